@@ -1,0 +1,1 @@
+"""`moa chat`: a conversation held in a terminal."""

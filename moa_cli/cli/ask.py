@@ -1,0 +1,83 @@
+"""`moa ask`: one prompt, one reply."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moa_cli.cli.options import takes_profile
+from moa_cli.profile import Profile
+
+__all__ = ["ask"]
+
+
+class Output(StrEnum):
+    """What is printed on standard output."""
+
+    text = "text"
+    json = "json"
+    jsonl = "jsonl"
+
+
+@takes_profile
+def ask(
+    profile: Profile,
+    concurrency: int | None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", help="The question; standard input is added to it."),
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option("-f", "--file", metavar="PATH", help="Add a text file to the prompt."),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object: reply, proposals, usage.")
+    ] = False,
+    output: Annotated[
+        Output, typer.Option("--output", help="What to print; jsonl is the stream of events.")
+    ] = Output.text,
+    show_proposals: Annotated[
+        bool, typer.Option("--show-proposals", help="Print each proposal in full, on stderr.")
+    ] = False,
+    no_stream: Annotated[
+        bool, typer.Option("--no-stream", help="Print the reply once it is whole.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = (
+        False
+    ),
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
+    ] = False,
+    save_profile: Annotated[
+        str | None,
+        typer.Option(
+            "--save-profile", metavar="NAME", help="Keep the settings in force as a profile."
+        ),
+    ] = None,
+) -> None:
+    """Ask once, and print the reply."""
+    from moa_cli.cli import oneshot
+
+    if save_profile:
+        oneshot.save_profile(profile, save_profile)
+    text = oneshot.compose_prompt(prompt or [], file or [], needed=save_profile is None)
+    if not text:
+        return
+    if dry_run:
+        oneshot.print_plan(profile, text)
+        return
+    show = oneshot.Show(
+        output="json" if json else output.value,
+        stream=not no_stream,
+        quiet=quiet,
+        verbose=verbose,
+        show_proposals=show_proposals,
+    )
+    raise typer.Exit(oneshot.run(profile, text, show, concurrency))

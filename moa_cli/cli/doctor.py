@@ -1,0 +1,225 @@
+"""`moa doctor`: is everything in place?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from moa_cli.cli.options import takes_profile
+from moa_cli.errors import ClientError, MoAError
+from moa_cli.profile import Profile
+
+if TYPE_CHECKING:
+    from moa_cli.clients.providers import ClientPool, Provider
+
+__all__ = ["doctor"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    level: Literal["OK", "WARN", "ERROR", "SKIP"]
+    what: str
+    hint: str | None = None
+
+
+@takes_profile
+def doctor(
+    profile: Profile,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no provider anything.")] = False,
+) -> None:
+    """Check versions, folders, keys, and the providers and models of a profile."""
+    import asyncio
+
+    failed = False
+
+    def tell(finding: Finding) -> None:
+        from moa_cli.render.sanitize import one_line
+
+        nonlocal failed
+        failed = failed or finding.level == "ERROR"
+        typer.echo(f"{finding.level:<5}  {one_line(finding.what)}")
+        if finding.hint:
+            typer.echo(f"       → {one_line(finding.hint)}")
+
+    async def ask_providers() -> None:
+        from moa_cli.cli import wiring
+
+        pool = wiring.client_pool()
+        try:
+            async for finding in _providers(profile, pool, offline):
+                tell(finding)
+        finally:
+            await pool.aclose()
+
+    for finding in (*_versions(), *_folders(), *_keys(profile), *_profile(profile)):
+        tell(finding)
+    asyncio.run(ask_providers())
+    tell(_runtime(profile))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _versions() -> Iterator[Finding]:
+    import importlib.metadata
+    import platform
+
+    from moa_cli.version import __version__
+
+    yield Finding("OK", f"moa {__version__}, Python {platform.python_version()}")
+    for package in ("together", "rich", "prompt-toolkit"):
+        try:
+            yield Finding("OK", f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("ERROR", f"{package} is not installed", "install moa-chat again")
+
+
+def _folders() -> Iterator[Finding]:
+    import os
+
+    from moa_cli import paths
+
+    file = paths.config_file()
+    if file.exists():
+        # An unreadable one would have ended the command before this.
+        yield Finding("OK", f"config: {file}")
+    else:
+        yield Finding("SKIP", f"config: no {file}, defaults hold")
+    folders = {
+        "config": paths.config_dir(),
+        "data": paths.data_dir(),
+        "state": paths.state_dir(),
+        "cache": paths.cache_dir(),
+    }
+    for name, folder in folders.items():
+        nearest = next(one for one in (folder, *folder.parents) if one.exists())
+        if os.access(nearest, os.W_OK):
+            yield Finding("OK", f"{name} folder: {folder}")
+        else:
+            yield Finding(
+                "ERROR", f"{name} folder: {nearest} is not writable", f"set MOA_{name.upper()}_DIR"
+            )
+
+
+def _used(profile: Profile) -> set[str]:
+    from moa_cli.cli import wiring
+
+    known = wiring.providers()
+    return {known.parse(model)[0].name for model in profile.models()}
+
+
+def _keys(profile: Profile) -> Iterator[Finding]:
+    from moa_cli.cli import wiring
+
+    known = wiring.providers()
+    used = _used(profile)
+    for provider in known.known.values():
+        if not provider.needs_key:
+            continue
+        source = known.key_source(provider)
+        name = provider.key_variable or "api_key_cmd"
+        if source is None and provider.name in used:
+            yield Finding(
+                "ERROR", f"{provider.name}: no API key, the profile needs it", f"set {name}"
+            )
+        elif source is None:
+            yield Finding("SKIP", f"{provider.name}: no API key ({name} is not set)")
+        else:
+            yield _key_works(provider, source)
+
+
+def _key_works(provider: Provider, source: str) -> Finding:
+    from moa_cli.cli import wiring
+
+    try:
+        wiring.providers().key(provider)
+    except ClientError as error:
+        return Finding("ERROR", f"{provider.name}: {error.message}", error.hint)
+    return Finding("OK", f"{provider.name}: key from {source}")
+
+
+def _profile(profile: Profile) -> Iterator[Finding]:
+    from moa_cli.cli import wiring
+
+    yield Finding("OK", wiring.describe(profile))
+    for model in profile.models():
+        meant = wiring.providers().mistyped(model)
+        if meant:
+            yield Finding("WARN", f"{model} goes to together", f"is `{meant}` meant?")
+
+
+async def _providers(
+    profile: Profile, pool: ClientPool, offline: bool
+) -> AsyncGenerator[Finding, None]:
+    by_provider: dict[str, list[str]] = {}
+    for model in profile.models():
+        provider, identity = pool.providers.parse(model)
+        if provider.base_url is not None:
+            by_provider.setdefault(provider.name, []).append(identity)
+    for name, wanted in by_provider.items():
+        if offline:
+            yield Finding("SKIP", f"{name}: not asked (--offline)")
+            continue
+        try:
+            listed = [info.id for info in await pool.endpoint(f"{name}:-").client.models()]
+        except MoAError as error:
+            yield Finding("ERROR", error.message, error.hint)
+            continue
+        yield Finding("OK", f"{name}: answers, {len(listed)} models")
+        for model in wanted:
+            yield _listed(name, model, listed)
+
+
+def _listed(provider: str, model: str, listed: list[str]) -> Finding:
+    from moa_cli.tables import nearest
+
+    # Ollama lists `llama3:latest` for what is asked as `llama3`.
+    if model in listed or f"{model}:latest" in listed:
+        return Finding("OK", f"{provider}: has {model}")
+    near = nearest(model, listed)
+    hint = f"did you mean `{near}`?" if near else f"see `moa models {provider}`"
+    if provider == "ollama":
+        hint = f"ollama pull {model}"
+    return Finding("WARN", f"{provider}: does not list {model}", hint)
+
+
+def _runtime(profile: Profile) -> Finding:
+    import importlib.util
+
+    from moa_cli.cli import wiring
+    from moa_cli.clients.weights import SMOLLM2, find_weights, install_command
+
+    used = "local" in _used(profile)
+    if importlib.util.find_spec("xllamacpp") is None:
+        return Finding(
+            "ERROR" if used else "SKIP", "embedded runtime: not installed", install_command()
+        )
+    try:
+        weights = find_weights(SMOLLM2, wiring.config())
+        address = _start_runtime()
+    except ClientError as error:
+        return Finding("ERROR" if used else "WARN", error.message, error.hint)
+    return Finding("OK", f"embedded runtime: {address}, weights {weights}")
+
+
+def _start_runtime() -> str:
+    """Start the embedded model for real, and end it."""
+    import asyncio
+    import importlib.metadata
+
+    from moa_cli.cli import wiring
+    from moa_cli.clients.weights import SMOLLM2
+
+    async def start() -> None:
+        pool = wiring.client_pool()
+        try:
+            await pool.endpoint(f"local:{SMOLLM2}").client.models()
+        finally:
+            await pool.aclose()
+
+    asyncio.run(start())
+    return f"xllamacpp {importlib.metadata.version('xllamacpp')} starts"

@@ -1,0 +1,121 @@
+"""What `moa ask` does once its options are read."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from moa_cli.cli import wiring
+from moa_cli.cli.exit_codes import INTERRUPTED, TERMINATED, of_turn
+from moa_cli.conversation import Conversation, Turn
+from moa_cli.errors import UsageError
+from moa_cli.profile import Profile, save
+from moa_cli.render.sanitize import one_line
+from moa_cli.render.sinks import Show, sinks_for
+from moa_cli.render.terminal import cancel_on_termination, without_echo
+
+__all__ = ["Show", "compose_prompt", "print_plan", "run", "save_profile"]
+
+
+def save_profile(profile: Profile, name: str) -> None:
+    """Keep the settings in force as a profile of the user's."""
+    path = save(profile, name)
+    _say(f"saved profile {name}: {path}")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"moa: {one_line(text)}\n")
+    sys.stderr.flush()
+
+
+def compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool) -> str:
+    """The prompt: the words, then each file and standard input in fences; standard input
+    alone is the prompt itself.
+
+    Raises UsageError if there is nothing to ask (and it is `needed`), or a file is no text.
+    """
+    prompt = " ".join(words).strip()
+    piped = wiring.read_stdin()
+    parts = []
+    if prompt:
+        parts.append(prompt)
+    elif piped.strip():
+        parts.append(piped.strip("\r\n"))
+        piped = ""
+    parts += [_fenced(_read_file(path), str(path)) for path in files]
+    if piped.strip():
+        parts.append(_fenced(piped))
+    if not parts and needed:
+        raise UsageError(
+            "there is nothing to ask", hint='try: moa ask "your question", or pipe a text into it'
+        )
+    return "\n\n".join(parts)
+
+
+def _read_file(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not a text file (UTF-8)") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    if "\0" in text:
+        raise UsageError(f"{path}: is not a text file")
+    return text
+
+
+def _fenced(text: str, name: str = "") -> str:
+    """`text` in a fence that is longer than any run of backticks inside it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    label = f"{one_line(name)}:\n" if name else ""
+    return f"{label}{fence}\n{text.rstrip()}\n{fence}"
+
+
+def print_plan(profile: Profile, prompt: str) -> None:
+    """The calls that a turn would make, with what each would be sent; nothing is sent."""
+    from moa_cli.render.plan import plan
+
+    sys.stdout.write(plan(profile, Conversation().ask(prompt)))
+
+
+def run(profile: Profile, prompt: str, show: Show, concurrency: int | None) -> int:
+    """Ask, show, and return the exit code."""
+    if not show.quiet:
+        _say(wiring.describe(profile))
+    try:
+        with without_echo(sys.stderr):
+            turn = asyncio.run(_turn(profile, prompt, show, concurrency))
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except asyncio.CancelledError:
+        return TERMINATED
+    if show.output == "json":
+        from moa_cli.render.jsonl import dumps, turn_to_dict
+
+        sys.stdout.write(dumps(turn_to_dict(turn), indent=2) + "\n")
+        sys.stdout.flush()
+    if turn.error is not None:
+        from moa_cli.render.plain import failure_line
+
+        _say(failure_line(turn))
+    return of_turn(turn)
+
+
+async def _turn(profile: Profile, prompt: str, show: Show, concurrency: int | None) -> Turn:
+    from moa_cli.engine import run_turn
+    from moa_cli.stream import deliver
+
+    cancel_on_termination()
+    pool = wiring.client_pool()
+    try:
+        events = run_turn(
+            profile, Conversation().ask(prompt), pool, limits=wiring.limits(concurrency)
+        )
+        return await deliver(events, *sinks_for(show))
+    finally:
+        await pool.aclose()

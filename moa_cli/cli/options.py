@@ -1,0 +1,158 @@
+"""The options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from moa_cli.errors import UsageError
+from moa_cli.profile import Overrides, Profile
+
+__all__ = ["Concurrency", "ProfileName", "split_names", "takes_profile"]
+
+_MIXTURE = "Mixture"
+
+ProfileName = Annotated[
+    str | None,
+    typer.Option(
+        "-p", "--profile", metavar="NAME|PATH", help="The profile to use (see `moa profile list`)."
+    ),
+]
+AggregatorName = Annotated[
+    str | None,
+    typer.Option("-a", "--aggregator", metavar="MODEL", help="The model that writes the reply."),
+]
+ReferenceModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-m",
+        "--reference-model",
+        metavar="MODEL",
+        help="A proposer, in place of the profile's; repeat it or separate by commas.",
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option("--samples", metavar="N", help="Independent samples of each proposer."),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("-t", "--temperature", metavar="T", help="Temperature of all models."),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", metavar="N", help="Most tokens of each answer."),
+]
+Rounds = Annotated[
+    int | None,
+    typer.Option(
+        "-r", "--rounds", metavar="N", help="Layers of proposers; 0 asks the aggregator alone."
+    ),
+]
+MultiTurn = Annotated[
+    bool | None,
+    typer.Option("--multi-turn/--no-multi-turn", help="Whether earlier turns are sent along."),
+]
+System = Annotated[
+    str | None,
+    typer.Option("-s", "--system", metavar="TEXT", help="System prompt for all models."),
+]
+ReferencePlacement = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-placement",
+        metavar="PLACE",
+        help="Where references go: `system` or `user` message.",
+    ),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option("--concurrency", metavar="N", min=1, help="Calls in flight at once."),
+]
+# The reference implementation's own spellings, so that its documented commands run.
+_OtherReferenceModels = Annotated[
+    list[str] | None,
+    typer.Option("--reference-models", "--reference_models", hidden=True),
+]
+_OtherAggregator = Annotated[str | None, typer.Option("--model", hidden=True)]
+_OtherMaxTokens = Annotated[int | None, typer.Option("--max_tokens", hidden=True)]
+_OtherConcurrency = Annotated[int | None, typer.Option("--num_proc", "--num-proc", hidden=True)]
+_OtherMultiTurn = Annotated[bool | None, typer.Option("--multi_turn/--no_multi_turn", hidden=True)]
+
+
+def split_names(given: list[str] | None) -> tuple[str, ...] | None:
+    """Model names from repeated and comma-separated values; None if none were given."""
+    if given is None:
+        return None
+    names = tuple(name.strip() for one in given for name in one.split(",") if name.strip())
+    return names or None
+
+
+def _shared(
+    profile: ProfileName = None,
+    aggregator: AggregatorName = None,
+    reference_model: ReferenceModels = None,
+    samples: Samples = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    rounds: Rounds = None,
+    multi_turn: MultiTurn = None,
+    system: System = None,
+    reference_placement: ReferencePlacement = None,
+    concurrency: Concurrency = None,
+    reference_models: _OtherReferenceModels = None,
+    model: _OtherAggregator = None,
+    max_tokens_: _OtherMaxTokens = None,
+    num_proc: _OtherConcurrency = None,
+    multi_turn_: _OtherMultiTurn = None,
+) -> tuple[str | None, Overrides, int | None]:
+    """The profile's name, what was typed over it, and the concurrency."""
+    names = [*(reference_model or []), *(reference_models or [])]
+    flags = Overrides(
+        aggregator=_first(aggregator, model),
+        reference_models=split_names(names or None),
+        samples=samples,
+        temperature=temperature,
+        max_tokens=_first(max_tokens, max_tokens_),
+        rounds=rounds,
+        multi_turn=_first(multi_turn, multi_turn_),
+        system=system,
+        reference_placement=reference_placement,  # type: ignore[arg-type]
+    )
+    return profile, flags, _first(concurrency, num_proc)
+
+
+def _first(ours: Any, theirs: Any) -> Any:
+    if ours is not None and theirs is not None and ours != theirs:
+        raise UsageError(f"one setting was given two values: {ours} and {theirs}")
+    return theirs if ours is None else ours
+
+
+def takes_profile(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Graft the shared options onto a command, and hand it the resolved `profile`.
+
+    It is handed `concurrency` (None if not typed) too, if it has such a parameter. One that
+    takes the profile's name as an argument calls that `named`; it is not handed on.
+    """
+    shared = inspect.signature(_shared, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True).parameters
+    handed = {"profile", "concurrency"} & own.keys()
+
+    @functools.wraps(command)
+    def run(**given: Any) -> Any:
+        from moa_cli.cli.wiring import choose_profile
+
+        name, flags, concurrency = _shared(**{key: given.pop(key) for key in shared})
+        profile: Profile = choose_profile(_first(given.pop("named", None), name), flags)
+        extra = {"profile": profile, "concurrency": concurrency}
+        return command(**given, **{key: extra[key] for key in handed})
+
+    kept = [one for name, one in own.items() if name not in handed]
+    # Typer reads the signature, and resolves its annotations, from these two.
+    run.__signature__ = inspect.Signature([*kept, *shared.values()])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in [*kept, *shared.values()]}
+    return run

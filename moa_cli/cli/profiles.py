@@ -1,0 +1,205 @@
+"""`moa profile`: list, show, make, change and check profiles."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moa_cli.cli.options import takes_profile
+from moa_cli.errors import ProfileError, UsageError
+from moa_cli.profile import (
+    Profile,
+    check_profile_name,
+    delete,
+    find,
+    list_profiles,
+    load,
+    rows,
+    save,
+)
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="List, show, make, change and check profiles.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+NameOrPath = Annotated[str, typer.Argument(metavar="NAME|PATH")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a profile of that name.")]
+
+
+@app.command("list")
+def list_(
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+) -> None:
+    """List all profiles: yours, then the shipped ones."""
+    from moa_cli.cli.wiring import default_profile
+    from moa_cli.render.sanitize import one_line
+
+    found = []
+    default = default_profile()
+    for one in list_profiles():
+        try:
+            about = load(one.name).description
+        except ProfileError as error:
+            about = f"broken: {error.message}"
+        found.append({"name": one.name, "source": one.source, "description": about})
+    if json:
+        from moa_cli.render.jsonl import dumps
+
+        typer.echo(dumps(found, indent=2))
+        return
+    width = max(len(one["name"]) for one in found)
+    for row in found:
+        mark = "*" if row["name"] == default else " "
+        about = one_line(row["description"])
+        typer.echo(f"{mark} {row['name']:<{width}}  {row['source']:<7}  {about}".rstrip())
+
+
+@app.command("show")
+@takes_profile
+def show(
+    profile: Profile,
+    named: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
+) -> None:
+    """Print each setting in force, and where it came from."""
+    from moa_cli.render.sanitize import one_line
+
+    typer.echo(f"profile {profile.name}: {one_line(profile.description)}".rstrip(": "))
+    found = [(path, _shown(value), str(origin)) for path, value, origin in rows(profile)]
+    paths = max(len(path) for path, _, _ in found)
+    values = min(50, max(len(value) for _, value, _ in found))
+    for path, value, origin in found:
+        typer.echo(f"{path:<{paths}}  {value:<{values}}  {one_line(origin)}")
+
+
+def _shown(value: object) -> str:
+    from moa_cli.render.sanitize import one_line
+
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return one_line(", ".join(map(str, value)))
+    return one_line(str(value))
+
+
+@app.command("new")
+@takes_profile
+def new(profile: Profile, name: Name, force: Force = False) -> None:
+    """Make a profile from the options (those not given are taken from -p, or the default)."""
+    path = save(profile, name, overwrite=force)
+    typer.echo(str(path))
+    _tell(f"made profile {name}; change it with `moa profile edit {name}`")
+
+
+@app.command("copy")
+def copy(source: NameOrPath, target: Name, force: Force = False) -> None:
+    """Copy a profile, text and comments included."""
+    check_profile_name(target)
+    path = _copy_file(find(source).path, target, overwrite=force)
+    typer.echo(str(path))
+
+
+def _copy_file(source: Path, target: str, *, overwrite: bool = False) -> Path:
+    from moa_cli import paths
+
+    path = paths.user_profiles_dir() / f"{target}.toml"
+    if path.exists() and not overwrite:
+        raise ProfileError(
+            f"there is already a profile `{target}` ({path})",
+            hint="choose another name, or --force",
+        )
+    paths.make_private(path.parent)
+    path.write_bytes(source.read_bytes())
+    return path
+
+
+@app.command("edit")
+def edit(name: NameOrPath) -> None:
+    """Open a profile in $VISUAL or $EDITOR, then check it. A shipped one is copied first."""
+    found = find(name)
+    path = found.path
+    if found.source == "shipped":
+        path = _copy_file(found.path, found.name)
+        _tell(f"{found.name} is a shipped profile; this is your copy: {path}")
+    _open_editor(path)
+    load(str(path))
+    _tell(f"{path} is right")
+
+
+def _open_editor(path: Path) -> None:
+    import os
+    import shlex
+    import subprocess
+
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        done = subprocess.run([*shlex.split(editor), str(path)], check=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the editor `{editor}` could not be started: {error}", hint="set $EDITOR"
+        ) from None
+    if done.returncode != 0:
+        raise UsageError(f"the editor `{editor}` ended with status {done.returncode}")
+
+
+@app.command("delete")
+def delete_(
+    name: Name, yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False
+) -> None:
+    """Delete one of your own profiles."""
+    found = find(check_profile_name(name))
+    if found.source != "shipped" and not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"`{name}` was not deleted: there is nobody to ask", hint="use --yes")
+        typer.confirm(f"Delete {found.path}?", abort=True, err=True)
+    typer.echo(str(delete(name)))
+
+
+@app.command("check")
+def check(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
+) -> None:
+    """Check a profile (default: all of them) without calling anything."""
+    from moa_cli.cli.wiring import describe, providers
+    from moa_cli.render.sanitize import one_line
+
+    names = [name] if name else [one.name for one in list_profiles()]
+    known = providers()
+    problems = 0
+    for one in names:
+        try:
+            profile = load(one)
+        except ProfileError as error:
+            if name:
+                raise
+            problems += 1
+            typer.echo(f"ERROR  {one_line(error.message)}")
+            continue
+        typer.echo(f"OK     {one_line(describe(profile))}")
+        for model in profile.models():
+            meant = known.mistyped(model)
+            if meant:
+                typer.echo(f"WARN   {one_line(model)}: is the provider `{meant}` meant?")
+    if problems:
+        raise typer.Exit(2)
+
+
+@app.command("path")
+def path_(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+) -> None:
+    """Print the file of a profile, or the folder of your own."""
+    from moa_cli import paths
+
+    typer.echo(str(find(name).path if name else paths.user_profiles_dir()))
+
+
+def _tell(text: str) -> None:
+    typer.echo(f"moa: {text}", err=True)

@@ -1,0 +1,101 @@
+"""The composition root: settings, profile and clients put together for a command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+from moa_cli.config import Config, load_config
+from moa_cli.profile import Overrides, Profile, resolve, short_name
+
+if TYPE_CHECKING:
+    from moa_cli.clients.providers import ClientPool, Providers
+    from moa_cli.engine import Limits
+
+__all__ = [
+    "choose_profile",
+    "client_pool",
+    "config",
+    "default_profile",
+    "describe",
+    "limits",
+    "providers",
+    "read_stdin",
+]
+
+# Tried in this order when no profile is named: the first with a key is used.
+_BY_KEY = ("together", "openrouter", "openai")
+_EMBEDDED = "local:smollm2"
+
+
+@cache
+def config() -> Config:
+    """The settings of this process. Raises ProfileError if the file is wrong."""
+    return load_config()
+
+
+def providers() -> Providers:
+    """The known providers, with the process's environment."""
+    from moa_cli.clients.providers import Providers
+
+    return Providers(config(), os.environ)
+
+
+def client_pool() -> ClientPool:
+    """Clients for one event loop."""
+    from moa_cli.clients.providers import ClientPool
+
+    return ClientPool(config())
+
+
+def limits(concurrency: int | None = None) -> Limits:
+    """The engine's limits, `concurrency` in place of the configured one if given."""
+    from moa_cli.engine import Limits
+
+    return Limits(concurrency=concurrency or config().concurrency, retries=config().retries)
+
+
+def default_profile(environment: Mapping[str, str] = os.environ) -> str:
+    """The profile used when none is named: MOA_PROFILE, the config's, else by the keys there
+    are, else the embedded model."""
+    named = environment.get("MOA_PROFILE") or config().profile
+    if named:
+        return named
+    known = providers()
+    for name in _BY_KEY:
+        if known.key_source(known.known[name]):
+            return name
+    return "local"
+
+
+def choose_profile(name: str | None, flags: Overrides) -> Profile:
+    """The profile of that name (or the default one) under the environment and the flags."""
+    return resolve(name or default_profile(), environment=os.environ, flags=flags)
+
+
+def describe(profile: Profile) -> str:
+    """Which profile and models answer, on one line."""
+    parts = []
+    for number in range(1, profile.rounds + 1):
+        models = [short_name(one.model) for one in profile.layer(number)]
+        counted = {model: models.count(model) for model in models}
+        text = ", ".join(f"{model} ×{n}" if n > 1 else model for model, n in counted.items())
+        parts.append(text)
+    if len(parts) > 1 and len(set(parts)) == 1:
+        parts = [f"({parts[0]}) × {len(parts)} rounds"]
+    line = " → ".join([*parts, short_name(profile.aggregator.model)])
+    warning = ""
+    if _EMBEDDED in profile.models():
+        warning = " (a tiny demonstration model, often wrong)"
+    changed = any(one.kind in ("environment", "flag") for one in profile.origins.values())
+    return f"profile {profile.name}{' (changed)' if changed else ''}: {line}{warning}"
+
+
+def read_stdin() -> str:
+    """All of standard input as text, "" if it is a terminal or closed."""
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return ""
+    return sys.stdin.buffer.read().decode("utf-8-sig", "replace")

@@ -1,0 +1,81 @@
+"""What the engine asks of a model endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from moa_cli.conversation import Message, Usage
+
+__all__ = ["Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One chat completion to be streamed. None leaves a setting to the endpoint.
+
+    model: the id as the endpoint knows it. extra: further fields of the request body.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """The next piece of a completion; any of its parts may be missing.
+
+    usage: the count for the whole call, cumulative: a later one replaces an earlier.
+    model: the id of the model that answers, as the endpoint says.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What an endpoint tells of a model. Prices: USD per million tokens."""
+
+    id: str
+    context_length: int | None = None
+    prompt_price: float | None = None
+    completion_price: float | None = None
+
+
+class Client(Protocol):
+    """One endpoint."""
+
+    def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The completion as it comes. Raises a ClientError; closing it ends the call."""
+
+    async def models(self) -> list[ModelInfo]:
+        """What the endpoint offers. Raises a ClientError."""
+
+    async def aclose(self) -> None:
+        """Give back connections and processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where a model name leads: a client, and the model's id there."""
+
+    client: Client
+    model: str
+    provider: str
+
+
+class Clients(Protocol):
+    """The way from model names to endpoints."""
+
+    def endpoint(self, model_name: str) -> Endpoint:
+        """The endpoint of `model_name`. Raises a ClientError (no key, no runtime)."""

@@ -1,0 +1,275 @@
+"""Providers by name, their keys, and the way from a model name to its endpoint.
+
+A model name is `provider:model-id`. What stands before the first colon counts as a provider
+only if it is a known one; otherwise the whole name belongs to the default provider.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from moa_cli import paths
+from moa_cli.clients.base import Client, Endpoint
+from moa_cli.config import Config
+from moa_cli.errors import AuthenticationFailed, ProfileError, RequestRefused
+from moa_cli.tables import nearest
+
+__all__ = [
+    "BUILT_IN",
+    "DEFAULT_PROVIDER",
+    "ClientPool",
+    "Provider",
+    "Providers",
+]
+
+DEFAULT_PROVIDER = "together"
+_KEY_COMMAND_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """An OpenAI-compatible endpoint.
+
+    base_url: None for the embedded model. key_variable: None if it takes no key.
+    start_hint: how to start it, where it is a server on this machine.
+    """
+
+    name: str
+    base_url: str | None
+    key_variable: str | None = None
+    key_command: str | None = None
+    completion_tokens: bool = False
+    start_hint: str | None = None
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether it is asked for with a key."""
+        return self.key_variable is not None or self.key_command is not None
+
+
+BUILT_IN: dict[str, Provider] = {
+    one.name: one
+    for one in (
+        Provider(
+            name="together",
+            base_url="https://api.together.xyz/v1",
+            key_variable="TOGETHER_API_KEY",
+        ),
+        Provider(
+            name="openai",
+            base_url="https://api.openai.com/v1",
+            key_variable="OPENAI_API_KEY",
+            completion_tokens=True,
+        ),
+        Provider(
+            name="openrouter",
+            base_url="https://openrouter.ai/api/v1",
+            key_variable="OPENROUTER_API_KEY",
+        ),
+        Provider(
+            name="groq", base_url="https://api.groq.com/openai/v1", key_variable="GROQ_API_KEY"
+        ),
+        Provider(
+            name="ollama",
+            base_url="http://127.0.0.1:11434/v1",
+            start_hint="start Ollama with `ollama serve`",
+        ),
+        Provider(name="local", base_url=None),
+    )
+}
+
+
+class Providers:
+    """The known providers: the built-in ones, changed and joined by the user's.
+
+    environment: where keys and the `…_BASE_URL` variables are looked up.
+    """
+
+    def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._dotenv: dict[str, str] | None = None
+        self.known = {name: self._with_environment(one) for name, one in BUILT_IN.items()}
+        for name, settings in config.providers.items():
+            self.known[name] = self._from_settings(name, settings)
+
+    def _with_environment(self, one: Provider) -> Provider:
+        if one.name == "ollama" and self._environment.get("OLLAMA_HOST"):
+            return replace(one, base_url=_ollama_url(self._environment["OLLAMA_HOST"]))
+        url = self._environment.get(f"{one.name.upper()}_BASE_URL")
+        return replace(one, base_url=_base_url(url)) if url and one.base_url else one
+
+    def _from_settings(self, name: str, settings: object) -> Provider:
+        base = self.known.get(name) or Provider(name=name, base_url=None)
+        url = getattr(settings, "base_url", None)
+        variable = getattr(settings, "api_key_env", None)
+        command = getattr(settings, "api_key_cmd", None)
+        if name == "local" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise ProfileError(f"config: a provider cannot be named `{name}`")
+        if url is None and base.base_url is None:
+            raise ProfileError(f"config: `providers.{name}.base_url` is missing")
+        overridden = self._environment.get(f"{name.upper()}_BASE_URL")
+        changes: dict[str, str] = {}
+        if url is not None and not (overridden and name in BUILT_IN):
+            changes["base_url"] = _base_url(url)
+        if variable is not None:
+            changes["key_variable"] = variable
+        if command is not None:
+            changes["key_command"] = command
+        return replace(base, **changes)  # type: ignore[arg-type]
+
+    def parse(self, model_name: str) -> tuple[Provider, str]:
+        """The provider of `model_name`, and the model's id there."""
+        name, colon, model = model_name.partition(":")
+        if colon and name in self.known:
+            return self.known[name], model
+        return self.known[DEFAULT_PROVIDER], model_name
+
+    def mistyped(self, model_name: str) -> str | None:
+        """The provider that was meant, if the name's first part looks like a mistyped one."""
+        name, colon, _ = model_name.partition(":")
+        if not colon or name in self.known or "/" in name:
+            return None
+        return nearest(name, self.known)
+
+    def key_source(self, provider: Provider) -> str | None:
+        """Where the provider's key would come from, in words without the key; None if nowhere."""
+        variable = provider.key_variable
+        if variable and self._environment.get(variable, "").strip():
+            return f"environment variable {variable}"
+        if variable and self._from_dotenv(variable):
+            return f"{variable} in a .env file"
+        return "api_key_cmd" if provider.key_command else None
+
+    def key(self, provider: Provider) -> str:
+        """The provider's key, "none" for one that takes none.
+
+        Raises AuthenticationFailed if there is no key, or what is there can be none.
+        """
+        if not provider.needs_key:
+            return "none"
+        variable = provider.key_variable or ""
+        found = self._environment.get(variable, "") or self._from_dotenv(variable)
+        source = variable
+        if not found.strip() and provider.key_command:
+            found, source = _run_key_command(provider), "api_key_cmd"
+        found = found.strip()
+        if not found:
+            raise AuthenticationFailed(
+                f"there is no API key for {provider.name}",
+                hint=f"set {variable or 'api_key_env'} in the environment or in a .env file,"
+                " or use a profile without it: `-p local`",
+            )
+        if not found.isascii() or not found.isprintable() or " " in found:
+            raise AuthenticationFailed(
+                f"{source}: what it holds cannot be an API key (spaces, line ends or letters"
+                " outside ASCII)",
+                hint="copy the key again, without quotes and line ends",
+            )
+        return found
+
+    def _from_dotenv(self, variable: str) -> str:
+        """The variable from ./.env, else from the config folder's .env.
+
+        Only keys are looked up there: a .env that came with somebody's project must not be
+        able to send a key to another address.
+        """
+        if self._dotenv is None:
+            from dotenv import dotenv_values
+
+            self._dotenv = {}
+            for file in (paths.config_dir() / ".env", Path(".env")):
+                if file.is_file():
+                    values = dotenv_values(file, interpolate=False)
+                    self._dotenv.update({k: v for k, v in values.items() if v})
+        return self._dotenv.get(variable, "")
+
+
+def _run_key_command(provider: Provider) -> str:
+    failed = f"{provider.name}: api_key_cmd"
+    try:
+        # The user's own command line, from the user's own config file.
+        done = subprocess.run(  # noqa: S602
+            provider.key_command or "",
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=_KEY_COMMAND_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise AuthenticationFailed(
+            f"{failed} did not end in {_KEY_COMMAND_SECONDS} seconds"
+        ) from None
+    if done.returncode != 0:
+        raise AuthenticationFailed(f"{failed} ended with status {done.returncode}")
+    return done.stdout
+
+
+def _base_url(url: str) -> str:
+    """The URL without its last slash; /v1 is added where it has no path at all."""
+    url = url.strip().rstrip("/")
+    return f"{url}/v1" if re.fullmatch(r"https?://[^/?#]+", url) else url
+
+
+def _ollama_url(host: str) -> str:
+    """The base URL for OLLAMA_HOST, as Ollama reads it: scheme and port may be missing."""
+    scheme, mark, rest = host.strip().rstrip("/").rpartition("://")
+    name, colon, port = rest.rpartition(":")
+    if not colon or not port.isdigit():
+        name, port = rest, "443" if scheme == "https" else "80" if mark else "11434"
+    name = "127.0.0.1" if name in ("", "0.0.0.0", "[::]") else name  # noqa: S104
+    return f"{scheme or 'http'}://{name}:{port}/v1"
+
+
+class ClientPool:
+    """The clients of one run: one for each endpoint, made when first needed.
+
+    Belongs to one event loop; close it there.
+    """
+
+    def __init__(self, config: Config, environment: Mapping[str, str] | None = None) -> None:
+        self._config = config
+        self.providers = Providers(config, os.environ if environment is None else environment)
+        self._clients: dict[str, Client] = {}
+
+    def endpoint(self, model_name: str) -> Endpoint:
+        """The endpoint of `model_name`. Raises a ClientError if there can be none."""
+        provider, model = self.providers.parse(model_name)
+        if not model:
+            raise RequestRefused(f"`{model_name}` names no model")
+        slot = f"local:{model}" if provider.name == "local" else provider.name
+        if slot not in self._clients:
+            self._clients[slot] = self._make(provider, model)
+        return Endpoint(client=self._clients[slot], model=model, provider=provider.name)
+
+    def client(self, provider: Provider) -> Client:
+        """The client of a provider with an address of its own."""
+        return self.endpoint(f"{provider.name}:-").client
+
+    def _make(self, provider: Provider, model: str) -> Client:
+        if provider.base_url is None:
+            from moa_cli.clients.local import LocalClient
+
+            return LocalClient(model, self._config)
+        from moa_cli.clients.openai_compatible import OpenAICompatible
+
+        key: Callable[[], str] = lambda: self.providers.key(provider)  # noqa: E731
+        return OpenAICompatible(
+            provider.name,
+            provider.base_url,
+            key,
+            completion_tokens=provider.completion_tokens,
+            start_hint=provider.start_hint,
+        )
+
+    async def aclose(self) -> None:
+        """Close all clients."""
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.aclose()

@@ -1,0 +1,150 @@
+"""What was said, as frozen values.
+
+A conversation's history is user messages and final replies only, never references.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+__all__ = ["Conversation", "Failure", "Message", "Proposal", "Role", "Turn", "TurnStatus", "Usage"]
+
+Role = Literal["system", "user", "assistant"]
+TurnStatus = Literal["open", "finished", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as a chat-completions endpoint takes it."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that calls took, as their endpoints counted them.
+
+    unknown_calls: calls whose endpoint told no count (they add nothing to the sums).
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    calls: int = 0
+    unknown_calls: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.calls + other.calls,
+            self.unknown_calls + other.unknown_calls,
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as a value.
+
+    kind: the class name in `moa_cli.errors`, or "Abandoned" for a call given up on purpose.
+    """
+
+    kind: str
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What one proposer answered, or failed to answer, in one layer.
+
+    layer: counted from 1. index: the proposer's place in its layer, from 0.
+    proposer: the name shown on screen. model: as the profile names it.
+    answered_by: the model id that the endpoint said it used, or None.
+    text: the whole answer without reasoning; empty where it failed before the first token.
+    seconds: from the start of the call to its end; first_token likewise, None if none came.
+    error: why there is no usable answer, or None.
+    """
+
+    layer: int
+    index: int
+    proposer: str
+    model: str
+    text: str
+    reasoning: str = ""
+    answered_by: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+    first_token: float | None = None
+    finish_reason: str | None = None
+    error: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One user message and all that it caused, up to the reply.
+
+    reply: what the aggregator wrote (partial if the status says so), None before it wrote.
+    proposals: by layer, in profile order, failed ones included.
+    model: the aggregator that answered, as the profile names it; answered_by as for proposals.
+    lost: a sentence for each proposer or aggregator that was lost on the way ("degraded").
+    usage: summed over all calls. seconds: wall time of the turn.
+    """
+
+    user: str
+    reply: str | None = None
+    status: TurnStatus = "open"
+    profile: str = ""
+    proposals: tuple[tuple[Proposal, ...], ...] = ()
+    model: str | None = None
+    answered_by: str | None = None
+    reasoning: str = ""
+    finish_reason: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+    lost: tuple[str, ...] = ()
+    error: Failure | None = None
+    causes: tuple[Failure, ...] = ()
+
+    @property
+    def degraded(self) -> bool:
+        """Whether something was lost on the way to the reply."""
+        return bool(self.lost)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The turns so far; the last one may be open (asked, not answered yet).
+
+    before: messages that precede the first turn (a system message, a history held elsewhere).
+    """
+
+    turns: tuple[Turn, ...] = ()
+    before: tuple[Message, ...] = ()
+
+    def ask(self, prompt: str) -> Conversation:
+        """This conversation with `prompt` as its open turn."""
+        return replace(self, turns=(*self.closed_turns(), Turn(user=prompt)))
+
+    def closed_turns(self) -> tuple[Turn, ...]:
+        """The turns that hold a reply."""
+        return tuple(turn for turn in self.turns if turn.reply is not None)
+
+    def messages(self) -> tuple[Message, ...]:
+        """What an endpoint is sent: user messages and final replies, in order."""
+        said = list(self.before)
+        for turn in self.turns:
+            said.append(Message("user", turn.user))
+            if turn.reply is not None:
+                said.append(Message("assistant", turn.reply))
+        return tuple(said)

@@ -1,0 +1,193 @@
+"""One call of one model: retries, time limit, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from moa_cli.clients.base import Clients, Delta, Request
+from moa_cli.conversation import Failure, Message, Usage
+from moa_cli.errors import BadResponse, ClientError, ClientTimeout, MoAError
+from moa_cli.profile import ModelSettings
+
+__all__ = ["Call", "Limits", "Retry", "failure"]
+
+_LONGEST_DELAY = 60.0
+# At or below this the reference implementation sends 0.
+_ZERO_TEMPERATURE = 1e-4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """concurrency: calls in flight at once. retries: times a failed call is made again.
+
+    first_delay: seconds before the first retry; it doubles from retry to retry.
+    """
+
+    concurrency: int = 32
+    retries: int = 4
+    first_delay: float = 0.5
+
+
+@dataclass(frozen=True)
+class Retry:
+    """The call failed and is made again. attempt: from 2. delay: seconds until then."""
+
+    attempt: int
+    delay: float
+    error: Failure
+
+
+def failure(error: MoAError) -> Failure:
+    """The error as a value."""
+    return Failure(type(error).__name__, error.message, error.hint)
+
+
+class Call:
+    """A call to be made once; its fields tell how far it has come.
+
+    seconds, first_token: from the start, in seconds; first_token is None until one came.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        messages: tuple[Message, ...],
+        clients: Clients,
+        limits: Limits,
+        slots: asyncio.Semaphore,
+        *,
+        timeout: float,
+    ) -> None:
+        self._settings = settings
+        self._messages = messages
+        self._clients = clients
+        self._limits = limits
+        self._slots = slots
+        self._timeout = settings.timeout or timeout
+        self._began = time.monotonic()
+        self._ended: float | None = None
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._usage: Usage | None = None
+        self.first_token: float | None = None
+        self.finish_reason: str | None = None
+        self.answered_by: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        return "".join(self._reasoning)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, or from start to end."""
+        return (self._ended or time.monotonic()) - self._began
+
+    @property
+    def usage(self) -> Usage:
+        """What the endpoint counted; a call that got an answer without a count is unknown."""
+        if self._usage is not None:
+            return self._usage
+        begun = self.first_token is not None
+        return Usage(calls=1, unknown_calls=1) if begun else Usage()
+
+    async def run(self) -> AsyncGenerator[Delta | Retry, None]:
+        """Make the call. Raises a ClientError if it fails for good, or gives an empty answer."""
+        self._began = time.monotonic()
+        try:
+            async with self._slots:
+                deadline = time.monotonic() + self._timeout
+                async with aclosing(self._attempts(deadline)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        finally:
+            self._ended = time.monotonic()
+        if not self.text.strip():
+            raise self._empty()
+
+    async def _attempts(self, deadline: float) -> AsyncGenerator[Delta | Retry, None]:
+        attempt = 1
+        while True:
+            try:
+                async with aclosing(self._attempt(deadline)) as deltas:
+                    async for delta in deltas:
+                        yield delta
+                return
+            except ClientError as error:
+                delay = self._delay(attempt, error)
+                left = deadline - time.monotonic()
+                begun = self.first_token is not None
+                if begun or not error.retryable or attempt > self._limits.retries or delay > left:
+                    raise
+                retry = Retry(attempt + 1, delay, failure(error))
+            yield retry
+            await asyncio.sleep(retry.delay)
+            attempt += 1
+
+    def _delay(self, attempt: int, error: ClientError) -> float:
+        """Seconds to wait: as long as the endpoint asks, else exponential with jitter."""
+        if error.retry_after is not None:
+            return error.retry_after
+        longest = min(_LONGEST_DELAY, self._limits.first_delay * 2.0 ** (attempt - 1))
+        return longest * random.uniform(0.5, 1)  # noqa: S311
+
+    async def _attempt(self, deadline: float) -> AsyncGenerator[Delta, None]:
+        endpoint = self._clients.endpoint(self._settings.model)
+        async with aclosing(endpoint.client.stream(self._request(endpoint.model))) as deltas:
+            while True:
+                try:
+                    # Around one step, never around a yield (PEP 789).
+                    async with asyncio.timeout(deadline - time.monotonic()):
+                        delta = await anext(deltas)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    raise ClientTimeout(
+                        f"{endpoint.provider}: no whole answer within {self._timeout:g} s",
+                        hint="raise `timeout` in the profile, or use a faster model",
+                    ) from None
+                self._take(delta)
+                yield delta
+
+    def _request(self, model: str) -> Request:
+        settings = self._settings
+        temperature = settings.temperature
+        if temperature is not None and temperature <= _ZERO_TEMPERATURE:
+            temperature = 0
+        return Request(
+            model=model,
+            messages=self._messages,
+            temperature=temperature,
+            max_tokens=settings.max_tokens,
+            top_p=settings.top_p,
+            seed=settings.seed,
+            extra=settings.extra,
+        )
+
+    def _take(self, delta: Delta) -> None:
+        if self.first_token is None and (delta.text or delta.reasoning):
+            self.first_token = self.seconds
+        if delta.text:
+            self._text.append(delta.text)
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+        self._usage = delta.usage or self._usage
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        self.answered_by = delta.model or self.answered_by
+
+    def _empty(self) -> ClientError:
+        if self.finish_reason == "length" and self._reasoning:
+            return BadResponse(
+                "its tokens ran out while it was thinking", hint="raise max_tokens for this model"
+            )
+        return BadResponse("it gave an empty answer")

@@ -1,0 +1,146 @@
+"""All that can go wrong, as one tree.
+
+MoAError
+├── UsageError               the command line asks for something that makes no sense
+├── ProfileError             a profile or the config file is wrong, or is not there
+├── ClientError              a model endpoint did not do what was asked
+│   ├── AuthenticationFailed     no key, or the key was refused
+│   ├── RateLimited              too many requests, or no credit left
+│   ├── ModelNotFound            the endpoint has no such model
+│   ├── ContextTooLong           the prompt does not fit the model's context
+│   ├── RequestRefused           any other refusal of the request (4xx)
+│   ├── ServerFailed             the endpoint failed (5xx)
+│   ├── ClientTimeout            no answer in time
+│   ├── ConnectionLost           no connection, or it broke
+│   ├── BadResponse              the answer is not what the protocol says
+│   └── LocalModelUnavailable    the embedded runtime or its weights are missing, or it crashed
+├── TurnError                a turn ended without a reply
+│   └── NotEnoughProposals       no proposer of a layer answered
+├── BudgetReached            a cap on cost or tokens was reached
+└── StoreError               conversations could not be read or written
+
+Every error carries a message that names what was wrong and, where there is one,
+a hint that says what to do about it. Neither ever holds a secret.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationFailed",
+    "BadResponse",
+    "BudgetReached",
+    "ClientError",
+    "ClientTimeout",
+    "ConnectionLost",
+    "ContextTooLong",
+    "LocalModelUnavailable",
+    "MoAError",
+    "ModelNotFound",
+    "NotEnoughProposals",
+    "ProfileError",
+    "RateLimited",
+    "RequestRefused",
+    "ServerFailed",
+    "StoreError",
+    "TurnError",
+    "UsageError",
+]
+
+
+class MoAError(Exception):
+    """Base of all errors of this package.
+
+    message: one sentence that names what was wrong.
+    hint: what the user can do about it, or None.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(MoAError):
+    """The command line or a slash command asks for something that makes no sense."""
+
+
+class ProfileError(MoAError):
+    """A profile or the config file is wrong, or is not there."""
+
+
+class ClientError(MoAError):
+    """A model endpoint did not do what was asked.
+
+    retryable: whether the same request may well succeed a little later.
+    retry_after: seconds that the endpoint asked to wait, or None.
+    """
+
+    retryable = False
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class AuthenticationFailed(ClientError):
+    """No key, or the key was refused."""
+
+
+class RateLimited(ClientError):
+    """Too many requests, or no credit left."""
+
+    retryable = True
+
+
+class ModelNotFound(ClientError):
+    """The endpoint has no such model."""
+
+
+class ContextTooLong(ClientError):
+    """The prompt does not fit the model's context."""
+
+
+class RequestRefused(ClientError):
+    """The endpoint refused the request for another reason (4xx)."""
+
+
+class ServerFailed(ClientError):
+    """The endpoint failed (5xx)."""
+
+    retryable = True
+
+
+class ClientTimeout(ClientError):
+    """The endpoint did not answer in time."""
+
+
+class ConnectionLost(ClientError):
+    """No connection could be made, or it broke."""
+
+    retryable = True
+
+
+class BadResponse(ClientError):
+    """The endpoint's answer is not what the protocol says."""
+
+
+class LocalModelUnavailable(ClientError):
+    """The embedded runtime or its weights are missing, or it crashed."""
+
+
+class TurnError(MoAError):
+    """A turn ended without a reply."""
+
+
+class NotEnoughProposals(TurnError):
+    """No proposer of a layer answered."""
+
+
+class BudgetReached(MoAError):
+    """A cap on cost or tokens was reached."""
+
+
+class StoreError(MoAError):
+    """Conversations could not be read or written."""

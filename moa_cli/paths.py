@@ -1,0 +1,109 @@
+"""Where files live.
+
+The platform's own folders (XDG on Linux), each replaced by an environment variable:
+MOA_CONFIG_DIR, MOA_DATA_DIR, MOA_STATE_DIR, MOA_CACHE_DIR. Nothing is created or looked
+up at import.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = [
+    "cache_dir",
+    "config_dir",
+    "config_file",
+    "data_dir",
+    "expand",
+    "history_file",
+    "is_file",
+    "make_private",
+    "shipped_profiles_dir",
+    "state_dir",
+    "user_profiles_dir",
+    "weights_dir",
+]
+
+
+def _folder(kind: str) -> Path:
+    override = os.environ.get(f"MOA_{kind.upper()}_DIR")
+    if override:
+        return expand(override)
+    import platformdirs
+
+    dirs = platformdirs.PlatformDirs("moa", appauthor=False)
+    path: Path = getattr(dirs, f"user_{kind}_path")
+    return path
+
+
+def config_dir() -> Path:
+    """The folder of config.toml, .env and the user's profiles."""
+    return _folder("config")
+
+
+def data_dir() -> Path:
+    """The folder of what the user would miss (conversations)."""
+    return _folder("data")
+
+
+def state_dir() -> Path:
+    """The folder of what is kept between runs but not missed (prompt history)."""
+    return _folder("state")
+
+
+def cache_dir() -> Path:
+    """The folder of what can be fetched again (weights)."""
+    return _folder("cache")
+
+
+def config_file() -> Path:
+    """The one settings file."""
+    return config_dir() / "config.toml"
+
+
+def user_profiles_dir() -> Path:
+    """The folder of the user's own profiles."""
+    return config_dir() / "profiles"
+
+
+def history_file() -> Path:
+    """The prompts typed in `moa chat`."""
+    return state_dir() / "prompt-history"
+
+
+def weights_dir() -> Path:
+    """Where `moa models pull` puts weights."""
+    return cache_dir() / "models"
+
+
+def shipped_profiles_dir() -> Path:
+    """The profiles that come with the package (in a checkout: its `profiles/`)."""
+    package = Path(__file__).parent
+    carried = package / "_profiles"
+    return carried if carried.is_dir() else package.parent / "profiles"
+
+
+def make_private(folder: Path) -> Path:
+    """Create `folder` (and its parents) readable by its owner alone, and return it."""
+    if not folder.is_dir():
+        # Not `parents=True`, which leaves the parents open to everyone.
+        make_private(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+    return folder
+
+
+def expand(text: str) -> Path:
+    """The path with a leading `~` replaced, or as it is where that means nobody."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False too for what can be no path, or may not be looked at."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

@@ -1,0 +1,47 @@
+"""Profiles: named, saved mixtures; reading, layering and writing them."""
+
+from moa_cli.profile.files import (
+    ProfileFile,
+    check_profile_name,
+    delete,
+    find,
+    list_profiles,
+    load,
+    read,
+    save,
+)
+from moa_cli.profile.layering import Overrides, resolve, rows
+from moa_cli.profile.schema import build, dump, to_table
+from moa_cli.profile.values import (
+    Aggregator,
+    ModelSettings,
+    Origin,
+    Placement,
+    Profile,
+    Proposer,
+    short_name,
+)
+
+__all__ = [
+    "Aggregator",
+    "ModelSettings",
+    "Origin",
+    "Overrides",
+    "Placement",
+    "Profile",
+    "ProfileFile",
+    "Proposer",
+    "build",
+    "check_profile_name",
+    "delete",
+    "dump",
+    "find",
+    "list_profiles",
+    "load",
+    "read",
+    "resolve",
+    "rows",
+    "save",
+    "short_name",
+    "to_table",
+]

@@ -1,0 +1,177 @@
+"""Where profiles are found and kept: the user's folder, then the shipped ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from moa_cli import paths
+from moa_cli.errors import ProfileError
+from moa_cli.profile.schema import build, dump
+from moa_cli.profile.values import Origin, Profile
+from moa_cli.tables import nearest, read_toml
+
+__all__ = [
+    "ProfileFile",
+    "check_profile_name",
+    "delete",
+    "file_origins",
+    "find",
+    "list_profiles",
+    "load",
+    "read",
+    "save",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class ProfileFile:
+    """A profile that was found: its name, its file, and whose it is."""
+
+    name: str
+    path: Path
+    source: Literal["path", "user", "shipped"]
+
+
+def check_profile_name(name: str) -> str:
+    """`name`, if a profile may be called that.
+
+    Raises ProfileError for anything that could leave the profiles folder.
+    """
+    if not _NAME.fullmatch(name) or name.endswith((".toml", ".")):
+        raise ProfileError(
+            f"{name!r} cannot be the name of a profile",
+            hint="use letters, digits, dots, dashes and underscores, 64 at most",
+        )
+    return name
+
+
+def _is_path(name_or_path: str) -> bool:
+    separators = {"/", os.sep, os.altsep or "/"}
+    return name_or_path.endswith(".toml") or any(mark in name_or_path for mark in separators)
+
+
+def find(name_or_path: str) -> ProfileFile:
+    """The file of a profile: an explicit path, else the user's of that name, else a shipped one.
+
+    Raises ProfileError, with the nearest known name, if there is none.
+    """
+    if _is_path(name_or_path):
+        path = paths.expand(name_or_path)
+        if not paths.is_file(path):
+            raise ProfileError(f"{path}: no such profile file")
+        return ProfileFile(path.stem, path, "path")
+    check_profile_name(name_or_path)
+    for one in _all_files():
+        if one.name == name_or_path:
+            return one
+    known = [one.name for one in list_profiles()]
+    near = nearest(name_or_path, known)
+    hint = f"did you mean `{near}`?" if near else f"known profiles: {', '.join(known)}"
+    raise ProfileError(f"there is no profile `{name_or_path}`", hint=hint)
+
+
+def _all_files() -> Iterator[ProfileFile]:
+    for source, folder in (
+        ("user", paths.user_profiles_dir()),
+        ("shipped", paths.shipped_profiles_dir()),
+    ):
+        for path in sorted(folder.glob("*.toml")):
+            if _NAME.fullmatch(path.stem):
+                yield ProfileFile(path.stem, path, "user" if source == "user" else "shipped")
+
+
+def list_profiles() -> list[ProfileFile]:
+    """All profiles by name; a user's hides a shipped one of the same name."""
+    found: dict[str, ProfileFile] = {}
+    for one in _all_files():
+        found.setdefault(one.name, one)
+    return sorted(found.values(), key=lambda one: (one.source, one.name))
+
+
+def file_origins(table: Mapping[str, Any], path: Path) -> dict[str, Origin]:
+    """The origin of each value of a profile's file, by dotted path; "" is the file itself."""
+    origin = Origin("profile", str(path))
+
+    def walk(value: object, dotted: str) -> Iterator[str]:
+        yield dotted
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield from walk(inner, f"{dotted}.{key}" if dotted else key)
+        elif isinstance(value, list):
+            for number, inner in enumerate(value, 1):
+                yield from walk(inner, f"{dotted}[{number}]")
+
+    return dict.fromkeys(walk(table, ""), origin)
+
+
+def read(file: ProfileFile) -> Profile:
+    """The profile in `file`. Raises ProfileError naming file and key."""
+    table = read_toml(file.path)
+    return build(file.name, table, file_origins(table, file.path))
+
+
+def load(name_or_path: str) -> Profile:
+    """The profile of that name or path, as its file says (no environment, no flags).
+
+    Raises ProfileError if there is none or it is wrong.
+    """
+    return read(find(name_or_path))
+
+
+def save(profile: Profile, name: str, *, overwrite: bool = False) -> Path:
+    """Keep `profile` as the user's profile `name`; returns its file.
+
+    Raises ProfileError for a bad name, an existing file (unless `overwrite`), or no access.
+    """
+    check_profile_name(name)
+    path = paths.user_profiles_dir() / f"{name}.toml"
+    if path.exists() and not overwrite:
+        raise ProfileError(
+            f"there is already a profile `{name}` ({path})", hint="choose another name, or --force"
+        )
+    try:
+        text = dump(profile).encode("utf-8")
+        paths.make_private(path.parent)
+        _replace(path, text)
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, as a paste or an argument may hold it.
+        raise ProfileError(f"{path}: cannot be written: a text in it is not Unicode") from None
+    return path
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # Written aside and renamed, so that a crash leaves the old profile or the new one.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def delete(name: str) -> Path:
+    """Remove the user's profile `name`; returns the file that was removed.
+
+    Raises ProfileError if there is none, or it is a shipped one.
+    """
+    found = find(check_profile_name(name))
+    if found.source == "shipped":
+        raise ProfileError(f"`{name}` is a shipped profile and cannot be deleted")
+    try:
+        found.path.unlink()
+    except OSError as error:
+        raise ProfileError(f"{found.path}: cannot be deleted: {error.strerror}") from None
+    return found.path

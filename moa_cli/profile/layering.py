@@ -1,0 +1,195 @@
+"""Layering of settings: profile file < MOA_* environment < flags."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from moa_cli.errors import ProfileError
+from moa_cli.profile.files import file_origins, find
+from moa_cli.profile.schema import build, to_table
+from moa_cli.profile.values import Origin, Placement, Profile
+from moa_cli.tables import read_toml, value_above
+
+__all__ = ["Overrides", "override", "resolve", "rows"]
+
+_FLAGS = {
+    "aggregator": "--aggregator",
+    "reference_models": "--reference-model",
+    "samples": "--samples",
+    "temperature": "--temperature",
+    "max_tokens": "--max-tokens",
+    "rounds": "--rounds",
+    "multi_turn": "--multi-turn",
+    "system": "--system",
+    "reference_placement": "--reference-placement",
+}
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Settings laid over a profile; None means not given.
+
+    temperature and max_tokens then hold for every model of the profile.
+    """
+
+    aggregator: str | None = None
+    reference_models: tuple[str, ...] | None = None
+    samples: int | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    rounds: int | None = None
+    multi_turn: bool | None = None
+    system: str | None = None
+    reference_placement: Placement | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Overrides:
+        """The overrides in MOA_AGGREGATOR, MOA_REFERENCE_MODELS (comma-separated), MOA_ROUNDS, …
+
+        Raises ProfileError naming the variable whose value cannot be read.
+        """
+        given: dict[str, Any] = {}
+        for one in fields(cls):
+            variable = f"MOA_{one.name.upper()}"
+            text = environment.get(variable, "")
+            if text:
+                given[one.name] = _parse(one.name, variable, text)
+        return cls(**given)
+
+
+def _parse(setting: str, variable: str, text: str) -> object:
+    if setting == "reference_models":
+        return tuple(name.strip() for name in text.split(",") if name.strip())
+    if setting == "multi_turn":
+        if text.lower() in (*_TRUE, *_FALSE):
+            return text.lower() in _TRUE
+        raise ProfileError(f"{variable}: must be true or false, not {text!r}")
+    numbers = {"temperature": float, "rounds": int, "max_tokens": int, "samples": int}
+    if setting not in numbers:
+        return text
+    try:
+        return numbers[setting](text)
+    except ValueError:
+        kind = "a number" if setting == "temperature" else "a whole number"
+        raise ProfileError(f"{variable}: must be {kind}, not {text!r}") from None
+
+
+def resolve(
+    name_or_path: str,
+    *,
+    environment: Mapping[str, str],
+    flags: Overrides | None = None,
+) -> Profile:
+    """The profile with the MOA_* environment and the typed flags laid over it.
+
+    Raises ProfileError that names the file, variable or flag which is wrong.
+    """
+    file = find(name_or_path)
+    table = read_toml(file.path)
+    origins = file_origins(table, file.path)
+    # The file is checked by itself first: a wrong file must not hide behind a flag.
+    build(file.name, table, origins)
+    _lay(table, origins, Overrides.from_environment(environment), "environment")
+    _lay(table, origins, flags or Overrides(), "flag")
+    return build(file.name, table, origins)
+
+
+def override(profile: Profile, overrides: Overrides, where: str = "") -> Profile:
+    """`profile` with `overrides` laid over it, as a slash command does.
+
+    Raises ProfileError where the result would be no valid profile.
+    """
+    table = copy.deepcopy(to_table(profile))
+    origins = dict(profile.origins)
+    _lay(table, origins, overrides, "flag", where)
+    return build(profile.name, table, origins)
+
+
+def _lay(
+    table: dict[str, Any],
+    origins: dict[str, Origin],
+    over: Overrides,
+    kind: Literal["environment", "flag"],
+    where: str = "",
+) -> None:
+    def note(path: str, setting: str) -> None:
+        for old in [p for p in origins if p == path or p.startswith((f"{path}.", f"{path}["))]:
+            del origins[old]
+        name = _FLAGS[setting] if kind == "flag" else f"MOA_{setting.upper()}"
+        origins[path] = Origin(kind, where or name)
+
+    for setting in ("rounds", "multi_turn", "system", "reference_placement"):
+        value = getattr(over, setting)
+        if value is not None:
+            table[setting] = value
+            note(setting, setting)
+    if over.reference_models is not None:
+        table.pop("layers", None)
+        table["proposers"] = [{"model": model} for model in over.reference_models]
+        note("layers", "reference_models")
+        note("proposers", "reference_models")
+        if over.reference_models and not table.get("rounds", 1) and over.rounds is None:
+            table["rounds"] = 1
+            note("rounds", "reference_models")
+    if over.aggregator is not None:
+        # Another model: what was tuned for the old one does not go with it.
+        kept = table.get("aggregator", {})
+        table["aggregator"] = {
+            key: kept[key] for key in ("temperature", "max_tokens", "system") if key in kept
+        } | {"model": over.aggregator}
+        note("aggregator.model", "aggregator")
+    for setting in ("temperature", "max_tokens"):
+        value = getattr(over, setting)
+        if value is not None:
+            table[setting] = value
+            note(setting, setting)
+            for path, one in _model_tables(table):
+                if one.pop(setting, None) is not None:
+                    note(f"{path}.{setting}", setting)
+    if over.samples is not None:
+        for path, one in _model_tables(table):
+            if path != "aggregator":
+                one["samples"] = over.samples
+                note(f"{path}.samples", "samples")
+
+
+def _model_tables(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, one in enumerate(table.get("proposers", []), 1):
+        yield f"proposers[{number}]", one
+    for number, layer in enumerate(table.get("layers", []), 1):
+        for place, one in enumerate(layer.get("proposers", []), 1):
+            yield f"layers[{number}].proposers[{place}]", one
+    if "aggregator" in table:
+        yield "aggregator", table["aggregator"]
+
+
+def rows(profile: Profile) -> list[tuple[str, object, Origin]]:
+    """Each setting of `profile` that is in force: dotted path, value, origin."""
+    defaults = {
+        "rounds": profile.rounds,
+        "multi_turn": profile.multi_turn,
+        "system": profile.system,
+        "temperature": profile.temperature,
+        "max_tokens": profile.max_tokens,
+        "timeout": profile.timeout,
+        "reference_placement": profile.reference_placement,
+        "on_all_failed": profile.on_all_failed,
+    }
+    table = to_table(profile)
+    found: list[tuple[str, object, Origin]] = []
+    for key, value in defaults.items():
+        found.append((key, value, _origin(profile, key)))
+    for path, one in _model_tables(table):
+        for key, value in one.items():
+            found.append((f"{path}.{key}", value, _origin(profile, f"{path}.{key}")))
+    return found
+
+
+def _origin(profile: Profile, path: str) -> Origin:
+    # Not "": a value that the file leaves out is a default, though the file was read.
+    known = {place: origin for place, origin in profile.origins.items() if place}
+    return value_above(known, path) or Origin("default")

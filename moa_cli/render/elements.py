@@ -1,0 +1,278 @@
+"""The elements Rich draws Markdown with, where ours differ: nothing cropped, nothing hidden."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from markdown_it.token import Token
+from rich import box
+from rich import markdown as rich_markdown
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import MarkdownContext, MarkdownElement
+from rich.segment import Segment
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme, Syntax
+from rich.table import Table
+from rich.text import Text
+
+from moa_cli.render.blocks import PIECE_LINES
+
+CONTEXT_LINES = 96
+MIN_WIDTH = 8
+
+_TAB_SIZE = 4
+_RULE_WIDTH = 40
+_MIN_COLUMN_WIDTH = 6
+
+# Only colours which the usual palettes keep readable on dark and light alike; no backgrounds.
+_CODE_THEME = ANSISyntaxTheme(
+    {
+        ("Comment",): Style(dim=True),
+        ("Keyword",): Style(color="magenta"),
+        ("Literal", "String"): Style(color="green"),
+        ("Literal", "Number"): Style(color="cyan"),
+        ("Name", "Builtin"): Style(color="cyan"),
+        ("Name", "Decorator"): Style(color="cyan"),
+        ("Name", "Tag"): Style(color="magenta"),
+        ("Name", "Function"): Style(bold=True),
+        ("Name", "Class"): Style(bold=True),
+        ("Generic", "Deleted"): Style(color="red"),
+        ("Generic", "Inserted"): Style(color="green"),
+        ("Generic", "Heading"): Style(bold=True),
+    }
+)
+
+_Line = list[Segment]
+
+
+class _Paragraph(rich_markdown.Paragraph):
+    loose = False
+
+    @classmethod
+    def create(cls, markdown: rich_markdown.Markdown, token: Token) -> "_Paragraph":
+        made = cls("default")
+        made.loose = not token.hidden
+        return made
+
+
+class _Heading(rich_markdown.Heading):
+    LEVEL_ALIGN: ClassVar = {}
+
+
+class _Rule(MarkdownElement):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("─" * min(_RULE_WIDTH, options.max_width), "dim")
+
+
+class _Table(rich_markdown.TableElement):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        header = self.header.row.cells if self.header and self.header.row else []
+        table = Table(
+            box=box.SIMPLE, pad_edge=False, collapse_padding=True, style="markdown.table.border"
+        )
+        for cell in header:
+            # Rich's own cuts long words off; and it crops a table that cannot be narrow enough.
+            table.add_column(cell.content, overflow="fold", header_style="markdown.table.header")
+        for row in self.body.rows if self.body else []:
+            table.add_row(*(cell.content for cell in row.cells))
+        width = max(options.max_width, _MIN_COLUMN_WIDTH * len(header))
+        yield from console.render(table, options.update(width=width))
+
+
+class _Container(rich_markdown.TextElement):
+    """An element made of other block elements, drawn beside a mark."""
+
+    def __init__(self) -> None:
+        self.parts: list[MarkdownElement] = []
+
+    def on_child_close(self, context: MarkdownContext, child: MarkdownElement) -> bool:
+        self.parts.append(child)
+        return False
+
+    def inset(
+        self, console: Console, options: ConsoleOptions, mark: Segment, *, loose: bool
+    ) -> list[_Line]:
+        """Draw the parts, uncropped, in the room `mark` leaves; if `loose`, blank lines apart."""
+        inner = options.update(width=max(options.max_width - len(mark.text), MIN_WIDTH))
+        lines: list[_Line] = []
+        for part in self.parts:
+            drawn = list(Segment.split_lines(console.render(part, inner)))
+            while drawn and not _visible(drawn[0]):
+                del drawn[0]
+            while drawn and not _visible(drawn[-1]):
+                del drawn[-1]
+            lines += [[]] if loose and lines and drawn else []
+            lines += drawn
+        return lines or [[]]
+
+
+class _Quote(_Container):
+    style_name = "markdown.block_quote"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        bar = Segment("▌ ", console.get_style("dim"))
+        for line in self.inset(console, options, bar, loose=True):
+            yield from [bar, *line, Segment.line()]
+
+
+class _Item(_Container):
+    style_name = "markdown.item"
+
+    @property
+    def loose(self) -> bool:
+        return any(isinstance(part, _Paragraph) and part.loose for part in self.parts)
+
+    def draw(self, console: Console, options: ConsoleOptions, mark: Segment) -> Iterator[Segment]:
+        for line in self.inset(console, options, mark, loose=self.loose):
+            yield from [mark, *line, Segment.line()]
+            mark = Segment(" " * len(mark.text))
+
+
+class _List(MarkdownElement):
+    def __init__(self, first: int | None) -> None:
+        self.first = first
+        self.items: list[_Item] = []
+
+    @classmethod
+    def create(cls, markdown: rich_markdown.Markdown, token: Token) -> "_List":
+        return cls(int(token.attrs.get("start", 1)) if token.tag == "ol" else None)
+
+    def on_child_close(self, context: MarkdownContext, child: MarkdownElement) -> bool:
+        assert isinstance(child, _Item)
+        self.items.append(child)
+        return False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        kind = "bullet" if self.first is None else "number"
+        style = console.get_style(f"markdown.item.{kind}")
+        loose = any(item.loose for item in self.items)
+        for index, item in enumerate(self.items):
+            # The same gutter for 1 and 99: an item is drawn before the last number is known.
+            mark = " • " if self.first is None else f"{self.first + index}.".rjust(3) + " "
+            if loose and index:
+                yield Segment.line()
+            yield from item.draw(console, options, Segment(mark, style))
+
+
+class _Code(rich_markdown.CodeBlock):
+    lines: Sequence[Text] = ()
+
+    @classmethod
+    def create(cls, markdown: rich_markdown.Markdown, token: Token) -> "_Code":
+        assert isinstance(markdown, Document)
+        language = (token.info.split() or [""])[0]
+        before = markdown.code_before if token.level == 0 else []
+        made = cls(language, "")
+        syntax = None if markdown.plain else _syntax(language)
+        made.lines = _highlighted(code_lines(token), before, syntax)
+        return made
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Not as Text, which would be wrapped or cropped: the terminal wraps it better.
+        for line in self.lines:
+            yield from line.render(console, end="\n")
+
+
+class Document(rich_markdown.Markdown):
+    """Rich's Markdown, given the tokens of one block after another."""
+
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **rich_markdown.Markdown.elements,
+        "paragraph_open": _Paragraph,
+        "heading_open": _Heading,
+        "hr": _Rule,
+        "table_open": _Table,
+        "blockquote_open": _Quote,
+        "bullet_list_open": _List,
+        "ordered_list_open": _List,
+        "list_item_open": _Item,
+        "fence": _Code,
+        "code_block": _Code,
+    }
+    inlines = rich_markdown.Markdown.inlines | {"link", "link_url"}
+
+    def __init__(self, *, plain: bool) -> None:
+        super().__init__("", hyperlinks=False)
+        self.plain = plain
+        self.code_before: list[str] = []
+
+    def load(self, tokens: list[Token], *, code_before: list[str]) -> None:
+        """Take what to draw next, and the lines of code which its fence goes on from."""
+        heading = ""
+        for token in tokens:
+            if token.type == "inline":
+                token.children = _spelled_out(token.children or [], plain=self.plain)
+                if heading:
+                    token.children.insert(0, _text(heading))
+            marked = self.plain and token.type == "heading_open"
+            heading = "#" * int(token.tag[1:]) + " " if marked else ""
+        self.parsed = tokens
+        self.code_before = code_before
+
+
+def _spelled_out(tokens: list[Token], *, plain: bool) -> list[Token]:
+    """Return the inline tokens with the targets of links and images as text after them."""
+    made: list[Token] = []
+    begun = 0
+    target = ""
+    for token in tokens:
+        if token.type == "link_open":
+            begun = len(made)
+            target = "" if token.markup == "autolink" else str(token.attrs.get("href", ""))
+            made.append(Token("link", "link", 1))
+        elif token.type == "link_close":
+            made.append(Token("link", "link", -1))
+            shown = "".join(part.content for part in made[begun:])
+            made += _target(target) if target not in ("", shown) else []
+        elif token.type == "image":
+            made.append(_text(token.content or "image"))
+            made += _target(str(token.attrs.get("src", "")))
+        elif token.type == "code_inline" and plain:
+            made.append(_text(f"{token.markup}{token.content}{token.markup}"))
+        else:
+            made.append(token)
+    return made
+
+
+def _text(content: str) -> Token:
+    return Token("text", "", 0, content=content)
+
+
+def _target(url: str) -> list[Token]:
+    return [
+        Token("link_url", "link_url", 1),
+        _text(f" ({url})"),
+        Token("link_url", "link_url", -1),
+    ]
+
+
+def _visible(line: _Line) -> bool:
+    return any(segment.text.strip() for segment in line)
+
+
+def code_lines(token: Token) -> list[str]:
+    """Return the lines of a code block, tabs expanded."""
+    return [line.expandtabs(_TAB_SIZE) for line in token.content.removesuffix("\n").split("\n")]
+
+
+@functools.lru_cache(maxsize=64)
+def _syntax(language: str) -> Syntax | None:
+    """Return what highlights a language, if it is known; to look a name up can be slow."""
+    lexer = Syntax("", language).lexer if language else None
+    return Syntax("", lexer, theme=_CODE_THEME) if lexer else None
+
+
+def _highlighted(lines: list[str], before: list[str], syntax: Syntax | None) -> list[Text]:
+    """Highlight code as it is when it arrives in pieces, each after what comes before it."""
+    made: list[Text] = []
+    known = before + lines
+    for start in range(len(before), len(known), PIECE_LINES):
+        context = known[max(0, start - CONTEXT_LINES) : start]
+        piece = known[start : start + PIECE_LINES]
+        code = "\n".join(context + piece)
+        text = Text.styled(code, "markdown.code_block")
+        if syntax:
+            colored = syntax.highlight(code)
+            text = colored if colored.plain.rstrip("\n") == code.rstrip("\n") else text
+        made += text.split("\n", allow_blank=True)[len(context) : len(context) + len(piece)]
+    return made

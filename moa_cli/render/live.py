@@ -1,0 +1,199 @@
+"""Sinks for a terminal: the live board, and the reply as Markdown, block by block."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from moa_cli.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorFinished,
+    AggregatorStarted,
+    Event,
+    LayerFinished,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+from moa_cli.render.board import board_lines, call_summary, to_lines
+from moa_cli.render.markdown import BlockRenderer, Color, MarkdownStream
+from moa_cli.render.sanitize import one_line
+from moa_cli.render.screen import Screen
+from moa_cli.render.view import TurnView
+
+__all__ = ["Board", "MarkdownReply", "Ticker", "color_of", "console_for"]
+
+_FRAME_SECONDS = 0.1
+# Drawing may take a tenth of the time; the rest belongs to the tokens.
+_REST_FACTOR = 9
+
+
+def console_for(stream: TextIO) -> Console:
+    """A Rich console for lines that a `Screen` will place on the stream's terminal."""
+    return Console(
+        file=stream, force_terminal=True, markup=False, emoji=False, highlight=False, soft_wrap=True
+    )
+
+
+def color_of(console: Console) -> Color:
+    """The colours that the console's terminal shows."""
+    if console.no_color:
+        return "none"
+    names: dict[str | None, Color] = {"standard": "16", "256": "256", "truecolor": "truecolor"}
+    return names.get(console.color_system, "none")
+
+
+class Ticker:
+    """Calls `draw` at most ten times a second, less often if it takes long."""
+
+    def __init__(self, draw: Callable[[], None]) -> None:
+        self._draw = draw
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, in the running event loop."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            began = time.perf_counter()
+            self._draw()
+            cost = time.perf_counter() - began
+            await asyncio.sleep(max(_FRAME_SECONDS, _REST_FACTOR * cost))
+
+    def stop(self) -> None:
+        """End; nothing is drawn after this."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+
+class Board:
+    """A sink that shows the proposers at work, and folds each layer into lines that stay.
+
+    through_reply: keep a status line while the reply is written; only where nothing else
+    writes to the terminal meanwhile.
+    """
+
+    def __init__(self, stream: TextIO, *, through_reply: bool = False) -> None:
+        self._screen = Screen(stream)
+        self._console = console_for(stream)
+        self._view = TurnView()
+        self._through_reply = through_reply
+        self._ticker = Ticker(self._draw)
+        self._began = time.monotonic()
+        self._rounds = 0
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        self._view.apply(event)
+        match event:
+            case TurnStarted():
+                self._began = time.monotonic() - event.at
+                self._rounds = event.rounds
+                self._ticker.start()
+            case LayerFinished():
+                self._fold(event)
+            case AggregatorStarted() | AggregatorFailed():
+                self._aggregator(event)
+            case AggregatorDelta() if event.text and not self._through_reply:
+                self._hide()
+            case AggregatorFinished() | TurnFinished() | TurnFailed():
+                self._hide()
+            case _:
+                pass
+
+    def _draw(self) -> None:
+        now = time.monotonic() - self._began
+        self._screen.paint(board_lines(self._console, self._view, now, self._screen.size()))
+
+    def _fold(self, event: LayerFinished) -> None:
+        self._screen.paint([])
+        width = self._screen.size()[0]
+        longest = max(cell_len(one_line(call.name, 40)) for call in self._view.proposers)
+        texts = [call_summary(call, event.at, longest) for call in self._view.proposers]
+        if self._rounds > 1:
+            counted = f"round {event.layer}: {event.answered} of {event.asked} answered"
+            texts.insert(0, Text(f"{counted} in {event.seconds:.1f} s", "dim"))
+        for text in texts:
+            self._screen.commit(to_lines(self._console, text, width))
+        self._view.proposers = []
+
+    def _aggregator(self, event: AggregatorStarted | AggregatorFailed) -> None:
+        if isinstance(event, AggregatorFailed):
+            self._screen.paint([])
+            line = Text(one_line(f"✗ {event.model}: {event.error.message}"), "red")
+        elif event.fallback:
+            line = Text(one_line(f"↻ {event.model} replies in its place"), "yellow")
+        else:
+            return
+        self._screen.commit(to_lines(self._console, line, self._screen.size()[0]))
+
+    def _hide(self) -> None:
+        self._ticker.stop()
+        self._screen.close()
+
+    def close(self) -> None:
+        """Remove what is live."""
+        self._hide()
+
+
+class MarkdownReply:
+    """A sink that prints the reply as Markdown: finished blocks for good, the open one live.
+
+    apart: put a blank line before it.
+    """
+
+    def __init__(self, stream: TextIO, *, apart: bool = False) -> None:
+        self._screen = Screen(stream)
+        self._stream = MarkdownStream()
+        self._renderer = BlockRenderer(color=color_of(console_for(stream)))
+        self._ticker = Ticker(self._draw)
+        self._changed = False
+        self._began = False
+        self._apart = apart
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, AggregatorStarted):
+            self._ticker.start()
+        elif isinstance(event, AggregatorDelta) and event.text:
+            self._take(event.text)
+            self._changed = True
+
+    def _take(self, text: str) -> None:
+        if not self._began:
+            # A leading blank line would part the reply from what it answers.
+            text = text.lstrip("\n")
+            self._began = bool(text)
+            if self._began and self._apart:
+                self._screen.commit([""])
+        blocks = self._stream.feed(text)
+        if blocks:
+            self._screen.commit(self._renderer.render(blocks, width=self._width()))
+
+    def _width(self) -> int:
+        return max(20, min(self._screen.size()[0], 100))
+
+    def _draw(self) -> None:
+        if not self._changed:
+            return
+        self._changed = False
+        lines = self._renderer.preview(self._stream.pending(), width=self._width())
+        self._screen.paint(lines)
+
+    def close(self) -> None:
+        """Print what is left."""
+        self._ticker.stop()
+        lines = self._renderer.render(self._stream.finish(), width=self._width())
+        self._screen.paint([])
+        self._screen.commit(lines)
+        self._screen.close()

@@ -1,0 +1,166 @@
+"""The reply as plain text, and notices as plain lines: for pipes, files and logs."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from moa_cli.conversation import Turn
+from moa_cli.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorStarted,
+    Event,
+    LayerFinished,
+    LayerStarted,
+    ProposerFailed,
+    ProposerFinished,
+    Retrying,
+    TurnFinished,
+)
+from moa_cli.render.sanitize import Sanitizer, one_line, sanitize
+
+__all__ = ["Notices", "PlainReply", "Proposals", "failure_line", "usage_line"]
+
+
+class PlainReply:
+    """A sink that writes the reply as it comes, unwrapped, with exactly one line end after it.
+
+    stream: whether to write piece by piece, or once it is whole.
+    """
+
+    def __init__(self, out: TextIO, *, stream: bool = True) -> None:
+        self._out = out
+        self._stream = stream
+        self._sanitizer = Sanitizer()
+        self._held = ""
+        self._wrote = False
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, AggregatorDelta) and event.text:
+            self._write(self._sanitizer.feed(event.text))
+
+    def _write(self, text: str) -> None:
+        # Line ends are held back until more text follows, so that one can be put at the end.
+        text = self._held + text
+        body = text.rstrip("\n")
+        self._held = text[len(body) :]
+        if self._stream and body:
+            self._out.write(body)
+            self._out.flush()
+            self._wrote = True
+        elif not self._stream:
+            self._held = text
+
+    def close(self) -> None:
+        """Write what is left, and the line end."""
+        rest = (self._held + self._sanitizer.flush()).rstrip("\n")
+        if rest or self._wrote:
+            self._out.write(rest + "\n")
+            self._out.flush()
+        self._held, self._wrote = "", False
+
+
+class Notices:
+    """A sink that tells on `err`, in plain lines, what a reader of the reply should know.
+
+    verbose: tell each step. board: lost models and retries are shown by a board already.
+    """
+
+    def __init__(self, err: TextIO, *, verbose: bool = False, board: bool = False) -> None:
+        self._err = err
+        self._verbose = verbose
+        self._board = board
+        self._names: list[str] = []
+        self._failed_aggregator: str | None = None
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        match event:
+            case LayerStarted():
+                self._names = [one.name for one in event.proposers]
+                if self._verbose and not self._board:
+                    self._say(f"round {event.layer}: asking {', '.join(self._names)}")
+            case ProposerFinished() if self._verbose and not self._board:
+                proposal = event.proposal
+                tokens = proposal.usage.completion_tokens
+                self._say(f"{proposal.proposer}: {proposal.seconds:.1f} s, {tokens} tokens")
+            case ProposerFailed() if self._verbose and not self._board:
+                self._lost(event)
+            case Retrying() if self._verbose and not self._board:
+                name = event.model if event.index is None else self._names[event.index]
+                self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message})")
+            case LayerFinished() if self._verbose and not self._board:
+                self._say(
+                    f"round {event.layer}: {event.answered} of {event.asked} answered"
+                    f" in {event.seconds:.1f} s"
+                )
+            case AggregatorFailed():
+                self._failed_aggregator = f"{event.model} failed: {event.error.message}"
+            case AggregatorStarted() if event.fallback and self._failed_aggregator:
+                self._say(f"{self._failed_aggregator}; {event.model} replies in its place")
+            case TurnFinished():
+                self._finished(event)
+            case _:
+                pass
+
+    def _lost(self, event: ProposerFailed) -> None:
+        error = event.proposal.error
+        self._say(f"lost {event.proposal.proposer}: {error.message if error else ''}")
+
+    def _finished(self, event: TurnFinished) -> None:
+        if event.lost and not self._board and not self._verbose:
+            self._say("degraded, lost " + "; ".join(event.lost))
+        if self._verbose:
+            usage = event.usage
+            self._say(
+                usage_line(usage.calls, usage.prompt_tokens, usage.completion_tokens, event.seconds)
+            )
+
+    def _say(self, text: str) -> None:
+        self._err.write(f"moa: {one_line(text)}\n")
+        self._err.flush()
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class Proposals:
+    """A sink that prints each proposal in full, on `err`, when its layer has ended."""
+
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, ProposerFinished):
+            proposal = event.proposal
+            head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
+            self._err.write(f"{head:─<60}\n{sanitize(proposal.text).strip()}\n\n")
+            self._err.flush()
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def usage_line(calls: int, prompt_tokens: int, completion_tokens: int, seconds: float) -> str:
+    """What a turn took, in words."""
+    return (
+        f"{calls} call{'s' if calls != 1 else ''}, {prompt_tokens} tokens in,"
+        f" {completion_tokens} out, {seconds:.1f} s"
+    )
+
+
+def failure_line(turn: Turn) -> str:
+    """Why a turn failed, on one line: its causes by name, or the one cause they share."""
+    if turn.error is None:
+        return ""
+    messages = list(dict.fromkeys(cause.message for cause in turn.causes))
+    hints = list(dict.fromkeys(cause.hint for cause in turn.causes if cause.hint))
+    if len(messages) == 1:
+        line = messages[0] if len(turn.causes) > 1 else turn.lost[-1]
+    elif messages:
+        line = f"{turn.error.message}: {'; '.join(turn.lost)}"
+    else:
+        line = turn.error.message
+    return one_line(f"{line} ({hints[0]})" if len(hints) == 1 else line)

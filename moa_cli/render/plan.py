@@ -1,0 +1,60 @@
+"""`--dry-run`: the calls that a turn would make, and what each would be sent."""
+
+from __future__ import annotations
+
+from moa_cli.conversation import Conversation
+from moa_cli.profile import ModelSettings, Profile
+from moa_cli.prompts import messages_for
+from moa_cli.render.sanitize import one_line, sanitize
+
+__all__ = ["plan"]
+
+
+def plan(profile: Profile, conversation: Conversation) -> str:
+    """The plan as text. Answers that are not there yet stand as `<answer of …>`."""
+    lines = [f"profile {profile.name}: nothing is sent"]
+    references: list[str] = []
+    calls = 0
+    for number in range(1, profile.rounds + 1):
+        proposers = profile.layer(number)
+        calls += len(proposers)
+        lines.append(f"\nround {number}: {_calls(len(proposers))} at once")
+        lines += [f"  {one.name}: {_settings(one)}" for one in proposers]
+        lines += _prompts(profile, list(proposers), conversation, references)
+        references = [f"<answer of {one.name} in round {number}>" for one in proposers]
+    first, *fallbacks = profile.aggregators()
+    lines.append(f"\naggregator: {_calls(1)}")
+    lines.append(f"  {_settings(first)}")
+    if fallbacks:
+        lines.append(f"  if it fails: {', '.join(one.model for one in fallbacks)}")
+    lines += _prompts(profile, [first], conversation, references)
+    lines.append(f"\n{_calls(calls + 1)} in all")
+    return "\n".join(lines) + "\n"
+
+
+def _calls(number: int) -> str:
+    return f"{number} call{'s' if number != 1 else ''}"
+
+
+def _settings(one: ModelSettings) -> str:
+    names = ("temperature", "max_tokens", "top_p", "seed")
+    told = [f"{name} {getattr(one, name)}" for name in names if getattr(one, name) is not None]
+    told += [f"{key} {value}" for key, value in one.extra.items()]
+    return one_line(", ".join([one.model, *told]))
+
+
+def _prompts(
+    profile: Profile, models: list[ModelSettings], conversation: Conversation, references: list[str]
+) -> list[str]:
+    """The messages, once for all models that are sent the same."""
+    lines: list[str] = []
+    shown: list[object] = []
+    for one in models:
+        messages = messages_for(profile, one, conversation, references)
+        if messages in shown:
+            continue
+        shown.append(messages)
+        for message in messages:
+            body = sanitize(message.content).replace("\n", "\n    ")
+            lines.append(f"  [{message.role}]\n    {body}")
+    return lines

@@ -1,0 +1,77 @@
+"""Removes from untrusted text whatever could act on a terminal; what is merely visible stays."""
+
+import re
+
+_STRING_LIMIT = 4096
+_PARAMETER_LIMIT = 128
+
+_CSI = rf"(?:\x1b\[|\x9b)[0-?]{{0,{_PARAMETER_LIMIT}}}+[ -/]{{0,8}}+"
+# Not across another control character: no body is scanned twice, so the cost stays linear.
+_STRING = rf"(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]{{0,{_STRING_LIMIT}}}+"
+_DROPPED = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
+
+_SUSPICIOUS = re.compile(rf"[{_DROPPED}\ud800-\udfff]")
+_ACTIVE = re.compile(
+    rf"(?P<newline>\r\n?)"
+    rf"|{_CSI}[@-~]"
+    rf"|{_STRING}(?:\x07|\x1b\\|\x9c)"
+    rf"|\x1b[ -/]{{0,8}}+[0-~]"
+    rf"|(?P<pair>[\ud800-\udbff][\udc00-\udfff])"
+    rf"|(?P<surrogate>[\ud800-\udfff])"
+    rf"|[{_DROPPED}]"
+)
+_UNFINISHED = re.compile(rf"(?:\r|[\ud800-\udbff]|\x1b[ -/]{{0,8}}+|{_CSI}|{_STRING}\x1b?)\Z")
+
+
+class Sanitizer:
+    """Sanitizes text that arrives in chunks; every split gives what `sanitize` gives for the whole.
+
+    Dropped: control sequences (CSI, OSC, DCS, SOS, PM, APC and the shorter escapes, 7- and
+    8-bit), control characters but newline and tab, bidirectional embeddings, overrides and
+    isolates, tag characters. CRLF and CR become a newline, surrogate pairs their character,
+    lone surrogates U+FFFD.
+
+    A sequence that never ends (met by a newline or another control character, the end of the
+    text, or grown beyond its limit) loses only the characters that introduce it: what followed
+    is shown as the text it then is.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """Take the next chunk; return what is safe to show so far."""
+        if not self._held and not _SUSPICIOUS.search(text):
+            return text
+        text = self._held + text
+        unfinished = _UNFINISHED.search(text)
+        end = unfinished.start() if unfinished else len(text)
+        self._held = text[end:]
+        return _ACTIVE.sub(_harmless, text[:end])
+
+    def flush(self) -> str:
+        """End the text; return what was held back for being perhaps the start of a sequence."""
+        held, self._held = self._held, ""
+        return _ACTIVE.sub(_harmless, held)
+
+
+def sanitize(text: str) -> str:
+    """Return `text` without anything that could act on a terminal (see `Sanitizer`)."""
+    return _ACTIVE.sub(_harmless, text) if _SUSPICIOUS.search(text) else text
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """Return `text` sanitized, on one line, with single spaces, in at most `limit` characters."""
+    line = " ".join(sanitize(text).split())
+    if limit is None or len(line) <= limit:
+        return line
+    return line[: limit - 1].rstrip() + "…" if limit > 0 else ""
+
+
+def _harmless(match: re.Match[str]) -> str:
+    if match["newline"]:
+        return "\n"
+    if match["pair"]:
+        character = match["pair"].encode("utf-16", "surrogatepass").decode("utf-16")
+        return _ACTIVE.sub("", character)
+    return "\ufffd" if match["surrogate"] else ""

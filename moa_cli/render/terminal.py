@@ -1,0 +1,59 @@
+"""What a terminal can do, and how it is kept quiet. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+__all__ = ["can_redraw", "cancel_on_termination", "without_echo"]
+
+
+def can_redraw(stream: TextIO) -> bool:
+    """Whether the stream is a terminal on which the cursor can be moved.
+
+    Told by the terminal itself, never by FORCE_COLOR and its like: those are about colour.
+    """
+    return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+@contextmanager
+def without_echo(stream: TextIO) -> Iterator[None]:
+    """While inside, typed characters are not echoed: they would run into the live lines.
+
+    Does nothing where `stream` or standard input is no terminal, or there is no termios.
+    """
+    try:
+        import termios
+
+        descriptor = sys.stdin.fileno()
+        if not (stream.isatty() and os.isatty(descriptor)):
+            raise OSError
+        before = termios.tcgetattr(descriptor)
+    except (ImportError, AttributeError, OSError, ValueError):
+        yield
+        return
+    silent = termios.tcgetattr(descriptor)
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def cancel_on_termination() -> None:
+    """From now on SIGTERM and SIGHUP cancel the running task instead of killing the process,
+    so that cursor, wrapping and echo are put back on the way out."""
+    import asyncio
+
+    task = asyncio.current_task()
+    if task is None:
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        # Windows knows neither the second signal nor handlers in an event loop.
+        with suppress(AttributeError, NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)

@@ -1,0 +1,129 @@
+"""What a screen should show of a turn: a pure reducer of its events, without a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from moa_cli.conversation import Failure, Proposal
+from moa_cli.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorFinished,
+    AggregatorStarted,
+    Event,
+    LayerFinished,
+    LayerStarted,
+    ProposerDelta,
+    ProposerFailed,
+    ProposerFinished,
+    Retrying,
+    TurnFailed,
+    TurnFinished,
+)
+
+__all__ = ["CallView", "Phase", "State", "TurnView"]
+
+State = Literal["waiting", "retrying", "thinking", "streaming", "done", "failed"]
+Phase = Literal["proposing", "replying", "ended"]
+
+# More than any panel shows; keeping whole answers would make each frame dearer than the last.
+_TAIL = 4000
+
+
+@dataclass
+class CallView:
+    """One call as it is shown.
+
+    began, first_token, ended: seconds since the turn began, None if not yet.
+    tokens: as counted by the endpoint if `exact`, else the pieces that have come.
+    tail: the last part of its text.
+    """
+
+    name: str
+    model: str
+    began: float
+    state: State = "waiting"
+    first_token: float | None = None
+    ended: float | None = None
+    tokens: int = 0
+    exact: bool = False
+    tail: str = ""
+    note: str = ""
+
+    def take(self, at: float, text: str, reasoning: str) -> None:
+        """The next piece has come."""
+        if self.first_token is None:
+            self.first_token = at
+        self.state = "streaming" if text else "thinking"
+        self.tokens += 1
+        if text:
+            self.tail = (self.tail + text)[-_TAIL:]
+
+    def end(self, at: float, completion_tokens: int, error: Failure | None) -> None:
+        """The call has ended, well or not."""
+        self.ended = at
+        if completion_tokens:
+            self.tokens, self.exact = completion_tokens, True
+        self.state = "failed" if error else "done"
+        self.note = error.message if error else ""
+
+    def seconds(self, now: float) -> float:
+        """How long it has been running, or ran."""
+        return max(0.0, (now if self.ended is None else self.ended) - self.began)
+
+    def rate(self, now: float) -> float | None:
+        """Tokens a second since the first token, or None where that says nothing yet."""
+        if self.first_token is None or self.tokens < 2:
+            return None
+        span = (now if self.ended is None else self.ended) - self.first_token
+        return self.tokens / span if span > 0.05 else None
+
+
+@dataclass
+class TurnView:
+    """A turn as it is shown: the calls of the layer at work, and the aggregator's."""
+
+    layer: int = 0
+    proposers: list[CallView] = field(default_factory=list)
+    aggregator: CallView | None = None
+    references: int = 0
+    phase: Phase = "proposing"
+
+    def apply(self, event: Event) -> None:
+        """Take the next event."""
+        match event:
+            case LayerStarted():
+                self.layer = event.layer
+                self.proposers = [
+                    CallView(one.name, one.model, event.at) for one in event.proposers
+                ]
+            case ProposerDelta():
+                self.proposers[event.index].take(event.at, event.text, event.reasoning)
+            case ProposerFinished() | ProposerFailed():
+                self._end(event.at, event.index, event.proposal)
+            case Retrying():
+                self._retry(event)
+            case AggregatorStarted():
+                self.phase = "replying"
+                self.references = event.references
+                self.aggregator = CallView(event.name, event.model, event.at)
+            case AggregatorDelta() if self.aggregator:
+                self.aggregator.take(event.at, event.text, event.reasoning)
+            case AggregatorFinished() if self.aggregator:
+                self.aggregator.end(event.at, event.usage.completion_tokens, None)
+            case AggregatorFailed() if self.aggregator:
+                self.aggregator.end(event.at, event.usage.completion_tokens, event.error)
+            case TurnFinished() | TurnFailed():
+                self.phase = "ended"
+            case LayerFinished() | _:
+                pass
+
+    def _end(self, at: float, index: int, proposal: Proposal) -> None:
+        self.proposers[index].end(at, proposal.usage.completion_tokens, proposal.error)
+
+    def _retry(self, event: Retrying) -> None:
+        call = self.aggregator if event.index is None else self.proposers[event.index]
+        if call is not None:
+            call.state = "retrying"
+            call.note = f"again in {event.delay:.0f} s: {event.error.message}"
