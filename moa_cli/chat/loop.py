@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from moa_cli.profile import Profile
 from moa_cli.render.plain import failure_line, usage_line
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.render.sinks import Show, sinks_for
-from moa_cli.render.terminal import cancel_on_termination, without_echo
+from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
 from moa_cli.stream import TurnFold, deliver
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ _TERMINATED = 143
 
 
 def run(
-    profile: Profile, *, clients: Callable[[], ClientPool], limits: Limits, greeting: str
+    profile: Profile, *, clients: Callable[[], ClientPool], limits: Limits, greeting: Sequence[str]
 ) -> int:
     """Hold a conversation until the user leaves; returns the exit code.
 
-    clients: makes the clients, once the event loop runs.
+    clients: makes the clients, once the event loop runs. greeting: lines shown at the start.
     """
     interactive = sys.stdin is not None and sys.stdin.isatty()
 
@@ -45,7 +45,8 @@ def run(
         pool = clients()
         try:
             chat = Chat(Session(profile, pool, limits))
-            chat.say(f"moa: {greeting}")
+            for line in greeting:
+                chat.say(folded(f"moa: {one_line(line)}", sys.stderr))
             if interactive:
                 return await chat.talk()
             return await chat.read(_lines())
@@ -94,12 +95,14 @@ class Chat:
         """Prompt and answer until the user leaves."""
         from moa_cli.chat.input import prompt_session
 
-        self.say("/help lists the commands, Ctrl-D leaves.\n")
+        self.say("/help lists the commands, Ctrl-D leaves.")
         editor = prompt_session(self.session)
         warmed = asyncio.create_task(asyncio.to_thread(_preload))
         unsent = ""
         try:
             while True:
+                # Parts what was said from what will be.
+                self.say("")
                 line, unsent = await self._line(editor, unsent), ""
                 if line is None:
                     return 0
@@ -172,7 +175,7 @@ class Chat:
         else:
             usage = turn.usage
             tokens = usage.prompt_tokens, usage.completion_tokens
-            self.say(f"({usage_line(usage.calls, *tokens, turn.seconds)})\n")
+            self.say(f"({usage_line(usage.calls, *tokens, turn.seconds)})")
 
 
 class _interrupting:

@@ -21,6 +21,6 @@ def chat(profile: Profile, concurrency: int | None) -> None:
             profile,
             clients=wiring.client_pool,
             limits=wiring.limits(concurrency),
-            greeting=wiring.describe(profile),
+            greeting=wiring.introduction(profile),
         )
     )

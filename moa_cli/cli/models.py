@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,6 +33,8 @@ def models(
         return
     if weights is not None:
         raise UsageError("`moa models` takes one provider at a time")
+    import asyncio
+
     rows = asyncio.run(_list(provider))
     if json:
         from moa_cli.render.jsonl import dumps

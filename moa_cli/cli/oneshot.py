@@ -15,7 +15,7 @@ from moa_cli.errors import UsageError
 from moa_cli.profile import Profile, save
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.sinks import Show, sinks_for
-from moa_cli.render.terminal import cancel_on_termination, without_echo
+from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
 
 __all__ = ["Show", "compose_prompt", "print_plan", "run", "save_profile"]
 
@@ -27,7 +27,7 @@ def save_profile(profile: Profile, name: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"moa: {one_line(text)}\n")
+    sys.stderr.write(folded(f"moa: {one_line(text)}", sys.stderr) + "\n")
     sys.stderr.flush()
 
 
@@ -85,7 +85,8 @@ def print_plan(profile: Profile, prompt: str) -> None:
 def run(profile: Profile, prompt: str, show: Show, concurrency: int | None) -> int:
     """Ask, show, and return the exit code."""
     if not show.quiet:
-        _say(wiring.describe(profile))
+        for line in wiring.introduction(profile):
+            _say(line)
     try:
         with without_echo(sys.stderr):
             turn = asyncio.run(_turn(profile, prompt, show, concurrency))

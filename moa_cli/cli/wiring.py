@@ -21,6 +21,7 @@ __all__ = [
     "config",
     "default_profile",
     "describe",
+    "introduction",
     "limits",
     "providers",
     "read_stdin",
@@ -92,6 +93,19 @@ def describe(profile: Profile) -> str:
         warning = " (a tiny demonstration model, often wrong)"
     changed = any(one.kind in ("environment", "flag") for one in profile.origins.values())
     return f"profile {profile.name}{' (changed)' if changed else ''}: {line}{warning}"
+
+
+def introduction(profile: Profile) -> list[str]:
+    """What is said before the first turn: who answers, and names that may be mistyped."""
+    lines = [describe(profile)]
+    known = providers()
+    for model in profile.models():
+        name, colon, _ = model.partition(":")
+        if colon and "/" not in name and name not in known.known:
+            meant = known.mistyped(model)
+            hint = f"; is `{meant}` meant?" if meant else ""
+            lines.append(f"`{name}` is no known provider, `{model}` goes to together{hint}")
+    return lines
 
 
 def read_stdin() -> str:

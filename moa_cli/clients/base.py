@@ -8,7 +8,10 @@ from typing import Any, Protocol
 
 from moa_cli.conversation import Message, Usage
 
-__all__ = ["Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"]
+__all__ = ["NO_KEY", "Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"]
+
+# What an endpoint that takes no key is sent as one: the SDK cannot do without.
+NO_KEY = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

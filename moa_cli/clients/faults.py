@@ -6,11 +6,14 @@ so that an error class which the SDK grows later still finds its place.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import email.utils
+import math
 import re
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,7 +45,14 @@ _NO_MODEL = re.compile(
     r"|no endpoints found",
     re.IGNORECASE | re.DOTALL,
 )
-_NO_CREDIT = re.compile(r"insufficient_quota|credit|billing|payment", re.IGNORECASE)
+_NO_CREDIT = re.compile(
+    r"insufficient.(quota|credit|balance|fund)|credit (limit|balance)"
+    r"|(out of|no|not enough) credit",
+    re.IGNORECASE,
+)
+_TOO_MANY = re.compile(r"rate.?limit|too many requests|quota", re.IGNORECASE)
+_BAD_KEY = re.compile(r"(invalid|incorrect|missing).{0,10}api.?key|unauthori[sz]ed", re.IGNORECASE)
+_BASE_URL_HINT = "is the base URL right? As a rule it looks like https://host/v1"
 
 
 class Faults:
@@ -54,11 +64,7 @@ class Faults:
     def __init__(self, provider: str, base_url: str, start_hint: str | None = None) -> None:
         self.provider = provider
         self.secret = ""
-        # Without user name and password, which a URL may carry.
-        parts = urlsplit(base_url)
-        self._place = parts.hostname or base_url
-        if parts.port:
-            self._place += f":{parts.port}"
+        self._place = _place(base_url)
         self._start_hint = start_hint
 
     def clean(self, text: str) -> str:
@@ -72,25 +78,35 @@ class Faults:
         """Whatever the SDK or httpx raised, as one of our errors."""
         import httpx
 
+        response, body = getattr(error, "response", None), getattr(error, "body", None)
+        if isinstance(response, httpx.Response) and response.status_code >= 400:
+            status = response.status_code
+            return self.from_status(status, _said_under(status, body), model, response.headers)
+        if isinstance(body, Mapping):
+            return self.from_payload(body, model)
         chain = _chain(error)
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int) and status >= 400:
-            response = getattr(error, "response", None)
-            headers = response.headers if isinstance(response, httpx.Response) else {}
-            said = _said(getattr(error, "body", None)) or str(error) or f"status {status}"
-            return self.from_status(status, said, model, headers)
-        if any(isinstance(one, httpx.TimeoutException | TimeoutError) for one in chain):
-            return ClientTimeout(f"{self.provider}: no answer from {self._place} in time")
-        if any(isinstance(one, httpx.InvalidURL | httpx.UnsupportedProtocol) for one in chain):
-            return RequestRefused(
-                f"{self.provider}: the base URL is not a web address",
-                hint="it should look like https://host/v1",
+
+        def is_one(*kinds: type[BaseException]) -> bool:
+            return any(isinstance(one, kinds) for one in chain)
+
+        if is_one(httpx.TimeoutException, TimeoutError):
+            return ClientTimeout(
+                f"{self.provider}: no answer from {self._place} in time",
+                hint="is the network up, and the base URL right?",
             )
-        if any(isinstance(one, httpx.ConnectError | ConnectionRefusedError) for one in chain):
+        if is_one(httpx.InvalidURL, httpx.UnsupportedProtocol):
+            return RequestRefused(
+                f"{self.provider}: the base URL is not a web address", hint=_BASE_URL_HINT
+            )
+        if is_one(httpx.TooManyRedirects):
+            return RequestRefused(
+                f"{self.provider}: {self._place} redirects without end", hint=_BASE_URL_HINT
+            )
+        if is_one(httpx.ConnectError, ConnectionRefusedError):
             return self._no_connection(chain)
-        if any(isinstance(one, httpx.DecodingError | ValueError) for one in chain):
+        if is_one(httpx.DecodingError, ValueError) or response is not None:
             return BadResponse(f"{self.provider}: the answer could not be read")
-        if any(isinstance(one, httpx.HTTPError | httpx.StreamError | OSError) for one in chain):
+        if is_one(httpx.HTTPError, httpx.StreamError, OSError):
             return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
         said = self.clean(str(error)) or type(error).__name__
         if getattr(error, "request", None) is not None:
@@ -112,16 +128,22 @@ class Faults:
         found.retryable = not (self._start_hint and why == "refused")
         return found
 
-    def from_payload(self, payload: object, model: str) -> ClientError:
-        """An error object that came under a good status."""
+    def from_payload(self, payload: object, model: str | None) -> ClientError:
+        """What came under a good status in place of a completion: an error object, or anything."""
         table = payload if isinstance(payload, Mapping) else {}
         inner = table.get("error", table)
         code = inner.get("code") if isinstance(inner, Mapping) else None
         status = code if isinstance(code, int) and 400 <= code < 600 else None
         if status is None and isinstance(code, str) and code.isdigit():
             status = int(code)
-        said = _said(payload) or "an error without a message"
-        return self.from_status(status or 502, said, model, {})
+        said = _said(payload)
+        if not said and "error" not in table:
+            return BadResponse(f"{self.provider}: the answer is no completion")
+        said = said or "an error without a message"
+        status = status or _implied_status(said)
+        if status is None:
+            return ServerFailed(f"{self.provider} failed: {self.clean(said)}")
+        return self.from_status(status, said, model, {})
 
     def from_status(
         self, status: int, said: str, model: str | None, headers: Mapping[str, str]
@@ -131,8 +153,11 @@ class Faults:
         text = f"{self.provider}: {said}"
         if status < 500 and status not in (401, 429) and _CONTEXT.search(said):
             return ContextTooLong(
-                text, hint="shorten the prompt, start a new conversation, or use fewer references"
+                text,
+                hint="shorten the prompt, start a new conversation, or use fewer references",
             )
+        if status == 404 and model is None:
+            return RequestRefused(text, hint=_BASE_URL_HINT)
         if status == 404 or (status < 500 and status not in (401, 429) and _NO_MODEL.search(said)):
             return self.model_not_found(text, model or "", [])
         if status in (401, 403):
@@ -155,6 +180,7 @@ class Faults:
         return RequestRefused(f"{self.provider} refused the request ({status}): {said}")
 
     def _limited(self, status: int, said: str, headers: Mapping[str, str]) -> ClientError:
+        # Not by the mere word: "add a payment method to raise your rate limit" is no bankruptcy.
         if status == 402 or _NO_CREDIT.search(said):
             broke = RateLimited(
                 f"{self.provider}: no credit left: {said}", hint="add credit to the account"
@@ -177,7 +203,19 @@ class Faults:
             hint = "did you mean " + ", ".join(f"`{prefix}{name}`" for name in close[:3]) + "?"
         else:
             hint = f"`moa models {self.provider}` lists what there is"
+            hint += "" if names else ", unless the base URL is wrong"
         return ModelNotFound(message, hint=hint)
+
+
+def _place(base_url: str) -> str:
+    """Host and port, without the user name and password that a URL may carry."""
+    try:
+        parts = urlsplit(base_url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    host = host or base_url.rpartition("@")[2]
+    return f"{host}:{port}" if port else host
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -208,17 +246,35 @@ def _said(body: object) -> str:
     return ""
 
 
+def _said_under(status: int, body: object) -> str:
+    """What the body of a refusal says, or else what its status means."""
+    said = _said(body)
+    if not said and isinstance(body, Mapping | list) and body:
+        said = str(body)
+    try:
+        return said or HTTPStatus(status).phrase
+    except ValueError:
+        return f"status {status}"
+
+
+def _implied_status(said: str) -> int | None:
+    """The status that an error object without one stands for, told by its words."""
+    if _CONTEXT.search(said) or _NO_MODEL.search(said):
+        return 400
+    if _NO_CREDIT.search(said) or _TOO_MANY.search(said):
+        return 429
+    return 401 if _BAD_KEY.search(said) else None
+
+
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, from `Retry-After` (RFC 9110, 10.2.3: seconds or a date) or `retry-after-ms`."""
-    milliseconds = headers.get("retry-after-ms", "")
     told = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(milliseconds) / 1000 if milliseconds else float(told))
-    except ValueError:
-        pass
-    date = email.utils.parsedate_to_datetime(told) if _is_date(told) else None
-    return max(0.0, date.timestamp() - time.time()) if date else None
-
-
-def _is_date(text: str) -> bool:
-    return email.utils.parsedate(text) is not None
+    for text, factor in ((headers.get("retry-after-ms", ""), 0.001), (told, 1.0)):
+        with contextlib.suppress(ValueError):
+            seconds = float(text) * factor
+            if math.isfinite(seconds):
+                return max(0.0, seconds)
+    # Such a date may be well formed and still be none ("Mon, 99 Jan …").
+    with contextlib.suppress(ValueError, OverflowError):
+        return max(0.0, email.utils.parsedate_to_datetime(told).timestamp() - time.time())
+    return None

@@ -11,11 +11,11 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from moa_cli.clients import sse
-from moa_cli.clients.base import Delta, ModelInfo, Request
+from moa_cli.clients.base import NO_KEY, Delta, ModelInfo, Request
 from moa_cli.clients.faults import Faults
 from moa_cli.conversation import Message
 from moa_cli.errors import BadResponse, ClientError, MoAError, ModelNotFound
@@ -29,7 +29,14 @@ __all__ = ["OpenAICompatible", "is_loopback", "preload"]
 
 _MODELS_TIMEOUT = 15.0
 # Fields that some endpoints or models refuse, and what is sent in their place on a second try.
-_REFUSABLE = ("stream_options", "max_completion_tokens", "max_tokens", "temperature", "seed")
+_REFUSABLE = (
+    "stream_options",
+    "max_completion_tokens",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+)
 
 
 def preload() -> None:
@@ -39,8 +46,9 @@ def preload() -> None:
 
 def is_loopback(url: str) -> bool:
     """Whether the URL's host is this machine."""
-    host = urlsplit(url).hostname or ""
+    host = ""
     try:
+        host = urlsplit(url).hostname or ""
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
@@ -78,19 +86,25 @@ class OpenAICompatible:
 
     def _open(self) -> AsyncTogether:
         key = self._key()
-        self._faults.secret = key
+        # "none" is no secret but a word, which an answer may hold.
+        self._faults.secret = "" if key == NO_KEY else key
         import httpx
         from together import AsyncTogether, DefaultAsyncHttpxClient
 
-        return AsyncTogether(
+        headers = {"User-Agent": f"moa/{__version__}"}
+        sdk = AsyncTogether(
             api_key=key,
             base_url=self._base_url,
             max_retries=0,
             timeout=httpx.Timeout(connect=10, read=None, write=30, pool=None),
-            default_headers={"User-Agent": f"moa/{__version__}"},
+            default_headers=headers,
             # A proxy from the environment must not see what stays on this machine.
             http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(self._base_url)),
         )
+        if self._faults.provider != "together":
+            # The SDK adds TOGETHER_CUSTOM_HEADERS, which may hold secrets, whatever the address.
+            sdk._custom_headers = headers
+        return sdk
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The completion as it comes. Raises a ClientError; closing it closes the connection."""
@@ -121,10 +135,9 @@ class OpenAICompatible:
         refused = self._refused.setdefault(request.model, set())
         while True:
             body = self._body(request, refused)
-            streaming = True
             try:
                 response = await sdk.post(
-                    "/chat/completions", body=body, cast_to=httpx.Response, stream=streaming
+                    "/chat/completions", body=body, cast_to=httpx.Response, stream=True
                 )
             except APIStatusError as error:
                 field = _refused_field(error, body)
@@ -188,8 +201,8 @@ class OpenAICompatible:
             return
         try:
             sdk = await opening
-        except (MoAError, ImportError):
-            return
+        except Exception:
+            return  # It was never opened, and the calls have said why.
         await sdk.close()
 
 
@@ -205,7 +218,8 @@ async def _read(response: httpx.Response) -> AsyncGenerator[Delta, None]:
         return
     if kind == "text/html":
         raise BadResponse("the endpoint answered with a web page, not with a completion")
-    async with aclosing(sse.deltas(response.aiter_bytes())) as deltas:
+    body = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+    async with aclosing(body), aclosing(sse.deltas(body)) as deltas:
         async for delta in deltas:
             yield delta
 

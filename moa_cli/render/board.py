@@ -150,12 +150,20 @@ def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
         body,
         title=title,
         title_align="left",
-        subtitle=Text(f"{call.state} · {figures(call, now)}", "dim"),
+        subtitle=Text(_fitting(call, now, width - 6), "dim"),
         subtitle_align="right",
         border_style=style if call.state in ("done", "failed") else "dim",
         width=width,
         height=height,
     )
+
+
+def _fitting(call: CallView, now: float, cells: int) -> str:
+    """State and figures, as many of them as fit into `cells`."""
+    parts = [call.state, *figures(call, now).split(" · ")]
+    while len(parts) > 1 and cell_len(" · ".join(parts)) > cells:
+        parts.pop()
+    return " · ".join(parts)
 
 
 def _tail(call: CallView, width: int, rows: int) -> Text:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-__all__ = ["can_redraw", "cancel_on_termination", "without_echo"]
+__all__ = ["can_redraw", "cancel_on_termination", "folded", "without_echo"]
 
 
 def can_redraw(stream: TextIO) -> bool:
@@ -18,6 +19,16 @@ def can_redraw(stream: TextIO) -> bool:
     Told by the terminal itself, never by FORCE_COLOR and its like: those are about colour.
     """
     return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+def folded(text: str, stream: TextIO) -> str:
+    """`text` folded between words at the width of the stream's terminal; whole elsewhere."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return text
+    # A model's name must stay in one piece, to be copied.
+    return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
 
 
 @contextmanager

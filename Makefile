@@ -1,0 +1,4 @@
+check:
+	scripts/check
+
+.PHONY: check
