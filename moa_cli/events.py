@@ -250,6 +250,8 @@ def _hints(cls: Hashable) -> dict[str, Any]:
 
 def _load(cls: type[_T], values: Mapping[str, Any]) -> _T:
     """A dataclass from the plain values that `dataclasses.asdict` (and JSON) made of it."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{cls.__name__}: not a table")
     hints = _hints(cast("Hashable", cls))
     unknown = values.keys() - hints.keys()
     if unknown:
@@ -265,6 +267,8 @@ def _value(hint: Any, value: Any) -> Any:
         return _load(hint, value)
     origin = get_origin(hint)
     if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError("not a list")
         return tuple(_value(get_args(hint)[0], item) for item in value)
     if origin in (Union, types.UnionType) and value is not None:
         inner = next(arg for arg in get_args(hint) if arg is not type(None))

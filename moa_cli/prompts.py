@@ -31,7 +31,7 @@ reliability.
 
 Responses from models:"""
 
-_THINKING = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+_THINKING = re.compile(r"(?:\s*<think>.*?(?:</think>|\Z))+", re.DOTALL)
 
 
 def strip_reasoning(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable
@@ -10,7 +11,9 @@ from typing import Protocol
 
 from moa_cli.chat.session import Session
 from moa_cli.errors import ProfileError, UsageError
-from moa_cli.profile import Overrides, list_profiles, load, rows, save
+from moa_cli.profile import Overrides, list_profiles, resolve, rows, save
+from moa_cli.render.plain import setting_text
+from moa_cli.render.sanitize import one_line
 from moa_cli.tables import nearest
 
 __all__ = ["COMMANDS", "Command", "Host", "Leave", "Outcome", "Send", "complete", "perform"]
@@ -123,11 +126,14 @@ def _help(host: Host, argument: str) -> Outcome:
     """List the commands, or explain one."""
     chosen = [find(argument.lstrip("/"))] if argument else list(COMMANDS.values())
     heads = [f"/{one.name} {one.usage}".rstrip() for one in chosen]
-    width = max(map(len, heads))
+    indent = " " * (max(map(len, heads)) + 2)
     columns = shutil.get_terminal_size().columns
+    if columns < len(indent) + 30:
+        heads, indent = [f"{head}\n" for head in heads], "    "
     for head, one in zip(heads, chosen, strict=True):
-        line = f"{head:<{width}}  {one.help}"
-        host.say(textwrap.fill(line, max(width + 20, columns - 1), subsequent_indent="    "))
+        lines = textwrap.wrap(one.help, max(20, columns - len(indent)))
+        text = textwrap.indent("\n".join(lines), indent)
+        host.say(head + (text if head.endswith("\n") else text[len(head) :]))
     if not argument:
         host.say(
             "\nEnter sends, Alt-Enter begins a new line. Ctrl-C ends a turn, Ctrl-D leaves.\n"
@@ -164,15 +170,15 @@ def _profile(host: Host, argument: str) -> Outcome:
             raise UsageError("/profile save needs a name")
         host.say(f"saved: {save(session.profile, rest.strip())}")
     else:
-        session.profile = load(argument)
+        session.profile = resolve(argument, environment=os.environ)
         host.say(f"profile {session.profile.name}: {session.profile.description}")
     return None
 
 
 def _settings(session: Session) -> str:
-    found = [(path, str(value), str(origin)) for path, value, origin in rows(session.profile)]
+    found = rows(session.profile)
     width = max(len(path) for path, _, _ in found)
-    lines = [f"{path:<{width}}  {value}  ({origin})" for path, value, origin in found]
+    lines = [f"{path:<{width}}  {setting_text(value)}  ({origin})" for path, value, origin in found]
     return "\n".join([f"profile {session.profile.name}", *lines])
 
 
@@ -278,7 +284,7 @@ def _retry(host: Host, argument: str) -> Outcome:
 def _undo(host: Host, argument: str) -> Outcome:
     """Forget the last turn."""
     turn = host.session.undo()
-    host.say(f"forgot: {turn.user[:60]}")
+    host.say(f"forgot: {one_line(turn.user, 60)}")
     return None
 
 

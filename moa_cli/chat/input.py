@@ -47,6 +47,13 @@ class _Commands(Completer):
             yield Completion(word, start_position=-len(typed))
 
 
+class _PromptHistory(FileHistory):
+    """A file of prompts, each as Unicode: a paste may hold half a surrogate pair."""
+
+    def store_string(self, string: str) -> None:
+        super().store_string(string.encode("utf-8", "replace").decode())
+
+
 def _history(path: Path) -> History:
     """Prompts typed before, in a file that only its owner can read; in memory if it cannot be."""
     try:
@@ -55,7 +62,7 @@ def _history(path: Path) -> History:
         os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600))
     except OSError:
         return InMemoryHistory()
-    return FileHistory(str(path))
+    return _PromptHistory(str(path))
 
 
 def _keys() -> KeyBindings:

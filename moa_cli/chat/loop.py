@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Chat", "run"]
 
-_TERMINATED = 143
+_FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
 
 
 def run(
@@ -49,7 +52,8 @@ def run(
                 chat.say(folded(f"moa: {one_line(line)}", sys.stderr))
             if interactive:
                 return await chat.talk()
-            return await chat.read(_lines())
+            async with aclosing(_lines()) as lines:
+                return await chat.read(lines)
         finally:
             await pool.aclose()
 
@@ -59,13 +63,39 @@ def run(
         return _TERMINATED
 
 
-async def _lines() -> AsyncIterator[str]:
+async def _lines() -> AsyncGenerator[str, None]:
     """The lines of a standard input that is no terminal."""
-    while True:
-        line = await asyncio.to_thread(sys.stdin.readline)
-        if not line:
-            return
-        yield line.rstrip("\r\n")
+    if sys.stdin is None:
+        return
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def put(line: str | None) -> None:
+        # The loop is closed if the program ends while this waits for input.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(lines.put_nowait, line)
+
+    # A daemon on the bare descriptor: no one waits for it, and it holds no lock at the end.
+    reader = threading.Thread(target=_read_lines, args=(sys.stdin.fileno(), put), daemon=True)
+    reader.start()
+    while (line := await lines.get()) is not None:
+        yield line.rstrip("\r")
+
+
+def _read_lines(descriptor: int, put: Callable[[str | None], None]) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+    held, data = "", b"-"
+    while data:
+        try:
+            data = os.read(descriptor, 65536)
+        except OSError:
+            data = b""
+        *whole, held = (held + decoder.decode(data, final=not data)).split("\n")
+        for line in whole:
+            put(line)
+    if held:
+        put(held)
+    put(None)
 
 
 class Chat:
@@ -76,11 +106,12 @@ class Chat:
 
     def say(self, text: str) -> None:
         """Show `text` beside the conversation, on standard error."""
-        sys.stderr.write(sanitize(text).rstrip("\n") + "\n")
+        lines = sanitize(text).rstrip("\n").split("\n")
+        sys.stderr.write("".join(f"{folded(line, sys.stderr)}\n" for line in lines))
         sys.stderr.flush()
 
     async def read(self, lines: AsyncIterator[str]) -> int:
-        """Take each line as a prompt or a command; the code of the last turn that failed."""
+        """Take each line as a prompt or a command; the code is 0 if each prompt was answered."""
         code = 0
         async for line in lines:
             prompt = self._prompt_of(line)
@@ -88,7 +119,9 @@ class Chat:
                 break
             if prompt:
                 turn = await self.turn(prompt)
-                code = 0 if turn is not None and turn.status == "finished" else 1
+                if turn.status == "interrupted":
+                    return _INTERRUPTED
+                code = code if turn.status == "finished" else _FAILED
         return code
 
     async def talk(self) -> int:
@@ -109,10 +142,8 @@ class Chat:
                 prompt = self._prompt_of(line)
                 if prompt is None:
                     return 0
-                if prompt:
-                    turn = await self.turn(prompt)
-                    if turn is None or turn.reply is None:
-                        unsent = prompt
+                if prompt and not (await self.turn(prompt)).reply:
+                    unsent = line
         finally:
             await warmed
 
@@ -146,15 +177,15 @@ class Chat:
     def _complain(self, message: str, hint: str | None = None) -> None:
         self.say(one_line(f"moa: {message} ({hint})" if hint else f"moa: {message}"))
 
-    async def turn(self, prompt: str) -> Turn | None:
+    async def turn(self, prompt: str) -> Turn:
         """Ask `prompt`, show the turn, and keep it. Ctrl-C ends the turn, not the program."""
         fold = TurnFold()
         events = self.session.ask(prompt)
         running = asyncio.create_task(deliver(events, *sinks_for(Show()), fold))
-        with without_echo(sys.stderr), _interrupting(running):
+        with without_echo(sys.stdout, sys.stderr), _interrupting(running):
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
-            if not running.done():
+            if not running.done() or _is_being_cancelled():
                 # This task was cancelled itself: the program is to end.
                 running.cancel()
                 await asyncio.wait([running])
@@ -176,6 +207,11 @@ class Chat:
             usage = turn.usage
             tokens = usage.prompt_tokens, usage.completion_tokens
             self.say(f"({usage_line(usage.calls, *tokens, turn.seconds)})")
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _interrupting:

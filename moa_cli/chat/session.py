@@ -19,13 +19,14 @@ __all__ = ["Session"]
 class Session:
     """The conversation, and the mixture that answers in it.
 
-    last: the latest turn, also one that failed or was undone by nothing; None at first.
+    last: the latest turn, also one that failed; None at first.
     """
 
     def __init__(self, profile: Profile, clients: Clients, limits: Limits) -> None:
         self.profile = profile
         self.conversation = Conversation()
         self.last: Turn | None = None
+        self._taken_back: Turn | None = None
         self._clients = clients
         self._limits = limits
 
@@ -40,9 +41,15 @@ class Session:
         )
 
     def keep(self, turn: Turn) -> bool:
-        """Add a turn that has ended; returns whether it holds a reply and so is remembered."""
+        """Add a turn that has ended; returns whether it holds a reply and so is remembered.
+
+        One that should have replaced another (`take_back`), and has no reply, changes nothing.
+        """
+        replaced, self._taken_back = self._taken_back, None
         self.last = turn
         if not turn.reply:
+            if replaced is not None:
+                self.keep(replaced)
             return False
         turns = (*self.conversation.turns, turn)
         self.conversation = replace(self.conversation, turns=turns)
@@ -70,7 +77,7 @@ class Session:
         return turns[-1]
 
     def take_back(self) -> str:
-        """Forget the last turn, and return its prompt, to be asked again.
+        """Take the last turn out, and return its prompt, to be asked again.
 
         Raises UsageError if nothing was asked yet.
         """
@@ -78,7 +85,7 @@ class Session:
             raise UsageError("there is nothing to ask again")
         prompt = self.last.user
         if self.conversation.turns and self.conversation.turns[-1] is self.last:
-            self.undo()
+            self._taken_back = self.undo()
         return prompt
 
     def proposals(self) -> list[Proposal]:

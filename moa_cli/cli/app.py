@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from typing import Annotated
@@ -52,6 +53,7 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `moa` with `arguments` (default: the process's); returns the exit code."""
+    _prepare_streams()
     try:
         result = app(arguments, prog_name="moa", standalone_mode=False)
         sys.stdout.flush()
@@ -65,10 +67,24 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _reader_gone()
+    except SystemExit as leaving:
+        # Typer makes one of a broken pipe, with a code that says nothing.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return _reader_gone()
+        raise
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         return _say(f"{name}{error.strerror or error}", None, FAILED)
     return result if isinstance(result, int) else 0
+
+
+def _prepare_streams() -> None:
+    """Pipes and files get UTF-8 whatever the locale; a terminal that cannot show a character
+    gets a question mark, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="replace")
 
 
 def _say(message: str, hint: str | None, code: int) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from moa_cli.cli.options import takes_profile
+from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
 
 __all__ = ["ask"]
@@ -65,8 +66,10 @@ def ask(
     """Ask once, and print the reply."""
     from moa_cli.cli import oneshot
 
-    if save_profile:
-        oneshot.save_profile(profile, save_profile)
+    if json and output is not Output.text:
+        raise UsageError("--json and --output are two ways of saying it: give one")
+    if save_profile is not None:
+        oneshot.save_profile(profile, save_profile, quiet=quiet)
     text = oneshot.compose_prompt(prompt or [], file or [], needed=save_profile is None)
     if not text:
         return

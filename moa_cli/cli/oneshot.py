@@ -20,10 +20,11 @@ from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
 __all__ = ["Show", "compose_prompt", "print_plan", "run", "save_profile"]
 
 
-def save_profile(profile: Profile, name: str) -> None:
+def save_profile(profile: Profile, name: str, *, quiet: bool) -> None:
     """Keep the settings in force as a profile of the user's."""
     path = save(profile, name)
-    _say(f"saved profile {name}: {path}")
+    if not quiet:
+        _say(f"saved profile {name}: {path}")
 
 
 def _say(text: str) -> None:
@@ -88,7 +89,7 @@ def run(profile: Profile, prompt: str, show: Show, concurrency: int | None) -> i
         for line in wiring.introduction(profile):
             _say(line)
     try:
-        with without_echo(sys.stderr):
+        with without_echo(sys.stdout, sys.stderr):
             turn = asyncio.run(_turn(profile, prompt, show, concurrency))
     except KeyboardInterrupt:
         _say("interrupted")

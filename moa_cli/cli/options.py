@@ -10,16 +10,26 @@ from typing import Annotated, Any
 import typer
 
 from moa_cli.errors import UsageError
-from moa_cli.profile import Overrides, Profile
+from moa_cli.profile import Overrides, Profile, list_profiles
 
 __all__ = ["Concurrency", "ProfileName", "split_names", "takes_profile"]
 
 _MIXTURE = "Mixture"
 
+
+def _profile_names(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    return [one.name for one in list_profiles() if one.name.startswith(incomplete)]
+
+
 ProfileName = Annotated[
     str | None,
     typer.Option(
-        "-p", "--profile", metavar="NAME|PATH", help="The profile to use (see `moa profile list`)."
+        "-p",
+        "--profile",
+        metavar="NAME|PATH",
+        help="The profile to use (see `moa profile list`).",
+        autocompletion=_profile_names,
     ),
 ]
 AggregatorName = Annotated[
@@ -80,7 +90,9 @@ _OtherReferenceModels = Annotated[
 ]
 _OtherAggregator = Annotated[str | None, typer.Option("--model", hidden=True)]
 _OtherMaxTokens = Annotated[int | None, typer.Option("--max_tokens", hidden=True)]
-_OtherConcurrency = Annotated[int | None, typer.Option("--num_proc", "--num-proc", hidden=True)]
+_OtherConcurrency = Annotated[
+    int | None, typer.Option("--num_proc", "--num-proc", min=1, hidden=True)
+]
 _OtherMultiTurn = Annotated[bool | None, typer.Option("--multi_turn/--no_multi_turn", hidden=True)]
 
 

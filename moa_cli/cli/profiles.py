@@ -67,26 +67,15 @@ def show(
     named: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
 ) -> None:
     """Print each setting in force, and where it came from."""
+    from moa_cli.render.plain import setting_text
     from moa_cli.render.sanitize import one_line
 
     typer.echo(f"profile {profile.name}: {one_line(profile.description)}".rstrip(": "))
-    found = [(path, _shown(value), str(origin)) for path, value, origin in rows(profile)]
+    found = [(path, setting_text(value), str(origin)) for path, value, origin in rows(profile)]
     paths = max(len(path) for path, _, _ in found)
     values = min(50, max(len(value) for _, value, _ in found))
     for path, value, origin in found:
         typer.echo(f"{path:<{paths}}  {value:<{values}}  {one_line(origin)}")
-
-
-def _shown(value: object) -> str:
-    from moa_cli.render.sanitize import one_line
-
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return one_line(", ".join(map(str, value)))
-    return one_line(str(value))
 
 
 @app.command("new")

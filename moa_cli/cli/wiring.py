@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from moa_cli.config import Config, load_config
+from moa_cli.errors import UsageError
 from moa_cli.profile import Overrides, Profile, resolve, short_name
 
 if TYPE_CHECKING:
@@ -109,7 +110,13 @@ def introduction(profile: Profile) -> list[str]:
 
 
 def read_stdin() -> str:
-    """All of standard input as text, "" if it is a terminal or closed."""
+    """All of standard input as text, "" if it is a terminal or closed.
+
+    Raises UsageError if it is binary.
+    """
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         return ""
-    return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+    text = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+    if "\0" in text:
+        raise UsageError("standard input is not text", hint="to ask without it: `< /dev/null`")
+    return text

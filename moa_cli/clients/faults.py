@@ -35,7 +35,7 @@ __all__ = ["Faults"]
 _LONGEST = 300
 _CONTEXT = re.compile(
     r"exceed_context_size|context_length_exceeded|context (length|window|size)|maximum context"
-    r"|prompt is too long|too many (input )?tokens|tokens? \+ max_(new_)?tokens",
+    r"|prompt is too long|too many (input )?tokens|tokens?`? \+ `?max_(new_)?tokens",
     re.IGNORECASE,
 )
 _NO_MODEL = re.compile(
@@ -89,7 +89,9 @@ class Faults:
         def is_one(*kinds: type[BaseException]) -> bool:
             return any(isinstance(one, kinds) for one in chain)
 
-        if is_one(httpx.TimeoutException, TimeoutError):
+        # By its name too: the SDK has a timeout of its own.
+        late = any("Timeout" in type(one).__name__ for one in chain)
+        if late or is_one(httpx.TimeoutException, TimeoutError):
             return ClientTimeout(
                 f"{self.provider}: no answer from {self._place} in time",
                 hint="is the network up, and the base URL right?",
@@ -104,11 +106,11 @@ class Faults:
             )
         if is_one(httpx.ConnectError, ConnectionRefusedError):
             return self._no_connection(chain)
-        if is_one(httpx.DecodingError, ValueError) or response is not None:
+        if is_one(httpx.DecodingError, httpx.CookieConflict, ValueError) or response is not None:
             return BadResponse(f"{self.provider}: the answer could not be read")
         if is_one(httpx.HTTPError, httpx.StreamError, OSError):
             return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
-        said = self.clean(str(error)) or type(error).__name__
+        said = self.clean(str(chain[-1])) or type(chain[-1]).__name__
         if getattr(error, "request", None) is not None:
             return ConnectionLost(f"{self.provider}: {said}")
         return BadResponse(f"{self.provider}: {said}")

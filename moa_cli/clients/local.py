@@ -95,8 +95,8 @@ class LocalClient:
             if child.stdin and child.stdout:
                 child.stdin.write(json.dumps(asked) + "\n")
                 child.stdin.flush()
-                answer: dict[str, str] = json.loads(child.stdout.readline())
-                return answer
+                answer = json.loads(child.stdout.readline())
+                return answer if isinstance(answer, dict) else {}
         return {}
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:

@@ -219,6 +219,8 @@ async def _read(response: httpx.Response) -> AsyncGenerator[Delta, None]:
     if kind == "text/html":
         raise BadResponse("the endpoint answered with a web page, not with a completion")
     body = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+    # Not read beyond the end mark, so not used again: some servers (llama.cpp's) close a
+    # connection right after a streamed answer, and the next call would run into that.
     async with aclosing(body), aclosing(sse.deltas(body)) as deltas:
         async for delta in deltas:
             yield delta

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from moa_cli.clients.base import Clients
@@ -50,15 +50,21 @@ async def run_turn(
     *,
     control: Control | None = None,
     limits: Limits | None = None,
+    references: Sequence[str] | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Answer the open turn of `conversation` (see `Conversation.ask`) by the profile's mixture.
 
     Yields the turn's events; trouble at an endpoint is an event, only a bug raises. Closing
     the generator at any point cancels every call; use `contextlib.aclosing` around it.
+
+    references: answers that are there already; then no proposer is asked, and the aggregator
+    writes its reply from these.
     """
     if not conversation.turns or conversation.turns[-1].reply is not None:
         raise ValueError("the conversation has no open turn; use conversation.ask(prompt)")
     turn = _Turn(profile, conversation, clients, control or Control(), limits or Limits())
+    if references is not None:
+        turn.give(references)
     async with aclosing(turn.run()) as events:
         async for event in events:
             yield event
@@ -85,7 +91,13 @@ class _Turn:
         self._causes: list[Failure] = []
         self._references: list[str] = []
         self._arrived = asyncio.Event()
+        self._rounds = profile.rounds
         self._failed = False
+
+    def give(self, references: Sequence[str]) -> None:
+        """Use these, and ask no proposer."""
+        self._references = list(references)
+        self._rounds = 0
 
     def _now(self) -> float:
         return time.monotonic() - self._began
@@ -100,20 +112,20 @@ class _Turn:
             at=self._now(),
             profile=profile.name,
             prompt=self._conversation.turns[-1].user,
-            rounds=profile.rounds,
+            rounds=self._rounds,
             aggregator=profile.aggregator.model,
         )
-        for number in range(1, profile.rounds + 1):
+        for number in range(1, self._rounds + 1):
             async with aclosing(self._layer(number)) as events:
                 async for event in events:
                     yield event
             if not self._references:
                 break
             if self._control.said_enough:
-                if number < profile.rounds:
+                if number < self._rounds:
                     self._lost.append(f"layers after {number} were skipped")
                 break
-        if profile.rounds and not self._references and profile.on_all_failed == "fail":
+        if self._rounds and not self._references and profile.on_all_failed == "fail":
             yield self._ended_without_reply(NotEnoughProposals("no proposer answered"))
             return
         async with aclosing(self._aggregate()) as events:
@@ -255,7 +267,7 @@ class _Turn:
                 async with aclosing(call.run()) as pieces:
                     async for piece in pieces:
                         if isinstance(piece, Retry):
-                            layer = self._profile.rounds + 1
+                            layer = self._rounds + 1
                             yield self._retrying(layer, None, settings, piece)
                         elif piece.text or piece.reasoning:
                             yield AggregatorDelta(

@@ -134,7 +134,8 @@ def save(profile: Profile, name: str, *, overwrite: bool = False) -> Path:
     path = paths.user_profiles_dir() / f"{name}.toml"
     if path.exists() and not overwrite:
         raise ProfileError(
-            f"there is already a profile `{name}` ({path})", hint="choose another name, or --force"
+            f"there is already a profile `{name}` ({path})",
+            hint=f"choose another name, or run `moa profile delete {name}` first",
         )
     try:
         text = dump(profile).encode("utf-8")

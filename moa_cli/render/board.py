@@ -160,7 +160,12 @@ def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
 
 def _fitting(call: CallView, now: float, cells: int) -> str:
     """State and figures, as many of them as fit into `cells`."""
-    parts = [call.state, *figures(call, now).split(" · ")]
+    told = figures(call, now)
+    if call.state in ("streaming", "done") and cell_len(f"{call.state} · {told}") > cells:
+        # The mark before the name says it too.
+        parts = told.split(" · ")
+    else:
+        parts = [call.state, *told.split(" · ")]
     while len(parts) > 1 and cell_len(" · ".join(parts)) > cells:
         parts.pop()
     return " · ".join(parts)

@@ -23,7 +23,7 @@ from moa_cli.events import (
     TurnStarted,
 )
 from moa_cli.render.board import board_lines, call_summary, to_lines
-from moa_cli.render.markdown import BlockRenderer, Color, MarkdownStream
+from moa_cli.render.markdown import Block, BlockRenderer, Color, MarkdownStream
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.screen import Screen
 from moa_cli.render.view import TurnView
@@ -102,8 +102,11 @@ class Board:
                 self._ticker.start()
             case LayerFinished():
                 self._fold(event)
-            case AggregatorStarted() | AggregatorFailed():
-                self._aggregator(event)
+            case AggregatorStarted() if event.fallback:
+                self._note(f"↻ {event.model} replies in its place", "yellow")
+            case AggregatorFailed() if not event.text:
+                # One that broke off in its reply is told of below what it wrote, by the caller.
+                self._note(f"✗ {event.model}: {event.error.message}", "red")
             case AggregatorDelta() if event.text and not self._through_reply:
                 self._hide()
             case AggregatorFinished() | TurnFinished() | TurnFailed():
@@ -127,15 +130,9 @@ class Board:
             self._screen.commit(to_lines(self._console, text, width))
         self._view.proposers = []
 
-    def _aggregator(self, event: AggregatorStarted | AggregatorFailed) -> None:
-        if isinstance(event, AggregatorFailed):
-            self._screen.paint([])
-            line = Text(one_line(f"✗ {event.model}: {event.error.message}"), "red")
-        elif event.fallback:
-            line = Text(one_line(f"↻ {event.model} replies in its place"), "yellow")
-        else:
-            return
-        self._screen.commit(to_lines(self._console, line, self._screen.size()[0]))
+    def _note(self, text: str, style: str) -> None:
+        line = to_lines(self._console, Text(one_line(text), style), self._screen.size()[0])
+        self._screen.commit(line, [])
 
     def _hide(self) -> None:
         self._ticker.stop()
@@ -157,17 +154,23 @@ class MarkdownReply:
         self._stream = MarkdownStream()
         self._renderer = BlockRenderer(color=color_of(console_for(stream)))
         self._ticker = Ticker(self._draw)
+        self._blocks: list[Block] = []
         self._changed = False
         self._began = False
         self._apart = apart
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
-        if isinstance(event, AggregatorStarted):
-            self._ticker.start()
-        elif isinstance(event, AggregatorDelta) and event.text:
-            self._take(event.text)
-            self._changed = True
+        match event:
+            case AggregatorStarted():
+                self._ticker.start()
+            case AggregatorDelta() if event.text:
+                self._take(event.text)
+            case AggregatorFinished() | AggregatorFailed() if self._began:
+                # Here, not in `close`: others are yet to say how the turn ended.
+                self.close()
+            case _:
+                pass
 
     def _take(self, text: str) -> None:
         if not self._began:
@@ -176,24 +179,29 @@ class MarkdownReply:
             self._began = bool(text)
             if self._began and self._apart:
                 self._screen.commit([""])
-        blocks = self._stream.feed(text)
-        if blocks:
-            self._screen.commit(self._renderer.render(blocks, width=self._width()))
+        self._blocks += self._stream.feed(text)
+        self._changed = True
 
     def _width(self) -> int:
         return max(20, min(self._screen.size()[0], 100))
+
+    def _finished(self) -> list[str]:
+        """The lines of the blocks that have been finished since the last frame."""
+        blocks, self._blocks = self._blocks, []
+        return self._renderer.render(blocks, width=self._width())
 
     def _draw(self) -> None:
         if not self._changed:
             return
         self._changed = False
-        lines = self._renderer.preview(self._stream.pending(), width=self._width())
-        self._screen.paint(lines)
+        lines = self._finished()
+        preview = self._renderer.preview(self._stream.pending(), width=self._width())
+        # In one frame: what has become final must not be seen twice, nor not at all.
+        self._screen.commit(lines, preview)
 
     def close(self) -> None:
         """Print what is left."""
         self._ticker.stop()
-        lines = self._renderer.render(self._stream.finish(), width=self._width())
-        self._screen.paint([])
-        self._screen.commit(lines)
+        self._blocks += self._stream.finish()
+        self._screen.commit(self._finished(), [])
         self._screen.close()

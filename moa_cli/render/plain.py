@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from moa_cli.conversation import Turn
+from moa_cli.conversation import Proposal, Turn
 from moa_cli.events import (
     AggregatorDelta,
     AggregatorFailed,
+    AggregatorFinished,
     AggregatorStarted,
     Event,
     LayerFinished,
@@ -19,7 +20,7 @@ from moa_cli.events import (
 )
 from moa_cli.render.sanitize import Sanitizer, one_line, sanitize
 
-__all__ = ["Notices", "PlainReply", "Proposals", "failure_line", "usage_line"]
+__all__ = ["Notices", "PlainReply", "Proposals", "failure_line", "setting_text", "usage_line"]
 
 
 class PlainReply:
@@ -39,6 +40,9 @@ class PlainReply:
         """Take the next event."""
         if isinstance(event, AggregatorDelta) and event.text:
             self._write(self._sanitizer.feed(event.text))
+        elif isinstance(event, AggregatorFinished | AggregatorFailed):
+            # Here, not in `close`: others are yet to say how the turn ended.
+            self.close()
 
     def _write(self, text: str) -> None:
         # Line ends are held back until more text follows, so that one can be put at the end.
@@ -64,7 +68,7 @@ class PlainReply:
 class Notices:
     """A sink that tells on `err`, in plain lines, what a reader of the reply should know.
 
-    verbose: tell each step. board: lost models and retries are shown by a board already.
+    verbose: tell each step. board: lost models, fallbacks and retries are shown by a board.
     """
 
     def __init__(self, err: TextIO, *, verbose: bool = False, board: bool = False) -> None:
@@ -97,7 +101,7 @@ class Notices:
                 )
             case AggregatorFailed():
                 self._failed_aggregator = f"{event.model} failed: {event.error.message}"
-            case AggregatorStarted() if event.fallback and self._failed_aggregator:
+            case AggregatorStarted() if self._failed_aggregator and not self._board:
                 self._say(f"{self._failed_aggregator}; {event.model} replies in its place")
             case TurnFinished():
                 self._finished(event)
@@ -126,21 +130,42 @@ class Notices:
 
 
 class Proposals:
-    """A sink that prints each proposal in full, on `err`, when its layer has ended."""
+    """A sink that prints each proposal in full, on `err`, when its layer has ended.
+
+    Not earlier: until then a board may be there.
+    """
 
     def __init__(self, err: TextIO) -> None:
         self._err = err
+        self._layer: dict[int, Proposal] = {}
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
         if isinstance(event, ProposerFinished):
-            proposal = event.proposal
-            head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
-            self._err.write(f"{head:─<60}\n{sanitize(proposal.text).strip()}\n\n")
-            self._err.flush()
+            self._layer[event.index] = event.proposal
+        elif isinstance(event, LayerFinished):
+            layer, self._layer = self._layer, {}
+            for index in sorted(layer):
+                self._print(layer[index])
+
+    def _print(self, proposal: Proposal) -> None:
+        head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
+        self._err.write(f"{head:─<60}\n{sanitize(proposal.text).strip()}\n\n")
+        self._err.flush()
 
     def close(self) -> None:
         """Nothing is held back."""
+
+
+def setting_text(value: object) -> str:
+    """A setting's value in words, on one line."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return one_line(", ".join(map(str, value)))
+    return one_line(str(value))
 
 
 def usage_line(calls: int, prompt_tokens: int, completion_tokens: int, seconds: float) -> str:

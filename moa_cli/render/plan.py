@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from moa_cli.conversation import Conversation
 from moa_cli.profile import ModelSettings, Profile
 from moa_cli.prompts import messages_for
@@ -55,6 +57,6 @@ def _prompts(
             continue
         shown.append(messages)
         for message in messages:
-            body = sanitize(message.content).replace("\n", "\n    ")
-            lines.append(f"  [{message.role}]\n    {body}")
+            body = re.sub(r"^(?=[^\n])", "    ", sanitize(message.content), flags=re.MULTILINE)
+            lines.append(f"  [{message.role}]\n{body}")
     return lines

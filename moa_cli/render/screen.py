@@ -44,14 +44,19 @@ class Screen:
         self._shown: list[str] = []
         self._width = 0
 
-    def commit(self, lines: Sequence[str]) -> None:
-        """Print `lines` (ANSI, no line ends) above the region, never to be touched again."""
+    def commit(self, lines: Sequence[str], region: Sequence[str] | None = None) -> None:
+        """Print `lines` (ANSI, no line ends) above the region, never to be touched again.
+
+        region: what the region shows from now on, in the same frame; None leaves it.
+        """
         if not lines:
+            if region is not None:
+                self.paint(region)
             return
-        kept = self._shown
+        below = self._fitting(self._shown if region is None else region)
         frame = self._erase() + _WRAP_ON + "".join(f"{line}\r\n" for line in lines)
         self._shown = []
-        self._write(frame + self._draw(kept))
+        self._write(frame + self._draw(below))
 
     def paint(self, lines: Sequence[str]) -> None:
         """Show `lines` as the live region, in place of what it showed; none removes it.
@@ -59,8 +64,8 @@ class Screen:
         Lines must not be wider than the terminal. More than half the screen is cut off at
         the top of the region, so that the region never scrolls.
         """
-        width, height = self.size()
-        region = list(lines)[-max(1, height // 2) :]
+        width = self.size()[0]
+        region = self._fitting(lines)
         if region == self._shown and width == self._width:
             return
         if width != self._width or len(region) < len(self._shown):
@@ -74,8 +79,12 @@ class Screen:
     def close(self) -> None:
         """Remove the region, and leave the terminal as it was."""
         if self._shown:
-            self._write(self._erase())
+            frame = self._erase()
             self._shown = []
+            self._write(frame)
+
+    def _fitting(self, lines: Sequence[str]) -> list[str]:
+        return list(lines)[-max(1, self.size()[1] // 2) :]
 
     def _draw(self, region: Sequence[str]) -> str:
         """The way from the region shown to `region`, which has as many rows or more."""

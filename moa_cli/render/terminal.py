@@ -32,16 +32,16 @@ def folded(text: str, stream: TextIO) -> str:
 
 
 @contextmanager
-def without_echo(stream: TextIO) -> Iterator[None]:
+def without_echo(*streams: TextIO) -> Iterator[None]:
     """While inside, typed characters are not echoed: they would run into the live lines.
 
-    Does nothing where `stream` or standard input is no terminal, or there is no termios.
+    Does nothing where none of `streams`, or standard input, is a terminal.
     """
     try:
         import termios
 
         descriptor = sys.stdin.fileno()
-        if not (stream.isatty() and os.isatty(descriptor)):
+        if not (os.isatty(descriptor) and any(one.isatty() for one in streams)):
             raise OSError
         before = termios.tcgetattr(descriptor)
     except (ImportError, AttributeError, OSError, ValueError):

@@ -1,0 +1,137 @@
+"""`moa ask`: what is asked. The prompt comes first, then each file and standard input in a
+fence that nothing inside can close; what is no text, or nothing at all, is refused with exit
+code 2 before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.command import Moa
+from tests.support.upstream import Upstream
+
+
+def asked(upstream: Upstream) -> str:
+    """The one prompt that all models were sent."""
+    [prompt] = {str(request.messages[-1]["content"]) for request in upstream.chats()}
+    return prompt
+
+
+def refused(moa: Moa, upstream: Upstream, *arguments: str, stdin: bytes | None = None) -> str:
+    """The line with which it was refused."""
+    ran = moa.run("ask", *arguments, stdin=stdin)
+    assert (ran.code, ran.out, upstream.requests) == (2, b"", [])
+    assert ran.err.startswith("moa: ")
+    assert ran.err.count("\n") == 1
+    return ran.err
+
+
+def test_piped_text_follows_the_prompt_in_a_fence(moa: Moa, upstream: Upstream) -> None:
+    assert moa.run("ask", "sum it up", stdin=b"one\ntwo\n").code == 0
+    assert asked(upstream) == "sum it up\n\n```\none\ntwo\n```"
+
+
+def test_piped_text_alone_is_the_prompt(moa: Moa, upstream: Upstream) -> None:
+    assert moa.run("ask", stdin=b"\n  what is\nrain?\n\n").code == 0
+    assert asked(upstream) == "  what is\nrain?"
+
+
+@pytest.mark.parametrize("stdin", [None, b"", b" \n\t\n"])
+@pytest.mark.parametrize("words", [[], ["  "]])
+def test_nothing_to_ask_is_refused(
+    moa: Moa, upstream: Upstream, stdin: bytes | None, words: list[str]
+) -> None:
+    assert "there is nothing to ask" in refused(moa, upstream, *words, stdin=stdin)
+
+
+def test_an_empty_pipe_beside_a_prompt_adds_nothing(moa: Moa, upstream: Upstream) -> None:
+    assert moa.run("ask", "hi", stdin=b" \n").code == 0
+    assert asked(upstream) == "hi"
+
+
+def test_bytes_that_are_no_utf_8_are_shown_as_replaced(moa: Moa, upstream: Upstream) -> None:
+    assert moa.run("ask", "which language?", stdin="grüß".encode("latin-1")).code == 0
+    assert asked(upstream) == "which language?\n\n```\ngr\ufffd\ufffd\n```"
+
+
+def test_a_byte_order_mark_is_no_text(moa: Moa, upstream: Upstream) -> None:
+    assert moa.run("ask", stdin=b"\xef\xbb\xbfhi").code == 0
+    assert asked(upstream) == "hi"
+
+
+def test_binary_input_is_refused(moa: Moa, upstream: Upstream) -> None:
+    assert "not text" in refused(moa, upstream, "hi", stdin=b"\x7fELF\0\0\1")
+
+
+def test_a_closed_standard_input_is_none(moa: Moa, upstream: Upstream) -> None:
+    command = [sys.executable, "-m", "moa_cli", "ask", "hi"]
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        env=moa.environment,
+        capture_output=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, b"ok\n")
+    assert asked(upstream) == "hi"
+
+
+def test_files_follow_the_prompt_each_in_its_fence_and_then_standard_input(
+    moa: Moa, upstream: Upstream
+) -> None:
+    (moa.folder / "a.md").write_text("see:\n````\nx = `y`\n````\n")
+    (moa.folder / "b c.txt").write_text("plain")
+    assert moa.run("ask", "compare", "-f", "a.md", "--file", "b c.txt", stdin=b"in").code == 0
+    assert asked(upstream) == (
+        "compare\n\n"
+        "a.md:\n`````\nsee:\n````\nx = `y`\n````\n`````\n\n"
+        "b c.txt:\n```\nplain\n```\n\n"
+        "```\nin\n```"
+    )
+
+
+def test_a_file_alone_is_enough_to_ask(moa: Moa, upstream: Upstream) -> None:
+    (moa.folder / "question.txt").write_text("why?")
+    assert moa.run("ask", "-f", "question.txt").code == 0
+    assert asked(upstream) == "question.txt:\n```\nwhy?\n```"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "file: cannot be read: No such file or directory"),
+        (b"\xff\xfe\0\1", "file: is not a text file"),
+        (b"text\0text", "file: is not a text file"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused(
+    moa: Moa, upstream: Upstream, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        (moa.folder / "file").write_bytes(content)
+    assert said in refused(moa, upstream, "hi", "-f", "file")
+
+
+def test_a_folder_is_refused(moa: Moa, upstream: Upstream) -> None:
+    assert "cannot be read: Is a directory" in refused(moa, upstream, "hi", "-f", str(moa.folder))
+
+
+def test_a_prompt_that_is_no_unicode_is_sent_as_well_as_can_be(
+    moa: Moa, upstream: Upstream
+) -> None:
+    ran = moa.run("ask", os.fsdecode(b"caf\xe9"))
+    assert ran.code == 0
+    assert asked(upstream) == "caf?"
+
+
+def test_a_prompt_may_look_like_an_option_after_two_dashes(moa: Moa, upstream: Upstream) -> None:
+    assert moa.run("ask", "--", "--why", "-q?").code == 0
+    assert asked(upstream) == "--why -q?"
+
+
+def test_a_very_long_prompt_arrives_whole(moa: Moa, upstream: Upstream) -> None:
+    text = "".join(f"line {number} of a long text\n" for number in range(20_000))
+    assert moa.run("ask", stdin=text.encode()).code == 0
+    assert asked(upstream) == text.rstrip("\n")

@@ -1,0 +1,300 @@
+"""`moa ask`: what is on standard output, and what a reply can do to a terminal (nothing).
+
+The reply is alone there, byte for byte as the model wrote it but for what could act on a
+terminal, with one line end after it; everything else is on standard error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moa_cli.events import Event, TurnFinished, from_dict
+from moa_cli.prompts import AGGREGATE_AND_SYNTHESIZE
+from tests.support.command import Moa
+from tests.support.upstream import Reply, Upstream
+
+MARKUP = "arr[i] [/INST] [red]x[/red] [/usr/bin]"
+HOSTILE = "a\x1b]52;c;aGVsbG8=\x07b\x1b[2J\x1b[10;10Hc\x07d\x9b31me\x1b[31mf\u202eg"
+HARMLESS = "abcdefg"
+LONG = "word " * 400 + "end"
+
+
+@pytest.mark.parametrize(
+    ("reply", "printed"),
+    [
+        (MARKUP, MARKUP + "\n"),
+        (HOSTILE, HARMLESS + "\n"),
+        (LONG, LONG + "\n"),
+        ("no line end", "no line end\n"),
+        ("one\n", "one\n"),
+        ("three\n\n\n", "three\n"),
+        ("# Title\n\n- *a*\n\n```\nx  =  1\n```", "# Title\n\n- *a*\n\n```\nx  =  1\n```\n"),
+        ("a\r\nb", "a\nb\n"),
+        ("<b>é→😀漢字</b>  ", "<b>é→😀漢字</b>  \n"),
+    ],
+)
+def test_a_pipe_gets_the_reply_as_it_was_written(
+    moa: Moa, upstream: Upstream, reply: str, printed: str
+) -> None:
+    upstream.always("agg", Reply(chunks=list(reply)))
+    ran = moa.run("ask", "hi")
+    assert (ran.code, ran.out.decode()) == (0, printed)
+
+
+def test_without_streaming_it_is_the_same(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(chunks=list(f"{HOSTILE}\n{MARKUP}\n\n")))
+    ran = moa.run("ask", "hi", "--no-stream")
+    assert (ran.code, ran.out.decode()) == (0, f"{HARMLESS}\n{MARKUP}\n")
+
+
+def test_without_streaming_nothing_is_written_before_the_reply_is_whole(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.always("agg", Reply(chunks=["one ", "two"], drop_after=1))
+    ran = moa.run("ask", "hi", "--no-stream")
+    assert (ran.code, ran.out) == (1, b"one \n")
+
+
+def test_a_file_gets_the_reply_only(moa: Moa, upstream: Upstream, tmp_path: Path) -> None:
+    upstream.always("agg", Reply(text=LONG))
+    with (tmp_path / "out.md").open("wb") as file, moa.start("ask", "hi", stdout=file) as process:
+        process.communicate(timeout=60)
+    assert (tmp_path / "out.md").read_text() == LONG + "\n"
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"])
+def test_variables_that_force_colour_change_nothing_in_a_pipe(
+    moa: Moa, upstream: Upstream, variable: str
+) -> None:
+    upstream.always("agg", Reply(text="# Title\n\n**bold** " + LONG))
+    plain = moa.run("ask", "hi", "--show-proposals")
+    forced = moa.run("ask", "hi", "--show-proposals", env={variable: "1"})
+    assert (forced.out, forced.err) == (plain.out, plain.err)
+    assert b"\x1b" not in plain.out
+    assert "\x1b" not in plain.err
+
+
+def test_a_locale_without_unicode_still_gets_utf_8_in_a_pipe(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(text="é→😀"))
+    ran = moa.run("ask", "hi", env={"PYTHONIOENCODING": "ascii"})
+    assert (ran.code, ran.out.decode()) == (0, "é→😀\n")
+
+
+def test_markup_in_a_reply_is_shown_on_a_terminal(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(text=MARKUP))
+    with moa.terminal("ask", "hi") as terminal:
+        assert terminal.wait() == 0
+        assert MARKUP in terminal.lines()
+
+
+def test_escape_sequences_of_models_do_not_reach_a_terminal(moa: Moa, upstream: Upstream) -> None:
+    hostile = f"{HOSTILE} `{HOSTILE}` <http://x/%1b%5d52;c;eA%1b%5c>\n\n    {HOSTILE}\n"
+    upstream.always("*", Reply(chunks=list(hostile), pause=0.001))
+    with moa.terminal("ask", "hi", "--show-proposals") as terminal:
+        assert terminal.wait() == 0
+        lines = terminal.lines()
+    for active in (b"\x07", b"]52;", b"10;10H", b"\x1b[2J", b"\xc2\x9b", "\u202e".encode()):
+        assert active not in terminal.raw
+    assert sum(line.startswith(f"{HARMLESS} ") for line in lines) == 4
+
+
+def test_an_error_of_an_endpoint_cannot_act_on_a_terminal(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(status=400, error={"error": {"message": f"[red]{HOSTILE}[/x]"}}))
+    with moa.terminal("ask", "hi") as terminal:
+        assert terminal.wait() == 1
+        assert f"[red]{HARMLESS}[/x]" in "".join(terminal.lines())
+    assert b"\x07" not in terminal.raw
+    assert b"]52;" not in terminal.raw
+
+
+def test_panels_are_on_stderr_while_standard_output_is_redirected(
+    moa: Moa, upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.always("*", Reply(text="some words of an answer", pause=0.02))
+    upstream.always("agg", Reply(text="# The *reply*\n", delay=0.3))
+    with moa.terminal("ask", "hi", stdout=tmp_path / "out.md") as terminal:
+        terminal.wait_for("╭─ ")
+        terminal.wait_for("reading 3 proposals")
+        assert terminal.wait() == 0
+        header, *folded = terminal.lines()
+    assert header == "moa: profile lab: lab:a, lab:b, lab:c → lab:agg"
+    assert [line[:7] for line in folded] == ["✓ lab:a", "✓ lab:b", "✓ lab:c"]
+    assert (tmp_path / "out.md").read_text() == "# The *reply*\n"
+
+
+def test_json_is_one_object_with_reply_proposals_usage_and_seconds(
+    moa: Moa, upstream: Upstream
+) -> None:
+    moa.profile("lab", "a", "b", rounds=2)
+    for name in ("a", "b"):
+        upstream.always(name, Reply(text=f"from {name}", usage=(3, 2)))
+    upstream.always("agg", Reply(text=HOSTILE, usage=(30, 5), model="agg-2026"))
+    ran = moa.run("ask", "hi", "--json")
+    told = json.loads(ran.out)
+    assert ran.code == 0
+    assert not set(ran.text) & {"\x1b", "\x07", "\x9b", "\u202e"}
+    assert list(told)[:2] == ["reply", "status"]
+    assert (told["reply"], told["status"], told["prompt"]) == (HOSTILE, "finished", "hi")
+    assert [[one["text"] for one in layer] for layer in told["proposals"]] == [
+        ["from a", "from b"],
+        ["from a", "from b"],
+    ]
+    assert [one["layer"] for layer in told["proposals"] for one in layer] == [1, 1, 2, 2]
+    assert told["usage"]["prompt_tokens"] == 4 * 3 + 30
+    assert told["usage"]["completion_tokens"] == 4 * 2 + 5
+    assert told["usage"]["calls"] == 5
+    assert told["seconds"] > 0
+    assert (told["model"], told["answered_by"]) == ("lab:agg", "agg-2026")
+
+
+def test_json_of_a_failed_turn_says_why(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(status=400, error={"error": {"message": "no"}}))
+    ran = moa.run("ask", "hi", "--json")
+    told = json.loads(ran.out)
+    assert ran.code == 1
+    assert (told["reply"], told["status"], len(told["causes"])) == (None, "failed", 3)
+
+
+def test_the_stream_of_events_can_be_read_back(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(text=f"{HOSTILE} \u2028 and more"))
+    ran = moa.run("ask", "hi", "--output", "jsonl")
+    assert ran.out.endswith(b"}\n")
+    events: list[Event] = [from_dict(json.loads(line)) for line in ran.text[:-1].split("\n")]
+    assert events[0].kind == "turn_started"
+    assert isinstance(events[-1], TurnFinished)
+    said = "".join(event.text for event in events if event.kind == "aggregator_delta")
+    assert said == f"{HOSTILE} \u2028 and more"
+    assert not set(ran.text) & {"\x1b", "\x07", "\x9b", "\u202e", "\u2028"}
+
+
+def test_proposals_are_shown_on_stderr_in_profile_order(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a", "b")
+    upstream.always("a", Reply(text="from a\nto you", delay=0.3))
+    upstream.always("b", Reply(text="from b"))
+    ran = moa.run("ask", "hi", "--show-proposals")
+    assert ran.out == b"ok\n"
+    shown = ran.err.partition("\n")[2]
+    assert shown == (
+        f"{'── lab:a (round 1) ':─<60}\nfrom a\nto you\n\n{'── lab:b (round 1) ':─<60}\nfrom b\n\n"
+    )
+
+
+def test_proposals_and_panels_do_not_run_into_each_other(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(text="one two three", pause=0.1))
+    upstream.always("b", Reply(text="one two three four five six", pause=0.1))
+    with moa.terminal("ask", "hi", "-v", "--show-proposals") as terminal:
+        assert terminal.wait() == 0
+        lines = terminal.lines()
+    assert [line[:7] for line in lines[1:4]] == ["✓ lab:a", "✓ lab:b", "✓ lab:c"]
+    assert lines[4:-1] == [
+        f"{'── lab:a (round 1) ':─<60}",
+        "one two three",
+        "",
+        f"{'── lab:b (round 1) ':─<60}",
+        "one two three four five six",
+        "",
+        f"{'── lab:c (round 1) ':─<60}",
+        "one two three",
+        "",
+        "",
+        "one two three",
+    ]
+    assert lines[-1].startswith("moa: 4 calls, ")
+
+
+def test_quiet_leaves_stderr_empty(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("a", Reply(status=400))
+    ran = moa.run("ask", "-q", "hi", "--save-profile", "kept")
+    assert (ran.code, ran.out, ran.err) == (0, b"ok\n", "")
+
+
+def test_quiet_still_tells_errors(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(status=400))
+    ran = moa.run("ask", "-q", "hi")
+    assert (ran.code, ran.out) == (1, b"")
+    assert ran.err.startswith("moa: ")
+    assert ran.err.count("\n") == 1
+
+
+def test_verbose_tells_each_step_and_the_usage(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a", "b")
+    upstream.always("a", Reply(usage=(3, 2)))
+    upstream.always("b", Reply(status=400, error={"error": {"message": "no"}}))
+    upstream.always("agg", Reply(usage=(30, 5)))
+    err = moa.run("ask", "-v", "hi").err
+    assert "moa: round 1: asking lab:a, lab:b\n" in err
+    assert "moa: lost lab:b: lab refused the request (400): no\n" in err
+    assert "moa: round 1: 1 of 2 answered in " in err
+    assert "moa: 2 calls, 33 tokens in, 7 out, " in err
+
+
+def test_retries_are_told_with_v(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a")
+    upstream.enqueue("a", Reply(status=503))
+    ran = moa.run("ask", "-v", "hi", env={"MOA_RETRIES": "1"})
+    assert ran.code == 0
+    assert "moa: lab:a: again in 0." in ran.err
+
+
+DRY = """\
+profile lab: nothing is sent
+
+round 1: 2 calls at once
+  lab:a: lab:a, temperature 0.7
+  lab:b: lab:b, temperature 0.2
+  [system]
+    be brief
+  [user]
+    what
+    now?
+
+aggregator: 1 call
+  lab:agg, temperature 0.7
+  if it fails: lab:spare
+  [system]
+    be brief
+
+    {prompt}
+    1. <answer of lab:a in round 1>
+    2. <answer of lab:b in round 1>
+  [user]
+    what
+    now?
+
+3 calls in all
+"""
+
+
+def test_a_dry_run_prints_the_calls_with_their_exact_prompts_and_sends_nothing(
+    moa: Moa, upstream: Upstream
+) -> None:
+    moa.profile(
+        "lab",
+        "a",
+        {"model": "lab:b", "temperature": 0.2},
+        aggregator={"model": "lab:agg", "fallbacks": ["lab:spare"]},
+        temperature=0.7,
+        system="be brief",
+    )
+    ran = moa.run("ask", "--dry-run", "what\nnow?")
+    prompt = AGGREGATE_AND_SYNTHESIZE.replace("\n\n", "\n\n    ")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.text == DRY.format(prompt=prompt)
+    assert upstream.requests == []
+
+
+def test_a_reader_who_leaves_early_sees_no_traceback(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(chunks=["a line\n"] * 2000, pause=0.001))
+    with moa.start("ask", "hi") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"a line\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        err = process.stderr.read().decode()
+        code = process.wait(60)
+    assert code == 141
+    assert err == "moa: profile lab: lab:a, lab:b, lab:c → lab:agg\n"
+    upstream.wait_for(lambda: upstream.in_flight == 0)
+    assert upstream.chats("agg")[0].disconnected

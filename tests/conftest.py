@@ -1,0 +1,94 @@
+"""Every test runs alone: in folders of its own, without settings or keys from outside, and
+with no network but this machine's loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests.support.upstream import Upstream
+
+# No deadline: the machine may be busy. Derandomized: what fails for one fails for all.
+hypothesis.settings.register_profile("moa", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("moa")
+
+_KEPT = ("MOA_TEST_DATA",)
+_FOREIGN = re.compile(
+    r"MOA_.*|.*_API_KEY|.*_BASE_URL|OLLAMA_HOST|TOGETHER_.*|(HTTP|HTTPS|ALL|NO|FTP)_PROXY"
+    r"|FORCE_COLOR|NO_COLOR|CLICOLOR.*|COLUMNS|LINES",
+    re.IGNORECASE,
+)
+
+
+class NetworkRefused(Exception):
+    """A test tried to reach something beyond this machine."""
+
+
+@pytest.fixture(autouse=True)
+def alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Empty folders in place of the user's, and an environment without settings or keys."""
+    for name in list(os.environ):
+        if _FOREIGN.fullmatch(name) and name not in _KEPT:
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    for kind in ("config", "data", "state", "cache"):
+        monkeypatch.setenv(f"XDG_{kind.upper()}_HOME", str(home / f"xdg-{kind}"))
+        monkeypatch.setenv(f"MOA_{kind.upper()}_DIR", str(home / "moa" / kind))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections and name look-ups beyond this machine."""
+    plain = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
+    look_up = socket.getaddrinfo
+
+    def connect(self: socket.socket, address: Any) -> None:
+        _check(self, address)
+        plain["connect"](self, address)
+
+    def connect_ex(self: socket.socket, address: Any) -> int:
+        _check(self, address)
+        result: int = plain["connect_ex"](self, address)
+        return result
+
+    def getaddrinfo(host: Any, *rest: Any, **named: Any) -> Any:
+        if host and not _is_loopback(host):
+            raise socket.gaierror(socket.EAI_NONAME, f"Name or service not known: {host}")
+        return look_up(host, *rest, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def _check(one: socket.socket, address: Any) -> None:
+    if one.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+        raise NetworkRefused(f"a test tried to connect to {address!r}")
+
+
+def _is_loopback(host: str | bytes) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    """A model endpoint on loopback, under the test's control."""
+    with Upstream() as running:
+        yield running

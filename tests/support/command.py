@@ -1,0 +1,271 @@
+"""`moa` as a process of its own, in an empty home, over pipes or at a pseudo-terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyte
+import tomli_w
+
+__all__ = ["KEY", "Moa", "Ran", "Terminal"]
+
+KEY = "lab-key-0123456789abcdef"
+_ROOT = Path(__file__).parents[2]
+# The program becomes the leader of the terminal's session, as a shell would start it, so that
+# Ctrl-C reaches it as a signal.
+_AT_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0);"
+    "os.execv(sys.executable, [sys.executable, '-m', 'moa_cli', *sys.argv[1:]])"
+)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a process."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Standard output as text."""
+        return self.out.decode()
+
+
+class Moa:
+    """A user's machine: its home, its settings, its environment; and the command on it.
+
+    There are the provider `lab` at `url`, its key in LAB_KEY, and the profile `lab`, which is
+    the default: proposers a, b and c, aggregator agg.
+    """
+
+    def __init__(self, home: Path, url: str) -> None:
+        self.folder = home / "work"
+        self.config = home / "config"
+        self.state = home / "state"
+        for folder in (self.folder, self.config / "profiles"):
+            folder.mkdir(parents=True)
+        self.environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONPATH": str(_ROOT),
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "TERM": "xterm-256color",
+            "LAB_KEY": KEY,
+            **{f"MOA_{kind.upper()}_DIR": str(home / kind) for kind in _FOLDERS},
+        }
+        self.configure(providers={"lab": {"base_url": url, "api_key_env": "LAB_KEY"}})
+        self.profile("lab", "a", "b", "c")
+
+    def configure(self, *, profile: str = "lab", **settings: Any) -> None:
+        """Write config.toml."""
+        table = {"profile": profile, "retries": 0, **settings}
+        (self.config / "config.toml").write_text(tomli_w.dumps(table), "utf-8")
+
+    def profile(
+        self,
+        name: str,
+        *proposers: str | Mapping[str, Any],
+        aggregator: str | Mapping[str, Any] = "agg",
+        **settings: Any,
+    ) -> Path:
+        """Write a profile of models at the upstream (by id) or anywhere (by table)."""
+        table: dict[str, Any] = {**settings, "aggregator": _model(aggregator)}
+        if proposers:
+            table["proposers"] = [_model(one) for one in proposers]
+        path = self.config / "profiles" / f"{name}.toml"
+        path.write_text(tomli_w.dumps(table), "utf-8")
+        return path
+
+    @contextmanager
+    def start(self, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+        """The running process, which is killed in the end if it runs still.
+
+        Its output goes to pipes, if `options` do not say otherwise.
+        """
+        environment = self.environment | options.pop("env", {})
+        kept = {name: value for name, value in environment.items() if value is not None}
+        pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        with subprocess.Popen(
+            [sys.executable, "-m", "moa_cli", *arguments],
+            cwd=self.folder,
+            env=kept,
+            **{"stdin": subprocess.DEVNULL, **pipes, **options},
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def run(
+        self,
+        *arguments: str,
+        stdin: bytes | None = None,
+        env: Mapping[str, str | None] | None = None,
+    ) -> Ran:
+        """Run to the end. stdin: None is an empty one. env: changes; None takes one away."""
+        given = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        with self.start(*arguments, stdin=given, env=env or {}) as process:
+            out, err = process.communicate(stdin, timeout=60)
+        return Ran(process.returncode, out, err.decode())
+
+    def terminal(
+        self,
+        *arguments: str,
+        columns: int = 80,
+        rows: int = 24,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Terminal:
+        """The process at a pseudo-terminal; standard input and output may be files instead."""
+        return Terminal(
+            arguments, self.folder, self.environment | dict(env or {}), columns, rows, stdin, stdout
+        )
+
+
+_FOLDERS = ("config", "data", "state", "cache")
+
+
+def _model(one: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": f"lab:{one}"} if isinstance(one, str) else dict(one)
+
+
+class Terminal:
+    """A terminal with a scrollback, a program that runs at it, and a user's fingers.
+
+    raw: every byte that the program has written to it.
+    """
+
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        folder: Path,
+        environment: Mapping[str, str],
+        columns: int,
+        rows: int,
+        stdin: Path | None,
+        stdout: Path | None,
+    ) -> None:
+        self.raw = bytearray()
+        self.screen = pyte.HistoryScreen(columns, rows, history=10_000)
+        self._stream = pyte.ByteStream(self.screen)
+        self._master, self._slave = os.openpty()
+        # It answers questions (where the cursor is), as terminals do.
+        self.screen.write_process_input = lambda data: self.send(data)
+        self._set_size(columns, rows)
+        self.modes_before = self.modes()
+        with (
+            open(stdin or os.devnull, "rb") as file_in,
+            open(stdout or os.devnull, "wb" if stdout else "rb") as file_out,
+        ):
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _AT_TERMINAL, *arguments],
+                cwd=folder,
+                env=dict(environment),
+                stdin=file_in if stdin else self._slave,
+                stdout=file_out if stdout else self._slave,
+                stderr=self._slave,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+        if self._slave >= 0:
+            os.close(self._slave)
+
+    def _set_size(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def resize(self, columns: int, rows: int) -> None:
+        """As the user pulls at the window's corner."""
+        self.screen.resize(rows, columns)
+        self._set_size(columns, rows)
+
+    def modes(self) -> tuple[bool, bool]:
+        """Whether typed characters are echoed, and lines are edited by the terminal itself."""
+        flags = termios.tcgetattr(self._slave)[3]
+        return bool(flags & termios.ECHO), bool(flags & termios.ICANON)
+
+    def send(self, keys: str) -> None:
+        """Type."""
+        os.write(self._master, keys.encode())
+
+    def _pump(self, seconds: float) -> bool:
+        """Show what the program writes within that time; whether it wrote anything."""
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:
+            return False
+        self.raw += data
+        self._stream.feed(data)
+        return True
+
+    def wait_for(self, what: str | Callable[[], bool], seconds: float = 20.0) -> None:
+        """Until a text is to be seen (on the screen, not above it) or a predicate holds."""
+        deadline = time.monotonic() + seconds
+        while not (what in "\n".join(self.shown()) if isinstance(what, str) else what()):
+            if time.monotonic() > deadline:
+                screen = "\n".join(self.lines())
+                raise AssertionError(f"not within {seconds} s: {what}; there is:\n{screen}")
+            self._pump(0.02)
+
+    def wait(self, seconds: float = 20.0) -> int:
+        """Until the program has ended and all it wrote is shown; its exit code."""
+        self.wait_for(lambda: self.process.poll() is not None, seconds)
+        self.modes_after = self.modes()
+        os.close(self._slave)
+        self._slave = -1
+        while self._pump(0.5):
+            pass
+        return self.process.returncode
+
+    def shown(self) -> list[str]:
+        """The screen's rows, without spaces at their ends, without empty rows at its end."""
+        return _trimmed(line.rstrip() for line in self.screen.display)
+
+    def lines(self) -> list[str]:
+        """The scrollback and the screen."""
+        width = self.screen.columns
+        above = [
+            "".join(row[place].data for place in range(width)).rstrip()
+            for row in self.screen.history.top
+        ]
+        return _trimmed([*above, *self.shown()])
+
+    def shows_cursor(self) -> bool:
+        """Whether the cursor can be seen."""
+        return not self.screen.cursor.hidden
+
+
+def _trimmed(lines: Any) -> list[str]:
+    rows = list(lines)
+    while rows and not rows[-1]:
+        rows.pop()
+    return rows

@@ -1,0 +1,338 @@
+"""Turns of the real engine over the real client against the scripted upstream.
+
+Every turn run by these helpers ends in the check that it left no task and no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from moa_cli.clients.base import Delta, Endpoint, ModelInfo, Request
+from moa_cli.clients.providers import ClientPool
+from moa_cli.config import Config, ProviderSettings
+from moa_cli.conversation import Conversation, Failure, Proposal, Usage
+from moa_cli.engine import Control, Limits, run_turn
+from moa_cli.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorFinished,
+    AggregatorStarted,
+    Event,
+    LayerFinished,
+    LayerStarted,
+    ProposerDelta,
+    ProposerFailed,
+    ProposerFinished,
+    ProposerStarted,
+    Retrying,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+    from_dict,
+    to_dict,
+)
+from moa_cli.profile import Profile, build
+from tests.support.upstream import Upstream
+
+__all__ = [
+    "AT_ONCE",
+    "LAB_KEY",
+    "InProcess",
+    "asked",
+    "check_turn",
+    "lab",
+    "mixture",
+    "no_task_left",
+    "of_kind",
+    "pool",
+    "run",
+]
+
+LAB_KEY = "lab-key-0123456789"
+_E = TypeVar("_E")
+# Retries without a wait worth mentioning.
+AT_ONCE = Limits(first_delay=0.001)
+
+
+def lab(model: str, **settings: object) -> dict[str, Any]:
+    """The table of one model at the upstream."""
+    return {"model": f"lab:{model}", **settings}
+
+
+def mixture(
+    *proposers: str | Mapping[str, Any],
+    aggregator: str | Mapping[str, Any] = "agg",
+    layers: tuple[tuple[str | Mapping[str, Any], ...], ...] = (),
+    **settings: Any,
+) -> Profile:
+    """A profile of models at the upstream, each a model id or what `lab` gives."""
+    table: dict[str, Any] = {"aggregator": _model(aggregator), **settings}
+    if proposers:
+        table["proposers"] = [_model(one) for one in proposers]
+    if layers:
+        table["layers"] = [{"proposers": [_model(one) for one in layer]} for layer in layers]
+    return build("mixture", table)
+
+
+def _model(one: str | Mapping[str, Any]) -> dict[str, Any]:
+    return lab(one) if isinstance(one, str) else dict(one)
+
+
+def asked(prompt: str = "What is rain?") -> Conversation:
+    """A conversation whose first turn is open."""
+    return Conversation().ask(prompt)
+
+
+def pool(upstream: Upstream, key: str = LAB_KEY) -> ClientPool:
+    """The clients, with the upstream as provider `lab`; an empty `key` means there is none."""
+    settings = ProviderSettings(base_url=upstream.url, api_key_env="LAB_API_KEY")
+    return ClientPool(Config(providers={"lab": settings}), {"LAB_API_KEY": key})
+
+
+def of_kind(events: Iterable[Event], kind: type[_E]) -> list[_E]:
+    """The events of one class."""
+    return [event for event in events if isinstance(event, kind)]
+
+
+def run(
+    upstream: Upstream,
+    profile: Profile,
+    conversation: Conversation | None = None,
+    *,
+    limits: Limits = AT_ONCE,
+    control: Control | None = None,
+    watch: Callable[[Event], None] | None = None,
+    key: str = LAB_KEY,
+) -> list[Event]:
+    """The events of one whole turn, which are checked (`check_turn`), as is what it left.
+
+    watch: called with each event before the engine goes on.
+    """
+    talk = conversation or asked()
+    events: list[Event] = []
+
+    async def turn() -> None:
+        clients = pool(upstream, key)
+        try:
+            async with aclosing(
+                run_turn(profile, talk, clients, control=control, limits=limits)
+            ) as running:
+                async for event in running:
+                    events.append(event)
+                    if watch is not None:
+                        watch(event)
+            # While the clients are open still: ending the calls is the engine's duty.
+            upstream.wait_for(lambda: upstream.in_flight == 0)
+        finally:
+            await clients.aclose()
+        await no_task_left()
+
+    asyncio.run(turn())
+    upstream.wait_for(lambda: upstream.open_connections == 0)
+    check_turn(events, profile, talk)
+    return events
+
+
+async def no_task_left() -> None:
+    """Fail if any task but this one is there and stays.
+
+    httpx leaves its inner generators to the event loop, which closes each in a task of one
+    step; those may pass.
+    """
+    for _ in range(100):
+        if asyncio.all_tasks() == {asyncio.current_task()}:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(f"left behind: {asyncio.all_tasks() - {asyncio.current_task()}}")
+
+
+class InProcess:
+    """Endpoints without a network, for turns whose every step the test decides.
+
+    answers: by model name, what `Client.stream` does.
+    """
+
+    def __init__(self, answers: Mapping[str, Callable[[], AsyncGenerator[Delta, None]]]) -> None:
+        self._answers = answers
+
+    def endpoint(self, model_name: str) -> Endpoint:
+        """The model's own client."""
+        client = _InProcessClient(self._answers[model_name])
+        return Endpoint(client=client, model=model_name, provider="test")
+
+
+class _InProcessClient:
+    def __init__(self, answer: Callable[[], AsyncGenerator[Delta, None]]) -> None:
+        self._answer = answer
+
+    def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        del request
+        return self._answer()
+
+    async def models(self) -> list[ModelInfo]:
+        return []
+
+    async def aclose(self) -> None:
+        pass
+
+
+def check_turn(events: list[Event], profile: Profile, conversation: Conversation) -> None:
+    """Hold a whole turn's events against what `moa_cli.events` promises of them."""
+    _Checker(profile, conversation).check(events)
+    for event in events:
+        assert from_dict(json.loads(json.dumps(to_dict(event)))) == event
+
+
+class _Checker:
+    """Reads a turn's events in order, as a strict grammar."""
+
+    def __init__(self, profile: Profile, conversation: Conversation) -> None:
+        self.profile = profile
+        self.prompt = conversation.turns[-1].user
+        self.rest: list[Event] = []
+        self.usage = Usage()
+        self.failures: list[Failure] = []
+
+    def check(self, events: list[Event]) -> None:
+        """The whole turn."""
+        self.rest = list(events)
+        times = [event.at for event in events]
+        assert times == sorted(times)
+        started = self.rest.pop(0)
+        assert isinstance(started, TurnStarted)
+        assert started.profile == self.profile.name
+        assert started.prompt == self.prompt
+        assert started.rounds == self.profile.rounds
+        assert started.aggregator == self.profile.aggregator.model
+        number, references = 0, 0
+        while isinstance(self.rest[0], LayerStarted):
+            number += 1
+            references = self._layer(number, references)
+        replied = False
+        for place, aggregator in enumerate(self.profile.aggregators()):
+            if isinstance(self.rest[0], AggregatorStarted):
+                assert not replied
+                replied = self._aggregator(aggregator.model, references, fallback=place > 0)
+        self._end(replied=replied)
+
+    def _end(self, *, replied: bool) -> None:
+        [last] = self.rest
+        assert isinstance(last, TurnFinished if replied else TurnFailed)
+        assert isinstance(last, TurnFinished | TurnFailed)
+        assert last.usage == self.usage
+        if isinstance(last, TurnFailed):
+            assert sorted(map(repr, last.causes)) == sorted(map(repr, self.failures))
+        said = " | ".join(last.lost)
+        assert bool(last.lost) == bool(self.failures)
+        assert all(failure.message in said for failure in self.failures)
+
+    def _layer(self, number: int, before: int) -> int:
+        """One layer; how many references it leaves to the next."""
+        started = self.rest.pop(0)
+        assert isinstance(started, LayerStarted)
+        assert started.layer == number
+        entries = self.profile.layer(number)
+        assert [(c.name, c.model) for c in started.proposers] == [
+            (entry.name, entry.model) for entry in entries
+        ]
+        assert len({caller.name for caller in started.proposers}) == len(entries)
+        for index in range(len(entries)):
+            one = self.rest.pop(0)
+            assert isinstance(one, ProposerStarted)
+            assert (one.layer, one.index) == (number, index)
+        calls = {index: _Heard() for index in range(len(entries))}
+        answered = 0
+        while not isinstance(self.rest[0], LayerFinished):
+            event = self.rest.pop(0)
+            assert isinstance(event, ProposerDelta | Retrying | ProposerFinished | ProposerFailed)
+            assert event.layer == number
+            assert event.index is not None
+            heard = calls[event.index]
+            if isinstance(event, ProposerDelta):
+                heard.delta(event)
+            elif isinstance(event, Retrying):
+                assert event.model == entries[event.index].model
+                heard.retry(event)
+            else:
+                del calls[event.index]
+                proposal = event.proposal
+                assert (proposal.layer, proposal.index) == (number, event.index)
+                assert proposal.proposer == entries[event.index].name
+                assert proposal.model == entries[event.index].model
+                answered += self._proposal(proposal, heard, isinstance(event, ProposerFinished))
+        assert calls == {}
+        finished = self.rest.pop(0)
+        assert isinstance(finished, LayerFinished)
+        assert (finished.layer, finished.asked) == (number, len(entries))
+        assert finished.answered == answered
+        return answered or (before if self._abandoned() else 0)
+
+    def _abandoned(self) -> bool:
+        return any(failure.kind == "Abandoned" for failure in self.failures)
+
+    def _proposal(self, proposal: Proposal, heard: _Heard, finished: bool) -> int:
+        self.usage += proposal.usage
+        if finished:
+            assert proposal.error is None
+            assert proposal.text.strip()
+        else:
+            assert proposal.error is not None
+            self.failures.append(proposal.error)
+        if proposal.error is not None and proposal.error.kind == "Abandoned":
+            # More may have come than was told before it was given up.
+            assert proposal.text.startswith(heard.text)
+        else:
+            assert proposal.text == heard.text
+            assert proposal.reasoning == heard.reasoning
+        return int(finished)
+
+    def _aggregator(self, model: str, references: int, *, fallback: bool) -> bool:
+        """One aggregator; whether it replied."""
+        started = self.rest.pop(0)
+        assert isinstance(started, AggregatorStarted)
+        assert (started.model, started.fallback) == (model, fallback)
+        assert started.references == references
+        heard = _Heard()
+        while not isinstance(self.rest[0], AggregatorFinished | AggregatorFailed):
+            event = self.rest.pop(0)
+            assert isinstance(event, AggregatorDelta | Retrying)
+            if isinstance(event, AggregatorDelta):
+                heard.delta(event)
+            else:
+                assert (event.layer, event.index) == (self.profile.rounds + 1, None)
+                assert event.model == model
+                heard.retry(event)
+        closed = self.rest.pop(0)
+        assert isinstance(closed, AggregatorFinished | AggregatorFailed)
+        assert (closed.model, closed.text) == (model, heard.text)
+        self.usage += closed.usage
+        if isinstance(closed, AggregatorFailed):
+            self.failures.append(closed.error)
+            return False
+        assert closed.reasoning == heard.reasoning
+        return True
+
+
+class _Heard:
+    """What the deltas of one call have told so far."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.reasoning = ""
+        self.attempt = 1
+
+    def delta(self, event: ProposerDelta | AggregatorDelta) -> None:
+        """The next delta; an empty one says nothing and must not come."""
+        assert event.text or event.reasoning
+        self.text += event.text
+        self.reasoning += event.reasoning
+
+    def retry(self, event: Retrying) -> None:
+        """A retry, which is allowed before the first delta only."""
+        assert (self.text, self.reasoning) == ("", "")
+        self.attempt += 1
+        assert event.attempt == self.attempt

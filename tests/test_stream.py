@@ -1,0 +1,475 @@
+"""Many streams become one without a stall or a leak, and one stream reaches every sink, which
+is closed whatever happens; what the events tell folds into the turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, suppress
+from typing import Any
+
+import pytest
+
+from moa_cli.conversation import Failure, Proposal, Turn, Usage
+from moa_cli.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorFinished,
+    AggregatorStarted,
+    Event,
+    LayerFinished,
+    LayerStarted,
+    ProposerDelta,
+    ProposerFailed,
+    ProposerFinished,
+    ProposerStarted,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+from moa_cli.stream import TurnFold, deliver, merge
+
+
+def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`, which must not hang, and must leave no task behind."""
+
+    async def checked() -> None:
+        await asyncio.wait_for(work, 10)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(checked())
+
+
+class Source:
+    """Streams that tell when they were begun and closed."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.closed: list[str] = []
+
+    async def of(
+        self, name: str, *items: object, pause: int = 1, then_wait: bool = False
+    ) -> AsyncGenerator[object, None]:
+        """The items (an exception is raised), `pause` turns of the loop before each."""
+        self.begun.append(name)
+        try:
+            for item in items:
+                for _ in range(pause):
+                    await asyncio.sleep(0)
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+            if then_wait:
+                await asyncio.Event().wait()
+        finally:
+            # Not done at once: closing has to be waited for.
+            try:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            finally:
+                self.closed.append(name)
+
+    async def endless(self, name: str) -> AsyncGenerator[object, None]:
+        """Something at each turn of the loop, for ever."""
+        self.begun.append(name)
+        try:
+            while True:
+                yield name
+                await asyncio.sleep(0)
+        finally:
+            self.closed.append(name)
+
+
+def test_merged_items_keep_their_order_within_a_stream() -> None:
+    async def work() -> None:
+        source = Source()
+        a, b = source.of("a", *range(10)), source.of("b", *range(100, 110), pause=3)
+        found = [item async for item in merge(a, b)]
+        assert [item for item in found if item in range(10)] == list(range(10))
+        assert [item for item in found if item in range(100, 110)] == list(range(100, 110))
+        assert len(found) == 20
+        assert sorted(source.closed) == ["a", "b"]
+
+    finish(work())
+
+
+def test_a_stream_that_waits_does_not_hold_up_the_others() -> None:
+    async def work() -> None:
+        source = Source()
+        slow, fast = source.of("slow", then_wait=True), source.of("fast", 1, 2, 3)
+        async with aclosing(merge(slow, fast)) as merged:
+            assert [await anext(merged) for _ in range(3)] == [1, 2, 3]
+        assert sorted(source.closed) == ["fast", "slow"]
+
+    finish(work())
+
+
+def test_no_streams_merge_to_an_empty_one() -> None:
+    async def work() -> None:
+        merged: AsyncGenerator[object, None] = merge()
+        assert [item async for item in merged] == []
+
+    finish(work())
+
+
+def test_empty_streams_merge_to_an_empty_one() -> None:
+    async def work() -> None:
+        source = Source()
+        assert [item async for item in merge(source.of("a"), source.of("b"))] == []
+        assert sorted(source.closed) == ["a", "b"]
+
+    finish(work())
+
+
+def test_none_is_an_item_like_any_other() -> None:
+    async def work() -> None:
+        assert [item async for item in merge(Source().of("a", None, 1, None))] == [None, 1, None]
+
+    finish(work())
+
+
+def test_an_error_in_one_stream_is_raised_behind_its_items_and_ends_the_others() -> None:
+    async def work() -> None:
+        source = Source()
+        broken = source.of("broken", 1, 2, ZeroDivisionError())
+        others = [source.of("waits", then_wait=True), source.endless("endless")]
+        found: list[object] = []
+
+        async def consume() -> None:
+            async for item in merge(broken, *others):
+                found.append(item)
+
+        with pytest.raises(ZeroDivisionError):
+            await consume()
+        assert [item for item in found if item != "endless"] == [1, 2]
+        assert sorted(source.closed) == ["broken", "endless", "waits"]
+
+    finish(work())
+
+
+def test_two_errors_raise_the_first() -> None:
+    async def work() -> None:
+        source = Source()
+        late, soon = source.of("late", KeyError(), pause=9), source.of("soon", ZeroDivisionError())
+        with pytest.raises(ZeroDivisionError):
+            await anext(merge(late, soon))
+        assert sorted(source.closed) == ["late", "soon"]
+
+    finish(work())
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 5, 50])
+def test_closing_a_merged_stream_closes_all_that_were_begun(taken: int) -> None:
+    async def work() -> None:
+        source = Source()
+        streams = [source.endless("a"), source.of("b", then_wait=True), source.of("c", 1, 2)]
+        async with aclosing(merge(*streams)) as merged:
+            for _ in range(taken):
+                await anext(merged)
+        assert sorted(source.closed) == sorted(source.begun)
+        assert len(source.begun) == (3 if taken else 0)
+
+    finish(work())
+
+
+def test_a_consumer_that_leaves_with_many_items_unread_does_not_dead_lock() -> None:
+    async def work() -> None:
+        source = Source()
+        streams = [source.of(str(number), *range(500), pause=0) for number in range(8)]
+        async with aclosing(merge(*streams)) as merged:
+            async for _ in merged:
+                break
+        assert len(source.closed) == 8
+
+    finish(work())
+
+
+def test_cancelling_the_consumer_of_a_merged_stream_closes_all() -> None:
+    async def work() -> None:
+        source = Source()
+
+        async def consume() -> None:
+            async with aclosing(
+                merge(source.of("a", 1, then_wait=True), source.of("b", 2))
+            ) as all_:
+                async for _ in all_:
+                    pass
+
+        task = asyncio.create_task(consume())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sorted(source.closed) == ["a", "b"]
+
+    finish(work())
+
+
+ROUND: tuple[Event, ...] = (
+    TurnStarted(profile="p", prompt="Rain?", rounds=1, aggregator="lab:agg"),
+    LayerStarted(layer=1, proposers=()),
+    ProposerStarted(layer=1, index=0),
+    ProposerStarted(layer=1, index=1),
+    ProposerDelta(layer=1, index=1, text="Drops."),
+    ProposerFinished(
+        layer=1, index=1, proposal=Proposal(1, 1, "b", "lab:b", "Drops.", answered_by="b-2")
+    ),
+    ProposerFailed(
+        layer=1, index=0, proposal=Proposal(1, 0, "a", "lab:a", "", error=Failure("K", "gone"))
+    ),
+    LayerFinished(layer=1, answered=1, asked=2, seconds=0.5),
+)
+REPLY: tuple[Event, ...] = (
+    AggregatorStarted(name="agg", model="lab:agg", references=1),
+    AggregatorDelta(reasoning="hm"),
+    AggregatorDelta(text="It is "),
+    AggregatorDelta(text="water."),
+    AggregatorFinished(
+        model="lab:agg",
+        text="It is water.",
+        reasoning="hm",
+        answered_by="agg-2",
+        finish_reason="stop",
+    ),
+    TurnFinished(usage=Usage(calls=2), seconds=1.5, lost=("a: gone",)),
+)
+
+
+class Log:
+    """A sink that notes what it is told, with others in one list."""
+
+    def __init__(self, name: str, log: list[str], breaks_at: str = "") -> None:
+        self.name = name
+        self.log = log
+        self.events: list[Event] = []
+        self._breaks_at = breaks_at
+
+    def handle(self, event: Event) -> None:
+        """Note the event."""
+        self.events.append(event)
+        if event.kind == self._breaks_at:
+            raise ZeroDivisionError
+
+    def close(self) -> None:
+        """Note the end."""
+        self.log.append(f"{self.name} closed")
+        if self._breaks_at == "close":
+            raise ZeroDivisionError
+
+
+async def told(
+    log: list[str], *events: Event, then: Callable[[], Coroutine[Any, Any, None]] | None = None
+) -> AsyncGenerator[Event, None]:
+    """The events, and a note when they are closed."""
+    try:
+        for event in events:
+            await asyncio.sleep(0)
+            yield event
+        if then is not None:
+            await then()
+    finally:
+        await asyncio.sleep(0)
+        log.append("events closed")
+
+
+async def wait() -> None:
+    await asyncio.Event().wait()
+
+
+async def fail() -> None:
+    raise KeyError
+
+
+def test_every_sink_is_shown_every_event_and_closed_after_them() -> None:
+    async def work() -> None:
+        log: list[str] = []
+        sinks = [Log("one", log), Log("two", log)]
+        turn = await deliver(told(log, *ROUND, *REPLY), *sinks)
+        assert [tuple(sink.events) for sink in sinks] == [ROUND + REPLY] * 2
+        assert log[0] == "events closed"
+        assert sorted(log[1:]) == ["one closed", "two closed"]
+        assert turn.reply == "It is water."
+
+    finish(work())
+
+
+def test_sinks_are_closed_after_the_events_when_the_delivery_is_cancelled() -> None:
+    async def work() -> None:
+        log: list[str] = []
+        sinks = [Log("one", log), Log("two", log)]
+        task = asyncio.create_task(deliver(told(log, *ROUND, then=wait), *sinks))
+        while len(sinks[1].events) < len(ROUND):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert log[0] == "events closed"
+        assert sorted(log[1:]) == ["one closed", "two closed"]
+
+    finish(work())
+
+
+def test_sinks_are_closed_after_the_events_when_the_events_break() -> None:
+    async def work() -> None:
+        log: list[str] = []
+        with pytest.raises(KeyError):
+            await deliver(told(log, *ROUND, then=fail), Log("one", log), Log("two", log))
+        assert log[0] == "events closed"
+        assert sorted(log[1:]) == ["one closed", "two closed"]
+
+    finish(work())
+
+
+def test_sinks_are_closed_after_the_events_when_one_of_them_breaks() -> None:
+    async def work() -> None:
+        log: list[str] = []
+        sinks = [Log("one", log), Log("two", log, breaks_at="layer_started"), Log("three", log)]
+        with pytest.raises(ZeroDivisionError):
+            await deliver(told(log, *ROUND, then=wait), *sinks)
+        assert log[0] == "events closed"
+        assert sorted(log[1:]) == ["one closed", "three closed", "two closed"]
+        assert [len(sink.events) for sink in sinks] == [2, 2, 1]
+
+    finish(work())
+
+
+def test_a_sink_that_breaks_in_closing_does_not_keep_the_others_open() -> None:
+    async def work() -> None:
+        log: list[str] = []
+        sinks = [Log(name, log, breaks_at="close") for name in ("one", "two", "three")]
+        with pytest.raises(ZeroDivisionError):
+            await deliver(told(log, *ROUND, *REPLY), *sinks)
+        assert sorted(log) == ["events closed", "one closed", "three closed", "two closed"]
+
+    finish(work())
+
+
+def test_events_need_not_come_from_a_generator() -> None:
+    class Replay:
+        def __init__(self) -> None:
+            self._left = list(ROUND + REPLY)
+
+        def __aiter__(self) -> AsyncIterator[Event]:
+            return self
+
+        async def __anext__(self) -> Event:
+            if not self._left:
+                raise StopAsyncIteration
+            return self._left.pop(0)
+
+    async def work() -> None:
+        assert (await deliver(Replay())).status == "finished"
+
+    finish(work())
+
+
+def fold(*events: Event, close: bool = True) -> Turn:
+    """The turn that the events tell."""
+    sink = TurnFold()
+    for event in events:
+        sink.handle(event)
+    if close:
+        sink.close()
+    return sink.turn()
+
+
+PROPOSALS = (
+    (
+        Proposal(1, 0, "a", "lab:a", "", error=Failure("K", "gone")),
+        Proposal(1, 1, "b", "lab:b", "Drops.", answered_by="b-2"),
+    ),
+)
+
+
+def test_a_finished_turn_folds_to_all_that_was_told() -> None:
+    turn = fold(*ROUND, *REPLY)
+    assert turn == Turn(
+        user="Rain?",
+        reply="It is water.",
+        status="finished",
+        profile="p",
+        proposals=PROPOSALS,
+        model="lab:agg",
+        answered_by="agg-2",
+        reasoning="hm",
+        finish_reason="stop",
+        usage=Usage(calls=2),
+        seconds=1.5,
+        lost=("a: gone",),
+    )
+    assert turn.degraded
+
+
+def test_a_turn_cut_short_folds_to_what_had_come() -> None:
+    turn = fold(*ROUND, *REPLY[:3])
+    assert turn == Turn(
+        user="Rain?",
+        reply="It is ",
+        status="interrupted",
+        profile="p",
+        proposals=PROPOSALS,
+        model="lab:agg",
+        reasoning="hm",
+    )
+
+
+def test_a_turn_cut_short_before_the_reply_has_none() -> None:
+    assert fold(*ROUND).reply is None
+    assert fold(*ROUND, REPLY[0], REPLY[1]).reply is None
+    assert fold(*ROUND[:3]).proposals == ((),)
+    assert fold().status == "interrupted"
+
+
+def test_a_turn_is_open_until_it_is_closed() -> None:
+    assert fold(*ROUND, *REPLY[:3], close=False).status == "open"
+
+
+def test_a_failed_turn_keeps_its_causes_and_what_was_written() -> None:
+    error, cause = Failure("TurnError", "there is no whole reply"), Failure("K", "broke off")
+    ending = TurnFailed(
+        error=error, causes=(cause,), usage=Usage(calls=1), seconds=2.0, lost=("x",)
+    )
+    failed = AggregatorFailed(model="lab:agg", error=cause, text="It is ")
+    turn = fold(*ROUND, *REPLY[:3], failed, ending)
+    assert (turn.status, turn.reply) == ("failed", "It is ")
+    assert (turn.error, turn.causes) == (error, (cause,))
+    assert (turn.usage, turn.seconds, turn.lost) == (Usage(calls=1), 2.0, ("x",))
+    assert fold(*ROUND, ending).reply is None
+
+
+def test_a_fallback_begins_the_reply_anew() -> None:
+    first = AggregatorStarted(name="x", model="lab:x", references=1)
+    failed = AggregatorFailed(model="lab:x", error=Failure("K", "gone"))
+    turn = fold(*ROUND, first, AggregatorDelta(reasoning="lost thought"), failed, *REPLY)
+    assert (turn.model, turn.reply, turn.reasoning) == ("lab:agg", "It is water.", "hm")
+
+
+def test_layers_are_kept_apart_and_in_profile_order() -> None:
+    def finished(layer: int, index: int) -> Event:
+        proposal = Proposal(layer, index, "n", "m", f"{layer}.{index}")
+        return ProposerFinished(layer=layer, index=index, proposal=proposal)
+
+    turn = fold(
+        ROUND[0],
+        LayerStarted(layer=1, proposers=()),
+        *(finished(1, index) for index in (2, 0, 1)),
+        LayerStarted(layer=2, proposers=()),
+        finished(2, 0),
+    )
+    texts = [[proposal.text for proposal in layer] for layer in turn.proposals]
+    assert texts == [["1.0", "1.1", "1.2"], ["2.0"]]
+
+
+def test_a_cancelled_delivery_leaves_a_partial_turn_in_the_fold() -> None:
+    async def work() -> None:
+        sink = TurnFold()
+        task = asyncio.create_task(deliver(told([], *ROUND, *REPLY[:4], then=wait), sink))
+        while sink.turn().reply != "It is water.":
+            await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert sink.turn().status == "interrupted"
+
+    finish(work())
