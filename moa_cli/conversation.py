@@ -46,6 +46,16 @@ class Usage:
             self.unknown_calls + other.unknown_calls,
         )
 
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.reasoning_tokens - other.reasoning_tokens,
+            self.cached_tokens - other.cached_tokens,
+            self.calls - other.calls,
+            self.unknown_calls - other.unknown_calls,
+        )
+
     @property
     def total_tokens(self) -> int:
         """Prompt and completion tokens together."""

@@ -1,9 +1,9 @@
-"""The line that the user types: editing, history, completion."""
+"""The line that the user types: editing, history, completion, and the bar below it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,23 +11,32 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import is_searching
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.filters import Condition, is_searching, vi_mode
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
+from prompt_toolkit.styles import Style
 
 from moa_cli import paths
 from moa_cli.chat.commands import complete
+from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
-__all__ = ["prompt_session"]
+__all__ = ["Editor"]
 
-# Esc waits this long for the rest of a key sequence; the default of 1.5 s feels dead.
-_KEY_SECONDS = 0.05
+# An Esc waits this long for the rest of a terminal's sequence, and a key that may begin a
+# longer binding (Ctrl-X Ctrl-E) for the next one; the defaults feel dead.
+_ESCAPE_SECONDS, _SEQUENCE_SECONDS = 0.05, 0.4
+# The default bar is a block in reverse video, brighter than what was said.
+_STYLE = Style.from_dict(
+    {"bottom-toolbar": "noreverse ansibrightblack", "prompt": "bold", "auto-suggestion": "italic"}
+)
 
 
 class _Commands(Completer):
@@ -65,39 +74,93 @@ def _history(path: Path) -> History:
     return _PromptHistory(str(path))
 
 
-def _keys() -> KeyBindings:
+def _keys(options: ChatOptions) -> KeyBindings:
     keys = KeyBindings()
+    swapped = Condition(lambda: options.multiline)
 
-    # Without the filter, Enter would leave an incremental search open for ever.
-    @keys.add("enter", filter=~is_searching)
-    def _send(event: KeyPressEvent) -> None:
+    def send(event: KeyPressEvent) -> None:
         event.current_buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
-    @keys.add("c-j")
-    def _new_line(event: KeyPressEvent) -> None:
+    def new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    def open_editor(event: KeyPressEvent) -> None:
+        # prompt-toolkit's own binding sends what was written without asking.
+        event.current_buffer.open_in_editor(validate_and_handle=False)
+
+    # Without ~is_searching, Enter would leave an incremental search open for ever.
+    keys.add("enter", filter=~swapped & ~is_searching)(send)
+    keys.add("enter", filter=swapped & ~is_searching)(new_line)
+    # In vi mode Esc must act at once, not wait for an Enter.
+    keys.add("escape", "enter", filter=~swapped & ~vi_mode)(new_line)
+    keys.add("escape", "enter", filter=swapped)(send)
+    keys.add("c-j", filter=~is_searching)(new_line)
+    keys.add("c-x", "c-e", filter=~is_searching)(open_editor)
     return keys
 
 
-def prompt_session(
-    session: Session, *, source: Input | None = None, output: Output | None = None
-) -> PromptSession[str]:
-    """The editor of a chat. source, output: in place of the process's terminal."""
-    editor: PromptSession[str] = PromptSession(
-        history=_history(paths.history_file()),
-        completer=_Commands(session),
-        complete_while_typing=False,
-        auto_suggest=AutoSuggestFromHistory(),
-        key_bindings=_keys(),
-        multiline=True,
-        prompt_continuation="… ",
-        enable_open_in_editor=False,
-        input=source,
-        # The prompt is for the user, also where standard output goes to a file.
-        output=output or create_output(always_prefer_tty=True),
-    )
-    editor.app.ttimeoutlen = _KEY_SECONDS
-    editor.app.timeoutlen = _KEY_SECONDS
-    return editor
+class Editor:
+    """The prompt of a chat.
+
+    bar: the text below the line, asked for each time it is drawn.
+    source, output: in place of the process's terminal.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        options: ChatOptions,
+        bar: Callable[[int], str],
+        *,
+        source: Input | None = None,
+        output: Output | None = None,
+    ) -> None:
+        self._options = options
+        self._bar = bar
+        self._prompt: PromptSession[str] = PromptSession(
+            history=_history(paths.history_file()),
+            completer=_Commands(session),
+            complete_while_typing=False,
+            auto_suggest=AutoSuggestFromHistory(),
+            key_bindings=_keys(options),
+            multiline=True,
+            prompt_continuation="… ",
+            enable_open_in_editor=False,
+            enable_suspend=True,
+            bottom_toolbar=self._toolbar,
+            style=_STYLE,
+            tempfile_suffix=".md",
+            input=source,
+            # The prompt is for the user, also where standard output goes to a file.
+            output=output or create_output(always_prefer_tty=True),
+        )
+        self._prompt.app.ttimeoutlen = _ESCAPE_SECONDS
+        self._prompt.app.timeoutlen = _SEQUENCE_SECONDS
+
+    @property
+    def source(self) -> Input:
+        """Where keys come from."""
+        return self._prompt.app.input
+
+    def _toolbar(self) -> StyleAndTextTuples:
+        columns = self._prompt.app.output.get_size().columns
+        return [("", self._bar(columns))]
+
+    def clear_screen(self) -> None:
+        """Begin with an empty screen."""
+        output = self._prompt.app.output
+        output.erase_screen()
+        output.cursor_goto(0, 0)
+        output.flush()
+
+    async def read(self, default: str = "") -> str:
+        """The next line that is sent, `default` standing in it at first.
+
+        Raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D.
+        """
+        self._prompt.editing_mode = EditingMode.VI if self._options.vi else EditingMode.EMACS
+        return await self._prompt.prompt_async("› ", default=default)
+
+    def typed(self) -> str:
+        """What stood in the line when it was last left."""
+        return self._prompt.default_buffer.text

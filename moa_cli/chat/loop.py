@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
-import os
-import signal
 import sys
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from moa_cli.chat.commands import Leave, Send, perform
+from moa_cli.chat.commands import Leave, Outcome, Remerge, Send, perform
+from moa_cli.chat.control import Stopper, interrupting
+from moa_cli.chat.lines import stdin_lines
+from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 from moa_cli.clients.providers import ClientPool
 from moa_cli.conversation import Turn
 from moa_cli.engine import Limits
 from moa_cli.errors import MoAError
+from moa_cli.events import Event
 from moa_cli.profile import Profile
 from moa_cli.render.plain import failure_line, usage_line
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.render.sinks import Show, sinks_for
-from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
+from moa_cli.render.terminal import can_redraw, cancel_on_termination, folded
 from moa_cli.stream import TurnFold, deliver
 
 if TYPE_CHECKING:
-    from prompt_toolkit import PromptSession
+    from rich.console import RenderableType
+
+    from moa_cli.chat.input import Editor
+    from moa_cli.chat.keys import TurnKeys
 
 __all__ = ["Chat", "run"]
 
@@ -35,7 +38,12 @@ _FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
 
 
 def run(
-    profile: Profile, *, clients: Callable[[], ClientPool], limits: Limits, greeting: Sequence[str]
+    profile: Profile,
+    options: ChatOptions,
+    *,
+    clients: Callable[[], ClientPool],
+    limits: Limits,
+    greeting: Sequence[str],
 ) -> int:
     """Hold a conversation until the user leaves; returns the exit code.
 
@@ -47,12 +55,14 @@ def run(
         cancel_on_termination()
         pool = clients()
         try:
-            chat = Chat(Session(profile, pool, limits))
+            chat = Chat(Session(profile, pool, limits), options)
             for line in greeting:
-                chat.say(folded(f"moa: {one_line(line)}", sys.stderr))
+                chat.say(f"moa: {one_line(line)}")
             if interactive:
-                return await chat.talk()
-            async with aclosing(_lines()) as lines:
+                from moa_cli.chat.talk import talk
+
+                return await talk(chat)
+            async with aclosing(stdin_lines()) as lines:
                 return await chat.read(lines)
         finally:
             await pool.aclose()
@@ -63,138 +73,129 @@ def run(
         return _TERMINATED
 
 
-async def _lines() -> AsyncGenerator[str, None]:
-    """The lines of a standard input that is no terminal."""
-    if sys.stdin is None:
-        return
-    loop = asyncio.get_running_loop()
-    lines: asyncio.Queue[str | None] = asyncio.Queue()
-
-    def put(line: str | None) -> None:
-        # The loop is closed if the program ends while this waits for input.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-
-    # A daemon on the bare descriptor: no one waits for it, and it holds no lock at the end.
-    reader = threading.Thread(target=_read_lines, args=(sys.stdin.fileno(), put), daemon=True)
-    reader.start()
-    while (line := await lines.get()) is not None:
-        yield line.rstrip("\r")
-
-
-def _read_lines(descriptor: int, put: Callable[[str | None], None]) -> None:
-    decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-    held, data = "", b"-"
-    while data:
-        try:
-            data = os.read(descriptor, 65536)
-        except OSError:
-            data = b""
-        *whole, held = (held + decoder.decode(data, final=not data)).split("\n")
-        for line in whole:
-            put(line)
-    if held:
-        put(held)
-    put(None)
-
-
 class Chat:
-    """A conversation at a terminal, or over plain lines."""
+    """A conversation, at a terminal or over plain lines. editor: the terminal's, if any."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, options: ChatOptions | None = None) -> None:
         self.session = session
+        self.options = options or ChatOptions()
+        self.editor: Editor | None = None
 
     def say(self, text: str) -> None:
-        """Show `text` beside the conversation, on standard error."""
+        """Show words of ours beside the conversation, on standard error."""
         lines = sanitize(text).rstrip("\n").split("\n")
         sys.stderr.write("".join(f"{folded(line, sys.stderr)}\n" for line in lines))
         sys.stderr.flush()
+
+    def show(self, text: str) -> None:
+        """Show a model's words as they are: their lines may be code."""
+        sys.stderr.write(sanitize(text).rstrip("\n") + "\n")
+        sys.stderr.flush()
+
+    def draw(self, drawing: RenderableType) -> None:
+        """Show something that Rich draws."""
+        from moa_cli.render.live import console_for
+
+        console_for(sys.stderr, terminal=can_redraw(sys.stderr)).print(drawing)
+
+    def clear_screen(self) -> None:
+        """Begin with an empty screen, where there is one."""
+        if self.editor is not None:
+            self.editor.clear_screen()
+
+    def complain(self, message: str, hint: str | None = None) -> None:
+        """Tell what could not be done, on one line."""
+        self.say(one_line(f"moa: {message} ({hint})" if hint else f"moa: {message}"))
 
     async def read(self, lines: AsyncIterator[str]) -> int:
         """Take each line as a prompt or a command; the code is 0 if each prompt was answered."""
         code = 0
         async for line in lines:
-            prompt = self._prompt_of(line)
-            if prompt is None:
+            outcome = self.outcome(line)
+            if isinstance(outcome, Leave):
                 break
-            if prompt:
-                turn = await self.turn(prompt)
-                if turn.status == "interrupted":
-                    return _INTERRUPTED
-                code = code if turn.status == "finished" else _FAILED
+            turn = await self.carry_out(outcome)
+            if turn is None:
+                continue
+            if turn.status == "interrupted":
+                return _INTERRUPTED
+            code = code if turn.status == "finished" else _FAILED
         return code
 
-    async def talk(self) -> int:
-        """Prompt and answer until the user leaves."""
-        from moa_cli.chat.input import prompt_session
-
-        self.say("/help lists the commands, Ctrl-D leaves.")
-        editor = prompt_session(self.session)
-        warmed = asyncio.create_task(asyncio.to_thread(_preload))
-        unsent = ""
-        try:
-            while True:
-                # Parts what was said from what will be.
-                self.say("")
-                line, unsent = await self._line(editor, unsent), ""
-                if line is None:
-                    return 0
-                prompt = self._prompt_of(line)
-                if prompt is None:
-                    return 0
-                if prompt and not (await self.turn(prompt)).reply:
-                    unsent = line
-        finally:
-            await warmed
-
-    async def _line(self, editor: PromptSession[str], default: str) -> str | None:
-        """The next line; None at the end. Ctrl-C empties the line."""
-        while True:
-            try:
-                return await editor.prompt_async("› ", default=default)
-            except KeyboardInterrupt:
-                default = ""
-                self.say("(Ctrl-D or /exit leaves)")
-            except EOFError:
-                return None
-
-    def _prompt_of(self, line: str) -> str | None:
-        """The prompt that a line asks for, "" if nothing is to be asked, None to leave."""
+    def outcome(self, line: str) -> Outcome:
+        """What a line asks for; a command that cannot be carried out is told of."""
         text = line.strip()
-        if text.startswith("//"):
-            return text[1:]
-        if not text.startswith("/"):
-            return text
-        try:
-            outcome = perform(self, text)
-        except MoAError as error:
-            self._complain(error.message, error.hint)
-            return ""
-        if isinstance(outcome, Leave):
+        if not text:
             return None
-        return outcome.prompt if isinstance(outcome, Send) else ""
+        if not text.startswith("/") or text.startswith("//"):
+            return Send(text[1:] if text.startswith("//") else text)
+        try:
+            return perform(self, text)
+        except MoAError as error:
+            self.complain(error.message, error.hint)
+            return None
 
-    def _complain(self, message: str, hint: str | None = None) -> None:
-        self.say(one_line(f"moa: {message} ({hint})" if hint else f"moa: {message}"))
+    async def carry_out(self, outcome: Outcome) -> Turn | None:
+        """The turn that an outcome causes, once it has ended; None if it causes none."""
+        stopper = Stopper()
+        try:
+            match outcome:
+                case Send():
+                    prompt = "\n\n".join([outcome.prompt, *self.options.attachments])
+                    events = self.session.ask(prompt, stopper.control, outcome.aggregator)
+                case Remerge():
+                    prompt, events = self.session.remerge(outcome.aggregator)
+                case _:
+                    return None
+        except MoAError as error:
+            self.complain(error.message, error.hint)
+            return None
+        turn = await self._run(events, stopper)
+        turn = replace(turn, user=prompt)
+        self.session.keep(turn)
+        if turn.reply:
+            self.options.attachments.clear()
+        self._tell(turn)
+        return turn
 
-    async def turn(self, prompt: str) -> Turn:
-        """Ask `prompt`, show the turn, and keep it. Ctrl-C ends the turn, not the program."""
+    async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
+        """Show the turn. Ctrl-C stops the turn, not the program."""
         fold = TurnFold()
-        events = self.session.ask(prompt)
-        running = asyncio.create_task(deliver(events, *sinks_for(Show()), fold))
-        with without_echo(sys.stdout, sys.stderr), _interrupting(running):
+        running = asyncio.create_task(deliver(events, *sinks_for(self._how()), stopper, fold))
+        stopper.watch(running)
+        with ExitStack() as stack:
+            keys = self._keys(stopper)
+            if keys is not None:
+                stack.enter_context(keys)
+            stack.enter_context(interrupting(stopper.stop))
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
+            if keys is not None and stopper.cancelled:
+                keys.drop_sends()
             if not running.done() or _is_being_cancelled():
                 # This task was cancelled itself: the program is to end.
                 running.cancel()
                 await asyncio.wait([running])
                 raise asyncio.CancelledError
-        turn = fold.turn() if running.cancelled() else running.result()
-        turn = replace(turn, user=prompt)
-        self.session.keep(turn)
-        self._tell(turn)
-        return turn
+        return fold.turn() if running.cancelled() else running.result()
+
+    def _keys(self, stopper: Stopper) -> TurnKeys | None:
+        if self.editor is None:
+            return None
+        from moa_cli.chat.keys import TurnKeys
+
+        return TurnKeys(self.editor.source, stopper.stop, sys.stderr)
+
+    def _how(self) -> Show:
+        options = self.options
+        return Show(
+            live=options.live,
+            plain=options.plain,
+            compact=options.compact,
+            reasoning=options.reasoning,
+            # Over plain lines, what is asked is not waited for by anybody.
+            progress=self.editor is not None,
+        )
 
     def _tell(self, turn: Turn) -> None:
         """What the user should know after a turn."""
@@ -212,24 +213,3 @@ class Chat:
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-class _interrupting:
-    """While inside, Ctrl-C cancels `task` instead of the program."""
-
-    def __init__(self, task: asyncio.Task[Turn]) -> None:
-        self._task = task
-
-    def __enter__(self) -> None:
-        with suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._task.cancel)
-
-    def __exit__(self, *exception: object) -> None:
-        with suppress(NotImplementedError):
-            asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-
-
-def _preload() -> None:
-    from moa_cli.clients.openai_compatible import preload
-
-    preload()

@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from moa_cli.clients.base import Clients
-from moa_cli.conversation import Conversation, Proposal, Turn
+from moa_cli.conversation import Conversation, Proposal, Turn, Usage
 from moa_cli.engine import Control, Limits, run_turn
 from moa_cli.errors import UsageError
 from moa_cli.events import Event
 from moa_cli.profile import Overrides, Profile
-from moa_cli.profile.layering import override
+from moa_cli.profile.layering import add_proposer, drop_proposer, override, set_value
 
 __all__ = ["Session"]
 
@@ -20,25 +20,56 @@ class Session:
     """The conversation, and the mixture that answers in it.
 
     last: the latest turn, also one that failed; None at first.
+    spent: what was used so far, by model name, also by turns that were taken back.
     """
 
     def __init__(self, profile: Profile, clients: Clients, limits: Limits) -> None:
         self.profile = profile
         self.conversation = Conversation()
         self.last: Turn | None = None
+        self.spent: dict[str, Usage] = {}
         self._taken_back: Turn | None = None
+        self._merging: tuple[tuple[Proposal, ...], ...] | None = None
         self._clients = clients
         self._limits = limits
 
-    def ask(self, prompt: str, control: Control | None = None) -> AsyncGenerator[Event, None]:
-        """The events of the turn that answers `prompt`; hand the turn to `keep` afterwards."""
+    def ask(
+        self, prompt: str, control: Control | None = None, aggregator: str | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """The events of the turn that answers `prompt`; hand the turn to `keep` afterwards.
+
+        aggregator: the model that writes this one reply, in place of the profile's.
+        Raises ProfileError if that is no model's name.
+        """
         return run_turn(
-            self.profile,
+            self._with_aggregator(aggregator),
             self.conversation.ask(prompt),
             self._clients,
             control=control,
             limits=self._limits,
         )
+
+    def remerge(self, aggregator: str | None = None) -> tuple[str, AsyncGenerator[Event, None]]:
+        """The last prompt, and the events of a new reply to it from its proposals; `keep` that.
+
+        Raises UsageError if nothing was asked yet.
+        """
+        profile = self._with_aggregator(aggregator)
+        last = self.last
+        prompt = self.take_back()
+        self._merging = last.proposals if last else ()
+        layer = self._merging[-1] if self._merging else ()
+        events = run_turn(
+            profile,
+            self.conversation.ask(prompt),
+            self._clients,
+            limits=self._limits,
+            references=[one.text for one in layer if one.error is None],
+        )
+        return prompt, events
+
+    def _with_aggregator(self, model: str | None) -> Profile:
+        return override(self.profile, Overrides(aggregator=model)) if model else self.profile
 
     def keep(self, turn: Turn) -> bool:
         """Add a turn that has ended; returns whether it holds a reply and so is remembered.
@@ -46,14 +77,34 @@ class Session:
         One that should have replaced another (`take_back`), and has no reply, changes nothing.
         """
         replaced, self._taken_back = self._taken_back, None
-        self.last = turn
-        if not turn.reply:
-            if replaced is not None:
-                self.keep(replaced)
+        merged, self._merging = self._merging, None
+        self._count(turn)
+        if merged is not None:
+            turn = replace(turn, proposals=merged)
+        if not turn.reply and replaced is not None:
+            self._remember(replaced)
             return False
+        self.last = turn
+        if turn.reply:
+            self._remember(turn)
+        return bool(turn.reply)
+
+    def _remember(self, turn: Turn) -> None:
         turns = (*self.conversation.turns, turn)
         self.conversation = replace(self.conversation, turns=turns)
-        return True
+        self.last = turn
+
+    def _count(self, turn: Turn) -> None:
+        """Add to `spent`. What proposers did not use, the aggregators did."""
+        calls = [(one.model, one.usage) for layer in turn.proposals for one in layer]
+        rest = turn.usage
+        for _, usage in calls:
+            rest = rest - usage
+        if turn.model and rest.calls > 0:
+            calls.append((turn.model, rest))
+        for model, usage in calls:
+            if usage.calls:
+                self.spent[model] = self.spent.get(model, Usage()) + usage
 
     def change(self, overrides: Overrides, where: str) -> None:
         """Lay settings over the profile. where: the command that did it.
@@ -62,8 +113,20 @@ class Session:
         """
         self.profile = override(self.profile, overrides, where)
 
+    def set(self, path: str, text: str) -> None:
+        """Set one key of the profile. Raises ProfileError, and changes nothing, if it cannot."""
+        self.profile = set_value(self.profile, path, text, "/set")
+
+    def add(self, model: str) -> None:
+        """One more proposer in every round."""
+        self.profile = add_proposer(self.profile, model, "/add")
+
+    def drop(self, model: str) -> None:
+        """One proposer less. Raises ProfileError if it is not there, or the last one."""
+        self.profile = drop_proposer(self.profile, model, "/drop")
+
     def clear(self) -> None:
-        """Forget all turns."""
+        """Forget all turns; what they used stays counted."""
         self.conversation = Conversation()
         self.last = None
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.options import takes_profile
+from moa_cli.cli.options import Compact, NoLive, Plain, ShowReasoning, takes_profile
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
 
@@ -47,6 +47,10 @@ def ask(
     no_stream: Annotated[
         bool, typer.Option("--no-stream", help="Print the reply once it is whole.")
     ] = False,
+    plain: Plain = False,
+    no_live: NoLive = False,
+    compact: Compact = False,
+    show_reasoning: ShowReasoning = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = (
         False
     ),
@@ -82,5 +86,10 @@ def ask(
         quiet=quiet,
         verbose=verbose,
         show_proposals=show_proposals,
+        live=not no_live,
+        progress=no_live,
+        plain=plain,
+        compact=compact,
+        reasoning=show_reasoning,
     )
     raise typer.Exit(oneshot.run(profile, text, show, concurrency))

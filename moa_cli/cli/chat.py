@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from moa_cli.cli.options import takes_profile
+from moa_cli.cli.options import Compact, NoLive, Plain, ShowReasoning, takes_profile
 from moa_cli.profile import Profile
 
 __all__ = ["chat"]
 
 
 @takes_profile
-def chat(profile: Profile, concurrency: int | None) -> None:
+def chat(
+    profile: Profile,
+    concurrency: int | None,
+    plain: Plain = False,
+    no_live: NoLive = False,
+    compact: Compact = False,
+    show_reasoning: ShowReasoning = False,
+    vi: Annotated[bool, typer.Option("--vi", help="Edit with vi's keys.")] = False,
+) -> None:
     """Hold a conversation in the terminal."""
     from moa_cli.chat.loop import run
+    from moa_cli.chat.options import ChatOptions
     from moa_cli.cli import wiring
 
+    options = ChatOptions(
+        plain=plain, live=not no_live, compact=compact, reasoning=show_reasoning, vi=vi
+    )
     raise typer.Exit(
         run(
             profile,
+            options,
             clients=wiring.client_pool,
             limits=wiring.limits(concurrency),
-            greeting=wiring.introduction(profile),
+            greeting=wiring.greeting(profile),
         )
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from moa_cli.attach import fenced, fenced_file
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import INTERRUPTED, TERMINATED, of_turn
 from moa_cli.conversation import Conversation, Turn
@@ -46,34 +46,14 @@ def compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool)
     elif piped.strip():
         parts.append(piped.strip("\r\n"))
         piped = ""
-    parts += [_fenced(_read_file(path), str(path)) for path in files]
+    parts += [fenced_file(path) for path in files]
     if piped.strip():
-        parts.append(_fenced(piped))
+        parts.append(fenced(piped))
     if not parts and needed:
         raise UsageError(
             "there is nothing to ask", hint='try: moa ask "your question", or pipe a text into it'
         )
     return "\n\n".join(parts)
-
-
-def _read_file(path: Path) -> str:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    if "\0" in text:
-        raise UsageError(f"{path}: is not a text file")
-    return text
-
-
-def _fenced(text: str, name: str = "") -> str:
-    """`text` in a fence that is longer than any run of backticks inside it."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    label = f"{one_line(name)}:\n" if name else ""
-    return f"{label}{fence}\n{text.rstrip()}\n{fence}"
 
 
 def print_plan(profile: Profile, prompt: str) -> None:

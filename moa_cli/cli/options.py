@@ -12,7 +12,16 @@ import typer
 from moa_cli.errors import UsageError
 from moa_cli.profile import Overrides, Profile, list_profiles
 
-__all__ = ["Concurrency", "ProfileName", "split_names", "takes_profile"]
+__all__ = [
+    "Compact",
+    "Concurrency",
+    "NoLive",
+    "Plain",
+    "ProfileName",
+    "ShowReasoning",
+    "split_names",
+    "takes_profile",
+]
 
 _MIXTURE = "Mixture"
 
@@ -82,6 +91,16 @@ ReferencePlacement = Annotated[
 Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", metavar="N", min=1, help="Calls in flight at once."),
+]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Show the reply as raw text, not as drawn Markdown.")
+]
+NoLive = Annotated[
+    bool, typer.Option("--no-live", help="No moving parts: plain lines tell the progress.")
+]
+Compact = Annotated[bool, typer.Option("--compact", help="Fold each layer into one line.")]
+ShowReasoning = Annotated[
+    bool, typer.Option("--show-reasoning", help="Show what models think, while they think.")
 ]
 # The reference implementation's own spellings, so that its documented commands run.
 _OtherReferenceModels = Annotated[

@@ -42,7 +42,7 @@ def list_(
 
     found = []
     default = default_profile()
-    for one in list_profiles():
+    for one in sorted(list_profiles(), key=lambda one: one.source != "user"):
         try:
             about = load(one.name).description
         except ProfileError as error:

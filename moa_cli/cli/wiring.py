@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ __all__ = [
     "config",
     "default_profile",
     "describe",
+    "greeting",
     "introduction",
     "limits",
     "providers",
@@ -107,6 +109,30 @@ def introduction(profile: Profile) -> list[str]:
             hint = f"; is `{meant}` meant?" if meant else ""
             lines.append(f"`{name}` is no known provider, `{model}` goes to together{hint}")
     return lines
+
+
+def greeting(profile: Profile) -> list[str]:
+    """What `moa chat` says at its start; more of it the first time, where nothing is set up."""
+    from moa_cli import paths
+
+    lines = introduction(profile)
+    marker = paths.state_dir() / "greeted"
+    known = providers()
+    set_up = paths.config_file().exists() or any(
+        known.key_source(one) for one in known.known.values()
+    )
+    if set_up or marker.exists() or profile.name != "local":
+        return [*lines, "/help lists the commands, Ctrl-D leaves."]
+    with contextlib.suppress(OSError):
+        paths.make_private(marker.parent)
+        marker.touch(mode=0o600)
+    return [
+        *lines,
+        "For real answers set TOGETHER_API_KEY (or OPENROUTER_API_KEY, OPENAI_API_KEY),"
+        " in the environment or a .env file,",
+        "or start Ollama and run `moa chat -p ollama`; `moa doctor` tells what is missing.",
+        "/help lists the commands, Ctrl-C stops a turn, Ctrl-D leaves.",
+    ]
 
 
 def read_stdin() -> str:

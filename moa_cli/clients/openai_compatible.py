@@ -128,10 +128,11 @@ class OpenAICompatible:
             ) from error
 
     async def _post(self, request: Request) -> httpx.Response:
+        sdk = await self._sdk()
+        # Not before: the SDK takes its time, and is imported in a thread of its own there.
         import httpx
         from together import APIStatusError
 
-        sdk = await self._sdk()
         refused = self._refused.setdefault(request.model, set())
         while True:
             body = self._body(request, refused)

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import copy
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from moa_cli.errors import ProfileError
 from moa_cli.profile.files import file_origins, find
-from moa_cli.profile.schema import build, to_table
+from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS, build, to_table
 from moa_cli.profile.values import Origin, Placement, Profile
 from moa_cli.tables import read_toml, value_above
 
-__all__ = ["Overrides", "override", "resolve", "rows"]
+__all__ = [
+    "SETTABLE",
+    "Overrides",
+    "add_proposer",
+    "drop_proposer",
+    "override",
+    "resolve",
+    "rows",
+    "set_value",
+]
+
+# What `/set` may change: plain settings of the profile, and of its aggregator.
+SETTABLE = (
+    *(key for key, one in PROFILE_KEYS.items() if one.kind not in ("table", "tables")),
+    *(f"aggregator.{key}" for key, one in AGGREGATOR_KEYS.items() if one.kind != "table"),
+)
 
 _FLAGS = {
     "aggregator": "--aggregator",
@@ -107,6 +123,60 @@ def override(profile: Profile, overrides: Overrides, where: str = "") -> Profile
     origins = dict(profile.origins)
     _lay(table, origins, overrides, "flag", where)
     return build(profile.name, table, origins)
+
+
+def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
+    """`profile` with one of the SETTABLE paths set. text: as in a profile's file, or a bare word.
+
+    Raises ProfileError where the value is not one that the key takes.
+    """
+    table = copy.deepcopy(to_table(profile))
+    holder, _, key = path.rpartition(".")
+    (table[holder] if holder else table)[key] = _toml_value(text)
+    return build(profile.name, table, {**profile.origins, path: Origin("flag", where)})
+
+
+def _toml_value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        # No TOML: a bare word. (A number of thousands of digits is no TOMLDecodeError.)
+        return text
+
+
+def add_proposer(profile: Profile, model: str, where: str) -> Profile:
+    """`profile` with one more proposer in every round."""
+    table = copy.deepcopy(to_table(profile))
+    table.setdefault("proposers", []).append({"model": model})
+    for layer in table.get("layers", []):
+        layer["proposers"].append({"model": model})
+    table["rounds"] = max(1, profile.rounds)
+    place = f"proposers[{len(table['proposers'])}]"
+    return build(profile.name, table, {**profile.origins, place: Origin("flag", where)})
+
+
+def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
+    """`profile` without the proposers of that model or name.
+
+    Raises ProfileError if there is none, or none would be left in a round.
+    """
+    table = copy.deepcopy(to_table(profile))
+    dropped = 0
+    for holder in (table, *table.get("layers", [])):
+        before = holder.get("proposers", [])
+        after = [one for one in before if model not in (one["model"], one.get("name"))]
+        dropped += len(before) - len(after)
+        if before and not after:
+            raise ProfileError(
+                "the last proposer of a round cannot be dropped", hint="use /rounds 0"
+            )
+        if after:
+            holder["proposers"] = after
+    if not dropped:
+        names = [one.name or one.model for one in profile.proposers]
+        raise ProfileError(f"there is no proposer `{model}`", hint=f"there are {', '.join(names)}")
+    # The places have moved; what is left comes from this command as far as anyone can say.
+    return build(profile.name, table, {**profile.origins, "proposers": Origin("flag", where)})
 
 
 def _lay(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
@@ -22,8 +23,16 @@ _MARKS: dict[State, tuple[str, str]] = {
     "streaming": ("▸", "cyan"),
     "done": ("✓", "green"),
     "failed": ("✗", "red"),
+    "dropped": ("–", "yellow"),
 }
 _NARROWEST_PANEL, _FEWEST_ROWS = 36, 4
+# From this size on, and for so many proposers at most, each has a panel; else a row; below
+# this width there is one line for all.
+_PANELS_WIDTH, _PANELS_HEIGHT, _MOST_PANELS = 80, 30, 6
+_NARROWEST_ROWS = 60
+# Joiners, variation selectors and skin tones: terminals disagree on how wide they make what
+# they follow, and the right border would jump.
+_UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff]")
 
 
 def to_lines(console: Console, renderable: RenderableType, width: int) -> list[str]:
@@ -33,8 +42,9 @@ def to_lines(console: Console, renderable: RenderableType, width: int) -> list[s
     return captured.get().rstrip("\n").split("\n")
 
 
-def figures(call: CallView, now: float) -> str:
-    """Seconds, tokens and tokens a second of a call, as far as they are known."""
+def figures(call: CallView, now: float) -> list[str]:
+    """Seconds, tokens, tokens a second, and seconds to the first token, as far as known; the
+    most telling first."""
     parts = [f"{call.seconds(now):.1f} s"]
     if call.tokens:
         about = "" if call.exact else "~"
@@ -42,7 +52,9 @@ def figures(call: CallView, now: float) -> str:
     rate = call.rate(now)
     if rate is not None:
         parts.append(f"{rate:.0f} tok/s")
-    return " · ".join(parts)
+    if call.first_token is not None:
+        parts.append(f"first {call.first_token - call.began:.1f} s")
+    return parts
 
 
 def call_summary(call: CallView, now: float, name_width: int = 0) -> Text:
@@ -51,12 +63,13 @@ def call_summary(call: CallView, now: float, name_width: int = 0) -> Text:
     name = one_line(call.name, 40)
     padding = " " * max(2, name_width - cell_len(name) + 2)
     text = Text.assemble((mark, style), " ", (name, "bold"), padding)
+    told = figures(call, now)
     if call.state in ("done", "streaming"):
-        text.append(figures(call, now), "dim")
-    elif call.state in ("failed", "retrying"):
+        text.append(" · ".join(told), "dim")
+    elif call.state in ("failed", "retrying", "dropped"):
         text.append(one_line(call.note), style)
     else:
-        text.append(f"{call.state} · {figures(call, now)}", "dim")
+        text.append(" · ".join([call.state, *told]), "dim")
     return text
 
 
@@ -73,19 +86,33 @@ def status_text(view: TurnView, now: float) -> Text:
 
 
 def board_lines(console: Console, view: TurnView, now: float, size: tuple[int, int]) -> list[str]:
-    """The live region for `view`: panels where there is room, else one row a proposer."""
+    """The live region for `view`, of at most half the height: a grid of panels where there is
+    room, else one row a proposer, else one line."""
     width, height = size
     if view.phase == "replying":
         return to_lines(console, _cut(status_text(view, now), width), width)
     if not view.proposers:
         return []
-    room = max(1, height // 2)
-    columns = max(1, min(3, len(view.proposers), width // _NARROWEST_PANEL))
-    rows = -(-len(view.proposers) // columns)
-    panel_height = min(8, room // rows)
-    if panel_height < _FEWEST_ROWS or width < _NARROWEST_PANEL:
+    if width < _NARROWEST_ROWS:
+        return to_lines(console, _cut(_layer_text(view, now), width), width)
+    count, room = len(view.proposers), max(1, height // 2)
+    columns = max(1, min(3, count, width // _NARROWEST_PANEL))
+    panel_height = min(8, room // -(-count // columns))
+    roomy = width >= _PANELS_WIDTH and height >= _PANELS_HEIGHT and count <= _MOST_PANELS
+    if not roomy or panel_height < _FEWEST_ROWS:
         return _row_lines(console, view.proposers, now, width, room)
     return to_lines(console, _grid(view.proposers, now, width, columns, panel_height), width)
+
+
+def _layer_text(view: TurnView, now: float) -> Text:
+    """A whole layer on one line."""
+    ended = [call for call in view.proposers if call.ended is not None]
+    tokens = sum(call.tokens for call in view.proposers)
+    began = min(call.began for call in view.proposers)
+    text = Text.assemble(
+        ("▸ ", "cyan"), (f"round {view.layer}: {len(ended)} of {len(view.proposers)}", "bold")
+    )
+    return text.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
 
 
 def _row_lines(
@@ -106,10 +133,11 @@ def _row_lines(
 
 def _row(call: CallView, now: float, width: int) -> Text:
     text = call_summary(call, now)
-    if call.state == "streaming":
+    if call.state == "streaming" or (call.state == "thinking" and call.tail):
         free = width - cell_len(text.plain) - 2
         if free > 8:
-            text.append("  " + _end_of(one_line(call.tail[-4 * free :]), free), "dim")
+            tail = one_line(_UNSURE.sub("", call.tail[-4 * free :]))
+            text.append("  " + _end_of(tail, free), "dim")
     return text
 
 
@@ -160,12 +188,10 @@ def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
 
 def _fitting(call: CallView, now: float, cells: int) -> str:
     """State and figures, as many of them as fit into `cells`."""
-    told = figures(call, now)
-    if call.state in ("streaming", "done") and cell_len(f"{call.state} · {told}") > cells:
-        # The mark before the name says it too.
-        parts = told.split(" · ")
-    else:
-        parts = [call.state, *told.split(" · ")]
+    parts = figures(call, now)
+    # Of these two states the mark before the name says enough.
+    if call.state not in ("streaming", "done") or cell_len(" · ".join(parts)) + 12 <= cells:
+        parts = [call.state, *parts]
     while len(parts) > 1 and cell_len(" · ".join(parts)) > cells:
         parts.pop()
     return " · ".join(parts)
@@ -173,14 +199,14 @@ def _fitting(call: CallView, now: float, cells: int) -> str:
 
 def _tail(call: CallView, width: int, rows: int) -> Text:
     """The last rows of a call's text, each cut to its width here: cells are counted once."""
-    if call.state in ("failed", "retrying"):
+    if call.state in ("failed", "retrying", "dropped"):
         source, style = one_line(call.note), "red" if call.state == "failed" else "yellow"
         lines = _wrap(source, width)[:rows]
     else:
         style = ""
         # The last rows + 1 source lines, wrapped from their own start, so that a frame costs
         # the same however long the answer has become.
-        recent = sanitize(call.tail).replace("\ufe0f", "").expandtabs(4).split("\n")[-rows - 1 :]
+        recent = _UNSURE.sub("", sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
         lines = [piece for line in recent for piece in _wrap(line[-width * (rows + 1) :], width)]
         lines = lines[-rows:]
     return Text("\n".join(lines), style, no_wrap=True, overflow="crop")

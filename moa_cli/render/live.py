@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from rich.cells import cell_len
@@ -26,7 +26,7 @@ from moa_cli.render.board import board_lines, call_summary, to_lines
 from moa_cli.render.markdown import Block, BlockRenderer, Color, MarkdownStream
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.screen import Screen
-from moa_cli.render.view import TurnView
+from moa_cli.render.view import CallView, TurnView
 
 __all__ = ["Board", "MarkdownReply", "Ticker", "color_of", "console_for"]
 
@@ -35,10 +35,17 @@ _FRAME_SECONDS = 0.1
 _REST_FACTOR = 9
 
 
-def console_for(stream: TextIO) -> Console:
-    """A Rich console for lines that a `Screen` will place on the stream's terminal."""
+def console_for(stream: TextIO, *, terminal: bool = True) -> Console:
+    """A Rich console that takes no text for markup. terminal: whether the stream shows colours;
+    told, because Rich would also ask FORCE_COLOR."""
     return Console(
-        file=stream, force_terminal=True, markup=False, emoji=False, highlight=False, soft_wrap=True
+        file=stream,
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=terminal,
     )
 
 
@@ -80,13 +87,22 @@ class Board:
     """A sink that shows the proposers at work, and folds each layer into lines that stay.
 
     through_reply: keep a status line while the reply is written; only where nothing else
-    writes to the terminal meanwhile.
+    writes to the terminal meanwhile. compact: fold a layer into one line.
+    reasoning: show what models think, while they think.
     """
 
-    def __init__(self, stream: TextIO, *, through_reply: bool = False) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        through_reply: bool = False,
+        compact: bool = False,
+        reasoning: bool = False,
+    ) -> None:
         self._screen = Screen(stream)
         self._console = console_for(stream)
-        self._view = TurnView()
+        self._view = TurnView(reasoning=reasoning)
+        self._compact = compact
         self._through_reply = through_reply
         self._ticker = Ticker(self._draw)
         self._began = time.monotonic()
@@ -119,16 +135,21 @@ class Board:
         self._screen.paint(board_lines(self._console, self._view, now, self._screen.size()))
 
     def _fold(self, event: LayerFinished) -> None:
-        self._screen.paint([])
+        calls = self._view.proposers
         width = self._screen.size()[0]
-        longest = max(cell_len(one_line(call.name, 40)) for call in self._view.proposers)
-        texts = [call_summary(call, event.at, longest) for call in self._view.proposers]
-        if self._rounds > 1:
-            counted = f"round {event.layer}: {event.answered} of {event.asked} answered"
-            texts.insert(0, Text(f"{counted} in {event.seconds:.1f} s", "dim"))
-        for text in texts:
-            self._screen.commit(to_lines(self._console, text, width))
+        summed = self._rounds > 1 or self._compact
+        texts = [_counted(event, calls if self._compact else [])] if summed else []
+        dropped = any(call.state == "dropped" for call in calls)
+        if dropped:
+            texts.append(Text(f"enough: going on with {event.answered} of {event.asked}", "yellow"))
+        if self._compact:
+            # What went well is told by its number.
+            calls = [call for call in calls if call.state != "done"]
+        longest = max((cell_len(one_line(call.name, 40)) for call in calls), default=0)
+        texts += [call_summary(call, event.at, longest) for call in calls]
+        lines = [line for text in texts for line in to_lines(self._console, text, width)]
         self._view.proposers = []
+        self._screen.commit(lines, [])
 
     def _note(self, text: str, style: str) -> None:
         line = to_lines(self._console, Text(one_line(text), style), self._screen.size()[0])
@@ -143,13 +164,20 @@ class Board:
         self._hide()
 
 
+def _counted(event: LayerFinished, calls: Sequence[CallView]) -> Text:
+    """A layer in one line."""
+    names = ", ".join(one_line(call.name, 40) for call in calls if call.state == "done")
+    counted = f"round {event.layer}: {event.answered} of {event.asked} answered"
+    return Text(f"{counted} in {event.seconds:.1f} s" + (f" ({names})" if names else ""), "dim")
+
+
 class MarkdownReply:
     """A sink that prints the reply as Markdown: finished blocks for good, the open one live.
 
-    apart: put a blank line before it.
+    apart: put a blank line before it. live: show the block that is still open.
     """
 
-    def __init__(self, stream: TextIO, *, apart: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, apart: bool = False, live: bool = True) -> None:
         self._screen = Screen(stream)
         self._stream = MarkdownStream()
         self._renderer = BlockRenderer(color=color_of(console_for(stream)))
@@ -158,6 +186,7 @@ class MarkdownReply:
         self._changed = False
         self._began = False
         self._apart = apart
+        self._live = live
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
@@ -195,7 +224,8 @@ class MarkdownReply:
             return
         self._changed = False
         lines = self._finished()
-        preview = self._renderer.preview(self._stream.pending(), width=self._width())
+        pending = self._stream.pending() if self._live else []
+        preview = self._renderer.preview(pending, width=self._width())
         # In one frame: what has become final must not be seen twice, nor not at all.
         self._screen.commit(lines, preview)
 

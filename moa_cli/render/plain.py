@@ -68,12 +68,16 @@ class PlainReply:
 class Notices:
     """A sink that tells on `err`, in plain lines, what a reader of the reply should know.
 
-    verbose: tell each step. board: lost models, fallbacks and retries are shown by a board.
+    steps: tell each step. usage: tell calls and tokens at the end. board: steps, retries and
+    lost models are shown by a board already.
     """
 
-    def __init__(self, err: TextIO, *, verbose: bool = False, board: bool = False) -> None:
+    def __init__(
+        self, err: TextIO, *, steps: bool = False, usage: bool = False, board: bool = False
+    ) -> None:
         self._err = err
-        self._verbose = verbose
+        self._steps = steps and not board
+        self._usage = usage
         self._board = board
         self._names: list[str] = []
         self._failed_aggregator: str | None = None
@@ -83,18 +87,18 @@ class Notices:
         match event:
             case LayerStarted():
                 self._names = [one.name for one in event.proposers]
-                if self._verbose and not self._board:
+                if self._steps:
                     self._say(f"round {event.layer}: asking {', '.join(self._names)}")
-            case ProposerFinished() if self._verbose and not self._board:
+            case ProposerFinished() if self._steps:
                 proposal = event.proposal
                 tokens = proposal.usage.completion_tokens
                 self._say(f"{proposal.proposer}: {proposal.seconds:.1f} s, {tokens} tokens")
-            case ProposerFailed() if self._verbose and not self._board:
+            case ProposerFailed() if self._steps:
                 self._lost(event)
-            case Retrying() if self._verbose and not self._board:
+            case Retrying() if self._steps:
                 name = event.model if event.index is None else self._names[event.index]
                 self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message})")
-            case LayerFinished() if self._verbose and not self._board:
+            case LayerFinished() if self._steps:
                 self._say(
                     f"round {event.layer}: {event.answered} of {event.asked} answered"
                     f" in {event.seconds:.1f} s"
@@ -113,9 +117,9 @@ class Notices:
         self._say(f"lost {event.proposal.proposer}: {error.message if error else ''}")
 
     def _finished(self, event: TurnFinished) -> None:
-        if event.lost and not self._board and not self._verbose:
+        if event.lost and not self._board and not self._steps:
             self._say("degraded, lost " + "; ".join(event.lost))
-        if self._verbose:
+        if self._usage:
             usage = event.usage
             self._say(
                 usage_line(usage.calls, usage.prompt_tokens, usage.completion_tokens, event.seconds)

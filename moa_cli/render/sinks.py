@@ -17,39 +17,63 @@ __all__ = ["Show", "sinks_for"]
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """How a turn is shown. stream: piece by piece, or once whole."""
+    """How a turn is shown.
+
+    stream: piece by piece, or once whole. live: draw moving parts where the terminal can.
+    plain: the reply as raw text also on a terminal. compact: fold a layer into one line.
+    reasoning: show what models think, while they think. progress: tell each step in a line
+    where nothing moves. verbose: that, and the usage.
+    """
 
     output: Literal["text", "json", "jsonl"] = "text"
     stream: bool = True
     quiet: bool = False
     verbose: bool = False
     show_proposals: bool = False
+    live: bool = True
+    plain: bool = False
+    compact: bool = False
+    reasoning: bool = False
+    progress: bool = False
 
 
 def sinks_for(show: Show) -> list[Sink]:
     """The reply alone goes to stdout, everything else to stderr; live only on terminals."""
-    board = not show.quiet and show.output != "jsonl" and can_redraw(sys.stderr)
-    markdown = show.output == "text" and show.stream and can_redraw(sys.stdout)
+    moving = show.live and not show.quiet and show.output != "jsonl"
+    board = moving and can_redraw(sys.stderr)
     sinks: list[Sink] = []
     if board:
         from moa_cli.render.live import Board
 
-        sinks.append(Board(sys.stderr, through_reply=_is_file(sys.stdout)))
+        sinks.append(
+            Board(
+                sys.stderr,
+                through_reply=_is_file(sys.stdout),
+                compact=show.compact,
+                reasoning=show.reasoning,
+            )
+        )
     if show.show_proposals:
         sinks.append(Proposals(sys.stderr))
-    if markdown:
-        from moa_cli.render.live import MarkdownReply
+    sinks += _reply_sinks(show, apart=board)
+    if not show.quiet:
+        steps = show.verbose or show.progress
+        sinks.append(Notices(sys.stderr, steps=steps, usage=show.verbose, board=board))
+    return sinks
 
-        sinks.append(MarkdownReply(sys.stdout, apart=board))
-    elif show.output == "text":
-        sinks.append(PlainReply(sys.stdout, stream=show.stream))
-    elif show.output == "jsonl":
+
+def _reply_sinks(show: Show, *, apart: bool) -> list[Sink]:
+    if show.output == "jsonl":
         from moa_cli.render.jsonl import JsonLines
 
-        sinks.append(JsonLines(sys.stdout))
-    if not show.quiet:
-        sinks.append(Notices(sys.stderr, verbose=show.verbose, board=board))
-    return sinks
+        return [JsonLines(sys.stdout)]
+    if show.output == "json":
+        return []
+    if show.stream and not show.plain and can_redraw(sys.stdout):
+        from moa_cli.render.live import MarkdownReply
+
+        return [MarkdownReply(sys.stdout, apart=apart, live=show.live)]
+    return [PlainReply(sys.stdout, stream=show.stream)]
 
 
 def _is_file(stream: TextIO) -> bool:

@@ -24,7 +24,7 @@ from moa_cli.events import (
 
 __all__ = ["CallView", "Phase", "State", "TurnView"]
 
-State = Literal["waiting", "retrying", "thinking", "streaming", "done", "failed"]
+State = Literal["waiting", "retrying", "thinking", "streaming", "done", "failed", "dropped"]
 Phase = Literal["proposing", "replying", "ended"]
 
 # More than any panel shows; keeping whole answers would make each frame dearer than the last.
@@ -51,21 +51,22 @@ class CallView:
     tail: str = ""
     note: str = ""
 
-    def take(self, at: float, text: str, reasoning: str) -> None:
-        """The next piece has come."""
+    def take(self, at: float, text: str, thought: str) -> None:
+        """The next piece has come. thought: reasoning that is to be shown."""
         if self.first_token is None:
             self.first_token = at
         self.state = "streaming" if text else "thinking"
         self.tokens += 1
-        if text:
-            self.tail = (self.tail + text)[-_TAIL:]
+        if text or thought:
+            self.tail = (self.tail + thought + text)[-_TAIL:]
 
     def end(self, at: float, completion_tokens: int, error: Failure | None) -> None:
         """The call has ended, well or not."""
         self.ended = at
         if completion_tokens:
             self.tokens, self.exact = completion_tokens, True
-        self.state = "failed" if error else "done"
+        given_up = error is not None and error.kind == "Abandoned"
+        self.state = "dropped" if given_up else "failed" if error else "done"
         self.note = error.message if error else ""
 
     def seconds(self, now: float) -> float:
@@ -82,8 +83,12 @@ class CallView:
 
 @dataclass
 class TurnView:
-    """A turn as it is shown: the calls of the layer at work, and the aggregator's."""
+    """A turn as it is shown: the calls of the layer at work, and the aggregator's.
 
+    reasoning: whether what a model thinks is shown, not only that it thinks.
+    """
+
+    reasoning: bool = False
     layer: int = 0
     proposers: list[CallView] = field(default_factory=list)
     aggregator: CallView | None = None
@@ -99,7 +104,7 @@ class TurnView:
                     CallView(one.name, one.model, event.at) for one in event.proposers
                 ]
             case ProposerDelta():
-                self.proposers[event.index].take(event.at, event.text, event.reasoning)
+                self.proposers[event.index].take(event.at, event.text, self._thought(event))
             case ProposerFinished() | ProposerFailed():
                 self._end(event.at, event.index, event.proposal)
             case Retrying():
@@ -109,7 +114,7 @@ class TurnView:
                 self.references = event.references
                 self.aggregator = CallView(event.name, event.model, event.at)
             case AggregatorDelta() if self.aggregator:
-                self.aggregator.take(event.at, event.text, event.reasoning)
+                self.aggregator.take(event.at, event.text, self._thought(event))
             case AggregatorFinished() if self.aggregator:
                 self.aggregator.end(event.at, event.usage.completion_tokens, None)
             case AggregatorFailed() if self.aggregator:
@@ -118,6 +123,9 @@ class TurnView:
                 self.phase = "ended"
             case LayerFinished() | _:
                 pass
+
+    def _thought(self, event: ProposerDelta | AggregatorDelta) -> str:
+        return event.reasoning if self.reasoning else ""
 
     def _end(self, at: float, index: int, proposal: Proposal) -> None:
         self.proposers[index].end(at, proposal.usage.completion_tokens, proposal.error)

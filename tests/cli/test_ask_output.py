@@ -114,14 +114,15 @@ def test_panels_are_on_stderr_while_standard_output_is_redirected(
 ) -> None:
     upstream.always("*", Reply(text="some words of an answer", pause=0.02))
     upstream.always("agg", Reply(text="# The *reply*\n", delay=0.3))
-    with moa.terminal("ask", "hi", stdout=tmp_path / "out.md") as terminal:
+    out = tmp_path / "out.md"
+    with moa.terminal("ask", "hi", stdout=out, columns=100, rows=40) as terminal:
         terminal.wait_for("╭─ ")
         terminal.wait_for("reading 3 proposals")
         assert terminal.wait() == 0
         header, *folded = terminal.lines()
     assert header == "moa: profile lab: lab:a, lab:b, lab:c → lab:agg"
     assert [line[:7] for line in folded] == ["✓ lab:a", "✓ lab:b", "✓ lab:c"]
-    assert (tmp_path / "out.md").read_text() == "# The *reply*\n"
+    assert out.read_text() == "# The *reply*\n"
 
 
 def test_json_is_one_object_with_reply_proposals_usage_and_seconds(

@@ -145,6 +145,17 @@ def _model(one: str | Mapping[str, Any]) -> dict[str, Any]:
     return {"model": f"lab:{one}"} if isinstance(one, str) else dict(one)
 
 
+class _Screen(pyte.HistoryScreen):
+    """Answers questions (where the cursor is), as terminals do."""
+
+    def __init__(self, master: int, columns: int, rows: int) -> None:
+        super().__init__(columns, rows, history=10_000)
+        self._answer_to = master
+
+    def write_process_input(self, data: str) -> None:
+        os.write(self._answer_to, data.encode())
+
+
 class Terminal:
     """A terminal with a scrollback, a program that runs at it, and a user's fingers.
 
@@ -162,11 +173,9 @@ class Terminal:
         stdout: Path | None,
     ) -> None:
         self.raw = bytearray()
-        self.screen = pyte.HistoryScreen(columns, rows, history=10_000)
-        self._stream = pyte.ByteStream(self.screen)
         self._master, self._slave = os.openpty()
-        # It answers questions (where the cursor is), as terminals do.
-        self.screen.write_process_input = lambda data: self.send(data)
+        self.screen = _Screen(self._master, columns, rows)
+        self._stream = pyte.ByteStream(self.screen)
         self._set_size(columns, rows)
         self.modes_before = self.modes()
         with (
@@ -213,6 +222,9 @@ class Terminal:
 
     def send(self, keys: str) -> None:
         """Type."""
+        # A terminal discards on Ctrl-C what has not been shown by then.
+        while self._pump(0):
+            pass
         os.write(self._master, keys.encode())
 
     def _pump(self, seconds: float) -> bool:

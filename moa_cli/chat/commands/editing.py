@@ -1,0 +1,91 @@
+"""Slash commands on typing and showing."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from pathlib import Path
+
+from moa_cli.attach import fenced_file
+from moa_cli.chat.commands.registry import COMMANDS, Edit, Host, Leave, Outcome, command, find
+from moa_cli.errors import UsageError
+
+
+@command("help", "[COMMAND]", lambda session: COMMANDS)
+def _help(host: Host, argument: str) -> Outcome:
+    """List the commands, or explain one."""
+    chosen = [find(argument.lstrip("/"))] if argument else list(COMMANDS.values())
+    heads = [f"/{one.name} {one.usage}".rstrip() for one in chosen]
+    indent = " " * (max(map(len, heads)) + 2)
+    columns = shutil.get_terminal_size().columns
+    if columns < len(indent) + 30:
+        heads, indent = [f"{head}\n" for head in heads], "    "
+    for head, one in zip(heads, chosen, strict=True):
+        lines = textwrap.wrap(one.help, max(20, columns - len(indent)))
+        text = textwrap.indent("\n".join(lines), indent)
+        host.say(head + (text if head.endswith("\n") else text[len(head) :]))
+    if not argument:
+        host.say(
+            "\nEnter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C"
+            " or Esc goes on with what has arrived, a second one cancels; while the reply comes,"
+            " it stops it. Ctrl-X Ctrl-E opens your editor, Ctrl-R searches, Ctrl-D leaves.\n"
+            "A command may be shortened; // sends a text that begins with a slash."
+        )
+    return None
+
+
+@command("exit")
+def _exit(host: Host, argument: str) -> Outcome:
+    """Leave."""
+    return Leave()
+
+
+@command("clear")
+def _clear(host: Host, argument: str) -> Outcome:
+    """Forget the conversation, and clear the screen."""
+    host.session.clear()
+    host.clear_screen()
+    host.say("a new conversation")
+    return None
+
+
+@command("new")
+def _new(host: Host, argument: str) -> Outcome:
+    """Forget the conversation, and begin a new one."""
+    host.session.clear()
+    host.say("a new conversation")
+    return None
+
+
+@command("edit")
+def _edit(host: Host, argument: str) -> Outcome:
+    """Write the next prompt in $VISUAL or $EDITOR."""
+    return Edit(argument)
+
+
+@command("file", "PATH")
+def _file(host: Host, argument: str) -> Outcome:
+    """Put a text file beside the next prompt."""
+    if not argument:
+        raise UsageError("/file needs a path")
+    host.options.attachments.append(fenced_file(Path(argument).expanduser()))
+    count = len(host.options.attachments)
+    host.say(f"{argument} goes with the next prompt" + (f" ({count} files)" if count > 1 else ""))
+    return None
+
+
+@command("multiline")
+def _multiline(host: Host, argument: str) -> Outcome:
+    """Swap Enter and Alt-Enter: one sends, the other begins a new line."""
+    host.options.multiline = not host.options.multiline
+    keys = ("Alt-Enter", "Enter") if host.options.multiline else ("Enter", "Alt-Enter")
+    host.say(f"{keys[0]} sends, {keys[1]} begins a new line")
+    return None
+
+
+@command("plain")
+def _plain(host: Host, argument: str) -> Outcome:
+    """Show replies as raw text, or as drawn Markdown again."""
+    host.options.plain = not host.options.plain
+    host.say("replies are shown as " + ("raw text" if host.options.plain else "Markdown"))
+    return None

@@ -1,0 +1,177 @@
+"""Slash commands on the mixture: its profile, models and settings."""
+
+from __future__ import annotations
+
+import os
+
+from moa_cli.chat.commands.registry import Host, Outcome, command, whole
+from moa_cli.chat.session import Session
+from moa_cli.errors import UsageError
+from moa_cli.profile import Overrides, list_profiles, resolve, rows, save
+from moa_cli.profile.layering import SETTABLE
+from moa_cli.render.plain import setting_text
+from moa_cli.tables import nearest
+
+_SHOWN = ("compact", "live", "plain", "reasoning", "vi")
+_YES, _NO = ("on", "true", "yes"), ("off", "false", "no")
+
+
+def _profile_words(session: Session) -> list[str]:
+    return ["list", "show", "save ", *(one.name for one in list_profiles())]
+
+
+def _model_words(session: Session) -> list[str]:
+    return list(session.profile.models())
+
+
+def _proposer_words(session: Session) -> list[str]:
+    return list(dict.fromkeys(one.model for one in session.profile.proposers))
+
+
+@command("profile", "[NAME | list | show | save NAME]", _profile_words)
+def _profile(host: Host, argument: str) -> Outcome:
+    """Switch to a profile, list them, show or save the settings in force."""
+    word, _, rest = argument.partition(" ")
+    session = host.session
+    if word == "list":
+        host.say("\n".join(f"{one.name}  ({one.source})" for one in list_profiles()))
+    elif word == "show" or not word:
+        host.say(_settings(session))
+    elif word == "save":
+        if not rest.strip():
+            raise UsageError("/profile save needs a name")
+        host.say(f"saved: {save(session.profile, rest.strip())}")
+    else:
+        session.profile = resolve(argument, environment=os.environ)
+        host.say(f"profile {session.profile.name}: {session.profile.description}")
+    return None
+
+
+def _settings(session: Session) -> str:
+    found = rows(session.profile)
+    width = max(len(path) for path, _, _ in found)
+    lines = [f"{path:<{width}}  {setting_text(value)}  ({origin})" for path, value, origin in found]
+    return "\n".join([f"profile {session.profile.name}", *lines])
+
+
+@command("aggregator", "[MODEL]", _model_words)
+def _aggregator(host: Host, argument: str) -> Outcome:
+    """Show or set the model that writes the reply."""
+    if argument:
+        host.session.change(Overrides(aggregator=argument), "/aggregator")
+    host.say(f"aggregator {host.session.profile.aggregator.model}")
+    return None
+
+
+@command("models", "[MODEL,MODEL…]", _model_words)
+def _models(host: Host, argument: str) -> Outcome:
+    """Show the models, or set the proposers."""
+    if argument:
+        names = tuple(name for name in argument.replace(",", " ").split() if name)
+        host.session.change(Overrides(reference_models=names), "/models")
+    host.say(_who(host))
+    return None
+
+
+def _who(host: Host) -> str:
+    profile = host.session.profile
+    lines = [
+        f"round {number}: " + ", ".join(one.model for one in profile.layer(number))
+        for number in range(1, profile.rounds + 1)
+    ]
+    return "\n".join([*lines, f"aggregator: {profile.aggregator.model}"])
+
+
+@command("add", "MODEL", _model_words)
+def _add(host: Host, argument: str) -> Outcome:
+    """Add a proposer to every round."""
+    if not argument:
+        raise UsageError("/add needs a model")
+    host.session.add(argument)
+    host.say(_who(host))
+    return None
+
+
+@command("drop", "MODEL", _proposer_words)
+def _drop(host: Host, argument: str) -> Outcome:
+    """Take a proposer out of every round."""
+    if not argument:
+        raise UsageError("/drop needs a model")
+    host.session.drop(argument)
+    host.say(_who(host))
+    return None
+
+
+@command("rounds", "[N]", lambda session: ["0", "1", "2", "3"])
+def _rounds(host: Host, argument: str) -> Outcome:
+    """Show or set the layers of proposers; 0 asks the aggregator alone."""
+    if argument:
+        host.session.change(Overrides(rounds=whole(argument)), "/rounds")
+    host.say(f"rounds {host.session.profile.rounds}")
+    return None
+
+
+@command("temperature", "[T]", lambda session: ["0", "0.3", "0.7", "1"])
+def _temperature(host: Host, argument: str) -> Outcome:
+    """Show or set the temperature of all models."""
+    if argument:
+        try:
+            value = float(argument)
+        except ValueError:
+            raise UsageError(f"{argument!r} is not a number") from None
+        host.session.change(Overrides(temperature=value), "/temperature")
+    host.say(f"temperature {setting_text(host.session.profile.temperature)}")
+    return None
+
+
+@command("max-tokens", "[N]", lambda session: ["256", "512", "1024", "2048", "4096"])
+def _max_tokens(host: Host, argument: str) -> Outcome:
+    """Show or set the most tokens of each answer."""
+    if argument:
+        host.session.change(Overrides(max_tokens=whole(argument)), "/max-tokens")
+    host.say(f"max-tokens {setting_text(host.session.profile.max_tokens)}")
+    return None
+
+
+@command("multi-turn", "[on | off]", lambda session: ["on", "off"])
+def _multi_turn(host: Host, argument: str) -> Outcome:
+    """Show or set whether earlier turns are sent along."""
+    if argument:
+        host.session.change(Overrides(multi_turn=_switch("multi-turn", argument)), "/multi-turn")
+    host.say(f"multi-turn {'on' if host.session.profile.multi_turn else 'off'}")
+    return None
+
+
+@command("system", "[TEXT | none]", lambda session: ["none"])
+def _system(host: Host, argument: str) -> Outcome:
+    """Show or set the system prompt of all models."""
+    if argument:
+        text = "" if argument == "none" else argument
+        host.session.change(Overrides(system=text), "/system")
+    host.say(f"system {host.session.profile.system or 'not set'}")
+    return None
+
+
+@command("set", "KEY VALUE", lambda session: [f"{key} " for key in (*SETTABLE, *_SHOWN)])
+def _set(host: Host, argument: str) -> Outcome:
+    """Set any key of the profile, or how the chat is shown (compact, live, reasoning, vi)."""
+    key, _, value = argument.partition(" ")
+    value = value.strip()
+    if not key or not value:
+        raise UsageError("/set needs a key and a value", hint="/profile show lists the keys")
+    if key in _SHOWN:
+        setattr(host.options, key, _switch(key, value))
+    elif key in SETTABLE:
+        host.session.set(key, value)
+    else:
+        near = nearest(key, (*SETTABLE, *_SHOWN))
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join((*SETTABLE, *_SHOWN))}"
+        raise UsageError(f"there is no key `{key}` to set", hint=hint)
+    host.say(f"{key} = {value}")
+    return None
+
+
+def _switch(name: str, text: str) -> bool:
+    if text.lower() not in (*_YES, *_NO):
+        raise UsageError(f"{name} is on or off, not {text!r}")
+    return text.lower() in _YES

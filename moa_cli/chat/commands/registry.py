@@ -1,0 +1,156 @@
+"""The registry of slash commands, read by help, completion, the loop and the README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from moa_cli.chat.options import ChatOptions
+from moa_cli.chat.session import Session
+from moa_cli.errors import UsageError
+from moa_cli.tables import nearest
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = [
+    "COMMANDS",
+    "Command",
+    "Edit",
+    "Host",
+    "Leave",
+    "Outcome",
+    "Remerge",
+    "Send",
+    "command",
+    "complete",
+    "find",
+    "perform",
+    "whole",
+]
+
+
+@dataclass(frozen=True)
+class Leave:
+    """End the program."""
+
+
+@dataclass(frozen=True)
+class Send:
+    """Ask this prompt now; `aggregator` writes this one reply, if given."""
+
+    prompt: str
+    aggregator: str | None = None
+
+
+@dataclass(frozen=True)
+class Remerge:
+    """Write a new reply from the last turn's proposals."""
+
+    aggregator: str | None = None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Open the user's editor on this text; what is saved becomes the next line's start."""
+
+    text: str
+
+
+Outcome = Leave | Send | Remerge | Edit | None
+
+
+class Host(Protocol):
+    """What a command acts on."""
+
+    session: Session
+    options: ChatOptions
+
+    def say(self, text: str) -> None:
+        """Show words of ours, folded at the width of the terminal."""
+
+    def show(self, text: str) -> None:
+        """Show a model's words as they are."""
+
+    def draw(self, drawing: RenderableType) -> None:
+        """Show something that Rich draws; it must hold no markup of a model's."""
+
+    def clear_screen(self) -> None:
+        """Begin with an empty screen."""
+
+
+Run = Callable[[Host, str], Outcome]
+Values = Callable[[Session], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A slash command. usage: its argument in words.
+
+    values: what its argument may be, for completion.
+    """
+
+    name: str
+    run: Run
+    usage: str = ""
+    values: Values = field(default=lambda session: ())
+
+    @property
+    def help(self) -> str:
+        """One line: the first of its function's docstring."""
+        return (self.run.__doc__ or "").strip().splitlines()[0]
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(name: str, usage: str = "", values: Values | None = None) -> Callable[[Run], Run]:
+    """Register a function as the slash command `name`; its docstring is the help."""
+
+    def register(run: Run) -> Run:
+        COMMANDS[name] = Command(name, run, usage, values or (lambda session: ()))
+        return run
+
+    return register
+
+
+def find(name: str) -> Command:
+    """The command of that name or unique prefix. Raises UsageError with the nearest name."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    begun = [one for one in COMMANDS if name and one.startswith(name)]
+    if len(begun) == 1:
+        return COMMANDS[begun[0]]
+    if begun:
+        raise UsageError(f"/{name} could be " + ", ".join(f"/{one}" for one in begun))
+    alike = [one for one in COMMANDS if name and one.startswith(name[:3])]
+    near = nearest(name, COMMANDS) or (alike[0] if alike else None)
+    hint = f"did you mean /{near}?" if near else "/help lists all commands"
+    raise UsageError(f"there is no command /{name}", hint=hint)
+
+
+def perform(host: Host, line: str) -> Outcome:
+    """Carry out a line that begins with a slash. Raises MoAError if it cannot be done."""
+    name, _, argument = line[1:].partition(" ")
+    return find(name.strip()).run(host, argument.strip())
+
+
+def complete(line: str, session: Session) -> list[str]:
+    """The words that could stand where the line's last one is being typed."""
+    name, space, argument = line[1:].partition(" ")
+    if not space:
+        return sorted(f"/{one}" for one in COMMANDS if one.startswith(name))
+    try:
+        chosen = find(name)
+    except UsageError:
+        return []
+    return [one for one in chosen.values(session) if one.startswith(argument)]
+
+
+def whole(text: str) -> int:
+    """The whole number in `text`. Raises UsageError if it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a whole number") from None

@@ -1,0 +1,173 @@
+"""Slash commands on the turns: look at them, ask again, take them back."""
+
+from __future__ import annotations
+
+from moa_cli.chat.commands.registry import Host, Outcome, Remerge, Send, command, whole
+from moa_cli.chat.session import Session
+from moa_cli.conversation import Proposal, Turn
+from moa_cli.errors import UsageError
+from moa_cli.render.sanitize import one_line
+
+
+def _numbers(session: Session) -> list[str]:
+    return ["all", *(str(number) for number in range(1, len(_layer(session, None)) + 1))]
+
+
+def _model_words(session: Session) -> list[str]:
+    return list(session.profile.models())
+
+
+def _last(session: Session) -> Turn:
+    if session.last is None:
+        raise UsageError("nothing was asked yet")
+    return session.last
+
+
+def _layer(session: Session, number: int | None) -> tuple[Proposal, ...]:
+    """The proposals of a layer of the last turn; of the last layer if no number is given."""
+    layers = session.last.proposals if session.last else ()
+    if number is None:
+        return layers[-1] if layers else ()
+    if not 1 <= number <= len(layers):
+        raise UsageError(f"there is no layer {number}", hint=f"1 to {len(layers)}")
+    return layers[number - 1]
+
+
+def _proposal(session: Session, text: str, layer: int | None = None) -> Proposal:
+    """The proposal of that number, from 1. Raises UsageError if there is none."""
+    proposals = _layer(session, layer)
+    if not proposals:
+        raise UsageError("there are no proposals yet")
+    number = whole(text)
+    if not 1 <= number <= len(proposals):
+        raise UsageError(f"there is no proposal {number}", hint=f"1 to {len(proposals)}")
+    return proposals[number - 1]
+
+
+@command("show", "[N [LAYER] | all]", _numbers)
+def _show(host: Host, argument: str) -> Outcome:
+    """List the last turn's proposals, print one in full, or all side by side."""
+    if not _layer(host.session, None):
+        raise UsageError("there are no proposals yet")
+    if argument == "all":
+        from moa_cli.render.compare import side_by_side
+
+        host.draw(side_by_side(_layer(host.session, None)))
+        return None
+    if argument:
+        number, _, layer = argument.partition(" ")
+        one = _proposal(host.session, number, whole(layer) if layer else None)
+        host.say(f"{one.proposer} (round {one.layer})")
+        host.show(one.text or (one.error.message if one.error else ""))
+        return None
+    for layer_proposals in _last(host.session).proposals:
+        for place, one in enumerate(layer_proposals, 1):
+            state = one.error.message if one.error else one_line(one.text, 60)
+            host.say(f"{place}  round {one.layer}  {one.proposer}: {state}")
+    return None
+
+
+@command("diff", "N M", _numbers)
+def _diff(host: Host, argument: str) -> Outcome:
+    """Show two proposals of the last layer side by side, with what differs marked."""
+    from moa_cli.chat.compare import differences
+    from moa_cli.render.compare import marked_side_by_side
+
+    words = argument.split()
+    if len(words) != 2:
+        raise UsageError("/diff needs the numbers of two proposals", hint="/diff 1 2")
+    one, two = (_proposal(host.session, word) for word in words)
+    left, right = differences(one.text, two.text)
+    host.draw(
+        marked_side_by_side(
+            (one.proposer, [(piece.text, piece.kind == "differs") for piece in left]),
+            (two.proposer, [(piece.text, piece.kind == "differs") for piece in right]),
+        )
+    )
+    return None
+
+
+@command("why")
+def _why(host: Host, argument: str) -> Outcome:
+    """For each passage of the reply, the proposal that it stands closest to."""
+    from moa_cli.chat.compare import closest, shares
+    from moa_cli.render.compare import closeness_table
+
+    turn = _last(host.session)
+    answered = [one for one in _layer(host.session, None) if one.error is None]
+    if not turn.reply or not answered:
+        raise UsageError("there is no reply with proposals to compare it to")
+    found = closest(turn.reply, [one.text for one in answered])
+    names = [one.proposer for one in answered]
+    rows = [(one.passage, [names[i] for i in one.indexes], one.percent) for one in found]
+    host.draw(closeness_table(rows, len(names)))
+    parts = sorted(zip(shares(found, len(names)), names, strict=True), reverse=True)
+    host.say("closest to: " + ", ".join(f"{name} {share:.0%}" for share, name in parts))
+    host.say("(a likeness of the letters, rapidfuzz's partial ratio; not a proof of origin)")
+    return None
+
+
+@command("retry", "[MODEL]", _model_words)
+def _retry(host: Host, argument: str) -> Outcome:
+    """Ask the last prompt again; MODEL writes this one reply."""
+    return Send(host.session.take_back(), argument or None)
+
+
+@command("remerge", "[MODEL]", _model_words)
+def _remerge(host: Host, argument: str) -> Outcome:
+    """Write a new reply from the proposals that are there (one call), by MODEL if given."""
+    if not any(one.error is None for one in _layer(host.session, None)):
+        raise UsageError("there are no proposals to write a reply from")
+    return Remerge(argument or None)
+
+
+@command("undo")
+def _undo(host: Host, argument: str) -> Outcome:
+    """Forget the last turn."""
+    turn = host.session.undo()
+    host.say(f"forgot: {one_line(turn.user, 60)}")
+    return None
+
+
+@command("usage")
+def _usage(host: Host, argument: str) -> Outcome:
+    """Tell the calls and tokens of this conversation, by model."""
+    spent = host.session.spent
+    if not spent:
+        raise UsageError("nothing was asked yet")
+    width = max(len(model) for model in spent)
+    for model, usage in spent.items():
+        unknown = f" ({usage.unknown_calls} not counted)" if usage.unknown_calls else ""
+        host.say(
+            f"{model:<{width}}  {usage.calls} calls{unknown}, {usage.prompt_tokens} tokens in,"
+            f" {usage.completion_tokens} out"
+        )
+    return None
+
+
+@command("copy", "[code]", lambda session: ["code"])
+def _copy(host: Host, argument: str) -> Outcome:
+    """Copy the last reply, or its last block of code, to the clipboard."""
+    from moa_cli.chat.clipboard import copy, last_code
+
+    reply = _last(host.session).reply
+    if not reply:
+        raise UsageError("there is no reply to copy")
+    if argument not in ("", "code"):
+        raise UsageError(f"/copy or /copy code, not /copy {argument}")
+    text = last_code(reply) if argument else reply
+    if text is None:
+        raise UsageError("the reply holds no block of code")
+    host.say(f"copied {len(text)} characters ({copy(text)})")
+    return None
+
+
+@command("dry-run", "PROMPT")
+def _dry_run(host: Host, argument: str) -> Outcome:
+    """Show the calls and exact prompts that PROMPT would cause; nothing is sent."""
+    from moa_cli.render.plan import plan
+
+    if not argument:
+        raise UsageError("/dry-run needs a prompt")
+    host.show(plan(host.session.profile, host.session.conversation.ask(argument)))
+    return None

@@ -1,0 +1,109 @@
+"""How a reply and its proposals resemble one another: measures of text, not proofs of origin."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Closeness", "Piece", "closest", "differences", "passages", "shares"]
+
+# A passage shorter than this (in letters and digits) is like anything.
+_SHORTEST = 12
+_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])\s+")
+_WORD = re.compile(r"\s+|\w+|[^\w\s]")
+_MARKS = re.compile(r"^\s*(?:[-*+>]|\d+[.)]|#{1,6})\s+|[*_`|]+")
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """A passage, and the texts it stands closest to.
+
+    indexes: of those texts, several if they are equally close, none if no text is like it at
+    all. percent: 0 to 100, how much of the passage is found in the text's most similar stretch
+    (rapidfuzz's partial ratio).
+    """
+
+    passage: str
+    indexes: tuple[int, ...]
+    percent: float
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a text, and whether the other text has it too."""
+
+    text: str
+    kind: Literal["same", "differs"]
+
+
+def passages(text: str) -> list[str]:
+    """The sentences, list items, headings and code lines of `text`, in order."""
+    found = []
+    fenced = False
+    for line in text.split("\n"):
+        if line.lstrip().startswith(("```", "~~~")):
+            fenced = not fenced
+            continue
+        parts = [line] if fenced else _SENTENCE_END.split(line)
+        found += [part.strip() for part in parts if _letters(part) >= _SHORTEST]
+    return found
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalnum, text))
+
+
+def _bare(text: str) -> str:
+    """Without Markdown's marks, case, and the width of spaces."""
+    lines = (_MARKS.sub(" ", line) for line in text.split("\n"))
+    return " ".join(" ".join(lines).casefold().split())
+
+
+def closest(reply: str, texts: Sequence[str]) -> list[Closeness]:
+    """For each passage of `reply` the one of `texts` that it stands closest to."""
+    from rapidfuzz import fuzz
+
+    bare = [_bare(text) for text in texts]
+    found = []
+    for passage in passages(reply):
+        wanted = _bare(passage)
+        # A text shorter than the passage would be sought in the passage, not the other way.
+        scores = [
+            fuzz.partial_ratio(wanted, one) if len(one) >= len(wanted) else fuzz.ratio(wanted, one)
+            for one in bare
+        ]
+        percent = float(max(scores, default=0))
+        best = tuple(index for index, score in enumerate(scores) if score == percent > 0)
+        found.append(Closeness(passage, best, percent))
+    return found
+
+
+def shares(found: Sequence[Closeness], count: int) -> list[float]:
+    """For each of `count` texts the part (0 to 1) of the reply's letters that stands closest
+    to it, each passage weighted by how close it is, and divided where several are equally
+    close; what is left is like none."""
+    whole = sum(_letters(one.passage) for one in found)
+    parts = [0.0] * count
+    for one in found:
+        for index in one.indexes:
+            weight = one.percent / 100 / len(one.indexes)
+            parts[index] += _letters(one.passage) * weight / whole
+    return parts
+
+
+def differences(left: str, right: str) -> tuple[list[Piece], list[Piece]]:
+    """Both texts word by word, with what the other does not have marked as `differs`."""
+    a, b = _WORD.findall(left), _WORD.findall(right)
+    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+    lefts: list[Piece] = []
+    rights: list[Piece] = []
+    for tag, a_from, a_to, b_from, b_to in matcher.get_opcodes():
+        kind: Literal["same", "differs"] = "same" if tag == "equal" else "differs"
+        if a_to > a_from:
+            lefts.append(Piece("".join(a[a_from:a_to]), kind))
+        if b_to > b_from:
+            rights.append(Piece("".join(b[b_from:b_to]), kind))
+    return lefts, rights

@@ -1,0 +1,83 @@
+"""The keys typed while a turn runs: some stop it, the rest waits for the next prompt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, TextIO
+
+from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.keys import Keys
+
+if TYPE_CHECKING:
+    from prompt_toolkit.input import Input
+    from prompt_toolkit.key_binding import KeyPress
+
+__all__ = ["TurnKeys"]
+
+# An Esc that nothing follows for this long was the key, not the start of a sequence.
+_ESCAPE_SECONDS = 0.05
+_PASTE_ON, _PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
+_STOP = (Keys.ControlC, Keys.Escape)
+_SEND = (Keys.ControlM, Keys.ControlJ)
+
+
+class TurnKeys:
+    """While inside, the terminal is raw and its keys are read.
+
+    stop: called for each Ctrl-C or Esc. All other keys are handed to the next prompt.
+    terminal: asked to mark pastes, so that the lines of one do not become prompts each.
+    """
+
+    def __init__(self, source: Input, stop: Callable[[], None], terminal: TextIO) -> None:
+        self._source = source
+        self._stop = stop
+        self._terminal = terminal
+        self._typed: list[KeyPress] = []
+        self._flush: asyncio.TimerHandle | None = None
+        self._stack = ExitStack()
+        self._drop_sends = False
+
+    def drop_sends(self) -> None:
+        """What was typed ahead shall wait in the editor: the turn it was meant to follow has
+        been cancelled."""
+        self._drop_sends = True
+
+    def __enter__(self) -> TurnKeys:
+        # No application of prompt-toolkit's: it would draw over the live lines.
+        self._stack.enter_context(self._source.raw_mode())
+        self._stack.enter_context(self._source.attach(self._ready))
+        self._mark_pastes(_PASTE_ON)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._take(self._source.flush_keys())
+        if self._flush is not None:
+            self._flush.cancel()
+        self._mark_pastes(_PASTE_OFF)
+        self._stack.close()
+        if self._drop_sends:
+            self._typed = [key for key in self._typed if key.key not in _SEND]
+        store_typeahead(self._source, self._typed)
+
+    def _mark_pastes(self, sequence: str) -> None:
+        if self._terminal.isatty():
+            self._terminal.write(sequence)
+            self._terminal.flush()
+
+    def _ready(self) -> None:
+        self._take(self._source.read_keys())
+        if self._flush is not None:
+            self._flush.cancel()
+        loop = asyncio.get_running_loop()
+        self._flush = loop.call_later(
+            _ESCAPE_SECONDS, lambda: self._take(self._source.flush_keys())
+        )
+
+    def _take(self, keys: list[KeyPress]) -> None:
+        for key in keys:
+            if key.key in _STOP:
+                self._stop()
+            else:
+                self._typed.append(key)

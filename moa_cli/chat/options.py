@@ -1,0 +1,25 @@
+"""How a chat is shown and typed; nothing of it is sent to a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["ChatOptions"]
+
+
+@dataclass
+class ChatOptions:
+    """plain: show replies as raw text. compact: fold a layer into one line.
+
+    live: draw moving parts. reasoning: show what models think, while they think.
+    multiline: Enter begins a new line, Alt-Enter sends. vi: edit with vi's keys.
+    attachments: texts that go with the next prompt.
+    """
+
+    plain: bool = False
+    compact: bool = False
+    live: bool = True
+    reasoning: bool = False
+    multiline: bool = False
+    vi: bool = False
+    attachments: list[str] = field(default_factory=list)

@@ -1,0 +1,156 @@
+"""`moa doctor`: a line for each thing that a turn needs, a hint for each that is not in place,
+and exit code 1 if one that the profile needs is missing. Keys are never shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import KEY, Moa, Ran
+from tests.support.upstream import Upstream
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Iterator[Moa]:
+    """A machine on which all that the profile `lab` needs is in place."""
+    with Upstream(api_key=KEY, models=["a", "b", "c", "agg"]) as upstream:
+        yield without_weights(Moa(tmp_path, upstream.url), upstream.url)
+
+
+def without_weights(moa: Moa, url: str) -> Moa:
+    """The machine, where the embedded model would not start: that takes seconds."""
+    lab = {"base_url": url, "api_key_env": "LAB_KEY"}
+    moa.configure(providers={"lab": lab}, local={"model": "/nowhere.gguf"})
+    return moa
+
+
+def findings(ran: Ran) -> dict[str, str]:
+    """Each line's level by what it says."""
+    assert ran.err == ""
+    lines = [line for line in ran.text.splitlines() if not line.startswith("       → ")]
+    assert all(re.fullmatch(r"(OK   |WARN |ERROR|SKIP )  \S.*", line) for line in lines)
+    return {line[7:]: line[:5].strip() for line in lines}
+
+
+def hint(ran: Ran, what: str) -> str:
+    """The hint below the line that says `what`."""
+    lines = ran.text.splitlines()
+    [number] = [number for number, line in enumerate(lines) if what in line]
+    assert lines[number + 1].startswith("       → ")
+    return lines[number + 1][9:]
+
+
+def test_with_all_in_place_every_line_is_ok_and_so_is_the_code(whole: Moa) -> None:
+    ran = whole.run("doctor")
+    found = findings(ran)
+    assert ran.code == 0
+    assert "ERROR" not in found.values()
+    for what in (
+        "lab: key from environment variable LAB_KEY",
+        "profile lab: lab:a, lab:b, lab:c → lab:agg",
+        "lab: answers, 4 models",
+        *(f"lab: has {model}" for model in ("a", "b", "c", "agg")),
+        f"config: {whole.config / 'config.toml'}",
+    ):
+        assert found[what] == "OK"
+    assert found["together: no API key (TOGETHER_API_KEY is not set)"] == "SKIP"
+    assert found["local: /nowhere.gguf is not there"] == "WARN"
+    assert KEY not in ran.text
+
+
+def test_versions_and_folders_are_told(whole: Moa) -> None:
+    found = findings(whole.run("doctor", "--offline"))
+    assert [what.split()[0] for what in found][:4] == ["moa", "together", "rich", "prompt-toolkit"]
+    for name in ("config", "data", "state", "cache"):
+        assert any(what.startswith(f"{name} folder: ") for what in found)
+
+
+def test_a_missing_key_that_the_profile_needs_is_an_error(whole: Moa) -> None:
+    ran = whole.run("doctor", env={"LAB_KEY": None})
+    assert ran.code == 1
+    assert findings(ran)["lab: no API key, the profile needs it"] == "ERROR"
+    assert hint(ran, "the profile needs it") == "set LAB_KEY"
+
+
+def test_a_refused_key_is_an_error_and_not_shown(tmp_path: Path) -> None:
+    with Upstream(api_key="another-key", models=["a"]) as upstream:
+        ran = without_weights(Moa(tmp_path, upstream.url), upstream.url).run("doctor")
+    assert ran.code == 1
+    [refused] = [what for what in findings(ran) if what.startswith("lab refused the API key")]
+    assert findings(ran)[refused] == "ERROR"
+    assert KEY not in ran.text
+
+
+def test_a_provider_that_cannot_be_reached_is_an_error(whole: Moa) -> None:
+    without_weights(whole, "http://127.0.0.1:1/v1")
+    ran = whole.run("doctor")
+    assert ran.code == 1
+    assert findings(ran)["lab: no connection to 127.0.0.1:1 (refused)"] == "ERROR"
+    assert hint(ran, "no connection") == "is the network up, and the base URL right?"
+
+
+def test_a_model_that_is_not_listed_is_a_warning_with_the_nearest_name(whole: Moa) -> None:
+    whole.profile("lab", "a", aggregator="aggg")
+    ran = whole.run("doctor")
+    assert ran.code == 0
+    assert findings(ran)["lab: does not list aggg"] == "WARN"
+    assert hint(ran, "does not list") == "did you mean `agg`?"
+
+
+def test_offline_asks_nobody(moa: Moa, upstream: Upstream) -> None:
+    without_weights(moa, upstream.url)
+    ran = moa.run("doctor", "--offline")
+    assert ran.code == 0
+    assert findings(ran)["lab: not asked (--offline)"] == "SKIP"
+    assert upstream.requests == []
+
+
+def test_a_provider_that_looks_mistyped_is_a_warning(whole: Moa) -> None:
+    ran = whole.run("doctor", "--offline", "-m", "opnai:gpt-4o", env={"TOGETHER_API_KEY": "t" * 9})
+    assert ran.code == 0
+    assert findings(ran)["opnai:gpt-4o goes to together"] == "WARN"
+    assert hint(ran, "goes to together") == "is `openai` meant?"
+    assert "t" * 9 not in ran.text
+
+
+@pytest.mark.parametrize("text", ["two words", "with\nline end", "ünïcode"])
+def test_what_cannot_be_a_key_is_an_error_and_not_shown(whole: Moa, text: str) -> None:
+    ran = whole.run("doctor", "--offline", env={"LAB_KEY": text})
+    assert ran.code == 1
+    [wrong] = [what for what, level in findings(ran).items() if level == "ERROR"]
+    assert wrong.startswith("lab: LAB_KEY: what it holds cannot be an API key")
+    assert text not in ran.text
+
+
+def test_a_key_command_that_fails_is_an_error(whole: Moa) -> None:
+    lab = {"base_url": "http://127.0.0.1:1/v1", "api_key_cmd": "echo secret; exit 3"}
+    whole.configure(providers={"lab": lab}, local={"model": "/nowhere.gguf"})
+    ran = whole.run("doctor", "--offline")
+    assert ran.code == 1
+    assert findings(ran)["lab: lab: api_key_cmd ended with status 3"] == "ERROR"
+    assert "secret" not in ran.text
+
+
+def test_a_profile_that_needs_the_embedded_model_needs_its_weights(whole: Moa) -> None:
+    ran = whole.run("doctor", "-p", "local")
+    assert ran.code == 1
+    assert findings(ran)["local: /nowhere.gguf is not there"] == "ERROR"
+
+
+@pytest.mark.slow
+def test_the_embedded_model_is_started_for_real(whole: Moa) -> None:
+    pytest.importorskip("xllamacpp")
+    whole.configure(providers={})
+    ran = whole.run("doctor", "-p", "local")
+    [runtime] = [what for what in findings(ran) if what.startswith("embedded runtime: xllamacpp")]
+    assert (ran.code, findings(ran)[runtime]) == (0, "OK")
+    assert "starts, weights " in runtime
+
+
+def test_a_profile_that_is_wrong_is_one_line_and_code_2(whole: Moa) -> None:
+    ran = whole.run("doctor", "-p", "nope")
+    assert (ran.code, ran.out) == (2, b"")
+    assert ran.err.startswith("moa: there is no profile `nope`")

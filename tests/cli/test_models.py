@@ -1,0 +1,140 @@
+"""`moa models`: what each provider offers, with prices and context lengths where it tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import KEY, Moa
+from tests.support.upstream import Upstream
+
+# As Together tells prices (USD a million tokens), as OpenRouter does (texts, USD a token), as
+# vLLM and llama.cpp tell the context; and one of which nothing is told.
+MODELS: list[dict[str, object]] = [
+    {"id": "org/a", "context_length": 8192, "pricing": {"input": 0.6, "output": 1.2}},
+    {"id": "org/b", "pricing": {"prompt": "0.00000015", "completion": "0.0000006"}},
+    {"id": "c", "max_model_len": 4096},
+    {"id": "router", "pricing": {"prompt": "-1", "completion": "-1"}},
+    {"id": "evil\x1b[2J\nname"},
+]
+TABLE = """\
+model          context      $/M in     $/M out
+lab:org/a         8192        0.60        1.20
+lab:org/b            ?        0.15        0.60
+lab:c             4096           ?           ?
+lab:router           ?           ?           ?
+lab:evil name        ?           ?           ?
+"""
+
+
+@pytest.fixture(params=[False, True], ids=["data", "bare list"])
+def offering(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Moa]:
+    """A machine whose provider `lab` offers MODELS, as OpenAI or as Together lists them."""
+    with Upstream(api_key=KEY, models=MODELS, models_bare=request.param) as upstream:
+        yield Moa(tmp_path, upstream.url)
+
+
+def test_the_models_of_a_provider_are_a_table(offering: Moa) -> None:
+    ran = offering.run("models", "lab")
+    assert (ran.code, ran.err) == (0, "")
+    words = [line.split() for line in ran.text.splitlines()]
+    assert words == [line.split() for line in TABLE.splitlines()]
+    assert len({len(line) for line in ran.text.splitlines()}) == 1
+    assert "\x1b" not in ran.text
+
+
+def test_the_models_as_json(offering: Moa) -> None:
+    ran = offering.run("models", "lab", "--json")
+    told = json.loads(ran.out)
+    assert (ran.code, ran.err) == (0, "")
+    assert "\x1b" not in ran.text
+    assert told[0] == {
+        "name": "lab:org/a",
+        "provider": "lab",
+        "context_length": 8192,
+        "prompt_usd_per_million": 0.6,
+        "completion_usd_per_million": 1.2,
+    }
+    prices = [one["prompt_usd_per_million"] for one in told]
+    assert prices == [0.6, pytest.approx(0.15), None, None, None]
+    assert [one["context_length"] for one in told] == [8192, None, 4096, None, None]
+    assert told[4]["name"] == "lab:evil\x1b[2J\nname"
+
+
+def test_models_of_the_default_provider_need_no_prefix(tmp_path: Path) -> None:
+    with Upstream(models=["org/a"]) as upstream:
+        env = {"TOGETHER_API_KEY": "t", "TOGETHER_BASE_URL": upstream.url}
+        ran = Moa(tmp_path, upstream.url).run("models", "together", "--json", env=env)
+    assert [one["name"] for one in json.loads(ran.out)] == ["org/a"]
+
+
+def test_a_provider_that_offers_nothing_says_so(moa: Moa) -> None:
+    ran = moa.run("models", "lab")
+    assert (ran.code, ran.out, ran.err) == (0, b"", "moa: no models\n")
+    assert json.loads(moa.run("models", "lab", "--json").out) == []
+
+
+def test_an_unknown_provider_is_refused_with_the_nearest_name(moa: Moa) -> None:
+    ran = moa.run("models", "labb")
+    said = "moa: there is no provider `labb` (did you mean `lab`?)\n"
+    assert (ran.code, ran.out, ran.err) == (2, b"", said)
+
+
+def test_a_provider_without_its_key_is_code_76(moa: Moa, upstream: Upstream) -> None:
+    ran = moa.run("models", "lab", env={"LAB_KEY": None})
+    assert (ran.code, ran.out) == (76, b"")
+    assert ran.err.startswith("moa: there is no API key for lab")
+    assert upstream.requests == []
+
+
+def test_a_refused_key_is_not_shown(tmp_path: Path) -> None:
+    with Upstream(api_key="another-key") as upstream:
+        ran = Moa(tmp_path, upstream.url).run("models", "lab")
+    assert (ran.code, ran.out) == (76, b"")
+    assert ran.err.count("\n") == 1
+    assert KEY not in ran.err
+
+
+def test_a_provider_that_is_not_there_is_code_1(moa: Moa) -> None:
+    ran = moa.run("models", "ollama", env={"OLLAMA_HOST": "127.0.0.1:1"})
+    assert (ran.code, ran.out) == (1, b"")
+    assert ran.err.startswith("moa: ollama: no connection to 127.0.0.1:1 (refused)")
+    assert "ollama serve" in ran.err
+
+
+def test_without_a_provider_all_with_a_key_are_asked_and_those_that_fail_are_told_of(
+    offering: Moa,
+) -> None:
+    env = {
+        "TOGETHER_API_KEY": KEY,
+        "TOGETHER_BASE_URL": "http://127.0.0.1:1/v1",
+        # Without it the embedded model would be started.
+        "XLLAMACPP": "no",
+    }
+    (offering.config / "config.toml").write_text(
+        (offering.config / "config.toml").read_text() + '[local]\nmodel = "/nowhere.gguf"\n'
+    )
+    ran = offering.run("models", "--json", env=env)
+    assert ran.code == 0
+    assert [one["provider"] for one in json.loads(ran.out)] == ["lab"] * 5
+    together, local = ran.err.splitlines()
+    assert together.startswith("moa: together: together: no connection to 127.0.0.1:1")
+    assert local == "moa: local: local: /nowhere.gguf is not there"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pull"], "pull what? (moa models pull smollm2)"),
+        (["pull", "gpt-4"], "there are no weights named 'gpt-4' to pull"),
+        (["lab", "ollama"], "one provider at a time"),
+    ],
+)
+def test_wrong_usage_is_code_2(moa: Moa, arguments: list[str], said: str) -> None:
+    ran = moa.run("models", *arguments)
+    assert (ran.code, ran.out) == (2, b"")
+    assert said in ran.err
+    assert ran.err.count("\n") == 1

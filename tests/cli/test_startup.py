@@ -1,0 +1,103 @@
+"""What only asks for a version or for help loads nothing that is heavy."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.support.command import Moa, Ran
+
+HEAVY = {
+    "together",
+    "httpx",
+    "pydantic",
+    "asyncio",
+    "rich.live",
+    "rich.markdown",
+    "rich.console",
+    "prompt_toolkit",
+    "sqlite3",
+    "starlette",
+    "uvicorn",
+    "xllamacpp",
+    "markdown_it",
+    "pygments",
+}
+
+
+def loaded(err: str) -> set[str]:
+    """The modules of an import-time report."""
+    lines = [line.rpartition("|")[2].strip() for line in err.splitlines() if "|" in line]
+    return set(lines)
+
+
+def run(moa: Moa, *arguments: str) -> tuple[Ran, set[str]]:
+    """What came of it, and which modules it loaded."""
+    # As `-X importtime`: each module is named on standard error as it is loaded.
+    ran = moa.run(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert ran.code == 0
+    assert ran.out
+    return ran, loaded(ran.err)
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_version_and_help_load_nothing_heavy(moa: Moa, flag: str) -> None:
+    _, modules = run(moa, flag)
+    assert "moa_cli.cli.app" in modules
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", ["ask", "chat", "models", "doctor", "profile"])
+def test_the_help_of_a_command_loads_nothing_heavy(moa: Moa, name: str) -> None:
+    _, modules = run(moa, name, "--help")
+    # Typer checks the values of options by it, as soon as a command has any.
+    assert modules & HEAVY <= {"pydantic"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["ask", "--dry-run", "hi"], ["profile", "list"], ["profile", "show"]],
+    ids=" ".join,
+)
+def test_the_sdk_is_not_loaded_where_no_model_is_asked(moa: Moa, arguments: list[str]) -> None:
+    _, modules = run(moa, *arguments)
+    assert modules & HEAVY <= {"pydantic", "asyncio"}
+
+
+def test_a_reply_into_a_pipe_loads_no_part_of_the_terminal(moa: Moa) -> None:
+    ran, modules = run(moa, "ask", "hi")
+    assert ran.out == b"ok\n"
+    assert "together" in modules
+    assert modules & {"prompt_toolkit", "rich.markdown", "markdown_it"} == set()
+
+
+def test_the_version_is_the_package_s(moa: Moa) -> None:
+    from moa_cli.version import __version__
+
+    for flag in ("--version", "-V"):
+        assert moa.run(flag).text == f"moa {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["profile"]], ids=["moa", "moa profile"])
+def test_without_a_command_the_help_is_the_error(moa: Moa, arguments: list[str]) -> None:
+    ran = moa.run(*arguments)
+    assert (ran.code, ran.out) == (2, b"")
+    assert ran.err.startswith(" ".join(["Usage: moa", *arguments]))
+    assert ran.err.rstrip("\n") + "\n" == moa.run(*arguments, "--help").text
+
+
+def test_an_unknown_command_is_one_line(moa: Moa) -> None:
+    ran = moa.run("aks", "hi")
+    assert (ran.code, ran.out) == (2, b"")
+    assert ran.err.startswith("moa: No such command 'aks'")
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_completion_for_a_shell_can_be_shown(moa: Moa) -> None:
+    # Its own name for the setting: otherwise it looks at the process that started this one.
+    env = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    ran = moa.run("--show-completion", "bash", env=env)
+    assert ran.code == 0
+    assert "_MOA_COMPLETE=complete_bash" in ran.text
