@@ -56,6 +56,7 @@ class Stopper:
 def interrupting(stop: Callable[[], None]) -> Iterator[None]:
     """While inside, SIGINT calls `stop` instead of ending the program."""
     loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGINT)
     # Windows has no handlers in an event loop; there the key itself is read.
     with suppress(NotImplementedError):
         loop.add_signal_handler(signal.SIGINT, stop)
@@ -64,3 +65,6 @@ def interrupting(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         with suppress(NotImplementedError):
             loop.remove_signal_handler(signal.SIGINT)
+            # That leaves Python's own, whose KeyboardInterrupt is lost in a finalizer; asyncio's
+            # cancels the main task.
+            signal.signal(signal.SIGINT, before)

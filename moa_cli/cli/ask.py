@@ -23,49 +23,55 @@ class Output(StrEnum):
     jsonl = "jsonl"
 
 
+Prompt = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PROMPT", help="The question; standard input is added to it."),
+]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("-f", "--file", metavar="PATH", help="Add a text file to the prompt."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object: reply, proposals, usage.")
+]
+OutputForm = Annotated[
+    Output, typer.Option("--output", help="What to print; jsonl is the stream of events.")
+]
+ShowProposals = Annotated[
+    bool, typer.Option("--show-proposals", help="Print each proposal in full, on stderr.")
+]
+NoStream = Annotated[bool, typer.Option("--no-stream", help="Print the reply once it is whole.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
+]
+SaveProfile = Annotated[
+    str | None,
+    typer.Option("--save-profile", metavar="NAME", help="Keep the settings in force as a profile."),
+]
+
+
 @takes_profile
 def ask(
     profile: Profile,
     concurrency: int | None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PROMPT", help="The question; standard input is added to it."),
-    ] = None,
-    file: Annotated[
-        list[Path] | None,
-        typer.Option("-f", "--file", metavar="PATH", help="Add a text file to the prompt."),
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object: reply, proposals, usage.")
-    ] = False,
-    output: Annotated[
-        Output, typer.Option("--output", help="What to print; jsonl is the stream of events.")
-    ] = Output.text,
-    show_proposals: Annotated[
-        bool, typer.Option("--show-proposals", help="Print each proposal in full, on stderr.")
-    ] = False,
-    no_stream: Annotated[
-        bool, typer.Option("--no-stream", help="Print the reply once it is whole.")
-    ] = False,
+    prompt: Prompt = None,
+    file: Files = None,
+    json: Json = False,
+    output: OutputForm = Output.text,
+    show_proposals: ShowProposals = False,
+    no_stream: NoStream = False,
     plain: Plain = False,
     no_live: NoLive = False,
     compact: Compact = False,
     show_reasoning: ShowReasoning = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = (
-        False
-    ),
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
-    ] = False,
-    save_profile: Annotated[
-        str | None,
-        typer.Option(
-            "--save-profile", metavar="NAME", help="Keep the settings in force as a profile."
-        ),
-    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    dry_run: DryRun = False,
+    save_profile: SaveProfile = None,
 ) -> None:
     """Ask once, and print the reply."""
     from moa_cli.cli import oneshot

@@ -10,9 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from moa_cli.clients.base import Clients, Delta, Request
-from moa_cli.conversation import Failure, Message, Usage
+from moa_cli.conversation import Failure, Message, Proposal, Usage
 from moa_cli.errors import BadResponse, ClientError, ClientTimeout, MoAError
-from moa_cli.profile import ModelSettings
+from moa_cli.profile import ModelSettings, Proposer
 
 __all__ = ["Call", "Limits", "Retry", "failure"]
 
@@ -191,3 +191,22 @@ class Call:
                 "its tokens ran out while it was thinking", hint="raise max_tokens for this model"
             )
         return BadResponse("it gave an empty answer")
+
+    def proposal(
+        self, layer: int, index: int, proposer: Proposer, error: Failure | None
+    ) -> Proposal:
+        """What came of the call, as the proposal of `proposer`."""
+        return Proposal(
+            layer=layer,
+            index=index,
+            proposer=proposer.name or proposer.model,
+            model=proposer.model,
+            text=self.text,
+            reasoning=self.reasoning,
+            answered_by=self.answered_by,
+            usage=self.usage,
+            seconds=self.seconds,
+            first_token=self.first_token,
+            finish_reason=self.finish_reason,
+            error=error,
+        )

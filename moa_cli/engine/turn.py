@@ -219,13 +219,13 @@ class _Turn:
             error = failure(BadResponse("it gave reasoning, but no answer"))
         if error is None:
             self._arrived.set()
-        proposal = _proposal(layer, index, proposer, call, error)
+        proposal = call.proposal(layer, index, proposer, error)
         kind = ProposerFailed if error else ProposerFinished
         yield kind(at=self._now(), layer=layer, index=index, proposal=proposal)
 
     def _abandoned(self, layer: int, index: int, proposer: Proposer, call: Call) -> Event:
         error = Failure("Abandoned", "not waited for")
-        proposal = _proposal(layer, index, proposer, call, error)
+        proposal = call.proposal(layer, index, proposer, error)
         self._note(proposal, proposer)
         return ProposerFailed(at=self._now(), layer=layer, index=index, proposal=proposal)
 
@@ -304,22 +304,3 @@ class _Turn:
             first_token=call.first_token,
             finish_reason=call.finish_reason,
         )
-
-
-def _proposal(
-    layer: int, index: int, proposer: Proposer, call: Call, error: Failure | None
-) -> Proposal:
-    return Proposal(
-        layer=layer,
-        index=index,
-        proposer=proposer.name or proposer.model,
-        model=proposer.model,
-        text=call.text,
-        reasoning=call.reasoning,
-        answered_by=call.answered_by,
-        usage=call.usage,
-        seconds=call.seconds,
-        first_token=call.first_token,
-        finish_reason=call.finish_reason,
-        error=error,
-    )

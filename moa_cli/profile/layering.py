@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -197,6 +197,23 @@ def _lay(
         if value is not None:
             table[setting] = value
             note(setting, setting)
+    _lay_models(table, over, note)
+    for setting in ("temperature", "max_tokens"):
+        value = getattr(over, setting)
+        if value is not None:
+            table[setting] = value
+            note(setting, setting)
+            for path, one in _model_tables(table):
+                if one.pop(setting, None) is not None:
+                    note(f"{path}.{setting}", setting)
+    if over.samples is not None:
+        for path, one in _model_tables(table):
+            if path != "aggregator":
+                one["samples"] = over.samples
+                note(f"{path}.samples", "samples")
+
+
+def _lay_models(table: dict[str, Any], over: Overrides, note: Callable[[str, str], None]) -> None:
     if over.reference_models is not None:
         table.pop("layers", None)
         table["proposers"] = [{"model": model} for model in over.reference_models]
@@ -212,19 +229,6 @@ def _lay(
             key: kept[key] for key in ("temperature", "max_tokens", "system") if key in kept
         } | {"model": over.aggregator}
         note("aggregator.model", "aggregator")
-    for setting in ("temperature", "max_tokens"):
-        value = getattr(over, setting)
-        if value is not None:
-            table[setting] = value
-            note(setting, setting)
-            for path, one in _model_tables(table):
-                if one.pop(setting, None) is not None:
-                    note(f"{path}.{setting}", setting)
-    if over.samples is not None:
-        for path, one in _model_tables(table):
-            if path != "aggregator":
-                one["samples"] = over.samples
-                note(f"{path}.samples", "samples")
 
 
 def _model_tables(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,7 +1,8 @@
 """Cuts Markdown that is still arriving into blocks that can no longer change.
 
-Only complete lines are looked at, and only those not yet cut off. A list is cut at its items
-and an open fence after every `PIECE_LINES` lines, so that a long one does not stand still.
+Only complete lines are looked at, and only those not yet cut off. A list is cut at its items,
+an open fence after every `PIECE_LINES` lines and a table after every `PIECE_ROWS` rows, so
+that a long one does not stand still.
 """
 
 import functools
@@ -16,21 +17,28 @@ from markdown_it.token import Token
 from moa_cli.render.sanitize import Sanitizer
 
 PIECE_LINES = 16
+PIECE_ROWS = 32
 
 # Below this many characters an open block is parsed at every new line; above, only when it
 # has grown by an eighth, which keeps the whole cost linear.
 _PARSED_EVERY_LINE = 2000
+# Of an open block that is longer than twice this, only the end is pending: more than a screen.
+_PENDING = 4000
 _LABEL = re.compile(r"\[([^\[\]\n]+)\](?!:)")
+_OPENING = re.compile(r" *(?:> ?|(?:[-+*]|\d{1,9}[.)]) +)*")
+_FENCE = re.compile(r"(`{3,}|~{3,})([^`]*)")
+_DELIMITERS = re.compile(r" {0,3}[-:|][-:| \t]+")
 
-Joint = Literal["apart", "tight", "code"]
+Joint = Literal["apart", "tight", "code", "rows"]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """A finished piece of a reply: `source` is Markdown that stands on its own.
 
-    `joint` says how it follows the block before it: after a blank line, without one, or as
-    further lines of the same fenced code. `number` is the number of an ordered list's item.
+    `joint` says how it follows the block before it: after a blank line, without one, as
+    further lines of the same fenced code, or as further rows of the same table, whose header
+    it repeats. `number` is the number of an ordered list's item.
     """
 
     source: str
@@ -40,12 +48,16 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A block within the open lines: where its first token starts, where it ends."""
+    """A block within the open lines: where its first token starts, where it ends.
+
+    header: what has to stand before its lines, for them to be rows of a table.
+    """
 
     block: Block
     token: Token
     start: int
     end: int
+    header: tuple[str, ...] = ()
 
 
 class _Parser(MarkdownIt):
@@ -100,11 +112,14 @@ class MarkdownStream:
         return "\n".join([*opening, *self._lines, "".join(self._partial)])
 
     def pending(self) -> list[Block]:
-        """Return the tail as the blocks it would make if the reply ended here."""
+        """Return the tail as the blocks it would make if the reply ended here.
+
+        Of a very long one only the end is taken, and its first lines may be drawn wrong.
+        """
         lines = [*self._lines, *filter(None, ["".join(self._partial)])]
         if self._fence:
             return [self._fence.piece(lines)] if lines else []
-        return [piece.block for piece in _pieces(lines, self._head)]
+        return [piece.block for piece in _pieces(_end_of(lines), self._head)]
 
     def _take(self, text: str) -> list[Block]:
         head, newline, rest = text.rpartition("\n")
@@ -167,11 +182,11 @@ class MarkdownStream:
             cut = still_open.start + 1
         while not self._fence and cut < len(self._lines) and _is_blank(self._lines[cut]):
             cut += 1
-        self._keep(cut)
+        self._keep(cut, still_open.header if still_open else ())
         return blocks
 
-    def _keep(self, start: int) -> None:
-        self._lines = self._lines[start:]
+    def _keep(self, start: int, header: tuple[str, ...] = ()) -> None:
+        self._lines = [*header, *self._lines[start:]]
         self._size = sum(len(line) + 1 for line in self._lines)
         grown = self._size + self._size // 8
         self._parse_at = 0 if self._size < _PARSED_EVERY_LINE else grown
@@ -245,8 +260,16 @@ def _pieces(lines: list[str], head: Block) -> list[_Piece]:
             joint = head.joint
         elif item and not first and not _is_blank(lines[start - 1]):
             joint = "tight"
-        block = Block(_trimmed(lines[end:stop]), joint, number if item else None)
-        pieces.append(_Piece(block, token, start, stop))
+        header: tuple[str, ...] = ()
+        if token.type == "table_open":
+            for cut in range(start + 2 + PIECE_ROWS, stop, PIECE_ROWS):
+                block = Block("\n".join([*header, _trimmed(lines[end:cut])]), joint)
+                pieces.append(_Piece(block, token, start, cut, header))
+                header = header or tuple(lines[start : start + 2])
+                joint, start, end = "rows", cut, cut
+        source = "\n".join([*header, _trimmed(lines[end:stop])])
+        block = Block(source, joint, number if item else None)
+        pieces.append(_Piece(block, token, start, stop, header))
         end = stop
         first = False
         number = None if number is None else number + 1
@@ -262,6 +285,54 @@ def _is_closed(piece: _Piece, lines: list[str]) -> bool:
     if kind in ("paragraph_open", "table_open", "blockquote_open"):
         return piece.end < len(lines)
     return kind in ("heading_open", "hr")
+
+
+def _end_of(lines: list[str]) -> list[str]:
+    """Return the end of an open block, below the lines that make it what it is.
+
+    Its start moves in steps of `_PENDING`: else the text would be wrapped anew at each token.
+    """
+    excess = sum(map(len, lines)) - _PENDING
+    if excess <= _PENDING or (len(lines) > 1 and _DELIMITERS.fullmatch(lines[1])):
+        return lines
+    excess -= excess % _PENDING
+    start = 0
+    while excess > len(lines[start]) + _PENDING:
+        excess -= len(lines[start])
+        start += 1
+    first = lines[start]
+    if len(first) > _PENDING:
+        # The dots keep what follows from being read as the start of another block.
+        first = f"{_opening(first)}…{first[max(excess, 0) :]}"
+    return [*_around(lines[:start], first), first, *lines[start + 1 :]]
+
+
+def _around(above: list[str], line: str) -> list[str]:
+    """Return what has been opened by the lines `above` and is open still at `line`."""
+    fence = markup = ""
+    for one in above:
+        found = _FENCE.fullmatch(one, len(_opening(one)))
+        if found and not fence:
+            fence, markup = one, found[1]
+        elif found and found[1].startswith(markup) and not found[2].strip():
+            fence = ""
+    indentation = _indentation(fence or line)
+    context = [fence] if fence else []
+    for one in reversed(above):
+        if _indentation(one) < indentation and _opening(one).strip():
+            indentation = _indentation(one)
+            context.insert(0, f"{_opening(one)}…")
+    return context
+
+
+def _opening(line: str) -> str:
+    """Return the marks of lists and quotes that a line begins with."""
+    found = _OPENING.match(line)
+    return found.group() if found else ""
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
 @functools.lru_cache(maxsize=16)

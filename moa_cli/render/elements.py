@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from markdown_it.token import Token
@@ -17,9 +18,10 @@ from rich.text import Text
 
 from moa_cli.render.blocks import PIECE_LINES
 
-CONTEXT_LINES = 96
 MIN_WIDTH = 8
 
+_CONTEXT_LINES = 96
+_LONGEST_COLORED_LINE = 2000
 _TAB_SIZE = 4
 _RULE_WIDTH = 40
 _MIN_COLUMN_WIDTH = 6
@@ -45,6 +47,20 @@ _CODE_THEME = ANSISyntaxTheme(
 _Line = list[Segment]
 
 
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What a piece of a block takes over from the piece before.
+
+    going_on: whether there was one. code: the lines its code goes on from. columns: the widths
+    of its table's columns, made for `width`.
+    """
+
+    going_on: bool = False
+    code: list[str] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)
+    width: int = 0
+
+
 class _Paragraph(rich_markdown.Paragraph):
     loose = False
 
@@ -64,11 +80,35 @@ class _Rule(MarkdownElement):
         yield Text("─" * min(_RULE_WIDTH, options.max_width), "dim")
 
 
+class _Columns(Table):
+    """A table whose columns may have got their widths already."""
+
+    widths: Sequence[int] = ()
+
+    def _calculate_column_widths(self, console: Console, options: ConsoleOptions) -> list[int]:
+        self.widths = self.widths or super()._calculate_column_widths(console, options)
+        return list(self.widths)
+
+
 class _Table(rich_markdown.TableElement):
+    document: "Document | None" = None
+
+    @classmethod
+    def create(cls, markdown: rich_markdown.Markdown, token: Token) -> "_Table":
+        assert isinstance(markdown, Document)
+        made = cls()
+        made.document = markdown if token.level == 0 else None
+        return made
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         header = self.header.row.cells if self.header and self.header.row else []
-        table = Table(
-            box=box.SIMPLE, pad_edge=False, collapse_padding=True, style="markdown.table.border"
+        carry = self.document.carry if self.document else Carry()
+        table = _Columns(
+            box=box.SIMPLE,
+            pad_edge=False,
+            collapse_padding=True,
+            style="markdown.table.border",
+            show_header=not carry.going_on,
         )
         for cell in header:
             # Rich's own cuts long words off; and it crops a table that cannot be narrow enough.
@@ -76,7 +116,11 @@ class _Table(rich_markdown.TableElement):
         for row in self.body.rows if self.body else []:
             table.add_row(*(cell.content for cell in row.cells))
         width = max(options.max_width, _MIN_COLUMN_WIDTH * len(header))
+        if carry.width == width:
+            table.widths = carry.columns
         yield from console.render(table, options.update(width=width))
+        if self.document:
+            self.document.carry = Carry(columns=list(table.widths), width=width)
 
 
 class _Container(rich_markdown.TextElement):
@@ -161,10 +205,12 @@ class _Code(rich_markdown.CodeBlock):
     def create(cls, markdown: rich_markdown.Markdown, token: Token) -> "_Code":
         assert isinstance(markdown, Document)
         language = (token.info.split() or [""])[0]
-        before = markdown.code_before if token.level == 0 else []
+        before = markdown.carry.code if token.level == 0 else []
         made = cls(language, "")
         syntax = None if markdown.plain else _syntax(language)
-        made.lines = _highlighted(code_lines(token), before, syntax)
+        made.lines, before = _highlighted(_code_lines(token), before, syntax)
+        if token.level == 0:
+            markdown.carry = Carry(code=before)
         return made
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -194,10 +240,10 @@ class Document(rich_markdown.Markdown):
     def __init__(self, *, plain: bool) -> None:
         super().__init__("", hyperlinks=False)
         self.plain = plain
-        self.code_before: list[str] = []
+        self.carry = Carry()
 
-    def load(self, tokens: list[Token], *, code_before: list[str]) -> None:
-        """Take what to draw next, and the lines of code which its fence goes on from."""
+    def load(self, tokens: list[Token], carry: Carry) -> None:
+        """Take what to draw next, and what the piece before has left in `carry`, if any."""
         heading = ""
         for token in tokens:
             if token.type == "inline":
@@ -207,7 +253,7 @@ class Document(rich_markdown.Markdown):
             marked = self.plain and token.type == "heading_open"
             heading = "#" * int(token.tag[1:]) + " " if marked else ""
         self.parsed = tokens
-        self.code_before = code_before
+        self.carry = carry
 
 
 def _spelled_out(tokens: list[Token], *, plain: bool) -> list[Token]:
@@ -250,7 +296,7 @@ def _visible(line: _Line) -> bool:
     return any(segment.text.strip() for segment in line)
 
 
-def code_lines(token: Token) -> list[str]:
+def _code_lines(token: Token) -> list[str]:
     """Return the lines of a code block, tabs expanded."""
     return [line.expandtabs(_TAB_SIZE) for line in token.content.removesuffix("\n").split("\n")]
 
@@ -262,17 +308,28 @@ def _syntax(language: str) -> Syntax | None:
     return Syntax("", lexer, theme=_CODE_THEME) if lexer else None
 
 
-def _highlighted(lines: list[str], before: list[str], syntax: Syntax | None) -> list[Text]:
-    """Highlight code as it is when it arrives in pieces, each after what comes before it."""
+def _highlighted(
+    lines: list[str], before: list[str], syntax: Syntax | None
+) -> tuple[list[Text], list[str]]:
+    """Highlight code as it is when it arrives in pieces, each after what comes before it.
+
+    Also returns the lines to go on from.
+    """
     made: list[Text] = []
-    known = before + lines
-    for start in range(len(before), len(known), PIECE_LINES):
-        context = known[max(0, start - CONTEXT_LINES) : start]
-        piece = known[start : start + PIECE_LINES]
-        code = "\n".join(context + piece)
-        text = Text.styled(code, "markdown.code_block")
-        if syntax:
-            colored = syntax.highlight(code)
-            text = colored if colored.plain.rstrip("\n") == code.rstrip("\n") else text
-        made += text.split("\n", allow_blank=True)[len(context) : len(context) + len(piece)]
-    return made
+    for start in range(0, len(lines), PIECE_LINES):
+        piece = lines[start : start + PIECE_LINES]
+        colored = _colored(before + piece, syntax)[len(before) :]
+        made += colored
+        # A piece which looks the same on its own stands in no comment or string begun earlier.
+        alone = not before or (any(map(str.strip, piece)) and _colored(piece, syntax) == colored)
+        before = piece if alone else (before + piece)[-_CONTEXT_LINES:]
+    return made, before
+
+
+def _colored(lines: list[str], syntax: Syntax | None) -> list[Text]:
+    code = "\n".join(lines)
+    text = Text.styled(code, "markdown.code_block")
+    if syntax and max(map(len, lines)) <= _LONGEST_COLORED_LINE:
+        colored = syntax.highlight(code)
+        text = colored if colored.plain.rstrip("\n") == code.rstrip("\n") else text
+    return list(text.split("\n", allow_blank=True))[: len(lines)]

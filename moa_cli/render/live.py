@@ -141,7 +141,8 @@ class Board:
         texts = [_counted(event, calls if self._compact else [])] if summed else []
         dropped = any(call.state == "dropped" for call in calls)
         if dropped:
-            texts.append(Text(f"enough: going on with {event.answered} of {event.asked}", "yellow"))
+            left = f"{event.answered} of {event.asked}" if event.answered else "the round before"
+            texts.append(Text(f"enough: going on with {left}", "yellow"))
         if self._compact:
             # What went well is told by its number.
             calls = [call for call in calls if call.state != "done"]

@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from rich.color import ColorSystem
@@ -12,7 +13,7 @@ from rich.style import Style
 from rich.theme import Theme
 
 from moa_cli.render.blocks import Block, MarkdownStream, parser
-from moa_cli.render.elements import CONTEXT_LINES, MIN_WIDTH, Document, code_lines
+from moa_cli.render.elements import MIN_WIDTH, Carry, Document
 from moa_cli.render.sanitize import sanitize
 
 __all__ = ["Block", "BlockRenderer", "Color", "MarkdownStream", "render_markdown"]
@@ -55,7 +56,7 @@ class BlockRenderer:
         self._console = Console(file=io.StringIO(), theme=_THEME, legacy_windows=False)
         self._document = Document(plain=self._color_system is None)
         self._env: dict[str, Any] = {}
-        self._code: list[str] = []
+        self._carry = Carry()
         self._started = False
         self._inside = False
         self._blank = 0
@@ -78,7 +79,7 @@ class BlockRenderer:
 
         Those that end a piece of code are kept back until the next piece has come.
         """
-        if block.joint != "code":
+        if block.joint in ("apart", "tight"):
             self._inside = False
             self._blank = int(self._started and block.joint == "apart")
         for line in self._drawn(block, width):
@@ -94,12 +95,11 @@ class BlockRenderer:
         tokens = parser(inline=True).parse(block.source, self._env)
         if block.number is not None and tokens:
             tokens[0].attrs["start"] = block.number
-        before = self._code if block.joint == "code" else []
-        self._document.load(tokens, code_before=before)
+        going_on = block.joint in ("code", "rows")
+        self._document.load(tokens, replace(self._carry, going_on=True) if going_on else Carry())
         options = self._console.options.update(width=max(width, MIN_WIDTH))
         lines = list(Segment.split_lines(self._console.render(self._document, options)))
-        fences = [token for token in tokens if token.type == "fence" and token.level == 0]
-        self._code = (before + code_lines(fences[-1]))[-CONTEXT_LINES:] if fences else []
+        self._carry = self._document.carry
         return [self._to_text(line) for line in lines]
 
     def _to_text(self, line: list[Segment]) -> str:
