@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from moa_cli.api import ask, ask_async, load_profile, open_clients, run_turn
     from moa_cli.conversation import Conversation, Failure, Message, Proposal, Turn, Usage
     from moa_cli.engine import Control, Limits
-    from moa_cli.errors import MoAError
+    from moa_cli.errors import MoAError, ProfileError
     from moa_cli.events import (
         AggregatorDelta,
         AggregatorFailed,
@@ -51,6 +51,7 @@ __all__ = [
     "Message",
     "MoAError",
     "Profile",
+    "ProfileError",
     "Proposal",
     "Proposer",
     "ProposerDelta",

@@ -9,14 +9,16 @@ print(turn.reply)
 from __future__ import annotations
 
 import asyncio
+import os
 
 from moa_cli.clients.base import Clients
 from moa_cli.clients.providers import ClientPool
-from moa_cli.config import load_config
+from moa_cli.config import Config, load_config
 from moa_cli.conversation import Conversation, Turn
+from moa_cli.defaults import default_profile
 from moa_cli.engine import Limits
 from moa_cli.engine import run_turn as _run_turn
-from moa_cli.profile import Profile, load
+from moa_cli.profile import Profile, load, resolve
 from moa_cli.stream import Sink, deliver
 
 __all__ = ["ask", "ask_async", "load_profile", "open_clients", "run_turn"]
@@ -36,7 +38,7 @@ def open_clients() -> ClientPool:
 def ask(
     prompt: str,
     *,
-    profile: Profile | str,
+    profile: Profile | str | None = None,
     conversation: Conversation | None = None,
     sinks: tuple[Sink, ...] = (),
 ) -> Turn:
@@ -50,14 +52,15 @@ def ask(
 async def ask_async(
     prompt: str,
     *,
-    profile: Profile | str,
+    profile: Profile | str | None = None,
     conversation: Conversation | None = None,
     sinks: tuple[Sink, ...] = (),
     clients: Clients | None = None,
 ) -> Turn:
     """Answer `prompt` by a mixture and return the turn.
 
-    profile: a profile, or the name or path of one. conversation: what was said before.
+    profile: a profile, or the name or path of one; without it the one that `moa ask` would
+    use, MOA_* variables included. conversation: what was said before.
     sinks: shown each event as it comes. clients: used and left open; by default the ones of
     the config file, for this call.
 
@@ -74,9 +77,15 @@ async def ask_async(
             await pool.aclose()
     config = load_config()
     events = _run_turn(
-        load(profile) if isinstance(profile, str) else profile,
+        _resolved(profile, config),
         (conversation or Conversation()).ask(prompt),
         clients,
         limits=Limits(concurrency=config.concurrency, retries=config.retries),
     )
     return await deliver(events, *sinks)
+
+
+def _resolved(profile: Profile | str | None, config: Config) -> Profile:
+    if profile is None:
+        return resolve(default_profile(config, os.environ), environment=os.environ)
+    return load(profile) if isinstance(profile, str) else profile

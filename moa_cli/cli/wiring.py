@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,6 @@ __all__ = [
     "read_stdin",
 ]
 
-# Tried in this order when no profile is named: the first with a key is used.
-_BY_KEY = ("together", "openrouter", "openai")
 _EMBEDDED = "local:smollm2"
 
 
@@ -62,17 +59,11 @@ def limits(concurrency: int | None = None) -> Limits:
     return Limits(concurrency=concurrency or config().concurrency, retries=config().retries)
 
 
-def default_profile(environment: Mapping[str, str] = os.environ) -> str:
-    """The profile used when none is named: MOA_PROFILE, the config's, else by the keys there
-    are, else the embedded model."""
-    named = environment.get("MOA_PROFILE") or config().profile
-    if named:
-        return named
-    known = providers()
-    for name in _BY_KEY:
-        if known.key_source(known.known[name]):
-            return name
-    return "local"
+def default_profile() -> str:
+    """The profile used when none is named."""
+    from moa_cli import defaults
+
+    return defaults.default_profile(config(), os.environ)
 
 
 def choose_profile(name: str | None, flags: Overrides) -> Profile:

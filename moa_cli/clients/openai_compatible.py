@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenAICompatible", "is_loopback", "preload"]
 
 _MODELS_TIMEOUT = 15.0
+_DRAIN_SECONDS = 0.2
 # Fields that some endpoints or models refuse, and what is sent in their place on a second try.
 _REFUSABLE = (
     "stream_options",
@@ -75,6 +76,9 @@ class OpenAICompatible:
         self._key = key
         self._completion_tokens = completion_tokens
         self._faults = Faults(provider, base_url, start_hint)
+        # A connection costs nothing on this machine, and some servers (llama.cpp's) close one
+        # right after a streamed answer: the next call would run into that.
+        self._again = not is_loopback(base_url)
         self._opening: asyncio.Task[AsyncTogether] | None = None
         self._refused: dict[str, set[str]] = {}
         self._names: list[str] | None = None
@@ -111,7 +115,7 @@ class OpenAICompatible:
         try:
             response = await self._post(request)
             try:
-                async with aclosing(_read(response)) as deltas:
+                async with aclosing(_read(response, again=self._again)) as deltas:
                     async for delta in deltas:
                         yield delta
             finally:
@@ -207,7 +211,8 @@ class OpenAICompatible:
         await sdk.close()
 
 
-async def _read(response: httpx.Response) -> AsyncGenerator[Delta, None]:
+async def _read(response: httpx.Response, *, again: bool) -> AsyncGenerator[Delta, None]:
+    """The deltas of a response. again: leave its connection fit to be used again."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.endswith("json"):
         # Not a stream: an error under a good status, or an endpoint that cannot stream.
@@ -220,11 +225,16 @@ async def _read(response: httpx.Response) -> AsyncGenerator[Delta, None]:
     if kind == "text/html":
         raise BadResponse("the endpoint answered with a web page, not with a completion")
     body = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
-    # Not read beyond the end mark, so not used again: some servers (llama.cpp's) close a
-    # connection right after a streamed answer, and the next call would run into that.
-    async with aclosing(body), aclosing(sse.deltas(body)) as deltas:
-        async for delta in deltas:
-            yield delta
+    async with aclosing(body):
+        async with aclosing(sse.deltas(body)) as deltas:
+            async for delta in deltas:
+                yield delta
+        if again:
+            # What follows the end mark is the end of the body, and as a rule already here.
+            with suppress(Exception):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    async for _ in body:
+                        pass
 
 
 def _message(one: Message) -> dict[str, str]:

@@ -79,7 +79,7 @@ class BlockRenderer:
 
         Those that end a piece of code are kept back until the next piece has come.
         """
-        if block.joint in ("apart", "tight"):
+        if block.joint != "code":
             self._inside = False
             self._blank = int(self._started and block.joint == "apart")
         for line in self._drawn(block, width):
