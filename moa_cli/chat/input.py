@@ -12,7 +12,7 @@ from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
-from prompt_toolkit.filters import Condition, is_searching, vi_mode
+from prompt_toolkit.filters import Always, Condition, is_searching, vi_mode
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -134,6 +134,8 @@ class Editor:
             # The prompt is for the user, also where standard output goes to a file.
             output=output or create_output(always_prefer_tty=True),
         )
+        # Else the bar would stand at the foot of the screen, far from the line.
+        self._prompt.app.layout.current_window.dont_extend_height = Always()
         self._prompt.app.ttimeoutlen = _ESCAPE_SECONDS
         self._prompt.app.timeoutlen = _SEQUENCE_SECONDS
 

@@ -92,6 +92,12 @@ class Chat:
         sys.stderr.write(sanitize(text).rstrip("\n") + "\n")
         sys.stderr.flush()
 
+    def remark(self, text: str) -> None:
+        """Show words of ours that need not be read."""
+        from rich.text import Text
+
+        self.draw(Text(text, "dim"))
+
     def draw(self, drawing: RenderableType) -> None:
         """Show something that Rich draws."""
         from moa_cli.render.live import console_for
@@ -207,7 +213,10 @@ class Chat:
         else:
             usage = turn.usage
             tokens = usage.prompt_tokens, usage.completion_tokens
-            self.say(f"({usage_line(usage.calls, *tokens, turn.seconds)})")
+            line = f"({usage_line(usage.calls, *tokens, turn.seconds)})"
+            if can_redraw(sys.stderr):
+                self.say("")
+            self.remark(line)
 
 
 def _is_being_cancelled() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -30,12 +31,14 @@ def chat(
     options = ChatOptions(
         plain=plain, live=not no_live, compact=compact, reasoning=show_reasoning, vi=vi
     )
+    at_terminal = sys.stdin is not None and sys.stdin.isatty()
     raise typer.Exit(
         run(
             profile,
             options,
             clients=wiring.client_pool,
             limits=wiring.limits(concurrency),
-            greeting=wiring.greeting(profile),
+            # Over plain lines there is nobody to be told of keys.
+            greeting=wiring.greeting(profile) if at_terminal else wiring.introduction(profile),
         )
     )

@@ -32,7 +32,10 @@ def doctor(
     profile: Profile,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no provider anything.")] = False,
 ) -> None:
-    """Check versions, folders, keys, and the providers and models of a profile."""
+    """Check that everything is in place.
+
+    Versions, folders, keys, and the providers and models of a profile.
+    """
     import asyncio
 
     failed = False

@@ -24,8 +24,9 @@ def models(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
-    """List what a provider offers (default: each provider with a key, and the embedded model).
+    """List what a provider offers.
 
+    Without a name: each provider that there is a key for, and the embedded model.
     `moa models pull smollm2` fetches the embedded model's weights.
     """
     if provider == "pull":

@@ -113,16 +113,15 @@ def greeting(profile: Profile) -> list[str]:
         known.key_source(one) for one in known.known.values()
     )
     if set_up or marker.exists() or profile.name != "local":
-        return [*lines, "/help lists the commands, Ctrl-D leaves."]
+        return [*lines, "/help lists the commands, Ctrl-D leaves"]
     with contextlib.suppress(OSError):
         paths.make_private(marker.parent)
         marker.touch(mode=0o600)
     return [
         *lines,
-        "For real answers set TOGETHER_API_KEY (or OPENROUTER_API_KEY, OPENAI_API_KEY),"
-        " in the environment or a .env file,",
-        "or start Ollama and run `moa chat -p ollama`; `moa doctor` tells what is missing.",
-        "/help lists the commands, Ctrl-C stops a turn, Ctrl-D leaves.",
+        "for real answers, set TOGETHER_API_KEY, OPENROUTER_API_KEY or OPENAI_API_KEY,",
+        "or start Ollama and run `moa chat -p ollama`; `moa doctor` tells what is missing",
+        "/help lists the commands, Ctrl-C stops a turn, Ctrl-D leaves",
     ]
 
 

@@ -1,12 +1,14 @@
 """Cuts Markdown that is still arriving into blocks that can no longer change.
 
 Only complete lines are looked at, and only those not yet cut off. A list is cut at its items,
-an open fence after every `PIECE_LINES` lines and a table after every `PIECE_ROWS` rows, so
-that a long one does not stand still.
+an open fence after every `PIECE_LINES` lines, a table after every `PIECE_ROWS` rows and a
+paragraph within a line of more than `PIECE_LENGTH` characters, so that a long one neither
+stands still nor makes a frame long.
 """
 
 import functools
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,12 +20,14 @@ from moa_cli.render.sanitize import Sanitizer
 
 PIECE_LINES = 16
 PIECE_ROWS = 32
+PIECE_LENGTH = 4000
 
 # Below this many characters an open block is parsed at every new line; above, only when it
 # has grown by an eighth, which keeps the whole cost linear.
 _PARSED_EVERY_LINE = 2000
 # Of an open block that is longer than twice this, only the end is pending: more than a screen.
 _PENDING = 4000
+_MARK = re.compile(r"\*+|~~|`+|(?<!\w)_+|_+(?!\w)|[\[\]]")
 _LABEL = re.compile(r"\[([^\[\]\n]+)\](?!:)")
 _OPENING = re.compile(r" *(?:> ?|(?:[-+*]|\d{1,9}[.)]) +)*")
 _FENCE = re.compile(r"(`{3,}|~{3,})([^`]*)")
@@ -84,6 +88,7 @@ class MarkdownStream:
     def __init__(self) -> None:
         self._sanitizer = Sanitizer()
         self._partial: list[str] = []
+        self._length = 0
         self._lines: list[str] = []
         self._size = 0
         self._parse_at = 0
@@ -122,15 +127,48 @@ class MarkdownStream:
         return [piece.block for piece in _pieces(_end_of(lines), self._head)]
 
     def _take(self, text: str) -> list[Block]:
-        head, newline, rest = text.rpartition("\n")
-        if not newline:
-            self._partial.append(rest)
-            return []
-        complete = "".join([*self._partial, head])
-        self._partial = [rest]
-        self._lines += complete.split("\n")
-        self._size += len(complete) + 1
-        return self._advance()
+        *complete, rest = text.split("\n")
+        blocks: list[Block] = []
+        if complete:
+            complete[0] = "".join([*self._partial, complete[0]])
+            for line in complete:
+                cut, line = self._cut_line(line)
+                blocks += cut
+                self._lines.append(line)
+                self._size += len(line) + 1
+            self._partial, self._length = [], 0
+            blocks += self._advance()
+        before = self._length // PIECE_LENGTH
+        self._partial.append(rest)
+        self._length += len(rest)
+        if self._length // PIECE_LENGTH > before:
+            cut, rest = self._cut_line("".join(self._partial))
+            blocks += cut
+            self._partial, self._length = [rest], len(rest)
+        return blocks
+
+    def _cut_line(self, line: str) -> tuple[list[Block], str]:
+        """Cut what can be cut off a long line that is to be the next; also return its rest.
+
+        It makes no difference how much of the line is there already.
+        """
+        blocks: list[Block] = []
+        known = PIECE_LENGTH
+        while len(line) >= known:
+            if self._fence:
+                blocks += self._advance()
+            cut = 0 if self._fence else _place_to_cut(line[:known])
+            pieces = _pieces([*self._lines, line[:cut]], self._head) if cut else []
+            known += PIECE_LENGTH
+            if not pieces or pieces[-1].token.type != "paragraph_open":
+                continue
+            if pieces[-1].start == len(self._lines):
+                blocks += self._noted([piece.block for piece in pieces])
+                self._keep(len(self._lines))
+                self._head = Block("", "tight")
+                line = line[cut + 1 :]
+                known = PIECE_LENGTH
+        return blocks, line
 
     def _advance(self, *, final: bool = False) -> list[Block]:
         blocks: list[Block] = []
@@ -144,6 +182,9 @@ class MarkdownStream:
             blocks += self._cut_blocks(final=final)
             if not self._fence:
                 break
+        return self._noted(blocks)
+
+    def _noted(self, blocks: list[Block]) -> list[Block]:
         for block in blocks:
             self._definitions.note(block.source)
         return blocks
@@ -285,6 +326,15 @@ def _is_closed(piece: _Piece, lines: list[str]) -> bool:
     if kind in ("paragraph_open", "table_open", "blockquote_open"):
         return piece.end < len(lines)
     return kind in ("heading_open", "hr")
+
+
+def _place_to_cut(text: str) -> int:
+    """Return where the last word begins, if no emphasis, code or link is open there; else 0."""
+    cut = text.rfind(" ", 1, len(text) - 1)
+    marks = Counter(_MARK.findall(text[: max(cut, 0)]))
+    closed = marks.pop("[", 0) == marks.pop("]", 0) and not any(n % 2 for n in marks.values())
+    # What follows must not be taken for the start of a list or the like, nor lose a hard break.
+    return cut if closed and text[cut + 1].isalpha() and text[cut - 1] not in " \\" else 0
 
 
 def _end_of(lines: list[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
@@ -14,7 +14,7 @@ from rich.text import Text
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.render.view import CallView, State, TurnView
 
-__all__ = ["board_lines", "call_summary", "status_text", "to_lines"]
+__all__ = ["board_lines", "call_summary", "name_cells", "status_text", "to_lines"]
 
 _MARKS: dict[State, tuple[str, str]] = {
     "waiting": ("·", "dim"),
@@ -30,13 +30,16 @@ _NARROWEST_PANEL, _FEWEST_ROWS = 36, 4
 # this width there is one line for all.
 _PANELS_WIDTH, _PANELS_HEIGHT, _MOST_PANELS = 80, 30, 6
 _NARROWEST_ROWS = 60
-# Joiners, variation selectors and skin tones: terminals disagree on how wide they make what
-# they follow, and the right border would jump.
-_UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff]")
+# Joiners, variation selectors, skin tones and flags: terminals disagree on how wide they make
+# these or what they follow, and the right border would jump.
+_UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f1e6-\U0001f1ff]")
+_LONGEST_NAME = 40
 
 
 def to_lines(console: Console, renderable: RenderableType, width: int) -> list[str]:
     """What `console` makes of the renderable, as ANSI lines of at most `width` cells."""
+    # Else Rich takes no more than what it believes to be the width: COLUMNS, even if stale.
+    console.width = width
     with console.capture() as captured:
         console.print(renderable, width=width, end="", soft_wrap=False)
     return captured.get().rstrip("\n").split("\n")
@@ -57,20 +60,39 @@ def figures(call: CallView, now: float) -> list[str]:
     return parts
 
 
-def call_summary(call: CallView, now: float, name_width: int = 0) -> Text:
-    """One line on a call: mark, name (padded to `name_width`), state, figures, why it failed."""
+def name_cells(calls: Iterable[CallView]) -> int:
+    """The width of the longest name."""
+    return max((cell_len(_plain(call.name, _LONGEST_NAME)) for call in calls), default=0)
+
+
+def call_summary(call: CallView, now: float, name_width: int = 0, width: int | None = None) -> Text:
+    """One line on a call: mark, name (padded to `name_width`), state, figures, why it failed.
+
+    width: figures that would go beyond it are left out.
+    """
     mark, style = _MARKS[call.state]
-    name = one_line(call.name, 40)
+    name = _plain(call.name, _LONGEST_NAME)
     padding = " " * max(2, name_width - cell_len(name) + 2)
     text = Text.assemble((mark, style), " ", (name, "bold"), padding)
+    if call.state in ("failed", "retrying", "dropped"):
+        return text.append(_plain(call.note), style)
     told = figures(call, now)
-    if call.state in ("done", "streaming"):
-        text.append(" · ".join(told), "dim")
-    elif call.state in ("failed", "retrying", "dropped"):
-        text.append(one_line(call.note), style)
-    else:
-        text.append(" · ".join([call.state, *told]), "dim")
-    return text
+    if call.state not in ("done", "streaming"):
+        told = [call.state, *told]
+    free = None if width is None else width - cell_len(text.plain)
+    return text.append(_joined(told, free), "dim")
+
+
+def _joined(parts: list[str], cells: int | None) -> str:
+    """As many of the first parts as fit into `cells`, one at least."""
+    while cells is not None and len(parts) > 1 and cell_len(" · ".join(parts)) > cells:
+        parts = parts[:-1]
+    return " · ".join(parts)
+
+
+def _plain(text: str, limit: int | None = None) -> str:
+    """A name or a message on one line, as wide on one terminal as on another."""
+    return one_line(_UNSURE.sub("", text), limit)
 
 
 def status_text(view: TurnView, now: float) -> Text:
@@ -97,11 +119,14 @@ def board_lines(console: Console, view: TurnView, now: float, size: tuple[int, i
         return to_lines(console, _cut(_layer_text(view, now), width), width)
     count, room = len(view.proposers), max(1, height // 2)
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
-    panel_height = min(8, room // -(-count // columns))
+    panel_height = min(8, (room - int(view.rounds > 1)) // -(-count // columns))
     roomy = width >= _PANELS_WIDTH and height >= _PANELS_HEIGHT and count <= _MOST_PANELS
+    head = [Text(f"round {view.layer} of {view.rounds}", "dim")] if view.rounds > 1 else []
     if not roomy or panel_height < _FEWEST_ROWS:
-        return _row_lines(console, view.proposers, now, width, room)
-    return to_lines(console, _grid(view.proposers, now, width, columns, panel_height), width)
+        body: RenderableType = _rows(view.proposers, now, width, room - len(head))
+    else:
+        body = _grid(view.proposers, now, width, columns, panel_height)
+    return to_lines(console, Group(*head, body), width)
 
 
 def _layer_text(view: TurnView, now: float) -> Text:
@@ -115,28 +140,24 @@ def _layer_text(view: TurnView, now: float) -> Text:
     return text.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
 
 
-def _row_lines(
-    console: Console, calls: Sequence[CallView], now: float, width: int, room: int
-) -> list[str]:
+def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> Group:
     shown = list(calls)
+    rest: list[Text] = []
     # Those at work come first where not all have a row.
     if len(shown) > room:
         shown.sort(key=lambda call: call.ended is not None)
-        left_out = len(shown) - (room - 1)
+        rest = [Text(f"… and {len(shown) - room + 1} more", "dim")]
         shown = shown[: room - 1]
-        last = [Text(f"… and {left_out} more", "dim")]
-    else:
-        last = []
-    texts = [_row(call, now, width) for call in shown] + last
-    return to_lines(console, Group(*(_cut(text, width) for text in texts)), width)
+    names = name_cells(shown)
+    return Group(*(_cut(_row(call, now, width, names), width) for call in shown), *rest)
 
 
-def _row(call: CallView, now: float, width: int) -> Text:
-    text = call_summary(call, now)
+def _row(call: CallView, now: float, width: int, names: int) -> Text:
+    text = call_summary(call, now, names, width)
     if call.state == "streaming" or (call.state == "thinking" and call.tail):
         free = width - cell_len(text.plain) - 2
         if free > 8:
-            tail = one_line(_UNSURE.sub("", call.tail[-4 * free :]))
+            tail = _plain(call.tail[-4 * free :])
             text.append("  " + _end_of(tail, free), "dim")
     return text
 
@@ -172,7 +193,7 @@ def _grid(
 
 def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
     mark, style = _MARKS[call.state]
-    title = Text.assemble((mark, style), " ", (one_line(call.name, width - 8), "bold"))
+    title = Text.assemble((mark, style), " ", (_plain(call.name, width - 8), "bold"))
     body = _tail(call, width - 4, height - 2)
     return Panel(
         body,
@@ -192,24 +213,28 @@ def _fitting(call: CallView, now: float, cells: int) -> str:
     # Of these two states the mark before the name says enough.
     if call.state not in ("streaming", "done") or cell_len(" · ".join(parts)) + 12 <= cells:
         parts = [call.state, *parts]
-    while len(parts) > 1 and cell_len(" · ".join(parts)) > cells:
-        parts.pop()
-    return " · ".join(parts)
+    return _joined(parts, cells)
 
 
 def _tail(call: CallView, width: int, rows: int) -> Text:
     """The last rows of a call's text, each cut to its width here: cells are counted once."""
     if call.state in ("failed", "retrying", "dropped"):
-        source, style = one_line(call.note), "red" if call.state == "failed" else "yellow"
+        source, style = _plain(call.note), "red" if call.state == "failed" else "yellow"
         lines = _wrap(source, width)[:rows]
     else:
         style = ""
         # The last rows + 1 source lines, wrapped from their own start, so that a frame costs
         # the same however long the answer has become.
         recent = _UNSURE.sub("", sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
-        lines = [piece for line in recent for piece in _wrap(line[-width * (rows + 1) :], width)]
-        lines = lines[-rows:]
+        ends = (_end_of_paragraph(line, width * (rows + 1)) for line in recent)
+        lines = [piece for end in ends for piece in _wrap(end, width)][-rows:]
     return Text("\n".join(lines), style, no_wrap=True, overflow="crop")
+
+
+def _end_of_paragraph(text: str, least: int) -> str:
+    """The last characters of a line, at least so many if it has them. Where they begin moves
+    in steps: else all rows would be wrapped anew at each token."""
+    return text[max(0, len(text) // least - 1) * least :]
 
 
 def _wrap(line: str, width: int) -> list[str]:

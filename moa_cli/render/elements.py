@@ -1,6 +1,7 @@
 """The elements Rich draws Markdown with, where ours differ: nothing cropped, nothing hidden."""
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -8,6 +9,7 @@ from typing import ClassVar
 from markdown_it.token import Token
 from rich import box
 from rich import markdown as rich_markdown
+from rich._wrap import divide_line
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import MarkdownContext, MarkdownElement
 from rich.segment import Segment
@@ -44,6 +46,9 @@ _CODE_THEME = ANSISyntaxTheme(
     }
 )
 
+# Characters of one cell, of white space only the space, and not at the start.
+_NARROW = re.compile("(?! )[ -~\u00a1-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e]*")
+
 _Line = list[Segment]
 
 
@@ -61,6 +66,23 @@ class Carry:
     width: int = 0
 
 
+def _breaks(text: str, width: int) -> list[int]:
+    """Return where Rich would break `text`, in a fifth of the time where that is easy to see."""
+    if not _NARROW.fullmatch(text):
+        return divide_line(text, width)
+    places: list[int] = []
+    at, end = 0, len(text.rstrip())
+    while end - at > width:
+        cut = text.rfind(" ", at, at + width + 1)
+        if cut <= at:
+            return divide_line(text, width)
+        while text[cut] == " ":
+            cut += 1
+        places.append(cut)
+        at = cut
+    return places
+
+
 class _Paragraph(rich_markdown.Paragraph):
     loose = False
 
@@ -69,6 +91,12 @@ class _Paragraph(rich_markdown.Paragraph):
         made = cls("default")
         made.loose = not token.hidden
         return made
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.text.split("\n", allow_blank=True):
+            line.expand_tabs(_TAB_SIZE)
+            for part in line.divide(_breaks(line.plain, options.max_width)):
+                yield from part.render(console, end="\n")
 
 
 class _Heading(rich_markdown.Heading):

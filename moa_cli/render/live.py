@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -22,10 +20,10 @@ from moa_cli.events import (
     TurnFinished,
     TurnStarted,
 )
-from moa_cli.render.board import board_lines, call_summary, to_lines
+from moa_cli.render.board import board_lines, call_summary, name_cells, to_lines
 from moa_cli.render.markdown import Block, BlockRenderer, Color, MarkdownStream
 from moa_cli.render.sanitize import one_line
-from moa_cli.render.screen import Screen
+from moa_cli.render.screen import Screen, Size
 from moa_cli.render.view import CallView, TurnView
 
 __all__ = ["Board", "MarkdownReply", "Ticker", "color_of", "console_for"]
@@ -58,7 +56,8 @@ def color_of(console: Console) -> Color:
 
 
 class Ticker:
-    """Calls `draw` at most ten times a second, less often if it takes long."""
+    """Calls `draw` at most ten times a second, by the event loop's clock; less often if it
+    takes long."""
 
     def __init__(self, draw: Callable[[], None]) -> None:
         self._draw = draw
@@ -70,11 +69,11 @@ class Ticker:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
+        now = asyncio.get_running_loop().time
         while True:
-            began = time.perf_counter()
+            began = now()
             self._draw()
-            cost = time.perf_counter() - began
-            await asyncio.sleep(max(_FRAME_SECONDS, _REST_FACTOR * cost))
+            await asyncio.sleep(max(_FRAME_SECONDS, _REST_FACTOR * (now() - began)))
 
     def stop(self) -> None:
         """End; nothing is drawn after this."""
@@ -88,7 +87,7 @@ class Board:
 
     through_reply: keep a status line while the reply is written; only where nothing else
     writes to the terminal meanwhile. compact: fold a layer into one line.
-    reasoning: show what models think, while they think.
+    reasoning: show what models think, while they think. size: the terminal's, if not asked of it.
     """
 
     def __init__(
@@ -98,14 +97,15 @@ class Board:
         through_reply: bool = False,
         compact: bool = False,
         reasoning: bool = False,
+        size: Size | None = None,
     ) -> None:
-        self._screen = Screen(stream)
+        self._screen = Screen(stream, size)
         self._console = console_for(stream)
         self._view = TurnView(reasoning=reasoning)
         self._compact = compact
         self._through_reply = through_reply
         self._ticker = Ticker(self._draw)
-        self._began = time.monotonic()
+        self._began = 0.0
         self._rounds = 0
 
     def handle(self, event: Event) -> None:
@@ -113,7 +113,7 @@ class Board:
         self._view.apply(event)
         match event:
             case TurnStarted():
-                self._began = time.monotonic() - event.at
+                self._began = asyncio.get_running_loop().time() - event.at
                 self._rounds = event.rounds
                 self._ticker.start()
             case LayerFinished():
@@ -131,7 +131,7 @@ class Board:
                 pass
 
     def _draw(self) -> None:
-        now = time.monotonic() - self._began
+        now = asyncio.get_running_loop().time() - self._began
         self._screen.paint(board_lines(self._console, self._view, now, self._screen.size()))
 
     def _fold(self, event: LayerFinished) -> None:
@@ -146,7 +146,7 @@ class Board:
         if self._compact:
             # What went well is told by its number.
             calls = [call for call in calls if call.state != "done"]
-        longest = max((cell_len(one_line(call.name, 40)) for call in calls), default=0)
+        longest = name_cells(calls)
         texts += [call_summary(call, event.at, longest) for call in calls]
         lines = [line for text in texts for line in to_lines(self._console, text, width)]
         self._view.proposers = []
@@ -175,11 +175,19 @@ def _counted(event: LayerFinished, calls: Sequence[CallView]) -> Text:
 class MarkdownReply:
     """A sink that prints the reply as Markdown: finished blocks for good, the open one live.
 
-    apart: put a blank line before it. live: show the block that is still open.
+    apart: put a blank line before it. live: show the block that is still open. size: the
+    terminal's, if not asked of it.
     """
 
-    def __init__(self, stream: TextIO, *, apart: bool = False, live: bool = True) -> None:
-        self._screen = Screen(stream)
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        apart: bool = False,
+        live: bool = True,
+        size: Size | None = None,
+    ) -> None:
+        self._screen = Screen(stream, size)
         self._stream = MarkdownStream()
         self._renderer = BlockRenderer(color=color_of(console_for(stream)))
         self._ticker = Ticker(self._draw)

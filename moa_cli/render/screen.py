@@ -15,7 +15,10 @@ from typing import TextIO
 from rich.cells import cell_len
 from rich.text import Text
 
-__all__ = ["Screen", "terminal_size"]
+__all__ = ["Screen", "Size", "terminal_size"]
+
+# Columns and rows.
+Size = Callable[[], tuple[int, int]]
 
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 _WRAP_ON, _WRAP_OFF = "\x1b[?7h", "\x1b[?7l"
@@ -38,7 +41,7 @@ def terminal_size(stream: TextIO) -> tuple[int, int]:
 class Screen:
     """The bottom of a terminal. size: called afresh for each frame."""
 
-    def __init__(self, stream: TextIO, size: Callable[[], tuple[int, int]] | None = None) -> None:
+    def __init__(self, stream: TextIO, size: Size | None = None) -> None:
         self._stream = stream
         self.size = size or (lambda: terminal_size(stream))
         self._shown: list[str] = []

@@ -20,6 +20,7 @@ from moa_cli.events import (
     Retrying,
     TurnFailed,
     TurnFinished,
+    TurnStarted,
 )
 
 __all__ = ["CallView", "Phase", "State", "TurnView"]
@@ -85,11 +86,13 @@ class CallView:
 class TurnView:
     """A turn as it is shown: the calls of the layer at work, and the aggregator's.
 
+    layer, rounds: which one is at work, of how many.
     reasoning: whether what a model thinks is shown, not only that it thinks.
     """
 
     reasoning: bool = False
     layer: int = 0
+    rounds: int = 0
     proposers: list[CallView] = field(default_factory=list)
     aggregator: CallView | None = None
     references: int = 0
@@ -98,6 +101,8 @@ class TurnView:
     def apply(self, event: Event) -> None:
         """Take the next event."""
         match event:
+            case TurnStarted():
+                self.rounds = event.rounds
             case LayerStarted():
                 self.layer = event.layer
                 self.proposers = [
