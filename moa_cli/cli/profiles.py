@@ -56,8 +56,19 @@ def list_(
     width = max(len(one["name"]) for one in found)
     for row in found:
         mark = "*" if row["name"] == default else " "
-        about = one_line(row["description"])
-        typer.echo(f"{mark} {row['name']:<{width}}  {row['source']:<7}  {about}".rstrip())
+        head = f"{mark} {row['name']:<{width}}  {row['source']:<7}  "
+        typer.echo(_hanging(head, one_line(row["description"])))
+
+
+def _hanging(head: str, text: str) -> str:
+    """`text` after `head`; on a terminal folded between words, beside it."""
+    import shutil
+    import textwrap
+
+    room = shutil.get_terminal_size().columns - len(head)
+    if not sys.stdout.isatty() or room < 20:
+        return (head + text).rstrip()
+    return head + f"\n{' ' * len(head)}".join(textwrap.wrap(text, room))
 
 
 @app.command("show")

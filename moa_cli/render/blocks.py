@@ -160,14 +160,15 @@ class MarkdownStream:
             cut = 0 if self._fence else _place_to_cut(line[:known])
             pieces = _pieces([*self._lines, line[:cut]], self._head) if cut else []
             known += PIECE_LENGTH
-            if not pieces or pieces[-1].token.type != "paragraph_open":
+            if not pieces:
                 continue
-            if pieces[-1].start == len(self._lines):
-                blocks += self._noted([piece.block for piece in pieces])
-                self._keep(len(self._lines))
-                self._head = Block("", "tight")
-                line = line[cut + 1 :]
-                known = PIECE_LENGTH
+            if pieces[-1].token.type != "paragraph_open" or pieces[-1].start < len(self._lines):
+                break
+            blocks += self._noted([piece.block for piece in pieces])
+            self._keep(len(self._lines))
+            self._head = Block("", "tight")
+            line = line[cut + 1 :]
+            known = PIECE_LENGTH
         return blocks, line
 
     def _advance(self, *, final: bool = False) -> list[Block]:
@@ -330,11 +331,13 @@ def _is_closed(piece: _Piece, lines: list[str]) -> bool:
 
 def _place_to_cut(text: str) -> int:
     """Return where the last word begins, if no emphasis, code or link is open there; else 0."""
-    cut = text.rfind(" ", 1, len(text) - 1)
-    marks = Counter(_MARK.findall(text[: max(cut, 0)]))
-    closed = marks.pop("[", 0) == marks.pop("]", 0) and not any(n % 2 for n in marks.values())
+    before, space, after = text.rpartition(" ")
     # What follows must not be taken for the start of a list or the like, nor lose a hard break.
-    return cut if closed and text[cut + 1].isalpha() and text[cut - 1] not in " \\" else 0
+    if not space or not after[:1].isalpha() or before[-1:] in ("", " ", "\\"):
+        return 0
+    marks = Counter(_MARK.findall(before))
+    closed = marks.pop("[", 0) == marks.pop("]", 0) and not any(n % 2 for n in marks.values())
+    return len(before) if closed else 0
 
 
 def _end_of(lines: list[str]) -> list[str]:

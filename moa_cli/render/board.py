@@ -119,9 +119,12 @@ def board_lines(console: Console, view: TurnView, now: float, size: tuple[int, i
         return to_lines(console, _cut(_layer_text(view, now), width), width)
     count, room = len(view.proposers), max(1, height // 2)
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
-    panel_height = min(8, (room - int(view.rounds > 1)) // -(-count // columns))
+    # Four stand two by two.
+    columns = -(-count // -(-count // columns))
+    headed = view.rounds > 1 and room > 2
+    head = [Text(f"round {view.layer} of {view.rounds}", "dim")] if headed else []
+    panel_height = min(8, (room - len(head)) // -(-count // columns))
     roomy = width >= _PANELS_WIDTH and height >= _PANELS_HEIGHT and count <= _MOST_PANELS
-    head = [Text(f"round {view.layer} of {view.rounds}", "dim")] if view.rounds > 1 else []
     if not roomy or panel_height < _FEWEST_ROWS:
         body: RenderableType = _rows(view.proposers, now, width, room - len(head))
     else:
@@ -164,9 +167,11 @@ def _row(call: CallView, now: float, width: int, names: int) -> Text:
 
 def _end_of(text: str, cells: int) -> str:
     """The last part of a line, `cells` wide at most."""
-    while cell_len(text) > cells:
-        text = text[max(1, len(text) - cells) :]
-    return text
+    if cell_len(text) <= cells:
+        return text
+    while cell_len(text) > cells - 1:
+        text = text[max(1, len(text) - cells + 1) :]
+    return f"…{text}"
 
 
 def _cut(text: Text, width: int) -> Text:

@@ -19,9 +19,8 @@ _LONGEST_PASSAGE = 300
 def side_by_side(proposals: Sequence[Proposal]) -> Table:
     """The texts of a layer in columns, each under its proposer's name."""
     table = _columns([one.proposer for one in proposals])
-    table.add_row(
-        *(Text(sanitize(one.error.message if one.error else one.text)) for one in proposals)
-    )
+    texts = (one.error.message if one.error else one.text for one in proposals)
+    table.add_row(*(Text(sanitize(text).strip()) for text in texts))
     return table
 
 
@@ -46,6 +45,7 @@ def _marked(pieces: Sequence[tuple[str, bool]], style: str) -> Text:
     for piece, differs in pieces:
         # Underlined too: colour alone says nothing to some eyes and some terminals.
         text.append(sanitize(piece), f"{style} underline" if differs and piece.strip() else "")
+    text.rstrip()
     return text
 
 

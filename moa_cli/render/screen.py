@@ -64,8 +64,8 @@ class Screen:
     def paint(self, lines: Sequence[str]) -> None:
         """Show `lines` as the live region, in place of what it showed; none removes it.
 
-        Lines must not be wider than the terminal. More than half the screen is cut off at
-        the top of the region, so that the region never scrolls.
+        The terminal cuts off what is wider than itself. More than half the screen is cut off
+        at the top of the region, so that the region never scrolls.
         """
         width = self.size()[0]
         region = self._fitting(lines)
@@ -121,7 +121,7 @@ class Screen:
         if width >= self._width:
             return len(self._shown)
         cells = [cell_len(Text.from_ansi(line).plain) for line in self._shown]
-        return sum(max(1, -(-one // width)) for one in cells)
+        return sum(max(1, -(-min(one, self._width) // width)) for one in cells)
 
     def _write(self, frame: str) -> None:
         if not frame:

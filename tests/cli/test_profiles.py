@@ -56,6 +56,17 @@ def test_the_list_holds_the_user_s_then_the_shipped_and_marks_the_default(moa: M
     assert "\x1b" not in ran.text
 
 
+def test_the_list_is_folded_beside_the_names_on_a_terminal(moa: Moa) -> None:
+    with moa.terminal("profile", "list", columns=60, rows=40) as terminal:
+        assert terminal.wait() == 0
+        lines = terminal.lines()
+    indent = lines[0].index("user") + len("shipped  ")
+    assert [line[indent:] for line in lines if "paper-moa-lite" in line] == [
+        "The paper's MoA-Lite: six"
+    ]
+    assert {line[:indent].strip() for line in lines} >= {""}
+
+
 def test_the_list_as_json(moa: Moa) -> None:
     (moa.config / "profiles" / "bad.toml").write_text("rounds = 'two'")
     told = {one["name"]: one for one in json.loads(moa.run("profile", "list", "--json").out)}

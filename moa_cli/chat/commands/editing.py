@@ -11,19 +11,21 @@ from moa_cli.chat.commands.registry import COMMANDS, Edit, Host, Leave, Outcome,
 from moa_cli.errors import UsageError
 
 
+# Where the help of a command begins; one that is longer itself has a line of its own.
+_HEAD = 25
+
+
 @command("help", "[COMMAND]", lambda session: COMMANDS)
 def _help(host: Host, argument: str) -> Outcome:
     """List the commands, or explain one."""
     chosen = [find(argument.lstrip("/"))] if argument else list(COMMANDS.values())
-    heads = [f"/{one.name} {one.usage}".rstrip() for one in chosen]
-    indent = " " * (max(map(len, heads)) + 2)
     columns = shutil.get_terminal_size().columns
-    if columns < len(indent) + 30:
-        heads, indent = [f"{head}\n" for head in heads], "    "
-    for head, one in zip(heads, chosen, strict=True):
+    indent = " " * (_HEAD if columns >= _HEAD + 30 else 4)
+    for one in chosen:
+        head = f"/{one.name} {one.usage}".rstrip()
         lines = textwrap.wrap(one.help, max(20, columns - len(indent)))
         text = textwrap.indent("\n".join(lines), indent)
-        host.say(head + (text if head.endswith("\n") else text[len(head) :]))
+        host.say(head + (text[len(head) :] if len(head) + 2 <= len(indent) else f"\n{text}"))
     if not argument:
         host.say(
             "\nEnter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C"

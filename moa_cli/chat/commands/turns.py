@@ -98,10 +98,12 @@ def _why(host: Host, argument: str) -> Outcome:
     if not turn.reply or not answered:
         raise UsageError("there is no reply with proposals to compare it to")
     found = closest(turn.reply, [one.text for one in answered])
+    if not found:
+        raise UsageError("the reply is too short to compare it to anything")
     names = [one.proposer for one in answered]
     rows = [(one.passage, [names[i] for i in one.indexes], one.percent) for one in found]
     host.draw(closeness_table(rows, len(names)))
-    parts = sorted(zip(shares(found, len(names)), names, strict=True), reverse=True)
+    parts = sorted(zip(shares(found, len(names)), names, strict=True), key=lambda one: -one[0])
     host.say("closest to: " + ", ".join(f"{name} {share:.0%}" for share, name in parts))
     host.say("(a likeness of the letters, rapidfuzz's partial ratio; not a proof of origin)")
     return None
@@ -137,9 +139,10 @@ def _usage(host: Host, argument: str) -> Outcome:
         raise UsageError("nothing was asked yet")
     width = max(len(model) for model in spent)
     for model, usage in spent.items():
+        calls = f"{usage.calls} call{'s' if usage.calls != 1 else ''}"
         unknown = f" ({usage.unknown_calls} not counted)" if usage.unknown_calls else ""
         host.say(
-            f"{model:<{width}}  {usage.calls} calls{unknown}, {usage.prompt_tokens} tokens in,"
+            f"{model:<{width}}  {calls}{unknown}, {usage.prompt_tokens} tokens in,"
             f" {usage.completion_tokens} out"
         )
     return None
