@@ -49,16 +49,12 @@ def copy(text: str) -> str:
     # Over ssh a tool would fill the clipboard of the far machine.
     if not os.environ.get("SSH_CONNECTION"):
         for command, variable in _TOOLS:
-            if (variable is None or os.environ.get(variable)) and shutil.which(command[0]):
-                done = subprocess.run(command, input=text.encode(), check=False)
-                if done.returncode == 0:
-                    return command[0]
+            if (variable is None or os.environ.get(variable)) and _pipe(text, *command):
+                return command[0]
     tmux = bool(os.environ.get("TMUX"))
-    if tmux and shutil.which("tmux"):
-        # tmux hands its buffer to the outer terminal, if that takes it.
-        load = ["tmux", "load-buffer", "-w", "-"]
-        if subprocess.run(load, input=text.encode(), check=False).returncode == 0:
-            return "tmux"
+    # tmux hands its buffer to the outer terminal, if that takes it.
+    if tmux and _pipe(text, "tmux", "load-buffer", "-w", "-"):
+        return "tmux"
     sequence = osc52(text, tmux=tmux)
     if not sys.stderr.isatty():
         raise UsageError("there is no clipboard tool, and no terminal to ask")
@@ -70,3 +66,14 @@ def copy(text: str) -> str:
     sys.stderr.write(sequence)
     sys.stderr.flush()
     return "the terminal, if it allows it"
+
+
+def _pipe(text: str, *command: str) -> bool:
+    """Whether the tool is there, and took the text."""
+    if not shutil.which(command[0]):
+        return False
+    data = text.encode("utf-8", "replace")
+    # Some stay in the background, and would hold a pipe of ours open.
+    none = subprocess.DEVNULL
+    done = subprocess.run(command, input=data, stdout=none, stderr=none, check=False)
+    return done.returncode == 0

@@ -19,8 +19,6 @@ __all__ = ["TurnKeys"]
 # An Esc that nothing follows for this long was the key, not the start of a sequence.
 _ESCAPE_SECONDS = 0.05
 _PASTE_ON, _PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
-_STOP = (Keys.ControlC, Keys.Escape)
-_SEND = (Keys.ControlM, Keys.ControlJ)
 
 
 class TurnKeys:
@@ -40,8 +38,8 @@ class TurnKeys:
         self._drop_sends = False
 
     def drop_sends(self) -> None:
-        """What was typed ahead shall wait in the editor: the turn it was meant to follow has
-        been cancelled."""
+        """What was typed ahead shall wait in the editor, no Enter send it: the turn it was meant
+        to follow has been cancelled."""
         self._drop_sends = True
 
     def __enter__(self) -> TurnKeys:
@@ -58,7 +56,13 @@ class TurnKeys:
         self._mark_pastes(_PASTE_OFF)
         self._stack.close()
         if self._drop_sends:
-            self._typed = [key for key in self._typed if key.key not in _SEND]
+            # With the Alt of an Alt-Enter.
+            sends = [key.key == Keys.ControlM for key in self._typed] + [False]
+            self._typed = [
+                key
+                for place, key in enumerate(self._typed)
+                if not sends[place] and not (key.key == Keys.Escape and sends[place + 1])
+            ]
         store_typeahead(self._source, self._typed)
 
     def _mark_pastes(self, sequence: str) -> None:
@@ -76,8 +80,10 @@ class TurnKeys:
         )
 
     def _take(self, keys: list[KeyPress]) -> None:
-        for key in keys:
-            if key.key in _STOP:
+        for place, key in enumerate(keys):
+            # An Esc that came together with another key is that key's Alt.
+            alone = all(after.key == Keys.Escape for after in keys[place + 1 : place + 2])
+            if key.key == Keys.ControlC or (key.key == Keys.Escape and alone):
                 self._stop()
             else:
                 self._typed.append(key)

@@ -147,7 +147,7 @@ class Chat:
         try:
             match outcome:
                 case Send():
-                    prompt = "\n\n".join([outcome.prompt, *self.options.attachments])
+                    prompt = self._with_attachments(outcome.prompt)
                     events = self.session.ask(prompt, stopper.control, outcome.aggregator)
                 case Remerge():
                     prompt, events = self.session.remerge(outcome.aggregator)
@@ -159,10 +159,15 @@ class Chat:
         turn = await self._run(events, stopper)
         turn = replace(turn, user=prompt)
         self.session.keep(turn)
-        if turn.reply:
+        if turn.reply and isinstance(outcome, Send):
             self.options.attachments.clear()
         self._tell(turn)
         return turn
+
+    def _with_attachments(self, prompt: str) -> str:
+        texts = "\n\n".join(self.options.attachments)
+        # A prompt that is asked again has them already.
+        return prompt if prompt.endswith(texts) else f"{prompt}\n\n{texts}"
 
     async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
         """Show the turn. Ctrl-C stops the turn, not the program."""

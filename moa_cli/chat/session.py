@@ -8,7 +8,7 @@ from dataclasses import replace
 from moa_cli.clients.base import Clients
 from moa_cli.conversation import Conversation, Proposal, Turn, Usage
 from moa_cli.engine import Control, Limits, run_turn
-from moa_cli.errors import UsageError
+from moa_cli.errors import ProfileError, UsageError
 from moa_cli.events import Event
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import add_proposer, drop_proposer, override, set_value
@@ -39,10 +39,15 @@ class Session:
         """The events of the turn that answers `prompt`; hand the turn to `keep` afterwards.
 
         aggregator: the model that writes this one reply, in place of the profile's.
-        Raises ProfileError if that is no model's name.
+        Raises ProfileError if that is no model's name; what was taken back for this is put back.
         """
+        try:
+            profile = self._with_aggregator(aggregator)
+        except ProfileError:
+            self._put_back()
+            raise
         return run_turn(
-            self._with_aggregator(aggregator),
+            profile,
             self.conversation.ask(prompt),
             self._clients,
             control=control,
@@ -76,18 +81,24 @@ class Session:
 
         One that should have replaced another (`take_back`), and has no reply, changes nothing.
         """
-        replaced, self._taken_back = self._taken_back, None
         merged, self._merging = self._merging, None
         self._count(turn)
         if merged is not None:
             turn = replace(turn, proposals=merged)
-        if not turn.reply and replaced is not None:
-            self._remember(replaced)
+        if not turn.reply and self._put_back():
             return False
+        self._taken_back = None
         self.last = turn
         if turn.reply:
             self._remember(turn)
         return bool(turn.reply)
+
+    def _put_back(self) -> bool:
+        """Remember again the turn that was taken back, if one was."""
+        turn, self._taken_back = self._taken_back, None
+        if turn is not None:
+            self._remember(turn)
+        return turn is not None
 
     def _remember(self, turn: Turn) -> None:
         turns = (*self.conversation.turns, turn)

@@ -92,7 +92,7 @@ def list_profiles() -> list[ProfileFile]:
     found: dict[str, ProfileFile] = {}
     for one in _all_files():
         found.setdefault(one.name, one)
-    return sorted(found.values(), key=lambda one: (one.source, one.name))
+    return sorted(found.values(), key=lambda one: (one.source != "user", one.name))
 
 
 def file_origins(table: Mapping[str, Any], path: Path) -> dict[str, Origin]:

@@ -30,6 +30,7 @@ _NARROWEST_PANEL, _FEWEST_ROWS = 36, 4
 # this width there is one line for all.
 _PANELS_WIDTH, _PANELS_HEIGHT, _MOST_PANELS = 80, 30, 6
 _NARROWEST_ROWS = 60
+_SHORTEST_TAIL = 24
 # Joiners, variation selectors, skin tones and flags: terminals disagree on how wide they make
 # these or what they follow, and the right border would jump.
 _UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f1e6-\U0001f1ff]")
@@ -156,8 +157,10 @@ def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> Group
 
 
 def _row(call: CallView, now: float, width: int, names: int) -> Text:
-    text = call_summary(call, now, names, width)
-    if call.state == "streaming" or (call.state == "thinking" and call.tail):
+    has_tail = call.state == "streaming" or (call.state == "thinking" and bool(call.tail))
+    # A few words of the text tell more than the last of the figures.
+    text = call_summary(call, now, names, width - _SHORTEST_TAIL if has_tail else width)
+    if has_tail:
         free = width - cell_len(text.plain) - 2
         if free > 8:
             tail = _plain(call.tail[-4 * free :])

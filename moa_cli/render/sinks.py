@@ -57,7 +57,9 @@ def sinks_for(show: Show) -> list[Sink]:
         sinks.append(Proposals(sys.stderr))
     sinks += _reply_sinks(show, apart=board)
     if not show.quiet:
-        steps = show.verbose or show.progress
+        # Whoever sits at a terminal where nothing moves should still see that it goes on.
+        watched = show.output != "jsonl" and sys.stderr.isatty()
+        steps = show.verbose or show.progress or watched
         sinks.append(Notices(sys.stderr, steps=steps, usage=show.verbose, board=board))
     return sinks
 

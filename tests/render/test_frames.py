@@ -488,8 +488,8 @@ def test_thoughts_are_counted_and_shown_only_where_asked_for(reasoning: bool) ->
     ]
     events = [*turn("alpha"), *thoughts, *said(0, "Rain is water.", at=2.3)]
     [thinking], [writing] = stage.play(events, 1.15, 2.95)
-    told = "… alpha  thinking · 1.1 s · ~6 tok · 8 tok/s · first 0.3 s"
-    assert thinking == (f"{told}  …weigh what rain is." if reasoning else told)
+    told = "… alpha  thinking · 1.1 s · ~6 tok · 8 tok/s"
+    assert thinking == told + ("  First I weigh what rain is." if reasoning else " · first 0.3 s")
     assert writing.startswith("▸ alpha  2.9 s · ~8 tok")
 
 

@@ -10,7 +10,6 @@ from moa_cli.attach import fenced_file
 from moa_cli.chat.commands.registry import COMMANDS, Edit, Host, Leave, Outcome, command, find
 from moa_cli.errors import UsageError
 
-
 # Where the help of a command begins; one that is longer itself has a line of its own.
 _HEAD = 25
 
@@ -70,7 +69,11 @@ def _file(host: Host, argument: str) -> Outcome:
     """Put a text file beside the next prompt."""
     if not argument:
         raise UsageError("/file needs a path")
-    host.options.attachments.append(fenced_file(Path(argument).expanduser()))
+    try:
+        host.options.attachments.append(fenced_file(Path(argument).expanduser()))
+    except (RuntimeError, ValueError):
+        # The home of nobody, a NUL, half a character.
+        raise UsageError(f"{argument}: is no path") from None
     count = len(host.options.attachments)
     host.say(f"{argument} goes with the next prompt" + (f" ({count} files)" if count > 1 else ""))
     return None

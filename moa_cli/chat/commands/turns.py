@@ -6,7 +6,7 @@ from moa_cli.chat.commands.registry import Host, Outcome, Remerge, Send, command
 from moa_cli.chat.session import Session
 from moa_cli.conversation import Proposal, Turn
 from moa_cli.errors import UsageError
-from moa_cli.render.sanitize import one_line
+from moa_cli.render.sanitize import one_line, sanitize
 
 
 def _numbers(session: Session) -> list[str]:
@@ -161,6 +161,8 @@ def _copy(host: Host, argument: str) -> Outcome:
     text = last_code(reply) if argument else reply
     if text is None:
         raise UsageError("the reply holds no block of code")
+    # Pasted, it must be no more than the text that was seen.
+    text = sanitize(text)
     host.say(f"copied {len(text)} characters ({copy(text)})")
     return None
 
