@@ -18,6 +18,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 
 from moa_cli import paths
 from moa_cli.chat.commands import complete
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Editor"]
 
+_PROMPT = "› "
 # An Esc waits this long for the rest of a terminal's sequence, and a key that may begin a
 # longer binding (Ctrl-X Ctrl-E) for the next one; the defaults feel dead.
 _ESCAPE_SECONDS, _SEQUENCE_SECONDS = 0.05, 0.4
@@ -99,6 +101,12 @@ def _keys(options: ChatOptions) -> KeyBindings:
     return keys
 
 
+def _output() -> Output | None:
+    """The terminal; None makes prompt-toolkit do without moving the cursor."""
+    # The prompt is for the user, also where standard output goes to a file.
+    return None if is_dumb_terminal() else create_output(always_prefer_tty=True)
+
+
 class Editor:
     """The prompt of a chat.
 
@@ -131,8 +139,7 @@ class Editor:
             style=_STYLE,
             tempfile_suffix=".md",
             input=source,
-            # The prompt is for the user, also where standard output goes to a file.
-            output=output or create_output(always_prefer_tty=True),
+            output=output or _output(),
         )
         # Else the bar would stand at the foot of the screen, far from the line.
         self._prompt.app.layout.current_window.dont_extend_height = Always()
@@ -149,7 +156,9 @@ class Editor:
         return [("", self._bar(columns))]
 
     def clear_screen(self) -> None:
-        """Begin with an empty screen."""
+        """Begin with an empty screen, where the cursor can be moved."""
+        if is_dumb_terminal():
+            return
         output = self._prompt.app.output
         output.erase_screen()
         output.cursor_goto(0, 0)
@@ -161,7 +170,9 @@ class Editor:
         Raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D.
         """
         self._prompt.editing_mode = EditingMode.VI if self._options.vi else EditingMode.EMACS
-        return await self._prompt.prompt_async("› ", default=default)
+        # Where the cursor cannot be moved, nothing is shown but what is typed.
+        message = f"{_PROMPT}{default}" if is_dumb_terminal() else _PROMPT
+        return await self._prompt.prompt_async(message, default=default)
 
     def typed(self) -> str:
         """What stood in the line when it was last left."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TextIO
 from prompt_toolkit.input.typeahead import store_typeahead
 from prompt_toolkit.keys import Keys
 
+from moa_cli.render.terminal import can_redraw
+
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.key_binding import KeyPress
@@ -66,7 +68,7 @@ class TurnKeys:
         store_typeahead(self._source, self._typed)
 
     def _mark_pastes(self, sequence: str) -> None:
-        if self._terminal.isatty():
+        if can_redraw(self._terminal):
             self._terminal.write(sequence)
             self._terminal.flush()
 

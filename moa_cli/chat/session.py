@@ -42,7 +42,7 @@ class Session:
         Raises ProfileError if that is no model's name; what was taken back for this is put back.
         """
         try:
-            profile = self._with_aggregator(aggregator)
+            profile = self._with_aggregator(aggregator, "/retry")
         except ProfileError:
             self._put_back()
             raise
@@ -59,7 +59,7 @@ class Session:
 
         Raises UsageError if nothing was asked yet.
         """
-        profile = self._with_aggregator(aggregator)
+        profile = self._with_aggregator(aggregator, "/remerge")
         last = self.last
         prompt = self.take_back()
         self._merging = last.proposals if last else ()
@@ -73,8 +73,8 @@ class Session:
         )
         return prompt, events
 
-    def _with_aggregator(self, model: str | None) -> Profile:
-        return override(self.profile, Overrides(aggregator=model)) if model else self.profile
+    def _with_aggregator(self, model: str | None, where: str) -> Profile:
+        return override(self.profile, Overrides(aggregator=model), where) if model else self.profile
 
     def keep(self, turn: Turn) -> bool:
         """Add a turn that has ended; returns whether it holds a reply and so is remembered.

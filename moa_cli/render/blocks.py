@@ -350,13 +350,13 @@ def _end_of(lines: list[str]) -> list[str]:
         return lines
     excess -= excess % _PENDING
     start = 0
-    while excess > len(lines[start]) + _PENDING:
+    while excess >= len(lines[start]):
         excess -= len(lines[start])
         start += 1
     first = lines[start]
     if len(first) > _PENDING:
         # The dots keep what follows from being read as the start of another block.
-        first = f"{_opening(first)}…{first[max(excess, 0) :]}"
+        first = f"{_opening(first)}…{first[excess:]}"
     return [*_around(lines[:start], first), first, *lines[start + 1 :]]
 
 

@@ -109,12 +109,14 @@ class _Rule(MarkdownElement):
 
 
 class _Columns(Table):
-    """A table whose columns may have got their widths already."""
+    """A table whose columns may have got `widths` already; they grow where there is room."""
 
     widths: Sequence[int] = ()
 
     def _calculate_column_widths(self, console: Console, options: ConsoleOptions) -> list[int]:
-        self.widths = self.widths or super()._calculate_column_widths(console, options)
+        wanted = super()._calculate_column_widths(console, options)
+        grown = [max(pair) for pair in zip(self.widths or wanted, wanted, strict=True)]
+        self.widths = grown if sum(grown) <= options.max_width else self.widths or wanted
         return list(self.widths)
 
 

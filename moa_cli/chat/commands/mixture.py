@@ -161,6 +161,8 @@ def _set(host: Host, argument: str) -> Outcome:
         raise UsageError("/set needs a key and a value", hint="/profile show lists the keys")
     if key in _SHOWN:
         setattr(host.options, key, _switch(key, value))
+    elif key == "multi_turn":
+        host.session.change(Overrides(multi_turn=_switch(key, value)), "/set")
     elif key in SETTABLE:
         host.session.set(key, value)
     else:
