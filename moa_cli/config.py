@@ -18,6 +18,7 @@ CONFIG_KEYS: dict[str, Key] = {
     "profile": Key("text", "the profile used when none is named"),
     "concurrency": Key("whole", "calls in flight at once", 1, 1024),
     "retries": Key("whole", "times a failed call is made again", 0, 20),
+    "save": Key("flag", "whether conversations are kept"),
     "providers": Key("table", "model endpoints of your own, or changes to the built-in ones"),
     "local": Key("table", "the embedded model"),
 }
@@ -54,6 +55,7 @@ class Config:
     profile: str | None = None
     concurrency: int = 32
     retries: int = 4
+    save: bool = True
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     local_model: Path | None = None
     local_context: int = 4096
@@ -80,6 +82,7 @@ def load_config(path: Path | None = None) -> Config:
     numbers |= _numbers_from_environment()
     return Config(
         profile=table.get("profile"),
+        save=table.get("save", True),
         providers=providers,
         local_model=paths.expand(local["model"]) if "model" in local else None,
         local_context=local.get("context", Config.local_context),

@@ -109,6 +109,7 @@ class Turn:
     model: the aggregator that answered, as the profile names it; answered_by as for proposals.
     lost: a sentence for each proposer or aggregator that was lost on the way ("degraded").
     usage: summed over all calls. seconds: wall time of the turn.
+    stored_as: its number in the store, if it is kept there.
     """
 
     user: str
@@ -125,11 +126,16 @@ class Turn:
     lost: tuple[str, ...] = ()
     error: Failure | None = None
     causes: tuple[Failure, ...] = ()
+    stored_as: int | None = None
 
     @property
     def degraded(self) -> bool:
         """Whether something was lost on the way to the reply."""
         return bool(self.lost)
+
+    def with_proposals(self, proposals: tuple[tuple[Proposal, ...], ...]) -> Turn:
+        """This turn with these proposals in place of its own."""
+        return replace(self, proposals=proposals)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ __all__ = [
     "TurnFinished",
     "TurnStarted",
     "from_dict",
+    "load_value",
     "to_dict",
 ]
 
@@ -240,7 +241,7 @@ def from_dict(values: Mapping[str, Any]) -> Event:
     cls = _BY_KIND.get(str(values.get("kind")))
     if cls is None:
         raise ValueError(f"not an event: kind {values.get('kind')!r}")
-    return cast("Event", _load(cls, values))
+    return cast("Event", load_value(cls, values))
 
 
 @cache
@@ -248,7 +249,7 @@ def _hints(cls: Hashable) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _load(cls: type[_T], values: Mapping[str, Any]) -> _T:
+def load_value(cls: type[_T], values: Mapping[str, Any]) -> _T:
     """A dataclass from the plain values that `dataclasses.asdict` (and JSON) made of it."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{cls.__name__}: not a table")
@@ -264,7 +265,7 @@ def _load(cls: type[_T], values: Mapping[str, Any]) -> _T:
 
 def _value(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _load(hint, value)
+        return load_value(hint, value)
     origin = get_origin(hint)
     if origin is tuple:
         if not isinstance(value, list | tuple):

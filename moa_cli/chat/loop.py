@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from moa_cli.chat.commands import Leave, Outcome, Remerge, Send, perform
 from moa_cli.chat.control import Stopper, interrupting
+from moa_cli.chat.keeping import Kept
 from moa_cli.chat.lines import stdin_lines
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
@@ -24,7 +25,7 @@ from moa_cli.render.plain import failure_line, usage_line
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.render.sinks import Show, sinks_for
 from moa_cli.render.terminal import can_redraw, cancel_on_termination, folded
-from moa_cli.stream import TurnFold, deliver
+from moa_cli.stream import Sink, TurnFold, deliver
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,12 +42,14 @@ def run(
     profile: Profile,
     options: ChatOptions,
     *,
+    kept: Kept,
     clients: Callable[[], ClientPool],
     limits: Limits,
     greeting: Sequence[str],
 ) -> int:
     """Hold a conversation until the user leaves; returns the exit code.
 
+    kept: where the conversation is kept, and what was said in it before.
     clients: makes the clients, once the event loop runs. greeting: lines shown at the start.
     """
     interactive = sys.stdin is not None and sys.stdin.isatty()
@@ -55,7 +58,8 @@ def run(
         cancel_on_termination()
         pool = clients()
         try:
-            chat = Chat(Session(profile, pool, limits), options)
+            session = Session(profile, pool, limits, kept.conversation)
+            chat = Chat(session, options, kept)
             for line in greeting:
                 chat.say(f"moa: {one_line(line)}")
             if interactive:
@@ -66,6 +70,7 @@ def run(
                 return await chat.read(lines)
         finally:
             await pool.aclose()
+            kept.close()
 
     try:
         return asyncio.run(hold())
@@ -76,8 +81,11 @@ def run(
 class Chat:
     """A conversation, at a terminal or over plain lines. editor: the terminal's, if any."""
 
-    def __init__(self, session: Session, options: ChatOptions | None = None) -> None:
+    def __init__(
+        self, session: Session, options: ChatOptions | None = None, kept: Kept | None = None
+    ) -> None:
         self.session = session
+        self.kept = kept or Kept()
         self.options = options or ChatOptions()
         self.editor: Editor | None = None
 
@@ -157,8 +165,9 @@ class Chat:
             self.complain(error.message, error.hint)
             return None
         turn = await self._run(events, stopper)
-        turn = replace(turn, user=prompt)
+        turn = replace(turn, user=prompt, stored_as=self.kept.stored_as())
         self.session.keep(turn)
+        self._withdraw(self.session.replaced)
         if turn.reply and isinstance(outcome, Send):
             self.options.attachments.clear()
         self._tell(turn)
@@ -169,10 +178,18 @@ class Chat:
         # A prompt that is asked again has them already.
         return prompt if prompt.endswith(texts) else f"{prompt}\n\n{texts}"
 
+    def _withdraw(self, turn: Turn | None) -> None:
+        try:
+            self.kept.withdraw(turn)
+        except MoAError as error:
+            self.complain(error.message, error.hint)
+
     async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
         """Show the turn. Ctrl-C stops the turn, not the program."""
         fold = TurnFold()
-        running = asyncio.create_task(deliver(events, *sinks_for(self._how()), stopper, fold))
+        recorders = self.kept.recorder(self.session.profile, self.complain)
+        sinks: list[Sink] = [*sinks_for(self._how()), *recorders, stopper, fold]
+        running = asyncio.create_task(deliver(events, *sinks))
         stopper.watch(running)
         with ExitStack() as stack:
             keys = self._keys(stopper)

@@ -20,13 +20,22 @@ class Session:
     """The conversation, and the mixture that answers in it.
 
     last: the latest turn, also one that failed; None at first.
+    replaced: the turn that the one kept last took the place of, if it did.
     spent: what was used so far, by model name, also by turns that were taken back.
     """
 
-    def __init__(self, profile: Profile, clients: Clients, limits: Limits) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        clients: Clients,
+        limits: Limits,
+        conversation: Conversation | None = None,
+    ) -> None:
         self.profile = profile
         self.conversation = Conversation()
         self.last: Turn | None = None
+        self.go_on(conversation or Conversation())
+        self.replaced: Turn | None = None
         self.spent: dict[str, Usage] = {}
         self._taken_back: Turn | None = None
         self._merging: tuple[tuple[Proposal, ...], ...] | None = None
@@ -85,9 +94,10 @@ class Session:
         self._count(turn)
         if merged is not None:
             turn = replace(turn, proposals=merged)
+        self.replaced = None
         if not turn.reply and self._put_back():
             return False
-        self._taken_back = None
+        self.replaced, self._taken_back = self._taken_back, None
         self.last = turn
         if turn.reply:
             self._remember(turn)
@@ -136,10 +146,14 @@ class Session:
         """One proposer less. Raises ProfileError if it is not there, or the last one."""
         self.profile = drop_proposer(self.profile, model, "/drop")
 
+    def go_on(self, conversation: Conversation) -> None:
+        """Hold this conversation from now on."""
+        self.conversation = replace(conversation, turns=conversation.closed_turns())
+        self.last = self.conversation.turns[-1] if self.conversation.turns else None
+
     def clear(self) -> None:
         """Forget all turns; what they used stays counted."""
-        self.conversation = Conversation()
-        self.last = None
+        self.go_on(Conversation())
 
     def undo(self) -> Turn:
         """Forget the last turn, and return it. Raises UsageError if there is none."""

@@ -27,6 +27,7 @@ async def talk(chat: Chat) -> int:
     editor = chat.editor = Editor(chat.session, chat.options, lambda columns: bar(chat, columns))
     warmed = asyncio.create_task(asyncio.to_thread(_preload))
     unsent = ""
+    _show_past(chat)
     try:
         while True:
             # Parts what was said from what will be.
@@ -44,6 +45,13 @@ async def talk(chat: Chat) -> int:
                 unsent = line
     finally:
         await warmed
+
+
+def _show_past(chat: Chat) -> None:
+    """The turns of a conversation that goes on."""
+    for turn in chat.session.conversation.turns:
+        chat.say("")
+        chat.show(f"› {turn.user}\n\n{turn.reply}")
 
 
 async def _line(chat: Chat, editor: Editor, default: str) -> str | None:

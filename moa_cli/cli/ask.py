@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from moa_cli.cli.options import Compact, NoLive, Plain, ShowReasoning, takes_profile
+from moa_cli.cli.saving import Cid, Continue, NoSave, open_store, resume
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
 
@@ -72,6 +73,9 @@ def ask(
     verbose: Verbose = False,
     dry_run: DryRun = False,
     save_profile: SaveProfile = None,
+    continue_: Continue = False,
+    cid: Cid = None,
+    no_save: NoSave = False,
 ) -> None:
     """Ask once, and print the reply."""
     from moa_cli.cli import oneshot
@@ -83,8 +87,9 @@ def ask(
     text = oneshot.compose_prompt(prompt or [], file or [], needed=save_profile is None)
     if not text:
         return
+    resumed = resume(last=continue_, identity=cid)
     if dry_run:
-        oneshot.print_plan(profile, text)
+        oneshot.print_plan(profile, text, resumed)
         return
     show = oneshot.Show(
         output="json" if json else output.value,
@@ -98,4 +103,5 @@ def ask(
         compact=compact,
         reasoning=show_reasoning,
     )
-    raise typer.Exit(oneshot.run(profile, text, show, concurrency))
+    store = open_store(no_save=no_save)
+    raise typer.Exit(oneshot.run(profile, text, show, concurrency, resumed, store))

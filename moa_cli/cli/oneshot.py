@@ -6,16 +6,22 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moa_cli.attach import fenced, fenced_file
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import INTERRUPTED, TERMINATED, of_turn
+from moa_cli.cli.saving import Resumed, warn
 from moa_cli.conversation import Conversation, Turn
 from moa_cli.errors import UsageError
-from moa_cli.profile import Profile, save
+from moa_cli.profile import Profile, dump, save
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.sinks import Show, sinks_for
 from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
+from moa_cli.stream import Sink, deliver
+
+if TYPE_CHECKING:
+    from moa_cli.store import Store
 
 __all__ = ["Show", "compose_prompt", "print_plan", "run", "save_profile"]
 
@@ -56,21 +62,33 @@ def compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool)
     return "\n\n".join(parts)
 
 
-def print_plan(profile: Profile, prompt: str) -> None:
+def print_plan(profile: Profile, prompt: str, resumed: Resumed) -> None:
     """The calls that a turn would make, with what each would be sent; nothing is sent."""
     from moa_cli.render.plan import plan
 
-    sys.stdout.write(plan(profile, Conversation().ask(prompt)))
+    sys.stdout.write(plan(profile, resumed.conversation.ask(prompt)))
 
 
-def run(profile: Profile, prompt: str, show: Show, concurrency: int | None) -> int:
-    """Ask, show, and return the exit code."""
+def run(
+    profile: Profile,
+    prompt: str,
+    show: Show,
+    concurrency: int | None,
+    resumed: Resumed,
+    store: Store | None,
+) -> int:
+    """Ask, show, and return the exit code.
+
+    resumed: what goes before the prompt. store: where the turn is kept, if it is.
+    """
     if not show.quiet:
         for line in wiring.introduction(profile):
             _say(line)
     try:
         with without_echo(sys.stdout, sys.stderr):
-            turn = asyncio.run(_turn(profile, prompt, show, concurrency))
+            sinks = [*sinks_for(show), *_recorders(profile, resumed, store)]
+            asked = resumed.conversation.ask(prompt)
+            turn = asyncio.run(_turn(profile, asked, sinks, concurrency))
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
@@ -88,16 +106,23 @@ def run(profile: Profile, prompt: str, show: Show, concurrency: int | None) -> i
     return of_turn(turn)
 
 
-async def _turn(profile: Profile, prompt: str, show: Show, concurrency: int | None) -> Turn:
+def _recorders(profile: Profile, resumed: Resumed, store: Store | None) -> list[Sink]:
+    if store is None:
+        return []
+    from moa_cli.store import Recorder
+
+    return [Recorder(store, resumed.id, dump(profile), warn)]
+
+
+async def _turn(
+    profile: Profile, conversation: Conversation, sinks: Sequence[Sink], concurrency: int | None
+) -> Turn:
     from moa_cli.engine import run_turn
-    from moa_cli.stream import deliver
 
     cancel_on_termination()
     pool = wiring.client_pool()
     try:
-        events = run_turn(
-            profile, Conversation().ask(prompt), pool, limits=wiring.limits(concurrency)
-        )
-        return await deliver(events, *sinks_for(show))
+        events = run_turn(profile, conversation, pool, limits=wiring.limits(concurrency))
+        return await deliver(events, *sinks)
     finally:
         await pool.aclose()

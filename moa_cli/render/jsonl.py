@@ -28,6 +28,7 @@ def turn_to_dict(turn: Turn) -> dict[str, Any]:
     """What `--json` prints: reply, proposals by layer, usage, seconds, and what was lost."""
     values = dataclasses.asdict(turn)
     values["prompt"] = values.pop("user")
+    del values["stored_as"]
     first = (
         "reply",
         "status",

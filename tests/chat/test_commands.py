@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 
 from moa_cli import paths
 from moa_cli.chat.commands import COMMANDS, Leave, Outcome, Send, complete, perform
+from moa_cli.chat.keeping import Kept
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 from moa_cli.conversation import Failure, Proposal, Turn
@@ -26,6 +27,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.session = Session(mixture("a", "b"), InProcess({}), Limits())
+        self.kept = Kept()
         self.options = ChatOptions()
         self.said: list[str] = []
 

@@ -45,6 +45,7 @@ def _exit(host: Host, argument: str) -> Outcome:
 def _clear(host: Host, argument: str) -> Outcome:
     """Forget the conversation, and clear the screen."""
     host.session.clear()
+    host.kept.forget()
     host.clear_screen()
     host.say("a new conversation")
     return None
@@ -54,6 +55,7 @@ def _clear(host: Host, argument: str) -> Outcome:
 def _new(host: Host, argument: str) -> Outcome:
     """Forget the conversation, and begin a new one."""
     host.session.clear()
+    host.kept.forget()
     host.say("a new conversation")
     return None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from moa_cli.chat.keeping import Kept
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 from moa_cli.errors import UsageError
@@ -66,6 +67,7 @@ class Host(Protocol):
 
     session: Session
     options: ChatOptions
+    kept: Kept
 
     def say(self, text: str) -> None:
         """Show words of ours, folded at the width of the terminal."""

@@ -127,7 +127,31 @@ def _remerge(host: Host, argument: str) -> Outcome:
 def _undo(host: Host, argument: str) -> Outcome:
     """Forget the last turn."""
     turn = host.session.undo()
+    host.kept.withdraw(turn)
     host.say(f"forgot: {one_line(turn.user, 60)}")
+    return None
+
+
+@command("fork")
+def _fork(host: Host, argument: str) -> Outcome:
+    """Go on in a copy; the conversation so far stays as it is."""
+    if host.kept.store is None or host.kept.id is None:
+        raise UsageError("this conversation is not kept, or has not begun")
+    host.kept.id = host.kept.store.fork(host.kept.id)
+    host.session.go_on(host.kept.store.load(host.kept.id))
+    host.say(f"a copy: {host.kept.id}")
+    return None
+
+
+@command("rename", "TITLE")
+def _rename(host: Host, argument: str) -> Outcome:
+    """Give the conversation another title."""
+    if not argument:
+        raise UsageError("/rename needs a title")
+    if host.kept.store is None or host.kept.id is None:
+        raise UsageError("this conversation is not kept, or has not begun")
+    host.kept.store.rename(host.kept.id, argument)
+    host.say(f"renamed: {argument}")
     return None
 
 

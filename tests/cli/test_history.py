@@ -1,0 +1,110 @@
+"""Conversations are kept, gone on with, found, and deleted, from the command line."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pytest
+
+from tests.support.command import Moa
+from tests.support.upstream import Reply, Upstream
+
+
+@pytest.fixture
+def kept(moa: Moa, upstream: Upstream) -> Moa:
+    moa.profile("lab", "a", "b")
+    upstream.always("agg", Reply(text="stripes"))
+    assert moa.run("ask", "what do zebras wear?").code == 0
+    return moa
+
+
+def test_a_turn_is_listed_and_shown(kept: Moa) -> None:
+    listed = kept.run("history", "list")
+    assert listed.code == 0
+    identity = listed.text.split()[0]
+    assert "1 turn" in listed.text
+    assert listed.text.rstrip().endswith("what do zebras wear?")
+    shown = kept.run("history", "show", identity[:5])
+    assert shown.text == "› what do zebras wear?\n\nstripes\n"
+    with_proposals = kept.run("history", "show", identity, "--proposals").text
+    assert "── lab:a (round 1)\nok\n" in with_proposals
+    values = json.loads(kept.run("history", "show", identity, "--json").text)
+    assert values["turns"][0]["reply"] == "stripes"
+    assert json.loads(kept.run("history", "list", "--json").text)[0]["id"] == identity
+
+
+def test_the_last_conversation_goes_on(kept: Moa, upstream: Upstream) -> None:
+    assert kept.run("ask", "-c", "and horses?").code == 0
+    sent = upstream.chats("agg")[-1].messages
+    assert [one["content"] for one in sent[1:]] == [
+        "what do zebras wear?",
+        "stripes",
+        "and horses?",
+    ]
+    assert "2 turns" in kept.run("history", "list").text
+
+
+def test_a_conversation_goes_on_by_the_beginning_of_its_id(kept: Moa, upstream: Upstream) -> None:
+    identity = kept.run("history", "list").text.split()[0]
+    kept.run("ask", "something else")
+    assert kept.run("ask", "--cid", identity[:6], "and horses?").code == 0
+    assert "what do zebras wear?" in str(upstream.chats("agg")[-1].messages)
+    wrong = kept.run("ask", "--cid", "zzz", "hi")
+    assert (wrong.code, wrong.text) == (1, "")
+    assert "there is no conversation `zzz`" in wrong.err
+
+
+def test_words_are_found_with_the_hits_marked(kept: Moa) -> None:
+    found = kept.run("history", "search", "zebras")
+    assert "what do [zebras] wear?" in found.text
+    assert kept.run("history", "search", "giraffes").text == ""
+
+
+def test_deleting_asks_and_then_is_thorough(kept: Moa) -> None:
+    identity = kept.run("history", "list").text.split()[0]
+    assert kept.run("history", "delete", identity).code == 2
+    assert kept.run("history", "delete").code == 2
+    assert kept.run("history", "delete", identity, "--yes").code == 0
+    assert kept.run("history", "list").text == ""
+    assert kept.run("history", "delete", "--older-than", "30d", "-y").code == 0
+    assert kept.run("history", "delete", "--older-than", "soon", "-y").code == 2
+
+
+@pytest.mark.parametrize("how", ["--no-save", "MOA_SAVE", "config"])
+def test_nothing_is_kept_where_it_is_not_wanted(moa: Moa, upstream: Upstream, how: str) -> None:
+    moa.profile("lab", "a", "b")
+    flags = ["--no-save"] if how == "--no-save" else []
+    env = {"MOA_SAVE": "0"} if how == "MOA_SAVE" else {}
+    if how == "config":
+        config = moa.config / "config.toml"
+        config.write_text("save = false\n" + config.read_text())
+    assert moa.run("ask", "a secret", *flags, env=env).code == 0
+    assert moa.run("history", "list").text == ""
+
+
+def test_a_failed_turn_is_kept_with_why(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a", "b")
+    upstream.always("*", Reply(status=400))
+    assert moa.run("ask", "will this work?").code == 1
+    identity = moa.run("history", "list").text.split()[0]
+    assert "(failed: no proposer answered)" in moa.run("history", "show", identity).text
+
+
+def test_a_store_that_cannot_be_opened_costs_a_warning(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a", "b")
+    file = moa.run("history", "path").text.strip()
+    assert moa.run("ask", "one").code == 0
+    connection = sqlite3.connect(file)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    ran = moa.run("ask", "two")
+    assert (ran.code, ran.text) == (0, "ok\n")
+    assert "is not saved" in ran.err
+
+
+def test_no_key_reaches_the_file(kept: Moa) -> None:
+    file = kept.run("history", "path").text.strip()
+    key = kept.environment["LAB_KEY"].encode()
+    with open(file, "rb") as content:
+        assert key not in content.read()

@@ -1,0 +1,315 @@
+"""What was said is kept, comes back equal, and is gone once it is deleted."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moa_cli.conversation import Failure, Proposal, Turn, Usage
+from moa_cli.errors import StoreError
+from moa_cli.events import (
+    AggregatorDelta,
+    AggregatorFinished,
+    AggregatorStarted,
+    Caller,
+    Event,
+    LayerFinished,
+    LayerStarted,
+    ProposerFailed,
+    ProposerFinished,
+    ProposerStarted,
+    Retrying,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+from moa_cli.store import Recorder, Store
+
+GOOD = Proposal(1, 0, "a", "lab:a", "one", usage=Usage(3, 2, calls=1), seconds=1.5)
+LOST = Proposal(1, 1, "b", "lab:b", "", error=Failure("ServerFailed", "it failed", "wait"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "kept" / "conversations.db")
+    yield opened
+    opened.close()
+
+
+def events(prompt: str = "why?", reply: str = "so.") -> list[Event]:
+    callers = (Caller(name="a", model="lab:a"), Caller(name="b", model="lab:b"))
+    return [
+        TurnStarted(profile="trio", prompt=prompt, rounds=1, aggregator="lab:c"),
+        LayerStarted(layer=1, proposers=callers),
+        ProposerStarted(layer=1, index=0),
+        ProposerStarted(layer=1, index=1),
+        Retrying(
+            layer=1, index=1, model="lab:b", attempt=2, delay=0.1, error=Failure("X", "again")
+        ),
+        ProposerFailed(layer=1, index=1, proposal=LOST),
+        ProposerFinished(layer=1, index=0, proposal=GOOD),
+        LayerFinished(layer=1, answered=1, asked=2, seconds=1.5),
+        AggregatorStarted(name="c", model="lab:c", references=1),
+        AggregatorDelta(text=reply),
+        AggregatorFinished(model="lab:c", text=reply, answered_by="c-2", finish_reason="stop"),
+        TurnFinished(usage=Usage(9, 4, calls=2), seconds=2.5, lost=("b: it failed",)),
+    ]
+
+
+def record(store: Store, happened: list[Event], conversation: str | None = None) -> Recorder:
+    warnings: list[str] = []
+    recorder = Recorder(store, conversation, "rounds = 1", warnings.append)
+    for event in happened:
+        recorder.handle(event)
+    recorder.close()
+    assert not warnings
+    return recorder
+
+
+def loaded(store: Store, recorder: Recorder) -> tuple[Turn, ...]:
+    assert recorder.conversation is not None
+    return store.load(recorder.conversation).turns
+
+
+def test_a_turn_comes_back_as_it_was(store: Store) -> None:
+    recorder = record(store, events())
+    (turn,) = loaded(store, recorder)
+    assert turn == Turn(
+        user="why?",
+        reply="so.",
+        status="finished",
+        profile="trio",
+        proposals=((GOOD, LOST),),
+        model="lab:c",
+        answered_by="c-2",
+        finish_reason="stop",
+        usage=Usage(9, 4, calls=2),
+        seconds=2.5,
+        lost=("b: it failed",),
+        stored_as=recorder.turn,
+    )
+
+
+def test_turns_of_a_conversation_stay_in_order(store: Store) -> None:
+    first = record(store, events("one"))
+    record(store, events("two"), first.conversation)
+    record(store, events("elsewhere"))
+    assert [turn.user for turn in loaded(store, first)] == ["one", "two"]
+    latest, other = store.conversations()
+    assert (latest.title, latest.turns) == ("elsewhere", 1)
+    assert (other.title, other.turns) == ("one", 2)
+
+
+def test_at_every_event_what_had_ended_is_there(store: Store) -> None:
+    for end in range(1, len(events()) + 1):
+        recorder = Recorder(store, None, "", lambda text: None)
+        for event in events()[:end]:
+            recorder.handle(event)
+        (turn,) = loaded(store, recorder)
+        assert turn.user == "why?"
+        assert len([one for layer in turn.proposals for one in layer]) == sum(
+            isinstance(event, ProposerFinished | ProposerFailed) for event in events()[:end]
+        )
+        assert (turn.reply == "so.") == (end >= 11)
+
+
+def test_a_cancelled_turn_is_kept_with_what_had_come(store: Store) -> None:
+    (turn,) = loaded(store, record(store, events()[:10]))
+    assert (turn.status, turn.reply) == ("interrupted", "so.")
+
+
+def test_a_failed_turn_is_kept_with_its_causes(store: Store) -> None:
+    failure = Failure("NotEnoughProposals", "no proposer answered")
+    failed = TurnFailed(error=failure, causes=(failure,), usage=Usage(), seconds=1)
+    (turn,) = loaded(store, record(store, [*events()[:6], failed]))
+    assert (turn.status, turn.reply, turn.error) == ("failed", None, failure)
+
+
+def test_odd_text_is_kept(store: Store) -> None:
+    text = "nul \0, esc \x1b, half \ud800, \u2028 and </script> 😀"
+    (turn,) = loaded(store, record(store, events(text, text)))
+    assert turn.user == turn.reply == text.replace("\ud800", "?")
+
+
+def test_search_finds_words_of_prompts_and_replies(store: Store) -> None:
+    record(store, events("about zebras", "they have stripes"))
+    record(store, events("about horses", "they have none"))
+    (hit,) = store.search("zebras stripes") or store.search("zebras")
+    assert hit.title == "about zebras"
+    assert store.search('"') == store.search("") == []
+    assert [found.title for found in store.search("none")] == ["about horses"]
+
+
+def test_a_withdrawn_turn_is_no_part_of_the_conversation(store: Store) -> None:
+    first = record(store, events("one"))
+    second = record(store, events("two"), first.conversation)
+    assert second.turn is not None
+    store.withdraw(second.turn)
+    assert [turn.user for turn in loaded(store, first)] == ["one"]
+
+
+def test_a_fork_has_the_same_turns_and_a_life_of_its_own(store: Store) -> None:
+    first = record(store, events("one"))
+    assert first.conversation is not None
+    copy = store.fork(first.conversation)
+    record(store, events("two"), copy)
+    assert [turn.user for turn in store.load(copy).turns] == ["one", "two"]
+    assert store.load(copy).turns[0].proposals == loaded(store, first)[0].proposals
+    assert [turn.user for turn in loaded(store, first)] == ["one"]
+
+
+def test_ids_may_be_shortened_while_they_are_clear(store: Store) -> None:
+    identity = record(store, events()).conversation
+    assert identity is not None
+    assert store.find(identity[:6]) == identity
+    for wrong in ("", "zzzzzz0", "%"):
+        with pytest.raises(StoreError):
+            store.find(wrong)
+
+
+def test_after_deleting_the_words_are_in_no_file(store: Store, tmp_path: Path) -> None:
+    kept = record(store, events("keep the giraffe"))
+    gone = record(store, events("forget the xylophone", "the xylophone " * 2000))
+    assert gone.conversation is not None
+    store.delete([gone.conversation])
+    files = [path.read_bytes().lower() for path in (tmp_path / "kept").iterdir()]
+    assert files
+    assert not any(b"xylophone" in content for content in files)
+    assert [turn.user for turn in loaded(store, kept)] == ["keep the giraffe"]
+    assert store.search("xylophone") == []
+    assert store.search("giraffe")
+
+
+def test_only_the_owner_can_read_the_file(store: Store, tmp_path: Path) -> None:
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+    record(store, events())
+    for path in (tmp_path / "kept").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_a_damaged_file_is_put_aside_not_deleted(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.db"
+    file.write_bytes(b"this is no database" * 500)
+    store = Store.open(file)
+    assert store.damaged is not None
+    assert store.damaged.read_bytes().startswith(b"this is no database")
+    record(store, events())
+    store.close()
+    again = Store.open(file)
+    assert (again.damaged, len(again.conversations())) == (None, 1)
+    again.close()
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.db"
+    Store.open(file).close()
+    connection = sqlite3.connect(file)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match="newer version"):
+        Store.open(file)
+    assert file.exists()
+
+
+def test_a_store_that_cannot_be_written_costs_a_warning(store: Store) -> None:
+    warnings: list[str] = []
+    recorder = Recorder(store, None, "", warnings.append)
+    store.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        store._connection.execute("SELECT 1")
+    for event in events():
+        recorder.handle(event)
+    recorder.close()
+    (warning,) = warnings
+    assert warning.startswith("this turn is not saved")
+
+
+WRITER = """
+import sys
+from tests.store.test_store import events, record
+from moa_cli.store import Store
+from pathlib import Path
+store = Store.open(Path(sys.argv[1]))
+for number in range(int(sys.argv[2])):
+    record(store, events(f"{sys.argv[3]}-{number}"))
+store.close()
+"""
+
+
+def test_eight_processes_at_once_lose_no_turn(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.db"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(file), "50", str(n)],
+            cwd=Path(__file__).parents[2],
+        )
+        for n in range(8)
+    ]
+    assert [writer.wait(100) for writer in writers] == [0] * 8
+    store = Store.open(file)
+    titles = {one.title for one in store.conversations(limit=1000)}
+    store.close()
+    assert titles == {f"{process}-{number}" for process in range(8) for number in range(50)}
+
+
+SLOW = """
+import os, sys, time
+from tests.store.test_store import events
+from moa_cli.store import Recorder, Store
+from pathlib import Path
+store = Store.open(Path(sys.argv[1]))
+print("ready", flush=True)
+number = 0
+while True:
+    recorder = Recorder(store, None, "", print)
+    for event in events(f"turn {number}"):
+        recorder.handle(event)
+    recorder.close()
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_killed_at_any_instant_the_store_is_whole(tmp_path: Path) -> None:
+    for attempt in range(25):
+        file = tmp_path / f"{attempt}.db"
+        with subprocess.Popen(
+            [sys.executable, "-c", SLOW, str(file)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(0.002 * attempt)
+            child.kill()
+            told = child.stdout.read().split()
+        store = Store.open(file)
+        assert store._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        turns = [
+            turn for one in store.conversations(limit=10_000) for turn in store.load(one.id).turns
+        ]
+        store.close()
+        finished = {turn.user for turn in turns if turn.status == "finished"}
+        assert finished >= {f"turn {number}" for number in told if number.isdigit()}
+        assert all(turn.status in ("finished", "interrupted") for turn in turns)
+
+
+def test_a_turn_left_open_by_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.db"
+    store = Store.open(file)
+    conversation = store.begin_conversation("hi", "p")
+    store.begin_turn(conversation, "hi", "p", "")
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    store._connection.execute("UPDATE turns SET process = ?", (child.pid,))
+    store.close()
+    again = Store.open(file)
+    assert again.load(conversation).turns[0].status == "interrupted"
+    again.close()
