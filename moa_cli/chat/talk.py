@@ -26,25 +26,34 @@ async def talk(chat: Chat) -> int:
     """Prompt and answer until the user leaves; returns the exit code."""
     editor = chat.editor = Editor(chat.session, chat.options, lambda columns: bar(chat, columns))
     warmed = asyncio.create_task(asyncio.to_thread(_preload))
-    unsent = ""
     _show_past(chat)
     try:
-        while True:
-            # Parts what was said from what will be.
-            chat.say("")
-            line, unsent = await _line(chat, editor, unsent), ""
-            if line is None:
-                return 0
-            outcome = chat.outcome(line)
-            if isinstance(outcome, Leave):
-                return 0
-            if isinstance(outcome, Edit):
-                unsent = _edited(chat, outcome.text)
-            turn = await chat.carry_out(outcome)
-            if turn is not None and not turn.reply and isinstance(outcome, Send):
-                unsent = line
+        # Raw also between two prompts: a cooked terminal would turn an Enter typed there into
+        # another key, and echo it.
+        with editor.source.raw_mode():
+            await _hold(chat, editor)
     finally:
         await warmed
+    return 0
+
+
+async def _hold(chat: Chat, editor: Editor) -> None:
+    unsent = ""
+    while True:
+        # Parts what was said from what will be.
+        chat.say("")
+        line, unsent = await _line(chat, editor, unsent), ""
+        if line is None:
+            return
+        outcome = chat.outcome(line)
+        if isinstance(outcome, Leave):
+            return
+        if isinstance(outcome, Edit):
+            with editor.source.cooked_mode():
+                unsent = _edited(chat, outcome.text)
+        turn = await chat.carry_out(outcome)
+        if turn is not None and not turn.reply and isinstance(outcome, Send):
+            unsent = line
 
 
 def _show_past(chat: Chat) -> None:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
+from moa_cli.events import AggregatorDelta, Event
 from moa_cli.render.plain import Notices, PlainReply, Proposals
 from moa_cli.render.terminal import can_redraw
 from moa_cli.stream import Sink
@@ -55,10 +56,10 @@ def sinks_for(show: Show) -> list[Sink]:
         )
     if show.show_proposals:
         sinks.append(Proposals(sys.stderr))
-    sinks += _reply_sinks(show, apart=board)
+    # Whoever sits at a terminal where nothing moves should still see that it goes on.
+    watched = show.output != "jsonl" and not show.quiet and sys.stderr.isatty()
+    sinks += _reply_sinks(show, apart=watched)
     if not show.quiet:
-        # Whoever sits at a terminal where nothing moves should still see that it goes on.
-        watched = show.output != "jsonl" and sys.stderr.isatty()
         steps = show.verbose or show.progress or watched
         sinks.append(Notices(sys.stderr, steps=steps, usage=show.verbose, board=board))
     return sinks
@@ -75,7 +76,25 @@ def _reply_sinks(show: Show, *, apart: bool) -> list[Sink]:
         from moa_cli.render.live import MarkdownReply
 
         return [MarkdownReply(sys.stdout, apart=apart, live=show.live)]
-    return [PlainReply(sys.stdout, stream=show.stream)]
+    reply = PlainReply(sys.stdout, stream=show.stream)
+    return [_BlankLine(sys.stdout), reply] if apart and sys.stdout.isatty() else [reply]
+
+
+class _BlankLine:
+    """A sink that parts the reply from what was said before."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._done = False
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, AggregatorDelta) and event.text and not self._done:
+            self._out.write("\n")
+            self._done = True
+
+    def close(self) -> None:
+        """Nothing is held back."""
 
 
 def _is_file(stream: TextIO) -> bool:
