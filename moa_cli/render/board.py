@@ -201,7 +201,9 @@ def _grid(
 
 def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
     mark, style = _MARKS[call.state]
-    title = Text.assemble((mark, style), " ", (_plain(call.name, width - 8), "bold"))
+    # The border's style lies under the title's, dim with it.
+    name = _plain(call.name, width - 8)
+    title = Text.assemble((mark, f"not dim {style}"), " ", (name, "not dim bold"))
     body = _tail(call, width - 4, height - 2)
     return Panel(
         body,
