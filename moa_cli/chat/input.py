@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import create_app_session
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
@@ -17,6 +19,7 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
+from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
@@ -101,12 +104,6 @@ def _keys(options: ChatOptions) -> KeyBindings:
     return keys
 
 
-def _output() -> Output | None:
-    """The terminal; None makes prompt-toolkit do without moving the cursor."""
-    # The prompt is for the user, also where standard output goes to a file.
-    return None if is_dumb_terminal() else create_output(always_prefer_tty=True)
-
-
 class Editor:
     """The prompt of a chat.
 
@@ -125,22 +122,29 @@ class Editor:
     ) -> None:
         self._options = options
         self._bar = bar
-        self._prompt: PromptSession[str] = PromptSession(
-            history=_history(paths.history_file()),
-            completer=_Commands(session),
-            complete_while_typing=False,
-            auto_suggest=AutoSuggestFromHistory(),
-            key_bindings=_keys(options),
-            multiline=True,
-            prompt_continuation="… ",
-            enable_open_in_editor=False,
-            enable_suspend=True,
-            bottom_toolbar=self._toolbar,
-            style=_STYLE,
-            tempfile_suffix=".md",
-            input=source,
-            output=output or _output(),
-        )
+        # With no output of its own, a session does without moving the cursor where that cannot
+        # be; it must not show or hide it either.
+        dumb = output is None and is_dumb_terminal()
+        if output is None and not dumb:
+            # The prompt is for the user, also where standard output goes to a file.
+            output = create_output(always_prefer_tty=True)
+        with create_app_session(output=PlainTextOutput(sys.stdout) if dumb else None):
+            self._prompt: PromptSession[str] = PromptSession(
+                history=_history(paths.history_file()),
+                completer=_Commands(session),
+                complete_while_typing=False,
+                auto_suggest=AutoSuggestFromHistory(),
+                key_bindings=_keys(options),
+                multiline=True,
+                prompt_continuation="… ",
+                enable_open_in_editor=False,
+                enable_suspend=True,
+                bottom_toolbar=self._toolbar,
+                style=_STYLE,
+                tempfile_suffix=".md",
+                input=source,
+                output=output,
+            )
         # Else the bar would stand at the foot of the screen, far from the line.
         self._prompt.app.layout.current_window.dont_extend_height = Always()
         self._prompt.app.ttimeoutlen = _ESCAPE_SECONDS

@@ -5,19 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from moa_cli.conversation import Proposal
 from moa_cli.render.sanitize import one_line, sanitize
 
-__all__ = ["closeness_table", "marked_side_by_side", "side_by_side"]
+__all__ = ["SideBySide", "closeness_table", "marked_side_by_side"]
 
 _LONGEST_PASSAGE = 300
+_NARROWEST_COLUMN = 26
 
 
-def side_by_side(proposals: Sequence[Proposal]) -> Table:
-    """The texts of a layer in columns, each under its proposer's name."""
+class SideBySide:
+    """The texts of a layer in columns, each under its proposer's name; as many beside one
+    another as can be read."""
+
+    def __init__(self, proposals: Sequence[Proposal]) -> None:
+        self._proposals = proposals
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        count = len(self._proposals)
+        rows = -(-count // max(1, options.max_width // _NARROWEST_COLUMN))
+        columns = -(-count // rows)
+        for start in range(0, count, columns):
+            yield _beside(self._proposals[start : start + columns])
+
+
+def _beside(proposals: Sequence[Proposal]) -> Table:
     table = _columns([one.proposer for one in proposals])
     texts = (one.error.message if one.error else one.text for one in proposals)
     table.add_row(*(Text(sanitize(text).strip()) for text in texts))

@@ -325,6 +325,12 @@ def test_show_all_puts_the_proposals_side_by_side(talk: Talk) -> None:
     assert " ".join(right) == f"{SNOW} [/INST]"
 
 
+def test_more_than_can_be_read_side_by_side_stand_below_one_another(talk: Talk) -> None:
+    talk.do("/models lab:a,lab:b,lab:c,lab:d", "hi")
+    heads = [line.split() for line in talk.do("/show all").splitlines() if "lab:" in line]
+    assert heads == [["lab:a", "lab:b"], ["lab:c", "lab:d"]]
+
+
 def test_diff_puts_two_side_by_side(talk: Talk) -> None:
     talk.upstream.always("a", Reply(text="one two three"))
     talk.upstream.always("b", Reply(text="one zwei three"))

@@ -50,9 +50,9 @@ def _show(host: Host, argument: str) -> Outcome:
     if not _layer(host.session, None):
         raise UsageError("there are no proposals yet")
     if argument == "all":
-        from moa_cli.render.compare import side_by_side
+        from moa_cli.render.compare import SideBySide
 
-        host.draw(side_by_side(_layer(host.session, None)))
+        host.draw(SideBySide(_layer(host.session, None)))
         return None
     if argument:
         number, _, layer = argument.partition(" ")
