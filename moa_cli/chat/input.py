@@ -17,6 +17,7 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Always, Condition, is_searching, vi_mode
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
 from prompt_toolkit.output.plain_text import PlainTextOutput
@@ -136,7 +137,8 @@ class Editor:
                 auto_suggest=AutoSuggestFromHistory(),
                 key_bindings=_keys(options),
                 multiline=True,
-                prompt_continuation="… ",
+                # A line that is folded is none that was begun.
+                prompt_continuation=lambda width, line, folds: "  " if folds else "… ",
                 enable_open_in_editor=False,
                 enable_suspend=True,
                 bottom_toolbar=self._toolbar,
@@ -177,6 +179,12 @@ class Editor:
         # Where the cursor cannot be moved, nothing is shown but what is typed.
         message = f"{_PROMPT}{default}" if is_dumb_terminal() else _PROMPT
         return await self._prompt.prompt_async(message, default=default)
+
+    def typed_ahead(self) -> bool:
+        """Whether keys wait for the next line."""
+        keys = get_typeahead(self.source)
+        store_typeahead(self.source, keys)
+        return bool(keys)
 
     def typed(self) -> str:
         """What stood in the line when it was last left."""

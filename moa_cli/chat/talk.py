@@ -53,7 +53,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
                 unsent = _edited(chat, outcome.text)
         turn = await chat.carry_out(outcome)
         if turn is not None and not turn.reply and isinstance(outcome, Send):
-            unsent = line
+            unsent = f"{line}\n" if editor.typed_ahead() else line
 
 
 def _show_past(chat: Chat) -> None:

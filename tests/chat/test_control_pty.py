@@ -241,6 +241,22 @@ def test_after_a_cancelled_turn_nothing_is_sent_unasked(moa: Moa, upstream: Upst
     assert sent(upstream)[1] == ["Why?", "Half of ", "And?"]
 
 
+def test_what_was_typed_ahead_stands_below_a_prompt_that_comes_back(
+    moa: Moa, upstream: Upstream
+) -> None:
+    for model in "abc":
+        upstream.enqueue(model, STUCK)
+    with moa.terminal("chat") as terminal:
+        begin(terminal, "Why?")
+        terminal.wait_for("Half of")
+        terminal.send(f"And?\r{CTRL_C}")
+        at_prompt(terminal, 1, "Why?")
+        assert ends(terminal) == [NOTHING]
+        terminal.send("\r")
+        at_prompt(terminal, 2)
+    assert sent(upstream, "a")[1] == ["Why?\nAnd?"]
+
+
 def test_a_paste_in_a_turn_is_one_message_and_is_not_sent(moa: Moa, upstream: Upstream) -> None:
     upstream.enqueue("agg", Reply(text="one two", delay=0.2, pause=0.2))
     with moa.terminal("chat") as terminal:

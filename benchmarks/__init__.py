@@ -1,0 +1,1 @@
+"""Measurements of moa beside its peers; see README.md."""
