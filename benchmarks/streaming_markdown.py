@@ -55,7 +55,6 @@ class Stopwatch:
     def __init__(self) -> None:
         self.total = 0.0
         self.longest = 0.0
-        self.frames = 0
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -115,7 +114,6 @@ def ours(text: str, watch: Stopwatch) -> None:
             # In no time of the loop's, but in that of the one frame which falls due.
             with watch.step():
                 await asyncio.sleep(_FRAME_SECONDS)
-            watch.frames += 1
         with watch.step():
             sink.handle(AggregatorFinished(model="m", text=text))
             sink.close()
@@ -140,7 +138,6 @@ def aider(text: str, watch: Stopwatch) -> None:
         with watch.step():
             stream.update(known)
             stream.live.refresh()
-        watch.frames += 1
     with watch.step():
         stream.update(known, final=True)
     sys.stdout = sys.__stdout__
@@ -162,7 +159,6 @@ def naive(text: str, watch: Stopwatch) -> None:
             before = watch.total
             with watch.step():
                 live.update(Markdown(known), refresh=True)
-            watch.frames += 1
             idle_from = arrived + watch.total - before
 
 
@@ -173,7 +169,6 @@ def raw(text: str, watch: Stopwatch) -> None:
         with watch.step():
             for chunk in burst:
                 print(chunk, end="", file=terminal, flush=True)
-        watch.frames += 1
 
 
 def whole(text: str, watch: Stopwatch) -> None:
@@ -183,7 +178,6 @@ def whole(text: str, watch: Stopwatch) -> None:
 
     with watch.step():
         Console(file=Terminal()).print(Markdown(text))
-    watch.frames += 1
 
 
 CONTESTANTS: dict[str, Callable[[str, Stopwatch], None]] = {
@@ -201,7 +195,6 @@ class Cell:
 
     seconds: float
     longest: float
-    frames: int
 
 
 def measure_here(contestant: str, reply: str) -> Cell:
@@ -211,7 +204,7 @@ def measure_here(contestant: str, reply: str) -> Cell:
     show(sample(), Stopwatch())
     watch = Stopwatch()
     show(text, watch)
-    return Cell(watch.total, watch.longest, watch.frames)
+    return Cell(watch.total, watch.longest)
 
 
 def measure(contestant: str, reply: str, columns: int, python: str, runs: int) -> Cell:
@@ -228,7 +221,6 @@ def measure(contestant: str, reply: str, columns: int, python: str, runs: int) -
     return Cell(
         statistics.median(cell.seconds for cell in cells),
         statistics.median(cell.longest for cell in cells),
-        cells[0].frames,
     )
 
 
