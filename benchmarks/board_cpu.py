@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TextIO
 
 from benchmarks.replies import chunks, mixed
-from moa_cli.clients.providers import ClientPool
+from moa_cli.clients.pool import ClientPool
 from moa_cli.config import Config, ProviderSettings
 from moa_cli.conversation import Conversation
 from moa_cli.engine import run_turn

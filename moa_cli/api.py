@@ -12,7 +12,7 @@ import asyncio
 import os
 
 from moa_cli.clients.base import Clients
-from moa_cli.clients.providers import ClientPool
+from moa_cli.clients.pool import ClientPool
 from moa_cli.config import Config, load_config
 from moa_cli.conversation import Conversation, Turn
 from moa_cli.defaults import default_profile

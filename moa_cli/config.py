@@ -3,36 +3,93 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from moa_cli import paths
 from moa_cli.errors import ProfileError
-from moa_cli.tables import Key, check_table, read_toml
+from moa_cli.money import Price
+from moa_cli.tables import Key, check_table, read_toml, value_of
 
-__all__ = ["CONFIG_KEYS", "PROVIDER_KEYS", "Config", "ProviderSettings", "load_config"]
+__all__ = [
+    "BUDGET_KEYS",
+    "CONFIG_KEYS",
+    "LOCAL_KEYS",
+    "PRICE_KEYS",
+    "PROVIDER_KEYS",
+    "VARIABLES",
+    "Config",
+    "ProviderSettings",
+    "load_config",
+    "to_config",
+]
 
 CONFIG_KEYS: dict[str, Key] = {
-    "profile": Key("text", "the profile used when none is named"),
+    "profile": Key("text", "the profile to use (see `moa profile list`)", example="together"),
     "concurrency": Key("whole", "calls in flight at once", 1, 1024),
     "retries": Key("whole", "times a failed call is made again", 0, 20),
-    "save": Key("flag", "whether conversations are kept"),
-    "providers": Key("table", "model endpoints of your own, or changes to the built-in ones"),
+    "save": Key("flag", "keep conversations (see `moa history`)"),
+    "plain": Key("flag", "show the reply as raw text, not as drawn Markdown"),
+    "compact": Key("flag", "fold each layer into one line"),
+    "live": Key("flag", "draw moving parts; without them, plain lines tell the progress"),
+    "show_reasoning": Key("flag", "show what models think, while they think"),
+    "usage": Key("flag", "tell calls, tokens, cost and seconds after each `moa ask`"),
+    "vi": Key("flag", "edit with vi's keys"),
+    "budget": Key("table", "most that may be spent; a layer that would go beyond it is not begun"),
     "local": Key("table", "the embedded model"),
+    "prices": Key("table", "prices of models that tell none, by model name"),
+    "providers": Key("table", "model endpoints of your own, or changes to the built-in ones"),
 }
 PROVIDER_KEYS: dict[str, Key] = {
-    "base_url": Key("text", "where the OpenAI-compatible API is, ending in /v1 as a rule"),
-    "api_key_env": Key("text", "the environment variable that holds the key"),
-    "api_key_cmd": Key("text", "a command that prints the key"),
+    "base_url": Key(
+        "text",
+        "where the OpenAI-compatible API is, ending in /v1 as a rule",
+        example="http://127.0.0.1:8000/v1",
+    ),
+    "api_key_env": Key(
+        "text", "the environment variable that holds the key", example="LAB_API_KEY"
+    ),
+    "api_key_cmd": Key("text", "a command that prints the key", example="pass show lab"),
 }
-_NUMBERS = ("concurrency", "retries")
-_LOCAL_KEYS: dict[str, Key] = {
-    "model": Key("text", "path of the GGUF file to use as local:smollm2"),
+BUDGET_KEYS: dict[str, Key] = {
+    "session": Key(
+        "number",
+        "USD that one run of `moa ask`, `chat` or `serve` may cost",
+        0,
+        example=1.0,
+    ),
+    "day": Key("number", "USD that all turns of a day may cost together", 0, example=5.0),
+}
+PRICE_KEYS: dict[str, Key] = {
+    "prompt": Key("number", "USD per million prompt tokens", 0, 1_000_000, example=0.1),
+    "completion": Key("number", "USD per million completion tokens", 0, 1_000_000, example=0.3),
+    "cached": Key(
+        "number",
+        "USD per million prompt tokens from the provider's cache",
+        0,
+        1_000_000,
+        example=0.05,
+    ),
+}
+LOCAL_KEYS: dict[str, Key] = {
+    "model": Key(
+        "text", "path of the GGUF file to use as local:smollm2", example="~/models/mine.gguf"
+    ),
     "context": Key("whole", "tokens of context for each call", 256, 1_000_000),
     "parallel": Key("whole", "calls answered at the same time", 1, 64),
 }
+# The variables that come before the file.
+VARIABLES = {
+    "profile": "MOA_PROFILE",
+    "concurrency": "MOA_CONCURRENCY",
+    "retries": "MOA_RETRIES",
+    "save": "MOA_SAVE",
+}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SIMPLE = tuple(key for key, one in CONFIG_KEYS.items() if one.kind != "table")
 
 
 @dataclass(frozen=True)
@@ -48,6 +105,8 @@ class ProviderSettings:
 class Config:
     """The settings. concurrency: calls in flight at once. retries: per call.
 
+    plain, compact, live, show_reasoning, usage, vi: how `moa ask` and `moa chat` show and edit.
+    budget_session, budget_day: USD, None is no limit. prices: by model name.
     local_context: tokens for each parallel call. local_model: a GGUF file, or None.
     place: the file that they come from, for messages.
     """
@@ -56,6 +115,15 @@ class Config:
     concurrency: int = 32
     retries: int = 4
     save: bool = True
+    plain: bool = False
+    compact: bool = False
+    live: bool = True
+    show_reasoning: bool = False
+    usage: bool = False
+    vi: bool = False
+    budget_session: float | None = None
+    budget_day: float | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     local_model: Path | None = None
     local_context: int = 4096
@@ -66,49 +134,74 @@ class Config:
 def load_config(path: Path | None = None) -> Config:
     """The settings in `path` (default: config.toml in the config folder), or the defaults.
 
-    MOA_CONCURRENCY and MOA_RETRIES in the environment come before the file.
+    MOA_CONCURRENCY, MOA_RETRIES and MOA_SAVE in the environment come before the file.
     Raises ProfileError naming file (or variable) and key.
     """
     path = path or paths.config_file()
-    table = read_toml(path, missing_ok=True)
-    place = str(path)
+    found = to_config(read_toml(path, missing_ok=True), str(path))
+    return replace(found, **_from_environment())
+
+
+def to_config(table: Mapping[str, Any], place: str) -> Config:
+    """The settings in the tables of a settings file, without regard to the environment.
+
+    place: the file's name. Raises ProfileError naming it and the key.
+    """
     check_table(table, CONFIG_KEYS, place=place)
     local = table.get("local", {})
-    check_table(local, _LOCAL_KEYS, prefix="local.", place=place)
-    providers = {
-        name: _provider(name, one, place) for name, one in table.get("providers", {}).items()
-    }
-    numbers: dict[str, int] = {key: table[key] for key in _NUMBERS if key in table}
-    numbers |= _numbers_from_environment()
+    check_table(local, LOCAL_KEYS, prefix="local.", place=place)
+    budget = table.get("budget", {})
+    check_table(budget, BUDGET_KEYS, prefix="budget.", place=place)
     return Config(
-        profile=table.get("profile"),
-        save=table.get("save", True),
-        providers=providers,
+        budget_session=budget.get("session"),
+        budget_day=budget.get("day"),
+        prices={name: _price(name, one, place) for name, one in table.get("prices", {}).items()},
+        providers={
+            name: _provider(name, one, place) for name, one in table.get("providers", {}).items()
+        },
         local_model=paths.expand(local["model"]) if "model" in local else None,
         local_context=local.get("context", Config.local_context),
         local_parallel=local.get("parallel", Config.local_parallel),
         place=place,
-        **numbers,
+        **{key: table[key] for key in _SIMPLE if key in table},
     )
 
 
-def _numbers_from_environment() -> dict[str, int]:
-    found = {}
-    for key in _NUMBERS:
-        variable = f"MOA_{key.upper()}"
+def _from_environment() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    # MOA_PROFILE is read where a profile is chosen, which may need none of this.
+    for key in ("concurrency", "retries", "save"):
+        variable = VARIABLES[key]
         text = os.environ.get(variable)
         if not text:
             continue
-        try:
-            found[key] = int(text)
-        except ValueError:
-            raise ProfileError(f"{variable}: must be a whole number, not {text!r}") from None
+        found[key] = value_of(text, CONFIG_KEYS[key])
         check_table({key: found[key]}, CONFIG_KEYS, place=variable)
     return found
+
+
+def _price(model: str, table: Any, place: str) -> Price:
+    path = f"prices.{model}"
+    if not isinstance(table, dict):
+        raise ProfileError(
+            f"{place}: `{path}` must be a table",
+            hint=f'for example "{model}" = {{ prompt = 0.2, completion = 0.6 }}',
+        )
+    check_table(table, PRICE_KEYS, prefix=f"{path}.", place=place)
+    for key in ("prompt", "completion"):
+        if key not in table:
+            raise ProfileError(f"{place}: `{path}.{key}` is missing")
+    return Price(**{key: float(value) for key, value in table.items()})
 
 
 def _provider(name: str, table: Any, place: str) -> ProviderSettings:
     if not isinstance(table, dict):
         raise ProfileError(f"{place}: `providers.{name}` must be a table")
     check_table(table, PROVIDER_KEYS, prefix=f"providers.{name}.", place=place)
+    if not _VARIABLE.fullmatch(table.get("api_key_env") or "_"):
+        # What stands there instead may be the key itself, so it is not repeated.
+        raise ProfileError(
+            f"{place}: `providers.{name}.api_key_env` is not the name of a variable",
+            hint="the key itself belongs into that variable, or into a .env file",
+        )
     return ProviderSettings(**table)

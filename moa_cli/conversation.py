@@ -5,10 +5,24 @@ A conversation's history is user messages and final replies only, never referenc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from operator import add
+from typing import Any, Literal
 
-__all__ = ["Conversation", "Failure", "Message", "Proposal", "Role", "Turn", "TurnStatus", "Usage"]
+__all__ = [
+    "Charge",
+    "Conversation",
+    "Failure",
+    "KeptConversation",
+    "KeptTurn",
+    "Message",
+    "Proposal",
+    "Role",
+    "Turn",
+    "TurnStatus",
+    "Usage",
+]
 
 Role = Literal["system", "user", "assistant"]
 TurnStatus = Literal["open", "finished", "interrupted", "failed"]
@@ -24,9 +38,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens that calls took, as their endpoints counted them.
+    """What calls took. Tokens are as their endpoints counted them, but for estimates.
 
-    unknown_calls: calls whose endpoint told no count (they add nothing to the sums).
+    estimated_calls: calls whose endpoint told no count (it cannot, where a call was cut off);
+    estimated_prompt_tokens, estimated_completion_tokens: the part of the sums that is theirs.
+    cost: USD, of the calls whose price is known. unpriced_calls: the others.
     """
 
     prompt_tokens: int = 0
@@ -34,32 +50,34 @@ class Usage:
     reasoning_tokens: int = 0
     cached_tokens: int = 0
     calls: int = 0
-    unknown_calls: int = 0
+    estimated_calls: int = 0
+    estimated_prompt_tokens: int = 0
+    estimated_completion_tokens: int = 0
+    cost: float = 0.0
+    unpriced_calls: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.reasoning_tokens + other.reasoning_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.calls + other.calls,
-            self.unknown_calls + other.unknown_calls,
-        )
-
-    def __sub__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt_tokens - other.prompt_tokens,
-            self.completion_tokens - other.completion_tokens,
-            self.reasoning_tokens - other.reasoning_tokens,
-            self.cached_tokens - other.cached_tokens,
-            self.calls - other.calls,
-            self.unknown_calls - other.unknown_calls,
-        )
+        # All fields are numbers, in the same order.
+        return Usage(*map(add, vars(self).values(), vars(other).values()))
 
     @property
     def total_tokens(self) -> int:
         """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What one call took, its failed attempts included: an entry of a turn's ledger.
+
+    layer: counted from 1; rounds + 1 for the aggregator. model: as the profile names it.
+    answered_by: the model id that the endpoint said it used, or None.
+    """
+
+    layer: int
+    model: str
+    usage: Usage
+    answered_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +126,8 @@ class Turn:
     proposals: by layer, in profile order, failed ones included.
     model: the aggregator that answered, as the profile names it; answered_by as for proposals.
     lost: a sentence for each proposer or aggregator that was lost on the way ("degraded").
-    usage: summed over all calls. seconds: wall time of the turn.
+    usage: summed over all calls; ledger: the same call by call, in the order in which they
+    ended. seconds: wall time of the turn.
     stored_as: its number in the store, if it is kept there.
     """
 
@@ -122,6 +141,7 @@ class Turn:
     reasoning: str = ""
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
+    ledger: tuple[Charge, ...] = ()
     seconds: float = 0.0
     lost: tuple[str, ...] = ()
     error: Failure | None = None
@@ -164,3 +184,30 @@ class Conversation:
             if turn.reply is not None:
                 said.append(Message("assistant", turn.reply))
         return tuple(said)
+
+
+@dataclass(frozen=True)
+class KeptTurn:
+    """A turn as it is kept.
+
+    started: seconds since 1970. settings: the resolved profile as TOML.
+    notes: what happened that no proposal tells of (a retry, a lost aggregator), as events are
+    written in JSON.
+    """
+
+    turn: Turn
+    started: float
+    settings: str = ""
+    notes: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class KeptConversation:
+    """A conversation as it is kept. created, updated: seconds since 1970."""
+
+    id: str
+    title: str
+    profile: str
+    created: float
+    updated: float
+    turns: tuple[KeptTurn, ...]

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from moa_cli.conversation import Failure, Proposal, Usage
+from moa_cli.money import Price
 
 __all__ = [
     "AggregatorDelta",
@@ -28,6 +29,7 @@ __all__ = [
     "ProposerFailed",
     "ProposerFinished",
     "ProposerStarted",
+    "ReferencesTrimmed",
     "Retrying",
     "TurnFailed",
     "TurnFinished",
@@ -75,11 +77,17 @@ class LayerStarted(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ProposerStarted(_Event):
-    """The call of one proposer has begun."""
+    """The call of one proposer has begun.
+
+    prompt_tokens: about how many it is sent, 0 if it is not asked at all (see the failure that
+    follows). price: what its model costs, as far as known then.
+    """
 
     kind: Literal["proposer_started"] = "proposer_started"
     layer: int
     index: int
+    prompt_tokens: int = 0
+    price: Price | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +139,22 @@ class Retrying(_Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReferencesTrimmed(_Event):
+    """The references are cut for a model, whose context they would not fit.
+
+    index: the proposer's, or None for the aggregator. layer: rounds + 1 for the aggregator.
+    kept: about how many tokens are left of each that was longer. context: the model's, tokens.
+    """
+
+    kind: Literal["references_trimmed"] = "references_trimmed"
+    layer: int
+    index: int | None
+    model: str
+    kept: int
+    context: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerFinished(_Event):
     """answered: how many proposers of the layer gave a proposal. seconds: wall time."""
 
@@ -143,13 +167,18 @@ class LayerFinished(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AggregatorStarted(_Event):
-    """references: how many it is given. fallback: whether the one before it failed."""
+    """references: how many it is given. fallback: whether the one before it failed.
+
+    prompt_tokens, price: as for ProposerStarted.
+    """
 
     kind: Literal["aggregator_started"] = "aggregator_started"
     name: str
     model: str
     references: int
     fallback: bool = False
+    prompt_tokens: int = 0
+    price: Price | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +247,7 @@ Event = (
     | ProposerFinished
     | ProposerFailed
     | Retrying
+    | ReferencesTrimmed
     | LayerFinished
     | AggregatorStarted
     | AggregatorDelta
@@ -249,6 +279,16 @@ def _hints(cls: Hashable) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
+@cache
+def _required(cls: Hashable) -> tuple[str, ...]:
+    unset = dataclasses.MISSING
+    return tuple(
+        one.name
+        for one in dataclasses.fields(cast("Any", cls))
+        if one.default is unset and one.default_factory is unset
+    )
+
+
 def load_value(cls: type[_T], values: Mapping[str, Any]) -> _T:
     """A dataclass from the plain values that `dataclasses.asdict` (and JSON) made of it."""
     if not isinstance(values, Mapping):
@@ -257,6 +297,8 @@ def load_value(cls: type[_T], values: Mapping[str, Any]) -> _T:
     unknown = values.keys() - hints.keys()
     if unknown:
         raise ValueError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
+    if missing := [name for name in _required(cast("Hashable", cls)) if name not in values]:
+        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
     try:
         return cls(**{key: _value(hints[key], value) for key, value in values.items()})
     except TypeError as error:

@@ -8,7 +8,10 @@ up at import.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = [
     "cache_dir",
@@ -19,6 +22,7 @@ __all__ = [
     "history_file",
     "is_file",
     "make_private",
+    "replacing",
     "shipped_profiles_dir",
     "state_dir",
     "user_profiles_dir",
@@ -91,6 +95,26 @@ def make_private(folder: Path) -> Path:
         make_private(folder.parent)
         folder.mkdir(exist_ok=True, mode=0o700)
     return folder
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write what `path` is to hold, readable by its owner alone.
+
+    It is written aside and renamed when the block has ended, so that a crash or an error leaves
+    what was there. Raises OSError if the folder cannot be written.
+    """
+    import tempfile
+
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-")
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def expand(text: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,18 @@ from typing import Any, Literal, TypeVar
 
 from moa_cli.errors import ProfileError
 
-__all__ = ["Key", "check_table", "nearest", "read_toml", "value_above"]
+__all__ = [
+    "Key",
+    "allowed",
+    "check_table",
+    "nearest",
+    "parse_toml",
+    "read_text",
+    "read_toml",
+    "sentence",
+    "value_above",
+    "value_of",
+]
 
 _T = TypeVar("_T")
 Kind = Literal["text", "whole", "number", "flag", "texts", "table", "tables"]
@@ -26,14 +38,19 @@ _KIND_NAMES: dict[Kind, str] = {
     "table": "a table",
     "tables": "a list of tables",
 }
+_SWITCH = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 
 
 @dataclass(frozen=True)
 class Key:
     """One setting: what it holds and what it means.
 
-    help: one line, used wherever the setting is explained.
+    help: one line, used wherever the setting is explained: by options, files and the README.
     low, high: bounds, both allowed values. choices: the only allowed texts.
+    example: a value to show where there is no default.
     """
 
     kind: Kind
@@ -41,6 +58,42 @@ class Key:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    example: object = None
+
+
+def sentence(key: Key, more: str = "") -> str:
+    """The key's help as a sentence. more: what is to be said behind it."""
+    text = f"{key.help}; {more}" if more else key.help
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def allowed(key: Key) -> str:
+    """What the key's value may be, in words."""
+    if key.choices:
+        return f"one of {', '.join(key.choices)}"
+    bounded = key.low is not None or key.high is not None
+    return _range(key) if bounded else _KIND_NAMES[key.kind]
+
+
+def value_of(text: str, key: Key) -> object:
+    """The value that a text means for that key; the text itself where it can mean none.
+
+    What comes out is still to be checked.
+    """
+    try:
+        match key.kind:
+            case "whole":
+                return int(text)
+            case "number":
+                return float(text) if re.search(r"[.eE]", text) else int(text)
+            case "flag":
+                return _SWITCH.get(text.lower(), text)
+            case "text":
+                return text
+            case "texts" | "table" | "tables":
+                return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -64,20 +117,35 @@ def read_toml(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
 
     Raises ProfileError, naming the file, where it cannot be read or is not TOML.
     """
+    text = read_text(path)
+    if text is None and not missing_ok:
+        raise ProfileError(f"{path}: no such file")
+    return parse_toml(text or "", str(path))
+
+
+def read_text(path: Path) -> str | None:
+    """The text of a file, line ends as they are; None if there is no such file.
+
+    Raises ProfileError, naming the file, where it cannot be read or is not UTF-8.
+    """
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            return file.read().decode()
     except FileNotFoundError:
-        if missing_ok:
-            return {}
-        raise ProfileError(f"{path}: no such file") from None
+        return None
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ProfileError(f"{path}: is not UTF-8 text") from None
+
+
+def parse_toml(text: str, place: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises ProfileError, naming the place, if it is not TOML."""
+    try:
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         # Besides TOMLDecodeError: numbers too long for Python, lists nested too deep.
-        raise ProfileError(f"{path}: is not valid TOML: {error}") from None
+        raise ProfileError(f"{place}: is not valid TOML: {error}") from None
 
 
 def check_table(
@@ -146,8 +214,9 @@ def _within(value: Any, low: float | None, high: float | None) -> bool:
 
 def _range(key: Key) -> str:
     if key.high is None:
-        return "a number" if key.low is None else f"{key.low:g} or more"
-    return f"between {key.low:g} and {key.high:g}" if key.low is not None else f"≤ {key.high:g}"
+        return "a number" if key.low is None else f"{key.low:.12g} or more"
+    high = f"{key.high:.12g}"
+    return f"≤ {high}" if key.low is None else f"between {key.low:.12g} and {high}"
 
 
 def _shown(value: object) -> str:

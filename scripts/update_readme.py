@@ -1,4 +1,4 @@
-"""Write the README's tables of options and commands anew from the code.
+"""Write the README's tables of options, settings and commands anew from the code.
 
 With --check: write nothing, and exit 1 if the README is not as it would be written.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import typer.main
 
 from moa_cli.chat.commands import COMMANDS
 from moa_cli.cli.app import app
+from moa_cli.settings import explanation, leaves
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -26,16 +28,37 @@ def table(heads: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def options() -> str:
-    """A row for each option of `moa ask` that its help shows."""
+def options(command: str, *, beside: str | None = None) -> str:
+    """A row for each option of a command that its help shows; not for those that the command
+    `beside` has, too."""
     group: Any = typer.main.get_command(app)
+    other = group.commands[beside].params if beside else []
+    told = {(tuple(one.opts), getattr(one, "help", None)) for one in other}
     shown = [
         one
-        for one in group.commands["ask"].params
-        if one.param_type_name == "option" and not one.hidden and one.name != "help"
+        for one in group.commands[command].params
+        if one.param_type_name == "option"
+        and not one.hidden
+        and one.name != "help"
+        and (tuple(one.opts), one.help) not in told
     ]
     names = [", ".join(f"`{name}`" for name in [*one.opts, *one.secondary_opts]) for one in shown]
-    return table(("option", "meaning"), zip(names, [one.help for one in shown], strict=True))
+    return table(("option", "meaning"), zip(names, map(_meaning, shown), strict=True))
+
+
+def _meaning(option: Any) -> str:
+    """What its help says, with its default if that is a number or a word."""
+    default = option.default
+    if default in (None, "") or isinstance(default, bool | Enum | list | tuple):
+        return str(option.help)
+    shown = f"{default:g}" if isinstance(default, float) else default
+    return f"{option.help} Default: {shown}."
+
+
+def settings() -> str:
+    """A row for each setting of the settings file."""
+    rows = [(f"`{'.'.join(path)}`", explanation(path, key)) for path, key in leaves().items()]
+    return table(("setting", "meaning"), rows)
 
 
 def commands() -> str:
@@ -45,8 +68,13 @@ def commands() -> str:
 
 
 def updated(text: str) -> str:
-    """`text` with both tables in place."""
-    for name, made in (("options", options()), ("commands", commands())):
+    """`text` with all tables in place."""
+    tables = {
+        "options": options("ask"),
+        "settings": settings(),
+        "commands": commands(),
+    }
+    for name, made in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)

@@ -25,6 +25,7 @@ from moa_cli.events import (
     from_dict,
     to_dict,
 )
+from moa_cli.money import Price
 
 CLASSES: tuple[type[Any], ...] = get_args(Event)
 
@@ -67,12 +68,13 @@ EXAMPLES: tuple[Event, ...] = (
         at=0.1, layer=1, proposers=(Caller(name="a", model="lab:a"), Caller(name="b", model="b"))
     ),
     LayerStarted(layer=2, proposers=()),
-    events.ProposerStarted(layer=1, index=0),
+    events.ProposerStarted(layer=1, index=0, prompt_tokens=12, price=Price(0.5, 1.5)),
     events.ProposerDelta(layer=1, index=0, text="so", reasoning="hm"),
     ProposerFinished(layer=1, index=0, proposal=PROPOSAL),
     events.ProposerFailed(layer=1, index=0, proposal=LOST),
     events.Retrying(layer=1, index=None, model="m", attempt=2, delay=0.5, error=FAILURE),
     events.Retrying(layer=1, index=3, model="m", attempt=2, delay=0.0, error=Failure("K", "m")),
+    events.ReferencesTrimmed(layer=2, index=0, model="m", kept=300, context=4096),
     events.LayerFinished(layer=1, answered=1, asked=2, seconds=2.5),
     events.AggregatorStarted(name="agg", model="lab:agg", references=3, fallback=True),
     events.AggregatorDelta(text="so", reasoning="hm"),

@@ -24,10 +24,14 @@ def test_every_toml_example_is_accepted(tmp_path: Path) -> None:
     from moa_cli.config import load_config
     from moa_cli.profile import load
 
-    config, profile = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    config, money, profile = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "config.toml").write_text(config, encoding="utf-8")
+    (tmp_path / "money.toml").write_text(money, encoding="utf-8")
     (tmp_path / "example.toml").write_text(profile, encoding="utf-8")
     assert load_config(tmp_path / "config.toml").providers["lab"].api_key_env == "LAB_KEY"
+    budgets = load_config(tmp_path / "money.toml")
+    assert (budgets.budget_session, budgets.budget_day) == (0.5, 5.0)
+    assert budgets.prices["groq:llama-3.3-70b-versatile"].prompt == 0.59
     loaded = load(str(tmp_path / "example.toml"))
     assert (loaded.rounds, len(loaded.layer(1))) == (2, 3)
 

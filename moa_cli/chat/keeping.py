@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from moa_cli.conversation import Conversation, Turn
 from moa_cli.profile import Profile, dump
-from moa_cli.store import Recorder, Store
+from moa_cli.store import Recorder, Spender, Spending, Store
+from moa_cli.stream import Sink
 
 __all__ = ["Kept"]
 
@@ -14,7 +15,8 @@ __all__ = ["Kept"]
 class Kept:
     """Where a conversation is kept, and under which id; with no store it is not kept.
 
-    conversation: what was said before, where an old one goes on.
+    conversation: what was said before, where an old one goes on. spending: where its costs are
+    kept, if they are.
     """
 
     def __init__(
@@ -22,18 +24,23 @@ class Kept:
         store: Store | None = None,
         identity: str | None = None,
         conversation: Conversation | None = None,
+        spending: Spending | None = None,
     ) -> None:
         self.store = store
+        self._spending = spending
         self.id = identity
         self.conversation = conversation or Conversation()
         self._recorder: Recorder | None = None
 
-    def recorder(self, profile: Profile, warn: Callable[[str], None]) -> list[Recorder]:
-        """The sink that writes the next turn down, if it is to be kept."""
-        if self.store is None:
-            return []
-        self._recorder = Recorder(self.store, self.id, dump(profile), warn)
-        return [self._recorder]
+    def recorders(self, profile: Profile, warn: Callable[[str], None]) -> list[Sink]:
+        """The sinks that write the next turn and its costs down, if they are to be kept."""
+        sinks: list[Sink] = []
+        if self.store is not None:
+            self._recorder = Recorder(self.store, self.id, dump(profile), warn)
+            sinks.append(self._recorder)
+        if self._spending is not None:
+            sinks.append(Spender(self._spending, warn))
+        return sinks
 
     def stored_as(self) -> int | None:
         """The number of the turn that has just ended, which belongs to a conversation now."""
@@ -46,6 +53,21 @@ class Kept:
         """The turn was taken back, or replaced. Raises StoreError."""
         if self.store is not None and turn is not None and turn.stored_as is not None:
             self.store.withdraw(turn.stored_as)
+
+    def go_on(self, prefix: str) -> tuple[str, Conversation]:
+        """Go on with the conversation whose id begins so; returns its title and what was said.
+
+        Raises StoreError if there is none, or more than one.
+        """
+        store = self.store or Store.open()
+        try:
+            identity = store.find(prefix)
+            found = store.title(identity), store.load(identity)
+        finally:
+            if store is not self.store:
+                store.close()
+        self.id = identity
+        return found
 
     def forget(self) -> None:
         """The next turn begins a new conversation."""

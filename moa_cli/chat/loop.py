@@ -9,19 +9,20 @@ from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from moa_cli.chat.commands import Leave, Outcome, Remerge, Send, perform
+from moa_cli.chat.commands import Leave, Outcome, Remerge, Resume, Send, perform
 from moa_cli.chat.control import Stopper, interrupting
 from moa_cli.chat.keeping import Kept
 from moa_cli.chat.lines import stdin_lines
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
-from moa_cli.clients.providers import ClientPool
+from moa_cli.clients.pool import ClientPool
 from moa_cli.conversation import Turn
 from moa_cli.engine import Limits
-from moa_cli.errors import MoAError
+from moa_cli.errors import MoAError, UsageError
 from moa_cli.events import Event
 from moa_cli.profile import Profile
-from moa_cli.render.plain import failure_line, usage_line
+from moa_cli.render.ledger import usage_line
+from moa_cli.render.plain import Proposals, failure_line
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.render.sinks import Show, sinks_for
 from moa_cli.render.terminal import can_redraw, cancel_on_termination, folded
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Chat", "run"]
 
-_FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
+_FAILED, _CAPPED, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
 
 
 def run(
@@ -46,11 +47,13 @@ def run(
     clients: Callable[[], ClientPool],
     limits: Limits,
     greeting: Sequence[str],
+    budget: float | None = None,
 ) -> int:
     """Hold a conversation until the user leaves; returns the exit code.
 
     kept: where the conversation is kept, and what was said in it before.
     clients: makes the clients, once the event loop runs. greeting: lines shown at the start.
+    budget: USD that all turns may cost together.
     """
     interactive = sys.stdin is not None and sys.stdin.isatty()
 
@@ -58,7 +61,7 @@ def run(
         cancel_on_termination()
         pool = clients()
         try:
-            session = Session(profile, pool, limits, kept.conversation)
+            session = Session(profile, pool, limits, kept.conversation, budget)
             chat = Chat(session, options, kept)
             for line in greeting:
                 chat.say(f"moa: {one_line(line)}")
@@ -128,13 +131,30 @@ class Chat:
             outcome = self.outcome(line)
             if isinstance(outcome, Leave):
                 break
+            if isinstance(outcome, Resume):
+                self.resume(outcome.prefix)
+                continue
             turn = await self.carry_out(outcome)
             if turn is None:
                 continue
             if turn.status == "interrupted":
                 return _INTERRUPTED
-            code = code if turn.status == "finished" else _FAILED
+            capped = turn.error is not None and turn.error.kind == "BudgetReached"
+            code = code if turn.status == "finished" else _CAPPED if capped else _FAILED
         return code
+
+    def resume(self, prefix: str) -> bool:
+        """Go on with the conversation whose id begins so; whether that could be done."""
+        try:
+            if not prefix:
+                raise UsageError("/resume needs an id here", hint="`moa history list`")
+            title, conversation = self.kept.go_on(prefix)
+        except MoAError as error:
+            self.complain(error.message, error.hint)
+            return False
+        self.session.go_on(conversation)
+        self.say(one_line(f"going on with {self.kept.id}: {title}"))
+        return True
 
     def outcome(self, line: str) -> Outcome:
         """What a line asks for; a command that cannot be carried out is told of."""
@@ -187,7 +207,7 @@ class Chat:
     async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
         """Show the turn. Ctrl-C stops the turn, not the program."""
         fold = TurnFold()
-        recorders = self.kept.recorder(self.session.profile, self.complain)
+        recorders = self.kept.recorders(self.session.profile, self.complain)
         sinks: list[Sink] = [*sinks_for(self._how()), *recorders, stopper, fold]
         running = asyncio.create_task(deliver(events, *sinks))
         stopper.watch(running)
@@ -231,14 +251,15 @@ class Chat:
             kept = "what had come of the reply is kept" if turn.reply else "nothing was kept"
             self.say(f"moa: interrupted; {kept}")
         elif turn.error is not None:
+            if turn.error.kind == "BudgetReached" and turn.proposals:
+                # Paid for, and all that there is.
+                Proposals(sys.stderr).print_layer(turn.proposals[-1])
             self.say(f"moa: {failure_line(turn)}")
-        else:
-            usage = turn.usage
-            tokens = usage.prompt_tokens, usage.completion_tokens
-            line = f"({usage_line(usage.calls, *tokens, turn.seconds)})"
-            if can_redraw(sys.stderr):
-                self.say("")
-            self.remark(line)
+        elif can_redraw(sys.stderr):
+            self.say("")
+        if turn.usage.calls:
+            line = f"({usage_line(turn.usage, turn.seconds, turn.ledger)})"
+            self.remark(folded(line, sys.stderr))
 
 
 def _is_being_cancelled() -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
-from moa_cli.clients.base import Clients
+from moa_cli.clients.base import Clients, ModelInfo
 from moa_cli.conversation import Conversation, Proposal, Turn, Usage
-from moa_cli.engine import Control, Limits, run_turn
+from moa_cli.engine import Cap, Control, Limits, run_turn
 from moa_cli.errors import ProfileError, UsageError
 from moa_cli.events import Event
 from moa_cli.profile import Overrides, Profile
@@ -22,6 +22,7 @@ class Session:
     last: the latest turn, also one that failed; None at first.
     replaced: the turn that the one kept last took the place of, if it did.
     spent: what was used so far, by model name, also by turns that were taken back.
+    budget: USD that all turns may cost together.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Session:
         clients: Clients,
         limits: Limits,
         conversation: Conversation | None = None,
+        budget: float | None = None,
     ) -> None:
         self.profile = profile
         self.conversation = Conversation()
@@ -40,7 +42,21 @@ class Session:
         self._taken_back: Turn | None = None
         self._merging: tuple[tuple[Proposal, ...], ...] | None = None
         self._clients = clients
+        if budget is not None:
+            cap = Cap(
+                "budget.session", "usd", budget, lambda used, more, turn: self.cost + used.cost
+            )
+            limits = replace(limits, caps=(*limits.caps, cap))
         self._limits = limits
+
+    @property
+    def cost(self) -> float:
+        """USD that was spent so far, as far as prices were known."""
+        return sum(usage.cost for usage in self.spent.values())
+
+    def known(self) -> dict[str, ModelInfo]:
+        """What is known of the profile's models, by name, without asking anybody."""
+        return {model: self._clients.known(model) for model in self.profile.models()}
 
     def ask(
         self, prompt: str, control: Control | None = None, aggregator: str | None = None
@@ -116,16 +132,8 @@ class Session:
         self.last = turn
 
     def _count(self, turn: Turn) -> None:
-        """Add to `spent`. What proposers did not use, the aggregators did."""
-        calls = [(one.model, one.usage) for layer in turn.proposals for one in layer]
-        rest = turn.usage
-        for _, usage in calls:
-            rest = rest - usage
-        if turn.model and rest.calls > 0:
-            calls.append((turn.model, rest))
-        for model, usage in calls:
-            if usage.calls:
-                self.spent[model] = self.spent.get(model, Usage()) + usage
+        for one in turn.ledger:
+            self.spent[one.model] = self.spent.get(one.model, Usage()) + one.usage
 
     def change(self, overrides: Overrides, where: str) -> None:
         """Lay settings over the profile. where: the command that did it.

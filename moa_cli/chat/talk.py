@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shlex
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from moa_cli.chat.commands import Edit, Leave, Send
+from moa_cli.chat.commands import Edit, Leave, Resume, Send
 from moa_cli.chat.input import Editor
 from moa_cli.chat.loop import Chat
+from moa_cli.chat.picker import can_pick, pick
 from moa_cli.conversation import Usage
+from moa_cli.editor import open_editor
+from moa_cli.errors import MoAError, UsageError
+from moa_cli.money import cost_text
 from moa_cli.profile import short_name
 from moa_cli.render.sanitize import one_line
+from moa_cli.store import Store
 
 __all__ = ["bar", "talk"]
 
 _TWICE_SECONDS = 2.0
+# Of a conversation that goes on, no more are shown: the prompt must not be far.
+_PAST_TURNS = 10
 
 
 async def talk(chat: Chat) -> int:
@@ -48,6 +52,9 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         outcome = chat.outcome(line)
         if isinstance(outcome, Leave):
             return
+        if isinstance(outcome, Resume):
+            await _resume(chat, editor, outcome.prefix)
+            continue
         if isinstance(outcome, Edit):
             with editor.source.cooked_mode():
                 unsent = _edited(chat, outcome.text)
@@ -56,9 +63,30 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             unsent = f"{line}\n" if editor.typed_ahead() else line
 
 
+async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
+    """Go on with another conversation, which the user chooses if no id was begun."""
+    if not prefix and can_pick():
+        try:
+            chosen = await pick(Store.open, source=editor.source)
+        except MoAError as error:
+            chat.complain(error.message, error.hint)
+            return
+        if chosen is None:
+            return
+        prefix = chosen
+    if chat.resume(prefix):
+        _show_past(chat)
+
+
 def _show_past(chat: Chat) -> None:
-    """The turns of a conversation that goes on."""
-    for turn in chat.session.conversation.turns:
+    """The last turns of a conversation that goes on."""
+    turns = chat.session.conversation.turns
+    earlier = len(turns) - _PAST_TURNS
+    if earlier > 0:
+        chat.say("")
+        count = f"{earlier} earlier turn{'s' if earlier != 1 else ''}"
+        chat.remark(f"{count}: moa history show {chat.kept.id}")
+    for turn in turns[-_PAST_TURNS:]:
         chat.say("")
         chat.show(f"› {turn.user}\n\n{turn.reply}")
 
@@ -83,17 +111,13 @@ async def _line(chat: Chat, editor: Editor, default: str) -> str | None:
 
 def _edited(chat: Chat, text: str) -> str:
     """What the user's editor leaves of `text`; `text` itself if it could not be opened."""
-    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     with tempfile.TemporaryDirectory(prefix="moa-") as folder:
         file = Path(folder) / "prompt.md"
         file.write_text(text, encoding="utf-8", errors="replace")
         try:
-            done = subprocess.run([*shlex.split(command), str(file)], check=False)
-        except (OSError, ValueError) as error:
-            chat.complain(f"the editor `{command}` could not be started: {error}", "set $EDITOR")
-            return text
-        if done.returncode != 0:
-            chat.complain(f"the editor `{command}` ended with status {done.returncode}")
+            open_editor(file)
+        except UsageError as error:
+            chat.complain(error.message, error.hint)
             return text
         return file.read_text(encoding="utf-8", errors="replace").rstrip("\n")
 
@@ -110,6 +134,8 @@ def bar(chat: Chat, columns: int) -> str:
         f"{count} → {short_name(profile.aggregator.model)}",
         f"{used.total_tokens:,} tokens",
     ]
+    if used.cost:
+        parts.append(cost_text(used))
     if chat.options.attachments:
         parts.append(f"{len(chat.options.attachments)} attached")
     if chat.options.multiline:
@@ -118,6 +144,6 @@ def bar(chat: Chat, columns: int) -> str:
 
 
 def _preload() -> None:
-    from moa_cli.clients.openai_compatible import preload
+    from moa_cli.clients.sdk_transport import preload
 
     preload()

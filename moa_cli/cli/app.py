@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli import ask, chat, doctor, history, models, profiles
+from moa_cli.cli import (
+    archive,
+    ask,
+    chat,
+    config,
+    doctor,
+    history,
+    models,
+    profiles,
+    stats,
+)
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, of_error
 from moa_cli.errors import MoAError
 from moa_cli.version import __version__
@@ -29,6 +39,10 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.add_typer(profiles.app, name="profile")
+app.add_typer(config.app, name="config")
+history.app.command("stats")(stats.stats)
+history.app.command("export")(archive.export)
+history.app.command("import")(archive.import_)
 app.add_typer(history.app, name="history")
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

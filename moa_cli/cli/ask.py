@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.options import Compact, NoLive, Plain, ShowReasoning, takes_profile
-from moa_cli.cli.saving import Cid, Continue, NoSave, open_store, resume
+from moa_cli.cli.budget import MaxCost, MaxTotalTokens, ShowUsage, caps
+from moa_cli.cli.options import Compact, Live, Plain, ShowReasoning, takes_profile, typed_or
+from moa_cli.cli.saving import Cid, Continue, Save, open_books, resume
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
 
@@ -49,6 +50,9 @@ Verbose = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
 ]
+Estimate = Annotated[
+    bool, typer.Option("--estimate", help="Print what the turn would take; send no prompt.")
+]
 SaveProfile = Annotated[
     str | None,
     typer.Option("--save-profile", metavar="NAME", help="Keep the settings in force as a profile."),
@@ -65,20 +69,24 @@ def ask(
     output: OutputForm = Output.text,
     show_proposals: ShowProposals = False,
     no_stream: NoStream = False,
-    plain: Plain = False,
-    no_live: NoLive = False,
-    compact: Compact = False,
-    show_reasoning: ShowReasoning = False,
+    plain: Plain = None,
+    live: Live = None,
+    compact: Compact = None,
+    show_reasoning: ShowReasoning = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    usage: ShowUsage = None,
     dry_run: DryRun = False,
+    estimate: Estimate = False,
+    max_cost: MaxCost = None,
+    max_total_tokens: MaxTotalTokens = None,
     save_profile: SaveProfile = None,
     continue_: Continue = False,
     cid: Cid = None,
-    no_save: NoSave = False,
+    save: Save = None,
 ) -> None:
     """Ask once, and print the reply."""
-    from moa_cli.cli import oneshot
+    from moa_cli.cli import oneshot, wiring
 
     if json and output is not Output.text:
         raise UsageError("--json and --output are two ways of saying it: give one")
@@ -91,17 +99,23 @@ def ask(
     if dry_run:
         oneshot.print_plan(profile, text, resumed)
         return
+    if estimate:
+        oneshot.print_estimate(profile, text, resumed, json=json)
+        return
+    settings = wiring.config()
     show = oneshot.Show(
         output="json" if json else output.value,
         stream=not no_stream,
         quiet=quiet,
         verbose=verbose,
+        usage=verbose or typed_or(usage, settings.usage),
         show_proposals=show_proposals,
-        live=not no_live,
-        progress=no_live,
-        plain=plain,
-        compact=compact,
-        reasoning=show_reasoning,
+        live=typed_or(live, settings.live),
+        progress=live is False,
+        plain=typed_or(plain, settings.plain),
+        compact=typed_or(compact, settings.compact),
+        reasoning=typed_or(show_reasoning, settings.show_reasoning),
     )
-    store = open_store(no_save=no_save)
-    raise typer.Exit(oneshot.run(profile, text, show, concurrency, resumed, store))
+    books = open_books(save=save)
+    limits = caps(max_cost, max_total_tokens, books.spending, one_turn=True)
+    raise typer.Exit(oneshot.run(profile, text, show, concurrency, resumed, books, limits))

@@ -7,25 +7,34 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.options import Compact, NoLive, Plain, ShowReasoning, takes_profile
-from moa_cli.cli.saving import Cid, Continue, NoSave, open_store, resume
+from moa_cli.cli.budget import MaxCost, MaxTotalTokens, caps
+from moa_cli.cli.options import Compact, Live, Plain, ShowReasoning, takes_profile, typed_or
+from moa_cli.cli.saving import Choose, Cid, Continue, Save, choose, open_books, resume
+from moa_cli.config import CONFIG_KEYS
+from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
+from moa_cli.tables import sentence
 
 __all__ = ["chat"]
+
+Vi = Annotated[bool | None, typer.Option("--vi/--no-vi", help=sentence(CONFIG_KEYS["vi"]))]
 
 
 @takes_profile
 def chat(
     profile: Profile,
     concurrency: int | None,
-    plain: Plain = False,
-    no_live: NoLive = False,
-    compact: Compact = False,
-    show_reasoning: ShowReasoning = False,
+    plain: Plain = None,
+    live: Live = None,
+    compact: Compact = None,
+    show_reasoning: ShowReasoning = None,
     continue_: Continue = False,
     cid: Cid = None,
-    no_save: NoSave = False,
-    vi: Annotated[bool, typer.Option("--vi", help="Edit with vi's keys.")] = False,
+    resume_: Choose = False,
+    save: Save = None,
+    max_cost: MaxCost = None,
+    max_total_tokens: MaxTotalTokens = None,
+    vi: Vi = None,
 ) -> None:
     """Hold a conversation in the terminal."""
     from moa_cli.chat.keeping import Kept
@@ -33,19 +42,32 @@ def chat(
     from moa_cli.chat.options import ChatOptions
     from moa_cli.cli import wiring
 
+    settings = wiring.config()
     options = ChatOptions(
-        plain=plain, live=not no_live, compact=compact, reasoning=show_reasoning, vi=vi
+        plain=typed_or(plain, settings.plain),
+        live=typed_or(live, settings.live),
+        compact=typed_or(compact, settings.compact),
+        reasoning=typed_or(show_reasoning, settings.show_reasoning),
+        vi=typed_or(vi, settings.vi),
     )
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if resume_:
+        if continue_ or cid is not None:
+            raise UsageError("--resume, -c and --cid are three ways of saying it: give one")
+        cid = choose()
+        if cid is None:
+            return
     resumed = resume(last=continue_, identity=cid)
-    store = open_store(no_save=no_save)
+    books = open_books(save=save)
+    limits = caps(max_cost, max_total_tokens, books.spending, one_turn=False)
     raise typer.Exit(
         run(
             profile,
             options,
-            kept=Kept(store, resumed.id, resumed.conversation),
+            kept=Kept(books.store, resumed.id, resumed.conversation, books.spending),
             clients=wiring.client_pool,
-            limits=wiring.limits(concurrency),
+            limits=wiring.limits(concurrency, limits),
+            budget=wiring.config().budget_session,
             # Over plain lines there is nobody to be told of keys.
             greeting=wiring.greeting(profile) if at_terminal else wiring.introduction(profile),
         )

@@ -13,7 +13,8 @@ from moa_cli.errors import ClientError, MoAError
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
-    from moa_cli.clients.providers import ClientPool, Provider
+    from moa_cli.clients.pool import ClientPool
+from moa_cli.clients.providers import Provider
 
 __all__ = ["doctor"]
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.errors import UsageError
+from moa_cli.cli import wiring
+from moa_cli.cli.options import Plain, typed_or
+from moa_cli.cli.saving import open_store, warn
+from moa_cli.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from moa_cli.conversation import Turn
-    from moa_cli.store import Store
+    from moa_cli.conversation import Turn, Usage
+    from moa_cli.store import Store, Summary
 
 __all__ = ["app"]
 
@@ -23,14 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="An id, or its unique beginning.")]
 _SPANS = {"h": 3600, "d": 86400, "w": 604800}
-
-
-def _open() -> Store:
-    from moa_cli.store import Store
-
-    return Store.open()
 
 
 def _seconds(text: str) -> float:
@@ -57,35 +55,79 @@ def list_(
     json: Json = False,
 ) -> None:
     """List conversations, the latest first."""
-    from moa_cli.render.sanitize import one_line
-
-    store = _open()
+    store = open_store()
     after = time.time() - _seconds(since) if since else 0.0
     rows = store.conversations(limit=limit, since=after, profile=profile)
+    usage = [store.usage(row.id) for row in rows]
     if json:
-        import dataclasses
+        from moa_cli.render.jsonl import dumps, usage_to_dict
 
-        from moa_cli.render.jsonl import dumps
+        values = [
+            {**vars(row), "usage": usage_to_dict(one)} for row, one in zip(rows, usage, strict=True)
+        ]
+        typer.echo(dumps(values, indent=2))
+    elif not sys.stdout.isatty():
+        for row, one in zip(rows, usage, strict=True):
+            typer.echo(_listed(row, one))
+    elif rows:
+        _print_table(rows, usage)
+    else:
+        typer.echo("moa: no conversation is kept", err=True)
 
-        typer.echo(dumps([dataclasses.asdict(row) for row in rows], indent=2))
-        return
-    for row in rows:
-        turns = f"{row.turns} turn{'s' if row.turns != 1 else ''}"
-        title = one_line(row.title)
-        typer.echo(f"{row.id}  {_when(row.updated)}  {turns:>9}  {row.profile:<16}  {title}")
+
+def _listed(row: Summary, usage: Usage) -> str:
+    """A conversation on one line, for other programs."""
+    from moa_cli.render.sanitize import one_line
+
+    turns = f"{row.turns} turn{'s' if row.turns != 1 else ''}"
+    profile, title = one_line(row.profile), one_line(row.title)
+    return f"{row.id}  {_when(row.updated)}  {turns:>9}  {profile:<16}  {_cost(usage):>8}  {title}"
+
+
+def _cost(usage: Usage) -> str:
+    """What a conversation cost, as short as can be: `?` is unknown."""
+    from moa_cli.money import cost_text
+
+    text = cost_text(usage)
+    return "?" if text == "cost unknown" else text
+
+
+def _print_table(rows: Sequence[Summary], usage: Sequence[Usage]) -> None:
+    from moa_cli.render.table import Column, table_lines
+    from moa_cli.render.terminal import can_redraw
+
+    columns = [
+        Column("id", [row.id for row in rows]),
+        Column("last turn", [_when(row.updated) for row in rows], spare=1),
+        Column("turns", [str(row.turns) for row in rows], right=True, spare=2),
+        Column("profile", [row.profile for row in rows], spare=4),
+        Column("cost", [_cost(one) for one in usage], right=True, spare=3),
+        Column("title", [row.title for row in rows]),
+    ]
+    head, *lines = table_lines(columns, shutil.get_terminal_size().columns)
+    typer.echo(f"\x1b[2m{head}\x1b[0m" if can_redraw(sys.stdout) else head)
+    for line in lines:
+        typer.echo(line)
 
 
 @app.command("show")
 def show(
-    conversation: Id,
+    conversation: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="An id, or its unique beginning; else the latest."),
+    ] = None,
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Every answer of every layer too.")
     ] = False,
+    plain: Plain = None,
+    no_pager: Annotated[
+        bool, typer.Option("--no-pager", help="Print also what is longer than the screen.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Print a conversation."""
-    store = _open()
-    found = store.find(conversation)
+    """Print a conversation, at a terminal through $PAGER if it is long."""
+    store = open_store()
+    found = store.find(conversation) if conversation is not None else _latest(store)
     turns = store.load(found).turns
     if json:
         from moa_cli.render.jsonl import dumps, turn_to_dict
@@ -93,23 +135,41 @@ def show(
         values = {"id": found, "title": store.title(found), "turns": list(map(turn_to_dict, turns))}
         typer.echo(dumps(values, indent=2))
         return
-    sys.stdout.write("\n".join(_text(turn, proposals) for turn in turns))
+    lines = _lines(turns, proposals, typed_or(plain, wiring.config().plain))
+    if no_pager or not sys.stdout.isatty():
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        return
+    from moa_cli.render.pager import page
+
+    trouble = page(lines)
+    if trouble:
+        warn(trouble)
 
 
-def _text(turn: Turn, proposals: bool) -> str:
-    from moa_cli.render.sanitize import one_line, sanitize
+def _latest(store: Store) -> str:
+    latest = store.latest()
+    if latest is None:
+        raise StoreError("no conversation is kept")
+    return latest
 
-    parts = [f"› {sanitize(turn.user)}", ""]
-    for layer in turn.proposals if proposals else ():
-        for one in layer:
-            parts += [f"── {one_line(one.proposer)} (round {one.layer})"]
-            parts += [sanitize(one.error.message if one.error else one.text).strip(), ""]
-    if turn.reply is not None:
-        parts.append(sanitize(turn.reply).strip())
-    if turn.status != "finished":
-        why = f": {one_line(turn.error.message)}" if turn.error else ""
-        parts.append(f"({turn.status}{why})")
-    return "\n".join([*parts, ""])
+
+def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
+    """The turns, blank lines between them: raw text, or drawn where that can be seen."""
+    from moa_cli.render.terminal import can_redraw
+    from moa_cli.render.transcript import drawn_turn, turn_text
+
+    if plain or not can_redraw(sys.stdout):
+        # Not splitlines(), which knows more line ends than those that are printed.
+        return "\n".join(turn_text(turn, proposals=proposals) for turn in turns).split("\n")[:-1]
+    from moa_cli.render.live import color_of, console_for, reply_width
+
+    console = console_for(sys.stdout)
+    color, width = color_of(console), reply_width(console.width)
+    lines: list[str] = []
+    for turn in turns:
+        lines += [""] if lines else []
+        lines += drawn_turn(turn, proposals=proposals, width=width, color=color)
+    return lines
 
 
 @app.command("search")
@@ -122,7 +182,7 @@ def search(
     from moa_cli.render.terminal import can_redraw
 
     marks = ("\x1b[1m", "\x1b[0m") if can_redraw(sys.stdout) else ("[", "]")
-    for hit in _open().search(" ".join(words), limit=limit):
+    for hit in open_store().search(" ".join(words), limit=limit):
         # The marks stand in the snippet as control characters, which sanitizing takes out.
         pieces = re.split("([\x02\x03])", hit.snippet.replace("\n", " "))
         shown = "".join(
@@ -142,7 +202,7 @@ def delete(
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete conversations for good: their words are gone from the file."""
-    store = _open()
+    store = open_store()
     chosen = [store.find(one) for one in conversations or []]
     if older_than:
         chosen += store.older_than(time.time() - _seconds(older_than))

@@ -10,6 +10,7 @@ from moa_cli.errors import ClientError, UsageError
 
 if TYPE_CHECKING:
     from moa_cli.clients.base import ModelInfo
+    from moa_cli.money import Price
 
 __all__ = ["models"]
 
@@ -81,20 +82,20 @@ async def _list(name: str | None) -> list[dict[str, Any]]:
                 typer.echo(f"moa: {one}: {error.message}", err=True)
                 continue
             prefix = "" if one == DEFAULT_PROVIDER else f"{one}:"
-            rows += [_row(one, prefix, info) for info in found]
+            rows += [_row(one, prefix, info, pool.own_price(f"{one}:{info.id}")) for info in found]
     finally:
         await pool.aclose()
     return rows
 
 
-def _row(provider: str, prefix: str, info: ModelInfo) -> dict[str, Any]:
-    free = provider == "local"
+def _row(provider: str, prefix: str, info: ModelInfo, own: Price | None) -> dict[str, Any]:
+    price = own or info.price
     return {
         "name": f"{prefix}{info.id}",
         "provider": provider,
         "context_length": info.context_length,
-        "prompt_usd_per_million": 0.0 if free else info.prompt_price,
-        "completion_usd_per_million": 0.0 if free else info.completion_price,
+        "prompt_usd_per_million": price.prompt if price else None,
+        "completion_usd_per_million": price.completion if price else None,
     }
 
 

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING
 
 from moa_cli.attach import fenced, fenced_file
 from moa_cli.cli import wiring
-from moa_cli.cli.exit_codes import INTERRUPTED, TERMINATED, of_turn
-from moa_cli.cli.saving import Resumed, warn
+from moa_cli.cli.exit_codes import TERMINATED, of_turn
+from moa_cli.cli.saving import Books, Resumed, warn
 from moa_cli.conversation import Conversation, Turn
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile, dump, save
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.sinks import Show, sinks_for
 from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
-from moa_cli.stream import Sink, deliver
+from moa_cli.stream import Sink, TurnFold, deliver
 
 if TYPE_CHECKING:
-    from moa_cli.store import Store
+    from moa_cli.clients.base import ModelInfo
+    from moa_cli.engine import Cap, Limits
 
-__all__ = ["Show", "compose_prompt", "print_plan", "run", "save_profile"]
+__all__ = ["Show", "compose_prompt", "print_estimate", "print_plan", "run", "save_profile"]
+
+_PATIENCE = 15.0
 
 
 def save_profile(profile: Profile, name: str, *, quiet: bool) -> None:
@@ -66,7 +69,33 @@ def print_plan(profile: Profile, prompt: str, resumed: Resumed) -> None:
     """The calls that a turn would make, with what each would be sent; nothing is sent."""
     from moa_cli.render.plan import plan
 
-    sys.stdout.write(plan(profile, resumed.conversation.ask(prompt)))
+    pool = wiring.client_pool()
+    known = {model: pool.known(model) for model in profile.models()}
+    sys.stdout.write(plan(profile, resumed.conversation.ask(prompt), known))
+
+
+def print_estimate(profile: Profile, prompt: str, resumed: Resumed, *, json: bool) -> None:
+    """What a turn would take. Prices are asked for; the prompt is not sent."""
+    from moa_cli.render import estimate
+
+    known = asyncio.run(_facts(profile))
+    conversation = resumed.conversation.ask(prompt)
+    if json:
+        from moa_cli.render.jsonl import dumps
+
+        values = estimate.to_dict(profile, conversation, known)
+        sys.stdout.write(dumps(values, indent=2) + "\n")
+    else:
+        for line in estimate.to_lines(profile, conversation, known):
+            sys.stdout.write(folded(line, sys.stdout) + "\n")
+
+
+async def _facts(profile: Profile) -> dict[str, ModelInfo]:
+    pool = wiring.client_pool()
+    try:
+        return {one: await pool.facts(one, patience=_PATIENCE) for one in profile.models()}
+    finally:
+        await pool.aclose()
 
 
 def run(
@@ -75,23 +104,27 @@ def run(
     show: Show,
     concurrency: int | None,
     resumed: Resumed,
-    store: Store | None,
+    books: Books,
+    caps: tuple[Cap, ...],
 ) -> int:
     """Ask, show, and return the exit code.
 
-    resumed: what goes before the prompt. store: where the turn is kept, if it is.
+    resumed: what goes before the prompt. books: where the turn is kept, if it is.
+    caps: on what it may take.
     """
     if not show.quiet:
         for line in wiring.introduction(profile):
             _say(line)
+    fold = TurnFold()
     try:
         with without_echo(sys.stdout, sys.stderr):
-            sinks = [*sinks_for(show), *_recorders(profile, resumed, store)]
+            sinks = [*sinks_for(show), *_recorders(profile, resumed, books), fold]
             asked = resumed.conversation.ask(prompt)
-            turn = asyncio.run(_turn(profile, asked, sinks, concurrency))
+            limits = wiring.limits(concurrency, caps)
+            turn = asyncio.run(_turn(profile, asked, sinks, limits))
     except KeyboardInterrupt:
         _say("interrupted")
-        return INTERRUPTED
+        turn = fold.turn()
     except asyncio.CancelledError:
         return TERMINATED
     if show.output == "json":
@@ -99,30 +132,46 @@ def run(
 
         sys.stdout.write(dumps(turn_to_dict(turn), indent=2) + "\n")
         sys.stdout.flush()
-    if turn.error is not None:
-        from moa_cli.render.plain import failure_line
-
-        _say(failure_line(turn))
+    _tell(turn, show)
     return of_turn(turn)
 
 
-def _recorders(profile: Profile, resumed: Resumed, store: Store | None) -> list[Sink]:
-    if store is None:
-        return []
-    from moa_cli.store import Recorder
+def _tell(turn: Turn, show: Show) -> None:
+    """What should be known after the turn."""
+    if turn.error is not None:
+        from moa_cli.render.plain import Proposals, failure_line
 
-    return [Recorder(store, resumed.id, dump(profile), warn)]
+        # Paid for, and all that there is.
+        if turn.error.kind == "BudgetReached" and not show.show_proposals and turn.proposals:
+            Proposals(sys.stderr).print_layer(turn.proposals[-1])
+        _say(failure_line(turn))
+    if show.usage and turn.usage.calls:
+        from moa_cli.render.ledger import usage_line
+
+        _say(usage_line(turn.usage, turn.seconds, turn.ledger))
+
+
+def _recorders(profile: Profile, resumed: Resumed, books: Books) -> list[Sink]:
+    sinks: list[Sink] = []
+    if books.store is not None:
+        from moa_cli.store import Recorder
+
+        sinks.append(Recorder(books.store, resumed.id, dump(profile), warn))
+    if books.spending is not None:
+        from moa_cli.store import Spender
+
+        sinks.append(Spender(books.spending, warn))
+    return sinks
 
 
 async def _turn(
-    profile: Profile, conversation: Conversation, sinks: Sequence[Sink], concurrency: int | None
+    profile: Profile, conversation: Conversation, sinks: Sequence[Sink], limits: Limits
 ) -> Turn:
     from moa_cli.engine import run_turn
 
     cancel_on_termination()
     pool = wiring.client_pool()
     try:
-        events = run_turn(profile, conversation, pool, limits=wiring.limits(concurrency))
-        return await deliver(events, *sinks)
+        return await deliver(run_turn(profile, conversation, pool, limits=limits), *sinks)
     finally:
         await pool.aclose()

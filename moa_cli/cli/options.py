@@ -5,25 +5,29 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from moa_cli.config import CONFIG_KEYS
 from moa_cli.errors import UsageError
 from moa_cli.profile import Overrides, Profile, list_profiles
+from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
+from moa_cli.tables import sentence
 
 __all__ = [
     "Compact",
     "Concurrency",
-    "NoLive",
+    "Live",
     "Plain",
     "ProfileName",
     "ShowReasoning",
     "split_names",
     "takes_profile",
+    "typed_or",
 ]
 
-_MIXTURE = "Mixture"
+_T = TypeVar("_T")
 
 
 def _profile_names(incomplete: str) -> list[str]:
@@ -37,13 +41,13 @@ ProfileName = Annotated[
         "-p",
         "--profile",
         metavar="NAME|PATH",
-        help="The profile to use (see `moa profile list`).",
+        help=sentence(CONFIG_KEYS["profile"]),
         autocompletion=_profile_names,
     ),
 ]
 AggregatorName = Annotated[
     str | None,
-    typer.Option("-a", "--aggregator", metavar="MODEL", help="The model that writes the reply."),
+    typer.Option("-a", "--aggregator", metavar="MODEL", help=sentence(PROFILE_KEYS["aggregator"])),
 ]
 ReferenceModels = Annotated[
     list[str] | None,
@@ -51,56 +55,58 @@ ReferenceModels = Annotated[
         "-m",
         "--reference-model",
         metavar="MODEL",
-        help="A proposer, in place of the profile's; repeat it or separate by commas.",
+        help=sentence(PROFILE_KEYS["proposers"], "repeat the option, or separate by commas"),
     ),
 ]
 Samples = Annotated[
     int | None,
-    typer.Option("--samples", metavar="N", help="Independent samples of each proposer."),
+    typer.Option("--samples", metavar="N", help=sentence(PROPOSER_KEYS["samples"])),
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option("-t", "--temperature", metavar="T", help="Temperature of all models."),
+    typer.Option("-t", "--temperature", metavar="T", help=sentence(PROFILE_KEYS["temperature"])),
 ]
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", metavar="N", help="Most tokens of each answer."),
+    typer.Option("--max-tokens", metavar="N", help=sentence(PROFILE_KEYS["max_tokens"])),
 ]
 Rounds = Annotated[
     int | None,
-    typer.Option(
-        "-r", "--rounds", metavar="N", help="Layers of proposers; 0 asks the aggregator alone."
-    ),
+    typer.Option("-r", "--rounds", metavar="N", help=sentence(PROFILE_KEYS["rounds"])),
 ]
 MultiTurn = Annotated[
     bool | None,
-    typer.Option("--multi-turn/--no-multi-turn", help="Whether earlier turns are sent along."),
+    typer.Option("--multi-turn/--no-multi-turn", help=sentence(PROFILE_KEYS["multi_turn"])),
 ]
 System = Annotated[
     str | None,
-    typer.Option("-s", "--system", metavar="TEXT", help="System prompt for all models."),
+    typer.Option("-s", "--system", metavar="TEXT", help=sentence(PROFILE_KEYS["system"])),
 ]
 ReferencePlacement = Annotated[
     str | None,
     typer.Option(
         "--reference-placement",
         metavar="PLACE",
-        help="Where references go: `system` or `user` message.",
+        help=sentence(PROFILE_KEYS["reference_placement"]),
     ),
 ]
 Concurrency = Annotated[
     int | None,
-    typer.Option("--concurrency", metavar="N", min=1, help="Calls in flight at once."),
+    typer.Option("--concurrency", metavar="N", min=1, help=sentence(CONFIG_KEYS["concurrency"])),
 ]
+# How things are shown: None leaves it to the settings file.
 Plain = Annotated[
-    bool, typer.Option("--plain", help="Show the reply as raw text, not as drawn Markdown.")
+    bool | None, typer.Option("--plain/--no-plain", help=sentence(CONFIG_KEYS["plain"]))
 ]
-NoLive = Annotated[
-    bool, typer.Option("--no-live", help="No moving parts: plain lines tell the progress.")
+Live = Annotated[bool | None, typer.Option("--live/--no-live", help=sentence(CONFIG_KEYS["live"]))]
+Compact = Annotated[
+    bool | None, typer.Option("--compact/--no-compact", help=sentence(CONFIG_KEYS["compact"]))
 ]
-Compact = Annotated[bool, typer.Option("--compact", help="Fold each layer into one line.")]
 ShowReasoning = Annotated[
-    bool, typer.Option("--show-reasoning", help="Show what models think, while they think.")
+    bool | None,
+    typer.Option(
+        "--show-reasoning/--no-show-reasoning", help=sentence(CONFIG_KEYS["show_reasoning"])
+    ),
 ]
 # The reference implementation's own spellings, so that its documented commands run.
 _OtherReferenceModels = Annotated[
@@ -113,6 +119,11 @@ _OtherConcurrency = Annotated[
     int | None, typer.Option("--num_proc", "--num-proc", min=1, hidden=True)
 ]
 _OtherMultiTurn = Annotated[bool | None, typer.Option("--multi_turn/--no_multi_turn", hidden=True)]
+
+
+def typed_or(typed: _T | None, configured: _T) -> _T:
+    """What was typed, else what is configured."""
+    return configured if typed is None else typed
 
 
 def split_names(given: list[str] | None) -> tuple[str, ...] | None:

@@ -78,15 +78,12 @@ def show(
     named: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
 ) -> None:
     """Print each setting in force, and where it came from."""
-    from moa_cli.render.plain import setting_text
+    from moa_cli.render.plain import setting_lines
     from moa_cli.render.sanitize import one_line
+    from moa_cli.render.terminal import columns_of
 
     typer.echo(f"profile {profile.name}: {one_line(profile.description)}".rstrip(": "))
-    found = [(path, setting_text(value), str(origin)) for path, value, origin in rows(profile)]
-    paths = max(len(path) for path, _, _ in found)
-    values = min(50, max(len(value) for _, value, _ in found))
-    for path, value, origin in found:
-        typer.echo(f"{path:<{paths}}  {value:<{values}}  {one_line(origin)}")
+    typer.echo("\n".join(setting_lines(rows(profile), columns=columns_of(sys.stdout))))
 
 
 @app.command("new")
@@ -123,30 +120,16 @@ def _copy_file(source: Path, target: str, *, overwrite: bool = False) -> Path:
 @app.command("edit")
 def edit(name: NameOrPath) -> None:
     """Open a profile in $VISUAL or $EDITOR, then check it. A shipped one is copied first."""
+    from moa_cli.editor import open_editor
+
     found = find(name)
     path = found.path
     if found.source == "shipped":
         path = _copy_file(found.path, found.name)
         _tell(f"{found.name} is a shipped profile; this is your copy: {path}")
-    _open_editor(path)
+    open_editor(path)
     load(str(path))
     _tell(f"{path} is right")
-
-
-def _open_editor(path: Path) -> None:
-    import os
-    import shlex
-    import subprocess
-
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    try:
-        done = subprocess.run([*shlex.split(editor), str(path)], check=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"the editor `{editor}` could not be started: {error}", hint="set $EDITOR"
-        ) from None
-    if done.returncode != 0:
-        raise UsageError(f"the editor `{editor}` ended with status {done.returncode}")
 
 
 @app.command("delete")

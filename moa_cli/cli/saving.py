@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
@@ -10,13 +9,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli import wiring
+from moa_cli.cli.exit_codes import TERMINATED
+from moa_cli.cli.options import typed_or
+from moa_cli.config import CONFIG_KEYS
 from moa_cli.conversation import Conversation
-from moa_cli.errors import StoreError
+from moa_cli.errors import StoreError, UsageError
+from moa_cli.tables import sentence
 
 if TYPE_CHECKING:
-    from moa_cli.store import Store
+    from pathlib import Path
 
-__all__ = ["Cid", "Continue", "NoSave", "Resumed", "open_store", "resume", "warn"]
+    from moa_cli.store import Spending, Store
+
+__all__ = [
+    "Books",
+    "Choose",
+    "Cid",
+    "Continue",
+    "Resumed",
+    "Save",
+    "choose",
+    "open_books",
+    "open_store",
+    "resume",
+    "warn",
+]
 
 Continue = Annotated[
     bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")
@@ -25,25 +42,59 @@ Cid = Annotated[
     str | None,
     typer.Option("--cid", metavar="ID", help="Go on with this conversation (a unique prefix)."),
 ]
-NoSave = Annotated[bool, typer.Option("--no-save", help="Do not keep this conversation.")]
+Choose = Annotated[
+    bool, typer.Option("--resume", help="Choose the conversation to go on with from a list.")
+]
+Save = Annotated[bool | None, typer.Option("--save/--no-save", help=sentence(CONFIG_KEYS["save"]))]
 
-_OFF = ("0", "false", "no", "off")
+
+@dataclass(frozen=True)
+class Books:
+    """What is written down: a conversation's words, and what was spent; None is not kept."""
+
+    store: Store | None = None
+    spending: Spending | None = None
 
 
-def open_store(*, no_save: bool) -> Store | None:
-    """The store, or None if nothing is to be kept or it cannot be used, which is told of."""
-    wanted = os.environ.get("MOA_SAVE", "").lower() not in _OFF and wiring.config().save
-    if no_save or not wanted:
-        return None
-    from moa_cli.store import Store
+def open_books(*, save: bool | None) -> Books:
+    """Where a conversation and its costs are kept.
 
+    save: what was typed; None leaves it to the settings.
+    What is not saved leaves its costs neither, unless the day has a budget.
+    Raises StoreError if that budget could not be kept.
+    """
+    store = _kept_in(save=save)
+    if store is not None:
+        return Books(store, store.spending)
+    if wiring.config().budget_day is None:
+        return Books()
     try:
-        store = Store.open()
+        return Books(None, open_store().spending)
+    except StoreError as error:
+        raise StoreError(
+            f"budget.day cannot be kept: {error.message}",
+            hint="mend that, or take `budget.day` out of the config file",
+        ) from None
+
+
+def _kept_in(*, save: bool | None) -> Store | None:
+    """The store, or None if nothing is to be kept or it cannot be used, which is told of."""
+    if not typed_or(save, wiring.config().save):
+        return None
+    try:
+        return open_store()
     except StoreError as error:
         warn(f"this conversation is not saved: {error.message}")
         return None
+
+
+def open_store() -> Store:
+    """The store; a damaged file that was put aside is told of. Raises StoreError."""
+    from moa_cli.store import Store
+
+    store = Store.open()
     if store.damaged is not None:
-        warn(f"the file of conversations was damaged and put aside: {store.damaged}")
+        warn(_damage_notice(store.damaged))
     return store
 
 
@@ -62,19 +113,50 @@ def resume(*, last: bool, identity: str | None) -> Resumed:
     """
     if not last and identity is None:
         return Resumed()
-    from moa_cli.store import Store
-
-    store = Store.open()
+    store = open_store()
     try:
         if identity is None:
-            latest = store.conversations(limit=1)
-            if not latest:
+            identity = store.latest()
+            if identity is None:
                 raise StoreError("there is no conversation to go on with")
-            identity = latest[0].id
         found = store.find(identity)
         return Resumed(found, store.load(found))
     finally:
         store.close()
+
+
+def choose() -> str | None:
+    """The id of the conversation that the user chooses at the terminal; None if they leave.
+
+    Raises UsageError if there is no terminal, StoreError if there is nothing to choose from.
+    """
+    import asyncio
+
+    from moa_cli.chat.picker import can_pick, pick
+    from moa_cli.render.terminal import cancel_on_termination
+
+    if not can_pick():
+        raise UsageError(
+            "there is no terminal to choose a conversation at",
+            hint="-c goes on with the last one, --cid ID with any",
+        )
+
+    async def chosen() -> str | None:
+        cancel_on_termination()
+        return await pick(open_store)
+
+    try:
+        return asyncio.run(chosen())
+    except asyncio.CancelledError:
+        raise typer.Exit(TERMINATED) from None
+
+
+def _damage_notice(aside: Path) -> str:
+    """That a damaged file was put aside, and what that means."""
+    notice = f"the file of conversations was damaged and put aside: {aside}"
+    if wiring.config().budget_day is not None:
+        notice += "; what was spent today stands in it, and budget.day begins anew"
+    return notice
 
 
 def warn(text: str) -> None:

@@ -13,8 +13,9 @@ from moa_cli.errors import UsageError
 from moa_cli.profile import Overrides, Profile, resolve, short_name
 
 if TYPE_CHECKING:
-    from moa_cli.clients.providers import ClientPool, Providers
-    from moa_cli.engine import Limits
+    from moa_cli.clients.pool import ClientPool
+    from moa_cli.clients.providers import Providers
+    from moa_cli.engine import Cap, Limits
 
 __all__ = [
     "choose_profile",
@@ -47,16 +48,18 @@ def providers() -> Providers:
 
 def client_pool() -> ClientPool:
     """Clients for one event loop."""
-    from moa_cli.clients.providers import ClientPool
+    from moa_cli.clients.pool import ClientPool
 
     return ClientPool(config())
 
 
-def limits(concurrency: int | None = None) -> Limits:
+def limits(concurrency: int | None = None, caps: tuple[Cap, ...] = ()) -> Limits:
     """The engine's limits, `concurrency` in place of the configured one if given."""
     from moa_cli.engine import Limits
 
-    return Limits(concurrency=concurrency or config().concurrency, retries=config().retries)
+    return Limits(
+        concurrency=concurrency or config().concurrency, retries=config().retries, caps=caps
+    )
 
 
 def default_profile() -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from moa_cli.conversation import Message, Usage
+from moa_cli.money import Price
 
 __all__ = ["NO_KEY", "Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"]
 
@@ -34,6 +35,7 @@ class Request:
 class Delta:
     """The next piece of a completion; any of its parts may be missing.
 
+    The first may be empty: the endpoint has taken the request.
     usage: the count for the whole call, cumulative: a later one replaces an earlier.
     model: the id of the model that answers, as the endpoint says.
     """
@@ -47,12 +49,17 @@ class Delta:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What an endpoint tells of a model. Prices: USD per million tokens."""
+    """What is known of a model; None is unknown.
+
+    context_length: tokens of prompt and answer together. as_of: when its provider's list told
+    this, seconds since 1970; None if no list did. trouble: why that list could not be had.
+    """
 
     id: str
     context_length: int | None = None
-    prompt_price: float | None = None
-    completion_price: float | None = None
+    price: Price | None = None
+    as_of: float | None = None
+    trouble: str | None = None
 
 
 class Client(Protocol):
@@ -82,3 +89,12 @@ class Clients(Protocol):
 
     def endpoint(self, model_name: str) -> Endpoint:
         """The endpoint of `model_name`. Raises a ClientError (no key, no runtime)."""
+
+    def known(self, model_name: str) -> ModelInfo:
+        """What is known of a model, price and context, without asking anybody. Never raises."""
+
+    async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
+        """The same, but the provider may be asked.
+
+        patience: seconds that may be waited until the provider has told.
+        """

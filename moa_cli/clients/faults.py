@@ -1,7 +1,7 @@
 """What went wrong at an endpoint, as one of our errors with a hint.
 
-Nothing here names the SDK: exceptions are told apart by status code and by httpx's tree,
-so that an error class which the SDK grows later still finds its place.
+Nothing here names the SDK: exceptions are told apart by status code, by httpx's tree, and
+aiohttp's by their names, so that an error class which the SDK grows later finds its place.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from moa_cli.clients.transport import Refused
 from moa_cli.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -75,9 +76,12 @@ class Faults:
         return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
     def from_exception(self, error: BaseException, model: str | None) -> ClientError:
-        """Whatever the SDK or httpx raised, as one of our errors."""
+        """Whatever a transport raised, as one of our errors."""
         import httpx
 
+        if isinstance(error, Refused):
+            said = _said_under(error.status, error.body)
+            return self.from_status(error.status, said, model, error.headers)
         response, body = getattr(error, "response", None), getattr(error, "body", None)
         if isinstance(response, httpx.Response) and response.status_code >= 400:
             status = response.status_code
@@ -96,19 +100,24 @@ class Faults:
                 f"{self.provider}: no answer from {self._place} in time",
                 hint="is the network up, and the base URL right?",
             )
-        if is_one(httpx.InvalidURL, httpx.UnsupportedProtocol):
+        # By their names: aiohttp is not always there.
+        names = {kind.__name__ for one in chain for kind in type(one).__mro__}
+        no_address = {"InvalidURL", "NonHttpUrlClientError"} & names
+        if is_one(httpx.InvalidURL, httpx.UnsupportedProtocol) or no_address:
             return RequestRefused(
                 f"{self.provider}: the base URL is not a web address", hint=_BASE_URL_HINT
             )
-        if is_one(httpx.TooManyRedirects):
+        if "TooManyRedirects" in names:
             return RequestRefused(
                 f"{self.provider}: {self._place} redirects without end", hint=_BASE_URL_HINT
             )
-        if is_one(httpx.ConnectError, ConnectionRefusedError):
+        if is_one(httpx.ConnectError, ConnectionRefusedError) or "ClientConnectorError" in names:
             return self._no_connection(chain)
+        if "ClientPayloadError" in names:
+            return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
         if is_one(httpx.DecodingError, httpx.CookieConflict, ValueError) or response is not None:
             return BadResponse(f"{self.provider}: the answer could not be read")
-        if is_one(httpx.HTTPError, httpx.StreamError, OSError):
+        if is_one(httpx.HTTPError, httpx.StreamError, OSError) or "ClientError" in names:
             return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
         said = self.clean(str(chain[-1])) or type(chain[-1]).__name__
         if getattr(error, "request", None) is not None:
@@ -116,8 +125,11 @@ class Faults:
         return BadResponse(f"{self.provider}: {said}")
 
     def _no_connection(self, chain: list[BaseException]) -> ClientError:
-        text = " ".join(str(one) for one in chain).lower()
-        why = "refused" if "refused" in text or "all connection attempts" in text else ""
+        # aiohttp tells of its settings for TLS also where nothing is wrong with it.
+        text = " ".join(str(one) for one in chain).lower().replace("ssl:default", "")
+        refused = any(isinstance(one, ConnectionRefusedError) for one in chain)
+        refused = refused or "refused" in text or "all connection attempts" in text
+        why = "refused" if refused else ""
         if "name or service" in text or "nodename" in text or "getaddrinfo" in text:
             why = "unknown host"
         if "certificate" in text or "ssl" in text:

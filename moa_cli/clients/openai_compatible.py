@@ -1,32 +1,27 @@
-"""Any OpenAI-compatible endpoint, with the `together` SDK as transport.
-
-The only file that names the SDK. It serves for construction, authentication, headers,
-status codes and cancellation; bodies are written and streams read here, because its own
-methods know only Together's API and end a broken stream in silence.
-"""
+"""Any OpenAI-compatible endpoint, over whatever transport."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import json
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from typing import Any
 
 from moa_cli.clients import sse
 from moa_cli.clients.base import NO_KEY, Delta, ModelInfo, Request
 from moa_cli.clients.faults import Faults
+from moa_cli.clients.providers import DEFAULT_PROVIDER, is_loopback
+from moa_cli.clients.transport import Answer, OpenTransport, Refused, Transport
 from moa_cli.conversation import Message
 from moa_cli.errors import BadResponse, ClientError, MoAError, ModelNotFound
+from moa_cli.money import Price
 from moa_cli.version import __version__
 
-if TYPE_CHECKING:
-    import httpx
-    from together import AsyncTogether
+__all__ = ["OpenAICompatible"]
 
-__all__ = ["OpenAICompatible", "is_loopback", "preload"]
-
+_HEADERS = {"User-Agent": f"moa/{__version__}"}
 _MODELS_TIMEOUT = 15.0
 _DRAIN_SECONDS = 0.2
 # Fields that some endpoints or models refuse, and what is sent in their place on a second try.
@@ -40,27 +35,14 @@ _REFUSABLE = (
 )
 
 
-def preload() -> None:
-    """Import the SDK now (0.3 s), so that the first call does not wait for it."""
-    import together  # noqa: F401
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine."""
-    host = ""
-    try:
-        host = urlsplit(url).hostname or ""
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class OpenAICompatible:
     """The client of one endpoint; of one event loop.
 
     provider: its name in messages. base_url: ends in /v1 as a rule. key: called once, at the
     first request, off the event loop; may raise a ClientError. completion_tokens: whether
-    the limit is sent as `max_completion_tokens`.
+    the limit is sent as `max_completion_tokens`. headers: asked before each completion, in the
+    context of its caller, for headers to send along. transport: what carries the requests, by
+    default the SDK.
     """
 
     def __init__(
@@ -71,55 +53,53 @@ class OpenAICompatible:
         *,
         completion_tokens: bool = False,
         start_hint: str | None = None,
+        headers: Callable[[], Mapping[str, str]] | None = None,
+        transport: OpenTransport | None = None,
     ) -> None:
         self._base_url = base_url
         self._key = key
+        self._headers = headers or dict
+        self._open_transport = transport
         self._completion_tokens = completion_tokens
         self._faults = Faults(provider, base_url, start_hint)
         # A connection costs nothing on this machine, and some servers (llama.cpp's) close one
-        # right after a streamed answer: the next call would run into that.
-        self._again = not is_loopback(base_url)
-        self._opening: asyncio.Task[AsyncTogether] | None = None
+        # right after a streamed answer: the next call through the SDK would run into that.
+        self._again = transport is not None or not is_loopback(base_url)
+        # Where many calls are in flight, nobody watches the single token.
+        self._merged = transport is not None
+        self._opening: asyncio.Task[Transport] | None = None
         self._refused: dict[str, set[str]] = {}
         self._names: list[str] | None = None
 
-    async def _sdk(self) -> AsyncTogether:
+    async def _transport(self) -> Transport:
         if self._opening is None or (self._opening.done() and self._opening.exception()):
             self._opening = asyncio.create_task(asyncio.to_thread(self._open))
         return await asyncio.shield(self._opening)
 
-    def _open(self) -> AsyncTogether:
+    def _open(self) -> Transport:
         key = self._key()
         # "none" is no secret but a word, which an answer may hold.
         self._faults.secret = "" if key == NO_KEY else key
-        import httpx
-        from together import AsyncTogether, DefaultAsyncHttpxClient
+        if self._open_transport is not None:
+            return self._open_transport(self._base_url, key, _HEADERS)
+        from moa_cli.clients.sdk_transport import SdkTransport
 
-        headers = {"User-Agent": f"moa/{__version__}"}
-        sdk = AsyncTogether(
-            api_key=key,
-            base_url=self._base_url,
-            max_retries=0,
-            timeout=httpx.Timeout(connect=10, read=None, write=30, pool=None),
-            default_headers=headers,
-            # A proxy from the environment must not see what stays on this machine.
-            http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(self._base_url)),
-        )
-        if self._faults.provider != "together":
-            # The SDK adds TOGETHER_CUSTOM_HEADERS, which may hold secrets, whatever the address.
-            sdk._custom_headers = headers
-        return sdk
+        own = self._faults.provider == DEFAULT_PROVIDER
+        return SdkTransport(self._base_url, key, _HEADERS, keep_custom_headers=own)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The completion as it comes. Raises a ClientError; closing it closes the connection."""
         try:
-            response = await self._post(request)
+            answer = await self._post(request)
             try:
-                async with aclosing(_read(response, again=self._again)) as deltas:
+                yield Delta()
+                async with aclosing(
+                    _read(answer, again=self._again, merged=self._merged)
+                ) as deltas:
                     async for delta in deltas:
                         yield delta
             finally:
-                await response.aclose()
+                await answer.aclose()
         except sse.EventError as event:
             raise await self._with_near_names(
                 self._faults.from_payload(event.payload, request.model), request.model
@@ -131,28 +111,21 @@ class OpenAICompatible:
                 self._faults.from_exception(error, request.model), request.model
             ) from error
 
-    async def _post(self, request: Request) -> httpx.Response:
-        sdk = await self._sdk()
-        # Not before: the SDK takes its time, and is imported in a thread of its own there.
-        import httpx
-        from together import APIStatusError
-
-        refused = self._refused.setdefault(request.model, set())
+    async def _post(self, request: Request) -> Answer:
+        transport = await self._transport()
+        refused = self._refused.get(request.model, set())
+        headers = self._headers()
         while True:
             body = self._body(request, refused)
             try:
-                response = await sdk.post(
-                    "/chat/completions", body=body, cast_to=httpx.Response, stream=True
-                )
-            except APIStatusError as error:
-                field = _refused_field(error, body)
+                return await transport.post("/chat/completions", body, headers)
+            except Refused as refusal:
+                field = _refused_field(refusal, body)
                 if field is None or field in refused:
                     raise
+                # Kept only then: a server is asked for any number of names.
+                refused = self._refused.setdefault(request.model, set())
                 refused.add(field)
-                continue
-            if not isinstance(response, httpx.Response):
-                raise BadResponse("the SDK gave no response")
-            return response
 
     def _body(self, request: Request, refused: set[str]) -> dict[str, Any]:
         limit = "max_completion_tokens" if self._completion_tokens else "max_tokens"
@@ -175,10 +148,8 @@ class OpenAICompatible:
     async def models(self) -> list[ModelInfo]:
         """What the endpoint offers, in its own order. Raises a ClientError."""
         try:
-            sdk = await self._sdk()
-            listed: object = await sdk.get(
-                "/models", cast_to=object, options={"timeout": _MODELS_TIMEOUT}
-            )
+            transport = await self._transport()
+            listed = await transport.get("/models", _MODELS_TIMEOUT)
         except MoAError:
             raise
         except Exception as error:
@@ -205,28 +176,27 @@ class OpenAICompatible:
         if opening is None:
             return
         try:
-            sdk = await opening
+            transport = await opening
         except Exception:
             return  # It was never opened, and the calls have said why.
-        await sdk.close()
+        await transport.aclose()
 
 
-async def _read(response: httpx.Response, *, again: bool) -> AsyncGenerator[Delta, None]:
-    """The deltas of a response. again: leave its connection fit to be used again."""
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+async def _read(answer: Answer, *, again: bool, merged: bool) -> AsyncGenerator[Delta, None]:
+    """The deltas of an answer. again: leave its connection fit to be used again."""
+    kind = answer.content_type.partition(";")[0].strip().lower()
     if kind.endswith("json"):
         # Not a stream: an error under a good status, or an endpoint that cannot stream.
-        await response.aread()
-        payload = response.json()
+        payload = json.loads(await answer.read())
         if not isinstance(payload, dict) or payload.get("error") or not payload.get("choices"):
             raise sse.EventError(payload)
         yield sse.whole(payload)
         return
     if kind == "text/html":
         raise BadResponse("the endpoint answered with a web page, not with a completion")
-    body = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+    body = answer.chunks()
     async with aclosing(body):
-        async with aclosing(sse.deltas(body)) as deltas:
+        async with aclosing(sse.deltas(body, merged=merged)) as deltas:
             async for delta in deltas:
                 yield delta
         if again:
@@ -242,11 +212,11 @@ def _message(one: Message) -> dict[str, str]:
     return {"role": one.role, "content": one.content.encode("utf-8", "replace").decode()}
 
 
-def _refused_field(error: Any, body: Mapping[str, Any]) -> str | None:
+def _refused_field(refusal: Refused, body: Mapping[str, Any]) -> str | None:
     """The field of `body` that a 400 says the endpoint does not take, or None."""
-    if error.status_code not in (400, 422):
+    if refusal.status not in (400, 422):
         return None
-    text = str(error.body or error.message).lower()
+    text = str(refusal.body).lower()
     complaint = ("unsupported", "not support", "unknown", "unrecognized", "not permitted", "extra")
     if not any(word in text for word in complaint):
         return None
@@ -263,14 +233,29 @@ def _model_info(row: object) -> ModelInfo | None:
         context = row["meta"].get("n_ctx")
     return ModelInfo(
         id=row["id"],
-        context_length=context if isinstance(context, int) else None,
-        prompt_price=_price(pricing, "input", "prompt"),
-        completion_price=_price(pricing, "output", "completion"),
+        context_length=context if type(context) is int and context > 0 else None,
+        price=_price(pricing, free=row["id"].lower().endswith("free")),
     )
 
 
-def _price(pricing: Mapping[str, object], per_million: str, per_token: str) -> float | None:
-    """USD per million tokens: Together tells numbers a million, OpenRouter texts a token."""
+def _price(pricing: Mapping[str, object], *, free: bool) -> Price | None:
+    """The price that a list tells: Together's in USD a million, OpenRouter's in texts a token.
+
+    free: whether the model's name says so. Together lists 0 also for models that it does not
+    sell by the token.
+    """
+    prompt = _per_million(pricing, "input", "prompt")
+    completion = _per_million(pricing, "output", "completion")
+    if prompt is None or completion is None:
+        return None
+    if not (prompt or completion or free) and "input" in pricing:
+        return None
+    cached = _per_million(pricing, "cached_input", "input_cache_read")
+    fee = _per_million(pricing, "", "request")
+    return Price(prompt, completion, cached, (fee or 0.0) / 1e6)
+
+
+def _per_million(pricing: Mapping[str, object], per_million: str, per_token: str) -> float | None:
     for key, factor in ((per_million, 1.0), (per_token, 1e6)):
         value = pricing.get(key)
         if isinstance(value, str | int | float) and not isinstance(value, bool):
@@ -279,5 +264,5 @@ def _price(pricing: Mapping[str, object], per_million: str, per_token: str) -> f
             except ValueError:
                 continue
             # OpenRouter's router models say -1: the price depends on the model they choose.
-            return price if price >= 0 else None
+            return price if 0 <= price < math.inf else None
     return None

@@ -1,4 +1,4 @@
-"""Providers by name, their keys, and the way from a model name to its endpoint.
+"""Providers by name, and their keys.
 
 A model name is `provider:model-id`. What stands before the first colon counts as a provider
 only if it is a known one; otherwise the whole name belongs to the default provider.
@@ -7,25 +7,26 @@ only if it is a known one; otherwise the whole name belongs to the default provi
 from __future__ import annotations
 
 import io
-import os
+import ipaddress
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from moa_cli import paths
-from moa_cli.clients.base import NO_KEY, Client, Endpoint
+from moa_cli.clients.base import NO_KEY
 from moa_cli.config import Config, ProviderSettings
-from moa_cli.errors import AuthenticationFailed, ProfileError, RequestRefused
+from moa_cli.errors import AuthenticationFailed, ProfileError
 from moa_cli.tables import nearest
 
 __all__ = [
     "BUILT_IN",
     "DEFAULT_PROVIDER",
-    "ClientPool",
     "Provider",
     "Providers",
+    "is_loopback",
 ]
 
 DEFAULT_PROVIDER = "together"
@@ -83,6 +84,16 @@ BUILT_IN: dict[str, Provider] = {
         Provider(name="local", base_url=None),
     )
 }
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is this machine."""
+    host = ""
+    try:
+        host = urlsplit(url).hostname or ""
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Providers:
@@ -243,51 +254,3 @@ def _ollama_url(host: str) -> str:
     if name in ("", "0.0.0.0", "[::]"):  # noqa: S104
         name = "127.0.0.1"  # what a server listens on is no address to call
     return f"{scheme or 'http'}://{name}:{port}{slash}{path}/v1"
-
-
-class ClientPool:
-    """The clients of one run: one for each endpoint, made when first needed.
-
-    Belongs to one event loop; close it there.
-    """
-
-    def __init__(self, config: Config, environment: Mapping[str, str] | None = None) -> None:
-        self._config = config
-        self.providers = Providers(config, os.environ if environment is None else environment)
-        self._clients: dict[str, Client] = {}
-
-    def endpoint(self, model_name: str) -> Endpoint:
-        """The endpoint of `model_name`. Raises a ClientError if there can be none."""
-        provider, model = self.providers.parse(model_name)
-        if not model:
-            raise RequestRefused(f"`{model_name}` names no model")
-        slot = f"local:{model}" if provider.name == "local" else provider.name
-        if slot not in self._clients:
-            self._clients[slot] = self._make(provider, model)
-        return Endpoint(client=self._clients[slot], model=model, provider=provider.name)
-
-    def client(self, provider: Provider) -> Client:
-        """The client of a provider with an address of its own."""
-        return self.endpoint(f"{provider.name}:-").client
-
-    def _make(self, provider: Provider, model: str) -> Client:
-        if provider.base_url is None:
-            from moa_cli.clients.local import LocalClient
-
-            return LocalClient(model, self._config)
-        from moa_cli.clients.openai_compatible import OpenAICompatible
-
-        key: Callable[[], str] = lambda: self.providers.key(provider)  # noqa: E731
-        return OpenAICompatible(
-            provider.name,
-            provider.base_url,
-            key,
-            completion_tokens=provider.completion_tokens,
-            start_hint=provider.start_hint,
-        )
-
-    async def aclose(self) -> None:
-        """Close all clients."""
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.aclose()

@@ -13,13 +13,18 @@ from contextlib import aclosing
 from typing import Any
 
 from moa_cli.clients.base import Delta
+from moa_cli.clients.thinking import ThinkSplitter
 from moa_cli.conversation import Usage
 from moa_cli.errors import BadResponse, ConnectionLost
 
-__all__ = ["EventError", "ThinkSplitter", "deltas", "events", "usage_from", "whole"]
+__all__ = ["EventError", "EventReader", "deltas", "usage_from", "whole"]
+
 
 # An event is one JSON object of a few tokens; far beyond that nobody speaks this protocol.
 _LONGEST_LINE = 16 * 1024 * 1024
+# More than this for one call is no count, and no cost.
+_MOST_TOKENS, _MOST_USD = 10**9, 10**6
+_REASONING = {"reasoning_content", "reasoning"}
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -31,69 +36,181 @@ class EventError(Exception):
         self.payload = payload
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    # On bytes, at CR, LF and CRLF only: text splitters also split at U+2028, which is
-    # allowed inside a JSON string.
-    pending = b""
-    async for chunk in chunks:
-        pending += chunk
+class EventReader:
+    """Bytes to events (name, data), as they come; an event without data is none."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._name = ""
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> list[tuple[str, str]]:
+        """The events that are whole with this chunk. Raises BadResponse for an endless line."""
+        # On bytes, at CR, LF and CRLF only: text splitters also split at U+2028, which is
+        # allowed inside a JSON string.
+        pending = self._pending + chunk
         if len(pending) > _LONGEST_LINE:
             raise BadResponse("the endpoint sent a line of over 16 MB")
-        start = 0
-        for match in _LINE_END.finditer(pending):
-            if match.group() == b"\r" and match.end() == len(pending):
-                break  # may be the first half of a CRLF
-            yield pending[start : match.start()]
-            start = match.end()
-        pending = pending[start:]
-    if pending:
-        yield pending.rstrip(b"\r")
+        # A CR at the end may be the first half of a CRLF.
+        held = b"\r" if pending.endswith(b"\r") else b""
+        whole = pending.removesuffix(b"\r")
+        *lines, rest = _LINE_END.split(whole) if b"\r" in whole else whole.split(b"\n")
+        self._pending = rest + held
+        found: list[tuple[str, str]] = []
+        for line in lines:
+            self._line(line, found)
+        return found
+
+    def end(self) -> list[tuple[str, str]]:
+        """The last event, which needs no blank line after it."""
+        found: list[tuple[str, str]] = []
+        if self._pending:
+            self._line(self._pending.rstrip(b"\r"), found)
+        self._line(b"", found)
+        return found
+
+    def _line(self, raw: bytes, found: list[tuple[str, str]]) -> None:
+        if raw.startswith(b"data: "):
+            # Nearly all of them.
+            self._data.append(raw[6:].decode("utf-8", "replace"))
+            return
+        line = raw.decode("utf-8", "replace").removeprefix("\ufeff")
+        if not line:
+            if self._data:
+                found.append((self._name, "\n".join(self._data)))
+            self._name, self._data = "", []
+            return
+        key, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if key == "data":
+            self._data.append(value)
+        elif key == "event":
+            self._name = value
 
 
-async def events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[tuple[str, str], None]:
-    """(event name, data) of each event with data; a last one needs no blank line after it."""
-    name = ""
-    data: list[str] = []
-    async with aclosing(_lines(chunks)) as lines:
-        async for raw in lines:
-            line = raw.decode("utf-8", "replace").removeprefix("\ufeff")
-            if not line:
-                if data:
-                    yield name, "\n".join(data)
-                name, data = "", []
-                continue
-            key, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            if key == "data":
-                data.append(value)
-            elif key == "event":
-                name = value
-    if data:
-        yield name, "\n".join(data)
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[tuple[str, str]], None]:
+    """The events of each chunk."""
+    reader = EventReader()
+    async for chunk in chunks:
+        yield reader.feed(chunk)
+    yield reader.end()
 
 
-async def deltas(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Delta, None]:
+async def deltas(
+    chunks: AsyncIterator[bytes], *, merged: bool = False
+) -> AsyncGenerator[Delta, None]:
     """The deltas of a streamed chat completion.
 
+    merged: one for all that came in one chunk, which costs less where nobody counts them.
     Raises EventError for an error object in the stream, ConnectionLost where it ends before
     a finish reason or the end mark, BadResponse for what is no JSON or no completion.
     """
-    splitter = ThinkSplitter()
-    ended = False
-    async with aclosing(events(chunks)) as told:
-        async for name, data in told:
-            if data.strip() == "[DONE]":
-                ended = True
+    reading = _Reading()
+    async with aclosing(_events(chunks)) as told:
+        async for events in told:
+            found, error = reading.take(events, merged=merged)
+            for delta in found:
+                yield delta
+            if error is not None:
+                raise error
+            if reading.done:
                 break
-            payload = _payload(name, data)
-            delta = _of_chunk(payload, splitter)
-            ended = ended or delta.finish_reason is not None
-            yield delta
-    rest = splitter.flush()
+    rest = reading.flush()
     if rest.text or rest.reasoning:
         yield rest
-    if not ended:
+    if not reading.ended:
         raise ConnectionLost("the answer broke off before its end")
+
+
+class _Reading:
+    """A completion as far as it has been read.
+
+    ended: a finish reason or the end mark has come; done: the mark has.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.done = False
+        self._splitter = ThinkSplitter()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._usage: Usage | None = None
+        self._reason: str | None = None
+        self._model: str | None = None
+
+    def take(
+        self, events: list[tuple[str, str]], *, merged: bool
+    ) -> tuple[list[Delta], Exception | None]:
+        """The deltas of the next events, and why there are no more of them, if so."""
+        found: list[Delta] = []
+        error: Exception | None = None
+        taken = 0
+        try:
+            for name, data in events:
+                if data.strip() == "[DONE]":
+                    self.ended = self.done = True
+                    break
+                self.chunk(_payload(name, data))
+                taken += 1
+                if not merged:
+                    found.append(self.delta())
+        except (EventError, BadResponse) as raised:
+            error = raised
+        if merged and taken:
+            found.append(self.delta())
+        return found, error
+
+    def chunk(self, payload: dict[str, Any]) -> None:
+        """Take what one chunk tells. Raises EventError if that is an error."""
+        model = payload.get("model")
+        if model and isinstance(model, str):
+            self._model = model
+        choices = payload.get("choices")
+        choice = choices[0] if choices and isinstance(choices, list) else None
+        if isinstance(choice, dict):
+            self._choice(choice, payload)
+        if "usage" in payload or "x_groq" in payload:
+            self._usage = usage_from(payload) or self._usage
+
+    def _choice(self, choice: dict[str, Any], payload: dict[str, Any]) -> None:
+        body = choice.get("delta") or choice.get("message")
+        if isinstance(body, dict):
+            thought = ""
+            if body.keys() & _REASONING:
+                thought = _text(body.get("reasoning_content")) or _text(body.get("reasoning"))
+            content = body.get("content")
+            text = content if isinstance(content, str) else _text(content)
+            if not self._splitter.passing:
+                split = self._splitter.feed(text)
+                text, thought = split.text, thought + split.reasoning
+            self._text.append(text)
+            if thought:
+                self._reasoning.append(thought)
+        reason = choice.get("finish_reason")
+        if reason == "error":
+            raise EventError(choice.get("error") or payload)
+        if reason and isinstance(reason, str):
+            self._reason = reason
+            self.ended = True
+
+    def delta(self) -> Delta:
+        """What has come since the last one."""
+        delta = Delta(
+            text="".join(self._text),
+            reasoning="".join(self._reasoning),
+            usage=self._usage,
+            finish_reason=self._reason,
+            model=self._model,
+        )
+        self._reset()
+        return delta
+
+    def flush(self) -> Delta:
+        """What was held back, at the end of the answer."""
+        return self._splitter.flush()
 
 
 def _payload(name: str, data: str) -> dict[str, Any]:
@@ -110,31 +227,12 @@ def _payload(name: str, data: str) -> dict[str, Any]:
     return payload
 
 
-def _of_chunk(payload: dict[str, Any], splitter: ThinkSplitter) -> Delta:
-    model = payload.get("model")
-    choices = payload.get("choices") or [{}]
-    choice = choices[0] if isinstance(choices, list) else None
-    choice = choice if isinstance(choice, dict) else {}
-    body = choice.get("delta") or choice.get("message") or {}
-    body = body if isinstance(body, dict) else {}
-    reasoning = _text(body.get("reasoning_content")) or _text(body.get("reasoning"))
-    split = splitter.feed(_text(body.get("content")))
-    reason = choice.get("finish_reason")
-    if reason == "error":
-        raise EventError(choice.get("error") or payload)
-    return Delta(
-        text=split.text,
-        reasoning=reasoning + split.reasoning,
-        usage=usage_from(payload),
-        finish_reason=reason if isinstance(reason, str) and reason else None,
-        model=model if isinstance(model, str) and model else None,
-    )
-
-
 def _text(content: object) -> str:
     """Content as text: a string, or a list of parts that hold text."""
     if isinstance(content, str):
         return content
+    if not content:
+        return ""
     if isinstance(content, list):
         return "".join(_text(part) for part in content)
     if isinstance(content, dict):
@@ -149,82 +247,57 @@ def usage_from(payload: dict[str, Any]) -> Usage | None:
     if not isinstance(told, dict):
         return None
 
-    def count(table: object, key: str) -> int:
-        value = table.get(key) if isinstance(table, dict) else None
-        return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
+    prompt = _count(told, "prompt_tokens", "input_tokens")
+    completion = _count(told, "completion_tokens", "output_tokens")
+    cost = _cost(told)
+    if prompt is None and completion is None:
+        return None
+    cached = _count(told.get("prompt_tokens_details"), "cached_tokens")
     return Usage(
-        prompt_tokens=count(told, "prompt_tokens"),
-        completion_tokens=count(told, "completion_tokens"),
-        reasoning_tokens=count(told.get("completion_tokens_details"), "reasoning_tokens"),
-        cached_tokens=count(told.get("prompt_tokens_details"), "cached_tokens")
-        or count(told, "prompt_cache_hit_tokens"),
+        prompt_tokens=prompt or 0,
+        completion_tokens=completion or 0,
+        reasoning_tokens=_count(told.get("completion_tokens_details"), "reasoning_tokens") or 0,
+        cached_tokens=cached or _count(told, "prompt_cache_hit_tokens") or 0,
         calls=1,
+        cost=cost or 0.0,
+        unpriced_calls=int(cost is None),
     )
 
 
-class ThinkSplitter:
-    """Parts a leading `<think>…</think>` of a streamed answer from its text.
+def _count(table: object, *names: str) -> int | None:
+    """The first of these counts that is one; some endpoints write them as 12.0 or "12"."""
+    for name in names:
+        value = table.get(name) if isinstance(table, dict) else None
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
+            value = int(value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS:
+            return value
+    return None
 
-    Only at the very start: an answer that speaks of the tag later keeps its words.
-    """
 
-    _OPEN, _CLOSE = "<think>", "</think>"
+def _cost(told: dict[str, Any]) -> float | None:
+    """What OpenRouter says that the call cost, in USD; with a key of the user's own at the
+    model's provider, that one's bill too."""
+    cost = _amount(told.get("cost"))
+    details = told.get("cost_details")
+    if cost is not None and told.get("is_byok") is True and isinstance(details, dict):
+        cost += _amount(details.get("upstream_inference_cost")) or 0.0
+    return cost
 
-    def __init__(self) -> None:
-        self._held = ""
-        self._state = "start"
 
-    def feed(self, text: str) -> Delta:
-        """The text and the reasoning in the next piece, as far as it can be told."""
-        if self._state == "text" or not text:
-            return Delta(text=text)
-        self._held += text
-        if self._state == "start":
-            begun = self._held.lstrip()
-            if begun.startswith(self._OPEN):
-                self._state, self._held = "thinking", begun[len(self._OPEN) :]
-            elif self._OPEN.startswith(begun):
-                return Delta()
-            else:
-                return self._release("text")
-        if self._state == "after":
-            return self._after()
-        return self._think()
-
-    def _think(self) -> Delta:
-        reasoning, closing, rest = self._held.partition(self._CLOSE)
-        if closing:
-            self._state, self._held = "after", rest
-            return Delta(text=self._after().text, reasoning=reasoning)
-        keep = next(
-            (n for n in range(len(self._CLOSE) - 1, 0, -1) if reasoning.endswith(self._CLOSE[:n])),
-            0,
-        )
-        cut = len(reasoning) - keep
-        self._held = reasoning[cut:]
-        return Delta(reasoning=reasoning[:cut])
-
-    def _after(self) -> Delta:
-        # The white space between the reasoning and the answer belongs to neither.
-        self._held = self._held.lstrip()
-        return self._release("text") if self._held else Delta()
-
-    def _release(self, state: str) -> Delta:
-        text, self._held, self._state = self._held, "", state
-        return Delta(text=text)
-
-    def flush(self) -> Delta:
-        """What was held back, at the end of the answer."""
-        thinking = self._state == "thinking"
-        held, self._held = self._held, ""
-        return Delta(reasoning=held) if thinking else Delta(text=held)
+def _amount(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value <= _MOST_USD else None
 
 
 def whole(payload: dict[str, Any]) -> Delta:
     """A completion that came in one piece, as one delta."""
-    splitter = ThinkSplitter()
-    first, rest = _of_chunk(payload, splitter), splitter.flush()
+    reading = _Reading()
+    reading.chunk(payload)
+    first, rest = reading.delta(), reading.flush()
     return Delta(
         text=first.text + rest.text,
         reasoning=first.reasoning + rest.reasoning,

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 from moa_cli.clients.base import Clients, Delta, Request
 from moa_cli.conversation import Failure, Message, Proposal, Usage
+from moa_cli.engine.budget import Cap
 from moa_cli.errors import BadResponse, ClientError, ClientTimeout, MoAError
+from moa_cli.money import Price, priced
 from moa_cli.profile import ModelSettings, Proposer
+from moa_cli.tokens import estimated
 
-__all__ = ["Call", "Limits", "Retry", "failure"]
+__all__ = ["Begun", "Call", "Limits", "Retry", "failure"]
 
 _LONGEST_DELAY = 60.0
 # At or below this the reference implementation sends 0.
@@ -26,11 +29,18 @@ class Limits:
     """concurrency: calls in flight at once. retries: times a failed call is made again.
 
     first_delay: seconds before the first retry; it doubles from retry to retry.
+    caps: checked before each layer.
     """
 
     concurrency: int = 32
     retries: int = 4
     first_delay: float = 0.5
+    caps: tuple[Cap, ...] = ()
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The call is made now; before, it waited for others to end."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,7 @@ def failure(error: MoAError) -> Failure:
 class Call:
     """A call to be made once; its fields tell how far it has come.
 
+    prompt_tokens: about how many tokens its messages are.
     seconds, first_token: from the start, in seconds; first_token is None until one came.
     """
 
@@ -57,6 +68,7 @@ class Call:
         self,
         settings: ModelSettings,
         messages: tuple[Message, ...],
+        prompt_tokens: int,
         clients: Clients,
         limits: Limits,
         slots: asyncio.Semaphore,
@@ -65,6 +77,7 @@ class Call:
     ) -> None:
         self._settings = settings
         self._messages = messages
+        self._prompt_tokens = prompt_tokens
         self._clients = clients
         self._limits = limits
         self._slots = slots
@@ -73,7 +86,11 @@ class Call:
         self._ended: float | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._usage: Usage | None = None
+        # What earlier attempts took, and how far the one that runs has come.
+        self._taken: list[Usage] = []
+        self._told: Usage | None = None
+        self._sent = False
+        self._begun = False
         self.first_token: float | None = None
         self.finish_reason: str | None = None
         self.answered_by: str | None = None
@@ -93,19 +110,31 @@ class Call:
         """Since the start, or from start to end."""
         return (self._ended or time.monotonic()) - self._began
 
-    @property
-    def usage(self) -> Usage:
-        """What the endpoint counted; a call that got an answer without a count is unknown."""
-        if self._usage is not None:
-            return self._usage
-        begun = self.first_token is not None
-        return Usage(calls=1, unknown_calls=1) if begun else Usage()
+    def usage(self, price: Price | None) -> Usage:
+        """What it took so far, each attempt that an endpoint may bill, at that price.
 
-    async def run(self) -> AsyncGenerator[Delta | Retry, None]:
+        What an endpoint did not count is estimated; what it told of the cost stays.
+        """
+        taken = [*self._taken, *self._attempt_usage()]
+        return sum(
+            (one if not one.unpriced_calls else priced(one, price) for one in taken), Usage()
+        )
+
+    def _attempt_usage(self) -> list[Usage]:
+        answer = self.text + self.reasoning
+        # Some count nothing, which an answer gives the lie to.
+        if self._told is not None and (self._told.total_tokens or not answer):
+            return [self._told]
+        if not self._sent:
+            return []
+        return [estimated(self._prompt_tokens, answer)]
+
+    async def run(self) -> AsyncGenerator[Begun | Delta | Retry, None]:
         """Make the call. Raises a ClientError if it fails for good, or gives an empty answer."""
         self._began = time.monotonic()
         try:
             async with self._slots:
+                yield Begun()
                 deadline = time.monotonic() + self._timeout
                 async with aclosing(self._attempts(deadline)) as pieces:
                     async for piece in pieces:
@@ -124,6 +153,7 @@ class Call:
                         yield delta
                 return
             except ClientError as error:
+                self._failed(error)
                 delay = self._delay(attempt, error)
                 left = deadline - time.monotonic()
                 begun = self.first_token is not None
@@ -134,6 +164,12 @@ class Call:
             await asyncio.sleep(retry.delay)
             attempt += 1
 
+    def _failed(self, error: ClientError) -> None:
+        """Keep what the attempt took: nothing if the endpoint refused it, or was not reached."""
+        begun = self._begun or isinstance(error, ClientTimeout)
+        self._taken += self._attempt_usage() if begun else []
+        self._told, self._sent, self._begun = None, False, False
+
     def _delay(self, attempt: int, error: ClientError) -> float:
         """Seconds to wait: as long as the endpoint asks, else exponential with jitter."""
         if error.retry_after is not None:
@@ -143,6 +179,7 @@ class Call:
 
     async def _attempt(self, deadline: float) -> AsyncGenerator[Delta, None]:
         endpoint = self._clients.endpoint(self._settings.model)
+        self._sent = True
         async with aclosing(endpoint.client.stream(self._request(endpoint.model))) as deltas:
             while True:
                 try:
@@ -175,13 +212,14 @@ class Call:
         )
 
     def _take(self, delta: Delta) -> None:
+        self._begun = True
         if self.first_token is None and (delta.text or delta.reasoning):
             self.first_token = self.seconds
         if delta.text:
             self._text.append(delta.text)
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
-        self._usage = delta.usage or self._usage
+        self._told = delta.usage or self._told
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.answered_by = delta.model or self.answered_by
 
@@ -193,7 +231,7 @@ class Call:
         return BadResponse("it gave an empty answer")
 
     def proposal(
-        self, layer: int, index: int, proposer: Proposer, error: Failure | None
+        self, layer: int, index: int, proposer: Proposer, usage: Usage, error: Failure | None
     ) -> Proposal:
         """What came of the call, as the proposal of `proposer`."""
         return Proposal(
@@ -204,7 +242,7 @@ class Call:
             text=self.text,
             reasoning=self.reasoning,
             answered_by=self.answered_by,
-            usage=self.usage,
+            usage=usage,
             seconds=self.seconds,
             first_token=self.first_token,
             finish_reason=self.finish_reason,

@@ -140,28 +140,14 @@ def save(profile: Profile, name: str, *, overwrite: bool = False) -> Path:
     try:
         text = dump(profile).encode("utf-8")
         paths.make_private(path.parent)
-        _replace(path, text)
+        with paths.replacing(path) as file:
+            file.write(text)
     except OSError as error:
         raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
     except UnicodeEncodeError:
         # Half of a surrogate pair, as a paste or an argument may hold it.
         raise ProfileError(f"{path}: cannot be written: a text in it is not Unicode") from None
     return path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    import tempfile
-
-    # Written aside and renamed, so that a crash leaves the old profile or the new one.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    aside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def delete(name: str) -> Path:

@@ -109,8 +109,12 @@ def resolve(
     origins = file_origins(table, file.path)
     # The file is checked by itself first: a wrong file must not hide behind a flag.
     build(file.name, table, origins)
-    _lay(table, origins, Overrides.from_environment(environment), "environment")
-    _lay(table, origins, flags or Overrides(), "flag")
+    around, typed = Overrides.from_environment(environment), flags or Overrides()
+    _lay(table, origins, around, "environment")
+    _lay(table, origins, typed, "flag")
+    if typed.reference_models and typed.samples is None:
+        # The proposers that the environment's samples were laid on are gone.
+        _lay(table, origins, Overrides(samples=around.samples), "environment")
     return build(file.name, table, origins)
 
 

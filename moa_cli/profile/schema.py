@@ -32,7 +32,7 @@ MODEL_KEYS: dict[str, Key] = {
 PROPOSER_KEYS: dict[str, Key] = {
     **MODEL_KEYS,
     "name": Key("text", "name shown on screen"),
-    "samples": Key("whole", "independent samples of this model", 1, 64),
+    "samples": Key("whole", "independent samples of each proposer", 1, 64),
 }
 AGGREGATOR_KEYS: dict[str, Key] = {
     **MODEL_KEYS,
@@ -43,11 +43,11 @@ PROFILE_KEYS: dict[str, Key] = {
     "rounds": Key("whole", "layers of proposers; 0 asks the aggregator alone", 0, 10),
     "multi_turn": Key("flag", "whether earlier turns are sent along"),
     "system": Key("text", "system prompt for all models"),
-    "temperature": Key("number", "temperature for models without one of their own", 0, 2),
-    "max_tokens": Key("whole", "max_tokens for models without their own", 1),
+    "temperature": Key("number", "temperature of the models; unset leaves it to each", 0, 2),
+    "max_tokens": Key("whole", "most tokens that an answer may have", 1),
     "timeout": Key("number", "timeout for models without one of their own, seconds", 0.001),
     "reference_placement": Key(
-        "text", "where references go: system or user message", choices=("system", "user")
+        "text", "where references go: `system` or `user` message", choices=("system", "user")
     ),
     "on_all_failed": Key(
         "text",

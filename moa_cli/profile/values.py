@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 __all__ = [
@@ -87,6 +88,15 @@ class Profile:
     def layer(self, number: int) -> tuple[Proposer, ...]:
         """The proposers of layer `number` (from 1): one entry a call, each with a name of its
         own and the profile's settings filled in."""
+        if number not in self._known:
+            self._known[number] = self._calls(number)
+        return self._known[number]
+
+    @cached_property
+    def _known(self) -> dict[int, tuple[Proposer, ...]]:
+        return {}
+
+    def _calls(self, number: int) -> tuple[Proposer, ...]:
         chosen = self.layers[number - 1] if self.layers else self.proposers
         calls = [
             replace(self._inherit(proposer), samples=1, seed=_seed_of(proposer, sample))
@@ -98,6 +108,10 @@ class Profile:
 
     def aggregators(self) -> tuple[Aggregator, ...]:
         """The aggregator and its fallbacks, in the order in which they are tried."""
+        return self._tried
+
+    @cached_property
+    def _tried(self) -> tuple[Aggregator, ...]:
         first = replace(self._inherit(self.aggregator), fallbacks=())
         return (first, *(replace(first, model=model) for model in self.aggregator.fallbacks))
 

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from moa_cli.money import usd
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.render.view import CallView, State, TurnView
 
@@ -47,12 +48,14 @@ def to_lines(console: Console, renderable: RenderableType, width: int) -> list[s
 
 
 def figures(call: CallView, now: float) -> list[str]:
-    """Seconds, tokens, tokens a second, and seconds to the first token, as far as known; the
-    most telling first."""
+    """Seconds, tokens, cost, tokens a second, and seconds to the first token, as far as known;
+    the most telling first."""
     parts = [f"{call.seconds(now):.1f} s"]
     if call.tokens:
         about = "" if call.exact else "~"
         parts.append(f"{about}{call.tokens} tok")
+    if call.cost:
+        parts.append(usd(call.cost))
     rate = call.rate(now)
     if rate is not None:
         parts.append(f"{rate:.0f} tok/s")

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from typing import Any, TextIO
 
-from moa_cli.conversation import Turn
+from moa_cli.conversation import Turn, Usage
 from moa_cli.events import Event, to_dict
+from moa_cli.json_text import dumps
 
-__all__ = ["JsonLines", "dumps", "turn_to_dict"]
-
-# json.dumps escapes C0 only; these too act on a terminal, or cannot be encoded.
-_ACTIVE = re.compile(
-    "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
-)
-
-
-def dumps(values: object, *, indent: int | None = None) -> str:
-    """JSON text in readable Unicode that holds no character which acts on a terminal."""
-    text = json.dumps(values, ensure_ascii=False, indent=indent)
-    return _ACTIVE.sub(lambda match: json.dumps(match.group())[1:-1], text)
+__all__ = ["JsonLines", "dumps", "turn_to_dict", "usage_to_dict"]
 
 
 def turn_to_dict(turn: Turn) -> dict[str, Any]:
@@ -40,8 +28,26 @@ def turn_to_dict(turn: Turn) -> dict[str, Any]:
         "seconds",
         "lost",
     )
-    values["usage"]["total_tokens"] = turn.usage.total_tokens
+    values["usage"] = usage_to_dict(turn.usage)
+    for told, one in zip(values["ledger"], turn.ledger, strict=True):
+        told["usage"] = usage_to_dict(one.usage)
+    for layer, proposals in zip(values["proposals"], turn.proposals, strict=True):
+        for told, proposal in zip(layer, proposals, strict=True):
+            told["usage"] = usage_to_dict(proposal.usage)
     return {key: values[key] for key in (*first, *(k for k in values if k not in first))}
+
+
+def usage_to_dict(usage: Usage) -> dict[str, Any]:
+    """Usage as JSON values. cost: USD, None where a call's price is unknown; known_cost: of the
+    calls whose price is known."""
+    values = dataclasses.asdict(usage)
+    known = values.pop("cost")
+    return {
+        **values,
+        "total_tokens": usage.total_tokens,
+        "known_cost": known,
+        "cost": None if usage.unpriced_calls else known,
+    }
 
 
 class JsonLines:

@@ -16,17 +16,19 @@ from moa_cli.events import (
     AggregatorStarted,
     Event,
     LayerFinished,
+    ReferencesTrimmed,
     TurnFailed,
     TurnFinished,
     TurnStarted,
 )
 from moa_cli.render.board import board_lines, call_summary, name_cells, to_lines
 from moa_cli.render.markdown import Block, BlockRenderer, Color, MarkdownStream
+from moa_cli.render.plain import trimmed_line
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.screen import Screen, Size
 from moa_cli.render.view import CallView, TurnView
 
-__all__ = ["Board", "MarkdownReply", "Ticker", "color_of", "console_for"]
+__all__ = ["Board", "MarkdownReply", "Ticker", "color_of", "console_for", "reply_width"]
 
 _FRAME_SECONDS = 0.1
 # Drawing may take a tenth of the time; the rest belongs to the tokens.
@@ -53,6 +55,11 @@ def color_of(console: Console) -> Color:
         return "none"
     names: dict[str | None, Color] = {"standard": "16", "256": "256", "truecolor": "truecolor"}
     return names.get(console.color_system, "none")
+
+
+def reply_width(columns: int) -> int:
+    """How wide replies are drawn: lines of more than 100 cells are hard to read."""
+    return max(20, min(columns, 100))
 
 
 class Ticker:
@@ -118,6 +125,8 @@ class Board:
                 self._ticker.start()
             case LayerFinished():
                 self._fold(event)
+            case ReferencesTrimmed():
+                self._note(trimmed_line(self._name(event), event), "yellow")
             case AggregatorStarted() if event.fallback:
                 self._note(f"↻ {event.model} replies in its place", "yellow")
             case AggregatorFailed() if not event.text:
@@ -151,6 +160,9 @@ class Board:
         lines = [line for text in texts for line in to_lines(self._console, text, width)]
         self._view.proposers = []
         self._screen.commit(lines, [])
+
+    def _name(self, event: ReferencesTrimmed) -> str:
+        return event.model if event.index is None else self._view.proposers[event.index].name
 
     def _note(self, text: str, style: str) -> None:
         line = to_lines(self._console, Text(one_line(text), style), self._screen.size()[0])
@@ -221,7 +233,7 @@ class MarkdownReply:
         self._changed = True
 
     def _width(self) -> int:
-        return max(20, min(self._screen.size()[0], 100))
+        return reply_width(self._screen.size()[0])
 
     def _finished(self) -> list[str]:
         """The lines of the blocks that have been finished since the last frame."""

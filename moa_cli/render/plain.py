@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from moa_cli.conversation import Proposal, Turn
@@ -15,12 +16,21 @@ from moa_cli.events import (
     LayerStarted,
     ProposerFailed,
     ProposerFinished,
+    ReferencesTrimmed,
     Retrying,
     TurnFinished,
 )
 from moa_cli.render.sanitize import Sanitizer, one_line, sanitize
 
-__all__ = ["Notices", "PlainReply", "Proposals", "failure_line", "setting_text", "usage_line"]
+__all__ = [
+    "Notices",
+    "PlainReply",
+    "Proposals",
+    "failure_line",
+    "setting_lines",
+    "setting_text",
+    "trimmed_line",
+]
 
 
 class PlainReply:
@@ -68,16 +78,12 @@ class PlainReply:
 class Notices:
     """A sink that tells on `err`, in plain lines, what a reader of the reply should know.
 
-    steps: tell each step. usage: tell calls and tokens at the end. board: steps, retries and
-    lost models are shown by a board already.
+    steps: tell each step. board: steps, retries and lost models are shown by a board already.
     """
 
-    def __init__(
-        self, err: TextIO, *, steps: bool = False, usage: bool = False, board: bool = False
-    ) -> None:
+    def __init__(self, err: TextIO, *, steps: bool = False, board: bool = False) -> None:
         self._err = err
         self._steps = steps and not board
-        self._usage = usage
         self._board = board
         self._names: list[str] = []
         self._failed_aggregator: str | None = None
@@ -98,6 +104,9 @@ class Notices:
             case Retrying() if self._steps:
                 name = event.model if event.index is None else self._names[event.index]
                 self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message})")
+            case ReferencesTrimmed() if not self._board:
+                name = event.model if event.index is None else self._names[event.index]
+                self._say(trimmed_line(name, event))
             case LayerFinished() if self._steps:
                 self._say(
                     f"round {event.layer}: {event.answered} of {event.asked} answered"
@@ -119,11 +128,6 @@ class Notices:
     def _finished(self, event: TurnFinished) -> None:
         if event.lost and not self._board and not self._steps:
             self._say("degraded, lost " + "; ".join(event.lost))
-        if self._usage:
-            usage = event.usage
-            self._say(
-                usage_line(usage.calls, usage.prompt_tokens, usage.completion_tokens, event.seconds)
-            )
 
     def _say(self, text: str) -> None:
         self._err.write(f"moa: {one_line(text)}\n")
@@ -149,8 +153,13 @@ class Proposals:
             self._layer[event.index] = event.proposal
         elif isinstance(event, LayerFinished):
             layer, self._layer = self._layer, {}
-            for index in sorted(layer):
-                self._print(layer[index])
+            self.print_layer([layer[index] for index in sorted(layer)])
+
+    def print_layer(self, proposals: Sequence[Proposal]) -> None:
+        """Print those that gave an answer."""
+        for one in proposals:
+            if one.error is None:
+                self._print(one)
 
     def _print(self, proposal: Proposal) -> None:
         head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
@@ -172,11 +181,33 @@ def setting_text(value: object) -> str:
     return one_line(str(value))
 
 
-def usage_line(calls: int, prompt_tokens: int, completion_tokens: int, seconds: float) -> str:
-    """What a turn took, in words."""
+def setting_lines(
+    rows: Iterable[tuple[str, object, object]], *, widest: int = 50, columns: int | None = None
+) -> list[str]:
+    """A line for each setting: name, value and origin, one below the other.
+
+    widest: the column of values; one that is longer pushes its origin aside. columns: a row
+    that is wider than this is told in two lines.
+    """
+    found = [
+        (one_line(name), setting_text(value), one_line(str(origin))) for name, value, origin in rows
+    ]
+    names = min(32, max((len(name) for name, _, _ in found), default=0))
+    values = min(widest, max((len(value) for _, value, _ in found), default=0))
+    lines = []
+    for name, value, origin in found:
+        line = f"{name:<{names}}  {value:<{values}}  {origin}"
+        if columns is not None and len(line) > columns:
+            line = f"{name}\n    {value}  {origin}"
+        lines.append(line)
+    return lines
+
+
+def trimmed_line(name: str, event: ReferencesTrimmed) -> str:
+    """That a model is given shorter references."""
     return (
-        f"{calls} call{'s' if calls != 1 else ''}, {prompt_tokens} tokens in,"
-        f" {completion_tokens} out, {seconds:.1f} s"
+        f"{name}: references cut to about {event.kept:,} tokens each,"
+        f" to fit its context of {event.context:,}"
     )
 
 
@@ -184,6 +215,9 @@ def failure_line(turn: Turn) -> str:
     """Why a turn failed, on one line: its causes by name, or the one cause they share."""
     if turn.error is None:
         return ""
+    if turn.error.kind == "BudgetReached":
+        lost = f"; lost before: {'; '.join(turn.lost)}" if turn.lost else ""
+        return one_line(f"{turn.error.message} ({turn.error.hint}){lost}")
     messages = list(dict.fromkeys(cause.message for cause in turn.causes))
     hints = list(dict.fromkeys(cause.hint for cause in turn.causes if cause.hint))
     if len(messages) == 1:

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from moa_cli.clients.base import ModelInfo
 from moa_cli.conversation import Conversation
 from moa_cli.profile import ModelSettings, Profile
 from moa_cli.prompts import messages_for
+from moa_cli.render import estimate
 from moa_cli.render.sanitize import one_line, sanitize
 
 __all__ = ["plan"]
 
 
-def plan(profile: Profile, conversation: Conversation) -> str:
-    """The plan as text. Answers that are not there yet stand as `<answer of …>`."""
+def plan(profile: Profile, conversation: Conversation, known: Mapping[str, ModelInfo]) -> str:
+    """The plan as text. Answers that are not there yet stand as `<answer of …>`.
+
+    known: facts by model name, for the estimates.
+    """
     lines = [f"profile {profile.name}: nothing is sent"]
+    forecasts = estimate.forecasts(profile, conversation, known)
     references: list[str] = []
     calls = 0
     for number in range(1, profile.rounds + 1):
         proposers = profile.layer(number)
         calls += len(proposers)
         lines.append(f"\nround {number}: {_calls(len(proposers))} at once")
+        lines.append(f"  ({estimate.layer_text(forecasts[number - 1])})")
         lines += [f"  {one.name}: {_settings(one)}" for one in proposers]
         lines += _prompts(profile, list(proposers), conversation, references)
         references = [f"<answer of {one.name} in round {number}>" for one in proposers]
     first, *fallbacks = profile.aggregators()
     lines.append(f"\naggregator: {_calls(1)}")
+    lines.append(f"  ({estimate.layer_text(forecasts[-1])})")
     lines.append(f"  {_settings(first)}")
     if fallbacks:
         lines.append(f"  if it fails: {', '.join(one.model for one in fallbacks)}")
     lines += _prompts(profile, [first], conversation, references)
-    lines.append(f"\n{_calls(calls + 1)} in all")
+    lines.append(f"\n{_calls(calls + 1)} in all: {estimate.layer_text(estimate.whole(forecasts))}")
+    lines += [f"({note})" for note in estimate.notes(profile, forecasts, known)]
     return "\n".join(lines) + "\n"
 
 

@@ -23,13 +23,14 @@ class Show:
     stream: piece by piece, or once whole. live: draw moving parts where the terminal can.
     plain: the reply as raw text also on a terminal. compact: fold a layer into one line.
     reasoning: show what models think, while they think. progress: tell each step in a line
-    where nothing moves. verbose: that, and the usage.
+    where nothing moves. verbose: that too. usage: tell what the turn took, after it.
     """
 
     output: Literal["text", "json", "jsonl"] = "text"
     stream: bool = True
     quiet: bool = False
     verbose: bool = False
+    usage: bool = False
     show_proposals: bool = False
     live: bool = True
     plain: bool = False
@@ -61,7 +62,7 @@ def sinks_for(show: Show) -> list[Sink]:
     sinks += _reply_sinks(show, apart=watched)
     if not show.quiet:
         steps = show.verbose or show.progress or watched
-        sinks.append(Notices(sys.stderr, steps=steps, usage=show.verbose, board=board))
+        sinks.append(Notices(sys.stderr, steps=steps, board=board))
     return sinks
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-__all__ = ["can_redraw", "cancel_on_termination", "folded", "without_echo"]
+__all__ = ["can_redraw", "cancel_on_termination", "columns_of", "folded", "without_echo"]
 
 
 def can_redraw(stream: TextIO) -> bool:
@@ -21,11 +21,18 @@ def can_redraw(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
 
 
+def columns_of(stream: TextIO) -> int | None:
+    """The width of the stream's terminal; None if it is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return None
+
+
 def folded(text: str, stream: TextIO) -> str:
     """`text` folded between words at the width of the stream's terminal; whole elsewhere."""
-    try:
-        columns = os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):
+    columns = columns_of(stream)
+    if columns is None:
         return text
     # A model's name must stay in one piece, to be copied.
     return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)

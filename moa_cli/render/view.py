@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from moa_cli.conversation import Failure, Proposal
+from moa_cli.conversation import Failure, Proposal, Usage
 from moa_cli.events import (
     AggregatorDelta,
     AggregatorFailed,
@@ -38,7 +38,7 @@ class CallView:
 
     began, first_token, ended: seconds since the turn began, None if not yet.
     tokens: as counted by the endpoint if `exact`, else the pieces that have come.
-    tail: the last part of its text.
+    cost: USD, 0 if free or unknown. tail: the last part of its text.
     """
 
     name: str
@@ -49,6 +49,7 @@ class CallView:
     ended: float | None = None
     tokens: int = 0
     exact: bool = False
+    cost: float = 0.0
     tail: str = ""
     note: str = ""
 
@@ -61,11 +62,13 @@ class CallView:
         if text or thought:
             self.tail = (self.tail + thought + text)[-_TAIL:]
 
-    def end(self, at: float, completion_tokens: int, error: Failure | None) -> None:
+    def end(self, at: float, usage: Usage, error: Failure | None) -> None:
         """The call has ended, well or not."""
         self.ended = at
-        if completion_tokens:
-            self.tokens, self.exact = completion_tokens, True
+        self.cost = usage.cost
+        if usage.completion_tokens:
+            self.tokens = usage.completion_tokens
+            self.exact = not usage.estimated_completion_tokens
         given_up = error is not None and error.kind == "Abandoned"
         self.state = "dropped" if given_up else "failed" if error else "done"
         self.note = error.message if error else ""
@@ -121,9 +124,9 @@ class TurnView:
             case AggregatorDelta() if self.aggregator:
                 self.aggregator.take(event.at, event.text, self._thought(event))
             case AggregatorFinished() if self.aggregator:
-                self.aggregator.end(event.at, event.usage.completion_tokens, None)
+                self.aggregator.end(event.at, event.usage, None)
             case AggregatorFailed() if self.aggregator:
-                self.aggregator.end(event.at, event.usage.completion_tokens, event.error)
+                self.aggregator.end(event.at, event.usage, event.error)
             case TurnFinished() | TurnFailed():
                 self.phase = "ended"
             case LayerFinished() | _:
@@ -133,7 +136,7 @@ class TurnView:
         return event.reasoning if self.reasoning else ""
 
     def _end(self, at: float, index: int, proposal: Proposal) -> None:
-        self.proposers[index].end(at, proposal.usage.completion_tokens, proposal.error)
+        self.proposers[index].end(at, proposal.usage, proposal.error)
 
     def _retry(self, event: Retrying) -> None:
         call = self.aggregator if event.index is None else self.proposers[event.index]

@@ -1,6 +1,8 @@
 """Conversations that last, in SQLite."""
 
+from moa_cli.store.reading import Found, Match, Summary
 from moa_cli.store.recorder import Recorder
-from moa_cli.store.store import Found, Store, Summary
+from moa_cli.store.spending import Spender, Spending, Spent
+from moa_cli.store.store import Store
 
-__all__ = ["Found", "Recorder", "Store", "Summary"]
+__all__ = ["Found", "Match", "Recorder", "Spender", "Spending", "Spent", "Store", "Summary"]

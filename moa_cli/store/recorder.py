@@ -11,6 +11,7 @@ from moa_cli.events import (
     Event,
     ProposerFailed,
     ProposerFinished,
+    ReferencesTrimmed,
     Retrying,
     TurnStarted,
     to_dict,
@@ -56,7 +57,7 @@ class Recorder:
             return
         elif isinstance(event, ProposerFinished | ProposerFailed):
             store.add_proposal(self.turn, event.proposal)
-        elif isinstance(event, Retrying | AggregatorFailed):
+        elif isinstance(event, Retrying | ReferencesTrimmed | AggregatorFailed):
             store.add_note(self.turn, to_dict(event))
         elif isinstance(event, AggregatorFinished):
             # Before the turn's own end: between the two the process may be killed.
@@ -65,9 +66,17 @@ class Recorder:
     def close(self) -> None:
         """Write what came of the turn."""
         self._fold.close()
-        turn = self.turn
-        if turn is not None:
-            self._try(lambda store: store.end_turn(turn, self._fold.turn()))
+        self._try(self._end)
+
+    def _end(self, store: Store) -> None:
+        if self.turn is None:
+            return
+        turn = self._fold.turn()
+        if turn.status == "interrupted":
+            # Those that had ended are written again as they are.
+            for one in (one for layer in turn.proposals for one in layer):
+                store.add_proposal(self.turn, one)
+        store.end_turn(self.turn, turn)
 
     def _try(self, write: Callable[[Store], None]) -> None:
         if self._store is None:

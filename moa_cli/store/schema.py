@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from moa_cli import paths
 from moa_cli.errors import StoreError
 
-__all__ = ["database_file", "open_database"]
+__all__ = [
+    "alive",
+    "database_file",
+    "immediate",
+    "open_database",
+    "store_errors",
+    "transaction",
+]
 
 _BUSY_SECONDS = 30.0
 
@@ -69,7 +78,62 @@ _MIGRATIONS = (
             VALUES ('delete', old.id, old.prompt, old.reply);
     END;
     """,
+    # Spending holds no words, and outlives the conversations: what was paid was paid.
+    """
+    UPDATE turns SET rest = replace(rest, '"unknown_calls": ', '"estimated_calls": ');
+    UPDATE proposals
+        SET proposal = replace(proposal, '"unknown_calls": ', '"estimated_calls": ');
+    CREATE TABLE spending (
+        day TEXT NOT NULL,
+        model TEXT NOT NULL,
+        turns INTEGER NOT NULL,
+        calls INTEGER NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL,
+        estimated_calls INTEGER NOT NULL,
+        unpriced_calls INTEGER NOT NULL,
+        cost REAL NOT NULL,
+        PRIMARY KEY (day, model)
+    ) WITHOUT ROWID;
+    CREATE TABLE reserved (
+        holder TEXT PRIMARY KEY,
+        process INTEGER NOT NULL,
+        cost REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE days (day TEXT PRIMARY KEY, turns INTEGER NOT NULL) WITHOUT ROWID;
+    """,
 )
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """While inside, what SQLite raises is a StoreError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        hint = None
+        if "malformed" in str(error):
+            hint = "the file is damaged; move it away (`moa history path`) to begin a new one"
+        raise StoreError(
+            f"the conversations could not be read or written: {error}", hint=hint
+        ) from None
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    """While inside, all is done or nothing. kind: DEFERRED to read, IMMEDIATE to write."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def immediate(connection: sqlite3.Connection) -> AbstractContextManager[None]:
+    """A transaction that writes: no other process does meanwhile."""
+    return transaction(connection, "IMMEDIATE")
 
 
 def database_file() -> Path:
@@ -154,3 +218,16 @@ def _statements(script: str) -> list[str]:
             found.append(pending)
             pending = ""
     return found
+
+
+def alive(process: int) -> bool:
+    """Whether there is such a process."""
+    if process == os.getpid():
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OSError):
+        return True
+    return True

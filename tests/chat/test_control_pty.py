@@ -37,9 +37,16 @@ def line(terminal: Terminal) -> str | None:
 
 
 def ends(terminal: Terminal) -> list[str]:
-    """What was said at the end of each turn."""
-    lines = terminal.lines()
-    return [one for one in lines if re.match(r"\(\d+ calls?, |moa: (?!profile|/help)", one)]
+    """What was said first at the end of each turn."""
+    told: list[str] = []
+    last = ""
+    for one in terminal.lines():
+        counts = re.match(r"\(\d+ calls?, ", one)
+        # Behind the news of a turn that had no good end stands what it took.
+        if re.match(r"moa: (?!profile|/help)", one) or (counts and last not in told):
+            told.append(one)
+        last = one
+    return told
 
 
 def at_prompt(terminal: Terminal, turns: int, text: str = "") -> None:

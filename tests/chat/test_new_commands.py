@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prompt_toolkit.input import create_pipe_input
@@ -415,13 +416,19 @@ def test_usage_is_what_the_upstream_counted_whatever_became_of_the_turns(talk: T
     talk.upstream.always("a", Reply(text="some words of a", usage=(11, 7)))
     talk.do("first", "/retry", "/remerge", "/remerge lab:c", "second", "/undo", "/new", "third")
     lines = talk.do("/usage").splitlines()
-    counted = [
+    counted: list[tuple[Any, int, int, int]] = [
         (model, int(calls), int(prompt), int(completion))
         for model, calls, prompt, completion in re.findall(
-            r"^lab:(\w+) +(\d+) calls?, (\d+) tokens in, (\d+) out$", "\n".join(lines), re.MULTILINE
+            r"^lab:(\w+) +(\d+) calls?, (\d+) tokens in, (\d+) out, cost unknown$",
+            "\n".join(lines),
+            re.MULTILINE,
         )
     ]
-    assert len(counted) == len(lines) == 4
+    assert len(counted) == len(lines) - 1 == 4
+    total, tokens_in, tokens_out = (sum(row[place] for row in counted) for place in (1, 2, 3))
+    assert lines[-1].split(maxsplit=2)[2] == (
+        f"{total} calls, {tokens_in} tokens in, {tokens_out} out, cost unknown"
+    )
     for model, calls, prompt, completion in counted:
         requests = talk.upstream.chats(model)
         assert calls == len(requests)
@@ -440,7 +447,7 @@ def test_dry_run_sends_nothing_and_shows_what_would_be_sent(talk: Talk) -> None:
         r"\[user\]\n +first\n +\[assistant\]\n +ok\n +\[user\]\n +second \[/INST\]", said
     )
     assert "1. <answer of lab:a in round 1>" in said
-    assert said.endswith("3 calls in all")
+    assert "3 calls in all: about " in said
 
 
 @pytest.mark.parametrize("command", ["/new", "/clear"])

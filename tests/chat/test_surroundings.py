@@ -4,6 +4,8 @@ can be moved, without moving parts, as raw text; and the words at the very first
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,19 @@ def command(terminal: Terminal, text: str) -> None:
     terminal.send(f"{text}\r")
     terminal.wait_for(lambda: f"› {text}" in terminal.lines())
     at_prompt(terminal)
+
+
+@contextmanager
+def switched(moa: Moa, switch: str) -> Iterator[Terminal]:
+    """A chat changed by an option, by a slash command, or by a setting made beforehand."""
+    if switch.startswith("config "):
+        assert moa.run(*switch.split()).code == 0
+    arguments = [switch] if switch.startswith("--") else []
+    with moa.terminal("chat", *arguments) as terminal:
+        if switch.startswith("/"):
+            at_prompt(terminal)
+            command(terminal, switch)
+        yield terminal
 
 
 def turn(terminal: Terminal) -> tuple[list[str], bytes]:
@@ -127,13 +142,9 @@ def test_a_dumb_terminal_shows_the_prompt_that_comes_back(moa: Moa, upstream: Up
 
 
 @pytest.mark.usefixtures("scripted")
-@pytest.mark.parametrize("switch", ["--no-live", "/set live off"])
+@pytest.mark.parametrize("switch", ["--no-live", "/set live off", "config set live off"])
 def test_without_moving_parts_each_step_is_a_line(moa: Moa, switch: str) -> None:
-    arguments = [switch] if switch.startswith("--") else []
-    with moa.terminal("chat", *arguments) as terminal:
-        if not arguments:
-            at_prompt(terminal)
-            command(terminal, switch)
+    with switched(moa, switch) as terminal:
         lines, raw = turn(terminal)
     assert lines == [*STEPS, "", *DRAWN]
     start, end = raw.index(b"round 1: asking"), raw.index(b"(4 calls")
@@ -141,28 +152,41 @@ def test_without_moving_parts_each_step_is_a_line(moa: Moa, switch: str) -> None
 
 
 @pytest.mark.usefixtures("scripted")
-@pytest.mark.parametrize("switch", ["--plain", "/plain"])
+@pytest.mark.parametrize("switch", ["--plain", "/plain", "config set plain on"])
 def test_plain_shows_the_reply_as_it_was_written(moa: Moa, switch: str) -> None:
-    arguments = [switch] if switch.startswith("--") else []
-    with moa.terminal("chat", *arguments) as terminal:
-        if not arguments:
-            at_prompt(terminal)
-            command(terminal, switch)
+    with switched(moa, switch) as terminal:
         lines, _ = turn(terminal)
     assert lines == [*FOLDED, "", *RAW]
 
 
 @pytest.mark.usefixtures("scripted")
-@pytest.mark.parametrize("switch", ["--compact", "/set compact on"])
+@pytest.mark.parametrize("switch", ["--compact", "/set compact on", "config set compact on"])
 def test_compact_leaves_one_line_of_a_layer(moa: Moa, switch: str) -> None:
-    arguments = [switch] if switch.startswith("--") else []
-    with moa.terminal("chat", *arguments) as terminal:
-        if not arguments:
-            at_prompt(terminal)
-            command(terminal, switch)
+    with switched(moa, switch) as terminal:
         lines, _ = turn(terminal)
     first = "round 1: 3 of 3 answered in _ s (lab:a, lab:b, lab:c)"
     assert lines == [first, "", *DRAWN]
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_typed_option_comes_before_the_setting(moa: Moa) -> None:
+    moa.configure(
+        providers=moa.settings()["providers"], live=False, plain=True, compact=True, vi=True
+    )
+    with moa.terminal("chat", "--live", "--no-plain", "--no-compact", "--no-vi") as terminal:
+        lines, _ = turn(terminal)
+    assert lines == [*FOLDED, "", *DRAWN]
+
+
+def test_vi_s_keys_can_be_set_once_and_for_all(moa: Moa, upstream: Upstream) -> None:
+    assert moa.run("config", "set", "vi", "on").code == 0
+    with moa.terminal("chat") as terminal:
+        at_prompt(terminal)
+        terminal.send("Whyx\x1b")
+        terminal.wait_for(lambda: terminal.screen.cursor.x == 5)
+        terminal.send("x\r")
+        terminal.wait_for("(4 calls, ")
+    assert upstream.chats("agg")[0].messages[-1]["content"] == "Why"
 
 
 @pytest.mark.usefixtures("scripted")

@@ -108,7 +108,12 @@ def test_chunks_without_content_or_choices_do_no_harm_and_the_usage_is_counted(
         "total_tokens": 48,
         "reasoning_tokens": 0,
         "cached_tokens": 0,
-        "unknown_calls": 0,
+        "estimated_calls": 0,
+        "estimated_prompt_tokens": 0,
+        "estimated_completion_tokens": 0,
+        "cost": None,
+        "known_cost": 0.0,
+        "unpriced_calls": 4,
     }
 
 

@@ -6,6 +6,7 @@ terminal, with one line end after it; everything else is on standard error."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,7 @@ DRY = """\
 profile lab: nothing is sent
 
 round 1: 2 calls at once
+  (about 34 tokens in, about 2,000 out, cost unknown)
   lab:a: lab:a, temperature 0.7
   lab:b: lab:b, temperature 0.2
   [system]
@@ -252,6 +254,7 @@ round 1: 2 calls at once
     now?
 
 aggregator: 1 call
+  (about {aggregator} tokens in, about 1,000 out, cost unknown)
   lab:agg, temperature 0.7
   if it fails: lab:spare
   [system]
@@ -264,7 +267,9 @@ aggregator: 1 call
     what
     now?
 
-3 calls in all
+3 calls in all: about {whole} tokens in, about 3,000 out, cost unknown
+(an answer without max_tokens is counted as 1,000 tokens)
+(the price of lab:a, lab:b, lab:agg is unknown)
 """
 
 
@@ -282,7 +287,11 @@ def test_a_dry_run_prints_the_calls_with_their_exact_prompts_and_sends_nothing(
     ran = moa.run("ask", "--dry-run", "what\nnow?")
     prompt = AGGREGATE_AND_SYNTHESIZE.replace("\n\n", "\n\n    ")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.text == DRY.format(prompt=prompt)
+    # The two answers of a thousand tokens, the paper's prompt, and what the proposers are sent.
+    aggregator = int(re.findall(r"about ([\d,]+) tokens", ran.text)[1].replace(",", ""))
+    assert 2100 < aggregator < 2300
+    figures = {"aggregator": f"{aggregator:,}", "whole": f"{aggregator + 34:,}"}
+    assert ran.text == DRY.format(prompt=prompt, **figures)
     assert upstream.requests == []
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Upstream
+
+FREE = {f"lab:{name}": {"prompt": 0, "completion": 0} for name in ("a", "b", "agg")}
 
 
 @pytest.fixture
@@ -108,3 +112,26 @@ def test_no_key_reaches_the_file(kept: Moa) -> None:
     key = kept.environment["LAB_KEY"].encode()
     with open(file, "rb") as content:
         assert key not in content.read()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ask", "-c", "hi"),
+        ("ask", "--no-save", "hi"),
+        ("history", "stats"),
+        ("history", "list"),
+        ("history", "export", "--all"),
+    ],
+)
+def test_whatever_finds_the_file_damaged_tells_of_it(kept: Moa, command: tuple[str, ...]) -> None:
+    file = Path(kept.run("history", "path").text.strip())
+    for leftover in file.parent.glob(f"{file.name}-*"):
+        leftover.unlink()
+    file.write_bytes(b"no database" * 1000)
+    settings = tomllib.loads((kept.config / "config.toml").read_text())
+    kept.configure(**settings, budget={"day": 5.0}, prices=FREE)
+    ran = kept.run(*command)
+    assert "the file of conversations was damaged and put aside" in ran.err
+    assert "budget.day begins anew" in ran.err
+    assert len(list(file.parent.glob("*.damaged-*"))) == 1

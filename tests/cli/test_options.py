@@ -9,6 +9,8 @@ import pytest
 import typer
 
 from moa_cli.cli.app import app
+from moa_cli.config import CONFIG_KEYS
+from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
 from tests.support.command import Moa
 
 GROUP: Any = typer.main.get_command(app)
@@ -63,6 +65,39 @@ def test_commands_that_take_a_mixture_share_its_options() -> None:
     for name in ("ask", "chat", "profile show", "profile new"):
         own = {tuple(one.opts): one.help for one in options(name)}
         assert shared.items() <= own.items()
+
+
+EXPLAINED = {
+    "--profile": CONFIG_KEYS["profile"],
+    "--concurrency": CONFIG_KEYS["concurrency"],
+    "--save": CONFIG_KEYS["save"],
+    "--plain": CONFIG_KEYS["plain"],
+    "--live": CONFIG_KEYS["live"],
+    "--compact": CONFIG_KEYS["compact"],
+    "--show-reasoning": CONFIG_KEYS["show_reasoning"],
+    "--vi": CONFIG_KEYS["vi"],
+    "--usage": CONFIG_KEYS["usage"],
+    "--aggregator": PROFILE_KEYS["aggregator"],
+    "--reference-model": PROFILE_KEYS["proposers"],
+    "--samples": PROPOSER_KEYS["samples"],
+    **{
+        f"--{key.replace('_', '-')}": PROFILE_KEYS[key]
+        for key in ("rounds", "temperature", "max_tokens", "multi_turn", "system")
+    },
+    "--reference-placement": PROFILE_KEYS["reference_placement"],
+}
+
+
+def test_an_option_and_the_key_of_its_setting_are_explained_alike() -> None:
+    told = {s: one.help for name in ("ask", "chat") for one in options(name) for s in one.opts}
+    for spelling, key in EXPLAINED.items():
+        assert (told[spelling] or "").casefold().startswith(key.help.casefold()), spelling
+
+
+def test_every_option_of_a_setting_s_name_is_among_them() -> None:
+    keys = {f"--{key.replace('_', '-')}" for key in (*CONFIG_KEYS, *PROFILE_KEYS)}
+    shown = {s for name in COMMANDS for one in options(name) if not one.hidden for s in one.opts}
+    assert shown & keys <= EXPLAINED.keys()
 
 
 def test_no_two_options_of_a_command_share_a_letter() -> None:

@@ -23,6 +23,7 @@ HEAVY = {
     "xllamacpp",
     "markdown_it",
     "pygments",
+    "tomlkit",
 }
 
 
@@ -48,7 +49,9 @@ def test_version_and_help_load_nothing_heavy(moa: Moa, flag: str) -> None:
     assert modules & HEAVY == set()
 
 
-@pytest.mark.parametrize("name", ["ask", "chat", "models", "doctor", "profile"])
+@pytest.mark.parametrize(
+    "name", ["ask", "chat", "models", "doctor", "profile", "history", "config"]
+)
 def test_the_help_of_a_command_loads_nothing_heavy(moa: Moa, name: str) -> None:
     _, modules = run(moa, name, "--help")
     # Typer checks the values of options by it, as soon as a command has any.
@@ -57,7 +60,7 @@ def test_the_help_of_a_command_loads_nothing_heavy(moa: Moa, name: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["ask", "--dry-run", "hi"], ["profile", "list"], ["profile", "show"]],
+    [["ask", "--dry-run", "hi"], ["profile", "list"], ["profile", "show"], ["config", "list"]],
     ids=" ".join,
 )
 def test_the_sdk_is_not_loaded_where_no_model_is_asked(moa: Moa, arguments: list[str]) -> None:

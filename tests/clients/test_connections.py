@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from moa_cli.clients import openai_compatible
+from moa_cli.clients.aiohttp_transport import AiohttpTransport
 from moa_cli.clients.base import Request
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.conversation import Message
-from tests.support.upstream import Upstream
+from tests.support.upstream import Reply, Upstream
 
 REQUEST = Request(model="m", messages=(Message("user", "hi"),))
 
@@ -39,3 +40,60 @@ def test_calls_on_this_machine_leave_no_connection_open() -> None:
     with Upstream() as upstream:
         _open_after_three_calls(upstream)
         upstream.wait_for(lambda: upstream.open_connections == 0)
+
+
+async def _streamed(client: OpenAICompatible) -> str:
+    return "".join([delta.text async for delta in client.stream(REQUEST)])
+
+
+def test_many_calls_over_aiohttp_share_connections_and_leave_none() -> None:
+    async def calls(upstream: Upstream) -> None:
+        client = OpenAICompatible("lab", upstream.url, lambda: "k", transport=AiohttpTransport)
+        try:
+            for _ in range(3):
+                texts = await asyncio.gather(*(_streamed(client) for _ in range(8)))
+                assert texts == ["ok"] * 8
+            assert upstream.open_connections <= 8
+        finally:
+            await client.aclose()
+
+    with Upstream() as upstream:
+        asyncio.run(calls(upstream))
+        upstream.wait_for(lambda: upstream.open_connections == 0)
+        assert len(upstream.chats()) == 24
+
+
+def test_a_kept_connection_that_the_server_closed_is_no_failure() -> None:
+    async def calls(upstream: Upstream) -> None:
+        client = OpenAICompatible("lab", upstream.url, lambda: "k", transport=AiohttpTransport)
+        try:
+            assert await _streamed(client) == "ok"
+            # Taken, and closed without a word: as by a server that has just given up waiting.
+            upstream.enqueue("m", Reply(refuse=True))
+            assert await _streamed(client) == "ok"
+        finally:
+            await client.aclose()
+
+    with Upstream() as upstream:
+        asyncio.run(calls(upstream))
+        assert [one.sent for one in upstream.chats()] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("transport", [None, AiohttpTransport])
+def test_a_call_s_own_headers_and_a_url_s_credentials_are_sent(
+    transport: type[AiohttpTransport] | None,
+) -> None:
+    async def call(url: str) -> None:
+        client = OpenAICompatible(
+            "lab", url, lambda: "k", headers=lambda: {"x-way": "here"}, transport=transport
+        )
+        try:
+            assert await _streamed(client) == "ok"
+        finally:
+            await client.aclose()
+
+    with Upstream() as upstream:
+        asyncio.run(call(upstream.url.replace("//", "//us%40er:pw@")))
+        (request,) = upstream.chats()
+    assert request.headers["x-way"] == "here"
+    assert request.headers["authorization"] == "Basic dXNAZXI6cHc="

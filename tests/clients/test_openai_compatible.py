@@ -16,8 +16,11 @@ from typing import Any
 
 import pytest
 
+from moa_cli.clients.aiohttp_transport import AiohttpTransport
 from moa_cli.clients.base import NO_KEY, Delta, ModelInfo, Request
-from moa_cli.clients.openai_compatible import OpenAICompatible, is_loopback
+from moa_cli.clients.openai_compatible import OpenAICompatible
+from moa_cli.clients.providers import is_loopback
+from moa_cli.clients.transport import OpenTransport
 from moa_cli.conversation import Message, Usage
 from moa_cli.errors import (
     AuthenticationFailed,
@@ -31,10 +34,23 @@ from moa_cli.errors import (
     RequestRefused,
     ServerFailed,
 )
+from moa_cli.money import Price
 from moa_cli.version import __version__
 from tests.support.upstream import Reply, Upstream
 
 KEY = "sk-a-secret-key-0123456789"
+# The SDK, and what carries many calls at once: both must make the same of every endpoint.
+TRANSPORTS: dict[str, OpenTransport | None] = {"sdk": None, "aiohttp": AiohttpTransport}
+carried: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True, params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Every test runs over each transport; returns its name."""
+    carried["transport"] = TRANSPORTS[request.param]
+    return str(request.param)
+
+
 HELLO = Request(model="m", messages=(Message("user", "hello"),))
 
 
@@ -42,7 +58,7 @@ HELLO = Request(model="m", messages=(Message("user", "hello"),))
 async def client_of(
     url: str, *, key: str = KEY, provider: str = "acme", **options: Any
 ) -> AsyncIterator[OpenAICompatible]:
-    client = OpenAICompatible(provider, url, lambda: key, **options)
+    client = OpenAICompatible(provider, url, lambda: key, **carried, **options)
     try:
         yield client
     finally:
@@ -181,8 +197,10 @@ def test_settings_of_the_sdk_in_the_environment_do_not_reach_another_provider(
 
 
 def test_custom_headers_for_together_reach_together(
-    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
+    if transport != "sdk":
+        pytest.skip("those are the SDK's own")
     monkeypatch.setenv("TOGETHER_CUSTOM_HEADERS", "X-Team: blue")
     ask(upstream.url, provider="together")
     assert upstream.chats()[0].headers["x-team"] == "blue"
@@ -223,7 +241,7 @@ def test_the_key_is_asked_for_once_and_not_before_the_first_call(upstream: Upstr
         return KEY
 
     async def run() -> None:
-        client = OpenAICompatible("acme", upstream.url, key)
+        client = OpenAICompatible("acme", upstream.url, key, **carried)
         assert asked == []
         await asyncio.gather(*(answer(client, HELLO) for _ in range(3)))
         await client.aclose()
@@ -243,7 +261,7 @@ def test_a_key_that_could_not_be_had_is_asked_for_again(upstream: Upstream) -> N
         return found
 
     async def run() -> str:
-        client = OpenAICompatible("acme", upstream.url, key)
+        client = OpenAICompatible("acme", upstream.url, key, **carried)
         with pytest.raises(AuthenticationFailed, match="there is no API key"):
             await answer(client, HELLO)
         text = (await answer(client, HELLO)).text
@@ -278,7 +296,7 @@ def test_an_answer_comes_with_reasoning_usage_and_the_model_that_gave_it(
         Delta(
             text="Grüße, \u2028🙂",
             reasoning="hm hm",
-            usage=Usage(prompt_tokens=5, completion_tokens=9, calls=1),
+            usage=Usage(prompt_tokens=5, completion_tokens=9, calls=1, unpriced_calls=1),
             finish_reason="length",
             model="m-0613",
         )
@@ -316,7 +334,7 @@ def test_a_whole_completion_in_place_of_a_stream_is_an_answer(upstream: Upstream
         Delta(
             text="yes",
             reasoning="hm",
-            usage=Usage(prompt_tokens=1, completion_tokens=2, calls=1),
+            usage=Usage(prompt_tokens=1, completion_tokens=2, calls=1, unpriced_calls=1),
             finish_reason="stop",
             model="m",
         )
@@ -845,9 +863,9 @@ def test_an_endpoint_that_lingers_after_the_end_does_not_hold_up_the_answer(
 
 def test_closing_a_client_that_was_never_used_or_never_opened_is_quiet() -> None:
     async def run() -> None:
-        unused = OpenAICompatible("acme", "http://127.0.0.1:9/v1", lambda: KEY)
+        unused = OpenAICompatible("acme", "http://127.0.0.1:9/v1", lambda: KEY, **carried)
         await unused.aclose()
-        wrong = OpenAICompatible("acme", "http://[::1", lambda: KEY)
+        wrong = OpenAICompatible("acme", "http://[::1", lambda: KEY, **carried)
         with pytest.raises(RequestRefused):
             await wrong.models()
         await wrong.aclose()
@@ -881,35 +899,48 @@ TOGETHER_ROWS: list[dict[str, object]] = [
 def test_models_are_listed_with_context_and_price_a_million(bare: bool) -> None:
     with Upstream(models=TOGETHER_ROWS, models_bare=bare) as up:
         assert list_models(up.url) == [
-            ModelInfo(id="b", context_length=8192, prompt_price=0.88, completion_price=0.9),
+            ModelInfo(id="b", context_length=8192, price=Price(0.88, 0.9)),
             ModelInfo(id="a"),
         ]
 
 
 @pytest.mark.parametrize(
-    ("row", "context", "prices"),
+    ("row", "context", "price"),
     [
-        ({"pricing": {"prompt": "0.00000018", "completion": "0.0000002"}}, None, (0.18, 0.2)),
-        ({"pricing": {"prompt": "0", "completion": "0"}}, None, (0, 0)),
-        ({"pricing": {"prompt": "-1", "completion": "-1"}}, None, (None, None)),
-        ({"pricing": {"prompt": "free", "completion": True}}, None, (None, None)),
-        ({"pricing": {"prompt": "nan", "input": None}}, None, (None, None)),
-        ({"pricing": []}, None, (None, None)),
-        ({"max_model_len": 4096}, 4096, (None, None)),
-        ({"meta": {"n_ctx": 2048}}, 2048, (None, None)),
-        ({"meta": None, "context_length": "8k"}, None, (None, None)),
+        ({"pricing": {"prompt": "0.00000018", "completion": "0.0000002"}}, None, (0.18, 0.2, None)),
+        (
+            {"pricing": {"prompt": "1e-6", "completion": "2e-6", "input_cache_read": "1e-7"}},
+            None,
+            (1, 2, 0.1),
+        ),
+        ({"pricing": {"prompt": "0", "completion": "0"}}, None, (0, 0, None)),
+        # Together's models that are not sold by the token, and one that is free.
+        ({"pricing": {"input": 0, "output": 0, "hourly": 0}}, None, None),
+        ({"id": "m-Free", "pricing": {"input": 0, "output": 0}}, None, (0, 0, None)),
+        ({"pricing": {"prompt": "-1", "completion": "-1"}}, None, None),
+        ({"pricing": {"prompt": "free", "completion": True}}, None, None),
+        ({"pricing": {"prompt": "nan", "completion": "inf"}}, None, None),
+        ({"pricing": {"prompt": "0.1"}}, None, None),
+        ({"pricing": []}, None, None),
+        ({"max_model_len": 4096}, 4096, None),
+        ({"meta": {"n_ctx": 2048}}, 2048, None),
+        ({"meta": None, "context_length": "8k"}, None, None),
     ],
 )
 def test_what_a_row_tells_is_read_in_each_providers_way(
-    row: dict[str, object], context: int | None, prices: tuple[float | None, float | None]
+    row: dict[str, object],
+    context: int | None,
+    price: tuple[float, float, float | None] | None,
 ) -> None:
     with Upstream(models=[{"id": "m", **row}]) as up:
         (found,) = list_models(up.url)
     assert found.context_length == context
-    assert (found.prompt_price, found.completion_price) == (
-        prices[0] if prices[0] is None else pytest.approx(prices[0]),
-        prices[1] if prices[1] is None else pytest.approx(prices[1]),
-    )
+    if price is None:
+        assert found.price is None
+    else:
+        assert found.price is not None
+        told = (found.price.prompt, found.price.completion, found.price.cached)
+        assert told == pytest.approx(price)
 
 
 def test_rows_without_an_id_are_left_out() -> None:

@@ -18,7 +18,8 @@ from moa_cli import paths
 from moa_cli.clients.base import Request
 from moa_cli.clients.local import LocalClient
 from moa_cli.clients.openai_compatible import OpenAICompatible
-from moa_cli.clients.providers import BUILT_IN, DEFAULT_PROVIDER, ClientPool, Provider, Providers
+from moa_cli.clients.pool import ClientPool
+from moa_cli.clients.providers import BUILT_IN, DEFAULT_PROVIDER, Provider, Providers
 from moa_cli.config import Config, ProviderSettings, load_config
 from moa_cli.conversation import Message
 from moa_cli.errors import AuthenticationFailed, ProfileError, RequestRefused

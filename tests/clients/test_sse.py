@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from moa_cli.clients import sse
 from moa_cli.clients.base import Delta
+from moa_cli.clients.thinking import ThinkSplitter
 from moa_cli.conversation import Usage
 from moa_cli.errors import BadResponse, ConnectionLost
 
@@ -68,11 +69,9 @@ def spans(cuts: list[int], length: int) -> Iterator[tuple[int, int]]:
 
 
 def events(*pieces: str) -> list[tuple[str, str]]:
-    async def collect() -> list[tuple[str, str]]:
-        encoded = [one.encode() for one in pieces]
-        return [event async for event in sse.events(_bytes(encoded))]
-
-    return asyncio.run(collect())
+    reader = sse.EventReader()
+    found = [event for one in pieces for event in reader.feed(one.encode())]
+    return [*found, *reader.end()]
 
 
 # Every line end, every kind of line, and characters of one to four bytes.
@@ -93,7 +92,7 @@ VARIED = (
 VARIED_READ = Delta(
     text="a\u2028b\u2029c\x85d\x0be € 🙂 \\n\\r\\n </think>parts",
     reasoning="hm\u2028 ü",
-    usage=Usage(prompt_tokens=3, completion_tokens=2, calls=1),
+    usage=Usage(prompt_tokens=3, completion_tokens=2, calls=1, unpriced_calls=1),
     finish_reason="stop",
     model="m",
 )
@@ -307,7 +306,7 @@ def test_the_think_splitter_does_not_mind_where_it_is_cut(
     if begun.startswith("<think>"):
         reasoning, _, rest = begun.removeprefix("<think>").partition("</think>")
         whole = Delta(reasoning=reasoning, text=rest.lstrip())
-    splitter = sse.ThinkSplitter()
+    splitter = ThinkSplitter()
     pieces = [splitter.feed(text[a:b]) for a, b in spans(cuts, len(text))]
     assert joined([*pieces, splitter.flush()]) == whole
 
@@ -331,7 +330,12 @@ def test_usage_is_found_wherever_it_is_told(where: list[str]) -> None:
     }
     told = [one.replace('"@"', json.dumps(usage)) for one in where]
     assert joined(read(chunk({"content": "x"}), *told, DONE)).usage == Usage(
-        prompt_tokens=11, completion_tokens=7, reasoning_tokens=3, cached_tokens=5, calls=1
+        prompt_tokens=11,
+        completion_tokens=7,
+        reasoning_tokens=3,
+        cached_tokens=5,
+        calls=1,
+        unpriced_calls=1,
     )
 
 
@@ -345,14 +349,36 @@ def test_a_later_usage_replaces_an_earlier_one() -> None:
     ("told", "usage"),
     [
         ({}, None),
-        ({"prompt_tokens": 2}, Usage(prompt_tokens=2, calls=1)),
-        ({"prompt_tokens": True, "completion_tokens": "9"}, Usage(calls=1)),
+        ({"prompt_tokens": 2}, Usage(prompt_tokens=2, calls=1, unpriced_calls=1)),
+        ({"prompt_tokens": 2, "cost": 0.0025}, Usage(prompt_tokens=2, calls=1, cost=0.0025)),
+        ({"prompt_tokens": 2, "cost": -1}, Usage(2, calls=1, unpriced_calls=1)),
+        ({"prompt_tokens": 2, "cost": {"total": 3}}, Usage(2, calls=1, unpriced_calls=1)),
+        (
+            {
+                "prompt_tokens": 2,
+                "cost": 0,
+                "is_byok": True,
+                "cost_details": {"upstream_inference_cost": 0.5},
+            },
+            Usage(2, calls=1, cost=0.5),
+        ),
+        (
+            {"prompt_tokens": 12.0, "completion_tokens": "3"},
+            Usage(12, 3, calls=1, unpriced_calls=1),
+        ),
+        ({"input_tokens": 12, "output_tokens": 3}, Usage(12, 3, calls=1, unpriced_calls=1)),
+        ({"total_tokens": 12}, None),
+        ({"prompt_tokens": -5, "completion_tokens": 10**30}, None),
+        ({"prompt_tokens": True, "completion_tokens": "many"}, None),
         (
             {"prompt_tokens": 9, "prompt_cache_hit_tokens": 4, "completion_tokens_details": None},
-            Usage(prompt_tokens=9, cached_tokens=4, calls=1),
+            Usage(prompt_tokens=9, cached_tokens=4, calls=1, unpriced_calls=1),
         ),
     ],
-    ids=["empty", "half", "odd", "deepseek"],
+    ids=[
+        *("empty", "half", "cost", "negative cost", "odd cost", "own key", "texts"),
+        *("other names", "sum alone", "absurd", "odd", "deepseek"),
+    ],
 )
 def test_usage_counts_only_what_is_a_count(told: object, usage: Usage | None) -> None:
     assert sse.usage_from({"usage": told}) == usage
@@ -429,7 +455,7 @@ def test_a_whole_completion_reads_like_a_streamed_one() -> None:
     assert sse.whole(payload) == Delta(
         text="yes",
         reasoning="hm",
-        usage=Usage(prompt_tokens=2, completion_tokens=1, calls=1),
+        usage=Usage(prompt_tokens=2, completion_tokens=1, calls=1, unpriced_calls=1),
         finish_reason="length",
         model="m",
     )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from moa_cli.clients.base import Delta
-from moa_cli.clients.providers import ClientPool
+from moa_cli.clients.pool import ClientPool
 from moa_cli.engine import run_turn
 from moa_cli.profile import Profile
 from moa_cli.stream import TurnFold, deliver
@@ -80,6 +80,8 @@ def test_a_turn_ended_after_any_of_its_events_leaves_nothing_behind(
     async def once(count: int, up: Upstream) -> bool:
         clients = pool(up)
         try:
+            # The list of models is the clients' own errand, not the turn's.
+            await clients.facts("lab:a", patience=5)
             ended = await end(count, EVENTFUL, clients)
             # Before the clients are closed: ending the calls is the engine's duty.
             up.wait_for(lambda: up.in_flight == 0)
@@ -124,6 +126,7 @@ def test_ending_a_turn_hangs_up_on_endpoints_that_stall(
 
     async def once() -> None:
         clients = pool(upstream)
+        await clients.facts("lab:a", patience=5)
         assert await end(count, profile, clients)
         upstream.wait_for(lambda: upstream.in_flight == 0)
         await clients.aclose()

@@ -225,7 +225,7 @@ def test_usage_is_the_sum_over_all_calls(upstream: Upstream) -> None:
     last = run(upstream, mixture("a", "b", "c", rounds=2))[-1]
     assert isinstance(last, TurnFinished)
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == upstream.usage_total
-    assert (last.usage.calls, last.usage.unknown_calls) == (5, 0)
+    assert (last.usage.calls, last.usage.estimated_calls) == (5, 0)
 
 
 def test_a_missing_key_is_a_failure_like_any_other(upstream: Upstream) -> None:

@@ -335,3 +335,15 @@ def test_a_wrong_variable_does_not_hide_behind_a_flag() -> None:
 def test_a_profile_that_is_not_there_is_named() -> None:
     with pytest.raises(ProfileError, match=r"gone\.toml: no such profile file"):
         resolve("gone.toml", environment={})
+
+
+def test_samples_of_the_environment_hold_for_proposers_that_were_typed() -> None:
+    flags = Overrides(reference_models=("lab:x", "lab:y"))
+    profile = resolve("self", environment={"MOA_SAMPLES": "3"}, flags=flags)
+    assert [one.model for one in profile.layer(1)] == ["lab:x"] * 3 + ["lab:y"] * 3
+    again = resolve(
+        "self",
+        environment={"MOA_SAMPLES": "3"},
+        flags=Overrides(reference_models=("lab:x",), samples=2),
+    )
+    assert len(again.layer(1)) == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.conversation import Failure, Proposal, Turn, Usage
+from moa_cli.conversation import Charge, Failure, Proposal, Turn, Usage
 from moa_cli.errors import StoreError
 from moa_cli.events import (
     AggregatorDelta,
@@ -57,7 +57,13 @@ def events(prompt: str = "why?", reply: str = "so.") -> list[Event]:
         LayerFinished(layer=1, answered=1, asked=2, seconds=1.5),
         AggregatorStarted(name="c", model="lab:c", references=1),
         AggregatorDelta(text=reply),
-        AggregatorFinished(model="lab:c", text=reply, answered_by="c-2", finish_reason="stop"),
+        AggregatorFinished(
+            model="lab:c",
+            text=reply,
+            answered_by="c-2",
+            usage=Usage(6, 2, calls=1),
+            finish_reason="stop",
+        ),
         TurnFinished(usage=Usage(9, 4, calls=2), seconds=2.5, lost=("b: it failed",)),
     ]
 
@@ -90,6 +96,10 @@ def test_a_turn_comes_back_as_it_was(store: Store) -> None:
         answered_by="c-2",
         finish_reason="stop",
         usage=Usage(9, 4, calls=2),
+        ledger=(
+            Charge(1, "lab:a", GOOD.usage),
+            Charge(2, "lab:c", Usage(6, 2, calls=1), "c-2"),
+        ),
         seconds=2.5,
         lost=("b: it failed",),
         stored_as=recorder.turn,
@@ -144,6 +154,35 @@ def test_search_finds_words_of_prompts_and_replies(store: Store) -> None:
     assert hit.title == "about zebras"
     assert store.search('"') == store.search("") == []
     assert [found.title for found in store.search("none")] == ["about horses"]
+
+
+def test_what_was_typed_so_far_matches_words_titles_and_ids(store: Store) -> None:
+    zebras = record(store, events("about zebras", "they have stripes")).conversation
+    horses = record(store, events("about horses", "they have none")).conversation
+    assert zebras is not None
+    assert horses is not None
+    store.rename(horses, "Pferde ÜBER alles")
+
+    def matching(typed: str) -> list[str]:
+        return [one.summary.id for one in store.matching(typed)]
+
+    assert matching("") == matching("  ") == matching("they ha") == [horses, zebras]
+    assert matching("zeb") == matching("stripes they") == matching(zebras[:8]) == [zebras]
+    # A word that is ended is no beginning.
+    assert matching("strip ") == matching("tripes") == matching('"') == []
+    assert matching("über PFERDE") == [horses]
+    (match,) = store.matching("stri")
+    assert (match.snippet, match.prompt) == ("they have \x02stripes\x03", "about zebras")
+    assert [one.snippet for one in store.matching("pferde")] == [""]
+    assert len(store.matching("", limit=1)) == 1
+
+
+def test_words_of_a_withdrawn_turn_are_not_found(store: Store) -> None:
+    turn = record(store, events("about zebras")).turn
+    assert turn is not None
+    store.withdraw(turn)
+    assert store.search("zebras") == []
+    assert [one.snippet for one in store.matching("zebras")] == [""]
 
 
 def test_a_withdrawn_turn_is_no_part_of_the_conversation(store: Store) -> None:

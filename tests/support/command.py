@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,10 @@ class Moa:
         """Write config.toml."""
         table = {"profile": profile, "retries": 0, **settings}
         (self.config / "config.toml").write_text(tomli_w.dumps(table), "utf-8")
+
+    def settings(self) -> dict[str, Any]:
+        """What config.toml says."""
+        return tomllib.loads((self.config / "config.toml").read_text("utf-8"))
 
     def profile(
         self,
@@ -247,6 +252,11 @@ class Terminal:
                 screen = "\n".join(self.lines())
                 raise AssertionError(f"not within {seconds} s: {what}; there is:\n{screen}")
             self._pump(0.02)
+
+    def settle(self, seconds: float = 0.3) -> None:
+        """Until the program has written nothing for so long."""
+        while self._pump(seconds):
+            pass
 
     def wait(self, seconds: float = 20.0) -> int:
         """Until the program has ended and all it wrote is shown; its exit code."""

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from moa_cli.clients.base import Delta, Endpoint, ModelInfo, Request
-from moa_cli.clients.providers import ClientPool
+from moa_cli.clients.pool import ClientPool
 from moa_cli.config import Config, ProviderSettings
 from moa_cli.conversation import Conversation, Failure, Proposal, Usage
 from moa_cli.engine import Control, Limits, run_turn
@@ -28,6 +28,7 @@ from moa_cli.events import (
     ProposerFailed,
     ProposerFinished,
     ProposerStarted,
+    ReferencesTrimmed,
     Retrying,
     TurnFailed,
     TurnFinished,
@@ -164,6 +165,15 @@ class InProcess:
         client = _InProcessClient(self._answers[model_name])
         return Endpoint(client=client, model=model_name, provider="test")
 
+    def known(self, model_name: str) -> ModelInfo:
+        """Nothing is known."""
+        return ModelInfo(id=model_name)
+
+    async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
+        """Nothing can be found out."""
+        del patience
+        return self.known(model_name)
+
 
 class _InProcessClient:
     def __init__(self, answer: Callable[[], AsyncGenerator[Delta, None]]) -> None:
@@ -240,14 +250,18 @@ class _Checker:
             (entry.name, entry.model) for entry in entries
         ]
         assert len({caller.name for caller in started.proposers}) == len(entries)
-        for index in range(len(entries)):
-            one = self.rest.pop(0)
-            assert isinstance(one, ProposerStarted)
-            assert (one.layer, one.index) == (number, index)
-        calls = {index: _Heard() for index in range(len(entries))}
+        calls: dict[int, _Heard] = {}
+        begun: set[int] = set()
         answered = 0
         while not isinstance(self.rest[0], LayerFinished):
             event = self.rest.pop(0)
+            if isinstance(event, ProposerStarted):
+                assert event.layer == number
+                assert event.index not in begun
+                begun.add(event.index)
+                calls[event.index] = _Heard()
+                self._trimmed(number, event.index, entries[event.index].model)
+                continue
             assert isinstance(event, ProposerDelta | Retrying | ProposerFinished | ProposerFailed)
             assert event.layer == number
             assert event.index is not None
@@ -265,11 +279,20 @@ class _Checker:
                 assert proposal.model == entries[event.index].model
                 answered += self._proposal(proposal, heard, isinstance(event, ProposerFinished))
         assert calls == {}
+        assert begun == set(range(len(entries)))
         finished = self.rest.pop(0)
         assert isinstance(finished, LayerFinished)
         assert (finished.layer, finished.asked) == (number, len(entries))
         assert finished.answered == answered
         return answered or (before if self._abandoned() else 0)
+
+    def _trimmed(self, layer: int, index: int | None, model: str) -> None:
+        """The event that references are cut, which may follow the start of a call."""
+        if isinstance(self.rest[0], ReferencesTrimmed):
+            one = self.rest.pop(0)
+            assert isinstance(one, ReferencesTrimmed)
+            assert (one.layer, one.index, one.model) == (layer, index, model)
+            assert 0 < one.kept < one.context
 
     def _abandoned(self) -> bool:
         return any(failure.kind == "Abandoned" for failure in self.failures)
@@ -296,6 +319,7 @@ class _Checker:
         assert isinstance(started, AggregatorStarted)
         assert (started.model, started.fallback) == (model, fallback)
         assert started.references == references
+        self._trimmed(self.profile.rounds + 1, None, model)
         heard = _Heard()
         while not isinstance(self.rest[0], AggregatorFinished | AggregatorFailed):
             event = self.rest.pop(0)

@@ -115,6 +115,7 @@ class Upstream:
         self.requests: list[Request] = []
         self.peak = 0
         self.failures: list[Exception] = []
+        self.models_reply: Reply | None = None  # in place of the list of models
         self._api_key = api_key
         self._models = [{"id": m} if isinstance(m, str) else dict(m) for m in models]
         self._listing = self._models if models_bare else {"object": "list", "data": self._models}
@@ -204,7 +205,7 @@ class Upstream:
             wrong = key.removeprefix("Bearer ")
             return _refusal(401, f"Incorrect API key provided: {wrong}.", "invalid_api_key")
         if request.method == "GET" and request.route == "/models":
-            return Reply(error=self._listing)
+            return self.models_reply or Reply(error=self._listing)
         if not request.is_chat:
             return _refusal(404, f"Invalid URL ({request.method} {request.path})")
         if not request.model:

@@ -23,6 +23,7 @@ __all__ = [
     "Leave",
     "Outcome",
     "Remerge",
+    "Resume",
     "Send",
     "command",
     "complete",
@@ -59,7 +60,14 @@ class Edit:
     text: str
 
 
-Outcome = Leave | Send | Remerge | Edit | None
+@dataclass(frozen=True)
+class Resume:
+    """Go on with the conversation whose id begins so; "" lets the user choose."""
+
+    prefix: str
+
+
+Outcome = Leave | Send | Remerge | Edit | Resume | None
 
 
 class Host(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moa_cli.chat.commands.registry import Host, Outcome, Remerge, Send, command, whole
+from moa_cli.chat.commands.registry import Host, Outcome, Remerge, Resume, Send, command, whole
 from moa_cli.chat.session import Session
 from moa_cli.conversation import Proposal, Turn
 from moa_cli.errors import UsageError
@@ -143,6 +143,12 @@ def _fork(host: Host, argument: str) -> Outcome:
     return None
 
 
+@command("resume", "[ID]")
+def _resume(host: Host, argument: str) -> Outcome:
+    """Go on with another conversation, chosen from a list if no ID is given."""
+    return Resume(argument)
+
+
 @command("rename", "TITLE")
 def _rename(host: Host, argument: str) -> Outcome:
     """Give the conversation another title."""
@@ -155,20 +161,22 @@ def _rename(host: Host, argument: str) -> Outcome:
     return None
 
 
-@command("usage")
+@command("usage", "[--json]", lambda session: ["--json"])
 def _usage(host: Host, argument: str) -> Outcome:
-    """Tell the calls and tokens of this conversation, by model."""
+    """Tell the calls, tokens and cost since this chat began, by model."""
+    from moa_cli.render.ledger import spent_lines
+
     spent = host.session.spent
+    if argument == "--json":
+        from moa_cli.render.jsonl import dumps, usage_to_dict
+
+        host.show(dumps({model: usage_to_dict(one) for model, one in spent.items()}, indent=2))
+        return None
+    if argument:
+        raise UsageError(f"/usage or /usage --json, not /usage {argument}")
     if not spent:
         raise UsageError("nothing was asked yet")
-    width = max(len(model) for model in spent)
-    for model, usage in spent.items():
-        calls = f"{usage.calls} call{'s' if usage.calls != 1 else ''}"
-        unknown = f" ({usage.unknown_calls} not counted)" if usage.unknown_calls else ""
-        host.say(
-            f"{model:<{width}}  {calls}{unknown}, {usage.prompt_tokens} tokens in,"
-            f" {usage.completion_tokens} out"
-        )
+    host.say("\n".join(spent_lines(spent)))
     return None
 
 
@@ -193,10 +201,11 @@ def _copy(host: Host, argument: str) -> Outcome:
 
 @command("dry-run", "PROMPT")
 def _dry_run(host: Host, argument: str) -> Outcome:
-    """Show the calls and exact prompts that PROMPT would cause; nothing is sent."""
+    """Show the calls, exact prompts and likely cost of PROMPT; nothing is sent."""
     from moa_cli.render.plan import plan
 
     if not argument:
         raise UsageError("/dry-run needs a prompt")
-    host.show(plan(host.session.profile, host.session.conversation.ask(argument)))
+    session = host.session
+    host.show(plan(session.profile, session.conversation.ask(argument), session.known()))
     return None

@@ -1,0 +1,287 @@
+"""Choosing the conversation to go on with: a list that narrows as one types."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from string import ascii_uppercase
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, Layout, Window
+from prompt_toolkit.layout.processors import BeforeInput
+from prompt_toolkit.output import create_output
+from prompt_toolkit.styles import Style
+from rich.cells import cell_len
+
+from moa_cli.errors import StoreError
+from moa_cli.render.cells import fitted, padded
+from moa_cli.render.sanitize import one_line
+from moa_cli.render.terminal import can_redraw
+
+if TYPE_CHECKING:
+    from prompt_toolkit.input import Input
+    from prompt_toolkit.output import Output
+
+    from moa_cli.store import Match, Store, Summary
+
+__all__ = ["can_pick", "pick"]
+
+_MOST_ROWS = 15
+# Below the list: two lines on the conversation at the mark, one on the list.
+_ROWS_BELOW = 3
+_PROFILE_CELLS = 16
+# More than anybody scrolls through; words narrow the list sooner.
+_MOST_MATCHES = 200
+# An Esc waits this long for the rest of a sequence, and for a key that it is the Alt of.
+_ESCAPE_SECONDS = 0.05
+# As the store marks hits.
+_HIT, _HIT_END = "\x02", "\x03"
+# What makes one emoji of several, two cells wide here and as wide as all of them there; the
+# letters of flags become letters.
+_JOINING = dict.fromkeys([0x200D, 0xFE0E, 0xFE0F, *range(0x1F3FB, 0x1F400)], "") | {
+    0x1F1E6 + place: letter for place, letter in enumerate(ascii_uppercase)
+}
+_STYLE = Style.from_dict({"chosen": "bold", "dim": "ansibrightblack", "hit": "bold underline"})
+
+
+def can_pick() -> bool:
+    """Whether there is a terminal to choose at."""
+    streams = (sys.stdout, sys.stderr)
+    return sys.stdin is not None and sys.stdin.isatty() and any(map(can_redraw, streams))
+
+
+async def pick(
+    open_store: Callable[[], Store],
+    *,
+    source: Input | None = None,
+    output: Output | None = None,
+) -> str | None:
+    """The id of the conversation that the user chooses; None if they leave without.
+
+    open_store: called in the thread that asks the store. source, output: in place of the
+    process's terminal. Raises StoreError if no conversation is kept, or none can be read.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        store = thread.submit(open_store).result()
+        try:
+            first = thread.submit(store.matching, "", limit=_MOST_MATCHES).result()
+            if not first:
+                raise StoreError("there is no conversation to go on with")
+            output = output or create_output(always_prefer_tty=True)
+            return await _Picker(store, thread, first, source, output).run()
+        finally:
+            store.interrupt()
+            thread.submit(store.close).result()
+
+
+class _Picker:
+    """The list, the line that is typed, and which conversation is marked."""
+
+    def __init__(
+        self,
+        store: Store,
+        thread: ThreadPoolExecutor,
+        matches: list[Match],
+        source: Input | None,
+        output: Output,
+    ) -> None:
+        self._store = store
+        self._thread = thread
+        self._matches = matches
+        # What was typed for which these are the matches.
+        self._answered = ""
+        self._changed = asyncio.Event()
+        self._accepting = False
+        self._place = 0
+        self._top = 0
+        self._trouble = ""
+        self._most = len(matches)
+        self._line = Buffer(multiline=False, on_text_changed=self._typed)
+        self._app: Application[str | None] = Application(
+            layout=self._layout(),
+            key_bindings=self._keys(),
+            style=_STYLE,
+            erase_when_done=True,
+            input=source,
+            output=output,
+        )
+        self._app.ttimeoutlen = self._app.timeoutlen = _ESCAPE_SECONDS
+
+    async def run(self) -> str | None:
+        """Show the list until a choice is made."""
+
+        def begin() -> None:
+            self._app.create_background_task(self._keep_up())
+
+        return await self._app.run_async(pre_run=begin)
+
+    def _typed(self, line: Buffer) -> None:
+        self._store.interrupt()
+        self._changed.set()
+
+    async def _keep_up(self) -> None:
+        """Ask the store for what has been typed, as often as that changes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            text = self._line.text
+            ask = partial(self._store.matching, text, limit=_MOST_MATCHES)
+            try:
+                matches = await loop.run_in_executor(self._thread, ask)
+            except StoreError as error:
+                if self._changed.is_set():
+                    # It was interrupted.
+                    continue
+                matches, self._trouble = [], error.message
+            else:
+                self._trouble = ""
+            self._matches, self._answered = matches, text
+            self._most = max(self._most, len(matches))
+            self._place = self._top = 0
+            if self._accepting and text == self._line.text:
+                self._accept()
+            self._app.invalidate()
+
+    def _accept(self) -> None:
+        # What the list shows may still be for less than what was typed before the Enter.
+        self._accepting = self._answered != self._line.text
+        if not self._accepting and self._matches:
+            self._leave(self._matches[self._place].summary.id)
+
+    def _leave(self, chosen: str | None) -> None:
+        # Matches may come in between the key that leaves and the end.
+        if not self._app.is_done:
+            self._app.exit(result=chosen)
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+
+        def on(*names: str, act: Callable[[], None]) -> None:
+            for name in names:
+                keys.add(name)(lambda event: act())
+
+        def paste(event: KeyPressEvent) -> None:
+            self._line.insert_text(one_line(event.data))
+
+        on("enter", "c-j", act=self._accept)
+        on("escape", "c-c", "c-d", act=lambda: self._leave(None))
+        on("up", "c-p", act=lambda: self._move(-1))
+        on("down", "c-n", act=lambda: self._move(1))
+        on("pageup", act=lambda: self._move(-self._list_rows()))
+        on("pagedown", act=lambda: self._move(self._list_rows()))
+        on("home", act=lambda: self._move(-_MOST_MATCHES))
+        on("end", act=lambda: self._move(_MOST_MATCHES))
+        on("c-u", act=lambda: setattr(self._line, "text", ""))
+        keys.add(Keys.BracketedPaste)(paste)
+        return keys
+
+    def _move(self, by: int) -> None:
+        self._place = max(0, min(self._place + by, len(self._matches) - 1))
+
+    def _layout(self) -> Layout:
+        line = BufferControl(self._line, input_processors=[BeforeInput("Resume: ")])
+        rows = FormattedTextControl(self._rows)
+        below = FormattedTextControl(self._below)
+        parts = [
+            Window(line, height=1, dont_extend_height=True),
+            Window(rows, height=self._list_rows, dont_extend_height=True),
+            Window(below, height=self._rows_below, dont_extend_height=True),
+        ]
+        return Layout(HSplit(parts))
+
+    def _size(self) -> tuple[int, int]:
+        """Columns that may be written to, and rows that may be taken."""
+        size = self._app.output.get_size()
+        return max(1, size.columns - 1), max(2, min(_MOST_ROWS, size.rows - 1))
+
+    def _rows_below(self) -> int:
+        return _ROWS_BELOW if self._size()[1] > 2 * _ROWS_BELOW else 0
+
+    def _list_rows(self) -> int:
+        return max(1, min(self._most, self._size()[1] - 1 - self._rows_below()))
+
+    def _rows(self) -> StyleAndTextTuples:
+        height = self._list_rows()
+        self._top = max(self._place - height + 1, min(self._top, self._place))
+        columns, _ = self._size()
+        longest = max((cell_len(one_line(one.summary.profile)) for one in self._matches), default=0)
+        made: StyleAndTextTuples = []
+        for place in range(self._top, min(self._top + height, len(self._matches))):
+            marked = place == self._place
+            made.append(("class:chosen" if marked else "", "› " if marked else "  "))
+            before, title = _row(self._matches[place].summary, columns - 2, longest)
+            made.append(("" if marked else "class:dim", before))
+            made.append(("class:chosen" if marked else "", f"{title}\n"))
+        return made
+
+    def _below(self) -> StyleAndTextTuples:
+        columns, _ = self._size()
+        count = len(self._matches)
+        if not count:
+            text = self._trouble or "no conversation holds these words"
+            return [("class:dim", f"\n\n{fitted(text, columns)}")]
+        told = f"the latest {count}" if count == _MOST_MATCHES else f"{self._place + 1}/{count}"
+        keys = f"{told} · ↑↓ choose · Enter resumes · Esc leaves"
+        match = self._matches[self._place]
+        about = _snippet(match.snippet, columns) if match.snippet else _ends(match, columns)
+        return [*about, ("class:dim", fitted(keys, columns))]
+
+
+def _row(one: Summary, columns: int, longest: int) -> tuple[str, str]:
+    """A line of the list: figures, as many as leave room for the title, and the title.
+
+    longest: the width of the longest profile's name.
+    """
+    turns = f"{one.turns} turn{'s' if one.turns != 1 else ' '}"
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.updated))
+    if columns < 55:
+        before = f"{when[5:10]}  "
+    elif columns < 75:
+        before = f"{when}  {turns:>9}  "
+    else:
+        before = f"{when}  {turns:>9}  {padded(one.profile, min(longest, _PROFILE_CELLS))}  "
+    return before, _steady(one.title, columns - cell_len(before))
+
+
+def _ends(match: Match, columns: int) -> StyleAndTextTuples:
+    """How the conversation begins, and how its last reply does."""
+    lines = (f"› {match.prompt}", match.reply or "(no reply)")
+    return [("class:dim", "".join(f"{_steady(line, columns)}\n" for line in lines))]
+
+
+def _steady(text: str, cells: int) -> str:
+    """Text on a line of at most `cells`, without what terminals disagree about the width of."""
+    return fitted(text.translate(_JOINING), cells)
+
+
+def _snippet(snippet: str, columns: int) -> StyleAndTextTuples:
+    """Words around the hits, on two lines."""
+    text = " ".join(snippet.split())
+    if text.find(_HIT) > columns:
+        text = f"…{text[text.find(_HIT) - columns // 2 :]}"
+    made: StyleAndTextTuples = []
+    style, line, used = "class:dim", 1, 0
+    for word in re.split(f"([{_HIT}{_HIT_END} ])", text):
+        if word in (_HIT, _HIT_END):
+            style = "class:hit" if word == _HIT else "class:dim"
+            continue
+        shown = _steady(word, columns) if word != " " else word
+        if used + cell_len(shown) > columns:
+            if line == 2:
+                break
+            made.append(("", "\n"))
+            line, used, shown = 2, 0, shown.lstrip()
+        made.append((style, shown))
+        used += cell_len(shown)
+    return [*made, ("", "\n" * (3 - line))]

@@ -1,0 +1,91 @@
+"""The way from a model name to its endpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from moa_cli.clients.base import Client, Endpoint, ModelInfo
+from moa_cli.clients.catalog import Catalog
+from moa_cli.clients.providers import Provider, Providers
+from moa_cli.clients.transport import OpenTransport
+from moa_cli.config import Config
+from moa_cli.errors import RequestRefused
+from moa_cli.money import Price
+
+__all__ = ["ClientPool"]
+
+
+class ClientPool:
+    """The clients of one run: one for each endpoint, made when first needed.
+
+    Belongs to one event loop; close it there. headers: asked before each completion, in the
+    context of its caller, for headers to send along. transport: what carries the requests, by
+    default the SDK.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        environment: Mapping[str, str] | None = None,
+        *,
+        headers: Callable[[], Mapping[str, str]] | None = None,
+        transport: OpenTransport | None = None,
+    ) -> None:
+        self._config = config
+        self._headers = headers
+        self._transport = transport
+        self.providers = Providers(config, os.environ if environment is None else environment)
+        self._clients: dict[str, Client] = {}
+        self._catalog = Catalog(config, self.providers, self.client)
+
+    def endpoint(self, model_name: str) -> Endpoint:
+        """The endpoint of `model_name`. Raises a ClientError if there can be none."""
+        provider, model = self.providers.parse(model_name)
+        if not model:
+            raise RequestRefused(f"`{model_name}` names no model")
+        slot = f"local:{model}" if provider.name == "local" else provider.name
+        if slot not in self._clients:
+            self._clients[slot] = self._make(provider, model)
+        return Endpoint(client=self._clients[slot], model=model, provider=provider.name)
+
+    async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
+        """What is known of a model; see `Catalog.facts`."""
+        return await self._catalog.facts(model_name, patience=patience)
+
+    def known(self, model_name: str) -> ModelInfo:
+        """What is known of a model without asking anybody; see `Catalog.known`."""
+        return self._catalog.known(model_name)
+
+    def own_price(self, model_name: str) -> Price | None:
+        """A model's price where no provider needs to be asked; see `Catalog.own_price`."""
+        return self._catalog.own_price(model_name)
+
+    def client(self, provider: Provider) -> Client:
+        """The client of a provider with an address of its own."""
+        return self.endpoint(f"{provider.name}:-").client
+
+    def _make(self, provider: Provider, model: str) -> Client:
+        if provider.base_url is None:
+            from moa_cli.clients.local import LocalClient
+
+            return LocalClient(model, self._config)
+        from moa_cli.clients.openai_compatible import OpenAICompatible
+
+        key: Callable[[], str] = lambda: self.providers.key(provider)  # noqa: E731
+        return OpenAICompatible(
+            provider.name,
+            provider.base_url,
+            key,
+            completion_tokens=provider.completion_tokens,
+            start_hint=provider.start_hint,
+            headers=self._headers,
+            transport=self._transport,
+        )
+
+    async def aclose(self) -> None:
+        """Close all clients."""
+        await self._catalog.aclose()
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.aclose()

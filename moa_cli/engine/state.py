@@ -1,0 +1,225 @@
+"""What the layers of one turn share."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from moa_cli.clients.base import Clients, ModelInfo
+from moa_cli.conversation import Conversation, Failure, Message, Usage
+from moa_cli.engine import budget
+from moa_cli.engine.call import Call, Limits, Retry, failure
+from moa_cli.engine.control import Control
+from moa_cli.engine.fit import fit
+from moa_cli.errors import ContextTooLong
+from moa_cli.events import ReferencesTrimmed, Retrying
+from moa_cli.forecast import forecast_call
+from moa_cli.money import priced
+from moa_cli.profile import ModelSettings, Profile
+from moa_cli.prompts import messages_for
+from moa_cli.tokens import prompt_tokens
+
+__all__ = ["Planned", "TurnState"]
+
+# Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends
+# on, and behind an answer, which as a rule took longer than that anyway.
+_PATIENCE_BEFORE, _PATIENCE_BEHIND = 15.0, 1.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A call to be made. tokens: about how many it is sent. error: why it is not made, if so.
+
+    kept: see `ReferencesTrimmed`.
+    """
+
+    settings: ModelSettings
+    messages: tuple[Message, ...]
+    tokens: int
+    info: ModelInfo
+    error: Failure | None = None
+    kept: int | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What it will take, with as long an answer as it may give."""
+        return forecast_call(self.settings, self.tokens, self.info.price)
+
+
+class TurnState:
+    """One turn as far as it has come.
+
+    rounds: layers of proposers that it has. references: the answers of the layer before.
+    usage, lost, causes: see `TurnFinished` and `TurnFailed`.
+    arrived: set once there is a proposal. name: unlike any other turn's.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        conversation: Conversation,
+        clients: Clients,
+        control: Control,
+        limits: Limits,
+        references: Sequence[str] | None,
+    ) -> None:
+        self.profile = profile
+        self.conversation = conversation
+        self.control = control
+        self.usage = Usage()
+        self.lost: list[str] = []
+        self.causes: list[Failure] = []
+        self.rounds = profile.rounds if references is None else 0
+        self.references = list(references or ())
+        self.arrived = asyncio.Event()
+        self.name = secrets.token_hex(8)
+        # By layer; nothing without caps.
+        self._foreseen: list[Usage] = []
+        self._clients = clients
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._began = time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the turn began."""
+        return time.monotonic() - self._began
+
+    def lose(self, name: str, error: Failure) -> None:
+        """A model gave no answer."""
+        self.lost.append(f"{name}: {error.message}")
+        self.causes.append(error)
+
+    async def plan(self, layer: int, models: Sequence[ModelSettings]) -> list[Planned]:
+        """The calls of a layer, each fitted to its model's context.
+
+        layer: from 1; rounds + 1 is the aggregator's.
+        Raises BudgetReached if they would go beyond a cap.
+        """
+        caps = self._limits.caps
+        patience = _PATIENCE_BEFORE if any(cap.unit == "usd" for cap in caps) else 0.0
+        # A cancellation that is due comes before a call is said to begin.
+        await asyncio.sleep(0)
+        planned = []
+        for one in models:
+            info = await self._clients.facts(one.model, patience=patience)
+            planned.append(self._fitted(one, info))
+        return self._admitted(layer, planned) if caps else planned
+
+    def _admitted(self, layer: int, planned: list[Planned]) -> list[Planned]:
+        """The calls within the caps: one of unlimited length may be as long as they allow."""
+        caps = self._limits.caps
+        asked = [one for one in planned if one.error is None]
+        budget.check_prices(caps, _unpriced([(one.settings.model, one.info) for one in asked]))
+        ahead = sum((one.usage for one in asked), Usage())
+        later = sum(self._foreseen[layer:], Usage())
+        left = [cap.left(self.usage, ahead, later, self.name) for cap in caps]
+        endless = [one for one in asked if one.settings.max_tokens is None]
+        if not endless:
+            return planned
+        most = budget.longest_answer(caps, left, [one.info.price for one in endless])
+        return [
+            replace(one, settings=replace(one.settings, max_tokens=most)) if one in endless else one
+            for one in planned
+        ]
+
+    async def foresee(self) -> None:
+        """Raise BudgetReached if a later layer is certain to go beyond a cap, or its models have
+        no price that one could be held to: the layers before it would be paid for nothing."""
+        caps = self._limits.caps
+        if not caps:
+            return
+        profile = self.profile
+        groups: list[Sequence[ModelSettings]] = [
+            *(profile.layer(number) for number in range(1, self.rounds + 1)),
+            profile.aggregators()[:1],
+        ]
+        infos = {
+            one.model: await self._clients.facts(one.model, patience=_PATIENCE_BEFORE)
+            for group in groups
+            for one in group
+        }
+        budget.check_prices(caps, _unpriced(list(infos.items())))
+        used = Usage()
+        for group in groups:
+            ahead = certain = Usage()
+            for one in group:
+                messages = messages_for(profile, one, self.conversation, self.references)
+                prompt, price = prompt_tokens(messages), infos[one.model].price
+                ahead += forecast_call(one, prompt, price)
+                # Its answer may be short, and the references that come of it.
+                certain += priced(Usage(prompt_tokens=prompt, calls=1), price)
+            for cap in caps:
+                cap.left(used, ahead, Usage(), self.name)
+            used += certain
+            self._foreseen.append(ahead)
+
+    def release(self) -> None:
+        """Give back what was reserved for calls to come."""
+        for cap in self._limits.caps:
+            cap.release(self.name)
+
+    def _fitted(self, one: ModelSettings, info: ModelInfo) -> Planned:
+        references = self.references
+        context = info.context_length
+        try:
+            fitted = fit(self.profile, one, self.conversation, references, context)
+        except ContextTooLong as error:
+            return Planned(one, (), 0, info, error=failure(error))
+        return Planned(one, fitted.messages, fitted.tokens, info, kept=fitted.kept)
+
+    def call(self, planned: Planned, timeout: float) -> Call:
+        """The call, ready to be made. timeout: seconds, where its settings tell none."""
+        return Call(
+            planned.settings,
+            planned.messages,
+            planned.tokens,
+            self._clients,
+            self._limits,
+            self._slots,
+            timeout=timeout,
+        )
+
+    async def taken(self, call: Call, model: str, *, ended: bool = True) -> Usage:
+        """What a call took, at the price that is known by now.
+
+        ended: else it is not waited for, nor is a price.
+        """
+        info = await self._clients.facts(model, patience=_PATIENCE_BEHIND if ended else 0.0)
+        return call.usage(info.price)
+
+    def trimmed(self, layer: int, index: int | None, one: Planned) -> list[ReferencesTrimmed]:
+        """The event that tells of cut references, if they are."""
+        if one.kept is None or one.info.context_length is None:
+            return []
+        return [
+            ReferencesTrimmed(
+                at=self.now(),
+                layer=layer,
+                index=index,
+                model=one.settings.model,
+                kept=one.kept,
+                context=one.info.context_length,
+            )
+        ]
+
+    def retrying(
+        self, layer: int, index: int | None, settings: ModelSettings, retry: Retry
+    ) -> Retrying:
+        """The event of a call that is made again."""
+        return Retrying(
+            at=self.now(),
+            layer=layer,
+            index=index,
+            model=settings.model,
+            attempt=retry.attempt,
+            delay=retry.delay,
+            error=retry.error,
+        )
+
+
+def _unpriced(asked: Sequence[tuple[str, ModelInfo]]) -> list[tuple[str, str | None]]:
+    """The models without a price, and why."""
+    return [(model, info.trouble) for model, info in asked if info.price is None]

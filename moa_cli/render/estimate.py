@@ -1,0 +1,107 @@
+"""What a turn will take, in words and as JSON values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from moa_cli.clients.base import ModelInfo
+from moa_cli.conversation import Conversation, Usage
+from moa_cli.forecast import ASSUMED_TOKENS, LayerForecast, forecast_turn
+from moa_cli.money import cost_text
+from moa_cli.profile import Profile
+from moa_cli.render.sanitize import one_line
+
+__all__ = ["forecasts", "layer_text", "notes", "to_dict", "to_lines", "whole"]
+
+Known = Mapping[str, ModelInfo]
+
+
+def forecasts(profile: Profile, conversation: Conversation, known: Known) -> list[LayerForecast]:
+    """What each layer of the open turn will take. known: facts by model name."""
+    prices = {model: info.price for model, info in known.items()}
+    return forecast_turn(profile, conversation, prices)
+
+
+def whole(layers: list[LayerForecast]) -> LayerForecast:
+    """All layers as one."""
+    total = sum((one.usage for one in layers), Usage())
+    return LayerForecast(0, total, any(one.assumed for one in layers))
+
+
+def layer_text(forecast: LayerForecast) -> str:
+    """What one layer will take: the prompts about, the answers at most."""
+    usage = forecast.usage
+    most = "about" if forecast.assumed else "up to"
+    cost = cost_text(usage).lstrip("~")
+    if usage.cost:
+        cost = f"{most} {cost}"
+    return (
+        f"about {usage.prompt_tokens:,} tokens in, {most} {usage.completion_tokens:,} out, {cost}"
+    )
+
+
+def notes(profile: Profile, layers: list[LayerForecast], known: Known) -> list[str]:
+    """What the figures rest on."""
+    lines = []
+    if any(one.assumed for one in layers):
+        lines.append(f"an answer without max_tokens is counted as {ASSUMED_TOKENS:,} tokens")
+    asked = [*_asked(profile)]
+    unpriced = [model for model in asked if known[model].price is None]
+    if unpriced:
+        names = ", ".join(one_line(model) for model in unpriced)
+        lines.append(f"the price of {names} is unknown")
+    if any(known[model].as_of is not None for model in asked):
+        lines.append(f"prices as listed on {_date(profile, known)}")
+    return lines
+
+
+def _asked(profile: Profile) -> list[str]:
+    """The models that are asked if nothing fails."""
+    layers = [profile.layer(number) for number in range(1, profile.rounds + 1)]
+    used = [call.model for layer in layers for call in layer]
+    return list(dict.fromkeys([*used, profile.aggregator.model]))
+
+
+def _date(profile: Profile, known: Known) -> str | None:
+    """The date of the oldest list that a price was taken from."""
+    dates = [known[model].as_of for model in _asked(profile)]
+    told = [one for one in dates if one is not None]
+    return time.strftime("%Y-%m-%d", time.localtime(min(told))) if told else None
+
+
+def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list[str]:
+    """The estimate of the open turn, layer by layer."""
+    layers = forecasts(profile, conversation, known)
+    lines = []
+    for one in layers[:-1]:
+        calls = f"{one.usage.calls} call{'s' if one.usage.calls != 1 else ''}"
+        lines.append(f"round {one.layer}: {calls}, {layer_text(one)}")
+    lines.append(f"aggregator: 1 call, {layer_text(layers[-1])}")
+    if len(layers) > 1:
+        total = whole(layers)
+        lines.append(f"in all: {total.usage.calls} calls, {layer_text(total)}")
+    return [*lines, *(f"({note})" for note in notes(profile, layers, known))]
+
+
+def to_dict(profile: Profile, conversation: Conversation, known: Known) -> dict[str, Any]:
+    """The same as JSON values; a cost is None where a price is unknown."""
+    layers = forecasts(profile, conversation, known)
+
+    def values(one: LayerForecast) -> dict[str, Any]:
+        usage = one.usage
+        return {
+            "calls": usage.calls,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "completion_assumed": one.assumed,
+            "cost": None if usage.unpriced_calls else usage.cost,
+        }
+
+    return {
+        "profile": profile.name,
+        "layers": [{"layer": one.layer, **values(one)} for one in layers],
+        "total": values(whole(layers)),
+        "prices_as_of": _date(profile, known),
+    }

@@ -1,0 +1,282 @@
+"""What is read from the store: lists, searches, and conversations as they were."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from moa_cli.conversation import Charge, Conversation, Proposal, Turn, Usage
+from moa_cli.errors import StoreError
+from moa_cli.events import load_value
+from moa_cli.store.schema import store_errors
+
+__all__ = ["Found", "Match", "Reader", "Summary", "as_unicode"]
+
+# Words around a hit: between \x02 and \x03, which sanitizing takes out of all other text.
+_SNIPPET = "snippet(words, -1, char(2), char(3), '…', 16)"
+_SUMMARY = (
+    "SELECT c.*, (SELECT count(*) FROM turns t WHERE t.conversation_id = c.id"
+    " AND NOT withdrawn) AS turns FROM conversations c"
+)
+# How much of a prompt or a reply stands for it.
+_BEGINNING = 300
+# Hits looked at for each conversation that is wanted: one may hold many.
+_HITS_PER_MATCH = 10
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A conversation in a list. updated: seconds since 1970."""
+
+    id: str
+    title: str
+    profile: str
+    updated: float
+    turns: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A turn that a search found. snippet: words around the hits, hits between \\x02 and \\x03."""
+
+    conversation: str
+    title: str
+    snippet: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """A conversation that may be the one looked for.
+
+    snippet: as in `Found`, "" if only the title or the id is alike. prompt, reply: how the first
+    prompt and the last reply begin.
+    """
+
+    summary: Summary
+    snippet: str
+    prompt: str
+    reply: str
+
+
+class Reader:
+    """The half of a store that changes nothing."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        # SQLite itself knows upper and lower case of ASCII only.
+        connection.create_function("casefold", 1, str.casefold, deterministic=True)
+
+    def interrupt(self) -> None:
+        """End, from another thread, the query that is running; it raises StoreError."""
+        self._connection.interrupt()
+
+    def conversations(
+        self, *, limit: int = 20, since: float = 0, profile: str | None = None
+    ) -> list[Summary]:
+        """The latest conversations first. since: seconds since 1970."""
+        with store_errors():
+            rows = self._connection.execute(
+                f"{_SUMMARY} WHERE updated >= ? AND (? IS NULL OR profile = ?)"
+                " ORDER BY updated DESC LIMIT ?",
+                (since, profile, profile, limit),
+            ).fetchall()
+        return [_summary(row) for row in rows]
+
+    def latest(self) -> str | None:
+        """The id of the conversation with the latest turn; None if there is no conversation."""
+        return next((one.id for one in self.conversations(limit=1)), None)
+
+    def usage(self, identity: str) -> Usage:
+        """What a conversation took, turns that were taken back included."""
+        with store_errors():
+            rows = self._connection.execute(
+                "SELECT json_extract(rest, '$.usage') FROM turns WHERE conversation_id = ?1"
+                # Of a turn that was killed, its proposals tell.
+                " UNION ALL SELECT json_extract(proposal, '$.usage') FROM proposals JOIN turns"
+                " ON turns.id = turn_id WHERE conversation_id = ?1 AND rest = '{}'",
+                (identity,),
+            ).fetchall()
+        return sum((load_value(Usage, json.loads(text)) for (text,) in rows if text), Usage())
+
+    def find(self, prefix: str) -> str:
+        """The one conversation whose id begins with `prefix`.
+
+        Raises StoreError if there is none, or more than one.
+        """
+        found = self._beginning_with(prefix, limit=2)
+        if len(found) == 1 and prefix:
+            return found[0]
+        if found:
+            raise StoreError(f"several conversations begin with `{prefix}`", hint="give more of it")
+        raise StoreError(f"there is no conversation `{prefix}`", hint="`moa history list`")
+
+    def load(self, identity: str) -> Conversation:
+        """The conversation of that id: turns that failed included, withdrawn ones not."""
+        with store_errors():
+            rows = self._connection.execute(
+                "SELECT * FROM turns WHERE conversation_id = ? AND NOT withdrawn ORDER BY id",
+                (identity,),
+            ).fetchall()
+            proposals = self._connection.execute(
+                "SELECT p.* FROM proposals p JOIN turns t ON t.id = p.turn_id"
+                " WHERE t.conversation_id = ? ORDER BY p.turn_id, p.layer, p.place",
+                (identity,),
+            ).fetchall()
+        by_turn: dict[int, list[sqlite3.Row]] = {}
+        for one in proposals:
+            by_turn.setdefault(one["turn_id"], []).append(one)
+        return Conversation(tuple(_turn(row, by_turn.get(row["id"], [])) for row in rows))
+
+    def title(self, identity: str) -> str:
+        """The title of a conversation."""
+        with store_errors():
+            row = self._connection.execute(
+                "SELECT title FROM conversations WHERE id = ?", (identity,)
+            ).fetchone()
+        return str(row["title"]) if row else ""
+
+    def search(self, words: str, *, limit: int = 20) -> list[Found]:
+        """Turns that hold all the words, the best first; not those that were taken back."""
+        query = _query(words)
+        if not query:
+            return []
+        with store_errors():
+            rows = self._connection.execute(
+                f"SELECT c.id, c.title, {_SNIPPET} AS hit"  # noqa: S608
+                " FROM words JOIN turns t ON t.id = words.rowid"
+                " JOIN conversations c ON c.id = t.conversation_id"
+                " WHERE words MATCH ? AND NOT t.withdrawn ORDER BY rank LIMIT ?",
+                (query, limit),
+            ).fetchall()
+        return [Found(row["id"], row["title"], row["hit"]) for row in rows]
+
+    def matching(self, typed: str, *, limit: int = 20) -> list[Match]:
+        """Conversations for what has been typed so far, the latest first; all of them for "".
+
+        The title holds all the words, or a turn does, the last word perhaps only begun; or the
+        id begins with what was typed.
+        """
+        if not typed.strip():
+            found = dict.fromkeys((one.id for one in self.conversations(limit=limit)), "")
+        else:
+            found = dict.fromkeys(self._beginning_with(typed.strip(), limit=limit), "")
+            found |= dict.fromkeys(self._titled(typed.split(), limit), "")
+            found |= self._said(typed, limit)
+        with store_errors():
+            made = [self._match(identity, snippet) for identity, snippet in found.items()]
+        matches = [one for one in made if one is not None]
+        matches.sort(key=lambda one: one.summary.updated, reverse=True)
+        return matches[:limit]
+
+    def _beginning_with(self, prefix: str, *, limit: int) -> list[str]:
+        """Ids that begin with `prefix`."""
+        start = as_unicode(prefix)
+        with store_errors():
+            # A range, for which there is an index, unlike for a pattern.
+            rows = self._connection.execute(
+                "SELECT id FROM conversations WHERE id >= ? AND id < ? || char(0x10ffff) LIMIT ?",
+                (start, start, limit),
+            ).fetchall()
+        return [str(row["id"]) for row in rows]
+
+    def _titled(self, words: Sequence[str], limit: int) -> list[str]:
+        """The ids of the latest conversations with all the words in their titles."""
+        wanted = [as_unicode(word).casefold() for word in words]
+        where = " AND ".join(["instr(casefold(title), ?)"] * len(wanted))
+        with store_errors():
+            rows = self._connection.execute(
+                f"SELECT id FROM conversations WHERE {where}"  # noqa: S608
+                " ORDER BY updated DESC LIMIT ?",
+                (*wanted, limit),
+            ).fetchall()
+        return [str(row["id"]) for row in rows]
+
+    def _said(self, typed: str, limit: int) -> dict[str, str]:
+        """Conversations in which the words were said, with the latest turn's snippet."""
+        query = _query(typed) + ("" if typed[-1].isspace() else "*")
+        found: dict[str, str] = {}
+        with store_errors():
+            # The latest first is the index's own order: the rest is never looked at. The left
+            # table of a CROSS JOIN is the outer loop.
+            hits = self._connection.execute(
+                f"SELECT t.conversation_id AS id, {_SNIPPET} AS hit"  # noqa: S608
+                " FROM words CROSS JOIN turns t ON t.id = words.rowid"
+                " WHERE words MATCH ? AND NOT t.withdrawn ORDER BY words.rowid DESC LIMIT ?",
+                (query, limit * _HITS_PER_MATCH),
+            )
+            for row in hits:
+                found.setdefault(row["id"], row["hit"])
+                if len(found) == limit:
+                    break
+        return found
+
+    def _match(self, identity: str, snippet: str) -> Match | None:
+        row = self._connection.execute(f"{_SUMMARY} WHERE id = ?", (identity,)).fetchone()
+        if row is None:
+            # Deleted in the meantime, by another process.
+            return None
+        of_turns = "FROM turns WHERE conversation_id = ? AND NOT withdrawn"
+        first = self._connection.execute(
+            f"SELECT substr(prompt, 1, ?) AS text {of_turns} ORDER BY id LIMIT 1",
+            (_BEGINNING, identity),
+        ).fetchone()
+        last = self._connection.execute(
+            f"SELECT substr(reply, 1, ?) AS text {of_turns}"
+            " AND reply IS NOT NULL ORDER BY id DESC LIMIT 1",
+            (_BEGINNING, identity),
+        ).fetchone()
+        prompt, reply = (one["text"] if one else "" for one in (first, last))
+        return Match(_summary(row), snippet, prompt, reply)
+
+    def older_than(self, when: float) -> list[str]:
+        """The conversations not touched since `when` (seconds since 1970)."""
+        with store_errors():
+            rows = self._connection.execute(
+                "SELECT id FROM conversations WHERE updated < ?", (when,)
+            ).fetchall()
+        return [str(row["id"]) for row in rows]
+
+
+def as_unicode(text: str) -> str:
+    """`text` without halves of surrogate pairs, which UTF-8, and so SQLite, cannot say."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _query(words: str) -> str:
+    """The full-text query for all of the words; "" if there are none."""
+    return " ".join('"' + word.replace('"', '""') + '"' for word in as_unicode(words).split())
+
+
+def _summary(row: sqlite3.Row) -> Summary:
+    return Summary(row["id"], row["title"], row["profile"], row["updated"], row["turns"])
+
+
+def _turn(row: sqlite3.Row, proposals: Sequence[sqlite3.Row]) -> Turn:
+    layers: dict[int, list[Proposal]] = {}
+    for one in proposals:
+        loaded = load_value(Proposal, json.loads(one["proposal"]))
+        layers.setdefault(one["layer"], []).append(loaded)
+    rest = json.loads(row["rest"])
+    turn = load_value(
+        Turn,
+        {
+            "user": row["prompt"],
+            "reply": row["reply"],
+            "status": row["status"],
+            "stored_as": row["id"],
+            **(rest or {"profile": row["profile"]}),
+        },
+    ).with_proposals(tuple(tuple(layers[number]) for number in sorted(layers)))
+    return turn if rest else _charged(turn)
+
+
+def _charged(turn: Turn) -> Turn:
+    """A turn whose process was killed, with what its proposals took."""
+    ended = [one for layer in turn.proposals for one in layer if one.usage.calls]
+    return replace(
+        turn,
+        usage=sum((one.usage for one in ended), Usage()),
+        ledger=tuple(Charge(one.layer, one.model, one.usage, one.answered_by) for one in ended),
+    )

@@ -1,0 +1,362 @@
+"""What is kept can be exported and comes back equal, to the byte; what is no export is refused
+in one line, and nothing of it is taken in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moa_cli.conversation import Failure, KeptConversation, Proposal, Turn, TurnStatus, Usage
+from moa_cli.errors import StoreError
+from moa_cli.events import AggregatorFailed, Retrying, to_dict
+from moa_cli.json_text import dumps
+from moa_cli.store import Store
+from moa_cli.store.archive import add, read, text_of
+from moa_cli.store.parsing import parse
+from tests.store.test_store import events, record
+from tests.test_events import values_of
+
+ODD = (
+    "nul \0 esc \x1b[31m cr \r crlf \r\n c1 \x9b bidi \u202e\u2066 \u2028\u2029 bom \ufeff"
+    " </script> ```` ~~~ 😀 \U000e0041 \ud83d '\"\\ \U0010ffff"
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "one" / "conversations.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "two" / "conversations.db")
+    yield opened
+    opened.close()
+
+
+def exported(store: Store) -> bytes:
+    return "".join(text_of(read(store))).encode()
+
+
+def contents(store: Store) -> list[KeptConversation]:
+    """All that is kept, without the numbers that rows happen to have."""
+
+    def bare(one: KeptConversation) -> KeptConversation:
+        turns = [
+            dataclasses.replace(kept, turn=dataclasses.replace(kept.turn, stored_as=None))
+            for kept in one.turns
+        ]
+        return dataclasses.replace(one, turns=tuple(turns))
+
+    return [bare(one) for one in read(store)]
+
+
+TEXT = st.text() | st.lists(st.sampled_from(ODD.split(" ")), max_size=9).map(" ".join)
+HINTS = {key: hint for key, hint in get_type_hints(Turn).items() if key != "stored_as"}
+LAYERS = st.lists(st.lists(values_of(Proposal), max_size=3), max_size=3).map(
+    lambda layers: tuple(
+        tuple(
+            dataclasses.replace(one, layer=layer, index=place)
+            for place, one in enumerate(proposals)
+        )
+        for layer, proposals in enumerate(layers, 1)
+    )
+)
+TURNS = st.builds(
+    Turn,
+    **{key: values_of(hint) for key, hint in HINTS.items()}
+    | {"user": TEXT, "reply": st.none() | TEXT, "reasoning": TEXT, "proposals": LAYERS},
+)
+NOTES = st.lists(values_of(Retrying) | values_of(AggregatorFailed), max_size=2)
+
+
+def keep(store: Store, turns: list[tuple[Turn, str, list[Any], bool, bool]]) -> None:
+    """One conversation, written as a recorder writes it."""
+    conversation = store.begin_conversation(turns[0][0].user, "a profile")
+    for turn, settings_, notes, withdrawn, ended in turns:
+        number = store.begin_turn(conversation, turn.user, turn.profile, settings_)
+        for layer in turn.proposals:
+            for proposal in layer:
+                store.add_proposal(number, proposal)
+        for note in notes:
+            store.add_note(number, to_dict(note))
+        if ended:
+            store.end_turn(number, turn)
+        if withdrawn:
+            store.withdraw(number)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(TURNS, TEXT, NOTES, st.booleans(), st.booleans()), min_size=1, max_size=3
+        ),
+        max_size=3,
+    )
+)
+def test_what_is_kept_comes_back_equal_to_the_byte(
+    conversations: list[list[tuple[Turn, str, list[Any], bool, bool]]],
+) -> None:
+    with TemporaryDirectory() as folder:
+        one, two = (Store.open(Path(folder, name, "c.db")) for name in ("one", "two"))
+        for turns in conversations:
+            keep(one, turns)
+        file = exported(one)
+        done = add(two, parse(file, "file"))
+        assert len(done.new) == len(conversations)
+        assert exported(two) == file
+        assert contents(two) == [
+            dataclasses.replace(
+                conversation,
+                turns=tuple(
+                    dataclasses.replace(kept, turn=interrupted(kept.turn))
+                    for kept in conversation.turns
+                ),
+            )
+            for conversation in contents(one)
+        ]
+        # Turns that run on are interrupted in a file; for the rest, nothing is new.
+        assert not add(one, parse(file, "file")).new
+        one.close()
+        two.close()
+
+
+def interrupted(turn: Turn) -> Turn:
+    status: TurnStatus = "interrupted" if turn.status == "open" else turn.status
+    return dataclasses.replace(turn, status=status)
+
+
+def test_a_file_is_plain_json_in_readable_text_that_acts_on_no_terminal(store: Store) -> None:
+    record(store, events("größe 漢字 😀 \x9b2J\u202e", ODD))
+    text = exported(store).decode()
+    assert "größe 漢字 😀 \\u009b2J\\u202e" in text
+    assert text == dumps(json.loads(text), indent=2) + "\n"
+    (conversation,) = json.loads(text)["conversations"]
+    assert list(conversation) == ["id", "title", "profile", "created", "updated", "turns"]
+    (turn,) = conversation["turns"]
+    assert (turn["prompt"], turn["settings"]) == ("größe 漢字 😀 \x9b2J\u202e", "rounds = 1")
+    assert turn["reply"] == ODD.replace("\ud83d", "?")
+    assert [note["kind"] for note in turn["notes"]] == ["retrying"]
+    assert [[one["model"] for one in layer] for layer in turn["proposals"]] == [["lab:a", "lab:b"]]
+    assert set(turn) >= {one.name for one in dataclasses.fields(Turn)} - {"user", "stored_as"}
+
+
+def test_an_empty_store_makes_an_empty_file(store: Store, other: Store) -> None:
+    file = exported(store)
+    assert json.loads(file)["conversations"] == []
+    assert (add(other, parse(file, "file")).new, exported(other)) == ((), file)
+
+
+def test_numbers_come_back_exactly(store: Store, other: Store) -> None:
+    usage = Usage(10**400, 2**53 + 1, 0, -1, 1, 7)
+    numbers = (0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0, 3, math.inf, math.nan)
+    turns = [Turn(user="n", seconds=number, usage=usage) for number in numbers]
+    keep(store, [(turn, "", [], False, True) for turn in turns])
+    file = exported(store)
+    add(other, parse(file, "file"))
+    assert exported(other) == file
+
+
+def test_a_turn_that_was_taken_back_is_left_out(store: Store) -> None:
+    keep(store, [(Turn(user=word), "", [], word == "two", True) for word in ("one", "two")])
+    (conversation,) = json.loads(exported(store))["conversations"]
+    assert [turn["prompt"] for turn in conversation["turns"]] == ["one"]
+
+
+def test_conversations_can_be_chosen_and_stand_in_the_order_in_which_they_began(
+    store: Store,
+) -> None:
+    ids = [str(record(store, events(word)).conversation) for word in ("one", "two", "three")]
+    assert [one.id for one in read(store, [ids[2], ids[0]])] == [ids[0], ids[2]]
+    assert [one.id for one in read(store)] == ids
+
+
+def test_what_is_there_already_is_skipped_and_what_differs_gets_another_id(
+    store: Store, other: Store
+) -> None:
+    first = record(store, events("one")).conversation
+    file = exported(store)
+    assert add(other, parse(file, "file")).new == (first,)
+    assert add(other, parse(file, "file")).same == (first,)
+    record(other, events("two"), first)
+    ((old, new),) = add(other, parse(file, "file")).renamed
+    assert old == first
+    assert [turn.user for turn in other.load(new).turns] == ["one"]
+    # Also under its other id it is there already.
+    again = add(other, parse(file, "file"))
+    assert (again.new, again.same, again.renamed) == ((), (new,), ())
+    assert [turn.user for turn in other.load(first or "").turns] == ["one", "two"]
+
+
+def test_imported_turns_are_found_by_their_words_and_can_be_deleted(
+    store: Store, other: Store
+) -> None:
+    record(store, events("about zebras", "they have stripes"))
+    (identity,) = add(other, parse(exported(store), "file")).new
+    assert [found.conversation for found in other.search("zebras")] == [identity]
+    other.delete([identity])
+    assert other.search("zebras") == []
+
+
+def test_a_turn_that_was_open_is_interrupted(store: Store) -> None:
+    values = minimal()
+    values["conversations"][0]["turns"][0]["status"] = "open"
+    add(store, parse(json.dumps(values).encode(), "file"))
+    (turn,) = store.load("2345678923").turns
+    assert turn.status == "interrupted"
+
+
+def minimal() -> dict[str, Any]:
+    turn = {"prompt": "hi", "started": 2, "proposals": [[proposal(1, 0)]]}
+    conversation = {
+        "id": "2345678923",
+        "title": "t",
+        "profile": "p",
+        "created": 1,
+        "updated": 2.5,
+        "turns": [turn],
+    }
+    return {"format": "moa-conversations", "version": 1, "conversations": [conversation]}
+
+
+def proposal(layer: int, index: int) -> dict[str, Any]:
+    return {"layer": layer, "index": index, "proposer": "a", "model": "lab:a", "text": "so"}
+
+
+def test_fields_with_a_default_may_be_missing_and_half_pairs_are_replaced(store: Store) -> None:
+    values = minimal()
+    values["conversations"][0]["title"] = "half \ud800 😀"
+    done = add(store, parse(json.dumps(values).encode(), "file"))
+    (conversation,) = read(store)
+    assert (done.new, conversation.title) == (("2345678923",), "half ? 😀")
+    assert conversation.turns[0].turn.proposals == ((Proposal(1, 0, "a", "lab:a", "so"),),)
+    assert add(store, parse(json.dumps(values).encode(), "file")).same == ("2345678923",)
+
+
+CONVERSATION: tuple[str | int, ...] = ("conversations", 0)
+TURN = (*CONVERSATION, "turns", 0)
+PROPOSAL = (*TURN, "proposals", 0, 0)
+WRONG: list[tuple[tuple[str | int, ...], Any, str]] = [
+    (("format",), "another", "not an export of conversations"),
+    (("version",), "1", "version is not a whole number"),
+    (("version",), 2, "was written by a newer version of moa (format 2)"),
+    (("conversations",), {}, "conversations is not a list"),
+    (CONVERSATION, 5, "conversation 1 has no id"),
+    ((*CONVERSATION, "id"), "../../etc", "conversation 1 has no id"),
+    ((*CONVERSATION, "title"), None, "conversation 2345678923: title is not text"),
+    ((*CONVERSATION, "created"), "now", "conversation 2345678923: created is not a number"),
+    ((*CONVERSATION, "created"), math.nan, "2345678923: created is no time"),
+    ((*CONVERSATION, "updated"), 10**40, "2345678923: updated is no time"),
+    ((*CONVERSATION, "colour"), 1, "2345678923: unknown key 'colour'"),
+    ((*CONVERSATION, "turns"), "x", "2345678923: turns is not a list"),
+    (TURN, [], "2345678923: turn 1: not a table"),
+    ((*TURN, "prompt"), 1, "turn 1: prompt is not text"),
+    ((*TURN, "started"), True, "turn 1: started is not a number"),
+    ((*TURN, "reply"), 1, "turn 1: reply is not text"),
+    ((*TURN, "status"), "done", "turn 1: status is none of open, finished"),
+    ((*TURN, "seconds"), 10**400, "turn 1: seconds is not a number"),
+    ((*TURN, "usage"), {"calls": 1.5}, "turn 1: calls is not a whole number"),
+    ((*TURN, "usage"), None, "turn 1: Usage: not a table"),
+    ((*TURN, "lost"), "x", "turn 1: Turn: not a list"),
+    ((*TURN, "lost"), [1], "turn 1: lost is not text"),
+    ((*TURN, "colour"), 1, "turn 1: Turn has no colour"),
+    ((*TURN, "stored_as"), 1, "turn 1: Turn has no stored_as"),
+    ((*TURN, "error"), {"kind": "X"}, "turn 1: Failure lacks message"),
+    ((*TURN, "notes"), {}, "turn 1: notes is not a list"),
+    ((*TURN, "notes"), [1], "turn 1: a note is not a table"),
+    ((*TURN, "notes"), [{"kind": "x"}], "turn 1: not an event"),
+    ((*TURN, "proposals"), [proposal(1, 0)], "turn 1: Turn: not a list"),
+    ((*TURN, "proposals"), [[proposal(1, 0)] * 2], "two proposals have the same layer and index"),
+    ((*PROPOSAL, "layer"), 2**63, "layer or index is no place"),
+    ((*PROPOSAL, "text"), None, "turn 1: text is not text"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "message"), WRONG)
+def test_a_broken_file_is_refused_with_its_name_and_the_place(
+    place: tuple[str | int, ...], value: Any, message: str
+) -> None:
+    values: Any = minimal()
+    inner = values
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(StoreError) as caught:
+        parse(json.dumps(values).encode(), "my.json")
+    assert caught.value.message.startswith("my.json: ")
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("key", ["id", "title", "profile", "created", "updated", "turns"])
+def test_no_field_of_a_conversation_may_be_missing(key: str) -> None:
+    values = minimal()
+    del values["conversations"][0][key]
+    with pytest.raises(StoreError, match=f"{key} is missing|has no id"):
+        parse(json.dumps(values).encode(), "my.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not JSON: Expecting value (line 1, column 1)"),
+        (b"{\n  nope", "not JSON: Expecting property name enclosed in double quotes (line 2"),
+        (b"\xff\xfe", "not JSON: it is not UTF-8 text"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b"9" * 5000, "a number is too long"),
+        (b"[]", "not an export of conversations"),
+        (b"null", "not an export of conversations"),
+    ],
+    ids=["empty", "broken", "binary", "deep", "long number", "list", "null"],
+)
+def test_what_is_no_json_is_told(content: bytes, message: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        parse(content, "my.json")
+    assert message in caught.value.message
+
+
+def test_a_mark_of_the_byte_order_does_no_harm() -> None:
+    assert len(parse(b"\xef\xbb\xbf" + json.dumps(minimal()).encode(), "file")) == 1
+
+
+def test_an_id_may_be_there_once_only() -> None:
+    values = minimal()
+    values["conversations"] *= 2
+    with pytest.raises(StoreError, match="conversation 2345678923 is there twice"):
+        parse(json.dumps(values).encode(), "my.json")
+
+
+def test_an_import_that_fails_midway_leaves_nothing(store: Store, other: Store) -> None:
+    for word in ("one", "two"):
+        record(store, events(word))
+    found = parse(exported(store), "file")
+    kept = found[1].turns[0]
+    # Larger than what the table takes, as no file that is parsed can hold.
+    turn = kept.turn.with_proposals(((Proposal(2**70, 0, "a", "m", ""),),))
+    broken = dataclasses.replace(found[1], turns=(dataclasses.replace(kept, turn=turn),))
+    with pytest.raises(OverflowError):
+        add(other, [found[0], broken])
+    assert other.conversations() == []
+
+
+def test_a_failure_and_its_causes_survive(store: Store, other: Store) -> None:
+    failure = Failure("NotEnoughProposals", "no proposer answered", "wait")
+    turn = Turn(
+        user="x", status="failed", error=failure, causes=(failure, failure), lost=("a", "b")
+    )
+    keep(store, [(turn, "", [], False, True)])
+    add(other, parse(exported(store), "file"))
+    assert contents(other) == contents(store)
+    assert contents(other)[0].turns[0].turn == turn
