@@ -71,6 +71,7 @@ def updated(text: str) -> str:
     """`text` with all tables in place."""
     tables = {
         "options": options("ask"),
+        "serve": options("serve", beside="ask"),
         "settings": settings(),
         "commands": commands(),
     }

@@ -19,6 +19,7 @@ from moa_cli.cli import (
     history,
     models,
     profiles,
+    serve,
     stats,
 )
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, of_error
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.add_typer(profiles.app, name="profile")
 app.add_typer(config.app, name="config")
 history.app.command("stats")(stats.stats)

@@ -1,0 +1,238 @@
+"""`moa serve` under load, beside the least that a server can do and beside another proxy.
+
+One upstream for all, which answers at once with 20 tokens. Each cell: requests a second, and in
+brackets the latency that was added to the upstream's own, median and 99th percentile, ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parents[1]
+_MESSAGES = [{"role": "user", "content": "hi"}]
+_CONFIG = """\
+[providers.lab]
+base_url = "{url}"
+api_key_env = "LAB_KEY"
+"""
+_ONE = """\
+rounds = 0
+[aggregator]
+model = "lab:m"
+"""
+_FOUR = "".join(f'[[proposers]]\nmodel = "lab:p{number}"\n' for number in range(4)) + (
+    '[aggregator]\nmodel = "lab:m"\n'
+)
+# Its own mixture: three completions of one call, a critique, and the final answer.
+_OPTILLM = "optillm>=0.3,<1"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a load is put on. model: asked for in the request."""
+
+    name: str
+    url: str
+    model: str
+    modes: tuple[bool, ...] = (True, False)
+    levels: tuple[int, ...] | None = None
+    expected: str = "tok19"
+
+
+@contextmanager
+def process(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, *, tells: bool = True
+) -> Iterator[str]:
+    """A server as a process, and the URL that it prints (if it `tells`) on its first line."""
+    with subprocess.Popen(
+        arguments,
+        cwd=_ROOT,
+        env=dict(environment or os.environ),
+        stdout=subprocess.PIPE if tells else subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as running:
+        try:
+            url = running.stdout.readline().strip() if running.stdout else ""
+            if tells and not url:
+                raise RuntimeError(f"it did not start: {' '.join(arguments)}")
+            yield url
+        finally:
+            running.kill()
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """The command line of a module of this folder."""
+    return [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+
+
+def load(target: Target, clients: int, seconds: float, *, stream: bool) -> dict[str, Any]:
+    """What came of a load."""
+    body = json.dumps({"model": target.model, "messages": _MESSAGES, "stream": stream})
+    done = subprocess.run(
+        module(
+            "load",
+            target.url,
+            *("--clients", str(clients), "--seconds", str(seconds)),
+            *("--body", body, "--expected", target.expected),
+        ),
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        return {"completed": 0, "failed": clients, "seconds": seconds, "p50": None, "p99": None}
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@contextmanager
+def ours(folder: Path, upstream: str) -> Iterator[str]:
+    """`moa serve` with the profiles `one` and `four`; its URL."""
+    (folder / "profiles").mkdir()
+    (folder / "config.toml").write_text(_CONFIG.format(url=upstream), "utf-8")
+    (folder / "profiles" / "one.toml").write_text(_ONE, "utf-8")
+    (folder / "profiles" / "four.toml").write_text(_FOUR, "utf-8")
+    kinds = {f"MOA_{kind}_DIR": str(folder) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    arguments = [sys.executable, "-m", "moa_cli", "serve", "-p", "four", "--port", str(port)]
+    environment = {**os.environ, **kinds, "HOME": str(folder), "LAB_KEY": "some-key"}
+    with process(arguments, environment, tells=False):
+        _await(f"{url}/health")
+        yield f"{url}/v1/chat/completions"
+
+
+@contextmanager
+def optillm(folder: Path, upstream: str) -> Iterator[str]:
+    """optillm's proxy in an environment of its own; its URL."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "torch==2.13.0", _OPTILLM]
+        subprocess.run(pip, check=True)
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    arguments = [str(folder / "bin" / "optillm"), "--port", str(port), "--base-url", upstream]
+    environment = {**os.environ, "OPENAI_API_KEY": "some-key"}
+    with process(arguments, environment, tells=False):
+        _await(f"{url}/health", seconds=180)
+        yield f"{url}/v1/chat/completions"
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _await(url: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def cell(result: Mapping[str, Any], upstream: Mapping[str, Any]) -> str:
+    """Requests a second, and what was added to the upstream's latency."""
+    if not result["completed"]:
+        return "failed"
+    rate = result["completed"] / result["seconds"]
+    added = [max(0.0, result[name] - upstream[name]) for name in ("p50", "p99")]
+    failed = f", {result['failed']} failed" if result["failed"] else ""
+    return f"{rate:,.0f} ({added[0]:.1f}, {added[1]:.1f}{failed})"
+
+
+def measure(targets: Sequence[Target], levels: Sequence[int], seconds: float) -> None:
+    """Print a table for streamed replies and one for whole ones, and the ratios of the goal."""
+    upstream = targets[0]
+    rates: dict[tuple[str, bool, int], float] = {}
+    for stream in (True, False):
+        print(f"\n{'Streamed' if stream else 'Whole'}:\n")
+        print("| server | " + " | ".join(f"{level} clients" for level in levels) + " |")
+        print("| --- |" + " ---: |" * len(levels))
+        base = {level: load(upstream, level, seconds, stream=stream) for level in levels}
+        for target in targets:
+            if stream not in target.modes:
+                continue
+            cells = []
+            for level in levels:
+                if target.levels and level not in target.levels:
+                    cells.append("")
+                    continue
+                result = load(target, level, seconds, stream=stream)
+                rates[target.name, stream, level] = result["completed"] / result["seconds"]
+                cells.append(cell(result, base[level]))
+            print(f"| {target.name} | " + " | ".join(cells) + " |", flush=True)
+    _goals(rates, levels)
+
+
+def _goals(rates: Mapping[tuple[str, bool, int], float], levels: Sequence[int]) -> None:
+    def ratio(one: tuple[str, bool, int], other: tuple[str, bool, int]) -> str:
+        least = rates.get(other, 0.0)
+        return f"{rates.get(one, 0.0) / least:.2f}" if least else "unknown"
+
+    ours_ = "moa serve, mixture of 4"
+    print("\nstreamed, 32 clients, our mixture of 4 to")
+    print("- the bare mixture:", ratio((ours_, True, 32), ("bare mixture of 4", True, 32)))
+    print("- optillm's (not streamed):", ratio((ours_, True, 32), ("optillm, moa", False, 32)))
+    if 8 in levels and 256 in levels:
+        print("our mixture, 256 clients to 8:", ratio((ours_, True, 256), (ours_, True, 8)))
+
+
+def main() -> None:
+    """Measure all, in one run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each cell")
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 256])
+    parser.add_argument("--optillm", type=Path, help="a folder for its environment, kept")
+    given = parser.parse_args()
+    print(f"{os.cpu_count()} cores, Python {platform.python_version()}")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        upstream = stack.enter_context(process(module("fast_upstream")))
+        bare = stack.enter_context(process(module("bare_servers", upstream)))
+        _await(f"{bare}/")
+        moa = stack.enter_context(ours(folder, upstream))
+        targets = [
+            Target("the upstream itself", f"{upstream}/chat/completions", "m"),
+            Target("bare pass-through, httpx", f"{bare}/httpx", "m"),
+            Target("bare pass-through, aiohttp", f"{bare}/aiohttp", "m"),
+            Target("moa serve, rounds 0", moa, "one"),
+            Target("bare mixture of 4", f"{bare}/mixture", "m"),
+            Target("moa serve, mixture of 4", moa, "four"),
+        ]
+        if given.optillm and shutil.which("python3"):
+            url = stack.enter_context(optillm(given.optillm, upstream))
+            # It gives a stream only once all of it is there.
+            targets.append(Target("optillm, moa", url, "moa-m", modes=(False,), levels=(32,)))
+        measure(targets, given.clients, given.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The mixture as an OpenAI-compatible server."""

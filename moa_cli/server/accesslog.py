@@ -1,0 +1,105 @@
+"""A line on standard error for each request; never what was said, and never a key."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Literal, TextIO
+
+from moa_cli.conversation import Usage
+from moa_cli.json_text import dumps
+from moa_cli.money import cost_text
+from moa_cli.render.sanitize import one_line
+
+__all__ = ["AccessLog", "LogFormat", "Record"]
+
+LogFormat = Literal["text", "json"]
+_LONGEST_PATH = 200
+
+
+@dataclass
+class Record:
+    """What is told of a request. status: 499 if the client left before the end.
+
+    model: as the client named it, if there is such a model. usage: of its turn.
+    """
+
+    id: str
+    method: str
+    path: str
+    client: str
+    began: float = field(default_factory=time.monotonic)
+    status: int = 0
+    model: str | None = None
+    stream: bool = False
+    usage: Usage | None = None
+    code: str | None = None
+
+
+class AccessLog:
+    """form: a line of words, or of JSON."""
+
+    def __init__(self, form: LogFormat, out: TextIO | None = None) -> None:
+        self._out = out or sys.stderr
+        self._form = form
+
+    def request(self, record: Record) -> None:
+        """A request has ended."""
+        seconds = time.monotonic() - record.began
+        self._put((_as_json if self._form == "json" else _as_text)(record, seconds))
+
+    def note(self, text: str, request_id: str | None = None) -> None:
+        """Something else that whoever runs the server should know."""
+        if self._form == "json":
+            self._put(dumps({"time": _now(), "id": request_id, "message": text}))
+        else:
+            self._put(one_line(f"moa: {text}" + (f" [{request_id}]" if request_id else "")))
+
+    def _put(self, line: str) -> None:
+        # Whoever reads the log may have gone; the server has not.
+        with contextlib.suppress(OSError, ValueError):
+            self._out.write(line + "\n")
+            self._out.flush()
+
+
+def _now() -> str:
+    now = time.time()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    return f"{whole}.{int(now % 1 * 1000):03d}Z"
+
+
+def _as_text(record: Record, seconds: float) -> str:
+    parts = [_now(), record.id, record.client, record.method, record.path[:_LONGEST_PATH]]
+    parts += [str(record.status), f"{seconds:.3f}s"]
+    parts += [record.model] if record.model else []
+    parts += ["stream"] if record.stream else []
+    if record.usage is not None:
+        used = record.usage
+        parts.append(f"{used.calls} calls {used.prompt_tokens}+{used.completion_tokens} tokens")
+        parts.append(cost_text(used))
+    parts += [record.code] if record.code else []
+    return one_line(" ".join(parts))
+
+
+def _as_json(record: Record, seconds: float) -> str:
+    used = record.usage or Usage()
+    return dumps(
+        {
+            "time": _now(),
+            "id": record.id,
+            "client": record.client,
+            "method": record.method,
+            "path": record.path[:_LONGEST_PATH],
+            "status": record.status,
+            "seconds": round(seconds, 4),
+            "model": record.model,
+            "stream": record.stream,
+            "calls": used.calls,
+            "prompt_tokens": used.prompt_tokens,
+            "completion_tokens": used.completion_tokens,
+            "cost": None if used.unpriced_calls else used.cost,
+            "code": record.code,
+        }
+    )

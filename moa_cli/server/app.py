@@ -1,0 +1,175 @@
+"""The application: routes, and what is around them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moa_cli.render.sanitize import one_line
+from moa_cli.server.accesslog import Record
+from moa_cli.server.completions import Completions
+from moa_cli.server.errors import ApiError
+from moa_cli.server.guard import Guard
+from moa_cli.server.metrics import CONTENT_TYPE
+from moa_cli.server.openapi import description
+from moa_cli.server.replies import compact
+from moa_cli.server.service import Service
+
+__all__ = ["make_app"]
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def make_app(service: Service) -> ASGIApp:
+    """The ASGI application of a server."""
+    loopback = ipaddress.ip_address(service.address.host).is_loopback
+    guarded = Guard(_router(service), service.options, loopback=loopback)
+    app: ASGIApp = _Errors(guarded, service)
+    if service.options.origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=service.options.origins,
+            allow_methods=("GET", "POST"),
+            # Client libraries in a browser send a dozen of their own.
+            allow_headers=("*",),
+            expose_headers=("x-request-id", "retry-after"),
+        )
+    return _Log(app, service)
+
+
+def _router(service: Service) -> Router:
+    def json(make: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            return _json(200, make(request))
+
+        return answer
+
+    def health(request: Request) -> dict[str, Any]:
+        return {"status": "ok"}
+
+    def models(request: Request) -> dict[str, Any]:
+        data = [_model(service, name) for name in service.mixtures.names()]
+        return {"object": "list", "data": data}
+
+    def model(request: Request) -> dict[str, Any]:
+        return _model(service, request.path_params["name"])
+
+    def described(request: Request) -> dict[str, Any]:
+        return description(service.mixtures.names(), keyed=bool(service.options.keys))
+
+    async def metrics(request: Request) -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    return Router(
+        [
+            Route("/health", json(health)),
+            Route("/metrics", metrics),
+            Route("/openapi.json", json(described)),
+            Route("/v1/models", json(models)),
+            Route("/v1/models/{name}", json(model)),
+            Route("/v1/chat/completions", Completions(service), methods=["POST"]),
+        ],
+        redirect_slashes=False,
+    )
+
+
+def _model(service: Service, name: str) -> dict[str, Any]:
+    profile = service.mixtures.find(name).profile
+    return {
+        "id": name,
+        "object": "model",
+        "created": service.started,
+        "owned_by": "moa",
+        "description": profile.description,
+    }
+
+
+def _json(status: int, values: object, headers: dict[str, str] | None = None) -> Response:
+    return Response(compact(values), status, headers, media_type="application/json")
+
+
+class _Errors:
+    """Turns what a request ends in into a response."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with an error if need be."""
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        # The router raises, in place of answering by itself, if it is told of an application.
+        scope["app"] = self
+        try:
+            await self._app(scope, receive, sending)
+            return
+        except ApiError as raised:
+            error = raised
+        except HTTPException as raised:
+            path = one_line(scope["path"], 100)
+            message = f"{raised.detail}: {scope['method']} {path}"
+            error = ApiError(raised.status_code, message, headers=raised.headers)
+        except Exception as bug:
+            self._service.log.note(f"internal error: {_place_of(bug)}", scope["moa.record"].id)
+            error = ApiError(500, "internal error", code="internal_error")
+        scope["moa.record"].code = error.code
+        if error.status == 499:
+            scope["moa.record"].status = 499
+        elif not begun:
+            await _json(error.status, error.body(), error.headers)(scope, receive, send)
+
+
+def _place_of(bug: Exception) -> str:
+    """Where a bug is; not its message, which may hold what somebody said."""
+    frames = traceback.extract_tb(bug.__traceback__)[-4:]
+    places = " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in reversed(frames))
+    return f"{type(bug).__name__} at {places}"
+
+
+class _Log:
+    """Gives each request an id, and writes a line when it has ended."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._log = service.log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, and tell."""
+        if scope["type"] != "http":
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        identity = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        client = scope["client"]
+        record = Record(identity, scope["method"], scope["path"], client[0] if client else "-")
+        scope["moa.record"] = record
+        told = (b"x-request-id", identity.encode())
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), told]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            self._log.request(record)

@@ -1,0 +1,105 @@
+"""Refusals and failures in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moa_cli.conversation import Turn
+
+__all__ = ["ApiError", "busy", "from_turn", "stopping"]
+
+_TYPES = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+# What a turn failed of, where all its causes are of one kind: status and code. The key that an
+# upstream refused is the server's and not the client's, so that is no 401.
+_CAUSES = {
+    "AuthenticationFailed": (502, "upstream_authentication"),
+    "BudgetReached": (402, "budget_reached"),
+    "ClientTimeout": (504, "upstream_timeout"),
+    "ContextTooLong": (400, "context_length_exceeded"),
+    "LocalModelUnavailable": (503, "model_unavailable"),
+    "ModelNotFound": (502, "upstream_model_not_found"),
+    "RateLimited": (429, "rate_limit_exceeded"),
+    "RequestRefused": (502, "upstream_refused"),
+}
+_OTHER = (502, "upstream_failed")
+
+
+class ApiError(Exception):
+    """Ends a request with an error. status: HTTP's. param: the field that it is about.
+
+    code: for programs. headers: of the response, besides the usual ones.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object of the response."""
+        plain = "invalid_request_error" if self.status < 500 else "server_error"
+        return {
+            "error": {
+                "message": self.message,
+                "type": _TYPES.get(self.status, plain),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+def busy(seconds: int) -> ApiError:
+    """Too many turns are waiting. seconds: when to come again."""
+    return ApiError(
+        429,
+        "too many requests are waiting; try again later",
+        code="server_busy",
+        headers={"retry-after": str(seconds)},
+    )
+
+
+def stopping() -> ApiError:
+    """The server is about to end."""
+    return ApiError(
+        503,
+        "the server is stopping",
+        code="server_stopping",
+        headers={"retry-after": "5", "connection": "close"},
+    )
+
+
+def from_turn(turn: Turn) -> ApiError:
+    """Why a turn gave no reply.
+
+    The messages are the engine's: they hold no key, no credentials and no stack. Hints are left
+    out, since they speak to who runs the server.
+    """
+    kinds = {cause.kind for cause in turn.causes}
+    status, code = _CAUSES.get(kinds.pop(), _OTHER) if len(kinds) == 1 else _OTHER
+    reason = turn.error.message if turn.error else "there is no whole reply"
+    message = "; ".join(dict.fromkeys([reason, *turn.lost]))
+    # The upstream calls were repeated already, and proposals paid for: a client library that
+    # begins all over by itself would multiply both.
+    again = {} if status == 429 else {"x-should-retry": "false"}
+    return ApiError(status, message, code=code, headers=again)

@@ -1,0 +1,110 @@
+"""A server must not be among its own models, neither at one remove nor at several.
+
+Each instance has an id. The calls that it makes carry the ids of the servers that they came
+through in the header `X-Moa-Via`; a request that has been here before is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import socket
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from moa_cli.server.errors import ApiError
+
+__all__ = ["HEADER", "Address", "is_loopback_host", "travelled", "upstream_headers"]
+
+HEADER = "x-moa-via"
+_LONGEST_CHAIN = 4
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_via: ContextVar[str] = ContextVar("via", default="")
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where this server listens. host: a numeric address. id: of this instance."""
+
+    host: str
+    port: int
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def url(self) -> str:
+        """What a client on this machine may use as base URL."""
+        address = ipaddress.ip_address(self.host)
+        loopback = "127.0.0.1" if address.version == 4 else "::1"
+        host = loopback if address.is_unspecified else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
+
+    def is_at(self, url: str) -> bool:
+        """Whether `url` leads here, as far as can be told without asking a name server."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+        except ValueError:
+            return False
+        if port != self.port:
+            return False
+        own = ipaddress.ip_address(self.host)
+        if is_loopback_host(host) or host in ("0.0.0.0", "::"):  # noqa: S104
+            return own.is_loopback or own.is_unspecified
+        if own.is_loopback:
+            return False
+        if host.lower().rstrip(".") in _own_names():
+            return True
+        return host == self.host or (own.is_unspecified and _is_own(host))
+
+
+def _own_names() -> tuple[str, ...]:
+    name = socket.gethostname().lower()
+    return (name, name.partition(".")[0])
+
+
+def _is_own(host: str) -> bool:
+    """Whether a numeric address is one of this machine's: only those can be bound."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a host, a name or a numeric address, is this machine for sure."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        name = host.lower().rstrip(".")
+        return name == "localhost" or name.endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def travelled(header: str, own: str) -> None:
+    """Note, for the calls of the running task, which servers its request came through.
+
+    header: the request's `X-Moa-Via`. own: this instance's id. Raises ApiError for a loop. Not a
+    5xx: that would be tried again.
+    """
+    chain = [one.strip() for one in header.split(",") if one.strip()]
+    if own in chain or len(chain) >= _LONGEST_CHAIN:
+        raise ApiError(
+            400,
+            "this request came through this server before: a profile leads back to it",
+            code="loop_detected",
+        )
+    _via.set(", ".join([*(one for one in chain if _ID.fullmatch(one)), own]))
+
+
+def upstream_headers() -> Mapping[str, str]:
+    """The headers of an upstream call of the running task."""
+    via = _via.get()
+    return {HEADER: via} if via else {}

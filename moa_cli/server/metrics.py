@@ -1,0 +1,98 @@
+"""What the server counts, in Prometheus's format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from moa_cli.conversation import Turn
+from moa_cli.events import (
+    AggregatorFailed,
+    AggregatorFinished,
+    Event,
+    LayerFinished,
+    ProposerFailed,
+)
+from moa_cli.server.gate import Gate
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+
+
+class Metrics:
+    """The counters of one server. gate: its turns.
+
+    served: whether a model's name is one that the profiles use. Names that requests bring along
+    are counted as `other`: each label value is kept for good.
+    """
+
+    def __init__(self, gate: Gate, served: Callable[[str], bool]) -> None:
+        self._served = served
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry(auto_describe=True)
+        registry = self._registry
+        self._turns = Counter(
+            "moa_turns", "Turns, by how they ended.", ["model", "status"], registry=registry
+        )
+        self._tokens = Counter(
+            "moa_tokens", "Tokens of all calls, by kind.", ["kind"], registry=registry
+        )
+        self._cost = Counter(
+            "moa_cost_usd", "USD, of the calls whose price is known.", registry=registry
+        )
+        self._layers = Histogram(
+            "moa_layer_seconds",
+            "Seconds of each layer; the last is `aggregator`.",
+            ["layer"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._failures = Counter(
+            "moa_model_failures",
+            "Calls that gave no answer, by model and kind of error.",
+            ["model", "kind"],
+            registry=registry,
+        )
+        running = Gauge("moa_turns_in_flight", "Turns that run now.", registry=registry)
+        running.set_function(lambda: gate.running)
+        waiting = Gauge("moa_queue_length", "Turns that wait to run.", registry=registry)
+        waiting.set_function(lambda: gate.waiting)
+
+    def text(self) -> bytes:
+        """All of it."""
+        return generate_latest(self._registry)
+
+    def handle(self, event: Event) -> None:
+        """Take the next event of a turn."""
+        match event:
+            case LayerFinished():
+                self._layers.labels(str(event.layer)).observe(event.seconds)
+            case AggregatorFinished():
+                self._layers.labels("aggregator").observe(event.seconds)
+            case ProposerFailed() if event.proposal.error is not None:
+                self._failed(event.proposal.model, event.proposal.error.kind)
+            case AggregatorFailed():
+                self._failed(event.model, event.error.kind)
+            case _:
+                pass
+
+    def _failed(self, model: str, kind: str) -> None:
+        self._failures.labels(model if self._served(model) else "other", kind).inc()
+
+    def ended(self, model: str, turn: Turn) -> None:
+        """A turn has ended. model: as the client named it."""
+        self._turns.labels(model, turn.status).inc()
+        self._tokens.labels("prompt").inc(turn.usage.prompt_tokens)
+        self._tokens.labels("completion").inc(turn.usage.completion_tokens)
+        self._cost.inc(turn.usage.cost)

@@ -1,0 +1,249 @@
+"""From the model that a request names to the mixture that answers it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from moa_cli.clients.providers import Providers
+from moa_cli.errors import ProfileError
+from moa_cli.profile import (
+    Overrides,
+    Profile,
+    Proposer,
+    check_profile_name,
+    dump,
+    list_profiles,
+    resolve,
+)
+from moa_cli.profile.layering import override
+from moa_cli.server.errors import ApiError
+from moa_cli.server.loops import Address
+from moa_cli.server.requests import ChatRequest
+
+__all__ = ["DEFAULT", "Mixture", "Mixtures", "check_default"]
+
+# The name of the server's default profile.
+DEFAULT = "moa"
+# Profiles may be edited while the server runs: they are looked at again after so long.
+_FRESH_SECONDS = 1.0
+# A request may ask for that many proposals a round, samples counted.
+_MOST_PROPOSALS = 64
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A profile as a request uses it. fingerprint: changes whenever the mixture does."""
+
+    profile: Profile
+    fingerprint: str
+
+    @classmethod
+    def of(cls, profile: Profile) -> Mixture:
+        """That of a profile."""
+        text = dump(profile).encode("utf-8", "replace")
+        return cls(profile, "fp_" + hashlib.sha256(text).hexdigest()[:10])
+
+
+class Mixtures:
+    """All mixtures of a server. default: what `moa` stands for.
+
+    environment: its MOA_* variables are laid over each profile, as for any command.
+    """
+
+    def __init__(
+        self,
+        default: Profile,
+        providers: Providers,
+        environment: Mapping[str, str],
+        address: Address,
+    ) -> None:
+        self._default = Mixture.of(default)
+        self._providers = providers
+        self._environment = environment
+        self._address = address
+        self._known: dict[str, tuple[float, Mixture]] = {}
+        self._served: frozenset[str] = frozenset()
+        self._served_at = -_FRESH_SECONDS
+
+    def names(self) -> list[str]:
+        """The names of those that are offered, the default one first: not those that have an
+        error, that lead back here, or that lack a key."""
+        others = [one.name for one in list_profiles() if one.name != DEFAULT]
+        return [DEFAULT, *(name for name in others if self._has_keys(self._look_up(name)))]
+
+    def _has_keys(self, found: Mixture | ApiError) -> bool:
+        if isinstance(found, ApiError):
+            return False
+        used = {self._providers.parse(model)[0] for model in found.profile.models()}
+        return all(self._providers.key_source(one) for one in used if one.needs_key)
+
+    def find(self, name: str) -> Mixture:
+        """The mixture of that name, never of a path. Raises ApiError if it cannot be asked."""
+        found = self._look_up(name)
+        if isinstance(found, ApiError):
+            raise found
+        return found
+
+    def _look_up(self, name: str) -> Mixture | ApiError:
+        if name == DEFAULT:
+            return self._default
+        at, known = self._known.get(name, (0.0, None))
+        if known is not None and time.monotonic() - at <= _FRESH_SECONDS:
+            return known
+        found = self._load(name)
+        # What is no profile is not remembered: clients may make up any number of names.
+        if isinstance(found, Mixture):
+            self._known[name] = (time.monotonic(), found)
+        return found
+
+    def _load(self, name: str) -> Mixture | ApiError:
+        unknown = _not_found(name)
+        try:
+            check_profile_name(name)
+        except ProfileError:
+            return unknown
+        if name not in [one.name for one in list_profiles()]:
+            return unknown
+        try:
+            profile = resolve(name, environment=self._environment)
+        except ProfileError:
+            # The message names files of the server's.
+            return _not_found(name, f"the profile `{name}` has an error")
+        if leads_back(profile, self._providers, self._address):
+            return _loop(name)
+        return Mixture.of(profile)
+
+    def serves(self, model: str) -> bool:
+        """Whether a mixture may call that model."""
+        now = time.monotonic()
+        if now - self._served_at > _FRESH_SECONDS:
+            self._served_at, self._served = now, self._served_models()
+        return model in self._served
+
+    def _served_models(self) -> frozenset[str]:
+        names = [DEFAULT, *(one.name for one in list_profiles())]
+        found = [self._look_up(name) for name in names]
+        return frozenset(
+            model for one in found if isinstance(one, Mixture) for model in one.profile.models()
+        )
+
+    def for_request(self, request: ChatRequest) -> Mixture:
+        """The mixture with the request's own settings laid over it. Raises ApiError."""
+        mixture = self.find(request.model)
+        if request.overrides != Overrides():
+            mixture = self._overridden(mixture, request)
+        profile = mixture.profile
+        if request.reply or request.reply_extra:
+            extra = {**profile.aggregator.extra, **request.reply_extra}
+            aggregator = replace(profile.aggregator, **request.reply, extra=extra)
+            profile = replace(profile, aggregator=aggregator)
+        if request.seed is not None:
+            profile = _seeded(profile, request.seed)
+        if request.user is not None:
+            profile = _with_user(profile, request.user)
+        return replace(mixture, profile=profile)
+
+    def _overridden(self, mixture: Mixture, request: ChatRequest) -> Mixture:
+        self._check_models(request)
+        asked = request.overrides
+        try:
+            profile = override(mixture.profile, asked, "moa")
+        except ProfileError as error:
+            message = error.message.removeprefix("moa: ")
+            named = (name for name in _BLAMED if f"`{name}" in message)
+            param = "moa" + next((f".{name}" for name in named), "")
+            message = f"`{param}`: {message}"
+            raise ApiError(400, message, param=param, code="invalid_value") from None
+        rounds = range(1, profile.rounds + 1)
+        if any(len(profile.layer(number)) > _MOST_PROPOSALS for number in rounds):
+            param = "moa.proposers" if asked.reference_models else "moa.samples"
+            message = f"`{param}`: more than {_MOST_PROPOSALS} proposals a round"
+            raise ApiError(400, message, param=param, code="invalid_value")
+        if leads_back(profile, self._providers, self._address):
+            raise _loop(request.model)
+        return Mixture.of(profile)
+
+    def _check_models(self, request: ChatRequest) -> None:
+        """A client must not have the server load files or start processes of its choice."""
+        asked = request.overrides
+        models = enumerate(asked.reference_models or ())
+        named = [(f"moa.proposers[{place}]", model) for place, model in models]
+        if asked.aggregator is not None:
+            named.append(("moa.aggregator", asked.aggregator))
+        for param, model in named:
+            provider, _ = self._providers.parse(model)
+            if provider.base_url is None and not self.serves(model):
+                raise ApiError(
+                    400,
+                    f"`{param}`: a request may name only those embedded models that a profile of"
+                    " the server uses",
+                    param=param,
+                    code="invalid_value",
+                )
+
+
+# The fields of a request's `moa` object that a profile's error may be about.
+_BLAMED = ("proposers", "aggregator", "rounds")
+
+
+def _not_found(name: str, why: str | None = None) -> ApiError:
+    shown = name if len(name) <= 64 else name[:63] + "…"
+    message = why or f"the model `{shown}` does not exist; GET /v1/models lists them"
+    return ApiError(404, message, param="model", code="model_not_found")
+
+
+def _loop(name: str) -> ApiError:
+    return ApiError(
+        400, f"the model `{name}` leads back to this server", param="model", code="loop_detected"
+    )
+
+
+def leads_back(profile: Profile, providers: Providers, address: Address) -> bool:
+    """Whether a turn of `profile` would call the server at `address`."""
+    urls = {providers.parse(model)[0].base_url for model in profile.models()}
+    return any(url is not None and address.is_at(url) for url in urls)
+
+
+def check_default(profile: Profile, providers: Providers, address: Address) -> None:
+    """Raise ProfileError if a server's own profile leads back to it."""
+    if leads_back(profile, providers, address):
+        raise ProfileError(
+            f"the profile `{profile.name}` leads back to this server ({address.url})",
+            hint="use another --port, or another base_url",
+        )
+
+
+def _seeded(profile: Profile, seed: int) -> Profile:
+    """`seed` for all models without their own; each proposal gets one of its own from it, since
+    two answers of one model to one prompt by one seed would be the same answer."""
+
+    def sown(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
+        found, place = [], 0
+        for one in proposers:
+            found.append(one if one.seed is not None else replace(one, seed=seed + place))
+            place += one.samples
+        return tuple(found)
+
+    aggregator = profile.aggregator
+    return replace(
+        profile,
+        proposers=sown(profile.proposers),
+        layers=tuple(map(sown, profile.layers)),
+        aggregator=aggregator if aggregator.seed is not None else replace(aggregator, seed=seed),
+    )
+
+
+def _with_user(profile: Profile, user: str) -> Profile:
+    def told(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
+        return tuple(replace(one, extra={**one.extra, "user": user}) for one in proposers)
+
+    aggregator = profile.aggregator
+    return replace(
+        profile,
+        proposers=told(profile.proposers),
+        layers=tuple(map(told, profile.layers)),
+        aggregator=replace(aggregator, extra={**aggregator.extra, "user": user}),
+    )

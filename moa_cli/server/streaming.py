@@ -1,0 +1,190 @@
+"""How a turn's reply reaches the client: as it is written, or whole."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from starlette.types import Receive, Send
+
+from moa_cli.conversation import Turn
+from moa_cli.events import (
+    AggregatorDelta,
+    AggregatorStarted,
+    Event,
+    LayerStarted,
+    ProposerFailed,
+    ProposerFinished,
+)
+from moa_cli.server.errors import ApiError
+from moa_cli.server.proposals import Proposals
+from moa_cli.server.replies import Chunks, Head, comment, compact, completion, event
+
+__all__ = ["Reply", "Streamed", "Whole"]
+
+# Until then a failure still gets a status of its own; afterwards the head must be on its way,
+# or somebody on it (a proxy, a client's time-out) may give up.
+_HEAD_SECONDS = 1.0
+_SILENCE_SECONDS = 5.0
+# A client that takes nothing for so long is taken to be gone.
+_STALL_SECONDS = 60.0
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Proxies (nginx) hold a stream back without it.
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Reply(Protocol):
+    """One reply on its way. begun: whether the head of the response was sent."""
+
+    begun: bool
+
+    async def take(self, event: Event) -> None:
+        """Take the next event of the turn."""
+
+    async def end(self, turn: Turn) -> None:
+        """The turn has finished."""
+
+    async def fail(self, error: ApiError) -> None:
+        """There is no whole reply, though it was begun."""
+
+    async def attend(self, receive: Receive) -> None:
+        """Do what is due beside the turn; returns once the client is gone."""
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Whole:
+    """A reply that is sent once it is there."""
+
+    def __init__(self, send: Send, head: Head, *, show_proposals: bool) -> None:
+        self._send = send
+        self._head = head
+        self._show_proposals = show_proposals
+        self.begun = False
+
+    async def take(self, event: Event) -> None:
+        """Nothing is told before the end."""
+
+    async def end(self, turn: Turn) -> None:
+        """Send the completion."""
+        values = completion(self._head, turn, show_proposals=self._show_proposals)
+        body = compact(values).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        self.begun = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def fail(self, error: ApiError) -> None:
+        """Only the client's leaving can fail what was begun."""
+
+    async def attend(self, receive: Receive) -> None:
+        """Watch for the client."""
+        await _gone(receive)
+
+
+class Streamed:
+    """A reply that is sent as it is written, with comments for as long as there is none."""
+
+    def __init__(
+        self, send: Send, head: Head, *, include_usage: bool, show_proposals: bool
+    ) -> None:
+        self._send = send
+        self._chunks = Chunks(head, include_usage=include_usage)
+        self._proposals = Proposals() if show_proposals else None
+        self._progress = _Progress()
+        self._lock = asyncio.Lock()
+        self._wrote = time.monotonic()
+        self.begun = False
+
+    async def take(self, event: Event) -> None:
+        """Send what the event tells."""
+        data = self._data(event)
+        news = self._progress.take(event)
+        # With the first proposal the response begins: from now on failures are rare.
+        if news and not data and (self.begun or isinstance(event, ProposerFinished)):
+            data = comment(self._progress.text)
+        if data:
+            await self._write(data)
+
+    def _data(self, event: Event) -> bytes:
+        if isinstance(event, AggregatorDelta):
+            if event.text:
+                return self._chunks.delta("content", event.text)
+            if self._proposals is not None:
+                return self._chunks.delta("reasoning_content", event.reasoning)
+            return b""
+        told = self._proposals.take(event) if self._proposals is not None else ""
+        return self._chunks.delta("reasoning_content", told) if told else b""
+
+    async def end(self, turn: Turn) -> None:
+        """Send the last chunks."""
+        await self._write(self._chunks.end(turn), more=False)
+
+    async def fail(self, error: ApiError) -> None:
+        """End the stream with the error, and without the mark of a good end."""
+        await self._write(event(error.body()), more=False)
+
+    async def _write(self, data: bytes, *, more: bool = True) -> None:
+        async with self._lock:
+            self._wrote = time.monotonic()
+            if not self.begun:
+                self.begun = True
+                await self._send(
+                    {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
+                )
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def attend(self, receive: Receive) -> None:
+        """Send a comment when nothing was sent for long; watch for the client."""
+        gone = asyncio.create_task(_gone(receive))
+        patience = _HEAD_SECONDS
+        try:
+            while not gone.done():
+                silent = time.monotonic() - self._wrote
+                if self._lock.locked():
+                    if silent > _STALL_SECONDS:
+                        return
+                elif silent >= patience:
+                    await self._write(comment(self._progress.text))
+                patience = _SILENCE_SECONDS if self.begun else _HEAD_SECONDS
+                left = patience - (time.monotonic() - self._wrote)
+                await asyncio.wait({gone}, timeout=max(left, 0.1))
+        finally:
+            gone.cancel()
+
+
+class _Progress:
+    """How far a turn is, in words that hold nothing of what a model said."""
+
+    def __init__(self) -> None:
+        self.text = "waiting"
+        self._layer = self._asked = self._answered = self._lost = 0
+
+    def take(self, event: Event) -> bool:
+        """Take the next event; whether there is news."""
+        match event:
+            case LayerStarted():
+                self._layer, self._asked = event.layer, len(event.proposers)
+                self._answered = self._lost = 0
+            case ProposerFinished():
+                self._answered += 1
+            case ProposerFailed():
+                self._lost += 1
+            case AggregatorStarted():
+                self.text = "the reply is being written"
+                return True
+            case _:
+                return False
+        lost = f", {self._lost} lost" if self._lost else ""
+        self.text = f"round {self._layer}: {self._answered} of {self._asked} answered{lost}"
+        return True

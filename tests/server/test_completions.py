@@ -1,0 +1,301 @@
+"""A mixture answers as one model of OpenAI's would."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.support.command import KEY, Moa
+from tests.support.server import QUESTION, Server, chunks, serving
+from tests.support.upstream import Reply, Upstream
+
+
+def test_a_reply_has_openai_s_fields_and_the_ledger(server: Server, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(text="the merged reply", model="agg-2026"))
+    upstream.always("b", Reply(status=500))
+    response = server.ask()
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"].startswith("req_")
+    body = response.json()
+    told = body.pop("moa")
+    assert re.fullmatch(r"chatcmpl-[0-9a-f]{30}", body.pop("id"))
+    assert re.fullmatch(r"fp_[0-9a-f]{10}", body.pop("system_fingerprint"))
+    assert isinstance(body.pop("created"), int)
+    prompt, completion = upstream.usage_total
+    assert body == {
+        "object": "chat.completion",
+        "model": "moa",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "the merged reply", "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+    }
+    assert (told["profile"], told["aggregator"]) == ("lab", "lab:agg")
+    assert (told["answered_by"], told["calls"], told["cost"]) == ("agg-2026", 3, None)
+    assert told["degraded"]
+    (lost,) = told["lost"]
+    assert lost.startswith("lab:b: lab failed (500): Internal Server Error")
+    layers = [[call["model"] for call in layer["calls"]] for layer in told["layers"]]
+    assert layers == [["lab:a", "lab:b", "lab:c"], ["lab:agg"]]
+    assert told["layers"][0]["calls"][1]["error"]["kind"] == "ServerFailed"
+
+
+def test_a_stream_is_the_aggregator_s_chunks_as_they_came(
+    server: Server, upstream: Upstream
+) -> None:
+    pieces = ["Sky", " is\n\n", "blue: ", "“é 🌍”", " \u2028 and", "."]
+    upstream.always("agg", Reply(chunks=pieces, finish_reason="length"))
+    with server.streaming() as response:
+        text = response.read().decode()
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-accel-buffering"] == "no"
+    told = chunks(text)
+    assert {one["object"] for one in told} == {"chat.completion.chunk"}
+    assert len({(one["id"], one["created"], one["system_fingerprint"]) for one in told}) == 1
+    choices = [one["choices"][0] for one in told]
+    assert choices[0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
+    # Chunks that came together may go on as one.
+    assert all(one["delta"].keys() == {"content"} for one in choices[1:-1])
+    assert "".join(one["delta"]["content"] for one in choices[1:-1]) == "".join(pieces)
+    assert choices[-1] == {
+        "index": 0,
+        "delta": {},
+        "logprobs": None,
+        "finish_reason": "length",
+    }
+    assert [one["finish_reason"] for one in choices[:-1]] == [None] * (len(choices) - 1)
+    assert not any("usage" in one for one in told)
+    assert told[-1]["moa"]["calls"] == 4
+    assert text.endswith("}\n\ndata: [DONE]\n\n")
+
+
+def test_half_a_surrogate_pair_is_passed_on(server: Server, upstream: Upstream) -> None:
+    deltas = ["\\ud83d", "\\ude00"]
+    events = [f'{{"choices":[{{"index":0,"delta":{{"content":"{one}"}}}}]}}' for one in deltas]
+    upstream.always("agg", Reply(events=[*events, "[DONE]"]))
+    with server.streaming() as response:
+        told = chunks(response.read().decode())
+    text = "".join(one["choices"][0]["delta"].get("content", "") for one in told)
+    assert text in ("\U0001f600", "\ud83d\ude00")
+    assert server.ask().json()["choices"][0]["message"]["content"] in ("\U0001f600", "\ud83d\ude00")
+
+
+def test_the_usage_comes_in_a_chunk_of_its_own_if_it_is_asked_for(
+    server: Server, upstream: Upstream
+) -> None:
+    with server.streaming(stream_options={"include_usage": True}) as response:
+        *before, last = chunks(response.read().decode())
+    assert [one["usage"] for one in before] == [None] * len(before)
+    assert last["choices"] == []
+    prompt, completion = upstream.usage_total
+    assert last["usage"]["total_tokens"] == prompt + completion
+    assert last["moa"]["calls"] == 4
+    assert not any("moa" in one for one in before)
+
+
+def test_tokens_come_while_the_aggregator_writes(server: Server, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(chunks=["first", "second"], stall_after=1))
+    with server.streaming() as response:
+        lines = response.iter_lines()  # kept: letting go of it would close the connection
+        assert any('"content":"first"' in line for line in lines)
+        assert upstream.in_flight == 1
+
+
+def test_comments_tell_the_progress_while_proposers_run(server: Server, upstream: Upstream) -> None:
+    secret = "words-of-a-model"
+    upstream.always("a", Reply(text=secret))
+    upstream.always("b", Reply(text=secret, delay=0.3))
+    upstream.always("c", Reply(status=400))
+    with server.streaming() as response:
+        lines = response.read().decode().split("\n")
+    comments = [line for line in lines if line.startswith(":")]
+    assert comments[0].startswith(": round 1: ")
+    assert ": round 1: 2 of 3 answered, 1 lost" in comments
+    assert comments[-1] == ": the reply is being written"
+    assert secret not in "".join(comments)
+    assert lines.index(comments[-1]) < lines.index(next(x for x in lines if x.startswith("data")))
+
+
+def test_a_slow_mixture_gets_its_head_and_comments_in_time(
+    server: Server, upstream: Upstream
+) -> None:
+    upstream.always("*", Reply(stall_after=0))
+    with server.streaming() as response:
+        lines = response.iter_lines()
+        assert next(lines) == ": round 1: 0 of 3 answered"
+        assert upstream.in_flight == 3
+
+
+@pytest.mark.parametrize("asked", ["option", "request"])
+def test_proposals_stream_as_reasoning_one_after_the_other(
+    moa: Moa, upstream: Upstream, asked: str
+) -> None:
+    upstream.always("a", Reply(text="one two three", delay=0.1, pause=0.2))
+    upstream.always("b", Reply(text="four five", delay=0.2, pause=0.05))
+    upstream.always("c", Reply(status=400))
+    upstream.always("agg", Reply(text="merged"))
+    arguments = ["--show-proposals"] if asked == "option" else []
+    fields: dict[str, Any] = {} if asked == "option" else {"moa": {"show_proposals": True}}
+    with serving(moa, *arguments) as server:
+        with server.streaming(**fields) as response:
+            deltas = [one["choices"][0]["delta"] for one in chunks(response.read().decode())]
+        whole = server.ask(**fields).json()["choices"][0]["message"]
+        with server.streaming(moa={"show_proposals": False}) as response:
+            assert "reasoning_content" not in response.read().decode()
+    reasoning = "".join(one.get("reasoning_content", "") for one in deltas)
+    assert reasoning == (
+        "### lab:c (round 1)\n\n(lab refused the request (400): Bad Request"
+        " (invalid_request_error))\n\n"
+        "### lab:a (round 1)\n\none two three\n\n"
+        "### lab:b (round 1)\n\nfour five\n\n"
+    )
+    # As it came, not once it was whole.
+    assert {"reasoning_content": "two "} in deltas
+    assert deltas[-2] == {"content": "merged"}
+    assert sorted(whole["reasoning_content"].split("###")) == sorted(reasoning.split("###"))
+
+
+def test_the_conversation_reaches_every_model(server: Server, upstream: Upstream) -> None:
+    said = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "one"}]},
+        {
+            "role": "assistant",
+            "content": "two",
+            "refusal": None,
+            "tool_calls": None,
+            "annotations": [],
+            "reasoning_content": "secret thoughts",
+        },
+        {"role": "user", "content": "three"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "four"}, {"type": "text", "text": "5"}],
+        },
+    ]
+    assert server.ask(messages=said).status_code == 200
+    (call,) = upstream.chats("a")
+    assert call.messages == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+        {"role": "user", "content": "four\n5"},
+    ]
+
+
+def test_sampling_fields_are_the_aggregator_s_alone(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a", {"model": "lab:b", "seed": 5}, temperature=0.7, max_tokens=100)
+    asked: dict[str, Any] = {
+        "temperature": 0,
+        "top_p": 0.5,
+        "max_completion_tokens": 7,
+        "stop": ["END"],
+        "presence_penalty": 1,
+        "frequency_penalty": -1.5,
+        "reasoning_effort": "low",
+    }
+    with serving(moa) as server:
+        assert server.ask(**asked, seed=40, user="u-1").status_code == 200
+    sent = {name: upstream.chats(name)[0].body for name in ("a", "b", "agg")}
+    own = ("temperature", "top_p", "max_tokens", "stop", "presence_penalty", "frequency_penalty")
+    assert [sent["agg"].get(name) for name in own] == [0, 0.5, 7, ["END"], 1, -1.5]
+    assert sent["agg"]["reasoning_effort"] == "low"
+    for name in ("a", "b"):
+        assert [sent[name].get(field) for field in own] == [0.7, None, 100, None, None, None]
+        assert "reasoning_effort" not in sent[name]
+    assert {name: one["seed"] for name, one in sent.items()} == {"a": 40, "b": 5, "agg": 40}
+    assert {one["user"] for one in sent.values()} == {"u-1"}
+
+
+def test_samples_of_a_model_get_seeds_of_their_own(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", {"model": "lab:a", "samples": 2}, "a")
+    with serving(moa) as server:
+        server.ask(seed=1)
+    assert sorted(one.body["seed"] for one in upstream.chats("a")) == [1, 2, 3]
+
+
+def test_a_request_may_change_the_mixture(server: Server, upstream: Upstream) -> None:
+    mixture = {
+        "rounds": 2,
+        "proposers": ["lab:x", "lab:y"],
+        "aggregator": "lab:z",
+        "samples": 2,
+        "reference_placement": "user",
+    }
+    body = server.ask(moa=mixture).json()
+    layers = [[call["model"] for call in layer["calls"]] for layer in body["moa"]["layers"]]
+    proposers = ["lab:x", "lab:x", "lab:y", "lab:y"]
+    assert layers == [proposers, proposers, ["lab:z"]]
+    (last,) = upstream.chats("z")
+    assert [one["role"] for one in last.messages] == ["user"]
+    plain = server.ask()
+    assert plain.json()["moa"]["aggregator"] == "lab:agg"
+    assert plain.json()["system_fingerprint"] != body["system_fingerprint"]
+    assert server.ask(moa={"rounds": 0}).json()["moa"]["calls"] == 1
+
+
+def test_each_profile_is_a_model(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("other", "x", aggregator="y", description="Another one")
+    (moa.config / "profiles" / "broken.toml").write_text("rounds = 1\n")
+    with serving(moa, "--rounds", "0", env={"TOGETHER_API_KEY": "x"}) as server:
+        listed = server.get("/v1/models").json()
+        names = [one["id"] for one in listed["data"]]
+        assert names[0] == "moa"
+        assert {"lab", "other", "local", "paper-moa"} <= set(names)
+        # What cannot answer is not offered: it has an error, or no key.
+        assert not {"broken", "openrouter"} & set(names)
+        assert server.get("/v1/models/openrouter").status_code == 200
+        one = server.get("/v1/models/other").json()
+        assert one == next(one for one in listed["data"] if one["id"] == "other")
+        assert (one["object"], one["owned_by"]) == ("model", "moa")
+        assert one["description"] == "Another one"
+        assert server.ask(model="other").json()["moa"]["aggregator"] == "lab:y"
+        # Options are the default profile's alone.
+        assert server.ask(model="moa").json()["moa"]["calls"] == 1
+        assert server.ask(model="lab").json()["moa"]["calls"] == 4
+        # Profiles may come while the server runs.
+        moa.profile("fresh", aggregator="z")
+        assert server.ask(model="fresh").json()["model"] == "fresh"
+        for name in ("gpt-4o", "broken", "../profiles/lab", str(moa.config / "profiles/lab.toml")):
+            response = server.ask(model=name)
+            assert response.status_code == 404
+            assert response.json()["error"]["code"] == "model_not_found"
+            assert response.json()["error"]["param"] == "model"
+        assert server.get("/v1/models/gpt-4o").status_code == 404
+    assert str(moa.config) not in response.text.replace(name, "")
+
+
+def test_the_reference_s_own_flags_work(moa: Moa, upstream: Upstream) -> None:
+    arguments = ["--model", "lab:z", "--reference-models", "lab:x", "--reference-models", "lab:y"]
+    arguments += ["--temperature", "0.5", "--max-tokens", "9", "--rounds", "2"]
+    with serving(moa, *arguments) as server:
+        told = server.ask().json()["moa"]
+    layers = [[call["model"] for call in layer["calls"]] for layer in told["layers"]]
+    assert layers == [["lab:x", "lab:y"]] * 2 + [["lab:z"]]
+    assert {one.body["temperature"] for one in upstream.chats()} == {0.5}
+    assert {one.body["max_tokens"] for one in upstream.chats()} == {9}
+
+
+def test_upstreams_get_the_server_s_key_and_clients_do_not(
+    server: Server, upstream: Upstream
+) -> None:
+    response = server.ask(messages=QUESTION)
+    assert {one.headers["authorization"] for one in upstream.chats()} == {f"Bearer {KEY}"}
+    assert KEY not in response.text
+    assert KEY not in "\n".join(server.log)

@@ -1,0 +1,128 @@
+"""The server against its own description: by dice, and by schemathesis as released."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bodies import described_body
+from tests.support.command import Moa
+from tests.support.server import chunks, serving
+from tests.support.upstream import Upstream
+
+KEY = "sk-fuzz-0123456789"
+CASES = 2000
+MODELS = ["moa", "lab", "solo"]
+# Not that all it describes is accepted: some fields go only with others, which it does not say.
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+    "ignored_auth",
+)
+
+
+@pytest.fixture(scope="module")
+def schemathesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its command, in an environment of its own: it would load itself into every test run."""
+    folder = tmp_path_factory.mktemp("schemathesis") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = str(folder / "bin" / "python")
+    installer = [python, "-m", "pip", "install", "--quiet", "schemathesis>=4.32,<5"]
+    ran = subprocess.run(installer, capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        pytest.skip(f"schemathesis cannot be installed: {ran.stderr.strip()[-300:]}")
+    return folder / "bin" / "schemathesis"
+
+
+def narrowed(described: dict[str, Any]) -> dict[str, Any]:
+    """The description with those models only that the upstream has."""
+    request = described["components"]["schemas"]["ChatRequest"]["properties"]
+    (named,) = described["paths"]["/v1/models/{model}"]["get"]["parameters"]
+    for schema in (request["model"], named["schema"]):
+        assert set(MODELS) <= set(schema["enum"])
+        schema["enum"] = MODELS
+    return described
+
+
+def all_at(upstream: Upstream) -> dict[str, str]:
+    """An environment where each model that a case may name is at the upstream, or nowhere."""
+    return {
+        "OLLAMA_HOST": upstream.url.removesuffix("/v1"),
+        "TOGETHER_BASE_URL": upstream.url,
+        "TOGETHER_API_KEY": KEY,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_2000_cases_find_no_fault(
+    schemathesis: Path, moa: Moa, upstream: Upstream, tmp_path: Path
+) -> None:
+    moa.profile("lab", "a", "b")
+    moa.profile("solo")
+    described, report = tmp_path / "openapi.json", tmp_path / "report.json"
+    with serving(moa, "--api-key", KEY, key=KEY, env=all_at(upstream)) as server:
+        described.write_text(json.dumps(narrowed(server.get("/openapi.json").json())))
+        ran = subprocess.run(
+            [
+                *(str(schemathesis), "run", str(described), "--url", server.root),
+                *("--header", f"Authorization: Bearer {KEY}", "--checks", ",".join(CHECKS)),
+                *("--phases", "coverage,fuzzing", "--max-examples", str(CASES)),
+                *("--generation-deterministic", "--continue-on-failure", "--no-shrink"),
+                *("--report-json-path", str(report), "--warnings", "off"),
+            ],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert json.loads(report.read_text())["test_cases"]["generated"] >= CASES
+        assert not [line for line in server.log if "internal error" in line]
+        # Some of them were answered, too.
+        assert len(upstream.chats("agg")) > CASES // 20
+        assert server.ask().status_code == 200
+
+
+def test_2000_bodies_of_many_fields_are_answered_or_refused(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a", "b")
+    moa.profile("solo")
+    dice = random.Random(7)
+    statuses: Counter[int] = Counter()
+    with serving(moa, env=all_at(upstream)) as server:
+        described = narrowed(server.get("/openapi.json").json())
+        known = described["paths"]["/v1/chat/completions"]["post"]["responses"]
+        request = described["components"]["schemas"]["ChatRequest"]
+        for _ in range(CASES):
+            body = described_body(request, dice)
+            response = server.http.post(
+                f"{server.url}/chat/completions",
+                content=json.dumps(body),
+                headers={"content-type": "application/json"},
+            )
+            statuses[response.status_code] += 1
+            assert str(response.status_code) in known, (body, response.text)
+            assert response.status_code < 500, (body, response.text)
+            if response.status_code != 200:
+                assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+            elif body.get("stream"):
+                assert chunks(response.text)[-1].get("error") is None
+            else:
+                assert response.json()["choices"][0]["message"]["content"] == "ok"
+        assert not [line for line in server.log if "internal error" in line]
+    assert statuses[200] > CASES // 4
+    assert statuses[400] > CASES // 10

@@ -1,0 +1,291 @@
+"""A server's life: start, load, clients that leave, measures, and a good end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.command import Moa
+from tests.support.server import QUESTION, Server, chunks, serving
+from tests.support.upstream import Reply, Upstream
+
+
+def connect(server: Server) -> socket.socket:
+    host, _, port = server.root.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def raw_request(**fields: Any) -> bytes:
+    body = json.dumps({"model": "moa", "messages": QUESTION, **fields}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stage", ["proposers", "aggregator"])
+def test_a_client_that_leaves_cancels_all_calls(
+    server: Server, upstream: Upstream, stage: str, stream: bool
+) -> None:
+    stalls = Reply(text="one two three", stall_after=1)
+    upstream.always("*" if stage == "proposers" else "agg", stalls)
+    calls = 3 if stage == "proposers" else 1
+    with connect(server) as client:
+        client.sendall(raw_request(stream=stream))
+        upstream.wait_for(lambda: sum(one.sent == 1 for one in upstream.chats()) >= calls)
+    upstream.wait_for(lambda: upstream.in_flight == 0, timeout=2)
+    server.wait_for_log(" 499 ")
+    assert 'status="interrupted"} 1.0' in server.get("/metrics").text
+
+
+def test_a_client_that_leaves_the_queue_begins_no_turn(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(stall_after=0))
+    with serving(moa, "--max-concurrency", "1") as server:
+        with connect(server) as first:
+            first.sendall(raw_request())
+            upstream.wait_for(lambda: upstream.in_flight == 3)
+            with connect(server) as second:
+                second.sendall(raw_request())
+                wait_until(lambda: "moa_queue_length 1.0" in server.get("/metrics").text)
+            server.wait_for_log(" 499 ")
+        upstream.wait_for(lambda: upstream.in_flight == 0)
+        assert len(upstream.chats()) == 3
+        upstream.always("*", Reply())
+        assert server.ask().status_code == 200
+        assert "moa_turns_in_flight 0.0" in server.get("/metrics").text
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def listens(server: Server) -> bool:
+    try:
+        connect(server).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_turns_queue_and_beyond_that_are_refused(moa: Moa, upstream: Upstream) -> None:
+    gate = threading.Event()
+
+    def text(_: Any) -> str:
+        gate.wait(20)
+        return "done"
+
+    moa.profile("lab", aggregator="agg")
+    upstream.always("agg", Reply(text=text))
+    with serving(moa, "--max-concurrency", "2", "--queue", "3") as server:
+        with ThreadPoolExecutor(5) as pool:
+            asked = [pool.submit(server.ask) for _ in range(5)]
+            wait_until(lambda: "moa_queue_length 3.0" in server.get("/metrics").text)
+            assert "moa_turns_in_flight 2.0" in server.get("/metrics").text
+            refused = server.ask()
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.json()["error"]["code"] == "server_busy"
+            gate.set()
+            assert {one.result().status_code for one in asked} == {200}
+        assert server.ask().status_code == 200
+    assert upstream.peak <= 2
+
+
+def test_many_streams_at_once_are_each_whole_and_in_order(moa: Moa, upstream: Upstream) -> None:
+    def text(request: Any) -> str:
+        mark = request.messages[-1]["content"]
+        return " ".join(f"{mark}.{place}" for place in range(30))
+
+    upstream.always("agg", Reply(text=text, pause=0.001))
+
+    def ask(number: int) -> str:
+        said = [{"role": "user", "content": f"q{number}"}]
+        url = f"{server.url}/chat/completions"
+        body = {"model": "moa", "messages": said, "stream": True}
+        with httpx.Client(timeout=60) as client:
+            told = chunks(client.post(url, json=body).text)
+        return "".join(one["choices"][0]["delta"].get("content", "") for one in told)
+
+    with serving(moa, "--max-concurrency", "16") as server, ThreadPoolExecutor(40) as pool:
+        texts = list(pool.map(ask, range(40)))
+    for number, told in enumerate(texts):
+        assert told == " ".join(f"q{number}.{place}" for place in range(30))
+
+
+def test_metrics_count_turns_tokens_layers_and_failures(server: Server, upstream: Upstream) -> None:
+    upstream.always("b", Reply(status=500))
+    assert server.ask().status_code == 200
+    server.ask(moa={"proposers": ["lab:b", "lab:a"]})
+    upstream.always("no-such", Reply(status=500))
+    assert server.ask(moa={"proposers": ["lab:no-such", "lab:a"]}).status_code == 200
+    upstream.always("agg", Reply(status=500))
+    assert server.ask(model="lab").status_code == 502
+    response = server.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = response.text.splitlines()
+    assert 'moa_turns_total{model="moa",status="finished"} 3.0' in lines
+    assert 'moa_turns_total{model="lab",status="failed"} 1.0' in lines
+    assert 'moa_layer_seconds_count{layer="1"} 4.0' in lines
+    assert 'moa_layer_seconds_count{layer="aggregator"} 3.0' in lines
+    assert 'moa_model_failures_total{kind="ServerFailed",model="lab:b"} 3.0' in lines
+    assert 'moa_model_failures_total{kind="ServerFailed",model="other"} 1.0' in lines
+    prompt, completion = upstream.usage_total
+    assert f'moa_tokens_total{{kind="prompt"}} {prompt}.0' in lines
+    assert f'moa_tokens_total{{kind="completion"}} {completion}.0' in lines
+    assert "no-such" not in response.text
+
+
+def test_the_log_has_a_line_a_request(moa: Moa) -> None:
+    with serving(moa, "--log-format", "json") as server:
+        answer = server.ask(headers={"x-request-id": "mine-1"})
+        assert answer.headers["x-request-id"] == "mine-1"
+        odd = server.ask(headers={"x-request-id": 'a"b c'}, model="none\n\x1b")
+        assert odd.headers["x-request-id"].startswith("req_")
+        server.wait_for_log(odd.headers["x-request-id"])
+        assert server.end() == 0
+        lines = [json.loads(line) for line in server.log]
+    assert "listening on http://127.0.0.1:" in lines[0]["message"]
+    told = next(one for one in lines if one.get("id") == "mine-1")
+    assert told.pop("seconds") > 0
+    assert told.pop("time").endswith("Z")
+    usage = answer.json()["usage"]
+    assert told == {
+        "id": "mine-1",
+        "client": "127.0.0.1",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "status": 200,
+        "model": "moa",
+        "stream": False,
+        "calls": 4,
+        "prompt_tokens": usage["prompt_tokens"],
+        "completion_tokens": usage["completion_tokens"],
+        "cost": None,
+        "code": None,
+    }
+    refused = next(one for one in lines if one.get("status") == 404)
+    assert (refused["model"], refused["code"]) == (None, "model_not_found")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_running_turns_end_well_after_the_signal(moa: Moa, upstream: Upstream, number: int) -> None:
+    upstream.always("agg", Reply(text="one two three", pause=0.3))
+    with serving(moa) as server:
+        with server.streaming() as response:
+            lines = response.iter_lines()
+            next(line for line in lines if '"one "' in line)
+            server.process.send_signal(number)
+            server.wait_for_log("stopping; 1 running turn,")
+            wait_until(lambda: not listens(server))
+            rest = list(lines)
+        assert "data: [DONE]" in rest
+        assert server.process.wait(timeout=20) == 0
+
+
+def test_a_turn_that_asks_too_late_is_refused(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(stall_after=0))
+    arguments = ["--max-concurrency", "1", "--grace", "0.5"]
+    with serving(moa, *arguments) as server, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(server.ask)
+        upstream.wait_for(lambda: upstream.in_flight == 3)
+        second = pool.submit(server.ask)
+        wait_until(lambda: "moa_queue_length 1.0" in server.get("/metrics").text)
+        assert server.end() == 0
+        for asked in (first, second):
+            response = asked.result()
+            assert response.status_code == 503
+            assert response.json()["error"]["code"] == "server_stopping"
+    assert len(upstream.chats()) == 3
+    upstream.wait_for(lambda: upstream.in_flight == 0)
+
+
+def test_after_the_grace_a_stream_ends_in_an_error(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(text="one two", stall_after=1))
+    with serving(moa, "--grace", "0.3") as server:
+        with server.streaming() as response:
+            lines = response.iter_lines()
+            next(line for line in lines if '"one "' in line)
+            server.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line.startswith("data")]
+        assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "server_stopping"
+        assert server.process.wait(timeout=20) == 0
+
+
+def test_a_second_signal_ends_at_once(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(stall_after=0))
+    with serving(moa, "--grace", "600") as server, connect(server) as client:
+        client.sendall(raw_request(stream=True))
+        upstream.wait_for(lambda: upstream.in_flight == 3)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("stopping")
+        assert server.end(signal.SIGINT) == 130
+    upstream.wait_for(lambda: upstream.in_flight == 0)
+
+
+def test_a_port_in_use_is_one_line(moa: Moa, server: Server) -> None:
+    port = server.root.rpartition(":")[2]
+    ran = moa.run("serve", "--port", port)
+    assert (ran.code, ran.out) == (1, b"")
+    assert ran.err.startswith(f"moa: cannot listen on 127.0.0.1:{port}: Address already in use")
+    assert ran.err.count("\n") == 1
+
+
+def test_without_the_extra_one_line_says_what_to_install(moa: Moa, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['starlette'] = None\n")
+    path = f"{tmp_path}:{moa.environment['PYTHONPATH']}"
+    ran = moa.run("serve", env={"PYTHONPATH": path})
+    assert ran.code == 1
+    assert ran.err == (
+        "moa: the server is not installed (install it with: pip install 'moa-chat[serve]')\n"
+    )
+
+
+def test_a_head_that_grows_without_end_is_refused(server: Server) -> None:
+    with connect(server) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        answer = b""
+        with pytest.raises(OSError):  # noqa: PT012
+            for number in range(100_000):
+                client.sendall(b"X-%d: %s\r\n" % (number, b"y" * 1000))
+            answer = client.recv(100)
+            raise OSError
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+    with connect(server) as client:
+        client.sendall(b"GET /" + b"y" * 60_000)
+        time.sleep(0.1)
+        client.sendall(b"y" * 60_000)
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
+    assert server.get("/health").status_code == 200
+
+
+def test_garbage_is_no_request_and_leaves_no_trace(server: Server) -> None:
+    for garbage in (b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0" * 99):
+        with connect(server) as client:
+            client.sendall(garbage)
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(100)[:12] in (b"HTTP/1.1 400", b"")
+    assert server.get("/health").status_code == 200
+    assert len(server.log) <= 2
+
+
+def test_connections_are_used_again(server: Server) -> None:
+    with connect(server) as client:
+        for _ in range(3):
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'{"status":"ok"}'):
+                answer += client.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200")
