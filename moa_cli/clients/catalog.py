@@ -65,17 +65,19 @@ class Catalog:
         patience: seconds, counted from when its provider's list was asked for, to wait for that
         list if there is none of today.
         """
-        provider, _ = self._providers.parse(model_name)
+        provider, model = self._providers.parse(model_name)
+        own = self._own_price(model_name, provider, model)
         if provider.base_url is not None:
             # A price of the user's own need not be waited for.
-            known = self.own_price(model_name) is not None
-            await self._refresh(provider, 0.0 if known else patience)
-        return self.known(model_name)
+            await self._refresh(provider, 0.0 if own is not None else patience)
+        return self._info(provider, model, own)
 
     def known(self, model_name: str) -> ModelInfo:
         """What is known of a model without asking anybody."""
         provider, model = self._providers.parse(model_name)
-        own = self.own_price(model_name)
+        return self._info(provider, model, self._own_price(model_name, provider, model))
+
+    def _info(self, provider: Provider, model: str, own: Price | None) -> ModelInfo:
         if provider.base_url is None:
             return ModelInfo(id=model, context_length=self._config.local_context, price=own)
         listing = self._listing(provider)
@@ -88,7 +90,9 @@ class Catalog:
 
     def own_price(self, model_name: str) -> Price | None:
         """The price in the settings; that of a model on this machine is 0, if none is set."""
-        provider, model = self._providers.parse(model_name)
+        return self._own_price(model_name, *self._providers.parse(model_name))
+
+    def _own_price(self, model_name: str, provider: Provider, model: str) -> Price | None:
         names = [model_name, f"{provider.name}:{model}"]
         if provider.name == DEFAULT_PROVIDER:
             names.append(model)

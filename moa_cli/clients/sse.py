@@ -1,31 +1,26 @@
 """Server-sent events to completion deltas.
 
-Format: WHATWG HTML, section 9.2 (event stream interpretation), and the chunks of OpenAI's
-chat completions as the providers write them in fact.
+Format: the chunks of OpenAI's chat completions as the providers write them in fact.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 from moa_cli.clients.base import Delta
+from moa_cli.clients.event_stream import EventReader
 from moa_cli.clients.thinking import ThinkSplitter
 from moa_cli.conversation import Usage
 from moa_cli.errors import BadResponse, ConnectionLost
 
-__all__ = ["EventError", "EventReader", "deltas", "usage_from", "whole"]
+__all__ = ["EventError", "deltas", "usage_from", "whole"]
 
 
-# An event is one JSON object of a few tokens; far beyond that nobody speaks this protocol.
-_LONGEST_LINE = 16 * 1024 * 1024
 # More than this for one call is no count, and no cost.
 _MOST_TOKENS, _MOST_USD = 10**9, 10**6
-_REASONING = {"reasoning_content", "reasoning"}
-_LINE_END = re.compile(rb"\r\n|\n|\r")
+_DECODER = json.JSONDecoder()
 
 
 class EventError(Exception):
@@ -34,66 +29,6 @@ class EventError(Exception):
     def __init__(self, payload: object) -> None:
         super().__init__("error event")
         self.payload = payload
-
-
-class EventReader:
-    """Bytes to events (name, data), as they come; an event without data is none."""
-
-    def __init__(self) -> None:
-        self._pending = b""
-        self._name = ""
-        self._data: list[str] = []
-
-    def feed(self, chunk: bytes) -> list[tuple[str, str]]:
-        """The events that are whole with this chunk. Raises BadResponse for an endless line."""
-        # On bytes, at CR, LF and CRLF only: text splitters also split at U+2028, which is
-        # allowed inside a JSON string.
-        pending = self._pending + chunk
-        if len(pending) > _LONGEST_LINE:
-            raise BadResponse("the endpoint sent a line of over 16 MB")
-        # A CR at the end may be the first half of a CRLF.
-        held = b"\r" if pending.endswith(b"\r") else b""
-        whole = pending.removesuffix(b"\r")
-        *lines, rest = _LINE_END.split(whole) if b"\r" in whole else whole.split(b"\n")
-        self._pending = rest + held
-        found: list[tuple[str, str]] = []
-        for line in lines:
-            self._line(line, found)
-        return found
-
-    def end(self) -> list[tuple[str, str]]:
-        """The last event, which needs no blank line after it."""
-        found: list[tuple[str, str]] = []
-        if self._pending:
-            self._line(self._pending.rstrip(b"\r"), found)
-        self._line(b"", found)
-        return found
-
-    def _line(self, raw: bytes, found: list[tuple[str, str]]) -> None:
-        if raw.startswith(b"data: "):
-            # Nearly all of them.
-            self._data.append(raw[6:].decode("utf-8", "replace"))
-            return
-        line = raw.decode("utf-8", "replace").removeprefix("\ufeff")
-        if not line:
-            if self._data:
-                found.append((self._name, "\n".join(self._data)))
-            self._name, self._data = "", []
-            return
-        key, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if key == "data":
-            self._data.append(value)
-        elif key == "event":
-            self._name = value
-
-
-async def _events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[tuple[str, str]], None]:
-    """The events of each chunk."""
-    reader = EventReader()
-    async for chunk in chunks:
-        yield reader.feed(chunk)
-    yield reader.end()
 
 
 async def deltas(
@@ -105,16 +40,15 @@ async def deltas(
     Raises EventError for an error object in the stream, ConnectionLost where it ends before
     a finish reason or the end mark, BadResponse for what is no JSON or no completion.
     """
-    reading = _Reading()
-    async with aclosing(_events(chunks)) as told:
-        async for events in told:
-            found, error = reading.take(events, merged=merged)
-            for delta in found:
-                yield delta
-            if error is not None:
-                raise error
-            if reading.done:
-                break
+    reader, reading = EventReader(), _Reading()
+    async for chunk in chunks:
+        for delta in reading.take(reader.feed(chunk), merged=merged):
+            yield delta
+        if reading.done:
+            break
+    else:
+        for delta in reading.take(reader.end(), merged=merged):
+            yield delta
     rest = reading.flush()
     if rest.text or rest.reasoning:
         yield rest
@@ -141,27 +75,25 @@ class _Reading:
         self._reason: str | None = None
         self._model: str | None = None
 
-    def take(
-        self, events: list[tuple[str, str]], *, merged: bool
-    ) -> tuple[list[Delta], Exception | None]:
-        """The deltas of the next events, and why there are no more of them, if so."""
-        found: list[Delta] = []
+    def take(self, events: list[tuple[str, str]], *, merged: bool) -> Iterator[Delta]:
+        """The deltas of the next events. Raises, behind them, why there are no more, if so."""
         error: Exception | None = None
         taken = 0
         try:
             for name, data in events:
-                if data.strip() == "[DONE]":
+                if data == "[DONE]" or data.strip() == "[DONE]":
                     self.ended = self.done = True
                     break
                 self.chunk(_payload(name, data))
                 taken += 1
                 if not merged:
-                    found.append(self.delta())
+                    yield self.delta()
         except (EventError, BadResponse) as raised:
             error = raised
         if merged and taken:
-            found.append(self.delta())
-        return found, error
+            yield self.delta()
+        if error is not None:
+            raise error
 
     def chunk(self, payload: dict[str, Any]) -> None:
         """Take what one chunk tells. Raises EventError if that is an error."""
@@ -179,7 +111,7 @@ class _Reading:
         body = choice.get("delta") or choice.get("message")
         if isinstance(body, dict):
             thought = ""
-            if body.keys() & _REASONING:
+            if "reasoning_content" in body or "reasoning" in body:
                 thought = _text(body.get("reasoning_content")) or _text(body.get("reasoning"))
             content = body.get("content")
             text = content if isinstance(content, str) else _text(content)
@@ -213,9 +145,18 @@ class _Reading:
         return self._splitter.flush()
 
 
+def _json(data: str) -> Any:
+    if data.startswith("{"):
+        # What json.loads would do, without looking for white space: a third less for a token.
+        value, end = _DECODER.raw_decode(data)
+        if end == len(data):
+            return value
+    return json.loads(data)
+
+
 def _payload(name: str, data: str) -> dict[str, Any]:
     try:
-        payload = json.loads(data)
+        payload = _json(data)
     except ValueError:
         if name == "error":
             raise EventError(data) from None

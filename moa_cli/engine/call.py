@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from moa_cli.clients.base import Clients, Delta, Request
 from moa_cli.conversation import Failure, Message, Proposal, Usage
 from moa_cli.engine.budget import Cap
+from moa_cli.engine.deadline import Deadline
 from moa_cli.errors import BadResponse, ClientError, ClientTimeout, MoAError
 from moa_cli.money import Price, priced
 from moa_cli.profile import ModelSettings, Proposer
@@ -135,16 +136,16 @@ class Call:
         try:
             async with self._slots:
                 yield Begun()
-                deadline = time.monotonic() + self._timeout
-                async with aclosing(self._attempts(deadline)) as pieces:
-                    async for piece in pieces:
-                        yield piece
+                with Deadline(self._timeout) as deadline:
+                    async with aclosing(self._attempts(deadline)) as pieces:
+                        async for piece in pieces:
+                            yield piece
         finally:
             self._ended = time.monotonic()
         if not self.text.strip():
             raise self._empty()
 
-    async def _attempts(self, deadline: float) -> AsyncGenerator[Delta | Retry, None]:
+    async def _attempts(self, deadline: Deadline) -> AsyncGenerator[Delta | Retry, None]:
         attempt = 1
         while True:
             try:
@@ -155,9 +156,9 @@ class Call:
             except ClientError as error:
                 self._failed(error)
                 delay = self._delay(attempt, error)
-                left = deadline - time.monotonic()
                 begun = self.first_token is not None
-                if begun or not error.retryable or attempt > self._limits.retries or delay > left:
+                last = attempt > self._limits.retries or delay > deadline.left
+                if begun or not error.retryable or last:
                     raise
                 retry = Retry(attempt + 1, delay, failure(error))
             yield retry
@@ -177,15 +178,13 @@ class Call:
         longest = min(_LONGEST_DELAY, self._limits.first_delay * 2.0 ** (attempt - 1))
         return longest * random.uniform(0.5, 1)  # noqa: S311
 
-    async def _attempt(self, deadline: float) -> AsyncGenerator[Delta, None]:
+    async def _attempt(self, deadline: Deadline) -> AsyncGenerator[Delta, None]:
         endpoint = self._clients.endpoint(self._settings.model)
         self._sent = True
         async with aclosing(endpoint.client.stream(self._request(endpoint.model))) as deltas:
             while True:
                 try:
-                    # Around one step, never around a yield (PEP 789).
-                    async with asyncio.timeout(deadline - time.monotonic()):
-                        delta = await anext(deltas)
+                    delta = await deadline.next(deltas)
                 except StopAsyncIteration:
                     return
                 except TimeoutError:

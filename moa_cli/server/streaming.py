@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Protocol
 
 from starlette.types import Receive, Send
@@ -27,6 +28,8 @@ __all__ = ["Reply", "Streamed", "Whole"]
 # or somebody on it (a proxy, a client's time-out) may give up.
 _HEAD_SECONDS = 1.0
 _SILENCE_SECONDS = 5.0
+# Proposals that end within so long are told of by one comment.
+_COMMENT_SECONDS = 0.1
 # A client that takes nothing for so long is taken to be gone.
 _STALL_SECONDS = 60.0
 _STREAM_HEADERS = [
@@ -104,6 +107,9 @@ class Streamed:
         self._progress = _Progress()
         self._lock = asyncio.Lock()
         self._wrote = time.monotonic()
+        # Set when there may be something to do beside the turn.
+        self._stirred = asyncio.Event()
+        self._comment_due: asyncio.TimerHandle | None = None
         self.begun = False
 
     async def take(self, event: Event) -> None:
@@ -111,10 +117,24 @@ class Streamed:
         data = self._data(event)
         news = self._progress.take(event)
         # With the first proposal the response begins: from now on failures are rare.
-        if news and not data and (self.begun or isinstance(event, ProposerFinished)):
-            data = comment(self._progress.text)
+        if news and (self.begun or isinstance(event, ProposerFinished)):
+            self._tell_soon()
         if data:
             await self._write(data)
+
+    def _tell_soon(self) -> None:
+        """Have the next thing that is sent, or a comment of its own, tell the progress."""
+        if self._comment_due is None:
+            loop = asyncio.get_running_loop()
+            self._comment_due = loop.call_later(_COMMENT_SECONDS, self._stirred.set)
+
+    def _comment(self) -> bytes:
+        """What is to be told of the progress, if anything is."""
+        if self._comment_due is None:
+            return b""
+        self._comment_due.cancel()
+        self._comment_due = None
+        return comment(self._progress.text)
 
     def _data(self, event: Event) -> bytes:
         if isinstance(event, AggregatorDelta):
@@ -136,6 +156,7 @@ class Streamed:
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         async with self._lock:
+            data = self._comment() + data
             self._wrote = time.monotonic()
             if not self.begun:
                 self.begun = True
@@ -145,29 +166,37 @@ class Streamed:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def attend(self, receive: Receive) -> None:
-        """Send a comment when nothing was sent for long; watch for the client."""
+        """Send comments: on the progress, and when nothing was sent for long; watch for the
+        client."""
         gone = asyncio.create_task(_gone(receive))
+        gone.add_done_callback(lambda _: self._stirred.set())
         patience = _HEAD_SECONDS
         try:
             while not gone.done():
                 silent = time.monotonic() - self._wrote
+                due = self._stirred.is_set() and self._comment_due is not None
+                self._stirred.clear()
                 if self._lock.locked():
                     if silent > _STALL_SECONDS:
                         return
-                elif silent >= patience:
-                    await self._write(comment(self._progress.text))
+                elif due or silent >= patience:
+                    self._tell_soon()
+                    await self._write(b"")
                 patience = _SILENCE_SECONDS if self.begun else _HEAD_SECONDS
                 left = patience - (time.monotonic() - self._wrote)
-                await asyncio.wait({gone}, timeout=max(left, 0.1))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(left, 0.1)):
+                        await self._stirred.wait()
         finally:
             gone.cancel()
+            self._comment()
 
 
 class _Progress:
     """How far a turn is, in words that hold nothing of what a model said."""
 
     def __init__(self) -> None:
-        self.text = "waiting"
+        self._replying = False
         self._layer = self._asked = self._answered = self._lost = 0
 
     def take(self, event: Event) -> bool:
@@ -181,10 +210,18 @@ class _Progress:
             case ProposerFailed():
                 self._lost += 1
             case AggregatorStarted():
-                self.text = "the reply is being written"
-                return True
+                self._replying = True
             case _:
                 return False
-        lost = f", {self._lost} lost" if self._lost else ""
-        self.text = f"round {self._layer}: {self._answered} of {self._asked} answered{lost}"
         return True
+
+    @property
+    def text(self) -> str:
+        """What to tell."""
+        parts = []
+        if self._layer:
+            lost = f", {self._lost} lost" if self._lost else ""
+            parts.append(f"round {self._layer}: {self._answered} of {self._asked} answered{lost}")
+        if self._replying:
+            parts.append("the reply is being written")
+        return "; ".join(parts) or "waiting"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from moa_cli.clients import sse
 from moa_cli.clients.base import Delta
+from moa_cli.clients.event_stream import EventReader
 from moa_cli.clients.thinking import ThinkSplitter
 from moa_cli.conversation import Usage
 from moa_cli.errors import BadResponse, ConnectionLost
@@ -69,7 +70,7 @@ def spans(cuts: list[int], length: int) -> Iterator[tuple[int, int]]:
 
 
 def events(*pieces: str) -> list[tuple[str, str]]:
-    reader = sse.EventReader()
+    reader = EventReader()
     found = [event for one in pieces for event in reader.feed(one.encode())]
     return [*found, *reader.end()]
 

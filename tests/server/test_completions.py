@@ -119,14 +119,14 @@ def test_tokens_come_while_the_aggregator_writes(server: Server, upstream: Upstr
 def test_comments_tell_the_progress_while_proposers_run(server: Server, upstream: Upstream) -> None:
     secret = "words-of-a-model"
     upstream.always("a", Reply(text=secret))
-    upstream.always("b", Reply(text=secret, delay=0.3))
+    upstream.always("b", Reply(text=secret, delay=0.8))
     upstream.always("c", Reply(status=400))
     with server.streaming() as response:
         lines = response.read().decode().split("\n")
     comments = [line for line in lines if line.startswith(":")]
     assert comments[0].startswith(": round 1: ")
-    assert ": round 1: 2 of 3 answered, 1 lost" in comments
-    assert comments[-1] == ": the reply is being written"
+    assert ": round 1: 1 of 3 answered, 1 lost" in comments
+    assert comments[-1] == ": round 1: 2 of 3 answered, 1 lost; the reply is being written"
     assert secret not in "".join(comments)
     assert lines.index(comments[-1]) < lines.index(next(x for x in lines if x.startswith("data")))
 

@@ -65,11 +65,12 @@ def test_causes_of_several_kinds_are_a_502(server: Server, upstream: Upstream) -
 def test_an_aggregator_lost_before_its_first_token_is_an_error(
     moa: Moa, upstream: Upstream
 ) -> None:
-    # Without proposers, nothing is sent before the first token: there is a status for it.
+    # What fails before anything was sent has a status of its own.
     moa.profile("alone")
     upstream.always("agg", Reply(status=500))
     with serving(moa) as server:
         assert server.ask(model="alone", stream=True).status_code == 502
+        upstream.always("agg", Reply(status=500, delay=0.5))
         with server.streaming() as response:
             lines = response.read().decode()
     assert response.status_code == 200
