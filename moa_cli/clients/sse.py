@@ -66,6 +66,7 @@ class _Reading:
         self.ended = False
         self.done = False
         self._splitter = ThinkSplitter()
+        self._splitting = True
         self._reset()
 
     def _reset(self) -> None:
@@ -81,7 +82,7 @@ class _Reading:
         taken = 0
         try:
             for name, data in events:
-                if data == "[DONE]" or data.strip() == "[DONE]":
+                if not data.startswith("{") and data.strip() == "[DONE]":
                     self.ended = self.done = True
                     break
                 self.chunk(_payload(name, data))
@@ -97,34 +98,40 @@ class _Reading:
 
     def chunk(self, payload: dict[str, Any]) -> None:
         """Take what one chunk tells. Raises EventError if that is an error."""
+        # Once a token: types are compared, since what comes out of JSON has no subclasses.
         model = payload.get("model")
-        if model and isinstance(model, str):
+        if model and type(model) is str:
             self._model = model
         choices = payload.get("choices")
-        choice = choices[0] if choices and isinstance(choices, list) else None
-        if isinstance(choice, dict):
-            self._choice(choice, payload)
+        if choices and type(choices) is list and type(choices[0]) is dict:
+            choice = choices[0]
+            body = choice.get("delta") or choice.get("message")
+            if type(body) is dict:
+                self._body(body)
+            reason = choice.get("finish_reason")
+            if reason:
+                self._finished(reason, choice.get("error") or payload)
         if "usage" in payload or "x_groq" in payload:
             self._usage = usage_from(payload) or self._usage
 
-    def _choice(self, choice: dict[str, Any], payload: dict[str, Any]) -> None:
-        body = choice.get("delta") or choice.get("message")
-        if isinstance(body, dict):
-            thought = ""
-            if "reasoning_content" in body or "reasoning" in body:
-                thought = _text(body.get("reasoning_content")) or _text(body.get("reasoning"))
-            content = body.get("content")
-            text = content if isinstance(content, str) else _text(content)
-            if not self._splitter.passing:
-                split = self._splitter.feed(text)
-                text, thought = split.text, thought + split.reasoning
-            self._text.append(text)
-            if thought:
-                self._reasoning.append(thought)
-        reason = choice.get("finish_reason")
+    def _body(self, body: dict[str, Any]) -> None:
+        content = body.get("content")
+        text = content if type(content) is str else _text(content)
+        thought = ""
+        if "reasoning_content" in body or "reasoning" in body:
+            thought = _text(body.get("reasoning_content")) or _text(body.get("reasoning"))
+        if self._splitting:
+            split = self._splitter.feed(text)
+            text, thought = split.text, thought + split.reasoning
+            self._splitting = not self._splitter.passing
+        self._text.append(text)
+        if thought:
+            self._reasoning.append(thought)
+
+    def _finished(self, reason: object, error: object) -> None:
         if reason == "error":
-            raise EventError(choice.get("error") or payload)
-        if reason and isinstance(reason, str):
+            raise EventError(error)
+        if isinstance(reason, str):
             self._reason = reason
             self.ended = True
 
@@ -145,15 +152,6 @@ class _Reading:
         return self._splitter.flush()
 
 
-def _json(data: str) -> Any:
-    if data.startswith("{"):
-        # What json.loads would do, without looking for white space: a third less for a token.
-        value, end = _DECODER.raw_decode(data)
-        if end == len(data):
-            return value
-    return json.loads(data)
-
-
 def _payload(name: str, data: str) -> dict[str, Any]:
     try:
         payload = _json(data)
@@ -161,11 +159,22 @@ def _payload(name: str, data: str) -> dict[str, Any]:
         if name == "error":
             raise EventError(data) from None
         raise BadResponse("the endpoint sent an event that is no JSON") from None
-    if name == "error" or (isinstance(payload, dict) and payload.get("error")):
+    if name == "error":
         raise EventError(payload)
-    if not isinstance(payload, dict):
+    if type(payload) is not dict:
         raise BadResponse("the endpoint sent an event that is no completion chunk")
+    if payload.get("error"):
+        raise EventError(payload)
     return payload
+
+
+def _json(data: str) -> Any:
+    if data.startswith("{"):
+        # What json.loads would do, without looking for white space: a third less for a token.
+        value, end = _DECODER.raw_decode(data)
+        if end == len(data):
+            return value
+    return json.loads(data)
 
 
 def _text(content: object) -> str:
