@@ -145,6 +145,9 @@ class TurnFold:
         self._proposals: list[list[Proposal]] = []
         self._open: dict[int, _Open] = {}
         self._replying: _Open | None = None
+        self._model: str | None = None
+        self._answered_by: str | None = None
+        self._finish_reason: str | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._rounds = 0
@@ -175,16 +178,14 @@ class TurnFold:
                 self._add(event.proposal)
             case AggregatorStarted():
                 self._text, self._reasoning = [], []
-                self._turn = replace(self._turn, model=event.model)
+                self._model = event.model
                 caller = Caller(name=event.name, model=event.model)
                 self._replying = self._started(event, caller)
             case AggregatorDelta():
                 self._text.append(event.text)
                 self._reasoning.append(event.reasoning)
             case AggregatorFinished():
-                self._turn = replace(
-                    self._turn, answered_by=event.answered_by, finish_reason=event.finish_reason
-                )
+                self._answered_by, self._finish_reason = event.answered_by, event.finish_reason
                 self._replied(event.model, event.usage, event.answered_by)
             case AggregatorFailed():
                 self._replied(event.model, event.usage)
@@ -240,6 +241,9 @@ class TurnFold:
         whole = self._turn.status == "finished"
         return replace(
             self._turn,
+            model=self._model,
+            answered_by=self._answered_by,
+            finish_reason=self._finish_reason,
             reply=text if text or whole else None,
             reasoning="".join(self._reasoning),
             ledger=tuple(self.ledger),

@@ -11,7 +11,7 @@ import base64
 import contextlib
 import json
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -150,10 +150,9 @@ class AiohttpAnswer:
         self._response = response
         self.content_type = response.headers.get("Content-Type", "")
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """See `Answer.chunks`."""
-        async for chunk in self._response.content.iter_any():
-            yield chunk
+        return self._response.content.iter_any()
 
     async def read(self) -> bytes:
         """See `Answer.read`."""

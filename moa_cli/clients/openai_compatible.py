@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -93,11 +93,15 @@ class OpenAICompatible:
             answer = await self._post(request)
             try:
                 yield Delta()
-                async with aclosing(
-                    _read(answer, again=self._again, merged=self._merged)
-                ) as deltas:
-                    async for delta in deltas:
-                        yield delta
+                if _is_stream(answer):
+                    body = answer.chunks()
+                    async with aclosing(sse.deltas(body, merged=self._merged)) as deltas:
+                        async for delta in deltas:
+                            yield delta
+                    if self._again:
+                        await _drain(body)
+                else:
+                    yield await _whole(answer)
             finally:
                 await answer.aclose()
         except sse.EventError as event:
@@ -182,29 +186,28 @@ class OpenAICompatible:
         await transport.aclose()
 
 
-async def _read(answer: Answer, *, again: bool, merged: bool) -> AsyncGenerator[Delta, None]:
-    """The deltas of an answer. again: leave its connection fit to be used again."""
+def _is_stream(answer: Answer) -> bool:
+    """Whether it is one; not where it is an error under a good status, or the endpoint cannot."""
     kind = answer.content_type.partition(";")[0].strip().lower()
-    if kind.endswith("json"):
-        # Not a stream: an error under a good status, or an endpoint that cannot stream.
-        payload = json.loads(await answer.read())
-        if not isinstance(payload, dict) or payload.get("error") or not payload.get("choices"):
-            raise sse.EventError(payload)
-        yield sse.whole(payload)
-        return
     if kind == "text/html":
         raise BadResponse("the endpoint answered with a web page, not with a completion")
-    body = answer.chunks()
-    async with aclosing(body):
-        async with aclosing(sse.deltas(body, merged=merged)) as deltas:
-            async for delta in deltas:
-                yield delta
-        if again:
-            # What follows the end mark is the end of the body, and as a rule already here.
-            with suppress(Exception):
-                async with asyncio.timeout(_DRAIN_SECONDS):
-                    async for _ in body:
-                        pass
+    return not kind.endswith("json")
+
+
+async def _whole(answer: Answer) -> Delta:
+    payload = json.loads(await answer.read())
+    if not isinstance(payload, dict) or payload.get("error") or not payload.get("choices"):
+        raise sse.EventError(payload)
+    return sse.whole(payload)
+
+
+async def _drain(body: AsyncIterator[bytes]) -> None:
+    """Leave the connection of a body fit to be used again."""
+    # What follows the end mark is the end of the body, and as a rule already here.
+    with suppress(Exception):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in body:
+                pass
 
 
 def _message(one: Message) -> dict[str, str]:

@@ -7,7 +7,7 @@ broken stream in silence.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from moa_cli.clients.providers import is_loopback
@@ -101,11 +101,13 @@ class HttpxAnswer:
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
+        self._body: AsyncGenerator[bytes, None] | None = None
         self.content_type = response.headers.get("content-type", "")
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """See `Answer.chunks`."""
-        return cast("AsyncGenerator[bytes, None]", self._response.aiter_bytes())
+        self._body = cast("AsyncGenerator[bytes, None]", self._response.aiter_bytes())
+        return self._body
 
     async def read(self) -> bytes:
         """See `Answer.read`."""
@@ -113,4 +115,6 @@ class HttpxAnswer:
 
     async def aclose(self) -> None:
         """See `Answer.aclose`."""
+        if self._body is not None:
+            await self._body.aclose()
         await self._response.aclose()

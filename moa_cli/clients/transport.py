@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 __all__ = ["Answer", "OpenTransport", "Refused", "Transport"]
@@ -23,7 +23,7 @@ class Answer(Protocol):
 
     content_type: str
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, decoded from what it was sent in."""
 
     async def read(self) -> bytes:

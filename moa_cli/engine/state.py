@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from moa_cli.money import priced
 from moa_cli.profile import ModelSettings, Profile
 from moa_cli.prompts import messages_for
 from moa_cli.tokens import prompt_tokens
+from moa_cli.unique import unique_name
 
 __all__ = ["Planned", "TurnState"]
 
@@ -75,7 +75,7 @@ class TurnState:
         self.rounds = profile.rounds if references is None else 0
         self.references = list(references or ())
         self.arrived = asyncio.Event()
-        self.name = secrets.token_hex(8)
+        self.name = unique_name()
         # By layer; nothing without caps.
         self._foreseen: list[Usage] = []
         self._clients = clients

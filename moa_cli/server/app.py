@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import secrets
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from moa_cli.server.metrics import CONTENT_TYPE
 from moa_cli.server.openapi import description
 from moa_cli.server.replies import compact
 from moa_cli.server.service import Service
+from moa_cli.unique import unique_name
 
 __all__ = ["make_app"]
 
@@ -157,7 +157,7 @@ class _Log:
         if scope["type"] != "http":
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        identity = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        identity = given if _ID.fullmatch(given) else f"req_{unique_name()}"
         client = scope["client"]
         record = Record(identity, scope["method"], scope["path"], client[0] if client else "-")
         scope["moa.record"] = record

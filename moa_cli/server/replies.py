@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,16 +11,18 @@ from typing import Any
 from moa_cli.conversation import Charge, Proposal, Turn, Usage
 from moa_cli.profile import short_name
 from moa_cli.server.proposals import proposal_text
+from moa_cli.unique import unique_name
 
 __all__ = ["Chunks", "Head", "comment", "compact", "completion", "event"]
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _FINISHES = ("stop", "length", "content_filter")
 
 
 def compact(values: object) -> str:
     """JSON without spaces. ASCII only: half of a surrogate pair, which a model may send, cannot
     be written as it is."""
-    return json.dumps(values, separators=(",", ":"))
+    return _ENCODER.encode(values)
 
 
 def event(values: object) -> bytes:
@@ -35,7 +36,7 @@ class Head:
 
     model: str
     fingerprint: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(15)}")
+    id: str = field(default_factory=lambda: f"chatcmpl-{unique_name()}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def fields(self, kind: str) -> dict[str, Any]:

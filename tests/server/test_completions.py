@@ -21,7 +21,7 @@ def test_a_reply_has_openai_s_fields_and_the_ledger(server: Server, upstream: Up
     assert response.headers["x-request-id"].startswith("req_")
     body = response.json()
     told = body.pop("moa")
-    assert re.fullmatch(r"chatcmpl-[0-9a-f]{30}", body.pop("id"))
+    assert re.fullmatch(r"chatcmpl-[0-9a-f]{24,}", body.pop("id"))
     assert re.fullmatch(r"fp_[0-9a-f]{10}", body.pop("system_fingerprint"))
     assert isinstance(body.pop("created"), int)
     prompt, completion = upstream.usage_total
