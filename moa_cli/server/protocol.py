@@ -7,6 +7,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from moa_cli.server.joined import JoinedWrites
+
 __all__ = ["BoundedProtocol"]
 
 # For the head of a request, from the connection or its first byte on.
@@ -24,7 +26,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport))
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
