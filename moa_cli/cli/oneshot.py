@@ -14,7 +14,7 @@ from moa_cli.cli.exit_codes import TERMINATED, of_turn
 from moa_cli.cli.saving import Books, Resumed, warn
 from moa_cli.conversation import Conversation, Turn
 from moa_cli.errors import UsageError
-from moa_cli.profile import Profile, dump, save
+from moa_cli.profile import Profile, save
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.sinks import Show, sinks_for
 from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
@@ -152,16 +152,11 @@ def _tell(turn: Turn, show: Show) -> None:
 
 
 def _recorders(profile: Profile, resumed: Resumed, books: Books) -> list[Sink]:
-    sinks: list[Sink] = []
-    if books.store is not None:
-        from moa_cli.store import Recorder
+    if books.store is None and books.spending is None:
+        return []
+    from moa_cli.chat.keeping import Kept
 
-        sinks.append(Recorder(books.store, resumed.id, dump(profile), warn))
-    if books.spending is not None:
-        from moa_cli.store import Spender
-
-        sinks.append(Spender(books.spending, warn))
-    return sinks
+    return Kept(books.store, resumed.id, spending=books.spending).recorders(profile, warn)
 
 
 async def _turn(
