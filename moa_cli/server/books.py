@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from moa_cli.conversation import Charge, Usage
 from moa_cli.engine import Cap
 from moa_cli.errors import StoreError
-from moa_cli.store import Spending, Store
+from moa_cli.store import LedgerTail, Spending, Store
 
 __all__ = ["Account", "Books"]
 
@@ -123,12 +123,9 @@ class Account:
 
     def __init__(self, books: Books) -> None:
         self._books = books
-        self._written = 0
-        self._models: set[str] = set()
+        self._ledger = LedgerTail()
 
     def follow(self, ledger: list[Charge]) -> None:
         """Write down what is new in a turn's ledger."""
-        for charge in ledger[self._written :]:
-            self._books.add(charge, first=charge.model not in self._models)
-            self._models.add(charge.model)
-        self._written = len(ledger)
+        for charge, first in self._ledger.new_in(ledger):
+            self._books.add(charge, first=first)

@@ -2,7 +2,17 @@
 
 from moa_cli.store.reading import Found, Match, Summary
 from moa_cli.store.recorder import Recorder
-from moa_cli.store.spending import Spender, Spending, Spent
+from moa_cli.store.spending import LedgerTail, Spender, Spending, Spent
 from moa_cli.store.store import Store
 
-__all__ = ["Found", "Match", "Recorder", "Spender", "Spending", "Spent", "Store", "Summary"]
+__all__ = [
+    "Found",
+    "LedgerTail",
+    "Match",
+    "Recorder",
+    "Spender",
+    "Spending",
+    "Spent",
+    "Store",
+    "Summary",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from moa_cli.events import Event, TurnStarted
 from moa_cli.store.schema import alive, immediate, store_errors
 from moa_cli.stream import TurnFold
 
-__all__ = ["Spender", "Spending", "Spent"]
+__all__ = ["LedgerTail", "Spender", "Spending", "Spent"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,23 @@ class Spent:
     usage: Usage
 
 
+class LedgerTail:
+    """What is new in the ledger of one turn, as it grows."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._models: set[str] = set()
+
+    def new_in(self, ledger: Sequence[Charge]) -> Iterator[tuple[Charge, bool]]:
+        """The charges since the last time, each with whether it is its model's first."""
+        while self._seen < len(ledger):
+            charge = ledger[self._seen]
+            first = charge.model not in self._models
+            self._models.add(charge.model)
+            self._seen += 1
+            yield charge, first
+
+
 class Spender:
     """A sink that writes down what each call of a turn took, when it ends.
 
@@ -41,8 +58,7 @@ class Spender:
         self._spending: Spending | None = spending
         self._warn = warn
         self._fold = TurnFold()
-        self._written = 0
-        self._models: set[str] = set()
+        self._ledger = LedgerTail()
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
@@ -57,11 +73,8 @@ class Spender:
         self._write()
 
     def _write(self) -> None:
-        for charge in self._fold.ledger[self._written :]:
-            first = charge.model not in self._models
-            self._models.add(charge.model)
+        for charge, first in self._ledger.new_in(self._fold.ledger):
             self._try(partial(Spending.add, charge=charge, first=first))
-        self._written = len(self._fold.ledger)
 
     def _try(self, write: Callable[[Spending], None]) -> None:
         if self._spending is None:
