@@ -56,8 +56,10 @@ def test_a_signal_while_a_retry_is_waited_for_ends_the_wait(moa: Moa, upstream: 
     upstream.always("*", Reply(status=429, headers={"Retry-After": "100"}))
     with moa.start("ask", "-v", "hi", env={"MOA_RETRIES": "3"}) as process:
         assert process.stderr is not None
-        while b"again in 100.0 s" not in process.stderr.readline():
-            pass
+        # Of all three: a call that is still under way has its usage told at the end.
+        waiting = 0
+        while waiting < 3:
+            waiting += b"again in 100.0 s" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         code, out, err = ended(process)
     assert (code, out) == (130, b"")
