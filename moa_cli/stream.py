@@ -78,15 +78,16 @@ async def merge(*streams: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def deliver(events: AsyncIterator[Event], *sinks: Sink) -> Turn:
+async def deliver(events: AsyncIterator[Event], *sinks: Sink, fold: TurnFold | None = None) -> Turn:
     """Show every event to every sink, and return the turn that the events tell.
 
+    fold: what the turn is gathered in, for a caller that needs it also when this is cancelled.
     The sinks are closed at the end, also when this is cancelled or one of them raises;
     `events` is closed first, so that nothing runs on behind a closed screen.
     """
-    fold = TurnFold()
+    fold = fold or TurnFold()
     async with AsyncExitStack() as stack:
-        for sink in sinks:
+        for sink in (fold, *sinks):
             stack.callback(sink.close)
         if isinstance(events, AsyncGenerator):
             await stack.enter_async_context(aclosing(events))

@@ -208,8 +208,8 @@ class Chat:
         """Show the turn. Ctrl-C stops the turn, not the program."""
         fold = TurnFold()
         recorders = self.kept.recorders(self.session.profile, self.complain)
-        sinks: list[Sink] = [*sinks_for(self._how()), *recorders, stopper, fold]
-        running = asyncio.create_task(deliver(events, *sinks))
+        sinks: list[Sink] = [*sinks_for(self._how()), *recorders, stopper]
+        running = asyncio.create_task(deliver(events, *sinks, fold=fold))
         stopper.watch(running)
         with ExitStack() as stack:
             keys = self._keys(stopper)

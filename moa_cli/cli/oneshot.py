@@ -118,10 +118,10 @@ def run(
     fold = TurnFold()
     try:
         with without_echo(sys.stdout, sys.stderr):
-            sinks = [*sinks_for(show), *_recorders(profile, resumed, books), fold]
+            sinks = [*sinks_for(show), *_recorders(profile, resumed, books)]
             asked = resumed.conversation.ask(prompt)
             limits = wiring.limits(concurrency, caps)
-            turn = asyncio.run(_turn(profile, asked, sinks, limits))
+            turn = asyncio.run(_turn(profile, asked, sinks, fold, limits))
     except KeyboardInterrupt:
         _say("interrupted")
         turn = fold.turn()
@@ -160,13 +160,18 @@ def _recorders(profile: Profile, resumed: Resumed, books: Books) -> list[Sink]:
 
 
 async def _turn(
-    profile: Profile, conversation: Conversation, sinks: Sequence[Sink], limits: Limits
+    profile: Profile,
+    conversation: Conversation,
+    sinks: Sequence[Sink],
+    fold: TurnFold,
+    limits: Limits,
 ) -> Turn:
     from moa_cli.engine import run_turn
 
     cancel_on_termination()
     pool = wiring.client_pool()
     try:
-        return await deliver(run_turn(profile, conversation, pool, limits=limits), *sinks)
+        events = run_turn(profile, conversation, pool, limits=limits)
+        return await deliver(events, *sinks, fold=fold)
     finally:
         await pool.aclose()
