@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moa_cli.conversation import Conversation, Usage
@@ -55,10 +55,7 @@ def forecast_turn(
     forecasts = []
     references: list[str] = []
     answers = 0
-    groups: list[Sequence[ModelSettings]] = [
-        profile.layer(number) for number in range(1, profile.rounds + 1)
-    ]
-    for number, group in enumerate([*groups, profile.aggregators()[:1]], 1):
+    for number, group in enumerate(profile.all_layers(), 1):
         usage = Usage()
         for one in group:
             prompt = prompt_tokens(messages_for(profile, one, conversation, references))

@@ -132,20 +132,17 @@ class TurnState:
         if not caps:
             return
         profile = self.profile
-        groups: list[Sequence[ModelSettings]] = [
-            *(profile.layer(number) for number in range(1, self.rounds + 1)),
-            profile.aggregators()[:1],
-        ]
+        layers = profile.all_layers(self.rounds)
         infos = {
             one.model: await self._clients.facts(one.model, patience=_PATIENCE_BEFORE)
-            for group in groups
-            for one in group
+            for layer in layers
+            for one in layer
         }
         budget.check_prices(caps, _unpriced(list(infos.items())))
         used = Usage()
-        for group in groups:
+        for layer in layers:
             ahead = certain = Usage()
-            for one in group:
+            for one in layer:
                 messages = messages_for(profile, one, self.conversation, self.references)
                 prompt, price = prompt_tokens(messages), infos[one.model].price
                 ahead += forecast_call(one, prompt, price)

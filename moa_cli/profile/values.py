@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -115,11 +115,18 @@ class Profile:
         first = replace(self._inherit(self.aggregator), fallbacks=())
         return (first, *(replace(first, model=model) for model in self.aggregator.fallbacks))
 
+    def all_layers(self, rounds: int | None = None) -> list[Sequence[ModelSettings]]:
+        """What a turn asks if nothing fails: the proposers of each round, then the aggregator.
+
+        rounds: how many there are, where not as many as the profile says.
+        """
+        last = self.rounds if rounds is None else rounds
+        return [*map(self.layer, range(1, last + 1)), self.aggregators()[:1]]
+
     def models(self) -> tuple[str, ...]:
         """Each model name that a turn may call, once, in the order of first use."""
-        layers = [self.layer(number) for number in range(1, self.rounds + 1)]
-        used = [call.model for layer in layers for call in layer]
-        return tuple(dict.fromkeys([*used, *(one.model for one in self.aggregators())]))
+        used = [call.model for layer in self.all_layers() for call in layer]
+        return tuple(dict.fromkeys([*used, *self.aggregator.fallbacks]))
 
     def _inherit(self, one: _M) -> _M:
         return replace(
