@@ -47,28 +47,26 @@ def notes(profile: Profile, layers: list[LayerForecast], known: Known) -> list[s
     lines = []
     if any(one.assumed for one in layers):
         lines.append(f"an answer without max_tokens is counted as {ASSUMED_TOKENS:,} tokens")
-    asked = [*_asked(profile)]
+    asked = _asked(profile)
     unpriced = [model for model in asked if known[model].price is None]
     if unpriced:
         names = ", ".join(one_line(model) for model in unpriced)
         lines.append(f"the price of {names} is unknown")
-    if any(known[model].as_of is not None for model in asked):
-        lines.append(f"prices as listed on {_date(profile, known)}")
+    day = _date(asked, known)
+    if day is not None:
+        lines.append(f"prices as listed on {day}")
     return lines
 
 
 def _asked(profile: Profile) -> list[str]:
     """The models that are asked if nothing fails."""
-    layers = [profile.layer(number) for number in range(1, profile.rounds + 1)]
-    used = [call.model for layer in layers for call in layer]
-    return list(dict.fromkeys([*used, profile.aggregator.model]))
+    return list(dict.fromkeys(call.model for layer in profile.all_layers() for call in layer))
 
 
-def _date(profile: Profile, known: Known) -> str | None:
+def _date(models: list[str], known: Known) -> str | None:
     """The date of the oldest list that a price was taken from."""
-    dates = [known[model].as_of for model in _asked(profile)]
-    told = [one for one in dates if one is not None]
-    return time.strftime("%Y-%m-%d", time.localtime(min(told))) if told else None
+    dates = [at for model in models if (at := known[model].as_of) is not None]
+    return time.strftime("%Y-%m-%d", time.localtime(min(dates))) if dates else None
 
 
 def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list[str]:
@@ -103,5 +101,5 @@ def to_dict(profile: Profile, conversation: Conversation, known: Known) -> dict[
         "profile": profile.name,
         "layers": [{"layer": one.layer, **values(one)} for one in layers],
         "total": values(whole(layers)),
-        "prices_as_of": _date(profile, known),
+        "prices_as_of": _date(_asked(profile), known),
     }
