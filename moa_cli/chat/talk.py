@@ -18,6 +18,7 @@ from moa_cli.money import cost_text
 from moa_cli.profile import short_name
 from moa_cli.render.sanitize import one_line
 from moa_cli.store import Store
+from moa_cli.words import counted
 
 __all__ = ["bar", "talk"]
 
@@ -84,8 +85,7 @@ def _show_past(chat: Chat) -> None:
     earlier = len(turns) - _PAST_TURNS
     if earlier > 0:
         chat.say("")
-        count = f"{earlier} earlier turn{'s' if earlier != 1 else ''}"
-        chat.remark(f"{count}: moa history show {chat.kept.id}")
+        chat.remark(f"{counted(earlier, 'earlier turn')}: moa history show {chat.kept.id}")
     for turn in turns[-_PAST_TURNS:]:
         chat.say("")
         chat.show(f"› {turn.user}\n\n{turn.reply}")
@@ -126,11 +126,10 @@ def bar(chat: Chat, columns: int) -> str:
     """Profile, rounds, models, and what was used so far, as much as fits."""
     profile = chat.session.profile
     used = sum(chat.session.spent.values(), Usage())
-    rounds = f"{profile.rounds} round{'s' if profile.rounds != 1 else ''}"
     count = len(profile.layer(1)) if profile.rounds else 0
     parts = [
         profile.name,
-        rounds,
+        counted(profile.rounds, "round"),
         f"{count} → {short_name(profile.aggregator.model)}",
         f"{used.total_tokens:,} tokens",
     ]

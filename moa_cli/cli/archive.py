@@ -14,6 +14,7 @@ import typer
 from moa_cli import paths
 from moa_cli.cli.saving import open_store, warn
 from moa_cli.errors import StoreError, UsageError
+from moa_cli.words import counted
 
 if TYPE_CHECKING:
     from moa_cli.conversation import KeptConversation
@@ -125,8 +126,7 @@ def _tell(done: Imported) -> None:
         warn(f"{old} is there with other content: imported as {new}")
     if done.same:
         warn(f"skipped {len(done.same)}, there already: {_some(done.same)}")
-    count = len(done.new) + len(done.renamed)
-    warn(f"imported {count} conversation{'s' if count != 1 else ''}")
+    warn(f"imported {counted(len(done.new) + len(done.renamed), 'conversation')}")
 
 
 def _some(identities: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from moa_cli.cli import wiring
 from moa_cli.cli.options import Plain, typed_or
 from moa_cli.cli.saving import open_store, warn
 from moa_cli.errors import StoreError, UsageError
+from moa_cli.words import counted
 
 if TYPE_CHECKING:
     from moa_cli.conversation import Turn, Usage
@@ -79,7 +80,7 @@ def _listed(row: Summary, usage: Usage) -> str:
     """A conversation on one line, for other programs."""
     from moa_cli.render.sanitize import one_line
 
-    turns = f"{row.turns} turn{'s' if row.turns != 1 else ''}"
+    turns = counted(row.turns, "turn")
     profile, title = one_line(row.profile), one_line(row.title)
     return f"{row.id}  {_when(row.updated)}  {turns:>9}  {profile:<16}  {_cost(usage):>8}  {title}"
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from moa_cli.money import usd
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.render.view import CallView, State, TurnView
+from moa_cli.words import counted
 
 __all__ = ["board_lines", "call_summary", "name_cells", "status_text", "to_lines"]
 
@@ -106,8 +107,7 @@ def status_text(view: TurnView, now: float) -> Text:
         return Text("")
     text = call_summary(call, now)
     if call.state == "waiting" and view.references:
-        plural = "s" if view.references > 1 else ""
-        text.append(f" · reading {view.references} proposal{plural}", "dim")
+        text.append(f" · reading {counted(view.references, 'proposal')}", "dim")
     return text
 
 

@@ -8,13 +8,9 @@ from moa_cli.conversation import Proposal, Turn
 from moa_cli.money import usd
 from moa_cli.render.ledger import usage_line
 from moa_cli.render.sanitize import one_line
+from moa_cli.words import counted
 
-__all__ = ["answered", "counted", "moment", "outcome", "proposal_facts", "took", "when"]
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 turn`, `2 turns`."""
-    return f"{number} {thing}{'s' if number != 1 else ''}"
+__all__ = ["answered", "moment", "outcome", "proposal_facts", "took", "when"]
 
 
 def moment(at: float) -> datetime:

@@ -8,18 +8,11 @@ from importlib.resources import files
 from itertools import chain
 
 from moa_cli.conversation import KeptConversation, Proposal, Turn
-from moa_cli.render.document import (
-    answered,
-    counted,
-    moment,
-    outcome,
-    proposal_facts,
-    took,
-    when,
-)
+from moa_cli.render.document import answered, moment, outcome, proposal_facts, took, when
 from moa_cli.render.html_prose import prose
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.version import __version__
+from moa_cli.words import counted
 
 __all__ = ["page"]
 

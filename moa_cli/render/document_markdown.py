@@ -11,8 +11,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from moa_cli.conversation import KeptConversation, Proposal, Turn
-from moa_cli.render.document import answered, counted, outcome, proposal_facts, took, when
+from moa_cli.render.document import answered, outcome, proposal_facts, took, when
 from moa_cli.render.sanitize import one_line, sanitize
+from moa_cli.words import counted
 
 __all__ = ["document"]
 

@@ -12,6 +12,7 @@ from moa_cli.forecast import ASSUMED_TOKENS, LayerForecast, forecast_turn
 from moa_cli.money import cost_text
 from moa_cli.profile import Profile
 from moa_cli.render.sanitize import one_line
+from moa_cli.words import counted
 
 __all__ = ["forecasts", "layer_text", "notes", "to_dict", "to_lines", "whole"]
 
@@ -74,7 +75,7 @@ def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list
     layers = forecasts(profile, conversation, known)
     lines = []
     for one in layers[:-1]:
-        calls = f"{one.usage.calls} call{'s' if one.usage.calls != 1 else ''}"
+        calls = counted(one.usage.calls, "call")
         lines.append(f"round {one.layer}: {calls}, {layer_text(one)}")
     lines.append(f"aggregator: 1 call, {layer_text(layers[-1])}")
     if len(layers) > 1:

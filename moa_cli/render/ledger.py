@@ -8,12 +8,9 @@ from moa_cli.conversation import Charge, Usage
 from moa_cli.money import cost_text, usd
 from moa_cli.profile import short_name
 from moa_cli.render.sanitize import one_line
+from moa_cli.words import counted
 
 __all__ = ["spent_lines", "usage_line"]
-
-
-def _calls(number: int) -> str:
-    return f"{number} call{'s' if number != 1 else ''}"
 
 
 def _tokens(usage: Usage) -> str:
@@ -26,7 +23,7 @@ def usage_line(usage: Usage, seconds: float, ledger: Sequence[Charge]) -> str:
 
     `~` marks figures with estimates in them.
     """
-    parts = [_calls(usage.calls), _tokens(usage), cost_text(usage), f"{seconds:.1f} s"]
+    parts = [counted(usage.calls, "call"), _tokens(usage), cost_text(usage), f"{seconds:.1f} s"]
     dearest = _dearest(ledger)
     return ", ".join(parts) + (f"; {dearest}" if dearest else "")
 
@@ -51,8 +48,6 @@ def spent_lines(spent: Mapping[str, Usage]) -> list[str]:
     lines = []
     for model, usage in rows:
         estimated = f" ({usage.estimated_calls} estimated)" if usage.estimated_calls else ""
-        lines.append(
-            f"{one_line(model):<{width}}  {_calls(usage.calls)}{estimated}, {_tokens(usage)},"
-            f" {cost_text(usage)}"
-        )
+        calls = counted(usage.calls, "call") + estimated
+        lines.append(f"{one_line(model):<{width}}  {calls}, {_tokens(usage)}, {cost_text(usage)}")
     return lines

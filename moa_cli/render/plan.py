@@ -11,6 +11,7 @@ from moa_cli.profile import ModelSettings, Profile
 from moa_cli.prompts import messages_for
 from moa_cli.render import estimate
 from moa_cli.render.sanitize import one_line, sanitize
+from moa_cli.words import counted
 
 __all__ = ["plan"]
 
@@ -27,25 +28,22 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
     for number in range(1, profile.rounds + 1):
         proposers = profile.layer(number)
         calls += len(proposers)
-        lines.append(f"\nround {number}: {_calls(len(proposers))} at once")
+        lines.append(f"\nround {number}: {counted(len(proposers), 'call')} at once")
         lines.append(f"  ({estimate.layer_text(forecasts[number - 1])})")
         lines += [f"  {one.name}: {_settings(one)}" for one in proposers]
         lines += _prompts(profile, list(proposers), conversation, references)
         references = [f"<answer of {one.name} in round {number}>" for one in proposers]
     first, *fallbacks = profile.aggregators()
-    lines.append(f"\naggregator: {_calls(1)}")
+    lines.append("\naggregator: 1 call")
     lines.append(f"  ({estimate.layer_text(forecasts[-1])})")
     lines.append(f"  {_settings(first)}")
     if fallbacks:
         lines.append(f"  if it fails: {', '.join(one.model for one in fallbacks)}")
     lines += _prompts(profile, [first], conversation, references)
-    lines.append(f"\n{_calls(calls + 1)} in all: {estimate.layer_text(estimate.whole(forecasts))}")
+    in_all = estimate.layer_text(estimate.whole(forecasts))
+    lines.append(f"\n{counted(calls + 1, 'call')} in all: {in_all}")
     lines += [f"({note})" for note in estimate.notes(profile, forecasts, known)]
     return "\n".join(lines) + "\n"
-
-
-def _calls(number: int) -> str:
-    return f"{number} call{'s' if number != 1 else ''}"
 
 
 def _settings(one: ModelSettings) -> str:

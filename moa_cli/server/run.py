@@ -30,6 +30,7 @@ from moa_cli.server.options import ServerOptions
 from moa_cli.server.protocol import BoundedProtocol
 from moa_cli.server.service import Service
 from moa_cli.store import Spending
+from moa_cli.words import counted
 
 __all__ = ["run"]
 
@@ -177,7 +178,7 @@ class _Server(uvicorn.Server):
         self._service.stop()
         grace = self._service.options.grace
         running = len(self._service.running)
-        turns = f"{running} running turn{'' if running == 1 else 's'}"
+        turns = counted(running, "running turn")
         self._service.log.note(f"stopping; {turns}, {grace:g} s to end")
         loop.call_later(grace, self._service.end_turns)
         loop.call_later(grace + _FLUSH_SECONDS, self._abort)
