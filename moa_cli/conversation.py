@@ -153,6 +153,11 @@ class Turn:
         """Whether something was lost on the way to the reply."""
         return bool(self.lost)
 
+    @property
+    def capped(self) -> bool:
+        """Whether it ended at a cap on cost or tokens."""
+        return self.error is not None and self.error.kind == "BudgetReached"
+
     def with_proposals(self, proposals: tuple[tuple[Proposal, ...], ...]) -> Turn:
         """This turn with these proposals in place of its own."""
         return replace(self, proposals=proposals)

@@ -22,7 +22,7 @@ from moa_cli.errors import MoAError, UsageError
 from moa_cli.events import Event
 from moa_cli.profile import Profile
 from moa_cli.render.ledger import usage_line
-from moa_cli.render.plain import Proposals, failure_line
+from moa_cli.render.plain import failure_line, print_paid
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.render.sinks import Show, sinks_for
 from moa_cli.render.terminal import can_redraw, cancel_on_termination, folded
@@ -139,8 +139,8 @@ class Chat:
                 continue
             if turn.status == "interrupted":
                 return _INTERRUPTED
-            capped = turn.error is not None and turn.error.kind == "BudgetReached"
-            code = code if turn.status == "finished" else _CAPPED if capped else _FAILED
+            if turn.status != "finished":
+                code = _CAPPED if turn.capped else _FAILED
         return code
 
     def resume(self, prefix: str) -> bool:
@@ -251,9 +251,7 @@ class Chat:
             kept = "what had come of the reply is kept" if turn.reply else "nothing was kept"
             self.say(f"moa: interrupted; {kept}")
         elif turn.error is not None:
-            if turn.error.kind == "BudgetReached" and turn.proposals:
-                # Paid for, and all that there is.
-                Proposals(sys.stderr).print_layer(turn.proposals[-1])
+            print_paid(turn, sys.stderr)
             self.say(f"moa: {failure_line(turn)}")
         elif can_redraw(sys.stderr):
             self.say("")

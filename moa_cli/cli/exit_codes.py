@@ -36,7 +36,7 @@ def of_turn(turn: Turn) -> int:
         return 0
     if turn.status == "interrupted":
         return INTERRUPTED
-    if turn.error is not None and turn.error.kind == "BudgetReached":
+    if turn.capped:
         return _CODES["BudgetReached"]
     codes = {_CODES.get(cause.kind, FAILED) for cause in turn.causes}
     return codes.pop() if len(codes) == 1 else FAILED

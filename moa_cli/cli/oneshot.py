@@ -139,11 +139,10 @@ def run(
 def _tell(turn: Turn, show: Show) -> None:
     """What should be known after the turn."""
     if turn.error is not None:
-        from moa_cli.render.plain import Proposals, failure_line
+        from moa_cli.render.plain import failure_line, print_paid
 
-        # Paid for, and all that there is.
-        if turn.error.kind == "BudgetReached" and not show.show_proposals and turn.proposals:
-            Proposals(sys.stderr).print_layer(turn.proposals[-1])
+        if not show.show_proposals:
+            print_paid(turn, sys.stderr)
         _say(failure_line(turn))
     if show.usage and turn.usage.calls:
         from moa_cli.render.ledger import usage_line

@@ -27,6 +27,7 @@ __all__ = [
     "PlainReply",
     "Proposals",
     "failure_line",
+    "print_paid",
     "setting_lines",
     "setting_text",
     "trimmed_line",
@@ -170,6 +171,12 @@ class Proposals:
         """Nothing is held back."""
 
 
+def print_paid(turn: Turn, err: TextIO) -> None:
+    """Print the proposals of a turn that ended at a cap: paid for, and all that there is."""
+    if turn.capped and turn.proposals:
+        Proposals(err).print_layer(turn.proposals[-1])
+
+
 def setting_text(value: object) -> str:
     """A setting's value in words, on one line."""
     if value is None:
@@ -215,7 +222,7 @@ def failure_line(turn: Turn) -> str:
     """Why a turn failed, on one line: its causes by name, or the one cause they share."""
     if turn.error is None:
         return ""
-    if turn.error.kind == "BudgetReached":
+    if turn.capped:
         lost = f"; lost before: {'; '.join(turn.lost)}" if turn.lost else ""
         return one_line(f"{turn.error.message} ({turn.error.hint}){lost}")
     messages = list(dict.fromkeys(cause.message for cause in turn.causes))
