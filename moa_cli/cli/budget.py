@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
 from moa_cli.cli import wiring
 from moa_cli.config import CONFIG_KEYS
-from moa_cli.errors import BudgetReached, StoreError
+from moa_cli.errors import BudgetReached, MoAError, StoreError
 from moa_cli.tables import sentence
 
 if TYPE_CHECKING:
     from moa_cli.conversation import Usage
     from moa_cli.engine import Cap
 
-__all__ = ["MaxCost", "MaxTotalTokens", "ShowUsage", "caps"]
+__all__ = ["MaxCost", "MaxTotalTokens", "ShowUsage", "caps", "unkept"]
+
+_E = TypeVar("_E", bound=MoAError)
 
 MaxCost = Annotated[
     float | None,
@@ -78,6 +80,14 @@ def caps(
     return tuple(found)
 
 
+def unkept(kind: type[_E], error: StoreError) -> _E:
+    """What to raise, of that kind, where the day's spending cannot be written or read."""
+    return kind(
+        f"budget.day cannot be kept: {error.message}",
+        hint="mend that, or take `budget.day` out of the config file",
+    )
+
+
 def _day_cap(limit: float, spending: DaySpending) -> Cap:
     """The day's: other processes spend from it too, so what a layer may take is reserved."""
     from moa_cli.engine import Cap
@@ -89,10 +99,7 @@ def _day_cap(limit: float, spending: DaySpending) -> Cap:
                 raise StoreError(spending.broken)
             return spending.reserve(turn, more, limit)
         except StoreError as error:
-            raise BudgetReached(
-                f"budget.day cannot be kept: {error.message}",
-                hint="mend that, or take `budget.day` out of the config file",
-            ) from None
+            raise unkept(BudgetReached, error) from None
 
     def release(turn: str) -> None:
         with contextlib.suppress(StoreError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli import wiring
+from moa_cli.cli.budget import unkept
 from moa_cli.cli.exit_codes import TERMINATED
 from moa_cli.cli.options import typed_or
 from moa_cli.config import CONFIG_KEYS
@@ -71,10 +72,7 @@ def open_books(*, save: bool | None) -> Books:
     try:
         return Books(None, open_store().spending)
     except StoreError as error:
-        raise StoreError(
-            f"budget.day cannot be kept: {error.message}",
-            hint="mend that, or take `budget.day` out of the config file",
-        ) from None
+        raise unkept(StoreError, error) from None
 
 
 def _kept_in(*, save: bool | None) -> Store | None:
