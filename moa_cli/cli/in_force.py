@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.clients.providers import Provider, Providers
-from moa_cli.config import VARIABLES, Config
+from moa_cli.config import PRICE_KEYS, VARIABLES, Config
 from moa_cli.defaults import default_profile
 from moa_cli.settings import leaves
 from moa_cli.settings.names import NAMED
@@ -63,7 +63,7 @@ def _prices(config: Config) -> Iterator[Row]:
     if not config.prices:
         yield ("prices",), None, _DEFAULT
     for model, price in config.prices.items():
-        for key in ("prompt", "completion", "cached"):
+        for key in PRICE_KEYS:
             if getattr(price, key) is not None:
                 yield ("prices", model, key), getattr(price, key), _FILE
 
