@@ -12,8 +12,9 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.theme import Theme
 
-from moa_cli.render.blocks import Block, MarkdownStream, parser
+from moa_cli.render.blocks import MarkdownStream
 from moa_cli.render.elements import MIN_WIDTH, Carry, Document
+from moa_cli.render.pieces import Block, parser
 from moa_cli.render.sanitize import sanitize
 
 __all__ = ["Block", "BlockRenderer", "Color", "MarkdownStream", "render_markdown"]

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from markdown_it.token import Token
 
 from moa_cli.render import blocks as blocks_module
-from moa_cli.render.blocks import PIECE_LINES, Block, MarkdownStream, parser
+from moa_cli.render import pieces as pieces_module
+from moa_cli.render.blocks import PIECE_LINES, MarkdownStream
 from moa_cli.render.markdown import BlockRenderer, render_markdown
+from moa_cli.render.pieces import Block, parser
 from tests.render.corpus import LINES, chunks_of
 
 documents = st.lists(st.sampled_from(LINES), max_size=30).map("\n".join)
@@ -125,7 +127,8 @@ def test_the_cost_of_parsing_is_linear(text: str, monkeypatch: pytest.MonkeyPatc
             parsed += len(source)
             return parser(inline=False).parse(source, env)
 
-    monkeypatch.setattr(blocks_module, "parser", lambda **_: Counting())
+    for module in (blocks_module, pieces_module):
+        monkeypatch.setattr(module, "parser", lambda **_: Counting())
     stream = MarkdownStream()
     for line in text.splitlines(keepends=True):
         stream.feed(line)

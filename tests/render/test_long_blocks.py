@@ -13,6 +13,7 @@ from rich._wrap import divide_line
 
 from moa_cli.render import blocks as blocks_module
 from moa_cli.render import elements
+from moa_cli.render import pieces as pieces_module
 from moa_cli.render.markdown import BlockRenderer, MarkdownStream, render_markdown
 from tests.render.corpus import LINES, chunks_of
 
@@ -54,9 +55,9 @@ def streamed(text: str, seed: int, largest: int, color: bool = False) -> list[st
 
 @pytest.fixture(params=[1, 20])
 def _small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks_module, "PIECE_ROWS", 1 + request.param // 10)
+    monkeypatch.setattr(pieces_module, "PIECE_ROWS", 1 + request.param // 10)
     monkeypatch.setattr(blocks_module, "PIECE_LENGTH", 9 + request.param)
-    monkeypatch.setattr(blocks_module, "_PENDING", 9 + request.param)
+    monkeypatch.setattr(pieces_module, "_PENDING", 9 + request.param)
 
 
 @pytest.mark.parametrize("name", LONG)
@@ -78,7 +79,7 @@ def test_pieces_say_what_the_uncut_text_says(text: str) -> None:
 
     uncut = characters()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks_module, "PIECE_ROWS", 2)
+        patch.setattr(pieces_module, "PIECE_ROWS", 2)
         patch.setattr(blocks_module, "PIECE_LENGTH", 30)
         assert characters() == uncut
 
@@ -87,12 +88,12 @@ def test_rows_are_final_before_their_table_ends_and_columns_only_grow() -> None:
     stream, renderer = MarkdownStream(), BlockRenderer()
     early = renderer.render(stream.feed(LONG["table"]), width=40)
     lines = early + renderer.render(stream.finish(), width=40)
-    assert 300 - blocks_module.PIECE_ROWS < len(early) < len(lines) == 302
+    assert 300 - pieces_module.PIECE_ROWS < len(early) < len(lines) == 302
     assert [line.split()[1] for line in lines[2:]] == [str(n) for n in range(300)]
     assert sum("name" in line for line in lines) == 1
     widths = list(map(len, lines[2:]))
     assert widths == sorted(widths)
-    assert widths[0] == widths[blocks_module.PIECE_ROWS - 1] == widths[-1] - 1
+    assert widths[0] == widths[pieces_module.PIECE_ROWS - 1] == widths[-1] - 1
 
 
 def test_a_resize_amid_a_table_measures_its_columns_again() -> None:

@@ -1,0 +1,206 @@
+"""Cuts lines of Markdown, the last of which may still change, into blocks."""
+
+import functools
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+__all__ = [
+    "PIECE_ROWS",
+    "Block",
+    "Joint",
+    "Piece",
+    "closing_of",
+    "cut_pieces",
+    "end_of",
+    "is_blank",
+    "is_closed",
+    "parser",
+    "place_to_cut",
+    "trimmed",
+]
+
+PIECE_ROWS = 32
+
+# Of an open block that is longer than twice this, only the end is pending: more than a screen.
+_PENDING = 4000
+_MARK = re.compile(r"\*+|~~|`+|(?<!\w)_+|_+(?!\w)|[\[\]]")
+_OPENING = re.compile(r" *(?:> ?|(?:[-+*]|\d{1,9}[.)]) +)*")
+_FENCE = re.compile(r"(`{3,}|~{3,})([^`]*)")
+_DELIMITERS = re.compile(r" {0,3}[-:|][-:| \t]+")
+
+Joint = Literal["apart", "tight", "code", "rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A finished piece of a reply: `source` is Markdown that stands on its own.
+
+    `joint` says how it follows the block before it: after a blank line, without one, as
+    further lines of the same fenced code, or as further rows of the same table, whose header
+    it repeats. `number` is the number of an ordered list's item.
+    """
+
+    source: str
+    joint: Joint = "apart"
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A block within the open lines: where its first token starts, where it ends.
+
+    header: what has to stand before its lines, for them to be rows of a table.
+    """
+
+    block: Block
+    token: Token
+    start: int
+    end: int
+    header: tuple[str, ...] = ()
+
+
+class _Parser(MarkdownIt):
+    def normalizeLinkText(self, link: str) -> str:
+        # The inherited one decodes percent escapes, and with them escape sequences.
+        return link
+
+
+@functools.cache
+def parser(*, inline: bool) -> MarkdownIt:
+    """Return the parser of all replies; without `inline` it tells blocks apart, no more."""
+    made = _Parser("commonmark", {"html": False, "maxNesting": 50})
+    made.enable(["table", "strikethrough"])
+    return made if inline else made.disable("inline")
+
+
+def cut_pieces(lines: list[str], head: Block) -> list[Piece]:
+    """Cut `lines` into pieces; `head` says how the first one follows what was cut before."""
+    pieces: list[Piece] = []
+    end = 0
+    number: int | None = None
+    first = True
+    for token in parser(inline=False).parse("\n".join([*lines, ""])):
+        if token.map is None:
+            continue
+        if token.level == 0 and token.type in ("ordered_list_open", "bullet_list_open"):
+            first = True
+            number = int(token.attrs.get("start", 1)) if token.tag == "ol" else None
+            number = head.number if head.number is not None and not pieces else number
+            continue
+        item = token.type == "list_item_open" and token.level == 1
+        if not item and token.level > 0:
+            continue
+        start, stop = token.map
+        joint: Joint = "apart"
+        if not pieces:
+            joint = head.joint
+        elif item and not first and not is_blank(lines[start - 1]):
+            joint = "tight"
+        header: tuple[str, ...] = ()
+        if token.type == "table_open":
+            for cut in range(start + 2 + PIECE_ROWS, stop, PIECE_ROWS):
+                block = Block("\n".join([*header, trimmed(lines[end:cut])]), joint)
+                pieces.append(Piece(block, token, start, cut, header))
+                header = header or tuple(lines[start : start + 2])
+                joint, start, end = "rows", cut, cut
+        source = "\n".join([*header, trimmed(lines[end:stop])])
+        block = Block(source, joint, number if item else None)
+        pieces.append(Piece(block, token, start, stop, header))
+        end = stop
+        first = False
+        number = None if number is None else number + 1
+    return pieces
+
+
+def is_closed(piece: Piece, lines: list[str]) -> bool:
+    """Tell whether no further line can change the last of the pieces."""
+    kind = piece.token.type
+    if kind == "fence":
+        last = piece.end - 1
+        return last > piece.start and bool(closing_of(piece.token.markup).fullmatch(lines[last]))
+    if kind in ("paragraph_open", "table_open", "blockquote_open"):
+        return piece.end < len(lines)
+    return kind in ("heading_open", "hr")
+
+
+def place_to_cut(text: str) -> int:
+    """Return where the last word begins, if no emphasis, code or link is open there; else 0."""
+    before, space, after = text.rpartition(" ")
+    # What follows must not be taken for the start of a list or the like, nor lose a hard break.
+    if not space or not after[:1].isalpha() or before[-1:] in ("", " ", "\\"):
+        return 0
+    marks = Counter(_MARK.findall(before))
+    closed = marks.pop("[", 0) == marks.pop("]", 0) and not any(n % 2 for n in marks.values())
+    return len(before) if closed else 0
+
+
+def end_of(lines: list[str]) -> list[str]:
+    """Return the end of an open block, below the lines that make it what it is.
+
+    Its start moves in steps of `_PENDING`: else the text would be wrapped anew at each token.
+    """
+    excess = sum(map(len, lines)) - _PENDING
+    if excess <= _PENDING or (len(lines) > 1 and _DELIMITERS.fullmatch(lines[1])):
+        return lines
+    excess -= excess % _PENDING
+    start = 0
+    while excess >= len(lines[start]):
+        excess -= len(lines[start])
+        start += 1
+    first = lines[start]
+    if len(first) > _PENDING:
+        # The dots keep what follows from being read as the start of another block.
+        first = f"{_opening(first)}…{first[excess:]}"
+    return [*_around(lines[:start], first), first, *lines[start + 1 :]]
+
+
+def _around(above: list[str], line: str) -> list[str]:
+    """Return what has been opened by the lines `above` and is open still at `line`."""
+    fence = markup = ""
+    for one in above:
+        found = _FENCE.fullmatch(one, len(_opening(one)))
+        if found and not fence:
+            fence, markup = one, found[1]
+        elif found and found[1].startswith(markup) and not found[2].strip():
+            fence = ""
+    indentation = _indentation(fence or line)
+    context = [fence] if fence else []
+    for one in reversed(above):
+        if _indentation(one) < indentation and _opening(one).strip():
+            indentation = _indentation(one)
+            context.insert(0, f"{_opening(one)}…")
+    return context
+
+
+def _opening(line: str) -> str:
+    """Return the marks of lists and quotes that a line begins with."""
+    found = _OPENING.match(line)
+    return found.group() if found else ""
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+@functools.lru_cache(maxsize=16)
+def closing_of(markup: str) -> re.Pattern[str]:
+    return re.compile(rf" {{0,3}}{markup[0]}{{{len(markup)},}}[ \t]*")
+
+
+def is_blank(line: str) -> bool:
+    # Not `str.strip`: to Markdown a line of U+2028 or no-break spaces is text.
+    return not line.strip(" \t")
+
+
+def trimmed(lines: list[str]) -> str:
+    start, end = 0, len(lines)
+    while start < end and is_blank(lines[start]):
+        start += 1
+    while end > start and is_blank(lines[end - 1]):
+        end -= 1
+    return "\n".join(lines[start:end])
