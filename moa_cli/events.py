@@ -7,13 +7,12 @@ concatenate to its finished text; the last event is TurnFinished or TurnFailed.
 from __future__ import annotations
 
 import dataclasses
-import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args
 
 from moa_cli.conversation import Failure, Proposal, Usage
+from moa_cli.loading import load_value
 from moa_cli.money import Price
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "TurnFinished",
     "TurnStarted",
     "from_dict",
-    "load_value",
     "to_dict",
 ]
 
@@ -257,7 +255,6 @@ Event = (
     | TurnFailed
 )
 
-_T = TypeVar("_T")
 _BY_KIND: dict[str, type[Any]] = {cls.kind: cls for cls in get_args(Event)}
 
 
@@ -272,48 +269,3 @@ def from_dict(values: Mapping[str, Any]) -> Event:
     if cls is None:
         raise ValueError(f"not an event: kind {values.get('kind')!r}")
     return cast("Event", load_value(cls, values))
-
-
-@cache
-def _hints(cls: Hashable) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-@cache
-def _required(cls: Hashable) -> tuple[str, ...]:
-    unset = dataclasses.MISSING
-    return tuple(
-        one.name
-        for one in dataclasses.fields(cast("Any", cls))
-        if one.default is unset and one.default_factory is unset
-    )
-
-
-def load_value(cls: type[_T], values: Mapping[str, Any]) -> _T:
-    """A dataclass from the plain values that `dataclasses.asdict` (and JSON) made of it."""
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{cls.__name__}: not a table")
-    hints = _hints(cast("Hashable", cls))
-    unknown = values.keys() - hints.keys()
-    if unknown:
-        raise ValueError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
-    if missing := [name for name in _required(cast("Hashable", cls)) if name not in values]:
-        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
-    try:
-        return cls(**{key: _value(hints[key], value) for key, value in values.items()})
-    except TypeError as error:
-        raise ValueError(f"{cls.__name__}: {error}") from None
-
-
-def _value(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return load_value(hint, value)
-    origin = get_origin(hint)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError("not a list")
-        return tuple(_value(get_args(hint)[0], item) for item in value)
-    if origin in (Union, types.UnionType) and value is not None:
-        inner = next(arg for arg in get_args(hint) if arg is not type(None))
-        return _value(inner, value)
-    return value

@@ -7,12 +7,12 @@ import json
 import re
 import types
 from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 from moa_cli.conversation import KeptConversation, KeptTurn, Turn
 from moa_cli.errors import StoreError
-from moa_cli.events import from_dict, load_value
+from moa_cli.events import from_dict
+from moa_cli.loading import hints_of, load_value
 from moa_cli.store.archive import FORMAT, VERSION
 from moa_cli.store.store import ID_LETTERS
 
@@ -160,16 +160,11 @@ def _check_note(note: Any) -> None:
     _check(event, type(event), "note")
 
 
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
 def _check(value: Any, hint: Any, name: str) -> None:
     """Raises ValueError if `value`, or what is in it, is not of the type that it should have."""
     origin = get_origin(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        for key, inner in _hints(hint).items():
+        for key, inner in hints_of(hint).items():
             _check(getattr(value, key), inner, key)
     elif origin is tuple:
         for item in value:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from moa_cli.conversation import Charge, Conversation, Proposal, Turn, Usage
 from moa_cli.errors import StoreError
-from moa_cli.events import load_value
+from moa_cli.loading import load_value
 from moa_cli.store.schema import store_errors
 
 __all__ = ["Found", "Match", "Reader", "Summary", "as_unicode"]

@@ -1,0 +1,62 @@
+"""Dataclasses from plain values, as they come out of JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Hashable, Mapping
+from functools import cache
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+__all__ = ["hints_of", "load_value"]
+
+_T = TypeVar("_T")
+
+
+@cache
+def hints_of(cls: Hashable) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name."""
+    return get_type_hints(cls)
+
+
+@cache
+def _required(cls: Hashable) -> tuple[str, ...]:
+    unset = dataclasses.MISSING
+    return tuple(
+        one.name
+        for one in dataclasses.fields(cast("Any", cls))
+        if one.default is unset and one.default_factory is unset
+    )
+
+
+def load_value(cls: type[_T], values: Mapping[str, Any]) -> _T:
+    """A dataclass from the plain values that `dataclasses.asdict` (and JSON) made of it.
+
+    Raises ValueError if they are not its.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{cls.__name__}: not a table")
+    hints = hints_of(cast("Hashable", cls))
+    unknown = values.keys() - hints.keys()
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
+    if missing := [name for name in _required(cast("Hashable", cls)) if name not in values]:
+        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
+    try:
+        return cls(**{key: _value(hints[key], value) for key, value in values.items()})
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__}: {error}") from None
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return load_value(hint, value)
+    origin = get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError("not a list")
+        return tuple(_value(get_args(hint)[0], item) for item in value)
+    if origin in (Union, types.UnionType) and value is not None:
+        inner = next(arg for arg in get_args(hint) if arg is not type(None))
+        return _value(inner, value)
+    return value
