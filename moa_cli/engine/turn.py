@@ -68,19 +68,23 @@ async def run_turn(
         state.causes.append(failure(raised))
     finally:
         state.release()
-    yield TurnFailed(
+    yield _failed(state, error)
+
+
+def _finished(state: TurnState) -> TurnFinished:
+    return TurnFinished(
+        at=state.now(), usage=state.usage, seconds=state.now(), lost=tuple(state.lost)
+    )
+
+
+def _failed(state: TurnState, error: MoAError) -> TurnFailed:
+    return TurnFailed(
         at=state.now(),
         error=failure(error),
         causes=tuple(state.causes),
         usage=state.usage,
         seconds=state.now(),
         lost=tuple(state.lost),
-    )
-
-
-def _finished(state: TurnState) -> TurnFinished:
-    return TurnFinished(
-        at=state.now(), usage=state.usage, seconds=state.now(), lost=tuple(state.lost)
     )
 
 
