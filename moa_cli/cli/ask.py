@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from moa_cli.cli.budget import MaxCost, MaxTotalTokens, ShowUsage, caps
-from moa_cli.cli.options import Compact, Live, Plain, ShowReasoning, takes_profile, typed_or
+from moa_cli.cli.options import (
+    Compact,
+    Live,
+    Plain,
+    ShowReasoning,
+    display,
+    takes_profile,
+    typed_or,
+)
 from moa_cli.cli.saving import Cid, Continue, Save, open_books, resume
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
@@ -88,34 +96,34 @@ def ask(
     """Ask once, and print the reply."""
     from moa_cli.cli import oneshot, wiring
 
-    if json and output is not Output.text:
-        raise UsageError("--json and --output are two ways of saying it: give one")
-    if save_profile is not None:
-        oneshot.save_profile(profile, save_profile, quiet=quiet)
+    form = _form(output, json=json)
+    oneshot.save_profile(profile, save_profile, quiet=quiet)
     text = oneshot.compose_prompt(prompt or [], file or [], needed=save_profile is None)
     if not text:
         return
     resumed = resume(last=continue_, identity=cid)
-    if dry_run:
-        oneshot.print_plan(profile, text, resumed)
+    if dry_run or estimate:
+        oneshot.foretell(profile, text, resumed, prompts=dry_run, json=json)
         return
-    if estimate:
-        oneshot.print_estimate(profile, text, resumed, json=json)
-        return
-    settings = wiring.config()
     show = oneshot.Show(
-        output="json" if json else output.value,
+        output=form,
         stream=not no_stream,
         quiet=quiet,
         verbose=verbose,
-        usage=verbose or typed_or(usage, settings.usage),
+        usage=verbose or typed_or(usage, wiring.config().usage),
         show_proposals=show_proposals,
-        live=typed_or(live, settings.live),
         progress=live is False,
-        plain=typed_or(plain, settings.plain),
-        compact=typed_or(compact, settings.compact),
-        reasoning=typed_or(show_reasoning, settings.show_reasoning),
+        **display(plain, live, compact, show_reasoning),
     )
     books = open_books(save=save)
     limits = caps(max_cost, max_total_tokens, books.spending, one_turn=True)
     raise typer.Exit(oneshot.run(profile, text, show, concurrency, resumed, books, limits))
+
+
+def _form(output: Output, *, json: bool) -> Literal["text", "json", "jsonl"]:
+    """What to print. Raises UsageError if it is said in two ways."""
+    if not json:
+        return output.value
+    if output is not Output.text:
+        raise UsageError("--json and --output are two ways of saying it: give one")
+    return "json"

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from moa_cli.cli.budget import MaxCost, MaxTotalTokens, caps
-from moa_cli.cli.options import Compact, Live, Plain, ShowReasoning, takes_profile, typed_or
+from moa_cli.cli.options import (
+    Compact,
+    Live,
+    Plain,
+    ShowReasoning,
+    display,
+    takes_profile,
+    typed_or,
+)
 from moa_cli.cli.saving import Choose, Cid, Continue, Save, choose, open_books, resume
 from moa_cli.config import CONFIG_KEYS
 from moa_cli.errors import UsageError
@@ -42,13 +50,8 @@ def chat(
     from moa_cli.chat.options import ChatOptions
     from moa_cli.cli import wiring
 
-    settings = wiring.config()
     options = ChatOptions(
-        plain=typed_or(plain, settings.plain),
-        live=typed_or(live, settings.live),
-        compact=typed_or(compact, settings.compact),
-        reasoning=typed_or(show_reasoning, settings.show_reasoning),
-        vi=typed_or(vi, settings.vi),
+        vi=typed_or(vi, wiring.config().vi), **display(plain, live, compact, show_reasoning)
     )
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
     if resume_:

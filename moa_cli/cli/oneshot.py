@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from moa_cli.clients.base import ModelInfo
     from moa_cli.engine import Cap, Limits
 
-__all__ = ["Show", "compose_prompt", "print_estimate", "print_plan", "run", "save_profile"]
+__all__ = ["Show", "compose_prompt", "foretell", "run", "save_profile"]
 
 _PATIENCE = 15.0
 
 
-def save_profile(profile: Profile, name: str, *, quiet: bool) -> None:
-    """Keep the settings in force as a profile of the user's."""
+def save_profile(profile: Profile, name: str | None, *, quiet: bool) -> None:
+    """Keep the settings in force as a profile of the user's, if it is given a name."""
+    if name is None:
+        return
     path = save(profile, name)
     if not quiet:
         _say(f"saved profile {name}: {path}")
@@ -65,21 +67,31 @@ def compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool)
     return "\n\n".join(parts)
 
 
-def print_plan(profile: Profile, prompt: str, resumed: Resumed) -> None:
-    """The calls that a turn would make, with what each would be sent; nothing is sent."""
+def foretell(profile: Profile, prompt: str, resumed: Resumed, *, prompts: bool, json: bool) -> None:
+    """Print what a turn would take, without the turn.
+
+    prompts: print the calls with what each would be sent, and send nothing at all; else prices
+    are asked for. json: print figures as JSON.
+    """
+    conversation = resumed.conversation.ask(prompt)
+    if prompts:
+        _print_plan(profile, conversation)
+    else:
+        _print_estimate(profile, conversation, json=json)
+
+
+def _print_plan(profile: Profile, conversation: Conversation) -> None:
     from moa_cli.render.plan import plan
 
     pool = wiring.client_pool()
     known = {model: pool.known(model) for model in profile.models()}
-    sys.stdout.write(plan(profile, resumed.conversation.ask(prompt), known))
+    sys.stdout.write(plan(profile, conversation, known))
 
 
-def print_estimate(profile: Profile, prompt: str, resumed: Resumed, *, json: bool) -> None:
-    """What a turn would take. Prices are asked for; the prompt is not sent."""
+def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool) -> None:
     from moa_cli.render import estimate
 
     known = asyncio.run(_facts(profile))
-    conversation = resumed.conversation.ask(prompt)
     if json:
         from moa_cli.render.jsonl import dumps
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypedDict, TypeVar
 
 import typer
 
@@ -18,10 +18,12 @@ from moa_cli.tables import sentence
 __all__ = [
     "Compact",
     "Concurrency",
+    "Display",
     "Live",
     "Plain",
     "ProfileName",
     "ShowReasoning",
+    "display",
     "split_names",
     "takes_profile",
     "typed_or",
@@ -119,6 +121,30 @@ _OtherConcurrency = Annotated[
     int | None, typer.Option("--num_proc", "--num-proc", min=1, hidden=True)
 ]
 _OtherMultiTurn = Annotated[bool | None, typer.Option("--multi_turn/--no_multi_turn", hidden=True)]
+
+
+class Display(TypedDict):
+    """How replies are shown; see `render.sinks.Show`."""
+
+    plain: bool
+    live: bool
+    compact: bool
+    reasoning: bool
+
+
+def display(
+    plain: bool | None, live: bool | None, compact: bool | None, reasoning: bool | None
+) -> Display:
+    """How replies are shown: what was typed, else what is configured."""
+    from moa_cli.cli.wiring import config
+
+    settings = config()
+    return Display(
+        plain=typed_or(plain, settings.plain),
+        live=typed_or(live, settings.live),
+        compact=typed_or(compact, settings.compact),
+        reasoning=typed_or(reasoning, settings.show_reasoning),
+    )
 
 
 def typed_or(typed: _T | None, configured: _T) -> _T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -129,6 +130,23 @@ def serve(
         max_body=max_body,
     )
     spending = open_books(save=None).spending
+    code = run(
+        profile,
+        options,
+        config=wiring.config(),
+        spending=spending,
+        limits=_limits(concurrency, max_cost, max_total_tokens),
+        introduction=wiring.introduction(profile),
+    )
+    raise typer.Exit(code)
+
+
+def _limits(
+    concurrency: int | None, max_cost: float | None, max_total_tokens: int | None
+) -> Callable[[Books], Limits]:
+    """Makes the engine's limits, once the books are there which the caps ask."""
+    from moa_cli.cli import wiring
+
     session = wiring.config().budget_session
 
     def limits(books: Books) -> Limits:
@@ -137,15 +155,7 @@ def serve(
             known += (books.session_cap("budget.session", session),)
         return wiring.limits(concurrency, known)
 
-    code = run(
-        profile,
-        options,
-        config=wiring.config(),
-        spending=spending,
-        limits=limits,
-        introduction=wiring.introduction(profile),
-    )
-    raise typer.Exit(code)
+    return limits
 
 
 def _check_installed() -> None:
