@@ -18,7 +18,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -164,12 +163,7 @@ def _insert(store: Store, connection: sqlite3.Connection, conversation: KeptConv
     )
     for kept in one.turns:
         turn = kept.turn
-        number = connection.execute(
-            "INSERT INTO turns (conversation_id, started, process, profile, settings, prompt,"
-            " status) VALUES (?, ?, ?, ?, ?, ?, 'interrupted')",
-            (one.id, kept.started, os.getpid(), turn.profile, kept.settings, turn.user),
-        ).lastrowid
-        assert number is not None
+        number = store.add_turn(one.id, turn, started=kept.started, settings=kept.settings)
         for layer in turn.proposals:
             for proposal in layer:
                 store.add_proposal(number, proposal)

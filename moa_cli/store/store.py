@@ -83,16 +83,34 @@ class Store(Reader):
         """A new open turn; returns its id. settings: the resolved profile as TOML."""
         with store_errors(), immediate(self._connection):
             now = time.time()
-            cursor = self._connection.execute(
-                "INSERT INTO turns (conversation_id, started, process, profile, settings, prompt,"
-                " status) VALUES (?, ?, ?, ?, ?, ?, 'open')",
-                (conversation, now, os.getpid(), profile, as_unicode(settings), as_unicode(prompt)),
-            )
+            turn = Turn(user=prompt, profile=profile)
+            number = self.add_turn(conversation, turn, started=now, settings=settings)
             self._connection.execute(
                 "UPDATE conversations SET updated = ?, profile = ? WHERE id = ?",
                 (now, profile, conversation),
             )
-            return int(cursor.lastrowid or 0)
+            return number
+
+    def add_turn(self, conversation: str, turn: Turn, *, started: float, settings: str) -> int:
+        """A turn of which nothing but the question is kept yet; returns its id.
+
+        started: seconds since 1970. settings: as for `begin_turn`.
+        """
+        with store_errors():
+            cursor = self._connection.execute(
+                "INSERT INTO turns (conversation_id, started, process, profile, settings, prompt,"
+                " status) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    conversation,
+                    started,
+                    os.getpid(),
+                    turn.profile,
+                    as_unicode(settings),
+                    as_unicode(turn.user),
+                    turn.status,
+                ),
+            )
+        return int(cursor.lastrowid or 0)
 
     def add_proposal(self, turn: int, proposal: Proposal) -> None:
         """A proposal that has ended, well or not."""
