@@ -3,43 +3,12 @@ what can be completed and searched, and that the file of prompts is the owner's 
 
 from __future__ import annotations
 
-import asyncio
-import os
 import stat
 
 import pytest
-from prompt_toolkit.input import create_pipe_input
-from prompt_toolkit.output import DummyOutput
 
 from moa_cli import paths
-from moa_cli.chat.input import Editor
-from moa_cli.chat.options import ChatOptions
-from moa_cli.chat.session import Session
-from moa_cli.engine import Limits
-from tests.support.mixtures import InProcess, mixture
-
-
-def typed(*keys: str, default: str = "", options: ChatOptions | None = None) -> str:
-    """The line that these keys send; each item is typed a while after the one before."""
-
-    async def type_them() -> str:
-        session = Session(mixture("a"), InProcess({}), Limits())
-        with create_pipe_input() as source:
-            editor = Editor(
-                session,
-                options or ChatOptions(),
-                lambda columns: "",
-                source=source,
-                output=DummyOutput(),
-            )
-            line = asyncio.create_task(editor.read(default))
-            for piece in keys:
-                # Longer than the editor waits for the rest of a sequence.
-                await asyncio.sleep(0.15)
-                source.send_bytes(os.fsencode(piece))
-            return await asyncio.wait_for(line, 20)
-
-    return asyncio.run(type_them())
+from tests.chat.keyboard import typed
 
 
 def test_enter_sends() -> None:

@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prompt_toolkit.input import create_pipe_input
-from prompt_toolkit.output import DummyOutput
 
 from moa_cli.chat.commands import COMMANDS, Edit
-from moa_cli.chat.input import Editor
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 from moa_cli.engine import Limits
+from tests.chat.keyboard import typed
 from tests.support.command import Moa, Terminal
-from tests.support.mixtures import InProcess, mixture, pool
+from tests.support.mixtures import mixture, pool
 from tests.support.upstream import Reply, Upstream
 
 REFUSED = Reply(status=400, error={"error": {"message": "no"}})
@@ -583,41 +581,18 @@ def test_without_a_tool_the_terminal_is_asked_through_tmux_too(
 # The editor.
 
 
-def edited(*keys: str, options: ChatOptions | None = None, default: str = "") -> str:
-    """The line that these keys send; each item is typed a while after the one before."""
-
-    async def type_them() -> str:
-        session = Session(mixture("a"), InProcess({}), Limits())
-        with create_pipe_input() as source:
-            editor = Editor(
-                session,
-                options or ChatOptions(),
-                lambda columns: "",
-                source=source,
-                output=DummyOutput(),
-            )
-            line = asyncio.create_task(editor.read(default))
-            for piece in keys:
-                # Longer than the editor waits for the rest of a sequence.
-                await asyncio.sleep(0.15)
-                source.send_bytes(os.fsencode(piece))
-            return await asyncio.wait_for(line, 60)
-
-    return asyncio.run(type_them())
-
-
 def test_multiline_swaps_enter_and_alt_enter() -> None:
     swapped = ChatOptions(multiline=True)
-    assert edited("one\rtwo\nthree\x1b\r", options=swapped) == "one\ntwo\nthree"
-    assert edited("one\x1b\rtwo\nthree\r") == "one\ntwo\nthree"
+    assert typed("one\rtwo\nthree\x1b\r", options=swapped) == "one\ntwo\nthree"
+    assert typed("one\x1b\rtwo\nthree\r") == "one\ntwo\nthree"
 
 
 @pytest.mark.parametrize("multiline", [False, True])
 def test_a_search_is_left_by_enter_either_way(multiline: bool) -> None:
-    edited("the first question\r")
+    typed("the first question\r")
     options = ChatOptions(multiline=multiline)
     sends = "\x1b\r" if multiline else "\r"
-    assert edited("\x12", "quest", "\r", f"\x05!{sends}", options=options) == "the first question!"
+    assert typed("\x12", "quest", "\r", f"\x05!{sends}", options=options) == "the first question!"
 
 
 @pytest.fixture
@@ -637,22 +612,22 @@ def writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_ctrl_x_ctrl_e_edits_the_line_elsewhere_and_does_not_send_it(writes: Path) -> None:
-    assert edited("half a line\x18\x05", "!\r") == "above\nhalf a line\nbelow!"
+    assert typed("half a line\x18\x05", "!\r") == "above\nhalf a line\nbelow!"
     name, _, text = writes.read_text("utf-8").partition("|")
     assert (Path(name).suffix, text) == (".md", "half a line")
 
 
 def test_vi_keys_edit_where_they_were_chosen() -> None:
     vi = ChatOptions(vi=True)
-    assert edited("world", "\x1b", "0ihello \x1b", "A!\r", options=vi) == "hello world!"
-    assert edited("one", "\x1b", "obelow\r", options=vi) == "one\nbelow"
-    assert edited("world", "\x1b", "\r", options=vi) == "world"
-    assert edited("two\nlines\r", options=vi) == "two\nlines"
+    assert typed("world", "\x1b", "0ihello \x1b", "A!\r", options=vi) == "hello world!"
+    assert typed("one", "\x1b", "obelow\r", options=vi) == "one\nbelow"
+    assert typed("world", "\x1b", "\r", options=vi) == "world"
+    assert typed("two\nlines\r", options=vi) == "two\nlines"
 
 
 def test_emacs_keys_edit_elsewhere() -> None:
-    assert edited("world\x01hello \x05!\r") == "hello world!"
-    assert edited("one two\x1bbX\r") == "one Xtwo"
+    assert typed("world\x01hello \x05!\r") == "hello world!"
+    assert typed("one two\x1bbX\r") == "one Xtwo"
 
 
 def test_edit_opens_the_editor_and_its_text_waits_at_the_prompt(
