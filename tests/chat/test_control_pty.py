@@ -8,6 +8,8 @@ import signal
 import sys
 import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pexpect
@@ -54,10 +56,17 @@ def at_prompt(terminal: Terminal, turns: int, text: str = "") -> None:
     terminal.wait_for(lambda: len(ends(terminal)) == turns and line(terminal) == text)
 
 
-def begin(terminal: Terminal, prompt: str) -> None:
-    """Ask the first question."""
-    at_prompt(terminal, 0)
-    terminal.send(f"{prompt}\r")
+@contextmanager
+def asked(moa: Moa, *seen: str, reply: str | None = None) -> Iterator[Terminal]:
+    """A chat whose first question is `Why?`, once all that is to be `seen` is, and a line of the
+    reply reads so."""
+    with moa.terminal("chat") as terminal:
+        at_prompt(terminal, 0)
+        terminal.send("Why?\r")
+        for text in seen:
+            terminal.wait_for(text)
+        terminal.wait_for(lambda: reply is None or reply in terminal.lines())
+        yield terminal
 
 
 def rest(terminal: Terminal, seconds: float) -> None:
@@ -92,10 +101,7 @@ def test_the_first_stop_goes_on_with_what_has_arrived(
     upstream.enqueue("a", Reply(text="from a"))
     upstream.enqueue("b", STUCK)
     upstream.enqueue("c", SILENT)
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for("✓ lab:a")
-        terminal.wait_for("Half of")
+    with asked(moa, "✓ lab:a", "Half of") as terminal:
         terminal.send(key)
         at_prompt(terminal, 1)
         lines = terminal.lines()
@@ -116,9 +122,7 @@ def test_the_second_stop_cancels_while_the_aggregator_is_silent(
 ) -> None:
     upstream.enqueue("b", SILENT)
     upstream.enqueue("agg", SILENT)
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for("✓ lab:c")
+    with asked(moa, "✓ lab:c") as terminal:
         terminal.send(key)
         terminal.wait_for("reading 2 proposals")
         terminal.send(key)
@@ -137,9 +141,7 @@ def test_the_first_stop_cancels_while_nothing_has_arrived(
     upstream.enqueue("a", SILENT)
     upstream.enqueue("b", SILENT)
     upstream.enqueue("c", STUCK)
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for("Half of")
+    with asked(moa, "Half of") as terminal:
         terminal.send(key)
         at_prompt(terminal, 1, "Why?")
         assert ends(terminal) == [NOTHING]
@@ -153,9 +155,7 @@ def test_a_stop_while_the_reply_comes_keeps_what_came(
     moa: Moa, upstream: Upstream, key: str
 ) -> None:
     upstream.enqueue("agg", STUCK, Reply(text="more"))
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for(lambda: "Half of" in terminal.lines())
+    with asked(moa, reply="Half of") as terminal:
         terminal.send(key)
         at_prompt(terminal, 1)
         assert ends(terminal) == [KEPT]
@@ -170,9 +170,7 @@ def test_a_signal_from_elsewhere_stops_the_turn_as_the_key_does(
     moa: Moa, upstream: Upstream
 ) -> None:
     upstream.enqueue("agg", STUCK)
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for(lambda: "Half of" in terminal.lines())
+    with asked(moa, reply="Half of") as terminal:
         terminal.process.send_signal(signal.SIGINT)
         at_prompt(terminal, 1)
         assert ends(terminal) == [KEPT]
@@ -211,9 +209,7 @@ def test_ctrl_c_in_a_line_empties_it_and_is_no_first_of_two(moa: Moa) -> None:
 
 def test_what_is_typed_in_a_turn_waits_for_the_next_prompt(moa: Moa, upstream: Upstream) -> None:
     upstream.enqueue("agg", Reply(text="one two three", delay=0.2, pause=0.2))
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for("reading 3 proposals")
+    with asked(moa, "reading 3 proposals") as terminal:
         # The cursor keys and Alt-Enter begin with an Esc, but are none.
         terminal.send("nextx\x1b[D\x1b[C\x7f\x1b\rline")
         at_prompt(terminal, 1, "next")
@@ -226,9 +222,7 @@ def test_what_is_typed_in_a_turn_waits_for_the_next_prompt(moa: Moa, upstream: U
 
 def test_an_enter_typed_in_a_turn_sends_the_next_one(moa: Moa, upstream: Upstream) -> None:
     upstream.enqueue("agg", Reply(text="one two", delay=0.2, pause=0.2))
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for("reading 3 proposals")
+    with asked(moa, "reading 3 proposals") as terminal:
         terminal.send("And?\rThen?\rhalf")
         at_prompt(terminal, 3, "half")
     assert [call[-1] for call in sent(upstream)] == ["Why?", "And?", "Then?"]
@@ -236,9 +230,7 @@ def test_an_enter_typed_in_a_turn_sends_the_next_one(moa: Moa, upstream: Upstrea
 
 def test_after_a_cancelled_turn_nothing_is_sent_unasked(moa: Moa, upstream: Upstream) -> None:
     upstream.enqueue("agg", STUCK)
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for(lambda: "Half of" in terminal.lines())
+    with asked(moa, reply="Half of") as terminal:
         terminal.send(f"And?\r{CTRL_C}")
         at_prompt(terminal, 1, "And?")
         assert ends(terminal) == [KEPT]
@@ -253,9 +245,7 @@ def test_what_was_typed_ahead_stands_below_a_prompt_that_comes_back(
 ) -> None:
     for model in "abc":
         upstream.enqueue(model, STUCK)
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for("Half of")
+    with asked(moa, "Half of") as terminal:
         terminal.send(f"And?\r{CTRL_C}")
         at_prompt(terminal, 1, "Why?")
         assert ends(terminal) == [NOTHING]
@@ -266,9 +256,7 @@ def test_what_was_typed_ahead_stands_below_a_prompt_that_comes_back(
 
 def test_a_paste_in_a_turn_is_one_message_and_is_not_sent(moa: Moa, upstream: Upstream) -> None:
     upstream.enqueue("agg", Reply(text="one two", delay=0.2, pause=0.2))
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
-        terminal.wait_for("reading 3 proposals")
+    with asked(moa, "reading 3 proposals") as terminal:
         terminal.send("\x1b[200~one\r\ntwo\n/exit\x03\r\x1b[201~")
         at_prompt(terminal, 1, "one")
         assert len(upstream.chats("agg")) == 1
@@ -278,8 +266,7 @@ def test_a_paste_in_a_turn_is_one_message_and_is_not_sent(moa: Moa, upstream: Up
 
 
 def test_a_provider_s_failure_leaves_the_conversation_whole(moa: Moa, upstream: Upstream) -> None:
-    with moa.terminal("chat") as terminal:
-        begin(terminal, "Why?")
+    with asked(moa) as terminal:
         at_prompt(terminal, 1)
         for model in "abc":
             upstream.enqueue(model, REFUSED)
