@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from moa_cli.conversation import Conversation, Turn
+from moa_cli.errors import UsageError
 from moa_cli.profile import Profile, dump
 from moa_cli.store import Recorder, Spender, Spending, Store
 from moa_cli.stream import Sink
@@ -68,6 +69,22 @@ class Kept:
                 store.close()
         self.id = identity
         return found
+
+    def fork(self) -> Conversation:
+        """Go on in a copy, which is returned. Raises UsageError if nothing is kept yet."""
+        store, identity = self._place()
+        self.id = store.fork(identity)
+        return store.load(self.id)
+
+    def rename(self, title: str) -> None:
+        """Give the conversation another title. Raises UsageError if nothing is kept yet."""
+        store, identity = self._place()
+        store.rename(identity, title)
+
+    def _place(self) -> tuple[Store, str]:
+        if self.store is None or self.id is None:
+            raise UsageError("this conversation is not kept, or has not begun")
+        return self.store, self.id
 
     def forget(self) -> None:
         """The next turn begins a new conversation."""

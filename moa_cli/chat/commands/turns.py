@@ -135,10 +135,7 @@ def _undo(host: Host, argument: str) -> Outcome:
 @command("fork")
 def _fork(host: Host, argument: str) -> Outcome:
     """Go on in a copy; the conversation so far stays as it is."""
-    if host.kept.store is None or host.kept.id is None:
-        raise UsageError("this conversation is not kept, or has not begun")
-    host.kept.id = host.kept.store.fork(host.kept.id)
-    host.session.go_on(host.kept.store.load(host.kept.id))
+    host.session.go_on(host.kept.fork())
     host.say(f"a copy: {host.kept.id}")
     return None
 
@@ -154,9 +151,7 @@ def _rename(host: Host, argument: str) -> Outcome:
     """Give the conversation another title."""
     if not argument:
         raise UsageError("/rename needs a title")
-    if host.kept.store is None or host.kept.id is None:
-        raise UsageError("this conversation is not kept, or has not begun")
-    host.kept.store.rename(host.kept.id, argument)
+    host.kept.rename(argument)
     host.say(f"renamed: {argument}")
     return None
 
