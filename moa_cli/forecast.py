@@ -9,7 +9,7 @@ from moa_cli.conversation import Conversation, Usage
 from moa_cli.money import Price, priced
 from moa_cli.profile import ModelSettings, Profile
 from moa_cli.prompts import messages_for
-from moa_cli.tokens import prompt_tokens
+from moa_cli.tokens import estimated_usage, prompt_tokens
 
 __all__ = ["ASSUMED_TOKENS", "LayerForecast", "forecast_call", "forecast_turn"]
 
@@ -32,16 +32,7 @@ class LayerForecast:
 
 def forecast_call(settings: ModelSettings, prompt: int, price: Price | None) -> Usage:
     """What one call will take, with as long an answer as it may give. prompt: its tokens."""
-    completion = settings.max_tokens or ASSUMED_TOKENS
-    usage = Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        calls=1,
-        estimated_calls=1,
-        estimated_prompt_tokens=prompt,
-        estimated_completion_tokens=completion,
-    )
-    return priced(usage, price)
+    return priced(estimated_usage(prompt, settings.max_tokens or ASSUMED_TOKENS), price)
 
 
 def forecast_turn(

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from moa_cli.conversation import Message, Usage
 
-__all__ = ["estimate_tokens", "estimated", "prompt_tokens"]
+__all__ = ["estimate_tokens", "estimated", "estimated_usage", "prompt_tokens"]
 
 _PIECE = re.compile(r"([A-Za-z]+)|(\d{1,3})|(\n+)|([^\x00-\x7f]+)|[^\s\w]+|_+")
 # A common word of up to so many letters is one token as a rule.
@@ -63,7 +63,11 @@ def prompt_tokens(messages: Iterable[Message]) -> int:
 
 def estimated(prompt: int, answer: str) -> Usage:
     """What a call took of which no count came: its prompt tokens, and what it answered."""
-    completion = estimate_tokens(answer)
+    return estimated_usage(prompt, estimate_tokens(answer))
+
+
+def estimated_usage(prompt: int, completion: int) -> Usage:
+    """The usage of one call whose tokens are not counted but guessed; it has no price yet."""
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
