@@ -4,6 +4,8 @@ of it, which one is gone on with, and that nothing of the list remains."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -25,6 +27,14 @@ def three(moa: Moa) -> dict[str, str]:
         ),
         "horses": keep(moa, ("and horses?", "Saddles, at most.")),
     }
+
+
+@contextmanager
+def picker(moa: Moa) -> Iterator[Terminal]:
+    """A chat that shows the list of conversations."""
+    with moa.terminal("chat", "--resume") as terminal:
+        terminal.wait_for(KEYS)
+        yield terminal
 
 
 def listed(terminal: Terminal) -> list[str]:
@@ -61,8 +71,7 @@ def last_sent(upstream: Upstream) -> list[str]:
 
 @pytest.mark.usefixtures("three")
 def test_the_latest_conversations_are_listed_first(moa: Moa) -> None:
-    with moa.terminal("chat", "--resume") as terminal:
-        terminal.wait_for(KEYS)
+    with picker(moa) as terminal:
         assert listed(terminal) == [
             "› 1 turn   lab  and horses?",
             "  1 turn   lab  Wetter Übung",
@@ -75,8 +84,7 @@ def test_the_latest_conversations_are_listed_first(moa: Moa) -> None:
 def test_the_chosen_conversation_goes_on_and_is_shown(
     moa: Moa, upstream: Upstream, three: dict[str, str]
 ) -> None:
-    with moa.terminal("chat", "--resume") as terminal:
-        terminal.wait_for(KEYS)
+    with picker(moa) as terminal:
         terminal.send("\x1b[B\x1b[B")
         terminal.wait_for(lambda: titles(terminal)[2:] == ["› what do zebras wear?"])
         terminal.send("\r")
@@ -117,23 +125,20 @@ def test_the_chosen_conversation_goes_on_and_is_shown(
     ],
 )
 def test_typing_narrows_by_title_and_by_what_was_said(moa: Moa, typed: str, left: str) -> None:
-    with moa.terminal("chat", "--resume") as terminal:
-        terminal.wait_for(KEYS)
+    with picker(moa) as terminal:
         terminal.send(typed)
         terminal.wait_for(lambda: titles(terminal) == [f"› {left}"])
 
 
 def test_an_id_is_found_by_its_beginning(moa: Moa, three: dict[str, str]) -> None:
-    with moa.terminal("chat", "--resume") as terminal:
-        terminal.wait_for(KEYS)
+    with picker(moa) as terminal:
         terminal.send(three["rain"][:6])
         terminal.wait_for(lambda: titles(terminal) == ["› Wetter Übung"])
 
 
 @pytest.mark.usefixtures("three")
 def test_the_words_around_a_hit_are_shown_below(moa: Moa) -> None:
-    with moa.terminal("chat", "--resume") as terminal:
-        terminal.wait_for(KEYS)
+    with picker(moa) as terminal:
         terminal.send("roof")
         terminal.wait_for("Water, falling from café roofs.")
         assert b"\x1b[0;1;4mroofs" in terminal.raw
@@ -141,8 +146,7 @@ def test_the_words_around_a_hit_are_shown_below(moa: Moa) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_nothing_that_matches_cannot_be_chosen_and_ctrl_u_begins_anew(moa: Moa) -> None:
-    with moa.terminal("chat", "--resume") as terminal:
-        terminal.wait_for(KEYS)
+    with picker(moa) as terminal:
         terminal.send("giraffes\r")
         terminal.wait_for("no conversation holds these words")
         assert titles(terminal) == []
@@ -154,8 +158,7 @@ def test_nothing_that_matches_cannot_be_chosen_and_ctrl_u_begins_anew(moa: Moa) 
 
 @pytest.mark.usefixtures("three")
 def test_an_enter_at_once_chooses_what_was_typed_for(moa: Moa) -> None:
-    with moa.terminal("chat", "--resume") as terminal:
-        terminal.wait_for(KEYS)
+    with picker(moa) as terminal:
         terminal.send("zebras\r")
         at_chat(terminal)
         assert "› what do zebras wear?" in terminal.lines()
@@ -164,8 +167,7 @@ def test_an_enter_at_once_chooses_what_was_typed_for(moa: Moa) -> None:
 @pytest.mark.usefixtures("three")
 @pytest.mark.parametrize("key", ["\x1b", "\x03", "\x04"], ids=["Esc", "Ctrl-C", "Ctrl-D"])
 def test_leaving_leaves_nothing_behind(moa: Moa, upstream: Upstream, key: str) -> None:
-    with moa.terminal("chat", "--resume") as terminal:
-        terminal.wait_for(KEYS)
+    with picker(moa) as terminal:
         terminal.send("zeb")
         terminal.wait_for("Resume: zeb")
         terminal.send(key)
@@ -178,8 +180,7 @@ def test_leaving_leaves_nothing_behind(moa: Moa, upstream: Upstream, key: str) -
 
 @pytest.mark.usefixtures("three")
 def test_a_termination_leaves_the_terminal_as_it_was(moa: Moa) -> None:
-    with moa.terminal("chat", "--resume") as terminal:
-        terminal.wait_for(KEYS)
+    with picker(moa) as terminal:
         terminal.process.terminate()
         assert terminal.wait() == 143
         assert terminal.lines() == []

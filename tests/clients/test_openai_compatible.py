@@ -36,6 +36,7 @@ from moa_cli.errors import (
 )
 from moa_cli.money import Price
 from moa_cli.version import __version__
+from tests.clients.deltas import joined
 from tests.support.upstream import Reply, Upstream
 
 KEY = "sk-a-secret-key-0123456789"
@@ -67,17 +68,8 @@ async def client_of(
 
 async def answer(client: OpenAICompatible, request: Request) -> Delta:
     """The whole answer as one delta."""
-    whole = Delta()
     async with aclosing(client.stream(request)) as deltas:
-        async for one in deltas:
-            whole = Delta(
-                text=whole.text + one.text,
-                reasoning=whole.reasoning + one.reasoning,
-                usage=one.usage or whole.usage,
-                finish_reason=one.finish_reason or whole.finish_reason,
-                model=one.model or whole.model,
-            )
-    return whole
+        return joined([one async for one in deltas])
 
 
 def ask(url: str, *requests: Request, **options: Any) -> list[Delta]:

@@ -19,6 +19,7 @@ from moa_cli.clients.event_stream import EventReader
 from moa_cli.clients.thinking import ThinkSplitter
 from moa_cli.conversation import Usage
 from moa_cli.errors import BadResponse, ConnectionLost
+from tests.clients.deltas import joined
 
 DONE = "data: [DONE]\n\n"
 
@@ -48,20 +49,6 @@ async def _collect(pieces: Iterable[bytes]) -> list[Delta]:
 def read(*pieces: str | bytes) -> list[Delta]:
     """The deltas of a stream that arrives in these pieces."""
     return asyncio.run(_collect([one.encode() if isinstance(one, str) else one for one in pieces]))
-
-
-def joined(deltas: Iterable[Delta]) -> Delta:
-    """All deltas as one, the way the engine puts them together."""
-    whole = Delta()
-    for one in deltas:
-        whole = Delta(
-            text=whole.text + one.text,
-            reasoning=whole.reasoning + one.reasoning,
-            usage=one.usage or whole.usage,
-            finish_reason=one.finish_reason or whole.finish_reason,
-            model=one.model or whole.model,
-        )
-    return whole
 
 
 def spans(cuts: list[int], length: int) -> Iterator[tuple[int, int]]:
