@@ -69,8 +69,6 @@ def _edit(host: Host, argument: str) -> Outcome:
 @command("file", "PATH")
 def _file(host: Host, argument: str) -> Outcome:
     """Put a text file beside the next prompt."""
-    if not argument:
-        raise UsageError("/file needs a path")
     try:
         host.options.attachments.append(fenced_file(Path(argument).expanduser()))
     except (RuntimeError, ValueError):

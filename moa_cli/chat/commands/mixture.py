@@ -85,8 +85,6 @@ def _who(host: Host) -> str:
 @command("add", "MODEL", _model_words)
 def _add(host: Host, argument: str) -> Outcome:
     """Add a proposer to every round."""
-    if not argument:
-        raise UsageError("/add needs a model")
     host.session.add(argument)
     host.say(_who(host))
     return None
@@ -95,8 +93,6 @@ def _add(host: Host, argument: str) -> Outcome:
 @command("drop", "MODEL", _proposer_words)
 def _drop(host: Host, argument: str) -> Outcome:
     """Take a proposer out of every round."""
-    if not argument:
-        raise UsageError("/drop needs a model")
     host.session.drop(argument)
     host.say(_who(host))
     return None

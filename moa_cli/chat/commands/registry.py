@@ -96,7 +96,8 @@ Values = Callable[[Session], Iterable[str]]
 
 @dataclass(frozen=True)
 class Command:
-    """A slash command. usage: its argument in words.
+    """A slash command. usage: its argument in words; a single one that cannot be left out
+    stands without brackets.
 
     values: what its argument may be, for completion.
     """
@@ -143,7 +144,10 @@ def find(name: str) -> Command:
 def perform(host: Host, line: str) -> Outcome:
     """Carry out a line that begins with a slash. Raises MoAError if it cannot be done."""
     name, _, argument = line[1:].partition(" ")
-    return find(name.strip()).run(host, argument.strip())
+    found, argument = find(name.strip()), argument.strip()
+    if found.usage.isalpha() and not argument:
+        raise UsageError(f"/{found.name} needs a {found.usage.lower()}")
+    return found.run(host, argument)
 
 
 def complete(line: str, session: Session) -> list[str]:

@@ -149,8 +149,6 @@ def _resume(host: Host, argument: str) -> Outcome:
 @command("rename", "TITLE")
 def _rename(host: Host, argument: str) -> Outcome:
     """Give the conversation another title."""
-    if not argument:
-        raise UsageError("/rename needs a title")
     host.kept.rename(argument)
     host.say(f"renamed: {argument}")
     return None
@@ -199,8 +197,6 @@ def _dry_run(host: Host, argument: str) -> Outcome:
     """Show the calls, exact prompts and likely cost of PROMPT; nothing is sent."""
     from moa_cli.render.plan import plan
 
-    if not argument:
-        raise UsageError("/dry-run needs a prompt")
     session = host.session
     host.show(plan(session.profile, session.conversation.ask(argument), session.known()))
     return None
