@@ -74,6 +74,17 @@ def test_without_multi_turn_no_history_is_sent(moa: Moa, upstream: Upstream, opt
     assert prompts(upstream) == [["first"], ["second"]]
 
 
+def test_what_is_kept_can_be_renamed_and_forked_once_it_has_begun(moa: Moa) -> None:
+    ran = moa.run("chat", stdin=b"/fork\n/rename rain\n/rename\nhi\n/rename rain\n/fork\n")
+    unkept = "moa: this conversation is not kept, or has not begun\n"
+    assert ran.err.startswith(f"{HEADER}{unkept}{unkept}moa: /rename needs a title\n")
+    *_, renamed, copied = ran.err.splitlines()
+    assert renamed == "renamed: rain"
+    listed = moa.run("history", "list").text.splitlines()
+    assert sorted(line.split()[-1] for line in listed) == ["rain", "rain"]
+    assert copied.removeprefix("a copy: ") in [line.split()[0] for line in listed]
+
+
 def test_a_reply_comes_while_the_next_line_is_waited_for(moa: Moa) -> None:
     with moa.start("chat", stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
