@@ -17,6 +17,7 @@ MoAError
 ├── TurnError                a turn ended without a reply
 │   └── NotEnoughProposals       no proposer of a layer answered
 ├── BudgetReached            a cap on cost or tokens was reached
+├── BenchError               an evaluation's data cannot be used, or part of it is missing
 └── StoreError               conversations could not be read or written
 
 Every error carries a message that names what was wrong and, where there is one,
@@ -28,6 +29,7 @@ from __future__ import annotations
 __all__ = [
     "AuthenticationFailed",
     "BadResponse",
+    "BenchError",
     "BudgetReached",
     "ClientError",
     "ClientTimeout",
@@ -140,6 +142,10 @@ class NotEnoughProposals(TurnError):
 
 class BudgetReached(MoAError):
     """A cap on cost or tokens was reached."""
+
+
+class BenchError(MoAError):
+    """An evaluation's data cannot be used, or part of what it needs is missing."""
 
 
 class StoreError(MoAError):

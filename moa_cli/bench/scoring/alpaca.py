@@ -1,0 +1,173 @@
+"""AlpacaEval 2: what the pairwise judge is asked, how its answer is read, and win rates.
+
+Source: alpaca_eval, annotator `weighted_alpaca_eval_gpt4_turbo`. Everywhere a preference is
+1 where the reference's output is better, 2 where the model's is, and in between as likely as
+the judge found it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places
+from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.conversation import Message, Role
+from moa_cli.errors import BenchError
+
+__all__ = [
+    "DRAW",
+    "Comparison",
+    "WinRate",
+    "judge_call",
+    "preference_from_logprobs",
+    "preference_from_text",
+    "win_rate",
+]
+
+DRAW: Final = 1.5
+_FIRST, _SECOND = "m", "M"
+_ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+_MESSAGE = re.compile(r"<\|im_start\|>([^\n]*)\n(.*?)<\|im_end\|>", re.DOTALL)
+# `m` or `M` as a word, but not the one of "I'm".
+_NAMED = re.compile(r"(?<![\w'’])[mM](?!\w)")
+_AROUND = " \t\r\n\"'`*_.,:;()[]{}<>"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two outputs for one instruction. reference: the baseline's. output: the model's."""
+
+    instruction: str
+    reference: str
+    output: str
+
+    @property
+    def switched(self) -> bool:
+        """Whether the judge is shown the model's output first, as `m`.
+
+        A coin that depends on the instruction only, as alpaca_eval throws it.
+        """
+        coin = random.Random(f"is_switched_outputs{self.instruction}0")  # noqa: S311
+        return coin.choices([False, True], k=1)[0]
+
+    @property
+    def draw(self) -> bool:
+        """Whether the outputs are the same: a draw (`DRAW`) for which no judge is asked."""
+        return self.reference == self.output
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """A model's win rate against the reference.
+
+    win_rate: percent, by the judge's probabilities. discrete_win_rate: percent, each judgement
+    rounded to a win, a draw or a loss. n_wins, n_wins_base: outputs of the model and of the
+    reference that were found better. n_missing: judgements that could not be read, counted
+    nowhere else.
+    """
+
+    win_rate: Mean
+    discrete_win_rate: Mean
+    n_wins: int
+    n_wins_base: int
+    n_draws: int
+    n_missing: int
+
+
+def judge_call(template: str, comparison: Comparison, *, logprobs: bool = True) -> JudgeCall:
+    """The request for one judgement.
+
+    template: the judge's prompt, in chat markup (`<|im_start|>role … <|im_end|>`), with the
+    places `{instruction}`, `{output_1}` and `{output_2}`, as alpaca_eval has it. It is parsed
+    before it is filled, so that no output can end its message or begin another.
+    logprobs: False asks for a text alone, for judges that tell no probabilities: then the
+    likeliest one, and room for more than a token.
+    Raises BenchError if the template is not of that form.
+    """
+    outputs = (comparison.reference, comparison.output)
+    first, second = reversed(outputs) if comparison.switched else outputs
+    values = {"instruction": comparison.instruction, "output_1": first, "output_2": second}
+    require_places(template, values)
+    messages = tuple(Message(role, fill(text, values).strip()) for role, text in _chat(template))
+    if not logprobs:
+        return JudgeCall(messages, temperature=0.0, max_tokens=16)
+    asked = {"logprobs": True, "top_logprobs": 5}
+    return JudgeCall(messages, temperature=1.0, max_tokens=1, top_p=1.0, extra=asked)
+
+
+def _chat(template: str) -> list[tuple[Role, str]]:
+    """The template's messages, not filled yet."""
+    found = _MESSAGE.findall(template)
+    if not found or _MESSAGE.sub("", template).strip():
+        raise BenchError("the judge's prompt is not in chat markup (<|im_start|>…<|im_end|>)")
+    for role, _ in found:
+        if role.strip() not in _ROLES:
+            raise BenchError(f"the judge's prompt has a message of the unknown role {role!r}")
+    return [(_ROLES[role.strip()], text) for role, text in found]
+
+
+def preference_from_logprobs(
+    top_logprobs: Sequence[Mapping[str, Any]], *, switched: bool
+) -> float | None:
+    """The preference by the probabilities of the answer's first token; None if not told.
+
+    top_logprobs: `choice.logprobs.content[0].top_logprobs` of the answer. Only the tokens `m`
+    and `M` count: the preference is 2 - P(m), with P over those two.
+    switched: `Comparison.switched`.
+    """
+    told: dict[str, float] = {}
+    for entry in top_logprobs:
+        token, logprob = entry.get("token"), entry.get("logprob")
+        if token in (_FIRST, _SECOND) and isinstance(logprob, int | float):
+            told[token] = float(logprob)
+    told = {token: logprob for token, logprob in told.items() if math.isfinite(logprob)}
+    if not told:
+        return None
+    highest = max(told.values())
+    weights = {token: math.exp(logprob - highest) for token, logprob in told.items()}
+    return _preference(weights.get(_FIRST, 0.0) / math.fsum(weights.values()), switched)
+
+
+def preference_from_text(text: str, *, switched: bool) -> float | None:
+    """The preference that an answer states, 1 or 2; None if it states none, or both.
+
+    Read are, in this order: the whole answer, its last line, and the one of the two names that
+    is in it. Less exact than probabilities: scores made of it are *discrete*.
+    """
+    lines = text.strip().splitlines()
+    for candidate in (text, lines[-1] if lines else ""):
+        name = candidate.strip(_AROUND)
+        if name in (_FIRST, _SECOND):
+            return _preference(float(name == _FIRST), switched)
+    named = set(_NAMED.findall(text))
+    return _preference(float(_FIRST in named), switched) if len(named) == 1 else None
+
+
+def _preference(probability: float, switched: bool) -> float:
+    """probability: that the output shown first, as `m`, is better."""
+    return 1 + probability if switched else 2 - probability
+
+
+def win_rate(preferences: Iterable[float | None]) -> WinRate:
+    """Win rates and counts as alpaca_eval defines them.
+
+    preferences: 1 to 2; 0 is an old way to write a draw; None is a judgement that failed.
+    """
+    told = list(preferences)
+    valid = [one or DRAW for one in told if one is not None and (one == 0 or 1 <= one <= 2)]
+    wins = sum(one > DRAW for one in valid)
+    losses = sum(one < DRAW for one in valid)
+    rounded = [50.0 if one == DRAW else 100.0 * (one > DRAW) for one in valid]
+    return WinRate(
+        win_rate=mean_of(100 * (one - 1) for one in valid),
+        discrete_win_rate=mean_of(rounded),
+        n_wins=wins,
+        n_wins_base=losses,
+        n_draws=len(valid) - wins - losses,
+        n_missing=len(told) - len(valid),
+    )

@@ -1,0 +1,51 @@
+"""What a judge is asked, and templates that its prompts are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from moa_cli.conversation import Message
+from moa_cli.errors import BenchError
+
+__all__ = ["JudgeCall", "fill", "require_places", "text_field"]
+
+
+@dataclass(frozen=True)
+class JudgeCall:
+    """One request to a judge, whichever model that is. None leaves a setting to the endpoint.
+
+    extra: further fields of the request body.
+    """
+
+    messages: tuple[Message, ...]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def require_places(template: str, names: Iterable[str]) -> None:
+    """Raises BenchError where `template` lacks the place `{name}` of one of the names."""
+    for name in names:
+        if f"{{{name}}}" not in template:
+            raise BenchError(f"the judge's prompt has no place for {{{name}}}")
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """`template` with each `{name}` replaced, in one pass: braces in a value stay as they are.
+
+    Other braces of the template are text.
+    """
+    names = "|".join(re.escape(name) for name in values)
+    return re.sub(f"{{({names})}}", lambda match: values[match[1]], template)
+
+
+def text_field(row: Mapping[str, Any], name: str, what: str) -> str:
+    """The text `row[name]`. what: what the row is. Raises BenchError if it is not there."""
+    value = row.get(name)
+    if not isinstance(value, str):
+        raise BenchError(f"{what} has no text {name!r}", hint="fetch the benchmark's data anew")
+    return value

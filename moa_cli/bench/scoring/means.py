@@ -1,0 +1,52 @@
+"""Means that carry their standard error and the number of values behind them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Mean", "mean_of", "proportion_of"]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of n values, in their unit.
+
+    value: None if there are no values. standard_error: None if there are too few to tell.
+    """
+
+    value: float | None
+    standard_error: float | None
+    n: int
+
+
+def mean_of(values: Iterable[float], *, groups: Sequence[Hashable] | None = None) -> Mean:
+    """The mean and its standard error, s / sqrt(n) with n - 1 in s.
+
+    groups: for each value what it belongs to, where values of one group go together (two turns
+    of one conversation): the standard error is then the cluster-robust one. It is the same if
+    every value is a group of its own.
+    """
+    known = list(values)
+    if not known:
+        return Mean(None, None, 0)
+    mean = math.fsum(known) / len(known)
+    deviations: dict[Hashable, list[float]] = defaultdict(list)
+    for group, value in zip(range(len(known)) if groups is None else groups, known, strict=True):
+        deviations[group].append(value - mean)
+    count = len(deviations)
+    if count < 2:
+        return Mean(mean, None, len(known))
+    squares = math.fsum(math.fsum(one) ** 2 for one in deviations.values())
+    return Mean(mean, math.sqrt(squares * count / (count - 1)) / len(known), len(known))
+
+
+def proportion_of(outcomes: Iterable[bool]) -> Mean:
+    """The share of true outcomes, 0 to 1, with the binomial standard error sqrt(p (1 - p) / n)."""
+    known = list(outcomes)
+    if not known:
+        return Mean(None, None, 0)
+    share = sum(known) / len(known)
+    return Mean(share, math.sqrt(share * (1 - share) / len(known)), len(known))
