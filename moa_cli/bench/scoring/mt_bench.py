@@ -1,0 +1,184 @@
+"""MT-Bench, single-answer grading: what the judge is asked, how its rating is read, averages.
+
+Source: FastChat's `llm_judge` (Zheng et al. 2023, arXiv:2306.05685), `common.py` and
+`show_result.py`. Ratings are 1 to 10.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places, text_field
+from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.conversation import Message
+from moa_cli.errors import BenchError
+
+__all__ = [
+    "JudgePrompt",
+    "MTBenchScores",
+    "Rating",
+    "Turn",
+    "judge_call",
+    "judge_prompts",
+    "needs_reference",
+    "parse_rating",
+    "prompt_name",
+    "scores",
+    "temperature",
+]
+
+Turn = Literal[1, 2]
+
+# Of the answering models, by category; FastChat's own default elsewhere.
+_TEMPERATURES: Final = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
+_DEFAULT_TEMPERATURE: Final = 0.7
+_WITH_REFERENCE: Final = frozenset({"math", "reasoning", "coding"})
+_RATING = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
+_LOOSE_RATING = re.compile(r"\[(\d+(?:\.\d*)?)\]")
+
+
+@dataclass(frozen=True)
+class JudgePrompt:
+    """A row of `judge_prompts.jsonl`. template: of the user's message."""
+
+    name: str
+    system: str
+    template: str
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One judgement. score: 1 to 10, None if the judge gave no rating that can be read."""
+
+    question: str
+    category: str
+    turn: Turn
+    score: float | None
+
+
+@dataclass(frozen=True)
+class MTBenchScores:
+    """Averages over the ratings that could be read.
+
+    average: over all rows of both turns, as upstream has it. Its standard error and those of
+    `by_category` take the two turns of a question as one observation.
+    unparsed: ratings that could not be read; they are in no average.
+    """
+
+    turn_1: Mean
+    turn_2: Mean
+    average: Mean
+    by_category: Mapping[str, Mean]
+    unparsed: int
+
+
+def temperature(category: str) -> float:
+    """The temperature at which questions of that category are answered."""
+    return _TEMPERATURES.get(category, _DEFAULT_TEMPERATURE)
+
+
+def needs_reference(category: str) -> bool:
+    """Whether the judge is shown a reference answer."""
+    return category in _WITH_REFERENCE
+
+
+def prompt_name(category: str, turn: Turn) -> str:
+    """The name of the judge's prompt for an answer of that category and turn."""
+    kind = "single-math-v1" if needs_reference(category) else "single-v1"
+    return kind if turn == 1 else f"{kind}-multi-turn"
+
+
+def judge_prompts(rows: Iterable[Mapping[str, Any]]) -> dict[str, JudgePrompt]:
+    """The judge's prompts by name. rows: of `judge_prompts.jsonl`.
+
+    Raises BenchError if a row is not of that form.
+    """
+    prompts = {}
+    for row in rows:
+        name, system, template = (
+            text_field(row, field, "a row of judge_prompts.jsonl")
+            for field in ("name", "system_prompt", "prompt_template")
+        )
+        prompts[name] = JudgePrompt(name, system, template)
+    return prompts
+
+
+def judge_call(
+    prompts: Mapping[str, JudgePrompt],
+    category: str,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    turn: Turn,
+    reference: Sequence[str] = (),
+) -> JudgeCall:
+    """The request for the rating of one turn.
+
+    questions, answers, reference: the texts of both turns; for turn 1 the first is enough.
+    reference: the reference answers, needed and used only where `needs_reference`.
+    Raises BenchError if a text or the prompt is missing.
+    """
+    shown = reference if needs_reference(category) else ()
+    if len(questions) < turn or len(answers) < turn:
+        raise BenchError(f"turn {turn} cannot be judged: it has no question or no answer")
+    if needs_reference(category) and len(reference) < turn:
+        raise BenchError(f"a question of category {category!r} has no reference answer")
+    name = prompt_name(category, turn)
+    if name not in prompts:
+        raise BenchError(f"judge_prompts.jsonl has no prompt {name!r}")
+    if turn == 1:
+        values = {"question": questions[0], "answer": answers[0]}
+    else:
+        pairs = enumerate(zip(questions, answers, strict=False), 1)
+        values = {
+            place: text
+            for i, (question, answer) in pairs
+            for place, text in ((f"question_{i}", question), (f"answer_{i}", answer))
+        }
+    values |= {f"ref_answer_{i}": text for i, text in enumerate(shown[:turn], 1)}
+    prompt = prompts[name]
+    require_places(prompt.template, values)
+    messages = (Message("system", prompt.system), Message("user", fill(prompt.template, values)))
+    return JudgeCall(messages, temperature=0.0, max_tokens=2048)
+
+
+def parse_rating(judgement: str) -> float | None:
+    """The first `[[x]]` of a judgement, else the first `[x]`; None (upstream's -1) without one.
+
+    As upstream, ratings beyond 1 to 10 are taken as they are.
+    """
+    found = _RATING.search(judgement) or _LOOSE_RATING.search(judgement)
+    rating = float(found[1]) if found else math.inf
+    return rating if math.isfinite(rating) else None
+
+
+def scores(ratings: Iterable[Rating]) -> MTBenchScores:
+    """Averages by turn, over all, and by category."""
+    told = list(ratings)
+    return MTBenchScores(
+        turn_1=_mean(one for one in told if one.turn == 1),
+        turn_2=_mean(one for one in told if one.turn == 2),
+        average=_mean(told),
+        by_category={
+            category: _mean(one for one in told if one.category == category)
+            for category in sorted({one.category for one in told})
+        },
+        unparsed=sum(one.score is None for one in told),
+    )
+
+
+def _mean(ratings: Iterable[Rating]) -> Mean:
+    read = [(one.score, one.question) for one in ratings if one.score is not None]
+    return mean_of((score for score, _ in read), groups=[question for _, question in read])
