@@ -1,0 +1,218 @@
+"""FLASK: what the twelve-skill judge is asked, how its review is read, averages by skill.
+
+Source: FLASK (Ye et al. 2023, arXiv:2307.10928), `gpt_review/gpt4_eval.py` and
+`aggregate_skill.py`, in the version that the Mixture-of-Agents authors ran. Scores are 1 to 5.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places, text_field
+from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.conversation import Message
+from moa_cli.errors import BenchError
+
+__all__ = [
+    "SKILLS",
+    "Review",
+    "Rubric",
+    "SkillScores",
+    "judge_call",
+    "parse_review",
+    "rubric",
+    "short_skill",
+    "skill_scores",
+]
+
+# In the order of upstream's table, by their short names.
+SKILLS: Final = (
+    "robustness",
+    "correctness",
+    "efficiency",
+    "factuality",
+    "commonsense",
+    "comprehension",
+    "insightfulness",
+    "completeness",
+    "metacognition",
+    "readability",
+    "conciseness",
+    "harmlessness",
+)
+_DEFAULTS: Final = ("prompt1", "prompt2")
+_PLACES: Final = (*_DEFAULTS, "skills", "question", "sample_answer", "response")
+_NOT_APPLICABLE: Final = frozenset({"na", "n/a", "not applicable"})
+# Far longer than scores for twelve skills; what is longer is not worth a parser's stack.
+_LONGEST_LITERAL: Final = 4000
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """The judge's prompt and the skills that it may be asked about.
+
+    skills: the text for each skill, by the name that items call it.
+    """
+
+    system: str
+    template: str
+    skills: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Review:
+    """One judgement as read: scores by skill, in the judge's words, lower case.
+
+    None is "not applicable". Empty if the judgement could not be read.
+    """
+
+    scores: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class SkillScores:
+    """Averages by short name of the skill, in the order of `SKILLS`; only skills with scores.
+
+    not_applicable: scores that the judge declined to give. unparsed: reviews without any score
+    that could be read. Both are in no average.
+    """
+
+    by_skill: Mapping[str, Mean]
+    not_applicable: int
+    unparsed: int
+
+
+def rubric(
+    prompts: Sequence[Mapping[str, Any]],
+    reviewers: Sequence[Mapping[str, Any]],
+    skills: Iterable[Mapping[str, Any]],
+) -> Rubric:
+    """The rubric from the rows of `prompt.jsonl`, `reviewer.jsonl` and `skillset_description.json`.
+
+    The reviewer is the second, the one whose prompt holds the sample answer, as in upstream.
+    Raises BenchError if the files are not of that form.
+    """
+    try:
+        chosen = reviewers[1]["prompt_id"]
+        prompt = next(one for one in prompts if one["prompt_id"] == chosen)
+        template = text_field(prompt, "prompt_template", "a row of prompt.jsonl")
+        require_places(template, _PLACES)
+        texts = {str(one["Skill"]): _skill_text(one) for one in skills}
+        return Rubric(
+            system=text_field(prompt, "system_prompt", "a row of prompt.jsonl"),
+            template=fill(template, {name: prompt["defaults"][name] for name in _DEFAULTS}),
+            skills=texts,
+        )
+    except (IndexError, KeyError, StopIteration, TypeError):
+        raise BenchError(
+            "the judge's files of FLASK are not as upstream has them",
+            hint="fetch the benchmark's data anew",
+        ) from None
+
+
+def _skill_text(row: Mapping[str, Any]) -> str:
+    scoring = "".join(f"\nScore {i}: {row['Scoring'][str(i)]}" for i in range(1, 6))
+    return f"\n{row['Skill']}: {row['Criteria']}{scoring}\n\n"
+
+
+def judge_call(
+    known: Rubric, instruction: str, response: str, sample_answer: str, skills: Sequence[str]
+) -> JudgeCall:
+    """The request for the review of one response.
+
+    sample_answer: the item's `answer`. skills: the item's `skill`, in its order; as in upstream
+    each stands for the first skill whose name contains it, and one that is in none is left out.
+    Temperature 0 and 1024 tokens are what upstream means to send; its client drops both.
+    """
+    texts = [
+        next((text for name, text in known.skills.items() if skill in name), "") for skill in skills
+    ]
+    values = {
+        "skills": "".join(texts),
+        "question": instruction,
+        "sample_answer": sample_answer,
+        "response": response,
+    }
+    messages = (Message("system", known.system), Message("user", fill(known.template, values)))
+    return JudgeCall(messages, temperature=0.0, max_tokens=1024)
+
+
+def parse_review(review: str) -> Review:
+    """The scores of a review: its last `{…}` as a Python dictionary, `_` read as a space.
+
+    Values that are neither a number nor "not applicable" are left out.
+    """
+    literal = _last_braces(review).replace("\n", "").replace("_", " ").lower()
+    scores: dict[str, float | None] = {}
+    for name, value in _dictionary(literal).items():
+        number = _number(value)
+        declined = isinstance(value, str) and value in _NOT_APPLICABLE
+        if isinstance(name, str) and (declined or number is not None):
+            scores[name] = number
+    return Review(scores)
+
+
+def _last_braces(text: str) -> str:
+    """The last match of `{[^}]+}`, in time linear in the text; "" without one."""
+    last = ""
+    for chunk in text.split("}")[:-1]:
+        start = chunk.find("{")
+        if 0 <= start < len(chunk) - 1:
+            last = chunk[start:] + "}"
+    return last
+
+
+def _dictionary(literal: str) -> Mapping[Any, Any]:
+    if len(literal) > _LONGEST_LITERAL:
+        return {}
+    try:
+        with warnings.catch_warnings():
+            # A backslash in the judge's text is no concern of the user's.
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(literal)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: object) -> float | None:
+    if not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def short_skill(name: str) -> str | None:
+    """The name in `SKILLS` of a skill (`commonsense`, `robustness`), None if it is none of them."""
+    words = name.lower().split(" ")
+    if "logical" in name.lower():
+        words = words[1:]
+    return words[0] if words and words[0] in SKILLS else None
+
+
+def skill_scores(reviews: Iterable[Review]) -> SkillScores:
+    """Averages over all reviews, by skill."""
+    told = list(reviews)
+    by_skill: dict[str, list[float]] = defaultdict(list)
+    declined = 0
+    for review in told:
+        for name, score in review.scores.items():
+            skill = short_skill(name)
+            if score is None:
+                declined += 1
+            elif skill is not None:
+                by_skill[skill].append(score)
+    return SkillScores(
+        by_skill={skill: mean_of(by_skill[skill]) for skill in SKILLS if skill in by_skill},
+        not_applicable=declined,
+        unparsed=sum(not review.scores for review in told),
+    )
