@@ -124,11 +124,7 @@ def test_temperatures() -> None:
 
 
 def test_two_turns_of_a_question_are_not_two_questions() -> None:
-    ratings = [
-        Rating(str(i), "stem", turn, 3.0 + i)
-        for i in range(5)
-        for turn in (1, 2)  # type: ignore[arg-type]
-    ]
+    ratings = [Rating(str(i), "stem", turn, 3.0 + i) for i in range(5) for turn in (1, 2)]
     found = scores(ratings)
     assert found.average.n == 10
     assert found.average.standard_error == pytest.approx(found.turn_1.standard_error)

@@ -1,0 +1,98 @@
+r"""Answers in LaTeX: the boxed one of a text, and whether two are the same.
+
+Compared after the light normalisation that is usual for MATH (Hendrycks et al. 2021,
+arXiv:2103.03874) and in Minerva (Lewkowycz et al. 2022, arXiv:2206.14858, appendix D): other
+spellings of one value, no algebra.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Final
+
+__all__ = ["boxed", "equal", "normalised", "value_of"]
+
+_LONGEST: Final = 1000
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BOXED_WORD = re.compile(r"\\boxed\s+([^\s$\\{}]+)")
+_WORD = r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf)\s*\{([^{}]*)\}"
+
+# In this order.
+_SPELLINGS: Final = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"−", "-"),
+        (r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[!,;: ]|~", " "),
+        (r"\\[()\[\]]|\\?[$%]", ""),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![A-Za-z])|°", ""),
+        (r"\\(le|ge|ne)q(?![A-Za-z])", r"\\\1"),
+        # Units: words after a value, or LaTeX's text after anything.
+        (rf"(?<=\S)\s*{_WORD}(?:\s*\^\s*(?:[0-9]|\{{[0-9]\}}))?\s*\.?\s*$", ""),
+        (r"(?<=[0-9}])\s+[A-Za-z]{2,}(?:\s+[A-Za-z]+)*\s*\.?\s*$", ""),
+        (_WORD, r"\1"),
+        (r"\s+", ""),
+        (r"\.$", ""),
+        (r"^[A-Za-z]{1,2}=", ""),
+        (r"(?<![0-9])\.(?=[0-9])", "0."),
+        (r"(?<=[0-9])\{,\}(?=[0-9]{3})", ""),
+        (r"\\frac([0-9])([0-9])", r"\\frac{\1}{\2}"),
+        (r"\\frac([0-9])(?=\{)", r"\\frac{\1}"),
+        (r"(\\frac\{[^{}]*\})([0-9])", r"\1{\2}"),
+        (r"\\sqrt([0-9A-Za-z])", r"\\sqrt{\1}"),
+        (r"([\^_])\{([0-9A-Za-z])\}", r"\1\2"),
+        (r"^(-?)([0-9]+)/([0-9]+)$", r"\1\\frac{\2}{\3}"),
+    )
+)
+_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_DECIMAL = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?")
+_FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?[0-9]+)\}\{([0-9]+)\}")
+
+
+def boxed(text: str) -> str | None:
+    r"""What the last `\boxed{…}` of `text` holds, braces within it balanced; None without one."""
+    last = (-1, "")
+    opened: list[tuple[bool, int, int]] = []
+    for token in _BRACES.finditer(text):
+        if token[0].endswith("{") and token[0] != r"\{":
+            opened.append((len(token[0]) > 1, token.start(), token.end()))
+        elif token[0] == "}" and opened:
+            is_box, start, inner = opened.pop()
+            if is_box and start > last[0]:
+                last = (start, text[inner : token.start()])
+    if last[0] >= 0:
+        return last[1].strip() or None
+    words = _BOXED_WORD.findall(text)
+    return words[-1] if words else None
+
+
+def normalised(text: str) -> str:
+    """`text` in the spelling in which answers are compared."""
+    if len(text) > _LONGEST:
+        return text
+    for pattern, replacement in _SPELLINGS:
+        text = pattern.sub(replacement, text)
+    return text.replace(",", "") if _GROUPED.fullmatch(text) else text
+
+
+def value_of(text: str) -> Fraction | None:
+    """The value of a text that is a number or a fraction; None for any other."""
+    plain = normalised(text)
+    if len(plain) > _LONGEST:
+        return None
+    if _DECIMAL.fullmatch(plain):
+        return Fraction(plain)
+    parts = _FRACTION.fullmatch(plain)
+    if parts is None or not int(parts[3]):
+        return None
+    value = Fraction(int(parts[2]), int(parts[3]))
+    return -value if parts[1] == "-" else value
+
+
+def equal(one: str, other: str) -> bool:
+    """Whether two answers are the same value, or the same text when `normalised`."""
+    values = value_of(one), value_of(other)
+    if values[0] is not None and values[1] is not None:
+        return values[0] == values[1]
+    return normalised(one) == normalised(other)
