@@ -199,6 +199,28 @@ def test_a_key_without_a_number_is_refused() -> None:
             grade_gsm8k("5", key)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the answer is x" + " " * 300_000 + "y",
+        "the answer is $" + " " * 300_000,
+        "answer" + " " * 300_000 + "answer",
+        "1" * 300_000,
+        "111," * 100_000,
+        "\\boxed{" * 50_000,
+        "\\boxed" + " " * 300_000,
+        "{" * 300_000 + "}" * 300_000,
+        "#### " * 50_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_long_texts_do_not_take_forever(text: str) -> None:
+    """Were any pattern quadratic, the test would run into the suite's time limit."""
+    grade_math(text, "5")
+    grade_exact(text, "five")
+    final_number(text)
+
+
 @given(TEXTS, TEXTS)
 def test_any_text_can_be_read(reply: str, other: str) -> None:
     final_number(reply)

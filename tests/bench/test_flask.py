@@ -169,6 +169,14 @@ def test_the_last_braces_are_those_of_upstreams_pattern(text: str) -> None:
     assert parse_review(text) == (parse_review(found[-1]) if found else Review({}))
 
 
+@pytest.mark.parametrize(
+    "text", ["{" * 300_000, "{'a':" + "1," * 200_000 + "}", "{a" * 100_000], ids=["1", "2", "3"]
+)
+def test_long_texts_do_not_take_forever(text: str) -> None:
+    """Were the pattern quadratic, the test would run into the suite's time limit."""
+    assert not parse_review(text).scores
+
+
 @given(st.text(st.sampled_from("{}[]()'\":,.0123456789 abj_\\\n-+")) | st.text())
 def test_any_text_can_be_read(text: str) -> None:
     scores = skill_scores([parse_review(text), parse_review("{" + text + "}")])

@@ -169,6 +169,14 @@ def test_ratings_of_odd_forms(text: str, rating: float | None) -> None:
     assert parse_rating(text) == rating
 
 
+@pytest.mark.parametrize(
+    "text", ["[[" * 200_000, "[[" + "1" * 300_000, "[1" * 200_000], ids=["1", "2", "3"]
+)
+def test_long_texts_do_not_take_forever(text: str) -> None:
+    """Were the pattern quadratic, the test would run into the suite's time limit."""
+    assert not parse_rating(text)
+
+
 @given(st.text(st.sampled_from("[]0123456789. x٣")) | st.text())
 def test_any_text_can_be_read(text: str) -> None:
     rating = parse_rating(text)

@@ -146,7 +146,8 @@ def _stated(reply: str) -> str | None:
     heads = list(_STATED.finditer(reply))
     if not heads:
         return None
-    tail = _HOPE.sub("", reply[heads[-1].end() :].split("\n", 1)[0])
+    # Cut first: the patterns take time quadratic in what they are given.
+    tail = _HOPE.sub("", reply[heads[-1].end() :][:_LONGEST].split("\n", 1)[0])
     math = _LEADING_MATH.match(tail)
     return (math[1] or math[2] if math else tail).strip().rstrip(".") or None
 
