@@ -124,19 +124,23 @@ def length_controlled(judgements: Sequence[Judgement], known: Baseline) -> Lengt
     weights = _fit(rows)
     at_equal_length: list[Vector] = [(0.0, row.features[1], 1.0) for row in own]
     predicted = [_probability(weights, features) for features in at_equal_length]
-    mean = mean_of(100 * one for one in predicted)
+    win_rate = mean_of(100 * one for one in predicted)
     slopes = [p * (1 - p) / len(own) for p in predicted]
     pull = _solve(_information(rows, weights), _weighted(slopes, at_equal_length))
+    mean = statistics.fmean(predicted)
     # How far each judgement moves the mean: by its own prediction, and through the weights.
     moves = [
-        (p - statistics.fmean(predicted)) / len(own)
-        + _residual(weights, row) * _dot(pull, row.features)
+        (p - mean) / len(own) + _residual(weights, row) * _dot(pull, row.features)
         for p, row in zip(predicted, own, strict=True)
     ]
     error = None
     if len(own) > 1:
         error = 100 * math.sqrt(math.fsum(one**2 for one in moves) * len(own) / (len(own) - 1))
-    return LengthControlled(Mean(mean.value, error, mean.n), mean.standard_error, weights)
+    return LengthControlled(
+        win_rate=Mean(win_rate.value, error, win_rate.n),
+        published_standard_error=win_rate.standard_error,
+        weights=weights,
+    )
 
 
 def _observations(judgements: Sequence[Judgement], known: Baseline) -> list[Observation]:
