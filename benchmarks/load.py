@@ -17,16 +17,13 @@ __all__: list[str] = []
 
 
 class _Client(asyncio.Protocol):
-    """Sends the request again whenever it has been answered, until the time is over."""
+    """Sends the request again whenever it has been answered, until the time is over; over a new
+    connection where the server closes each."""
 
-    def __init__(self, request: bytes, expected: bytes, until: float) -> None:
-        self._request = request
-        self._expected = expected
-        self._until = until
+    def __init__(self, load: _Load) -> None:
+        self._load = load
         self._answer = bytearray()
-        self.latencies: list[float] = []
-        self.failed = 0
-        self.done = asyncio.get_running_loop().create_future()
+        self._waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -35,28 +32,80 @@ class _Client(asyncio.Protocol):
 
     def _send(self) -> None:
         self._answer.clear()
+        self._waiting = True
         self._began = time.perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(self._load.request)
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
-        if not _is_whole(self._answer):
+        if not self._waiting or not _is_whole(self._answer):
             return
-        good = self._answer.startswith(b"HTTP/1.1 200") and self._expected in self._answer
-        if good:
-            self.latencies.append(time.perf_counter() - self._began)
-        else:
-            self.failed += 1
-        if time.perf_counter() < self._until:
-            self._send()
-        else:
+        self._waiting = False
+        self._load.answered(bytes(self._answer), time.perf_counter() - self._began)
+        if _closes(self._answer) or self._load.over():
             self._transport.close()
+        else:
+            self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if time.perf_counter() < self._until:
+        if self._waiting:
+            self._load.failed += 1
+        if self._load.over():
+            self._load.ended()
+        else:
+            self._load.connect()
+
+
+class _Load:
+    """All clients together. request: the bytes of one. latencies: in seconds."""
+
+    def __init__(
+        self, address: tuple[str, int], request: bytes, expected: bytes, clients: int, until: float
+    ) -> None:
+        self.request = request
+        self.latencies: list[float] = []
+        self.failed = 0
+        self.done = asyncio.Event()
+        self._address = address
+        self._expected = expected
+        self._clients = clients
+        self._until = until
+        self._connecting: set[asyncio.Task[object]] = set()
+
+    def connect(self) -> None:
+        """Begin with one more connection."""
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[object] = loop.create_task(
+            loop.create_connection(lambda: _Client(self), *self._address)
+        )
+        self._connecting.add(task)
+        task.add_done_callback(self._connected)
+
+    def _connected(self, task: asyncio.Task[object]) -> None:
+        self._connecting.discard(task)
+        if task.exception() is not None:
             self.failed += 1
-        if not self.done.done():
-            self.done.set_result(None)
+            self.ended()
+
+    def answered(self, answer: bytes, seconds: float) -> None:
+        if answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")) and self._expected in answer:
+            self.latencies.append(seconds)
+        else:
+            self.failed += 1
+
+    def over(self) -> bool:
+        return time.perf_counter() >= self._until
+
+    def ended(self) -> None:
+        """A client has no more to do."""
+        self._clients -= 1
+        if self._clients == 0:
+            self.done.set()
+
+
+def _closes(answer: bytearray) -> bool:
+    head = bytes(answer[: answer.find(b"\r\n\r\n")]).lower()
+    return b"\r\nconnection: close" in head or head.startswith(b"http/1.0")
 
 
 def _is_whole(answer: bytearray) -> bool:
@@ -79,19 +128,19 @@ async def _run(url: str, clients: int, seconds: float, body: str, expected: str)
         f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer k\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
     ).encode() + raw
-    loop = asyncio.get_running_loop()
     began = time.perf_counter()
-    protocols = [_Client(request, expected.encode(), began + seconds) for _ in range(clients)]
-    for one in protocols:
-        await loop.create_connection(lambda one=one: one, parts.hostname, parts.port)  # type: ignore[misc]
-    await asyncio.wait_for(asyncio.gather(*(one.done for one in protocols)), seconds + 120)
+    address = (parts.hostname, parts.port or 80)
+    load = _Load(address, request, expected.encode(), clients, began + seconds)
+    for _ in range(clients):
+        load.connect()
+    await asyncio.wait_for(load.done.wait(), seconds + 120)
     took = time.perf_counter() - began
-    latencies = sorted(value for one in protocols for value in one.latencies)
+    latencies = sorted(load.latencies)
     print(
         json.dumps(
             {
                 "completed": len(latencies),
-                "failed": sum(one.failed for one in protocols),
+                "failed": load.failed,
                 "seconds": took,
                 "p50": 1000 * statistics.median(latencies) if latencies else None,
                 "p99": 1000 * latencies[int(0.99 * (len(latencies) - 1))] if latencies else None,
