@@ -1,10 +1,12 @@
 """A model endpoint that costs as little as can be: canned answers of 20 tokens, one write each.
 
-`python -m benchmarks.fast_upstream` prints its URL and serves until it is killed.
+`python -m benchmarks.fast_upstream` prints its URL and serves until it is killed; with `--delay`
+each completion takes so many seconds.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 
@@ -50,6 +52,9 @@ _MODELS = _response("application/json", b'{"object":"list","data":[]}')
 
 
 class _Connection(asyncio.Protocol):
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
@@ -67,7 +72,12 @@ class _Connection(asyncio.Protocol):
             if len(self._pending) < stop:
                 return
             body, self._pending = self._pending[end + 4 : stop], self._pending[stop:]
-            self._transport.write(_answer(head, body))
+            answer = _answer(head, body)
+            if self._delay and answer is not _MODELS:
+                loop = asyncio.get_running_loop()
+                loop.call_later(self._delay, self._transport.write, answer)
+            else:
+                self._transport.write(answer)
 
 
 def _answer(head: bytes, body: bytes) -> bytes:
@@ -76,12 +86,14 @@ def _answer(head: bytes, body: bytes) -> bytes:
     return _STREAMED if b'"stream": true' in body or b'"stream":true' in body else _WHOLE
 
 
-async def _serve() -> None:
+async def _serve(delay: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=2048)
+    server = await loop.create_server(lambda: _Connection(delay), "127.0.0.1", 0, backlog=2048)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds a completion takes")
+    asyncio.run(_serve(parser.parse_args().delay))

@@ -57,7 +57,7 @@ PROVIDER_KEYS: dict[str, Key] = {
 BUDGET_KEYS: dict[str, Key] = {
     "session": Key(
         "number",
-        "USD that one run of `moa ask`, `chat` or `serve` may cost",
+        "USD that one run of `moa ask`, `chat`, `serve` or `bench` may cost",
         0,
         example=1.0,
     ),

@@ -177,6 +177,11 @@ class Conversation:
         """This conversation with `prompt` as its open turn."""
         return replace(self, turns=(*self.closed_turns(), Turn(user=prompt)))
 
+    def answer(self, reply: str) -> Conversation:
+        """This conversation with its open turn answered by `reply`."""
+        *before, last = self.turns
+        return replace(self, turns=(*before, replace(last, reply=reply, status="finished")))
+
     def closed_turns(self) -> tuple[Turn, ...]:
         """The turns that hold a reply."""
         return tuple(turn for turn in self.turns if turn.reply is not None)

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from moa_cli.conversation import Message, Usage
 
-__all__ = ["estimate_tokens", "estimated", "estimated_usage", "prompt_tokens"]
+__all__ = ["counted", "estimate_tokens", "estimated", "estimated_usage", "prompt_tokens"]
 
 _PIECE = re.compile(r"([A-Za-z]+)|(\d{1,3})|(\n+)|([^\x00-\x7f]+)|[^\s\w]+|_+")
 # A common word of up to so many letters is one token as a rule.
@@ -77,3 +77,14 @@ def estimated_usage(prompt: int, completion: int) -> Usage:
         estimated_completion_tokens=completion,
         unpriced_calls=1,
     )
+
+
+def counted(told: Usage | None, prompt: int, answer: str) -> Usage:
+    """What a call took: as its endpoint told, else estimated.
+
+    prompt: its tokens. answer: its text and reasoning.
+    """
+    # Some count nothing, which an answer gives the lie to.
+    if told is not None and (told.total_tokens or not answer):
+        return told
+    return estimated(prompt, answer)

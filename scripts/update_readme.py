@@ -31,12 +31,11 @@ def table(heads: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
 def options(command: str, *, beside: str | None = None) -> str:
     """A row for each option of a command that its help shows; not for those that the command
     `beside` has, too."""
-    group: Any = typer.main.get_command(app)
-    other = group.commands[beside].params if beside else []
+    other = _command(beside).params if beside else []
     told = {(tuple(one.opts), getattr(one, "help", None)) for one in other}
     shown = [
         one
-        for one in group.commands[command].params
+        for one in _command(command).params
         if one.param_type_name == "option"
         and not one.hidden
         and one.name != "help"
@@ -44,6 +43,14 @@ def options(command: str, *, beside: str | None = None) -> str:
     ]
     names = [", ".join(f"`{name}`" for name in [*one.opts, *one.secondary_opts]) for one in shown]
     return table(("option", "meaning"), zip(names, map(_meaning, shown), strict=True))
+
+
+def _command(path: str) -> Any:
+    """The command of that name; of a group's, both names with a space between them."""
+    found: Any = typer.main.get_command(app)
+    for name in path.split():
+        found = found.commands[name]
+    return found
 
 
 def _meaning(option: Any) -> str:
@@ -72,6 +79,7 @@ def updated(text: str) -> str:
     tables = {
         "options": options("ask"),
         "serve": options("serve", beside="ask"),
+        "bench": options("bench run", beside="ask"),
         "settings": settings(),
         "commands": commands(),
     }

@@ -10,14 +10,23 @@ from __future__ import annotations
 from moa_cli.conversation import Turn
 from moa_cli.errors import MoAError
 
-__all__ = ["FAILED", "INTERRUPTED", "READER_GONE", "TERMINATED", "USAGE", "of_error", "of_turn"]
+__all__ = [
+    "BUDGET",
+    "FAILED",
+    "INTERRUPTED",
+    "READER_GONE",
+    "TERMINATED",
+    "USAGE",
+    "of_error",
+    "of_turn",
+]
 
-FAILED, USAGE, INTERRUPTED, READER_GONE, TERMINATED = 1, 2, 130, 141, 143
+FAILED, USAGE, BUDGET, INTERRUPTED, READER_GONE, TERMINATED = 1, 2, 3, 130, 141, 143
 
 _CODES = {
     "UsageError": USAGE,
     "ProfileError": USAGE,
-    "BudgetReached": 3,
+    "BudgetReached": BUDGET,
     "RateLimited": 75,
     "AuthenticationFailed": 76,
     "ModelNotFound": 77,
@@ -37,6 +46,6 @@ def of_turn(turn: Turn) -> int:
     if turn.status == "interrupted":
         return INTERRUPTED
     if turn.capped:
-        return _CODES["BudgetReached"]
+        return BUDGET
     codes = {_CODES.get(cause.kind, FAILED) for cause in turn.causes}
     return codes.pop() if len(codes) == 1 else FAILED

@@ -1,8 +1,8 @@
 """The mixture, a pure async generator of events."""
 
 from moa_cli.engine.budget import Cap
-from moa_cli.engine.call import Limits
+from moa_cli.engine.call import Limits, Slots
 from moa_cli.engine.control import Control
 from moa_cli.engine.turn import run_turn
 
-__all__ = ["Cap", "Control", "Limits", "run_turn"]
+__all__ = ["Cap", "Control", "Limits", "Slots", "run_turn"]

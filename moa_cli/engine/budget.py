@@ -45,6 +45,26 @@ class Cap:
         """So many tokens, of prompts and answers, for this turn."""
         return cls(name, "tokens", limit, lambda used, more, turn: used.total_tokens)
 
+    @classmethod
+    def shared_cost(cls, name: str, limit: float, so_far: Callable[[], float]) -> Cap:
+        """So many USD for turns that may run at once.
+
+        so_far: what all of them have cost, in USD, each call as soon as it ends.
+        """
+        held: dict[str, float] = {}
+
+        def spent(used: Usage, more: float, turn: str) -> float:
+            held.pop(turn, None)
+            total = so_far() + sum(held.values())
+            if total + more <= limit:
+                held[turn] = more
+            return total
+
+        def release(turn: str) -> None:
+            held.pop(turn, None)
+
+        return cls(name, "usd", limit, spent, release, shared=True)
+
     def amount(self, usage: Usage) -> float:
         """What `usage` is in the limit's unit."""
         return usage.cost if self.unit == "usd" else usage.total_tokens

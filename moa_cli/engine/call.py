@@ -6,8 +6,9 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 from moa_cli.clients.base import Clients, Delta, Request
 from moa_cli.conversation import Failure, Message, Proposal, Usage
@@ -16,13 +17,20 @@ from moa_cli.engine.deadline import Deadline
 from moa_cli.errors import BadResponse, ClientError, ClientTimeout, MoAError
 from moa_cli.money import Price, priced
 from moa_cli.profile import ModelSettings, Proposer
-from moa_cli.tokens import estimated
+from moa_cli.tokens import counted
 
-__all__ = ["Begun", "Call", "Limits", "Retry", "failure"]
+__all__ = ["Begun", "Call", "Limits", "Retry", "Slots", "failure", "request_of"]
 
 _LONGEST_DELAY = 60.0
 # At or below this the reference implementation sends 0.
 _ZERO_TEMPERATURE = 1e-4
+
+
+class Slots(Protocol):
+    """How many calls may be in flight at once."""
+
+    def slot(self, model: str) -> AbstractAsyncContextManager[None, bool | None]:
+        """A call of that model is made while inside; entering waits for its turn."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,14 @@ class Limits:
 
     first_delay: seconds before the first retry; it doubles from retry to retry.
     caps: checked before each layer.
+    slots: shared with other turns, in place of `concurrency`, which is one turn's.
     """
 
     concurrency: int = 32
     retries: int = 4
     first_delay: float = 0.5
     caps: tuple[Cap, ...] = ()
+    slots: Slots | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,22 @@ def failure(error: MoAError) -> Failure:
     return Failure(type(error).__name__, error.message, error.hint)
 
 
+def request_of(settings: ModelSettings, messages: tuple[Message, ...], model: str) -> Request:
+    """What a model is asked. model: its id at its endpoint."""
+    temperature = settings.temperature
+    if temperature is not None and temperature <= _ZERO_TEMPERATURE:
+        temperature = 0
+    return Request(
+        model=model,
+        messages=messages,
+        temperature=temperature,
+        max_tokens=settings.max_tokens,
+        top_p=settings.top_p,
+        seed=settings.seed,
+        extra=settings.extra,
+    )
+
+
 class Call:
     """A call to be made once; its fields tell how far it has come.
 
@@ -72,7 +98,7 @@ class Call:
         prompt_tokens: int,
         clients: Clients,
         limits: Limits,
-        slots: asyncio.Semaphore,
+        slots: Slots,
         *,
         timeout: float,
     ) -> None:
@@ -122,19 +148,15 @@ class Call:
         )
 
     def _attempt_usage(self) -> list[Usage]:
-        answer = self.text + self.reasoning
-        # Some count nothing, which an answer gives the lie to.
-        if self._told is not None and (self._told.total_tokens or not answer):
-            return [self._told]
         if not self._sent:
             return []
-        return [estimated(self._prompt_tokens, answer)]
+        return [counted(self._told, self._prompt_tokens, self.text + self.reasoning)]
 
     async def run(self) -> AsyncGenerator[Begun | Delta | Retry, None]:
         """Make the call. Raises a ClientError if it fails for good, or gives an empty answer."""
         self._began = time.monotonic()
         try:
-            async with self._slots:
+            async with self._slots.slot(self._settings.model):
                 yield Begun()
                 with Deadline(self._timeout) as deadline:
                     async with aclosing(self._attempts(deadline)) as pieces:
@@ -196,19 +218,7 @@ class Call:
                 yield delta
 
     def _request(self, model: str) -> Request:
-        settings = self._settings
-        temperature = settings.temperature
-        if temperature is not None and temperature <= _ZERO_TEMPERATURE:
-            temperature = 0
-        return Request(
-            model=model,
-            messages=self._messages,
-            temperature=temperature,
-            max_tokens=settings.max_tokens,
-            top_p=settings.top_p,
-            seed=settings.seed,
-            extra=settings.extra,
-        )
+        return request_of(self._settings, self._messages, model)
 
     def _take(self, delta: Delta) -> None:
         self._begun = True

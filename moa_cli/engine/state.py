@@ -49,6 +49,18 @@ class Planned:
         return forecast_call(self.settings, self.tokens, self.info.price)
 
 
+class _OwnSlots:
+    """The calls of one turn."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._semaphore = asyncio.Semaphore(concurrency)
+
+    def slot(self, model: str) -> asyncio.Semaphore:
+        """See `Slots`."""
+        del model
+        return self._semaphore
+
+
 class TurnState:
     """One turn as far as it has come.
 
@@ -80,7 +92,7 @@ class TurnState:
         self._foreseen: list[Usage] = []
         self._clients = clients
         self._limits = limits
-        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._slots = limits.slots or _OwnSlots(limits.concurrency)
         self._began = time.monotonic()
 
     def now(self) -> float:

@@ -14,7 +14,6 @@ __all__ = ["Column", "table_lines"]
 
 # The last column is not to be narrower, while there is another to leave out.
 _LEAST = 24
-_WIDEST = 24
 _GAP = "  "
 
 
@@ -23,13 +22,14 @@ class Column:
     """A column of a table: its head, and its (untrusted) cell for each row.
 
     right: whether cells stand to the right, as numbers do. spare: how gladly it is left out
-    where there is little room, 0 for never.
+    where there is little room, 0 for never. widest: cells that it may take, but for the last.
     """
 
     head: str
     cells: Sequence[str]
     right: bool = False
     spare: int = 0
+    widest: int = 24
 
 
 def table_lines(columns: Sequence[Column], width: int) -> list[str]:
@@ -54,4 +54,4 @@ def table_lines(columns: Sequence[Column], width: int) -> list[str]:
 
 def _width_of(column: Column) -> int:
     longest = max(cell_len(one_line(cell)) for cell in (column.head, *column.cells))
-    return min(longest, _WIDEST)
+    return min(longest, column.widest)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from moa_cli.conversation import Charge, Usage
+from moa_cli.conversation import Charge
 from moa_cli.engine import Cap
 from moa_cli.errors import StoreError
 from moa_cli.store import LedgerTail, Spending, Store
@@ -53,19 +53,7 @@ class Books:
 
     def session_cap(self, name: str, limit: float) -> Cap:
         """A limit, in USD, on all turns of this server together."""
-        held: dict[str, float] = {}
-
-        def spent(used: Usage, more: float, turn: str) -> float:
-            held.pop(turn, None)
-            total = self._session + sum(held.values())
-            if total + more <= limit:
-                held[turn] = more
-            return total
-
-        def release(turn: str) -> None:
-            held.pop(turn, None)
-
-        return Cap(name, "usd", limit, spent, release, shared=True)
+        return Cap.shared_cost(name, limit, lambda: self._session)
 
     def begin_turn(self) -> Account:
         """One more turn."""

@@ -1,4 +1,4 @@
-"""The real evaluation data."""
+"""A user's machine for the tests of `moa bench`, and the real evaluation data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+
+from tests.support.bench import ANSWER
+from tests.support.command import Moa
+from tests.support.upstream import Upstream
+
+
+@pytest.fixture
+def moa(tmp_path: Path, upstream: Upstream) -> Moa:
+    """The command; the upstream's models say something of their own to each request."""
+    upstream.always("*", ANSWER)
+    return Moa(tmp_path, upstream.url)
 
 
 @pytest.fixture

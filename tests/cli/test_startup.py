@@ -50,7 +50,7 @@ def test_version_and_help_load_nothing_heavy(moa: Moa, flag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ask", "chat", "models", "doctor", "profile", "history", "config"]
+    "name", ["ask", "bench", "chat", "models", "doctor", "profile", "history", "config"]
 )
 def test_the_help_of_a_command_loads_nothing_heavy(moa: Moa, name: str) -> None:
     _, modules = run(moa, name, "--help")

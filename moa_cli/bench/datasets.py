@@ -1,0 +1,189 @@
+"""The datasets that are known by name, in their upstreams' own files, and a user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from moa_cli import paths
+from moa_cli.bench.items import Item, Row, read_own, rows_of_json, rows_of_lines
+from moa_cli.errors import BenchError, UsageError
+from moa_cli.tables import nearest
+
+__all__ = ["DATASETS", "Dataset", "Known", "data_folder", "load_dataset"]
+
+_VARIABLE = "MOA_BENCH_DATA"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dataset that is known by name.
+
+    measures: in one line. files: below the data folder, the first that is there is taken.
+    """
+
+    name: str
+    measures: str
+    files: tuple[str, ...]
+    read: Callable[[Path], Iterator[Item]]
+
+    def file(self, folder: Path) -> Path | None:
+        """Its file in the data folder, if it is there."""
+        return next((folder / one for one in self.files if paths.is_file(folder / one)), None)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a run asks. name: of a known one, or the stem of the user's file.
+
+    known: whether it is one by name. file: as given or found. sha256: of the file's bytes.
+    """
+
+    name: str
+    known: bool
+    file: Path
+    sha256: str
+    items: tuple[Item, ...]
+
+
+def data_folder(given: Path | None) -> Path:
+    """Where data is looked for. given: what was typed, before MOA_BENCH_DATA and the cache."""
+    if given is not None:
+        return given
+    named = os.environ.get(_VARIABLE)
+    return paths.expand(named) if named else paths.cache_dir() / "bench"
+
+
+def load_dataset(name: str, folder: Path) -> Dataset:
+    """The dataset of that name, or in the user's file of that path (it ends in `.jsonl`).
+
+    Raises BenchError if a file is missing or wrong, UsageError for an unknown name.
+    """
+    if name.endswith((".jsonl", ".json")) or os.sep in name:
+        path = paths.expand(name)
+        if not paths.is_file(path):
+            raise BenchError(f"{path}: no such file")
+        return _loaded(path.stem, path, map(read_own, rows_of_lines(path)), known=False)
+    if name not in DATASETS:
+        near = nearest(name, DATASETS)
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(DATASETS)}, FILE.jsonl"
+        raise UsageError(f"there is no dataset `{name}`", hint=hint)
+    one = DATASETS[name]
+    file = one.file(folder)
+    if file is None:
+        raise BenchError(
+            f"{folder / one.files[0]}: no such file",
+            hint=f"`moa bench fetch {name}` gets it; --data names another folder",
+        )
+    return _loaded(name, file, one.read(file), known=True)
+
+
+def _loaded(name: str, path: Path, read: Iterator[Item], *, known: bool) -> Dataset:
+    items = tuple(read)
+    if not items:
+        raise BenchError(f"{path}: holds no items")
+    seen: set[str] = set()
+    for one in items:
+        if one.id in seen:
+            raise BenchError(f"{path}: two items have the id {one.id}")
+        seen.add(one.id)
+    return Dataset(name, known, path, hashlib.sha256(path.read_bytes()).hexdigest(), items)
+
+
+def _alpaca(path: Path) -> Iterator[Item]:
+    for row in rows_of_json(path):
+        yield Item(
+            # The place in upstream's order, which is how its own files name an item.
+            id=row.optional("index") or str(row.number - 1),
+            turns=(row.text("instruction"),),
+            category=row.optional("dataset"),
+            fields=row.fields,
+        )
+
+
+def _mt(path: Path) -> Iterator[Item]:
+    for row in rows_of_lines(path):
+        turns = row.fields.get("turns")
+        if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
+            raise BenchError(f"{row.place}: `turns` is no list of texts")
+        yield Item(
+            id=_id(row, "question_id"),
+            turns=tuple(turns),
+            category=row.text("category"),
+            fields=row.fields,
+        )
+
+
+def _flask(path: Path) -> Iterator[Item]:
+    for row in rows_of_lines(path):
+        yield Item(
+            id=_id(row, "idx"),
+            turns=(row.text("instruction", "text"),),
+            category=row.optional("task"),
+            answer=row.optional("answer"),
+            fields=row.fields,
+        )
+
+
+def _gsm8k(path: Path) -> Iterator[Item]:
+    for row in rows_of_lines(path):
+        worked, mark, final = row.text("answer").rpartition("####")
+        yield Item(
+            id=row.optional("index") or str(row.number - 1),
+            turns=(row.text("question"),),
+            answer=final.strip() if mark else worked,
+            fields=row.fields,
+        )
+
+
+def _math(path: Path) -> Iterator[Item]:
+    for row in rows_of_lines(path):
+        yield Item(
+            id=row.optional("unique_id") or str(row.number - 1),
+            turns=(row.text("problem"),),
+            category=row.optional("type"),
+            answer=row.text("solution"),
+            fields=row.fields,
+        )
+
+
+def _id(row: Row, name: str) -> str:
+    found = row.optional(name)
+    if found is None:
+        raise BenchError(f"{row.place}: `{name}` is missing")
+    return found
+
+
+DATASETS = {
+    one.name: one
+    for one in (
+        Known(
+            "alpaca",
+            "AlpacaEval 2: open instructions, pairwise against a reference's answers",
+            ("alpaca_eval/instructions.json", "alpaca_eval/model_outputs.json"),
+            _alpaca,
+        ),
+        Known(
+            "mt",
+            "MT-Bench: conversations of two turns in 8 categories, rated from 1 to 10",
+            ("mt_bench/question.jsonl",),
+            _mt,
+        ),
+        Known(
+            "flask",
+            "FLASK: 12 skills, rated from 1 to 5",
+            ("flask/flask_evaluation.jsonl", "flask/slice60.jsonl"),
+            _flask,
+        ),
+        Known(
+            "gsm8k",
+            "GSM8K: grade-school arithmetic with known answers",
+            ("gsm8k/test.jsonl", "gsm8k/slice50.jsonl"),
+            _gsm8k,
+        ),
+        Known("math", "MATH: competition problems with known answers", ("math/test.jsonl",), _math),
+    )
+}

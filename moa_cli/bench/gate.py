@@ -1,0 +1,112 @@
+"""The calls in flight of a whole run: how many at once, and whose turn it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+__all__ = ["Gate", "Lane"]
+
+
+@dataclass(order=True)
+class _Waiter:
+    order: int
+    number: int
+    provider: str = field(compare=False)
+    admitted: asyncio.Future[None] = field(compare=False)
+
+
+class Gate:
+    """Admits calls, those of older items first, so that items end one after another.
+
+    limit: calls in flight at once. per_provider: the same for each provider; None is no limit.
+    provider_of: the provider of a model's name.
+    """
+
+    def __init__(
+        self, limit: int, per_provider: int | None, provider_of: Callable[[str], str]
+    ) -> None:
+        self._limit = limit
+        self._per_provider = per_provider or limit
+        self._provider_of = provider_of
+        self._in_flight: Counter[str] = Counter()
+        self._waiting: list[_Waiter] = []
+        self._number = 0
+        # Until when, by the event loop's clock.
+        self._held: dict[str, float] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are made now."""
+        return self._in_flight.total()
+
+    def lane(self, order: int) -> Lane:
+        """The way in for the calls of one item. order: its place; the lowest come first."""
+        return Lane(self, order)
+
+    def hold(self, model: str, seconds: float) -> None:
+        """Admit no call to that model's provider for so long."""
+        provider, loop = self._provider_of(model), asyncio.get_running_loop()
+        until = loop.time() + seconds
+        if until > self._held.get(provider, 0.0):
+            self._held[provider] = until
+            loop.call_at(until, self._let_go, provider, until)
+
+    def _let_go(self, provider: str, until: float) -> None:
+        if self._held.get(provider) == until:
+            del self._held[provider]
+            self._admit()
+
+    @asynccontextmanager
+    async def enter(self, order: int, model: str) -> AsyncGenerator[None, None]:
+        """While inside, the call is in flight."""
+        provider = self._provider_of(model)
+        self._number += 1
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(order, self._number, provider, future)
+        self._waiting.append(waiter)
+        self._waiting.sort()
+        self._admit()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            elif not future.cancelled():
+                self._leave(provider)
+            raise
+        try:
+            yield
+        finally:
+            self._leave(provider)
+
+    def _leave(self, provider: str) -> None:
+        self._in_flight[provider] -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        for waiter in list(self._waiting):
+            if self.in_flight >= self._limit:
+                return
+            provider = waiter.provider
+            full = self._in_flight[provider] >= self._per_provider
+            if not full and provider not in self._held:
+                self._waiting.remove(waiter)
+                if not waiter.admitted.cancelled():
+                    self._in_flight[provider] += 1
+                    waiter.admitted.set_result(None)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The way in for one item's calls; see `engine.Slots`."""
+
+    gate: Gate
+    order: int
+
+    def slot(self, model: str) -> AbstractAsyncContextManager[None, bool | None]:
+        """See `Gate.enter`."""
+        return self.gate.enter(self.order, model)

@@ -1,0 +1,132 @@
+"""What is asked in an evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moa_cli.conversation import Message
+from moa_cli.errors import BenchError
+
+__all__ = ["Item", "Row", "read_own", "rows_of_json", "rows_of_lines"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a dataset.
+
+    id: unique in its dataset, and stable. turns: the user's messages, one a turn.
+    before: messages that precede the first turn. answer: the right one, as the dataset has it.
+    fields: the row as upstream has it.
+    """
+
+    id: str
+    turns: tuple[str, ...]
+    category: str | None = None
+    answer: str | None = None
+    before: tuple[Message, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a file. place: file and line (or number of the row), for messages."""
+
+    place: str
+    number: int
+    fields: Mapping[str, Any]
+
+    def text(self, *names: str) -> str:
+        """The text under the first of `names` that is there. Raises BenchError if none is."""
+        found = next((self.fields[name] for name in names if name in self.fields), None)
+        if isinstance(found, str) and found.strip():
+            return found
+        wanted = " or ".join(f"`{name}`" for name in names)
+        raise BenchError(f"{self.place}: {wanted} is missing, or no text")
+
+    def optional(self, name: str) -> str | None:
+        """The text or number there, as text; None if there is none."""
+        found = self.fields.get(name)
+        if isinstance(found, str):
+            return found
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            return str(found)
+        return None
+
+
+def _text(path: Path) -> str:
+    """Raises BenchError, naming the file, if it cannot be read."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BenchError(f"{path}: is not UTF-8 text") from None
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def rows_of_lines(path: Path) -> Iterator[Row]:
+    """The rows of a JSONL file; empty lines are none. Raises BenchError naming file and line."""
+    # Not `splitlines`, which also splits at characters that JSON text may hold.
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if line.strip():
+            yield _row(_parsed(line, f"{path}:{number}"), f"{path}:{number}", number)
+
+
+def rows_of_json(path: Path) -> Iterator[Row]:
+    """The rows of a JSON file that is one list of objects. Raises BenchError naming the place."""
+    table = _parsed(_text(path), str(path))
+    if not isinstance(table, list):
+        raise BenchError(f"{path}: is no list of objects")
+    for number, one in enumerate(table, 1):
+        yield _row(one, f"{path}: row {number}", number)
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{place}: is not JSON: {error}") from None
+
+
+def _row(value: object, place: str, number: int) -> Row:
+    if not isinstance(value, dict):
+        raise BenchError(f"{place}: is no JSON object")
+    return Row(place, number, value)
+
+
+def read_own(row: Row) -> Item:
+    """An item of a user's own file: `prompt` (or `messages`, the last of which is the user's),
+    and maybe `answer`, `category` and `id` (else the number of the line).
+
+    Raises BenchError naming file and line.
+    """
+    before: tuple[Message, ...] = ()
+    if "prompt" in row.fields or "messages" not in row.fields:
+        prompt = row.text("prompt")
+    else:
+        *before_, last = _messages(row)
+        before, prompt = tuple(before_), last.content
+    return Item(
+        id=row.optional("id") or str(row.number),
+        turns=(prompt,),
+        category=row.optional("category"),
+        answer=row.optional("answer"),
+        before=before,
+        fields=row.fields,
+    )
+
+
+def _messages(row: Row) -> list[Message]:
+    given = row.fields["messages"]
+    found = []
+    for one in given if isinstance(given, list) else [None]:
+        role, content = (one.get("role"), one.get("content")) if isinstance(one, dict) else (0, 0)
+        if role not in ("system", "user", "assistant") or not isinstance(content, str):
+            raise BenchError(f"{row.place}: `messages` is no list of {{role, content}}")
+        found.append(Message(role, content))
+    if not found or found[-1].role != "user" or not found[-1].content.strip():
+        raise BenchError(f"{row.place}: the last of `messages` is not the user's")
+    return found

@@ -1,0 +1,92 @@
+"""Every call of a run that has ended, written down at once, so that none is made twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moa_cli.bench.lines import Lines, plain, read_lines
+from moa_cli.clients.base import Request
+from moa_cli.conversation import Usage
+from moa_cli.json_text import dumps
+from moa_cli.loading import load_value
+
+__all__ = ["Entry", "Journal", "call_key", "occurrence_key"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A call that has ended: a line of calls.jsonl.
+
+    key: see `call_key`. item, turn: what it was first made for; turn from 0. model: as the
+    profile names it. usage: priced by what was known when the run began; estimated where the
+    endpoint told none. seconds: from the request to the end; first_token likewise.
+    when: its end, seconds since 1970. error: why there is no whole answer. Such a call is made
+    again, but counts as spent.
+    """
+
+    key: str
+    item: str
+    turn: int
+    model: str
+    text: str = ""
+    reasoning: str = ""
+    answered_by: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: str | None = None
+    seconds: float = 0.0
+    first_token: float | None = None
+    when: float = 0.0
+    error: str | None = None
+
+
+def call_key(item: str, turn: int, model: str, request: Request) -> str:
+    """What a call of an item's turn is known by, whichever arm makes it: the whole request.
+
+    Layers need not be told apart: what a later one is sent holds the answers of the one before.
+    """
+    table = [item, turn, model, plain(request)]
+    text = json.dumps(table, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def occurrence_key(key: str, occurrence: int) -> str:
+    """The key of one of several equal calls of a turn (samples). occurrence: from 0."""
+    return f"{key}-{occurrence}" if occurrence else key
+
+
+class Journal:
+    """The calls of a run. Raises BenchError if the file is damaged.
+
+    spent: what all of them took, those without an answer included.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lines = Lines(path)
+        self._entries: dict[str, Entry] = {}
+        self.spent = Usage()
+        for entry in read_lines(path, lambda line: load_value(Entry, json.loads(line))):
+            self._take(entry)
+
+    def _take(self, entry: Entry) -> None:
+        self.spent += entry.usage
+        if entry.error is None:
+            self._entries[entry.key] = entry
+
+    def find(self, key: str) -> Entry | None:
+        """The call of that key, if it was answered."""
+        return self._entries.get(key)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: Entry) -> None:
+        """Write down a call that has ended. Raises OSError."""
+        self._lines.add(dumps(plain(entry)))
+        self._take(entry)
+
+    def close(self) -> None:
+        """No call will end any more."""
+        self._lines.close()

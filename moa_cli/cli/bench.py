@@ -1,0 +1,155 @@
+"""`moa bench`: the paper's evaluation, on one's own models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moa_cli.cli.options import Live, takes_profile
+from moa_cli.errors import UsageError
+from moa_cli.profile import Profile
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Evaluate mixtures: answer a dataset's items by several arms.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        help="Where datasets are; else MOA_BENCH_DATA, else the cache folder.",
+    ),
+]
+DatasetName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FILE.jsonl",
+        help="A dataset (see `moa bench list`), or your own lines of {prompt, answer?}.",
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("-n", "--limit", metavar="N", min=1, help="The first N items only.")
+]
+Arms = Annotated[
+    str,
+    typer.Option(
+        "--arms",
+        metavar="NAMES",
+        help="What answers, by commas: mixture, self (Self-MoA: one proposer in the place of all),"
+        " single (each model alone).",
+    ),
+]
+Best = Annotated[
+    str | None,
+    typer.Option(
+        "--best", metavar="MODEL", help="The proposer that Self-MoA samples; else the first."
+    ),
+]
+Parity = Annotated[
+    bool,
+    typer.Option("--parity", help="The settings of the authors' scripts (alpaca, flask, mt)."),
+]
+ReferencePaths = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--reference-paths",
+        metavar="FILE",
+        help="Take the first layer's answers from such files of model outputs; repeatable.",
+    ),
+]
+ProviderConcurrency = Annotated[
+    int | None,
+    typer.Option(
+        "--provider-concurrency", metavar="N", min=1, help="Calls in flight to one provider."
+    ),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost",
+        metavar="USD",
+        min=0,
+        help="Most that the whole run may cost, all its sessions together.",
+    ),
+]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask before anything is sent.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="The run's folder; else runs/NAME-PROFILE. The same command goes on there.",
+    ),
+]
+
+
+@app.command("list")
+def list_(
+    data: Data = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+) -> None:
+    """List the datasets, and where their files are."""
+    from moa_cli.cli import bench_list
+
+    bench_list.run(data, json=json)
+
+
+@app.command("run")
+@takes_profile
+def run(
+    profile: Profile,
+    concurrency: int | None,
+    dataset: DatasetName,
+    limit: Limit = None,
+    arms: Arms = "mixture",
+    best: Best = None,
+    parity: Parity = False,
+    reference_paths: ReferencePaths = None,
+    provider_concurrency: ProviderConcurrency = None,
+    max_cost: MaxCost = None,
+    yes: Yes = False,
+    data: Data = None,
+    output: Folder = None,
+    live: Live = None,
+) -> None:
+    """Answer a dataset's items; the same command goes on where it was stopped."""
+    from moa_cli.cli import bench_run
+
+    options = bench_run.Options(
+        dataset=dataset,
+        limit=limit,
+        arms=_arm_names(arms),
+        best=best,
+        parity=parity,
+        reference_paths=tuple(reference_paths or ()),
+        concurrency=concurrency,
+        provider_concurrency=provider_concurrency,
+        max_cost=max_cost,
+        yes=yes,
+        data=data,
+        output=output,
+        live=live,
+    )
+    raise typer.Exit(bench_run.run(profile, options))
+
+
+def _arm_names(typed: str) -> tuple[str, ...]:
+    """Raises UsageError for an unknown one."""
+    from moa_cli.bench.arms import ARMS
+
+    names = [one.strip() for one in typed.split(",") if one.strip()]
+    unknown = [one for one in names if one not in ARMS]
+    if unknown or not names:
+        raise UsageError(
+            f"--arms: there is no arm `{unknown[0] if unknown else ''}`",
+            hint=f"there are {', '.join(ARMS)}",
+        )
+    return tuple(one for one in ARMS if one in names)
