@@ -95,40 +95,45 @@ class RunFolder:
 
 @contextlib.contextmanager
 def open_run(path: Path) -> Iterator[RunFolder]:
-    """The run in that folder, which is made if need be, and removed if nothing came into it.
+    """The run in that folder, which is made if need be, and removed again if nothing came into it.
 
     Raises BenchError if another process has it open, or a file in it is damaged.
     """
+    made = not path.exists()
     try:
         paths.make_private(path)
-        handle = os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise BenchError(f"{path}: cannot be used: {error.strerror}") from None
-    try:
-        _lock(handle, path)
+        raise BenchError(f"{path}: cannot be made: {error.strerror}") from None
+    with _alone(path):
         folder = RunFolder(path)
         try:
             yield folder
         finally:
             folder.close()
-            with contextlib.suppress(OSError):
-                path.rmdir()
-    finally:
-        os.close(handle)
+            if made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
 
 
-def _lock(handle: int, path: Path) -> None:
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Raises BenchError if another process is here."""
     try:
         import fcntl
     except ImportError:  # Windows
+        yield
         return
+    handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BenchError(f"{path}: another process is running it") from None
-    except OSError:
         # Some network file systems know no locks.
-        return
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BenchError(f"{path}: another process is running it") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

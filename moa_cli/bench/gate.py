@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -35,7 +36,7 @@ class Gate:
         self._in_flight: Counter[str] = Counter()
         self._waiting: list[_Waiter] = []
         self._number = 0
-        # Until when, by the event loop's clock.
+        # Until when, by the monotonic clock.
         self._held: dict[str, float] = {}
 
     @property
@@ -43,17 +44,22 @@ class Gate:
         """Calls that are made now."""
         return self._in_flight.total()
 
+    @property
+    def held(self) -> float:
+        """Seconds for which the longest held provider is to be left alone still."""
+        now = time.monotonic()
+        return max((until - now for until in self._held.values()), default=0.0)
+
     def lane(self, order: int) -> Lane:
         """The way in for the calls of one item. order: its place; the lowest come first."""
         return Lane(self, order)
 
     def hold(self, model: str, seconds: float) -> None:
         """Admit no call to that model's provider for so long."""
-        provider, loop = self._provider_of(model), asyncio.get_running_loop()
-        until = loop.time() + seconds
+        provider, until = self._provider_of(model), time.monotonic() + seconds
         if until > self._held.get(provider, 0.0):
             self._held[provider] = until
-            loop.call_at(until, self._let_go, provider, until)
+            asyncio.get_running_loop().call_later(seconds, self._let_go, provider, until)
 
     def _let_go(self, provider: str, until: float) -> None:
         if self._held.get(provider) == until:

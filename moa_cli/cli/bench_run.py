@@ -170,6 +170,7 @@ class _Working:
             lambda model: pool.providers.parse(model)[0].name,
         )
         self._progress.in_flight = lambda: gate.in_flight
+        self._progress.held = lambda: gate.held
         shared = Shared(
             pool, self._folder.journal, gate, self._facts, self._plan.given, self._ended
         )
