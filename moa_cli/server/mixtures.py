@@ -175,14 +175,16 @@ class Mixtures:
             named.append(("moa.aggregator", asked.aggregator))
         for param, model in named:
             provider, _ = self._providers.parse(model)
+            why = ""
             if provider.base_url is None and not self.serves(model):
-                raise ApiError(
-                    400,
-                    f"`{param}`: a request may name only those embedded models that a profile of"
-                    " the server uses",
-                    param=param,
-                    code="invalid_value",
+                why = (
+                    "a request may name only those embedded models that a profile of the server"
+                    " uses"
                 )
+            elif provider.needs_key and not self._providers.key_source(provider):
+                why = f"this server has no API key for {provider.name}"
+            if why:
+                raise ApiError(400, f"`{param}`: {why}", param=param, code="invalid_value")
 
 
 # The fields of a request's `moa` object that a profile's error may be about.

@@ -289,3 +289,23 @@ def test_connections_are_used_again(server: Server) -> None:
             while not answer.endswith(b'{"status":"ok"}'):
                 answer += client.recv(1000)
             assert answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.slow
+def test_a_head_or_a_body_that_never_ends_gives_the_connection_back(server: Server) -> None:
+    # The bounds are 20 and 30 seconds.
+    with connect(server) as head, connect(server) as body:
+        head.settimeout(60)
+        body.settimeout(60)
+        head.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
+        body.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"model"'
+        )
+        assert head.recv(100) == b""
+        answer = b""
+        while piece := body.recv(1000):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"error"' in answer
+    assert server.get("/health").status_code == 200

@@ -294,3 +294,14 @@ def test_the_file_of_a_broken_profile_is_not_told(moa: Moa, tmp_path: Path) -> N
         response = server.ask(model="broken")
     assert response.status_code == 404
     assert str(tmp_path) not in response.text
+
+
+def test_a_model_that_the_server_cannot_ask_is_named(moa: Moa) -> None:
+    with serving(moa, env={"OPENAI_API_KEY": None}) as server:
+        keyless = server.ask(moa={"aggregator": "openai:gpt-4.1"})
+        loaded = server.ask(moa={"proposers": ["lab:a", "local:/etc/passwd"]})
+    assert (keyless.status_code, loaded.status_code) == (400, 400)
+    assert keyless.json()["error"]["param"] == "moa.aggregator"
+    assert "no API key for openai" in keyless.json()["error"]["message"]
+    assert loaded.json()["error"]["param"] == "moa.proposers[1]"
+    assert "embedded models" in loaded.json()["error"]["message"]
