@@ -150,6 +150,11 @@ class AiohttpAnswer:
         self._response = response
         self.content_type = response.headers.get("Content-Type", "")
 
+    @property
+    def ended(self) -> bool:
+        """See `Answer.ended`."""
+        return self._response.content.at_eof()
+
     def chunks(self) -> AsyncIterator[bytes]:
         """See `Answer.chunks`."""
         return self._response.content.iter_any()

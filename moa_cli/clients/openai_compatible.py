@@ -98,7 +98,7 @@ class OpenAICompatible:
                     async with aclosing(sse.deltas(body, merged=self._merged)) as deltas:
                         async for delta in deltas:
                             yield delta
-                    if self._again:
+                    if self._again and not answer.ended:
                         await _drain(body)
                 else:
                     yield await _whole(answer)

@@ -104,6 +104,11 @@ class HttpxAnswer:
         self._body: AsyncGenerator[bytes, None] | None = None
         self.content_type = response.headers.get("content-type", "")
 
+    @property
+    def ended(self) -> bool:
+        """See `Answer.ended`."""
+        return self._response.is_stream_consumed and self._response.is_closed
+
     def chunks(self) -> AsyncIterator[bytes]:
         """See `Answer.chunks`."""
         self._body = cast("AsyncGenerator[bytes, None]", self._response.aiter_bytes())

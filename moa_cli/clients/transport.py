@@ -23,6 +23,10 @@ class Answer(Protocol):
 
     content_type: str
 
+    @property
+    def ended(self) -> bool:
+        """Whether the body is known to have been read to its end."""
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, decoded from what it was sent in."""
 
