@@ -147,7 +147,6 @@ class Mixtures:
         return replace(mixture, profile=profile)
 
     def _overridden(self, mixture: Mixture, request: ChatRequest) -> Mixture:
-        self._check_models(request)
         asked = request.overrides
         try:
             profile = override(mixture.profile, asked, "moa")
@@ -157,6 +156,7 @@ class Mixtures:
             param = "moa" + next((f".{name}" for name in named), "")
             message = f"`{param}`: {message}"
             raise ApiError(400, message, param=param, code="invalid_value") from None
+        self._check_models(request)
         rounds = range(1, profile.rounds + 1)
         if any(len(profile.layer(number)) > _MOST_PROPOSALS for number in rounds):
             param = "moa.proposers" if asked.reference_models else "moa.samples"
@@ -167,7 +167,8 @@ class Mixtures:
         return Mixture.of(profile)
 
     def _check_models(self, request: ChatRequest) -> None:
-        """A client must not have the server load files or start processes of its choice."""
+        """A client must not have the server load files or start processes of its choice, nor ask
+        whom it cannot ask."""
         asked = request.overrides
         models = enumerate(asked.reference_models or ())
         named = [(f"moa.proposers[{place}]", model) for place, model in models]
