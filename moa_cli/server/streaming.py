@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import Protocol
 
 from starlette.types import Receive, Send
@@ -168,7 +167,8 @@ class Streamed:
     async def attend(self, receive: Receive) -> None:
         """Send comments: on the progress, and when nothing was sent for long; watch for the
         client."""
-        gone = asyncio.create_task(_gone(receive))
+        loop = asyncio.get_running_loop()
+        gone = loop.create_task(_gone(receive))
         gone.add_done_callback(lambda _: self._stirred.set())
         patience = _HEAD_SECONDS
         try:
@@ -184,9 +184,11 @@ class Streamed:
                     await self._write(b"")
                 patience = _SILENCE_SECONDS if self.begun else _HEAD_SECONDS
                 left = patience - (time.monotonic() - self._wrote)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(max(left, 0.1)):
-                        await self._stirred.wait()
+                wake = loop.call_later(max(left, 0.1), self._stirred.set)
+                try:
+                    await self._stirred.wait()
+                finally:
+                    wake.cancel()
         finally:
             gone.cancel()
             self._comment()
