@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from moa_cli import paths
 from moa_cli.bench.items import Item, Row, read_own, rows_of_json, rows_of_lines
 from moa_cli.errors import BenchError, UsageError
 from moa_cli.tables import nearest
 
-__all__ = ["DATASETS", "Dataset", "Known", "data_folder", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Known", "data_file", "data_folder", "dataset_of", "load_dataset"]
 
 _VARIABLE = "MOA_BENCH_DATA"
 
@@ -79,6 +80,38 @@ def load_dataset(name: str, folder: Path) -> Dataset:
             hint=f"`moa bench fetch {name}` gets it; --data names another folder",
         )
     return _loaded(name, file, one.read(file), known=True)
+
+
+def dataset_of(settings: Mapping[str, Any], given: Path | None = None) -> Dataset:
+    """What a run asked, from what its run.json says.
+
+    given: the data folder, or the user's own file, where that has been moved since.
+    Raises BenchError if the file is missing, or not what the run read.
+    """
+    told = settings["dataset"]
+    name, source = told["name"], Path(settings.get("source") or told["file"])
+    if not told["known"]:
+        found = load_dataset(str(given or source), data_folder(None))
+    elif given is None and paths.is_file(source):
+        found = _loaded(name, source, DATASETS[name].read(source), known=True)
+    else:
+        found = load_dataset(name, data_folder(given))
+    if found.sha256 != told["sha256"]:
+        raise BenchError(f"{found.file}: has changed since the run", hint="--data names another")
+    return found
+
+
+def data_file(settings: Mapping[str, Any], given: Path | None, *names: str) -> Path | None:
+    """The first of these files that is there: in the data folder, or in the one that the run's
+    dataset came from.
+
+    settings: what the run's run.json says. given: see `data_folder`.
+    """
+    folders = [data_folder(given)]
+    if settings["dataset"]["known"] and "source" in settings:
+        folders.append(Path(settings["source"]).parent.parent)
+    places = (folder / name for folder in folders for name in names)
+    return next((one for one in places if paths.is_file(one)), None)
 
 
 def _loaded(name: str, path: Path, read: Iterator[Item], *, known: bool) -> Dataset:

@@ -12,7 +12,7 @@ from typing import Any
 
 from moa_cli import paths
 from moa_cli.bench.journal import Journal
-from moa_cli.bench.lines import Lines, read_lines
+from moa_cli.bench.lines import Lines, read_lines, read_table
 from moa_cli.bench.results import Result, result_from_line, result_line
 from moa_cli.clients.base import ModelInfo
 from moa_cli.errors import BenchError
@@ -23,7 +23,7 @@ __all__ = ["RunFolder", "open_run", "read_results", "read_settings"]
 
 _SETTINGS, _CALLS, _ITEMS = "run.json", "calls.jsonl", "items.jsonl"
 # Told, but no reason to refuse to go on.
-_FREE = ("facts", "versions")
+_FREE = ("facts", "source", "versions")
 _MOST_DIFFERENCES = 3
 
 
@@ -138,18 +138,9 @@ def _alone(path: Path) -> Iterator[None]:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """What run.json in a run's folder says. Raises BenchError if it is not there, or damaged."""
-    file = path / _SETTINGS
-    try:
-        table = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise BenchError(f"{path}: is not the folder of a run: there is no {_SETTINGS}") from None
-    except OSError as error:
-        raise BenchError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise BenchError(f"{file}: is damaged: {error}") from None
-    if not isinstance(table, dict):
-        raise BenchError(f"{file}: is damaged: no object")
-    return table
+    if not (path / _SETTINGS).exists():
+        raise BenchError(f"{path}: is not the folder of a run: there is no {_SETTINGS}")
+    return read_table(path / _SETTINGS)
 
 
 def read_results(path: Path) -> list[Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 from moa_cli import paths
 from moa_cli.errors import BenchError
 
-__all__ = ["Lines", "plain", "read_lines"]
+__all__ = ["Lines", "plain", "read_lines", "read_table"]
 
 _T = TypeVar("_T")
 
@@ -84,3 +85,16 @@ def read_lines(path: Path, load: Callable[[str], _T]) -> list[_T]:
                 f"{path}:{number}: is damaged: {error}", hint="take the line out to go on"
             ) from None
     return found
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The JSON object in that file. Raises BenchError, naming it, if it is damaged."""
+    try:
+        table = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{path}: is damaged: {error}") from None
+    if not isinstance(table, dict):
+        raise BenchError(f"{path}: is damaged: no object")
+    return table

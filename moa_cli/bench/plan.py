@@ -87,6 +87,7 @@ class Plan:
         dataset = self.dataset
         return {
             "versions": {"moa": __version__, "python": platform.python_version()},
+            "source": str(self.dataset.file.absolute()),
             "dataset": {
                 "name": dataset.name,
                 "known": dataset.known,

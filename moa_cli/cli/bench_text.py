@@ -8,7 +8,8 @@ from moa_cli.bench.estimate import MARGIN, Estimate
 from moa_cli.bench.folder import RunFolder
 from moa_cli.bench.journal import Journal
 from moa_cli.bench.plan import Plan
-from moa_cli.bench.results import Result, TurnResult
+from moa_cli.bench.results import Result
+from moa_cli.bench.seconds import path_seconds
 from moa_cli.clients.base import ModelInfo
 from moa_cli.conversation import Usage
 from moa_cli.forecast import ASSUMED_TOKENS
@@ -123,13 +124,4 @@ def _seconds(results: Sequence[Result], journal: Journal) -> str:
     """Seconds an item would take alone, on average: its slowest call in each layer."""
     if not results:
         return ""
-    turns = [turn for one in results for turn in one.turns]
-    return f"{sum(_critical_path(turn, journal) for turn in turns) / len(results):.1f}"
-
-
-def _critical_path(turn: TurnResult, journal: Journal) -> float:
-    layers = [*turn.proposals, (turn.reply,)]
-    found = [
-        [journal.find(answer.key) for answer in layer if answer is not None] for layer in layers
-    ]
-    return sum(max((one.seconds for one in layer if one), default=0.0) for layer in found)
+    return f"{sum(path_seconds(one, journal) for one in results) / len(results):.1f}"
