@@ -23,8 +23,8 @@ class Entry:
     key: see `call_key`. item, turn: what it was first made for; turn from 0. model: as the
     profile names it. usage: priced by what was known when the run began; estimated where the
     endpoint told none. seconds: from the request to the end; first_token likewise.
-    when: its end, seconds since 1970. error: why there is no whole answer. Such a call is made
-    again, but counts as spent.
+    when: its end, seconds since 1970. logprobs: see `Delta`. error: why there is no whole answer.
+    Such a call is made again, but counts as spent.
     """
 
     key: str
@@ -39,6 +39,7 @@ class Entry:
     seconds: float = 0.0
     first_token: float | None = None
     when: float = 0.0
+    logprobs: tuple[tuple[str, float], ...] | None = None
     error: str | None = None
 
 

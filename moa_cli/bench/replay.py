@@ -132,6 +132,7 @@ class _Progress:
     finish_reason: str | None = None
     answered_by: str | None = None
     first_token: float | None = None
+    logprobs: tuple[tuple[str, float], ...] | None = None
 
     def take(self, delta: Delta) -> None:
         """The next piece."""
@@ -143,6 +144,7 @@ class _Progress:
         self.usage = delta.usage or self.usage
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.answered_by = delta.model or self.answered_by
+        self.logprobs = delta.logprobs or self.logprobs
 
 
 class _Journalled:
@@ -200,6 +202,7 @@ class _Journalled:
             seconds=time.monotonic() - progress.began,
             first_token=progress.first_token,
             when=time.time(),
+            logprobs=progress.logprobs,
             error=error,
         )
         shared.journal.add(entry)
@@ -228,4 +231,5 @@ def _told(entry: Entry) -> Delta:
         usage=entry.usage,
         finish_reason=entry.finish_reason,
         model=entry.answered_by,
+        logprobs=entry.logprobs,
     )

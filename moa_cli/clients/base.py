@@ -37,6 +37,8 @@ class Delta:
 
     The first may be empty: the endpoint has taken the request.
     usage: the count for the whole call, cumulative: a later one replaces an earlier.
+    logprobs: the likeliest tokens in the place of the answer's first, each with the natural
+    logarithm of its probability; where they were asked for (`Request.extra`), told once.
     model: the id of the model that answers, as the endpoint says.
     """
 
@@ -45,6 +47,7 @@ class Delta:
     usage: Usage | None = None
     finish_reason: str | None = None
     model: str | None = None
+    logprobs: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ __all__ = ["EventError", "deltas", "usage_from", "whole"]
 
 # More than this for one call is no count, and no cost.
 _MOST_TOKENS, _MOST_USD = 10**9, 10**6
+# Less likely than that is not told (some say -9999 for impossible).
+_MOST_NATS = 10**6
 _DECODER = json.JSONDecoder()
 
 
@@ -67,6 +69,7 @@ class _Reading:
         self.done = False
         self._splitter = ThinkSplitter()
         self._splitting = True
+        self._told_logprobs = False
         self._reset()
 
     def _reset(self) -> None:
@@ -75,6 +78,7 @@ class _Reading:
         self._usage: Usage | None = None
         self._reason: str | None = None
         self._model: str | None = None
+        self._logprobs: tuple[tuple[str, float], ...] | None = None
 
     def take(self, events: list[tuple[str, str]], *, merged: bool) -> Iterator[Delta]:
         """The deltas of the next events. Raises, behind them, why there are no more, if so."""
@@ -108,6 +112,9 @@ class _Reading:
             body = choice.get("delta") or choice.get("message")
             if type(body) is dict:
                 self._body(body)
+            logprobs = choice.get("logprobs")
+            if logprobs and not self._told_logprobs:
+                self._first_token(logprobs)
             reason = choice.get("finish_reason")
             if reason:
                 self._finished(reason, choice.get("error") or payload)
@@ -128,6 +135,12 @@ class _Reading:
         if thought:
             self._reasoning.append(thought)
 
+    def _first_token(self, logprobs: object) -> None:
+        """Take those of the first token of the answer, not of reasoning before it."""
+        if any(self._text):
+            self._logprobs = _top_logprobs(logprobs)
+            self._told_logprobs = self._logprobs is not None
+
     def _finished(self, reason: object, error: object) -> None:
         if reason == "error":
             raise EventError(error)
@@ -143,6 +156,7 @@ class _Reading:
             usage=self._usage,
             finish_reason=self._reason,
             model=self._model,
+            logprobs=self._logprobs,
         )
         self._reset()
         return delta
@@ -188,6 +202,27 @@ def _text(content: object) -> str:
     if isinstance(content, dict):
         return _text(content.get("text"))
     return ""
+
+
+def _top_logprobs(logprobs: object) -> tuple[tuple[str, float], ...] | None:
+    """The likeliest tokens in the first place: OpenAI's `content[0].top_logprobs`, a list of
+    `{token, logprob}`, or Together's `top_logprobs[0]`, a table by token. None if not told."""
+    if not isinstance(logprobs, dict):
+        return None
+    content, tables = logprobs.get("content"), logprobs.get("top_logprobs")
+    pairs: list[tuple[object, object]] = []
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        told = content[0].get("top_logprobs")
+        rows = told if isinstance(told, list) else []
+        pairs = [(one.get("token"), one.get("logprob")) for one in rows if isinstance(one, dict)]
+    elif isinstance(tables, list) and tables and isinstance(tables[0], dict):
+        pairs = list(tables[0].items())
+    found = tuple(
+        (token, float(value))
+        for token, value in pairs
+        if isinstance(token, str) and isinstance(value, int | float) and -_MOST_NATS <= value <= 0
+    )
+    return found or None
 
 
 def usage_from(payload: dict[str, Any]) -> Usage | None:
@@ -254,4 +289,5 @@ def whole(payload: dict[str, Any]) -> Delta:
         usage=first.usage,
         finish_reason=first.finish_reason or "stop",
         model=first.model,
+        logprobs=first.logprobs,
     )

@@ -19,5 +19,6 @@ def joined(deltas: Iterable[Delta]) -> Delta:
             usage=one.usage or whole.usage,
             finish_reason=one.finish_reason or whole.finish_reason,
             model=one.model or whole.model,
+            logprobs=one.logprobs or whole.logprobs,
         )
     return whole

@@ -474,3 +474,45 @@ def test_a_stream_that_is_left_leaves_no_work_to_the_event_loop(end: str) -> Non
         return asyncio.all_tasks() - {asyncio.current_task()}
 
     assert asyncio.run(run()) == set()
+
+
+def with_logprobs(text: str, logprobs: object, **more: str) -> str:
+    """A stream whose first piece of text comes with these."""
+    choice = {"index": 0, "delta": {"content": text, **more}, "logprobs": logprobs}
+    later = {**choice, "logprobs": {"content": [{"top_logprobs": [_told("later", -1)]}]}}
+    events = [{"choices": [one]} for one in (choice, later)]
+    return "".join(f"data: {json.dumps(one)}\n\n" for one in events) + chunk({}, "stop") + DONE
+
+
+def _told(token: object, logprob: object) -> dict[str, object]:
+    return {"token": token, "logprob": logprob}
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"content": [{"token": "M", "top_logprobs": [_told("M", -0.25), _told("m", -2)]}]},
+        {"tokens": ["M"], "token_logprobs": [-0.25], "top_logprobs": [{"M": -0.25, "m": -2}]},
+        {"content": None, "top_logprobs": [{"M": -0.25, "m": -2, "x": None, "y": "z", "z": 1}]},
+    ],
+    ids=["openai", "together", "with what is none"],
+)
+def test_log_probabilities_of_the_first_token(logprobs: object) -> None:
+    deltas = read(with_logprobs("M", logprobs))
+    assert [one.logprobs for one in deltas if one.logprobs] == [(("M", -0.25), ("m", -2.0))]
+    assert all(type(value) is float for _, value in joined(deltas).logprobs or ())
+
+
+@pytest.mark.parametrize(
+    "logprobs", [-0.5, [], {"content": []}, {"content": [{}]}, {"top_logprobs": [[1]]}, {"a": 1}]
+)
+def test_log_probabilities_that_are_none(logprobs: object) -> None:
+    told = joined(read(with_logprobs("M", logprobs).replace("later", "M")))
+    assert told.text == "MM"
+    assert told.logprobs in (None, (("M", -1.0),))
+
+
+def test_log_probabilities_of_a_whole_completion() -> None:
+    told = {"content": [{"top_logprobs": [_told("m", -0.5)]}]}
+    choice = {"message": {"content": "m"}, "logprobs": told, "finish_reason": "length"}
+    assert sse.whole({"choices": [choice]}).logprobs == (("m", -0.5),)

@@ -87,6 +87,7 @@ class Reply:
     raw: bytes | None = None  # the body of a 200 text/event-stream
     events: Sequence[object] | None = None  # one data: frame each; a str is sent as it is
     usage: tuple[int, int] | Literal["computed"] | None = "computed"  # None: none is sent
+    logprobs: object = None  # with the first content, if asked for; may be called like `text`
     usage_style: Literal["own_chunk", "with_choices", "x_groq"] = "own_chunk"
     finish_reason: str = "stop"
     model: str | None = None  # the model id to answer with, if not the one asked for
@@ -425,12 +426,19 @@ def _envelope(request: Request, reply: Reply, kind: str, **choice: object) -> di
     }
 
 
+def _logprobs(request: Request, reply: Reply) -> object:
+    return reply.logprobs(request) if callable(reply.logprobs) else reply.logprobs
+
+
 def _completion(request: Request, reply: Reply) -> tuple[bytes, int]:
     pieces, reasoning = _pieces(request, reply), "".join(reply.reasoning)
     message = {"role": "assistant", "content": "".join(pieces)}
     message |= {reply.reasoning_field: reasoning} if reasoning else {}
     finish, chunks = reply.finish_reason, len(reply.reasoning) + len(pieces)
-    envelope = _envelope(request, reply, "chat.completion", message=message, finish_reason=finish)
+    choice: dict[str, object] = {"message": message, "finish_reason": finish}
+    if request.body.get("logprobs"):
+        choice["logprobs"] = _logprobs(request, reply)
+    envelope = _envelope(request, reply, "chat.completion", **choice)
     completion = envelope | _told(request, reply, chunks)
     return json.dumps(completion, ensure_ascii=False).encode(), chunks
 
@@ -444,6 +452,8 @@ def _stream_events(request: Request, reply: Reply) -> list[tuple[object, int]]:
     events: list[dict[str, Any]] = [
         _envelope(request, reply, kind, delta=delta, finish_reason=None) for delta in deltas
     ]
+    if request.body.get("logprobs") and len(events) > 1 + len(reply.reasoning):
+        events[1 + len(reply.reasoning)]["choices"][0]["logprobs"] = _logprobs(request, reply)
     told = _told(request, reply, len(deltas) - 1)
     styles = {"own_chunk": {}, "with_choices": told, "x_groq": {"x_groq": told}}
     finish = _envelope(request, reply, kind, delta={}, finish_reason=reply.finish_reason)
