@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Protocol
 
-from moa_cli.bench.folder import RunFolder
 from moa_cli.bench.gather import failure_of, gathered
-from moa_cli.bench.plan import Plan, Work
+from moa_cli.bench.plan import Work
 from moa_cli.bench.replay import Replay, Shared
 from moa_cli.bench.results import Result, TurnResult
 from moa_cli.conversation import Conversation, Failure, Turn
@@ -25,16 +25,41 @@ from moa_cli.events import (
 from moa_cli.prompts import strip_reasoning
 from moa_cli.stream import deliver
 
-__all__ = ["Runner", "still_to_do"]
+__all__ = ["Results", "Runner", "Todo", "still_to_do"]
 
 
-def still_to_do(plan: Plan, folder: RunFolder) -> list[Work]:
+class Todo(Protocol):
+    """All that has to be done."""
+
+    def work(self) -> Iterable[Work]:
+        """It, item by item."""
+
+
+class Results(Protocol):
+    """Where results are written down."""
+
+    def error(self, name: tuple[str, str]) -> Failure | None:
+        """Why the work of that name failed. Raises KeyError if it has not ended."""
+
+    def add(self, result: Result) -> None:
+        """Work has ended, or failed for good. Raises OSError."""
+
+    def finish(self, order: Sequence[tuple[str, str]]) -> None:
+        """All has ended: write it in this order, of work's names. Raises OSError."""
+
+
+def still_to_do(plan: Todo, results: Results) -> list[Work]:
     """What has no result yet, or failed."""
-    return [
-        work
-        for work in plan.work()
-        if (found := folder.results.get(work.name)) is None or found.error is not None
-    ]
+    return [one for one in plan.work() if not _has_ended(results, one, well=True)]
+
+
+def _has_ended(results: Results, work: Work, *, well: bool) -> bool:
+    """well: and not failed."""
+    try:
+        error = results.error(work.name)
+    except KeyError:
+        return False
+    return error is None or not well
 
 
 class _Capped(Exception):
@@ -56,13 +81,13 @@ class Runner:
 
     def __init__(
         self,
-        folder: RunFolder,
+        results: Results,
         shared: Shared,
         limits: Limits,
         at_once: int,
         told: Callable[[Result], None],
     ) -> None:
-        self._folder = folder
+        self._results = results
         self._shared = shared
         self._limits = limits
         self._at_once = at_once
@@ -73,7 +98,7 @@ class Runner:
         self._ended = asyncio.Condition()
         self.capped: Failure | None = None
 
-    async def run(self, plan: Plan, work: Sequence[Work]) -> None:
+    async def run(self, plan: Todo, work: Sequence[Work]) -> None:
         """Do all of it; what fails is tried once more at the end. Raises OSError.
 
         Cancelled, it leaves no call behind, and what has ended is written down.
@@ -81,9 +106,9 @@ class Runner:
         await self._pass(work, last=False)
         again, self._failed = sorted(self._failed, key=lambda one: one.order), []
         await self._pass(again, last=True)
-        names = [one.name for one in plan.work()]
-        if all(name in self._folder.results for name in names):
-            self._folder.finish(names)
+        whole = list(plan.work())
+        if all(_has_ended(self._results, one, well=False) for one in whole):
+            self._results.finish([one.name for one in whole])
 
     async def _pass(self, work: Sequence[Work], *, last: bool) -> None:
         # The arms of an item go one after another, since they may share calls.
@@ -104,7 +129,7 @@ class Runner:
             self._running += 1
             try:
                 for work in group:
-                    result = await self._result(work)
+                    result = await self.result(work)
                     if result is None:
                         return
                     self._keep(work, result, last=last)
@@ -117,10 +142,10 @@ class Runner:
         if result.error is not None and not last:
             self._failed.append(work)
             return
-        self._folder.add(result)
+        self._results.add(result)
         self._told(result)
 
-    async def _result(self, work: Work) -> Result | None:
+    async def result(self, work: Work) -> Result | None:
         """What comes of it; None if a cap does not let it."""
         while self.capped is None:
             try:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from moa_cli.bench.caps import firm
-from moa_cli.bench.folder import RunFolder
-from moa_cli.bench.journal import Entry
+from moa_cli.bench.journal import Entry, Journal
 from moa_cli.cli import wiring
 from moa_cli.cli.budget import caps
 from moa_cli.clients.base import ModelInfo
@@ -30,10 +29,8 @@ class Purse:
     caps: for the engine.
     """
 
-    def __init__(
-        self, folder: RunFolder, spending: Spending | None, max_cost: float | None
-    ) -> None:
-        self._folder = folder
+    def __init__(self, journal: Journal, spending: Spending | None, max_cost: float | None) -> None:
+        self._journal = journal
         self._spending = spending
         self._max_cost = max_cost
         self._session = Usage()
@@ -45,7 +42,7 @@ class Purse:
             so_far = lambda: self._session.cost  # noqa: E731
             found.append(Cap.shared_cost("budget.session", session, so_far))
         if max_cost is not None:
-            spent = lambda: folder.journal.spent.cost  # noqa: E731
+            spent = lambda: journal.spent.cost  # noqa: E731
             found.append(Cap.shared_cost("--max-cost", max_cost, spent))
         self.caps = firm(found)
 
@@ -59,7 +56,7 @@ class Purse:
         """USD that `--max-cost` leaves; None without it."""
         if self._max_cost is None:
             return None
-        return max(0.0, self._max_cost - self._folder.journal.spent.cost)
+        return max(0.0, self._max_cost - self._journal.spent.cost)
 
     def ended(self, entry: Entry, warn: Callable[[str], None]) -> None:
         """A call was made. warn: told once if costs cannot be written down any more."""
