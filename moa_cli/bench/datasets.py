@@ -91,7 +91,8 @@ def dataset_of(settings: Mapping[str, Any], given: Path | None = None) -> Datase
     told = settings["dataset"]
     name, source = told["name"], Path(settings.get("source") or told["file"])
     if not told["known"]:
-        found = load_dataset(str(given or source), data_folder(None))
+        moved = given if given is not None and paths.is_file(given) else None
+        found = load_dataset(str(moved or source), data_folder(None))
     elif given is None and paths.is_file(source):
         found = _loaded(name, source, DATASETS[name].read(source), known=True)
     else:

@@ -250,8 +250,11 @@ def _models(run: _Run) -> set[str]:
 
 
 def _partial(arms: Iterable[ArmScores]) -> Iterator[str]:
+    by_text: dict[str, list[str]] = {}
     for arm in arms:
         short = [one for one in arm.metrics if one.partial]
-        if short:
-            told = ", ".join(f"{one.name} {one.mean.n:,} of {one.asked:,}" for one in short)
-            yield f"partial: {arm.arm}: {told}"
+        told = ", ".join(f"{one.name} {one.mean.n:,} of {one.asked:,}" for one in short)
+        by_text.setdefault(told, []).append(arm.arm)
+    for told, names in by_text.items():
+        if told:
+            yield f"partial: {told} ({', '.join(names)})"

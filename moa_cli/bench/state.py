@@ -21,7 +21,7 @@ from moa_cli.money import Price
 __all__ = ["StateFolder", "opened"]
 
 # Told, but no reason to refuse to go on.
-_FREE = ("anchors", "date", "discrete", "facts", "source", "versions")
+_FREE = ("anchors", "asked", "date", "discrete", "facts", "source", "versions")
 _MOST_DIFFERENCES = 3
 
 
@@ -64,9 +64,20 @@ class StateFolder:
 
     def begin(self, settings: Mapping[str, Any], facts: Mapping[str, ModelInfo]) -> None:
         """Write the settings. Raises OSError."""
-        table = {**settings, "facts": {name: _fact(one) for name, one in facts.items()}}
-        if self.settings:
-            table["versions"] = self.settings.get("versions", table["versions"])
+        known = {name: _fact(one) for name, one in facts.items()}
+        self._write({**settings, "facts": known} | self._began_with())
+
+    def note(self, changes: Mapping[str, Any]) -> None:
+        """Change what the settings say of these names, but not by which version the work began.
+
+        Raises OSError.
+        """
+        self._write({**self.settings, **changes} | self._began_with())
+
+    def _began_with(self) -> dict[str, Any]:
+        return {name: self.settings[name] for name in ("versions",) if name in self.settings}
+
+    def _write(self, table: dict[str, Any]) -> None:
         self.settings = table
         with paths.replacing(self.path / self._file) as file:
             file.write(dumps(table, indent=2).encode() + b"\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.options import Live, takes_profile
+from moa_cli.cli.options import Concurrency, Live, takes_profile
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
 
@@ -91,6 +91,9 @@ Folder = Annotated[
 ]
 
 
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
 @app.command("list")
 def list_(
     data: Data = None,
@@ -139,6 +142,56 @@ def run(
         live=live,
     )
     raise typer.Exit(bench_run.run(profile, options))
+
+
+@app.command("judge")
+def judge(
+    run: RunFolder,
+    judge: Annotated[str, typer.Option("--judge", metavar="MODEL", help="The model that judges.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="FILE",
+            help="Model outputs to compare with, matched by instruction; else the dataset's.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="ARM", help="Compare with this arm of the run instead."),
+    ] = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchors",
+            metavar="FILE",
+            help="Judge these released outputs too, so that the judge's scale can be read;"
+            " repeatable.",
+        ),
+    ] = None,
+    concurrency: Concurrency = None,
+    provider_concurrency: ProviderConcurrency = None,
+    max_cost: MaxCost = None,
+    yes: Yes = False,
+    data: Data = None,
+    live: Live = None,
+) -> None:
+    """Let a model judge a run's replies; the same command goes on where it was stopped."""
+    from moa_cli.bench.judge_texts import Chosen
+    from moa_cli.cli import bench_judge
+
+    chosen = Chosen(reference=reference, against=against, anchors=tuple(anchors or ()), data=data)
+    options = bench_judge.Options(
+        run=run,
+        judge=judge,
+        chosen=chosen,
+        concurrency=concurrency,
+        provider_concurrency=provider_concurrency,
+        max_cost=max_cost,
+        yes=yes,
+        live=live,
+    )
+    raise typer.Exit(bench_judge.run(options))
 
 
 def _arm_names(typed: str) -> tuple[str, ...]:

@@ -1,0 +1,156 @@
+"""What `moa bench judge` does once its options are read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from moa_cli.bench.datasets import dataset_of
+from moa_cli.bench.folder import read_settings
+from moa_cli.bench.judge_kinds import KIND_OF, Asked, read_kind
+from moa_cli.bench.judge_texts import Chosen, Shown, texts_of
+from moa_cli.bench.judgements import judge_folder
+from moa_cli.bench.judging import JudgeFolder, JudgePlan, Verdicts, open_judge
+from moa_cli.bench.plan import Work
+from moa_cli.bench.runner import Runner, still_to_do
+from moa_cli.bench.scores import scores_of
+from moa_cli.cli import wiring
+from moa_cli.cli.bench_judge_text import plan_lines, score_lines
+from moa_cli.cli.bench_session import Job, SessionOptions, check_can_ask, say, session
+from moa_cli.cli.exit_codes import BUDGET, FAILED
+from moa_cli.conversation import Failure
+from moa_cli.errors import BenchError, UsageError
+from moa_cli.render.terminal import columns_of
+
+__all__ = ["Options", "run"]
+
+# What an endpoint may say that knows no log-probabilities, or thinks before it answers.
+_REFUSALS = ("BadResponse", "RequestRefused")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SessionOptions):
+    """What was typed; None where nothing was."""
+
+    run: Path
+    judge: str
+    chosen: Chosen
+
+
+def run(options: Options) -> int:
+    """Tell what it takes, ask, judge, and tell what came of it; returns the exit code."""
+    settings = read_settings(options.run)
+    kind = _kind(settings, options)
+    check_can_ask(options)
+    wiring.providers().parse(options.judge)
+    with open_judge(judge_folder(options.run, options.judge)) as folder:
+        plan, shown = _plan(settings, kind, options, folder)
+        for line in plan_lines(plan, folder, settings):
+            say(line)
+        verdicts = Verdicts(folder, plan)
+        capped: Failure | None = None
+        todo = still_to_do(plan, verdicts)
+        if todo:
+            prepare = _Beginning(verdicts, shown).run
+            code, capped = session(Job(plan, folder, verdicts, options, prepare), todo)
+            if code:
+                return code
+        else:
+            folder.note(plan.settings())
+            verdicts.settle(shown.texts)
+            verdicts.finish(())
+        failed = sum(one.error is not None for one in folder.judgements.values())
+    return _summary(options, failed, capped)
+
+
+def _kind(settings: Mapping[str, Any], options: Options) -> str:
+    """The kind of judge that the run's dataset has. Raises UsageError if it needs none."""
+    name, chosen = settings["dataset"]["name"], options.chosen
+    compared = chosen.reference is not None or chosen.against is not None
+    report = f"`moa bench report {options.run}` computes accuracy"
+    if not settings["dataset"]["known"]:
+        if compared:
+            return "pairwise"
+        hint = f"--reference FILE or --against ARM; where the answers are known, {report}"
+        raise UsageError("there is nothing to compare with", hint=hint)
+    if name not in KIND_OF:
+        raise UsageError(f"{name} needs no judge, its answers are known", hint=report)
+    if compared and KIND_OF[name] != "pairwise":
+        raise UsageError(f"--reference, --against: {name} is not judged by pairs")
+    return KIND_OF[name]
+
+
+def _plan(
+    settings: Mapping[str, Any], kind: str, options: Options, folder: JudgeFolder
+) -> tuple[JudgePlan, Shown]:
+    """What is to be judged. Raises BenchError if judgements of something else are there."""
+    chosen, before = options.chosen, folder.settings
+    items = dataset_of(settings, chosen.data).items[: settings["limit"]]
+    shown = texts_of(options.run, settings, kind, items, chosen, (before, folder.texts))
+    plan = JudgePlan(
+        model=options.judge,
+        kind=read_kind(settings, chosen.data, shown.reference),
+        items=items,
+        replies=shown.replies,
+        told=shown.told,
+        date=before.get("date") or datetime.now(UTC).date().isoformat(),
+        asked=before.get("asked", "logprobs"),
+    )
+    folder.check(plan.settings())
+    if not any(shown.replies.values()):
+        raise BenchError(f"{options.run}: there is nothing to judge yet")
+    return plan, shown
+
+
+class _Beginning:
+    """What comes before the first judgement."""
+
+    def __init__(self, verdicts: Verdicts, shown: Shown) -> None:
+        self._verdicts = verdicts
+        self._shown = shown
+
+    async def run(
+        self, runner: Runner, todo: list[Work], tell: Callable[[str], None]
+    ) -> list[Work]:
+        """See `bench_session.Prepare`. How a judge tells preferences is found out by the first
+        judgement that is asked for. Raises BenchError if it cannot be asked at all.
+        """
+        plan, judged = self._verdicts.plan, self._verdicts.folder.judgements.values()
+        found_out = plan.asked != "logprobs" or any(one.key for one in judged)
+        self._verdicts.settle(self._shown.texts)
+        if plan.kind.name != "pairwise" or found_out:
+            return todo
+        ways: tuple[Asked, ...] = ("logprobs", "count")
+        for way in ways:
+            if way != plan.asked:
+                todo = self._verdicts.ask(way, todo)
+            result = await runner.result(todo[0])
+            if result is None or self._verdicts.told_logprobs(result):
+                return todo
+            if result.error is not None and result.error.kind not in _REFUSALS:
+                raise BenchError(result.error.message, hint=result.error.hint)
+        tell(
+            f"{plan.model} tells no log-probabilities: it is asked for a text,"
+            " and its win rates are discrete"
+        )
+        return self._verdicts.ask("text", todo)
+
+
+def _summary(options: Options, failed: int, capped: Failure | None) -> int:
+    """Print what came of it; the exit code."""
+    scores = scores_of(options.run, options.judge, options.chosen.data)
+    width = columns_of(sys.stdout) or 1000
+    sys.stdout.write("".join(f"{line}\n" for line in score_lines(scores, width)))
+    sys.stdout.flush()
+    if capped is not None:
+        say(f"{capped.message} (the same command with a higher cap goes on from there)")
+        return BUDGET
+    if failed:
+        say(f"{failed} judgements failed; the same command tries them again")
+        return FAILED
+    say(f"`moa bench report {options.run}` tells the rest")
+    return 0
