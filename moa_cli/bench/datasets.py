@@ -11,6 +11,7 @@ from typing import Any
 
 from moa_cli import paths
 from moa_cli.bench.items import Item, Row, read_own, rows_of_json, rows_of_lines
+from moa_cli.bench.sources import SOURCES
 from moa_cli.errors import BenchError, UsageError
 from moa_cli.tables import nearest
 
@@ -23,17 +24,23 @@ _VARIABLE = "MOA_BENCH_DATA"
 class Known:
     """A dataset that is known by name.
 
-    measures: in one line. files: below the data folder, the first that is there is taken.
+    measures: in one line. licence: of its data. files: below the data folder, the first that is
+    there is taken.
     """
 
     name: str
     measures: str
+    licence: str
     files: tuple[str, ...]
     read: Callable[[Path], Iterator[Item]]
 
     def file(self, folder: Path) -> Path | None:
         """Its file in the data folder, if it is there."""
         return next((folder / one for one in self.files if paths.is_file(folder / one)), None)
+
+    def remedy(self) -> str:
+        """What gets its file."""
+        return f"`moa bench fetch {self.name}` gets it" if self.name in SOURCES else "put it there"
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def load_dataset(name: str, folder: Path) -> Dataset:
     if file is None:
         raise BenchError(
             f"{folder / one.files[0]}: no such file",
-            hint=f"`moa bench fetch {name}` gets it; --data names another folder",
+            hint=f"{one.remedy()}; --data names another folder",
         )
     return _loaded(name, file, one.read(file), known=True)
 
@@ -197,27 +204,37 @@ DATASETS = {
         Known(
             "alpaca",
             "AlpacaEval 2: open instructions, pairwise against a reference's answers",
+            "CC BY-NC 4.0, not for commercial use",
             ("alpaca_eval/instructions.json", "alpaca_eval/model_outputs.json"),
             _alpaca,
         ),
         Known(
             "mt",
             "MT-Bench: conversations of two turns in 8 categories, rated from 1 to 10",
+            "Apache-2.0",
             ("mt_bench/question.jsonl",),
             _mt,
         ),
         Known(
             "flask",
             "FLASK: 12 skills, rated from 1 to 5",
+            "none told by upstream",
             ("flask/flask_evaluation.jsonl", "flask/slice60.jsonl"),
             _flask,
         ),
         Known(
             "gsm8k",
             "GSM8K: grade-school arithmetic with known answers",
+            "MIT",
             ("gsm8k/test.jsonl", "gsm8k/slice50.jsonl"),
             _gsm8k,
         ),
-        Known("math", "MATH: competition problems with known answers", ("math/test.jsonl",), _math),
+        Known(
+            "math",
+            "MATH: competition problems with known answers",
+            "MIT, but disputed",
+            ("math/test.jsonl",),
+            _math,
+        ),
     )
 }

@@ -105,6 +105,17 @@ def list_(
     bench_list.run(data, json=json)
 
 
+@app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="alpaca, mt, flask, gsm8k, or all.")],
+    data: Data = None,
+) -> None:
+    """Fetch a public dataset at a fixed commit; only what is missing, and checked."""
+    from moa_cli.cli import bench_fetch
+
+    raise typer.Exit(bench_fetch.run(name, data))
+
+
 @app.command("run")
 @takes_profile
 def run(

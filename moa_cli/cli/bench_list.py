@@ -7,6 +7,7 @@ from pathlib import Path
 
 from moa_cli.bench.datasets import DATASETS, Known, data_folder
 from moa_cli.bench.items import Item
+from moa_cli.bench.sources import SOURCES
 from moa_cli.errors import BenchError
 
 __all__ = ["run"]
@@ -24,6 +25,7 @@ def run(data: Path | None, *, json: bool) -> None:
                 "name": one.name,
                 "items": _count(one, file),
                 "measures": one.measures,
+                "licence": one.licence,
                 "file": None if file is None else str(file),
             }
             for one, file in rows
@@ -35,18 +37,22 @@ def run(data: Path | None, *, json: bool) -> None:
 
     counts = [_count(one, file) for one, file in rows]
     places = [
-        f"missing: moa bench fetch {one.name}" if file is None else str(file.relative_to(folder))
-        for one, file in rows
+        _missing(one) if file is None else str(file.relative_to(folder)) for one, file in rows
     ]
     columns = [
         Column("name", [one.name for one, _ in rows]),
         Column("items", ["" if count is None else f"{count:,}" for count in counts], right=True),
         Column("file", places, widest=40),
+        Column("licence", [one.licence for one, _ in rows], widest=40),
         Column("measures", [one.measures for one, _ in rows]),
     ]
     width = terminal_size(sys.stdout)[0] if sys.stdout.isatty() else 1000
     sys.stdout.write("".join(f"{line}\n" for line in table_lines(columns, width)))
     sys.stdout.write(f"(in {folder})\n")
+
+
+def _missing(one: Known) -> str:
+    return f"missing: moa bench fetch {one.name}" if one.name in SOURCES else "missing"
 
 
 def _count(one: Known, file: Path | None) -> int | None:
