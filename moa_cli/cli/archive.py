@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moa_cli import paths
 from moa_cli.cli.saving import open_store, warn
+from moa_cli.cli.writing import destination
 from moa_cli.errors import StoreError, UsageError
 from moa_cli.words import counted
 
@@ -62,7 +61,7 @@ def export(
         chosen = None if all_ else [store.find(one) for one in conversations or ()]
         if format_ is not Format.json and store.latest() is None:
             raise StoreError("there are no conversations")
-        with _destination(path, force=force) as file:
+        with destination(path, force=force, error=StoreError) as file:
             for piece in _written(read(store, chosen), format_, proposals=proposals):
                 file.write(piece.encode())
     finally:
@@ -83,24 +82,6 @@ def _written(
     from moa_cli.render.document_markdown import document
 
     return document(conversations, proposals=proposals)
-
-
-@contextmanager
-def _destination(path: Path | None, *, force: bool) -> Iterator[BinaryIO]:
-    """Where the bytes go: a new file, complete or not there at all, or standard output."""
-    if path is None:
-        yield sys.stdout.buffer
-        return
-    # Through a symbolic link, which itself is left alone.
-    path = path.resolve()
-    if path.exists() and not (force and path.is_file()):
-        hint = "--force overwrites it" if path.is_file() else None
-        raise UsageError(f"{path}: is there already", hint=hint)
-    try:
-        with paths.replacing(path) as file:
-            yield file
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def import_(

@@ -205,6 +205,69 @@ def judge(
     raise typer.Exit(bench_judge.run(options))
 
 
+@app.command("export")
+def export(
+    run: RunFolder,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="alpaca, mt, mt-judgments, flask, flask-reviews, moa (a folder), or jsonl.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="The file, or a folder for it; - for standard output. Else as upstream calls it.",
+        ),
+    ] = None,
+    arm: Annotated[
+        str | None,
+        typer.Option("--arm", metavar="ARM", help="Whose answers; else the mixture's."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="ARM", help="With `moa`: whom it is compared with."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="MODEL", help="Whose judgements; else the only judge's."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="What the arm is called there; else as the profile or the model is.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Write nothing if anything is missing (exit code 1).")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
+    data: Data = None,
+) -> None:
+    """Write a run's answers or judgements in the upstream evaluators' formats."""
+    from moa_cli.cli import bench_export
+
+    options = bench_export.Options(
+        format=to,
+        output=output,
+        arm=arm,
+        base=base,
+        judge=judge,
+        name=name,
+        strict=strict,
+        force=force,
+        data=data,
+    )
+    bench_export.run(run, options)
+
+
 def _arm_names(typed: str) -> tuple[str, ...]:
     """Raises UsageError for an unknown one."""
     from moa_cli.bench.arms import ARMS

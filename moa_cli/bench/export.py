@@ -1,0 +1,147 @@
+"""A run's answers and judgements, ready to be written in other programs' formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from moa_cli.bench.datasets import dataset_of
+from moa_cli.bench.folder import read_results, read_settings
+from moa_cli.bench.items import Item
+from moa_cli.bench.journal import Entry, Journal
+from moa_cli.bench.judgements import JUDGE_FILE, Judgement, judges_of, read_judgements
+from moa_cli.bench.lines import read_table
+from moa_cli.bench.results import Result
+from moa_cli.errors import BenchError, UsageError
+from moa_cli.tables import nearest
+
+__all__ = ["Exported", "Judge", "Run", "has_judge", "read_judge", "read_run"]
+
+_MIXTURE = "mixture"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is to be written. files: bytes by name, in a folder of their own if `folder`.
+
+    asked: answers, judgements or the like that there should be; there is `missing` less.
+    """
+
+    files: Mapping[str, bytes]
+    asked: int
+    missing: int
+    folder: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it was left.
+
+    items: those that were asked. results: without failed ones, by arm and item.
+    """
+
+    path: Path
+    data: Path | None
+    settings: Mapping[str, Any]
+    items: tuple[Item, ...]
+    results: Mapping[tuple[str, str], Result]
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name if it is a known one, else ""."""
+        told = self.settings["dataset"]
+        return str(told["name"]) if told["known"] else ""
+
+    @property
+    def arms(self) -> list[str]:
+        """The names of the arms."""
+        return list(self.settings["arms"])
+
+    def arm(self, typed: str | None) -> str:
+        """The arm that is meant: the one typed, else the mixture, else the only one.
+
+        Raises UsageError if there is none, or a choice.
+        """
+        arms = self.arms
+        if typed is None and (_MIXTURE in arms or len(arms) == 1):
+            return _MIXTURE if _MIXTURE in arms else arms[0]
+        if typed in arms:
+            return str(typed)
+        near = nearest(typed, arms) if typed else None
+        hint = f"did you mean `{near}`?" if near else f"there are {', '.join(arms)}"
+        raise UsageError(
+            f"--arm: there is no arm `{typed}`" if typed else "which --arm?", hint=hint
+        )
+
+    def name(self, arm: str) -> str:
+        """What other programs are to call an arm: as the profile or the model is called."""
+        if arm.startswith("single:"):
+            return arm.removeprefix("single:")
+        profile = str(self.settings["profile"]["name"])
+        return profile if arm == _MIXTURE else f"{profile}-{arm}"
+
+    def answers(self, arm: str) -> list[tuple[Item, Result]]:
+        """The arm's answers, in the dataset's order."""
+        found = ((item, self.results.get((arm, item.id))) for item in self.items)
+        return [(item, result) for item, result in found if result is not None]
+
+    @cached_property
+    def _journal(self) -> Journal:
+        return Journal(self.path / "calls.jsonl")
+
+    def when(self, result: Result) -> float:
+        """When the last call of an answer ended, seconds since 1970; 0 if that is not told."""
+        reply = result.turns[-1].reply if result.turns else None
+        entry = self._journal.find(reply.key) if reply else None
+        return entry.when if entry else 0.0
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge's verdicts. told: its judge.json. verdicts: by arm, item and turn, without those
+    that failed. find: its call of a key, if it made one."""
+
+    model: str
+    told: Mapping[str, Any]
+    verdicts: Mapping[tuple[str, str, int], Judgement]
+    find: Callable[[str], Entry | None]
+
+
+def read_run(path: Path, data: Path | None) -> Run:
+    """The run in that folder. data: where its dataset is, if that has been moved since.
+
+    Raises BenchError if it is no run's folder, is damaged, or lacks its dataset.
+    """
+    settings = read_settings(path)
+    items = dataset_of(settings, data).items[: settings["limit"]]
+    answered = (one for one in read_results(path) if one.error is None)
+    return Run(path, data, settings, items, {(one.arm, one.item): one for one in answered})
+
+
+def has_judge(run: Run) -> bool:
+    """Whether anybody judged it."""
+    return bool(judges_of(run.path))
+
+
+def read_judge(run: Run, model: str | None) -> Judge:
+    """The judge of that name, else the only one.
+
+    Raises UsageError if there is none of that name, or a choice; BenchError if there is none.
+    """
+    folders = {str(read_table(one / JUDGE_FILE)["model"]): one for one in judges_of(run.path)}
+    if not folders:
+        raise BenchError(f"{run.path}: was not judged", hint=f"see `moa bench judge {run.path}`")
+    if model is None and len(folders) > 1:
+        raise UsageError("which --judge?", hint=f"there are {', '.join(folders)}")
+    name = next(iter(folders)) if model is None else model
+    if name not in folders:
+        hint = f"there are {', '.join(folders)}"
+        raise UsageError(f"--judge: there are no judgements by {name}", hint=hint)
+    folder = folders[name]
+    verdicts = {one.name: one for one in read_judgements(folder) if one.error is None}
+    return Judge(
+        name, read_table(folder / JUDGE_FILE), verdicts, Journal(folder / "calls.jsonl").find
+    )

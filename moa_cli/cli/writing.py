@@ -1,0 +1,41 @@
+"""Files that a command writes for the user."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from moa_cli import paths
+from moa_cli.errors import MoAError, UsageError
+
+__all__ = ["check_free", "destination"]
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Raise UsageError if there is something that may not be overwritten."""
+    if path.exists() and not (force and path.is_file()):
+        hint = "--force overwrites it" if path.is_file() else None
+        raise UsageError(f"{path}: is there already", hint=hint)
+
+
+@contextmanager
+def destination(path: Path | None, *, force: bool, error: type[MoAError]) -> Iterator[BinaryIO]:
+    """Where the bytes go: a new file, complete or not there at all, or standard output.
+
+    Raises UsageError if the file is there and not to be overwritten, `error` if it cannot be
+    written.
+    """
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    # Through a symbolic link, which itself is left alone.
+    path = path.resolve()
+    check_free(path, force=force)
+    try:
+        with paths.replacing(path) as file:
+            yield file
+    except OSError as trouble:
+        raise error(f"{path}: cannot be written: {trouble.strerror}") from None
