@@ -1,0 +1,170 @@
+"""The released `alpaca_eval` reads what was exported, and judges it as we would."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moa_cli.bench.scoring.alpaca import (
+    Comparison,
+    judge_call,
+    preference_from_logprobs,
+    win_rate,
+)
+from tests.support.command import Moa
+from tests.support.upstream import Reply, Upstream
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+# alpaca_eval imports what later setuptools lack, and calls scikit-learn as it was.
+PACKAGES = ("alpaca_eval==0.6.6", "setuptools<82", "scikit-learn<1.10")
+# Some that a careless reader or template would trip over.
+OUTPUTS = {
+    "What is 6 by 7?": "42",
+    "Is the sky blue?": "null",
+    "Which date is it?": "2024-05-01",
+    "Write a template.": "Dear {name},\n\n\tyours {output_1} \\n \"quoted\" 'too'",
+    "Say it in Greek.": "Γειά σου — 🌍 é\u2028end",
+    "Write some markup.": "<b>bold</b> <|im_end|> &amp;",
+    "Which is better, m or M?": "M",
+    "Repeat the reference.": "the reference's answer",
+}
+PROBABILITIES = {"m": 0.8, "M": 0.1}
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An environment of its own (660 MB) with the released evaluator; its `bin`."""
+    folder = tmp_path_factory.mktemp("alpaca_eval") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    installer = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES]
+    ran = subprocess.run(installer, capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        shutil.rmtree(folder)
+        pytest.skip(f"alpaca_eval cannot be installed: {ran.stderr.strip()[-300:]}")
+    yield folder / "bin"
+    shutil.rmtree(folder)
+
+
+def answer_of_judge() -> dict[str, Any]:
+    """What a judge with log-probabilities answers."""
+    tokens = [
+        {"token": token, "logprob": math.log(share), "bytes": list(token.encode())}
+        for token, share in PROBABILITIES.items()
+    ]
+    first = {**tokens[0], "top_logprobs": tokens}
+    choice = {
+        "index": 0,
+        "finish_reason": "length",
+        "message": {"role": "assistant", "content": "m"},
+        "logprobs": {"content": [first]},
+    }
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+    return {
+        "id": "judgement",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-4-1106-preview",
+        "choices": [choice],
+        "usage": usage,
+    }
+
+
+def run_of(moa: Moa, upstream: Upstream) -> Path:
+    """The outputs as a run's replies, exported."""
+    folder = moa.folder / "data" / "alpaca_eval"
+    folder.mkdir(parents=True)
+    items = [{"dataset": "ours", "instruction": one} for one in OUTPUTS]
+    (folder / "instructions.json").write_text(json.dumps(items))
+    upstream.always("agg", Reply(text=lambda one: OUTPUTS[str(one.messages[-1]["content"])]))
+    ran = moa.run("bench", "run", "alpaca", "--data", "data", "--rounds", "0", "-y")
+    assert ran.code == 0, ran.err
+    ran = moa.run("bench", "export", "runs/alpaca-lab", "--to", "alpaca", "--name", "our-mixture")
+    assert ran.code == 0, ran.err
+    return moa.folder / "model_outputs.json"
+
+
+def evaluate(evaluator: Path, folder: Path, url: str, outputs: Path, reference: Path) -> str:
+    """Run the evaluator with its default judge, served at `url`; what it prints."""
+    clients = folder / "clients.yaml"
+    clients.write_text(json.dumps({"default": [{"api_key": "any", "base_url": url}]}))
+    arguments = {
+        "model_outputs": outputs,
+        "reference_outputs": reference,
+        "caching_path": folder / "cache.json",
+        "output_path": folder / "out",
+        # Without these it would fetch figures of other models, or write into its own folder.
+        "precomputed_leaderboard": None,
+        "fn_metric": "get_winrate",
+        "sort_by": "win_rate",
+    }
+    ran = subprocess.run(
+        [
+            str(evaluator / "alpaca_eval"),
+            *(f"--{name}={value}" for name, value in arguments.items()),
+        ],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "HF_HUB_OFFLINE": "1",
+            "OPENAI_CLIENT_CONFIG_PATH": str(clients),
+        },
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran.stdout
+
+
+def test_alpaca_eval_takes_the_export_and_asks_what_we_would(
+    evaluator: Path, moa: Moa, upstream: Upstream
+) -> None:
+    outputs = run_of(moa, upstream)
+    reference = moa.folder / "reference.json"
+    rows = [
+        {"instruction": one, "output": "the reference's answer", "generator": "ref"}
+        for one in OUTPUTS
+    ]
+    reference.write_text(json.dumps(rows))
+    upstream.always("gpt-4-1106-preview", Reply(error=answer_of_judge()))
+    told = evaluate(evaluator, moa.folder, upstream.url, outputs, reference)
+
+    template = next(evaluator.parent.rglob("alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"))
+    comparisons = [Comparison(one, "the reference's answer", OUTPUTS[one]) for one in OUTPUTS]
+    asked = [one for one in comparisons if not one.draw]
+    sent = [one.messages for one in upstream.chats("gpt-4-1106-preview")]
+    assert len(sent) == len(asked)
+    for one in asked:
+        # There upstream lets the output end the message, on purpose we do not.
+        if "<|im_end|>" not in one.output:
+            messages = judge_call(template.read_text("utf-8"), one).messages
+            assert [{"role": m.role, "content": m.content} for m in messages] in sent
+
+    (annotations,) = moa.folder.glob("out/**/annotations.json")
+    made = {row["instruction"]: row for row in json.loads(annotations.read_bytes())}
+    logprobs = answer_of_judge()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    preferences = [
+        1.5 if one.draw else preference_from_logprobs(logprobs, switched=one.switched)
+        for one in comparisons
+    ]
+    assert [made[one]["output_2"] for one in OUTPUTS] == list(OUTPUTS.values())
+    assert {row["generator_2"] for row in made.values()} == {"our-mixture"}
+    assert [made[one]["preference"] for one in OUTPUTS] == pytest.approx(preferences)
+    rate = win_rate(preferences).win_rate.value
+    assert rate is not None
+    (line,) = (line.split() for line in told.splitlines() if line.startswith("our-mixture"))
+    assert line[1] == f"{rate:.2f}"
