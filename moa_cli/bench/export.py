@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from moa_cli.bench.datasets import dataset_of
 from moa_cli.bench.folder import read_results, read_settings
@@ -18,7 +20,19 @@ from moa_cli.bench.results import Result
 from moa_cli.errors import BenchError, UsageError
 from moa_cli.tables import nearest
 
-__all__ = ["Exported", "Judge", "Run", "has_judge", "read_judge", "read_run"]
+__all__ = [
+    "Choice",
+    "Exported",
+    "Judge",
+    "Run",
+    "check_one_turn",
+    "has_judge",
+    "json_bytes",
+    "json_lines",
+    "read_judge",
+    "read_run",
+    "slug",
+]
 
 _MIXTURE = "mixture"
 
@@ -145,3 +159,45 @@ def read_judge(run: Run, model: str | None) -> Judge:
     return Judge(
         name, read_table(folder / JUDGE_FILE), verdicts, Journal(folder / "calls.jsonl").find
     )
+
+
+class Choice(NamedTuple):
+    """What is to be exported, as it was typed, None where nothing was.
+
+    base: the arm to compare with. judge: its model. name: what the arm is to be called.
+    """
+
+    run: Run
+    judge: str | None = None
+    arm: str | None = None
+    base: str | None = None
+    name: str | None = None
+
+    def named(self, arm: str) -> str:
+        """What the arm is called in the export."""
+        return self.name or self.run.name(arm)
+
+
+def check_one_turn(run: Run, name: str) -> None:
+    """Raise UsageError for the format `name`, if the run asked more than one prompt an item."""
+    if any(len(item.turns) > 1 or item.before for item in run.items):
+        raise UsageError(
+            f"--to {name}: holds one prompt an item, the run has conversations",
+            hint="--to jsonl holds them",
+        )
+
+
+def slug(name: str) -> str:
+    """The name as a file may be called."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "export"
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """A line of JSON for each row."""
+    return b"".join(json_bytes(json.dumps(row)) for row in rows)
+
+
+def json_bytes(made: str) -> bytes:
+    """What `json.dumps` made, and a line end."""
+    # Upstream reads in the encoding of the place: ASCII is right in all. DEL acts on terminals.
+    return made.replace("\x7f", "\\u007f").encode("ascii") + b"\n"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moa_cli import paths
-from moa_cli.bench.export import Exported, read_run
-from moa_cli.bench.formats import COMPARING, FORMATS, JUDGED, Choice
+from moa_cli.bench.export import Choice, Exported, read_run
+from moa_cli.bench.formats import COMPARING, FORMATS, JUDGED
 from moa_cli.cli.writing import check_free, destination
 from moa_cli.errors import BenchError, UsageError
 from moa_cli.render.sanitize import one_line

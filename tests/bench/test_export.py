@@ -16,8 +16,6 @@ from moa_cli.bench.judgements import (
     judge_folder,
     judgement_line,
 )
-from moa_cli.bench.scoring.flask import parse_review
-from moa_cli.bench.scoring.mt_bench import parse_rating
 from tests.support.bench import write_lines, write_prompts
 from tests.support.command import Moa
 from tests.support.tables import jsonl_rows
@@ -51,6 +49,13 @@ def judged(run: Path, kind: str, verdicts: Iterable[Judgement], **told: Any) -> 
     (folder / JUDGE_FILE).write_text(json.dumps(table))
     lines = "".join(judgement_line(one) + "\n" for one in verdicts)
     (folder / JUDGEMENTS).write_text(lines, "utf-8")
+
+
+def judge(moa: Moa, run: Path, data: Path) -> None:
+    """Let the upstream's model `judge` judge it."""
+    command = ("bench", "judge", str(run), "--judge", "lab:judge", "--data", str(data), "-y")
+    ran = moa.run(*command)
+    assert ran.code == 0, ran.err
 
 
 def exported(moa: Moa, run: Path, *arguments: str) -> bytes:
@@ -94,20 +99,18 @@ def test_mt_bench_is_as_fastchat_writes_it(moa: Moa, upstream: Upstream, data: P
         for row in jsonl_rows(data / "mt_bench/golden/gpt-4_single.jsonl")
         if row["model"] == "moa-alpha"
     ]
-    verdicts = [
-        Judgement(
-            "mixture",
-            str(row["question_id"]),
-            row["turn"] - 1,
-            parse_rating(row["judgment"]),
-            text=row["judgment"],
-        )
-        for row in reversed(judgments)
-    ]
-    judged(run, "rating", verdicts)
+    words = {row["user_prompt"]: row["judgment"] for row in judgments}
+    upstream.always("judge", Reply(text=lambda one: words[str(one.messages[-1]["content"])]))
+    judge(moa, run, data)
     made = rows_of(exported(moa, run, "--to", "mt-judgments", "--name", "moa-alpha"))
+    for row in judgments:
+        row["judge"][0] = "lab:judge"
     assert without(made, "tstamp") == without(judgments, "tstamp")
     assert [list(row) for row in made] == [list(row) for row in judgments]
+    assert all(row["tstamp"] > 1_700_000_000 for row in made)
+    ran = moa.run("bench", "export", str(run), "--to", "mt-judgments")
+    assert ran.code == 0
+    assert (moa.folder / "lab-judge_single.jsonl").is_file()
 
 
 def test_flask_is_as_its_own_scripts_write_it(moa: Moa, upstream: Upstream, data: Path) -> None:
@@ -117,23 +120,18 @@ def test_flask_is_as_its_own_scripts_write_it(moa: Moa, upstream: Upstream, data
     run = run_alone(moa, "flask", "--data", str(data))
     assert rows_of(exported(moa, run, "--to", "flask")) == golden
     reviews = jsonl_rows(data / "flask/golden/review.jsonl")
-    verdicts = [
-        Judgement(
-            "mixture",
-            str(row["idx"]),
-            skills={
-                skill: score
-                for skill, score in parse_review(row["review"]).scores.items()
-                if score is not None
-            },
-            text=row["review"],
-        )
-        for row in reviews
-    ]
-    judged(run, "skills", verdicts)
+
+    def review(request: Request) -> str:
+        prompt = str(request.messages[-1]["content"])
+        shown = "[Instruction]\n{instruction}\n\n[Ground truth Answer]\n{answer}\n"
+        return next(str(row["review"]) for row in reviews if shown.format(**row) in prompt)
+
+    upstream.always("judge", Reply(text=review))
+    judge(moa, run, data)
     made = rows_of(exported(moa, run, "--to", "flask-reviews"))
     assert without(made, "total_tokens_step4") == without(reviews, "total_tokens_step4")
     assert [list(row) for row in made] == [list(row) for row in reviews]
+    assert all(row["total_tokens_step4"] > 100 for row in made)
 
 
 def test_alpaca_is_a_list_in_the_dataset_s_order(moa: Moa, upstream: Upstream, data: Path) -> None:
@@ -305,7 +303,10 @@ def test_two_turns_are_two_lines(moa: Moa) -> None:
     ("arguments", "told"),
     [
         (["--to", "alpacca"], "--to: there is no format `alpacca` (did you mean `alpaca`?)"),
-        (["--to", "mt"], "--to mt: is of `moa bench run mt` only (--to jsonl holds any run)"),
+        (
+            ["--to", "mt"],
+            "runs/mine-lab: is no run of `moa bench run mt` (--to jsonl holds any run)",
+        ),
         (
             ["--to", "alpaca", "--arm", "single:lab:c"],
             "--arm: there is no arm `single:lab:c` (did you mean `single:lab:a`?)",
@@ -321,8 +322,8 @@ def test_two_turns_are_two_lines(moa: Moa) -> None:
 def test_what_makes_no_sense_is_one_line(
     moa: Moa, upstream: Upstream, arguments: list[str], told: str
 ) -> None:
-    run = arms_run(moa, upstream)
-    ran = moa.run("bench", "export", str(run), *arguments)
+    arms_run(moa, upstream)
+    ran = moa.run("bench", "export", "runs/mine-lab", *arguments)
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, b"", 1)
     assert ran.err.startswith(f"moa: {told}")
 
