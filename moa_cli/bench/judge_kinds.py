@@ -43,15 +43,15 @@ class Question:
 
 
 class Kind(Protocol):
-    """A way to judge.
-
-    name: "pairwise", "rating" or "skills". files: of the judge's prompt and what goes with it.
-    """
+    """A way to judge."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """`pairwise`, `rating` or `skills`."""
+
     @property
-    def files(self) -> tuple[Path, ...]: ...
+    def files(self) -> tuple[Path, ...]:
+        """Those of the judge's prompt, and of what goes with it."""
 
     def turns(self, item: Item) -> int:
         """How many judgements an answer to that item takes."""

@@ -177,9 +177,12 @@ class Verdicts:
     def finish(self, order: Sequence[tuple[str, str]]) -> None:
         """All have ended: write them in the order of items and arms. Raises OSError."""
         del order
+        self.folder.lines.replace(map(judgement_line, list(self.all())))
+
+    def all(self) -> Iterator[Judgement]:
+        """The verdicts on what is to be judged, as far as they came."""
         found = self.folder.judgements
-        names = [one.name for one in self.plan.questions() if one.name in found]
-        self.folder.lines.replace(judgement_line(found[name]) for name in names)
+        return (found[one.name] for one in self.plan.questions() if one.name in found)
 
     def told_logprobs(self, result: Result) -> bool:
         """Whether the judge told log-probabilities with that answer."""

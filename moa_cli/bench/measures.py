@@ -237,7 +237,7 @@ def accuracies(
     metrics: list[Metric] = []
     for number in range(1, max((len(one.turns[-1].proposals) for one in results), default=0) + 1):
         shares = list(_layer_shares(results, number, lambda text, item: grade(text, keyed[item])))
-        mean = mean_of(100 * share for share, _ in shares)
+        mean = _percent(mean_of(share for share, _ in shares))
         best = _percent(proportion_of(best for _, best in shares))
         metrics.append(Metric(f"accuracy, layer {number}, mean", mean, asked, "%"))
         metrics.append(Metric(f"accuracy, layer {number}, best of", best, asked, "%"))

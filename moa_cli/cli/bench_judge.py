@@ -30,6 +30,9 @@ __all__ = ["Options", "run"]
 
 # What an endpoint may say that knows no log-probabilities, or thinks before it answers.
 _REFUSALS = ("BadResponse", "RequestRefused")
+# What will be no better with the next item.
+_HOPELESS = ("AuthenticationFailed", "LocalModelUnavailable", "ModelNotFound")
+_MOST_TRIED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ def run(options: Options) -> int:
             folder.note(plan.settings())
             verdicts.settle(shown.texts)
             verdicts.finish(())
-        failed = sum(one.error is not None for one in folder.judgements.values())
+        failed = sum(one.error is not None for one in verdicts.all())
     return _summary(options, failed, capped)
 
 
@@ -128,16 +131,25 @@ class _Beginning:
         for way in ways:
             if way != plan.asked:
                 todo = self._verdicts.ask(way, todo)
-            result = await runner.result(todo[0])
-            if result is None or self._verdicts.told_logprobs(result):
+            if await self._is_understood(runner, todo):
                 return todo
-            if result.error is not None and result.error.kind not in _REFUSALS:
-                raise BenchError(result.error.message, hint=result.error.hint)
         tell(
             f"{plan.model} tells no log-probabilities: it is asked for a text,"
             " and its win rates are discrete"
         )
         return self._verdicts.ask("text", todo)
+
+    async def _is_understood(self, runner: Runner, todo: list[Work]) -> bool:
+        """Whether the judge tells log-probabilities; True also where that cannot be found out."""
+        for work in todo[:_MOST_TRIED]:
+            result = await runner.result(work)
+            if result is None or self._verdicts.told_logprobs(result):
+                return True
+            if result.error is None or result.error.kind in _REFUSALS:
+                return False
+            if result.error.kind in _HOPELESS:
+                raise BenchError(result.error.message, hint=result.error.hint)
+        return True
 
 
 def _summary(options: Options, failed: int, capped: Failure | None) -> int:
@@ -150,7 +162,7 @@ def _summary(options: Options, failed: int, capped: Failure | None) -> int:
         say(f"{capped.message} (the same command with a higher cap goes on from there)")
         return BUDGET
     if failed:
-        say(f"{failed} judgements failed; the same command tries them again")
+        say(f"failed judgements: {failed:,}; the same command tries them again")
         return FAILED
     say(f"`moa bench report {options.run}` tells the rest")
     return 0

@@ -63,9 +63,10 @@ def score_lines(scores: Scores, width: int) -> list[str]:
     rows = [*scores.arms, *scores.anchors]
     named = [name for name in _SHORT if any(_metric(one, name) for one in rows)]
     columns = [Column("arm", [one.arm for one in rows], widest=40)]
-    columns += [
-        Column(name, [_told(_metric(one, name)) for one in rows], widest=44) for name in named
-    ]
+    for name in named:
+        found = [_metric(one, name) for one in rows]
+        unit = next(one.unit for one in found if one)
+        columns.append(Column(f"{name} ({unit})", list(map(_told, found)), widest=44))
     lines = table_lines(columns, width)
     if scores.judge is not None:
         lines.append(f"judged by {scores.judge.model}, {scores.judge.date}")

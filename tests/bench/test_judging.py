@@ -1,0 +1,369 @@
+"""A judge is asked once for each verdict, tells how exact it is, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moa_cli.bench.scores import scores_of
+from tests.support.bench import answered_twice, call_lines, write_lines, write_prompts
+from tests.support.command import Moa, Ran
+from tests.support.tables import jsonl_rows
+from tests.support.upstream import Reply, Request, Upstream
+
+TEMPLATE = """<|im_start|>system
+You rank models.
+<|im_end|>
+<|im_start|>user
+{instruction} | {output_1} | {output_2}
+<|im_end|>
+"""
+SILENT = Reply(stall_after=0)
+
+
+def first_better(request: Request) -> dict[str, Any]:
+    """Log-probabilities by which the output shown first is better, at 80 %."""
+    del request
+    likely = (("m", -0.2231435513142097), ("M", -1.6094379124341003), ("The", -9.0))
+    told = [{"token": token, "logprob": logprob} for token, logprob in likely]
+    return {"content": [{"token": "m", "logprob": -0.223, "top_logprobs": told}]}
+
+
+JUDGE = Reply(text="m", logprobs=first_better)
+
+
+@pytest.fixture
+def judged(moa: Moa, upstream: Upstream) -> Moa:
+    """Data with a judge's prompt, a run of three prompts by two models, and their references."""
+    folder = moa.folder / "data" / "alpaca_eval"
+    folder.mkdir(parents=True)
+    (folder / "judge_prompt_alpaca_eval_clf.txt").write_text(TEMPLATE, "utf-8")
+    moa.environment["MOA_BENCH_DATA"] = str(folder.parent)
+    moa.profile("two", "a", aggregator="b")
+    name = write_prompts(moa, 3)
+    outputs(moa, "reference.json", "what the reference says of {}")
+    assert moa.run("bench", "run", name, "-p", "two", "-y", "--arms", "mixture,single").code == 0
+    upstream.requests.clear()
+    upstream.always("judge", JUDGE)
+    return moa
+
+
+def outputs(moa: Moa, name: str, says: str) -> Path:
+    """A file of model outputs to the run's prompts."""
+    prompts = [row["prompt"] for row in jsonl_rows(moa.folder / "mine.jsonl")]
+    rows = [
+        {"instruction": one, "output": says.format(one), "generator": f"by {name}", "dataset": "x"}
+        for one in prompts
+    ]
+    path = moa.folder / name
+    path.write_text(json.dumps(rows), "utf-8")
+    return path
+
+
+START = ("bench", "judge", "runs/mine-two", "--judge", "lab:judge", "-y")
+BY_REFERENCE = (*START, "--reference", "reference.json")
+
+
+def folder_of(moa: Moa) -> Path:
+    return moa.folder / "runs/mine-two/judges/lab-judge"
+
+
+def verdicts(moa: Moa) -> list[dict[str, Any]]:
+    return jsonl_rows(folder_of(moa) / "judgements.jsonl")
+
+
+def settings(moa: Moa) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder_of(moa) / "judge.json").read_bytes())
+    return found
+
+
+def row_of(ran: Ran, arm: str) -> str:
+    [line] = [one for one in ran.text.splitlines() if one.startswith(f"{arm} ")]
+    return line
+
+
+def test_pairs_by_log_probabilities(judged: Moa, upstream: Upstream) -> None:
+    ran = judged.run(*BY_REFERENCE)
+    assert ran.code == 0, ran.err
+    assert "lab:judge judges mixture, single:lab:a, single:lab:b: pairs, by log-prob" in ran.err
+    assert "9 calls;" in ran.err
+    assert ran.err.splitlines()[-1] == "moa: `moa bench report runs/mine-two` tells the rest"
+    assert len(upstream.chats("judge")) == 9
+    told = verdicts(judged)
+    assert [(one["item"], one["arm"]) for one in told] == [
+        (str(item), arm)
+        for item in (1, 2, 3)
+        for arm in ("mixture", "single:lab:a", "single:lab:b")
+    ]
+    assert {(one["switched"], round(one["value"], 6)) for one in told} <= {
+        (True, 1.8),
+        (False, 1.2),
+    }
+    # Who was asked, and when, stands beside the figures.
+    assert re.search(r"^judged by lab:judge, \d{4}-\d\d-\d\d$", ran.text, re.MULTILINE)
+    assert re.search(r"mixture +\d\d\.00 ± \d+\.\d\d \(n 3\)", row_of(ran, "mixture"))
+    [body, *_] = [one.body for one in upstream.chats("judge")]
+    assert (body["temperature"], body["max_tokens"], body["top_p"]) == (1, 1, 1)
+    assert [one["role"] for one in body["messages"]] == ["system", "user"]
+    mode = {path.name for path in folder_of(judged).iterdir()}
+    assert mode == {"judge.json", "calls.jsonl", "judgements.jsonl", "outputs.jsonl"}
+
+
+def test_the_same_command_asks_nothing_twice(judged: Moa, upstream: Upstream) -> None:
+    first = judged.run(*BY_REFERENCE)
+    before = {path.name: path.read_bytes() for path in folder_of(judged).iterdir()}
+    again = judged.run(*BY_REFERENCE)
+    assert (again.code, again.text) == (0, first.text)
+    assert len(upstream.chats()) == 9
+    assert {path.name: path.read_bytes() for path in folder_of(judged).iterdir()} == before
+    # The calls suffice, without the verdicts.
+    (folder_of(judged) / "judgements.jsonl").unlink()
+    assert judged.run(*BY_REFERENCE).text == first.text
+    assert len(upstream.chats()) == 9
+    assert {path.name: path.read_bytes() for path in folder_of(judged).iterdir()} == before
+
+
+def test_a_killed_judge_goes_on(judged: Moa, upstream: Upstream) -> None:
+    upstream.enqueue("judge", *[JUDGE] * 4)
+    upstream.always("judge", SILENT)
+    with judged.start(*BY_REFERENCE, "--concurrency", "2") as process:
+        upstream.wait_for(lambda: len(call_lines(folder_of(judged))) == 4, timeout=60)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    upstream.always("judge", JUDGE)
+    assert judged.run(*BY_REFERENCE).code == 0
+    assert answered_twice(upstream) == []
+    interrupted = (folder_of(judged) / "judgements.jsonl").read_bytes()
+    shutil.rmtree(folder_of(judged))
+    assert judged.run(*BY_REFERENCE).code == 0
+    assert (folder_of(judged) / "judgements.jsonl").read_bytes() == interrupted
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Reply(text="m"),
+        Reply(status=400, error={"error": {"message": "logprobs: unknown argument"}}),
+    ],
+    ids=["none come", "refused"],
+)
+def test_a_judge_without_log_probabilities_is_discrete(
+    judged: Moa, upstream: Upstream, refusal: Reply
+) -> None:
+    upstream.enqueue("judge", refusal, refusal)
+    upstream.always("judge", Reply(text="I take **M**."))
+    ran = judged.run(*BY_REFERENCE)
+    assert ran.code == 0, ran.err
+    said = (
+        "moa: lab:judge tells no log-probabilities: it is asked for a text, and its win rates are"
+    )
+    assert f"{said} discrete" in ran.err
+    assert "discrete: lab:judge told no log-probabilities" in ran.text
+    assert settings(judged)["discrete"] is True
+    assert {(one["value"], one["switched"]) for one in verdicts(judged)} <= {(1, True), (2, False)}
+    assert all(one["discrete"] for one in verdicts(judged))
+    first, second, *rest = [one.body for one in upstream.chats("judge")]
+    assert (first["logprobs"], first["top_logprobs"]) == (True, 5)
+    assert (second["logprobs"], "top_logprobs" in second) == (5, False)
+    assert len(rest) == 9
+    assert {(one.get("logprobs"), one["temperature"]) for one in rest} == {(None, 0)}
+    again = judged.run(*BY_REFERENCE)
+    assert (again.code, again.text) == (0, ran.text)
+    assert "by its text (discrete)" in again.err
+    assert len(upstream.chats()) == 11
+
+
+def test_log_probabilities_as_together_tells_them(judged: Moa, upstream: Upstream) -> None:
+    told = {"tokens": ["m"], "token_logprobs": [-0.5], "top_logprobs": [{"m": -0.5, "M": -0.5}]}
+    upstream.enqueue("judge", Reply(text="m"))
+    upstream.always("judge", Reply(text="m", logprobs=told))
+    ran = judged.run(*BY_REFERENCE)
+    assert ran.code == 0, ran.err
+    assert {one["value"] for one in verdicts(judged)} == {1.5}
+    assert settings(judged)["discrete"] is False
+    assert [one.body["logprobs"] for one in upstream.chats("judge")] == [True, *[5] * 9]
+
+
+def test_a_judge_that_cannot_be_asked(judged: Moa, upstream: Upstream) -> None:
+    missing = {"message": "no such model", "code": "model_not_found"}
+    upstream.always("judge", Reply(status=404, error={"error": missing}))
+    ran = judged.run(*BY_REFERENCE)
+    assert ran.code != 0
+    assert len(upstream.chats()) == 1
+    assert "Traceback" not in ran.err
+
+
+def test_failed_judgements_are_tried_again_then_recorded(judged: Moa, upstream: Upstream) -> None:
+    busy = Reply(status=500, error={"error": {"message": "out of order"}})
+    # The first shows that log-probabilities come; the fourth fails, at the end once more.
+    upstream.enqueue("judge", *[JUDGE] * 3, busy, *[JUDGE] * 5, busy)
+    ran = judged.run(*BY_REFERENCE, "--concurrency", "1")
+    assert ran.code == 1
+    assert "moa: 1 judgements failed; the same command tries them again" in ran.err
+    assert "(2 of 3, partial)" in row_of(ran, "mixture")
+    assert "partial: win rate 2 of 3" in ran.text
+    [failed] = [one for one in verdicts(judged) if one["error"]]
+    assert (failed["error"]["kind"], failed["value"]) == ("ServerFailed", None)
+    assert len(upstream.chats()) == 10
+    assert judged.run(*BY_REFERENCE).code == 0
+    assert len(upstream.chats()) == 11
+    assert not [one for one in verdicts(judged) if one["error"]]
+
+
+def test_equal_outputs_are_a_draw_without_a_call(judged: Moa, upstream: Upstream) -> None:
+    replies = [one for one in jsonl_rows(judged.folder / "runs/mine-two/items.jsonl")]
+    same = {one["item"]: one["replies"][0] for one in replies if one["arm"] == "single:lab:a"}
+    prompts = jsonl_rows(judged.folder / "mine.jsonl")
+    rows = [
+        {"instruction": one["prompt"], "output": same[str(number)], "generator": "same"}
+        for number, one in enumerate(prompts, 1)
+    ]
+    (judged.folder / "same.json").write_text(json.dumps(rows), "utf-8")
+    ran = judged.run(*START, "--reference", "same.json")
+    assert ran.code == 0, ran.err
+    assert len(upstream.chats("judge")) == 6
+    draws = [one for one in verdicts(judged) if one["arm"] == "single:lab:a"]
+    assert [(one["value"], one["key"]) for one in draws] == [(1.5, "")] * 3
+    assert "50.00 ± 0.00 (n 3)" in row_of(ran, "single:lab:a")
+    assert [one["item"] for one in verdicts(judged)] == ["1"] * 3 + ["2"] * 3 + ["3"] * 3
+
+
+def test_one_arm_against_another(judged: Moa, upstream: Upstream) -> None:
+    ran = judged.run(*START, "--against", "single:lab:b")
+    assert ran.code == 0, ran.err
+    assert "against single:lab:b" in ran.err
+    assert {one["arm"] for one in verdicts(judged)} == {"mixture", "single:lab:a"}
+    assert len(upstream.chats("judge")) == 6
+    assert "–" in row_of(ran, "single:lab:b")
+    # Judgements against something else are not mixed with these.
+    refused = judged.run(*BY_REFERENCE)
+    assert (refused.code, refused.out) == (1, b"")
+    assert "`against` was " in refused.err or "`reference" in refused.err
+    assert "to judge anew" in refused.err
+    assert len(upstream.chats("judge")) == 6
+    unknown = judged.run(*START, "--against", "self")
+    assert unknown.code == 2
+    assert "there is no arm `self`" in unknown.err
+
+
+def test_anchors_are_judged_too_and_stay(judged: Moa, upstream: Upstream) -> None:
+    assert judged.run(*BY_REFERENCE).code == 0
+    outputs(judged, "old.json", "an old model on {}")
+    ran = judged.run(*BY_REFERENCE, "--anchors", "old.json")
+    assert ran.code == 0, ran.err
+    assert "3 calls;" in ran.err
+    assert len(upstream.chats("judge")) == 12
+    assert "(n 3)" in row_of(ran, "anchor:byold.json")
+    # Without the option they are still there, and asked for no more.
+    again = judged.run(*BY_REFERENCE)
+    assert (again.text, len(upstream.chats("judge"))) == (ran.text, 12)
+    scores = scores_of(judged.folder / "runs/mine-two", "lab:judge")
+    assert [one.arm for one in scores.anchors] == ["anchor:byold.json"]
+    assert scores.anchors[0].answered == 3
+    outputs(judged, "old.json", "another one on {}")
+    ran = judged.run(*BY_REFERENCE, "--anchors", "old.json")
+    assert ran.code == 1
+    assert "other answers of byold.json were judged before" in ran.err
+
+
+def test_a_cap_ends_it_and_a_higher_one_goes_on(judged: Moa, upstream: Upstream) -> None:
+    # A call of 100 tokens in and 1 out costs $0.102.
+    price = {"prompt": 1000.0, "completion": 2000.0}
+    judged.configure(providers=judged.settings()["providers"], prices={"lab:judge": price})
+    upstream.always("judge", Reply(text="m", logprobs=first_better, usage=(100, 1)))
+    ran = judged.run(*BY_REFERENCE, "--max-cost", "0.6", "--concurrency", "1")
+    assert ran.code == 3
+    assert "--max-cost $0.60 would be passed" in ran.err.splitlines()[-1]
+    assert "partial" in ran.text
+    made = len(upstream.chats())
+    assert 0 < made < 9
+    assert sum(one["usage"]["cost"] for one in call_lines(folder_of(judged))) <= 0.6
+    assert judged.run(*BY_REFERENCE, "--max-cost", "5").code == 0
+    assert len(upstream.chats()) == 9
+
+
+def test_it_asks_first(judged: Moa, upstream: Upstream) -> None:
+    ran = judged.run(*BY_REFERENCE[:5], "--reference", "reference.json")
+    assert ran.code == 2
+    assert "nobody can be asked whether to go on" in ran.err
+    assert upstream.chats() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (START, "there is nothing to compare with"),
+        ((*START, "--reference", "gone.json"), "gone.json: cannot be read: "),
+        ((*START[:2], "mine.jsonl", *START[3:]), "mine.jsonl: is not the folder of a run"),
+        ((*BY_REFERENCE, "--data", "nowhere"), "alpaca_eval_clf.txt"),
+    ],
+    ids=["nothing", "no file", "no run", "no prompt"],
+)
+def test_what_is_refused(
+    judged: Moa, upstream: Upstream, arguments: tuple[str, ...], told: str
+) -> None:
+    ran = judged.run(*arguments)
+    assert ran.code in (1, 2)
+    assert (ran.out, ran.err.count("\n")) == (b"", 1)
+    assert told in ran.err
+    assert upstream.chats() == []
+
+
+def test_known_answers_need_no_judge(moa: Moa, upstream: Upstream) -> None:
+    rows = [
+        {"index": n, "question": f"what is {n} and 1?", "answer": f"so\n#### {n + 1}"}
+        for n in range(4)
+    ]
+    write_lines(moa.folder / "data/gsm8k/test.jsonl", rows)
+    moa.environment["MOA_BENCH_DATA"] = str(moa.folder / "data")
+
+    def right(request: Request) -> str:
+        number = re.findall(r"what is (\d)", str(request.messages[-1]["content"]))
+        return f"#### {int(number[0]) + 1}"
+
+    # One proposer knows all, one nothing, one half; the aggregator goes wrong once.
+    upstream.always("a", Reply(text=right))
+    upstream.always("b", Reply(text="#### 99"))
+    upstream.always("c", Reply(text=lambda one: right(one).replace("3", "7").replace("4", "7")))
+    upstream.always("agg", Reply(text=lambda one: right(one).replace("1", "7")))
+    assert moa.run("bench", "run", "gsm8k", "-y").code == 0
+    asked = len(upstream.chats())
+    ran = moa.run("bench", "judge", "runs/gsm8k-lab", "--judge", "lab:judge", "-y")
+    assert ran.code == 2
+    assert "gsm8k needs no judge, its answers are known" in ran.err
+    assert "`moa bench report runs/gsm8k-lab` computes accuracy" in ran.err
+    assert len(upstream.chats()) == asked
+
+    scores = scores_of(moa.folder / "runs/gsm8k-lab", None)
+    [arm] = scores.arms
+    told = {one.name: (one.mean.value, one.mean.n, one.asked) for one in arm.metrics}
+    assert told == {
+        "accuracy": (75, 4, 4),
+        "accuracy, layer 1, mean": (50, 4, 4),
+        "accuracy, layer 1, best of": (100, 4, 4),
+    }
+    assert scores.judge is None
+    assert (scores.asked, scores.whole, arm.answered) == (4, 4, 4)
+    assert arm.seconds_path.value is not None
+    assert arm.seconds_sum.value is not None
+    assert arm.seconds_path.value <= arm.seconds_sum.value
+
+
+@pytest.mark.slow
+def test_the_embedded_model_runs_and_judges(moa: Moa, data: Path) -> None:
+    start = ("-y", "--data", str(data))
+    ran = moa.run("bench", "run", "mt", "-p", "local", "-n", "2", *start, timeout=600)
+    assert ran.code == 0, ran.err
+    start = ("bench", "judge", "runs/mt-local", "--judge", "local:smollm2", "-y")
+    ran = moa.run(*start, timeout=600)
+    assert ran.code in (0, 1), ran.err
+    assert row_of(ran, "mixture")
+    assert "judged by local:smollm2" in ran.text
+    assert "tiny demonstration model" in ran.text
+    assert "not comparable with published figures" in ran.text
