@@ -1,0 +1,179 @@
+"""Charts: whatever the numbers, all that is drawn can be seen and read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moa_cli.bench.charts.bars import bars
+from moa_cli.bench.charts.drawing import Axis, Estimate, Series, axis, text_width
+from moa_cli.bench.charts.points import lines, scatter
+from moa_cli.bench.charts.radar import radar
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_PLACES = ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height", "r")
+_SHARE = st.floats(0, 100)
+_ESTIMATES = st.builds(Estimate, _SHARE, st.none() | st.floats(0, 30))
+_NAMES = st.lists(st.text(max_size=60), min_size=1, max_size=8)
+_SCORES = Axis("score", 1.0, 5.0, (1.0, 2.0, 3.0, 4.0, 5.0))
+
+
+def parsed(text: str) -> ElementTree.Element:
+    """The chart; its numbers are checked."""
+    chart = ElementTree.fromstring(text)
+    _, _, wide, high = map(float, chart.attrib["viewBox"].split())
+    for one in chart.iter():
+        assert "nan" not in str(one.attrib)
+        points = [pair.split(",") for pair in one.attrib.get("points", "").split()]
+        xs = [float(one.attrib[name]) for name in ("x", "x1", "x2", "cx") if name in one.attrib]
+        ys = [float(one.attrib[name]) for name in ("y", "y1", "y2", "cy") if name in one.attrib]
+        xs += [float(x) for x, _ in points]
+        ys += [float(y) for _, y in points]
+        assert all(0 <= x <= wide for x in xs), one.attrib
+        assert all(0 <= y <= high for y in ys), one.attrib
+        assert all(float(one.attrib.get(name, 0)) >= 0 for name in ("width", "height"))
+    assert chart.find(f"{_SVG}title") is not None
+    assert chart.findtext(f"{_SVG}desc")
+    return chart
+
+
+def boxes(chart: ElementTree.Element) -> Iterator[tuple[str, float, float, float, float]]:
+    """Every label with the left, right, top and bottom that it takes at most."""
+    for one in chart.iter(f"{_SVG}text"):
+        text = one.text or ""
+        x, y, wide = float(one.attrib["x"]), float(one.attrib["y"]), text_width(text, 12)
+        left = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[one.attrib["text-anchor"]] * wide
+        yield text, left, left + wide, y - 6, y + 6
+
+
+def readable(text: str) -> ElementTree.Element:
+    """The chart; no label leaves it or lies on another."""
+    chart = parsed(text)
+    found = [one for one in boxes(chart) if one[0].strip()]
+    for name, left, right, top, bottom in found:
+        assert left >= -0.5, name
+        assert right <= 720.5, name
+        assert top >= 0, name
+        assert bottom <= float(chart.attrib["viewBox"].split()[3]), name
+    for one, other in combinations(found, 2):
+        apart = one[2] <= other[1] or other[2] <= one[1] or one[4] <= other[3] or other[4] <= one[3]
+        assert apart, (one, other)
+    return chart
+
+
+def series(names: Sequence[str], places: int, draw: st.DataObject) -> list[Series]:
+    """Values, or none, for each name and place."""
+    values = st.lists(st.none() | _ESTIMATES, min_size=places, max_size=places)
+    return [Series(name, draw.draw(values)) for name in names]
+
+
+@given(_NAMES, _NAMES, st.data())
+def test_bars_stay_within_their_chart(
+    names: list[str], groups: list[str], draw: st.DataObject
+) -> None:
+    known = series(names, len(groups), draw)
+    scale = axis("win rate (%)", (), floor=0.0, ceiling=100.0, whole=True)
+    readable(bars("a", "Bars", groups, known, scale, mark=50.0))
+
+
+@given(_NAMES, st.integers(1, 4), st.data())
+def test_lines_stay_within_their_chart(names: list[str], places: int, draw: st.DataObject) -> None:
+    known = series(names, places, draw)
+    values = [value for one in known for value in one.values]
+    scale = axis("accuracy (%)", values, floor=0.0, ceiling=100.0)
+    readable(lines("a", "Lines", [f"layer {one}" for one in range(places)], known, scale))
+
+
+@given(_NAMES, st.integers(3, 12), st.data())
+def test_a_radar_stays_within_its_chart(names: list[str], places: int, draw: st.DataObject) -> None:
+    known = series(names, places, draw)
+    parsed(radar("a", "Radar", [f"skill {one}" for one in range(places)], known, _SCORES))
+
+
+@given(st.lists(st.tuples(st.text(max_size=60), _ESTIMATES, _ESTIMATES), min_size=1, max_size=8))
+def test_a_scatter_stays_within_its_chart(points: list[tuple[str, Estimate, Estimate]]) -> None:
+    below = axis("USD", [Estimate(0.0), *(one for _, one, _ in points)], floor=0.0)
+    upper = axis("quality", [one for _, _, one in points], floor=0.0, ceiling=100.0)
+    readable(scatter("a", "Scatter", points, below, upper))
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 1e3))
+def test_an_axis_holds_all_values_on_round_ticks(values: list[float], half: float) -> None:
+    known = [Estimate(one, half) for one in values]
+    scale = axis("x", known)
+    slack = 1e-6 * (scale.high - scale.low)
+    assert scale.low < scale.high
+    assert all(scale.low - slack <= one.low for one in known)
+    assert all(one.high <= scale.high + slack for one in known)
+    assert 2 <= len(scale.ticks) <= 8
+    assert len({scale.tick(one) for one in scale.ticks}) == len(scale.ticks)
+
+
+@pytest.mark.parametrize("value", [0.0, 50.0, 100.0])
+def test_equal_values_have_room_around_them(value: float) -> None:
+    scale = axis("%", [Estimate(value, 0.0)] * 3, floor=0.0, ceiling=100.0)
+    assert scale.low < scale.high
+    assert scale.low <= value <= scale.high
+
+
+def test_a_bar_is_as_long_as_its_value_and_its_interval_lies_around_its_end() -> None:
+    scale = axis("%", (), floor=0.0, ceiling=100.0, whole=True)
+    known = [Series("win rate", [Estimate(25.0, 5.0), Estimate(50.0, 10.0)])]
+    chart = readable(bars("a", "Bars", ["one", "other"], known, scale))
+    rects = [one.attrib for one in chart.iter(f"{_SVG}rect")]
+    first, second = (float(one["width"]) for one in rects)
+    assert second == pytest.approx(2 * first, abs=0.02)
+    left = float(rects[0]["x"])
+    whiskers = [
+        (float(one.attrib["x1"]), float(one.attrib["x2"]))
+        for one in chart.iter(f"{_SVG}line")
+        if one.attrib["class"] == "whisker" and one.attrib["y1"] == one.attrib["y2"]
+    ]
+    assert whiskers[0] == pytest.approx((left + first * 0.8, left + first * 1.2), abs=0.05)
+    assert "25.0 [20.0, 30.0]" in [one.text for one in chart.iter(f"{_SVG}text")]
+    assert "one: 25.0 (95 % interval 20.0 to 30.0)" in (chart.findtext(f"{_SVG}desc") or "")
+
+
+def test_a_radar_puts_the_best_at_the_rim_and_the_worst_in_the_middle() -> None:
+    known = [Series("best", [Estimate(5.0)] * 12), Series("worst", [Estimate(1.0)] * 12)]
+    chart = parsed(radar("a", "Radar", [f"skill {one}" for one in range(12)], known, _SCORES))
+    best, worst = (
+        [tuple(map(float, pair.split(","))) for pair in one.attrib["points"].split()]
+        for one in chart.iter(f"{_SVG}polygon")
+        if one.attrib["class"].startswith("way")
+    )
+    assert len(best) == 12
+    assert len(set(worst)) == 1
+    distances = [math.dist(one, worst[0]) for one in best]
+    assert max(distances) - min(distances) < 0.05
+
+
+def test_eight_series_differ_in_colour_and_in_shape_or_filling() -> None:
+    points = [(f"arm {one}", Estimate(one), Estimate(one)) for one in range(8)]
+    scale = axis("x", [one for _, one, _ in points])
+    chart = parsed(scatter("a", "Scatter", points, scale, scale))
+    marks = [
+        (one.tag, len(one.attrib.get("points", "").split()), one.attrib["class"])
+        for one in chart.iter()
+        if "mark" in one.attrib.get("class", "")
+    ]
+    # In the legend and in the plot.
+    assert len(marks) == 16
+    assert len({re.findall(r"s\d", kind)[0] for _, _, kind in marks}) == 8
+    assert len({(tag, corners, "hollow" in kind) for tag, corners, kind in marks}) >= 6
+
+
+def test_names_cannot_become_elements() -> None:
+    name = '</text><script>alert(1)</script>"&\x1b[31m'
+    scale = axis("%", (), floor=0.0, ceiling=100.0, whole=True)
+    text = bars("a", name, [name], [Series(name, [Estimate(1.0)]), Series("b", [None])], scale)
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert parsed(text).findtext(f"{_SVG}title") == '</text><script>alert(1)</script>"&'
