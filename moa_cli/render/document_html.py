@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
-from importlib.resources import files
 from itertools import chain
 
 from moa_cli.conversation import KeptConversation, Proposal, Turn
 from moa_cli.render.document import answered, moment, outcome, proposal_facts, took, when
 from moa_cli.render.html_prose import prose
 from moa_cli.render.sanitize import one_line, sanitize
-from moa_cli.version import __version__
+from moa_cli.render.web_page import CLOSING, opening
 from moa_cli.words import counted
 
 __all__ = ["page"]
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def page(conversations: Iterable[KeptConversation]) -> Iterator[str]:
@@ -24,38 +21,18 @@ def page(conversations: Iterable[KeptConversation]) -> Iterator[str]:
     coming = iter(conversations)
     first, second = next(coming, None), next(coming, None)
     if first is not None and second is None:
-        yield _opening(one_line(first.title))
+        yield opening(one_line(first.title))
         yield f"<header>\n<h1>{_plain(first.title)}</h1>\n{_facts_of(first)}\n</header>\n"
         yield from map(_turn, (kept.turn for kept in first.turns))
     else:
-        yield _opening("Conversations")
+        yield opening("Conversations")
         yield "<header>\n<h1>Conversations</h1>\n</header>\n"
         for one in chain(filter(None, (first, second)), coming):
             yield '<details class="conversation">\n<summary>'
             yield f"<h2>{_plain(one.title)}</h2>{_facts_of(one)}</summary>\n"
             yield from map(_turn, (kept.turn for kept in one.turns))
             yield "</details>\n"
-    yield "</main>\n</body>\n</html>\n"
-
-
-def _opening(title: str) -> str:
-    style = files("moa_cli.render").joinpath("document.css").read_text("utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<meta name="generator" content="moa {__version__}">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-"""
+    yield CLOSING
 
 
 def _facts_of(conversation: KeptConversation) -> str:

@@ -15,7 +15,7 @@ from moa_cli.render.document import answered, outcome, proposal_facts, took, whe
 from moa_cli.render.sanitize import one_line, sanitize
 from moa_cli.words import counted
 
-__all__ = ["document"]
+__all__ = ["document", "escaped"]
 
 _MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
 _BACKTICKS = re.compile("`+")
@@ -44,7 +44,7 @@ def _head(conversation: KeptConversation) -> str:
         f"profile {_code(conversation.profile)}",
         counted(len(conversation.turns), "turn"),
     ]
-    return f"# {_escaped(conversation.title)}\n\n{' · '.join(facts)}\n"
+    return f"# {escaped(conversation.title)}\n\n{' · '.join(facts)}\n"
 
 
 def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
@@ -52,12 +52,12 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
     if turn.reply and turn.reply.strip():
         yield _ended(sanitize(turn.reply).strip("\n"))
     if ended := outcome(turn):
-        yield f"**({_escaped(ended)})**"
+        yield f"**({escaped(ended)})**"
     facts = [_code(answered(turn.model, turn.answered_by)), took(turn)]
     if any(facts):
         yield f"*{' · '.join(filter(None, facts))}*"
     if turn.lost:
-        yield f"*lost {_escaped('; '.join(turn.lost))}*"
+        yield f"*lost {escaped('; '.join(turn.lost))}*"
     for layer in turn.proposals if proposals else ():
         yield from map(_proposal, layer)
 
@@ -124,7 +124,8 @@ def _longest_run(text: str) -> int:
     return max(map(len, _BACKTICKS.findall(text)), default=0)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Untrusted text on one line, with nothing in it that Markdown would read as a mark."""
     return _MARKS.sub(r"\\\g<0>", one_line(text))
 
 
