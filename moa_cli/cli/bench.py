@@ -92,6 +92,17 @@ Folder = Annotated[
 
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN…", help="Folders of runs, to stand side by side.")
+]
+ReportFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="table, markdown, json, csv or html; else by the file's ending, else a table.",
+    ),
+]
 
 
 @app.command("list")
@@ -266,6 +277,35 @@ def export(
         data=data,
     )
     bench_export.run(run, options)
+
+
+@app.command("report")
+def report(
+    runs: Runs,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge", metavar="MODEL", help="Whose judgements; else the run's only judge."
+        ),
+    ] = None,
+    form: ReportFormat = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to a file, not to the screen."),
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published/--no-published",
+            help="Whether the MoA paper's figures follow, in a block of their own.",
+        ),
+    ] = True,
+    data: Data = None,
+) -> None:
+    """Print what runs came to: scores with standard errors, cost and time."""
+    from moa_cli.cli import bench_report
+
+    bench_report.run(runs, judge, data, form=form, output=output, published=published)
 
 
 def _arm_names(typed: str) -> tuple[str, ...]:
