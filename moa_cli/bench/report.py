@@ -166,7 +166,7 @@ def _scores(
             cells.append(_counts(found.values()))
         lines.append(tuple(cells))
         if short := [one for one in found.values() if one.mean.n < one.asked]:
-            partial.append(f"{row.name}: {_shortfall(short)}")
+            partial.append(f"{row.name}: {_shortfall(short, len(found))}")
     alike = len(set(units.values())) == 1 and len(units) > 1
     heads = [name if alike else f"{name} ({unit})" for name, unit in units.items()]
     if alike:
@@ -210,9 +210,9 @@ def _counts(metrics: Iterable[Metric]) -> str:
     return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
 
 
-def _shortfall(short: Sequence[Metric]) -> str:
+def _shortfall(short: Sequence[Metric], all_of: int) -> str:
     counts = {(one.mean.n, one.asked) for one in short}
-    if len(counts) == 1:
+    if len(counts) == 1 and len(short) == all_of:
         ((there, asked),) = counts
         return f"{there:,} of {asked:,}"
     return ", ".join(f"{one.name} {one.mean.n:,} of {one.asked:,}" for one in short)
@@ -222,12 +222,11 @@ def _costs(rows: Sequence[Row], several: bool) -> Table:
     lines = []
     for row in rows:
         arm = row.arm
-        cost = arm.cost_per_item
         lines.append(
             (
                 *_named(row, several),
                 f"{arm.answered:,}" + (f", {arm.failed:,} failed" if arm.failed else ""),
-                "unknown" if cost.value is None else _with_error(cost, usd),
+                _cost(arm.cost_per_item),
                 _with_error(arm.seconds_path, lambda value: f"{value:.1f}"),
                 _with_error(arm.seconds_sum, lambda value: f"{value:.1f}"),
                 f"{arm.usage.calls:,}",
@@ -244,6 +243,14 @@ def _costs(rows: Sequence[Row], several: bool) -> Table:
         keys=len(keys),
         notes=("s/item: on the critical path, what an item takes alone; sum: of all its calls",),
     )
+
+
+def _cost(mean: Mean) -> str:
+    if mean.value is None:
+        return "unknown"
+    # Where all items cost the same, what is left is the noise of the sum.
+    least = abs(mean.value) / 1000
+    return _with_error(mean, lambda value: usd(value if value > least else 0.0))
 
 
 def published_table(known: Published) -> Table:

@@ -185,7 +185,7 @@ def _without_provider(arm: str) -> str:
 
 
 def _model(arm: str) -> str:
-    return _without_provider(arm).rpartition(":")[2]
+    return _without_provider(arm).removeprefix("single:")
 
 
 def _cut(name: str, most: int) -> str:

@@ -69,6 +69,17 @@ def test_partial_numbers_of_different_counts_are_named() -> None:
     assert cells(table, "n") == ["9 to 40"]
 
 
+def test_a_category_that_lacks_items_is_named() -> None:
+    categories = {
+        "writing": (metric("average", "of 10", None, None, 0, asked=2),),
+        "math": (metric("average", "of 10", 9.0, 0.1, 2),),
+    }
+    one = arm("mixture", [metric("average", "of 10", 9.0, 0.1, 4)], categories)
+    table = only(scores("mt", [one])).tables[1]
+    assert table.rows == (("mixture", "–*", "9.00 ± 0.10"),)
+    assert table.notes == ("* partial: mixture: writing 0 of 2",)
+
+
 def test_a_subset_is_not_comparable_with_published_figures() -> None:
     some = replace(made("alpaca"), asked=50, whole=805)
     assert only(some).notes == ("50 of 805 items: not comparable with published figures",)

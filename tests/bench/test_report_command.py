@@ -45,7 +45,7 @@ def test_a_run_with_right_answers_needs_no_judge(moa: Moa, graded: Path) -> None
     assert "partial: mixture: 9 of 10" in ran.text
     assert "10 of 20 items: not comparable with published figures" in ran.text
     assert "9, 1 failed" in ran.text
-    assert "$0.0030 ± $0" in ran.text
+    assert "$0.0030 ± $0 " in ran.text
     # The critical path of two layers, and all three calls.
     assert "3.0 ± 0.0" in ran.text
     assert "4.5 ± 0.0" in ran.text
@@ -63,6 +63,17 @@ def test_a_judge_stands_beside_its_numbers(moa: Moa, judged: Path) -> None:
     assert "self: turn 1 3 of 4" in own
     without = moa.run("bench", "report", str(judged), "--no-published")
     assert "2406.04692" not in without.text
+
+
+def test_an_anchor_is_told_from_an_arm_where_names_are_short(moa: Moa, judged: Path) -> None:
+    write_judgements(judged, {**RATINGS, "anchor:" + "gpt" * 20: [9.0] * 4}, "lab:other")
+    with moa.terminal(
+        *("bench", "report", str(judged), "--judge", "lab:other"), columns=60, rows=200
+    ) as terminal:
+        assert terminal.wait() == 0
+        shown = terminal.shown()
+    assert any(line.startswith("anchor:gpt-4 ") for line in shown)
+    assert any(line.startswith("anchor:gp") and "…" in line for line in shown)
 
 
 def test_of_several_judges_one_is_named(moa: Moa, judged: Path) -> None:
@@ -147,7 +158,7 @@ def test_a_terminal_of_any_width_shows_every_number(moa: Moa, graded: Path, colu
         assert head in text
     heads = [line for line in shown if line.startswith("arm ")]
     assert (len(heads) == 2) == (columns == 120)
-    # Nothing was wrapped by the terminal, or cut; names may give way.
+    # Nothing is cut, but for names.
     assert not any(line.endswith("…") for line in shown)
     assert "Mixtral" in text
 
