@@ -17,11 +17,21 @@ from moa_cli.bench.scoring.answers import Grade, grade_exact, grade_gsm8k, grade
 from moa_cli.bench.scoring.means import Mean, mean_of, proportion_of
 from moa_cli.errors import BenchError
 
-__all__ = ["Judged", "Measured", "Metric", "accuracies", "by_judge", "has_answers"]
+__all__ = [
+    "DIFFICULTY",
+    "OWN_FIT",
+    "Judged",
+    "Measured",
+    "Metric",
+    "accuracies",
+    "by_judge",
+    "has_answers",
+]
 
 # What the difficulties of AlpacaEval's instructions were fitted against.
 _LC_BASELINE = "gpt4_1106_preview"
-_DIFFICULTY = ("alpaca_eval/df_gamed.csv", "alpaca_eval/reconstructed/df_gamed.csv")
+OWN_FIT = "LC win rate (own fit)"
+DIFFICULTY = ("alpaca_eval/df_gamed.csv", "alpaca_eval/reconstructed/df_gamed.csv")
 
 
 @dataclass(frozen=True)
@@ -107,9 +117,9 @@ def _length_controlled(judged: Judged) -> tuple[list[Metric], tuple[str, ...]]:
     withheld = "the length-controlled win rate is withheld: "
     if judged.reference_name != _LC_BASELINE:
         return [], (f"{withheld}difficulties are known against {_LC_BASELINE} only",)
-    file = data_file(judged.settings, judged.data, *_DIFFICULTY)
+    file = data_file(judged.settings, judged.data, *DIFFICULTY)
     if file is None:
-        return [], (f"{withheld}there is no {_DIFFICULTY[0]} (see `moa bench fetch alpaca`)",)
+        return [], (f"{withheld}there is no {DIFFICULTY[0]} (see `moa bench fetch alpaca`)",)
     replies = {one.item: one.replies[0] for one in judged.answered}
     rows = [
         lc.Judgement(
@@ -127,7 +137,7 @@ def _length_controlled(judged: Judged) -> tuple[list[Metric], tuple[str, ...]]:
         found = lc.length_controlled(rows, _baseline(file))
     except BenchError as error:
         return [], (withheld + error.message,)
-    return [Metric("LC win rate (own fit)", found.win_rate, judged.asked, "%")], ()
+    return [Metric(OWN_FIT, found.win_rate, judged.asked, "%")], ()
 
 
 def _baseline(file: Path) -> lc.Baseline:

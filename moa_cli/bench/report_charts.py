@@ -10,6 +10,8 @@ from moa_cli.bench.charts.bars import bars
 from moa_cli.bench.charts.drawing import Axis, Estimate, Series, axis
 from moa_cli.bench.charts.points import lines, scatter
 from moa_cli.bench.charts.radar import radar
+from moa_cli.bench.measures import OWN_FIT
+from moa_cli.bench.official import OFFICIAL
 from moa_cli.bench.report import Row, Section, digits_of
 from moa_cli.bench.scores import ArmScores, Metric
 from moa_cli.bench.scoring.means import Mean
@@ -20,10 +22,10 @@ __all__ = ["charts_of"]
 # Of the normal distribution, for 95 %.
 _QUANTILE = 1.96
 _TOP = {"%": 100.0, "of 10": 10.0, "of 5": 5.0}
-_RATES = ("win rate", "LC win rate (own fit)")
+_RATES = ("win rate", OWN_FIT, OFFICIAL)
 _TURNS = ("turn 1", "turn 2", "average")
 # What stands for an arm's quality, the first that there is.
-_QUALITY = ("LC win rate (own fit)", "win rate", "average", "mean", "accuracy")
+_QUALITY = (OFFICIAL, OWN_FIT, "win rate", "average", "mean", "accuracy")
 _LAYER = re.compile(r"accuracy, layer (\d+), mean")
 _LEAST_SPOKES = 3
 

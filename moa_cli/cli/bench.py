@@ -300,12 +300,20 @@ def report(
             help="Whether the MoA paper's figures follow, in a block of their own.",
         ),
     ] = True,
+    official: Annotated[
+        bool,
+        typer.Option(
+            "--official",
+            help="Also alpaca_eval's own length-controlled win rates (extra `alpaca`).",
+        ),
+    ] = False,
     data: Data = None,
 ) -> None:
     """Print what runs came to: scores with standard errors, cost and time."""
     from moa_cli.cli import bench_report
 
-    bench_report.run(runs, judge, data, form=form, output=output, published=published)
+    options = bench_report.Options(judge, data, form, output, published, official)
+    bench_report.run(runs, options)
 
 
 def _arm_names(typed: str) -> tuple[str, ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from moa_cli import paths
 from moa_cli.bench.judgements import JUDGE_FILE, judges_of
 from moa_cli.bench.lines import read_table
+from moa_cli.bench.official import with_official
 from moa_cli.bench.report import Section, Table, published_table, sections_of
 from moa_cli.bench.scores import Scores, scores_of
 from moa_cli.errors import BenchError, UsageError
@@ -17,7 +19,7 @@ from moa_cli.errors import BenchError, UsageError
 if TYPE_CHECKING:
     from moa_cli.render.table import Column
 
-__all__ = ["FORMATS", "run"]
+__all__ = ["FORMATS", "Options", "run"]
 
 Format = Literal["table", "markdown", "json", "csv", "html"]
 FORMATS: tuple[Format, ...] = ("table", "markdown", "json", "csv", "html")
@@ -34,23 +36,28 @@ _GAP = 2
 _LEAST_NAME = 12
 
 
-def run(
-    folders: Sequence[Path],
-    judge: str | None,
-    data: Path | None,
-    *,
-    form: str | None,
-    output: Path | None,
-    published: bool,
-) -> None:
-    """Print the report of these runs, or write it to a file.
+@dataclass(frozen=True)
+class Options:
+    """judge: a model; else each run's only one. data: the datasets' folder. form: of FORMATS; else
+    by the file's ending, else a table. output: a file; else the screen. published: whether the
+    paper's figures follow. official: whether alpaca_eval's own do."""
 
-    judge: a model; else each run's only one. form: of FORMATS; else by the file's ending, else a
-    table. Raises UsageError, BenchError.
-    """
-    chosen = _format(form, output)
-    runs = [scores_of(one, judge or _only_judge(one), data) for one in folders]
-    text = "".join(_written(chosen, runs, output is None, published=published))
+    judge: str | None
+    data: Path | None
+    form: str | None
+    output: Path | None
+    published: bool
+    official: bool
+
+
+def run(folders: Sequence[Path], options: Options) -> None:
+    """Print the report of these runs, or write it to a file. Raises UsageError, BenchError."""
+    output = options.output
+    form = _format(options.form, output)
+    runs = [scores_of(one, options.judge or _only_judge(one), options.data) for one in folders]
+    if options.official:
+        runs = [with_official(one, options.data) for one in runs]
+    text = "".join(_written(form, runs, output is None, published=options.published))
     if output is None:
         sys.stdout.write(text)
         return
