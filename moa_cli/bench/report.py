@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moa_cli.bench.published import PUBLISHED, Published
-from moa_cli.bench.scores import ArmScores, JudgeInfo, Metric, Scores
+from moa_cli.bench.scores import ArmScores, Metric, Scores
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.money import usd
 
@@ -14,6 +14,7 @@ __all__ = ["Row", "Section", "Table", "digits_of", "published_table", "run_names
 
 _DIGITS = {"%": 1, "of 10": 2, "of 5": 2, "characters": 0}
 _NONE = "–"
+_BY_NOBODY = "by nobody"
 _INCOMPARABLE = "not comparable with published"
 
 
@@ -86,7 +87,7 @@ def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> Section:
         for run, scores in runs
         for arm in (*scores.arms, *scores.anchors)
     )
-    judges = list(dict.fromkeys(_judged(one.judge) for _, one in runs))
+    judges = list(dict.fromkeys(_judged(one) for _, one in runs))
     judged = judges[0] if len(judges) == 1 else ""
     notes = [
         note if len(runs) == 1 else f"{run}: {note}"
@@ -108,13 +109,16 @@ def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> Section:
 def _notes(scores: Scores) -> Iterator[str]:
     if scores.asked < scores.whole and not any(_INCOMPARABLE in one for one in scores.notes):
         yield f"{scores.asked:,} of {scores.whole:,} items: {_INCOMPARABLE} figures"
+    if _judged(scores) == _BY_NOBODY:
+        yield f"there are no scores yet: `moa bench judge {scores.path} --judge MODEL` makes them"
     yield from scores.notes
 
 
-def _judged(judge: JudgeInfo | None) -> str:
-    if judge is None:
-        return "by right answers"
-    return f"by {judge.model}, {judge.date}" + (", discrete" if judge.discrete else "")
+def _judged(scores: Scores) -> str:
+    judge = scores.judge
+    if judge is not None:
+        return f"by {judge.model}, {judge.date}" + (", discrete" if judge.discrete else "")
+    return "by right answers" if any(one.metrics for one in scores.arms) else _BY_NOBODY
 
 
 def _tables(rows: Sequence[Row], judged: str, *, several: bool) -> Iterator[Table]:
@@ -160,7 +164,7 @@ def _scores(
     lines, partial = [], []
     for row in rows:
         found = {one.name: one for one in metrics[row.name]}
-        cells = [*_named(row, several), *([] if judged else [_judged(row.scores.judge)])]
+        cells = [*_named(row, several), *([] if judged else [_judged(row.scores)])]
         cells += [_cell(found.get(name)) for name in units]
         if counted:
             cells.append(_counts(found.values()))

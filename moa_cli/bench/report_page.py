@@ -25,7 +25,9 @@ def page(sections: Sequence[Section], *, published: bool) -> Iterator[str]:
         scores, rest = section.tables[:1], section.tables[1:]
         yield from map(_table, scores)
         for caption, drawn in charts_of(section, f"chart-{number}"):
-            yield f"<figure>\n<figcaption>{_plain(caption)}</figcaption>\n{drawn}</figure>\n"
+            title = _plain(caption)
+            chart = _scrolled(title, drawn)
+            yield f"<figure>\n<figcaption>{title}</figcaption>\n{chart}</figure>\n"
         yield from map(_table, rest)
         yield "</section>\n"
         if published and section.published:
@@ -39,15 +41,17 @@ def page(sections: Sequence[Section], *, published: bool) -> Iterator[str]:
 def _table(table: Table) -> str:
     title = _plain(table.title)
     parts = [
-        # What can be scrolled must be reachable by keys.
-        f'<div class="wide" role="region" tabindex="0" aria-label="{title}">',
         f"<table>\n<caption>{title}</caption>",
         f"<thead>\n{_row(table.heads, table.keys, head=True)}</thead>\n<tbody>",
         *(_row(one, table.keys, head=False) for one in table.rows),
-        "</tbody>\n</table>\n</div>",
-        _notes(table.notes),
+        "</tbody>\n</table>\n",
     ]
-    return "\n".join(parts)
+    return _scrolled(title, "\n".join(parts)) + _notes(table.notes)
+
+
+def _scrolled(title: str, inside: str) -> str:
+    """What may be wider than the page; what can be scrolled must be reachable by keys."""
+    return f'<div class="wide" role="group" tabindex="0" aria-label="{title}">\n{inside}</div>\n'
 
 
 def _row(cells: Sequence[str], keys: int, *, head: bool) -> str:

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.test_report import closed
+from tests.render.test_documents import Page
+from tests.support.bench import write_prompts
 from tests.support.command import Moa
 from tests.support.report import write_judgements, write_questions, write_run
+from tests.support.upstream import Reply, Upstream
 
 LONG = "single:together:mistralai/Mixtral-8x22B-Instruct-v0.1"
 RATINGS: dict[str, list[float | None]] = {
@@ -65,6 +69,19 @@ def test_a_judge_stands_beside_its_numbers(moa: Moa, judged: Path) -> None:
     assert "2406.04692" not in without.text
 
 
+def test_a_run_without_judge_tells_what_to_do(moa: Moa) -> None:
+    file = write_questions(moa.folder / "data", "mt", 4)
+    run = write_run(moa.folder / "runs" / "plain", file, {"mixture": []})
+    ran = moa.run("bench", "report", str(run))
+    assert ran.code == 0, ran.err
+    assert f"no scores yet: `moa bench judge {run} --judge MODEL`" in ran.text
+    assert "Scores" not in ran.text
+    assert "Cost and time" in ran.text
+    page = moa.run("bench", "report", str(run), "--format", "html").text
+    assert "right answers" not in page
+    assert "<svg" not in page
+
+
 def test_an_anchor_is_told_from_an_arm_where_names_are_short(moa: Moa, judged: Path) -> None:
     write_judgements(judged, {**RATINGS, "anchor:" + "gpt" * 20: [9.0] * 4}, "lab:other")
     with moa.terminal(
@@ -74,6 +91,33 @@ def test_an_anchor_is_told_from_an_arm_where_names_are_short(moa: Moa, judged: P
         shown = terminal.shown()
     assert any(line.startswith("anchor:gpt-4 ") for line in shown)
     assert any(line.startswith("anchor:gp") and "…" in line for line in shown)
+
+
+def test_from_run_to_page(moa: Moa, upstream: Upstream) -> None:
+    name = write_prompts(moa, 3)
+    assert moa.run("bench", "run", name, "-y", "--arms", "mixture,single").code == 0
+    data = moa.folder / "data" / "alpaca_eval"
+    data.mkdir(parents=True)
+    judge = "<|im_start|>user\n{instruction} {output_1} {output_2}\n<|im_end|>"
+    (data / "judge_prompt_alpaca_eval_clf.txt").write_text(judge, "utf-8")
+    likely = [{"token": "m", "logprob": -0.5}, {"token": "M", "logprob": -1.0}]
+    told = {"content": [{"token": "m", "logprob": -0.5, "top_logprobs": likely}]}
+    upstream.always("judge", Reply(text="m", logprobs=told))
+    run = "runs/mine-lab"
+    ran = moa.run(
+        *("bench", "judge", run, "--judge", "lab:judge", "-y", "--data", "data"),
+        *("--against", "single:lab:a"),
+    )
+    assert ran.code == 0, ran.err
+    ran = moa.run("bench", "report", run, "-o", "report.html")
+    assert ran.code == 0, ran.err
+    page = (moa.folder / "report.html").read_text("utf-8")
+    assert Page(closed(page)).text.count("mixture") >= 3
+    assert "win rate (%)" in page
+    assert "by lab:judge, 20" in page
+    # Items' texts and models' words are not on it.
+    assert "what you know of thing" not in page
+    assert "and no more than that" not in page
 
 
 def test_of_several_judges_one_is_named(moa: Moa, judged: Path) -> None:
