@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from itertools import combinations
 from xml.etree import ElementTree
 
@@ -177,3 +178,38 @@ def test_names_cannot_become_elements() -> None:
     assert "<script" not in text
     assert "\x1b" not in text
     assert parsed(text).findtext(f"{_SVG}title") == '</text><script>alert(1)</script>"&'
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 defines it, of `#rrggbb`."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [(0, "#ffffff"), (1, "#14171c")])
+def test_colours_stand_out_from_the_paper_and_differ(scheme: int, paper: str) -> None:
+    style = files("moa_cli.bench").joinpath("report.css").read_text("utf-8")
+    roots = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colours = re.findall(r"--s\d: (#\w{6});", roots[scheme])
+    assert len(set(colours)) == 8
+    for colour in colours:
+        low, high = sorted((luminance(colour), luminance(paper)))
+        # What graphics need by WCAG 2.1, 1.4.11.
+        assert (high + 0.05) / (low + 0.05) >= 3
+
+
+def test_everything_drawn_has_a_style() -> None:
+    style = files("moa_cli.bench").joinpath("report.css").read_text("utf-8")
+    known = [Series(f"arm {one}", [Estimate(one + 1.0, 0.5)] * 3) for one in range(8)]
+    scale = axis("x", [Estimate(0.0), Estimate(9.0)])
+    places = ["one", "two", "three"]
+    points = [(one.name, Estimate(1.0, 0.1), Estimate(2.0, 0.1)) for one in known]
+    drawn = (
+        bars("a", "Bars", places, known, scale, mark=5.0)
+        + lines("b", "Lines", places, known, scale)
+        + radar("c", "Radar", places, known, scale)
+        + scatter("d", "Scatter", points, scale, scale)
+    )
+    kinds = {kind for names in re.findall(r'class="([^"]*)"', drawn) for kind in names.split()}
+    assert all(re.search(rf"\.{kind}\b", style) for kind in kinds), kinds
