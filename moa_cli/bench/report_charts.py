@@ -65,7 +65,7 @@ def _bars_of(
     mark: float | None = None,
 ) -> _Charts:
     """Bars of those of the metrics that there are, grouped by arm."""
-    there = [one for one in metrics if any(_find(row.arm, one) for row in rows)]
+    there = [one for one in metrics if any(_of(_find(row.arm, one)) for row in rows)]
     if not there:
         return
     unit = next(one.unit for row in rows for one in row.arm.metrics if one.name == there[0])
@@ -95,7 +95,7 @@ def _skills(rows: Sequence[Row], labels: Sequence[str], name: str) -> _Charts:
             one.name
             for row in rows
             for one in row.arm.metrics
-            if one.unit == "of 5" and one.name != "mean"
+            if one.unit == "of 5" and one.name != "mean" and _of(one)
         )
     )
     if len(places) < _LEAST_SPOKES:
@@ -111,7 +111,11 @@ def _skills(rows: Sequence[Row], labels: Sequence[str], name: str) -> _Charts:
 
 def _layers(rows: Sequence[Row], labels: Sequence[str], name: str) -> _Charts:
     found = [
-        {int(match[1]): one for one in row.arm.metrics if (match := _LAYER.fullmatch(one.name))}
+        {
+            int(match[1]): one
+            for one in row.arm.metrics
+            if _of(one) and (match := _LAYER.fullmatch(one.name))
+        }
         for row in rows
     ]
     numbers = sorted({number for one in found for number in one})
@@ -145,7 +149,9 @@ def _by_category(rows: Sequence[Row], labels: Sequence[str], name: str) -> _Char
 
 
 def _first_by_category(arm: ArmScores) -> dict[str, Metric]:
-    return {category: found[0] for category, found in arm.by_category.items() if found}
+    return {
+        category: found[0] for category, found in arm.by_category.items() if found and _of(found[0])
+    }
 
 
 def _costs(rows: Sequence[Row], labels: Sequence[str], name: str) -> _Charts:
