@@ -96,15 +96,11 @@ def test_pairs_by_log_probabilities(judged: Moa, upstream: Upstream) -> None:
     assert ran.err.splitlines()[-1] == "moa: `moa bench report runs/mine-two` tells the rest"
     assert len(upstream.chats("judge")) == 9
     told = verdicts(judged)
-    assert [(one["item"], one["arm"]) for one in told] == [
-        (str(item), arm)
-        for item in (1, 2, 3)
-        for arm in ("mixture", "single:lab:a", "single:lab:b")
-    ]
-    assert {(one["switched"], round(one["value"], 6)) for one in told} <= {
-        (True, 1.8),
-        (False, 1.2),
-    }
+    arms = ("mixture", "single:lab:a", "single:lab:b")
+    names = [(one["item"], one["arm"]) for one in told]
+    assert names == [(item, arm) for item in "123" for arm in arms]
+    values = {(one["switched"], round(one["value"], 6)) for one in told}
+    assert values <= {(True, 1.8), (False, 1.2)}
     # Who was asked, and when, stands beside the figures.
     assert re.search(r"^judged by lab:judge, \d{4}-\d\d-\d\d$", ran.text, re.MULTILINE)
     assert re.search(r"mixture +\d\d\.00 ± \d+\.\d\d \(n 3\)", row_of(ran, "mixture"))
@@ -160,10 +156,7 @@ def test_a_judge_without_log_probabilities_is_discrete(
     upstream.always("judge", Reply(text="I take **M**."))
     ran = judged.run(*BY_REFERENCE)
     assert ran.code == 0, ran.err
-    said = (
-        "moa: lab:judge tells no log-probabilities: it is asked for a text, and its win rates are"
-    )
-    assert f"{said} discrete" in ran.err
+    assert "moa: lab:judge tells no log-probabilities: it is asked for a text" in ran.err
     assert "discrete: lab:judge told no log-probabilities" in ran.text
     assert settings(judged)["discrete"] is True
     assert {(one["value"], one["switched"]) for one in verdicts(judged)} <= {(1, True), (2, False)}
@@ -205,7 +198,7 @@ def test_failed_judgements_are_tried_again_then_recorded(judged: Moa, upstream: 
     upstream.enqueue("judge", *[JUDGE] * 3, busy, *[JUDGE] * 5, busy)
     ran = judged.run(*BY_REFERENCE, "--concurrency", "1")
     assert ran.code == 1
-    assert "moa: 1 judgements failed; the same command tries them again" in ran.err
+    assert "moa: failed judgements: 1; the same command tries them again" in ran.err
     assert "(2 of 3, partial)" in row_of(ran, "mixture")
     assert "partial: win rate 2 of 3" in ran.text
     [failed] = [one for one in verdicts(judged) if one["error"]]
@@ -217,7 +210,7 @@ def test_failed_judgements_are_tried_again_then_recorded(judged: Moa, upstream: 
 
 
 def test_equal_outputs_are_a_draw_without_a_call(judged: Moa, upstream: Upstream) -> None:
-    replies = [one for one in jsonl_rows(judged.folder / "runs/mine-two/items.jsonl")]
+    replies = jsonl_rows(judged.folder / "runs/mine-two/items.jsonl")
     same = {one["item"]: one["replies"][0] for one in replies if one["arm"] == "single:lab:a"}
     prompts = jsonl_rows(judged.folder / "mine.jsonl")
     rows = [
@@ -273,17 +266,17 @@ def test_anchors_are_judged_too_and_stay(judged: Moa, upstream: Upstream) -> Non
 
 
 def test_a_cap_ends_it_and_a_higher_one_goes_on(judged: Moa, upstream: Upstream) -> None:
-    # A call of 100 tokens in and 1 out costs $0.102.
+    # A call of 30 tokens in and 1 out costs $0.032; its prompt is taken for more before.
     price = {"prompt": 1000.0, "completion": 2000.0}
     judged.configure(providers=judged.settings()["providers"], prices={"lab:judge": price})
-    upstream.always("judge", Reply(text="m", logprobs=first_better, usage=(100, 1)))
-    ran = judged.run(*BY_REFERENCE, "--max-cost", "0.6", "--concurrency", "1")
+    upstream.always("judge", Reply(text="m", logprobs=first_better, usage=(30, 1)))
+    ran = judged.run(*BY_REFERENCE, "--max-cost", "0.2", "--concurrency", "1")
     assert ran.code == 3
-    assert "--max-cost $0.60 would be passed" in ran.err.splitlines()[-1]
+    assert "--max-cost $0.20 would be passed" in ran.err.splitlines()[-1]
     assert "partial" in ran.text
     made = len(upstream.chats())
     assert 0 < made < 9
-    assert sum(one["usage"]["cost"] for one in call_lines(folder_of(judged))) <= 0.6
+    assert sum(one["usage"]["cost"] for one in call_lines(folder_of(judged))) <= 0.2
     assert judged.run(*BY_REFERENCE, "--max-cost", "5").code == 0
     assert len(upstream.chats()) == 9
 
@@ -356,14 +349,17 @@ def test_known_answers_need_no_judge(moa: Moa, upstream: Upstream) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_embedded_model_runs_and_judges(moa: Moa, data: Path) -> None:
-    start = ("-y", "--data", str(data))
-    ran = moa.run("bench", "run", "mt", "-p", "local", "-n", "2", *start, timeout=600)
+    run = ("bench", "run", "mt", "-p", "local", "-n", "1", "-y", "--data", str(data))
+    with moa.start(*run) as process:
+        _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    with moa.start("bench", "judge", "runs/mt-local", "--judge", "local:smollm2", "-y") as process:
+        out, err = process.communicate(timeout=600)
+    ran = Ran(process.returncode, out, err.decode())
     assert ran.code == 0, ran.err
-    start = ("bench", "judge", "runs/mt-local", "--judge", "local:smollm2", "-y")
-    ran = moa.run(*start, timeout=600)
-    assert ran.code in (0, 1), ran.err
     assert row_of(ran, "mixture")
     assert "judged by local:smollm2" in ran.text
     assert "tiny demonstration model" in ran.text
-    assert "not comparable with published figures" in ran.text
+    assert "1 of 80 items: not comparable with published figures" in ran.text
