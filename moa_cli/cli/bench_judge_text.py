@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from moa_cli.bench.judging import JudgeFolder, JudgePlan
 from moa_cli.bench.scores import ArmScores, Metric, Scores
+from moa_cli.render.sanitize import one_line
 from moa_cli.render.table import Column, table_lines
 
 __all__ = ["plan_lines", "score_lines"]
@@ -16,6 +17,7 @@ _HOW: Final = {
     "rating": "ratings from 1 to 10, each turn",
     "skills": "skills, each from 1 to 5",
 }
+_LONGEST_NOTE: Final = 2000
 # There are a dozen skills, and figures of layers: a report has room for them.
 _SHORT: Final = (
     "win rate",
@@ -69,8 +71,8 @@ def score_lines(scores: Scores, width: int) -> list[str]:
         columns.append(Column(f"{name} ({unit})", list(map(_told, found)), widest=44))
     lines = table_lines(columns, width)
     if scores.judge is not None:
-        lines.append(f"judged by {scores.judge.model}, {scores.judge.date}")
-    return [*lines, *scores.notes]
+        lines.append(one_line(f"judged by {scores.judge.model}, {scores.judge.date}"))
+    return [*lines, *(one_line(note, _LONGEST_NOTE) for note in scores.notes)]
 
 
 def _metric(arm: ArmScores, name: str) -> Metric | None:
