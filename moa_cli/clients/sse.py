@@ -20,7 +20,7 @@ __all__ = ["EventError", "deltas", "usage_from", "whole"]
 
 # More than this for one call is no count, and no cost.
 _MOST_TOKENS, _MOST_USD = 10**9, 10**6
-# Less likely than that is not told (some say -9999 for impossible).
+# Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
 _MOST_NATS = 10**6
 _DECODER = json.JSONDecoder()
 
@@ -220,7 +220,7 @@ def _top_logprobs(logprobs: object) -> tuple[tuple[str, float], ...] | None:
     found = tuple(
         (token, float(value))
         for token, value in pairs
-        if isinstance(token, str) and isinstance(value, int | float) and -_MOST_NATS <= value <= 0
+        if isinstance(token, str) and isinstance(value, int | float) and -_MOST_NATS <= value < 1
     )
     return found or None
 
