@@ -25,6 +25,7 @@ __all__ = [
     "Metric",
     "accuracies",
     "by_judge",
+    "grader_of",
     "has_answers",
 ]
 
@@ -221,10 +222,11 @@ def _categories(judged: Judged) -> dict[str, int]:
 
 def has_answers(items: Iterable[Item], settings: Mapping[str, Any]) -> bool:
     """Whether replies can be right or wrong, without a judge."""
-    return _grader(settings) is not None and any(one.answer is not None for one in items)
+    return grader_of(settings) is not None and any(one.answer is not None for one in items)
 
 
-def _grader(settings: Mapping[str, Any]) -> Callable[[str, Item], Grade] | None:
+def grader_of(settings: Mapping[str, Any]) -> Callable[[str, Item], Grade] | None:
+    """What tells whether a reply to an item is right; None where the dataset has no answers."""
     if not settings["dataset"]["known"]:
         return lambda reply, item: grade_exact(reply, item.answer or "")
     return {
@@ -238,7 +240,7 @@ def accuracies(
 ) -> Measured:
     """How many replies are right, and how many of each layer's proposals: on average, and where
     the best of them counts."""
-    grader = _grader(settings)
+    grader = grader_of(settings)
     assert grader is not None
     grade = grader
     keyed = {one.id: one for one in items if one.answer is not None}

@@ -23,7 +23,9 @@ __all__ = [
     "Correlation",
     "TfIdf",
     "bleu",
+    "has_bleu",
     "levenshtein",
+    "pairwise",
     "pairwise_bleu",
     "rank_correlation",
 ]
@@ -37,6 +39,15 @@ def bleu(text: str, reference: str) -> float:
     Not symmetric. Raises BenchError if sacrebleu is not installed.
     """
     return _sentence_bleu()(text, reference)
+
+
+def has_bleu() -> bool:
+    """Whether `bleu` can be computed here."""
+    try:
+        _sentence_bleu()
+    except BenchError:
+        return False
+    return True
 
 
 @cache
@@ -55,8 +66,10 @@ def _sentence_bleu() -> Callable[[str, str], float]:
     return score
 
 
-def pairwise_bleu(texts: Mapping[str, Sequence[str]]) -> dict[str, Mean]:
-    """How alike each model's texts are to those of the others: BLEU, both ways, averaged.
+def pairwise(
+    texts: Mapping[str, Sequence[str]], measure: Callable[[str, str], float]
+) -> dict[str, Mean]:
+    """How alike each model's texts are to those of the others: both ways, averaged.
 
     texts: by model, one text an item, all in the same order of items. A single model has no
     others: its mean is of no values. Raises BenchError if the numbers of texts differ.
@@ -67,11 +80,16 @@ def pairwise_bleu(texts: Mapping[str, Sequence[str]]) -> dict[str, Mean]:
     items: dict[str, list[int]] = {model: [] for model in texts}
     for one, other in permutations(texts, 2):
         for item, (text, reference) in enumerate(zip(texts[one], texts[other], strict=True)):
-            likeness = bleu(text, reference)
+            likeness = measure(text, reference)
             for model in (one, other):
                 values[model].append(likeness)
                 items[model].append(item)
     return {model: mean_of(values[model], groups=items[model]) for model in texts}
+
+
+def pairwise_bleu(texts: Mapping[str, Sequence[str]]) -> dict[str, Mean]:
+    """`pairwise` by BLEU. Raises BenchError if sacrebleu is not installed."""
+    return pairwise(texts, bleu)
 
 
 def levenshtein(one: str, other: str) -> float:

@@ -316,6 +316,39 @@ def report(
     bench_report.run(runs, options)
 
 
+@app.command("analyse")
+def analyse(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="MODEL",
+            help="Whose judgements; else known answers, else the run's only judge.",
+        ),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            "--control",
+            metavar="ARM|FILE",
+            help="Answers that never saw the proposals: an arm of the run, or a file of model"
+            " outputs; else the aggregator's model alone.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to a file, not to the screen."),
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Tell what a mixture made of its proposals: likeness, agreement, layers, time and cost."""
+    from moa_cli.cli import bench_analyse
+
+    bench_analyse.run(run, judge=judge, control=control, data=data, json=json, output=output)
+
+
 def _arm_names(typed: str) -> tuple[str, ...]:
     """Raises UsageError for an unknown one."""
     from moa_cli.bench.arms import ARMS
