@@ -349,6 +349,40 @@ def analyse(
     bench_analyse.run(run, judge=judge, control=control, data=data, json=json, output=output)
 
 
+@app.command("select")
+def select(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
+    k: Annotated[
+        int | None,
+        typer.Option("-k", metavar="K", min=1, help="How many proposers; else 3, if there are."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option("--weights", metavar="A:B", help="Of quality and of diversity.")
+    ] = "2:1",
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="MODEL",
+            help="Whose judgements; else known answers, else the runs' only judge.",
+        ),
+    ] = None,
+    write: Annotated[
+        str | None,
+        typer.Option("--write", metavar="NAME|FILE", help="Write the mixture as a profile."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a profile of that name.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data: Data = None,
+) -> None:
+    """Choose proposers by quality and diversity, and an aggregator, from runs with `single`."""
+    from moa_cli.cli import bench_select
+
+    bench_select.run(
+        runs, k=k, weights=weights, judge=judge, data=data, write=write, force=force, json=json
+    )
+
+
 def _arm_names(typed: str) -> tuple[str, ...]:
     """Raises UsageError for an unknown one."""
     from moa_cli.bench.arms import ARMS

@@ -210,7 +210,7 @@ def _spent(
         Column("tokens in", [f"{one.usage.prompt_tokens:,}" for one in rows], right=True),
         Column("out", [f"{one.usage.completion_tokens:,}" for one in rows], right=True),
         Column("cost", [cost_text(one.usage) for one in rows], right=True),
-        Column("an item", [_money(one.cost) for one in rows], right=True),
+        Column("an item", [_money(one.cost) for one in rows], widest=32),
         Column(head, [shown(one.name) for one in rows]),
     ]
     yield from table(title, columns, width)

@@ -343,6 +343,31 @@ def test_tables_fit_a_terminal_of_80_columns(moa: Moa) -> None:
     assert "Tokens and cost by model" in (moa.folder / "out.txt").read_text("utf-8")
 
 
+def test_turns_of_an_item_are_one_observation(moa: Moa) -> None:
+    items = [{"id": n, "prompt": n} for n in "123"]
+    results: list[Result] = []
+    for n in "123":
+        proposals = [answer("a", BEST), answer("b", POOR)]
+        replies = answer("agg", BEST if n == "1" else POOR), answer("agg", BEST)
+        results.append(mixed("mixture", n, [proposals], *replies))
+        results += [single(n, one, one) for one in proposals]
+    run = write_run(moa.folder / "run", items, results)
+    write_judge(
+        run,
+        [(f"single:lab:{model}", n, value) for model, value in (("a", 9), ("b", 2)) for n in "123"],
+    )
+    [arm] = analysed(moa, run)["arms"]
+    assert (arm["items"], arm["turns"]) == (3, 6)
+    nearest = arm["near"][0]["nearest"]
+    # Shares 1 and 1, 0 and 1, 0 and 1: mean 2/3; by item they differ by 2/3, -1/3 and -1/3.
+    assert (nearest["value"], nearest["n"]) == (pytest.approx(2 / 3), 6)
+    assert nearest["standard_error"] == pytest.approx((6 / 9 * 3 / 2) ** 0.5 / 6)
+    # Only first turns were judged.
+    [row] = [one for one in arm["preference"]["rows"] if one["measure"] == "Levenshtein"]
+    assert (row["reply"]["value"], row["reply"]["n"]) == (pytest.approx(-1 / 3), 3)
+    assert "left out: 3 of 6 turns" in arm["preference"]["notes"][0]
+
+
 def test_failed_items_make_it_partial(moa: Moa) -> None:
     items = [{"id": n, "prompt": n} for n in "12"]
     results = [
