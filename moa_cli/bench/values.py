@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,10 +25,12 @@ from moa_cli.bench.scoring.alpaca import win_rate
 from moa_cli.bench.scoring.means import mean_of
 from moa_cli.errors import BenchError
 
-__all__ = ["ReadRun", "Unit", "Values", "read_run"]
+__all__ = ["Grade", "ReadRun", "Unit", "Values", "read_run"]
 
 # An item and the number of a turn in it, from 0.
 Unit = tuple[str, int]
+# Whether a text answers an item rightly (the item's id, then the text); None where nobody knows.
+Grade = Callable[[str, str], bool | None]
 _UNITS: Final = {
     "pairwise": "win rate, %",
     "rating": "rating, of 10",
@@ -43,15 +45,14 @@ class Values:
 
     unit: in words; "" if nothing is known. judge: whose, None for known answers. by_arm: of each
     arm's (or `anchor:NAME`'s) reply, by item and turn. by_text: of any text that was judged.
-    grade: whether a text answers an item rightly, None where that is not known; such values
-    are 0 and 100.
+    grade: what they come from, where they come from known answers; they are 0 and 100 then.
     """
 
     unit: str = ""
     judge: str | None = None
     by_arm: Mapping[str, Mapping[Unit, float]] = field(default_factory=dict)
     by_text: Mapping[tuple[Unit, str], float] = field(default_factory=dict)
-    grade: Callable[[str, str], bool | None] | None = None
+    grade: Grade | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class ReadRun:
     """A run as its folder tells it.
 
     results: those that did not fail, by arm and item. asked: items of the run. values: None
-    of them where there are neither judgements nor known answers. notes: what is missing, and why.
+    of them where there are neither judgements nor known answers. grade: None without known
+    answers. notes: what is missing, and why.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class ReadRun:
     items: tuple[Item, ...] | None
     asked: int
     values: Values
+    grade: Grade | None
     notes: tuple[str, ...]
 
 
@@ -91,12 +94,15 @@ def read_run(path: Path, judge: str | None, data: Path | None = None) -> ReadRun
     for one in read_results(path):
         if one.error is None:
             results.setdefault(one.arm, {})[one.item] = one
-    if judge is None and items is not None and has_answers(items, settings):
-        values = _graded(items, results, settings)
+    grade = None
+    if items is not None and has_answers(items, settings):
+        grade = _grade(items, settings)
+    if judge is None and grade is not None:
+        values = _graded(grade, results)
     else:
         folder = _judge_folder(path, judge, notes)
         values = Values() if folder is None else _judged(folder, results)
-    return ReadRun(path, settings, results, items, asked, values, tuple(notes))
+    return ReadRun(path, settings, results, items, asked, values, grade, tuple(notes))
 
 
 def _judge_folder(path: Path, judge: str | None, notes: list[str]) -> Path | None:
@@ -146,12 +152,7 @@ def _value(one: Judgement, kind: str) -> float | None:
     return mean_of(one.skills.values()).value if kind == "skills" else one.value
 
 
-def _graded(
-    items: tuple[Item, ...],
-    results: Mapping[str, Mapping[str, Result]],
-    settings: Mapping[str, Any],
-) -> Values:
-    """Known answers are to an item's last turn."""
+def _grade(items: Iterable[Item], settings: Mapping[str, Any]) -> Grade:
     grader = grader_of(settings)
     keyed = {one.id: one for one in items if one.answer is not None}
 
@@ -160,6 +161,11 @@ def _graded(
             return None
         return grader(text, keyed[item]).right
 
+    return grade
+
+
+def _graded(grade: Grade, results: Mapping[str, Mapping[str, Result]]) -> Values:
+    """Known answers are to an item's last turn."""
     by_arm = {
         arm: {
             (one.item, len(one.replies) - 1): 100.0 * right

@@ -13,7 +13,15 @@ from moa_cli.bench.likeness import BLEU, LEVENSHTEIN, TFIDF, Measured
 from moa_cli.bench.lines import plain
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.bench.values import read_run
-from moa_cli.cli.bench_cells import UNKNOWN, cell, noted, table, width_of_output, with_n
+from moa_cli.cli.bench_cells import (
+    UNKNOWN,
+    cell,
+    noted,
+    table,
+    tell_if_long,
+    width_of_output,
+    with_n,
+)
 from moa_cli.errors import BenchError
 from moa_cli.json_text import dumps
 from moa_cli.money import cost_text, usd
@@ -35,7 +43,9 @@ def run(
     output: Path | None,
 ) -> None:
     """Print the analysis of a run, or write it to a file. Raises BenchError, UsageError."""
-    found = analyse(read_run(folder, judge, data), control)
+    read = read_run(folder, judge, data)
+    tell_if_long(read.asked)
+    found = analyse(read, control)
     if json:
         text = dumps(plain(found), indent=2) + "\n"
     else:

@@ -11,15 +11,24 @@ from moa_cli.render.sanitize import one_line
 from moa_cli.render.table import Column, table_lines
 from moa_cli.render.terminal import columns_of
 
-__all__ = ["UNKNOWN", "cell", "noted", "table", "width_of_output", "with_n"]
+__all__ = ["UNKNOWN", "cell", "noted", "table", "tell_if_long", "width_of_output", "with_n"]
 
 UNKNOWN = "–"
 _UNBOUND = 1000
+# From so many on, likeness takes a while: a pair of texts a millisecond or two.
+_MANY_ITEMS = 100
 
 
 def width_of_output() -> int:
     """The cells that a line may take; in a pipe nothing is cut."""
     return columns_of(sys.stdout) or _UNBOUND
+
+
+def tell_if_long(items: int) -> None:
+    """Say to a waiting user what takes so long."""
+    if items >= _MANY_ITEMS and sys.stderr.isatty():
+        sys.stderr.write(f"moa: comparing the texts of {items:,} items …\n")
+        sys.stderr.flush()
 
 
 def cell(mean: Mean | None, decimals: int = 3, *, sign: str = "") -> str:

@@ -15,7 +15,7 @@ from moa_cli.bench.lines import plain
 from moa_cli.bench.pool import AggregatorWorth, Pool, aggregators, check_alike, pool_of
 from moa_cli.bench.selection import Ranked, best
 from moa_cli.bench.values import ReadRun, read_run
-from moa_cli.cli.bench_cells import cell, noted, table, width_of_output, with_n
+from moa_cli.cli.bench_cells import cell, noted, table, tell_if_long, width_of_output, with_n
 from moa_cli.errors import ProfileError, UsageError
 from moa_cli.json_text import dumps
 from moa_cli.profile import Profile, check_profile_name, dump, save, short_name, to_table
@@ -100,6 +100,7 @@ def _weights(typed: str) -> tuple[float, float]:
 
 def _choose(runs: Sequence[ReadRun], k: int | None, weights: tuple[float, float]) -> _Choice:
     check_alike(runs)
+    tell_if_long(runs[0].asked)
     pool = pool_of(runs)
     count = min(_USUAL, len(pool.candidates)) if k is None else k
     ranked = best(pool.candidates, count, a=weights[0], b=weights[1])

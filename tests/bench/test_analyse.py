@@ -261,6 +261,35 @@ def test_a_lone_answer_stands_in_for_a_proposal_that_was_not_judged(moa: Moa) ->
     assert notes[1].startswith("1 of 2 proposals were not judged themselves")
 
 
+def test_released_proposals_are_worth_what_the_anchors_are(moa: Moa) -> None:
+    proposals = [answer("given:old", BEST), answer("given:new", POOR)]
+    mixture = mixed("mixture", "1", [proposals], answer("agg", POOR))
+    run = write_run(moa.folder / "run", [{"id": "1", "prompt": "p"}], [mixture])
+    outputs = [
+        Result("anchor:old", "1", replies=(BEST,)),
+        Result("anchor:new", "1", replies=(POOR,)),
+    ]
+    verdicts = [("anchor:old", "1", 1.1), ("anchor:new", "1", 1.9), ("mixture", "1", 1.5)]
+    write_judge(run, verdicts, "pairwise", outputs=outputs)
+    [arm] = analysed(moa, run)["arms"]
+    [row] = [one for one in arm["preference"]["rows"] if one["measure"] == "Levenshtein"]
+    assert (row["reply"]["value"], row["reply"]["n"]) == (pytest.approx(1), 1)
+    assert not any("stands in" in note for note in arm["preference"]["notes"])
+
+
+def test_several_judges_are_named(moa: Moa) -> None:
+    run = judged_run(moa)
+    other = run / "judges" / "lab-other"
+    other.mkdir()
+    (other / "judge.json").write_text(json.dumps({"model": "lab:other", "kind": "rating"}))
+    found = analysed(moa, run)
+    assert found["notes"] == ["no judgements are used: --judge names one of lab:judge, lab:other"]
+    assert found["arms"][0]["preference"]["rows"] == []
+    assert analysed(moa, run, "--judge", "lab:judge")["judge"] == "lab:judge"
+    ran = moa.run("bench", "analyse", str(run), "--judge", "lab:none")
+    assert ran.err.startswith(f"moa: {run}: there are no judgements by lab:none (judged by: ")
+
+
 def answered_run(moa: Moa) -> Path:
     """Two items with the answers 1 and 2; two layers of two proposals."""
     items = [{"id": n, "prompt": f"prompt {n}", "answer": n} for n in "12"]
@@ -306,6 +335,14 @@ def test_what_each_layer_added(moa: Moa) -> None:
     assert alike == [[], [0.5], [0.75]]
     agreement = [one["likeness"][1]["mean"]["value"] for one in found["arms"][0]["agreement"]]
     assert agreement == [0.5, 0.5]
+
+
+def test_right_answers_are_told_beside_a_judge(moa: Moa) -> None:
+    run = answered_run(moa)
+    judge = write_judge(run, [("mixture", "1", 7.0)])
+    found = analysed(moa, run, "--judge", judge)
+    assert found["unit"] == "rating, of 10"
+    assert found["arms"][0]["layers"][-1]["accuracy"]["value"] == 1
 
 
 def test_what_it_took(moa: Moa) -> None:

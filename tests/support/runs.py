@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.bench.journal import Entry
-from moa_cli.bench.judgements import JUDGE_FILE, Judgement, judge_folder, judgement_line
+from moa_cli.bench.judgements import JUDGE_FILE, OUTPUTS, Judgement, judge_folder, judgement_line
 from moa_cli.bench.lines import plain
 from moa_cli.bench.results import Answer, Result, TurnResult, result_line
 from moa_cli.conversation import Failure, Usage
@@ -80,15 +80,23 @@ def write_run(
 
 
 def write_judge(
-    run: Path, values: Iterable[tuple[str, str, float | None]], kind: str = "rating"
+    run: Path,
+    values: Iterable[tuple[str, str, float | None]],
+    kind: str = "rating",
+    *,
+    outputs: Sequence[Result] = (),
 ) -> str:
-    """The verdicts of a judge, each an arm, an item and a value; the judge's name."""
+    """The verdicts of a judge, each an arm, an item and a value; the judge's name.
+
+    outputs: released answers that it judged, too.
+    """
     name = "lab:judge"
     folder = judge_folder(run, name)
     folder.mkdir(parents=True)
     told = {"model": name, "date": "2026-03-01", "discrete": False, "kind": kind}
     (folder / JUDGE_FILE).write_text(json.dumps(told), "utf-8")
     plain_one = Judgement("", "", key="k")
+    (folder / OUTPUTS).write_text("".join(result_line(one) + "\n" for one in outputs), "utf-8")
     lines = [
         judgement_line(replace(plain_one, arm=arm, item=item, value=value))
         for arm, item, value in values

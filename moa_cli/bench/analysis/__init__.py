@@ -110,7 +110,7 @@ def _arm(
         near=nearness(measured, likeness.names),
         preference=preference(turns, run.values, likeness, control),
         agreement=agreement(turns, likeness),
-        layers=layers(turns, likeness, run.values.grade),
+        layers=layers(turns, likeness, run.grade),
         seconds_path=path,
         seconds_sum=total,
         by_model=by_model(results),

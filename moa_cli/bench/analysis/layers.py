@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from moa_cli.bench.analysis.turns import MixedTurn, items_of
 from moa_cli.bench.likeness import Likeness, Measured, means
 from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.values import Grade
 
 __all__ = ["Agreement", "Layer", "PairAgreement", "agreement", "layers"]
-
-_Grade = Callable[[str, str], bool | None]
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,9 @@ def _means(
 
 
 def layers(
-    turns: Sequence[MixedTurn], likeness: Likeness, grade: _Grade | None
+    turns: Sequence[MixedTurn], likeness: Likeness, grade: Grade | None
 ) -> tuple[Layer, ...]:
-    """Each layer, then the reply. grade: see `Values.grade`."""
+    """Each layer, then the reply. grade: None without known answers."""
     return tuple(_layer(turns, number, likeness, grade) for number in range(1, _depth(turns) + 2))
 
 
@@ -103,7 +102,7 @@ def _texts(turn: MixedTurn, number: int) -> tuple[str, ...]:
 
 
 def _layer(
-    turns: Sequence[MixedTurn], number: int, likeness: Likeness, grade: _Grade | None
+    turns: Sequence[MixedTurn], number: int, likeness: Likeness, grade: Grade | None
 ) -> Layer:
     within = [one for one in turns if len(one.layers) >= number - 1]
     lengths = [(len(text), one.unit[0]) for one in within for text in _texts(one, number)]
@@ -135,7 +134,7 @@ class _Graded:
     lost: float
 
 
-def _graded(turns: Sequence[MixedTurn], number: int, grade: _Grade) -> Iterator[_Graded]:
+def _graded(turns: Sequence[MixedTurn], number: int, grade: Grade) -> Iterator[_Graded]:
     last = dict(zip(items_of(turns), (one.unit for one in turns), strict=True))
     for one in turns:
         # Known answers are to an item's last turn.
@@ -153,6 +152,6 @@ def _graded(turns: Sequence[MixedTurn], number: int, grade: _Grade) -> Iterator[
         yield _Graded(accuracy, accuracy * (1 - was), (1 - accuracy) * was)
 
 
-def _rights(turn: MixedTurn, number: int, grade: _Grade) -> list[bool] | None:
+def _rights(turn: MixedTurn, number: int, grade: Grade) -> list[bool] | None:
     found = [grade(turn.unit[0], text) for text in _texts(turn, number)]
     return None if not found or None in found else [bool(one) for one in found]
