@@ -277,6 +277,19 @@ def test_released_proposals_are_worth_what_the_anchors_are(moa: Moa) -> None:
     assert not any("stands in" in note for note in arm["preference"]["notes"])
 
 
+def test_proposals_of_one_worth_have_no_better_one(moa: Moa) -> None:
+    proposals = [answer("a", BEST), answer("b", GOOD)]
+    results = [mixed("mixture", "1", [proposals], answer("agg", BEST))]
+    results += [single("1", one) for one in (*proposals, answer("agg", POOR))]
+    run = write_run(moa.folder / "run", [{"id": "1", "prompt": "p"}], results)
+    write_judge(run, [("single:lab:a", "1", 5.0), ("single:lab:b", "1", 5.0)])
+    [arm] = analysed(moa, run)["arms"]
+    assert arm["preference"]["rows"] == []
+    assert arm["preference"]["notes"] == [
+        "left out: 1 of 1 turn whose proposals are all worth the same"
+    ]
+
+
 def test_several_judges_are_named(moa: Moa) -> None:
     run = judged_run(moa)
     other = run / "judges" / "lab-other"

@@ -193,6 +193,8 @@ def _notes(
             f"{counts.stand_ins:,} of {counts.own + counts.stand_ins:,} proposals were not judged"
             " themselves: what the same model's answer alone was worth stands in for them"
         )
+    if not any(counts.by_reply):
+        return
     if control is None:
         yield (
             "no control: there is no answer of the aggregator's model alone (--arms single), and"
