@@ -6,8 +6,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,6 @@ from tests.support.command import Moa
 from tests.support.report import JUDGE
 from tests.support.tables import csv_rows
 
-_ROOT = Path(__file__).parents[2]
 RELEASED = ("claude-2", "gpt-3.5-turbo-1106", "vicuna-13b-v1.5")
 REFERENCE = "gpt4_1106_preview"
 
@@ -103,27 +100,12 @@ def test_the_own_fit_is_called_so(moa: Moa, judged: Path) -> None:
     assert "LC win rate (alpaca_eval)" not in ran.text
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Iterator[Path]:
-    """The Python of an environment (800 MB) with this program and its extra `alpaca`."""
-    folder = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = str(folder / "bin" / "python")
-    installer = [python, "-m", "pip", "install", "--quiet", f"{_ROOT}[alpaca]"]
-    ran = subprocess.run(installer, capture_output=True, text=True, check=False)
-    if ran.returncode != 0:
-        shutil.rmtree(folder)
-        pytest.skip(f"the extra `alpaca` cannot be installed: {ran.stderr.strip()[-300:]}")
-    yield Path(python)
-    shutil.rmtree(folder)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_figures_are_those_of_alpaca_eval(
-    moa: Moa, judged: Path, data: Path, program: Path
+    moa: Moa, judged: Path, data: Path, alpaca_eval: Path
 ) -> None:
-    command = [str(program), "-m", "moa_cli", "bench", "report", str(judged), "--official"]
+    command = [str(alpaca_eval / "moa"), "bench", "report", str(judged), "--official"]
     environment = {k: v for k, v in moa.environment.items() if k != "PYTHONPATH"}
     ran = subprocess.run(
         [*command, "--format", "json"],

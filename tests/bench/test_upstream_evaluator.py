@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +22,6 @@ from tests.support.upstream import Reply, Upstream
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-# alpaca_eval imports what later setuptools lack, and calls scikit-learn as it was.
-PACKAGES = ("alpaca_eval==0.6.6", "setuptools<82", "scikit-learn<1.10")
 # Some that a careless reader or template would trip over.
 OUTPUTS = {
     "What is 6 by 7?": "42",
@@ -39,20 +34,6 @@ OUTPUTS = {
     "Repeat the reference.": "the reference's answer",
 }
 PROBABILITIES = {"m": 0.8, "M": 0.1}
-
-
-@pytest.fixture(scope="module")
-def evaluator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An environment of its own (660 MB) with the released evaluator; its `bin`."""
-    folder = tmp_path_factory.mktemp("alpaca_eval") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    installer = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES]
-    ran = subprocess.run(installer, capture_output=True, text=True, check=False)
-    if ran.returncode != 0:
-        shutil.rmtree(folder)
-        pytest.skip(f"alpaca_eval cannot be installed: {ran.stderr.strip()[-300:]}")
-    yield folder / "bin"
-    shutil.rmtree(folder)
 
 
 def answer_of_judge() -> dict[str, Any]:
@@ -93,7 +74,7 @@ def run_of(moa: Moa, upstream: Upstream) -> Path:
     return moa.folder / "model_outputs.json"
 
 
-def evaluate(evaluator: Path, folder: Path, url: str, outputs: Path, reference: Path) -> str:
+def evaluate(alpaca_eval: Path, folder: Path, url: str, outputs: Path, reference: Path) -> str:
     """Run the evaluator with its default judge, served at `url`; what it prints."""
     clients = folder / "clients.yaml"
     clients.write_text(json.dumps({"default": [{"api_key": "any", "base_url": url}]}))
@@ -109,7 +90,7 @@ def evaluate(evaluator: Path, folder: Path, url: str, outputs: Path, reference: 
     }
     ran = subprocess.run(
         [
-            str(evaluator / "alpaca_eval"),
+            str(alpaca_eval / "alpaca_eval"),
             *(f"--{name}={value}" for name, value in arguments.items()),
         ],
         env={
@@ -131,7 +112,7 @@ def evaluate(evaluator: Path, folder: Path, url: str, outputs: Path, reference: 
 
 
 def test_alpaca_eval_takes_the_export_and_asks_what_we_would(
-    evaluator: Path, moa: Moa, upstream: Upstream
+    alpaca_eval: Path, moa: Moa, upstream: Upstream
 ) -> None:
     outputs = run_of(moa, upstream)
     reference = moa.folder / "reference.json"
@@ -141,9 +122,9 @@ def test_alpaca_eval_takes_the_export_and_asks_what_we_would(
     ]
     reference.write_text(json.dumps(rows))
     upstream.always("gpt-4-1106-preview", Reply(error=answer_of_judge()))
-    told = evaluate(evaluator, moa.folder, upstream.url, outputs, reference)
+    told = evaluate(alpaca_eval, moa.folder, upstream.url, outputs, reference)
 
-    template = next(evaluator.parent.rglob("alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"))
+    template = next(alpaca_eval.parent.rglob("alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"))
     comparisons = [Comparison(one, "the reference's answer", OUTPUTS[one]) for one in OUTPUTS]
     asked = [one for one in comparisons if not one.draw]
     sent = [one.messages for one in upstream.chats("gpt-4-1106-preview")]
