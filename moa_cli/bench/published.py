@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moa_cli.bench.scoring.flask import SKILLS
+
 __all__ = ["PUBLISHED", "Figure", "Published"]
 
 # A value, and the ± printed with it, or None.
@@ -86,20 +88,7 @@ PUBLISHED = (
         judged="by GPT-4",
         source=f"{_PAPER}, the radar chart",
         note="the paper prints no numbers: these are read off its chart, good to ± 0.05",
-        columns=(
-            "robustness",
-            "correctness",
-            "efficiency",
-            "factuality",
-            "commonsense",
-            "comprehension",
-            "insightfulness",
-            "completeness",
-            "metacognition",
-            "readability",
-            "conciseness",
-            "harmlessness",
-        ),
+        columns=SKILLS,
         rows=(
             _row(
                 "GPT-4 Omni (05/13)",

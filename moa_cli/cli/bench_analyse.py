@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from moa_cli import paths
 from moa_cli.bench.analysis import Analysis, ArmAnalysis, analyse
 from moa_cli.bench.analysis.costs import Spent
 from moa_cli.bench.likeness import BLEU, LEVENSHTEIN, TFIDF, Measured
@@ -22,6 +20,7 @@ from moa_cli.cli.bench_cells import (
     width_of_output,
     with_n,
 )
+from moa_cli.cli.writing import put
 from moa_cli.errors import BenchError
 from moa_cli.json_text import dumps
 from moa_cli.money import cost_text, usd
@@ -51,15 +50,7 @@ def run(
     else:
         width = width_of_output() if output is None else 80
         text = "".join(f"{line}\n" for line in _lines(found, width))
-    if output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        with paths.replacing(output) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise BenchError(f"{output}: cannot be written: {error.strerror}") from None
-    sys.stderr.write(f"moa: wrote {output}\n")
+    put(text, output, BenchError)
 
 
 def _lines(found: Analysis, width: int) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from moa_cli.bench.judging import JudgeFolder, JudgePlan
 from moa_cli.bench.scores import ArmScores, Metric, Scores
+from moa_cli.cli.bench_text import where
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.table import Column, table_lines
 
@@ -50,14 +51,7 @@ def plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: Mapping[str, Any]
     lacking = sum(plan.kind.turns(one) == 0 for one in plan.items)
     if lacking:
         yield f"{lacking:,} of {asked:,} items have no reference, and are not judged"
-    if folder.settings:
-        done = sum(one.error is None for one in folder.judgements.values())
-        yield (
-            f"going on in {folder.path}: {done:,} judgements and {len(folder.journal):,} calls are"
-            " there and not asked for again"
-        )
-    else:
-        yield f"into {folder.path}"
+    yield where(folder, folder.judgements.values(), "judgements")
 
 
 def score_lines(scores: Scores, width: int) -> list[str]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from moa_cli import paths
 from moa_cli.bench.judgements import JUDGE_FILE, judges_of
 from moa_cli.bench.lines import read_table
 from moa_cli.bench.official import with_official
 from moa_cli.bench.report import Section, Table, published_table, sections_of
 from moa_cli.bench.scores import Scores, scores_of
+from moa_cli.cli.writing import put
 from moa_cli.errors import BenchError, UsageError
 
 if TYPE_CHECKING:
@@ -58,15 +58,7 @@ def run(folders: Sequence[Path], options: Options) -> None:
     if options.official:
         runs = [with_official(one, options.data) for one in runs]
     text = "".join(_written(form, runs, output is None, published=options.published))
-    if output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        with paths.replacing(output) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise BenchError(f"{output}: cannot be written: {error.strerror}") from None
-    sys.stderr.write(f"moa: wrote {output}\n")
+    put(text, output, BenchError)
 
 
 def _format(form: str | None, output: Path | None) -> Format:

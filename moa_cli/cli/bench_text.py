@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from moa_cli.bench.estimate import MARGIN, Estimate
 from moa_cli.bench.folder import RunFolder
 from moa_cli.bench.journal import Journal
+from moa_cli.bench.judgements import Judgement
 from moa_cli.bench.plan import Plan
 from moa_cli.bench.results import Result
 from moa_cli.bench.seconds import path_seconds
+from moa_cli.bench.state import StateFolder
 from moa_cli.clients.base import ModelInfo
 from moa_cli.conversation import Usage
 from moa_cli.forecast import ASSUMED_TOKENS
@@ -17,8 +19,9 @@ from moa_cli.money import cost_text, usd
 from moa_cli.render.ledger import spent_lines
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.table import Column, table_lines
+from moa_cli.words import counted
 
-__all__ = ["estimate_lines", "plan_lines", "summary_lines"]
+__all__ = ["estimate_lines", "plan_lines", "summary_lines", "where"]
 
 _MOST_NAMED = 10
 
@@ -30,7 +33,7 @@ def plan_lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
         singles = sum(arm.name.startswith("single:") for arm in plan.arms())
         about = {
             "self": f" (Self-MoA on {plan.best})",
-            "single": f" ({singles} model{'s' if singles != 1 else ''})",
+            "single": f" ({counted(singles, 'model')})",
         }
         arms.append(kind + about.get(kind, ""))
     of = f" of {len(plan.dataset.items):,}" if len(plan.items) < len(plan.dataset.items) else ""
@@ -41,14 +44,18 @@ def plan_lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
     if plan.given:
         names = ", ".join(proposer.name or "" for proposer in plan.profile.layer(1))
         yield f"the first layer's answers are given: {names}"
-    if folder.settings:
-        done = sum(one.error is None for one in folder.results.values())
-        yield (
-            f"going on in {folder.path}: {done:,} results and {len(folder.journal):,} calls are"
-            " there and not asked for again"
-        )
-    else:
-        yield f"into {folder.path}"
+    yield where(folder, folder.results.values(), "results")
+
+
+def where(folder: StateFolder, ended: Iterable[Result | Judgement], what: str) -> str:
+    """The folder of a session, and what is there already. what: a word for what has ended."""
+    if not folder.settings:
+        return f"into {folder.path}"
+    done = sum(one.error is None for one in ended)
+    return (
+        f"going on in {folder.path}: {done:,} {what} and {len(folder.journal):,} calls are there"
+        " and not asked for again"
+    )
 
 
 def estimate_lines(

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from moa_cli import paths
 from moa_cli.errors import MoAError, UsageError
 
-__all__ = ["check_free", "destination"]
+__all__ = ["check_free", "destination", "put"]
 
 
 def check_free(path: Path, *, force: bool) -> None:
@@ -39,3 +39,19 @@ def destination(path: Path | None, *, force: bool, error: type[MoAError]) -> Ite
             yield file
     except OSError as trouble:
         raise error(f"{path}: cannot be written: {trouble.strerror}") from None
+
+
+def put(text: str, output: Path | None, error: type[MoAError]) -> None:
+    """Print what can be made anew at any time, or write it to a file, over an older one.
+
+    Raises `error` if the file cannot be written.
+    """
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        with paths.replacing(output) as file:
+            file.write(text.encode())
+    except OSError as trouble:
+        raise error(f"{output}: cannot be written: {trouble.strerror}") from None
+    sys.stderr.write(f"moa: wrote {output}\n")

@@ -16,8 +16,9 @@ from moa_cli.bench.report import Section, Table, published_table, sections_of
 from moa_cli.bench.report_files import csv_text, json_text, markdown
 from moa_cli.bench.report_page import page
 from moa_cli.bench.scores import JudgeInfo, Scores
+from moa_cli.bench.scoring.flask import SKILLS
 from tests.render.test_documents import Page
-from tests.support.report import ARMS, JUDGE, SKILLS, arm, made, metric, scores
+from tests.support.report import ARMS, JUDGE, arm, made, metric, scores
 
 DATASETS = ("alpaca", "mt", "flask", "math")
 HOSTILE = "single:lab:</td><script>alert(1)</script>|`*\x1b]0;x\x07"

@@ -11,6 +11,7 @@ from typing import Any
 
 from moa_cli.bench.measures import Metric
 from moa_cli.bench.scores import ArmScores, JudgeInfo, Scores
+from moa_cli.bench.scoring.flask import SKILLS
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.conversation import Usage
 from tests.support.bench import write_lines
@@ -18,7 +19,6 @@ from tests.support.bench import write_lines
 __all__ = [
     "ARMS",
     "JUDGE",
-    "SKILLS",
     "arm",
     "made",
     "metric",
@@ -38,20 +38,6 @@ ARMS = (
     "single:together:mistralai/Mixtral-8x22B-Instruct-v0.1",
     "single:together:microsoft/WizardLM-2-8x22B",
     "single:together:databricks/dbrx-instruct",
-)
-SKILLS = (
-    "robustness",
-    "correctness",
-    "efficiency",
-    "factuality",
-    "commonsense",
-    "comprehension",
-    "insightfulness",
-    "completeness",
-    "metacognition",
-    "readability",
-    "conciseness",
-    "harmlessness",
 )
 _CATEGORIES = (
     *("writing", "roleplay", "extraction", "math"),
