@@ -43,7 +43,9 @@ def gathered(
     if turn.model is not None:
         error = _reply_error(turn)
         answer = Answer(turn.model, turn.reply or "", reasoning=turn.reasoning, error=error)
-        reply = of_call(profile.rounds + 1, profile.aggregators()[0], answer)
+        for settings in profile.aggregators():
+            if reply is None or not reply.key:
+                reply = of_call(profile.rounds + 1, settings, answer)
     return TurnResult(
         proposals=tuple(tuple(map(proposal, layer)) for layer in turn.proposals),
         reply=reply,
@@ -70,9 +72,13 @@ def _reply_error(turn: Turn) -> Failure | None:
     return None
 
 
-def failure_of(turn: Turn, result: TurnResult) -> Failure | None:
-    """Why the turn is no result, in one sentence that begins with the model's name; or None."""
-    for answer in result.answers():
+def failure_of(turn: Turn, result: TurnResult, *, partial: bool = False) -> Failure | None:
+    """Why the turn is no result, in one sentence that begins with the model's name; or None.
+
+    partial: whether it is one without some of its proposals.
+    """
+    told = [one for one in (result.reply,) if one is not None] if partial else result.answers()
+    for answer in told:
         if answer.error is not None:
             error = answer.error
             name = short_name(answer.model)

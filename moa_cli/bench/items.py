@@ -11,7 +11,16 @@ from typing import Any
 from moa_cli.conversation import Message
 from moa_cli.errors import BenchError
 
-__all__ = ["Item", "Row", "read_own", "rows_of_json", "rows_of_lines"]
+__all__ = [
+    "Item",
+    "Row",
+    "read_file",
+    "read_own",
+    "rows_of_json",
+    "rows_of_lines",
+    "rows_of_text",
+    "text_of",
+]
 
 
 @dataclass(frozen=True)
@@ -59,20 +68,36 @@ class Row:
 
 def _text(path: Path) -> str:
     """Raises BenchError, naming the file, if it cannot be read."""
+    return text_of(read_file(path), str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """What the file holds. Raises BenchError, naming the file, if it cannot be read."""
     try:
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BenchError(f"{path}: is not UTF-8 text") from None
+        return path.read_bytes()
     except OSError as error:
         raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def text_of(data: bytes, name: str) -> str:
+    """The text of a file, with line ends as they are. Raises BenchError if it is none."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BenchError(f"{name}: is not UTF-8 text") from None
+
+
 def rows_of_lines(path: Path) -> Iterator[Row]:
     """The rows of a JSONL file; empty lines are none. Raises BenchError naming file and line."""
+    return rows_of_text(_text(path), str(path))
+
+
+def rows_of_text(text: str, name: str) -> Iterator[Row]:
+    """The rows of a JSONL text, as `rows_of_lines`. name: of the text, for messages."""
     # Not `splitlines`, which also splits at characters that JSON text may hold.
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield _row(_parsed(line, f"{path}:{number}"), f"{path}:{number}", number)
+            yield _row(_parsed(line, f"{name}:{number}"), f"{name}:{number}", number)
 
 
 def rows_of_json(path: Path) -> Iterator[Row]:

@@ -74,7 +74,8 @@ class Runner:
     """Does the work of a run, and writes it down.
 
     limits: the engine's, for each turn; its slots are the gate's. at_once: items in progress.
-    told: called with each result, as soon as it is written down.
+    told: called with each result, as soon as it is written down. partial: whether a turn that
+    lost a proposer, or was answered by a fallback, is a result.
 
     capped: why the run ended early, if a cap was reached.
     """
@@ -86,12 +87,15 @@ class Runner:
         limits: Limits,
         at_once: int,
         told: Callable[[Result], None],
+        *,
+        partial: bool = False,
     ) -> None:
         self._results = results
         self._shared = shared
         self._limits = limits
         self._at_once = at_once
         self._told = told
+        self._partial = partial
         self._failed: list[Work] = []
         # Items that are neither done nor waiting for room below a cap.
         self._running = 0
@@ -175,7 +179,7 @@ class Runner:
         for number, prompt in enumerate(item.turns):
             conversation = conversation.ask(prompt)
             turn, told = await self._turn(work, number, conversation)
-            error = failure_of(turn, told)
+            error = failure_of(turn, told, partial=self._partial)
             usage = sum((one.usage for one in told.answers()), result.usage)
             result = replace(result, turns=(*result.turns, told), usage=usage, error=error)
             if error is not None:
@@ -188,12 +192,15 @@ class Runner:
     async def _turn(
         self, work: Work, number: int, conversation: Conversation
     ) -> tuple[Turn, TurnResult]:
-        """One turn, up to the end of the layer in which something was lost. Raises _Capped."""
+        """One turn, up to the end of the layer that spoiled it, if one did. Raises _Capped."""
         profile = work.arm.profile
         replay = Replay(self._shared, work.item.id, number)
         limits = replace(self._limits, slots=self._shared.gate.lane(work.order))
         events = _Followed(
-            run_turn(profile, conversation, replay, limits=limits), replay, profile.rounds
+            run_turn(profile, conversation, replay, limits=limits),
+            replay,
+            profile.rounds,
+            partial=self._partial,
         )
         turn = await deliver(events.run())
         if turn.error is not None and turn.error.kind == "BudgetReached":
@@ -202,16 +209,19 @@ class Runner:
 
 
 class _Followed:
-    """A turn's events on their way; they end with the layer that has lost a proposer, since the
-    reply would be that of another mixture.
+    """A turn's events on their way; unless that is `partial`, they end with the layer that has
+    lost a proposer, since the reply would be that of another mixture.
 
     trimmed: whether references were cut.
     """
 
-    def __init__(self, events: AsyncGenerator[Event, None], replay: Replay, rounds: int) -> None:
+    def __init__(
+        self, events: AsyncGenerator[Event, None], replay: Replay, rounds: int, *, partial: bool
+    ) -> None:
         self._events = events
         self._replay = replay
         self._rounds = rounds
+        self._partial = partial
         self.trimmed = False
 
     async def run(self) -> AsyncGenerator[Event, None]:
@@ -227,7 +237,7 @@ class _Followed:
                     case ReferencesTrimmed():
                         self.trimmed = True
                     case ProposerFailed():
-                        lost = True
+                        lost = not self._partial
                     case _:
                         pass
                 yield event

@@ -23,6 +23,7 @@ __all__ = ["StateFolder", "opened"]
 # Told, but no reason to refuse to go on.
 _FREE = ("anchors", "asked", "date", "discrete", "facts", "source", "versions")
 _MOST_DIFFERENCES = 3
+_CALLS = "calls.jsonl"
 
 
 class StateFolder:
@@ -35,7 +36,7 @@ class StateFolder:
     def __init__(self, path: Path, file: str, hint: str) -> None:
         self.path = path
         self.settings = read_table(path / file) if (path / file).exists() else {}
-        self.journal = Journal(path / "calls.jsonl")
+        self.journal = Journal(path / _CALLS)
         self._file = file
         self._hint = hint
 
@@ -81,6 +82,11 @@ class StateFolder:
         self.settings = table
         with paths.replacing(self.path / self._file) as file:
             file.write(dumps(table, indent=2).encode() + b"\n")
+
+    def forget_calls(self) -> None:
+        """Nothing will need them any more. Raises OSError."""
+        self.journal.close()
+        (self.path / _CALLS).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Nothing more is written."""

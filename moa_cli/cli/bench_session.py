@@ -1,4 +1,4 @@
-"""One start of work on a dataset: what it takes is told and asked for, then it is done."""
+"""One start of work on many items: what it takes is told and asked for, then it is done."""
 
 from __future__ import annotations
 
@@ -67,11 +67,16 @@ class Plan(Todo, Protocol):
 Prepare = Callable[[Runner, list[Work], Callable[[str], None]], Awaitable[list[Work]]]
 
 
+def _arm_and_item(result: Result) -> str:
+    return f"{result.arm}, item {result.item}"
+
+
 @dataclass(frozen=True)
 class Job:
     """plan: what is to be done, all of it. folder, results: where it is written down.
 
-    prepare: see `Prepare`.
+    prepare: see `Prepare`. partial: see `Runner`. goes_on: whether the same command does, where
+    this one was stopped. called: what a failed result is called by.
     """
 
     plan: Plan
@@ -79,6 +84,9 @@ class Job:
     results: Results
     options: SessionOptions
     prepare: Prepare | None = None
+    partial: bool = False
+    goes_on: bool = True
+    called: Callable[[Result], str] = _arm_and_item
 
 
 def check_can_ask(options: SessionOptions) -> None:
@@ -118,7 +126,8 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
         with without_echo(sys.stderr):
             return 0, asyncio.run(work.run(todo))
     except KeyboardInterrupt:
-        say(f"interrupted at {progress.text()}; the same command goes on from there")
+        further = "; the same command goes on from there" if job.goes_on else ""
+        say(f"interrupted at {progress.text()}{further}")
         return INTERRUPTED, None
     except asyncio.CancelledError:
         return TERMINATED, None
@@ -172,7 +181,9 @@ class _Working:
         self._progress.in_flight = lambda: gate.in_flight
         self._progress.held = lambda: gate.held
         shared = Shared(pool, job.folder.journal, gate, self._facts, job.plan.given, self._ended)
-        runner = Runner(job.results, shared, limits, limits.concurrency, self._told)
+        runner = Runner(
+            job.results, shared, limits, limits.concurrency, self._told, partial=job.partial
+        )
         self._view.start()
         try:
             if job.prepare is not None:
@@ -192,7 +203,7 @@ class _Working:
             self._progress.done += 1
         else:
             self._progress.failed += 1
-            self._view.say(f"{result.arm}, item {result.item}: {result.error.message}")
+            self._view.say(f"{self._job.called(result)}: {result.error.message}")
         self._view.changed()
 
 
