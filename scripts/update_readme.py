@@ -80,6 +80,7 @@ def updated(text: str) -> str:
         "options": options("ask"),
         "serve": options("serve", beside="ask"),
         "bench": options("bench run", beside="ask"),
+        "batch": options("batch", beside="ask"),
         "settings": settings(),
         "commands": commands(),
     }

@@ -13,6 +13,7 @@ import typer
 from moa_cli.cli import (
     archive,
     ask,
+    batch,
     bench,
     chat,
     config,
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
+app.command("batch")(batch.batch)
 app.add_typer(bench.app, name="bench")
 app.add_typer(profiles.app, name="profile")
 app.add_typer(config.app, name="config")

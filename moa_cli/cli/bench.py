@@ -11,7 +11,7 @@ from moa_cli.cli.options import Concurrency, Live, takes_profile
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
 
-__all__ = ["app"]
+__all__ = ["ProviderConcurrency", "app"]
 
 app = typer.Typer(
     help="Evaluate mixtures: answer a dataset's items by several arms.",

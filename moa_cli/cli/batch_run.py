@@ -1,0 +1,173 @@
+"""What `moa batch` does once its options are read."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from moa_cli import paths
+from moa_cli.bench.batch import Batch, is_json_name, make_batch
+from moa_cli.bench.batch_output import Answers, InOrder, OutputFile, OutputStream, Written
+from moa_cli.bench.items import read_file
+from moa_cli.bench.runner import still_to_do
+from moa_cli.bench.state import StateFolder, opened
+from moa_cli.cli import wiring
+from moa_cli.cli.bench_session import Job, SessionOptions, say, session
+from moa_cli.cli.exit_codes import BUDGET, FAILED
+from moa_cli.cli.options import typed_or
+from moa_cli.conversation import Failure
+from moa_cli.errors import BenchError, UsageError
+from moa_cli.money import cost_text
+from moa_cli.profile import Profile
+from moa_cli.words import counted
+
+__all__ = ["Options", "run"]
+
+_STREAM = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SessionOptions):
+    """What was typed; None where nothing was."""
+
+    source: str
+    target: str
+    lines: bool | None
+    as_finished: bool
+    proposals: bool
+    strict: bool
+    limit: int | None
+
+
+def run(profile: Profile, options: Options) -> int:
+    """Tell what it takes, ask if there is somebody to ask, run; returns the exit code."""
+    batch = _batch(profile, options)
+    if options.target == _STREAM:
+        with (
+            tempfile.TemporaryDirectory(prefix="moa-batch-") as folder,
+            _open_state(Path(folder) / "state") as state,
+        ):
+            return _answer(batch, options, state, OutputStream(sys.stdout), ())
+    path = _target(options)
+    with _open_state(path.with_name(f"{path.name}.state")) as state:
+        state.check(batch.settings())
+        if not state.settings and path.exists() and path.stat().st_size:
+            raise BenchError(
+                f"{path}: is there already, without the state of a batch", hint="name another OUT"
+            )
+        orders = {one.id: order for order, one in enumerate(batch.items)}
+        output = OutputFile(path, orders, in_order=not options.as_finished)
+        with contextlib.closing(output):
+            return _to_file(batch, options, state, output)
+
+
+def _open_state(path: Path) -> AbstractContextManager[StateFolder]:
+    hint = "use the same, or name another OUT"
+    return opened(path, lambda one: StateFolder(one, "batch.json", hint))
+
+
+def _batch(profile: Profile, options: Options) -> Batch:
+    name = options.source
+    if name == _STREAM:
+        if sys.stdin is None or sys.stdin.closed:
+            raise UsageError("there is no standard input to read prompts from")
+        data, told = sys.stdin.buffer.read(), "standard input"
+    else:
+        path = paths.expand(name)
+        data, told = read_file(path), str(path)
+    is_json = name == _STREAM or is_json_name(name)
+    return make_batch(
+        profile,
+        data,
+        told,
+        lines=typed_or(options.lines, not is_json),
+        limit=options.limit,
+        strict=options.strict,
+        proposals=options.proposals,
+    )
+
+
+def _target(options: Options) -> Path:
+    """Raises UsageError if no lines can be added there and read again."""
+    path = paths.expand(options.target)
+    if path.exists() and not paths.is_file(path):
+        raise UsageError(f"{path}: is no file", hint="- is standard output")
+    # What a link points to is replaced, not the link.
+    path = path.resolve()
+    if options.source != _STREAM and path == paths.expand(options.source).resolve():
+        raise UsageError("IN and OUT are one file")
+    return path
+
+
+def _to_file(batch: Batch, options: Options, state: StateFolder, output: OutputFile) -> int:
+    if state.settings:
+        say(
+            f"going on in {options.target}: {counted(len(output.there), 'answer')} and"
+            f" {counted(len(state.journal), 'call')} are there and not asked for again"
+        )
+    code = _answer(batch, options, state, output, output.there)
+    if code == 0:
+        # The answers tell what is done; the settings stay, to be held against the next start's.
+        state.forget_calls()
+    return code
+
+
+def _answer(
+    batch: Batch, options: Options, state: StateFolder, output: Written, there: Collection[str]
+) -> int:
+    """One start of a batch; the exit code. there: the ids of what is answered."""
+    todo = [one for one in batch.work() if one.item.id not in there]
+    if not todo:
+        return 0
+    for line in [*wiring.introduction(batch.profile), counted(len(todo), "prompt")]:
+        say(line)
+    if not options.as_finished:
+        output = InOrder(output, [one.order for one in todo])
+    answers = Answers(batch, state.journal, output, there)
+    job = Job(
+        batch,
+        state,
+        answers,
+        _in_place(options),
+        partial=not batch.strict,
+        goes_on=options.target != _STREAM,
+        called=lambda result: result.item,
+    )
+    code, capped = session(job, todo)
+    answers.finish(())
+    return code or _summary(batch, options, state, answers, capped)
+
+
+def _in_place(options: Options) -> Options:
+    """What holds where nothing was typed, and IN or OUT may be a terminal."""
+    asked = sys.stdin is not None and sys.stdin.isatty() and options.source != _STREAM
+    # Lines of answers and a line that moves would not get along.
+    beside = options.target == _STREAM and sys.stdout.isatty()
+    return replace(options, yes=options.yes or not asked, live=False if beside else options.live)
+
+
+def _summary(
+    batch: Batch, options: Options, state: StateFolder, answers: Answers, capped: Failure | None
+) -> int:
+    """Tell what came of it; the exit code."""
+    to_file, spent = options.target != _STREAM, state.journal.spent
+    total = len(list(batch.work()))
+    done = total - len(still_to_do(batch, answers))
+    into = f" in {options.target}" if to_file else ""
+    lost = f", {answers.lost} without some of the proposals" if answers.lost else ""
+    cost = f", {cost_text(spent)}" if spent.calls else ""
+    say(f"{done:,} of {counted(total, 'answer')}{into}{lost}{cost}")
+    if capped is not None:
+        more = " (the same command with a higher cap goes on from there)" if to_file else ""
+        say(f"{capped.message}{more}")
+        return BUDGET
+    if answers.failed:
+        more = "; the same command tries them again" if to_file else ""
+        say(f"{answers.failed} failed{more}")
+        return FAILED
+    return 0

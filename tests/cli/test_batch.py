@@ -1,0 +1,459 @@
+"""`moa batch`: prompts in, lines of answers out, and nothing paid for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bench import ANSWER, answered_twice, call_lines, write_lines
+from tests.support.command import Moa, Ran
+from tests.support.upstream import Reply, Upstream
+
+SILENT = Reply(stall_after=0)
+BUSY = Reply(status=500, error={"error": {"message": "out of order"}})
+
+
+@pytest.fixture
+def moa(tmp_path: Path, upstream: Upstream) -> Moa:
+    """The command; the upstream's models say something of their own to each request."""
+    upstream.always("*", ANSWER)
+    moa = Moa(tmp_path, upstream.url)
+    moa.profile("one", "a")
+    moa.configure(profile="one", providers=moa.settings()["providers"])
+    return moa
+
+
+def prompts(moa: Moa, count: int) -> str:
+    """A file of so many prompts; its name."""
+    rows = [{"id": f"q{n}", "prompt": f"what is thing {n}"} for n in range(1, count + 1)]
+    return write_lines(moa.folder / "in.jsonl", rows).name
+
+
+def lines_of(data: bytes | Path) -> list[dict[str, Any]]:
+    """The lines of an output."""
+    raw = data.read_bytes() if isinstance(data, Path) else data
+    assert raw == b"" or raw.endswith(b"\n")
+    return [json.loads(line) for line in raw.split(b"\n")[:-1]]
+
+
+def ids(data: bytes | Path) -> list[Any]:
+    """Whose lines they are."""
+    return [one["id"] for one in lines_of(data)]
+
+
+def names(folder: Path) -> list[str]:
+    """What is in it."""
+    return sorted(one.name for one in folder.iterdir())
+
+
+def test_a_line_tells_what_came_of_a_prompt(moa: Moa, upstream: Upstream) -> None:
+    ran = moa.run("batch", prompts(moa, 2), "out.jsonl", "--proposals")
+    assert (ran.code, ran.out) == (0, b"")
+    first, second = lines_of(moa.folder / "out.jsonl")
+    assert (first["id"], second["id"]) == ("q1", "q2")
+    assert first["prompt"] == "what is thing 1"
+    assert first["reply"].startswith("agg says ")
+    assert (first["profile"], first["model"], first["finish_reason"]) == ("one", "agg", "stop")
+    assert first["usage"]["calls"] == 2
+    assert first["cost"] is None
+    assert first["seconds"] > 0
+    [[proposal]] = first["proposals"]
+    assert (proposal["model"], proposal["text"][:7]) == ("lab:a", "a says ")
+    assert not {"error", "lost", "input"} & first.keys()
+    assert "moa: 2 of 2 answers in out.jsonl" in ran.err
+    assert stat.S_IMODE((moa.folder / "out.jsonl").stat().st_mode) == 0o600
+    # What is left is enough to tell whether the same is asked for.
+    assert names(moa.folder / "out.jsonl.state") == ["batch.json"]
+
+
+def test_fields_are_carried_and_none_of_ours_is_overwritten(moa: Moa) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": 7, "prompt": "p", "topic": {"deep": [1, None]}, "reply": "gold", "cost": 3},
+        {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]},
+        {"id": [1], "prompt": "q", "input": "theirs"},
+    ]
+    write_lines(moa.folder / "in.jsonl", rows)
+    assert moa.run("batch", "in.jsonl", "out.jsonl").code == 0
+    one, two, three = lines_of(moa.folder / "out.jsonl")
+    assert (one["id"], one["topic"], one["input"]) == (
+        7,
+        {"deep": [1, None]},
+        {"reply": "gold", "cost": 3},
+    )
+    assert one["reply"].startswith("agg says ")
+    assert (two["id"], two["messages"]) == (2, rows[1]["messages"])
+    assert (three["id"], three["input"]) == (3, {"input": "theirs", "id": [1]})
+
+
+def test_messages_are_sent_as_they_are(moa: Moa, upstream: Upstream) -> None:
+    said = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+    ]
+    write_lines(moa.folder / "in.jsonl", [{"messages": said}])
+    assert moa.run("batch", "in.jsonl", "out.jsonl").code == 0
+    assert upstream.chats("a")[0].messages == said
+
+
+def test_plain_lines_and_unicode_through_pipes(moa: Moa, upstream: Upstream) -> None:
+    text = "eins – zwei\r\n\n  \n日本語 \u2028 한국어\n🦜 last line without end"
+    ran = moa.run("batch", "-", "-", "--lines", stdin=b"\xef\xbb\xbf" + text.encode())
+    assert ran.code == 0, ran.err
+    rows = lines_of(ran.out)
+    assert [(one["id"], one["prompt"]) for one in rows] == [
+        (1, "eins – zwei"),
+        (4, "日本語 \u2028 한국어"),
+        (5, "🦜 last line without end"),
+    ]
+    asked = {one.messages[-1]["content"] for one in upstream.chats("a")}
+    assert asked == {one["prompt"] for one in rows}
+
+
+def test_a_name_tells_what_a_file_holds(moa: Moa) -> None:
+    (moa.folder / "in.txt").write_text('{"prompt": "p"}\n')
+    assert moa.run("batch", "in.txt", "a.jsonl").code == 0
+    assert lines_of(moa.folder / "a.jsonl")[0]["prompt"] == '{"prompt": "p"}'
+    assert moa.run("batch", "in.txt", "b.jsonl", "--jsonl").code == 0
+    assert lines_of(moa.folder / "b.jsonl")[0]["prompt"] == "p"
+
+
+def test_a_huge_line(moa: Moa, upstream: Upstream) -> None:
+    huge = "word " * 300_000 + "end"
+    write_lines(moa.folder / "in.jsonl", [{"prompt": "small"}, {"prompt": huge}])
+    upstream.always("agg", Reply(chunks=[huge]))
+    assert moa.run("batch", "in.jsonl", "out.jsonl").code == 0
+    assert [len(one["prompt"]) for one in lines_of(moa.folder / "out.jsonl")] == [5, len(huge)]
+    assert lines_of(moa.folder / "out.jsonl")[1]["reply"] == huge
+
+
+def late_first(moa: Moa, upstream: Upstream, *options: str) -> tuple[list[Any], list[Any]]:
+    """The ids that are written while the first prompt's answer does not come, and at the end."""
+    upstream.enqueue("agg", SILENT)
+    upstream.always("agg", ANSWER)
+    name, out = prompts(moa, 4), moa.folder / "out.jsonl"
+    start = ["batch", name, out.name, "--concurrency", "2", *options]
+    state = moa.folder / "out.jsonl.state"
+    moa.profile("alone", aggregator="agg", rounds=0)
+    with moa.start(*start, "-p", "alone") as process:
+        upstream.wait_for(lambda: len(call_lines(state)) == 3, timeout=60)
+        if options:
+            upstream.wait_for(lambda: out.exists() and len(ids(out)) == 3, timeout=60)
+        before = ids(out) if out.exists() else []
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    upstream.always("agg", ANSWER)
+    assert moa.run(*start, "-p", "alone").code == 0
+    return before, ids(out)
+
+
+def test_lines_come_in_the_order_of_the_input(moa: Moa, upstream: Upstream) -> None:
+    before, after = late_first(moa, upstream)
+    assert before == []
+    assert after == ["q1", "q2", "q3", "q4"]
+    # The answers that were held back when it was killed are not asked for again.
+    assert len(upstream.chats()) == 5
+
+
+def test_lines_come_as_they_end_if_asked_for(moa: Moa, upstream: Upstream) -> None:
+    before, after = late_first(moa, upstream, "--as-finished")
+    assert sorted(before) == ["q2", "q3", "q4"]
+    assert after == [*before, "q1"]
+    assert len(upstream.chats()) == 5
+
+
+@pytest.mark.parametrize("order", [[], ["--as-finished"]], ids=["in order", "as finished"])
+def test_killed_it_goes_on_and_repeats_no_answered_call(
+    moa: Moa, upstream: Upstream, order: list[str]
+) -> None:
+    start = ["batch", prompts(moa, 30), "out.jsonl", "--concurrency", "4", *order]
+    state, out = moa.folder / "out.jsonl.state", moa.folder / "out.jsonl"
+    upstream.enqueue("*", *[ANSWER] * 25)
+    upstream.always("*", SILENT)
+    with moa.start(*start) as process:
+        upstream.wait_for(lambda: len(call_lines(state)) == 25, timeout=60)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    upstream.always("*", ANSWER)
+    there = [json.loads(line) for line in out.read_bytes().split(b"\n")[:-1]]
+    assert len(there) >= 5
+    # Killed in the middle of a line.
+    with out.open("ab") as file:
+        file.write(b'{"id": "q30", "repl')
+    ran = moa.run(*start)
+    assert ran.code == 0, ran.err
+    assert "moa: going on in out.jsonl: " in ran.err
+    assert answered_twice(upstream) == []
+    assert len([one for one in upstream.chats() if one.finished]) == 60
+    assert lines_of(out)[: len(there)] == there
+    assert sorted(ids(out), key=lambda one: int(one[1:])) == [f"q{n}" for n in range(1, 31)]
+    if not order:
+        assert ids(out) == [f"q{n}" for n in range(1, 31)]
+
+
+def test_what_is_complete_is_left_alone(moa: Moa, upstream: Upstream) -> None:
+    start = ["batch", prompts(moa, 2), "out.jsonl"]
+    assert moa.run(*start).code == 0
+    before = (moa.folder / "out.jsonl").read_bytes()
+    ran = moa.run(*start)
+    assert (ran.code, len(upstream.chats())) == (0, 4)
+    assert (
+        ran.err == "moa: going on in out.jsonl: 2 answers and 0 calls are there and not asked"
+        " for again\n"
+    )
+    assert (moa.folder / "out.jsonl").read_bytes() == before
+
+
+def test_lines_that_were_taken_out_are_asked_for_again(moa: Moa, upstream: Upstream) -> None:
+    start = ["batch", prompts(moa, 3), "out.jsonl"]
+    assert moa.run(*start).code == 0
+    out = moa.folder / "out.jsonl"
+    first, _, last = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(first + last)
+    assert moa.run(*start).code == 0
+    assert ids(out) == ["q1", "q2", "q3"]
+    assert len(upstream.chats()) == 8
+
+
+def test_failed_lines_are_tried_again_at_the_end_and_by_the_next_start(
+    moa: Moa, upstream: Upstream
+) -> None:
+    # The second prompt's aggregator fails in both passes.
+    upstream.enqueue("agg", ANSWER, BUSY, ANSWER, BUSY)
+    start = ["batch", prompts(moa, 3), "out.jsonl", "--concurrency", "1"]
+    ran = moa.run(*start)
+    assert ran.code == 1
+    assert "\nmoa: q2: lab:agg: lab failed (500): out of order\n" in ran.err
+    assert ran.err.splitlines()[-1] == "moa: 1 failed; the same command tries them again"
+    out = moa.folder / "out.jsonl"
+    assert ids(out) == ["q1", "q2", "q3"]
+    bad = lines_of(out)[1]
+    assert (bad["reply"], bad["error"]["kind"]) == (None, "ServerFailed")
+    assert bad["prompt"] == "what is thing 2"
+    asked = len(upstream.chats())
+    assert moa.run(*start).code == 0
+    # Only what was missing is sent, and its line stands where it belongs.
+    assert [one.model for one in upstream.chats()[asked:]] == ["agg"]
+    assert ids(out) == ["q1", "q2", "q3"]
+    assert not [one for one in lines_of(out) if "error" in one]
+
+
+def test_a_mixture_without_a_proposer_is_marked(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("two", "a", "b")
+    upstream.always("b", BUSY)
+    ran = moa.run("batch", prompts(moa, 1), "out.jsonl", "-p", "two")
+    assert ran.code == 0
+    [one] = lines_of(moa.folder / "out.jsonl")
+    assert one["reply"].startswith("agg says ")
+    assert one["lost"] == ["lab:b: lab failed (500): out of order"]
+    assert "1 of 1 answer in out.jsonl, 1 without some of the proposals" in ran.err
+
+
+def test_strict_makes_that_a_failure(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("two", "a", "b")
+    upstream.always("b", BUSY)
+    ran = moa.run("batch", prompts(moa, 1), "out.jsonl", "-p", "two", "--strict")
+    assert ran.code == 1
+    [one] = lines_of(moa.folder / "out.jsonl")
+    assert one["reply"] is None
+    assert one["error"]["message"] == "lab:b: lab failed (500): out of order"
+    assert not upstream.chats("agg")
+
+
+@pytest.mark.parametrize(("setting", "code"), [("fail", 1), ("solo", 0)])
+def test_where_all_failed_the_profile_decides(
+    moa: Moa, upstream: Upstream, setting: str, code: int
+) -> None:
+    moa.profile("one", "a", on_all_failed=setting)
+    upstream.always("a", BUSY)
+    assert moa.run("batch", prompts(moa, 1), "out.jsonl").code == code
+    [one] = lines_of(moa.folder / "out.jsonl")
+    assert (one["reply"] is None) == bool(code)
+    assert one["lost"] or code
+
+
+def test_a_fallback_is_named(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("one", "a", aggregator={"model": "lab:agg", "fallbacks": ["lab:other"]})
+    upstream.always("agg", BUSY)
+    assert moa.run("batch", prompts(moa, 1), "out.jsonl").code == 0
+    [one] = lines_of(moa.folder / "out.jsonl")
+    assert (one["model"], one["finish_reason"]) == ("other", "stop")
+    assert one["usage"]["calls"] == 2
+    assert len(one["lost"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (["-t", "0.3"], "`profile.temperature` was unset, is 0.3"),
+        (["--strict"], "`strict` was false, is true"),
+        (["--proposals"], "`proposals` was false, is true"),
+    ],
+    ids=lambda one: one[0] if isinstance(one, list) else "",
+)
+def test_other_settings_are_refused_by_naming_what_differs(
+    moa: Moa, upstream: Upstream, changed: list[str], told: str
+) -> None:
+    start = ["batch", prompts(moa, 2), "out.jsonl"]
+    assert moa.run(*start, "-n", "1").code == 0
+    ran = moa.run(*start, *changed)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, b"", 1)
+    assert told in ran.err
+    assert ran.err.endswith("(use the same, or name another OUT)\n")
+    assert len(upstream.chats()) == 2
+    # More of the same is no other setting.
+    assert moa.run(*start).code == 0
+    assert ids(moa.folder / "out.jsonl") == ["q1", "q2"]
+
+
+def test_a_changed_input_is_refused(moa: Moa) -> None:
+    assert moa.run("batch", prompts(moa, 2), "out.jsonl").code == 0
+    ran = moa.run("batch", prompts(moa, 3), "out.jsonl")
+    assert ran.code == 1
+    assert "`input.lines` was 2, is 3; `input.sha256` was " in ran.err
+
+
+def test_a_file_of_somebody_else_s_is_not_touched(moa: Moa, upstream: Upstream) -> None:
+    out = moa.folder / "out.jsonl"
+    out.write_text("my notes\n")
+    ran = moa.run("batch", prompts(moa, 1), "out.jsonl")
+    assert ran.code == 1
+    assert ran.err.endswith(
+        "out.jsonl: is there already, without the state of a batch (name another OUT)\n"
+    )
+    assert out.read_text() == "my notes\n"
+    assert not (moa.folder / "out.jsonl.state").exists()
+    assert not upstream.chats()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "in.jsonl: holds no prompts"),
+        ('{"prompt": "a"}\n{"x": 1}\n', "in.jsonl:2: `prompt` is missing, or no text"),
+        ('{"prompt": "a"}\n[1\n', "in.jsonl:2: is not JSON"),
+        ('{"id": 1, "prompt": "a"}\n{"id": "1", "prompt": "b"}\n', "two lines have the id 1"),
+    ],
+    ids=["empty", "no prompt", "no JSON", "one id twice"],
+)
+def test_a_wrong_input_is_refused_before_anything_is_sent(
+    moa: Moa, upstream: Upstream, text: str, told: str
+) -> None:
+    (moa.folder / "in.jsonl").write_text(text)
+    ran = moa.run("batch", "in.jsonl", "out.jsonl")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert told in ran.err
+    assert not upstream.chats()
+    assert names(moa.folder) == ["in.jsonl"]
+
+
+def test_in_and_out_are_two_files(moa: Moa) -> None:
+    name = prompts(moa, 1)
+    ran = moa.run("batch", name, f"./{name}")
+    assert (ran.code, ran.err) == (2, "moa: IN and OUT are one file\n")
+
+
+def priced(moa: Moa) -> None:
+    """Each call costs 0.00001 USD for a token."""
+    price = {"prompt": 10, "completion": 10}
+    prices = {f"lab:{name}": price for name in ("a", "agg")}
+    moa.configure(profile="one", providers=moa.settings()["providers"], prices=prices)
+
+
+def capped(moa: Moa, *options: str) -> Ran:
+    """A batch that reaches a cap."""
+    ran = moa.run(
+        "batch", prompts(moa, 40), "out.jsonl", "--max-tokens", "20", "--concurrency", "2", *options
+    )
+    assert ran.code == 3, ran.err
+    return ran
+
+
+def test_a_cap_ends_it_and_a_higher_one_goes_on(moa: Moa, upstream: Upstream) -> None:
+    priced(moa)
+    ran = capped(moa, "--max-cost", "0.01")
+    assert "a higher cap goes on from there" in ran.err.splitlines()[-1]
+    done = ids(moa.folder / "out.jsonl")
+    assert 0 < len(done) < 40
+    start = ["batch", "in.jsonl", "out.jsonl", "--max-tokens", "20", "--max-cost", "1"]
+    assert moa.run(*start).code == 0
+    assert ids(moa.folder / "out.jsonl") == [f"q{n}" for n in range(1, 41)]
+    assert answered_twice(upstream) == []
+    assert sum(one["cost"] for one in lines_of(moa.folder / "out.jsonl")) > 0.01
+
+
+def test_the_day_s_budget_holds(moa: Moa) -> None:
+    priced(moa)
+    moa.configure(**{**moa.settings(), "budget": {"day": 0.01}})
+    assert "budget.day" in capped(moa).err
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(moa: Moa, upstream: Upstream) -> None:
+    upstream.enqueue("*", *[ANSWER] * 6)
+    upstream.always("*", SILENT)
+    start = ["batch", prompts(moa, 9), "out.jsonl", "--concurrency", "2"]
+    with moa.start(*start) as process:
+        state = moa.folder / "out.jsonl.state"
+        upstream.wait_for(lambda: len(call_lines(state)) == 6 and upstream.in_flight == 2, 60)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = err.decode().splitlines()[-1]
+    assert last.startswith("moa: interrupted at ")
+    assert last.endswith("; the same command goes on from there")
+    assert b"Traceback" not in err
+    upstream.always("*", ANSWER)
+    assert moa.run(*start).code == 0
+    assert answered_twice(upstream) == []
+    assert ids(moa.folder / "out.jsonl") == [f"q{n}" for n in range(1, 10)]
+
+
+def test_lines_that_went_through_a_pipe_are_not_gone_on_with(moa: Moa, upstream: Upstream) -> None:
+    upstream.enqueue("*", *[ANSWER] * 2)
+    upstream.always("*", SILENT)
+    with moa.start("batch", prompts(moa, 3), "-", "--concurrency", "1") as process:
+        upstream.wait_for(lambda: upstream.in_flight == 1 and len(upstream.chats()) == 3, 60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, ids(out)) == (130, ["q1"])
+    last = err.decode().splitlines()[-1]
+    assert last.startswith("moa: interrupted at ")
+    assert "the same command" not in last
+
+
+def test_two_processes_do_not_write_one_file(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", SILENT)
+    start = ["batch", prompts(moa, 2), "out.jsonl"]
+    with moa.start(*start):
+        upstream.wait_for(lambda: upstream.in_flight > 0, timeout=30)
+        ran = moa.run(*start)
+    assert ran.code == 1
+    assert ran.err.endswith("out.jsonl.state: another process is running it\n")
+
+
+def test_at_a_terminal_it_asks_first(moa: Moa, upstream: Upstream) -> None:
+    with moa.terminal("batch", prompts(moa, 2), "out.jsonl") as terminal:
+        terminal.wait_for("Go on? [y/N]:")
+        assert "moa: 4 calls; tokens in: between " in "\n".join(terminal.lines())
+        terminal.send("n\r")
+        assert terminal.wait() == 1
+    assert not upstream.chats()
+    assert names(moa.folder) == ["in.jsonl"]
+    with moa.terminal("batch", "in.jsonl", "out.jsonl", "-y") as terminal:
+        assert terminal.wait() == 0
+        assert "2 of 2 answers in out.jsonl" in "\n".join(terminal.lines())
+
+
+def test_a_reader_that_goes_away_ends_it(moa: Moa, upstream: Upstream) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with moa.start("batch", prompts(moa, 2), "-", stdout=write) as process:
+        os.close(write)
+        process.communicate(timeout=60)
+    assert process.returncode == 141
