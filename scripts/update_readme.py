@@ -81,6 +81,7 @@ def updated(text: str) -> str:
         "serve": options("serve", beside="ask"),
         "bench": options("bench run", beside="ask"),
         "batch": options("batch", beside="ask"),
+        "compare": options("compare", beside="ask"),
         "settings": settings(),
         "commands": commands(),
     }

@@ -16,6 +16,7 @@ from moa_cli.cli import (
     batch,
     bench,
     chat,
+    compare,
     config,
     doctor,
     history,
@@ -43,6 +44,7 @@ app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
 app.command("batch")(batch.batch)
+app.command("compare")(compare.compare)
 app.add_typer(bench.app, name="bench")
 app.add_typer(profiles.app, name="profile")
 app.add_typer(config.app, name="config")

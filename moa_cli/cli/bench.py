@@ -11,7 +11,7 @@ from moa_cli.cli.options import Concurrency, Live, takes_profile
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
 
-__all__ = ["ProviderConcurrency", "app"]
+__all__ = ["Best", "ProviderConcurrency", "app", "arm_names"]
 
 app = typer.Typer(
     help="Evaluate mixtures: answer a dataset's items by several arms.",
@@ -100,7 +100,8 @@ ReportFormat = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help="table, markdown, json, csv or html; else by the file's ending, else a table.",
+        help="What to print: table, markdown, json, csv or html; else by the file's ending, else"
+        " a table.",
     ),
 ]
 
@@ -151,7 +152,7 @@ def run(
     options = bench_run.Options(
         dataset=dataset,
         limit=limit,
-        arms=_arm_names(arms),
+        arms=arm_names(arms),
         best=best,
         parity=parity,
         reference_paths=tuple(reference_paths or ()),
@@ -224,7 +225,8 @@ def export(
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="alpaca, mt, mt-judgments, flask, flask-reviews, moa (a folder), or jsonl.",
+            help="What to write: alpaca, mt, mt-judgments, flask, flask-reviews, moa (a folder), or"
+            " jsonl.",
         ),
     ],
     output: Annotated[
@@ -383,7 +385,7 @@ def select(
     )
 
 
-def _arm_names(typed: str) -> tuple[str, ...]:
+def arm_names(typed: str) -> tuple[str, ...]:
     """Raises UsageError for an unknown one."""
     from moa_cli.bench.arms import ARMS
 

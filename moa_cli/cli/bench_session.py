@@ -32,7 +32,15 @@ from moa_cli.render.progress import Progress, ProgressView, progress_view
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
 
-__all__ = ["Job", "Prepare", "SessionOptions", "check_can_ask", "say", "session"]
+__all__ = [
+    "Job",
+    "Prepare",
+    "SessionOptions",
+    "check_can_ask",
+    "open_pool",
+    "say",
+    "session",
+]
 
 _PATIENCE = 15.0
 
@@ -134,7 +142,7 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
 
 
 async def _known(plan: Plan) -> dict[str, ModelInfo]:
-    pool = _pool()
+    pool = open_pool()
     try:
         return {one: await pool.facts(one, patience=_PATIENCE) for one in plan.models()}
     finally:
@@ -171,7 +179,7 @@ class _Working:
     async def run(self, todo: list[Work]) -> Failure | None:
         """Do it all; why it ended early, if a cap was reached."""
         cancel_on_termination()
-        job, pool = self._job, _pool()
+        job, pool = self._job, open_pool()
         limits = wiring.limits(job.options.concurrency, self._purse.caps)
         gate = Gate(
             limits.concurrency,
@@ -207,7 +215,7 @@ class _Working:
         self._view.changed()
 
 
-def _pool() -> ClientPool:
+def open_pool() -> ClientPool:
     """Clients for many calls in flight, where what carries them is installed."""
     if importlib.util.find_spec("aiohttp") is None:
         return wiring.client_pool()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli import wiring
-from moa_cli.cli.options import Plain, typed_or
+from moa_cli.cli.options import Plain, span_seconds, typed_or
 from moa_cli.cli.saving import open_store, warn
 from moa_cli.errors import StoreError, UsageError
 from moa_cli.words import counted
@@ -29,15 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_SPANS = {"h": 3600, "d": 86400, "w": 604800}
-
-
-def _seconds(text: str) -> float:
-    """The seconds in `30d`, `12h` or `2w`. Raises UsageError for anything else."""
-    match = re.fullmatch(r"(\d{1,6})([hdw])", text)
-    if match is None:
-        raise UsageError(f"{text!r} is no span of time", hint="for example 12h, 30d or 2w")
-    return int(match.group(1)) * float(_SPANS[match.group(2)])
 
 
 def _when(at: float) -> str:
@@ -57,7 +48,7 @@ def list_(
 ) -> None:
     """List conversations, the latest first."""
     store = open_store()
-    after = time.time() - _seconds(since) if since else 0.0
+    after = time.time() - span_seconds(since) if since else 0.0
     rows = store.conversations(limit=limit, since=after, profile=profile)
     usage = [store.usage(row.id) for row in rows]
     if json:
@@ -206,7 +197,7 @@ def delete(
     store = open_store()
     chosen = [store.find(one) for one in conversations or []]
     if older_than:
-        chosen += store.older_than(time.time() - _seconds(older_than))
+        chosen += store.older_than(time.time() - span_seconds(older_than))
     if not chosen:
         if not conversations and not older_than:
             raise UsageError("delete what?", hint="give ids, or --older-than 30d")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict, TypeVar
 
@@ -24,12 +25,14 @@ __all__ = [
     "ProfileName",
     "ShowReasoning",
     "display",
+    "span_seconds",
     "split_names",
     "takes_profile",
     "typed_or",
 ]
 
 _T = TypeVar("_T")
+_SPANS = {"h": 3600, "d": 86400, "w": 604800}
 
 
 def _profile_names(incomplete: str) -> list[str]:
@@ -150,6 +153,14 @@ def display(
 def typed_or(typed: _T | None, configured: _T) -> _T:
     """What was typed, else what is configured."""
     return configured if typed is None else typed
+
+
+def span_seconds(text: str) -> float:
+    """The seconds in `30d`, `12h` or `2w`. Raises UsageError for anything else."""
+    match = re.fullmatch(r"(\d{1,6})([hdw])", text)
+    if match is None:
+        raise UsageError(f"{text!r} is no span of time", hint="for example 12h, 30d or 2w")
+    return int(match.group(1)) * float(_SPANS[match.group(2)])
 
 
 def split_names(given: list[str] | None) -> tuple[str, ...] | None:

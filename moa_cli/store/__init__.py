@@ -1,11 +1,15 @@
 """Conversations that last, in SQLite."""
 
+from moa_cli.store.comparisons import Comparison, Comparisons, Contender
 from moa_cli.store.reading import Found, Match, Summary
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.spending import LedgerTail, Spender, Spending, Spent
 from moa_cli.store.store import Store
 
 __all__ = [
+    "Comparison",
+    "Comparisons",
+    "Contender",
     "Found",
     "LedgerTail",
     "Match",

@@ -102,6 +102,25 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE days (day TEXT PRIMARY KEY, turns INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    # Blind choices hold no words either.
+    """
+    CREATE TABLE comparisons (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        chosen REAL NOT NULL,
+        winner INTEGER
+    );
+    CREATE INDEX comparisons_by_time ON comparisons (chosen);
+    CREATE TABLE contenders (
+        comparison_id INTEGER NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
+        place INTEGER NOT NULL,
+        arm TEXT NOT NULL,
+        profile TEXT NOT NULL,
+        settings TEXT NOT NULL,
+        usage TEXT NOT NULL,
+        seconds REAL NOT NULL,
+        PRIMARY KEY (comparison_id, place)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.conversation import Proposal, Turn
+from moa_cli.store.comparisons import Comparisons
 from moa_cli.store.reading import Reader, as_unicode
 from moa_cli.store.schema import (
     alive,
@@ -38,12 +39,14 @@ class Store(Reader):
     """Open one with `Store.open`; close it when done.
 
     damaged: where a damaged file was put aside at opening, or None. spending: what was paid.
+    comparisons: what was chosen blind.
     """
 
     def __init__(self, connection: sqlite3.Connection, damaged: Path | None = None) -> None:
         super().__init__(connection)
         self.damaged = damaged
         self.spending = Spending(connection)
+        self.comparisons = Comparisons(connection)
 
     @classmethod
     def open(cls, path: Path | None = None) -> Store:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from moa_cli.events import (
     TurnFinished,
     TurnStarted,
 )
-from moa_cli.store import Recorder, Store
+from moa_cli.store import Comparison, Contender, Recorder, Store
 
 GOOD = Proposal(1, 0, "a", "lab:a", "one", usage=Usage(3, 2, calls=1), seconds=1.5)
 LOST = Proposal(1, 1, "b", "lab:b", "", error=Failure("ServerFailed", "it failed", "wait"))
@@ -300,7 +301,7 @@ def test_eight_processes_at_once_lose_no_turn(tmp_path: Path) -> None:
 SLOW = """
 import os, sys, time
 from tests.store.test_store import events
-from moa_cli.store import Recorder, Store
+from moa_cli.store import Comparison, Contender, Recorder, Store
 from pathlib import Path
 store = Store.open(Path(sys.argv[1]))
 print("ready", flush=True)
@@ -352,3 +353,26 @@ def test_a_turn_left_open_by_a_process_that_is_gone_is_interrupted(tmp_path: Pat
     again = Store.open(file)
     assert again.load(conversation).turns[0].status == "interrupted"
     again.close()
+
+
+def test_a_file_from_before_comparisons_gets_their_tables_and_keeps_its_turns(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "conversations.db"
+    old = Store.open(file)
+    record(old, events())
+    old.close()
+    connection = sqlite3.connect(file)
+    connection.executescript(
+        "DROP TABLE contenders; DROP TABLE comparisons; PRAGMA user_version = 2;"
+    )
+    connection.close()
+    store = Store.open(file)
+    contender = Contender("mixture", "lab", "1a2b3c4", Usage(calls=2, cost=0.5), 1.25)
+    comparison = Comparison(5.0, (contender, replace(contender, profile="other")), 1)
+    store.comparisons.add(comparison)
+    store.comparisons.add(replace(comparison, when=7.0, winner=None))
+    assert store.comparisons.since(6.0) == [replace(comparison, when=7.0, winner=None)]
+    assert store.comparisons.since()[0] == comparison
+    assert len(store.conversations()) == 1
+    store.close()

@@ -1,0 +1,98 @@
+"""Blind choices between answers: whose was chosen, and at what price; none of their words."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from moa_cli.conversation import Usage
+from moa_cli.loading import load_value
+from moa_cli.store.schema import immediate, store_errors, transaction
+
+__all__ = ["Comparison", "Comparisons", "Contender"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the answers that were shown.
+
+    arm: what gave it ("mixture", "single:MODEL"); profile: of which profile; settings: a digest
+    of all settings of that arm. usage: of its turn. seconds: the turn's.
+    """
+
+    arm: str
+    profile: str
+    settings: str
+    usage: Usage
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A choice. when: seconds since 1970. contenders: in the order in which they were shown.
+
+    winner: the place of the chosen one, from 0; None is a tie.
+    """
+
+    when: float
+    contenders: tuple[Contender, ...]
+    winner: int | None
+
+
+class Comparisons:
+    """All choices, in the file of a store. They hold no words, and so outlive conversations."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def add(self, one: Comparison) -> None:
+        """Keep a choice. Raises StoreError."""
+        with store_errors(), immediate(self._connection):
+            number = self._connection.execute(
+                "INSERT INTO comparisons (chosen, winner) VALUES (?, ?)", (one.when, one.winner)
+            ).lastrowid
+            self._connection.executemany(
+                "INSERT INTO contenders VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        number,
+                        place,
+                        contender.arm,
+                        contender.profile,
+                        contender.settings,
+                        json.dumps(asdict(contender.usage)),
+                        contender.seconds,
+                    )
+                    for place, contender in enumerate(one.contenders)
+                ],
+            )
+
+    def since(self, when: float = 0.0) -> list[Comparison]:
+        """The choices from then on (seconds since 1970), oldest first. Raises StoreError."""
+        with store_errors(), transaction(self._connection, "DEFERRED"):
+            chosen = self._connection.execute(
+                "SELECT id, chosen, winner FROM comparisons WHERE chosen >= ? ORDER BY id", (when,)
+            ).fetchall()
+            return [
+                Comparison(row["chosen"], self._contenders(row["id"]), row["winner"])
+                for row in chosen
+            ]
+
+    def _contenders(self, number: int) -> tuple[Contender, ...]:
+        rows: Sequence[sqlite3.Row] = self._connection.execute(
+            "SELECT arm, profile, settings, usage, seconds FROM contenders"
+            " WHERE comparison_id = ? ORDER BY place",
+            (number,),
+        ).fetchall()
+        return tuple(
+            Contender(
+                arm=row["arm"],
+                profile=row["profile"],
+                settings=row["settings"],
+                usage=load_value(Usage, json.loads(row["usage"])),
+                seconds=row["seconds"],
+            )
+            for row in rows
+        )
