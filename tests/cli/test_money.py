@@ -370,11 +370,11 @@ def test_the_list_counts_the_proposals_of_a_turn_that_was_killed(
     assert row["usage"]["cost"] == pytest.approx(COST["lab:a"] + COST["lab:b"])
 
 
-def test_a_store_of_the_version_before_is_brought_up_to_date(moa: Moa) -> None:
+def test_a_store_of_the_first_version_is_brought_up_to_date(moa: Moa) -> None:
     moa.run("ask", "what was kept?")
     path = moa.run("history", "path").text.strip()
     with sqlite3.connect(path) as database:
-        for table in ("spending", "days", "reserved"):
+        for table in ("contenders", "comparisons", "spending", "days", "reserved"):
             database.execute(f"DROP TABLE {table}")
         for table, column in (("turns", "rest"), ("proposals", "proposal")):
             database.execute(
