@@ -18,6 +18,7 @@ from moa_cli.bench.report_page import page
 from moa_cli.bench.scores import JudgeInfo, Scores
 from moa_cli.bench.scoring.flask import SKILLS
 from tests.render.test_documents import Page
+from tests.render.test_page_in_browser import opened
 from tests.support.report import ARMS, JUDGE, arm, made, metric, scores
 
 DATASETS = ("alpaca", "mt", "flask", "math")
@@ -313,3 +314,14 @@ def test_markdown_has_a_table_for_each() -> None:
         assert text.count(f"**{table.title.replace('_', chr(92) + '_')}**") == 1
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(len(re.findall(r"(?<!\\)\|", line)) >= 3 for line in rows)
+
+
+def test_a_browser_opens_the_page_and_finds_nothing_that_acts(tmp_path: Path) -> None:
+    hostile = ("<script>document.title='acted'</script>", "</svg><img src=x onerror=alert(1)>")
+    runs = [made(name, hostile) for name in ("alpaca", "mt", "flask", "gsm8k")]
+    shown, complaints = opened(html(*runs), tmp_path)
+    assert complaints == []
+    assert "<title>acted" not in shown
+    assert "<script>" not in shown
+    assert "<img" not in shown
+    assert shown.count("<svg") >= 4
