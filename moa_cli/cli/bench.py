@@ -12,6 +12,12 @@ from moa_cli.cli.bench_options import (
     Best,
     Data,
     DatasetName,
+    ExportArm,
+    ExportBase,
+    ExportFormat,
+    ExportJudge,
+    ExportName,
+    ExportPath,
     Folder,
     Limit,
     MaxCost,
@@ -21,6 +27,7 @@ from moa_cli.cli.bench_options import (
     ReportFormat,
     RunFolder,
     Runs,
+    Strict,
     Yes,
     arm_names,
 )
@@ -150,47 +157,13 @@ def judge(
 @app.command("export")
 def export(
     run: RunFolder,
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to",
-            metavar="FORMAT",
-            help="What to write: alpaca, mt, mt-judgments, flask, flask-reviews, moa (a folder), or"
-            " jsonl.",
-        ),
-    ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="The file, or a folder for it; - for standard output. Else as upstream calls it.",
-        ),
-    ] = None,
-    arm: Annotated[
-        str | None,
-        typer.Option("--arm", metavar="ARM", help="Whose answers; else the mixture's."),
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option("--base", metavar="ARM", help="With `moa`: whom it is compared with."),
-    ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option("--judge", metavar="MODEL", help="Whose judgements; else the only judge's."),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            help="What the arm is called there; else as the profile or the model is.",
-        ),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Write nothing if anything is missing (exit code 1).")
-    ] = False,
+    to: ExportFormat,
+    output: ExportPath = None,
+    arm: ExportArm = None,
+    base: ExportBase = None,
+    judge: ExportJudge = None,
+    name: ExportName = None,
+    strict: Strict = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
     data: Data = None,
 ) -> None:

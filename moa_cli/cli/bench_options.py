@@ -14,6 +14,12 @@ __all__ = [
     "Best",
     "Data",
     "DatasetName",
+    "ExportArm",
+    "ExportBase",
+    "ExportFormat",
+    "ExportJudge",
+    "ExportName",
+    "ExportPath",
     "Folder",
     "Limit",
     "MaxCost",
@@ -23,6 +29,7 @@ __all__ = [
     "ReportFormat",
     "RunFolder",
     "Runs",
+    "Strict",
     "Yes",
     "arm_names",
 ]
@@ -109,6 +116,46 @@ ReportFormat = Annotated[
         help="What to print: table, markdown, json, csv or html; else by the file's ending, else"
         " a table.",
     ),
+]
+ExportFormat = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        metavar="FORMAT",
+        help="What to write: alpaca, mt, mt-judgments, flask, flask-reviews, moa (a folder), or"
+        " jsonl.",
+    ),
+]
+ExportPath = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="The file, or a folder for it; - for standard output. Else as upstream calls it.",
+    ),
+]
+ExportArm = Annotated[
+    str | None, typer.Option("--arm", metavar="ARM", help="Whose answers; else the mixture's.")
+]
+ExportBase = Annotated[
+    str | None,
+    typer.Option("--base", metavar="ARM", help="With `moa`: whom it is compared with."),
+]
+ExportJudge = Annotated[
+    str | None,
+    typer.Option("--judge", metavar="MODEL", help="Whose judgements; else the only judge's."),
+]
+ExportName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="What the arm is called there; else as the profile or the model is.",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Write nothing if anything is missing (exit code 1).")
 ]
 
 
