@@ -99,14 +99,9 @@ class Estimator:
 
     def _turn(self, at: _Place) -> _Said:
         """What the reply will be."""
-        profile = at.arm.profile
-        layers: list[Sequence[ModelSettings]] = [
-            *(profile.layer(one) for one in range(1, profile.rounds + 1)),
-            profile.aggregators()[:1],
-        ]
         said: list[_Said] = []
         equal = Counter[str]()
-        for layer in layers:
+        for layer in at.arm.profile.all_layers():
             before = said
             said = [self._call(at, one, before, equal) for one in layer]
         return said[0]

@@ -203,7 +203,7 @@ class Runner:
             partial=self._partial,
         )
         turn = await deliver(events.run())
-        if turn.error is not None and turn.error.kind == "BudgetReached":
+        if turn.capped and turn.error is not None:
             raise _Capped(turn.error)
         return turn, gathered(profile, turn, replay.answered, trimmed=events.trimmed)
 

@@ -19,12 +19,12 @@ from moa_cli.bench.plan import Work
 from moa_cli.bench.runner import Runner, still_to_do
 from moa_cli.bench.scores import scores_of
 from moa_cli.cli import wiring
+from moa_cli.cli.bench_cells import width_of_output
 from moa_cli.cli.bench_judge_text import plan_lines, score_lines
 from moa_cli.cli.bench_session import Job, SessionOptions, check_can_ask, say, session
 from moa_cli.cli.exit_codes import BUDGET, FAILED
 from moa_cli.conversation import Failure
 from moa_cli.errors import BenchError, UsageError
-from moa_cli.render.terminal import columns_of
 
 __all__ = ["Options", "run"]
 
@@ -155,7 +155,7 @@ class _Beginning:
 def _summary(options: Options, failed: int, capped: Failure | None) -> int:
     """Print what came of it; the exit code."""
     scores = scores_of(options.run, options.judge, options.chosen.data)
-    width = columns_of(sys.stdout) or 1000
+    width = width_of_output()
     sys.stdout.write("".join(f"{line}\n" for line in score_lines(scores, width)))
     sys.stdout.flush()
     if capped is not None:

@@ -120,7 +120,7 @@ def _lines(sections: Sequence[Section], width: int, *, published: bool) -> Itera
         if section.notes:
             yield "\n"
             for note in section.notes:
-                yield from _note(f"- {note}", width, "  ")
+                yield from _note(note, width, "- ")
         if published and section.published:
             yield f"\n\n{section.dataset}: published figures\n"
             for one in section.published:
@@ -209,17 +209,8 @@ def _groups(needed: Sequence[int], room: int) -> Iterator[list[int]]:
         yield group
 
 
-def _note(text: str, width: int, indent: str = "") -> Iterator[str]:
+def _note(text: str, width: int, mark: str = "") -> Iterator[str]:
     """A sentence, folded at the width."""
-    import textwrap
+    from moa_cli.cli.bench_cells import noted
 
-    from moa_cli.render.sanitize import one_line
-
-    wrapped = textwrap.wrap(
-        one_line(text),
-        width,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    yield from (f"{one}\n" for one in wrapped)
+    yield from (f"{one}\n" for one in noted([text], width, mark))

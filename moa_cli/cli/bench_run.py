@@ -11,12 +11,12 @@ from moa_cli.bench.folder import RunFolder, open_run
 from moa_cli.bench.plan import Plan, make_plan
 from moa_cli.bench.runner import still_to_do
 from moa_cli.cli import wiring
+from moa_cli.cli.bench_cells import width_of_output
 from moa_cli.cli.bench_session import Job, SessionOptions, check_can_ask, say, session
 from moa_cli.cli.bench_text import plan_lines, summary_lines
 from moa_cli.cli.exit_codes import BUDGET, FAILED
 from moa_cli.conversation import Failure
 from moa_cli.profile import Profile
-from moa_cli.render.terminal import columns_of
 
 __all__ = ["Options", "run"]
 
@@ -64,7 +64,7 @@ def run(profile: Profile, options: Options) -> int:
 
 def _summary(plan: Plan, folder: RunFolder, capped: Failure | None) -> int:
     """Print what came of it; the exit code."""
-    width = columns_of(sys.stdout) or 1000
+    width = width_of_output()
     sys.stdout.write("".join(f"{line}\n" for line in summary_lines(plan, folder, width)))
     sys.stdout.flush()
     if capped is not None:

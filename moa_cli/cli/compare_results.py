@@ -9,16 +9,13 @@ from collections.abc import Sequence
 
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.bench.standings import Standing, standings
+from moa_cli.cli.bench_cells import width_of_output
 from moa_cli.cli.options import span_seconds
 from moa_cli.cli.saving import open_store
 from moa_cli.money import usd
 from moa_cli.render.table import Column, table_lines
-from moa_cli.render.terminal import columns_of
 
 __all__ = ["run", "standing_lines"]
-
-# In a pipe nothing is cut.
-_WIDE = 1000
 
 
 def run(since: str | None, *, json: bool) -> None:
@@ -30,7 +27,7 @@ def run(since: str | None, *, json: bool) -> None:
 
         sys.stdout.write(dumps([one.to_dict() for one in found], indent=2) + "\n")
     elif found:
-        lines = standing_lines(found, columns_of(sys.stdout) or _WIDE)
+        lines = standing_lines(found, width_of_output())
         sys.stdout.write("".join(f"{line}\n" for line in lines))
     else:
         sys.stderr.write("moa: nothing was chosen yet\n")
