@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.startup import home, seconds
 from moa_cli.conversation import Proposal, Turn, Usage
-from moa_cli.store.schema import open_database
+from moa_cli.store.database import open_database
 
 _SIZES = (1_000, 100_000)
 _TURNS_OF_ONE = 10

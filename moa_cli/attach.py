@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from moa_cli import paths
 from moa_cli.errors import UsageError
 
 __all__ = ["fenced", "fenced_file"]
@@ -24,7 +25,7 @@ def fenced_file(path: Path) -> str:
     Raises UsageError if it cannot be read, or is no UTF-8 text.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = paths.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is not a text file (UTF-8)") from None
     except OSError as error:

@@ -7,6 +7,7 @@ up at import.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,20 +15,27 @@ from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
+    "DATABASE_SUFFIXES",
     "cache_dir",
     "config_dir",
     "config_file",
     "data_dir",
+    "database_file",
     "expand",
     "history_file",
     "is_file",
     "make_private",
+    "read_bytes",
+    "refuse_database",
     "replacing",
     "shipped_profiles_dir",
     "state_dir",
     "user_profiles_dir",
     "weights_dir",
 ]
+
+# What SQLite puts beside a database, by the ends of the names.
+DATABASE_SUFFIXES = ("-wal", "-shm")
 
 
 def _folder(kind: str) -> Path:
@@ -66,6 +74,38 @@ def config_file() -> Path:
     return config_dir() / "config.toml"
 
 
+def database_file() -> Path:
+    """The file that conversations and spending are kept in."""
+    return data_dir() / "conversations.db"
+
+
+def refuse_database(path: Path) -> None:
+    """Raise OSError if `path` leads to the database or a file beside it, by whatever name.
+
+    To open and close the file would drop the locks that this process holds on it, and to
+    replace it would lose the conversations (see `moa_cli.store.database`).
+    """
+    try:
+        named = path.stat()
+    except (OSError, ValueError):
+        return
+    database = database_file()
+    for suffix in ("", *DATABASE_SUFFIXES):
+        try:
+            kept = database.with_name(database.name + suffix).stat()
+        except (OSError, ValueError):
+            continue
+        if os.path.samestat(named, kept):
+            why = "moa keeps its conversations in it; use `moa history export` or `import`"
+            raise OSError(errno.EPERM, why, str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """What a file that the user names holds. Raises OSError, also for the database."""
+    refuse_database(path)
+    return path.read_bytes()
+
+
 def user_profiles_dir() -> Path:
     """The folder of the user's own profiles."""
     return config_dir() / "profiles"
@@ -102,10 +142,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write what `path` is to hold, readable by its owner alone.
 
     It is written aside and renamed when the block has ended, so that a crash or an error leaves
-    what was there. Raises OSError if the folder cannot be written.
+    what was there. Raises OSError if the folder cannot be written, or `path` is the database.
     """
     import tempfile
 
+    refuse_database(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-")
     aside = Path(name)
     try:

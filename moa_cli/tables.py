@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from moa_cli import paths
 from moa_cli.errors import ProfileError
 
 __all__ = [
@@ -129,8 +130,7 @@ def read_text(path: Path) -> str | None:
     Raises ProfileError, naming the file, where it cannot be read or is not UTF-8.
     """
     try:
-        with path.open("rb") as file:
-            return file.read().decode()
+        return paths.read_bytes(path).decode()
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moa_cli import paths
 from moa_cli.conversation import Message
 from moa_cli.errors import BenchError
 
@@ -74,7 +75,7 @@ def _text(path: Path) -> str:
 def read_file(path: Path) -> bytes:
     """What the file holds. Raises BenchError, naming the file, if it cannot be read."""
     try:
-        return path.read_bytes()
+        return paths.read_bytes(path)
     except OSError as error:
         raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
 

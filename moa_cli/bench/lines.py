@@ -39,6 +39,7 @@ class Lines:
     def add(self, line: str) -> None:
         """Write one line. Raises OSError."""
         if self._file is None:
+            paths.refuse_database(self.path)
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             self._file = os.fdopen(handle, "r+b", buffering=0)
             self._file.truncate(_whole(self._file.read()))

@@ -94,7 +94,7 @@ def import_(
     if file == "-":
         found = parse(sys.stdin.buffer.read(), "standard input")
     else:
-        found = parse(paths.expand(file).read_bytes(), file)
+        found = parse(paths.read_bytes(paths.expand(file)), file)
     store = open_store()
     try:
         _tell(add(store, found))

@@ -214,6 +214,6 @@ def delete(
 @app.command("path")
 def path_() -> None:
     """Print the file that conversations are kept in."""
-    from moa_cli.store.schema import database_file
+    from moa_cli import paths
 
-    typer.echo(str(database_file()))
+    typer.echo(str(paths.database_file()))

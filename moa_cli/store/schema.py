@@ -1,27 +1,22 @@
-"""The database file: opening it, its tables, and their changes over time."""
+"""The tables of the database, their changes over time, and transactions."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from moa_cli import paths
 from moa_cli.errors import StoreError
 
 __all__ = [
     "alive",
-    "database_file",
     "immediate",
-    "open_database",
+    "migrate",
     "store_errors",
     "transaction",
 ]
-
-_BUSY_SECONDS = 30.0
 
 # One script a version; user_version counts those that have been run. Never change one that
 # was released: add another.
@@ -155,55 +150,11 @@ def immediate(connection: sqlite3.Connection) -> AbstractContextManager[None]:
     return transaction(connection, "IMMEDIATE")
 
 
-def database_file() -> Path:
-    """The file that conversations are kept in."""
-    return paths.data_dir() / "conversations.db"
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the tables up to date.
 
-
-def open_database(path: Path) -> tuple[sqlite3.Connection, Path | None]:
-    """A connection to the file, made or brought up to date if need be.
-
-    A file that is damaged is put aside, never deleted; its new place is returned beside the
-    connection to a new file. Raises StoreError if the file cannot be used.
+    Raises StoreError if a newer version of moa wrote them, sqlite3.Error if it cannot be done.
     """
-    try:
-        paths.make_private(path.parent)
-        # SQLite would create it readable by all.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        return _connect(path), None
-    except sqlite3.OperationalError as error:
-        raise StoreError(f"{path}: {error}") from None
-    except sqlite3.DatabaseError:
-        aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-        for suffix in ("", "-wal", "-shm"):
-            part = path.with_name(path.name + suffix)
-            if part.exists():
-                part.replace(aside.with_name(aside.name + suffix))
-        return open_database(path)[0], aside
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-    try:
-        connection.row_factory = sqlite3.Row
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = NORMAL",
-            "foreign_keys = ON",
-            # What is deleted is overwritten, not left in the file's free pages.
-            "secure_delete = ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        _migrate(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     if _version(connection) == len(_MIGRATIONS):
         return
     # Two processes may start at once: the second finds the work done.

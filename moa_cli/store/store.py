@@ -13,17 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from moa_cli import paths
 from moa_cli.conversation import Proposal, Turn
 from moa_cli.store.comparisons import Comparisons
+from moa_cli.store.database import open_database
 from moa_cli.store.reading import Reader, as_unicode
-from moa_cli.store.schema import (
-    alive,
-    database_file,
-    immediate,
-    open_database,
-    store_errors,
-    transaction,
-)
+from moa_cli.store.schema import alive, immediate, store_errors, transaction
 from moa_cli.store.spending import Spending
 
 __all__ = ["ID_LETTERS", "Store"]
@@ -51,7 +46,7 @@ class Store(Reader):
     @classmethod
     def open(cls, path: Path | None = None) -> Store:
         """The store in `path` (default: the data folder's). Raises StoreError."""
-        connection, damaged = open_database(path or database_file())
+        connection, damaged = open_database(path or paths.database_file())
         store = cls(connection, damaged)
         with store_errors():
             store._mark_interrupted()
