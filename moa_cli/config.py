@@ -182,6 +182,8 @@ def _from_environment() -> dict[str, Any]:
 
 def _price(model: str, table: Any, place: str) -> Price:
     path = f"prices.{model}"
+    if not model.strip():
+        raise ProfileError(f"{place}: a table under `prices` has an empty name")
     if not isinstance(table, dict):
         raise ProfileError(
             f"{place}: `{path}` must be a table",

@@ -40,7 +40,7 @@ DATABASE_SUFFIXES = ("-wal", "-shm")
 
 def _folder(kind: str) -> Path:
     override = os.environ.get(f"MOA_{kind.upper()}_DIR")
-    if override:
+    if override and override.strip():
         return expand(override)
     import platformdirs
 
@@ -103,7 +103,8 @@ def refuse_database(path: Path) -> None:
 def read_bytes(path: Path) -> bytes:
     """What a file that the user names holds. Raises OSError, also for the database."""
     refuse_database(path)
-    return path.read_bytes()
+    with path.open("rb") as file:
+        return file.read()
 
 
 def user_profiles_dir() -> Path:

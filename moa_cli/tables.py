@@ -52,6 +52,7 @@ class Key:
     help: one line, used wherever the setting is explained: by options, files and the README.
     low, high: bounds, both allowed values. choices: the only allowed texts.
     example: a value to show where there is no default.
+    blank: whether a text may be empty, or of spaces only.
     """
 
     kind: Kind
@@ -60,6 +61,7 @@ class Key:
     high: float | None = None
     choices: tuple[str, ...] = ()
     example: object = None
+    blank: bool = False
 
 
 def sentence(key: Key, more: str = "") -> str:
@@ -179,6 +181,8 @@ def _problem(value: Any, key: Key) -> str | None:
         return f"must be {_KIND_NAMES[key.kind]}, not {_shown(value)}"
     if key.kind in ("whole", "number") and not _within(value, key.low, key.high):
         return f"must be {_range(key)}, not {_shown(value)}"
+    if key.kind == "text" and not key.blank and not value.strip():
+        return "must not be empty"
     if key.choices and value not in key.choices:
         return f"must be one of {', '.join(key.choices)}, not {_shown(value)}"
     return None

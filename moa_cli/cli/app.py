@@ -25,6 +25,7 @@ from moa_cli.cli import (
     serve,
     stats,
 )
+from moa_cli.cli.commands import Commands
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, of_error
 from moa_cli.errors import MoAError
 from moa_cli.version import __version__
@@ -32,7 +33,7 @@ from moa_cli.version import __version__
 __all__ = ["app", "main"]
 
 # Without rich markup, help needs none of Rich and no tag in a text can go astray.
-app = typer.Typer(
+app = Commands(
     name="moa",
     help="Mixture-of-Agents in the terminal: several models answer, one writes the reply.",
     no_args_is_help=True,

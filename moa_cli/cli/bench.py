@@ -31,12 +31,13 @@ from moa_cli.cli.bench_options import (
     Yes,
     arm_names,
 )
+from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import Concurrency, Live, takes_profile
 from moa_cli.profile import Profile
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app = Commands(
     help="Evaluate mixtures: answer a dataset's items by several arms.",
     no_args_is_help=True,
     rich_markup_mode=None,

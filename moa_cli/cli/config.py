@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moa_cli.cli.commands import Commands
+
 if TYPE_CHECKING:
     from moa_cli.cli.in_force import Row
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app = Commands(
     help="List, get, set and unset settings, and edit their file.",
     no_args_is_help=True,
     rich_markup_mode=None,

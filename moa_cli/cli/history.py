@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli import wiring
+from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import Plain, span_seconds, typed_or
 from moa_cli.cli.saving import open_store, warn
 from moa_cli.errors import StoreError, UsageError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app = Commands(
     help="List, show, search and delete past conversations.",
     no_args_is_help=True,
     rich_markup_mode=None,

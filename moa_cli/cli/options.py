@@ -164,11 +164,16 @@ def span_seconds(text: str) -> float:
 
 
 def split_names(given: list[str] | None) -> tuple[str, ...] | None:
-    """Model names from repeated and comma-separated values; None if none were given."""
+    """Model names from repeated and comma-separated values; None if nothing was given.
+
+    Raises UsageError if what was given holds none.
+    """
     if given is None:
         return None
-    names = tuple(name.strip() for one in given for name in one.split(",") if name.strip())
-    return names or None
+    names = tuple(name.strip() for text in given for name in text.split(",") if name.strip())
+    if not names:
+        raise UsageError("--reference-model names no model")
+    return names
 
 
 def _shared(

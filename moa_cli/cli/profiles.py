@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import takes_profile
 from moa_cli.errors import ProfileError, UsageError
 from moa_cli.profile import (
@@ -23,7 +24,7 @@ from moa_cli.profile import (
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app = Commands(
     help="List, show, make, change and check profiles.", no_args_is_help=True, rich_markup_mode=None
 )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli.budget import MaxCost, MaxTotalTokens, caps
+from moa_cli.cli.commands import check_not_empty
 from moa_cli.cli.options import takes_profile
 from moa_cli.cli.saving import open_books
 from moa_cli.errors import MoAError, UsageError
@@ -170,7 +171,12 @@ def _check_installed() -> None:
 def _keys(typed: list[str], file: Path | None) -> tuple[str, ...]:
     """All keys that clients may send. Raises UsageError if one can be none."""
     found = [("--api-key", key) for key in typed]
-    found += [(_KEYS, key) for key in os.environ.get(_KEYS, "").split(",") if key.strip()]
+    around = os.environ.get(_KEYS)
+    if around is not None:
+        # Somebody set it, so a key was meant: without one, the server would let everybody in.
+        keys = [key for key in around.split(",") if key.strip()]
+        check_not_empty(_KEYS, keys or "")
+        found += [(_KEYS, key) for key in keys]
     if file is not None:
         try:
             lines = file.read_text("utf-8", errors="replace").splitlines()
@@ -181,6 +187,7 @@ def _keys(typed: list[str], file: Path | None) -> tuple[str, ...]:
             raise UsageError(f"--api-key-file: {file} holds no key")
         found += [("--api-key-file", line) for line in kept]
     for place, key in found:
+        check_not_empty(place, key)
         if not (key.strip().isascii() and key.strip().isprintable()) or " " in key.strip():
             raise UsageError(f"{place}: what it holds cannot be a key")
     return tuple(dict.fromkeys(key.strip() for _, key in found))

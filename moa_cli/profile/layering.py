@@ -79,7 +79,10 @@ class Overrides:
 
 def _parse(setting: str, variable: str, text: str) -> object:
     if setting == "reference_models":
-        return tuple(name.strip() for name in text.split(",") if name.strip())
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+        if not names:
+            raise ProfileError(f"{variable}: names no model")
+        return names
     if setting == "multi_turn":
         if text.lower() in (*_TRUE, *_FALSE):
             return text.lower() in _TRUE

@@ -23,7 +23,7 @@ MODEL_KEYS: dict[str, Key] = {
     "model": Key("text", "model name, `provider:model-id`"),
     "temperature": Key("number", "sampling temperature; unset leaves it to the model", 0, 2),
     "max_tokens": Key("whole", "most tokens an answer may have", 1),
-    "system": Key("text", "system prompt, in place of the profile's"),
+    "system": Key("text", "system prompt, in place of the profile's", blank=True),
     "timeout": Key("number", "seconds a call may take, retries included", 0.001),
     "top_p": Key("number", "nucleus sampling, 0 to 1", 0, 1),
     "seed": Key("whole", "seed for sampling, where the endpoint takes one"),
@@ -31,7 +31,7 @@ MODEL_KEYS: dict[str, Key] = {
 }
 PROPOSER_KEYS: dict[str, Key] = {
     **MODEL_KEYS,
-    "name": Key("text", "name shown on screen"),
+    "name": Key("text", "name shown on screen; empty: the model's", blank=True),
     "samples": Key("whole", "independent samples of each proposer", 1, 64),
 }
 AGGREGATOR_KEYS: dict[str, Key] = {
@@ -39,10 +39,10 @@ AGGREGATOR_KEYS: dict[str, Key] = {
     "fallbacks": Key("texts", "models tried in order if this one fails before its first token"),
 }
 PROFILE_KEYS: dict[str, Key] = {
-    "description": Key("text", "one line on what the profile is for"),
+    "description": Key("text", "one line on what the profile is for", blank=True),
     "rounds": Key("whole", "layers of proposers; 0 asks the aggregator alone", 0, 10),
     "multi_turn": Key("flag", "whether earlier turns are sent along"),
-    "system": Key("text", "system prompt for all models"),
+    "system": Key("text", "system prompt for all models", blank=True),
     "temperature": Key("number", "temperature of the models; unset leaves it to each", 0, 2),
     "max_tokens": Key("whole", "most tokens that an answer may have", 1),
     "timeout": Key("number", "timeout for models without one of their own, seconds", 0.001),
