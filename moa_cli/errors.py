@@ -19,6 +19,8 @@ MoAError
 ├── BudgetReached            a cap on cost or tokens was reached
 ├── BenchError               an evaluation's data cannot be used, or part of it is missing
 └── StoreError               conversations could not be read or written
+    ├── StoreLocked              another process writes to them, and did not end in time
+    └── NoConversation           there is no such conversation, or not any more
 
 Every error carries a message that names what was wrong and, where there is one,
 a hint that says what to do about it. Neither ever holds a secret.
@@ -38,12 +40,14 @@ __all__ = [
     "LocalModelUnavailable",
     "MoAError",
     "ModelNotFound",
+    "NoConversation",
     "NotEnoughProposals",
     "ProfileError",
     "RateLimited",
     "RequestRefused",
     "ServerFailed",
     "StoreError",
+    "StoreLocked",
     "TurnError",
     "UsageError",
 ]
@@ -150,3 +154,11 @@ class BenchError(MoAError):
 
 class StoreError(MoAError):
     """Conversations could not be read or written."""
+
+
+class StoreLocked(StoreError):
+    """Another process writes to the conversations, and did not end in time."""
+
+
+class NoConversation(StoreError):
+    """There is no such conversation, or not any more."""

@@ -13,6 +13,21 @@ __all__ = ["hints_of", "load_value"]
 _T = TypeVar("_T")
 
 
+_PLAIN: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+
+
+def _is_plain(value: Any, kind: Any) -> bool:
+    # True is a number to Python, and to nobody else; a number may be written without its point.
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind
+
+
 @cache
 def hints_of(cls: Hashable) -> dict[str, Any]:
     """The types of a dataclass's fields, by name."""
@@ -43,20 +58,24 @@ def load_value(cls: type[_T], values: Mapping[str, Any]) -> _T:
     if missing := [name for name in _required(cast("Hashable", cls)) if name not in values]:
         raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
     try:
-        return cls(**{key: _value(hints[key], value) for key, value in values.items()})
+        return cls(**{key: _value(hints[key], value, key) for key, value in values.items()})
     except TypeError as error:
         raise ValueError(f"{cls.__name__}: {error}") from None
 
 
-def _value(hint: Any, value: Any) -> Any:
+def _value(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return load_value(hint, value)
+    if hint in _PLAIN:
+        if not _is_plain(value, hint):
+            raise ValueError(f"{name} is not {_PLAIN[hint]}")
+        return value
     origin = get_origin(hint)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError("not a list")
-        return tuple(_value(get_args(hint)[0], item) for item in value)
+        return tuple(_value(get_args(hint)[0], item, name) for item in value)
     if origin in (Union, types.UnionType) and value is not None:
         inner = next(arg for arg in get_args(hint) if arg is not type(None))
-        return _value(inner, value)
+        return _value(inner, value, name)
     return value

@@ -24,6 +24,7 @@ from moa_cli.cli import (
     profiles,
     serve,
     stats,
+    upkeep,
 )
 from moa_cli.cli.commands import Commands
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, of_error
@@ -52,6 +53,10 @@ app.add_typer(config.app, name="config")
 history.app.command("stats")(stats.stats)
 history.app.command("export")(archive.export)
 history.app.command("import")(archive.import_)
+history.app.command("check")(upkeep.check)
+history.app.command("backup")(upkeep.backup)
+history.app.command("recover")(upkeep.recover)
+history.app.command("clean")(upkeep.clean)
 app.add_typer(history.app, name="history")
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli import paths
-from moa_cli.cli.saving import open_store, warn
+from moa_cli.cli.saving import open_store, tell_unreadable, warn
 from moa_cli.cli.writing import destination
 from moa_cli.errors import StoreError, UsageError
 from moa_cli.words import counted
@@ -56,7 +56,7 @@ def export(
 
     path = None if output in (None, "-") else paths.expand(output or "")
     format_ = format_ or _BY_SUFFIX.get(path.suffix.lower() if path else "", Format.md)
-    store = open_store()
+    store = open_store(to_read=True)
     try:
         chosen = None if all_ else [store.find(one) for one in conversations or ()]
         if format_ is not Format.json and store.latest() is None:
@@ -64,6 +64,7 @@ def export(
         with destination(path, force=force, error=StoreError) as file:
             for piece in _written(read(store, chosen), format_, proposals=proposals):
                 file.write(piece.encode())
+        tell_unreadable(store)
     finally:
         store.close()
 

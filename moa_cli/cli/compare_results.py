@@ -21,7 +21,7 @@ __all__ = ["run", "standing_lines"]
 def run(since: str | None, *, json: bool) -> None:
     """Print the table over all choices that were kept. since: a span such as `7d`."""
     after = time.time() - span_seconds(since) if since else 0.0
-    found = standings(open_store().comparisons.since(after))
+    found = standings(open_store(to_read=True).comparisons.since(after))
     if json:
         from moa_cli.render.jsonl import dumps
 

@@ -14,7 +14,8 @@ import typer
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import Plain, span_seconds, typed_or
-from moa_cli.cli.saving import open_store, warn
+from moa_cli.cli.saving import open_store, tell_unreadable, warn
+from moa_cli.cli.upkeep import finish_later
 from moa_cli.errors import StoreError, UsageError
 from moa_cli.words import counted
 
@@ -48,7 +49,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List conversations, the latest first."""
-    store = open_store()
+    store = open_store(to_read=True)
     after = time.time() - span_seconds(since) if since else 0.0
     rows = store.conversations(limit=limit, since=after, profile=profile)
     usage = [store.usage(row.id) for row in rows]
@@ -66,6 +67,7 @@ def list_(
         _print_table(rows, usage)
     else:
         typer.echo("moa: no conversation is kept", err=True)
+    tell_unreadable(store)
 
 
 def _listed(row: Summary, usage: Usage) -> str:
@@ -119,9 +121,10 @@ def show(
     json: Json = False,
 ) -> None:
     """Print a conversation, at a terminal through $PAGER if it is long."""
-    store = open_store()
+    store = open_store(to_read=True)
     found = store.find(conversation) if conversation is not None else _latest(store)
     turns = store.load(found).turns
+    tell_unreadable(store)
     if json:
         from moa_cli.render.jsonl import dumps, turn_to_dict
 
@@ -175,7 +178,7 @@ def search(
     from moa_cli.render.terminal import can_redraw
 
     marks = ("\x1b[1m", "\x1b[0m") if can_redraw(sys.stdout) else ("[", "]")
-    for hit in open_store().search(" ".join(words), limit=limit):
+    for hit in open_store(to_read=True).search(" ".join(words), limit=limit):
         # The marks stand in the snippet as control characters, which sanitizing takes out.
         pieces = re.split("([\x02\x03])", hit.snippet.replace("\n", " "))
         shown = "".join(
@@ -208,8 +211,12 @@ def delete(
         if not sys.stdin.isatty():
             raise UsageError("nothing was deleted: there is nobody to ask", hint="use --yes")
         typer.confirm(f"Delete {len(chosen)} conversation(s)?", abort=True, err=True)
-    store.delete(chosen)
-    typer.echo(f"moa: deleted {len(chosen)}", err=True)
+    left = store.delete(chosen)
+    typer.echo(f"moa: deleted {counted(len(set(chosen)), 'conversation')}", err=True)
+    told = finish_later(store, left)
+    if told:
+        warn(told)
+    store.close()
 
 
 @app.command("path")

@@ -16,6 +16,7 @@ from moa_cli.config import CONFIG_KEYS
 from moa_cli.conversation import Conversation
 from moa_cli.errors import StoreError, UsageError
 from moa_cli.tables import sentence
+from moa_cli.words import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "open_books",
     "open_store",
     "resume",
+    "tell_unreadable",
     "warn",
 ]
 
@@ -86,14 +88,27 @@ def _kept_in(*, save: bool | None) -> Store | None:
         return None
 
 
-def open_store() -> Store:
-    """The store; a damaged file that was put aside is told of. Raises StoreError."""
+def open_store(*, to_read: bool = False) -> Store:
+    """The store; a damaged file that was put aside is told of. Raises StoreError.
+
+    to_read: it need not be written to, so that a folder may do that cannot be.
+    """
     from moa_cli.store import Store
 
-    store = Store.open()
+    store = Store.open_to_read() if to_read else Store.open()
     if store.damaged is not None:
         warn(_damage_notice(store.damaged))
+    if store.notice is not None:
+        warn(store.notice)
+    store.tell_of_waiting(lambda: warn("another process is writing to the history; waiting for it"))
     return store
+
+
+def tell_unreadable(store: Store) -> None:
+    """Tell what was left out of what was read."""
+    if store.unreadable:
+        values = counted(store.unreadable, "damaged value")
+        warn(f"{values} in the history left out; see `moa history check`")
 
 
 @dataclass(frozen=True)
@@ -151,7 +166,10 @@ def choose() -> str | None:
 
 def _damage_notice(aside: Path) -> str:
     """That a damaged file was put aside, and what that means."""
-    notice = f"the file of conversations was damaged and put aside: {aside}"
+    notice = (
+        f"the file of conversations was damaged and put aside: {aside};"
+        " `moa history recover` brings back what can be read"
+    )
     if wiring.config().budget_day is not None:
         notice += "; what was spent today stands in it, and budget.day begins anew"
     return notice

@@ -22,7 +22,7 @@ def stats(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print turns, tokens and cost by month and model, of deleted conversations too."""
-    spending = open_store().spending
+    spending = open_store(to_read=True).spending
     months, turns = spending.by_month(), spending.turns_by_month()
     if json:
         from moa_cli.render.jsonl import dumps, usage_to_dict

@@ -47,6 +47,10 @@ class Comparisons:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
+    def use(self, connection: sqlite3.Connection) -> None:
+        """Go on with another file, as the store does."""
+        self._connection = connection
+
     def add(self, one: Comparison) -> None:
         """Keep a choice. Raises StoreError."""
         with store_errors(), immediate(self._connection):

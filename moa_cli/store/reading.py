@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from moa_cli.conversation import Charge, Conversation, Proposal, Turn, Usage
 from moa_cli.errors import StoreError
 from moa_cli.loading import load_value
+from moa_cli.store.packing import as_unicode, unpack
 from moa_cli.store.schema import store_errors
 
-__all__ = ["Found", "Match", "Reader", "Summary", "as_unicode"]
+__all__ = ["Found", "Match", "Reader", "Summary"]
 
+_T = TypeVar("_T")
 # Words around a hit: between \x02 and \x03, which sanitizing takes out of all other text.
 _SNIPPET = "snippet(words, -1, char(2), char(3), '…', 16)"
 _SUMMARY = (
@@ -61,10 +63,14 @@ class Match:
 
 
 class Reader:
-    """The half of a store that changes nothing."""
+    """The half of a store that changes nothing.
+
+    unreadable: how many values were left out of what was read, because they are damaged.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.unreadable = 0
         # SQLite itself knows upper and lower case of ASCII only.
         connection.create_function("casefold", 1, str.casefold, deterministic=True)
 
@@ -91,14 +97,29 @@ class Reader:
     def usage(self, identity: str) -> Usage:
         """What a conversation took, turns that were taken back included."""
         with store_errors():
-            rows = self._connection.execute(
-                "SELECT json_extract(rest, '$.usage') FROM turns WHERE conversation_id = ?1"
-                # Of a turn that was killed, its proposals tell.
-                " UNION ALL SELECT json_extract(proposal, '$.usage') FROM proposals JOIN turns"
-                " ON turns.id = turn_id WHERE conversation_id = ?1 AND rest = '{}'",
+            turns = self._connection.execute(
+                "SELECT CASE WHEN json_valid(rest) THEN json_extract(rest, '$.usage') ELSE '!' END"
+                " FROM turns WHERE conversation_id = ?",
                 (identity,),
             ).fetchall()
-        return sum((load_value(Usage, json.loads(text)) for (text,) in rows if text), Usage())
+            # Of a turn that was killed, its proposals tell.
+            ended = self._connection.execute(
+                "SELECT proposal FROM turns JOIN every_proposal ON turn_id = turns.id"
+                " WHERE conversation_id = ? AND rest = '{}'",
+                (identity,),
+            ).fetchall()
+        found = [self._load(Usage, text) for (text,) in turns if text]
+        found += [one.usage for one in (self._load(Proposal, kept) for (kept,) in ended) if one]
+        return sum((usage for usage in found if usage is not None), Usage())
+
+    def _load(self, kind: type[_T], kept: str | bytes) -> _T | None:
+        """A value as it was kept; None, and counted, if it cannot be read."""
+        try:
+            return load_value(kind, unpack(kept))
+        except (ValueError, TypeError):
+            # One damaged row must not make all conversations unreadable.
+            self.unreadable += 1
+            return None
 
     def find(self, prefix: str) -> str:
         """The one conversation whose id begins with `prefix`.
@@ -120,14 +141,32 @@ class Reader:
                 (identity,),
             ).fetchall()
             proposals = self._connection.execute(
-                "SELECT p.* FROM proposals p JOIN turns t ON t.id = p.turn_id"
-                " WHERE t.conversation_id = ? ORDER BY p.turn_id, p.layer, p.place",
+                "SELECT p.* FROM turns t JOIN every_proposal p ON p.turn_id = t.id"
+                " WHERE t.conversation_id = ? AND NOT t.withdrawn"
+                " ORDER BY p.turn_id, p.layer, p.place",
                 (identity,),
             ).fetchall()
-        by_turn: dict[int, list[sqlite3.Row]] = {}
-        for one in proposals:
-            by_turn.setdefault(one["turn_id"], []).append(one)
-        return Conversation(tuple(_turn(row, by_turn.get(row["id"], [])) for row in rows))
+        by_turn: dict[int, dict[int, list[Proposal]]] = {}
+        for row in proposals:
+            proposal = self._load(Proposal, row["proposal"])
+            if proposal is not None:
+                layers = by_turn.setdefault(row["turn_id"], {})
+                layers.setdefault(row["layer"], []).append(proposal)
+        return Conversation(tuple(self._turn(row, by_turn.get(row["id"], {})) for row in rows))
+
+    def _turn(self, row: sqlite3.Row, layers: Mapping[int, Sequence[Proposal]]) -> Turn:
+        """A turn of these proposals, by layer; what cannot be read of it is left at its default."""
+        said = {"user": row["prompt"], "reply": row["reply"], "status": row["status"]}
+        bare = {**said, "stored_as": row["id"], "profile": row["profile"]}
+        rest: Any = {}
+        try:
+            rest = unpack(row["rest"])
+            turn = load_value(Turn, {**bare, **rest})
+        except (ValueError, TypeError):
+            self.unreadable += 1
+            turn = load_value(Turn, bare)
+        turn = turn.with_proposals(tuple(tuple(layers[number]) for number in sorted(layers)))
+        return turn if rest else _charged(turn)
 
     def title(self, identity: str) -> str:
         """The title of a conversation."""
@@ -239,11 +278,6 @@ class Reader:
         return [str(row["id"]) for row in rows]
 
 
-def as_unicode(text: str) -> str:
-    """`text` without halves of surrogate pairs, which UTF-8, and so SQLite, cannot say."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def _query(words: str) -> str:
     """The full-text query for all of the words; "" if there are none."""
     return " ".join('"' + word.replace('"', '""') + '"' for word in as_unicode(words).split())
@@ -251,25 +285,6 @@ def _query(words: str) -> str:
 
 def _summary(row: sqlite3.Row) -> Summary:
     return Summary(row["id"], row["title"], row["profile"], row["updated"], row["turns"])
-
-
-def _turn(row: sqlite3.Row, proposals: Sequence[sqlite3.Row]) -> Turn:
-    layers: dict[int, list[Proposal]] = {}
-    for one in proposals:
-        loaded = load_value(Proposal, json.loads(one["proposal"]))
-        layers.setdefault(one["layer"], []).append(loaded)
-    rest = json.loads(row["rest"])
-    turn = load_value(
-        Turn,
-        {
-            "user": row["prompt"],
-            "reply": row["reply"],
-            "status": row["status"],
-            "stored_as": row["id"],
-            **(rest or {"profile": row["profile"]}),
-        },
-    ).with_proposals(tuple(tuple(layers[number]) for number in sorted(layers)))
-    return turn if rest else _charged(turn)
 
 
 def _charged(turn: Turn) -> Turn:

@@ -4,23 +4,64 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from moa_cli.errors import StoreError
+from moa_cli.errors import StoreError, StoreLocked
 
 __all__ = [
+    "Connection",
     "alive",
     "immediate",
+    "is_current",
     "migrate",
     "store_errors",
     "transaction",
 ]
 
-# One script a version; user_version counts those that have been run. Never change one that
-# was released: add another.
-_MIGRATIONS = (
+
+_POLL_SECONDS = 0.01
+
+
+def _pack_proposals(connection: sqlite3.Connection) -> None:
+    """A table of proposals that wastes no room: as part of an index (WITHOUT ROWID), a row of
+    more than a quarter of a page took whole pages beside it. Older rows stay where they are until
+    `store.upkeep` moves them, a few at a time; `every_proposal` holds both."""
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'old_proposals'")
+    if known.fetchone():
+        return
+    for statement in (
+        "ALTER TABLE proposals RENAME TO old_proposals",
+        """
+        CREATE TABLE proposals (
+            turn_id INTEGER NOT NULL REFERENCES turns (id) ON DELETE CASCADE,
+            layer INTEGER NOT NULL,
+            place INTEGER NOT NULL,
+            proposal BLOB NOT NULL,
+            PRIMARY KEY (turn_id, layer, place)
+        )
+        """,
+        """
+        CREATE VIEW every_proposal AS
+            SELECT turn_id, layer, place, proposal FROM proposals
+            UNION ALL SELECT turn_id, layer, place, proposal FROM old_proposals
+        """,
+        # What is still to be done on the file, and what was deleted but not wiped yet.
+        "CREATE TABLE upkeep (task TEXT PRIMARY KEY) WITHOUT ROWID",
+        "CREATE TABLE doomed (conversation_id TEXT PRIMARY KEY) WITHOUT ROWID",
+        """
+        INSERT INTO upkeep SELECT 'pack proposals'
+            WHERE EXISTS (SELECT 1 FROM old_proposals)
+        """,
+    ):
+        connection.execute(statement)
+
+
+# One script or function a version; user_version counts those that have been run. Never change
+# one that was released: add another.
+_MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
     CREATE TABLE conversations (
         id TEXT PRIMARY KEY,
@@ -77,7 +118,8 @@ _MIGRATIONS = (
     """
     UPDATE turns SET rest = replace(rest, '"unknown_calls": ', '"estimated_calls": ');
     UPDATE proposals
-        SET proposal = replace(proposal, '"unknown_calls": ', '"estimated_calls": ');
+        SET proposal = replace(proposal, '"unknown_calls": ', '"estimated_calls": ')
+        WHERE typeof(proposal) = 'text';
     CREATE TABLE spending (
         day TEXT NOT NULL,
         model TEXT NOT NULL,
@@ -116,7 +158,40 @@ _MIGRATIONS = (
         PRIMARY KEY (comparison_id, place)
     ) WITHOUT ROWID;
     """,
+    _pack_proposals,
 )
+
+
+class Connection(sqlite3.Connection):
+    """A connection to a store that can wait for its turn to write.
+
+    patience: seconds to wait while another process writes. waiting: called once, when that
+    begins to take long.
+    """
+
+    patience = 30.0
+    waiting: Callable[[], None] | None = None
+
+    def patiently(self, statement: str) -> None:
+        """Carry out a statement that needs a lock, once other processes let it.
+
+        SQLite's own wait is short, so that a signal (Ctrl-C) acts. Raises sqlite3.Error, also
+        when the patience has ended.
+        """
+        began = time.monotonic()
+        told = False
+        while True:
+            try:
+                self.execute(statement)
+                return
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() - began >= self.patience:
+                    raise
+            if not told and self.waiting is not None:
+                self.waiting()
+            told = True
+            time.sleep(_POLL_SECONDS)
 
 
 @contextmanager
@@ -125,9 +200,15 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if kind == sqlite3.SQLITE_BUSY:
+            raise StoreLocked(
+                "another process is writing to the conversations",
+                hint="wait until it has ended, or end it",
+            ) from None
         hint = None
-        if "malformed" in str(error):
-            hint = "the file is damaged; move it away (`moa history path`) to begin a new one"
+        if kind == sqlite3.SQLITE_CORRUPT:
+            hint = "the file is damaged: see `moa history check` and `moa history recover`"
         raise StoreError(
             f"the conversations could not be read or written: {error}", hint=hint
         ) from None
@@ -135,14 +216,35 @@ def store_errors() -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
-    """While inside, all is done or nothing. kind: DEFERRED to read, IMMEDIATE to write."""
-    connection.execute(f"BEGIN {kind}")
+    """While inside, all is done or nothing. kind: DEFERRED to read, IMMEDIATE to write.
+
+    Inside another one, this is a part of that.
+    """
+    if connection.in_transaction:
+        yield
+        return
+    _begin(connection, kind)
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        _roll_back(connection)
         raise
-    connection.execute("COMMIT")
+    # Where nothing was written there is nothing to keep, and in a damaged file no way to.
+    connection.execute("COMMIT" if kind == "IMMEDIATE" else "ROLLBACK")
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # A full disk may have ended it already.
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _begin(connection: sqlite3.Connection, kind: str) -> None:
+    """Begin, as soon as no other process writes, if this is to write."""
+    if isinstance(connection, Connection):
+        connection.patiently(f"BEGIN {kind}")
+    else:
+        connection.execute(f"BEGIN {kind}")
 
 
 def immediate(connection: sqlite3.Connection) -> AbstractContextManager[None]:
@@ -150,29 +252,34 @@ def immediate(connection: sqlite3.Connection) -> AbstractContextManager[None]:
     return transaction(connection, "IMMEDIATE")
 
 
+def is_current(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the tables are up to date. Raises StoreError if a newer version wrote them."""
+    version = _version(connection)
+    if version > len(_MIGRATIONS):
+        raise StoreError(
+            f"{path}: was written by a newer version of moa", hint="update moa to read it"
+        )
+    return version == len(_MIGRATIONS)
+
+
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the tables up to date.
 
     Raises StoreError if a newer version of moa wrote them, sqlite3.Error if it cannot be done.
     """
-    if _version(connection) == len(_MIGRATIONS):
+    if is_current(connection, path):
         return
-    # Two processes may start at once: the second finds the work done.
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(connection)
-        if version > len(_MIGRATIONS):
-            raise StoreError(
-                f"{path}: was written by a newer version of moa", hint="update moa to read it"
-            )
-        for script in _MIGRATIONS[version:]:
+    with immediate(connection):
+        # Two processes may start at once: the second finds the work done.
+        if is_current(connection, path):
+            return
+        for script in _MIGRATIONS[_version(connection) :]:
+            if callable(script):
+                script(connection)
+                continue
             for statement in _statements(script):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def _version(connection: sqlite3.Connection) -> int:

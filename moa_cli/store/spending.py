@@ -97,6 +97,10 @@ class Spending:
         self._connection = connection
         self.broken: str | None = None
 
+    def use(self, connection: sqlite3.Connection) -> None:
+        """Go on with another file, as the store does."""
+        self._connection = connection
+
     def begin_turn(self) -> None:
         """One more turn today."""
         with store_errors():

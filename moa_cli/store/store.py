@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from moa_cli import paths
 from moa_cli.conversation import Proposal, Turn
+from moa_cli.errors import NoConversation, StoreError
+from moa_cli.store import upkeep
 from moa_cli.store.comparisons import Comparisons
-from moa_cli.store.database import open_database
-from moa_cli.store.reading import Reader, as_unicode
-from moa_cli.store.schema import alive, immediate, store_errors, transaction
+from moa_cli.store.database import open_database, open_to_read
+from moa_cli.store.packing import as_unicode, dump, pack, without_defaults
+from moa_cli.store.reading import Reader
+from moa_cli.store.schema import Connection, alive, immediate, store_errors, transaction
 from moa_cli.store.spending import Spending
+from moa_cli.store.upkeep import Leftover
 
 __all__ = ["ID_LETTERS", "Store"]
 
@@ -33,69 +35,120 @@ _APART = ("user", "reply", "status", "proposals", "stored_as")
 class Store(Reader):
     """Open one with `Store.open`; close it when done.
 
-    damaged: where a damaged file was put aside at opening, or None. spending: what was paid.
+    damaged: where a damaged file was put aside at opening, or None. notice: what should be known
+    of a store that can only be read, or None. spending: what was paid.
     comparisons: what was chosen blind.
     """
 
-    def __init__(self, connection: sqlite3.Connection, damaged: Path | None = None) -> None:
+    def __init__(self, connection: Connection, damaged: Path | None = None) -> None:
         super().__init__(connection)
+        self._connection: Connection = connection
         self.damaged = damaged
+        self.notice: str | None = None
+        self._file: Path | None = None
+        self._identity: tuple[int, int] | None = None
         self.spending = Spending(connection)
         self.comparisons = Comparisons(connection)
 
     @classmethod
     def open(cls, path: Path | None = None) -> Store:
         """The store in `path` (default: the data folder's). Raises StoreError."""
-        connection, damaged = open_database(path or paths.database_file())
+        path = path or paths.database_file()
+        connection, damaged = open_database(path, _mark_interrupted)
         store = cls(connection, damaged)
-        with store_errors():
-            store._mark_interrupted()
+        store._file, store._identity = path, _identity_of(path)
+        return store
+
+    @classmethod
+    def open_to_read(cls, path: Path | None = None) -> Store:
+        """The same, also where nothing can be written: then it changes nothing, and `notice` says
+        what that means. Raises StoreError."""
+        path = path or paths.database_file()
+        try:
+            return cls.open(path)
+        except StoreError:
+            if not paths.is_file(path):
+                raise
+        connection, notice = open_to_read(path)
+        store = cls(connection)
+        store.notice = notice
         return store
 
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
 
-    def _mark_interrupted(self) -> None:
-        """Turns that were open in a process which is no more ended with it."""
-        rows = self._connection.execute("SELECT id, process FROM turns WHERE status = 'open'")
-        for row in rows.fetchall():
-            if not alive(row["process"]):
-                self._connection.execute(
-                    "UPDATE turns SET status = 'interrupted' WHERE id = ?", (row["id"],)
-                )
+    @property
+    def patience(self) -> float:
+        """Seconds to wait while another process writes."""
+        return self._connection.patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self._connection.patience = seconds
+
+    def tell_of_waiting(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called whenever a wait for another process begins."""
+        self._connection.waiting = tell
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with store_errors():
+            self._follow()
+            with immediate(self._connection):
+                yield self._connection
+
+    def _follow(self) -> None:
+        """Open the new file where another process has put a damaged one aside: what is written
+        into the old one would be seen by nobody."""
+        if self._file is None or self._connection.in_transaction:
+            return
+        if _identity_of(self._file) == self._identity:
+            return
+        connection, _ = open_database(self._file, _mark_interrupted)
+        old, self._connection = self._connection, connection
+        connection.patience, connection.waiting = old.patience, old.waiting
+        self._identity = _identity_of(self._file)
+        Reader.__init__(self, connection)
+        self.spending.use(connection)
+        self.comparisons.use(connection)
+        old.close()
 
     def begin_conversation(self, prompt: str, profile: str) -> str:
         """A new conversation, titled by its first prompt; returns its id."""
         identity = _new_id()
         title = " ".join(prompt.split())[:_LONGEST_TITLE] or "untitled"
         now = time.time()
-        with store_errors():
-            self._connection.execute(
+        with self._writing() as connection:
+            connection.execute(
                 "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)",
                 (identity, as_unicode(title), profile, now, now),
             )
         return identity
 
     def begin_turn(self, conversation: str, prompt: str, profile: str, settings: str) -> int:
-        """A new open turn; returns its id. settings: the resolved profile as TOML."""
-        with store_errors(), immediate(self._connection):
+        """A new open turn; returns its id. settings: the resolved profile as TOML.
+
+        Raises NoConversation if the conversation was deleted in the meantime.
+        """
+        with self._writing() as connection:
             now = time.time()
             turn = Turn(user=prompt, profile=profile)
-            number = self.add_turn(conversation, turn, started=now, settings=settings)
-            self._connection.execute(
+            found = connection.execute(
                 "UPDATE conversations SET updated = ?, profile = ? WHERE id = ?",
                 (now, profile, conversation),
             )
-            return number
+            if not found.rowcount:
+                raise NoConversation(f"the conversation {conversation} was deleted")
+            return self.add_turn(conversation, turn, started=now, settings=settings)
 
     def add_turn(self, conversation: str, turn: Turn, *, started: float, settings: str) -> int:
         """A turn of which nothing but the question is kept yet; returns its id.
 
         started: seconds since 1970. settings: as for `begin_turn`.
         """
-        with store_errors():
-            cursor = self._connection.execute(
+        with self._writing() as connection:
+            cursor = connection.execute(
                 "INSERT INTO turns (conversation_id, started, process, profile, settings, prompt,"
                 " status) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -112,33 +165,35 @@ class Store(Reader):
 
     def add_proposal(self, turn: int, proposal: Proposal) -> None:
         """A proposal that has ended, well or not."""
-        text = _dump(dataclasses.asdict(proposal))
-        with store_errors():
-            self._connection.execute(
+        kept = pack(without_defaults(proposal))
+        with self._writing() as connection:
+            connection.execute(
                 "INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?)",
-                (turn, proposal.layer, proposal.index, text),
+                (turn, proposal.layer, proposal.index, kept),
             )
 
     def add_note(self, turn: int, event: dict[str, Any]) -> None:
         """An event worth keeping that no proposal tells of: a retry, a lost aggregator."""
-        with store_errors():
-            self._connection.execute("INSERT INTO notes VALUES (?, ?)", (turn, _dump(event)))
+        with self._writing() as connection:
+            connection.execute("INSERT INTO notes VALUES (?, ?)", (turn, dump(event)))
 
     def end_turn(self, identity: int, turn: Turn) -> None:
         """What came of the turn, partial if its status says so."""
-        rest = {k: v for k, v in dataclasses.asdict(turn).items() if k not in _APART}
+        rest = {k: v for k, v in without_defaults(turn).items() if k not in _APART}
+        # Never empty: so is that of a turn whose process was killed.
+        rest["profile"] = turn.profile
         reply = None if turn.reply is None else as_unicode(turn.reply)
-        with store_errors():
-            self._connection.execute(
+        with self._writing() as connection:
+            connection.execute(
                 "UPDATE turns SET status = ?, reply = ?, rest = ? WHERE id = ?",
-                (turn.status, reply, _dump(rest), identity),
+                (turn.status, reply, dump(rest), identity),
             )
 
     def withdraw(self, turn: int) -> None:
         """The turn was taken back, or another stands in its place; it is kept, but no part of
         the conversation any more."""
-        with store_errors():
-            self._connection.execute("UPDATE turns SET withdrawn = 1 WHERE id = ?", (turn,))
+        with self._writing() as connection:
+            connection.execute("UPDATE turns SET withdrawn = 1 WHERE id = ?", (turn,))
 
     def fork(self, identity: str) -> str:
         """A new conversation with the same turns; returns its id."""
@@ -162,7 +217,7 @@ class Store(Reader):
                     (new, old),
                 ).lastrowid
                 self._connection.execute(
-                    "INSERT INTO proposals SELECT ?, layer, place, proposal FROM proposals"
+                    "INSERT INTO proposals SELECT ?, layer, place, proposal FROM every_proposal"
                     " WHERE turn_id = ?",
                     (copied, old),
                 )
@@ -170,34 +225,69 @@ class Store(Reader):
 
     def rename(self, identity: str, title: str) -> None:
         """Give a conversation another title."""
-        with store_errors():
-            self._connection.execute(
+        with self._writing() as connection:
+            connection.execute(
                 "UPDATE conversations SET title = ? WHERE id = ?", (as_unicode(title), identity)
             )
 
-    def delete(self, identities: Sequence[str]) -> None:
-        """Delete conversations so that their words are in no page of the file any more."""
+    def delete(self, identities: Sequence[str], *, seconds: float = 0.7) -> Leftover:
+        """Delete conversations, and wipe their words from the file.
+
+        They are gone from every list at once. Their words are then overwritten step by step, so
+        that other processes can write in between, for so many seconds.
+        Returns what is left to be done by `upkeep.work` afterwards. Raises StoreError.
+        """
         with store_errors():
-            with immediate(self._connection):
-                for identity in identities:
-                    self._connection.execute("DELETE FROM conversations WHERE id = ?", (identity,))
-                # The index keeps words of deleted rows until its parts are merged.
-                self._connection.execute("INSERT INTO words (words) VALUES ('rebuild')")
-                self._connection.execute("INSERT INTO words (words) VALUES ('optimize')")
-            self._connection.execute("VACUUM")
+            upkeep.doom(self._connection, identities)
+            return upkeep.work(self._connection, seconds=seconds)
+
+    def upkeep(self, *, seconds: float) -> Leftover:
+        """Go on with wiping and packing for about so many seconds; returns what is left then.
+
+        Raises StoreError.
+        """
+        with store_errors():
+            return upkeep.work(self._connection, seconds=seconds)
+
+    def compact(self) -> None:
+        """Write the file anew, without free pages. Nobody else can write meanwhile.
+
+        Raises StoreError.
+        """
+        with store_errors():
+            self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._connection.patiently("VACUUM")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextmanager
     def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
         """The connection in one transaction: what is read is one state of the file, what is
         written is there wholly or not at all. Raises StoreError."""
+        if writing:
+            self._follow()
         with store_errors(), transaction(self._connection, "IMMEDIATE" if writing else "DEFERRED"):
             yield self._connection
 
 
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    """Which file is there. It is not opened for that (see `store.database`)."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _mark_interrupted(connection: Connection) -> None:
+    """Turns that were open in a process which is no more ended with it."""
+    rows = connection.execute("SELECT id, process FROM turns WHERE status = 'open'").fetchall()
+    gone = [row["id"] for row in rows if not alive(row["process"])]
+    if not gone:
+        return
+    with immediate(connection):
+        for number in gone:
+            connection.execute("UPDATE turns SET status = 'interrupted' WHERE id = ?", (number,))
+
+
 def _new_id() -> str:
     return "".join(secrets.choice(ID_LETTERS) for _ in range(10))
-
-
-def _dump(values: object) -> str:
-    return as_unicode(json.dumps(values, ensure_ascii=False))

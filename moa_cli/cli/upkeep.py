@@ -1,0 +1,206 @@
+"""`moa history check`, `backup`, `recover` and `clean`: what is done on the file itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moa_cli import paths
+from moa_cli.cli.saving import open_store, warn
+from moa_cli.errors import StoreError
+from moa_cli.words import counted
+
+if TYPE_CHECKING:
+    from moa_cli.store import Store
+    from moa_cli.store.salvage import Progress
+    from moa_cli.store.upkeep import Leftover
+
+__all__ = ["backup", "check", "clean", "finish_later", "recover"]
+
+_POLL_SECONDS = 0.2
+_LONGEST_STEP_SECONDS = 3600.0
+
+
+def check() -> None:
+    """Read the whole history, and tell whether it is sound."""
+    from moa_cli.store.recovery import check as checked
+
+    store = open_store(to_read=True)
+    try:
+        found = checked(store)
+    finally:
+        store.close()
+    if found.faults:
+        for fault in found.faults:
+            warn(fault)
+        raise StoreError("the history is damaged", hint="`moa history recover` brings back most")
+    if not found.sound:
+        raise StoreError(
+            f"{counted(found.unreadable, 'value')} of the history cannot be read",
+            hint="the rest can; `moa history export --all` writes it out",
+        )
+    conversations = counted(found.conversations, "conversation")
+    turns = counted(found.turns, "turn")
+    typer.echo(f"sound: {conversations}, {turns}, {_size(found.size)} ({_size(found.free)} free)")
+    if found.left.words:
+        typer.echo("deleted words are still being wiped: `moa history clean` finishes that")
+    if found.left.pack:
+        typer.echo("older proposals are still being packed: `moa history clean` finishes that")
+
+
+def backup(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write the copy.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Copy the history and what was spent into one file; other processes may write meanwhile."""
+    from moa_cli.cli.writing import check_free
+    from moa_cli.store.recovery import back_up
+
+    target = paths.expand(file).resolve()
+    check_free(target, force=force)
+    store = open_store(to_read=True)
+    try:
+        size = back_up(store, target)
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written: {error.strerror}") from None
+    finally:
+        store.close()
+    warn(f"copied {_size(size)} to {target}; `moa history recover FILE` takes it in again")
+
+
+def recover(
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", help="A copy or a damaged file; else the latest put aside."),
+    ] = None,
+) -> None:
+    """Bring back what can be read of a damaged history, or of a copy."""
+    from moa_cli.store.database import damaged_files
+    from moa_cli.store.recovery import check as checked
+    from moa_cli.store.recovery import recover as recovered
+
+    store = open_store()
+    try:
+        if file is not None:
+            source = paths.expand(file)
+        else:
+            if not checked(store).sound:
+                store = _put_aside(store)
+            aside = damaged_files(paths.database_file())
+            if not aside:
+                warn("nothing to recover: the history is sound, and no damaged file was put aside")
+                return
+            source = aside[0]
+        try:
+            done = recovered(store, source, _Progress())
+        except OSError as error:
+            raise StoreError(f"{source}: cannot be read: {error.strerror}") from None
+    finally:
+        store.close()
+    added = done.new + done.renamed
+    text = f"{source}: recovered {counted(added, 'conversation')}, {counted(done.turns, 'turn')}"
+    if done.same:
+        text += f"; {counted(done.same, 'conversation')} were there already"
+    warn(text)
+    if done.skipped or done.unreadable:
+        pages = f"{done.skipped} of {counted(done.pages, 'page')} could not be read in full"
+        warn(f"lost: {pages}, {counted(done.unreadable, 'value')} could not be read")
+    warn(f"{source} stays as it is; delete it when you do not need it any more")
+
+
+def _put_aside(store: Store) -> Store:
+    """Put the damaged history aside, and open the new one."""
+    from moa_cli.store.database import put_aside
+
+    store.close()
+    aside = put_aside(paths.database_file())
+    warn(f"the history is damaged and was put aside: {aside}")
+    return open_store()
+
+
+class _Progress:
+    """Tells, at a terminal, how far the reading has come."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.pages and now - self._told > 1 and sys.stderr.isatty():
+            self._told = now
+            warn(f"read {100 * progress.done // progress.pages} %")
+
+
+def clean(
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            help="Also write the file anew, so that it gives all free room back; other processes"
+            " wait meanwhile.",
+        ),
+    ] = False,
+    background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
+) -> None:
+    """Finish wiping what was deleted from the file; this also goes on by itself."""
+    from moa_cli.store.file_lock import locked
+
+    store = open_store()
+    lock = paths.database_file().with_name("conversations.db.clean.lock")
+    try:
+        with locked(lock, seconds=0.0 if background else _LONGEST_STEP_SECONDS) as alone:
+            if not alone:
+                return
+            left = store.upkeep(seconds=_LONGEST_STEP_SECONDS)
+            if compact:
+                store.compact()
+        if not background:
+            _tell_left(left)
+    finally:
+        store.close()
+
+
+def _tell_left(left: Leftover) -> None:
+    if left.log:
+        warn("done, but for the log, which other moa processes read: it is emptied when they end")
+    else:
+        warn("done: no deleted word is left in the file")
+
+
+def finish_later(store: Store, left: Leftover) -> str | None:
+    """Have a process of its own finish what is left to wipe; returns what to tell, if anything."""
+    if not left.words:
+        return None
+    if left == type(left)(log=True):
+        return (
+            "their words are in the write-ahead log until other moa processes end;"
+            " `moa history clean` empties it"
+        )
+    start_cleaning()
+    return "their words are now being wiped from the file; `moa history clean` waits for that"
+
+
+def start_cleaning() -> None:
+    """Start a process that cleans beside this one, and outlives it."""
+    import subprocess
+
+    options: dict[str, object] = {"start_new_session": True}
+    if sys.platform == "win32":
+        options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.DETACHED_PROCESS}
+    subprocess.Popen(
+        [sys.executable, "-m", "moa_cli", "history", "clean", "--background"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        close_fds=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def _size(count: int) -> str:
+    if count < 1_000_000:
+        return f"{count / 1000:.0f} kB"
+    return f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,292 @@
+"""Rows out of a damaged database, read page by page without SQLite.
+
+SQLite finds rows through a tree of pages, and gives up where one of them is damaged. Here every
+page is looked at by itself: one that holds rows of a table is read, whatever became of the pages
+that led to it (SQLite's "Database File Format", sections 1.6 and 2). Which table a row belongs to
+is told by its columns. Pages that were freed hold nothing: they are overwritten when rows are
+deleted. Of a page that stands in the write-ahead log too, its last state there counts.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+__all__ = ["Progress", "Row", "salvage"]
+
+_LEAF, _INDEX_LEAF = 0x0D, 0x0A
+# How pages begin that hold no rows: branches of trees, maps of pages, the rest of a long row (whose
+# first bytes are the number of a page, which is small), and those that hold nothing.
+_OTHERS = (0x00, 0x01, 0x02, 0x03, 0x04, 0x05)
+# How pages begin that hold no rows: branches of trees, maps of pages, the rest of a long row (whose
+# first bytes are the number of a page, which is small), and those that hold nothing.
+_OTHERS = (0x00, 0x01, 0x02, 0x03, 0x04, 0x05)
+_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+_WAL_HEAD, _FRAME_HEAD = 32, 24
+_WAL_MAGIC = (0x377F0682, 0x377F0683)
+_WORST_BYTES = 256_000_000
+
+Row = tuple[Any, ...]
+
+
+@dataclass
+class Progress:
+    """How far the reading of a file has come.
+
+    pages: how many it has. done: how many were looked at. skipped: those that could not be read,
+    or not all rows of which could.
+    """
+
+    pages: int = 0
+    done: int = 0
+    skipped: int = 0
+
+
+class _Damaged(Exception):
+    """This page, or this row of it, is not what it should be."""
+
+
+class _File:
+    """A database file and its log, as pages. Raises OSError if it cannot be read."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._file = file
+        self._bytes = os.fstat(file.fileno()).st_size
+        self.size = self._page_size(path)
+        self.count = -(-self._bytes // self.size)
+        self._log = self._read_log(path.with_name(path.name + "-wal"))
+
+    def _page_size(self, path: Path) -> int:
+        head = self._file.read(100)
+        told = int.from_bytes(head[16:18], "big") if len(head) >= 18 else 0
+        told = 65536 if told == 1 else told
+        if head.startswith(b"SQLite format 3\0") and told in _SIZES:
+            return told
+        # The log knows it, too.
+        try:
+            with path.with_name(path.name + "-wal").open("rb") as log:
+                magic, _, size = struct.unpack(">III", log.read(12))
+            if magic in _WAL_MAGIC and size in _SIZES:
+                return int(size)
+        except (OSError, struct.error):
+            pass
+        return self._likely_size()
+
+    def _likely_size(self) -> int:
+        """The size for which most places where a page would begin look like one.
+
+        Where pages of 8,192 bytes are guessed for such of 4,096, each place looks like a page
+        too: so the smallest of sizes that do about equally well is taken.
+        """
+        shares = {}
+        for size in _SIZES:
+            places = range(size, self._bytes - size + 1, size)
+            found = sum(self._is_page(place, size) for place in places)
+            shares[size] = found / len(places) if places else 0.0
+        best = max(shares.values())
+        return next(size for size in _SIZES if shares[size] >= 0.9 * best)
+
+    def _is_page(self, place: int, size: int) -> bool:
+        """Whether the head of a page of a tree may stand there."""
+        self._file.seek(place)
+        head = self._file.read(8)
+        if len(head) < 8 or head[0] not in (0x0D, 0x0A, 0x05, 0x02):
+            return False
+        cells, content = struct.unpack(">HH", head[3:7])
+        return bool(cells) and 8 + 2 * cells <= (content or 65536) <= size
+
+    def _read_log(self, path: Path) -> dict[int, bytes]:
+        """The last committed state of each page that stands in the log."""
+        pages: dict[int, bytes] = {}
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return pages
+        if len(data) < _WAL_HEAD or int.from_bytes(data[:4], "big") not in _WAL_MAGIC:
+            return pages
+        salt, pending = data[16:24], {}
+        step = _FRAME_HEAD + self.size
+        for place in range(_WAL_HEAD, len(data) - step + 1, step):
+            number, commit = struct.unpack(">II", data[place : place + 8])
+            if data[place + 8 : place + 16] != salt:
+                # Frames behind are of an earlier round, which is in the file by now.
+                break
+            pending[number] = data[place + _FRAME_HEAD : place + step]
+            if commit:
+                pages |= pending
+                pending = {}
+                self.count = max(self.count, commit)
+        return pages
+
+    def page(self, number: int) -> bytes:
+        """The page of that number, from 1."""
+        if number in self._log:
+            return self._log[number]
+        self._file.seek((number - 1) * self.size)
+        return self._file.read(self.size)
+
+
+def salvage(path: Path, progress: Progress) -> Iterator[tuple[str, Row]]:
+    """All rows that can be read of a database which no process uses now, each with the name of
+    its table; those of `turns` and `notes` with their numbers in front.
+
+    progress: is brought up to date on the way. Raises OSError if the file cannot be read at all.
+    """
+    with path.open("rb") as opened:
+        file = _File(path, opened)
+        progress.pages = file.count
+        for number in range(1, file.count + 1):
+            progress.done = number
+            page = file.page(number)
+            start = 100 if number == 1 else 0
+            if len(page) < file.size or page[start] not in (_LEAF, _INDEX_LEAF):
+                progress.skipped += len(page) < file.size or page[start] not in _OTHERS
+                continue
+            try:
+                for rowid, row in _rows(file, page, start):
+                    table = _table_of(rowid, row)
+                    if table is not None:
+                        yield table, _numbered(table, rowid, row)
+            except _Damaged:
+                progress.skipped += 1
+
+
+def _rows(file: _File, page: bytes, start: int) -> Iterator[tuple[int | None, Row]]:
+    """The rows of a leaf, with their numbers where the page has them."""
+    is_table = page[start] == _LEAF
+    (count,) = struct.unpack(">H", page[start + 3 : start + 5])
+    damaged = False
+    for place in range(start + 8, min(start + 8 + 2 * count, len(page) - 1), 2):
+        (cell,) = struct.unpack(">H", page[place : place + 2])
+        try:
+            size, cell = _varint(page, cell)
+            rowid = None
+            if is_table:
+                rowid, cell = _varint(page, cell)
+            yield rowid, _record(_payload(file, page, cell, size, is_table=is_table))
+        except (_Damaged, IndexError, struct.error, ValueError):
+            damaged = True
+    if damaged:
+        raise _Damaged
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number of one to nine bytes, signed, and where it ends."""
+    value = 0
+    for length in range(8):
+        byte = data[place + length]
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value, place + length + 1
+    value = value << 8 | data[place + 8]
+    return value - (1 << 64) if value >= 1 << 63 else value, place + 9
+
+
+def _payload(file: _File, page: bytes, place: int, size: int, *, is_table: bool) -> bytes:
+    """What a row holds: in its page, and in a chain of others if it is long."""
+    if not 0 < size <= _WORST_BYTES:
+        raise _Damaged
+    usable = file.size
+    most = usable - 35 if is_table else (usable - 12) * 64 // 255 - 23
+    if size <= most:
+        data = page[place : place + size]
+    else:
+        least = (usable - 12) * 32 // 255 - 23
+        local = least + (size - least) % (usable - 4)
+        local = local if local <= most else least
+        (following,) = struct.unpack(">I", page[place + local : place + local + 4])
+        parts, left = [page[place : place + local]], size - local
+        seen: set[int] = set()
+        while left > 0:
+            if not 0 < following <= file.count or following in seen:
+                raise _Damaged
+            seen.add(following)
+            more = file.page(following)
+            (following,) = struct.unpack(">I", more[:4])
+            parts.append(more[4 : 4 + left])
+            left -= len(parts[-1])
+        data = b"".join(parts)
+    if len(data) != size:
+        raise _Damaged
+    return data
+
+
+def _record(data: bytes) -> Row:
+    """The columns of a row."""
+    end, place = _varint(data, 0)
+    kinds = []
+    while place < end:
+        kind, place = _varint(data, place)
+        kinds.append(kind)
+    if place != end or not kinds:
+        raise _Damaged
+    values: list[Any] = []
+    for kind in kinds:
+        value, place = _value(data, place, kind)
+        values.append(value)
+    if place != len(data):
+        raise _Damaged
+    return tuple(values)
+
+
+def _value(data: bytes, place: int, kind: int) -> tuple[Any, int]:
+    if kind == 0:
+        return None, place
+    if kind in (8, 9):
+        return kind - 8, place
+    if kind >= 12:
+        size = (kind - 12) // 2
+        part = data[place : place + size]
+        if len(part) != size:
+            raise _Damaged
+        return (part.decode("utf-8") if kind % 2 else part), place + size
+    width = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 7: 8}.get(kind, 0)
+    part = data[place : place + width]
+    if not width or len(part) != width:
+        raise _Damaged
+    if kind == 7:
+        return struct.unpack(">d", part)[0], place + width
+    return int.from_bytes(part, "big", signed=True), place + width
+
+
+def _is(row: Row, *kinds: Any) -> bool:
+    return len(row) == len(kinds) and all(map(isinstance, row, kinds))
+
+
+_TEXT, _NUMBER, _KEPT = str, (int, float), (str, bytes)
+_NOTHING = type(None)
+_COUNTS = (int,) * 6
+
+
+def _table_of(rowid: int | None, row: Row) -> str | None:
+    """The table whose columns a row has; None if it is of an index, or of nobody's interest."""
+    if rowid is None:
+        if _is(row, _TEXT, _TEXT, *_COUNTS, _NUMBER) and _is_day(row[0]):
+            return "spending"
+        if _is(row, _TEXT, int) and _is_day(row[0]):
+            return "days"
+        if _is(row, int, int, int, _KEPT):
+            return "old_proposals"
+        return "doomed" if _is(row, _TEXT) else None
+    if _is(row, _TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER):
+        return "conversations"
+    if _is(row, int, int, int, _KEPT):
+        return "proposals"
+    if _is(row[:8], _NOTHING, _TEXT, _NUMBER, int, _TEXT, _TEXT, _TEXT, _TEXT) and len(row) > 10:
+        return "turns"
+    return "notes" if _is(row, int, _TEXT) and row[1].startswith("{") else None
+
+
+def _numbered(table: str, rowid: int | None, row: Row) -> Row:
+    if table == "turns":
+        # Its number is the row's, and so not in the row itself.
+        return (rowid, *row[1:])
+    return (rowid, *row) if table == "notes" else row
+
+
+def _is_day(text: str) -> bool:
+    return len(text) == 10 and text[4] == text[7] == "-" and text.replace("-", "").isdigit()

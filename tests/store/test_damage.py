@@ -1,0 +1,310 @@
+"""A damaged store: nothing that is in it is written over, and most of it comes back."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moa_cli.conversation import Charge, Proposal, Turn, Usage
+from moa_cli.errors import StoreError
+from moa_cli.store import Store
+from moa_cli.store.database import damaged_files, put_aside
+from moa_cli.store.recovery import back_up, check, recover
+from tests.support.command import Moa
+from tests.support.upstream import Upstream
+
+
+@pytest.fixture
+def moa(tmp_path: Path, upstream: Upstream) -> Moa:
+    """The command, with the upstream as provider `lab`."""
+    return Moa(tmp_path, upstream.url)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the store is."""
+    monkeypatch.setenv("MOA_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data" / "conversations.db"
+
+
+@pytest.fixture
+def store(file: Path) -> Iterator[Store]:
+    """A store of 40 conversations of five turns, each with three proposals."""
+    opened = Store.open(file)
+    fill(opened, 40)
+    yield opened
+    opened.close()
+
+
+def fill(store: Store, conversations: int) -> None:
+    for number in range(conversations):
+        identity = store.begin_conversation(f"subject {number}", "lab")
+        for place in range(5):
+            turn = store.begin_turn(identity, f"question {number}.{place}", "lab", "rounds = 1")
+            usage = Usage(100, 50, calls=1, cost=0.25)
+            for index in range(3):
+                text = f"proposal {number}.{place}.{index} " + "long " * 500 * (index == 2)
+                store.add_proposal(turn, Proposal(1, index, "a", "lab:a", text, usage=usage))
+            reply = f"reply {number}.{place} " + "and so on " * 100
+            store.end_turn(
+                turn, Turn(f"question {number}.{place}", reply, "finished", "lab", usage=usage)
+            )
+            store.spending.begin_turn()
+            store.spending.add(Charge(1, "lab:a", usage), first=True)
+
+
+def said(store: Store) -> set[str]:
+    """All replies in the store."""
+    return {
+        str(turn.reply)
+        for summary in store.conversations(limit=1000)
+        for turn in store.load(summary.id).turns
+    }
+
+
+def damage(file: Path, pages: int, seed: int) -> None:
+    """Overwrite some pages with noise, as a failing disk does."""
+    size = 8192
+    places = random.Random(seed).sample(range(1, file.stat().st_size // size), pages)
+    with file.open("r+b") as opened:
+        for place in places:
+            opened.seek(place * size)
+            opened.write(random.Random(place).randbytes(size))
+
+
+def quiet(progress: object) -> None:
+    del progress
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_most_turns_come_back_from_a_file_with_damaged_pages(
+    store: Store, file: Path, seed: int
+) -> None:
+    before = said(store)
+    store.close()
+    damage(file, 5, seed)
+    original = file.read_bytes()
+    aside = put_aside(file)
+    assert aside.read_bytes() == original
+    new = Store.open(file)
+    done = recover(new, aside, quiet)
+    found = said(new)
+    assert found <= before
+    # A page of 8192 bytes holds five such turns at most.
+    assert len(found) >= len(before) - 5 * 6
+    assert done.new == 40 or done.skipped
+    assert check(new).sound
+    assert aside.read_bytes() == original
+    again = recover(new, aside, quiet)
+    assert (again.new, again.renamed, said(new)) == (0, 0, found)
+    new.close()
+
+
+def test_all_of_it_comes_back_where_only_the_head_of_the_file_is_gone(
+    store: Store, file: Path
+) -> None:
+    before = said(store)
+    store.close()
+    with file.open("r+b") as opened:
+        opened.write(b"\0" * 4096)
+    new = Store.open(file)
+    assert new.damaged is not None
+    assert new.conversations() == []
+    done = recover(new, new.damaged, quiet)
+    assert (done.new, done.turns) == (40, 200)
+    assert said(new) == before
+    first = new.conversations(limit=1)[0]
+    assert [len(layer) for layer in new.load(first.id).turns[0].proposals] == [3]
+    new.close()
+
+
+def test_what_stood_only_in_the_log_comes_back(file: Path) -> None:
+    # The process is killed before the log is written into the file.
+    code = (
+        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
+        "from tests.store.test_damage import fill; store = Store.open(Path(sys.argv[1]));"
+        "store._connection.execute('PRAGMA wal_autocheckpoint = 0'); fill(store, 3); os._exit(0)"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True, cwd=root)
+    aside = put_aside(file)
+    store = Store.open(file)
+    assert recover(store, aside, quiet).turns == 15
+    store.close()
+
+
+def test_spending_before_the_damage_and_after_it_is_added_up_once(store: Store, file: Path) -> None:
+    store.close()
+    aside = put_aside(file)
+    new = Store.open(file)
+    new.spending.add(Charge(1, "lab:a", Usage(1, 1, calls=1, cost=1.0)), first=True)
+    for _ in range(2):
+        recover(new, aside, quiet)
+    [spent] = new.spending.by_month()
+    assert (spent.usage.calls, round(spent.usage.cost, 6)) == (201, 51.0)
+    new.close()
+
+
+def test_deleted_conversations_stay_deleted(store: Store, file: Path) -> None:
+    gone = store.conversations(limit=1)[0].id
+    words = {str(turn.reply) for turn in store.load(gone).turns}
+    # Deleted, and killed before anything could be wiped.
+    store.delete([gone], seconds=-1.0)
+    store.close()
+    aside = put_aside(file)
+    new = Store.open(file)
+    assert recover(new, aside, quiet).new == 39
+    assert not words & said(new)
+    new.close()
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from moa_cli.store import Store
+store = Store.open(Path(sys.argv[1]))
+identity = store.begin_conversation(f"from {sys.argv[2]}", "lab")
+store.begin_turn(identity, f"question of {sys.argv[2]}", "lab", "")
+store.close()
+"""
+
+
+def test_processes_that_meet_the_damage_at_once_lose_nothing(file: Path) -> None:
+    file.parent.mkdir()
+    original = b"this is no database" * 5000
+    for round_ in range(3):
+        file.write_bytes(original)
+        before = set(damaged_files(file))
+        running = [
+            subprocess.Popen([sys.executable, "-c", PROCESS, str(file), f"{round_}.{number}"])
+            for number in range(6)
+        ]
+        assert [process.wait(60) for process in running] == [0] * 6
+        [aside] = set(damaged_files(file)) - before
+        assert aside.read_bytes() == original
+        store = Store.open(file)
+        titles = {summary.title for summary in store.conversations()}
+        store.close()
+        assert titles == {f"from {round_}.{number}" for number in range(6)}
+        for part in file.parent.glob("conversations.db*"):
+            if "damaged" not in part.name and part.suffix != ".lock":
+                part.unlink()
+
+
+def test_a_store_whose_file_was_put_aside_goes_on_in_the_new_one(store: Store, file: Path) -> None:
+    aside = put_aside(file)
+    Store.open(file).close()
+    identity = store.begin_conversation("after", "lab")
+    store.begin_turn(identity, "after the change", "lab", "")
+    store.spending.begin_turn()
+    other = Store.open(file)
+    assert [summary.title for summary in other.conversations()] == ["after"]
+    assert sum(other.spending.turns_by_month().values()) == 1
+    other.close()
+    assert aside.exists()
+
+
+def test_one_damaged_row_leaves_all_others_readable(moa: Moa) -> None:
+    data = moa.state.parent / "data" / "conversations.db"
+    store = Store.open(data)
+    fill(store, 3)
+    store.close()
+    connection = sqlite3.connect(data)
+    connection.execute("UPDATE turns SET rest = '{\"usage\": 3' WHERE id = 1")
+    connection.execute('UPDATE turns SET rest = \'{"usage": {"cost": "much"}}\' WHERE id = 7')
+    connection.execute("UPDATE proposals SET proposal = x'00' WHERE turn_id = 2 AND place = 1")
+    connection.execute("UPDATE proposals SET proposal = '[]' WHERE turn_id = 12 AND place = 1")
+    connection.commit()
+    connection.close()
+    for arguments in (
+        ["history", "list"],
+        ["history", "show"],
+        ["history", "export", "--all", "--format", "json"],
+        ["history", "export", "--all"],
+        ["ask", "-c", "and now?"],
+        ["history", "search", "question"],
+    ):
+        ran = moa.run(*arguments)
+        assert ran.code == 0, (arguments, ran.err)
+        assert "Traceback" not in ran.err
+    ran = moa.run("history", "list")
+    assert len(ran.text.splitlines()) == 3
+    assert "damaged value" in ran.err
+    ran = moa.run("history", "check")
+    assert ran.code == 1
+    assert "of the history cannot be read" in ran.err
+
+
+def test_the_commands_tell_what_they_find_and_bring_back(moa: Moa) -> None:
+    data = moa.state.parent / "data" / "conversations.db"
+    store = Store.open(data)
+    fill(store, 20)
+    store.close()
+    ran = moa.run("history", "check")
+    assert ran.code == 0
+    assert ran.text.startswith("sound: 20 conversations, 100 turns, ")
+    assert moa.run("history", "recover").err == (
+        "moa: nothing to recover: the history is sound, and no damaged file was put aside\n"
+    )
+    damage(data, 6, 4)
+    ran = moa.run("history", "check")
+    assert ran.code == 1
+    assert "the history is damaged" in ran.err
+    ran = moa.run("history", "recover")
+    assert ran.code == 0
+    assert "was put aside" in ran.err
+    assert "recovered" in ran.err
+    assert moa.run("history", "check").code == 0
+    assert len(moa.run("history", "list", "-n", "100").text.splitlines()) >= 15
+
+
+def test_a_copy_is_whole_private_and_can_be_taken_in_again(
+    moa: Moa, tmp_path: Path, store: Store, file: Path
+) -> None:
+    ran = moa.run("history", "backup", str(tmp_path / "copy.db"))
+    assert ran.code == 0, ran.err
+    copy = tmp_path / "copy.db"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert not list(tmp_path.glob("copy.db-*"))
+    ran = moa.run("history", "backup", str(copy))
+    assert ran.code == 2
+    assert "is there already" in ran.err
+    assert moa.run("history", "backup", "--force", str(copy)).code == 0
+    with pytest.raises(OSError, match="conversations"):
+        back_up(store, file)
+    chosen = [summary.id for summary in store.conversations(limit=7)]
+    store.delete(chosen)
+    done = recover(store, copy, quiet)
+    assert (done.new, done.same, done.skipped) == (7, 33, 0)
+    [spent] = store.spending.by_month()
+    assert spent.usage.calls == 200
+
+
+def test_what_is_no_database_is_told(moa: Moa, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("hello\n" * 1000, "utf-8")
+    ran = moa.run("history", "recover", str(tmp_path / "text.db"))
+    assert "recovered 0 conversations" in ran.err
+    ran = moa.run("history", "recover", str(tmp_path / "none.db"))
+    assert ran.code == 1
+    assert "none.db: cannot be read: No such file or directory" in ran.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_can_be_read(store: Store, file: Path) -> None:
+    store.close()
+    file.parent.chmod(0o500)
+    try:
+        reader = Store.open_to_read(file)
+        assert len(said(reader)) == 200
+        with pytest.raises(StoreError):
+            reader.rename(reader.conversations(limit=1)[0].id, "other")
+        reader.close()
+    finally:
+        file.parent.chmod(0o700)
