@@ -54,27 +54,27 @@ def dump(values: object) -> str:
     return as_unicode(json.dumps(values, ensure_ascii=False, separators=(",", ":")))
 
 
-def pack(values: object) -> str | bytes:
+def pack(values: object) -> bytes:
     """Values as JSON, compressed if that is shorter."""
-    text = dump(values)
-    if len(text) < _SHORTEST:
-        return text
-    data = zlib.compress(text.encode(), 6)
-    return data if len(data) < len(text) else text
+    data = dump(values).encode()
+    if len(data) < _SHORTEST:
+        return data
+    return min(zlib.compress(data, 6), data, key=len)
 
 
 def unpack(kept: str | bytes) -> Any:
-    """What `pack` was given. Raises ValueError if `kept` does not come from it."""
-    if isinstance(kept, bytes):
+    """What `pack` or `dump` was given. Raises ValueError if `kept` comes from neither."""
+    data = kept.encode() if isinstance(kept, str) else kept
+    # What is compressed begins otherwise than any JSON.
+    if data[:1] not in (b"{", b"["):
         reader = zlib.decompressobj()
         try:
-            text = reader.decompress(kept, _MOST_BYTES)
+            data = reader.decompress(data, _MOST_BYTES)
         except zlib.error as error:
             raise ValueError(f"is not what was kept: {error}") from None
         if not reader.eof:
             raise ValueError("is not what was kept: it is cut off")
-        kept = text.decode("utf-8")
     try:
-        return json.loads(kept)
+        return json.loads(data)
     except RecursionError:
         raise ValueError("is nested too deeply") from None

@@ -45,8 +45,9 @@ def _pack_proposals(connection: sqlite3.Connection) -> None:
         """,
         """
         CREATE VIEW every_proposal AS
-            SELECT turn_id, layer, place, proposal FROM proposals
-            UNION ALL SELECT turn_id, layer, place, proposal FROM old_proposals
+            SELECT turn_id, layer, place, CAST(proposal AS BLOB) AS proposal FROM proposals
+            UNION ALL
+            SELECT turn_id, layer, place, CAST(proposal AS BLOB) FROM old_proposals
         """,
         # What is still to be done on the file, and what was deleted but not wiped yet.
         "CREATE TABLE upkeep (task TEXT PRIMARY KEY) WITHOUT ROWID",
