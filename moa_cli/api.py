@@ -65,7 +65,8 @@ async def ask_async(
     the config file, for this call.
 
     A turn whose models failed is returned, not raised: look at `turn.status` and `turn.error`.
-    Raises ProfileError if there is no such profile, or it is wrong.
+    Raises ProfileError if there is no such profile, or it is wrong, or one of its model names
+    has a provider that is not known; nothing is sent then.
     """
     if clients is None:
         pool = open_clients()

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 import moa_cli
-from moa_cli import ProfileError, Turn, ask, ask_async, load_profile, open_clients, run_turn
+from moa_cli import (
+    Aggregator,
+    Event,
+    Profile,
+    ProfileError,
+    Proposer,
+    Turn,
+    ask,
+    ask_async,
+    load_profile,
+    open_clients,
+    run_turn,
+)
 from tests.support.upstream import Reply, Upstream
 
 
@@ -90,3 +103,43 @@ def test_an_unknown_profile_is_an_error_with_a_hint() -> None:
     with pytest.raises(ProfileError) as raised:
         ask("why?", profile="tgether")
     assert raised.value.hint == "did you mean `together`?"
+
+
+def test_a_mistyped_provider_is_refused_before_anything_is_sent(
+    together: Upstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(
+        '[[proposers]]\nmodel = "org/a"\n'
+        '[aggregator]\nmodel = "org/agg"\nfallbacks = ["opnai:secret"]\n'
+    )
+    in_code = Profile(
+        name="mine",
+        proposers=(Proposer(model="org/a"),),
+        aggregator=Aggregator(model="opnai:secret"),
+    )
+    said = "there is no provider `opnai` (model `opnai:secret`); did you mean `openai`?"
+
+    async def events() -> list[Event]:
+        clients = open_clients()
+        try:
+            asked = moa_cli.Conversation().ask("why?")
+            return [event async for event in run_turn(in_code, asked, clients)]
+        finally:
+            await clients.aclose()
+
+    with together as upstream:
+        monkeypatch.setenv("TOGETHER_BASE_URL", upstream.url)
+        for profile in (str(path), load_profile(str(path)), in_code):
+            with pytest.raises(ProfileError) as raised:
+                ask("why?", profile=profile)
+            assert said in raised.value.message
+        with pytest.raises(ProfileError) as raised:
+            ask("why?", profile=str(path))
+        assert raised.value.message == f"{path}: `aggregator.fallbacks[1]`: {said}"
+        with pytest.raises(ProfileError, match=r"`aggregator\.model`: there is no provider"):
+            asyncio.run(events())
+        monkeypatch.setenv("MOA_AGGREGATOR", "opnai:secret")
+        with pytest.raises(ProfileError, match=r"^MOA_AGGREGATOR: there is no provider"):
+            ask("why?")
+        assert upstream.requests == []

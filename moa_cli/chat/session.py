@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from moa_cli.clients.base import Clients, ModelInfo
 from moa_cli.conversation import Conversation, Proposal, Turn, Usage
-from moa_cli.engine import Cap, Control, Limits, run_turn
+from moa_cli.engine import Cap, Control, Limits, check_names, run_turn
 from moa_cli.errors import ProfileError, UsageError
 from moa_cli.events import Event
 from moa_cli.profile import Overrides, Profile
@@ -99,7 +99,19 @@ class Session:
         return prompt, events
 
     def _with_aggregator(self, model: str | None, where: str) -> Profile:
-        return override(self.profile, Overrides(aggregator=model), where) if model else self.profile
+        if not model:
+            return self.profile
+        return self._checked(override(self.profile, Overrides(aggregator=model), where))
+
+    def _checked(self, profile: Profile) -> Profile:
+        """The profile. Raises ProfileError if one of its model names leads nowhere."""
+        check_names(profile, self._clients)
+        return profile
+
+    def use(self, profile: Profile) -> None:
+        """Answer by this profile from now on. Raises ProfileError, and changes nothing, if one
+        of its model names leads nowhere."""
+        self.profile = self._checked(profile)
 
     def keep(self, turn: Turn) -> bool:
         """Add a turn that has ended; returns whether it holds a reply and so is remembered.
@@ -140,15 +152,15 @@ class Session:
 
         Raises ProfileError, and changes nothing, if the result would be no valid profile.
         """
-        self.profile = override(self.profile, overrides, where)
+        self.use(override(self.profile, overrides, where))
 
     def set(self, path: str, text: str) -> None:
         """Set one key of the profile. Raises ProfileError, and changes nothing, if it cannot."""
-        self.profile = set_value(self.profile, path, text, "/set")
+        self.use(set_value(self.profile, path, text, "/set"))
 
     def add(self, model: str) -> None:
-        """One more proposer in every round."""
-        self.profile = add_proposer(self.profile, model, "/add")
+        """One more proposer in every round. Raises ProfileError if that is no model's name."""
+        self.use(add_proposer(self.profile, model, "/add"))
 
     def drop(self, model: str) -> None:
         """One proposer less. Raises ProfileError if it is not there, or the last one."""

@@ -46,10 +46,10 @@ class Options(SessionOptions):
 
 def run(options: Options) -> int:
     """Tell what it takes, ask, judge, and tell what came of it; returns the exit code."""
+    wiring.check_model_name("--judge", options.judge)
     settings = read_settings(options.run)
     kind = _kind(settings, options)
     check_can_ask(options)
-    wiring.providers().parse(options.judge)
     with open_judge(judge_folder(options.run, options.judge)) as folder:
         plan, shown = _plan(settings, kind, options, folder)
         for line in plan_lines(plan, folder, settings):

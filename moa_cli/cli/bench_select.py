@@ -15,6 +15,7 @@ from moa_cli.bench.lines import plain
 from moa_cli.bench.pool import AggregatorWorth, Pool, aggregators, check_alike, pool_of
 from moa_cli.bench.selection import Ranked, best
 from moa_cli.bench.values import ReadRun, read_run
+from moa_cli.cli import wiring
 from moa_cli.cli.bench_cells import cell, noted, table, tell_if_long, width_of_output, with_n
 from moa_cli.errors import ProfileError, UsageError
 from moa_cli.json_text import dumps
@@ -81,6 +82,7 @@ def run(
         sys.stdout.write("".join(f"{line}\n" for line in _lines(choice, width_of_output())))
     if write is None:
         return
+    wiring.providers().check(profile)
     path = _written(profile, write, overwrite=force)
     sys.stderr.write(f"moa: wrote {path}; use it: moa ask -p {write}\n")
 

@@ -180,11 +180,13 @@ class _Working:
         """Do it all; why it ended early, if a cap was reached."""
         cancel_on_termination()
         job, pool = self._job, open_pool()
+        given = job.plan.given
         limits = wiring.limits(job.options.concurrency, self._purse.caps)
         gate = Gate(
             limits.concurrency,
             job.options.provider_concurrency,
-            lambda model: pool.providers.parse(model)[0].name,
+            # Answers that are there already are no provider's.
+            lambda model: "" if model in given else pool.providers.parse(model)[0].name,
         )
         self._progress.in_flight = lambda: gate.in_flight
         self._progress.held = lambda: gate.held

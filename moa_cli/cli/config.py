@@ -115,6 +115,7 @@ def set_(key: KeyName, value: Value) -> None:
     set_setting(paths.config_file(), name, meant, _check_change)
     _tell(f"{name} is set in {paths.config_file()}")
     _tell_of_variable(name.path)
+    _tell_of_prices()
 
 
 def _check(table: Mapping[str, Any], place: str) -> None:
@@ -123,6 +124,15 @@ def _check(table: Mapping[str, Any], place: str) -> None:
     from moa_cli.config import to_config
 
     Providers(to_config(table, place), {})
+
+
+def _tell_of_prices() -> None:
+    """Tell of prices whose model names lead nowhere: they stop no command, but hold for nobody."""
+    from moa_cli.clients.providers import Providers
+    from moa_cli.config import load_config
+
+    for fault in Providers(load_config(), {}).price_faults():
+        _tell(f"{fault.message} ({fault.hint})")
 
 
 def _check_change(table: Mapping[str, Any]) -> None:
@@ -180,6 +190,7 @@ def edit() -> None:
     open_editor(file)
     _check(read_toml(file), str(file))
     _tell(f"{file} is right")
+    _tell_of_prices()
 
 
 def _tell(text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moa_cli.cli.options import takes_profile
-from moa_cli.errors import ClientError, MoAError
+from moa_cli.errors import ClientError, MoAError, ProfileError
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
-from moa_cli.clients.providers import Provider
+from moa_cli.clients.providers import Provider, Providers
 
 __all__ = ["doctor"]
 
@@ -28,7 +30,7 @@ class Finding:
     hint: str | None = None
 
 
-@takes_profile
+@functools.partial(takes_profile, checked=False)
 def doctor(
     profile: Profile,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no provider anything.")] = False,
@@ -112,8 +114,14 @@ def _folders() -> Iterator[Finding]:
 def _used(profile: Profile) -> set[str]:
     from moa_cli.cli import wiring
 
-    known = wiring.providers()
-    return {known.parse(model)[0].name for model in profile.models()}
+    return {provider.name for provider, _ in _found(profile, wiring.providers())}
+
+
+def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]:
+    """The provider and the id of each model whose name leads somewhere."""
+    for model in profile.models():
+        with contextlib.suppress(ProfileError):
+            yield known.parse(model)
 
 
 def _keys(profile: Profile) -> Iterator[Finding]:
@@ -150,18 +158,18 @@ def _profile(profile: Profile) -> Iterator[Finding]:
     from moa_cli.cli import wiring
 
     yield Finding("OK", wiring.describe(profile))
-    for model in profile.models():
-        meant = wiring.providers().mistyped(model)
-        if meant:
-            yield Finding("WARN", f"{model} goes to together", f"is `{meant}` meant?")
+    known = wiring.providers()
+    for fault in known.faults(profile):
+        yield Finding("ERROR", fault.message, fault.hint)
+    for fault in known.price_faults():
+        yield Finding("WARN", fault.message, fault.hint)
 
 
 async def _providers(
     profile: Profile, pool: ClientPool, offline: bool
 ) -> AsyncGenerator[Finding, None]:
     by_provider: dict[str, list[str]] = {}
-    for model in profile.models():
-        provider, identity = pool.providers.parse(model)
+    for provider, identity in _found(profile, pool.providers):
         if provider.base_url is not None:
             by_provider.setdefault(provider.name, []).append(identity)
     for name, wanted in by_provider.items():

@@ -216,8 +216,10 @@ def _first(ours: Any, theirs: Any) -> Any:
     return theirs if ours is None else ours
 
 
-def takes_profile(command: Callable[..., Any]) -> Callable[..., Any]:
+def takes_profile(command: Callable[..., Any], *, checked: bool = True) -> Callable[..., Any]:
     """Graft the shared options onto a command, and hand it the resolved `profile`.
+
+    checked: whether a model name whose provider is not known ends the command before it begins.
 
     It is handed `concurrency` (None if not typed) too, if it has such a parameter. One that
     takes the profile's name as an argument calls that `named`; it is not handed on.
@@ -231,7 +233,8 @@ def takes_profile(command: Callable[..., Any]) -> Callable[..., Any]:
         from moa_cli.cli.wiring import choose_profile
 
         name, flags, concurrency = _shared(**{key: given.pop(key) for key in shared})
-        profile: Profile = choose_profile(_first(given.pop("named", None), name), flags)
+        chosen = _first(given.pop("named", None), name)
+        profile: Profile = choose_profile(chosen, flags, checked=checked)
         extra = {"profile": profile, "concurrency": concurrency}
         return command(**given, **{key: extra[key] for key in handed})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -38,14 +39,16 @@ def list_(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
     """List all profiles: yours, then the shipped ones."""
-    from moa_cli.cli.wiring import default_profile
+    from moa_cli.cli.wiring import default_profile, providers
     from moa_cli.render.sanitize import one_line
 
-    found = []
+    found, known = [], providers()
     default = default_profile()
     for one in sorted(list_profiles(), key=lambda one: one.source != "user"):
         try:
-            about = load(one.name).description
+            profile = load(one.name)
+            known.check(profile)
+            about = profile.description
         except ProfileError as error:
             about = f"broken: {error.message}"
         found.append({"name": one.name, "source": one.source, "description": about})
@@ -73,18 +76,20 @@ def _hanging(head: str, text: str) -> str:
 
 
 @app.command("show")
-@takes_profile
+@functools.partial(takes_profile, checked=False)
 def show(
     profile: Profile,
     named: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
 ) -> None:
     """Print each setting in force, and where it came from."""
+    from moa_cli.cli.wiring import providers
     from moa_cli.render.plain import setting_lines
     from moa_cli.render.sanitize import one_line
     from moa_cli.render.terminal import columns_of
 
     typer.echo(f"profile {profile.name}: {one_line(profile.description)}".rstrip(": "))
     typer.echo("\n".join(setting_lines(rows(profile), columns=columns_of(sys.stdout))))
+    providers().check(profile)
 
 
 @app.command("new")
@@ -102,6 +107,20 @@ def copy(source: NameOrPath, target: Name, force: Force = False) -> None:
     check_profile_name(target)
     path = _copy_file(find(source).path, target, overwrite=force)
     typer.echo(str(path))
+    try:
+        _load_checked(str(path))
+    except ProfileError as error:
+        # It may have been copied to be mended.
+        _tell(f"{error.message} ({error.hint})" if error.hint else error.message)
+
+
+def _load_checked(name_or_path: str) -> Profile:
+    """The profile. Raises ProfileError if it is wrong, or names a provider that is not known."""
+    from moa_cli.cli.wiring import providers
+
+    profile = load(name_or_path)
+    providers().check(profile)
+    return profile
 
 
 def _copy_file(source: Path, target: str, *, overwrite: bool = False) -> Path:
@@ -129,7 +148,7 @@ def edit(name: NameOrPath) -> None:
         path = _copy_file(found.path, found.name)
         _tell(f"{found.name} is a shipped profile; this is your copy: {path}")
     open_editor(path)
-    load(str(path))
+    _load_checked(str(path))
     _tell(f"{path} is right")
 
 
@@ -151,15 +170,14 @@ def check(
     name: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
 ) -> None:
     """Check a profile (default: all of them) without calling anything."""
-    from moa_cli.cli.wiring import describe, providers
+    from moa_cli.cli.wiring import describe
     from moa_cli.render.sanitize import one_line
 
     names = [name] if name else [one.name for one in list_profiles()]
-    known = providers()
     problems = 0
     for one in names:
         try:
-            profile = load(one)
+            profile = _load_checked(one)
         except ProfileError as error:
             if name:
                 raise
@@ -167,10 +185,6 @@ def check(
             typer.echo(f"ERROR  {one_line(error.message)}")
             continue
         typer.echo(f"OK     {one_line(describe(profile))}")
-        for model in profile.models():
-            meant = known.mistyped(model)
-            if meant:
-                typer.echo(f"WARN   {one_line(model)}: is the provider `{meant}` meant?")
     if problems:
         raise typer.Exit(2)
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from moa_cli.config import Config, load_config
-from moa_cli.errors import UsageError
+from moa_cli.errors import ProfileError, UsageError
 from moa_cli.profile import Overrides, Profile, resolve, short_name
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from moa_cli.engine import Cap, Limits
 
 __all__ = [
+    "check_model_name",
     "choose_profile",
     "client_pool",
     "config",
@@ -69,9 +70,25 @@ def default_profile() -> str:
     return defaults.default_profile(config(), os.environ)
 
 
-def choose_profile(name: str | None, flags: Overrides) -> Profile:
-    """The profile of that name (or the default one) under the environment and the flags."""
-    return resolve(name or default_profile(), environment=os.environ, flags=flags)
+def choose_profile(name: str | None, flags: Overrides, *, checked: bool = True) -> Profile:
+    """The profile of that name (or the default one) under the environment and the flags.
+
+    checked: refuse a model name whose provider is not known, by raising ProfileError.
+    """
+    return resolve(
+        name or default_profile(),
+        environment=os.environ,
+        flags=flags,
+        check=providers().check if checked else None,
+    )
+
+
+def check_model_name(option: str, model: str) -> None:
+    """Raise UsageError, naming the option, if `model` leads nowhere."""
+    try:
+        providers().parse(model)
+    except ProfileError as error:
+        raise UsageError(f"{option}: {error.message}", hint=error.hint) from None
 
 
 def describe(profile: Profile) -> str:
@@ -93,16 +110,9 @@ def describe(profile: Profile) -> str:
 
 
 def introduction(profile: Profile) -> list[str]:
-    """What is said before the first turn: who answers, and names that may be mistyped."""
-    lines = [describe(profile)]
-    known = providers()
-    for model in profile.models():
-        name, colon, _ = model.partition(":")
-        if colon and "/" not in name and name not in known.known:
-            meant = known.mistyped(model)
-            hint = f"; is `{meant}` meant?" if meant else ""
-            lines.append(f"`{name}` is no known provider, `{model}` goes to together{hint}")
-    return lines
+    """What is said before the first turn: who answers, and prices that hold for nobody."""
+    faults = providers().price_faults()
+    return [describe(profile), *(f"{one.message} ({one.hint})" for one in faults)]
 
 
 def greeting(profile: Profile) -> list[str]:

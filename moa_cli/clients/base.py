@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from moa_cli.conversation import Message, Usage
 from moa_cli.money import Price
 
-__all__ = ["NO_KEY", "Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"]
+__all__ = ["NO_KEY", "Client", "Clients", "Delta", "Endpoint", "ModelInfo", "NameCheck", "Request"]
 
 # What an endpoint that takes no key is sent as one: the SDK cannot do without.
 NO_KEY = "none"
@@ -91,13 +91,28 @@ class Clients(Protocol):
     """The way from model names to endpoints."""
 
     def endpoint(self, model_name: str) -> Endpoint:
-        """The endpoint of `model_name`. Raises a ClientError (no key, no runtime)."""
+        """The endpoint of `model_name`; nothing is sent.
+
+        Raises ProfileError if the name leads nowhere, a ClientError if there can be no endpoint
+        now (no key, no runtime).
+        """
 
     def known(self, model_name: str) -> ModelInfo:
-        """What is known of a model, price and context, without asking anybody. Never raises."""
+        """What is known of a model, price and context, without asking anybody.
+
+        Raises ProfileError if the name leads nowhere.
+        """
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
         """The same, but the provider may be asked.
 
         patience: seconds that may be waited until the provider has told.
         """
+
+
+@runtime_checkable
+class NameCheck(Protocol):
+    """Clients that can tell before a turn whether a model name leads anywhere."""
+
+    def check_name(self, model_name: str) -> None:
+        """Raise ProfileError if `model_name` leads nowhere; nothing is sent."""

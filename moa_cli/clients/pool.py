@@ -10,7 +10,6 @@ from moa_cli.clients.catalog import Catalog
 from moa_cli.clients.providers import Provider, Providers
 from moa_cli.clients.transport import OpenTransport
 from moa_cli.config import Config
-from moa_cli.errors import RequestRefused
 from moa_cli.money import Price
 
 __all__ = ["ClientPool"]
@@ -40,14 +39,16 @@ class ClientPool:
         self._catalog = Catalog(config, self.providers, self.client)
 
     def endpoint(self, model_name: str) -> Endpoint:
-        """The endpoint of `model_name`. Raises a ClientError if there can be none."""
+        """The endpoint of `model_name`. Raises ProfileError if the name leads nowhere."""
         provider, model = self.providers.parse(model_name)
-        if not model:
-            raise RequestRefused(f"`{model_name}` names no model")
         slot = f"local:{model}" if provider.name == "local" else provider.name
         if slot not in self._clients:
             self._clients[slot] = self._make(provider, model)
         return Endpoint(client=self._clients[slot], model=model, provider=provider.name)
+
+    def check_name(self, model_name: str) -> None:
+        """Raise ProfileError if `model_name` leads nowhere."""
+        self.providers.parse(model_name)
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
         """What is known of a model; see `Catalog.facts`."""

@@ -1,7 +1,8 @@
 """Providers by name, and their keys.
 
-A model name is `provider:model-id`. What stands before the first colon counts as a provider
-only if it is a known one; otherwise the whole name belongs to the default provider.
+A model name is `provider:model-id`, or an id without a colon, which belongs to the default
+provider. What stands before the first colon must be a known provider: a prompt must not go to
+one that was not meant, because a name was mistyped.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import io
 import ipaddress
 import re
 import subprocess
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from moa_cli import paths
 from moa_cli.clients.base import NO_KEY
 from moa_cli.config import Config, ProviderSettings
 from moa_cli.errors import AuthenticationFailed, ProfileError
+from moa_cli.profile import Profile, model_faults
 from moa_cli.tables import nearest
 
 __all__ = [
@@ -103,6 +106,7 @@ class Providers:
     """
 
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
+        self._config = config
         self._environment = environment
         self._dotenv: dict[str, str] | None = None
         self.known = dict(BUILT_IN)
@@ -138,18 +142,87 @@ class Providers:
         )
 
     def parse(self, model_name: str) -> tuple[Provider, str]:
-        """The provider of `model_name`, and the model's id there."""
-        name, colon, model = model_name.partition(":")
-        if colon and name in self.known:
-            return self.known[name], model
-        return self.known[DEFAULT_PROVIDER], model_name
+        """The provider of `model_name`, and the model's id there.
 
-    def mistyped(self, model_name: str) -> str | None:
-        """The provider that was meant, if the name's first part looks like a mistyped one."""
-        name, colon, _ = model_name.partition(":")
-        if not colon or name in self.known or "/" in name:
-            return None
-        return nearest(name, self.known)
+        Raises ProfileError if it names no known provider, or no model.
+        """
+        name, colon, model = model_name.partition(":")
+        if not colon and name not in self.known:
+            return self.known[DEFAULT_PROVIDER], self._bare(model_name)
+        if name not in self.known:
+            raise self._unknown(model_name)
+        if not model.strip():
+            raise ProfileError(
+                f"`{model_name}` names no model, only a provider",
+                hint=f"write `{name}:model-id`; `moa models {name}` lists what there is",
+            )
+        return self.known[name], model
+
+    def _bare(self, model: str) -> str:
+        """A model's id that is named without a provider. Raises ProfileError if it can be none."""
+        if not model.strip():
+            raise ProfileError(f"`{model}` names no model", hint="write `provider:model-id`")
+        plain = unicodedata.normalize("NFKC", model)
+        if ":" in plain:
+            # Some keyboards type it; the id would go to the default provider whole.
+            raise ProfileError(
+                f"`{model}` holds a full-width colon", hint=f"did you mean `{plain}`?"
+            )
+        return model
+
+    def _unknown(self, model_name: str) -> ProfileError:
+        name, _, model = model_name.partition(":")
+        if model.startswith("//"):
+            # Not repeated: an address may hold a password.
+            return ProfileError(
+                "an address is not a model name",
+                hint="name the endpoint in config.toml (`[providers.NAME]`, base_url), and write"
+                " `NAME:model-id`",
+            )
+        shown = _without_password(model_name)
+        if not name.strip():
+            return ProfileError(
+                f"`{shown}` names no provider before its colon",
+                hint=f"known providers: {', '.join(self.known)}",
+            )
+        meant = self._meant(name, model_name)
+        question = f"; did you mean `{meant}`?" if meant else ""
+        known = "" if meant or "/" in name else f"known providers: {', '.join(self.known)}; "
+        return ProfileError(
+            f"there is no provider `{_without_password(name)}` (model `{shown}`){question}",
+            hint=f"{known}a model id that holds a colon is written with its provider:"
+            f" `{DEFAULT_PROVIDER}:{shown}`",
+        )
+
+    def _meant(self, name: str, model_name: str) -> str | None:
+        """What may be meant by an unknown provider: a known one, or the name with its colon in
+        the right place."""
+        first, slash, _ = name.partition("/")
+        if slash:
+            known = first in self.known
+            return f"{first}:{_without_password(model_name[len(first) + 1 :])}" if known else None
+        by_case = {one.lower(): one for one in self.known}
+        near = nearest(name.strip().lower(), by_case)
+        return by_case[near] if near else None
+
+    def faults(self, profile: Profile) -> Iterator[ProfileError]:
+        """What is wrong with the model names of `profile`; each error names the place too."""
+        return model_faults(profile, self.parse)
+
+    def check(self, profile: Profile) -> None:
+        """Raise ProfileError if a model name of `profile` leads nowhere, used or not."""
+        for fault in self.faults(profile):
+            raise fault
+
+    def price_faults(self) -> Iterator[ProfileError]:
+        """What is wrong with the names that the settings give prices for."""
+        for model_name in self._config.prices:
+            try:
+                self.parse(model_name)
+            except ProfileError as error:
+                yield ProfileError(
+                    f"{self._config.place}: a price: {error.message}", hint=error.hint
+                )
 
     def key_source(self, provider: Provider) -> str | None:
         """Where the provider's key would come from, in words without the key; None if nowhere."""
@@ -198,6 +271,11 @@ class Providers:
                 if paths.is_file(file):
                     self._dotenv.update(_read_dotenv(file))
         return self._dotenv.get(variable, "")
+
+
+def _without_password(text: str) -> str:
+    """The text, should it be an address, without the password or token in it."""
+    return re.sub(r"(^|:)[^:@/]+@", r"\1***@", re.sub(r":[^:@]+@", ":***@", text))
 
 
 def _read_dotenv(file: Path) -> dict[str, str]:

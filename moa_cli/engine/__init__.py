@@ -3,6 +3,6 @@
 from moa_cli.engine.budget import Cap
 from moa_cli.engine.call import Limits, Slots
 from moa_cli.engine.control import Control
-from moa_cli.engine.turn import run_turn
+from moa_cli.engine.turn import check_names, run_turn
 
-__all__ = ["Cap", "Control", "Limits", "Slots", "run_turn"]
+__all__ = ["Cap", "Control", "Limits", "Slots", "check_names", "run_turn"]

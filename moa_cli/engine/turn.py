@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from moa_cli.clients.base import Clients
+from moa_cli.clients.base import Clients, NameCheck
 from moa_cli.conversation import Conversation
 from moa_cli.engine.aggregate import run_aggregator
 from moa_cli.engine.call import Limits, failure
@@ -18,9 +18,17 @@ from moa_cli.engine.layer import run_layer
 from moa_cli.engine.state import TurnState
 from moa_cli.errors import BudgetReached, MoAError, NotEnoughProposals, TurnError
 from moa_cli.events import AggregatorFinished, Event, TurnFailed, TurnFinished, TurnStarted
-from moa_cli.profile import Profile
+from moa_cli.profile import Profile, model_faults
 
-__all__ = ["run_turn"]
+__all__ = ["check_names", "run_turn"]
+
+
+def check_names(profile: Profile, clients: Clients) -> None:
+    """Raise ProfileError, naming its place, if `clients` can tell that a model name of `profile`
+    leads nowhere."""
+    if isinstance(clients, NameCheck):
+        for fault in model_faults(profile, clients.check_name):
+            raise fault
 
 
 async def run_turn(
@@ -37,11 +45,15 @@ async def run_turn(
     Yields the turn's events; trouble at an endpoint is an event, only a bug raises. Closing
     the generator at any point cancels every call; use `contextlib.aclosing` around it.
 
+    Raises ProfileError, before the first event and before anything is sent, if one of the
+    profile's model names leads nowhere (see `NameCheck`): a mixture is not half asked.
+
     references: answers that are there already; then no proposer is asked, and the aggregator
     writes its reply from these.
     """
     if not conversation.turns or conversation.turns[-1].reply is not None:
         raise ValueError("the conversation has no open turn; use conversation.ask(prompt)")
+    check_names(profile, clients)
     state = TurnState(
         profile, conversation, clients, control or Control(), limits or Limits(), references
     )

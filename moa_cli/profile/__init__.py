@@ -10,7 +10,7 @@ from moa_cli.profile.files import (
     read,
     save,
 )
-from moa_cli.profile.layering import Overrides, resolve, rows
+from moa_cli.profile.layering import Overrides, model_faults, resolve, rows
 from moa_cli.profile.schema import build, dump, to_table
 from moa_cli.profile.values import (
     Aggregator,
@@ -38,6 +38,7 @@ __all__ = [
     "find",
     "list_profiles",
     "load",
+    "model_faults",
     "read",
     "resolve",
     "rows",

@@ -19,6 +19,7 @@ __all__ = [
     "Overrides",
     "add_proposer",
     "drop_proposer",
+    "model_faults",
     "override",
     "resolve",
     "rows",
@@ -102,23 +103,30 @@ def resolve(
     *,
     environment: Mapping[str, str],
     flags: Overrides | None = None,
+    check: Callable[[Profile], object] | None = None,
 ) -> Profile:
     """The profile with the MOA_* environment and the typed flags laid over it.
 
+    check: refuses, by raising, what no profile can tell by itself, such as an unknown provider.
     Raises ProfileError that names the file, variable or flag which is wrong.
     """
     file = find(name_or_path)
     table = read_toml(file.path)
     origins = file_origins(table, file.path)
     # The file is checked by itself first: a wrong file must not hide behind a flag.
-    build(file.name, table, origins)
+    alone = build(file.name, table, origins)
+    if check is not None:
+        check(alone)
     around, typed = Overrides.from_environment(environment), flags or Overrides()
     _lay(table, origins, around, "environment")
     _lay(table, origins, typed, "flag")
     if typed.reference_models and typed.samples is None:
         # The proposers that the environment's samples were laid on are gone.
         _lay(table, origins, Overrides(samples=around.samples), "environment")
-    return build(file.name, table, origins)
+    profile = build(file.name, table, origins)
+    if check is not None:
+        check(profile)
+    return profile
 
 
 def override(profile: Profile, overrides: Overrides, where: str = "") -> Profile:
@@ -246,6 +254,30 @@ def _model_tables(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
             yield f"layers[{number}].proposers[{place}]", one
     if "aggregator" in table:
         yield "aggregator", table["aggregator"]
+
+
+def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[ProfileError]:
+    """What `check` says, by raising ProfileError, against model names of `profile`.
+
+    All its names are checked, also those that no turn would call. Each error begins with the
+    place of the name: the file and the key, or the variable, option or command that set it.
+    """
+    for path, model in _model_names(to_table(profile)):
+        try:
+            check(model)
+        except ProfileError as error:
+            origin = _origin(profile, path)
+            place = f"{origin.where}: " if origin.where else ""
+            if origin.kind in ("profile", "default"):
+                place += f"`{path}`: "
+            yield ProfileError(f"{place}{error.message}", hint=error.hint)
+
+
+def _model_names(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for path, one in _model_tables(table):
+        yield f"{path}.model", one["model"]
+        for number, fallback in enumerate(one.get("fallbacks", ()), 1):
+            yield f"{path}.fallbacks[{number}]", fallback
 
 
 def rows(profile: Profile) -> list[tuple[str, object, Origin]]:

@@ -108,7 +108,7 @@ class Mixtures:
         if name not in [one.name for one in list_profiles()]:
             return unknown
         try:
-            profile = resolve(name, environment=self._environment)
+            profile = resolve(name, environment=self._environment, check=self._providers.check)
         except ProfileError:
             # The message names files of the server's.
             return _not_found(name, f"the profile `{name}` has an error")
@@ -175,7 +175,11 @@ class Mixtures:
         if asked.aggregator is not None:
             named.append(("moa.aggregator", asked.aggregator))
         for param, model in named:
-            provider, _ = self._providers.parse(model)
+            try:
+                provider, _ = self._providers.parse(model)
+            except ProfileError as error:
+                message = f"`{param}`: {error.message} ({error.hint})"
+                raise ApiError(400, message, param=param, code="invalid_value") from None
             why = ""
             if provider.base_url is None and not self.serves(model):
                 why = (

@@ -108,11 +108,25 @@ def test_offline_asks_nobody(moa: Moa, upstream: Upstream) -> None:
     assert upstream.requests == []
 
 
-def test_a_provider_that_looks_mistyped_is_a_warning(whole: Moa) -> None:
-    ran = whole.run("doctor", "--offline", "-m", "opnai:gpt-4o", env={"TOGETHER_API_KEY": "t" * 9})
-    assert ran.code == 0
-    assert findings(ran)["opnai:gpt-4o goes to together"] == "WARN"
-    assert hint(ran, "goes to together") == "is `openai` meant?"
+def test_a_mistyped_provider_is_an_error_and_the_rest_is_checked(whole: Moa) -> None:
+    settings = whole.settings()
+    settings["prices"] = {"labb:a": {"prompt": 1, "completion": 1}}
+    whole.configure(**settings)
+    arguments = ["-m", "opnai:gpt-4o,lab:a", "-a", "labb:agg"]
+    ran = whole.run("doctor", "--offline", *arguments, env={"TOGETHER_API_KEY": "t" * 9})
+    assert (ran.code, ran.err) == (1, "")
+    wrong = [what for what, level in findings(ran).items() if level == "ERROR"]
+    assert wrong == [
+        "--reference-model: there is no provider `opnai` (model `opnai:gpt-4o`);"
+        " did you mean `openai`?",
+        "--aggregator: there is no provider `labb` (model `labb:agg`); did you mean `lab`?",
+    ]
+    [price] = [what for what, level in findings(ran).items() if "a price" in what]
+    assert findings(ran)[price] == "WARN"
+    assert price.endswith(
+        "config.toml: a price: there is no provider `labb` (model `labb:a`); did you mean `lab`?"
+    )
+    assert findings(ran)["lab: not asked (--offline)"] == "SKIP"
     assert "t" * 9 not in ran.text
 
 

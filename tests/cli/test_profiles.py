@@ -233,13 +233,6 @@ def test_check_without_a_name_checks_all_and_fails_if_one_is_wrong(moa: Moa) -> 
     assert "bad.toml: `rounds` must be a whole number, not 'two'" in error
 
 
-def test_check_warns_of_a_provider_that_looks_mistyped(moa: Moa) -> None:
-    moa.profile("lab", {"model": "opnai:gpt-4o"})
-    ran = moa.run("profile", "check", "lab")
-    assert ran.code == 0
-    assert "WARN   opnai:gpt-4o: is the provider `openai` meant?\n" in ran.text
-
-
 def test_path_prints_a_file_or_the_folder(moa: Moa) -> None:
     assert moa.run("profile", "path").text == f"{moa.config / 'profiles'}\n"
     assert moa.run("profile", "path", "lab").text == f"{moa.config / 'profiles' / 'lab.toml'}\n"

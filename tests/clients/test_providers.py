@@ -22,7 +22,7 @@ from moa_cli.clients.pool import ClientPool
 from moa_cli.clients.providers import BUILT_IN, DEFAULT_PROVIDER, Provider, Providers
 from moa_cli.config import Config, ProviderSettings, load_config
 from moa_cli.conversation import Message
-from moa_cli.errors import AuthenticationFailed, ProfileError, RequestRefused
+from moa_cli.errors import AuthenticationFailed, ProfileError
 from tests.support.upstream import Reply, Upstream
 
 KEY = "sk-a-secret-key-0123456789"
@@ -60,12 +60,10 @@ def configured(text: str) -> Providers:
         ("together:Qwen/Qwen3", "together", "Qwen/Qwen3"),
         ("Qwen/Qwen3", "together", "Qwen/Qwen3"),
         ("gpt-4o", "together", "gpt-4o"),
-        ("llama3:8b", "together", "llama3:8b"),
-        ("acme:model", "together", "acme:model"),
-        ("Ollama:llama3", "together", "Ollama:llama3"),
-        ("local", "together", "local"),
-        (":x", "together", ":x"),
-        ("openai:", "openai", ""),
+        ("openai/gpt-oss-120b", "together", "openai/gpt-oss-120b"),
+        ("together:llama3:8b", "together", "llama3:8b"),
+        ("together:labb:secret", "together", "labb:secret"),
+        ("together:org/model:free", "together", "org/model:free"),
     ],
 )
 def test_a_model_name_belongs_to_the_provider_before_its_first_colon_if_there_is_one(
@@ -75,25 +73,87 @@ def test_a_model_name_belongs_to_the_provider_before_its_first_colon_if_there_is
     assert (found.name, identity) == (provider, model)
 
 
-@given(st.sampled_from(sorted(BUILT_IN)), st.text(min_size=1))
+@given(st.sampled_from(sorted(BUILT_IN)), st.text(min_size=1).filter(str.strip))
 def test_what_stands_after_the_provider_is_never_changed(provider: str, model: str) -> None:
     found, identity = providers().parse(f"{provider}:{model}")
     assert (found.name, identity) == (provider, model)
 
 
+HOW = "a model id that holds a colon is written with its provider: "
+ALL = "known providers: together, openai, openrouter, groq, ollama, local"
+
+
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "said", "hint"),
     [
-        ("olama:llama3", "ollama"),
-        ("openruter:qwen/qwen3", "openrouter"),
-        ("ollama:llama3", None),
-        ("llama", None),
-        ("meta/olama:x", None),
-        ("zzz:x", None),
+        (
+            "olama:llama3",
+            "there is no provider `olama` (model `olama:llama3`); did you mean `ollama`?",
+            f"{HOW}`together:olama:llama3`",
+        ),
+        (
+            "openruter:qwen/qwen3:free",
+            "there is no provider `openruter` (model `openruter:qwen/qwen3:free`);"
+            " did you mean `openrouter`?",
+            f"{HOW}`together:openruter:qwen/qwen3:free`",
+        ),
+        (
+            "OpenAI:gpt-4o",
+            "there is no provider `OpenAI` (model `OpenAI:gpt-4o`); did you mean `openai`?",
+            f"{HOW}`together:OpenAI:gpt-4o`",
+        ),
+        (
+            " local :x",
+            "there is no provider ` local ` (model ` local :x`); did you mean `local`?",
+            f"{HOW}`together: local :x`",
+        ),
+        (
+            "acme:model",
+            "there is no provider `acme` (model `acme:model`)",
+            f"{ALL}; {HOW}`together:acme:model`",
+        ),
+        (
+            "org/model:free",
+            "there is no provider `org/model` (model `org/model:free`)",
+            f"{HOW}`together:org/model:free`",
+        ),
+        (
+            "openrouter/qwen/qwen3:free",
+            "there is no provider `openrouter/qwen/qwen3` (model `openrouter/qwen/qwen3:free`);"
+            " did you mean `openrouter:qwen/qwen3:free`?",
+            f"{HOW}`together:openrouter/qwen/qwen3:free`",
+        ),
+        (":x", "`:x` names no provider before its colon", ALL),
+        ("local", "`local` names no model, only a provider", "write `local:model-id`; "),
+        ("openai:", "`openai:` names no model, only a provider", "write `openai:model-id`; "),
+        ("openai: ", "`openai: ` names no model, only a provider", "write `openai:model-id`; "),
+        ("", "`` names no model", "write `provider:model-id`"),
+        ("openai：gpt-4o", "holds a full-width colon", "did you mean `openai:gpt-4o`?"),
     ],
 )
-def test_a_mistyped_provider_is_recognized(name: str, meant: str | None) -> None:
-    assert providers().mistyped(name) == meant
+def test_a_name_that_leads_to_no_provider_or_no_model_is_refused(
+    name: str, said: str, hint: str
+) -> None:
+    with pytest.raises(ProfileError) as raised:
+        providers().parse(name)
+    assert said in raised.value.message
+    assert raised.value.hint is not None
+    assert raised.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://me:hunter2@host/v1",
+        "https://hunter2@host/v1:x",
+        "me:hunter2@host/v1:model",
+        "hunter2@host:x",
+    ],
+)
+def test_an_address_in_the_place_of_a_model_is_refused_without_its_password(name: str) -> None:
+    with pytest.raises(ProfileError) as raised:
+        providers().parse(name)
+    assert "hunter2" not in f"{raised.value.message} {raised.value.hint}"
 
 
 # --- addresses
@@ -192,7 +252,8 @@ def test_a_provider_of_the_users_own_is_known_like_the_others() -> None:
     assert model == "qwen/qwen3"
     assert known.key(provider) == "none"
     assert known.known["work"].key_variable == "WORK_KEY"
-    assert known.mistyped("lmstudio:x") == "lm-studio"
+    with pytest.raises(ProfileError, match="did you mean `lm-studio`"):
+        known.parse("lmstudio:x")
 
 
 def test_a_built_in_provider_keeps_what_the_settings_do_not_mention() -> None:
@@ -210,6 +271,8 @@ def test_a_built_in_provider_keeps_what_the_settings_do_not_mention() -> None:
         ("[providers]\nacme = 1", "providers.acme"),
         ("providers = 1", "providers"),
         ('[providers.acme]\napi_key_env = "X"', "providers.acme.base_url"),
+        ('[providers.acme]\napi_key_cmd = "x"\nbase_url = " "', "providers.acme.base_url"),
+        ('[providers.openai]\nbase_url = ""', "providers.openai.base_url"),
         ('[providers.local]\nbase_url = "http://x/v1"', "providers.local"),
         ('[providers."a b"]\nbase_url = "http://x/v1"', "providers.a b"),
         ('[providers."a:b"]\nbase_url = "http://x/v1"', "providers.a:b"),
@@ -522,7 +585,7 @@ def test_models_of_one_provider_share_a_client_and_embedded_models_do_not() -> N
 
 @pytest.mark.parametrize("name", ["openai:", "local:", ""])
 def test_a_name_without_a_model_is_refused(name: str) -> None:
-    with pytest.raises(RequestRefused, match="names no model"):
+    with pytest.raises(ProfileError, match="names no model"):
         ClientPool(Config(), {}).endpoint(name)
 
 

@@ -72,9 +72,7 @@ def test_every_shipped_profile_loads_and_makes_sense(name: str) -> None:
     assert profile.description
     assert profile.rounds >= 1
     known = Providers(Config(), {})
-    for model in profile.models():
-        assert known.mistyped(model) is None
-        assert known.parse(model)[1]
+    known.check(profile)
     for number in range(1, profile.rounds + 1):
         layer = profile.layer(number)
         assert layer

@@ -42,7 +42,7 @@ def _profile(host: Host, argument: str) -> Outcome:
             raise UsageError("/profile save needs a name")
         host.say(f"saved: {save(session.profile, rest.strip())}")
     else:
-        session.profile = resolve(argument, environment=os.environ)
+        session.use(resolve(argument, environment=os.environ))
         host.say(f"profile {session.profile.name}: {session.profile.description}")
     return None
 
