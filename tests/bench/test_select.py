@@ -243,3 +243,14 @@ def test_runs_made_by_the_command_itself(moa: Moa, upstream: Upstream) -> None:
     assert [one["nearest"]["value"] for one in arm["near"]] == [0.5, 0, 0.5]
     assert arm["preference"]["control"] == "single:lab:agg"
     assert arm["seconds_path"]["median"] <= arm["seconds_sum"]["median"]
+
+
+def test_a_choice_with_an_unknown_provider_is_not_written(moa: Moa) -> None:
+    # As a run may hold it that was made under other settings.
+    run = pool_run(moa)
+    moa.configure(providers={"other": moa.settings()["providers"]["lab"]})
+    ran = moa.run("bench", "select", str(run), "--write", "best")
+    assert ran.code == 2
+    [line] = [line for line in ran.err.splitlines() if line.startswith("moa: `")]
+    assert "`proposers[1].model`: there is no provider `lab` (model `lab:" in line
+    assert not (moa.config / "profiles" / "best.toml").exists()
