@@ -31,13 +31,15 @@ class Kept:
         self._spending = spending
         self.id = identity
         self.conversation = conversation or Conversation()
+        self._known = _latest(self.conversation)
         self._recorder: Recorder | None = None
 
     def recorders(self, profile: Profile, warn: Callable[[str], None]) -> list[Sink]:
         """The sinks that write the next turn and its costs down, if they are to be kept."""
         sinks: list[Sink] = []
         if self.store is not None:
-            self._recorder = Recorder(self.store, self.id, dump(profile), warn)
+            known = self._known if self.id is not None else None
+            self._recorder = Recorder(self.store, self.id, dump(profile), warn, known)
             sinks.append(self._recorder)
         if self._spending is not None:
             sinks.append(Spender(self._spending, warn))
@@ -48,6 +50,8 @@ class Kept:
         if self._recorder is None:
             return None
         self.id = self._recorder.conversation
+        if self._recorder.turn is not None:
+            self._known = self._recorder.turn
         return self._recorder.turn
 
     def withdraw(self, turn: Turn | None) -> None:
@@ -68,13 +72,16 @@ class Kept:
             if store is not self.store:
                 store.close()
         self.id = identity
+        self._known = _latest(found[1])
         return found
 
     def fork(self) -> Conversation:
         """Go on in a copy, which is returned. Raises UsageError if nothing is kept yet."""
         store, identity = self._place()
         self.id = store.fork(identity)
-        return store.load(self.id)
+        found = store.load(self.id)
+        self._known = _latest(found)
+        return found
 
     def rename(self, title: str) -> None:
         """Give the conversation another title. Raises UsageError if nothing is kept yet."""
@@ -94,3 +101,9 @@ class Kept:
         """Give the store back."""
         if self.store is not None:
             self.store.close()
+
+
+def _latest(conversation: Conversation) -> int | None:
+    """The number of the latest turn of a conversation that is kept."""
+    numbers = [turn.stored_as for turn in conversation.turns if turn.stored_as is not None]
+    return max(numbers, default=None)

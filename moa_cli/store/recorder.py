@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 
-from moa_cli.errors import StoreError
+from moa_cli.errors import NoConversation, StoreError, StoreLocked
 from moa_cli.events import (
     AggregatorFailed,
     AggregatorFinished,
@@ -16,10 +18,14 @@ from moa_cli.events import (
     TurnStarted,
     to_dict,
 )
-from moa_cli.store.store import Store
+from moa_cli.store.backlog import Backlog, TurnOnItsWay
+from moa_cli.store.store import Store, new_id
 from moa_cli.stream import TurnFold
+from moa_cli.words import counted
 
 __all__ = ["Recorder"]
+
+_TOLD_AFTER_SECONDS = 0.8
 
 
 class Recorder:
@@ -27,62 +33,114 @@ class Recorder:
     ends, the reply, and what it took.
 
     conversation: the id of the one to go on with, or None for a new one. After the turn has
-    started, `conversation` and `turn` are its ids. settings: the resolved profile as TOML.
-    warn: called once, with a sentence, if nothing more can be written; the turn goes on.
+    started, `conversation` and `turn` are its ids; `turn` is None while the store is locked.
+    settings: the resolved profile as TOML. known: the number of the latest turn of the
+    conversation that the models are shown, None if that does not matter.
+    warn: called with a sentence where something is not as expected; the turn goes on.
     """
 
     def __init__(
-        self, store: Store, conversation: str | None, settings: str, warn: Callable[[str], None]
+        self,
+        store: Store,
+        conversation: str | None,
+        settings: str,
+        warn: Callable[[str], None],
+        known: int | None = None,
     ) -> None:
         self.conversation = conversation
-        self._store: Store | None = store
+        self._store = store
+        self._backlog: Backlog | None = store.backlog
         self._settings = settings
         self._warn = warn
-        self.turn: int | None = None
+        self._known = known
+        self._told = False
+        self._locked_since: float | None = None
+        self._turn: TurnOnItsWay | None = None
         self._fold = TurnFold()
+
+    @property
+    def turn(self) -> int | None:
+        """The number of the turn, None if it is not in the store, or not yet."""
+        return None if self._turn is None else self._turn.number
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
         self._fold.handle(event)
-        self._try(lambda store: self._write(store, event))
-
-    def _write(self, store: Store, event: Event) -> None:
+        turn = self._turn
         if isinstance(event, TurnStarted):
-            if self.conversation is None:
-                self.conversation = store.begin_conversation(event.prompt, event.profile)
-            self.turn = store.begin_turn(
-                self.conversation, event.prompt, event.profile, self._settings
-            )
-        elif self.turn is None:
+            self._begin(event)
+        elif turn is None:
             return
         elif isinstance(event, ProposerFinished | ProposerFailed):
-            store.add_proposal(self.turn, event.proposal)
+            proposal = event.proposal
+            self._try(lambda backlog: backlog.proposal(turn, proposal))
         elif isinstance(event, Retrying | ReferencesTrimmed | AggregatorFailed):
-            store.add_note(self.turn, to_dict(event))
+            values = to_dict(event)
+            self._try(lambda backlog: backlog.note(turn, values))
         elif isinstance(event, AggregatorFinished):
             # Before the turn's own end: between the two the process may be killed.
-            store.end_turn(self.turn, self._fold.turn())
+            self._try(lambda backlog: backlog.end(turn, self._fold.turn()))
+
+    def _begin(self, event: TurnStarted) -> None:
+        new = self.conversation is None
+        self._turn = TurnOnItsWay(self.conversation or new_id(), new, self._known)
+        self._try(partial(self._write_begin, self._turn, event))
+        self.conversation = self._turn.conversation
+        if self._turn.others:
+            turns = counted(self._turn.others, "turn")
+            self._warn(
+                f"another moa has added {turns} to this conversation, which the models do not see;"
+                f" `/resume {self.conversation}` reads them"
+            )
+
+    def _write_begin(self, turn: TurnOnItsWay, event: TurnStarted, backlog: Backlog) -> None:
+        try:
+            backlog.begin(turn, event.prompt, event.profile, self._settings)
+        except NoConversation:
+            turn.conversation, turn.new, turn.known = new_id(), True, None
+            self._warn(
+                "the conversation was deleted elsewhere: it goes on here as a new one,"
+                f" {turn.conversation}, which begins with this turn"
+            )
+            backlog.begin(turn, event.prompt, event.profile, self._settings)
 
     def close(self) -> None:
         """Write what came of the turn."""
         self._fold.close()
-        self._try(self._end)
-
-    def _end(self, store: Store) -> None:
-        if self.turn is None:
+        if self._turn is None or self._backlog is None:
             return
-        turn = self._fold.turn()
+        known, turn = self._turn, self._fold.turn()
         if turn.status == "interrupted":
             # Those that had ended are written again as they are.
-            for one in (one for layer in turn.proposals for one in layer):
-                store.add_proposal(self.turn, one)
-        store.end_turn(self.turn, turn)
+            for layer in turn.proposals:
+                for proposal in layer:
+                    self._try(partial(Backlog.proposal, turn=known, proposal=proposal))
+        self._try(lambda backlog: backlog.end(known, turn))
+        if self._locked_since and self._backlog and not self._backlog.flush():
+            self._warn(
+                "another process is writing to the history: this turn is kept aside, and written"
+                " by the next moa that can"
+            )
 
-    def _try(self, write: Callable[[Store], None]) -> None:
-        if self._store is None:
+    def _try(self, write: Callable[[Backlog], None]) -> None:
+        if self._backlog is None:
             return
         try:
-            write(self._store)
-        except StoreError as error:
-            self._store = None
-            self._warn(f"this turn is not saved: {error.message}")
+            write(self._backlog)
+        except StoreLocked:
+            now = time.monotonic()
+            self._locked_since = self._locked_since or now
+            # Many processes that write a little each are no trouble.
+            if not self._told and now - self._locked_since > _TOLD_AFTER_SECONDS:
+                self._told = True
+                self._warn(
+                    "another process is writing to the history; this turn is written when it can be"
+                )
+        except (StoreError, OSError) as error:
+            told = error.message if isinstance(error, StoreError) else str(error.strerror or error)
+            if isinstance(error, OSError) or not self._backlog:
+                self._backlog = None
+                self._warn(f"this turn is not saved: {told}")
+            elif not self._told:
+                self._told = True
+                self._warn(f"this turn is not saved yet: {told}; it is kept aside until it can be")

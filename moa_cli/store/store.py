@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from moa_cli import paths
 from moa_cli.conversation import Proposal, Turn
 from moa_cli.errors import NoConversation, StoreError
 from moa_cli.store import upkeep
+from moa_cli.store.backlog import Backlog, take_in
 from moa_cli.store.comparisons import Comparisons
 from moa_cli.store.database import open_database, open_to_read
 from moa_cli.store.packing import as_unicode, dump, pack, without_defaults
@@ -23,7 +24,7 @@ from moa_cli.store.schema import Connection, alive, immediate, store_errors, tra
 from moa_cli.store.spending import Spending
 from moa_cli.store.upkeep import Leftover
 
-__all__ = ["ID_LETTERS", "Store"]
+__all__ = ["ID_LETTERS", "Store", "new_id"]
 
 _LONGEST_TITLE = 60
 # Without 0, o, 1, l and i: an id may be read aloud and typed again.
@@ -45,6 +46,7 @@ class Store(Reader):
         self._connection: Connection = connection
         self.damaged = damaged
         self.notice: str | None = None
+        self.backlog = Backlog(self)
         self._file: Path | None = None
         self._identity: tuple[int, int] | None = None
         self.spending = Spending(connection)
@@ -57,6 +59,7 @@ class Store(Reader):
         connection, damaged = open_database(path, _mark_interrupted)
         store = cls(connection, damaged)
         store._file, store._identity = path, _identity_of(path)
+        store._take_in()
         return store
 
     @classmethod
@@ -74,9 +77,24 @@ class Store(Reader):
         store.notice = notice
         return store
 
+    def _take_in(self) -> None:
+        """Write what other processes could not. That waits if it cannot be done at once."""
+        before, self.patience = self.patience, 0.0
+        try:
+            with suppress(StoreError):
+                take_in(self)
+        finally:
+            self.patience = before
+
     def close(self) -> None:
         """Give the file back."""
+        self.backlog.close()
         self._connection.close()
+
+    @property
+    def folder(self) -> Path:
+        """Where the file is."""
+        return (self._file or paths.database_file()).parent
 
     @property
     def patience(self) -> float:
@@ -114,11 +132,16 @@ class Store(Reader):
         self.comparisons.use(connection)
         old.close()
 
-    def begin_conversation(self, prompt: str, profile: str) -> str:
-        """A new conversation, titled by its first prompt; returns its id."""
-        identity = _new_id()
+    def begin_conversation(
+        self, prompt: str, profile: str, identity: str | None = None, at: float | None = None
+    ) -> str:
+        """A new conversation, titled by its first prompt; returns its id.
+
+        identity: the id, if it has one already. at: seconds since 1970, if not now.
+        """
+        identity = identity or new_id()
         title = " ".join(prompt.split())[:_LONGEST_TITLE] or "untitled"
-        now = time.time()
+        now = time.time() if at is None else at
         with self._writing() as connection:
             connection.execute(
                 "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)",
@@ -126,13 +149,22 @@ class Store(Reader):
             )
         return identity
 
-    def begin_turn(self, conversation: str, prompt: str, profile: str, settings: str) -> int:
-        """A new open turn; returns its id. settings: the resolved profile as TOML.
+    def begin_turn(
+        self,
+        conversation: str,
+        prompt: str,
+        profile: str,
+        settings: str,
+        *,
+        started: float | None = None,
+    ) -> int:
+        """A new open turn; returns its id.
 
+        settings: the resolved profile as TOML. started: seconds since 1970, if not now.
         Raises NoConversation if the conversation was deleted in the meantime.
         """
         with self._writing() as connection:
-            now = time.time()
+            now = time.time() if started is None else started
             turn = Turn(user=prompt, profile=profile)
             found = connection.execute(
                 "UPDATE conversations SET updated = ?, profile = ? WHERE id = ?",
@@ -141,6 +173,32 @@ class Store(Reader):
             if not found.rowcount:
                 raise NoConversation(f"the conversation {conversation} was deleted")
             return self.add_turn(conversation, turn, started=now, settings=settings)
+
+    def has(self, identity: str) -> bool:
+        """Whether there is a conversation of that id."""
+        with store_errors():
+            row = self._connection.execute(
+                "SELECT 1 FROM conversations WHERE id = ?", (identity,)
+            ).fetchone()
+        return row is not None
+
+    def turns_since(self, identity: str, number: int | None) -> int:
+        """How many turns of a conversation came after the one of that number; 0 for None."""
+        if number is None:
+            return 0
+        with store_errors():
+            (count,) = self._connection.execute(
+                "SELECT count(*) FROM turns WHERE conversation_id = ? AND id > ? AND NOT withdrawn",
+                (identity, number),
+            ).fetchone()
+        return int(count)
+
+    def end_interrupted(self, turn: int) -> None:
+        """The turn's process has ended; so has the turn, if it had not before."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE turns SET status = 'interrupted' WHERE id = ? AND status = 'open'", (turn,)
+            )
 
     def add_turn(self, conversation: str, turn: Turn, *, started: float, settings: str) -> int:
         """A turn of which nothing but the question is kept yet; returns its id.
@@ -201,7 +259,7 @@ class Store(Reader):
             row = self._connection.execute(
                 "SELECT title, profile FROM conversations WHERE id = ?", (identity,)
             ).fetchone()
-            new, now = _new_id(), time.time()
+            new, now = new_id(), time.time()
             self._connection.execute(
                 "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)",
                 (new, row["title"], row["profile"], now, now),
@@ -263,10 +321,11 @@ class Store(Reader):
     def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
         """The connection in one transaction: what is read is one state of the file, what is
         written is there wholly or not at all. Raises StoreError."""
-        if writing:
-            self._follow()
-        with store_errors(), transaction(self._connection, "IMMEDIATE" if writing else "DEFERRED"):
-            yield self._connection
+        with store_errors():
+            if writing:
+                self._follow()
+            with transaction(self._connection, "IMMEDIATE" if writing else "DEFERRED"):
+                yield self._connection
 
 
 def _identity_of(path: Path) -> tuple[int, int] | None:
@@ -289,5 +348,6 @@ def _mark_interrupted(connection: Connection) -> None:
             connection.execute("UPDATE turns SET status = 'interrupted' WHERE id = ?", (number,))
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """An id for a new conversation."""
     return "".join(secrets.choice(ID_LETTERS) for _ in range(10))
