@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli import wiring
+from moa_cli.cli.cleaning import finish_later
 from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import Plain, span_seconds, typed_or
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
-from moa_cli.cli.upkeep import finish_later
 from moa_cli.errors import StoreError, UsageError
 from moa_cli.words import counted
 
@@ -213,7 +213,7 @@ def delete(
         typer.confirm(f"Delete {len(chosen)} conversation(s)?", abort=True, err=True)
     left = store.delete(chosen)
     typer.echo(f"moa: deleted {counted(len(set(chosen)), 'conversation')}", err=True)
-    told = finish_later(store, left)
+    told = finish_later(left)
     if told:
         warn(told)
     store.close()

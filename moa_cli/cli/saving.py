@@ -10,6 +10,7 @@ import typer
 
 from moa_cli.cli import wiring
 from moa_cli.cli.budget import unkept
+from moa_cli.cli.cleaning import go_on_cleaning
 from moa_cli.cli.exit_codes import TERMINATED
 from moa_cli.cli.options import typed_or
 from moa_cli.config import CONFIG_KEYS
@@ -88,10 +89,11 @@ def _kept_in(*, save: bool | None) -> Store | None:
         return None
 
 
-def open_store(*, to_read: bool = False) -> Store:
+def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
     """The store; a damaged file that was put aside is told of. Raises StoreError.
 
-    to_read: it need not be written to, so that a folder may do that cannot be.
+    to_read: it need not be written to, so that a folder may do that cannot be. cleaning: this
+    process itself finishes what is left to wipe.
     """
     from moa_cli.store import Store
 
@@ -101,6 +103,8 @@ def open_store(*, to_read: bool = False) -> Store:
     if store.notice is not None:
         warn(store.notice)
     store.tell_of_waiting(lambda: warn("another process is writing to the history; waiting for it"))
+    if not cleaning:
+        go_on_cleaning(store)
     return store
 
 

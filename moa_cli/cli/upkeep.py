@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli import paths
+from moa_cli.cli.cleaning import cleaning_lock
 from moa_cli.cli.saving import open_store, warn
 from moa_cli.errors import StoreError
 from moa_cli.words import counted
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from moa_cli.store.salvage import Progress
     from moa_cli.store.upkeep import Leftover
 
-__all__ = ["backup", "check", "clean", "finish_later", "recover"]
+__all__ = ["backup", "check", "clean", "recover"]
 
 _POLL_SECONDS = 0.2
 _LONGEST_STEP_SECONDS = 3600.0
@@ -148,10 +149,9 @@ def clean(
     """Finish wiping what was deleted from the file; this also goes on by itself."""
     from moa_cli.store.file_lock import locked
 
-    store = open_store()
-    lock = paths.database_file().with_name("conversations.db.clean.lock")
+    store = open_store(cleaning=True)
     try:
-        with locked(lock, seconds=0.0 if background else _LONGEST_STEP_SECONDS) as alone:
+        with locked(cleaning_lock(), seconds=0.0 if background else _LONGEST_STEP_SECONDS) as alone:
             if not alone:
                 return
             left = store.upkeep(seconds=_LONGEST_STEP_SECONDS)
@@ -168,36 +168,6 @@ def _tell_left(left: Leftover) -> None:
         warn("done, but for the log, which other moa processes read: it is emptied when they end")
     else:
         warn("done: no deleted word is left in the file")
-
-
-def finish_later(store: Store, left: Leftover) -> str | None:
-    """Have a process of its own finish what is left to wipe; returns what to tell, if anything."""
-    if not left.words:
-        return None
-    if left == type(left)(log=True):
-        return (
-            "their words are in the write-ahead log until other moa processes end;"
-            " `moa history clean` empties it"
-        )
-    start_cleaning()
-    return "their words are now being wiped from the file; `moa history clean` waits for that"
-
-
-def start_cleaning() -> None:
-    """Start a process that cleans beside this one, and outlives it."""
-    import subprocess
-
-    options: dict[str, object] = {"start_new_session": True}
-    if sys.platform == "win32":
-        options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.DETACHED_PROCESS}
-    subprocess.Popen(
-        [sys.executable, "-m", "moa_cli", "history", "clean", "--background"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        close_fds=True,
-        **options,  # type: ignore[call-overload]
-    )
 
 
 def _size(count: int) -> str:

@@ -299,6 +299,11 @@ class Store(Reader):
             upkeep.doom(self._connection, identities)
             return upkeep.work(self._connection, seconds=seconds)
 
+    def leftover(self) -> Leftover:
+        """What is left to be wiped or packed. Raises StoreError."""
+        with store_errors():
+            return upkeep.leftover(self._connection)
+
     def upkeep(self, *, seconds: float) -> Leftover:
         """Go on with wiping and packing for about so many seconds; returns what is left then.
 

@@ -91,10 +91,9 @@ def _steps(connection: sqlite3.Connection) -> Iterator[None]:
     for step in (_wipe_turns, _merge_words, _pack_proposals, _give_back):
         while True:
             began = time.monotonic()
-            more = step(connection)
-            yield
-            if not more:
+            if not step(connection):
                 break
+            yield
             taken = time.monotonic() - began
             time.sleep(min(max(taken, _SHORTEST_REST), _LONGEST_REST))
     _empty_log(connection)

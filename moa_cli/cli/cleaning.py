@@ -1,0 +1,67 @@
+"""Has a process of its own finish what is left to do on the file of the history."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moa_cli import paths
+
+if TYPE_CHECKING:
+    from moa_cli.store import Store
+    from moa_cli.store.upkeep import Leftover
+
+__all__ = ["cleaning_lock", "finish_later", "go_on_cleaning"]
+
+
+def cleaning_lock() -> Path:
+    """The file that whoever cleans holds locked."""
+    database = paths.database_file()
+    return database.with_name(f"{database.name}.clean.lock")
+
+
+def go_on_cleaning(store: Store) -> None:
+    """Start a process that finishes what another one, which was killed, has left."""
+    from moa_cli.store.file_lock import locked
+
+    left = store.leftover()
+    if not (left.conversations or left.merge or left.pack):
+        return
+    try:
+        with locked(cleaning_lock(), seconds=0.0) as nobody_cleans:
+            pass
+    except OSError:
+        return
+    if nobody_cleans:
+        _start()
+
+
+def finish_later(left: Leftover) -> str | None:
+    """Have what is left to wipe finished; returns what to tell of it, if anything."""
+    if not left.words:
+        return None
+    if not (left.conversations or left.merge):
+        return (
+            "deleted words are in the write-ahead log until other moa processes end;"
+            " `moa history clean` empties it"
+        )
+    _start()
+    return "deleted words are now being wiped from the file; `moa history clean` waits for that"
+
+
+def _start() -> None:
+    """Start a process that cleans beside this one, and outlives it."""
+    import subprocess
+
+    options: dict[str, object] = {"start_new_session": True}
+    if sys.platform == "win32":
+        options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.DETACHED_PROCESS}
+    subprocess.Popen(
+        [sys.executable, "-m", "moa_cli", "history", "clean", "--background"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        close_fds=True,
+        **options,  # type: ignore[call-overload]
+    )
