@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from moa_cli import paths
-from moa_cli.errors import UsageError
+from moa_cli.text_files import read_text
 
 __all__ = ["fenced", "fenced_file"]
 
@@ -22,14 +21,6 @@ def fenced(text: str, name: str = "") -> str:
 def fenced_file(path: Path) -> str:
     """The text of a file, fenced under its path.
 
-    Raises UsageError if it cannot be read, or is no UTF-8 text.
+    Raises UsageError if it cannot be read, or is no text (see `text_files`).
     """
-    try:
-        text = paths.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    if "\0" in text:
-        raise UsageError(f"{path}: is not a text file")
-    return fenced(text, str(path))
+    return fenced(read_text(path), str(path))

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from moa_cli import paths
 from moa_cli.errors import ProfileError
+from moa_cli.text_files import Source, read_source
 
 __all__ = [
     "Key",
@@ -20,7 +21,7 @@ __all__ = [
     "check_table",
     "nearest",
     "parse_toml",
-    "read_text",
+    "read_settings_file",
     "read_toml",
     "sentence",
     "value_above",
@@ -120,25 +121,24 @@ def read_toml(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
 
     Raises ProfileError, naming the file, where it cannot be read or is not TOML.
     """
-    text = read_text(path)
-    if text is None and not missing_ok:
+    source = read_settings_file(path)
+    if source is None and not missing_ok:
         raise ProfileError(f"{path}: no such file")
-    return parse_toml(text or "", str(path))
+    return parse_toml(source.text if source else "", str(path))
 
 
-def read_text(path: Path) -> str | None:
-    """The text of a file, line ends as they are; None if there is no such file.
+def read_settings_file(path: Path) -> Source | None:
+    """The text of a settings file, and how it stands there; None if there is no such file.
 
-    Raises ProfileError, naming the file, where it cannot be read or is not UTF-8.
+    Raises ProfileError, naming the file, where it cannot be read or is no text.
     """
     try:
-        return paths.read_bytes(path).decode()
+        data = paths.read_bytes(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ProfileError(f"{path}: is not UTF-8 text") from None
+    return read_source(data, str(path), ProfileError)
 
 
 def parse_toml(text: str, place: str) -> dict[str, Any]:

@@ -9,19 +9,20 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from moa_cli.bench.arms import Arm, make_arms
-from moa_cli.bench.items import Item, Row, read_own, rows_of_text, text_of
+from moa_cli.bench.items import Item, Row, read_own, rows_of_text
 from moa_cli.bench.journal import Journal
 from moa_cli.bench.plan import Work
 from moa_cli.bench.results import Answer, Result
 from moa_cli.bench.seconds import path_seconds
-from moa_cli.errors import BenchError
+from moa_cli.errors import BenchError, UsageError
 from moa_cli.json_text import dumps
 from moa_cli.profile import Profile, to_table
 from moa_cli.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.render.jsonl import usage_to_dict
+from moa_cli.text_files import lines_of, text_of
 from moa_cli.version import __version__
 
-__all__ = ["Batch", "is_json_name", "make_batch", "read_prompts"]
+__all__ = ["Batch", "check_no_table", "is_json_name", "make_batch", "read_prompts"]
 
 # What a line of output says itself; an input's field of such a name is put under `input`.
 _OURS = (
@@ -150,7 +151,8 @@ def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
     """The prompts in a file's bytes, one at least; their ids are unique.
 
     name: what messages call it. lines: whether each line is a prompt, and not a JSON object
-    (see `read_own`). Raises BenchError, naming the line, where the input is wrong.
+    (see `read_own`). Raises BenchError, naming the line, where the input is wrong, UsageError if it
+    is no text.
     """
     text = text_of(data, name)
     rows = _prompts(text, name) if lines else rows_of_text(text, name)
@@ -166,9 +168,17 @@ def is_json_name(name: str) -> bool:
     return name.lower().endswith((".jsonl", ".ndjson", ".json"))
 
 
+def check_no_table(name: str, remedy: str) -> None:
+    """Raise UsageError for a file that is named as a table: its head would be sent as a prompt.
+
+    remedy: what to do about it.
+    """
+    if name.lower().endswith((".csv", ".tsv")):
+        raise UsageError(f"{name}: is a table, of which a line is no prompt", hint=remedy)
+
+
 def _prompts(text: str, name: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
-        prompt = line.removesuffix("\r")
+    for number, prompt in enumerate(lines_of(text), 1):
         if prompt.strip():
             yield Row(f"{name}:{number}", number, {"prompt": prompt})
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moa_cli import paths
 from moa_cli.conversation import Message
 from moa_cli.errors import BenchError
+from moa_cli.text_files import lines_of, read_bytes, text_of
 
 __all__ = [
     "Item",
@@ -20,7 +20,7 @@ __all__ = [
     "rows_of_json",
     "rows_of_lines",
     "rows_of_text",
-    "text_of",
+    "text_in",
 ]
 
 
@@ -67,47 +67,56 @@ class Row:
         return None
 
 
-def _text(path: Path) -> str:
-    """Raises BenchError, naming the file, if it cannot be read."""
+def read_file(path: Path) -> bytes:
+    """What the file holds. Raises BenchError, naming the file, if it cannot be read."""
+    return read_bytes(path, BenchError)
+
+
+def text_in(path: Path) -> str:
+    """The text of a file, with line ends as they are.
+
+    Raises BenchError, naming the file, if it cannot be read, UsageError if it is no text.
+    """
     return text_of(read_file(path), str(path))
 
 
-def read_file(path: Path) -> bytes:
-    """What the file holds. Raises BenchError, naming the file, if it cannot be read."""
-    try:
-        return paths.read_bytes(path)
-    except OSError as error:
-        raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def text_of(data: bytes, name: str) -> str:
-    """The text of a file, with line ends as they are. Raises BenchError if it is none."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BenchError(f"{name}: is not UTF-8 text") from None
-
-
 def rows_of_lines(path: Path) -> Iterator[Row]:
-    """The rows of a JSONL file; empty lines are none. Raises BenchError naming file and line."""
-    return rows_of_text(_text(path), str(path))
+    """The rows of a JSONL file; empty lines are none.
+
+    Raises BenchError naming file and line, UsageError if the file is no text.
+    """
+    return rows_of_text(text_in(path), str(path))
 
 
 def rows_of_text(text: str, name: str) -> Iterator[Row]:
-    """The rows of a JSONL text, as `rows_of_lines`. name: of the text, for messages."""
-    # Not `splitlines`, which also splits at characters that JSON text may hold.
-    for number, line in enumerate(text.split("\n"), 1):
+    """The rows of a JSONL text, as `rows_of_lines`, or of one list of objects.
+
+    name: of the text, for messages.
+    """
+    if text.lstrip().startswith("["):
+        yield from _rows_of_list(text, name)
+        return
+    for number, line in enumerate(lines_of(text), 1):
         if line.strip():
             yield _row(_parsed(line, f"{name}:{number}"), f"{name}:{number}", number)
 
 
 def rows_of_json(path: Path) -> Iterator[Row]:
     """The rows of a JSON file that is one list of objects. Raises BenchError naming the place."""
-    table = _parsed(_text(path), str(path))
+    return _rows_of_list(text_in(path), str(path))
+
+
+def _rows_of_list(text: str, name: str) -> Iterator[Row]:
+    try:
+        table = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BenchError(f"{name}:{error.lineno}: is not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{name}:1: is not JSON: {error}") from None
     if not isinstance(table, list):
-        raise BenchError(f"{path}: is no list of objects")
-    for number, one in enumerate(table, 1):
-        yield _row(one, f"{path}: row {number}", number)
+        raise BenchError(f"{name}: is no list of objects")
+    for number, row in enumerate(table, 1):
+        yield _row(row, f"{name}: row {number}", number)
 
 
 def _parsed(text: str, place: str) -> Any:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from moa_cli.bench.datasets import data_file
-from moa_cli.bench.items import Item, rows_of_json, rows_of_lines
+from moa_cli.bench.items import Item, rows_of_json, rows_of_lines, text_in
 from moa_cli.bench.journal import Entry
 from moa_cli.bench.judgements import Judgement
 from moa_cli.bench.released import fastchat_answers
 from moa_cli.bench.scoring import alpaca, flask, mt_bench
 from moa_cli.bench.scoring.judging import JudgeCall
 from moa_cli.errors import BenchError
+from moa_cli.text_files import line_feeds
 
 __all__ = ["KIND_OF", "Asked", "Kind", "Pairwise", "Question", "files_told", "read_kind"]
 
@@ -214,7 +215,7 @@ def read_kind(settings: Mapping[str, Any], data: Path | None, reference: Mapping
         skills = [one.fields for one in rows_of_json(files[2])]
         return Skills(flask.rubric(prompt, reviewer, skills), files)
     template = find(_PROMPT)
-    return Pairwise(template.read_text("utf-8"), reference, (template,))
+    return Pairwise(line_feeds(text_in(template)), reference, (template,))
 
 
 def files_told(files: Sequence[Path]) -> dict[str, str]:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.bench.datasets import data_file
-from moa_cli.bench.items import Item
+from moa_cli.bench.items import Item, text_in
 from moa_cli.bench.judgements import Judgement
 from moa_cli.bench.results import Result
 from moa_cli.bench.scoring import alpaca, flask, mt_bench
 from moa_cli.bench.scoring import length_controlled as lc
 from moa_cli.bench.scoring.answers import Grade, grade_exact, grade_gsm8k, grade_math
 from moa_cli.bench.scoring.means import Mean, mean_of, proportion_of
-from moa_cli.errors import BenchError
+from moa_cli.errors import BenchError, UsageError
 
 __all__ = [
     "DIFFICULTY",
@@ -136,18 +136,18 @@ def _length_controlled(judged: Judged) -> tuple[list[Metric], tuple[str, ...]]:
         return [], ()
     try:
         found = lc.length_controlled(rows, _baseline(file))
-    except BenchError as error:
+    except (BenchError, UsageError) as error:
         return [], (withheld + error.message,)
     return [Metric(OWN_FIT, found.win_rate, judged.asked, "%")], ()
 
 
 def _baseline(file: Path) -> lc.Baseline:
     import csv
+    import io
 
     try:
-        with file.open(encoding="utf-8", newline="") as rows:
-            return lc.baseline(csv.DictReader(rows))
-    except (OSError, ValueError) as error:
+        return lc.baseline(csv.DictReader(io.StringIO(text_in(file), newline="")))
+    except ValueError as error:
         raise BenchError(f"{file}: cannot be read: {error}") from None
 
 

@@ -27,7 +27,7 @@ from moa_cli.bench.results import Result
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.bench.seconds import path_seconds, sum_seconds
 from moa_cli.conversation import Usage
-from moa_cli.errors import BenchError
+from moa_cli.errors import BenchError, UsageError
 
 __all__ = ["ArmScores", "JudgeInfo", "Metric", "Scores", "scores_of"]
 
@@ -143,7 +143,7 @@ def _read(path: Path, judge: str | None, data: Path | None) -> _Run:
     )
     try:
         run.items = dataset_of(settings, data).items[: run.asked]
-    except BenchError as error:
+    except (BenchError, UsageError) as error:
         run.notes.append(f"what depends on the dataset is withheld: {error.message}")
     for result in read_results(path):
         run.results.setdefault(result.arm, []).append(result)

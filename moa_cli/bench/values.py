@@ -23,7 +23,7 @@ from moa_cli.bench.measures import grader_of, has_answers
 from moa_cli.bench.results import Result
 from moa_cli.bench.scoring.alpaca import win_rate
 from moa_cli.bench.scoring.means import mean_of
-from moa_cli.errors import BenchError
+from moa_cli.errors import BenchError, UsageError
 
 __all__ = ["Grade", "ReadRun", "Unit", "Values", "read_run"]
 
@@ -88,7 +88,7 @@ def read_run(path: Path, judge: str | None, data: Path | None = None) -> ReadRun
     items: tuple[Item, ...] | None = None
     try:
         items = dataset_of(settings, data).items[:asked]
-    except BenchError as error:
+    except (BenchError, UsageError) as error:
         notes.append(f"known answers are not used: {error.message}")
     results: dict[str, dict[str, Result]] = {arm: {} for arm in settings["arms"]}
     for one in read_results(path):

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import create_app_session
+from prompt_toolkit.application import create_app_session, run_in_terminal
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
@@ -28,6 +29,9 @@ from moa_cli import paths
 from moa_cli.chat.commands import complete
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
+from moa_cli.editor import edited
+from moa_cli.errors import UsageError
+from moa_cli.render.sanitize import one_line
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
@@ -91,8 +95,9 @@ def _keys(options: ChatOptions) -> KeyBindings:
         event.current_buffer.insert_text("\n")
 
     def open_editor(event: KeyPressEvent) -> None:
-        # prompt-toolkit's own binding sends what was written without asking.
-        event.current_buffer.open_in_editor(validate_and_handle=False)
+        # prompt-toolkit's own binding sends what was written without asking, and ends the chat
+        # over a file that is not UTF-8.
+        event.app.create_background_task(_edit(event.current_buffer))
 
     # Without ~is_searching, Enter would leave an incremental search open for ever.
     keys.add("enter", filter=~swapped & ~is_searching)(send)
@@ -103,6 +108,22 @@ def _keys(options: ChatOptions) -> KeyBindings:
     keys.add("c-j", filter=~is_searching)(new_line)
     keys.add("c-x", "c-e", filter=~is_searching)(open_editor)
     return keys
+
+
+async def _edit(buffer: Buffer) -> None:
+    """Let the user's editor change what stands in the line; what goes wrong is told above it."""
+
+    def edit() -> str:
+        try:
+            return edited(buffer.text)
+        except UsageError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            sys.stderr.write(f"moa: {one_line(error.message + hint)}\n")
+            sys.stderr.flush()
+            return buffer.text
+
+    text = await run_in_terminal(edit, in_executor=True)
+    buffer.document = Document(text, len(text))
 
 
 class Editor:
@@ -143,7 +164,6 @@ class Editor:
                 enable_suspend=True,
                 bottom_toolbar=self._toolbar,
                 style=_STYLE,
-                tempfile_suffix=".md",
                 input=source,
                 output=output,
             )

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import os
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
+
+from moa_cli.errors import UsageError
+from moa_cli.text_files import STANDARD_INPUT, lines_of, text_of
 
 __all__ = ["stdin_lines"]
 
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
 
 async def stdin_lines() -> AsyncGenerator[str, None]:
-    """The lines of standard input, without their ends."""
+    """The lines of standard input, without their ends.
+
+    Raises UsageError at a line that is no text (see `text_files`).
+    """
     if sys.stdin is None:
         return
     loop = asyncio.get_running_loop()
-    lines: asyncio.Queue[str | None] = asyncio.Queue()
+    lines: asyncio.Queue[str | UsageError | None] = asyncio.Queue()
 
-    def put(line: str | None) -> None:
+    def put(line: str | UsageError | None) -> None:
         # The loop is closed if the program ends while this waits for input.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(lines.put_nowait, line)
@@ -29,20 +36,51 @@ async def stdin_lines() -> AsyncGenerator[str, None]:
     reader = threading.Thread(target=_read_lines, args=(sys.stdin.fileno(), put), daemon=True)
     reader.start()
     while (line := await lines.get()) is not None:
-        yield line.rstrip("\r")
+        if isinstance(line, UsageError):
+            raise line
+        yield line
 
 
-def _read_lines(descriptor: int, put: Callable[[str | None], None]) -> None:
-    decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-    held, data = "", b"-"
-    while data:
-        try:
-            data = os.read(descriptor, 65536)
-        except OSError:
-            data = b""
-        *whole, held = (held + decoder.decode(data, final=not data)).split("\n")
-        for line in whole:
-            put(line)
-    if held:
-        put(held)
+def _read_lines(descriptor: int, put: Callable[[str | UsageError | None], None]) -> None:
+    """Put each line as soon as its end is there; what is no text, as the last one."""
+    lines = _Lines()
+    data = b"-"
+    try:
+        while data:
+            try:
+                data = os.read(descriptor, 65536)
+            except OSError:
+                data = b""
+            for line in lines.add(data) if data else lines.rest():
+                put(line)
+    except UsageError as error:
+        put(error)
     put(None)
+
+
+class _Lines:
+    """Lines out of pieces of bytes."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._begun = 0
+
+    def add(self, data: bytes) -> Iterator[str]:
+        """The lines that end in this piece. Raises UsageError at one that is no text."""
+        self._held += data
+        if not self._begun and self._held[:2] in _WIDE_MARKS:
+            # A line end is two bytes there; shells that write so are done when they write.
+            return
+        *whole, self._held = self._held.split(b"\n")
+        for line in whole:
+            yield self._text(line).removesuffix("\r")
+
+    def rest(self) -> Iterator[str]:
+        """The lines that are left at the end of the input. Raises as `add` does."""
+        if self._held:
+            lines = lines_of(self._text(self._held))
+            yield from lines if lines[-1] else lines[:-1]
+
+    def _text(self, line: bytes) -> str:
+        self._begun += 1
+        return text_of(line, STANDARD_INPUT, first_line=self._begun)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-from pathlib import Path
 
 from moa_cli.chat.commands import Edit, Leave, Resume, Send
 from moa_cli.chat.input import Editor
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.conversation import Usage
-from moa_cli.editor import open_editor
+from moa_cli.editor import edited
 from moa_cli.errors import MoAError, UsageError
 from moa_cli.money import cost_text
 from moa_cli.profile import short_name
@@ -110,16 +108,12 @@ async def _line(chat: Chat, editor: Editor, default: str) -> str | None:
 
 
 def _edited(chat: Chat, text: str) -> str:
-    """What the user's editor leaves of `text`; `text` itself if it could not be opened."""
-    with tempfile.TemporaryDirectory(prefix="moa-") as folder:
-        file = Path(folder) / "prompt.md"
-        file.write_text(text, encoding="utf-8", errors="replace")
-        try:
-            open_editor(file)
-        except UsageError as error:
-            chat.complain(error.message, error.hint)
-            return text
-        return file.read_text(encoding="utf-8", errors="replace").rstrip("\n")
+    """What the user's editor leaves of `text`; `text` itself if that fails."""
+    try:
+        return edited(text)
+    except UsageError as error:
+        chat.complain(error.message, error.hint)
+        return text
 
 
 def bar(chat: Chat, columns: int) -> str:

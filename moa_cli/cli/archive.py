@@ -13,6 +13,7 @@ from moa_cli import paths
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
 from moa_cli.cli.writing import destination
 from moa_cli.errors import StoreError, UsageError
+from moa_cli.text_files import STANDARD_INPUT
 from moa_cli.words import counted
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def import_(
     from moa_cli.store.parsing import parse
 
     if file == "-":
-        found = parse(sys.stdin.buffer.read(), "standard input")
+        found = parse(sys.stdin.buffer.read(), STANDARD_INPUT)
     else:
         found = parse(paths.read_bytes(paths.expand(file)), file)
     store = open_store()

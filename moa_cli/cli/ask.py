@@ -39,7 +39,12 @@ Prompt = Annotated[
 ]
 Files = Annotated[
     list[Path] | None,
-    typer.Option("-f", "--file", metavar="PATH", help="Add a text file to the prompt."),
+    typer.Option(
+        "-f",
+        "--file",
+        metavar="PATH",
+        help="Add a text file to the prompt; - is standard input.",
+    ),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object: reply, proposals, usage.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moa_cli import paths
-from moa_cli.bench.batch import Batch, is_json_name, make_batch
+from moa_cli.bench.batch import Batch, check_no_table, is_json_name, make_batch
 from moa_cli.bench.batch_output import Answers, InOrder, OutputFile, OutputStream, Written
 from moa_cli.bench.items import read_file
 from moa_cli.bench.runner import still_to_do
@@ -24,6 +24,7 @@ from moa_cli.conversation import Failure
 from moa_cli.errors import BenchError, UsageError
 from moa_cli.money import cost_text
 from moa_cli.profile import Profile
+from moa_cli.text_files import STANDARD_INPUT
 from moa_cli.words import counted
 
 __all__ = ["Options", "run"]
@@ -76,9 +77,12 @@ def _batch(profile: Profile, options: Options) -> Batch:
     if name == _STREAM:
         if sys.stdin is None or sys.stdin.closed:
             raise UsageError("there is no standard input to read prompts from")
-        data, told = sys.stdin.buffer.read(), "standard input"
+        data, told = sys.stdin.buffer.read(), STANDARD_INPUT
     else:
         path = paths.expand(name)
+        if options.lines is None:
+            remedy = 'write it as lines of {"prompt": …}; --lines takes each line as a prompt'
+            check_no_table(str(path), remedy)
         data, told = read_file(path), str(path)
     is_json = name == _STREAM or is_json_name(name)
     return make_batch(

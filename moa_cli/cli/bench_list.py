@@ -8,7 +8,7 @@ from pathlib import Path
 from moa_cli.bench.datasets import DATASETS, Known, data_folder
 from moa_cli.bench.items import Item
 from moa_cli.bench.sources import SOURCES
-from moa_cli.errors import BenchError
+from moa_cli.errors import BenchError, UsageError
 
 __all__ = ["run"]
 
@@ -61,6 +61,6 @@ def _count(one: Known, file: Path | None) -> int | None:
         return None
     try:
         found: list[Item] = list(one.read(file))
-    except BenchError:
+    except (BenchError, UsageError):
         return None
     return len(found)

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import ascii_lowercase
 
 from moa_cli.bench.arms import Arm, best_of, make_arms
-from moa_cli.bench.batch import is_json_name, read_prompts
+from moa_cli.bench.batch import check_no_table, is_json_name, read_prompts
 from moa_cli.bench.contest import Contest, Shown
 from moa_cli.bench.gate import Gate
 from moa_cli.bench.items import Item, read_file
@@ -112,6 +112,7 @@ def _items(options: Options) -> list[Item] | None:
     items = [Item(id="", turns=(one,)) for one in options.prompts if one.strip()]
     if options.file is not None:
         name = str(options.file)
+        check_no_table(name, 'write it as lines of {"prompt": …} (.jsonl), or one prompt a line')
         items += read_prompts(read_file(options.file), name, lines=not is_json_name(name))
     if not items and options.prompts:
         raise UsageError("there is nothing to ask")

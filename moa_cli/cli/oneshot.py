@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Show", "compose_prompt", "foretell", "run", "save_profile"]
 
 _PATIENCE = 15.0
+_STDIN = Path("-")
 
 
 def save_profile(profile: Profile, name: str | None, *, quiet: bool) -> None:
@@ -45,19 +46,24 @@ def _say(text: str) -> None:
 
 def compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool) -> str:
     """The prompt: the words, then each file and standard input in fences; standard input
-    alone is the prompt itself.
+    alone is the prompt itself. A file `-` is standard input.
 
     Raises UsageError if there is nothing to ask (and it is `needed`), or a file is no text.
     """
     prompt = " ".join(words).strip()
     piped = wiring.read_stdin()
+    attached = ""
     parts = []
     if prompt:
         parts.append(prompt)
-    elif piped.strip():
+    if _STDIN in files:
+        if not piped.strip():
+            raise UsageError("-f -: standard input holds no text", hint="pipe a text into it")
+        attached, piped = fenced(piped), ""
+    elif piped.strip() and not prompt:
         parts.append(piped.strip("\r\n"))
         piped = ""
-    parts += [fenced_file(path) for path in files]
+    parts += [attached if path == _STDIN else fenced_file(path) for path in files]
     if piped.strip():
         parts.append(fenced(piped))
     if not parts and needed:

@@ -16,6 +16,7 @@ from moa_cli.cli.options import takes_profile
 from moa_cli.cli.saving import open_books
 from moa_cli.errors import MoAError, UsageError
 from moa_cli.profile import Profile
+from moa_cli.text_files import lines_of, read_text
 
 if TYPE_CHECKING:
     from moa_cli.engine import Limits
@@ -179,9 +180,9 @@ def _keys(typed: list[str], file: Path | None) -> tuple[str, ...]:
         found += [(_KEYS, key) for key in keys]
     if file is not None:
         try:
-            lines = file.read_text("utf-8", errors="replace").splitlines()
-        except OSError as error:
-            raise UsageError(f"--api-key-file: {file}: {error.strerror}") from None
+            lines = lines_of(read_text(file))
+        except UsageError as error:
+            raise UsageError(f"--api-key-file: {error.message}", hint=error.hint) from None
         kept = [line for line in lines if line.strip() and not line.startswith("#")]
         if not kept:
             raise UsageError(f"--api-key-file: {file} holds no key")

@@ -141,11 +141,14 @@ def greeting(profile: Profile) -> list[str]:
 def read_stdin() -> str:
     """All of standard input as text, "" if it is a terminal or closed.
 
-    Raises UsageError if it is binary.
+    Raises UsageError if it is no text (see `text_files`).
     """
+    from moa_cli.text_files import STANDARD_INPUT, text_of
+
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         return ""
-    text = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
-    if "\0" in text:
-        raise UsageError("standard input is not text", hint="to ask without it: `< /dev/null`")
-    return text
+    try:
+        return text_of(sys.stdin.buffer.read(), STANDARD_INPUT)
+    except UsageError as error:
+        hint = error.hint or "to ask without it: `< /dev/null`"
+        raise UsageError(error.message, hint=hint) from None

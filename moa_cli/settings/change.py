@@ -15,7 +15,8 @@ from moa_cli.errors import ProfileError
 from moa_cli.settings.names import Name, dotted
 from moa_cli.settings.template import template
 from moa_cli.settings.text import with_value, without
-from moa_cli.tables import check_table, parse_toml, read_text, read_toml
+from moa_cli.tables import check_table, parse_toml, read_settings_file, read_toml
+from moa_cli.text_files import Source
 
 __all__ = ["create_file", "set_setting", "unset_setting"]
 
@@ -75,10 +76,9 @@ def _change(
 ) -> None:
     """edit: the new text, given the old one and its tables, which it makes into the new ones."""
     with _writing(file) as real:
-        text = read_text(file)
-        old = template() if text is None else text
-        tables = parse_toml(old, str(file))
-        new = edit(old, tables)
+        old = read_settings_file(file) or Source(template())
+        tables = parse_toml(old.text, str(file))
+        new = edit(old.text, tables)
         check(tables)
         if new is None:
             raise ProfileError(
@@ -86,7 +86,7 @@ def _change(
                 hint="use `moa config edit`",
             )
         with paths.replacing(real) as made:
-            made.write(new.encode())
+            made.write(old.encode(new))
 
 
 @contextmanager

@@ -116,9 +116,8 @@ def _put_text(text: str, path: Way, value: object) -> str | None:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    windows = 0 < text.count("\n") == text.count("\r\n")
     try:
-        document = tomlkit.parse(text.replace("\r\n", "\n"))
+        document = tomlkit.parse(text)
         table: Any = document
         for part in path[:-1]:
             if part not in table:
@@ -127,8 +126,7 @@ def _put_text(text: str, path: Way, value: object) -> str | None:
         _lay(table, path[-1], value)
     except (TOMLKitError, ValueError, TypeError):
         return None
-    made = tomlkit.dumps(document)
-    return made.replace("\n", "\r\n") if windows else made
+    return tomlkit.dumps(document)
 
 
 def _drop_text(text: str, path: Way) -> str | None:

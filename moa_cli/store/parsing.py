@@ -15,6 +15,7 @@ from moa_cli.events import from_dict
 from moa_cli.loading import hints_of, load_value
 from moa_cli.store.archive import FORMAT, VERSION
 from moa_cli.store.store import ID_LETTERS
+from moa_cli.text_files import text_of
 
 __all__ = ["parse"]
 
@@ -30,10 +31,11 @@ _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 def parse(content: bytes, name: str) -> tuple[KeptConversation, ...]:
     """The conversations in the content of a file.
 
-    name: the file, for messages. Raises StoreError that names it and says what is wrong where.
+    name: the file, for messages. Raises StoreError that names it and says what is wrong where,
+    UsageError if it is no text.
     """
     try:
-        values = _json(content)
+        values = _json(text_of(content, name))
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise ValueError(f'not an export of conversations ("format" is not "{FORMAT}")')
         version = values.get("version")
@@ -49,15 +51,12 @@ def parse(content: bytes, name: str) -> tuple[KeptConversation, ...]:
         raise StoreError(f"{name}: {error}") from None
 
 
-def _json(content: bytes) -> Any:
+def _json(text: str) -> Any:
     try:
-        text = content.decode("utf-8-sig")
         values = json.loads(text)
         if _HALF.search(text):
             # Half a surrogate pair is replaced here as the store does with every text.
             values = json.loads(json.dumps(values, ensure_ascii=False).encode("utf-8", "replace"))
-    except UnicodeDecodeError:
-        raise ValueError("not JSON: it is not UTF-8 text") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"not JSON: {error.msg} ({place})") from None

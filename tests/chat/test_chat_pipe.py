@@ -61,11 +61,42 @@ def test_nothing_to_ask_is_no_failure(moa: Moa, upstream: Upstream) -> None:
     assert upstream.requests == []
 
 
-def test_a_last_line_without_its_end_and_bytes_that_are_no_utf_8_are_taken(
-    moa: Moa, upstream: Upstream
+def test_a_last_line_without_its_end_is_taken(moa: Moa, upstream: Upstream) -> None:
+    assert moa.run("chat", stdin="\ufeffgr\xfc\xdf".encode()).code == 0
+    assert prompts(upstream) == [["gr\xfc\xdf"]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffone\r\ntw\xf6\u2028still two\r\n".encode("utf-16-le"),
+        "\ufeffone\ntw\xf6\u2028still two".encode("utf-16-be"),
+        "\ufeffone\rtw\xf6\u2028still two\r".encode(),
+    ],
+    ids=["utf-16-le", "utf-16-be", "lone carriage returns"],
+)
+def test_lines_are_taken_as_other_systems_write_them(
+    moa: Moa, upstream: Upstream, content: bytes
 ) -> None:
-    assert moa.run("chat", stdin=b"\xef\xbb\xbfgr\xfc\xdf").code == 0
-    assert prompts(upstream) == [["gr\ufffd\ufffd"]]
+    assert moa.run("chat", stdin=content).code == 0
+    assert [turn[-1] for turn in prompts(upstream)] == ["one", "tw\xf6\u2028still two"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"gr\xfc\xdf", "is not UTF-8 text: byte 3 of line 2 is 0xFC"),
+        (b"a\0b", "is not text: line 2 holds a NUL character"),
+        (b"\xff\xfea\0", "is not UTF-8 text: it is UTF-16, it seems"),
+    ],
+)
+def test_a_line_that_is_no_text_ends_the_chat_and_is_told(
+    moa: Moa, upstream: Upstream, line: bytes, said: str
+) -> None:
+    ran = moa.run("chat", stdin=b"first\n" + line + b"\nthird\n")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith(f"moa: standard input: {said}")
+    assert prompts(upstream) == [["first"]]
 
 
 @pytest.mark.parametrize("option", ["--no-multi-turn", "--no_multi_turn"])

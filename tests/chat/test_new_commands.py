@@ -659,3 +659,40 @@ def test_an_editor_that_fails_loses_no_text(moa: Moa, editor: str, said: str) ->
         terminal.send("/edit some text\r")
         terminal.wait_for(said)
         terminal.wait_for("› some text")
+
+
+_SAVES = "import sys; open(sys.argv[-1], 'wb').write({data!r})"
+
+
+def saves(tmp_path: Path, data: bytes) -> str:
+    """An editor that saves these bytes, whatever it is given."""
+    script = tmp_path / "saves.py"
+    script.write_text(_SAVES.format(data=data), "utf-8")
+    return f"{sys.executable} {script}"
+
+
+@pytest.mark.parametrize("open_it", ["/edit\r", "\x18\x05"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_an_editor_on_windows_saves_is_read(
+    moa: Moa, upstream: Upstream, tmp_path: Path, open_it: str, encoding: str
+) -> None:
+    editor = saves(tmp_path, "Gr\u00fc\u00dfe\r\nund mehr\r\n".encode(encoding))
+    with moa.terminal("chat", env={"VISUAL": editor}) as terminal:
+        terminal.wait_for(lambda: prompt_is_there(terminal))
+        terminal.send(open_it)
+        terminal.wait_for("und mehr")
+        terminal.send("\r")
+        terminal.wait_for("calls, ")
+    assert upstream.chats("a")[0].messages[-1]["content"] == "Gr\u00fc\u00dfe\nund mehr"
+
+
+@pytest.mark.parametrize("open_it", ["/edit half a line\r", "half a line\x18\x05"])
+def test_what_an_editor_saves_in_another_encoding_is_told_and_loses_no_text(
+    moa: Moa, tmp_path: Path, open_it: str
+) -> None:
+    editor = saves(tmp_path, b"gr\xfc\xdfe")
+    with moa.terminal("chat", columns=160, env={"VISUAL": editor}) as terminal:
+        terminal.wait_for(lambda: prompt_is_there(terminal))
+        terminal.send(open_it)
+        terminal.wait_for("is not UTF-8 text: byte 3 of line 1 is 0xFC")
+        terminal.wait_for("\u203a half a line")

@@ -52,9 +52,65 @@ def test_an_empty_pipe_beside_a_prompt_adds_nothing(moa: Moa, upstream: Upstream
     assert asked(upstream) == "hi"
 
 
-def test_bytes_that_are_no_utf_8_are_shown_as_replaced(moa: Moa, upstream: Upstream) -> None:
-    assert moa.run("ask", "which language?", stdin="grüß".encode("latin-1")).code == 0
-    assert asked(upstream) == "which language?\n\n```\ngr\ufffd\ufffd\n```"
+LATIN_1 = "line 2 is 0xFC"
+ICONV = "`iconv -f latin1 -t utf-8`"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("eins\nGr\xfc\xdfe".encode("latin-1"), f"is not UTF-8 text: byte 3 of {LATIN_1}"),
+        ("eins\nGr\xfc\xdfe \u20ac".encode("cp1252"), f"is not UTF-8 text: byte 3 of {LATIN_1}"),
+        ("\u4f60\u597d".encode("gbk"), "is not UTF-8 text: byte 1 of line 1 is 0xC4"),
+        ("Gr\xfc\xdfe\n".encode("utf-16-le"), "is not UTF-8 text: it is UTF-16, it seems, without"),
+        ("Gr\xfc\xdfe\n".encode("utf-16-be"), "is not UTF-8 text: it is UTF-16, it seems, without"),
+        ("\ufeffhello".encode("utf-32-le"), "is not UTF-8 text: it is UTF-32"),
+        ("hello".encode("utf-32-be"), "is not UTF-8 text: it is UTF-32, it seems, without"),
+        (b"\xff\xfeh\0i", "is not valid UTF-16 text: byte 5 belongs to no character"),
+        (b"%PDF-1.4\n1 0 obj <</Type/Catalog>> endobj\n", "but a PDF file"),
+        (b"\x1f\x8b\x08\0\0", "but a compressed file (gzip)"),
+        (b"PK\x03\x04\x14\0", "but a ZIP archive or an office document"),
+        (b"text\n\0text", "line 2 holds a NUL character"),
+    ],
+)
+def test_bytes_in_an_encoding_that_is_not_told_are_refused_from_files_and_pipes_alike(
+    moa: Moa, upstream: Upstream, content: bytes, said: str
+) -> None:
+    (moa.folder / "file").write_bytes(content)
+    for line in (
+        refused(moa, upstream, "hi", "-f", "file"),
+        refused(moa, upstream, "hi", stdin=content),
+        refused(moa, upstream, stdin=content),
+    ):
+        assert said in line
+        assert line.startswith(("moa: file: ", "moa: standard input: "))
+        assert ICONV in line or "of line" not in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffGr\xfc\xdfe \U0001f319".encode(),
+        "\ufeffGr\xfc\xdfe \U0001f319".encode("utf-16-le"),
+        "\ufeffGr\xfc\xdfe \U0001f319".encode("utf-16-be"),
+    ],
+    ids=["utf-8", "utf-16-le", "utf-16-be"],
+)
+def test_a_byte_order_mark_tells_the_encoding(moa: Moa, upstream: Upstream, content: bytes) -> None:
+    (moa.folder / "file").write_bytes(content)
+    assert moa.run("ask", "hi", "-f", "file", stdin=content).code == 0
+    text = "```\nGr\xfc\xdfe \U0001f319\n```"
+    assert asked(upstream) == f"hi\n\nfile:\n{text}\n\n{text}"
+
+
+def test_a_dash_is_standard_input_among_the_files(moa: Moa, upstream: Upstream) -> None:
+    (moa.folder / "file").write_text("in a file")
+    assert moa.run("ask", "hi", "-f", "-", "-f", "file", stdin=b"piped\n").code == 0
+    assert asked(upstream) == "hi\n\n```\npiped\n```\n\nfile:\n```\nin a file\n```"
+
+
+def test_a_dash_with_nothing_piped_in_is_refused(moa: Moa, upstream: Upstream) -> None:
+    assert "-f -: standard input holds no text" in refused(moa, upstream, "hi", "-f", "-")
 
 
 def test_a_byte_order_mark_is_no_text(moa: Moa, upstream: Upstream) -> None:
@@ -102,7 +158,7 @@ def test_a_file_alone_is_enough_to_ask(moa: Moa, upstream: Upstream) -> None:
     ("content", "said"),
     [
         (None, "file: cannot be read: No such file or directory"),
-        (b"\xff\xfe\0\1", "file: is not a text file"),
+        (b"\x7fELF\0\1", "file: is not a text file"),
         (b"text\0text", "file: is not a text file"),
     ],
 )

@@ -457,3 +457,66 @@ def test_a_reader_that_goes_away_ends_it(moa: Moa, upstream: Upstream) -> None:
         os.close(write)
         process.communicate(timeout=60)
     assert process.returncode == 141
+
+
+_JSON = '{"id": "a", "prompt": "one\u2028still one"}\n{"id": "b", "prompt": "zw\u00f6lf"}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _JSON.encode("utf-8-sig"),
+        _JSON.replace("\n", "\r\n").encode("utf-16"),
+        ("\ufeff" + _JSON).encode("utf-16-be"),
+        _JSON.replace("\n", "\r").encode(),
+        f"[{_JSON.strip()}]".replace("}\n", "},\r\n ").encode(),
+    ],
+    ids=["byte order mark", "utf-16 le", "utf-16 be", "lone carriage returns", "a list"],
+)
+@pytest.mark.parametrize("name", ["in.jsonl", "-"])
+def test_json_is_read_as_other_systems_write_it(moa: Moa, content: bytes, name: str) -> None:
+    (moa.folder / "in.jsonl").write_bytes(content)
+    ran = moa.run("batch", name, "-", "-y", stdin=content)
+    assert ran.code == 0, ran.err
+    found = [(row["id"], row["prompt"]) for row in lines_of(ran.out)]
+    assert found == [("a", "one\u2028still one"), ("b", "zw\u00f6lf")]
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_lines_end_where_the_system_of_the_file_ends_them(moa: Moa, ends: str) -> None:
+    text = ends.join(["one\u2028still one", "", "two\x0cform feed", "three\x85"])
+    (moa.folder / "in.txt").write_bytes(text.encode("utf-8-sig"))
+    rows = lines_of(moa.run("batch", "in.txt", "-", "-y").out)
+    assert [(row["id"], row["prompt"]) for row in rows] == [
+        (1, "one\u2028still one"),
+        (3, "two\x0cform feed"),
+        (4, "three\x85"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["in.txt", "in.jsonl"])
+def test_prompts_in_another_encoding_are_refused(moa: Moa, upstream: Upstream, name: str) -> None:
+    content = b'"one"\n"zw\xf6lf"\n'
+    (moa.folder / name).write_bytes(content)
+    for source, told in ((name, name), ("-", "standard input")):
+        ran = moa.run("batch", source, "-", "-y", stdin=content)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, b"", 1)
+        said = f"moa: {told}: is not UTF-8 text: byte 4 of line 2 is 0xF6"
+        assert ran.err.startswith(said)
+    assert upstream.requests == []
+
+
+def test_the_head_of_a_table_is_never_sent_as_a_prompt(moa: Moa, upstream: Upstream) -> None:
+    (moa.folder / "table.CSV").write_text("id,question\n1,Who?\n")
+    ran = moa.run("batch", "table.CSV", "-", "-y")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "table.CSV: is a table" in ran.err
+    assert "--lines takes each line as a prompt" in ran.err
+    assert upstream.requests == []
+    assert len(lines_of(moa.run("batch", "table.CSV", "-", "-y", "--lines").out)) == 2
+
+
+def test_a_list_that_is_no_json_is_named_by_its_line(moa: Moa) -> None:
+    (moa.folder / "in.json").write_text('[\n {"prompt": "one"},\n {"prompt" "two"}\n]')
+    ran = moa.run("batch", "in.json", "-", "-y")
+    assert (ran.code, ran.err) == (1, "moa: in.json:3: is not JSON: Expecting ':' delimiter\n")

@@ -502,3 +502,56 @@ def test_a_folder_that_cannot_be_made_is_told_of(moa: Moa, command: list[str]) -
         moa.run("config", *command, env={"MOA_CONFIG_DIR": str(moa.folder / "file" / "x")})
     )
     assert re.fullmatch(r"moa: [^ ]+/config.toml: cannot be written: [A-Za-z ]+\n", said)
+
+
+_WRITTEN = {
+    "byte order mark": ("utf-8-sig", "\n"),
+    "byte order mark and crlf": ("utf-8-sig", "\r\n"),
+    "utf-16": ("utf-16", "\r\n"),
+    "lone carriage returns": ("utf-8", "\r"),
+}
+
+
+@pytest.mark.parametrize(("encoding", "ends"), _WRITTEN.values(), ids=_WRITTEN)
+def test_a_file_as_other_systems_write_it_is_read_and_keeps_its_style(
+    moa: Moa, file: Path, encoding: str, ends: str
+) -> None:
+    text = OWN + "# Grüße\n"
+    file.write_bytes(text.replace("\n", ends).encode(encoding))
+    assert moa.run("config", "get", "budget.day").text == "5\n"
+    before = file.read_bytes()
+    done(moa.run("config", "set", "concurrency", "3"))
+    done(moa.run("config", "unset", "concurrency"))
+    done(moa.run("config", "set", "usage", "true"))
+    done(moa.run("config", "edit", env={"EDITOR": "true"}))
+    after = file.read_bytes()
+    made = after.decode(encoding)
+    assert after.startswith(before[:2])
+    assert made.replace(ends, "").count("\n") == made.replace(ends, "").count("\r") == 0
+    assert set(text.split("\n")) <= set(made.split(ends))
+    assert "usage = true" in made.split(ends)
+
+
+def test_lines_that_end_in_different_ways_stay_as_they_are(moa: Moa, file: Path) -> None:
+    file.write_bytes(b"plain = true\r\n# mine\nlive = false\r\n")
+    done(moa.run("config", "set", "usage", "true"))
+    assert file.read_bytes().startswith(b"plain = true\r\n# mine\nlive = false\r\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"# caf\xe9\n", "is not UTF-8 text: byte 6 of line 1 is 0xE9 (convert it to UTF-8"),
+        ("plain = true\n".encode("utf-16-le"), "is not UTF-8 text: it is UTF-16, it seems"),
+        ("\ufeffplain = true\n".encode("utf-32-le"), "is not UTF-8 text: it is UTF-32"),
+    ],
+)
+def test_a_file_in_an_encoding_that_is_not_told_is_refused_and_not_touched(
+    moa: Moa, file: Path, content: bytes, said: str
+) -> None:
+    file.write_bytes(content)
+    for command in (("list",), ("set", "plain", "false")):
+        ran = moa.run("config", *command)
+        assert (ran.code, ran.err.count("\n")) == (2, 1)
+        assert f"{file}: {said}" in ran.err
+    assert file.read_bytes() == content

@@ -254,3 +254,17 @@ def test_a_broken_config_file_is_named_by_every_command_that_needs_it(moa: Moa) 
     for arguments in (["ask", "hi"], ["profile", "list"], ["profile", "show"], ["models", "lab"]):
         said = f"moa: {file}: unknown key `profil` (did you mean `profile`?)\n"
         assert refusal(moa.run(*arguments)) == said
+
+
+@pytest.mark.parametrize(
+    ("encoding", "ends"), [("utf-8-sig", "\n"), ("utf-8", "\r\n"), ("utf-16", "\r\n")]
+)
+def test_a_profile_as_other_systems_write_it_is_read(moa: Moa, encoding: str, ends: str) -> None:
+    text = (
+        'description = "Grüße"\n[[proposers]]\nmodel = "lab:a"\n[aggregator]\nmodel = "lab:agg"\n'
+    )
+    path = moa.config / "profiles" / "notepad.toml"
+    path.write_bytes(text.replace("\n", ends).encode(encoding))
+    assert moa.run("profile", "check", "notepad").code == 0
+    assert moa.run("ask", "-p", "notepad", "hi").text == "ok\n"
+    assert moa.run("profile", "show", "notepad").text.startswith("profile notepad: Grüße\n")

@@ -42,6 +42,20 @@ def test_each_of_the_keys_opens_and_nothing_else_does(moa: Moa, tmp_path: Path) 
     assert not any(key in log for key in (FIRST, SECOND, THIRD))
 
 
+@pytest.mark.parametrize(
+    ("encoding", "ends"), [("utf-8-sig", "\r\n"), ("utf-16", "\r\n"), ("utf-8", "\r")]
+)
+def test_keys_are_read_from_a_file_as_other_systems_write_it(
+    moa: Moa, tmp_path: Path, encoding: str, ends: str
+) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(ends.join([FIRST, "# Schl\u00fcssel", SECOND, ""]).encode(encoding))
+    with serving(moa, "--api-key-file", str(file)) as server:
+        for key in (FIRST, SECOND):
+            assert server.ask(headers=bearer(key)).status_code == 200
+        assert server.ask(headers=bearer("# Schl")).status_code == 401
+
+
 @pytest.mark.parametrize("key", [None, FIRST])
 def test_the_description_asks_for_a_key_where_the_server_does(moa: Moa, key: str | None) -> None:
     with serving(moa, *(["--api-key", key] if key else []), key=key) as server:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moa_cli.conversation import Failure, KeptConversation, Proposal, Turn, TurnStatus, Usage
-from moa_cli.errors import StoreError
+from moa_cli.errors import StoreError, UsageError
 from moa_cli.events import AggregatorFailed, Retrying, to_dict
 from moa_cli.json_text import dumps
 from moa_cli.store import Store
@@ -313,13 +313,13 @@ def test_no_field_of_a_conversation_may_be_missing(key: str) -> None:
     [
         (b"", "not JSON: Expecting value (line 1, column 1)"),
         (b"{\n  nope", "not JSON: Expecting property name enclosed in double quotes (line 2"),
-        (b"\xff\xfe", "not JSON: it is not UTF-8 text"),
+        (b"\xff\xfe", "not JSON: Expecting value (line 1, column 1)"),
         (b"[" * 200_000, "nested too deeply"),
         (b"9" * 5000, "a number is too long"),
         (b"[]", "not an export of conversations"),
         (b"null", "not an export of conversations"),
     ],
-    ids=["empty", "broken", "binary", "deep", "long number", "list", "null"],
+    ids=["empty", "broken", "nothing but a mark", "deep", "long number", "list", "null"],
 )
 def test_what_is_no_json_is_told(content: bytes, message: str) -> None:
     with pytest.raises(StoreError) as caught:
@@ -327,8 +327,18 @@ def test_what_is_no_json_is_told(content: bytes, message: str) -> None:
     assert message in caught.value.message
 
 
-def test_a_mark_of_the_byte_order_does_no_harm() -> None:
-    assert len(parse(b"\xef\xbb\xbf" + json.dumps(minimal()).encode(), "file")) == 1
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_a_mark_of_the_byte_order_tells_the_encoding(encoding: str) -> None:
+    values = minimal()
+    values["conversations"][0]["title"] = "Gr\xfc\xdfe"
+    text = "\ufeff" + json.dumps(values, ensure_ascii=False, indent=2).replace("\n", "\r\n")
+    [found] = parse(text.encode(encoding), "file")
+    assert found.title == "Gr\xfc\xdfe"
+
+
+def test_an_export_in_another_encoding_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^file: is not UTF-8 text: byte 7 of line 2 is 0xFC$"):
+        parse(b'{\n "Gr\xe4\xfc": 1}'.replace(b"\xe4", b"aa"), "file")
 
 
 def test_an_id_may_be_there_once_only() -> None:
