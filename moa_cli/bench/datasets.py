@@ -13,6 +13,7 @@ from moa_cli import paths
 from moa_cli.bench.items import Item, Row, read_own, rows_of_json, rows_of_lines
 from moa_cli.bench.sources import SOURCES
 from moa_cli.errors import BenchError, UsageError
+from moa_cli.file_names import why_unfit
 from moa_cli.tables import nearest
 
 __all__ = ["DATASETS", "Dataset", "Known", "data_file", "data_folder", "dataset_of", "load_dataset"]
@@ -74,6 +75,10 @@ def load_dataset(name: str, folder: Path) -> Dataset:
         path = paths.expand(name)
         if not paths.is_file(path):
             raise BenchError(f"{path}: no such file")
+        unfit = why_unfit(path.stem)
+        if unfit:
+            # A run's folder and its exports are called by the dataset.
+            raise UsageError(f"{path}: {unfit}", hint="rename the file")
         return _loaded(path.stem, path, map(read_own, rows_of_lines(path)), known=False)
     if name not in DATASETS:
         near = nearest(name, DATASETS)

@@ -14,7 +14,8 @@ from moa_cli import paths
 from moa_cli.bench.journal import Journal
 from moa_cli.bench.lines import read_table
 from moa_cli.clients.base import ModelInfo
-from moa_cli.errors import BenchError
+from moa_cli.errors import BenchError, UsageError
+from moa_cli.file_names import why_unfit
 from moa_cli.json_text import dumps
 from moa_cli.money import Price
 
@@ -106,9 +107,13 @@ def opened(path: Path, read: Callable[[Path], _Folder]) -> Iterator[_Folder]:
     """What `read` makes of the folder, which is made if need be, and removed again if nothing
     came into it.
 
-    Raises BenchError if another process has it open, or a file in it is damaged.
+    Raises BenchError if another process has it open, or a file in it is damaged, UsageError for a
+    name that a new folder cannot have on every system.
     """
     made = not path.exists()
+    unfit = why_unfit(path.name)
+    if made and unfit:
+        raise UsageError(f"{path}: {unfit}", hint="choose another name")
     try:
         paths.make_private(path)
     except OSError as error:

@@ -20,6 +20,7 @@ from moa_cli.cli import wiring
 from moa_cli.cli.bench_session import Job, SessionOptions, say, session
 from moa_cli.cli.exit_codes import BUDGET, FAILED
 from moa_cli.cli.options import typed_or
+from moa_cli.cli.writing import check_name
 from moa_cli.conversation import Failure
 from moa_cli.errors import BenchError, UsageError
 from moa_cli.money import cost_text
@@ -103,6 +104,7 @@ def _target(options: Options) -> Path:
         raise UsageError(f"{path}: is no file", hint="- is standard output")
     # What a link points to is replaced, not the link.
     path = path.resolve()
+    check_name(path)
     if options.source != _STREAM and path == paths.expand(options.source).resolve():
         raise UsageError("IN and OUT are one file")
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 from moa_cli import paths
 from moa_cli.bench.export import Choice, Exported, read_run
 from moa_cli.bench.formats import COMPARING, FORMATS, JUDGED
-from moa_cli.cli.writing import check_free, destination
+from moa_cli.cli.writing import check_free, check_name, destination
 from moa_cli.errors import BenchError, UsageError
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.terminal import folded
@@ -78,10 +78,12 @@ def _write_folder(made: Exported, path: Path, options: Options) -> Path:
         raise UsageError(f"--to {options.format}: is a folder", hint="-o names it")
     name = f"{path.resolve().name}-{options.format}"
     folder = paths.expand(options.output) if options.output else Path(name)
+    check_name(folder)
     for name in made.files:
+        check_name(folder / name)
         check_free(folder / name, force=options.force)
     try:
-        folder.mkdir(exist_ok=True, parents=True)
+        paths.make_private(folder)
     except OSError as error:
         raise BenchError(f"{folder}: cannot be made: {error.strerror}") from None
     for name, data in made.files.items():

@@ -17,6 +17,7 @@ from moa_cli.bench.selection import Ranked, best
 from moa_cli.bench.values import ReadRun, read_run
 from moa_cli.cli import wiring
 from moa_cli.cli.bench_cells import cell, noted, table, tell_if_long, width_of_output, with_n
+from moa_cli.cli.writing import check_name
 from moa_cli.errors import ProfileError, UsageError
 from moa_cli.json_text import dumps
 from moa_cli.profile import Profile, check_profile_name, dump, save, short_name, to_table
@@ -124,6 +125,7 @@ def _written(profile: Profile, write: str, *, overwrite: bool) -> Path:
     if not _is_path(write):
         return save(profile, write, overwrite=overwrite)
     path = paths.expand(write)
+    check_name(path)
     if path.exists() and not overwrite:
         raise ProfileError(f"{path}: is there already", hint="--force replaces it")
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +14,7 @@ from moa_cli.errors import ProfileError, UsageError
 from moa_cli.profile import (
     Profile,
     check_profile_name,
+    copy,
     delete,
     find,
     list_profiles,
@@ -102,10 +102,9 @@ def new(profile: Profile, name: Name, force: Force = False) -> None:
 
 
 @app.command("copy")
-def copy(source: NameOrPath, target: Name, force: Force = False) -> None:
+def copy_(source: NameOrPath, target: Name, force: Force = False) -> None:
     """Copy a profile, text and comments included."""
-    check_profile_name(target)
-    path = _copy_file(find(source).path, target, overwrite=force)
+    path = copy(find(source), target, overwrite=force)
     typer.echo(str(path))
     try:
         _load_checked(str(path))
@@ -123,20 +122,6 @@ def _load_checked(name_or_path: str) -> Profile:
     return profile
 
 
-def _copy_file(source: Path, target: str, *, overwrite: bool = False) -> Path:
-    from moa_cli import paths
-
-    path = paths.user_profiles_dir() / f"{target}.toml"
-    if path.exists() and not overwrite:
-        raise ProfileError(
-            f"there is already a profile `{target}` ({path})",
-            hint="choose another name, or --force",
-        )
-    paths.make_private(path.parent)
-    path.write_bytes(source.read_bytes())
-    return path
-
-
 @app.command("edit")
 def edit(name: NameOrPath) -> None:
     """Open a profile in $VISUAL or $EDITOR, then check it. A shipped one is copied first."""
@@ -145,7 +130,7 @@ def edit(name: NameOrPath) -> None:
     found = find(name)
     path = found.path
     if found.source == "shipped":
-        path = _copy_file(found.path, found.name)
+        path = copy(found, found.name)
         _tell(f"{found.name} is a shipped profile; this is your copy: {path}")
     open_editor(path)
     _load_checked(str(path))

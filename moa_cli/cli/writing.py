@@ -10,8 +10,16 @@ from typing import BinaryIO
 
 from moa_cli import paths
 from moa_cli.errors import MoAError, UsageError
+from moa_cli.file_names import why_unfit
 
-__all__ = ["check_free", "destination", "put"]
+__all__ = ["check_free", "check_name", "destination", "put"]
+
+
+def check_name(path: Path) -> None:
+    """Raise UsageError if no file can be called so on every system."""
+    unfit = why_unfit(path.name)
+    if unfit:
+        raise UsageError(f"{path}: {unfit}", hint="choose another name")
 
 
 def check_free(path: Path, *, force: bool) -> None:
@@ -25,14 +33,15 @@ def check_free(path: Path, *, force: bool) -> None:
 def destination(path: Path | None, *, force: bool, error: type[MoAError]) -> Iterator[BinaryIO]:
     """Where the bytes go: a new file, complete or not there at all, or standard output.
 
-    Raises UsageError if the file is there and not to be overwritten, `error` if it cannot be
-    written.
+    Raises UsageError if the file is there and not to be overwritten, or cannot be called so on
+    every system, `error` if it cannot be written.
     """
     if path is None:
         yield sys.stdout.buffer
         return
     # Through a symbolic link, which itself is left alone.
     path = path.resolve()
+    check_name(path)
     check_free(path, force=force)
     try:
         with paths.replacing(path) as file:
@@ -44,11 +53,12 @@ def destination(path: Path | None, *, force: bool, error: type[MoAError]) -> Ite
 def put(text: str, output: Path | None, error: type[MoAError]) -> None:
     """Print what can be made anew at any time, or write it to a file, over an older one.
 
-    Raises `error` if the file cannot be written.
+    Raises `error` if the file cannot be written, UsageError for a name as `destination` does.
     """
     if output is None:
         sys.stdout.write(text)
         return
+    check_name(output)
     try:
         with paths.replacing(output) as file:
             file.write(text.encode())

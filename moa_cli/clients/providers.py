@@ -21,6 +21,7 @@ from moa_cli import paths
 from moa_cli.clients.base import NO_KEY
 from moa_cli.config import Config, ProviderSettings
 from moa_cli.errors import AuthenticationFailed, ProfileError
+from moa_cli.file_names import why_unfit
 from moa_cli.profile import Profile, model_faults
 from moa_cli.tables import nearest
 
@@ -131,6 +132,13 @@ class Providers:
             raise ProfileError(
                 f"{place}: `providers.{name}`: a provider cannot be named so",
                 hint="use letters, digits, dashes and underscores; `local` is the embedded model",
+            )
+        unfit = why_unfit(name)
+        if unfit:
+            # What is known of its models is kept in a file of its name.
+            raise ProfileError(
+                f"{place}: `providers.{name}`: a provider cannot be named so: {unfit}",
+                hint="choose another name",
             )
         if settings.base_url is None and base.base_url is None:
             raise ProfileError(f"{place}: `providers.{name}.base_url` is missing")

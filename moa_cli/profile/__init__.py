@@ -3,6 +3,7 @@
 from moa_cli.profile.files import (
     ProfileFile,
     check_profile_name,
+    copy,
     delete,
     find,
     list_profiles,
@@ -33,6 +34,7 @@ __all__ = [
     "Proposer",
     "build",
     "check_profile_name",
+    "copy",
     "delete",
     "dump",
     "find",

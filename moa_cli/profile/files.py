@@ -11,13 +11,16 @@ from typing import Any, Literal
 
 from moa_cli import paths
 from moa_cli.errors import ProfileError
+from moa_cli.file_names import why_unfit
 from moa_cli.profile.schema import build, dump
 from moa_cli.profile.values import Origin, Profile
 from moa_cli.tables import nearest, read_toml
+from moa_cli.text_files import read_bytes
 
 __all__ = [
     "ProfileFile",
     "check_profile_name",
+    "copy",
     "delete",
     "file_origins",
     "find",
@@ -50,6 +53,42 @@ def check_profile_name(name: str) -> str:
             hint="use letters, digits, dots, dashes and underscores, 64 at most",
         )
     return name
+
+
+def _new_file(name: str, hint: str, *, overwrite: bool) -> Path:
+    """The file of a profile `name` that is to be written.
+
+    hint: what helps where there is one already, which is an error unless `overwrite`.
+    Raises ProfileError then, or if no profile can be called so on every system.
+    """
+    check_profile_name(name)
+    unfit = why_unfit(name)
+    if unfit:
+        raise ProfileError(
+            f"`{name}` cannot be the name of a profile: {unfit}", hint="choose another name"
+        )
+    path = paths.user_profiles_dir() / f"{name}.toml"
+    names = [file.stem for file in path.parent.glob("*.toml")]
+    alike = [other for other in names if other != name and other.lower() == name.lower()]
+    if alike and name not in names:
+        raise ProfileError(
+            f"there is already a profile `{alike[0]}`, and names that differ in upper and lower"
+            " case only are one file on macOS and Windows",
+            hint="choose another name",
+        )
+    if path.exists() and not overwrite:
+        raise ProfileError(f"there is already a profile `{name}` ({path})", hint=hint)
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Raises ProfileError if the file cannot be written."""
+    try:
+        paths.make_private(path.parent)
+        with paths.replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _is_path(name_or_path: str) -> bool:
@@ -130,23 +169,24 @@ def save(profile: Profile, name: str, *, overwrite: bool = False) -> Path:
 
     Raises ProfileError for a bad name, an existing file (unless `overwrite`), or no access.
     """
-    check_profile_name(name)
-    path = paths.user_profiles_dir() / f"{name}.toml"
-    if path.exists() and not overwrite:
-        raise ProfileError(
-            f"there is already a profile `{name}` ({path})",
-            hint=f"choose another name, or run `moa profile delete {name}` first",
-        )
+    hint = f"choose another name, or run `moa profile delete {name}` first"
+    path = _new_file(name, hint, overwrite=overwrite)
     try:
-        text = dump(profile).encode("utf-8")
-        paths.make_private(path.parent)
-        with paths.replacing(path) as file:
-            file.write(text)
-    except OSError as error:
-        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
+        content = dump(profile).encode("utf-8")
     except UnicodeEncodeError:
         # Half of a surrogate pair, as a paste or an argument may hold it.
         raise ProfileError(f"{path}: cannot be written: a text in it is not Unicode") from None
+    _write(path, content)
+    return path
+
+
+def copy(source: ProfileFile, name: str, *, overwrite: bool = False) -> Path:
+    """Keep the text of `source` as the user's profile `name`; returns its file.
+
+    Raises ProfileError as `save` does, or if the source cannot be read.
+    """
+    path = _new_file(name, "choose another name, or --force", overwrite=overwrite)
+    _write(path, read_bytes(source.path, ProfileError))
     return path
 
 

@@ -270,7 +270,7 @@ def test_profile_save_keeps_what_is_in_force(desk: Desk) -> None:
     assert load("kept").rounds == 2
 
 
-@pytest.mark.parametrize("name", ["", " ", "../evil", "a/b", "kept"])
+@pytest.mark.parametrize("name", ["", " ", "../evil", "a/b", "kept", "Kept", "con", "nul.x"])
 def test_profile_save_refuses_names_that_leave_the_folder_or_are_taken(
     desk: Desk, name: str
 ) -> None:

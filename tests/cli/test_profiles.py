@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 import tomllib
 from pathlib import Path
@@ -268,3 +270,59 @@ def test_a_profile_as_other_systems_write_it_is_read(moa: Moa, encoding: str, en
     assert moa.run("profile", "check", "notepad").code == 0
     assert moa.run("ask", "-p", "notepad", "hi").text == "ok\n"
     assert moa.run("profile", "show", "notepad").text.startswith("profile notepad: Grüße\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["con", "NUL", "aux.x", "Prn.b.c", "com0", "LPT9", "com1.old", "lpt0.d", "conout"]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("profile", "new", "{}"),
+        ("profile", "copy", "self", "{}"),
+        ("profile", "copy", "self", "{}", "--force"),
+        ("ask", "--save-profile", "{}"),
+    ],
+    ids=["new", "copy", "copy over", "save"],
+)
+def test_names_that_windows_reserves_are_refused(
+    moa: Moa, command: tuple[str, ...], name: str
+) -> None:
+    ran = moa.run(*(part.format(name) for part in command))
+    if name == "conout":
+        assert ran.code == 0
+        return
+    assert f"Windows reserves the name `{name.split('.')[0].lower()}`" in refusal(ran)
+    assert profiles(moa) == ["lab.toml"]
+
+
+def test_a_profile_of_such_a_name_that_is_there_can_be_read_and_deleted(moa: Moa) -> None:
+    moa.profile("aux", "a")
+    assert moa.run("profile", "check", "aux").code == 0
+    assert moa.run("profile", "delete", "aux", "--yes").code == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--force",)])
+def test_names_that_differ_in_case_only_are_one_file_elsewhere(
+    moa: Moa, more: tuple[str, ...]
+) -> None:
+    for command in (("profile", "new", "Lab"), ("profile", "copy", "self", "LAB")):
+        said = refusal(moa.run(*command, *more))
+        assert "there is already a profile `lab`" in said
+        assert "one file on macOS and Windows" in said
+    assert profiles(moa) == ["lab.toml"]
+
+
+def test_a_copy_is_readable_by_its_owner_alone(moa: Moa) -> None:
+    source = moa.folder / "here.toml"
+    source.write_text('[aggregator]\nmodel = "lab:agg"\n[[proposers]]\nmodel = "lab:a"\n')
+    source.chmod(0o644)
+    before = os.umask(0)
+    try:
+        assert moa.run("profile", "copy", "./here.toml", "mine").code == 0
+        assert moa.run("profile", "edit", "self", env={"EDITOR": "true"}).code == 0
+    finally:
+        os.umask(before)
+    for name in ("mine", "self"):
+        file = moa.config / "profiles" / f"{name}.toml"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
