@@ -50,6 +50,8 @@ def run(options: Options) -> int:
     settings = read_settings(options.run)
     kind = _kind(settings, options)
     check_can_ask(options)
+    for notice in wiring.providers().key_notices([options.judge]):
+        say(notice)
     with open_judge(judge_folder(options.run, options.judge)) as folder:
         plan, shown = _plan(settings, kind, options, folder)
         for line in plan_lines(plan, folder, settings):

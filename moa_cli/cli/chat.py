@@ -72,6 +72,8 @@ def chat(
             limits=wiring.limits(concurrency, limits),
             budget=wiring.config().budget_session,
             # Over plain lines there is nobody to be told of keys.
-            greeting=wiring.greeting(profile) if at_terminal else wiring.introduction(profile),
+            greeting=wiring.greeting(profile)
+            if at_terminal
+            else wiring.introduction(profile, switching=True),
         )
     )

@@ -69,6 +69,10 @@ def run(profile: Profile, options: Options) -> int:
     arms = _arms(profile, options)
     items = _items(options)
     books = open_books(save=options.save)
+    for notice in wiring.providers().key_notices(
+        model for arm in arms for model in arm.profile.models()
+    ):
+        say(notice)
     comparing = _Comparing(arms, options, books)
     # Who they are would be told by their names.
     say(f"{len(arms)} arms, shown blind; what you choose is{' not' * (not books.store)} kept")

@@ -125,6 +125,7 @@ def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]
 
 
 def _keys(profile: Profile) -> Iterator[Finding]:
+    from moa_cli import paths
     from moa_cli.cli import wiring
 
     known = wiring.providers()
@@ -142,6 +143,10 @@ def _keys(profile: Profile) -> Iterator[Finding]:
             yield Finding("SKIP", f"{provider.name}: no API key ({name} is not set)")
         else:
             yield _key_works(provider, source)
+            notice = known.key_notice(provider)
+            if notice is not None:
+                own = paths.config_dir() / ".env"
+                yield Finding("WARN", notice, f"the key in {own} is used in every folder")
 
 
 def _key_works(provider: Provider, source: str) -> Finding:

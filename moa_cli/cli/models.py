@@ -61,6 +61,7 @@ async def _list(name: str | None) -> list[dict[str, Any]]:
     from moa_cli.cli import wiring
     from moa_cli.clients.providers import DEFAULT_PROVIDER
     from moa_cli.clients.weights import SMOLLM2
+    from moa_cli.render.sanitize import one_line
     from moa_cli.tables import nearest
 
     pool = wiring.client_pool()
@@ -70,6 +71,8 @@ async def _list(name: str | None) -> list[dict[str, Any]]:
         hint = f"did you mean `{near}`?" if near else f"known providers: {', '.join(known)}"
         raise UsageError(f"there is no provider `{name}`", hint=hint)
     chosen = [name] if name else [one for one in known if pool.providers.key_source(known[one])]
+    for notice in pool.providers.key_notices(f"{one}:-" for one in chosen):
+        typer.echo(f"moa: {one_line(notice)}", err=True)
     rows: list[dict[str, Any]] = []
     try:
         for one in chosen if name else [*chosen, "local"]:

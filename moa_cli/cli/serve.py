@@ -138,7 +138,7 @@ def serve(
         config=wiring.config(),
         spending=spending,
         limits=_limits(concurrency, max_cost, max_total_tokens),
-        introduction=wiring.introduction(profile),
+        introduction=wiring.introduction(profile, switching=True),
     )
     raise typer.Exit(code)
 

@@ -109,17 +109,26 @@ def describe(profile: Profile) -> str:
     return f"profile {profile.name}{' (changed)' if changed else ''}: {line}{warning}"
 
 
-def introduction(profile: Profile) -> list[str]:
-    """What is said before the first turn: who answers, and prices that hold for nobody."""
-    faults = providers().price_faults()
-    return [describe(profile), *(f"{one.message} ({one.hint})" for one in faults)]
+def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
+    """What is said before the first turn: who answers, prices that hold for nobody, and where keys
+    come from, if that may surprise.
+
+    switching: whether other models than the profile's may be asked later.
+    """
+    known = providers()
+    faults = known.price_faults()
+    return [
+        describe(profile),
+        *(f"{one.message} ({one.hint})" for one in faults),
+        *known.key_notices(None if switching else profile.models()),
+    ]
 
 
 def greeting(profile: Profile) -> list[str]:
     """What `moa chat` says at its start; more of it the first time, where nothing is set up."""
     from moa_cli import paths
 
-    lines = introduction(profile)
+    lines = introduction(profile, switching=True)
     marker = paths.state_dir() / "greeted"
     known = providers()
     set_up = paths.config_file().exists() or any(

@@ -7,18 +7,16 @@ one that was not meant, because a name was mistyped.
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import re
 import subprocess
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from moa_cli import paths
 from moa_cli.clients.base import NO_KEY
+from moa_cli.clients.env_files import EnvFiles
 from moa_cli.config import Config, ProviderSettings
 from moa_cli.errors import AuthenticationFailed, ProfileError
 from moa_cli.file_names import why_unfit
@@ -109,7 +107,7 @@ class Providers:
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
         self._config = config
         self._environment = environment
-        self._dotenv: dict[str, str] | None = None
+        self._env_files = EnvFiles()
         self.known = dict(BUILT_IN)
         for name, settings in config.providers.items():
             self.known[name] = self._from_settings(name, settings, config.place)
@@ -237,9 +235,38 @@ class Providers:
         variable = provider.key_variable
         if variable and self._environment.get(variable, "").strip():
             return f"environment variable {variable}"
-        if variable and self._from_dotenv(variable).strip():
-            return f"{variable} in a .env file"
+        found = self._env_files.find(variable) if variable else None
+        if found is not None:
+            return f"{variable} in {found.file}"
         return "api_key_cmd" if provider.key_command else None
+
+    def key_notice(self, provider: Provider) -> str | None:
+        """What is to be said of where the provider's key comes from: that it is the working
+        directory's file, or that this file has another key; None if there is nothing to say."""
+        variable = provider.key_variable
+        if not variable or self._environment.get(variable, "").strip():
+            return None
+        found = self._env_files.find(variable)
+        if found is not None and found.foreign:
+            return f"the key of {provider.name} comes from the working directory: {found.file}"
+        if found is not None and found.differs:
+            return (
+                f"the key of {provider.name} comes from {found.file};"
+                f" the working directory's .env has another {variable}, which is not used"
+            )
+        return None
+
+    def key_notices(self, models: Iterable[str] | None = None) -> list[str]:
+        """What is to be said of where keys come from; see `key_notice`.
+
+        models: whose keys; None for those of all known providers.
+        """
+        asked = (
+            self.known.values()
+            if models is None
+            else dict.fromkeys(self.parse(model)[0] for model in models)
+        )
+        return [notice for provider in asked if (notice := self.key_notice(provider))]
 
     def key(self, provider: Provider) -> str:
         """The provider's key, NO_KEY for one that takes none.
@@ -249,52 +276,31 @@ class Providers:
         if not provider.needs_key:
             return NO_KEY
         variable = provider.key_variable or ""
-        found = self._environment.get(variable, "").strip() or self._from_dotenv(variable).strip()
-        source = variable
+        found, source = self._environment.get(variable, "").strip(), variable
+        if not found and (kept := self._env_files.find(variable)) is not None:
+            found, source = kept.value, f"{variable} in {kept.file}"
         if not found and provider.key_command:
             found, source = _run_key_command(provider).strip(), "api_key_cmd"
         if not found:
+            trouble = self._env_files.trouble(variable) if variable else None
             raise AuthenticationFailed(
                 f"there is no API key for {provider.name}",
-                hint=f"set {variable or 'api_key_env'} in the environment or in a .env file,"
+                hint=trouble
+                or f"set {variable or 'api_key_env'} in the environment or in a .env file,"
                 " or use a profile without it: `-p local`",
             )
-        if not found.isascii() or not found.isprintable() or " " in found:
+        if not found.isascii() or not found.isprintable() or set(found) & set(" \"'`"):
             raise AuthenticationFailed(
-                f"{source}: what it holds cannot be an API key (spaces, line ends or letters"
-                " outside ASCII)",
+                f"{source}: what it holds cannot be an API key (spaces, quotes, line ends or"
+                " letters outside ASCII)",
                 hint="copy the key again, without quotes and line ends",
             )
         return found
-
-    def _from_dotenv(self, variable: str) -> str:
-        """The variable from ./.env, else from the config folder's .env.
-
-        Only keys are looked up there: a .env that came with somebody's project must not be
-        able to send a key to another address.
-        """
-        if self._dotenv is None:
-            self._dotenv = {}
-            for file in (paths.config_dir() / ".env", Path(".env")):
-                if paths.is_file(file):
-                    self._dotenv.update(_read_dotenv(file))
-        return self._dotenv.get(variable, "")
 
 
 def _without_password(text: str) -> str:
     """The text, should it be an address, without the password or token in it."""
     return re.sub(r"(^|:)[^:@/]+@", r"\1***@", re.sub(r":[^:@]+@", ":***@", text))
-
-
-def _read_dotenv(file: Path) -> dict[str, str]:
-    from dotenv import dotenv_values
-
-    try:
-        text = file.read_text("utf-8-sig", errors="replace")
-    except OSError:
-        return {}
-    values = dotenv_values(stream=io.StringIO(text), interpolate=False)
-    return {name: value for name, value in values.items() if value}
 
 
 def _run_key_command(provider: Provider) -> str:

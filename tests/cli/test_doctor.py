@@ -168,3 +168,22 @@ def test_a_profile_that_is_wrong_is_one_line_and_code_2(whole: Moa) -> None:
     ran = whole.run("doctor", "-p", "nope")
     assert (ran.code, ran.out) == (2, b"")
     assert ran.err.startswith("moa: there is no profile `nope`")
+
+
+def test_a_key_of_the_working_directory_is_told_of(whole: Moa) -> None:
+    (whole.folder / ".env").write_text("LAB_KEY=foreign-key\n")
+    ran = whole.run("doctor", "--offline", env={"LAB_KEY": None})
+    notice = f"the key of lab comes from the working directory: {whole.folder / '.env'}"
+    assert findings(ran)[notice] == "WARN"
+    assert findings(ran)[f"lab: key from LAB_KEY in {whole.folder / '.env'}"] == "OK"
+    (whole.config / ".env").write_text("LAB_KEY=own-key\n")
+    ran = whole.run("doctor", "--offline", env={"LAB_KEY": None})
+    notice = (
+        f"the key of lab comes from {whole.config / '.env'}; the working directory's .env has"
+        " another LAB_KEY, which is not used"
+    )
+    assert findings(ran)[notice] == "WARN"
+    assert "foreign-key" not in ran.text
+    assert "own-key" not in ran.text
+    (whole.config / ".env").unlink()
+    (whole.folder / ".env").unlink()

@@ -307,7 +307,7 @@ def test_an_unknown_setting_comes_with_the_nearest_known_one() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"profile = ", b"\xff\xfe", b"[a]\n[a]", b"a = " + b"9" * 5000, b"a = " + b"[" * 5000],
+    [b"profile = ", b"\xff\xff", b"[a]\n[a]", b"a = " + b"9" * 5000, b"a = " + b"[" * 5000],
     ids=["cut", "no utf-8", "twice", "long number", "deep"],
 )
 def test_a_settings_file_that_is_no_toml_is_refused_with_its_name(content: bytes) -> None:
@@ -409,18 +409,37 @@ def test_a_provider_without_keys_is_sent_none() -> None:
     assert not providers().known["ollama"].needs_key
 
 
-def test_a_key_in_a_dotenv_file_is_found_here_first_then_in_the_config_folder() -> None:
+def test_a_key_in_the_config_folder_comes_before_one_in_the_working_directory() -> None:
+    here = write(Path(".env"), 'export TOGETHER_API_KEY="from-here"  # mine\n').absolute()
+    known = providers()
+    together = known.known["together"]
+    assert key_of(known) == "from-here"
+    assert known.key_source(together) == f"TOGETHER_API_KEY in {here}"
+    notice = f"the key of together comes from the working directory: {here}"
+    assert known.key_notices(["m", "together:m", "openai:m"]) == [notice]
+    assert known.key_notices() == [notice]
     config = write(
         paths.config_dir() / ".env", "TOGETHER_API_KEY=from-config\nOPENAI_API_KEY=config-too\n"
     )
-    assert key_of(providers()) == "from-config"
-    write(Path(".env"), 'export TOGETHER_API_KEY="from-here"  # mine\n')
     known = providers()
-    assert key_of(known) == "from-here"
-    assert key_of(known, "openai") == "config-too"
-    assert known.key_source(known.known["together"]) == "TOGETHER_API_KEY in a .env file"
-    config.unlink()
-    assert key_of(providers()) == "from-here"
+    assert (key_of(known), key_of(known, "openai")) == ("from-config", "config-too")
+    assert known.key_source(together) == f"TOGETHER_API_KEY in {config}"
+    assert known.key_notices() == [
+        f"the key of together comes from {config}; the working directory's .env has another"
+        " TOGETHER_API_KEY, which is not used"
+    ]
+    assert providers({"TOGETHER_API_KEY": KEY}).key_notices() == []
+    write(Path(".env"), "TOGETHER_API_KEY=from-config\n")
+    assert providers().key_notices() == []
+
+
+def test_the_config_folder_is_no_foreign_working_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(paths.config_dir() / ".env", "TOGETHER_API_KEY=from-config\n")
+    monkeypatch.chdir(paths.config_dir())
+    assert key_of(providers()) == "from-config"
+    assert providers().key_notices() == []
 
 
 def test_the_environment_comes_before_a_dotenv_file_unless_it_is_blank() -> None:
@@ -429,7 +448,8 @@ def test_the_environment_comes_before_a_dotenv_file_unless_it_is_blank() -> None
     for blank in ("", " \n"):
         known = providers({"TOGETHER_API_KEY": blank})
         assert key_of(known) == "from-here"
-        assert known.key_source(known.known["together"]) == "TOGETHER_API_KEY in a .env file"
+        source = known.key_source(known.known["together"])
+        assert source == f"TOGETHER_API_KEY in {Path('.env').absolute()}"
 
 
 def test_a_dotenv_file_supplies_keys_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,12 +476,45 @@ def test_a_key_in_a_dotenv_file_is_taken_literally(monkeypatch: pytest.MonkeyPat
         b"\xef\xbb\xbfTOGETHER_API_KEY=from-here\r\n",
         b"# caf\xe9\nTOGETHER_API_KEY=from-here\n",
         b"NO_VALUE\nTOGETHER_API_KEY='from-here'",
+        "TOGETHER_API_KEY=from-here\r\n".encode("utf-16"),
+        "\ufeffTOGETHER_API_KEY=from-here".encode("utf-16-be"),
+        b"# mine\rTOGETHER_API_KEY=from-here\r",
     ],
-    ids=["byte order mark", "latin-1", "no value"],
+    ids=["byte order mark", "latin-1", "no value", "utf-16 le", "utf-16 be", "carriage returns"],
 )
 def test_a_dotenv_file_of_any_making_is_read(content: bytes) -> None:
     Path(".env").write_bytes(content)
     assert key_of(providers()) == "from-here"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'A=b\nTOGETHER_API_KEY="sk-1\n', "line 2 is not NAME=VALUE"),
+        (b"set TOGETHER_API_KEY=sk-1\n", "line 1 is not NAME=VALUE"),
+        (b'$env:TOGETHER_API_KEY="sk-1"\n', "line 1 is not NAME=VALUE"),
+        ("TOGETHER_API_KEY=sk-1\n".encode("utf-16-le"), "is not UTF-8 text: it is UTF-16"),
+        (b"# set TOGETHER_API_KEY here\n", "set TOGETHER_API_KEY in the environment"),
+        (b"set OTHER=1\n", "set TOGETHER_API_KEY in the environment"),
+    ],
+)
+def test_a_key_that_is_written_in_another_way_is_told_of_by_its_place(
+    content: bytes, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path(".env").write_bytes(content)
+    with pytest.raises(AuthenticationFailed) as raised:
+        key_of(providers())
+    assert said in str(raised.value.hint)
+    assert "sk-1" not in str(raised.value.hint)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("key", ['"sk-1"', "'sk-1'", "`sk-1`", "Bearer sk-1", "\u201csk-1\u201d"])
+def test_a_key_in_quotes_is_never_sent(key: str) -> None:
+    with pytest.raises(AuthenticationFailed) as raised:
+        key_of(providers({"TOGETHER_API_KEY": key}))
+    assert "cannot be an API key" in raised.value.message
+    assert "sk-1" not in raised.value.message
 
 
 def test_a_dotenv_that_is_a_folder_is_passed_over() -> None:
