@@ -22,12 +22,12 @@ from moa_cli.bench.state import StateFolder
 from moa_cli.cli import wiring
 from moa_cli.cli.bench_money import Purse
 from moa_cli.cli.bench_text import estimate_lines
+from moa_cli.cli.confirm import check_can_confirm
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.saving import open_books
 from moa_cli.clients.base import ModelInfo
 from moa_cli.clients.pool import ClientPool
 from moa_cli.conversation import Failure
-from moa_cli.errors import UsageError
 from moa_cli.render.progress import Progress, ProgressView, progress_view
 from moa_cli.render.sanitize import one_line
 from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
@@ -99,8 +99,8 @@ class Job:
 
 def check_can_ask(options: SessionOptions) -> None:
     """Raise UsageError where nobody can say yes, and it was not typed."""
-    if not options.yes and not (sys.stdin and sys.stdin.isatty()):
-        raise UsageError("nobody can be asked whether to go on", hint="--yes goes on unasked")
+    if not options.yes:
+        check_can_confirm()
 
 
 def say(text: str) -> None:

@@ -14,6 +14,7 @@ import typer
 from moa_cli.cli import wiring
 from moa_cli.cli.cleaning import finish_later
 from moa_cli.cli.commands import Commands
+from moa_cli.cli.confirm import MOST_NAMED, check_can_confirm, confirm
 from moa_cli.cli.options import Plain, span_seconds, typed_or
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
 from moa_cli.errors import StoreError, UsageError
@@ -207,16 +208,24 @@ def delete(
             raise UsageError("delete what?", hint="give ids, or --older-than 30d")
         typer.echo("moa: nothing to delete", err=True)
         return
+    chosen = list(dict.fromkeys(chosen))
     if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError("nothing was deleted: there is nobody to ask", hint="use --yes")
-        typer.confirm(f"Delete {len(chosen)} conversation(s)?", abort=True, err=True)
+        _confirm_deleting(store, chosen)
     left = store.delete(chosen)
-    typer.echo(f"moa: deleted {counted(len(set(chosen)), 'conversation')}", err=True)
+    typer.echo(f"moa: deleted {counted(len(chosen), 'conversation')}", err=True)
     told = finish_later(left)
     if told:
         warn(told)
     store.close()
+
+
+def _confirm_deleting(store: Store, identities: Sequence[str]) -> None:
+    """Name the conversations that are to be deleted, and ask. Raises as `confirm` does."""
+    check_can_confirm()
+    rows = store.summaries(identities[:MOST_NAMED])
+    named = [f"{row.id} · {counted(row.turns, 'turn')} · {row.title}" for row in rows]
+    question = f"Delete {counted(len(identities), 'conversation')} for good?"
+    confirm(question, named, more=max(0, len(identities) - MOST_NAMED))
 
 
 @app.command("path")

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from moa_cli.cli.commands import Commands
+from moa_cli.cli.confirm import confirm
 from moa_cli.cli.options import takes_profile
-from moa_cli.errors import ProfileError, UsageError
+from moa_cli.errors import ProfileError
 from moa_cli.profile import (
     Profile,
     check_profile_name,
@@ -144,9 +145,7 @@ def delete_(
     """Delete one of your own profiles."""
     found = find(check_profile_name(name))
     if found.source != "shipped" and not yes:
-        if not sys.stdin.isatty():
-            raise UsageError(f"`{name}` was not deleted: there is nobody to ask", hint="use --yes")
-        typer.confirm(f"Delete {found.path}?", abort=True, err=True)
+        confirm(f"Delete the profile {name} ({found.path})?")
     typer.echo(str(delete(name)))
 
 

@@ -90,6 +90,15 @@ class Reader:
             ).fetchall()
         return [_summary(row) for row in rows]
 
+    def summaries(self, identities: Sequence[str]) -> list[Summary]:
+        """These conversations, in this order; those that are gone are left out."""
+        with store_errors():
+            found = (
+                self._connection.execute(f"{_SUMMARY} WHERE id = ?", (identity,)).fetchone()
+                for identity in identities
+            )
+            return [_summary(row) for row in found if row is not None]
+
     def latest(self) -> str | None:
         """The id of the conversation with the latest turn; None if there is no conversation."""
         return next((one.id for one in self.conversations(limit=1)), None)

@@ -138,7 +138,7 @@ def test_what_was_spent_is_in_the_statistics(priced: Moa, upstream: Upstream) ->
 def test_without_a_terminal_yes_must_be_said_first(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run("bench", "run", write_prompts(moa, 1))
     assert (ran.code, ran.out) == (2, b"")
-    assert ran.err == "moa: nobody can be asked whether to go on (--yes goes on unasked)\n"
+    assert ran.err == "moa: cannot confirm: standard input is not a terminal; pass --yes\n"
     assert upstream.chats() == []
 
 

@@ -284,7 +284,7 @@ def test_a_cap_ends_it_and_a_higher_one_goes_on(judged: Moa, upstream: Upstream)
 def test_it_asks_first(judged: Moa, upstream: Upstream) -> None:
     ran = judged.run(*BY_REFERENCE[:5], "--reference", "reference.json")
     assert ran.code == 2
-    assert "nobody can be asked whether to go on" in ran.err
+    assert "cannot confirm: standard input is not a terminal; pass --yes" in ran.err
     assert upstream.chats() == []
 
 

@@ -75,6 +75,35 @@ def test_deleting_asks_and_then_is_thorough(kept: Moa) -> None:
     assert kept.run("history", "delete", "--older-than", "soon", "-y").code == 2
 
 
+def test_without_a_terminal_deleting_is_refused_and_says_what_to_pass(kept: Moa) -> None:
+    identity = kept.run("history", "list").text.split()[0]
+    ran = kept.run("history", "delete", identity, stdin=b"y\n")
+    assert (ran.code, ran.err) == (
+        2,
+        "moa: cannot confirm: standard input is not a terminal; pass --yes\n",
+    )
+    assert identity in kept.run("history", "list").text
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y\r", 1), ("n\r", 12)])
+def test_the_question_names_what_is_deleted(kept: Moa, answer: str, left: int) -> None:
+    assert kept.run("ask", "-c", "and horses?").code == 0
+    for number in range(11):
+        assert kept.run("ask", "-r", "0", f"question \x1b[31m{number} {'long ' * 40}").code == 0
+    *newer, oldest = [line.split()[0] for line in kept.run("history", "list").text.splitlines()]
+    chosen = [oldest, *newer[:-1], oldest]
+    with kept.terminal("history", "delete", *chosen, rows=40) as terminal:
+        terminal.wait_for("[y/N]")
+        lines = terminal.shown()
+        terminal.send(answer)
+        assert (terminal.wait() == 0) == (left == 1)
+    assert lines[0] == f"  {oldest} · 2 turns · what do zebras wear?"
+    assert lines[1].startswith(f"  {newer[0]} · 1 turn · question 10 long long")
+    assert len(lines) == 12
+    assert lines[10:] == ["  and 1 more", "Delete 11 conversations for good? [y/N]:"]
+    assert len(kept.run("history", "list").text.splitlines()) == left
+
+
 @pytest.mark.parametrize("how", ["--no-save", "MOA_SAVE", "config"])
 def test_nothing_is_kept_where_it_is_not_wanted(moa: Moa, upstream: Upstream, how: str) -> None:
     moa.profile("lab", "a", "b")

@@ -195,7 +195,8 @@ def test_an_editor_that_fails_is_told_of(moa: Moa, command: str, said: str) -> N
 
 
 def test_delete_asks_nobody_where_there_is_nobody(moa: Moa) -> None:
-    assert "use --yes" in refusal(moa.run("profile", "delete", "lab"))
+    said = "cannot confirm: standard input is not a terminal; pass --yes"
+    assert said in refusal(moa.run("profile", "delete", "lab"))
     ran = moa.run("profile", "delete", "lab", "--yes")
     assert (ran.code, ran.text) == (0, f"{moa.config / 'profiles' / 'lab.toml'}\n")
     assert profiles(moa) == []
@@ -204,7 +205,7 @@ def test_delete_asks_nobody_where_there_is_nobody(moa: Moa) -> None:
 @pytest.mark.parametrize(("answer", "left"), [("y\n", []), ("n\n", ["lab.toml"])])
 def test_delete_asks_at_a_terminal(moa: Moa, answer: str, left: list[str]) -> None:
     with moa.terminal("profile", "delete", "lab") as terminal:
-        terminal.wait_for("Delete ")
+        terminal.wait_for("Delete the profile lab (")
         terminal.send(answer)
         code = terminal.wait()
     assert profiles(moa) == left
