@@ -18,6 +18,7 @@ from moa_cli.errors import MoAError, UsageError
 __all__ = [
     "STANDARD_INPUT",
     "Source",
+    "holds_bytes",
     "line_feeds",
     "lines_of",
     "read_bytes",
@@ -106,6 +107,14 @@ def read_source(data: bytes, name: str, error: type[MoAError] = UsageError) -> S
     if ends and ends == text.count("\r\n"):
         return Source(line_feeds(text), encoding, "\r\n")
     return Source(text, encoding)
+
+
+def holds_bytes(text: str) -> bool:
+    """Whether a text from the command line or a terminal holds bytes that are not UTF-8.
+
+    Python puts each of them into the text as half of a surrogate pair.
+    """
+    return any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def lines_of(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -72,7 +73,8 @@ def read_lines(path: Path, load: Callable[[str], _T]) -> list[_T]:
     then, or if the file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        # Who takes out a line with an editor on Windows may get a byte order mark.
+        data = paths.read_bytes(path).removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
         return []
     except OSError as error:

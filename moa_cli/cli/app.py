@@ -114,6 +114,9 @@ def _prepare_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):
             encoding = stream.encoding if stream.isatty() else "utf-8"
             stream.reconfigure(encoding=encoding, errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Keys typed in another encoding are no reason for a traceback; see `holds_bytes`.
+        sys.stdin.reconfigure(errors="surrogateescape")
 
 
 def _say(message: str, hint: str | None, code: int) -> int:

@@ -106,6 +106,8 @@ def ask(
     text = oneshot.compose_prompt(prompt or [], file or [], needed=save_profile is None)
     if not text:
         return
+    if not quiet:
+        oneshot.tell_of_bytes(prompt or [])
     resumed = resume(last=continue_, identity=cid)
     if dry_run or estimate:
         oneshot.foretell(profile, text, resumed, prompts=dry_run, json=json)

@@ -34,6 +34,7 @@ from moa_cli.render.single_keys import single_keys
 from moa_cli.render.terminal import cancel_on_termination, columns_of, without_echo
 from moa_cli.store import Comparison, Spender
 from moa_cli.stream import Sink
+from moa_cli.text_files import holds_bytes
 from moa_cli.words import counted
 
 __all__ = ["Options", "run"]
@@ -118,6 +119,8 @@ def _items(options: Options) -> list[Item] | None:
         name = str(options.file)
         check_no_table(name, 'write it as lines of {"prompt": …} (.jsonl), or one prompt a line')
         items += read_prompts(read_file(options.file), name, lines=not is_json_name(name))
+    if any(map(holds_bytes, options.prompts)):
+        raise UsageError("a prompt is not UTF-8 text", hint="use a terminal that speaks UTF-8")
     if not items and options.prompts:
         raise UsageError("there is nothing to ask")
     return items or None
@@ -132,7 +135,9 @@ def _asked() -> Iterator[Item]:
         if not line:
             sys.stdout.write("\n")
             return
-        if line.strip():
+        if holds_bytes(line):
+            say("that is not UTF-8 text, and was not asked")
+        elif line.strip():
             yield Item(id="", turns=(line.strip(),))
 
 

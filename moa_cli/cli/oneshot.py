@@ -19,12 +19,13 @@ from moa_cli.render.sanitize import one_line
 from moa_cli.render.sinks import Show, sinks_for
 from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
 from moa_cli.stream import Sink, TurnFold, deliver
+from moa_cli.text_files import holds_bytes
 
 if TYPE_CHECKING:
     from moa_cli.clients.base import ModelInfo
     from moa_cli.engine import Cap, Limits
 
-__all__ = ["Show", "compose_prompt", "foretell", "run", "save_profile"]
+__all__ = ["Show", "compose_prompt", "foretell", "run", "save_profile", "tell_of_bytes"]
 
 _PATIENCE = 15.0
 _STDIN = Path("-")
@@ -42,6 +43,13 @@ def save_profile(profile: Profile, name: str | None, *, quiet: bool) -> None:
 def _say(text: str) -> None:
     sys.stderr.write(folded(f"moa: {one_line(text)}", sys.stderr) + "\n")
     sys.stderr.flush()
+
+
+def tell_of_bytes(words: Sequence[str]) -> None:
+    """Tell of bytes on the command line that are no letters, as a shell in another encoding gives
+    them: they cannot be sent."""
+    if any(map(holds_bytes, words)):
+        _say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
 
 
 def compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool) -> str:

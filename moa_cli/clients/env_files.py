@@ -54,7 +54,7 @@ class EnvFiles:
 
     @cached_property
     def _here(self) -> _File:
-        here = _read(Path(_NAME))
+        here = _read(Path(_NAME).absolute())
         # In the config folder itself there is one file, and it is the user's own.
         return _File(here.path) if _is_same(here.path, self._own.path) else here
 
@@ -64,7 +64,7 @@ class EnvFiles:
         here = self._here.values.get(variable, "").strip()
         if own:
             return Found(own, self._own.path, differs=bool(here) and here != own)
-        return Found(here, self._here.path.absolute(), foreign=True) if here else None
+        return Found(here, self._here.path, foreign=True) if here else None
 
     def trouble(self, variable: str) -> str | None:
         """Why a file that may be meant to have the key does not; None if none is to blame."""
@@ -81,7 +81,7 @@ def _read(path: Path) -> _File:
     if not paths.is_file(path):
         return _File(path)
     try:
-        data = path.read_bytes()
+        data = paths.read_bytes(path)
     except OSError as error:
         return _File(path, trouble=f"{path}: cannot be read: {error.strerror}")
     try:

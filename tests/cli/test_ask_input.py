@@ -180,6 +180,8 @@ def test_a_prompt_that_is_no_unicode_is_sent_as_well_as_can_be(
     ran = moa.run("ask", os.fsdecode(b"caf\xe9"))
     assert ran.code == 0
     assert asked(upstream) == "caf?"
+    assert "moa: the prompt holds bytes that are not UTF-8; each is sent as `?`\n" in ran.err
+    assert "not UTF-8" not in moa.run("ask", "caf\xe9").err
 
 
 def test_a_prompt_may_look_like_an_option_after_two_dashes(moa: Moa, upstream: Upstream) -> None:

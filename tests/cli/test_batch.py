@@ -520,3 +520,16 @@ def test_a_list_that_is_no_json_is_named_by_its_line(moa: Moa) -> None:
     (moa.folder / "in.json").write_text('[\n {"prompt": "one"},\n {"prompt" "two"}\n]')
     ran = moa.run("batch", "in.json", "-", "-y")
     assert (ran.code, ran.err) == (1, "moa: in.json:3: is not JSON: Expecting ':' delimiter\n")
+
+
+def test_answers_that_an_editor_on_windows_saved_go_on(moa: Moa, upstream: Upstream) -> None:
+    source = prompts(moa, 3)
+    assert moa.run("batch", source, "out.jsonl", "-y").code == 0
+    out = moa.folder / "out.jsonl"
+    first, _, third = out.read_text("utf-8").splitlines()
+    out.write_bytes(f"{first}\r\n{third}\r\n".encode("utf-8-sig"))
+    upstream.requests.clear()
+    ran = moa.run("batch", source, "out.jsonl", "-y")
+    assert (ran.code, len(upstream.chats("a"))) == (0, 1)
+    found = out.read_text("utf-8-sig").splitlines()
+    assert [json.loads(line)["id"] for line in found] == ["q1", "q2", "q3"]
