@@ -38,6 +38,13 @@ CONFIG_KEYS: dict[str, Key] = {
     "show_reasoning": Key("flag", "show what models think, while they think"),
     "usage": Key("flag", "tell calls, tokens, cost and seconds after each `moa ask`"),
     "vi": Key("flag", "edit with vi's keys"),
+    "prompt_history": Key(
+        "whole",
+        "most prompts that `moa chat` keeps for Up and Ctrl-R in later chats; 0 or false: none",
+        0,
+        100_000,
+        off=True,
+    ),
     "budget": Key("table", "most that may be spent; a layer that would go beyond it is not begun"),
     "local": Key("table", "the embedded model"),
     "prices": Key("table", "prices of models that tell none, by model name"),
@@ -106,6 +113,7 @@ class Config:
     """The settings. concurrency: calls in flight at once. retries: per call.
 
     plain, compact, live, show_reasoning, usage, vi: how `moa ask` and `moa chat` show and edit.
+    prompt_history: most prompts in the file of those typed; 0 is no file.
     budget_session, budget_day: USD, None is no limit. prices: by model name.
     local_context: tokens for each parallel call. local_model: a GGUF file, or None.
     place: the file that they come from, for messages.
@@ -121,6 +129,7 @@ class Config:
     show_reasoning: bool = False
     usage: bool = False
     vi: bool = False
+    prompt_history: int = 1000
     budget_session: float | None = None
     budget_day: float | None = None
     prices: Mapping[str, Price] = field(default_factory=dict)
@@ -163,8 +172,12 @@ def to_config(table: Mapping[str, Any], place: str) -> Config:
         local_context=local.get("context", Config.local_context),
         local_parallel=local.get("parallel", Config.local_parallel),
         place=place,
-        **{key: table[key] for key in _SIMPLE if key in table},
+        **{key: _simple(key, table[key]) for key in _SIMPLE if key in table},
     )
+
+
+def _simple(key: str, value: Any) -> Any:
+    return 0 if CONFIG_KEYS[key].off and value is False else value
 
 
 def _from_environment() -> dict[str, Any]:

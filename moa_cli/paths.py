@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
     "DATABASE_SUFFIXES",
+    "alone",
+    "blank",
     "cache_dir",
     "config_dir",
     "config_file",
     "data_dir",
     "database_file",
+    "drafts_dir",
     "expand",
     "history_file",
     "is_file",
@@ -32,10 +36,12 @@ __all__ = [
     "state_dir",
     "user_profiles_dir",
     "weights_dir",
+    "wipe",
 ]
 
 # What SQLite puts beside a database, by the ends of the names.
 DATABASE_SUFFIXES = ("-wal", "-shm")
+_WAIT_SECONDS = 0.02
 
 
 def _folder(kind: str) -> Path:
@@ -117,6 +123,11 @@ def history_file() -> Path:
     return state_dir() / "prompt-history"
 
 
+def drafts_dir() -> Path:
+    """Where a prompt is while it is written in the user's editor."""
+    return state_dir() / "drafts"
+
+
 def weights_dir() -> Path:
     """Where `moa models pull` puts weights."""
     return cache_dir() / "models"
@@ -157,6 +168,63 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def alone(folder: Path, *, seconds: float | None = None) -> Iterator[None]:
+    """Until no other process is inside such a block for that folder.
+
+    seconds: how long to wait for another one; None waits for ever. Raises OSError if the folder
+    cannot be opened, or the other one is not done by then.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, where the last one wins
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if deadline is None else fcntl.LOCK_NB))
+            except BlockingIOError:
+                if deadline is not None and time.monotonic() > deadline:
+                    raise
+                time.sleep(_WAIT_SECONDS)
+                continue
+            except OSError:
+                # Some network file systems know no locks.
+                pass
+            break
+        yield
+    finally:
+        os.close(handle)
+
+
+def wipe(path: Path) -> None:
+    """Remove a file, its content overwritten first where nothing else points to it.
+
+    Raises OSError if it cannot be removed.
+    """
+    with suppress(OSError):
+        handle = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            status = os.fstat(handle)
+            if status.st_nlink <= 1:
+                blank(handle, status.st_size)
+        finally:
+            os.close(handle)
+    path.unlink(missing_ok=True)
+
+
+def blank(handle: int, size: int) -> None:
+    """Overwrite the first `size` bytes of an open file. Raises OSError."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    zeros = bytes(1 << 16)
+    while size > 0:
+        size -= os.write(handle, zeros[: min(size, len(zeros))])
+    os.fsync(handle)
 
 
 def expand(text: str) -> Path:

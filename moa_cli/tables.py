@@ -53,7 +53,7 @@ class Key:
     help: one line, used wherever the setting is explained: by options, files and the README.
     low, high: bounds, both allowed values. choices: the only allowed texts.
     example: a value to show where there is no default.
-    blank: whether a text may be empty, or of spaces only.
+    blank: whether a text may be empty, or of spaces only. off: whether `false` stands for 0.
     """
 
     kind: Kind
@@ -63,6 +63,7 @@ class Key:
     choices: tuple[str, ...] = ()
     example: object = None
     blank: bool = False
+    off: bool = False
 
 
 def sentence(key: Key, more: str = "") -> str:
@@ -87,7 +88,7 @@ def value_of(text: str, key: Key) -> object:
     try:
         match key.kind:
             case "whole":
-                return int(text)
+                return False if key.off and text.lower() == "false" else int(text)
             case "number":
                 return float(text) if re.search(r"[.eE]", text) else int(text)
             case "flag":
@@ -177,6 +178,8 @@ def check_table(
 
 
 def _problem(value: Any, key: Key) -> str | None:
+    if key.off and value is False:
+        return None
     if not _is_kind(value, key.kind):
         return f"must be {_KIND_NAMES[key.kind]}, not {_shown(value)}"
     if key.kind in ("whole", "number") and not _within(value, key.low, key.high):

@@ -1,4 +1,4 @@
-"""A folder that is all the state of some work, which can be stopped and go on."""
+"""The state of some work; in a folder, the work can be stopped and go on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moa_cli.file_names import why_unfit
 from moa_cli.json_text import dumps
 from moa_cli.money import Price
 
-__all__ = ["StateFolder", "opened"]
+__all__ = ["State", "StateFolder", "opened"]
 
 # Told, but no reason to refuse to go on.
 _FREE = ("anchors", "asked", "date", "discrete", "facts", "source", "versions")
@@ -27,34 +27,16 @@ _MOST_DIFFERENCES = 3
 _CALLS = "calls.jsonl"
 
 
-class StateFolder:
-    """An open folder; nobody else has it open.
+class State:
+    """The state of some work: how it is set, and its calls; in memory, so that nothing of it is
+    left when the process ends.
 
-    file: the name of its settings. hint: what helps where they differ.
-    settings: what that file says, {} for a new folder. journal: of the calls.
+    settings: {} for new work. journal: of the calls.
     """
 
-    def __init__(self, path: Path, file: str, hint: str) -> None:
-        self.path = path
-        self.settings = read_table(path / file) if (path / file).exists() else {}
-        self.journal = Journal(path / _CALLS)
-        self._file = file
-        self._hint = hint
-
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Raise BenchError if this is the folder of work with other settings."""
-        if not self.settings:
-            if len(self.journal):
-                raise BenchError(f"{self.path}: holds calls, but no {self._file}", hint=self._hint)
-            return
-        # As they come back from a file: lists for tuples, and so on.
-        wanted = json.loads(dumps(settings))
-        found = list(_differences(self.settings, wanted))
-        if not found:
-            return
-        more = len(found) - _MOST_DIFFERENCES
-        told = "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-        raise BenchError(f"{self.path}: is a run with other settings: {told}", hint=self._hint)
+    def __init__(self, settings: dict[str, Any] | None = None, calls: Path | None = None) -> None:
+        self.settings = settings or {}
+        self.journal = Journal(calls)
 
     def facts(self, now: Mapping[str, ModelInfo]) -> dict[str, ModelInfo]:
         """What was known of the models when the work began, else what is known now.
@@ -81,6 +63,41 @@ class StateFolder:
 
     def _write(self, table: dict[str, Any]) -> None:
         self.settings = table
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        self.journal.close()
+
+
+class StateFolder(State):
+    """An open folder; nobody else has it open.
+
+    file: the name of its settings. hint: what helps where they differ. See `State`.
+    """
+
+    def __init__(self, path: Path, file: str, hint: str) -> None:
+        super().__init__(read_table(path / file) if (path / file).exists() else {}, path / _CALLS)
+        self.path = path
+        self._file = file
+        self._hint = hint
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raise BenchError if this is the folder of work with other settings."""
+        if not self.settings:
+            if len(self.journal):
+                raise BenchError(f"{self.path}: holds calls, but no {self._file}", hint=self._hint)
+            return
+        # As they come back from a file: lists for tuples, and so on.
+        wanted = json.loads(dumps(settings))
+        found = list(_differences(self.settings, wanted))
+        if not found:
+            return
+        more = len(found) - _MOST_DIFFERENCES
+        told = "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        raise BenchError(f"{self.path}: is a run with other settings: {told}", hint=self._hint)
+
+    def _write(self, table: dict[str, Any]) -> None:
+        super()._write(table)
         with paths.replacing(self.path / self._file) as file:
             file.write(dumps(table, indent=2).encode() + b"\n")
 
@@ -88,10 +105,6 @@ class StateFolder:
         """Nothing will need them any more. Raises OSError."""
         self.journal.close()
         (self.path / _CALLS).unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Nothing more is written."""
-        self.journal.close()
 
 
 class _Closable(Protocol):

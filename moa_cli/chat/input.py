@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
@@ -17,7 +15,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Always, Condition, is_searching, vi_mode
 from prompt_toolkit.formatted_text import StyleAndTextTuples
-from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.history import History
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
@@ -25,13 +23,14 @@ from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
-from moa_cli import paths
 from moa_cli.chat.commands import complete
+from moa_cli.chat.drafts import edited
 from moa_cli.chat.options import ChatOptions
+from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
-from moa_cli.editor import edited
-from moa_cli.errors import UsageError
+from moa_cli.errors import StoreError, UsageError
 from moa_cli.render.sanitize import one_line
+from moa_cli.store.packing import as_unicode
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
@@ -66,22 +65,83 @@ class _Commands(Completer):
             yield Completion(word, start_position=-len(typed))
 
 
-class _PromptHistory(FileHistory):
-    """A file of prompts, each as Unicode: a paste may hold half a surrogate pair."""
+class _Prompts(History):
+    """Prompts typed before: those of the file, and this chat's own.
+
+    adds: whether this chat's own go into the file. trouble: what was wrong with it, once.
+    A line that begins with a space is kept nowhere, as in shells.
+    """
+
+    def __init__(self, file: PromptFile | None, *, adds: bool) -> None:
+        super().__init__()
+        self.trouble: str | None = None
+        self._file = file
+        self._adds = adds
+        self._told = False
+        # Of each, the latest first as in `_loaded_strings`, whether it is in the file.
+        self._filed: list[bool] = []
+        self._state: object = None
+        self._read()
+
+    def _read(self) -> None:
+        if self._file is None:
+            return
+        self._state = self._file.state()
+        try:
+            texts = [entry.text for entry in reversed(self._file.read())]
+        except StoreError as error:
+            self._file = None
+            self._tell(error)
+            return
+        self._loaded_strings, self._filed = texts, [True] * len(texts)
+
+    async def load(self) -> AsyncGenerator[str, None]:
+        """See `History`. Asked before each line."""
+        self._forget_deleted()
+        for text in list(self._loaded_strings):
+            yield text
+
+    def _forget_deleted(self) -> None:
+        """What another process took out of the file is not offered here either."""
+        if self._file is None or self._file.state() == self._state:
+            return
+        self._state = self._file.state()
+        try:
+            there = {entry.text for entry in self._file.read()}
+        except StoreError:
+            return
+        rows = list(zip(self._loaded_strings, self._filed, strict=True))
+        kept = [(text, filed) for text, filed in rows if not filed or as_unicode(text) in there]
+        self._loaded_strings = [text for text, _ in kept]
+        self._filed = [filed for _, filed in kept]
+
+    def load_history_strings(self) -> Iterable[str]:
+        """See `History`."""
+        return list(self._loaded_strings)
+
+    def append_string(self, string: str) -> None:
+        """See `History`."""
+        if string.startswith(" "):
+            return
+        self._forget_deleted()
+        self._loaded_strings.insert(0, string)
+        self._filed.insert(0, False)
+        self.store_string(string)
 
     def store_string(self, string: str) -> None:
-        super().store_string(string.encode("utf-8", "replace").decode())
+        """See `History`."""
+        if self._file is None or not self._adds:
+            return
+        try:
+            self._filed[0] = self._file.add(string)
+        except StoreError as error:
+            self._tell(error)
+        self._state = self._file.state()
 
-
-def _history(path: Path) -> History:
-    """Prompts typed before, in a file that only its owner can read; in memory if it cannot be."""
-    try:
-        paths.make_private(path.parent)
-        # FileHistory would create it readable by all.
-        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600))
-    except OSError:
-        return InMemoryHistory()
-    return _PromptHistory(str(path))
+    def _tell(self, error: StoreError) -> None:
+        if self._adds and not self._told:
+            self._told = True
+            self.trouble = f"prompts are kept in this chat alone: {error.message}"
 
 
 def _keys(options: ChatOptions) -> KeyBindings:
@@ -95,8 +155,8 @@ def _keys(options: ChatOptions) -> KeyBindings:
         event.current_buffer.insert_text("\n")
 
     def open_editor(event: KeyPressEvent) -> None:
-        # prompt-toolkit's own binding sends what was written without asking, and ends the chat
-        # over a file that is not UTF-8.
+        # prompt-toolkit's own way keeps the text in the folder for temporary files, where a kill
+        # leaves it.
         event.app.create_background_task(_edit(event.current_buffer))
 
     # Without ~is_searching, Enter would leave an incremental search open for ever.
@@ -150,9 +210,11 @@ class Editor:
         if output is None and not dumb:
             # The prompt is for the user, also where standard output goes to a file.
             output = create_output(always_prefer_tty=True)
+        file = PromptFile(options.prompts) if options.prompts else None
+        self._prompts = _Prompts(file, adds=options.save)
         with create_app_session(output=PlainTextOutput(sys.stdout) if dumb else None):
             self._prompt: PromptSession[str] = PromptSession(
-                history=_history(paths.history_file()),
+                history=self._prompts,
                 completer=_Commands(session),
                 complete_while_typing=False,
                 auto_suggest=AutoSuggestFromHistory(),
@@ -199,6 +261,11 @@ class Editor:
         # Where the cursor cannot be moved, nothing is shown but what is typed.
         message = f"{_PROMPT}{default}" if is_dumb_terminal() else _PROMPT
         return await self._prompt.prompt_async(message, default=default)
+
+    def trouble(self) -> str | None:
+        """What was wrong with the file of prompts, if that was not told yet."""
+        trouble, self._prompts.trouble = self._prompts.trouble, None
+        return trouble
 
     def typed_ahead(self) -> bool:
         """Whether keys wait for the next line."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from moa_cli.config import Config
+
 __all__ = ["ChatOptions"]
 
 
@@ -14,6 +16,8 @@ class ChatOptions:
     live: draw moving parts. reasoning: show what models think, while they think.
     multiline: Enter begins a new line, Alt-Enter sends. vi: edit with vi's keys.
     attachments: texts that go with the next prompt.
+    prompts: most prompts in the file of those typed, 0 is no file. save: whether this chat adds
+    to it.
     """
 
     plain: bool = False
@@ -23,3 +27,5 @@ class ChatOptions:
     multiline: bool = False
     vi: bool = False
     attachments: list[str] = field(default_factory=list)
+    prompts: int = Config.prompt_history
+    save: bool = True

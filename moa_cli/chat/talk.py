@@ -6,11 +6,11 @@ import asyncio
 import time
 
 from moa_cli.chat.commands import Edit, Leave, Resume, Send
+from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.conversation import Usage
-from moa_cli.editor import edited
 from moa_cli.errors import MoAError, UsageError
 from moa_cli.money import cost_text
 from moa_cli.profile import short_name
@@ -27,9 +27,11 @@ _PAST_TURNS = 10
 
 async def talk(chat: Chat) -> int:
     """Prompt and answer until the user leaves; returns the exit code."""
+    wipe_leftovers()
     editor = chat.editor = Editor(chat.session, chat.options, lambda columns: bar(chat, columns))
     warmed = asyncio.create_task(asyncio.to_thread(_preload))
     _show_past(chat)
+    _tell_trouble(chat, editor)
     try:
         # Raw also between two prompts: a cooked terminal would turn an Enter typed there into
         # another key, and echo it.
@@ -46,6 +48,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         # Parts what was said from what will be.
         chat.say("")
         line, unsent = await _line(chat, editor, unsent), ""
+        _tell_trouble(chat, editor)
         if line is None:
             return
         outcome = chat.outcome(line)
@@ -60,6 +63,12 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         turn = await chat.carry_out(outcome)
         if turn is not None and not turn.reply and isinstance(outcome, Send):
             unsent = f"{line}\n" if editor.typed_ahead() else line
+
+
+def _tell_trouble(chat: Chat, editor: Editor) -> None:
+    trouble = editor.trouble()
+    if trouble is not None:
+        chat.complain(trouble)
 
 
 async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:

@@ -54,6 +54,13 @@ MaxCost = Annotated[
         help="Most that the whole batch may cost, all its sessions together.",
     ),
 ]
+Save = Annotated[
+    bool | None,
+    typer.Option(
+        "--save/--no-save",
+        help="Keep OUT.state, by which the same command goes on; else `save` in the settings says.",
+    ),
+]
 Yes = Annotated[
     bool,
     typer.Option(
@@ -77,6 +84,7 @@ def batch(
     max_cost: MaxCost = None,
     yes: Yes = False,
     live: Live = None,
+    save: Save = None,
 ) -> None:
     """Answer many prompts; the same command goes on where it was stopped."""
     from moa_cli.cli import batch_run
@@ -94,5 +102,6 @@ def batch(
         max_cost=max_cost,
         yes=yes,
         live=live,
+        save=save,
     )
     raise typer.Exit(batch_run.run(profile, options))

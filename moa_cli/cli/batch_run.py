@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,11 +14,12 @@ from moa_cli.bench.batch import Batch, check_no_table, is_json_name, make_batch
 from moa_cli.bench.batch_output import Answers, InOrder, OutputFile, OutputStream, Written
 from moa_cli.bench.items import read_file
 from moa_cli.bench.runner import still_to_do
-from moa_cli.bench.state import StateFolder, opened
+from moa_cli.bench.state import State, StateFolder, opened
 from moa_cli.cli import wiring
 from moa_cli.cli.bench_session import Job, SessionOptions, say, session
 from moa_cli.cli.exit_codes import BUDGET, FAILED
 from moa_cli.cli.options import typed_or
+from moa_cli.cli.saving import saves
 from moa_cli.cli.writing import check_name
 from moa_cli.conversation import Failure
 from moa_cli.errors import BenchError, UsageError
@@ -49,23 +49,38 @@ class Options(SessionOptions):
 def run(profile: Profile, options: Options) -> int:
     """Tell what it takes, ask if there is somebody to ask, run; returns the exit code."""
     batch = _batch(profile, options)
+    kept = saves(options.save)
     if options.target == _STREAM:
-        with (
-            tempfile.TemporaryDirectory(prefix="moa-batch-") as folder,
-            _open_state(Path(folder) / "state") as state,
-        ):
-            return _answer(batch, options, state, OutputStream(sys.stdout), ())
+        return _answer(batch, options, State(), OutputStream(sys.stdout), ())
     path = _target(options)
-    with _open_state(path.with_name(f"{path.name}.state")) as state:
-        state.check(batch.settings())
-        if not state.settings and path.exists() and path.stat().st_size:
-            raise BenchError(
-                f"{path}: is there already, without the state of a batch", hint="name another OUT"
+    folder = path.with_name(f"{path.name}.state")
+    if not kept:
+        if folder.exists():
+            raise UsageError(
+                f"{folder}: is the state of a batch that keeps its calls",
+                hint="--save goes on with it",
             )
-        orders = {one.id: order for order, one in enumerate(batch.items)}
-        output = OutputFile(path, orders, in_order=not options.as_finished)
-        with contextlib.closing(output):
+        _check_free(path)
+        with contextlib.closing(_output(batch, options, path)) as output:
+            return _answer(batch, options, State(), output, ())
+    with _open_state(folder) as state:
+        state.check(batch.settings())
+        if not state.settings:
+            _check_free(path)
+        with contextlib.closing(_output(batch, options, path)) as output:
             return _to_file(batch, options, state, output)
+
+
+def _check_free(path: Path) -> None:
+    if path.exists() and path.stat().st_size:
+        raise BenchError(
+            f"{path}: is there already, without the state of a batch", hint="name another OUT"
+        )
+
+
+def _output(batch: Batch, options: Options, path: Path) -> OutputFile:
+    orders = {one.id: order for order, one in enumerate(batch.items)}
+    return OutputFile(path, orders, in_order=not options.as_finished)
 
 
 def _open_state(path: Path) -> AbstractContextManager[StateFolder]:
@@ -124,7 +139,7 @@ def _to_file(batch: Batch, options: Options, state: StateFolder, output: OutputF
 
 
 def _answer(
-    batch: Batch, options: Options, state: StateFolder, output: Written, there: Collection[str]
+    batch: Batch, options: Options, state: State, output: Written, there: Collection[str]
 ) -> int:
     """One start of a batch; the exit code. there: the ids of what is answered."""
     todo = [one for one in batch.work() if one.item.id not in there]
@@ -141,7 +156,7 @@ def _answer(
         answers,
         _in_place(options),
         partial=not batch.strict,
-        goes_on=options.target != _STREAM,
+        goes_on=isinstance(state, StateFolder),
         called=lambda result: result.item,
     )
     code, capped = session(job, todo)
@@ -158,22 +173,22 @@ def _in_place(options: Options) -> Options:
 
 
 def _summary(
-    batch: Batch, options: Options, state: StateFolder, answers: Answers, capped: Failure | None
+    batch: Batch, options: Options, state: State, answers: Answers, capped: Failure | None
 ) -> int:
     """Tell what came of it; the exit code."""
-    to_file, spent = options.target != _STREAM, state.journal.spent
+    goes_on, spent = isinstance(state, StateFolder), state.journal.spent
     total = len(list(batch.work()))
     done = total - len(still_to_do(batch, answers))
-    into = f" in {options.target}" if to_file else ""
+    into = f" in {options.target}" if options.target != _STREAM else ""
     lost = f", {answers.lost} without some of the proposals" if answers.lost else ""
     cost = f", {cost_text(spent)}" if spent.calls else ""
     say(f"{done:,} of {counted(total, 'answer')}{into}{lost}{cost}")
     if capped is not None:
-        more = " (the same command with a higher cap goes on from there)" if to_file else ""
+        more = " (the same command with a higher cap goes on from there)" if goes_on else ""
         say(f"{capped.message}{more}")
         return BUDGET
     if answers.failed:
-        more = "; the same command tries them again" if to_file else ""
+        more = "; the same command tries them again" if goes_on else ""
         say(f"{answers.failed} failed{more}")
         return FAILED
     return 0

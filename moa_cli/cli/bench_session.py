@@ -18,7 +18,7 @@ from moa_cli.bench.plan import Work
 from moa_cli.bench.replay import Shared
 from moa_cli.bench.results import Result
 from moa_cli.bench.runner import Results, Runner, Todo
-from moa_cli.bench.state import StateFolder
+from moa_cli.bench.state import State
 from moa_cli.cli import wiring
 from moa_cli.cli.bench_money import Purse
 from moa_cli.cli.bench_text import estimate_lines
@@ -54,6 +54,7 @@ class SessionOptions:
     max_cost: float | None
     yes: bool
     live: bool | None
+    save: bool | None = None
 
 
 class Plan(Todo, Protocol):
@@ -88,7 +89,7 @@ class Job:
     """
 
     plan: Plan
-    folder: StateFolder
+    folder: State
     results: Results
     options: SessionOptions
     prepare: Prepare | None = None
@@ -116,7 +117,7 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
     """
     plan, folder, options = job.plan, job.folder, job.options
     facts = folder.facts(asyncio.run(_known(plan)))
-    purse = Purse(folder.journal, open_books(save=None).spending, options.max_cost)
+    purse = Purse(folder.journal, open_books(save=options.save).spending, options.max_cost)
     purse.check(facts)
     estimate = _estimate(plan, folder, todo, facts)
     for line in estimate_lines(estimate, facts, purse.left()):
@@ -150,7 +151,7 @@ async def _known(plan: Plan) -> dict[str, ModelInfo]:
 
 
 def _estimate(
-    plan: Plan, folder: StateFolder, todo: list[Work], facts: Mapping[str, ModelInfo]
+    plan: Plan, folder: State, todo: list[Work], facts: Mapping[str, ModelInfo]
 ) -> Estimate:
     known = wiring.providers()
     estimator = Estimator(folder.journal, facts, plan.given, lambda name: known.parse(name)[1])

@@ -17,7 +17,7 @@ from moa_cli.cli.options import (
     takes_profile,
     typed_or,
 )
-from moa_cli.cli.saving import Choose, Cid, Continue, Save, choose, open_books, resume
+from moa_cli.cli.saving import Choose, Cid, Continue, Save, choose, open_books, resume, saves
 from moa_cli.config import CONFIG_KEYS
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile
@@ -51,7 +51,10 @@ def chat(
     from moa_cli.cli import wiring
 
     options = ChatOptions(
-        vi=typed_or(vi, wiring.config().vi), **display(plain, live, compact, show_reasoning)
+        vi=typed_or(vi, wiring.config().vi),
+        prompts=wiring.config().prompt_history,
+        save=saves(save),
+        **display(plain, live, compact, show_reasoning),
     )
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
     if resume_:

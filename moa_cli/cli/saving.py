@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +36,7 @@ __all__ = [
     "open_books",
     "open_store",
     "resume",
+    "saves",
     "tell_unreadable",
     "warn",
 ]
@@ -78,9 +80,28 @@ def open_books(*, save: bool | None) -> Books:
         raise unkept(StoreError, error) from None
 
 
+def saves(save: bool | None) -> bool:
+    """Whether words are kept. save: what was typed; None leaves it to the settings.
+
+    Where they are not, no crash of this process or its children writes them to a core file, and
+    what a killed chat left in a file for an editor is wiped.
+    """
+    kept = typed_or(save, wiring.config().save)
+    if not kept:
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import resource
+
+            hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+            resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+        from moa_cli.chat.drafts import wipe_leftovers
+
+        wipe_leftovers()
+    return kept
+
+
 def _kept_in(*, save: bool | None) -> Store | None:
     """The store, or None if nothing is to be kept or it cannot be used, which is told of."""
-    if not typed_or(save, wiring.config().save):
+    if not saves(save):
         return None
     try:
         return open_store()

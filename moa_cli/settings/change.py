@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterator
@@ -96,31 +95,13 @@ def _writing(file: Path) -> Iterator[Path]:
         # A link stays a link: settings are often kept in a repository of their own.
         real = Path(os.path.realpath(file))
         paths.make_private(real.parent)
-        with _alone(real.parent):
+        with paths.alone(real.parent):
             yield real
     except UnicodeEncodeError:
         # Half of a surrogate pair, as an argument may hold it.
         raise ProfileError(f"{file}: cannot be written: the value is not Unicode") from None
     except OSError as error:
         raise ProfileError(f"{file}: cannot be written: {error.strerror}") from None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Until no other process changes files there in this way."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where the last one wins
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # Some network file systems know no locks.
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _at(tables: Any, path: tuple[str, ...]) -> Any:

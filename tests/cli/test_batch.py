@@ -533,3 +533,44 @@ def test_answers_that_an_editor_on_windows_saved_go_on(moa: Moa, upstream: Upstr
     assert (ran.code, len(upstream.chats("a"))) == (0, 1)
     found = out.read_text("utf-8-sig").splitlines()
     assert [json.loads(line)["id"] for line in found] == ["q1", "q2", "q3"]
+
+
+def test_to_a_pipe_nothing_is_written_while_it_runs(moa: Moa, upstream: Upstream) -> None:
+    upstream.enqueue("agg", ANSWER, SILENT)
+    scratch = moa.folder / "scratch"
+    scratch.mkdir()
+    start = ["batch", prompts(moa, 2), "-", "--concurrency", "1"]
+    with moa.start(*start, env={"TMPDIR": str(scratch)}) as process:
+        upstream.wait_for(lambda: len(upstream.chats("agg")) == 2, timeout=60)
+        assert names(scratch) == []
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert names(moa.folder) == ["in.jsonl", "scratch"]
+
+
+@pytest.mark.parametrize("how", ["--no-save", "MOA_SAVE"])
+def test_where_nothing_is_saved_only_the_answers_are_there(
+    moa: Moa, upstream: Upstream, how: str
+) -> None:
+    start = ["batch", prompts(moa, 3), "out.jsonl", *([how] if how == "--no-save" else [])]
+    env = {"MOA_SAVE": "0"} if how == "MOA_SAVE" else {}
+    upstream.enqueue("agg", ANSWER, BUSY, ANSWER, BUSY)
+    failed = moa.run(*start, "--concurrency", "1", env=env)
+    assert failed.code == 1
+    assert "1 failed" in failed.err
+    assert "tries them again" not in failed.err
+    assert names(moa.folder) == ["in.jsonl", "out.jsonl"]
+    again = moa.run(*start, env=env)
+    assert (again.code, "name another OUT" in again.err) == (1, True)
+    (moa.folder / "out.jsonl").unlink()
+    assert moa.run(*start, env=env).code == 0
+    assert ids(moa.folder / "out.jsonl") == ["q1", "q2", "q3"]
+
+
+def test_a_batch_that_keeps_its_calls_is_not_gone_on_with_unsaved(moa: Moa) -> None:
+    start = ["batch", prompts(moa, 1), "out.jsonl"]
+    assert moa.run(*start).code == 0
+    refused = moa.run(*start, "--no-save")
+    assert refused.code == 2
+    assert "out.jsonl.state" in refused.err
+    assert "--save goes on" in refused.err
