@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.cli import wiring
-from moa_cli.cli.cleaning import finish_later
+from moa_cli.cli import deleting, wiring
 from moa_cli.cli.commands import Commands
-from moa_cli.cli.confirm import MOST_NAMED, check_can_confirm, confirm
 from moa_cli.cli.options import Plain, span_seconds, typed_or
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
-from moa_cli.errors import StoreError, UsageError
+from moa_cli.errors import StoreError
 from moa_cli.words import counted
 
 if TYPE_CHECKING:
@@ -189,43 +187,7 @@ def search(
         typer.echo(f"{hit.conversation}  {one_line(hit.title)}\n    {shown}")
 
 
-@app.command("delete")
-def delete(
-    conversations: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
-    older_than: Annotated[
-        str | None,
-        typer.Option("--older-than", metavar="SPAN", help="All older than, such as 30d."),
-    ] = None,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
-) -> None:
-    """Delete conversations for good: their words are gone from the file."""
-    store = open_store()
-    chosen = [store.find(one) for one in conversations or []]
-    if older_than:
-        chosen += store.older_than(time.time() - span_seconds(older_than))
-    if not chosen:
-        if not conversations and not older_than:
-            raise UsageError("delete what?", hint="give ids, or --older-than 30d")
-        typer.echo("moa: nothing to delete", err=True)
-        return
-    chosen = list(dict.fromkeys(chosen))
-    if not yes:
-        _confirm_deleting(store, chosen)
-    left = store.delete(chosen)
-    typer.echo(f"moa: deleted {counted(len(chosen), 'conversation')}", err=True)
-    told = finish_later(left)
-    if told:
-        warn(told)
-    store.close()
-
-
-def _confirm_deleting(store: Store, identities: Sequence[str]) -> None:
-    """Name the conversations that are to be deleted, and ask. Raises as `confirm` does."""
-    check_can_confirm()
-    rows = store.summaries(identities[:MOST_NAMED])
-    named = [f"{row.id} · {counted(row.turns, 'turn')} · {row.title}" for row in rows]
-    question = f"Delete {counted(len(identities), 'conversation')} for good?"
-    confirm(question, named, more=max(0, len(identities) - MOST_NAMED))
+app.command("delete")(deleting.delete)
 
 
 @app.command("path")

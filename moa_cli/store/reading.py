@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,7 +15,7 @@ from moa_cli.loading import load_value
 from moa_cli.store.packing import as_unicode, unpack
 from moa_cli.store.schema import store_errors
 
-__all__ = ["Found", "Match", "Reader", "Summary"]
+__all__ = ["Found", "Match", "Reader", "Summary", "Undone"]
 
 _T = TypeVar("_T")
 # Words around a hit: between \x02 and \x03, which sanitizing takes out of all other text.
@@ -60,6 +62,20 @@ class Match:
     snippet: str
     prompt: str
     reply: str
+
+
+@dataclass(frozen=True)
+class Undone:
+    """A turn that was taken back or replaced, and is in the file still. id: of the turn.
+
+    started: seconds since 1970. asked_again: whether a turn that still counts has the same prompt.
+    """
+
+    id: int
+    conversation: str
+    prompt: str
+    started: float
+    asked_again: bool
 
 
 class Reader:
@@ -285,6 +301,64 @@ class Reader:
                 "SELECT id FROM conversations WHERE updated < ?", (when,)
             ).fetchall()
         return [str(row["id"]) for row in rows]
+
+    def undone(self, identities: Sequence[str] | None = None, *, words: str = "") -> list[Undone]:
+        """Turns that were taken back or replaced: of these conversations, or of all; with
+        `words`, those that hold all of them."""
+        query = _query(words)
+        hits = " AND t.id IN (SELECT rowid FROM words WHERE words MATCH ?)" if query else ""
+        sql = (
+            "SELECT t.id, conversation_id, prompt, started, EXISTS (SELECT 1 FROM turns o"  # noqa: S608
+            " WHERE o.conversation_id = t.conversation_id AND NOT o.withdrawn"
+            " AND o.prompt = t.prompt) AS again FROM turns t"
+            # Without those of deleted conversations, which are being wiped.
+            " JOIN conversations c ON c.id = t.conversation_id"
+            f" WHERE withdrawn{hits} ORDER BY t.id"
+        )
+        with store_errors():
+            rows = self._connection.execute(sql, (query,) if query else ()).fetchall()
+        return [
+            Undone(*row)
+            for row in rows
+            if identities is None or row["conversation_id"] in identities
+        ]
+
+    def typed(self, identities: Sequence[str]) -> set[str]:
+        """What the user may have typed for these conversations: the prompts of all turns, undone
+        ones too, the titles, and the system prompts."""
+        found: set[str] = set()
+        with store_errors():
+            for identity in identities:
+                found.add(self.title(identity))
+                for column in ("prompt", "settings"):
+                    rows = self._connection.execute(
+                        f"SELECT DISTINCT {column} FROM turns WHERE conversation_id = ?",  # noqa: S608
+                        (identity,),
+                    )
+                    for (text,) in rows:
+                        found.update((text,) if column == "prompt" else _system_prompts(text))
+        return found
+
+
+def _system_prompts(settings: str) -> Iterator[str]:
+    """The system prompts in a profile's TOML."""
+    if "system" not in settings:
+        return
+    # A profile that a foreign import brought along may be none.
+    with suppress(ValueError, RecursionError):
+        yield from _values_of("system", tomllib.loads(settings))
+
+
+def _values_of(key: str, table: Any) -> Iterator[str]:
+    if isinstance(table, list):
+        for item in table:
+            yield from _values_of(key, item)
+    elif isinstance(table, dict):
+        for name, value in table.items():
+            if name == key and isinstance(value, str):
+                yield value
+            else:
+                yield from _values_of(key, value)
 
 
 def _query(words: str) -> str:

@@ -140,12 +140,11 @@ class Store(Reader):
         identity: the id, if it has one already. at: seconds since 1970, if not now.
         """
         identity = identity or new_id()
-        title = " ".join(prompt.split())[:_LONGEST_TITLE] or "untitled"
         now = time.time() if at is None else at
         with self._writing() as connection:
             connection.execute(
                 "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)",
-                (identity, as_unicode(title), profile, now, now),
+                (identity, _title(prompt), profile, now, now),
             )
         return identity
 
@@ -288,21 +287,45 @@ class Store(Reader):
                 "UPDATE conversations SET title = ? WHERE id = ?", (as_unicode(title), identity)
             )
 
-    def delete(self, identities: Sequence[str], *, seconds: float = 0.7) -> Leftover:
-        """Delete conversations, and wipe their words from the file.
+    def delete(
+        self, identities: Sequence[str], turns: Sequence[int] = (), *, seconds: float = 0.7
+    ) -> Leftover:
+        """Delete conversations, and single turns of others, and wipe their words from the file.
 
         They are gone from every list at once. Their words are then overwritten step by step, so
         that other processes can write in between, for so many seconds.
         Returns what is left to be done by `upkeep.work` afterwards. Raises StoreError.
         """
         with store_errors():
-            upkeep.doom(self._connection, identities)
+            if turns:
+                self._retitle(turns)
+            upkeep.doom(self._connection, identities, turns)
             return upkeep.work(self._connection, seconds=seconds)
 
     def leftover(self) -> Leftover:
         """What is left to be wiped or packed. Raises StoreError."""
         with store_errors():
             return upkeep.leftover(self._connection)
+
+    def _retitle(self, turns: Sequence[int]) -> None:
+        """Give other titles to conversations that are titled by these turns, which go."""
+        going = set(turns)
+        with immediate(self._connection):
+            for turn in turns:
+                row = self._connection.execute(
+                    "SELECT conversation_id AS id, prompt FROM turns WHERE id = ?", (turn,)
+                ).fetchone()
+                if row is None:
+                    continue
+                others = self._connection.execute(
+                    "SELECT id, prompt FROM turns WHERE conversation_id = ? ORDER BY withdrawn, id",
+                    (row["id"],),
+                )
+                first = next((other["prompt"] for other in others if other["id"] not in going), "")
+                self._connection.execute(
+                    "UPDATE conversations SET title = ? WHERE id = ? AND title = ?",
+                    (_title(first), row["id"], _title(row["prompt"])),
+                )
 
     def upkeep(self, *, seconds: float) -> Leftover:
         """Go on with wiping and packing for about so many seconds; returns what is left then.
@@ -351,6 +374,10 @@ def _mark_interrupted(connection: Connection) -> None:
     with immediate(connection):
         for number in gone:
             connection.execute("UPDATE turns SET status = 'interrupted' WHERE id = ?", (number,))
+
+
+def _title(prompt: str) -> str:
+    return as_unicode(" ".join(prompt.split())[:_LONGEST_TITLE]) or "untitled"
 
 
 def new_id() -> str:

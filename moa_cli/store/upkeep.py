@@ -26,6 +26,8 @@ _STEP_SECONDS = 0.05
 # Between two steps: as long as the last one took, so that whoever waits gets in.
 _SHORTEST_REST, _LONGEST_REST = 0.01, 0.1
 _ROWS, _MERGE_PAGES, _FREE_PAGES = 50, 250, 500
+# In the place of a conversation's id, which has no space.
+_SINGLE = "single turns"
 _MERGE, _PACK, _EMPTY_LOG = "merge words", "pack proposals", "empty the log"
 
 
@@ -49,8 +51,11 @@ class Leftover:
         return bool(self.conversations or self.merge or self.log)
 
 
-def doom(connection: sqlite3.Connection, identities: Sequence[str]) -> None:
-    """Take conversations out of every list; their turns are deleted by `work`.
+def doom(
+    connection: sqlite3.Connection, identities: Sequence[str], turns: Sequence[int] = ()
+) -> None:
+    """Take conversations out of every list, and single turns out of theirs; the turns are deleted
+    by `work`.
 
     Raises sqlite3.Error.
     """
@@ -61,6 +66,13 @@ def doom(connection: sqlite3.Connection, identities: Sequence[str]) -> None:
             for identity in identities:
                 connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (identity,))
                 connection.execute("DELETE FROM conversations WHERE id = ?", (identity,))
+            if turns:
+                # As if they were those of one more conversation, which is deleted.
+                connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (_SINGLE,))
+                connection.executemany(
+                    "UPDATE turns SET conversation_id = ? WHERE id = ?",
+                    [(_SINGLE, turn) for turn in turns],
+                )
     finally:
         connection.execute("PRAGMA foreign_keys = ON")
 

@@ -129,6 +129,11 @@ def _undo(host: Host, argument: str) -> Outcome:
     turn = host.session.undo()
     host.kept.withdraw(turn)
     host.say(f"forgot: {one_line(turn.user, 60)}")
+    if turn.stored_as is not None and host.kept.store is not None:
+        host.say(
+            "it stays in the file until the conversation is deleted; `moa history delete --undone"
+            f" {host.kept.id}` deletes it now"
+        )
     return None
 
 

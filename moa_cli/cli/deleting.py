@@ -1,0 +1,281 @@
+"""`moa history delete`: conversations, turns that were undone, and the prompts of both in the
+prompt history."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moa_cli import paths
+from moa_cli.chat.prompt_history import Entry, PromptFile
+from moa_cli.cli import wiring
+from moa_cli.cli.cleaning import finish_later
+from moa_cli.cli.confirm import MOST_NAMED, check_can_confirm, confirm
+from moa_cli.cli.options import span_seconds
+from moa_cli.cli.saving import open_store, warn
+from moa_cli.config import Config
+from moa_cli.errors import StoreError, UsageError
+from moa_cli.words import counted
+
+if TYPE_CHECKING:
+    from moa_cli.store import Store
+    from moa_cli.store.reading import Undone
+
+__all__ = ["delete"]
+
+# A text file beside a prompt, as `/file` puts it there.
+_ATTACHED = re.compile(r"\n\n(?:(?P<name>[^\n]+):\n)?`{3,}\n")
+_MOST_ATTACHED = 50
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What is to go. unwanted: whether a prompt of the prompt history is."""
+
+    conversations: Sequence[str]
+    turns: Sequence[Undone]
+    unwanted: Callable[[Entry], bool]
+
+    def told(self, prompts: int) -> str:
+        """In words, with so many prompts; "" for nothing."""
+        parts = [
+            (len(self.conversations), "conversation", ""),
+            (len(self.turns), "undone turn", ""),
+            (prompts, "prompt", " from the prompt history"),
+        ]
+        return ", ".join(f"{counted(count, noun)}{where}" for count, noun, where in parts if count)
+
+
+@dataclass(frozen=True)
+class _Typed:
+    """What was typed to choose it. before: seconds since 1970."""
+
+    identities: Sequence[str]
+    every: bool
+    words: str
+    before: float | None
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.identities or self.every or self.words or self.before is not None)
+
+
+def delete(
+    conversations: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All conversations.")] = False,
+    search: Annotated[
+        str | None,
+        typer.Option("--search", metavar="WORDS", help="All in which `search` finds the words."),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option("--older-than", metavar="SPAN", help="All older than, such as 30d."),
+    ] = None,
+    undone: Annotated[
+        bool,
+        typer.Option("--undone", help="Only turns taken back or replaced (/undo, /retry)."),
+    ] = False,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Only the prompts that `moa chat` offers again.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete conversations for good, with their prompts in the prompt history."""
+    from moa_cli.chat.drafts import wipe_leftovers
+
+    before = None if older_than is None else time.time() - span_seconds(older_than)
+    typed = _Typed(conversations or (), all_, search or "", before)
+    _check(typed, undone=undone, prompts=prompts)
+    wipe_leftovers()
+    file = PromptFile(wiring.config().prompt_history or Config.prompt_history)
+    if prompts:
+        store, chosen = None, _Chosen((), (), _unwanted(typed, set()))
+    else:
+        store = open_store()
+        chosen = _undone(store, typed) if undone else _chosen(store, typed)
+    try:
+        _carry_out(store, chosen, file, yes=yes)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _check(typed: _Typed, *, undone: bool, prompts: bool) -> None:
+    if undone and prompts:
+        raise UsageError("--undone and --prompts are two things: give one")
+    if prompts and typed.identities:
+        raise UsageError(
+            "--prompts knows no conversations", hint="an ID alone deletes its prompts, too"
+        )
+    filtered = bool(typed.words) or typed.before is not None
+    if bool(typed.identities) + typed.every + filtered > 1:
+        raise UsageError("delete what?", hint="give ids, or --all, or --search and --older-than")
+    if typed.nothing and not undone and not prompts:
+        raise UsageError(
+            "delete what?", hint="give ids, --all, --search WORDS, or --older-than 30d"
+        )
+
+
+def _chosen(store: Store, typed: _Typed) -> _Chosen:
+    turns: Sequence[Undone] = ()
+    if typed.identities:
+        found = [store.find(prefix) for prefix in typed.identities]
+    elif typed.every:
+        found = [row.id for row in store.conversations(limit=sys.maxsize)]
+    else:
+        old = store.older_than(typed.before) if typed.before is not None else None
+        if typed.words:
+            found = [hit.conversation for hit in store.search(typed.words, limit=sys.maxsize)]
+            # A search finds none of those that were taken back; their words are meant, too.
+            turns = _matching(store.undone(words=typed.words), typed)
+            found = [identity for identity in found if old is None or identity in old]
+        else:
+            found = old or []
+    found = list(dict.fromkeys(found))
+    turns = [turn for turn in turns if turn.conversation not in found]
+    texts = set() if typed.every else store.typed(found)
+    texts |= {turn.prompt for turn in turns if not turn.asked_again}
+    return _Chosen(found, turns, _unwanted(typed, texts))
+
+
+def _undone(store: Store, typed: _Typed) -> _Chosen:
+    identities = [store.find(prefix) for prefix in typed.identities]
+    turns = _matching(store.undone(identities or None, words=typed.words), typed)
+    texts = _spellings(turn.prompt for turn in turns if not turn.asked_again)
+    return _Chosen((), turns, lambda entry: _is_one_of(entry.text, texts))
+
+
+def _matching(turns: Sequence[Undone], typed: _Typed) -> Sequence[Undone]:
+    if typed.before is None:
+        return turns
+    return [turn for turn in turns if turn.started < typed.before]
+
+
+def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
+    """Whether a prompt of the prompt history goes. texts: what was typed for what is deleted."""
+    if typed.every or typed.nothing:
+        return lambda entry: True
+    spellings = _spellings(texts)
+    before, words, filtered = typed.before, typed.words, not typed.identities
+
+    def unwanted(entry: Entry) -> bool:
+        if _is_one_of(entry.text, spellings):
+            return True
+        return (
+            filtered
+            and (before is None or entry.at < before)
+            and (not words or _holds(entry.text, words))
+        )
+
+    return unwanted
+
+
+def _spellings(texts: Iterable[str]) -> set[str]:
+    """How these texts may have been typed: without the files beside them, and the files' names."""
+    found = set()
+    for text in texts:
+        found.add(text.strip())
+        for count, file in enumerate(_ATTACHED.finditer(text)):
+            if count == _MOST_ATTACHED:
+                break
+            found.add(text[: file.start()].strip())
+            found.add(file["name"] or "")
+    return found - {""}
+
+
+def _is_one_of(line: str, texts: set[str]) -> bool:
+    """Whether a line that was typed is one of the texts, or a command on one."""
+    line = line.strip()
+    if line.startswith("//"):
+        line = line[1:]
+    elif line.startswith("/"):
+        argument = line.partition(" ")[2].strip()
+        value = argument.partition(" ")[2].strip()
+        return not texts.isdisjoint({argument, value, str(paths.expand(argument))})
+    return line in texts
+
+
+def _holds(text: str, words: str) -> bool:
+    """Whether a text holds all the words, as a search would find them."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    there = set(re.findall(r"\w+", text))
+    wanted = re.findall(r"\w+", unicodedata.normalize("NFKC", words).casefold())
+    # Some scripts put no spaces between words.
+    return bool(wanted) and all(
+        word in there or (not word.isascii() and word in text) for word in wanted
+    )
+
+
+def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: bool) -> None:
+    """Ask, delete, and tell what was deleted. Raises StoreError if part of it could not be."""
+    trouble = None
+    prompts = 0
+    try:
+        prompts = sum(map(chosen.unwanted, file.read()))
+    except StoreError as error:
+        trouble = error.message
+    told = chosen.told(prompts)
+    if not told:
+        if trouble is not None:
+            raise StoreError(f"the prompt history cannot be used: {trouble}")
+        # What a newer setting has cut off is still to go from the file.
+        file.remove(chosen.unwanted)
+        typer.echo("moa: nothing to delete", err=True)
+        return
+    if not yes:
+        _confirm(store, chosen, f"Delete {told} for good?")
+    try:
+        # First: once the conversations are gone, nothing tells which prompts were theirs.
+        prompts = file.remove(chosen.unwanted)
+    except StoreError as error:
+        prompts, trouble = 0, error.message
+    later = None
+    if store is not None and (chosen.conversations or chosen.turns):
+        try:
+            left = store.delete(chosen.conversations, [turn.id for turn in chosen.turns])
+        except StoreError as error:
+            done = counted(prompts, "prompt")
+            raise StoreError(
+                f"deleted {done} from the prompt history, but no conversation: {error.message}",
+                hint=error.hint,
+            ) from None
+        later = finish_later(left)
+    told = chosen.told(prompts)
+    if trouble is not None:
+        done = f"deleted {told}, but " if told else ""
+        raise StoreError(
+            f"{done}no prompt was deleted from the prompt history: {trouble}",
+            hint="remove that file yourself",
+        )
+    typer.echo(f"moa: deleted {told}", err=True)
+    if later is not None:
+        warn(later)
+    _tell_of_copies(chosen)
+
+
+def _confirm(store: Store | None, chosen: _Chosen, question: str) -> None:
+    """Name what goes, as far as that is not too much, and ask. Raises as `confirm` does."""
+    check_can_confirm()
+    rows = store.summaries(chosen.conversations[:MOST_NAMED]) if store is not None else []
+    named = [f"{row.id} · {counted(row.turns, 'turn')} · {row.title}" for row in rows]
+    undone = chosen.turns[: MOST_NAMED - len(named)]
+    named += [f"{turn.conversation} · undone · {turn.prompt}" for turn in undone]
+    more = len(chosen.conversations) + len(chosen.turns) - len(named)
+    confirm(question, named, more=more)
+
+
+def _tell_of_copies(chosen: _Chosen) -> None:
+    if not chosen.conversations and not chosen.turns:
+        return
+    from moa_cli.store.database import damaged_files
+
+    aside = damaged_files(paths.database_file())
+    if aside:
+        warn(f"what was put aside as damaged may hold their words still: {aside[0]}")
