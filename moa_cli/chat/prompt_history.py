@@ -153,8 +153,12 @@ class PromptFile:
 
     def _wipe_leftovers(self) -> None:
         """What a killed process left of a rewriting: under the lock, nobody else is at one."""
-        real = Path(os.path.realpath(self._path))
-        for leftover in real.parent.glob(f".{real.stem[:40]}-*"):
+        folder = self._path.parent
+        if Path(os.path.realpath(self._path)).parent != Path(os.path.realpath(folder)):
+            # Where a link leads, files of such names may be anybody's.
+            return
+        # As `paths.replacing` names them.
+        for leftover in folder.glob(f".{self._path.stem[:40]}-????????"):
             with suppress(OSError):
                 paths.wipe(leftover)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moa_cli import paths
 from moa_cli.cli import wiring
 from moa_cli.cli.budget import unkept
 from moa_cli.cli.cleaning import go_on_cleaning
@@ -83,8 +84,8 @@ def open_books(*, save: bool | None) -> Books:
 def saves(save: bool | None) -> bool:
     """Whether words are kept. save: what was typed; None leaves it to the settings.
 
-    Where they are not, no crash of this process or its children writes them to a core file, and
-    what a killed chat left in a file for an editor is wiped.
+    Where they are not, no crash of this process or its children writes them to a core file.
+    What a killed chat left in a file for an editor is wiped.
     """
     kept = typed_or(save, wiring.config().save)
     if not kept:
@@ -93,6 +94,7 @@ def saves(save: bool | None) -> bool:
 
             hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
             resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    if paths.drafts_dir().is_dir():
         from moa_cli.chat.drafts import wipe_leftovers
 
         wipe_leftovers()

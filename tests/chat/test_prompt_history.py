@@ -165,7 +165,8 @@ def test_a_full_disk_costs_a_line_and_leaves_the_file_whole(moa: Moa, tmp_path: 
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
+    elsewhere, beside = tmp_path / "elsewhere", tmp_path / ".elsewhere-a1b2c3d_"
+    beside.write_text("somebody else's")
     paths.make_private(paths.state_dir())
     paths.history_file().symlink_to(elsewhere)
     for word in ("one", "two", "three"):
@@ -173,6 +174,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert paths.history_file().is_symlink()
     assert b"+three" in elsewhere.read_bytes()
     assert b"+one" not in elsewhere.read_bytes()
+    assert beside.read_text() == "somebody else's"
 
 
 def test_many_that_add_at_once_lose_nothing_and_keep_the_bound() -> None:
@@ -262,9 +264,26 @@ def test_a_prompt_in_the_editor_is_private_and_wiped(
         terminal.process.send_signal(signal.SIGKILL)
         terminal.process.wait()
         assert file.exists()
-        assert moa.run("ask", "--no-save", "hi").code == 0
+        assert moa.run("ask", "hi").code == 0
         assert not file.parent.exists()
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("keys", ["/edit plumbago\r", "plumbago\x18\x05"])
+def test_a_window_that_is_closed_leaves_no_prompt_of_an_editor(
+    moa: Moa, tmp_path: Path, keys: str
+) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\ntouch "$HOME/began"\nsleep 100\n')
+    editor.chmod(0o700)
+    with moa.terminal("chat", env={"VISUAL": str(editor)}) as terminal:
+        at_prompt(terminal)
+        terminal.send(keys)
+        terminal.wait_for((tmp_path / "began").exists)
+        assert list((moa.state / "drafts").iterdir())
+        os.killpg(terminal.process.pid, signal.SIGHUP)
+        terminal.wait()
+    assert list((moa.state / "drafts").iterdir()) == []
 
 
 def test_where_no_state_can_be_written_the_editor_opens_all_the_same(moa: Moa) -> None:

@@ -263,7 +263,7 @@ def test_a_prompt_history_that_cannot_be_changed_is_told_of(moa: Moa) -> None:
 
 
 def test_what_a_kill_left_of_a_rewriting_goes_too(moa: Moa, two: tuple[str, str]) -> None:
-    leftover = moa.state / ".prompt-history-a1b2c3"
+    leftover = moa.state / ".prompt-history-a1b2c3d_"
     leftover.write_text("\n# 2024-05-01 10:00:00\n+plumbago\n")
     assert moa.run("history", "delete", two[0], "-y").code == 0
     assert not leftover.exists()
