@@ -55,13 +55,15 @@ class PromptFile:
             return []
         with self._errors():
             try:
-                handle = _opened(self._path, os.O_RDONLY)
+                # What another process replaces meanwhile it overwrites, too.
+                with paths.alone(self._path.parent, seconds=_LOCK_SECONDS):
+                    handle = _opened(self._path, os.O_RDONLY)
+                    try:
+                        return _entries(_end_of(handle))[-self._most :]
+                    finally:
+                        os.close(handle)
             except FileNotFoundError:
                 return []
-            try:
-                return _entries(_end_of(handle))[-self._most :]
-            finally:
-                os.close(handle)
 
     def state(self) -> object:
         """Differs when the file was changed in between."""
@@ -140,16 +142,8 @@ class PromptFile:
         if not kept:
             paths.wipe(real)
             return
-        old = _opened(real, os.O_RDWR)
-        try:
-            with paths.replacing(real) as file:
-                file.writelines(entry.raw for entry in kept)
-            status = os.fstat(old)
-            if status.st_nlink == 0:
-                with suppress(OSError):
-                    paths.blank(old, status.st_size)
-        finally:
-            os.close(old)
+        with _overwritten(real), paths.replacing(real) as file:
+            file.writelines(entry.raw for entry in kept)
 
     def _wipe_leftovers(self) -> None:
         """What a killed process left of a rewriting: under the lock, nobody else is at one."""
@@ -180,6 +174,24 @@ def _opened(path: Path, flags: int) -> int:
         os.close(handle)
         raise OSError(0, "is no file")
     return handle
+
+
+@contextmanager
+def _overwritten(path: Path) -> Iterator[None]:
+    """Overwrite what the file holds, if the block puts another in its place."""
+    if os.name == "nt":
+        # A file that is open cannot be replaced there.
+        yield
+        return
+    handle = _opened(path, os.O_RDWR)
+    try:
+        yield
+        status = os.fstat(handle)
+        if status.st_nlink == 0:
+            with suppress(OSError):
+                paths.blank(handle, status.st_size)
+    finally:
+        os.close(handle)
 
 
 def _end_of(handle: int) -> bytes:

@@ -197,6 +197,25 @@ def test_many_that_add_at_once_lose_nothing_and_keep_the_bound() -> None:
         assert own[-1] == 59
 
 
+def test_who_reads_while_another_rewrites_reads_all() -> None:
+    file = PromptFile(50)
+    for number in range(50):
+        file.add(f"{number} " + "long " * 2000)
+    ended = threading.Event()
+
+    def add() -> None:
+        for number in range(50, 150):
+            file.add(f"{number} " + "long " * 2000)
+        ended.set()
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    while not ended.is_set():
+        found = [int(entry.text.split()[0]) for entry in file.read()]
+        assert found == list(range(found[0], found[0] + 50))
+    thread.join()
+
+
 def test_what_was_deleted_does_not_come_back_from_another_chat(moa: Moa) -> None:
     file = moa.state / "prompt-history"
     with moa.terminal("chat") as terminal:
