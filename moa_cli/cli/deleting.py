@@ -279,3 +279,7 @@ def _tell_of_copies(chosen: _Chosen) -> None:
     aside = damaged_files(paths.database_file())
     if aside:
         warn(f"what was put aside as damaged may hold their words still: {aside[0]}")
+    # Those of processes that have ended were taken in when the store was opened.
+    pending = sorted((paths.data_dir() / "pending").glob("*.jsonl"))
+    if pending:
+        warn(f"turns that wait to be written may hold their words still: {pending[0].parent}")

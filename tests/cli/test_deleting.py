@@ -274,3 +274,11 @@ def test_what_was_put_aside_is_told_of(moa: Moa, two: tuple[str, str]) -> None:
     aside.write_bytes(b"plums")
     ran = moa.run("history", "delete", "--all", "-y")
     assert f"may hold their words still: {aside}" in ran.err
+
+
+def test_turns_that_wait_to_be_written_are_told_of(moa: Moa, two: tuple[str, str]) -> None:
+    folder = moa.state.parent / "data" / "pending"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("written by a newer version\n")
+    ran = moa.run("history", "delete", "--all", "-y")
+    assert f"may hold their words still: {folder}" in ran.err
