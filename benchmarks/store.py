@@ -30,7 +30,9 @@ _TURNS_OF_ONE = 10
 _MODELS = ("lab:a", "lab:b", "lab:c")
 _VOCABULARY, _PROMPT_WORDS, _REPLY_WORDS = 30_000, 25, 250
 _SETTINGS = 'rounds = 1\n[aggregator]\nmodel = "lab:agg"\n'
-_RARE = "xylophone"
+_RARE, _TITLE = "xylophone", "About the marimba"
+# Chinese characters, and how often a text of Chinese is written.
+_CHARACTERS, _CHARACTERS_OF_ONE, _EVERY = 2000, 200, 20
 _MOA = ["-m", "moa_cli"]
 
 
@@ -53,6 +55,11 @@ class _Words:
         total = self._weights[-1]
         places = (bisect.bisect(self._weights, self._random.random() * total) for _ in range(count))
         return " ".join(self.vocabulary[place] for place in places)
+
+    def chinese(self) -> str:
+        """A text without spaces, some characters more frequent than others."""
+        places = (int(_CHARACTERS * self._random.random() ** 3) for _ in range(_CHARACTERS_OF_ONE))
+        return "".join(chr(0x4E00 + place) for place in places)
 
 
 def build(file: Path, turns: int) -> _Words:
@@ -81,12 +88,14 @@ def _conversation(
     began = 1.7e9 + number * 3600
     connection.execute(
         "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)",
-        (identity, words.text(8)[:60], "lab", began, began),
+        (identity, _TITLE if number % 1000 == 9 else words.text(8)[:60], "lab", began, began),
     )
     for place in range(_TURNS_OF_ONE):
         reply = words.text(_REPLY_WORDS)
         if number % 100 == 7 and place == 3 and number < 1000:
             reply += f" {_RARE}"
+        if number % _EVERY == 0:
+            reply += f" {words.chinese()}"
         turn = connection.execute(
             "INSERT INTO turns (conversation_id, started, process, profile, settings, prompt,"
             " status, reply, rest) VALUES (?, ?, 0, 'lab', ?, ?, 'finished', ?, ?)",
@@ -123,6 +132,11 @@ def commands(words: _Words) -> dict[str, list[str]]:
         "moa history search, a rare word": ["history", "search", _RARE],
         "moa history search, the commonest word": ["history", "search", common],
         "moa history search, two common words": ["history", "search", common, less_common],
+        "moa history search, how a rare word begins": ["history", "search", _RARE[:6]],
+        "moa history search, a part of a rare word": ["history", "search", _RARE[2:-1]],
+        "moa history search, Chinese": ["history", "search", "\u4e00\u4e01"],
+        "moa history search, a word of a title": ["history", "search", _TITLE.split()[-1]],
+        "moa history search, a phrase": ["history", "search", f'"{common} {less_common}"'],
         "moa history show": ["history", "show"],
         "moa ask -c --dry-run": ["ask", "-c", "--dry-run", "-p", "one", "hi"],
     }

@@ -72,7 +72,7 @@ def delete(
     all_: Annotated[bool, typer.Option("--all", help="All conversations.")] = False,
     search: Annotated[
         str | None,
-        typer.Option("--search", metavar="WORDS", help="All in which `search` finds the words."),
+        typer.Option("--search", metavar="WORDS", help="All in which `search -w` finds the words."),
     ] = None,
     older_than: Annotated[
         str | None,
@@ -132,7 +132,9 @@ def _chosen(store: Store, typed: _Typed) -> _Chosen:
     else:
         old = store.older_than(typed.before) if typed.before is not None else None
         if typed.words:
-            found = [hit.conversation for hit in store.search(typed.words, limit=sys.maxsize)]
+            # Not what holds only a form or a part of a word: that would be a surprise.
+            hits = store.search(typed.words, limit=sys.maxsize, whole=True)
+            found = [hit.conversation for hit in hits]
             # A search finds none of those that were taken back; their words are meant, too.
             turns = _matching(store.undone(words=typed.words), typed)
             found = [identity for identity in found if old is None or identity in old]

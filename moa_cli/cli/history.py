@@ -20,7 +20,7 @@ from moa_cli.words import counted
 
 if TYPE_CHECKING:
     from moa_cli.conversation import Turn, Usage
-    from moa_cli.store import Store, Summary
+    from moa_cli.store import Found, Store, Summary
 
 __all__ = ["app"]
 
@@ -30,6 +30,17 @@ app = Commands(
     rich_markup_mode=None,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="SPAN", help="Not older than, such as 7d.")
+]
+OfProfile = Annotated[
+    str | None, typer.Option("--profile", metavar="NAME", help="Only of this profile.")
+]
+
+
+def _after(since: str | None) -> float:
+    """The time, in seconds since 1970, before which nothing is wanted."""
+    return time.time() - span_seconds(since) if since is not None else 0.0
 
 
 def _when(at: float) -> str:
@@ -39,18 +50,13 @@ def _when(at: float) -> str:
 @app.command("list")
 def list_(
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many.")] = 20,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="SPAN", help="Not older than, such as 7d.")
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", metavar="NAME", help="Only of this profile.")
-    ] = None,
+    since: Since = None,
+    profile: OfProfile = None,
     json: Json = False,
 ) -> None:
     """List conversations, the latest first."""
     store = open_store(to_read=True)
-    after = time.time() - span_seconds(since) if since else 0.0
-    rows = store.conversations(limit=limit, since=after, profile=profile)
+    rows = store.conversations(limit=limit, since=_after(since), profile=profile)
     usage = [store.usage(row.id) for row in rows]
     if json:
         from moa_cli.render.jsonl import dumps, usage_to_dict
@@ -171,20 +177,67 @@ def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
 def search(
     words: Annotated[list[str], typer.Argument(metavar="WORDS")],
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many.")] = 20,
+    since: Since = None,
+    profile: OfProfile = None,
+    proposals: Annotated[
+        bool,
+        typer.Option("--proposals", help="Look through all proposals too, which takes longer."),
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("-w", "--whole", help="Whole words only, no forms and parts of them.")
+    ] = False,
+    json: Json = False,
 ) -> None:
-    """Find turns that hold all the words."""
+    """Find turns and titles that hold all the words, or other forms or parts of them.
+
+    Whole words come first. A phrase stands in quotation marks, which the shell must leave:
+    '"blue sky" rainbow'.
+    """
+    hits = open_store(to_read=True).search(
+        " ".join(words),
+        limit=limit,
+        since=_after(since),
+        profile=profile,
+        proposals=proposals,
+        whole=whole,
+    )
+    if json:
+        from moa_cli.render.jsonl import dumps
+
+        typer.echo(dumps([_hit_values(hit) for hit in hits], indent=2))
+    for hit in [] if json else hits:
+        typer.echo(_shown_hit(hit))
+    if not hits:
+        typer.echo("moa: nothing found", err=True)
+
+
+def _hit_values(hit: Found) -> dict[str, object]:
+    """A hit as JSON values: the snippet without marks, and where its hits begin and end."""
+    text, spans = "", []
+    for piece in re.split("([\x02\x03])", hit.snippet):
+        if piece == "\x02":
+            spans.append([len(text), len(text)])
+        elif piece == "\x03":
+            spans[-1][1] = len(text)
+        else:
+            text += piece
+    return {**vars(hit), "snippet": text, "hits": spans}
+
+
+def _shown_hit(hit: Found) -> str:
+    """A hit on two lines: its conversation, and the words around it."""
     from moa_cli.render.sanitize import one_line, sanitize
     from moa_cli.render.terminal import can_redraw
 
     marks = ("\x1b[1m", "\x1b[0m") if can_redraw(sys.stdout) else ("[", "]")
-    for hit in open_store(to_read=True).search(" ".join(words), limit=limit):
-        # The marks stand in the snippet as control characters, which sanitizing takes out.
-        pieces = re.split("([\x02\x03])", hit.snippet.replace("\n", " "))
-        shown = "".join(
-            marks[piece == "\x03"] if piece in ("\x02", "\x03") else sanitize(piece)
-            for piece in pieces
-        )
-        typer.echo(f"{hit.conversation}  {one_line(hit.title)}\n    {shown}")
+    # The marks stand in the snippet as control characters, which sanitizing takes out.
+    pieces = re.split("([\x02\x03])", " ".join(hit.snippet.split()))
+    shown = "".join(
+        marks[piece == "\x03"] if piece in ("\x02", "\x03") else sanitize(piece) for piece in pieces
+    )
+    where = f"proposal of {one_line(hit.model)}" if hit.model else hit.where
+    head = f"{hit.conversation}  {_when(hit.when)}  {one_line(hit.title)}"
+    return f"{head}\n    {where}: {shown}"
 
 
 app.command("delete")(deleting.delete)

@@ -1,8 +1,9 @@
 """Conversations that last, in SQLite."""
 
 from moa_cli.store.comparisons import Comparison, Comparisons, Contender
-from moa_cli.store.reading import Found, Match, Summary
+from moa_cli.store.reading import Match, Summary
 from moa_cli.store.recorder import Recorder
+from moa_cli.store.search import Found
 from moa_cli.store.spending import LedgerTail, Spender, Spending, Spent
 from moa_cli.store.store import Store
 

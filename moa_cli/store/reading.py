@@ -13,21 +13,19 @@ from moa_cli.conversation import Charge, Conversation, Proposal, Turn, Usage
 from moa_cli.errors import StoreError
 from moa_cli.loading import load_value
 from moa_cli.store.packing import as_unicode, unpack
+from moa_cli.store.query import Closeness, Query
 from moa_cli.store.schema import store_errors
+from moa_cli.store.search import Filter, Found, Search
 
-__all__ = ["Found", "Match", "Reader", "Summary", "Undone"]
+__all__ = ["Match", "Reader", "Summary", "Undone"]
 
 _T = TypeVar("_T")
-# Words around a hit: between \x02 and \x03, which sanitizing takes out of all other text.
-_SNIPPET = "snippet(words, -1, char(2), char(3), '…', 16)"
 _SUMMARY = (
     "SELECT c.*, (SELECT count(*) FROM turns t WHERE t.conversation_id = c.id"
     " AND NOT withdrawn) AS turns FROM conversations c"
 )
 # How much of a prompt or a reply stands for it.
 _BEGINNING = 300
-# Hits looked at for each conversation that is wanted: one may hold many.
-_HITS_PER_MATCH = 10
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,6 @@ class Summary:
     profile: str
     updated: float
     turns: int
-
-
-@dataclass(frozen=True)
-class Found:
-    """A turn that a search found. snippet: words around the hits, hits between \\x02 and \\x03."""
-
-    conversation: str
-    title: str
-    snippet: str
 
 
 @dataclass(frozen=True)
@@ -87,8 +76,6 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.unreadable = 0
-        # SQLite itself knows upper and lower case of ASCII only.
-        connection.create_function("casefold", 1, str.casefold, deterministic=True)
 
     def interrupt(self) -> None:
         """End, from another thread, the query that is running; it raises StoreError."""
@@ -201,38 +188,53 @@ class Reader:
             ).fetchone()
         return str(row["title"]) if row else ""
 
-    def search(self, words: str, *, limit: int = 20) -> list[Found]:
-        """Turns that hold all the words, the best first; not those that were taken back."""
-        query = _query(words)
-        if not query:
-            return []
+    def search(
+        self,
+        words: str,
+        *,
+        limit: int = 20,
+        since: float = 0.0,
+        profile: str | None = None,
+        proposals: bool = False,
+        whole: bool = False,
+    ) -> list[Found]:
+        """Where all the words are found, the best first; not in turns that were taken back.
+
+        words: see `query`. since: seconds since 1970. proposals: look through those too, which
+        takes as long as reading them. whole: not in other forms and parts of words.
+        """
+        search = Search(self._connection, Query.of(as_unicode(words)), Filter(since, profile))
         with store_errors():
-            rows = self._connection.execute(
-                f"SELECT c.id, c.title, {_SNIPPET} AS hit"  # noqa: S608
-                " FROM words JOIN turns t ON t.id = words.rowid"
-                " JOIN conversations c ON c.id = t.conversation_id"
-                " WHERE words MATCH ? AND NOT t.withdrawn ORDER BY rank LIMIT ?",
-                (query, limit),
-            ).fetchall()
-        return [Found(row["id"], row["title"], row["hit"]) for row in rows]
+            return search.best(limit, proposals=proposals, whole=whole)
 
     def matching(self, typed: str, *, limit: int = 20) -> list[Match]:
-        """Conversations for what has been typed so far, the latest first; all of them for "".
+        """Conversations for what has been typed so far; all of them for "".
 
-        The title holds all the words, or a turn does, the last word perhaps only begun; or the
-        id begins with what was typed.
+        The title and a turn hold all the words, or the id begins with what was typed. The latest
+        come first, but those with words that are only parts of others come last.
         """
         if not typed.strip():
-            found = dict.fromkeys((one.id for one in self.conversations(limit=limit)), "")
-        else:
-            found = dict.fromkeys(self._beginning_with(typed.strip(), limit=limit), "")
-            found |= dict.fromkeys(self._titled(typed.split(), limit), "")
-            found |= self._said(typed, limit)
+            found = dict.fromkeys((row.id for row in self.conversations(limit=limit)), "")
+            return self._matches(found)
+        close = dict.fromkeys(self._beginning_with(typed.strip(), limit=limit), "")
+        search = Search(self._connection, Query.of(as_unicode(typed), begun=True))
+        with store_errors():
+            close |= search.conversations(Closeness.BEGUN, limit)
+            matches = self._matches(close)[:limit]
+            if len(matches) < limit:
+                others = search.conversations(Closeness.INSIDE, limit)
+                matches += self._matches(
+                    {key: snippet for key, snippet in others.items() if key not in close}
+                )
+        return matches[:limit]
+
+    def _matches(self, found: Mapping[str, str]) -> list[Match]:
+        """The conversations of these ids, with these snippets, the latest first."""
         with store_errors():
             made = [self._match(identity, snippet) for identity, snippet in found.items()]
-        matches = [one for one in made if one is not None]
-        matches.sort(key=lambda one: one.summary.updated, reverse=True)
-        return matches[:limit]
+        matches = [match for match in made if match is not None]
+        matches.sort(key=lambda match: match.summary.updated, reverse=True)
+        return matches
 
     def _beginning_with(self, prefix: str, *, limit: int) -> list[str]:
         """Ids that begin with `prefix`."""
@@ -244,37 +246,6 @@ class Reader:
                 (start, start, limit),
             ).fetchall()
         return [str(row["id"]) for row in rows]
-
-    def _titled(self, words: Sequence[str], limit: int) -> list[str]:
-        """The ids of the latest conversations with all the words in their titles."""
-        wanted = [as_unicode(word).casefold() for word in words]
-        where = " AND ".join(["instr(casefold(title), ?)"] * len(wanted))
-        with store_errors():
-            rows = self._connection.execute(
-                f"SELECT id FROM conversations WHERE {where}"  # noqa: S608
-                " ORDER BY updated DESC LIMIT ?",
-                (*wanted, limit),
-            ).fetchall()
-        return [str(row["id"]) for row in rows]
-
-    def _said(self, typed: str, limit: int) -> dict[str, str]:
-        """Conversations in which the words were said, with the latest turn's snippet."""
-        query = _query(typed) + ("" if typed[-1].isspace() else "*")
-        found: dict[str, str] = {}
-        with store_errors():
-            # The latest first is the index's own order: the rest is never looked at. The left
-            # table of a CROSS JOIN is the outer loop.
-            hits = self._connection.execute(
-                f"SELECT t.conversation_id AS id, {_SNIPPET} AS hit"  # noqa: S608
-                " FROM words CROSS JOIN turns t ON t.id = words.rowid"
-                " WHERE words MATCH ? AND NOT t.withdrawn ORDER BY words.rowid DESC LIMIT ?",
-                (query, limit * _HITS_PER_MATCH),
-            )
-            for row in hits:
-                found.setdefault(row["id"], row["hit"])
-                if len(found) == limit:
-                    break
-        return found
 
     def _match(self, identity: str, snippet: str) -> Match | None:
         row = self._connection.execute(f"{_SUMMARY} WHERE id = ?", (identity,)).fetchone()
@@ -304,9 +275,13 @@ class Reader:
 
     def undone(self, identities: Sequence[str] | None = None, *, words: str = "") -> list[Undone]:
         """Turns that were taken back or replaced: of these conversations, or of all; with
-        `words`, those that hold all of them."""
-        query = _query(words)
-        hits = " AND t.id IN (SELECT rowid FROM words WHERE words MATCH ?)" if query else ""
+        `words`, those that hold all of them, whole."""
+        wanted = Query.of(as_unicode(words))
+        if words and (not wanted.terms or wanted.is_signs):
+            return []
+        query = wanted.expression(Closeness.WHOLE, {})
+        matching = " AND t.id IN (SELECT rowid FROM search_index WHERE search_index MATCH ?)"
+        hits = matching if query else ""
         sql = (
             "SELECT t.id, conversation_id, prompt, started, EXISTS (SELECT 1 FROM turns o"  # noqa: S608
             " WHERE o.conversation_id = t.conversation_id AND NOT o.withdrawn"
@@ -359,11 +334,6 @@ def _values_of(key: str, table: Any) -> Iterator[str]:
                 yield value
             else:
                 yield from _values_of(key, value)
-
-
-def _query(words: str) -> str:
-    """The full-text query for all of the words; "" if there are none."""
-    return " ".join('"' + word.replace('"', '""') + '"' for word in as_unicode(words).split())
 
 
 def _summary(row: sqlite3.Row) -> Summary:

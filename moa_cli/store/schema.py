@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from moa_cli.errors import StoreError, StoreLocked
+from moa_cli.store import terms
 
 __all__ = [
     "Connection",
@@ -160,6 +161,60 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     ) WITHOUT ROWID;
     """,
     _pack_proposals,
+    # The search index holds terms that `terms` makes of a text; `search` describes the tables.
+    """
+    DROP TRIGGER IF EXISTS words_insert;
+    DROP TRIGGER IF EXISTS words_update;
+    DROP TRIGGER IF EXISTS words_delete;
+    DROP TABLE IF EXISTS words;
+    CREATE VIEW IF NOT EXISTS search_texts AS
+        SELECT id, moa_terms(prompt) AS prompt, moa_terms(reply) AS reply FROM turns;
+    CREATE VIRTUAL TABLE IF NOT EXISTS search_index USING fts5 (
+        prompt, reply, content = 'search_texts', content_rowid = 'id', tokenize = 'ascii'
+    );
+    INSERT INTO search_index (search_index) VALUES ('rebuild');
+    CREATE TABLE IF NOT EXISTS search_words (word TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE VIRTUAL TABLE IF NOT EXISTS search_terms USING fts5vocab ('search_index', 'row');
+    INSERT OR IGNORE INTO search_words
+        SELECT term FROM search_terms WHERE moa_words(term) <> '[]';
+    DROP TABLE search_terms;
+    CREATE TABLE IF NOT EXISTS search_doubted (word TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS search_unwiped (
+        name TEXT PRIMARY KEY,
+        begun INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TRIGGER IF NOT EXISTS search_insert AFTER INSERT ON turns BEGIN
+        INSERT INTO search_index (rowid, prompt, reply)
+            VALUES (new.id, moa_terms(new.prompt), moa_terms(new.reply));
+        INSERT OR IGNORE INTO search_words
+            SELECT value FROM json_each(moa_words(new.prompt, new.reply));
+    END;
+    CREATE TRIGGER IF NOT EXISTS search_update AFTER UPDATE OF prompt, reply ON turns
+        WHEN old.prompt IS NOT new.prompt OR old.reply IS NOT new.reply
+    BEGIN
+        INSERT INTO search_index (search_index, rowid, prompt, reply)
+            VALUES ('delete', old.id, moa_terms(old.prompt), moa_terms(old.reply));
+        INSERT INTO search_index (rowid, prompt, reply)
+            VALUES (new.id, moa_terms(new.prompt), moa_terms(new.reply));
+        INSERT OR IGNORE INTO search_words
+            SELECT value FROM json_each(moa_words(new.prompt, new.reply));
+    END;
+    CREATE TRIGGER IF NOT EXISTS search_replace AFTER UPDATE OF prompt, reply ON turns
+        WHEN old.prompt IS NOT new.prompt
+            OR (old.reply IS NOT NULL AND old.reply IS NOT new.reply)
+    BEGIN
+        INSERT OR IGNORE INTO search_doubted
+            SELECT value FROM json_each(moa_words(old.prompt, old.reply));
+        INSERT OR REPLACE INTO search_unwiped VALUES ('search_index', 0);
+    END;
+    CREATE TRIGGER IF NOT EXISTS search_delete AFTER DELETE ON turns BEGIN
+        INSERT INTO search_index (search_index, rowid, prompt, reply)
+            VALUES ('delete', old.id, moa_terms(old.prompt), moa_terms(old.reply));
+        INSERT OR IGNORE INTO search_doubted
+            SELECT value FROM json_each(moa_words(old.prompt, old.reply));
+        INSERT OR REPLACE INTO search_unwiped VALUES ('search_index', 0);
+    END;
+    """,
 )
 
 
@@ -268,6 +323,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises StoreError if a newer version of moa wrote them, sqlite3.Error if it cannot be done.
     """
+    # The triggers of the search index call its functions.
+    terms.register(connection)
     if is_current(connection, path):
         return
     with immediate(connection):

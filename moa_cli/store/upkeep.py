@@ -6,8 +6,8 @@ may write. What is still to be done stands in the file itself (the tables `doome
 so that any later process can go on with it.
 
 A conversation that is deleted is taken out of every list at once. Its turns go in steps. SQLite
-overwrites what they held (`secure_delete`), but the word index keeps a deleted turn's words in its
-older segments: they are gone once all segments are merged into one.
+overwrites what they held (`secure_delete`), but the search index keeps a deleted turn's words in
+its older segments: they are gone once all segments are merged into one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from moa_cli.store import search
 from moa_cli.store.packing import pack, unpack
 from moa_cli.store.schema import immediate, transaction
 
@@ -25,7 +26,7 @@ __all__ = ["Leftover", "doom", "leftover", "work"]
 _STEP_SECONDS = 0.05
 # Between two steps: as long as the last one took, so that whoever waits gets in.
 _SHORTEST_REST, _LONGEST_REST = 0.01, 0.1
-_ROWS, _MERGE_PAGES, _FREE_PAGES = 50, 250, 500
+_ROWS, _MERGE_PAGES, _FREE_PAGES = 50, 100, 500
 # In the place of a conversation's id, which has no space.
 _SINGLE = "single turns"
 _MERGE, _PACK, _EMPTY_LOG = "merge words", "pack proposals", "empty the log"
@@ -132,8 +133,6 @@ def _wipe_turns(connection: sqlite3.Connection) -> bool:
     identity = row[0]
     began = time.monotonic()
     with immediate(connection):
-        # What was merged so far holds nothing of what goes now.
-        connection.execute("DELETE FROM upkeep WHERE task GLOB ?", (f"{_MERGE}:*",))
         _add(connection, _MERGE)
         _add(connection, _EMPTY_LOG)
         while time.monotonic() - began < _STEP_SECONDS:
@@ -148,48 +147,18 @@ def _wipe_turns(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _word_tables(connection: sqlite3.Connection) -> list[str]:
-    rows = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%fts5%'"
-        " ORDER BY name"
-    )
-    return [str(row[0]) for row in rows]
-
-
 def _merge_words(connection: sqlite3.Connection) -> bool:
-    """Merge some pages of the word indexes; whether there is more to merge.
-
-    The first call for a table (a negative number) has all its segments take part, the later ones
-    go on with that; it is done when a call changes nothing (SQLite's FTS5 documentation, 6.8).
-    """
+    """Merge some pages of the search index; whether there is more to merge."""
     if not _has(connection, _MERGE):
         return False
     began = time.monotonic()
+    while search.wipe_step(connection, _MERGE_PAGES):
+        if time.monotonic() - began >= _STEP_SECONDS:
+            return True
     with immediate(connection):
-        for table in _word_tables(connection):
-            started = f"{_MERGE}: {table}"
-            pages = _MERGE_PAGES
-            if not _has(connection, started):
-                _add(connection, started)
-                pages = -_MERGE_PAGES
-            elif _has(connection, f"{started}, done"):
-                continue
-            while True:
-                before = connection.total_changes
-                connection.execute(
-                    f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)",  # noqa: S608
-                    (pages,),
-                )
-                # The statement itself counts as one.
-                if connection.total_changes - before < 2 and pages > 0:
-                    _add(connection, f"{started}, done")
-                    break
-                pages = _MERGE_PAGES
-                if time.monotonic() - began >= _STEP_SECONDS:
-                    return True
-        connection.execute(
-            "DELETE FROM upkeep WHERE task = ? OR task GLOB ?", (_MERGE, f"{_MERGE}:*")
-        )
+        # Another process may have deleted more since.
+        if search.is_wiped(connection):
+            _done(connection, _MERGE)
     return False
 
 

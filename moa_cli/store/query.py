@@ -1,0 +1,361 @@
+"""What a search asks for, and where a text holds it.
+
+A query is words and quoted phrases; nothing in it is syntax but the quotes. Each of its terms is
+met more or less closely: as a whole word, by another form or the beginning of a word, or inside
+a word.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+from moa_cli.store.terms import Unit, folded, is_single, pairs, runs, units, varies
+
+__all__ = ["Closeness", "Examined", "Query", "Span", "Term", "marked"]
+
+# A hit stands between these in a snippet; sanitizing takes them out of all other text.
+_HIT, _HIT_END = "\x02", "\x03"
+_QUOTES = str.maketrans("“”„‟", '""""')
+_CHUNK = re.compile(r'"([^"]*)"|([^\s"]+)')
+# Around and after a word in a sentence, these are no part of what is looked for.
+_AROUND, _AFTER = "'‘’()[]{}<>«»", ".,;:!?…"
+# A beginning or a part of a word must have so many characters.
+_SHORTEST_BEGINNING, _SHORTEST_PART = 2, 3
+_VOWELS = frozenset("aeiouy")
+# How much of a text a snippet shows, and how much of that before the first hit.
+_SNIPPET, _BEFORE = 110, 40
+
+
+class Closeness(enum.IntEnum):
+    """How a term is met; the closest first."""
+
+    WHOLE = 0
+    BEGUN = 1
+    INSIDE = 2
+
+
+@dataclass(frozen=True)
+class Span:
+    """A hit in a text: from `start` up to `end`."""
+
+    start: int
+    end: int
+    term: int
+
+
+@dataclass(frozen=True)
+class Examined:
+    """How a text meets each of a query's terms, None if it does not; and where."""
+
+    met: tuple[Closeness | None, ...]
+    spans: tuple[Span, ...]
+
+    @property
+    def closeness(self) -> Closeness | None:
+        """That of the term that is met the least; None if one is not met."""
+        known = [closeness for closeness in self.met if closeness is not None]
+        return max(known) if known and len(known) == len(self.met) else None
+
+    @property
+    def merit(self) -> tuple[int, int]:
+        """The more terms are met, and the more closely, the greater."""
+        met = [closeness for closeness in self.met if closeness is not None]
+        return len(met), -sum(met)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word or a phrase that is looked for.
+
+    parts: its runs, folded. quoted: only as it is. begun: it is being typed, so that its last
+    word may be short. literal: how it is written, if that is more than its runs.
+    """
+
+    parts: tuple[str, ...]
+    quoted: bool = False
+    begun: bool = False
+    literal: str = ""
+
+    @cached_property
+    def word(self) -> str:
+        """The word that it is; "" if it is more than one, or characters that are cut apart."""
+        return self.parts[0] if len(self.parts) == 1 and not is_single(self.parts[0]) else ""
+
+    @cached_property
+    def forms(self) -> frozenset[str]:
+        """The other forms of the word in English."""
+        return frozenset() if self.quoted else _forms(self.word)
+
+    @cached_property
+    def part(self) -> str:
+        """What is looked for inside words; "" if nothing is."""
+        return self.word if not self.quoted and len(self.word) >= _SHORTEST_PART else ""
+
+    @cached_property
+    def root(self) -> str:
+        """What the folded text holds wherever it meets the term."""
+        if self.word:
+            return _common_beginning([self.word, *self.forms])
+        return self.parts[0] if self.parts else self.literal
+
+    @cached_property
+    def _opens(self) -> bool:
+        """Whether its last word may be the beginning of a longer one."""
+        last = self.parts[-1]
+        shortest = 1 if self.begun else _SHORTEST_BEGINNING
+        return not self.quoted and not is_single(last) and len(last) >= shortest
+
+    def expression(self, closeness: Closeness, inside: Sequence[str]) -> str:
+        """The full-text query for it. inside: the words that hold its `part`."""
+        terms: list[str] = []
+        for part in self.parts:
+            terms += pairs(part) if is_single(part) else [part]
+        last = self.parts[-1]
+        cut = is_single(last)
+        if cut and len(last) > 1:
+            # The last character stands in the last pair already.
+            del terms[-1]
+        exact = f'"{" ".join(terms)}"' + (" *" if cut and len(last) == 1 else "")
+        ways = [exact]
+        if closeness >= Closeness.BEGUN:
+            ways += [f'"{form}"' for form in sorted(self.forms)]
+            ways += [f"{exact} *"] if self._opens else []
+        if closeness >= Closeness.INSIDE:
+            ways += [f'"{word}"' for word in inside]
+        return ways[0] if len(ways) == 1 else f"({' OR '.join(ways)})"
+
+    def meets(self, word: str) -> Closeness | None:
+        """How closely a word of a text meets the word that this is."""
+        if word == self.word:
+            return Closeness.WHOLE
+        if word in self.forms or (self._opens and word.startswith(self.word)):
+            return Closeness.BEGUN
+        return Closeness.INSIDE if self.part and self.part in word else None
+
+    @cached_property
+    def met(self) -> dict[str, Closeness | None]:
+        """What `meets` said of the words so far."""
+        return {}
+
+    @cached_property
+    def units(self) -> list[tuple[str, bool]]:
+        """Its words and characters; whether each directly follows the one before."""
+        made: list[tuple[str, bool]] = []
+        for part in self.parts:
+            if is_single(part):
+                made += [(character, place > 0) for place, character in enumerate(part)]
+            else:
+                made.append((part, False))
+        return made
+
+    def meets_at(self, place: int, text: Sequence[Unit]) -> Closeness | None:
+        """How closely the units of a text from `place` on meet the phrase that this is."""
+        wanted = self.units
+        if len(text) - place < len(wanted):
+            return None
+        for offset, (character, joined) in enumerate(wanted[:-1]):
+            unit = text[place + offset]
+            if unit.text != character or (joined and not unit.joined):
+                return None
+        (last, joined), unit = wanted[-1], text[place + len(wanted) - 1]
+        if joined and not unit.joined:
+            return None
+        if unit.text == last:
+            return Closeness.WHOLE
+        return Closeness.BEGUN if self._opens and unit.text.startswith(last) else None
+
+
+@dataclass(frozen=True)
+class Query:
+    """All the terms that a text has to meet."""
+
+    terms: tuple[Term, ...]
+
+    @classmethod
+    def of(cls, text: str, *, begun: bool = False) -> Query:
+        """The query for what was typed. begun: its last word may not be typed to its end yet."""
+        text = text.translate(_QUOTES)
+        found: dict[tuple[tuple[str, ...], bool], Term] = {}
+        for chunk in _CHUNK.finditer(text):
+            quoted = chunk.group(1) is not None
+            typed = folded(chunk.group(1) if quoted else chunk.group(2))
+            parts = tuple(runs(typed))
+            literal = " ".join(typed.split())
+            if parts:
+                literal = literal.strip(_AROUND).rstrip(_AFTER)
+                literal = "" if literal in ("".join(parts), " ".join(parts)) else literal
+            # A sign after a word ends it.
+            typed_on = begun and chunk.end() == len(text) and typed.endswith(parts[-1:])
+            if parts or literal:
+                key = (parts or (literal,), quoted)
+                found.setdefault(key, Term(parts, quoted, typed_on, literal))
+        terms = tuple(found.values())
+        # Signs between words are no words; alone they are what is looked for.
+        return cls(tuple(term for term in terms if term.parts) or terms)
+
+    @property
+    def literals(self) -> list[str]:
+        """What is written otherwise than as its runs alone."""
+        return [term.literal for term in self.terms if term.literal]
+
+    @property
+    def is_signs(self) -> bool:
+        """Whether nothing is looked for that the index could hold."""
+        return not any(term.parts for term in self.terms)
+
+    def expression(
+        self,
+        closeness: Closeness,
+        inside: Mapping[str, Sequence[str]],
+        left_out: frozenset[int] = frozenset(),
+    ) -> str:
+        """The full-text query for turns that meet the terms at least so closely.
+
+        inside: words by the part of them that a term looks for. left_out: terms not looked for.
+        """
+        return " AND ".join(
+            term.expression(closeness, inside.get(term.part, ()))
+            for place, term in enumerate(self.terms)
+            if place not in left_out
+        )
+
+    def may_meet(self, text: str, *, some: bool = False) -> bool:
+        """Whether it is worth it to examine a text. some: for some of the terms, not all."""
+        wanted = any if some else all
+        lower = text.lower()
+        if wanted(term.root in lower for term in self.terms):
+            return True
+        return varies(text) and wanted(term.root in folded(text) for term in self.terms)
+
+    def examine(self, text: str) -> Examined:
+        """How a text meets the terms. The spans are those of the closest hits of each."""
+        content = units(text)
+        met: list[Closeness | None] = []
+        spans: list[Span] = []
+        for number, term in enumerate(self.terms):
+            hits = list(self._hits(number, term, text, content))
+            closest = min((closeness for closeness, _ in hits), default=None)
+            met.append(closest)
+            spans += [span for closeness, span in hits if closeness == closest]
+        return Examined(tuple(met), tuple(sorted(spans, key=lambda span: span.start)))
+
+    def _hits(
+        self, number: int, term: Term, text: str, content: list[Unit]
+    ) -> list[tuple[Closeness, Span]]:
+        if not term.parts:
+            pattern = re.compile(re.escape(term.literal), re.IGNORECASE)
+            return [
+                (Closeness.WHOLE, Span(match.start(), match.end(), number))
+                for match in pattern.finditer(text)
+            ]
+        found: list[tuple[Closeness, Span]] = []
+        if term.word:
+            known = term.met
+            for unit in content:
+                word = unit[0]
+                if word not in known:
+                    known[word] = term.meets(word)
+                closeness = known[word]
+                if closeness is not None:
+                    found.append((closeness, Span(unit.start, unit.end, number)))
+            return found
+        first, last = term.units[0][0], len(term.units) - 1
+        for place, unit in enumerate(content):
+            # A phrase of one character has no other beginning than its last one.
+            if unit.text == first:
+                closeness = term.meets_at(place, content)
+                if closeness is not None:
+                    span = Span(unit.start, content[place + last].end, number)
+                    found.append((closeness, span))
+        return found
+
+
+def marked(text: str, spans: Sequence[Span]) -> str:
+    """The part of a text that holds the most terms, hits between \\x02 and \\x03."""
+    text = text.translate({ord(_HIT): " ", ord(_HIT_END): " "})
+    start, end = _window(text, spans)
+    pieces, at = ["…" if start else ""], start
+    for span in spans:
+        if span.start < at or span.end > end:
+            continue
+        pieces += [text[at : span.start], _HIT, text[span.start : span.end], _HIT_END]
+        at = span.end
+    return "".join([*pieces, text[at:end], "…" if end < len(text) else ""])
+
+
+def _window(text: str, spans: Sequence[Span]) -> tuple[int, int]:
+    """The best place of a snippet, cut between words where that is near."""
+    best, start, count = 0, 0, len({span.term for span in spans})
+    for place, span in enumerate(spans):
+        terms = set()
+        for near in islice(spans, place, None):
+            if near.end > span.start + _SNIPPET - _BEFORE:
+                break
+            terms.add(near.term)
+        if len(terms | {span.term}) > best:
+            best, start = len(terms | {span.term}), span.start
+        if best == count:
+            break
+    begin = max(0, start - _BEFORE)
+    if begin:
+        blank = text.find(" ", begin, start)
+        begin = begin if blank < 0 else blank + 1
+    first_end = next((span.end for span in spans if span.start >= start), start)
+    end = max(begin + _SNIPPET, first_end)
+    if end < len(text):
+        blank = text.rfind(" ", first_end, end)
+        end = end if blank < 0 else blank
+    return begin, end
+
+
+def _common_beginning(words: Sequence[str]) -> str:
+    """The longest text that all the words begin with."""
+    first, last = min(words), max(words)
+    length = next(
+        (place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]),
+        min(len(first), len(last)),
+    )
+    return first[:length]
+
+
+def _forms(word: str) -> frozenset[str]:
+    """The forms of an English word as its endings allow; some are of no word, which harms not."""
+    if len(word) < 3 or not (word.isascii() and word.isalpha()):
+        return frozenset()
+    bases = {word, *_bases(word)}
+    return frozenset(form for base in bases for form in (base, *_inflected(base))) - {word}
+
+
+def _bases(word: str) -> set[str]:
+    """What the word may be a form of."""
+    found: set[str] = set()
+    if word.endswith(("ies", "ied")) and len(word) > 4:
+        found |= {word[:-3] + "y", word[:-1]}
+    elif word.endswith("es"):
+        found |= {word[:-2], word[:-1]}
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        found.add(word[:-1])
+    for ending in ("ing", "ed"):
+        stem = word.removesuffix(ending)
+        if stem != word:
+            found |= {stem, stem + "e"}
+            if stem[-1:] == stem[-2:-1]:
+                found.add(stem[:-1])
+    return {base for base in found if len(base) > 2 and _VOWELS & set(base)}
+
+
+def _inflected(base: str) -> set[str]:
+    """The plural, the past and the other forms of a noun or a verb."""
+    if base.endswith("y") and base[-2:-1] not in _VOWELS:
+        return {base[:-1] + "ies", base[:-1] + "ied", base + "ing"}
+    if base.endswith("e"):
+        return {base + "s", base + "d", base[:-1] + "ing"}
+    found = {base + "s", base + "es", base + "ed", base + "ing"}
+    if base[-1] not in _VOWELS and base[-2:-1] in _VOWELS:
+        found |= {base + base[-1] + "ed", base + base[-1] + "ing"}
+    return found

@@ -1,0 +1,484 @@
+"""Finding turns by their words: the index, what is found in it, and how it forgets.
+
+`search_index` holds the terms of prompts and replies (`terms`), and `search_words` each word once,
+to look for parts of words in. Triggers keep both up with the turns. Titles and proposals are not
+indexed: they are read through.
+
+The full-text index keeps the terms of a deleted row until its segments are merged. `search_unwiped`
+says that there are such, and `search_doubted` holds words that perhaps no turn holds any more;
+`wipe_step` ends both, a little at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+
+from moa_cli.store.packing import unpack
+from moa_cli.store.query import Closeness, Examined, Query, marked
+from moa_cli.store.schema import immediate
+from moa_cli.store.terms import folded
+
+__all__ = ["FTS_TABLES", "Filter", "Found", "Search", "is_wiped", "wipe_step"]
+
+# The full-text tables, whose segments keep deleted words until they are merged.
+FTS_TABLES = ("search_index",)
+# Any more are all of them; SQLite counts to a limit.
+_MOST_HITS = 1_000_000_000
+# Words that hold a part, looked for at once; the shortest, which the part is most of, first.
+_MOST_WORDS = 1000
+# Ways in which titles and turns share the terms that are tried.
+_MOST_SHARES = 200
+# Hits looked at for each conversation that is wanted: one may hold many.
+_HITS_PER_CONVERSATION = 10
+# How much of a first prompt is looked at, to see whether the title was made of it.
+_BEGINNING = 300
+# Doubted words that are looked up for each page of a step.
+_DOUBTED_PER_PAGE = 4
+# Ids of blocks are alike above these bits if they are of one kind and one segment.
+_BITS_OF_KIND = 31
+# Empty rows, of 14 bytes, for some pages.
+_FILLERS = 2000
+# The index's own order: what comes after the last row that is wanted is not looked at.
+_LATEST = "search_index.rowid DESC"
+# The left table of a CROSS JOIN is the outer loop.
+_TURNS = (
+    "SELECT t.id, t.conversation_id, t.prompt, t.reply, t.started, t.profile, c.title"
+    " FROM search_index CROSS JOIN turns t ON t.id = search_index.rowid"
+    " JOIN conversations c ON c.id = t.conversation_id"
+    " WHERE search_index MATCH :expression AND NOT t.withdrawn"
+)
+_OF_CONVERSATIONS = " AND t.conversation_id IN (SELECT value FROM json_each(:conversations))"
+# Without an index's help, for what no index holds.
+_ALL_TURNS = (
+    "SELECT t.id, t.conversation_id, t.prompt, t.reply, t.started, t.profile, c.title"
+    " FROM turns t JOIN conversations c ON c.id = t.conversation_id WHERE NOT t.withdrawn"
+)
+_PROPOSALS = (
+    "SELECT t.id, t.conversation_id, t.started, t.profile, c.title, p.layer, p.place, p.proposal"
+    " FROM turns t CROSS JOIN every_proposal p ON p.turn_id = t.id"
+    " JOIN conversations c ON c.id = t.conversation_id WHERE NOT t.withdrawn"
+)
+_FIRST_PROMPT = (
+    "SELECT substr(t.prompt, 1, :beginning) FROM turns t"
+    " JOIN conversations c ON c.id = t.conversation_id WHERE c.id = :id"
+)
+_TAGS = (
+    "coalesce((SELECT group_concat(' #' || tag, '') FROM tags"
+    " WHERE conversation_id = conversations.id), '')"
+)
+# A conversation is as young as its youngest turn, unless its times were changed.
+_WANTED = (
+    " AND t.started >= :since AND c.updated >= :since"
+    " AND (:profile IS NULL OR t.profile = :profile)"
+)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What is looked through. since: seconds since 1970. profile: None is any."""
+
+    since: float = 0.0
+    profile: str | None = None
+
+    @property
+    def values(self) -> dict[str, object]:
+        """The parameters of a statement."""
+        return {"since": self.since, "profile": self.profile}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a search found all its words.
+
+    title: the conversation's. turn: its place among the conversation's turns, from 1; None if the
+    title alone was found. where: "prompt", "reply", "title" or "proposal". snippet: words around
+    the hits, hits between \\x02 and \\x03. when: seconds since 1970. model: whose proposal it is.
+    """
+
+    conversation: str
+    title: str
+    turn: int | None
+    where: str
+    snippet: str
+    when: float
+    profile: str
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class _Titled:
+    """A conversation whose title, or title and tags, meets some of the terms.
+
+    text: the title with the tags behind it.
+    """
+
+    id: str
+    title: str
+    profile: str
+    updated: float
+    text: str
+    examined: Examined
+
+    def met(self, closeness: Closeness) -> frozenset[int]:
+        """The terms that the title meets at least so closely."""
+        return frozenset(
+            place
+            for place, met in enumerate(self.examined.met)
+            if met is not None and met <= closeness
+        )
+
+
+class Search:
+    """One query, answered from one store. Its methods raise sqlite3.Error."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, query: Query, only: Filter | None = None
+    ) -> None:
+        self._connection = connection
+        self._query = query
+        self._only = only or Filter()
+        self._titles: list[_Titled] | None = None
+        self._proposals: dict[Closeness, list[tuple[object, Found]]] | None = None
+
+    def best(self, limit: int, *, proposals: bool = False, whole: bool = False) -> list[Found]:
+        """The best hits: those that meet the terms most closely come first; whole: only those
+        with whole words.
+
+        Of those that meet them equally, titles come first, but take no more than half of the
+        room. Turns with whole words come by how much they hold of them, all else by time.
+        """
+        limit = min(limit, _MOST_HITS)
+        found: dict[object, Found] = {}
+        for closeness in self._closenesses()[: 1 if whole else None]:
+            titles = self._in_titles(closeness)
+            self._add(found, limit, islice(titles, (limit - len(found) + 1) // 2))
+            turns = self._turns(closeness, limit + len(found))
+            self._add(found, limit, ((row["id"], row) for row in turns))
+            if proposals and len(found) < limit:
+                self._add(found, limit, self._in_proposals(limit)[closeness])
+            self._add(found, limit, titles)
+            if len(found) == limit:
+                break
+        return list(found.values())
+
+    def _add(
+        self,
+        found: dict[object, Found],
+        limit: int,
+        hits: Iterable[tuple[object, Found | sqlite3.Row]],
+    ) -> None:
+        """Add what is new of `hits`, as far as there is room."""
+        if len(found) == limit:
+            return
+        for key, hit in hits:
+            if key not in found:
+                found[key] = hit if isinstance(hit, Found) else self._in_turn(hit)
+                if len(found) == limit:
+                    return
+
+    def conversations(self, closeness: Closeness, limit: int) -> dict[str, str]:
+        """The latest conversations that meet the terms at least so closely, with a snippet.
+
+        The snippet is "" where only the title meets them.
+        """
+        if not self._query.terms or (self._query.is_signs and closeness is Closeness.INSIDE):
+            return {}
+        count = len(self._query.terms)
+        titled = (row.id for row in self._titled() if len(row.met(closeness)) == count)
+        found = dict.fromkeys(islice(titled, limit), "")
+        said: dict[str, str] = {}
+        rows = self._said(closeness, limit * _HITS_PER_CONVERSATION)
+        for row in chain(rows, self._shared(closeness, limit)):
+            if row["conversation_id"] not in said:
+                said[row["conversation_id"]] = self._in_texts(row)[1]
+            if len(said) == limit:
+                break
+        return found | said
+
+    def _closenesses(self) -> list[Closeness]:
+        """The ways in which the terms can be met."""
+        if not self._query.terms:
+            return []
+        return [Closeness.WHOLE] if self._query.is_signs else list(Closeness)
+
+    def _turns(self, closeness: Closeness, count: int) -> Iterator[sqlite3.Row]:
+        """The turns that meet the terms at least so closely, the best first; perhaps twice."""
+        if closeness is Closeness.WHOLE and not self._query.is_signs:
+            if self._query.literals:
+                yield from self._written_so(count)
+            yield from self._matching(_TURNS, self._expression(closeness), "rank", count)
+        else:
+            yield from self._said(closeness, count)
+        yield from self._shared(closeness, count)
+
+    def _said(self, closeness: Closeness, count: int) -> Iterator[sqlite3.Row]:
+        """The latest turns that meet the terms at least so closely."""
+        if self._query.is_signs:
+            rows = self._connection.execute(
+                f"{_ALL_TURNS}{_WANTED} ORDER BY t.id DESC", self._only.values
+            )
+            return islice(filter(self._holds_literals, rows), count)
+        return self._matching(_TURNS, self._expression(closeness), _LATEST, count)
+
+    def _written_so(self, count: int) -> Iterator[sqlite3.Row]:
+        """The latest turns with whole words that are written as in the query, signs included."""
+        rows = self._matching(_TURNS, self._expression(Closeness.WHOLE), _LATEST, -1)
+        return islice(filter(self._holds_literals, rows), count)
+
+    def _holds_literals(self, row: sqlite3.Row) -> bool:
+        texts = [folded(row["prompt"]), folded(row["reply"] or "")]
+        return all(any(literal in text for text in texts) for literal in self._query.literals)
+
+    def _shared(self, closeness: Closeness, count: int) -> Iterator[sqlite3.Row]:
+        """The latest turns that meet those of the terms which their conversation's title does
+        not; none where the title meets none of them, or all."""
+        by_met: dict[frozenset[int], list[str]] = {}
+        for titled in self._titled():
+            by_met.setdefault(titled.met(closeness), []).append(titled.id)
+        shares = [met for met in by_met if 0 < len(met) < len(self._query.terms)]
+        shares.sort(key=len, reverse=True)
+        for met in shares[:_MOST_SHARES]:
+            yield from self._matching(
+                _TURNS + _OF_CONVERSATIONS,
+                self._expression(closeness, met),
+                _LATEST,
+                count,
+                conversations=json.dumps(by_met[met]),
+            )
+
+    def _matching(
+        self, select: str, expression: str, order: str, count: int, **values: object
+    ) -> Iterator[sqlite3.Row]:
+        return self._connection.execute(
+            f"{select}{_WANTED} ORDER BY {order} LIMIT :count",
+            {"expression": expression, "count": count, **self._only.values, **values},
+        )
+
+    def _expression(self, closeness: Closeness, left_out: frozenset[int] = frozenset()) -> str:
+        inside = self._inside if closeness is Closeness.INSIDE else {}
+        return self._query.expression(closeness, inside, left_out)
+
+    @cached_property
+    def _inside(self) -> dict[str, list[str]]:
+        """The words that hold a part which is looked for, but do not begin with it."""
+        return {
+            part: [
+                row["word"]
+                for row in self._connection.execute(
+                    "SELECT word FROM search_words WHERE instr(word, ?) > 1"
+                    " ORDER BY length(word) LIMIT ?",
+                    (part, _MOST_WORDS),
+                )
+            ]
+            for part in {term.part for term in self._query.terms if term.part}
+        }
+
+    def _titled(self) -> list[_Titled]:
+        """Conversations whose title meets a term, the latest first."""
+        if self._titles is None:
+            rows = self._connection.execute(
+                f"SELECT id, title, profile, updated, title || {self._tags()} AS text"  # noqa: S608
+                " FROM conversations WHERE updated >= :since ORDER BY updated DESC",
+                self._only.values,
+            )
+            self._titles = [
+                _Titled(**dict(row), examined=self._query.examine(row["text"]))
+                for row in rows
+                if self._query.may_meet(row["text"], some=True)
+            ]
+        return self._titles
+
+    def _tags(self) -> str:
+        """The expression for a conversation's tags; "" in a file that can have none."""
+        known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tags'")
+        return _TAGS if known.fetchone() else "''"
+
+    def _in_titles(self, closeness: Closeness) -> Iterator[tuple[object, Found]]:
+        """Titles that meet all terms just so closely, the latest first.
+
+        Not those that are the beginning of the first prompt: that is found itself, or was taken
+        back.
+        """
+        for titled in self._titled():
+            right = self._only.profile in (None, titled.profile)
+            if right and titled.examined.closeness is closeness and not self._is_prompt(titled):
+                yield (
+                    titled.id,
+                    Found(
+                        titled.id,
+                        titled.title,
+                        None,
+                        "title",
+                        marked(titled.text, titled.examined.spans),
+                        titled.updated,
+                        titled.profile,
+                    ),
+                )
+
+    def _is_prompt(self, titled: _Titled) -> bool:
+        """Whether what meets the terms is the beginning of the first prompt, which is looked
+        through too."""
+        if titled.examined.spans[-1].end > len(titled.title):
+            return False
+        first = self._connection.execute(
+            f"{_FIRST_PROMPT}{_WANTED} ORDER BY t.id LIMIT 1",
+            {"beginning": _BEGINNING, "id": titled.id, **self._only.values},
+        ).fetchone()
+        return first is not None and " ".join(first[0].split()).startswith(titled.title)
+
+    def _in_turn(self, row: sqlite3.Row) -> Found:
+        where, snippet = self._in_texts(row)
+        return Found(
+            row["conversation_id"],
+            row["title"],
+            self._place(row),
+            where,
+            snippet,
+            row["started"],
+            row["profile"],
+        )
+
+    def _in_texts(self, row: sqlite3.Row) -> tuple[str, str]:
+        """Which of a turn's texts meets the terms best, and its snippet."""
+        texts = {where: row[where] or "" for where in ("prompt", "reply")}
+        examined = {where: self._query.examine(text) for where, text in texts.items()}
+        best = max(examined, key=lambda where: examined[where].merit)
+        return best, marked(texts[best], examined[best].spans)
+
+    def _place(self, row: sqlite3.Row) -> int:
+        """The turn's place among its conversation's, from 1."""
+        return int(
+            self._connection.execute(
+                "SELECT count(*) FROM turns"
+                " WHERE conversation_id = ? AND id <= ? AND NOT withdrawn",
+                (row["conversation_id"], row["id"]),
+            ).fetchone()[0]
+        )
+
+    def _in_proposals(self, limit: int) -> dict[Closeness, list[tuple[object, Found]]]:
+        """The latest proposals by how closely they meet the terms, so many of each.
+
+        They are read one after the other until so many hold all as whole words.
+        """
+        if self._proposals is None:
+            self._proposals = {closeness: [] for closeness in Closeness}
+            rows = self._connection.execute(
+                f"{_PROPOSALS}{_WANTED} ORDER BY t.id DESC",
+                self._only.values,
+            )
+            for row in rows:
+                examined = self._examined_proposal(row)
+                if examined is None:
+                    continue
+                same = self._proposals[examined[0]]
+                if len(same) < limit:
+                    same.append(examined[1])
+                if len(self._proposals[Closeness.WHOLE]) == limit:
+                    break
+        return self._proposals
+
+    def _examined_proposal(self, row: sqlite3.Row) -> tuple[Closeness, tuple[object, Found]] | None:
+        """A proposal that meets all terms, with how closely; None if it does not."""
+        try:
+            proposal = unpack(row["proposal"])
+            text, model = str(proposal["text"]), str(proposal["model"])
+        except (ValueError, TypeError, KeyError):
+            # One damaged row must not end the search.
+            return None
+        if not self._query.may_meet(text):
+            return None
+        examined = self._query.examine(text)
+        if examined.closeness is None:
+            return None
+        found = Found(
+            row["conversation_id"],
+            row["title"],
+            self._place(row),
+            "proposal",
+            marked(text, examined.spans),
+            row["started"],
+            row["profile"],
+            model,
+        )
+        return examined.closeness, ((row["id"], row["layer"], row["place"]), found)
+
+
+def wipe_step(connection: sqlite3.Connection, pages: int) -> bool:
+    """Do a little of what makes the index forget deleted texts; returns whether more is to do.
+
+    pages: how many pages of the index to write at most, roughly. Each step is a transaction of
+    its own. Once none is left, no page of the file holds words that only deleted texts held, as
+    far as `secure_delete` is on and the write-ahead log has been emptied. Raises sqlite3.Error.
+    """
+    with immediate(connection):
+        doubted = connection.execute(
+            "SELECT word FROM search_doubted LIMIT ?", (pages * _DOUBTED_PER_PAGE,)
+        ).fetchall()
+        if doubted:
+            for (word,) in doubted:
+                _settle(connection, word)
+            return True
+        unwiped = connection.execute("SELECT name, begun FROM search_unwiped").fetchone()
+        if unwiped is None:
+            return False
+        _merge(connection, unwiped["name"], pages, begun=bool(unwiped["begun"]))
+    return True
+
+
+def is_wiped(connection: sqlite3.Connection) -> bool:
+    """Whether the index holds nothing of what was deleted. Raises sqlite3.Error."""
+    (left,) = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM search_doubted) OR EXISTS (SELECT 1 FROM search_unwiped)"
+    ).fetchone()
+    return not left
+
+
+def _settle(connection: sqlite3.Connection, word: str) -> None:
+    """Forget a word if no turn holds it."""
+    held = connection.execute(
+        "SELECT 1 FROM search_index WHERE search_index MATCH ? LIMIT 1", (f'"{word}"',)
+    ).fetchone()
+    if held is None:
+        connection.execute("DELETE FROM search_words WHERE word = ?", (word,))
+    connection.execute("DELETE FROM search_doubted WHERE word = ?", (word,))
+
+
+def _merge(connection: sqlite3.Connection, table: str, pages: int, *, begun: bool) -> None:
+    """Merge some pages of a full-text table's segments.
+
+    The first time, a negative number makes all segments of now the input; segments that are
+    written meanwhile hold nothing that is deleted now, and are not waited for.
+    """
+    before = connection.total_changes
+    connection.execute(
+        f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)",  # noqa: S608
+        (pages if begun else -pages,),
+    )
+    # The command itself counts as one change.
+    if begun and connection.total_changes - before < 2:
+        _overwrite(connection, table)
+        connection.execute("DELETE FROM search_unwiped WHERE name = ?", (table,))
+    else:
+        connection.execute("UPDATE search_unwiped SET begun = 1 WHERE name = ?", (table,))
+
+
+def _overwrite(connection: sqlite3.Connection, table: str) -> None:
+    """Write over what is left in pages of a full-text table that are not full.
+
+    SQLite overwrites what is deleted, but when it moves rows between pages, it leaves copies in
+    the room that becomes free. Blocks of a segment fill their pages, but for the last ones; so
+    behind those, and before the first, empty rows are put where the free room is, and taken away.
+    """
+    ends = connection.execute(
+        f"SELECT max(id) FROM {table}_data GROUP BY id >> ?",  # noqa: S608
+        (_BITS_OF_KIND,),
+    ).fetchall()
+    for (end,) in ends:
+        fillers = [(end + place,) for place in range(1, _FILLERS + 1)]
+        connection.executemany(f"INSERT INTO {table}_data VALUES (?, x'')", fillers)  # noqa: S608
+        connection.executemany(f"DELETE FROM {table}_data WHERE id = ?", fillers)  # noqa: S608
