@@ -26,7 +26,7 @@ def go_on_cleaning(store: Store) -> None:
     from moa_cli.store.file_lock import locked
 
     left = store.leftover()
-    if not (left.conversations or left.merge or left.pack):
+    if not (left.conversations or left.merge or left.pack or left.traces):
         return
     try:
         with locked(cleaning_lock(), seconds=0.0) as nobody_cleans:
@@ -41,6 +41,12 @@ def finish_later(left: Leftover) -> str | None:
     """Have what is left to wipe finished; returns what to tell of it, if anything."""
     if not left.words:
         return None
+    if left.traces and not (left.conversations or left.merge):
+        _start()
+        return (
+            "unused parts of the file may hold traces of deleted words until it is written anew,"
+            " once nobody has used the history for a while; `moa history clean` does it now"
+        )
     if not (left.conversations or left.merge):
         return (
             "deleted words are in the write-ahead log until other moa processes end;"

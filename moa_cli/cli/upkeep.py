@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["backup", "check", "clean", "recover"]
 
-_POLL_SECONDS = 0.2
-_LONGEST_STEP_SECONDS = 3600.0
+_POLL_SECONDS = 0.5
+_LONGEST_SECONDS = 3600.0
+# A large file is written anew in the background once nobody has written for so long; if that does
+# not come, a later process tries again.
+_QUIET_SECONDS, _LONGEST_WAIT_SECONDS = 60.0, 900.0
 
 
 def check() -> None:
@@ -139,9 +142,7 @@ def clean(
     compact: Annotated[
         bool,
         typer.Option(
-            "--compact",
-            help="Also write the file anew, so that it gives all free room back; other processes"
-            " wait meanwhile.",
+            "--compact", help="Also write the file anew, so that it gives all free room back."
         ),
     ] = False,
     background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
@@ -151,20 +152,36 @@ def clean(
 
     store = open_store(cleaning=True)
     try:
-        with locked(cleaning_lock(), seconds=0.0 if background else _LONGEST_STEP_SECONDS) as alone:
-            if not alone:
+        with locked(cleaning_lock(), seconds=0.0 if background else _QUIET_SECONDS) as alone:
+            if background and not alone:
                 return
-            left = store.upkeep(seconds=_LONGEST_STEP_SECONDS)
-            if compact:
-                store.compact()
+            left = store.upkeep(seconds=_LONGEST_SECONDS)
+            if compact or (left.traces and (not background or _is_quiet(store))):
+                store.rewrite()
+                left = store.leftover()
         if not background:
             _tell_left(left)
     finally:
         store.close()
 
 
+def _is_quiet(store: Store) -> bool:
+    """Whether nobody has written for a while; it is waited for that."""
+    deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
+    last, since = store.changes(), time.monotonic()
+    while time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        if (now := store.changes()) != last:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since >= _QUIET_SECONDS:
+            return True
+    return False
+
+
 def _tell_left(left: Leftover) -> None:
-    if left.log:
+    if left.traces:
+        warn("done, but for traces in unused parts of the file: another process is writing")
+    elif left.log:
         warn("done, but for the log, which other moa processes read: it is emptied when they end")
     else:
         warn("done: no deleted word is left in the file")

@@ -335,15 +335,23 @@ class Store(Reader):
         with store_errors():
             return upkeep.work(self._connection, seconds=seconds)
 
-    def compact(self) -> None:
-        """Write the file anew, without free pages. Nobody else can write meanwhile.
+    def rewrite(self, *, seconds: float = 30.0) -> bool:
+        """Write the file anew, without unused room and what may stand in it; nobody else can
+        write meanwhile.
 
-        Raises StoreError.
+        seconds: to wait for others that write. Returns whether it was done. Raises StoreError.
         """
+        deadline = time.monotonic() + seconds
         with store_errors():
-            self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            self._connection.patiently("VACUUM")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            while not (done := upkeep.rewrite(self._connection)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            upkeep.work(self._connection, seconds=1.0)
+        return done
+
+    def changes(self) -> int:
+        """A number that is another one once any other process has written."""
+        with store_errors():
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     @contextmanager
     def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:

@@ -8,6 +8,11 @@ so that any later process can go on with it.
 A conversation that is deleted is taken out of every list at once. Its turns go in steps. SQLite
 overwrites what they held (`secure_delete`), but the search index keeps a deleted turn's words in
 its older segments: they are gone once all segments are merged into one.
+
+That is not all. Where SQLite moves rows from page to page to balance its trees, it leaves copies of
+them in the unused part of pages. Only writing the whole file anew (VACUUM) takes those away. That
+holds up whoever writes, for a moment if the file is small; a large one is written anew when nobody
+has used it for a while, or when the user says so.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from moa_cli.store import search
 from moa_cli.store.packing import pack, unpack
 from moa_cli.store.schema import immediate, transaction
 
-__all__ = ["Leftover", "doom", "leftover", "work"]
+__all__ = ["Leftover", "doom", "leftover", "rewrite", "work"]
 
 _STEP_SECONDS = 0.05
 # Between two steps: as long as the last one took, so that whoever waits gets in.
@@ -30,6 +35,9 @@ _ROWS, _MERGE_PAGES, _FREE_PAGES = 50, 100, 500
 # In the place of a conversation's id, which has no space.
 _SINGLE = "single turns"
 _MERGE, _PACK, _EMPTY_LOG = "merge words", "pack proposals", "empty the log"
+_REWRITE = "write the file anew"
+# Such a file is written anew within about a third of a second.
+_SMALL_BYTES = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -39,17 +47,19 @@ class Leftover:
     conversations: deleted ones whose turns are not all gone. merge: whether the word index still
     holds deleted words. log: whether the write-ahead log does, which other processes that read
     keep from being emptied. pack: whether there are proposals of an older version.
+    traces: whether unused parts of pages may hold deleted words.
     """
 
     conversations: int = 0
     merge: bool = False
     log: bool = False
     pack: bool = False
+    traces: bool = False
 
     @property
     def words(self) -> bool:
         """Whether words of deleted conversations may still stand in the file."""
-        return bool(self.conversations or self.merge or self.log)
+        return bool(self.conversations or self.merge or self.log or self.traces)
 
 
 def doom(
@@ -83,7 +93,9 @@ def leftover(connection: sqlite3.Connection) -> Leftover:
     with transaction(connection, "DEFERRED"):
         (doomed,) = connection.execute("SELECT count(*) FROM doomed").fetchone()
         tasks = {task for (task,) in connection.execute("SELECT task FROM upkeep")}
-    return Leftover(int(doomed), _MERGE in tasks, _EMPTY_LOG in tasks, _PACK in tasks)
+    return Leftover(
+        int(doomed), _MERGE in tasks, _EMPTY_LOG in tasks, _PACK in tasks, _REWRITE in tasks
+    )
 
 
 def work(connection: sqlite3.Connection, *, seconds: float) -> Leftover:
@@ -101,7 +113,7 @@ def work(connection: sqlite3.Connection, *, seconds: float) -> Leftover:
 
 def _steps(connection: sqlite3.Connection) -> Iterator[None]:
     """Work, step by step, resting between two."""
-    for step in (_wipe_turns, _merge_words, _pack_proposals, _give_back):
+    for step in (_wipe_turns, _merge_words, _pack_proposals, _rewrite_small, _give_back):
         while True:
             began = time.monotonic()
             if not step(connection):
@@ -134,6 +146,7 @@ def _wipe_turns(connection: sqlite3.Connection) -> bool:
     began = time.monotonic()
     with immediate(connection):
         _add(connection, _MERGE)
+        _add(connection, _REWRITE)
         _add(connection, _EMPTY_LOG)
         while time.monotonic() - began < _STEP_SECONDS:
             gone = connection.execute(
@@ -211,9 +224,34 @@ def _give_back(connection: sqlite3.Connection) -> bool:
     return bool(free)
 
 
+def _rewrite_small(connection: sqlite3.Connection) -> bool:
+    """Write a small file anew, if that is to be done."""
+    if _has(connection, _REWRITE) and not _has(connection, _MERGE):
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        if pages * size <= _SMALL_BYTES:
+            rewrite(connection)
+    return False
+
+
+def rewrite(connection: sqlite3.Connection) -> bool:
+    """Write the file anew, without free pages and traces; nobody else can write meanwhile.
+
+    Returns whether it was done: not while another process writes, nor without room on the disk.
+    """
+    try:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("VACUUM")
+    except sqlite3.OperationalError:
+        return False
+    with immediate(connection):
+        _done(connection, _REWRITE)
+    return True
+
+
 def _empty_log(connection: sqlite3.Connection) -> None:
     """Empty the write-ahead log, which holds older states of pages, unless it is in use."""
-    if not _has(connection, _EMPTY_LOG) or leftover(connection).merge:
+    if not _has(connection, _EMPTY_LOG) or _has(connection, _MERGE):
         return
     # The task is taken out first: else that very change would fill the log again. Where the log
     # could not be emptied, it comes back.
