@@ -5,7 +5,7 @@ A conversation's history is user messages and final replies only, never referenc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Any, Literal
@@ -213,11 +213,15 @@ class KeptTurn:
 
 @dataclass(frozen=True)
 class KeptConversation:
-    """A conversation as it is kept. created, updated: seconds since 1970."""
+    """A conversation as it is kept. created, updated: seconds since 1970.
+
+    turns: may be read from the store one at a time, as they are looped over.
+    """
 
     id: str
     title: str
     profile: str
     created: float
     updated: float
-    turns: tuple[KeptTurn, ...]
+    turns: Sequence[KeptTurn]
+    tags: tuple[str, ...] = ()

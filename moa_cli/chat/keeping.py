@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from moa_cli.conversation import Conversation, Turn
 from moa_cli.errors import UsageError
@@ -87,6 +87,18 @@ class Kept:
         """Give the conversation another title. Raises UsageError if nothing is kept yet."""
         store, identity = self._place()
         store.rename(identity, title)
+
+    def tag(self, tags: Sequence[str], *, remove: bool = False) -> tuple[str, ...]:
+        """Give the conversation tags, or take them away; returns those that it has then.
+
+        Raises UsageError if nothing is kept yet.
+        """
+        store, identity = self._place()
+        if remove:
+            store.untag(identity, tags)
+        else:
+            store.tag(identity, tags)
+        return store.tags(identity)
 
     def _place(self) -> tuple[Store, str]:
         if self.store is None or self.id is None:

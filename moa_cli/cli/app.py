@@ -24,6 +24,7 @@ from moa_cli.cli import (
     profiles,
     serve,
     stats,
+    tags,
     upkeep,
 )
 from moa_cli.cli.commands import Commands
@@ -57,6 +58,8 @@ history.app.command("check")(upkeep.check)
 history.app.command("backup")(upkeep.backup)
 history.app.command("recover")(upkeep.recover)
 history.app.command("clean")(upkeep.clean)
+history.app.command("rename")(tags.rename)
+history.app.command("tag")(tags.tag)
 app.add_typer(history.app, name="history")
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moa_cli import paths
+from moa_cli.cli.options import span_seconds
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
+from moa_cli.cli.tags import tag_named, tags_named
 from moa_cli.cli.writing import destination
 from moa_cli.errors import StoreError, UsageError
-from moa_cli.text_files import STANDARD_INPUT
 from moa_cli.words import counted
 
 if TYPE_CHECKING:
     from moa_cli.conversation import KeptConversation
-    from moa_cli.store.archive import Imported
+    from moa_cli.store import Store
+    from moa_cli.store.incoming.take import Took
 
 __all__ = ["export", "import_"]
 
@@ -31,12 +36,38 @@ class Format(StrEnum):
     html = "html"
 
 
+class Source(StrEnum):
+    """What can be imported from."""
+
+    moa = "moa"
+    chatgpt = "chatgpt"
+    claude = "claude"
+    llm = "llm"
+    aichat = "aichat"
+
+
 _BY_SUFFIX = {".json": Format.json, ".html": Format.html, ".htm": Format.html}
+# More hits than a search could have: an export leaves none out.
+_ALL_HITS = 10**9
 
 
 def export(
     conversations: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All conversations.")] = False,
+    search: Annotated[
+        str | None,
+        typer.Option("--search", metavar="WORDS", help="Those where a turn holds all the words."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="SPAN", help="Those not older, such as 7d."),
+    ] = None,
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="TAG", help="Those with this tag.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", metavar="NAME", help="Those of this profile.")
+    ] = None,
     format_: Annotated[
         Format | None,
         typer.Option("--format", help="What to write; else as FILE is named, else md."),
@@ -51,32 +82,61 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write conversations as Markdown, as a web page, or as JSON to import again."""
-    if bool(conversations) == all_:
+    filtered = any(given is not None for given in (search, since, tag, profile))
+    if bool(conversations) + all_ + filtered != 1:
         raise UsageError("export what?", hint="give ids, or --all alone")
+    if search is not None and not search.split():
+        raise UsageError("--search needs words")
     from moa_cli.store.archive import read
 
+    after = time.time() - span_seconds(since) if since else 0.0
+    tag = tag_named(tag) if tag is not None else None
     path = None if output in (None, "-") else paths.expand(output or "")
     format_ = format_ or _BY_SUFFIX.get(path.suffix.lower() if path else "", Format.md)
     store = open_store(to_read=True)
     try:
         chosen = None if all_ else [store.find(one) for one in conversations or ()]
+        if filtered:
+            chosen = _matching(store, search, since=after, tag=tag, profile=profile)
         if format_ is not Format.json and store.latest() is None:
             raise StoreError("there are no conversations")
-        with destination(path, force=force, error=StoreError) as file:
-            for piece in _written(read(store, chosen), format_, proposals=proposals):
+        tagged = store.tagged(chosen)
+        with (
+            destination(path, force=force, error=StoreError) as file,
+            closing(read(store, chosen)) as found,
+        ):
+            for piece in _written(found, format_, proposals=proposals, tagged=tagged):
                 file.write(piece.encode())
         tell_unreadable(store)
     finally:
         store.close()
 
 
+def _matching(
+    store: Store, search: str | None, *, since: float, tag: str | None, profile: str | None
+) -> list[str]:
+    """The ids of the conversations that all the filters let through. Raises StoreError."""
+    rows = store.conversations(limit=-1, since=since, tag=tag, profile=profile)
+    chosen = [row.id for row in rows]
+    if search is not None:
+        said = {hit.conversation for hit in store.search(search, limit=_ALL_HITS)}
+        chosen = [identity for identity in chosen if identity in said]
+    if not chosen:
+        raise StoreError("no conversation matches")
+    return chosen
+
+
 def _written(
-    conversations: Iterable[KeptConversation], format_: Format, *, proposals: bool
+    conversations: Iterable[KeptConversation],
+    format_: Format,
+    *,
+    proposals: bool,
+    tagged: bool,
 ) -> Iterator[str]:
     if format_ is Format.json:
         from moa_cli.store.archive import text_of
 
-        return text_of(conversations)
+        return text_of(conversations, tagged=tagged)
     if format_ is Format.html:
         from moa_cli.render.document_html import page
 
@@ -87,29 +147,74 @@ def _written(
 
 
 def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="What `export` wrote; - for stdin.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE", help="An export, or a folder of them; - for stdin."),
+    ],
+    source: Annotated[
+        Source | None,
+        typer.Option("--from", help="What the files are; else their content tells."),
+    ] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="Tag what is imported; may be repeated."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be taken; take nothing.")
+    ] = False,
 ) -> None:
-    """Take in conversations that were exported as JSON."""
-    from moa_cli.store.archive import add
-    from moa_cli.store.parsing import parse
+    """Take in conversations: from `export`'s JSON, ChatGPT, Claude, llm's logs.db or aichat.
 
-    if file == "-":
-        found = parse(sys.stdin.buffer.read(), STANDARD_INPUT)
-    else:
-        found = parse(paths.read_bytes(paths.expand(file)), file)
+    What is there already is skipped, so a file can be imported again when it has grown.
+    """
+    from moa_cli.store.incoming.take import take
+
     store = open_store()
     try:
-        _tell(add(store, found))
+        done = take(
+            store,
+            files,
+            sys.stdin.buffer,
+            source=source and source.value,
+            tags=tags_named(tags or []),
+            dry_run=dry_run,
+            waiting=lambda: warn("waiting for another import to end"),
+        )
     finally:
         store.close()
+    for took in done:
+        _tell(took, would="would be " if dry_run else "")
 
 
-def _tell(done: Imported) -> None:
-    for old, new in done.renamed:
-        warn(f"{old} is there with other content: imported as {new}")
-    if done.same:
-        warn(f"skipped {len(done.same)}, there already: {_some(done.same)}")
-    warn(f"imported {counted(len(done.new) + len(done.renamed), 'conversation')}")
+def _tell(took: Took, would: str) -> None:
+    from moa_cli.store.incoming.bounds import FUTURE, NO_AMOUNT
+    from moa_cli.store.incoming.recognise import SOURCES
+
+    for old, new in took.renamed:
+        warn(f"{old} is there with other content: {would}imported as {new}")
+    for identity, turns in took.longer:
+        warn(f"{identity} went on there: {would}imported {counted(turns, 'more turn')}")
+    if took.same:
+        warn(f"skipped {len(took.same)}, there already: {_some(took.same)}")
+    text = f"{would}imported {counted(len(took.new) + len(took.renamed), 'conversation')}"
+    if took.source != "moa":
+        text += f", {counted(took.turns, 'turn')} from {SOURCES[took.source]}"
+    changed = Counter({key: took.left.pop(key, 0) for key in (NO_AMOUNT, FUTURE)})
+    for name, counts in (("left", took.left), ("changed", changed)):
+        if told := [_several(number, thing) for thing, number in counts.items() if number]:
+            text += f"; {name}: {', '.join(told)}"
+    warn(text)
+
+
+def _several(number: int, thing: str) -> str:
+    """`2 branches that were edited away`: the first noun counts."""
+    noun, space, rest = thing.partition(" ")
+    if noun in ("tool", "other"):
+        noun, space, rest = thing, "", ""
+    if number != 1:
+        noun += "es" if noun.endswith("ch") else "s"
+        rest = rest.replace("was ", "were ")
+    return f"{number} {noun}{space}{rest}"
 
 
 def _some(identities: Sequence[str]) -> str:

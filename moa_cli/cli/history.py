@@ -15,6 +15,7 @@ from moa_cli.cli import deleting, wiring
 from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import Plain, span_seconds, typed_or
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
+from moa_cli.cli.tags import tag_named
 from moa_cli.errors import StoreError
 from moa_cli.words import counted
 
@@ -52,36 +53,47 @@ def list_(
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many.")] = 20,
     since: Since = None,
     profile: OfProfile = None,
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="TAG", help="Only with this tag.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List conversations, the latest first."""
+    tag = tag_named(tag) if tag is not None else None
     store = open_store(to_read=True)
-    rows = store.conversations(limit=limit, since=_after(since), profile=profile)
+    rows = store.conversations(limit=limit, since=_after(since), profile=profile, tag=tag)
     usage = [store.usage(row.id) for row in rows]
+    tags = [store.tags(row.id) for row in rows]
     if json:
         from moa_cli.render.jsonl import dumps, usage_to_dict
 
         values = [
-            {**vars(row), "usage": usage_to_dict(one)} for row, one in zip(rows, usage, strict=True)
+            {**vars(row), "tags": list(held), "usage": usage_to_dict(one)}
+            for row, held, one in zip(rows, tags, usage, strict=True)
         ]
         typer.echo(dumps(values, indent=2))
     elif not sys.stdout.isatty():
-        for row, one in zip(rows, usage, strict=True):
-            typer.echo(_listed(row, one))
+        for row, held, one in zip(rows, tags, usage, strict=True):
+            typer.echo(_listed(row, one, held))
     elif rows:
-        _print_table(rows, usage)
+        _print_table(rows, usage, tags)
     else:
         typer.echo("moa: no conversation is kept", err=True)
     tell_unreadable(store)
 
 
-def _listed(row: Summary, usage: Usage) -> str:
+def _listed(row: Summary, usage: Usage, tags: Sequence[str]) -> str:
     """A conversation on one line, for other programs."""
     from moa_cli.render.sanitize import one_line
 
     turns = counted(row.turns, "turn")
-    profile, title = one_line(row.profile), one_line(row.title)
+    profile, title = one_line(row.profile), one_line(_titled(row, tags))
     return f"{row.id}  {_when(row.updated)}  {turns:>9}  {profile:<16}  {_cost(usage):>8}  {title}"
+
+
+def _titled(row: Summary, tags: Sequence[str]) -> str:
+    """The title, with the tags behind it."""
+    return " ".join([row.title, *(f"#{tag}" for tag in tags)])
 
 
 def _cost(usage: Usage) -> str:
@@ -92,7 +104,9 @@ def _cost(usage: Usage) -> str:
     return "?" if text == "cost unknown" else text
 
 
-def _print_table(rows: Sequence[Summary], usage: Sequence[Usage]) -> None:
+def _print_table(
+    rows: Sequence[Summary], usage: Sequence[Usage], tags: Sequence[Sequence[str]]
+) -> None:
     from moa_cli.render.table import Column, table_lines
     from moa_cli.render.terminal import can_redraw
 
@@ -102,7 +116,7 @@ def _print_table(rows: Sequence[Summary], usage: Sequence[Usage]) -> None:
         Column("turns", [str(row.turns) for row in rows], right=True, spare=2),
         Column("profile", [row.profile for row in rows], spare=4),
         Column("cost", [_cost(one) for one in usage], right=True, spare=3),
-        Column("title", [row.title for row in rows]),
+        Column("title", [_titled(row, held) for row, held in zip(rows, tags, strict=True)]),
     ]
     head, *lines = table_lines(columns, shutil.get_terminal_size().columns)
     typer.echo(f"\x1b[2m{head}\x1b[0m" if can_redraw(sys.stdout) else head)
@@ -133,7 +147,12 @@ def show(
     if json:
         from moa_cli.render.jsonl import dumps, turn_to_dict
 
-        values = {"id": found, "title": store.title(found), "turns": list(map(turn_to_dict, turns))}
+        values = {
+            "id": found,
+            "title": store.title(found),
+            "tags": list(store.tags(found)),
+            "turns": list(map(turn_to_dict, turns)),
+        }
         typer.echo(dumps(values, indent=2))
         return
     lines = _lines(turns, proposals, typed_or(plain, wiring.config().plain))

@@ -41,6 +41,7 @@ def _facts_of(conversation: KeptConversation) -> str:
         f'<time datetime="{moment(at).isoformat("T", "seconds")}">{when(at)}</time>',
         f"profile {_plain(conversation.profile)}" if conversation.profile else "",
         counted(len(conversation.turns), "turn"),
+        *(_plain(f"#{tag}") for tag in conversation.tags),
     )
 
 

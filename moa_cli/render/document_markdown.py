@@ -43,6 +43,7 @@ def _head(conversation: KeptConversation) -> str:
         when(conversation.created),
         f"profile {_code(conversation.profile)}",
         counted(len(conversation.turns), "turn"),
+        *(escaped(f"#{tag}") for tag in conversation.tags),
     ]
     return f"# {escaped(conversation.title)}\n\n{' · '.join(facts)}\n"
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from moa_cli.conversation import Charge, Conversation, Proposal, Turn, Usage
+from moa_cli.conversation import Charge, Conversation, KeptTurn, Proposal, Turn, Usage
 from moa_cli.errors import StoreError
 from moa_cli.loading import load_value
 from moa_cli.store.packing import as_unicode, unpack
@@ -82,14 +82,20 @@ class Reader:
         self._connection.interrupt()
 
     def conversations(
-        self, *, limit: int = 20, since: float = 0, profile: str | None = None
+        self,
+        *,
+        limit: int = 20,
+        since: float = 0,
+        profile: str | None = None,
+        tag: str | None = None,
     ) -> list[Summary]:
-        """The latest conversations first. since: seconds since 1970."""
+        """The latest conversations first. since: seconds since 1970. limit: -1 is none."""
         with store_errors():
             rows = self._connection.execute(
-                f"{_SUMMARY} WHERE updated >= ? AND (? IS NULL OR profile = ?)"
-                " ORDER BY updated DESC LIMIT ?",
-                (since, profile, profile, limit),
+                f"{_SUMMARY} WHERE updated >= ?1 AND (?2 IS NULL OR profile = ?2)"  # noqa: S608
+                " AND (?3 IS NULL OR id IN (SELECT conversation_id FROM tags WHERE tag = ?3))"
+                " ORDER BY updated DESC LIMIT ?4",
+                (since, profile, tag, limit),
             ).fetchall()
         return [_summary(row) for row in rows]
 
@@ -179,6 +185,65 @@ class Reader:
             turn = load_value(Turn, bare)
         turn = turn.with_proposals(tuple(tuple(layers[number]) for number in sorted(layers)))
         return turn if rest else _charged(turn)
+
+    def has(self, identity: str) -> bool:
+        """Whether there is a conversation of that very id."""
+        with store_errors():
+            row = self._connection.execute(
+                "SELECT 1 FROM conversations WHERE id = ?", (identity,)
+            ).fetchone()
+        return row is not None
+
+    def turn_numbers(self, identity: str) -> list[int]:
+        """The numbers of a conversation's turns, in order; not of those taken back."""
+        with store_errors():
+            rows = self._connection.execute(
+                "SELECT id FROM turns WHERE conversation_id = ? AND NOT withdrawn ORDER BY id",
+                (identity,),
+            ).fetchall()
+        return [int(row["id"]) for row in rows]
+
+    def kept_turn(self, number: int) -> KeptTurn:
+        """The turn of that number, with all that is kept of it. Raises StoreError."""
+        with store_errors():
+            row = self._connection.execute("SELECT * FROM turns WHERE id = ?", (number,)).fetchone()
+            if row is None:
+                raise StoreError("the conversation was deleted while it was read")
+            proposals = self._connection.execute(
+                "SELECT layer, proposal FROM every_proposal WHERE turn_id = ?"
+                " ORDER BY layer, place",
+                (number,),
+            ).fetchall()
+            notes = self._connection.execute(
+                "SELECT event FROM notes WHERE turn_id = ? ORDER BY rowid", (number,)
+            ).fetchall()
+        layers: dict[int, list[Proposal]] = {}
+        for held in proposals:
+            proposal = self._load(Proposal, held["proposal"])
+            if proposal is not None:
+                layers.setdefault(held["layer"], []).append(proposal)
+        kept = []
+        for note in notes:
+            try:
+                kept.append(unpack(note["event"]))
+            except (ValueError, TypeError):
+                self.unreadable += 1
+        return KeptTurn(self._turn(row, layers), row["started"], row["settings"], tuple(kept))
+
+    def tags(self, identity: str) -> tuple[str, ...]:
+        """The tags of a conversation, in the order of the alphabet."""
+        with store_errors():
+            rows = self._connection.execute(
+                "SELECT tag FROM tags WHERE conversation_id = ? ORDER BY tag", (identity,)
+            ).fetchall()
+        return tuple(str(row["tag"]) for row in rows)
+
+    def tagged(self, identities: Sequence[str] | None = None) -> bool:
+        """Whether any of these conversations, or of all, has a tag."""
+        with store_errors():
+            rows = self._connection.execute("SELECT DISTINCT conversation_id FROM tags").fetchall()
+        having = {str(row[0]) for row in rows}
+        return bool(having if identities is None else having.intersection(identities))
 
     def title(self, identity: str) -> str:
         """The title of a conversation."""

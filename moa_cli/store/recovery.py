@@ -5,7 +5,6 @@ All of it may be done while other processes use the store.
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from moa_cli import paths
 from moa_cli.errors import StoreError
 from moa_cli.store import archive, upkeep
 from moa_cli.store.database import connect, damaged_files, open_database
-from moa_cli.store.reading import Reader
+from moa_cli.store.incoming.take import add
 from moa_cli.store.salvage import Progress, Row, salvage
 from moa_cli.store.schema import immediate, store_errors
 from moa_cli.store.store import Store
@@ -24,8 +23,6 @@ from moa_cli.store.store import Store
 __all__ = ["Checked", "Recovered", "back_up", "check", "recover"]
 
 _MOST_FAULTS = 20
-# Conversations that are added in one transaction: others write in between.
-_AT_ONCE = 20
 _INSERTS = {
     "conversations": "INSERT OR IGNORE INTO conversations VALUES (?, ?, ?, ?, ?)",
     "turns": (
@@ -38,6 +35,7 @@ _INSERTS = {
     "spending": "INSERT OR IGNORE INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "days": "INSERT OR IGNORE INTO days VALUES (?, ?)",
     "doomed": "INSERT OR IGNORE INTO doomed VALUES (?)",
+    "tags": "INSERT OR IGNORE INTO tags VALUES (?, ?)",
 }
 _COLUMNS_OF_A_TURN = 11
 
@@ -195,6 +193,9 @@ def _gather(
             " WHERE conversation_id NOT IN (SELECT id FROM conversations)"
             " GROUP BY conversation_id"
         )
+        connection.execute(
+            "DELETE FROM tags WHERE conversation_id NOT IN (SELECT id FROM conversations)"
+        )
         for table in ("proposals", "notes"):
             connection.execute(
                 f"DELETE FROM {table} WHERE turn_id NOT IN (SELECT id FROM turns)"  # noqa: S608
@@ -206,18 +207,14 @@ def _fitting(table: str, row: Row) -> Row:
     return row[:_COLUMNS_OF_A_TURN] if table == "turns" else row
 
 
-def _add(store: Store, rows: Reader) -> dict[str, int]:
-    counts = {"new": 0, "same": 0, "renamed": 0, "turns": 0}
-    assert isinstance(rows, Store)
-    found = archive.read(rows)
-    while batch := list(itertools.islice(found, _AT_ONCE)):
-        done = archive.add(store, batch)
-        added = {*done.new, *(old for old, _ in done.renamed)}
-        counts["new"] += len(done.new)
-        counts["same"] += len(done.same)
-        counts["renamed"] += len(done.renamed)
-        counts["turns"] += sum(len(one.turns) for one in batch if one.id in added)
-    return counts
+def _add(store: Store, rows: Store) -> dict[str, int]:
+    done = add(store, archive.read(rows))
+    return {
+        "new": len(done.new),
+        "same": len(done.same),
+        "renamed": len(done.renamed),
+        "turns": done.turns,
+    }
 
 
 def _add_spending(target: sqlite3.Connection, rows: Store, source: Path) -> None:

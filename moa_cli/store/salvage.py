@@ -10,6 +10,7 @@ deleted. Of a page that stands in the write-ahead log too, its last state there 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -257,6 +258,7 @@ def _is(row: Row, *kinds: Any) -> bool:
     return len(row) == len(kinds) and all(map(isinstance, row, kinds))
 
 
+_ID = re.compile("[a-z0-9]{10}")
 _TEXT, _NUMBER, _KEPT = str, (int, float), (str, bytes)
 _NOTHING = type(None)
 _COUNTS = (int,) * 6
@@ -271,6 +273,8 @@ def _table_of(rowid: int | None, row: Row) -> str | None:
             return "days"
         if _is(row, int, int, int, _KEPT):
             return "old_proposals"
+        if _is(row, _TEXT, _TEXT) and _ID.fullmatch(row[0]):
+            return "tags"
         return "doomed" if _is(row, _TEXT) else None
     if _is(row, _TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER):
         return "conversations"

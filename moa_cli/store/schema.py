@@ -215,6 +215,16 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         INSERT OR REPLACE INTO search_unwiped VALUES ('search_index', 0);
     END;
     """,
+    # Tags are the user's own words. A conversation whose turns are still being imported stands
+    # in `unfinished`, and in `conversations` once all of them are there.
+    """
+    CREATE TABLE tags (
+        conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+        tag TEXT NOT NULL,
+        PRIMARY KEY (conversation_id, tag)
+    ) WITHOUT ROWID;
+    CREATE TABLE unfinished (conversation_id TEXT PRIMARY KEY) WITHOUT ROWID;
+    """,
 )
 
 

@@ -6,13 +6,13 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from moa_cli import paths
-from moa_cli.conversation import Proposal, Turn
+from moa_cli.conversation import KeptTurn, Proposal, Turn
 from moa_cli.errors import NoConversation, StoreError
 from moa_cli.store import upkeep
 from moa_cli.store.backlog import Backlog, take_in
@@ -148,6 +148,31 @@ class Store(Reader):
             )
         return identity
 
+    def keep_turn(self, conversation: str, kept: KeptTurn) -> None:
+        """A turn that has ended elsewhere, whole; within `connection(writing=True)`."""
+        turn = kept.turn
+        cursor = self._connection.execute(
+            f"INSERT INTO turns ({_COLUMNS}, conversation_id)"  # noqa: S608
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                kept.started,
+                os.getpid(),
+                as_unicode(turn.profile),
+                as_unicode(kept.settings),
+                as_unicode(turn.user),
+                turn.status,
+                None if turn.reply is None else as_unicode(turn.reply),
+                _rest(turn),
+                conversation,
+            ),
+        )
+        number = int(cursor.lastrowid or 0)
+        for layer in turn.proposals:
+            for proposal in layer:
+                self.add_proposal(number, proposal)
+        for note in kept.notes:
+            self.add_note(number, dict(note))
+
     def begin_turn(
         self,
         conversation: str,
@@ -236,14 +261,11 @@ class Store(Reader):
 
     def end_turn(self, identity: int, turn: Turn) -> None:
         """What came of the turn, partial if its status says so."""
-        rest = {k: v for k, v in without_defaults(turn).items() if k not in _APART}
-        # Never empty: so is that of a turn whose process was killed.
-        rest["profile"] = turn.profile
         reply = None if turn.reply is None else as_unicode(turn.reply)
         with self._writing() as connection:
             connection.execute(
                 "UPDATE turns SET status = ?, reply = ?, rest = ? WHERE id = ?",
-                (turn.status, reply, dump(rest), identity),
+                (turn.status, reply, _rest(turn), identity),
             )
 
     def withdraw(self, turn: int) -> None:
@@ -262,6 +284,10 @@ class Store(Reader):
             self._connection.execute(
                 "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)",
                 (new, row["title"], row["profile"], now, now),
+            )
+            self._connection.execute(
+                "INSERT INTO tags SELECT ?, tag FROM tags WHERE conversation_id = ?",
+                (new, identity),
             )
             turns = self._connection.execute(
                 "SELECT id FROM turns WHERE conversation_id = ? AND NOT withdrawn ORDER BY id",
@@ -285,6 +311,22 @@ class Store(Reader):
         with self._writing() as connection:
             connection.execute(
                 "UPDATE conversations SET title = ? WHERE id = ?", (as_unicode(title), identity)
+            )
+
+    def tag(self, identity: str, tags: Iterable[str]) -> None:
+        """Give a conversation tags, which have been checked, beside those that it has."""
+        with self._writing() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO tags SELECT id, ? FROM conversations WHERE id = ?",
+                [(tag, identity) for tag in tags],
+            )
+
+    def untag(self, identity: str, tags: Iterable[str]) -> None:
+        """Take tags from a conversation."""
+        with self._writing() as connection:
+            connection.executemany(
+                "DELETE FROM tags WHERE conversation_id = ? AND tag = ?",
+                [(identity, tag) for tag in tags],
             )
 
     def delete(
@@ -353,6 +395,31 @@ class Store(Reader):
         with store_errors():
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
+    def clear_unfinished(self) -> None:
+        """Take away what killed imports left, and all else that is still to be wiped.
+
+        Only for the one process that imports. Raises StoreError.
+        """
+        with store_errors():
+            rows = self._connection.execute("SELECT conversation_id FROM unfinished").fetchall()
+            if rows:
+                upkeep.doom(self._connection, [row[0] for row in rows])
+                with immediate(self._connection):
+                    self._connection.execute("DELETE FROM unfinished")
+            # A conversation that comes again must not meet the wiping of its older turns.
+            while upkeep.leftover(self._connection).conversations:
+                upkeep.work(self._connection, seconds=1.0)
+
+    @contextmanager
+    def unlinked(self) -> Iterator[None]:
+        """While inside, turns may be written before the conversation that they belong to."""
+        with store_errors():
+            self._connection.execute("PRAGMA foreign_keys = OFF")
+            try:
+                yield
+            finally:
+                self._connection.execute("PRAGMA foreign_keys = ON")
+
     @contextmanager
     def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
         """The connection in one transaction: what is read is one state of the file, what is
@@ -391,3 +458,12 @@ def _title(prompt: str) -> str:
 def new_id() -> str:
     """An id for a new conversation."""
     return "".join(secrets.choice(ID_LETTERS) for _ in range(10))
+
+
+def _rest(turn: Turn) -> str:
+    """What a turn is besides its columns and its proposals, as JSON."""
+    bare = without_defaults(turn.with_proposals(()))
+    rest = {name: value for name, value in bare.items() if name not in _APART}
+    # Never empty: so is that of a turn whose process was killed.
+    rest["profile"] = turn.profile
+    return dump(rest)

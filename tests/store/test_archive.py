@@ -4,8 +4,10 @@ in one line, and nothing of it is taken in."""
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +22,8 @@ from moa_cli.errors import StoreError, UsageError
 from moa_cli.events import AggregatorFailed, Retrying, to_dict
 from moa_cli.json_text import dumps
 from moa_cli.store import Store
-from moa_cli.store.archive import add, read, text_of
-from moa_cli.store.parsing import parse
+from moa_cli.store.archive import read, text_of
+from moa_cli.store.incoming.take import Took, take
 from tests.store.test_store import events, record
 from tests.test_events import values_of
 
@@ -45,6 +47,24 @@ def other(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+def add(store: Store, content: bytes) -> Took:
+    """Import a file of that content."""
+    (took,) = take(store, ["-"], io.BytesIO(content))
+    return took
+
+
+def check(content: bytes) -> int:
+    """Read a file of that content; how many conversations it would give to an empty store."""
+    with TemporaryDirectory() as folder:
+        empty = Store.open(Path(folder, "c.db"))
+        try:
+            (took,) = take(empty, ["-"], io.BytesIO(content), dry_run=True)
+            assert empty.conversations() == []
+            return len(took.new)
+        finally:
+            empty.close()
+
+
 def exported(store: Store) -> bytes:
     return "".join(text_of(read(store))).encode()
 
@@ -62,6 +82,17 @@ def contents(store: Store) -> list[KeptConversation]:
     return [bare(one) for one in read(store)]
 
 
+def amounts(value: Any) -> Any:
+    """The value with numbers that can be tokens, dollars or seconds."""
+    if isinstance(value, tuple):
+        return tuple(map(amounts, value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return abs(value) % 10**7
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{key: amounts(one) for key, one in vars(value).items()})
+    return value
+
+
 TEXT = st.text() | st.lists(st.sampled_from(ODD.split(" ")), max_size=9).map(" ".join)
 HINTS = {key: hint for key, hint in get_type_hints(Turn).items() if key != "stored_as"}
 LAYERS = st.lists(st.lists(values_of(Proposal), max_size=3), max_size=3).map(
@@ -77,8 +108,8 @@ TURNS = st.builds(
     Turn,
     **{key: values_of(hint) for key, hint in HINTS.items()}
     | {"user": TEXT, "reply": st.none() | TEXT, "reasoning": TEXT, "proposals": LAYERS},
-)
-NOTES = st.lists(values_of(Retrying) | values_of(AggregatorFailed), max_size=2)
+).map(amounts)
+NOTES = st.lists((values_of(Retrying) | values_of(AggregatorFailed)).map(amounts), max_size=2)
 
 
 def keep(store: Store, turns: list[tuple[Turn, str, list[Any], bool, bool]]) -> None:
@@ -114,7 +145,7 @@ def test_what_is_kept_comes_back_equal_to_the_byte(
         for turns in conversations:
             keep(one, turns)
         file = exported(one)
-        done = add(two, parse(file, "file"))
+        done = add(two, file)
         assert len(done.new) == len(conversations)
         assert exported(two) == file
         assert contents(two) == [
@@ -128,7 +159,7 @@ def test_what_is_kept_comes_back_equal_to_the_byte(
             for conversation in contents(one)
         ]
         # Turns that run on are interrupted in a file; for the rest, nothing is new.
-        assert not add(one, parse(file, "file")).new
+        assert not add(one, file).new
         one.close()
         two.close()
 
@@ -156,17 +187,54 @@ def test_a_file_is_plain_json_in_readable_text_that_acts_on_no_terminal(store: S
 def test_an_empty_store_makes_an_empty_file(store: Store, other: Store) -> None:
     file = exported(store)
     assert json.loads(file)["conversations"] == []
-    assert (add(other, parse(file, "file")).new, exported(other)) == ((), file)
+    assert (add(other, file).new, exported(other)) == ([], file)
 
 
 def test_numbers_come_back_exactly(store: Store, other: Store) -> None:
-    usage = Usage(10**400, 2**53 + 1, 0, -1, 1, 7)
-    numbers = (0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0, 3, math.inf, math.nan)
+    usage = Usage(10**9, 2**29 + 1, 0, 1, 1, 7, cost=1e-9)
+    numbers = (0.1 + 0.2, 5e-324, 999_999_999.9999999, -0.0, 3)
     turns = [Turn(user="n", seconds=number, usage=usage) for number in numbers]
     keep(store, [(turn, "", [], False, True) for turn in turns])
     file = exported(store)
-    add(other, parse(file, "file"))
+    assert not add(other, file).left
     assert exported(other) == file
+
+
+@pytest.mark.parametrize(
+    "number", [math.nan, math.inf, -math.inf, 1e308, -1.0, 10**9 + 1, -(10**9)]
+)
+def test_what_is_no_amount_counts_as_0_and_is_told(store: Store, number: float) -> None:
+    usage = {"cost": number, "prompt_tokens": 10**400, "calls": -1, "completion_tokens": 7}
+    values = minimal()
+    turn = values["conversations"][0]["turns"][0]
+    charge = {"layer": 1, "model": "m", "usage": usage}
+    retry = {"kind": "retrying", "layer": 1, "index": 0, "model": "m", "attempt": 2}
+    note = retry | {"delay": number, "error": {"kind": "X", "message": "y"}}
+    turn |= {"usage": usage, "seconds": number, "ledger": [charge], "notes": [note]}
+    turn["proposals"][0][0] |= {"usage": usage, "seconds": number, "first_token": number}
+    took = add(store, json.dumps(values).encode())
+    (conversation,) = read(store)
+    (kept,) = conversation.turns
+    bounded = Usage(completion_tokens=7)
+    assert (kept.turn.usage, kept.turn.ledger[0].usage) == (bounded, bounded)
+    assert (kept.turn.seconds, kept.turn.proposals[0][0].first_token) == (0.0, 0.0)
+    assert (kept.turn.proposals[0][0].usage, kept.notes[0]["delay"]) == (bounded, 0.0)
+    assert took.left == {"number out of bounds (taken as 0)": 13}
+    assert store.usage("2345678923") == bounded
+    assert add(store, json.dumps(values).encode()).same == ["2345678923"]
+
+
+def test_a_time_in_the_future_is_now_so_that_the_next_turn_is_the_latest(store: Store) -> None:
+    values = minimal()
+    values["conversations"][0] |= {"created": 2e11, "updated": 2e11}
+    before = time.time()
+    took = add(store, json.dumps(values).encode())
+    (conversation,) = read(store)
+    assert before <= conversation.created <= time.time()
+    assert took.left == {"time in the future (taken as now)": 2}
+    assert add(store, json.dumps(values).encode()).same == ["2345678923"]
+    later = record(store, events("later")).conversation
+    assert store.latest() == later
 
 
 def test_a_turn_that_was_taken_back_is_left_out(store: Store) -> None:
@@ -188,15 +256,15 @@ def test_what_is_there_already_is_skipped_and_what_differs_gets_another_id(
 ) -> None:
     first = record(store, events("one")).conversation
     file = exported(store)
-    assert add(other, parse(file, "file")).new == (first,)
-    assert add(other, parse(file, "file")).same == (first,)
+    assert add(other, file).new == [first]
+    assert add(other, file).same == [first]
     record(other, events("two"), first)
-    ((old, new),) = add(other, parse(file, "file")).renamed
+    ((old, new),) = add(other, file).renamed
     assert old == first
     assert [turn.user for turn in other.load(new).turns] == ["one"]
     # Also under its other id it is there already.
-    again = add(other, parse(file, "file"))
-    assert (again.new, again.same, again.renamed) == ((), (new,), ())
+    again = add(other, file)
+    assert (again.new, again.same, again.renamed) == ([], [new], [])
     assert [turn.user for turn in other.load(first or "").turns] == ["one", "two"]
 
 
@@ -204,7 +272,7 @@ def test_imported_turns_are_found_by_their_words_and_can_be_deleted(
     store: Store, other: Store
 ) -> None:
     record(store, events("about zebras", "they have stripes"))
-    (identity,) = add(other, parse(exported(store), "file")).new
+    (identity,) = add(other, exported(store)).new
     assert [found.conversation for found in other.search("zebras")] == [identity]
     other.delete([identity])
     assert other.search("zebras") == []
@@ -213,7 +281,7 @@ def test_imported_turns_are_found_by_their_words_and_can_be_deleted(
 def test_a_turn_that_was_open_is_interrupted(store: Store) -> None:
     values = minimal()
     values["conversations"][0]["turns"][0]["status"] = "open"
-    add(store, parse(json.dumps(values).encode(), "file"))
+    add(store, json.dumps(values).encode())
     (turn,) = store.load("2345678923").turns
     assert turn.status == "interrupted"
 
@@ -238,11 +306,11 @@ def proposal(layer: int, index: int) -> dict[str, Any]:
 def test_fields_with_a_default_may_be_missing_and_half_pairs_are_replaced(store: Store) -> None:
     values = minimal()
     values["conversations"][0]["title"] = "half \ud800 😀"
-    done = add(store, parse(json.dumps(values).encode(), "file"))
+    done = add(store, json.dumps(values).encode())
     (conversation,) = read(store)
-    assert (done.new, conversation.title) == (("2345678923",), "half ? 😀")
+    assert (done.new, conversation.title) == (["2345678923"], "half ? 😀")
     assert conversation.turns[0].turn.proposals == ((Proposal(1, 0, "a", "lab:a", "so"),),)
-    assert add(store, parse(json.dumps(values).encode(), "file")).same == ("2345678923",)
+    assert add(store, json.dumps(values).encode()).same == ["2345678923"]
 
 
 CONVERSATION: tuple[str | int, ...] = ("conversations", 0)
@@ -251,7 +319,7 @@ PROPOSAL = (*TURN, "proposals", 0, 0)
 WRONG: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("format",), "another", "not an export of conversations"),
     (("version",), "1", "version is not a whole number"),
-    (("version",), 2, "was written by a newer version of moa (format 2)"),
+    (("version",), 3, "was written by a newer version of moa (format 3)"),
     (("conversations",), {}, "conversations is not a list"),
     (CONVERSATION, 5, "conversation 1 has no id"),
     ((*CONVERSATION, "id"), "../../etc", "conversation 1 has no id"),
@@ -294,8 +362,8 @@ def test_a_broken_file_is_refused_with_its_name_and_the_place(
         inner = inner[key]
     inner[place[-1]] = value
     with pytest.raises(StoreError) as caught:
-        parse(json.dumps(values).encode(), "my.json")
-    assert caught.value.message.startswith("my.json: ")
+        check(json.dumps(values).encode())
+    assert caught.value.message.startswith("standard input: ")
     assert message in caught.value.message
     assert "\n" not in caught.value.message
 
@@ -305,7 +373,7 @@ def test_no_field_of_a_conversation_may_be_missing(key: str) -> None:
     values = minimal()
     del values["conversations"][0][key]
     with pytest.raises(StoreError, match=f"{key} is missing|has no id"):
-        parse(json.dumps(values).encode(), "my.json")
+        check(json.dumps(values).encode())
 
 
 @pytest.mark.parametrize(
@@ -323,42 +391,31 @@ def test_no_field_of_a_conversation_may_be_missing(key: str) -> None:
 )
 def test_what_is_no_json_is_told(content: bytes, message: str) -> None:
     with pytest.raises(StoreError) as caught:
-        parse(content, "my.json")
+        check(content)
     assert message in caught.value.message
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
-def test_a_mark_of_the_byte_order_tells_the_encoding(encoding: str) -> None:
+def test_a_mark_of_the_byte_order_tells_the_encoding(store: Store, encoding: str) -> None:
     values = minimal()
     values["conversations"][0]["title"] = "Gr\xfc\xdfe"
     text = "\ufeff" + json.dumps(values, ensure_ascii=False, indent=2).replace("\n", "\r\n")
-    [found] = parse(text.encode(encoding), "file")
+    add(store, text.encode(encoding))
+    (found,) = read(store)
     assert found.title == "Gr\xfc\xdfe"
 
 
 def test_an_export_in_another_encoding_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^file: is not UTF-8 text: byte 7 of line 2 is 0xFC$"):
-        parse(b'{\n "Gr\xe4\xfc": 1}'.replace(b"\xe4", b"aa"), "file")
+    why = r"^standard input: is not UTF-8 text: byte 7 of line 2 is 0xFC$"
+    with pytest.raises(UsageError, match=why):
+        check(b'{\n "Gr\xe4\xfc": 1}'.replace(b"\xe4", b"aa"))
 
 
 def test_an_id_may_be_there_once_only() -> None:
     values = minimal()
     values["conversations"] *= 2
     with pytest.raises(StoreError, match="conversation 2345678923 is there twice"):
-        parse(json.dumps(values).encode(), "my.json")
-
-
-def test_an_import_that_fails_midway_leaves_nothing(store: Store, other: Store) -> None:
-    for word in ("one", "two"):
-        record(store, events(word))
-    found = parse(exported(store), "file")
-    kept = found[1].turns[0]
-    # Larger than what the table takes, as no file that is parsed can hold.
-    turn = kept.turn.with_proposals(((Proposal(2**70, 0, "a", "m", ""),),))
-    broken = dataclasses.replace(found[1], turns=(dataclasses.replace(kept, turn=turn),))
-    with pytest.raises(OverflowError):
-        add(other, [found[0], broken])
-    assert other.conversations() == []
+        check(json.dumps(values).encode())
 
 
 def test_a_failure_and_its_causes_survive(store: Store, other: Store) -> None:
@@ -367,6 +424,6 @@ def test_a_failure_and_its_causes_survive(store: Store, other: Store) -> None:
         user="x", status="failed", error=failure, causes=(failure, failure), lost=("a", "b")
     )
     keep(store, [(turn, "", [], False, True)])
-    add(other, parse(exported(store), "file"))
+    add(other, exported(store))
     assert contents(other) == contents(store)
     assert contents(other)[0].turns[0].turn == turn

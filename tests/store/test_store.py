@@ -365,7 +365,8 @@ def test_a_file_from_before_comparisons_gets_their_tables_and_keeps_its_turns(
     old.close()
     connection = sqlite3.connect(file)
     connection.executescript(
-        "DROP TABLE contenders; DROP TABLE comparisons; PRAGMA user_version = 2;"
+        "DROP TABLE contenders; DROP TABLE comparisons; DROP TABLE tags; DROP TABLE unfinished;"
+        "PRAGMA user_version = 2;"
     )
     connection.close()
     store = Store.open(file)

@@ -7,6 +7,7 @@ from moa_cli.chat.session import Session
 from moa_cli.conversation import Proposal, Turn
 from moa_cli.errors import UsageError
 from moa_cli.render.sanitize import one_line, sanitize
+from moa_cli.store.tags import checked_tag, checked_title
 
 
 def _numbers(session: Session) -> list[str]:
@@ -154,8 +155,28 @@ def _resume(host: Host, argument: str) -> Outcome:
 @command("rename", "TITLE")
 def _rename(host: Host, argument: str) -> Outcome:
     """Give the conversation another title."""
-    host.kept.rename(argument)
-    host.say(f"renamed: {argument}")
+    try:
+        title = checked_title(argument)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    host.kept.rename(title)
+    host.say(f"renamed: {title}")
+    return None
+
+
+@command("tag", "[[--remove] TAG…]")
+def _tag(host: Host, argument: str) -> Outcome:
+    """Tag the conversation, take tags away, or show those that it has."""
+    words = argument.split()
+    remove = "--remove" in words
+    try:
+        tags = [checked_tag(word) for word in words if word != "--remove"]
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if remove and not tags:
+        raise UsageError("/tag --remove needs tags")
+    now = host.kept.tag(tags, remove=remove)
+    host.say(f"tags: {', '.join(now)}" if now else "no tags")
     return None
 
 

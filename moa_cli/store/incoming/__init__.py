@@ -1,0 +1,1 @@
+"""Conversations from elsewhere: what kind of file it is, what it holds, and taking it in."""

@@ -1,0 +1,170 @@
+"""JSON read piece by piece, so that a file of any size takes little memory.
+
+The outer objects and lists are walked; the values in them are parsed whole by `json`, so that
+faults are told in its words, with line and column. NaN and infinity are read, as Python writes
+them: own files may hold them, and a parser in C such as `ijson` refuses them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+__all__ = ["EncodingFault", "JsonFault", "JsonStream", "Readable"]
+
+_CHUNK = 1 << 16
+# Characters of one value. A longer one is none of a conversation's, and would fill the memory.
+_LONGEST = 64 << 20
+# A fault so near to the end of what was read may be none: the rest is still to come.
+_MARGIN = 16
+_SPACE = re.compile(r"[ \t\n\r]*")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_DECODER = json.JSONDecoder()
+
+
+class JsonFault(ValueError):
+    """The file is no JSON, or none that can be read; the message says where."""
+
+
+class EncodingFault(JsonFault):
+    """The file is no text."""
+
+
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most that many bytes; none at the end."""
+
+
+class JsonStream:
+    """A file of JSON, from its beginning. All methods raise JsonFault."""
+
+    def __init__(self, file: Readable) -> None:
+        self._file = file
+        self._text = ""
+        self._at = 0
+        self._ended = False
+        # Where the text that is held begins.
+        self._line, self._column = 1, 1
+        start = file.read(_CHUNK)
+        encoding = json.detect_encoding(start[:4]) if len(start) > 1 else "utf-8"
+        self._encoding = encoding.removesuffix("-sig").upper()
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._add(start)
+
+    def next(self) -> str:
+        """The character that comes next, not counting space; "" at the end."""
+        while True:
+            match = _SPACE.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._more()
+
+    def value(self) -> Any:
+        """The value that comes next, whole. Half a surrogate pair in it becomes `?`."""
+        self.next()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                begun = error.msg.startswith("Unterminated string")
+                if self._ended or not (begun or error.pos >= len(self._text) - _MARGIN):
+                    raise self._fault(error.msg, error.pos) from None
+            except RecursionError:
+                raise self._refusal("it is nested too deeply") from None
+            except ValueError:
+                raise self._refusal("a number is too long") from None
+            else:
+                # A number may go on, but not what has an end of its own.
+                if self._ended or self._text[end - 1] in '"]}' or end < len(self._text) - _MARGIN:
+                    break
+            if len(self._text) - self._at > _LONGEST:
+                raise self._refusal(f"a value is longer than {_LONGEST >> 20} MB")
+            self._more()
+        if _HALF.search(self._text, self._at, end):
+            try:
+                text = json.dumps(value, ensure_ascii=False)
+            except RecursionError:
+                raise self._refusal("it is nested too deeply") from None
+            value = json.loads(text.encode("utf-8", "replace"))
+        self._at = end
+        return value
+
+    def members(self) -> Iterator[str]:
+        """The keys of the object that comes next; read each one's value before going on."""
+        for _ in self._inside("{", "}"):
+            if self.next() != '"':
+                raise self._fault("Expecting property name enclosed in double quotes", self._at)
+            key = self.value()
+            self._take(":", "Expecting ':' delimiter")
+            yield key
+
+    def items(self) -> Iterator[int]:
+        """The numbers, from 1, of the list that comes next; read each item before going on."""
+        return self._inside("[", "]")
+
+    def end(self) -> None:
+        """Nothing more may come."""
+        if self.next():
+            raise self._fault("Extra data", self._at)
+
+    def _inside(self, opening: str, closing: str) -> Iterator[int]:
+        self._take(opening, "Expecting value")
+        number = 0
+        if self.next() != closing:
+            while True:
+                number += 1
+                yield number
+                if self.next() != ",":
+                    break
+                self._at += 1
+        self._take(closing, "Expecting ',' delimiter")
+
+    def _take(self, character: str, message: str) -> None:
+        if self.next() != character:
+            raise self._fault(message, self._at)
+        self._at += 1
+
+    def _more(self) -> None:
+        """Read on, as much again as is held, so that a long value is not parsed too often."""
+        gone = self._text[: self._at]
+        if lines := gone.count("\n"):
+            self._line += lines
+            self._column = 1
+        self._column += len(gone) - (gone.rfind("\n") + 1)
+        self._text = self._text[self._at :]
+        self._at = 0
+        self._add(self._file.read(max(_CHUNK, len(self._text))))
+
+    def _add(self, data: bytes) -> None:
+        self._ended = not data
+        try:
+            self._text += self._decoder.decode(data, final=self._ended)
+        except UnicodeDecodeError as error:
+            raise self._no_text(error) from None
+
+    def _no_text(self, error: UnicodeDecodeError) -> EncodingFault:
+        read = self._text + error.object[: error.start].decode(error.encoding, "ignore")
+        line = self._line + read.count("\n")
+        byte = len(read[read.rfind("\n") + 1 :].encode("utf-8", "replace")) + 1
+        value = error.object[error.start]
+        return EncodingFault(
+            f"is not {self._encoding} text: byte {byte} of line {line} is 0x{value:02X}"
+        )
+
+    def _refusal(self, what: str) -> JsonFault:
+        return JsonFault(f"not an export of conversations: {what} ({self._place(self._at)})")
+
+    def _fault(self, message: str, at: int) -> JsonFault:
+        return JsonFault(f"not JSON: {message} ({self._place(at)})")
+
+    def _place(self, at: int) -> str:
+        before = self._text[:at]
+        lines = before.count("\n")
+        column = len(before) - (before.rfind("\n") + 1) + (1 if lines else self._column)
+        return f"line {self._line + lines}, column {column}"

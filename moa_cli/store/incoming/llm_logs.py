@@ -1,0 +1,315 @@
+"""`llm`'s log, an SQLite file: its `responses`, and the `turns` that newer releases write.
+
+A response stands in a conversation; its prompt may be put together from fragments. A turn names
+the last message that was sent and the last one that came back, in chains of messages that
+conversations share. What an older release wrote stays in the older tables.
+
+The file is never written to, nor is anything beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from moa_cli.conversation import Usage
+from moa_cli.store.incoming.bounds import seconds_of
+from moa_cli.store.incoming.coming import Coming, Messages
+
+__all__ = ["conversations"]
+
+PROFILE = "llm"
+# Bytes of one value.
+_LONGEST = 64 << 20
+# Messages between what was sent and what came back.
+_LONGEST_CHAIN = 10_000
+
+
+def conversations(path: Path) -> Iterator[Coming]:
+    """The conversations in the file, in the order in which they began. Raises ValueError."""
+    try:
+        with _opened(path) as connection:
+            yield from _Log(connection).conversations()
+    except sqlite3.Error as error:
+        raise ValueError(f"cannot be read as an SQLite file: {error}") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with tempfile.TemporaryDirectory() as folder:
+        side = path.with_name(f"{path.name}-wal")
+        if side.exists() and side.stat().st_size:
+            # To read what is in there yet, SQLite would write beside the file: it does so to a
+            # copy.
+            copy = Path(folder, "copy.db")
+            shutil.copyfile(path, copy)
+            shutil.copyfile(side, copy.with_name(f"{copy.name}-wal"))
+            path = copy
+            uri = path.as_uri()
+        else:
+            uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        connection = sqlite3.connect(uri, uri=True)
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.text_factory = lambda data: data.decode("utf-8", "replace")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+            connection.execute("PRAGMA query_only = ON")
+            # No function that the file's own schema calls may do harm.
+            connection.execute("PRAGMA trusted_schema = OFF")
+            yield connection
+        finally:
+            connection.close()
+
+
+class _Log:
+    """The log's tables, those of them that there are."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        rows = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'"
+        )
+        self._columns = {
+            str(row["name"]): {
+                str(column["name"])
+                for column in connection.execute(
+                    "SELECT name FROM pragma_table_info(?)", (row["name"],)
+                )
+            }
+            for row in rows.fetchall()
+        }
+        self._old = {"id", "prompt", "response", "conversation_id"} <= self._of("responses")
+        self._new = (
+            {"id", "thread_id", "parent_message_hash", "tip_message_hash"} <= self._of("turns")
+            and {"hash", "parent_hash", "role"} <= self._of("messages")
+            and {"message_hash", "position", "type", "text", "payload"} <= self._of("parts")
+        )
+        if not self._old and not self._new:
+            raise ValueError("is an SQLite file, but none of llm's logs")
+
+    def _of(self, table: str) -> set[str]:
+        return self._columns.get(table, set())
+
+    def conversations(self) -> Iterator[Coming]:
+        """All conversations, the first begun first."""
+        for number, rows in enumerate(self._by_conversation(), 1):
+            yield self._conversation(rows, f"conversation {number}")
+
+    def _by_conversation(self) -> Iterator[list[sqlite3.Row]]:
+        """The places (generation, row, conversation) of each conversation's turns, in order."""
+        selects = []
+        if self._old:
+            selects.append(self._places(1, "responses", "conversation_id"))
+        if self._new:
+            selects.append(self._places(2, "turns", "thread_id"))
+        # Only the places are sorted, not the texts. Those without a conversation are one each.
+        rows = self._connection.execute(
+            "SELECT generation, place, conversation,"  # noqa: S608
+            " min(at) OVER (PARTITION BY conversation) AS begun"
+            f" FROM ({' UNION ALL '.join(selects)})"
+            " ORDER BY begun, conversation, at, generation, place"
+        )
+        together: list[sqlite3.Row] = []
+        for row in rows:
+            if together and row["conversation"] != together[0]["conversation"]:
+                yield together
+                together = []
+            together.append(row)
+        if together:
+            yield together
+
+    def _places(self, generation: int, table: str, conversation: str) -> str:
+        at = "datetime_utc" if "datetime_utc" in self._of(table) else "''"
+        legacy = ""
+        if generation == 1 and self._new:
+            # A response that was moved to the newer tables has the same id there.
+            legacy = " WHERE id NOT IN (SELECT id FROM turns)"
+        return (
+            f"SELECT {generation} AS generation, rowid AS place,"  # noqa: S608
+            f" coalesce({conversation}, 'alone ' || id) AS conversation,"
+            f" coalesce({at}, '') AS at FROM {table}{legacy}"
+        )
+
+    def _conversation(self, rows: list[sqlite3.Row], where: str) -> Coming:
+        messages = Messages(PROFILE)
+        identity = str(rows[0]["conversation"])
+        for row in rows:
+            if row["generation"] == 1:
+                self._add_response(messages, self._row("responses", row["place"]))
+            else:
+                self._add_turn(messages, self._row("turns", row["place"]))
+        return messages.coming(where, identity, title=self._name(identity))
+
+    def _row(self, table: str, place: int) -> dict[str, Any]:
+        found = self._connection.execute(
+            f"SELECT * FROM {table} WHERE rowid = ?",  # noqa: S608
+            (place,),
+        ).fetchone()
+        return dict(found)
+
+    def _name(self, identity: str) -> str:
+        for table in ("threads", "conversations"):
+            if {"id", "name"} <= self._of(table):
+                row = self._connection.execute(
+                    f"SELECT name FROM {table} WHERE id = ?",  # noqa: S608
+                    (identity,),
+                ).fetchone()
+                if row and isinstance(row["name"], str):
+                    return row["name"]
+        return ""
+
+    def _add_response(self, messages: Messages, row: dict[str, Any]) -> None:
+        identity = row["id"]
+        system = [*self._fragments("system_fragments", identity), _text(row.get("system"))]
+        messages.system("\n\n".join(filter(None, system)))
+        prompt = [*self._fragments("prompt_fragments", identity), _text(row.get("prompt"))]
+        attached = self._attachments("prompt_attachments", "response_id", identity)
+        messages.left.update(attached)
+        results = self._count("tool_results", identity)
+        messages.left["tool result"] += results
+        messages.left["tool call"] += self._count("tool_calls", identity)
+        at = seconds_of(row.get("datetime_utc"))
+        # What goes on after a tool's result belongs to the prompt that was there before.
+        if not results or any(text.strip() for text in prompt):
+            messages.user("\n".join(filter(None, prompt)), at, more=bool(attached) or not results)
+        messages.assistant(
+            _text(row.get("response")), reasoning=_text(row.get("reasoning")), **_told(row)
+        )
+
+    def _add_turn(self, messages: Messages, row: dict[str, Any]) -> None:
+        sent = row["parent_message_hash"]
+        asked = self._chain(sent, until="assistant")
+        system = [text for _, role, text in asked if role == "system"]
+        if system:
+            messages.system("\n\n".join(system))
+        at = seconds_of(row.get("datetime_utc"))
+        prompt, more, results = [], False, 0
+        for identity, role, text in asked:
+            if role != "system":
+                prompt += [text] if text.strip() else []
+                kinds = self._kinds(identity)
+                attached = kinds.get("attachment", 0)
+                messages.left["file"] += attached
+                results += kinds.get("tool_result", 0)
+                more = more or bool(attached)
+        messages.left["tool result"] += results
+        if prompt or not results:
+            messages.user("\n\n".join(prompt), at, more=more or not results)
+        for number, (identity, role, text) in enumerate(self._chain(row["tip_message_hash"], sent)):
+            kinds = self._kinds(identity)
+            messages.left["tool call"] += kinds.get("tool_call", 0)
+            messages.left["tool result"] += kinds.get("tool_result", 0)
+            if role == "assistant":
+                thought = self._said(identity, "reasoning")
+                told = _told(row) if number == 0 else {}
+                messages.assistant(text, reasoning=thought, **told)
+
+    def _chain(
+        self, tip: str | None, end: str | None = None, until: str | None = None
+    ) -> list[tuple[str, str, str]]:
+        """(hash, role, text) of the messages that lead to `tip`, after `end`, or after the last
+        one of that role. Raises ValueError if they go round in a circle."""
+        found: list[tuple[str, str, str]] = []
+        while tip is not None and tip != end:
+            row = self._connection.execute(
+                "SELECT parent_hash, role FROM messages WHERE hash = ?", (tip,)
+            ).fetchone()
+            if row is None or row["role"] == until:
+                break
+            if len(found) == _LONGEST_CHAIN:
+                raise ValueError("its messages follow one another without end")
+            found.append((tip, str(row["role"]), self._said(tip, "text")))
+            tip = row["parent_hash"]
+        return found[::-1]
+
+    def _said(self, message: str, kind: str) -> str:
+        rows = self._connection.execute(
+            "SELECT text, payload FROM parts WHERE message_hash = ? AND type = ? ORDER BY position",
+            (message, kind),
+        ).fetchall()
+        texts = (_text(row["text"]) or self._referred(row) for row in rows)
+        return "\n\n".join(text for text in texts if text)
+
+    def _referred(self, row: sqlite3.Row) -> str:
+        """The text of a part that is put together from fragments."""
+        try:
+            pieces = json.loads(row["payload"] or "{}").get("text_ref")
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            return ""
+        text = ""
+        for piece in pieces if isinstance(pieces, list) else ():
+            if isinstance(piece, dict):
+                text += _text(piece.get("literal"))
+                fragment = piece.get("fragment")
+                if isinstance(fragment, int) and abs(fragment) < 2**63:
+                    text += self._fragment(fragment)
+        return text
+
+    def _fragment(self, identity: int) -> str:
+        if not {"id", "content"} <= self._of("fragments"):
+            return ""
+        row = self._connection.execute(
+            "SELECT content FROM fragments WHERE id = ?", (identity,)
+        ).fetchone()
+        return _text(row["content"]) if row else ""
+
+    def _kinds(self, message: str) -> dict[str, int]:
+        rows = self._connection.execute(
+            "SELECT type, count(*) AS number FROM parts WHERE message_hash = ? GROUP BY type",
+            (message,),
+        )
+        return {str(row["type"]): int(row["number"]) for row in rows}
+
+    def _fragments(self, table: str, response: str) -> list[str]:
+        if not {"response_id", "fragment_id", "order"} <= self._of(table):
+            return []
+        rows = self._connection.execute(
+            f'SELECT fragment_id FROM {table} WHERE response_id = ? ORDER BY "order"',  # noqa: S608
+            (response,),
+        ).fetchall()
+        return [self._fragment(row["fragment_id"]) for row in rows]
+
+    def _attachments(self, table: str, column: str, identity: str) -> dict[str, int]:
+        if column not in self._of(table) or "type" not in self._of("attachments"):
+            return {}
+        rows = self._connection.execute(
+            f"SELECT type FROM {table} JOIN attachments ON id = attachment_id"  # noqa: S608
+            f" WHERE {column} = ?",
+            (identity,),
+        ).fetchall()
+        pictures = sum(_text(row["type"]).startswith("image/") for row in rows)
+        return {"image": pictures, "file": len(rows) - pictures} if rows else {}
+
+    def _count(self, table: str, response: str) -> int:
+        if "response_id" not in self._of(table):
+            return 0
+        row = self._connection.execute(
+            f"SELECT count(*) FROM {table} WHERE response_id = ?",  # noqa: S608
+            (response,),
+        ).fetchone()
+        return int(row[0])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row tells of the answer: the model, tokens, seconds. Its price was not kept."""
+    tokens = _whole(row.get("input_tokens")), _whole(row.get("output_tokens"))
+    usage = Usage(*tokens, calls=1, unpriced_calls=1) if any(tokens) else Usage()
+    return {
+        "model": _text(row.get("resolved_model")) or _text(row.get("model")) or None,
+        "usage": usage,
+        "seconds": _whole(row.get("duration_ms")) / 1000,
+    }

@@ -1,0 +1,279 @@
+"""Our own exports, read piece by piece; what is none is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin
+
+from moa_cli.conversation import KeptTurn, Turn
+from moa_cli.errors import StoreError
+from moa_cli.events import from_dict, to_dict
+from moa_cli.loading import hints_of, load_value
+from moa_cli.store.archive import FORMAT, TAGGED, VERSION
+from moa_cli.store.incoming.bounds import bounded, not_later, seconds_of
+from moa_cli.store.incoming.coming import Coming, Head
+from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
+from moa_cli.store.store import ID_LETTERS
+from moa_cli.store.tags import checked_tag
+
+__all__ = ["NONE_OF_OURS", "check_heading", "conversations"]
+
+NONE_OF_OURS = f'not an export of conversations ("format" is not "{FORMAT}")'
+_ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
+_LAST_PLACE = 10**6
+_KEYS = ("id", "title", "profile", "created", "updated", "turns")
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def check_heading(values: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError or StoreError unless `format` and `version` are those of a file that can
+    be read here. name: the file, for messages."""
+    if values.get("format") != FORMAT:
+        raise ValueError(NONE_OF_OURS)
+    version = values.get("version")
+    if type(version) is not int:
+        raise ValueError("version is not a whole number")
+    if version > max(VERSION, TAGGED):
+        raise StoreError(
+            f"{name}: was written by a newer version of moa (format {version})",
+            hint="update moa to read it",
+        )
+
+
+def conversations(stream: JsonStream) -> Iterator[Coming]:
+    """The conversations of a file whose heading has been checked. Raises ValueError."""
+    seen: set[str] = set()
+    found = False
+    for key in stream.members():
+        if key != "conversations":
+            stream.value()
+            continue
+        if found:
+            raise ValueError("conversations is there twice")
+        if stream.next() != "[":
+            raise ValueError("conversations is not a list")
+        found = True
+        for number in stream.items():
+            if stream.next() != "{":
+                stream.value()
+                raise ValueError(_without_id(number))
+            reading = _Reading(stream, number, seen)
+            yield Coming(
+                f"conversation {number}",
+                reading.turns(),
+                reading.head,
+                exact=True,
+                left=reading.left,
+                identity=reading.identity,
+            )
+    stream.end()
+    if not found:
+        raise ValueError("conversations is not a list")
+
+
+def _without_id(number: int) -> str:
+    return f"conversation {number} has no id (10 letters or digits, none of 0, 1, i, l and o)"
+
+
+class _Reading:
+    """One conversation of the file, whose keys may come in any order."""
+
+    def __init__(self, stream: JsonStream, number: int, seen: set[str]) -> None:
+        self.left: Counter[str] = Counter()
+        self._stream = stream
+        self._number = number
+        self._seen = seen
+        self._values: dict[str, Any] = {}
+
+    def identity(self) -> str | None:
+        """Its id, once that has been read."""
+        return self._values.get("id")
+
+    @property
+    def _where(self) -> str:
+        return f"conversation {self._values.get('id', self._number)}"
+
+    def turns(self) -> Iterator[KeptTurn]:
+        """Its turns. Raises ValueError."""
+        try:
+            for key in self._stream.members():
+                if key in ("id", "turns") and key in self._values:
+                    raise ValueError(f"{key} is there twice")
+                if key == "turns":
+                    yield from self._turns()
+                elif key == "id":
+                    self._take_id(self._stream.value())
+                elif key in _KEYS or key == "tags":
+                    self._values[key] = self._stream.value()
+                else:
+                    raise ValueError(f"unknown key {key!r}")
+        except (JsonFault, _IdFault):
+            raise
+        except ValueError as error:
+            raise ValueError(f"{self._where}: {error}") from None
+
+    def _take_id(self, identity: Any) -> None:
+        if not isinstance(identity, str) or not _ID.fullmatch(identity):
+            raise _IdFault(_without_id(self._number))
+        if identity in self._seen:
+            raise _IdFault(f"conversation {identity} is there twice")
+        self._seen.add(identity)
+        self._values["id"] = identity
+
+    def _turns(self) -> Iterator[KeptTurn]:
+        if self._stream.next() != "[":
+            raise ValueError("turns is not a list")
+        self._values["turns"] = True
+        for number in self._stream.items():
+            values = self._stream.value()
+            try:
+                kept = _turn(values, self.left)
+            except ValueError as error:
+                raise ValueError(f"turn {number}: {error}") from None
+            yield kept
+
+    def head(self) -> Head:
+        """What it is besides its turns, which have been read. Raises ValueError."""
+        values = self._values
+        if "id" not in values:
+            raise ValueError(_without_id(self._number))
+        try:
+            for key in _KEYS:
+                if key not in values:
+                    raise ValueError(f"{key} is missing")
+            _check(values["title"], str, "title")
+            _check(values["profile"], str, "profile")
+            created, updated = (_time(values, key, self.left) for key in ("created", "updated"))
+            tags = values.get("tags", [])
+            if not isinstance(tags, list):
+                raise ValueError("tags is not a list")
+            return Head(
+                values["id"],
+                values["title"],
+                values["profile"],
+                created,
+                updated,
+                tuple(dict.fromkeys(map(_tag, tags))),
+            )
+        except ValueError as error:
+            raise ValueError(f"{self._where}: {error}") from None
+
+
+class _IdFault(ValueError):
+    """A conversation's id is none; the message names the conversation."""
+
+
+def _tag(value: Any) -> str:
+    _check(value, str, "a tag")
+    return checked_tag(value)
+
+
+def _turn(values: Any, told: Counter[str]) -> KeptTurn:
+    if not isinstance(values, dict):
+        raise ValueError("not a table")
+    rest = dict(values)
+    for key in ("prompt", "started"):
+        if key not in values:
+            raise ValueError(f"{key} is missing")
+    prompt, started = rest.pop("prompt"), _time(rest, "started", told)
+    settings, notes = rest.pop("settings", ""), rest.pop("notes", [])
+    del rest["started"]
+    for key in ("user", "stored_as"):
+        if key in rest:
+            raise ValueError(f"Turn has no {key}")
+    _check(prompt, str, "prompt")
+    _check(settings, str, "settings")
+    turn = load_value(Turn, {"user": prompt, "status": "interrupted", **rest})
+    _check(turn, Turn, "turn")
+    _check_places(turn)
+    if not isinstance(notes, list):
+        raise ValueError("notes is not a list")
+    notes = tuple(_note(note, told) for note in notes)
+    if turn.status == "open":
+        # The process that would end it is not here.
+        turn = dataclasses.replace(turn, status="interrupted")
+    return KeptTurn(bounded(turn, told), started, settings, notes)
+
+
+def _time(values: Mapping[str, Any], key: str, told: Counter[str]) -> float:
+    _check(values[key], float, key)
+    at = seconds_of(values[key])
+    if at is None:
+        raise ValueError(f"{key} is no time in seconds since 1970")
+    return not_later(at, told)
+
+
+def _check_places(turn: Turn) -> None:
+    places = [(one.layer, one.index) for layer in turn.proposals for one in layer]
+    if len(set(places)) < len(places):
+        raise ValueError("two proposals have the same layer and index")
+    if any(not 0 <= number <= _LAST_PLACE for place in places for number in place):
+        raise ValueError("a proposal's layer or index is no place")
+
+
+def _note(note: Any, told: Counter[str]) -> Mapping[str, Any]:
+    if not isinstance(note, dict):
+        raise ValueError("a note is not a table")
+    event = from_dict(note)
+    _check(event, type(event), "note")
+    kept = bounded(event, told)
+    return note if kept is event else to_dict(kept)
+
+
+def _check(value: Any, hint: Any, name: str) -> None:
+    """Raises ValueError if `value`, or what is in it, is not of the type that it should have."""
+    _checker(hint)(value, name)
+
+
+@cache
+def _checker(hint: Any) -> Callable[[Any, str], None]:
+    """What `_check` does for that type, looked up once: a file has millions of values."""
+    origin = get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        fields = [(key, _checker(inner)) for key, inner in hints_of(hint).items()]
+
+        def check_fields(value: Any, name: str) -> None:
+            for key, check in fields:
+                check(getattr(value, key), key)
+
+        return check_fields
+    if origin is tuple:
+        check_item = _checker(get_args(hint)[0])
+
+        def check_items(value: Any, name: str) -> None:
+            for item in value:
+                check_item(item, name)
+
+        return check_items
+    if origin in (Union, types.UnionType):
+        check_some = _checker(next(one for one in get_args(hint) if one is not types.NoneType))
+
+        def check_optional(value: Any, name: str) -> None:
+            if value is not None:
+                check_some(value, name)
+
+        return check_optional
+    if origin is Literal:
+        choices = get_args(hint)
+
+        def check_choice(value: Any, name: str) -> None:
+            if value not in choices:
+                raise ValueError(f"{name} is none of {', '.join(map(str, choices))}")
+
+        return check_choice
+
+    def check_kind(value: Any, name: str) -> None:
+        if hint in _KINDS and type(value) is not hint and not _is_float(value, hint):
+            raise ValueError(f"{name} is not {_KINDS[hint]}")
+
+    return check_kind
+
+
+def _is_float(value: Any, kind: type) -> bool:
+    """Whether a whole number stands for a float; one beyond all floats is none of ours."""
+    return kind is float and type(value) is int and abs(value) < 10**300

@@ -1,0 +1,202 @@
+"""What a file is an export of, told by what is in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import Any
+
+from moa_cli.store.archive import FORMAT
+from moa_cli.store.incoming import aichat, chatgpt, claude, own
+from moa_cli.store.incoming.coming import Coming
+from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
+from moa_cli.store.incoming.parts import Part, lines_of
+
+__all__ = ["SOURCES", "reading", "recognise", "refuse"]
+
+# What is read, by its name on the command line, with how it is called in a message.
+SOURCES = {
+    "moa": "an export of moa",
+    "chatgpt": "a ChatGPT export",
+    "claude": "a Claude export",
+    "llm": "llm's log",
+    "aichat": "aichat",
+}
+_SQLITE = b"SQLite format 3\0"
+_OURS_TOO = "moa reads its own exports and those of ChatGPT, Claude, llm and aichat"
+_LISTS = {"mapping": "chatgpt", "chat_messages": "claude"}
+# How a session in YAML begins, and what it holds somewhere.
+_FIRST_KEY, _MESSAGES = re.compile("(?:path|model):"), re.compile("^messages:", re.MULTILINE)
+# Items of a list in which something must be known.
+_LOOKED_AT = 100
+
+
+def recognise(part: Part) -> str | None:
+    """The source (see `SOURCES`) that the file is an export of; None if of none.
+
+    Raises ValueError if it looks like an export but is broken.
+    """
+    start = part.start()
+    if start.startswith(_SQLITE):
+        return "llm"
+    text = _begun(start)
+    if text[:1] in ("{", "["):
+        return _json_source(part)
+    if aichat.HEADING.match(text):
+        return "aichat"
+    return "aichat" if _session(part) is not None else None
+
+
+def refuse(part: Part, source: str | None = None) -> ValueError:
+    """Why a file that the user named is no export, or none of `source`.
+
+    Raises ValueError if it is not even JSON.
+    """
+    if source is not None:
+        return ValueError(f"not {SOURCES[source]}")
+    with part.open() as file:
+        stream = JsonStream(file)
+        stream.value()
+        stream.end()
+    return ValueError(f"not an export of conversations ({_OURS_TOO})")
+
+
+@contextmanager
+def reading(part: Part, source: str) -> Iterator[Iterator[Coming]]:
+    """The conversations of a file, which is an export of that source, one at a time.
+
+    Raises ValueError, or StoreError for a file of a newer moa.
+    """
+    if source == "llm":
+        if part.path is None:
+            raise ValueError("an SQLite file cannot be read from a pipe or an archive")
+        from moa_cli.store.incoming import llm_logs
+
+        yield llm_logs.conversations(part.path)
+    elif source == "aichat":
+        yield _aichat(part)
+    elif source == "moa":
+        with part.open() as file:
+            heading = _heading(JsonStream(file))
+        own.check_heading(heading, part.name)
+        with part.open() as file:
+            yield own.conversations(JsonStream(file))
+    else:
+        with part.open() as file:
+            yield _listed(JsonStream(file), source)
+
+
+def _begun(start: bytes) -> str:
+    """How a text file begins, without the space before it."""
+    encoding = json.detect_encoding(start[:4]) if len(start) > 1 else "utf-8"
+    return start.decode(encoding, "ignore").lstrip(" \t\r\n")
+
+
+def _json_source(part: Part) -> str | None:
+    with part.open() as file:
+        stream = JsonStream(file)
+        if stream.next() == "{":
+            return _object_source(stream)
+        for number in stream.items():
+            if stream.next() != "{" or number > _LOOKED_AT:
+                return None
+            if source := _object_source(stream, whole=True):
+                return source
+    return None
+
+
+def _object_source(stream: JsonStream, *, whole: bool = False) -> str | None:
+    """The source that an object's keys tell. whole: read on to its end if they tell none."""
+    for key in stream.members():
+        if key in _LISTS:
+            return _LISTS[key]
+        if not whole and key in ("format", "conversations"):
+            # A list by that name may also be somebody else's: the heading tells.
+            if key == "conversations":
+                _skip_items(stream)
+                continue
+            return "moa" if stream.value() == FORMAT else None
+        stream.value()
+    return None
+
+
+def _heading(stream: JsonStream) -> dict[str, Any]:
+    """`format` and `version` of a file, wherever they stand in it."""
+    heading: dict[str, Any] = {}
+    for key in stream.members():
+        if key == "conversations":
+            if heading.keys() >= {"format", "version"}:
+                break
+            _skip_items(stream)
+        else:
+            heading[key] = stream.value()
+    return heading
+
+
+def _skip_items(stream: JsonStream) -> None:
+    if stream.next() != "[":
+        stream.value()
+        return
+    for _ in stream.items():
+        stream.value()
+
+
+def _listed(stream: JsonStream, source: str) -> Iterator[Coming]:
+    """The conversations of a list, or the one that the file is."""
+    if stream.next() != "[":
+        yield _conversation(stream.value(), source, "the conversation")
+    else:
+        for number in stream.items():
+            yield _conversation(stream.value(), source, f"conversation {number}")
+    stream.end()
+
+
+def _conversation(values: Any, source: str, where: str) -> Coming:
+    key = next(key for key, named in _LISTS.items() if named == source)
+    if not isinstance(values, Mapping) or key not in values:
+        raise ValueError(f"{where}: is none of {SOURCES[source]} (it has no `{key}`)")
+    read = {"chatgpt": chatgpt.conversation, "claude": claude.conversation}[source]
+    try:
+        return read(values, where)
+    except JsonFault:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _aichat(part: Part) -> Iterator[Coming]:
+    start = part.start()
+    if aichat.HEADING.match(_begun(start)):
+        with part.open() as file:
+            encoding = json.detect_encoding(start[:4])
+            yield from aichat.log(lines_of(file, encoding, aichat.LONGEST))
+        return
+    values = _session(part)
+    if values is None:
+        raise refuse(part, "aichat")
+    name = PurePath(part.name).name
+    yield aichat.session(values, name.rpartition(".")[0] or name, part.modified, "the session")
+
+
+def _session(part: Part) -> dict[str, Any] | None:
+    """The values of a file that is one of aichat's sessions. Raises ValueError for YAML that
+    looks like one but is broken."""
+    if not _FIRST_KEY.match(_begun(part.start())):
+        return None
+    data = b""
+    with part.open() as file:
+        while piece := file.read(1 << 20):
+            data += piece
+            if len(data) > aichat.LONGEST:
+                return None
+    try:
+        text = data.decode(json.detect_encoding(data[:4]))
+    except UnicodeDecodeError:
+        return None
+    if not _MESSAGES.search(text):
+        return None
+    values = aichat.yaml(text)
+    return values if aichat.is_session(values) else None
