@@ -35,7 +35,8 @@ def conversation(values: Mapping[str, Any], where: str) -> Coming:
     path = _path(nodes, values.get("current_node"))
     model = text_in(values, "default_model_slug") or None
     for identity in path:
-        _add(messages, table_in(nodes[identity], "message"), model)
+        if message := table_in(nodes[identity], "message"):
+            _add(messages, message, model)
     if branches := _others(nodes, set(path)):
         messages.left["branch that was edited away"] = branches
     return messages.coming(

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from moa_cli import paths
 from moa_cli.store.incoming.json_stream import Readable
 
-__all__ = ["Part", "lines_of", "parts_of"]
+__all__ = ["ArchiveFault", "Part", "lines_of", "parts_of"]
 
 # Files in a folder or an archive; a longer list is no export.
 _MOST_FILES = 100_000
@@ -31,6 +31,10 @@ _MOST_FILES = 100_000
 _MOST_BYTES, _FREE_BYTES, _MOST_TIMES = 32 << 30, 1 << 30, 100
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
+
+
+class ArchiveFault(ValueError):
+    """An archive that cannot be read, or should not be."""
 
 
 @dataclass(frozen=True)
@@ -184,19 +188,19 @@ class _Member:
         if self._expanded.total > _MOST_BYTES or (
             self._given > max(_FREE_BYTES, _MOST_TIMES * self._packed)
         ):
-            raise ValueError("expands to more than an export does")
+            raise ArchiveFault("expands to more than an export does")
         return data
 
 
 @contextmanager
 def _zip_faults() -> Iterator[None]:
-    """While inside, what `zipfile` raises of a file that is none is a ValueError."""
+    """While inside, what `zipfile` raises of a file that is none is an ArchiveFault."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"cannot be read as a zip archive: {error}") from None
+        raise ArchiveFault(f"cannot be read as a zip archive: {error}") from None
     except UnicodeDecodeError:
-        raise ValueError("cannot be read as a zip archive: a name in it is no text") from None
+        raise ArchiveFault("cannot be read as a zip archive: a name in it is no text") from None
 
 
 class _Raw(io.RawIOBase):

@@ -27,7 +27,7 @@ from moa_cli.store.archive import StoredTurns, turn_values
 from moa_cli.store.file_lock import try_lock
 from moa_cli.store.incoming.coming import Coming, Head, identity_of
 from moa_cli.store.incoming.json_stream import EncodingFault
-from moa_cli.store.incoming.parts import Part, parts_of
+from moa_cli.store.incoming.parts import ArchiveFault, Part, parts_of
 from moa_cli.store.incoming.recognise import reading, recognise, refuse
 from moa_cli.store.packing import as_unicode
 from moa_cli.store.store import Store
@@ -161,6 +161,8 @@ class _Plan:
             return wanted
         try:
             found = recognise(part)
+        except ArchiveFault:
+            raise
         except ValueError:
             if part.given:
                 raise
