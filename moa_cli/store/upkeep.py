@@ -77,6 +77,7 @@ def doom(
             for identity in identities:
                 connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (identity,))
                 connection.execute("DELETE FROM conversations WHERE id = ?", (identity,))
+                connection.execute("DELETE FROM tags WHERE conversation_id = ?", (identity,))
             if turns:
                 # As if they were those of one more conversation, which is deleted.
                 connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (_SINGLE,))

@@ -505,6 +505,23 @@ def test_what_a_killed_import_left_is_taken_away_by_the_next(moa: Moa) -> None:
     connection.close()
 
 
+def test_a_conversation_that_was_deleted_comes_back_whole(moa: Moa) -> None:
+    data = moa.state.parent / "data" / "conversations.db"
+    path = many_turns(moa.folder, 2, 150)
+    imported(moa, path.name)
+    identities = [row["id"] for row in listed(moa)]
+    store = Store.open(data)
+    # Out of every list, but not wiped yet: another process would do that later.
+    store.delete(identities, seconds=0)
+    store.close()
+    imported(moa, path.name)
+    assert moa.run("history", "clean").code == 0
+    assert [row["turns"] for row in listed(moa)] == [150, 150]
+    connection = sqlite3.connect(data)
+    assert connection.execute("SELECT count(*) FROM turns").fetchone()[0] == 300
+    connection.close()
+
+
 def many_turns(folder: Path, conversations: int, turns: int) -> Path:
     """An own export of that size, written piece by piece."""
     usage = {"prompt_tokens": 100, "completion_tokens": 200, "calls": 1, "cost": 0.01}

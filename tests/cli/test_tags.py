@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def test_a_conversation_gets_another_title(kept: Moa) -> None:
     assert (ran.code, ran.out) == (0, b"")
     assert ran.err == f"moa: renamed {zebras}: Stripes and more\n"
     assert kept.run("history", "list").text.rstrip().endswith("  Stripes and more")
-    for title, message in (("  ", "a title cannot be empty"), ("x" * 201, "at most 200")):
+    for title, message in (("  ", "TITLE is empty"), ("x" * 201, "at most 200")):
         refused = kept.run("history", "rename", zebras, title)
         assert refused.code == 2
         assert message in refused.err
@@ -63,7 +64,7 @@ def test_tags_are_given_shown_and_taken_away(kept: Moa) -> None:
     assert kept.run("history", "tag", zebras, "--remove", "größe").err.endswith("has no tags\n")
 
 
-@pytest.mark.parametrize("tag", ["", "two words", "a,b", "x" * 51, "\x1b[31m", "#", "\u200b"])
+@pytest.mark.parametrize("tag", ["two words", "a,b", "x" * 51, "\x1b[31m", "#", "\u200b"])
 def test_what_is_no_tag_is_refused(kept: Moa, tag: str) -> None:
     zebras, _ = ids(kept)
     for command in (("tag", zebras, tag), ("list", "--tag", tag), ("export", "--tag", tag)):
@@ -125,6 +126,19 @@ def test_a_renamed_and_tagged_conversation_is_still_the_one_in_the_file(kept: Mo
         f"moa: skipped 2, there already: {zebras}, {horses}",
         "moa: imported 0 conversations",
     ]
+
+
+def test_tags_are_recovered_from_a_damaged_file(kept: Moa) -> None:
+    zebras, _ = ids(kept)
+    kept.run("history", "tag", zebras, "animals")
+    file = Path(kept.run("history", "path").text.strip())
+    copy = kept.folder / "copy.db"
+    assert kept.run("history", "backup", "copy.db").code == 0
+    kept.run("history", "delete", zebras, "--yes")
+    assert kept.run("history", "recover", "copy.db").code == 0
+    assert ids(kept, "--tag", "animals") == [zebras]
+    assert file.exists()
+    assert copy.exists()
 
 
 def test_what_matches_all_filters_is_exported(kept: Moa) -> None:
