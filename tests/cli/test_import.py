@@ -384,7 +384,6 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "bomb": (bomb(), "a value is longer than 64 MB"),
     "no export": ([{"a": 1}], "not an export of conversations (moa reads its own"),
     "text": (b"hello", "not JSON: Expecting value (line 1, column 1)"),
-    "binary": (b"\x89PNG\r\n\x1a\n\xff\xff", "not JSON: "),
     "empty zip": (zipped({}), "holds no export of conversations"),
     "other zip": (zipped({"a.json": {"a": 1}}), "holds no export of conversations"),
     "half a zip": (zipped({"a.json": [OWL]})[:-30], "cannot be read as a zip archive"),
@@ -402,6 +401,15 @@ def test_a_fault_is_told_in_one_line_and_nothing_is_taken(moa: Moa, name: str) -
     line = refused(moa, "good.json", put(moa, "bad", content))
     assert line.startswith("moa: bad: ")
     assert message in line
+
+
+def test_what_is_no_text_is_told_with_the_place(moa: Moa) -> None:
+    put(moa, "bad.png", b"\x89PNG\r\n\x1a\n\xff\xff")
+    put(moa, "bad.json", b'[\n{"mapping": {}, "title": "' + b"a" * 70_000 + b'\xfc"}]')
+    for name, place in (("bad.png", "byte 1 of line 1 is 0x89"), ("bad.json", "byte 70027 of")):
+        ran = moa.run("history", "import", name)
+        assert (ran.code, ran.err.count("\n")) == (2, 1)
+        assert ran.err.startswith(f"moa: {name}: is not UTF-8 text: {place}")
 
 
 def test_an_archive_whose_file_is_damaged_is_refused(moa: Moa) -> None:
