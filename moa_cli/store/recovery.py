@@ -34,7 +34,7 @@ _INSERTS = {
     "notes": "INSERT OR IGNORE INTO notes (rowid, turn_id, event) VALUES (?, ?, ?)",
     "spending": "INSERT OR IGNORE INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "days": "INSERT OR IGNORE INTO days VALUES (?, ?)",
-    "doomed": "INSERT OR IGNORE INTO doomed VALUES (?)",
+    "doomed": "INSERT OR IGNORE INTO doomed VALUES (?, ?, ?)",
     "tags": "INSERT OR IGNORE INTO tags VALUES (?, ?)",
 }
 _COLUMNS_OF_A_TURN = 11

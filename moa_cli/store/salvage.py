@@ -275,7 +275,8 @@ def _table_of(rowid: int | None, row: Row) -> str | None:
             return "old_proposals"
         if _is(row, _TEXT, _TEXT) and _ID.fullmatch(row[0]):
             return "tags"
-        return "doomed" if _is(row, _TEXT) else None
+        is_doomed = _is(row, _TEXT, _TEXT, int) and row[1] == "doomed"
+        return "doomed" if is_doomed else None
     if _is(row, _TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER):
         return "conversations"
     if _is(row, int, int, int, _KEPT):

@@ -52,7 +52,14 @@ def _pack_proposals(connection: sqlite3.Connection) -> None:
         """,
         # What is still to be done on the file, and what was deleted but not wiped yet.
         "CREATE TABLE upkeep (task TEXT PRIMARY KEY) WITHOUT ROWID",
-        "CREATE TABLE doomed (conversation_id TEXT PRIMARY KEY) WITHOUT ROWID",
+        # The columns beside the id tell such a row from one of any other table, in a damaged file.
+        """
+        CREATE TABLE doomed (
+            conversation_id TEXT PRIMARY KEY,
+            state TEXT NOT NULL DEFAULT 'doomed',
+            mark INTEGER NOT NULL DEFAULT 1
+        ) WITHOUT ROWID
+        """,
         """
         INSERT INTO upkeep SELECT 'pack proposals'
             WHERE EXISTS (SELECT 1 FROM old_proposals)

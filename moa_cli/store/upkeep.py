@@ -34,6 +34,7 @@ _SHORTEST_REST, _LONGEST_REST = 0.01, 0.1
 _ROWS, _MERGE_PAGES, _FREE_PAGES = 50, 100, 500
 # In the place of a conversation's id, which has no space.
 _SINGLE = "single turns"
+_DOOM = "INSERT OR IGNORE INTO doomed (conversation_id) VALUES (?)"
 _MERGE, _PACK, _EMPTY_LOG = "merge words", "pack proposals", "empty the log"
 _REWRITE = "write the file anew"
 # Such a file is written anew within about a third of a second.
@@ -75,12 +76,16 @@ def doom(
     try:
         with immediate(connection):
             for identity in identities:
-                connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (identity,))
+                connection.execute(
+                    "INSERT OR IGNORE INTO doomed (conversation_id) VALUES (?)", (identity,)
+                )
                 connection.execute("DELETE FROM conversations WHERE id = ?", (identity,))
                 connection.execute("DELETE FROM tags WHERE conversation_id = ?", (identity,))
             if turns:
                 # As if they were those of one more conversation, which is deleted.
-                connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (_SINGLE,))
+                connection.execute(
+                    "INSERT OR IGNORE INTO doomed (conversation_id) VALUES (?)", (_SINGLE,)
+                )
                 connection.executemany(
                     "UPDATE turns SET conversation_id = ? WHERE id = ?",
                     [(_SINGLE, turn) for turn in turns],

@@ -20,6 +20,7 @@ import pytest
 from moa_cli.conversation import Turn
 from moa_cli.store import Store
 from moa_cli.store.archive import read
+from moa_cli.store.terms import register
 from tests.support.command import Moa
 from tests.support.exports import (
     AICHAT_LOG,
@@ -492,7 +493,8 @@ def test_odd_values_are_taken_as_far_as_they_make_sense(moa: Moa, upstream: Upst
 def test_what_a_killed_import_left_is_taken_away_by_the_next(moa: Moa) -> None:
     data = moa.state.parent / "data" / "conversations.db"
     identity = keep(moa, ("hi", "yes"))
-    connection = sqlite3.connect(data)
+    connection = sqlite3.connect(data, isolation_level=None)
+    register(connection)
     # As it is when the process ends between two transactions.
     connection.execute("INSERT INTO unfinished VALUES ('2345678923')")
     connection.execute(
@@ -501,7 +503,6 @@ def test_what_a_killed_import_left_is_taken_away_by_the_next(moa: Moa) -> None:
         " (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
         " SELECT i FROM n)"
     )
-    connection.commit()
     connection.close()
     assert [row["id"] for row in listed(moa)] == [identity]
     assert moa.run("history", "search", "secretword").text == ""
