@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import bisect
-import dataclasses
 import itertools
-import json
 import os
 import platform
 import pty
@@ -24,6 +22,7 @@ from pathlib import Path
 from benchmarks.startup import home, seconds
 from moa_cli.conversation import Proposal, Turn, Usage
 from moa_cli.store.database import open_database
+from moa_cli.store.packing import dump, pack, without_defaults
 
 _SIZES = (1_000, 100_000)
 _TURNS_OF_ONE = 10
@@ -112,14 +111,13 @@ def _conversation(
 
 def _rest() -> str:
     turn = Turn("", profile="lab", model="lab:agg", usage=Usage(900, 900, calls=4), seconds=3.5)
-    values = dataclasses.asdict(turn)
-    return json.dumps({k: v for k, v in values.items() if k in ("profile", "model", "usage")})
+    return dump(without_defaults(turn))
 
 
-def _proposal(index: int, text: str) -> str:
+def _proposal(index: int, text: str) -> bytes:
     model = _MODELS[index]
     made = Proposal(1, index, model, model, text, usage=Usage(100, 300, calls=1), seconds=1.5)
-    return json.dumps(dataclasses.asdict(made))
+    return pack(without_defaults(made))
 
 
 def commands(words: _Words) -> dict[str, list[str]]:
