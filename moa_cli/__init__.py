@@ -73,7 +73,8 @@ __all__ = [
 ]
 
 # Searched in this order for a name that is asked for; each imports only what it needs.
-_ROOMS = ("conversation", "profile", "events", "errors", "engine", "api")
+# The first that has a name gives it: `run_turn` is the one that knows the settings.
+_ROOMS = ("conversation", "profile", "events", "errors", "api", "engine")
 
 
 def __getattr__(name: str) -> Any:

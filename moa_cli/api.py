@@ -9,22 +9,75 @@ print(turn.reply)
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from collections.abc import AsyncGenerator, Sequence
 
+from moa_cli import accounts
 from moa_cli.clients.base import Clients
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config import Config, load_config
 from moa_cli.conversation import Conversation, Turn
 from moa_cli.defaults import default_profile
-from moa_cli.engine import Limits
+from moa_cli.engine import Cap, Control, Limits
 from moa_cli.engine import run_turn as _run_turn
+from moa_cli.events import Event
 from moa_cli.profile import Profile, load, resolve
+from moa_cli.store import CallBook, Store
 from moa_cli.stream import Sink, deliver
 
 __all__ = ["ask", "ask_async", "load_profile", "open_clients", "run_turn"]
 
 load_profile = load
-run_turn = _run_turn
+_log = logging.getLogger("moa_cli")
+
+
+class _Money:
+    """What the config file lets turns spend, and where it is written down.
+
+    Belongs to one thread. Raises StoreError if the day's budget cannot be kept.
+    """
+
+    def __init__(self, config: Config) -> None:
+        books = accounts.open_books(
+            config, save=config.save, open_store=Store.open, warn=_log.warning
+        )
+        self._spending = books.spending
+        book = CallBook(books.spending, _log.warning)
+        caps = accounts.caps(config, books.spending)
+        if config.budget_session is not None:
+            cap = Cap.shared_cost("budget.session", config.budget_session, lambda: book.cost)
+            caps = (*caps, cap)
+        self.limits = Limits(
+            concurrency=config.concurrency, retries=config.retries, caps=caps, ledger=book
+        )
+
+    def close(self) -> None:
+        """Give the store back."""
+        if self._spending is not None:
+            self._spending.close()
+
+
+class _Clients(ClientPool):
+    """Clients, and what turns over them may spend together."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._settings = config
+        self._money: _Money | None = None
+
+    def limits(self) -> Limits:
+        """What the config file says. Raises StoreError if the day's budget cannot be kept."""
+        if self._money is None:
+            self._money = _Money(self._settings)
+        return self._money.limits
+
+    async def aclose(self) -> None:
+        """Close all clients, and the store."""
+        await super().aclose()
+        if self._money is not None:
+            self._money.close()
+            self._money = None
 
 
 def open_clients() -> ClientPool:
@@ -32,7 +85,35 @@ def open_clients() -> ClientPool:
 
     They belong to one event loop; `await clients.aclose()` there when done.
     """
-    return ClientPool(load_config())
+    return _Clients(load_config())
+
+
+def run_turn(
+    profile: Profile,
+    conversation: Conversation,
+    clients: Clients,
+    *,
+    control: Control | None = None,
+    limits: Limits | None = None,
+    references: Sequence[str] | None = None,
+) -> AsyncGenerator[Event, None]:
+    """Answer the open turn of `conversation` (see `Conversation.ask`) by the profile's mixture.
+
+    Yields the turn's events; trouble at an endpoint is an event, only a bug raises. Closing the
+    generator at any point cancels every call; use `contextlib.aclosing` around it.
+
+    control: says "enough" while it runs. references: answers that are there already; then no
+    proposer is asked, and the aggregator writes its reply from these.
+    limits: None holds turns over `open_clients()` to the config file, its budgets included
+    (`budget.session` to all turns over these clients together), and writes what they spend into
+    the ledger that `moa history stats` shows. Turns over clients of your own are not held to it.
+    Raises StoreError if a budget of the day cannot be kept.
+    """
+    if limits is None and isinstance(clients, _Clients):
+        limits = clients.limits()
+    return _run_turn(
+        profile, conversation, clients, control=control, limits=limits, references=references
+    )
 
 
 def ask(
@@ -64,9 +145,13 @@ async def ask_async(
     sinks: shown each event as it comes. clients: used and left open; by default the ones of
     the config file, for this call.
 
+    `[budget]` of the config file holds, and what is spent is written down, as for `moa ask`; the
+    conversation is not kept. A turn that a budget stops is one that failed.
+
     A turn whose models failed is returned, not raised: look at `turn.status` and `turn.error`.
     Raises ProfileError if there is no such profile, or it is wrong, or one of its model names
-    has a provider that is not known; nothing is sent then.
+    has a provider that is not known; nothing is sent then. Raises StoreError if a budget of the
+    day cannot be kept.
     """
     if clients is None:
         pool = open_clients()
@@ -77,13 +162,15 @@ async def ask_async(
         finally:
             await pool.aclose()
     config = load_config()
-    events = _run_turn(
-        _resolved(profile, config),
-        (conversation or Conversation()).ask(prompt),
-        clients,
-        limits=Limits(concurrency=config.concurrency, retries=config.retries),
-    )
-    return await deliver(events, *sinks)
+    resolved = _resolved(profile, config)
+    asked = (conversation or Conversation()).ask(prompt)
+    if isinstance(clients, _Clients):
+        return await deliver(run_turn(resolved, asked, clients), *sinks)
+    money = _Money(config)
+    try:
+        return await deliver(_run_turn(resolved, asked, clients, limits=money.limits), *sinks)
+    finally:
+        money.close()
 
 
 def _resolved(profile: Profile | str | None, config: Config) -> Profile:

@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
 from moa_cli import paths
 from moa_cli.errors import ProfileError
-from moa_cli.money import Price
-from moa_cli.tables import Key, check_table, read_toml, value_of
+from moa_cli.money import MOST_PRICE, MOST_USD, Price
+from moa_cli.tables import Key, check_table, nearest, read_toml, value_of
 
 __all__ = [
     "BUDGET_KEYS",
@@ -69,15 +70,16 @@ BUDGET_KEYS: dict[str, Key] = {
         example=1.0,
     ),
     "day": Key("number", "USD that all turns of a day may cost together", 0, example=5.0),
+    "zone": Key("text", "the time zone whose days those are", example="Europe/Berlin"),
 }
 PRICE_KEYS: dict[str, Key] = {
-    "prompt": Key("number", "USD per million prompt tokens", 0, 1_000_000, example=0.1),
-    "completion": Key("number", "USD per million completion tokens", 0, 1_000_000, example=0.3),
+    "prompt": Key("number", "USD per million prompt tokens", 0, MOST_PRICE, example=0.1),
+    "completion": Key("number", "USD per million completion tokens", 0, MOST_PRICE, example=0.3),
     "cached": Key(
         "number",
         "USD per million prompt tokens from the provider's cache",
         0,
-        1_000_000,
+        MOST_PRICE,
         example=0.05,
     ),
 }
@@ -114,7 +116,8 @@ class Config:
 
     plain, compact, live, show_reasoning, usage, vi: how `moa ask` and `moa chat` show and edit.
     prompt_history: most prompts in the file of those typed; 0 is no file.
-    budget_session, budget_day: USD, None is no limit. prices: by model name.
+    budget_session, budget_day: USD, None is no limit. budget_zone: whose days they are.
+    prices: by model name.
     local_context: tokens for each parallel call. local_model: a GGUF file, or None.
     place: the file that they come from, for messages.
     """
@@ -132,12 +135,18 @@ class Config:
     prompt_history: int = 1000
     budget_session: float | None = None
     budget_day: float | None = None
+    budget_zone: str = "UTC"
     prices: Mapping[str, Price] = field(default_factory=dict)
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     local_model: Path | None = None
     local_context: int = 4096
     local_parallel: int = 4
     place: str = "config"
+
+    def zone(self) -> tzinfo:
+        """The time zone of the budget's days. Raises ProfileError if this machine has none of
+        that name."""
+        return _zone(self.budget_zone, self.place)
 
 
 def load_config(path: Path | None = None) -> Config:
@@ -161,9 +170,18 @@ def to_config(table: Mapping[str, Any], place: str) -> Config:
     check_table(local, LOCAL_KEYS, prefix="local.", place=place)
     budget = table.get("budget", {})
     check_table(budget, BUDGET_KEYS, prefix="budget.", place=place)
+    for key in ("session", "day"):
+        if budget.get(key, 0) > MOST_USD:
+            raise ProfileError(
+                f"{place}: `budget.{key}` must be {MOST_USD:,.0f} or less",
+                hint="without it, there is no limit",
+            )
+    if "zone" in budget:
+        _zone(budget["zone"], place)
     return Config(
         budget_session=budget.get("session"),
         budget_day=budget.get("day"),
+        budget_zone=budget.get("zone", Config.budget_zone),
         prices={name: _price(name, one, place) for name, one in table.get("prices", {}).items()},
         providers={
             name: _provider(name, one, place) for name, one in table.get("providers", {}).items()
@@ -191,6 +209,24 @@ def _from_environment() -> dict[str, Any]:
         found[key] = value_of(text, CONFIG_KEYS[key])
         check_table({key: found[key]}, CONFIG_KEYS, place=variable)
     return found
+
+
+def _zone(name: str, place: str) -> tzinfo:
+    if name == "UTC":
+        # Also where the system knows no zones.
+        return UTC
+    from zoneinfo import ZoneInfo, available_timezones
+
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, LookupError):
+        # Besides an unknown one: no name, a folder's name, a path.
+        known = available_timezones()
+    near = nearest(name, known)
+    hint = f"did you mean `{near}`?" if near else "a name such as Europe/Berlin, or UTC"
+    if not known:
+        hint = "this system knows no time zones but UTC; the Python package tzdata adds them"
+    raise ProfileError(f"{place}: `budget.zone` is no time zone: {name!r}", hint=hint)
 
 
 def _price(model: str, table: Any, place: str) -> Price:

@@ -22,10 +22,13 @@ __all__ = [
     "Turn",
     "TurnStatus",
     "Usage",
+    "check_usage",
 ]
 
 Role = Literal["system", "user", "assistant"]
 TurnStatus = Literal["open", "finished", "interrupted", "failed"]
+# No sum of tokens, calls or USD is beyond this; a conversation of years is far below.
+_MOST = 10**12
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,16 @@ class Usage:
     def total_tokens(self) -> int:
         """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
+
+
+def check_usage(usage: Usage) -> None:
+    """Raise ValueError, naming the field, if `usage` holds what is no count or no amount: NaN,
+    infinity, a negative or absurd number, a truth value."""
+    for name, value in vars(usage).items():
+        kinds = (int, float) if name == "cost" else (int,)
+        # NaN is neither.
+        if type(value) not in kinds or not 0 <= value <= _MOST:
+            raise ValueError(f"{name} is no {'amount' if name == 'cost' else 'count'}: {value!r}")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from moa_cli.conversation import Usage
 
-__all__ = ["FREE", "Price", "cost_text", "priced", "usd"]
+__all__ = ["FREE", "MOST_PRICE", "MOST_USD", "Price", "check_price", "cost_text", "priced", "usd"]
 
 _MILLION = 1_000_000
+# What is beyond these is no limit, and no price for a million tokens or for a request, in USD.
+MOST_USD, MOST_PRICE, _MOST_FEE = 1e9, 1e6, 1e3
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,18 @@ class Price:
 
 
 FREE = Price(0.0, 0.0)
+
+
+def check_price(price: Price) -> None:
+    """Raise ValueError if `price` holds what is no price: NaN, infinity, a negative or absurd
+    number, a truth value."""
+    for name, value in vars(price).items():
+        most = _MOST_FEE if name == "request" else MOST_PRICE
+        if value is None and name == "cached":
+            continue
+        # NaN is not within.
+        if type(value) not in (int, float) or not 0 <= value <= most:
+            raise ValueError(f"{name} is no price: {value!r}")
 
 
 def priced(usage: Usage, price: Price | None) -> Usage:

@@ -28,7 +28,7 @@ from moa_cli.events import (
     TurnStarted,
 )
 from moa_cli.money import Price, priced
-from moa_cli.tokens import estimated
+from moa_cli.tokens import counted
 
 __all__ = ["Sink", "TurnFold", "deliver", "merge"]
 
@@ -117,7 +117,9 @@ class _Open:
         if not self.prompt_tokens or time.monotonic() < self.resumes:
             return Usage()
         answer = "".join([*self.reasoning, *self.text])
-        return priced(estimated(self.prompt_tokens, answer), self.price)
+        # As endpoints stream, a piece is a token at least.
+        pieces = sum(map(bool, [*self.reasoning, *self.text]))
+        return priced(counted(None, self.prompt_tokens, answer, pieces), self.price)
 
     def proposal(self, layer: int, index: int, now: float) -> Proposal:
         """What had come of it when the turn was interrupted."""

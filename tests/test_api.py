@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 import moa_cli
 from moa_cli import (
@@ -21,6 +24,12 @@ from moa_cli import (
     open_clients,
     run_turn,
 )
+from moa_cli.clients.pool import ClientPool
+from moa_cli.config import load_config
+from moa_cli.engine import Limits
+from moa_cli.errors import StoreError
+from moa_cli.store import Store
+from tests.support.mixtures import mixture
 from tests.support.upstream import Reply, Upstream
 
 
@@ -143,3 +152,118 @@ def test_a_mistyped_provider_is_refused_before_anything_is_sent(
         with pytest.raises(ProfileError, match=r"^MOA_AGGREGATOR: there is no provider"):
             ask("why?")
         assert upstream.requests == []
+
+
+LISTED: list[dict[str, object]] = [
+    {"id": name, "pricing": {"input": 1.0, "output": 100.0}} for name in ("a", "b", "agg")
+]
+
+
+@pytest.fixture
+def priced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Upstream]:
+    """The provider `lab`, whose models have prices, and its profile as the default one."""
+    monkeypatch.setenv("LAB_KEY", "k")
+    with Upstream(models=LISTED) as upstream:
+        upstream.always("*", Reply(text="one two three", usage=(10, 3)))
+        yield upstream
+
+
+def settle(upstream: Upstream, **budget: object) -> Profile:
+    """Write the settings; a profile of one proposer."""
+    folder = Path(os.environ["MOA_CONFIG_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    table: dict[str, object] = {
+        "retries": 0,
+        "providers": {"lab": {"base_url": upstream.url, "api_key_env": "LAB_KEY"}},
+        "budget": budget,
+    }
+    (folder / "config.toml").write_text(tomli_w.dumps(table))
+    return mixture("a", max_tokens=50)
+
+
+def written_down() -> dict[str, int]:
+    """Calls by model, in the ledger."""
+    store = Store.open()
+    found = {one.model: one.usage.calls for one in store.spending.by_month()}
+    store.close()
+    return found
+
+
+def test_a_budget_of_nothing_lets_nothing_be_asked(priced: Upstream) -> None:
+    profile = settle(priced, day=0)
+    turn = ask("why?", profile=profile)
+    assert (turn.status, turn.reply) == ("failed", None)
+    assert turn.error is not None
+    assert turn.error.kind == "BudgetReached"
+    assert "budget.day" in turn.error.message
+    assert priced.chats() == []
+
+
+def test_what_the_library_spends_is_written_down_and_counts_for_the_day(priced: Upstream) -> None:
+    # A turn may take 0.0101, and takes 0.00062.
+    profile = settle(priced, day=0.011)
+    assert ask("why?", profile=profile).reply == "one two three"
+    assert written_down() == {"lab:a": 1, "lab:agg": 1}
+    assert ask("why?", profile=profile).status == "finished"
+    assert ask("why?", profile=profile).capped
+    assert len(priced.chats()) == 4
+
+
+def test_the_events_over_open_clients_are_held_to_the_budgets(priced: Upstream) -> None:
+    profile = settle(priced, session=0.011)
+
+    async def talk(limits: Limits | None = None) -> list[str]:
+        clients = open_clients()
+        try:
+            kinds: list[str] = []
+            for _ in range(3):
+                asked = moa_cli.Conversation().ask("hi")
+                told = [one.kind async for one in run_turn(profile, asked, clients, limits=limits)]
+                kinds.append(told[-1])
+            return kinds
+        finally:
+            await clients.aclose()
+
+    assert asyncio.run(talk()) == ["turn_finished", "turn_finished", "turn_failed"]
+    assert written_down() == {"lab:a": 2, "lab:agg": 2}
+    # Another session; and limits of the caller's own are the caller's.
+    assert asyncio.run(talk())[0] == "turn_finished"
+    assert asyncio.run(talk(Limits())) == ["turn_finished"] * 3
+    assert written_down() == {"lab:a": 4, "lab:agg": 4}
+
+
+def test_clients_of_ones_own_are_held_to_the_budgets_by_ask(priced: Upstream) -> None:
+    profile = settle(priced, day=0)
+
+    async def talk() -> Turn:
+        pool = ClientPool(load_config())
+        try:
+            return await ask_async("why?", profile=profile, clients=pool)
+        finally:
+            await pool.aclose()
+
+    assert asyncio.run(talk()).capped
+    assert priced.chats() == []
+
+
+def test_without_saving_nothing_is_written_down(
+    priced: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = settle(priced)
+    monkeypatch.setenv("MOA_SAVE", "0")
+    assert ask("why?", profile=profile).status == "finished"
+    assert not (Path(os.environ["MOA_DATA_DIR"]) / "conversations.db").exists()
+    # But a budget of the day needs it.
+    settle(priced, day=1)
+    assert ask("why?", profile=profile).status == "finished"
+    assert written_down() == {"lab:a": 1, "lab:agg": 1}
+
+
+def test_a_budget_of_the_day_that_cannot_be_kept_is_an_error(priced: Upstream) -> None:
+    profile = settle(priced, day=1)
+    folder = Path(os.environ["MOA_DATA_DIR"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("in the way")
+    with pytest.raises(StoreError, match=r"budget\.day cannot be kept"):
+        ask("why?", profile=profile)
+    assert priced.chats() == []

@@ -17,7 +17,7 @@ from moa_cli.engine import Limits, run_turn
 from moa_cli.profile import to_table
 from moa_cli.prompts import strip_reasoning
 from moa_cli.store import Contender
-from moa_cli.stream import Sink, TurnFold, deliver
+from moa_cli.stream import TurnFold, deliver
 
 __all__ = ["Contest", "Shown", "settings_digest"]
 
@@ -65,19 +65,17 @@ def settings_digest(arm: Arm) -> str:
 class Contest:
     """Asks all arms, prompt after prompt.
 
-    sinks: made anew for each turn. ended: called as soon as an arm's turn has ended.
+    ended: called as soon as an arm's turn has ended.
     """
 
     def __init__(
         self,
         arms: Sequence[Arm],
         limits: Limits,
-        sinks: Callable[[], list[Sink]],
         ended: Callable[[Turn], None],
     ) -> None:
         self._arms = arms
         self._limits = limits
-        self._sinks = sinks
         self._ended = ended
         self._folds: list[TurnFold] = []
 
@@ -94,7 +92,7 @@ class Contest:
             fold = TurnFold()
             self._folds.append(fold)
             events = run_turn(arm.profile, conversation, clients, limits=limits)
-            turn = await deliver(events, *self._sinks(), fold=fold)
+            turn = await deliver(events, fold=fold)
             self._ended(turn)
             return Shown(arm, turn)
 

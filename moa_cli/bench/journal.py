@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moa_cli.bench.lines import Lines, plain, read_lines
 from moa_cli.clients.base import Request
-from moa_cli.conversation import Usage
+from moa_cli.conversation import Usage, check_usage
 from moa_cli.json_text import dumps
 from moa_cli.loading import load_value
 
 __all__ = ["Entry", "Journal", "call_key", "occurrence_key"]
+
+
+_BEGUN = "begun.jsonl"
+_KILLED = "the process was killed"
 
 
 @dataclass(frozen=True)
@@ -58,19 +64,32 @@ def occurrence_key(key: str, occurrence: int) -> str:
     return f"{key}-{occurrence}" if occurrence else key
 
 
+def _entry(line: str) -> Entry:
+    """Raises ValueError if it is none, or tells of costs that cannot be: sums and caps would
+    mean nothing any more."""
+    entry = load_value(Entry, json.loads(line))
+    check_usage(entry.usage)
+    return entry
+
+
 class Journal:
     """The calls of a run. Raises BenchError if the file is damaged.
+
+    A call is written down before it is made, too, in a file beside that is there only while the
+    work is done: what a start that was killed had begun counts as spent.
 
     path: None keeps them in memory. spent: what all of them took, those without an answer included.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._lines = None if path is None else Lines(path)
+        self._begun = None if path is None else Lines(path.with_name(_BEGUN))
+        self._in_flight: Counter[str] = Counter()
         self._entries: dict[str, Entry] = {}
         self.spent = Usage()
         if path is None:
             return
-        for entry in read_lines(path, lambda line: load_value(Entry, json.loads(line))):
+        for entry in read_lines(path, _entry):
             self._take(entry)
 
     def _take(self, entry: Entry) -> None:
@@ -85,6 +104,40 @@ class Journal:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def take_up(self) -> None:
+        """Count what a start that was killed had begun. Only for who works in the folder alone.
+
+        Raises BenchError if that file is damaged, OSError if it cannot be counted.
+        """
+        if self._begun is None:
+            return
+        begun: dict[str, list[Entry]] = {}
+        for entry in read_lines(self._begun.path, _entry):
+            if entry.error is None:
+                begun.setdefault(entry.key, []).append(entry)
+            elif entry.key in begun:
+                begun[entry.key].pop()
+                if not begun[entry.key]:
+                    del begun[entry.key]
+        for lost in begun.values():
+            for entry in lost:
+                self.add(replace(entry, error=_KILLED))
+        self._begun.path.unlink(missing_ok=True)
+
+    def begin(self, entry: Entry) -> None:
+        """A call is about to be made. entry: with what it may take. Raises OSError."""
+        if self._begun is not None:
+            self._begun.add(dumps(plain(entry)))
+        self._in_flight[entry.key] += 1
+
+    def ended(self, key: str) -> None:
+        """It has ended, and stands here if it took anything. Raises OSError."""
+        self._in_flight[key] -= 1
+        if not self._in_flight[key]:
+            del self._in_flight[key]
+        if self._begun is not None:
+            self._begun.add(dumps(plain(Entry(key, "", 0, "", error="ended"))))
+
     def add(self, entry: Entry) -> None:
         """Write down a call that has ended. Raises OSError."""
         if self._lines is not None:
@@ -95,3 +148,8 @@ class Journal:
         """No call will end any more."""
         if self._lines is not None:
             self._lines.close()
+        if self._begun is not None:
+            self._begun.close()
+            if not self._in_flight:
+                with contextlib.suppress(OSError):
+                    self._begun.path.unlink(missing_ok=True)

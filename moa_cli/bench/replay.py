@@ -13,9 +13,11 @@ from moa_cli.bench.journal import Entry, Journal, call_key, occurrence_key
 from moa_cli.clients.base import Client, Clients, Delta, Endpoint, ModelInfo, Request
 from moa_cli.conversation import Usage
 from moa_cli.errors import ClientError, ClientTimeout
+from moa_cli.forecast import ASSUMED_TOKENS
+from moa_cli.ledger import CallBegun, TurnLedger
 from moa_cli.money import FREE, priced
 from moa_cli.prompts import strip_reasoning
-from moa_cli.tokens import counted, prompt_tokens
+from moa_cli.tokens import RunningCount, counted, prompt_tokens
 
 __all__ = ["Answered", "Replay", "Shared"]
 
@@ -29,6 +31,7 @@ class Shared:
 
     facts: on each model, as known when the run began. given: answers that are there already, by
     model name and item. ended: told of each call that was made, as soon as it is written down.
+    ledger: where calls are written down before they are made, by item and turn; None keeps none.
     """
 
     clients: Clients
@@ -37,6 +40,7 @@ class Shared:
     facts: Mapping[str, ModelInfo]
     given: Mapping[str, Mapping[str, str]]
     ended: Callable[[Entry], None]
+    ledger: Callable[[str, int], TurnLedger] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,26 @@ class _Progress:
     answered_by: str | None = None
     first_token: float | None = None
     logprobs: tuple[tuple[str, float], ...] | None = None
+    ledger: TurnLedger | None = None
+    number: int = 0
+    count: RunningCount = field(default_factory=RunningCount)
+    foreseen: int = 0
+
+    def begin(self, call: CallBegun) -> None:
+        """It is about to be made."""
+        self.foreseen = call.completion_tokens
+        if self.ledger is not None:
+            self.number = self.ledger.begin(call)
+
+    def void(self) -> None:
+        """Nobody bills it."""
+        if self.ledger is not None:
+            self.ledger.void(self.number)
+
+    def end(self, entry: Entry) -> None:
+        """It has ended."""
+        if self.ledger is not None:
+            self.ledger.end([self.number], entry.model, entry.usage)
 
     def take(self, delta: Delta) -> None:
         """The next piece."""
@@ -141,6 +165,12 @@ class _Progress:
             self.first_token = time.monotonic() - self.began
         self.text += delta.text
         self.reasoning += delta.reasoning
+        if delta.text or delta.reasoning:
+            self.count.take(delta.text + delta.reasoning)
+        if self.count.tokens > self.foreseen:
+            self.foreseen = self.count.tokens * 2
+            if self.ledger is not None:
+                self.ledger.grown(self.number, self.foreseen)
         self.usage = delta.usage or self.usage
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.answered_by = delta.model or self.answered_by
@@ -166,7 +196,8 @@ class _Journalled:
             replay.note(occurrence, request, entry)
             yield _told(entry)
             return
-        progress = _Progress()
+        progress = _Progress(ledger=shared.ledger and shared.ledger(replay.item, replay.turn))
+        progress.begin(self._begun(key, request))
         try:
             async with aclosing(self._inner.stream(request)) as deltas:
                 async for delta in deltas:
@@ -178,6 +209,9 @@ class _Journalled:
             # One that was refused before it began is billed by nobody.
             if progress.taken or isinstance(error, ClientTimeout):
                 self._end(key, request, progress, error.message)
+            else:
+                progress.void()
+                shared.journal.ended(key)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             self._end(key, request, progress, "cut off")
@@ -206,12 +240,29 @@ class _Journalled:
             error=error,
         )
         shared.journal.add(entry)
+        shared.journal.ended(key)
+        progress.end(entry)
         shared.ended(entry)
         return entry
 
+    def _begun(self, key: str, request: Request) -> CallBegun:
+        """Write down that the call is about to be made, with what it may take."""
+        replay = self._replay
+        begun = CallBegun(
+            model=self._model,
+            prompt_tokens=prompt_tokens(request.messages),
+            completion_tokens=request.max_tokens or ASSUMED_TOKENS,
+            price=replay.known(self._model).price,
+            layer=replay.layer,
+        )
+        entry = Entry(key, replay.item, replay.turn, self._model, usage=begun.usage)
+        replay.shared.journal.begin(entry)
+        return begun
+
     def _usage(self, request: Request, progress: _Progress) -> Usage:
         prompt = prompt_tokens(request.messages)
-        usage = counted(progress.usage, prompt, progress.text + progress.reasoning)
+        answer = progress.text + progress.reasoning
+        usage = counted(progress.usage, prompt, answer, progress.count.tokens)
         price = self._replay.known(self._model).price
         return priced(usage, price) if usage.unpriced_calls else usage
 

@@ -17,7 +17,7 @@ from moa_cli.clients.base import ModelInfo
 from moa_cli.errors import BenchError, UsageError
 from moa_cli.file_names import why_unfit
 from moa_cli.json_text import dumps
-from moa_cli.money import Price
+from moa_cli.money import Price, check_price
 
 __all__ = ["State", "StateFolder", "opened"]
 
@@ -37,6 +37,7 @@ class State:
     def __init__(self, settings: dict[str, Any] | None = None, calls: Path | None = None) -> None:
         self.settings = settings or {}
         self.journal = Journal(calls)
+        self.journal.take_up()
 
     def facts(self, now: Mapping[str, ModelInfo]) -> dict[str, ModelInfo]:
         """What was known of the models when the work began, else what is known now.
@@ -172,8 +173,10 @@ def _info(kept: Mapping[str, Any], now: ModelInfo) -> ModelInfo:
     try:
         # A price that was unknown may be told later.
         price = Price(**kept["price"]) if kept["price"] else now.price
+        if price is not None:
+            check_price(price)
         return ModelInfo(id=now.id, context_length=kept["context_length"], price=price)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise BenchError(f"what was known of {now.id} is damaged: {error}") from None
 
 

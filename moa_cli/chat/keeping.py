@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from moa_cli.conversation import Conversation, Turn
 from moa_cli.errors import UsageError
+from moa_cli.ledger import Ledger
 from moa_cli.profile import Profile, dump
-from moa_cli.store import Recorder, Spender, Spending, Store
+from moa_cli.store import CallBook, Recorder, Spending, Store
 from moa_cli.stream import Sink
 
 __all__ = ["Kept"]
@@ -35,15 +36,22 @@ class Kept:
         self._recorder: Recorder | None = None
 
     def recorders(self, profile: Profile, warn: Callable[[str], None]) -> list[Sink]:
-        """The sinks that write the next turn and its costs down, if they are to be kept."""
-        sinks: list[Sink] = []
-        if self.store is not None:
-            known = self._known if self.id is not None else None
-            self._recorder = Recorder(self.store, self.id, dump(profile), warn, known)
-            sinks.append(self._recorder)
-        if self._spending is not None:
-            sinks.append(Spender(self._spending, warn))
-        return sinks
+        """The sinks that write the next turn down, if it is to be kept."""
+        if self.store is None:
+            return []
+        known = self._known if self.id is not None else None
+        self._recorder = Recorder(self.store, self.id, dump(profile), warn, known)
+        return [self._recorder]
+
+    def ledger(self, warn: Callable[[str], None]) -> Ledger | None:
+        """Where the costs of all turns are written down, if they are to be kept."""
+        if self._spending is None:
+            return None
+        return CallBook(self._spending, warn, self._turn)
+
+    def _turn(self) -> int | None:
+        """The number of the turn that runs."""
+        return None if self._recorder is None else self._recorder.turn
 
     def stored_as(self) -> int | None:
         """The number of the turn that has just ended, which belongs to a conversation now."""

@@ -61,7 +61,9 @@ def run(
         cancel_on_termination()
         pool = clients()
         try:
-            session = Session(profile, pool, limits, kept.conversation, budget)
+            ledger = kept.ledger(lambda text: chat.complain(text))
+            told = replace(limits, ledger=ledger)
+            session = Session(profile, pool, told, kept.conversation, budget)
             chat = Chat(session, options, kept)
             for line in greeting:
                 chat.say(f"moa: {one_line(line)}")

@@ -10,6 +10,7 @@ from moa_cli.conversation import Conversation, Proposal, Turn, Usage
 from moa_cli.engine import Cap, Control, Limits, check_names, run_turn
 from moa_cli.errors import ProfileError, UsageError
 from moa_cli.events import Event
+from moa_cli.ledger import Standing
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import add_proposer, drop_proposer, override, set_value
 
@@ -43,9 +44,8 @@ class Session:
         self._merging: tuple[tuple[Proposal, ...], ...] | None = None
         self._clients = clients
         if budget is not None:
-            cap = Cap(
-                "budget.session", "usd", budget, lambda used, more, turn: self.cost + used.cost
-            )
+            spent = lambda used, more, turn: Standing(self.cost + used.cost)  # noqa: E731
+            cap = Cap("budget.session", "usd", budget, spent)
             limits = replace(limits, caps=(*limits.caps, cap))
         self._limits = limits
 

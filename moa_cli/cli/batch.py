@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from moa_cli.cli.bench_options import ProviderConcurrency
+from moa_cli.cli.budget import amount
 from moa_cli.cli.options import Live, takes_profile
 from moa_cli.profile import Profile
 
@@ -51,6 +52,7 @@ MaxCost = Annotated[
         "--max-cost",
         metavar="USD",
         min=0,
+        callback=amount,
         help="Most that the whole batch may cost, all its sessions together.",
     ),
 ]

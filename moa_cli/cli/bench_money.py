@@ -10,15 +10,19 @@ from moa_cli.bench.journal import Entry, Journal
 from moa_cli.cli import wiring
 from moa_cli.cli.budget import caps
 from moa_cli.clients.base import ModelInfo
-from moa_cli.conversation import Charge, Usage
+from moa_cli.conversation import Usage
 from moa_cli.engine import Cap
 from moa_cli.engine.budget import check_prices
-from moa_cli.errors import StoreError
+from moa_cli.ledger import TurnLedger
+from moa_cli.store import CallBook
 
 if TYPE_CHECKING:
     from moa_cli.store import Spending
 
 __all__ = ["Purse"]
+
+# Of which it is known that they are counted: items are worked off in their order.
+_MOST_TURNS = 10_000
 
 
 class Purse:
@@ -34,8 +38,7 @@ class Purse:
         self._spending = spending
         self._max_cost = max_cost
         self._session = Usage()
-        self._turns: set[tuple[str, int]] = set()
-        self._models: set[tuple[str, int, str]] = set()
+        self._turns: dict[tuple[str, int], TurnLedger] = {}
         found = list(caps(None, None, spending, one_turn=False))
         session = wiring.config().budget_session
         if session is not None:
@@ -58,21 +61,25 @@ class Purse:
             return None
         return max(0.0, self._max_cost - self._journal.spent.cost)
 
-    def ended(self, entry: Entry, warn: Callable[[str], None]) -> None:
-        """A call was made. warn: told once if costs cannot be written down any more."""
+    def ended(self, entry: Entry) -> None:
+        """A call was made."""
         self._session += entry.usage
+
+    def ledger(self, warn: Callable[[str], None]) -> Callable[[str, int], TurnLedger] | None:
+        """Where the calls of a turn of an item are written down; None where they are not.
+
+        warn: told once if that cannot be done.
+        """
         if self._spending is None:
-            return
-        turn, model = (entry.item, entry.turn), (entry.item, entry.turn, entry.model)
-        try:
-            if turn not in self._turns:
-                self._spending.begin_turn()
-            charge = Charge(0, entry.model, entry.usage, entry.answered_by)
-            self._spending.add(charge, first=model not in self._models)
-        except StoreError as error:
-            # A day's budget that depends on it ends the run.
-            self._spending.broken = error.message
-            self._spending = None
-            warn(f"what this run costs is not kept: {error.message}")
-        self._turns.add(turn)
-        self._models.add(model)
+            return None
+        book = CallBook(self._spending, warn)
+
+        def of(item: str, turn: int) -> TurnLedger:
+            key = (item, turn)
+            if key not in self._turns:
+                if len(self._turns) == _MOST_TURNS:
+                    del self._turns[next(iter(self._turns))]
+                self._turns[key] = book.begin_turn()
+            return self._turns[key]
+
+        return of

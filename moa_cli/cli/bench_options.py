@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from moa_cli.cli.budget import amount
 from moa_cli.errors import UsageError
 
 __all__ = [
@@ -91,6 +92,7 @@ MaxCost = Annotated[
         "--max-cost",
         metavar="USD",
         min=0,
+        callback=amount,
         help="Most that the whole run may cost, all its sessions together.",
     ),
 ]

@@ -191,7 +191,15 @@ class _Working:
         )
         self._progress.in_flight = lambda: gate.in_flight
         self._progress.held = lambda: gate.held
-        shared = Shared(pool, job.folder.journal, gate, self._facts, job.plan.given, self._ended)
+        shared = Shared(
+            pool,
+            job.folder.journal,
+            gate,
+            self._facts,
+            job.plan.given,
+            self._ended,
+            self._purse.ledger(self._view.say),
+        )
         runner = Runner(
             job.results, shared, limits, limits.concurrency, self._told, partial=job.partial
         )
@@ -206,7 +214,7 @@ class _Working:
         return runner.capped
 
     def _ended(self, entry: Entry) -> None:
-        self._purse.ended(entry, warn=self._view.say)
+        self._purse.ended(entry)
         self._progress.spent += entry.usage
 
     def _told(self, result: Result) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from moa_cli.cli.bench_options import Best, arm_names
+from moa_cli.cli.budget import amount
 from moa_cli.cli.options import Live, Plain, split_names, takes_profile
 from moa_cli.cli.saving import Save
 from moa_cli.errors import UsageError
@@ -42,7 +43,9 @@ Profiles = Annotated[
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option("--max-cost", metavar="USD", min=0, help="Most that all prompts may cost."),
+    typer.Option(
+        "--max-cost", metavar="USD", min=0, callback=amount, help="Most that all prompts may cost."
+    ),
 ]
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Makes the order of the answers repeat.")

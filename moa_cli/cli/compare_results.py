@@ -11,9 +11,10 @@ from moa_cli.bench.scoring.means import Mean
 from moa_cli.bench.standings import Standing, standings
 from moa_cli.cli.bench_cells import width_of_output
 from moa_cli.cli.options import span_seconds
-from moa_cli.cli.saving import open_store
+from moa_cli.cli.saving import open_store, warn
 from moa_cli.money import usd
 from moa_cli.render.table import Column, table_lines
+from moa_cli.words import counted
 
 __all__ = ["run", "standing_lines"]
 
@@ -21,7 +22,10 @@ __all__ = ["run", "standing_lines"]
 def run(since: str | None, *, json: bool) -> None:
     """Print the table over all choices that were kept. since: a span such as `7d`."""
     after = time.time() - span_seconds(since) if since else 0.0
-    found = standings(open_store(to_read=True).comparisons.since(after))
+    comparisons = open_store(to_read=True).comparisons
+    found = standings(comparisons.since(after))
+    if comparisons.unsound:
+        warn(f"{counted(comparisons.unsound, 'choice')} cannot be right, and are not counted")
     if json:
         from moa_cli.render.jsonl import dumps
 

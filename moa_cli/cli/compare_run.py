@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_lowercase
 
+from moa_cli.accounts import Books
 from moa_cli.bench.arms import Arm, best_of, make_arms
 from moa_cli.bench.batch import check_no_table, is_json_name, read_prompts
 from moa_cli.bench.contest import Contest, Shown
@@ -24,7 +25,7 @@ from moa_cli.cli.compare_results import standing_lines
 from moa_cli.cli.compare_text import answer_lines, revealed_lines
 from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.options import typed_or
-from moa_cli.cli.saving import Books, open_books, warn
+from moa_cli.cli.saving import open_books, warn
 from moa_cli.conversation import Turn
 from moa_cli.engine import Cap
 from moa_cli.errors import StoreError, UsageError
@@ -32,8 +33,7 @@ from moa_cli.profile import Overrides, Profile
 from moa_cli.render.progress import Progress, ProgressView, progress_view
 from moa_cli.render.single_keys import single_keys
 from moa_cli.render.terminal import cancel_on_termination, columns_of, without_echo
-from moa_cli.store import Comparison, Spender
-from moa_cli.stream import Sink
+from moa_cli.store import CallBook, Comparison
 from moa_cli.text_files import holds_bytes
 from moa_cli.words import counted
 
@@ -150,8 +150,9 @@ class _Comparing:
         self._arms = arms
         # Not for secrets: the order must only be unforeseen, and repeat with a seed.
         self._random = random.Random(options.seed)  # noqa: S311
-        self._limits = wiring.limits(options.concurrency, self._caps())
-        self._contest = Contest(arms, self._limits, self._sinks, self._ended)
+        ledger = None if books.spending is None else CallBook(books.spending, warn)
+        self._limits = wiring.limits(options.concurrency, self._caps(), ledger)
+        self._contest = Contest(arms, self._limits, self._ended)
         self._progress = Progress(total=0)
         self._view: ProgressView | None = None
         self.chosen: list[Comparison] = []
@@ -167,9 +168,6 @@ class _Comparing:
             if limit is not None
         ]
         return tuple(found)
-
-    def _sinks(self) -> list[Sink]:
-        return [] if self._books.spending is None else [Spender(self._books.spending, warn)]
 
     def _ended(self, turn: Turn) -> None:
         if turn.error is None and not turn.lost:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moa_cli.accounts import Books
 from moa_cli.attach import fenced, fenced_file
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import TERMINATED, of_turn
-from moa_cli.cli.saving import Books, Resumed, warn
+from moa_cli.cli.saving import Resumed, warn
 from moa_cli.conversation import Conversation, Turn
 from moa_cli.errors import UsageError
 from moa_cli.profile import Profile, save
@@ -22,6 +23,7 @@ from moa_cli.stream import Sink, TurnFold, deliver
 from moa_cli.text_files import holds_bytes
 
 if TYPE_CHECKING:
+    from moa_cli.chat.keeping import Kept
     from moa_cli.clients.base import ModelInfo
     from moa_cli.engine import Cap, Limits
 
@@ -144,9 +146,11 @@ def run(
     fold = TurnFold()
     try:
         with without_echo(sys.stdout, sys.stderr):
-            sinks = [*sinks_for(show), *_recorders(profile, resumed, books)]
+            kept = _kept(resumed, books)
+            sinks = [*sinks_for(show), *(kept.recorders(profile, warn) if kept else ())]
             asked = resumed.conversation.ask(prompt)
-            limits = wiring.limits(concurrency, caps)
+            ledger = kept.ledger(warn) if kept else None
+            limits = wiring.limits(concurrency, caps, ledger)
             turn = asyncio.run(_turn(profile, asked, sinks, fold, limits))
     except KeyboardInterrupt:
         _say("interrupted")
@@ -176,12 +180,12 @@ def _tell(turn: Turn, show: Show) -> None:
         _say(usage_line(turn.usage, turn.seconds, turn.ledger))
 
 
-def _recorders(profile: Profile, resumed: Resumed, books: Books) -> list[Sink]:
+def _kept(resumed: Resumed, books: Books) -> Kept | None:
     if books.store is None and books.spending is None:
-        return []
+        return None
     from moa_cli.chat.keeping import Kept
 
-    return Kept(books.store, resumed.id, spending=books.spending).recorders(profile, warn)
+    return Kept(books.store, resumed.id, spending=books.spending)
 
 
 async def _turn(

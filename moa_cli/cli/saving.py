@@ -11,7 +11,6 @@ import typer
 
 from moa_cli import paths
 from moa_cli.cli import wiring
-from moa_cli.cli.budget import unkept
 from moa_cli.cli.cleaning import go_on_cleaning
 from moa_cli.cli.exit_codes import TERMINATED
 from moa_cli.cli.options import typed_or
@@ -24,10 +23,10 @@ from moa_cli.words import counted
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from moa_cli.store import Spending, Store
+    from moa_cli.accounts import Books
+    from moa_cli.store import Store
 
 __all__ = [
-    "Books",
     "Choose",
     "Cid",
     "Continue",
@@ -55,30 +54,15 @@ Choose = Annotated[
 Save = Annotated[bool | None, typer.Option("--save/--no-save", help=sentence(CONFIG_KEYS["save"]))]
 
 
-@dataclass(frozen=True)
-class Books:
-    """What is written down: a conversation's words, and what was spent; None is not kept."""
-
-    store: Store | None = None
-    spending: Spending | None = None
-
-
 def open_books(*, save: bool | None) -> Books:
     """Where a conversation and its costs are kept.
 
     save: what was typed; None leaves it to the settings.
-    What is not saved leaves its costs neither, unless the day has a budget.
-    Raises StoreError if that budget could not be kept.
+    Raises StoreError if the day's budget could not be kept.
     """
-    store = _kept_in(save=save)
-    if store is not None:
-        return Books(store, store.spending)
-    if wiring.config().budget_day is None:
-        return Books()
-    try:
-        return Books(None, open_store().spending)
-    except StoreError as error:
-        raise unkept(StoreError, error) from None
+    from moa_cli import accounts
+
+    return accounts.open_books(wiring.config(), save=saves(save), open_store=open_store, warn=warn)
 
 
 def saves(save: bool | None) -> bool:
@@ -99,17 +83,6 @@ def saves(save: bool | None) -> bool:
 
         wipe_leftovers()
     return kept
-
-
-def _kept_in(*, save: bool | None) -> Store | None:
-    """The store, or None if nothing is to be kept or it cannot be used, which is told of."""
-    if not saves(save):
-        return None
-    try:
-        return open_store()
-    except StoreError as error:
-        warn(f"this conversation is not saved: {error.message}")
-        return None
 
 
 def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:

@@ -155,7 +155,7 @@ def _limits(
         known = caps(max_cost, max_total_tokens, books, one_turn=False)
         if session is not None:
             known += (books.session_cap("budget.session", session),)
-        return wiring.limits(concurrency, known)
+        return wiring.limits(concurrency, known, books)
 
     return limits
 

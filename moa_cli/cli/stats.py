@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.cli.saving import open_store
+from moa_cli.cli import wiring
+from moa_cli.cli.saving import open_store, warn
+from moa_cli.words import counted
 
 if TYPE_CHECKING:
     from moa_cli.store import Spent
@@ -24,6 +26,9 @@ def stats(
     """Print turns, tokens and cost by month and model, of deleted conversations too."""
     spending = open_store(to_read=True).spending
     months, turns = spending.by_month(), spending.turns_by_month()
+    zone = wiring.config().budget_zone
+    if unsound := spending.unsound():
+        warn(f"{counted(unsound, 'row')} of the ledger cannot be right, and are not counted")
     if json:
         from moa_cli.render.jsonl import dumps, usage_to_dict
 
@@ -31,7 +36,8 @@ def stats(
             {"month": one.month, "model": one.model, "turns": one.turns} | usage_to_dict(one.usage)
             for one in months
         ]
-        typer.echo(dumps({"turns_by_month": turns, "models": rows}, indent=2))
+        told = {"zone": zone, "turns_by_month": turns, "models": rows}
+        typer.echo(dumps(told, indent=2))
         return
     if not months:
         typer.echo("moa: nothing was spent yet", err=True)
@@ -41,6 +47,7 @@ def stats(
         for month, group in groupby(months, key=lambda one: one.month)
     ]
     typer.echo("\n\n".join(tables))
+    typer.echo(f"moa: months are those of {zone} (budget.zone)", err=True)
 
 
 def _month(month: str, turns: int, models: Iterable[Spent]) -> list[str]:

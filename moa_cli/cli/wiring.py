@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
     from moa_cli.clients.providers import Providers
     from moa_cli.engine import Cap, Limits
+    from moa_cli.ledger import Ledger
 
 __all__ = [
     "check_model_name",
@@ -54,12 +55,17 @@ def client_pool() -> ClientPool:
     return ClientPool(config())
 
 
-def limits(concurrency: int | None = None, caps: tuple[Cap, ...] = ()) -> Limits:
+def limits(
+    concurrency: int | None = None, caps: tuple[Cap, ...] = (), ledger: Ledger | None = None
+) -> Limits:
     """The engine's limits, `concurrency` in place of the configured one if given."""
     from moa_cli.engine import Limits
 
     return Limits(
-        concurrency=concurrency or config().concurrency, retries=config().retries, caps=caps
+        concurrency=concurrency or config().concurrency,
+        retries=config().retries,
+        caps=caps,
+        ledger=ledger,
     )
 
 

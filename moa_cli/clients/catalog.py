@@ -21,7 +21,7 @@ from moa_cli.clients.base import Client, ModelInfo
 from moa_cli.clients.providers import DEFAULT_PROVIDER, Provider, Providers, is_loopback
 from moa_cli.config import Config
 from moa_cli.errors import MoAError
-from moa_cli.money import FREE, Price
+from moa_cli.money import FREE, Price, check_price
 
 __all__ = ["Catalog"]
 
@@ -177,11 +177,9 @@ def _info(table: dict[str, Any]) -> ModelInfo:
     context, price = table["context_length"], table["price"]
     if context is not None and (type(context) is not int or context < 1):
         raise ValueError("no context length")
-    if price is not None:
-        amounts = [value for value in price.values() if value is not None]
-        if not all(type(value) in (int, float) and value >= 0 for value in amounts):
-            raise ValueError("no price")
     found = Price(**price) if price is not None else None
+    if found is not None:
+        check_price(found)
     return ModelInfo(id=str(table["id"]), context_length=context, price=found)
 
 

@@ -16,7 +16,7 @@ from moa_cli.clients.providers import DEFAULT_PROVIDER, is_loopback
 from moa_cli.clients.transport import Answer, OpenTransport, Refused, Transport
 from moa_cli.conversation import Message
 from moa_cli.errors import BadResponse, ClientError, MoAError, ModelNotFound
-from moa_cli.money import Price
+from moa_cli.money import Price, check_price
 from moa_cli.version import __version__
 
 __all__ = ["OpenAICompatible"]
@@ -255,7 +255,13 @@ def _price(pricing: Mapping[str, object], *, free: bool) -> Price | None:
         return None
     cached = _per_million(pricing, "cached_input", "input_cache_read")
     fee = _per_million(pricing, "", "request")
-    return Price(prompt, completion, cached, (fee or 0.0) / 1e6)
+    price = Price(prompt, completion, cached, (fee or 0.0) / 1e6)
+    try:
+        check_price(price)
+    except ValueError:
+        # Unknown, which is told, rather than absurd.
+        return None
+    return price
 
 
 def _per_million(pricing: Mapping[str, object], per_million: str, per_token: str) -> float | None:

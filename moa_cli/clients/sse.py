@@ -19,7 +19,7 @@ __all__ = ["EventError", "deltas", "usage_from", "whole"]
 
 
 # More than this for one call is no count, and no cost.
-_MOST_TOKENS, _MOST_USD = 10**9, 10**6
+_MOST_TOKENS, _MOST_USD = 2 * 10**7, 10**4
 # Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
 _MOST_NATS = 10**6
 _DECODER = json.JSONDecoder()

@@ -9,7 +9,7 @@ from moa_cli.clients.base import Delta
 from moa_cli.conversation import Failure, Usage
 from moa_cli.engine.call import Call, Retry, failure
 from moa_cli.engine.state import Planned, TurnState
-from moa_cli.errors import ClientError
+from moa_cli.errors import BudgetReached, ClientError
 from moa_cli.events import (
     AggregatorDelta,
     AggregatorFailed,
@@ -27,7 +27,8 @@ _TIMEOUT = 600.0
 async def run_aggregator(state: TurnState) -> AsyncGenerator[Event, None]:
     """The reply, by the first aggregator that gives one; its AggregatorFinished is the last event.
 
-    Raises BudgetReached, before the call, where one would go beyond a cap.
+    Raises BudgetReached, before the call, where one would go beyond a cap; or behind its
+    AggregatorFailed, if the reply did.
     """
     for place, settings in enumerate(state.profile.aggregators()):
         [planned] = await state.plan(state.rounds + 1, [settings])
@@ -46,8 +47,9 @@ def _has_begun(last: Event) -> bool:
 async def _reply(
     state: TurnState, settings: Aggregator, planned: Planned, *, fallback: bool
 ) -> AsyncGenerator[Event, None]:
-    call = state.call(planned, _TIMEOUT)
+    call = state.call(planned, _TIMEOUT, state.rounds + 1, None)
     error = planned.error
+    capped: BudgetReached | None = None
     yield AggregatorStarted(
         at=state.now(),
         name=short_name(settings.model),
@@ -72,11 +74,15 @@ async def _reply(
                         )
         except ClientError as raised:
             error = failure(raised)
+        except BudgetReached as reached:
+            capped, error = reached, failure(reached)
         usage = await state.taken(call, settings.model)
     state.usage += usage
     if error is not None:
         state.lose(short_name(settings.model), error)
         yield _failed(state, settings, call, usage, error)
+        if capped is not None:
+            raise capped
     else:
         yield _finished(state, settings, call, usage)
 

@@ -9,6 +9,7 @@ from typing import Literal
 from moa_cli.conversation import Usage
 from moa_cli.errors import BudgetReached
 from moa_cli.forecast import ASSUMED_TOKENS
+from moa_cli.ledger import Standing
 from moa_cli.money import Price, usd
 
 __all__ = ["Cap", "check_prices", "longest_answer"]
@@ -22,28 +23,32 @@ class Cap:
     """A limit. name: the option or setting that says it. limit: in USD or tokens.
 
     spent: all that counts against the limit by now, given what this turn has taken, what is to
-    come (in the limit's unit; it may be reserved), and the turn's own name. Raises BudgetReached
-    where that cannot be told. release: gives back what the turn of that name had reserved.
-    shared: whether other turns spend from it at the same time; then there must be room for the
-    later layers too, which they could take away else.
+    come (in the limit's unit; it is reserved where there is room for it), and the turn's own
+    name. Raises BudgetReached where that cannot be told. release: gives back what the turn of
+    that name had reserved. shared: whether other turns spend from it at the same time; then
+    there must be room for the later layers too, which they could take away else. since: words
+    for when the spending began, "" if it was with the turn.
     """
 
     name: str
     unit: Literal["usd", "tokens"]
     limit: float
-    spent: Callable[[Usage, float, str], float]
+    spent: Callable[[Usage, float, str], Standing]
     release: Callable[[str], None] = lambda turn: None
     shared: bool = False
+    since: str = ""
 
     @classmethod
     def turn_cost(cls, name: str, limit: float) -> Cap:
         """So many USD for this turn."""
-        return cls(name, "usd", limit, lambda used, more, turn: used.cost)
+        return cls(name, "usd", limit, lambda used, more, turn: Standing(used.cost))
 
     @classmethod
     def turn_tokens(cls, name: str, limit: int) -> Cap:
         """So many tokens, of prompts and answers, for this turn."""
-        return cls(name, "tokens", limit, lambda used, more, turn: used.total_tokens)
+        return cls(
+            name, "tokens", limit, lambda used, more, turn: Standing(float(used.total_tokens))
+        )
 
     @classmethod
     def shared_cost(cls, name: str, limit: float, so_far: Callable[[], float]) -> Cap:
@@ -53,12 +58,12 @@ class Cap:
         """
         held: dict[str, float] = {}
 
-        def spent(used: Usage, more: float, turn: str) -> float:
+        def spent(used: Usage, more: float, turn: str) -> Standing:
             held.pop(turn, None)
-            total = so_far() + sum(held.values())
-            if total + more <= limit:
+            standing = Standing(so_far(), sum(held.values()))
+            if standing.total + more <= limit:
                 held[turn] = more
-            return total
+            return standing
 
         def release(turn: str) -> None:
             held.pop(turn, None)
@@ -76,14 +81,30 @@ class Cap:
         nothing is left.
         """
         more = self.amount(ahead + later if self.shared else ahead)
-        spent = self.spent(used, more, turn)
-        if more and spent + more > self.limit:
+        standing = self.spent(used, more, turn)
+        if more and not standing.total + more <= self.limit:
+            since = f" {self.since}" if self.since else ""
+            others = ""
+            if standing.reserved:
+                others = f" {self._told(standing.reserved)} reserved by turns that run now,"
             raise BudgetReached(
-                f"{self.name} {self._told(self.limit)} would be passed:"
-                f" {self._told(spent)} spent, up to {self._told(more)} more to come",
+                f"{self.told()} would be passed: {self._told(standing.spent)} spent{since},{others}"
+                f" up to {self._told(more)} more to come",
                 hint=f"raise {self.name}, or lower max_tokens, rounds or the number of proposers",
             )
-        return self.limit - spent - more
+        return self.limit - standing.total - more
+
+    def holds(self, used: Usage, ahead: Usage, turn: str) -> bool:
+        """Whether there is room for `ahead`, of calls that run, which is reserved then.
+
+        Raises BudgetReached where that cannot be told.
+        """
+        more = self.amount(ahead)
+        return self.spent(used, more, turn).total + more <= self.limit
+
+    def told(self) -> str:
+        """The limit in words: `--max-cost $0.01`."""
+        return f"{self.name} {self._told(self.limit)}"
 
     def _told(self, value: float) -> str:
         return usd(value) if self.unit == "usd" else f"{value:,.0f} tokens"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,13 +15,16 @@ from moa_cli.conversation import Failure, Message, Proposal, Usage
 from moa_cli.engine.budget import Cap
 from moa_cli.engine.deadline import Deadline
 from moa_cli.errors import BadResponse, ClientError, ClientTimeout, MoAError
+from moa_cli.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.money import Price, priced
 from moa_cli.profile import ModelSettings, Proposer
-from moa_cli.tokens import counted
+from moa_cli.tokens import RunningCount, counted, estimated_usage
 
 __all__ = ["Begun", "Call", "Limits", "Retry", "Slots", "failure", "request_of"]
 
 _LONGEST_DELAY = 60.0
+# Tokens that an answer beyond what was foreseen is allowed at a time.
+_FEWEST_MORE = 64
 # At or below this the reference implementation sends 0.
 _ZERO_TEMPERATURE = 1e-4
 
@@ -38,8 +41,9 @@ class Limits:
     """concurrency: calls in flight at once. retries: times a failed call is made again.
 
     first_delay: seconds before the first retry; it doubles from retry to retry.
-    caps: checked before each layer.
+    caps: checked before each layer, and while answers come that are longer than was foreseen.
     slots: shared with other turns, in place of `concurrency`, which is one turn's.
+    ledger: where turns and their calls are written down.
     """
 
     concurrency: int = 32
@@ -47,6 +51,7 @@ class Limits:
     first_delay: float = 0.5
     caps: tuple[Cap, ...] = ()
     slots: Slots | None = None
+    ledger: Ledger | None = None
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,16 @@ def request_of(settings: ModelSettings, messages: tuple[Message, ...], model: st
     )
 
 
+def _summed(usages: list[Usage], price: Price | None) -> Usage:
+    return sum((one if not one.unpriced_calls else priced(one, price) for one in usages), Usage())
+
+
 class Call:
     """A call to be made once; its fields tell how far it has come.
 
-    prompt_tokens: about how many tokens its messages are.
+    foreseen: what it is written down as before it is sent. ledger: where that is. grow: asked
+    when the answer goes beyond what was foreseen: given this call, and the tokens that the answer
+    has and should be allowed; returns how many it may have, or raises BudgetReached.
     seconds, first_token: from the start, in seconds; first_token is None until one came.
     """
 
@@ -95,16 +106,20 @@ class Call:
         self,
         settings: ModelSettings,
         messages: tuple[Message, ...],
-        prompt_tokens: int,
+        foreseen: CallBegun,
         clients: Clients,
         limits: Limits,
         slots: Slots,
         *,
         timeout: float,
+        ledger: TurnLedger | None = None,
+        grow: Callable[[Call, int, int], int] | None = None,
     ) -> None:
         self._settings = settings
         self._messages = messages
-        self._prompt_tokens = prompt_tokens
+        self._foreseen = foreseen
+        self._ledger = ledger
+        self._grow = grow
         self._clients = clients
         self._limits = limits
         self._slots = slots
@@ -118,6 +133,15 @@ class Call:
         self._told: Usage | None = None
         self._sent = False
         self._begun = False
+        self._ended_well = False
+        self._count = RunningCount()
+        # Tokens of the answer up to which nobody needs to be asked.
+        self._allowed = foreseen.completion_tokens
+        # In the ledger: requests that may be billed, and the one that runs.
+        self._numbers: list[int] = []
+        self._number: int | None = None
+        self._settled: Usage | None = None
+        self._price = foreseen.price
         self.first_token: float | None = None
         self.finish_reason: str | None = None
         self.answered_by: str | None = None
@@ -137,20 +161,62 @@ class Call:
         """Since the start, or from start to end."""
         return (self._ended or time.monotonic()) - self._began
 
-    def usage(self, price: Price | None) -> Usage:
-        """What it took so far, each attempt that an endpoint may bill, at that price.
+    @property
+    def model(self) -> str:
+        """As the profile names it."""
+        return self._settings.model
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest answer that it was told to give."""
+        return self._settings.max_tokens
+
+    @property
+    def settled(self) -> Usage | None:
+        """What it took, once it has ended and its price is known as well as it will be."""
+        return self._settled
+
+    def settle(self, price: Price | None) -> Usage:
+        """What it took, each attempt that an endpoint may bill, at that price; from now on this
+        stands, and is written down.
 
         What an endpoint did not count is estimated; what it told of the cost stays.
         """
-        taken = [*self._taken, *self._attempt_usage()]
-        return sum(
-            (one if not one.unpriced_calls else priced(one, price) for one in taken), Usage()
-        )
+        if self._settled is None:
+            self._settled = _summed([*self._taken, *self._attempt_usage()], price)
+            running = [] if self._number is None else [self._number]
+            numbers = [*self._numbers, *running]
+            if self._ledger is not None and numbers:
+                self._ledger.end(numbers, self.model, self._settled)
+        return self._settled
+
+    def committed(self, tokens: int = 0) -> Usage:
+        """What it may have taken in the end, as far as it was allowed to.
+
+        tokens: of an answer that it is to be allowed beside.
+        """
+        if self._settled is not None:
+            return self._settled
+        foreseen, told = self._foreseen, self._told or Usage()
+        answer = max(self._allowed, tokens, told.completion_tokens)
+        running = estimated_usage(max(foreseen.prompt_tokens, told.prompt_tokens), answer)
+        return _summed([*self._taken, running], foreseen.price)
 
     def _attempt_usage(self) -> list[Usage]:
         if not self._sent:
             return []
-        return [counted(self._told, self._prompt_tokens, self.text + self.reasoning)]
+        prompt = self._foreseen.prompt_tokens
+        told = self._told
+        if told is not None and not self._ended_well and told.completion_tokens < self._tokens:
+            # It has gone on since it told.
+            told = None
+        return [counted(told, prompt, self.text + self.reasoning, self._tokens)]
+
+    @property
+    def _tokens(self) -> int:
+        """Of the answer so far, by the highest count that there is."""
+        told = self._told.completion_tokens if self._told is not None else 0
+        return max(self._count.tokens, told)
 
     async def run(self) -> AsyncGenerator[Begun | Delta | Retry, None]:
         """Make the call. Raises a ClientError if it fails for good, or gives an empty answer."""
@@ -162,6 +228,12 @@ class Call:
                     async with aclosing(self._attempts(deadline)) as pieces:
                         async for piece in pieces:
                             yield piece
+        except MoAError:
+            raise
+        except BaseException:
+            # It is cut off: nobody will ask any more.
+            self.settle(self._clients.known(self.model).price)
+            raise
         finally:
             self._ended = time.monotonic()
         if not self.text.strip():
@@ -189,9 +261,15 @@ class Call:
 
     def _failed(self, error: ClientError) -> None:
         """Keep what the attempt took: nothing if the endpoint refused it, or was not reached."""
-        begun = self._begun or isinstance(error, ClientTimeout)
-        self._taken += self._attempt_usage() if begun else []
+        billed = self._begun or isinstance(error, ClientTimeout)
+        self._taken += self._attempt_usage() if billed else []
+        if self._number is not None and self._ledger is not None:
+            if billed:
+                self._numbers.append(self._number)
+            else:
+                self._ledger.void(self._number)
         self._told, self._sent, self._begun = None, False, False
+        self._number, self._count = None, RunningCount()
 
     def _delay(self, attempt: int, error: ClientError) -> float:
         """Seconds to wait: as long as the endpoint asks, else exponential with jitter."""
@@ -202,12 +280,18 @@ class Call:
 
     async def _attempt(self, deadline: Deadline) -> AsyncGenerator[Delta, None]:
         endpoint = self._clients.endpoint(self._settings.model)
+        if self._taken and self._grow is not None:
+            # An attempt that failed is billed, too, and only one was foreseen.
+            self._grow(self, 0, self._allowed)
+        if self._ledger is not None:
+            self._number = self._ledger.begin(self._foreseen)
         self._sent = True
         async with aclosing(endpoint.client.stream(self._request(endpoint.model))) as deltas:
             while True:
                 try:
                     delta = await deadline.next(deltas)
                 except StopAsyncIteration:
+                    self._ended_well = True
                     return
                 except TimeoutError:
                     raise ClientTimeout(
@@ -215,7 +299,31 @@ class Call:
                         hint="raise `timeout` in the profile, or use a faster model",
                     ) from None
                 self._take(delta)
+                if self._price is None:
+                    self._look_for_price()
                 yield delta
+                # Behind what has come: it was paid for, and is shown.
+                if self.finish_reason is None and self._tokens > self._allowed:
+                    self._go_on()
+
+    def _go_on(self) -> None:
+        """The answer is longer than was foreseen. Raises BudgetReached if a cap ends it here."""
+        tokens = self._tokens
+        wanted = tokens + max(_FEWEST_MORE, tokens // 4)
+        if self._grow is not None:
+            wanted = self._grow(self, tokens, wanted)
+        self._allowed = wanted
+        if self._ledger is not None and self._number is not None:
+            self._ledger.grown(self._number, wanted)
+
+    def _look_for_price(self) -> None:
+        """Lists of prices are read beside the calls: one may have come in the meantime."""
+        # Ever more rarely, since this runs once a token.
+        if self._tokens & (self._tokens - 1):
+            return
+        self._price = self._clients.known(self.model).price
+        if self._price is not None and self._ledger is not None and self._number is not None:
+            self._ledger.priced(self._number, self._price)
 
     def _request(self, model: str) -> Request:
         return request_of(self._settings, self._messages, model)
@@ -226,8 +334,10 @@ class Call:
             self.first_token = self.seconds
         if delta.text:
             self._text.append(delta.text)
+            self._count.take(delta.text)
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
+            self._count.take(delta.reasoning)
         self._told = delta.usage or self._told
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.answered_by = delta.model or self.answered_by

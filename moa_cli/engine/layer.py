@@ -9,7 +9,7 @@ from moa_cli.clients.base import Delta
 from moa_cli.conversation import Failure, Proposal
 from moa_cli.engine.call import Begun, Retry, failure
 from moa_cli.engine.state import Planned, TurnState
-from moa_cli.errors import BadResponse, ClientError
+from moa_cli.errors import BadResponse, BudgetReached, ClientError
 from moa_cli.events import (
     Caller,
     Event,
@@ -34,7 +34,8 @@ async def run_layer(state: TurnState, number: int) -> AsyncGenerator[Event, None
     """The events of layer `number`; leaves its answers as the state's references.
 
     Those of the layer before stay there if this one was cut short before its first answer.
-    Raises BudgetReached, before anything is sent or told, if the layer would go beyond a cap.
+    Raises BudgetReached, before anything is sent or told, if the layer would go beyond a cap;
+    or behind its last event, if an answer did.
     """
     proposers = state.profile.layer(number)
     layer = _Layer(state, number, proposers, await state.plan(number, proposers))
@@ -55,7 +56,10 @@ class _Layer:
         self._number = number
         self._proposers = proposers
         self._planned = planned
-        self._calls = [state.call(one, _TIMEOUT) for one in planned]
+        self._calls = [
+            state.call(one, _TIMEOUT, number, index) for index, one in enumerate(planned)
+        ]
+        self._capped: BudgetReached | None = None
         self._running = {place for place, one in enumerate(planned) if one.error is None}
         self._begun: set[int] = set()
         self._answers: dict[int, str] = {}
@@ -79,7 +83,7 @@ class _Layer:
                     if isinstance(news, ProposerFinished | ProposerFailed):
                         self._ended(news)
                     yield news
-                    if not self._running:
+                    if not self._running or self._capped is not None:
                         break
         for index in sorted(self._running):
             if index not in self._begun:
@@ -97,6 +101,8 @@ class _Layer:
             asked=len(proposers),
             seconds=state.now() - began,
         )
+        if self._capped is not None:
+            raise self._capped
 
     def _started(self, index: int) -> ProposerStarted:
         one = self._planned[index]
@@ -137,6 +143,8 @@ class _Layer:
                         yield event
         except ClientError as raised:
             error = failure(raised)
+        except BudgetReached as reached:
+            self._capped, error = reached, failure(reached)
         if error is None and not strip_reasoning(call.text):
             error = failure(BadResponse("it gave reasoning, but no answer"))
         usage = await self._state.taken(call, self._proposers[index].model)

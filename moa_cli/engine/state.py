@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from moa_cli.clients.base import Clients, ModelInfo
 from moa_cli.conversation import Conversation, Failure, Message, Usage
 from moa_cli.engine import budget
+from moa_cli.engine.budget import Cap
 from moa_cli.engine.call import Call, Limits, Retry, failure
 from moa_cli.engine.control import Control
 from moa_cli.engine.fit import fit
-from moa_cli.errors import ContextTooLong
+from moa_cli.errors import BudgetReached, ContextTooLong
 from moa_cli.events import ReferencesTrimmed, Retrying
-from moa_cli.forecast import forecast_call
+from moa_cli.forecast import ASSUMED_TOKENS, forecast_call
+from moa_cli.ledger import CallBegun
 from moa_cli.money import priced
 from moa_cli.profile import ModelSettings, Profile
 from moa_cli.prompts import messages_for
@@ -33,7 +35,7 @@ _PATIENCE_BEFORE, _PATIENCE_BEHIND = 15.0, 1.0
 class Planned:
     """A call to be made. tokens: about how many it is sent. error: why it is not made, if so.
 
-    kept: see `ReferencesTrimmed`.
+    kept: see `ReferencesTrimmed`. foreseen: tokens of the answer that the caps were asked for.
     """
 
     settings: ModelSettings
@@ -42,6 +44,7 @@ class Planned:
     info: ModelInfo
     error: Failure | None = None
     kept: int | None = None
+    foreseen: int = ASSUMED_TOKENS
 
     @property
     def usage(self) -> Usage:
@@ -93,6 +96,11 @@ class TurnState:
         self._clients = clients
         self._limits = limits
         self._slots = limits.slots or _OwnSlots(limits.concurrency)
+        self._ledger = limits.ledger.begin_turn() if limits.ledger is not None else None
+        # What was taken before the layer that runs, and the calls of that.
+        self._before = Usage()
+        self._layer: list[Call] = []
+        self._later = Usage()
         self._began = time.monotonic()
 
     def now(self) -> float:
@@ -111,6 +119,7 @@ class TurnState:
         Raises BudgetReached if they would go beyond a cap.
         """
         caps = self._limits.caps
+        self._before, self._layer = self.usage, []
         patience = _PATIENCE_BEFORE if any(cap.unit == "usd" for cap in caps) else 0.0
         # A cancellation that is due comes before a call is said to begin.
         await asyncio.sleep(0)
@@ -126,7 +135,7 @@ class TurnState:
         asked = [one for one in planned if one.error is None]
         budget.check_prices(caps, _unpriced([(one.settings.model, one.info) for one in asked]))
         ahead = sum((one.usage for one in asked), Usage())
-        later = sum(self._foreseen[layer:], Usage())
+        later = self._later = sum(self._foreseen[layer:], Usage())
         left = [cap.left(self.usage, ahead, later, self.name) for cap in caps]
         endless = [one for one in asked if one.settings.max_tokens is None]
         if not endless:
@@ -177,27 +186,81 @@ class TurnState:
             fitted = fit(self.profile, one, self.conversation, references, context)
         except ContextTooLong as error:
             return Planned(one, (), 0, info, error=failure(error))
-        return Planned(one, fitted.messages, fitted.tokens, info, kept=fitted.kept)
+        foreseen = one.max_tokens or ASSUMED_TOKENS
+        return Planned(
+            one, fitted.messages, fitted.tokens, info, kept=fitted.kept, foreseen=foreseen
+        )
 
-    def call(self, planned: Planned, timeout: float) -> Call:
-        """The call, ready to be made. timeout: seconds, where its settings tell none."""
-        return Call(
+    def call(self, planned: Planned, timeout: float, layer: int, index: int | None) -> Call:
+        """The call, ready to be made. timeout: seconds, where its settings tell none.
+
+        layer, index: its place; see `CallBegun`.
+        """
+        call = Call(
             planned.settings,
             planned.messages,
-            planned.tokens,
+            CallBegun(
+                model=planned.settings.model,
+                prompt_tokens=planned.tokens,
+                completion_tokens=planned.foreseen,
+                price=planned.info.price,
+                layer=layer,
+                index=index,
+            ),
             self._clients,
             self._limits,
             self._slots,
             timeout=timeout,
+            ledger=self._ledger,
+            grow=self._grow if self._limits.caps else None,
         )
+        if planned.error is None:
+            self._layer.append(call)
+        return call
+
+    def _grow(self, call: Call, tokens: int, wanted: int) -> int:
+        """How long the answer of `call` may become, so that no cap is passed by all calls that
+        run now. tokens: how long it is; 0: it is asked for again, and an attempt was billed.
+
+        Raises BudgetReached if that is too long.
+        """
+        later = self._later
+        for allowed, ahead in ((wanted, later), (tokens, later), (tokens, Usage())):
+            cap = self._first_passed(call, allowed, ahead)
+            if cap is None:
+                return allowed
+            if not tokens:
+                break
+        assert cap is not None
+        raise BudgetReached(
+            f"stopped at {cap.told()}: {_overrun(call, tokens)}",
+            hint=f"raise {cap.name}, or use a model that keeps to its max_tokens",
+        )
+
+    def _first_passed(self, call: Call, allowed: int, later: Usage) -> Cap | None:
+        """The first cap without room for all calls of the layer, if `call` is allowed so much."""
+        used, ahead = self._before, Usage()
+        for one in self._layer:
+            if one.settled is not None:
+                used += one.settled
+            else:
+                ahead += one.committed(allowed if one is call else 0)
+        for cap in self._limits.caps:
+            if not cap.holds(used, ahead + later if cap.shared else ahead, self.name):
+                return cap
+        return None
 
     async def taken(self, call: Call, model: str, *, ended: bool = True) -> Usage:
         """What a call took, at the price that is known by now.
 
         ended: else it is not waited for, nor is a price.
         """
-        info = await self._clients.facts(model, patience=_PATIENCE_BEHIND if ended else 0.0)
-        return call.usage(info.price)
+        try:
+            info = await self._clients.facts(model, patience=_PATIENCE_BEHIND if ended else 0.0)
+        except BaseException:
+            call.settle(self._clients.known(model).price)
+            raise
+        return call.settle(info.price)
 
     def trimmed(self, layer: int, index: int | None, one: Planned) -> list[ReferencesTrimmed]:
         """The event that tells of cut references, if they are."""
@@ -227,6 +290,15 @@ class TurnState:
             delay=retry.delay,
             error=retry.error,
         )
+
+
+def _overrun(call: Call, tokens: int) -> str:
+    """Why a call that was foreseen is stopped all the same."""
+    if not tokens:
+        return f"{call.model} failed when it had begun to answer, and would be paid for again"
+    if call.max_tokens is not None:
+        return f"{call.model} went on beyond its max_tokens ({call.max_tokens:,})"
+    return f"the answer of {call.model} has about {tokens:,} tokens, and goes on"
 
 
 def _unpriced(asked: Sequence[tuple[str, ModelInfo]]) -> list[tuple[str, str | None]]:

@@ -77,7 +77,9 @@ async def run_turn(
         error = raised
     except BudgetReached as raised:
         error = raised
-        state.causes.append(failure(raised))
+        # That a call was stopped at it is told with the call.
+        if failure(raised) not in state.causes:
+            state.causes.append(failure(raised))
     finally:
         state.release()
     yield _failed(state, error)

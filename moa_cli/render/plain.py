@@ -150,16 +150,17 @@ class Proposals:
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
-        if isinstance(event, ProposerFinished):
+        if isinstance(event, ProposerFinished | ProposerFailed):
             self._layer[event.index] = event.proposal
         elif isinstance(event, LayerFinished):
             layer, self._layer = self._layer, {}
             self.print_layer([layer[index] for index in sorted(layer)])
 
     def print_layer(self, proposals: Sequence[Proposal]) -> None:
-        """Print those that gave an answer."""
+        """Print those that gave an answer, and what had come of one that was stopped at a cap."""
         for one in proposals:
-            if one.error is None:
+            stopped = one.error is not None and one.error.kind == "BudgetReached"
+            if one.error is None or (stopped and one.text.strip()):
                 self._print(one)
 
     def _print(self, proposal: Proposal) -> None:
@@ -223,7 +224,9 @@ def failure_line(turn: Turn) -> str:
     if turn.error is None:
         return ""
     if turn.capped:
-        lost = f"; lost before: {'; '.join(turn.lost)}" if turn.lost else ""
+        # The call that was stopped at the cap is what the error tells of.
+        before = [one for one in turn.lost if not one.endswith(turn.error.message)]
+        lost = f"; lost before: {'; '.join(before)}" if before else ""
         return one_line(f"{turn.error.message} ({turn.error.hint}){lost}")
     messages = list(dict.fromkeys(cause.message for cause in turn.causes))
     hints = list(dict.fromkeys(cause.hint for cause in turn.causes if cause.hint))

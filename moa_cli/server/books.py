@@ -6,32 +6,34 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from moa_cli.conversation import Charge
 from moa_cli.engine import Cap
 from moa_cli.errors import StoreError
-from moa_cli.store import LedgerTail, Spending, Store
+from moa_cli.ledger import Standing
+from moa_cli.store import Booking, Journal, Spending, Store, TurnCalls
 
-__all__ = ["Account", "Books"]
+__all__ = ["Books"]
 
 
 class Books:
-    """The ledger of a server's turns.
+    """The ledger of a server's turns; see `ledger.Ledger` and `ledger.DaySpending`.
 
-    spending: read on the event loop, for the day's budget; None keeps no books. What is written
-    goes through a connection and a thread of its own, many turns at once when there are many.
-    What cannot be written is tried again with the next call; warn is told of it.
+    spending: read on the event loop, for the day's budget; None keeps no books. A line of the
+    journal is written at once. What is added to the database goes through a connection and a
+    thread of its own, many turns at once when there are many. What cannot be written is tried
+    again with the next call; warn is told of it.
     """
 
     def __init__(self, spending: Spending | None, warn: Callable[[str], None]) -> None:
         self._spending = spending
         self._warn = warn
         self._trouble: str | None = None
+        self._journal = Journal(None) if spending is None else spending.journal(self._unwritable)
         self._turns = 0
-        self._charges: list[tuple[Charge, bool]] = []
+        self._bookings: list[Booking] = []
         self._writing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="books")
         self._store: Store | None = None
-        self._unwritten = 0.0
+        self._unwritten: list[Booking] = []
         self._session = 0.0
 
     @property
@@ -39,12 +41,14 @@ class Books:
         """Why something that was spent could not be written down, or None."""
         return self._trouble or (self._spending.broken if self._spending else None)
 
-    def reserve(self, holder: str, cost: float, limit: float) -> float:
+    def reserve(self, holder: str, cost: float, limit: float) -> Standing:
         """See `Spending.reserve`; what is not written yet is counted."""
         if self._spending is None:
-            return 0.0
-        unwritten = self._unwritten
-        return self._spending.reserve(holder, cost, limit - unwritten) + unwritten
+            return Standing(0.0)
+        today = self._spending.today()
+        unwritten = sum(one.usage.cost for one in self._unwritten if one.day == today)
+        standing = self._spending.reserve(holder, cost, limit - unwritten)
+        return Standing(standing.spent + unwritten, standing.reserved)
 
     def release(self, holder: str) -> None:
         """See `Spending.release`."""
@@ -55,20 +59,32 @@ class Books:
         """A limit, in USD, on all turns of this server together."""
         return Cap.shared_cost(name, limit, lambda: self._session)
 
-    def begin_turn(self) -> Account:
+    def begin_turn(self) -> TurnCalls:
         """One more turn."""
-        if self._spending is not None:
-            self._turns += 1
-            self._begin_writing()
-        return Account(self)
+        if self._spending is None:
+            return TurnCalls(self._journal, str, self._ended, self._unwritable)
+        self._turns += 1
+        self._begin_writing()
+        return TurnCalls(self._journal, self._spending.today, self._ended, self._unwritable)
 
-    def add(self, charge: Charge, *, first: bool) -> None:
-        """A call has ended. first: whether it is its model's first of the turn."""
-        self._session += charge.usage.cost
-        if self._spending is not None:
-            self._unwritten += charge.usage.cost
-            self._charges.append((charge, first))
-            self._begin_writing()
+    def _ended(self, booking: Booking) -> None:
+        """A call has ended."""
+        self._session += booking.usage.cost
+        if self._spending is None:
+            self._journal.booked(booking.numbers)
+            return
+        self._unwritten.append(booking)
+        self._bookings.append(booking)
+        self._begin_writing()
+
+    def _unwritable(self, error: OSError) -> None:
+        """A line of the journal cannot be written."""
+        self._broke(f"{error.filename or 'the journal'}: {error.strerror}")
+
+    def _broke(self, why: str) -> None:
+        if self._trouble is None:
+            self._warn(f"what turns cost cannot be written down: {why}")
+        self._trouble = why
 
     def _begin_writing(self) -> None:
         if self._writing is None or self._writing.done():
@@ -76,44 +92,33 @@ class Books:
 
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._turns or self._charges:
+        while self._turns or self._bookings:
             turns, self._turns = self._turns, 0
-            charges, self._charges = self._charges, []
+            bookings, self._bookings = self._bookings, []
             try:
-                await loop.run_in_executor(self._thread, self._write, turns, charges)
+                await loop.run_in_executor(self._thread, self._write, turns, bookings)
             except StoreError as error:
                 self._turns += turns
-                self._charges = charges + self._charges
-                if self._trouble is None:
-                    self._warn(f"what turns cost is not kept: {error.message}")
-                self._trouble = error.message
+                self._bookings = bookings + self._bookings
+                self._broke(error.message)
                 return
             self._trouble = None
-            self._unwritten = sum(charge.usage.cost for charge, _ in self._charges)
+            self._unwritten = list(self._bookings)
 
-    def _write(self, turns: int, charges: list[tuple[Charge, bool]]) -> None:
+    def _write(self, turns: int, bookings: list[Booking]) -> None:
         """In the thread of its own, which its connection belongs to."""
         if self._store is None:
             self._store = Store.open()
-        self._store.spending.add_all(turns, charges)
+            if self._spending is not None:
+                self._store.spending.zone = self._spending.zone
+        self._store.spending.book(turns, bookings, self._journal)
 
     async def aclose(self) -> None:
         """Write what is left."""
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
+        if self._turns or self._bookings:
+            await self._write_all()
         if self._store is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
         self._thread.shutdown()
-
-
-class Account:
-    """What one turn takes, as its ledger grows."""
-
-    def __init__(self, books: Books) -> None:
-        self._books = books
-        self._ledger = LedgerTail()
-
-    def follow(self, ledger: list[Charge]) -> None:
-        """Write down what is new in a turn's ledger."""
-        for charge, first in self._ledger.new_in(ledger):
-            self._books.add(charge, first=first)

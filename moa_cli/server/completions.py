@@ -91,7 +91,6 @@ class Completions:
         service = self._service
         fold = TurnFold()
         async with service.gate.turn():
-            account = service.books.begin_turn()
             events = run_turn(
                 mixture.profile, request.conversation, service.clients, limits=service.limits
             )
@@ -99,13 +98,11 @@ class Completions:
                 async with aclosing(events):
                     async for event in events:
                         fold.handle(event)
-                        account.follow(fold.ledger)
                         service.metrics.handle(event)
                         await reply.take(event)
             finally:
                 # What was in flight when the client left was paid for, too.
                 fold.close()
-                account.follow(fold.ledger)
                 turn = fold.turn()
                 record.usage = turn.usage
                 service.metrics.ended(request.model, turn)

@@ -60,7 +60,8 @@ def explanation(path: tuple[str, ...], key: Key) -> str:
         facts.append(f"by default {toml_text(default)}")
     parts = [sentence(key)]
     if facts:
-        parts.append(f"{', '.join(facts).capitalize()}.")
+        text = ", ".join(facts)
+        parts.append(f"{text[0].upper()}{text[1:]}.")
     if path[0] in VARIABLES:
         parts.append(f"{VARIABLES[path[0]]} comes before it.")
     return " ".join(parts)

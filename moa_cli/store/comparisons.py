@@ -7,11 +7,14 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from moa_cli.conversation import Usage
+from moa_cli.conversation import Usage, check_usage
 from moa_cli.loading import load_value
 from moa_cli.store.schema import immediate, store_errors, transaction
 
 __all__ = ["Comparison", "Comparisons", "Contender"]
+
+# Seconds of a turn: more is no time.
+_LONGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,14 @@ class Comparison:
 
 
 class Comparisons:
-    """All choices, in the file of a store. They hold no words, and so outlive conversations."""
+    """All choices, in the file of a store. They hold no words, and so outlive conversations.
+
+    unsound: how many were left out when they were read last, since their numbers cannot be right.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.unsound = 0
 
     def use(self, connection: sqlite3.Connection) -> None:
         """Go on with another file, as the store does."""
@@ -79,18 +86,25 @@ class Comparisons:
             chosen = self._connection.execute(
                 "SELECT id, chosen, winner FROM comparisons WHERE chosen >= ? ORDER BY id", (when,)
             ).fetchall()
-            return [
-                Comparison(row["chosen"], self._contenders(row["id"]), row["winner"])
-                for row in chosen
-            ]
+            found = []
+            self.unsound = 0
+            for row in chosen:
+                try:
+                    contenders = self._contenders(row["id"])
+                except ValueError:
+                    self.unsound += 1
+                    continue
+                found.append(Comparison(row["chosen"], contenders, row["winner"]))
+            return found
 
     def _contenders(self, number: int) -> tuple[Contender, ...]:
+        """Raises ValueError if what they took cannot be right."""
         rows: Sequence[sqlite3.Row] = self._connection.execute(
             "SELECT arm, profile, settings, usage, seconds FROM contenders"
             " WHERE comparison_id = ? ORDER BY place",
             (number,),
         ).fetchall()
-        return tuple(
+        found = tuple(
             Contender(
                 arm=row["arm"],
                 profile=row["profile"],
@@ -100,3 +114,8 @@ class Comparisons:
             )
             for row in rows
         )
+        for contender in found:
+            check_usage(contender.usage)
+            if not isinstance(contender.seconds, float) or not 0 <= contender.seconds < _LONGEST:
+                raise ValueError("seconds are no time")
+        return found

@@ -9,7 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from moa_cli.conversation import Charge, Conversation, KeptTurn, Proposal, Turn, Usage
+from moa_cli.conversation import (
+    Charge,
+    Conversation,
+    KeptTurn,
+    Proposal,
+    Turn,
+    Usage,
+    check_usage,
+)
 from moa_cli.errors import StoreError
 from moa_cli.loading import load_value
 from moa_cli.store.packing import as_unicode, unpack
@@ -120,15 +128,27 @@ class Reader:
                 " FROM turns WHERE conversation_id = ?",
                 (identity,),
             ).fetchall()
-            # Of a turn that was killed, its proposals tell.
+            # Of a turn that runs still, its proposals tell.
             ended = self._connection.execute(
                 "SELECT proposal FROM turns JOIN every_proposal ON turn_id = turns.id"
                 " WHERE conversation_id = ? AND rest = '{}'",
                 (identity,),
             ).fetchall()
-        found = [self._load(Usage, text) for (text,) in turns if text]
-        found += [one.usage for one in (self._load(Proposal, kept) for (kept,) in ended) if one]
-        return sum((usage for usage in found if usage is not None), Usage())
+        found = [self._sound(self._load(Usage, text)) for (text,) in turns if text]
+        proposals = [self._load(Proposal, kept) for (kept,) in ended]
+        found += [self._sound(one.usage if one else None) for one in proposals]
+        return sum(found, Usage())
+
+    def _sound(self, usage: Usage | None) -> Usage:
+        """A usage as it was kept; a call of unknown price if it cannot be read or be right."""
+        if usage is not None:
+            try:
+                check_usage(usage)
+            except ValueError:
+                self.unreadable += 1
+            else:
+                return usage
+        return Usage(calls=1, unpriced_calls=1)
 
     def _load(self, kind: type[_T], kept: str | bytes) -> _T | None:
         """A value as it was kept; None, and counted, if it cannot be read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from moa_cli.store import terms
 
 __all__ = [
     "Connection",
-    "alive",
     "immediate",
     "is_current",
     "migrate",
@@ -63,6 +61,33 @@ def _pack_proposals(connection: sqlite3.Connection) -> None:
         """
         INSERT INTO upkeep SELECT 'pack proposals'
             WHERE EXISTS (SELECT 1 FROM old_proposals)
+        """,
+    ):
+        connection.execute(statement)
+
+
+def _know_by_leases(connection: sqlite3.Connection) -> None:
+    """Processes are known by leases (see `store.lease`), no longer by their ids."""
+    columns = connection.execute("SELECT name FROM pragma_table_info('turns')").fetchall()
+    if ("lease",) not in [tuple(row) for row in columns]:
+        connection.execute("ALTER TABLE turns ADD COLUMN lease TEXT NOT NULL DEFAULT ''")
+    for statement in (
+        "DROP TABLE IF EXISTS reserved",
+        """
+        CREATE TABLE reserved (
+            holder TEXT PRIMARY KEY,
+            lease TEXT NOT NULL,
+            day TEXT NOT NULL,
+            cost REAL NOT NULL
+        ) WITHOUT ROWID
+        """,
+        # Calls of leases that are in `spending`; 0 stands for all of a lease.
+        """
+        CREATE TABLE IF NOT EXISTS booked (
+            lease TEXT NOT NULL,
+            call INTEGER NOT NULL,
+            PRIMARY KEY (lease, call)
+        ) WITHOUT ROWID
         """,
     ):
         connection.execute(statement)
@@ -232,6 +257,7 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     ) WITHOUT ROWID;
     CREATE TABLE unfinished (conversation_id TEXT PRIMARY KEY) WITHOUT ROWID;
     """,
+    _know_by_leases,
 )
 
 
@@ -370,16 +396,3 @@ def _statements(script: str) -> list[str]:
             found.append(pending)
             pending = ""
     return found
-
-
-def alive(process: int) -> bool:
-    """Whether there is such a process."""
-    if process == os.getpid():
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OSError):
-        return True
-    return True

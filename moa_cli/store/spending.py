@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from datetime import UTC, datetime, tzinfo
 
-from moa_cli.conversation import Charge, Usage
-from moa_cli.errors import StoreError
-from moa_cli.events import Event, TurnStarted
-from moa_cli.store.schema import alive, immediate, store_errors
-from moa_cli.stream import TurnFold
+from moa_cli.conversation import Usage
+from moa_cli.errors import StoreError, StoreLocked
+from moa_cli.ledger import Standing
+from moa_cli.store.absorb import absorb, add_booking, database_of, forget_ended
+from moa_cli.store.calls import Booking, Journal, TurnCalls, journal_for, leave_journal
+from moa_cli.store.lease import has_lease
+from moa_cli.store.schema import Connection, immediate, store_errors
 
-__all__ = ["LedgerTail", "Spender", "Spending", "Spent"]
+__all__ = ["CallBook", "Spending", "Spent"]
+
+_COUNTS = (
+    "turns",
+    "calls",
+    "prompt_tokens",
+    "completion_tokens",
+    "estimated_calls",
+    "unpriced_calls",
+)
+# What makes sense in a row: others are left out of sums, which they would spoil.
+_SOUND = " AND ".join(
+    [
+        *(f"typeof({name}) = 'integer' AND {name} BETWEEN 0 AND 1e12" for name in _COUNTS),
+        "typeof(cost) IN ('real', 'integer') AND cost BETWEEN 0 AND 1e12",
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What one model took in one month. month: `2026-11`, in local time.
+    """What one model took in one month. month: `2026-11`, in the zone of the budget.
 
     turns: how many it took part in.
     """
@@ -31,142 +48,195 @@ class Spent:
     usage: Usage
 
 
-class LedgerTail:
-    """What is new in the ledger of one turn, as it grows."""
+class CallBook:
+    """Writes the calls of turns into a journal and a store; see `ledger.Ledger`.
 
-    def __init__(self) -> None:
-        self._seen = 0
-        self._models: set[str] = set()
-
-    def new_in(self, ledger: Sequence[Charge]) -> Iterator[tuple[Charge, bool]]:
-        """The charges since the last time, each with whether it is its model's first."""
-        while self._seen < len(ledger):
-            charge = ledger[self._seen]
-            first = charge.model not in self._models
-            self._models.add(charge.model)
-            self._seen += 1
-            yield charge, first
-
-
-class Spender:
-    """A sink that writes down what each call of a turn took, when it ends.
-
-    warn: called once, with a sentence, if nothing more can be written.
+    spending: None only adds up. cost: USD of all calls that have ended, as far as it is known.
+    turn: the number, in the store, of the turn that runs, if it is kept there.
+    warn: called once, with a sentence, if something cannot be written; it is tried again with
+    the next call, and what is left at the end stands in the journal for the next process.
     """
 
-    def __init__(self, spending: Spending, warn: Callable[[str], None]) -> None:
-        self._spending: Spending | None = spending
+    def __init__(
+        self,
+        spending: Spending | None,
+        warn: Callable[[str], None],
+        turn: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self._spending = spending
         self._warn = warn
-        self._fold = TurnFold()
-        self._ledger = LedgerTail()
+        self._turn = turn
+        self._warned = False
+        self.cost = 0.0
 
-    def handle(self, event: Event) -> None:
-        """Take the next event."""
-        self._fold.handle(event)
-        if isinstance(event, TurnStarted):
-            self._try(lambda spending: spending.begin_turn())
-        self._write()
+    def begin_turn(self) -> TurnCalls:
+        """One more turn."""
+        spending = self._spending
+        if spending is None:
+            return TurnCalls(Journal(None), str, self._ended, self._trouble)
+        journal = spending.journal(self._trouble)
+        self._write(turns=1)
+        return TurnCalls(journal, spending.today, self._ended, self._trouble, self._turn)
 
-    def close(self) -> None:
-        """Write down what was cut off."""
-        self._fold.close()
-        self._write()
+    def _ended(self, booking: Booking) -> None:
+        self.cost += booking.usage.cost
+        if self._spending is not None:
+            self._spending.pending.append(booking)
+            self._write()
 
-    def _write(self) -> None:
-        for charge, first in self._ledger.new_in(self._fold.ledger):
-            self._try(partial(Spending.add, charge=charge, first=first))
-
-    def _try(self, write: Callable[[Spending], None]) -> None:
-        if self._spending is None:
-            return
+    def _write(self, turns: int = 0) -> None:
         try:
-            write(self._spending)
+            # A turn does not wait for other processes: what is pending stands in the journal.
+            if self._spending is not None:
+                self._spending.write(turns, patience=0.0)
+        except StoreLocked:
+            pass
         except StoreError as error:
-            self._spending.broken = error.message
-            self._spending = None
-            self._warn(f"what this turn cost is not kept: {error.message}")
+            self._tell(error.message)
+
+    def _trouble(self, error: OSError) -> None:
+        """A line of the journal cannot be written."""
+        why = f"{error.filename or 'the journal'}: {error.strerror}"
+        if self._spending is not None:
+            self._spending.broken = why
+        self._tell(why)
+
+    def _tell(self, why: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(f"what this turn costs cannot be written down: {why}")
 
 
 class Spending:
     """The ledger of all turns, in the file of a store.
 
-    broken: why something that was spent could not be written down; then no budget can be kept.
+    zone: whose days they are. broken: why something that was spent could not be written down;
+    then no budget can be kept. pending: what is not written down yet, for `write`.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.database = database_of(connection)
+        self.zone: tzinfo = UTC
         self.broken: str | None = None
+        self.pending: list[Booking] = []
+        self._turns = 0
+        self._journal: Journal | None = None
+        self._tidied = False
 
     def use(self, connection: sqlite3.Connection) -> None:
         """Go on with another file, as the store does."""
         self._connection = connection
 
-    def begin_turn(self) -> None:
-        """One more turn today."""
-        with store_errors():
-            self._connection.execute(
-                "INSERT INTO days VALUES (?, 1) ON CONFLICT (day) DO UPDATE SET turns = turns + 1",
-                (_today(),),
-            )
+    def close(self) -> None:
+        """Give the file back."""
+        self.leave()
+        self._connection.close()
 
-    def add(self, charge: Charge, *, first: bool) -> None:
-        """A call has ended. first: whether it is its model's first of the turn."""
-        usage = charge.usage
-        with store_errors():
-            self._connection.execute(
-                "INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (day, model) DO UPDATE SET turns = turns + excluded.turns,"
-                " calls = calls + excluded.calls,"
-                " prompt_tokens = prompt_tokens + excluded.prompt_tokens,"
-                " completion_tokens = completion_tokens + excluded.completion_tokens,"
-                " estimated_calls = estimated_calls + excluded.estimated_calls,"
-                " unpriced_calls = unpriced_calls + excluded.unpriced_calls,"
-                " cost = cost + excluded.cost",
-                (
-                    _today(),
-                    charge.model,
-                    int(first),
-                    usage.calls,
-                    usage.prompt_tokens,
-                    usage.completion_tokens,
-                    usage.estimated_calls,
-                    usage.unpriced_calls,
-                    usage.cost,
-                ),
-            )
+    def leave(self) -> None:
+        """Nothing more is written here: this process's lease ends with the last that uses it."""
+        if self._journal is not None:
+            leave_journal(self.database, self)
+            self._journal = None
 
-    def add_all(self, turns: int, charges: Sequence[tuple[Charge, bool]]) -> None:
-        """So many more turns, and calls that have ended (see `add`), in one transaction."""
+    def today(self) -> str:
+        """The day now, in the zone."""
+        return datetime.now(self.zone).date().isoformat()
+
+    def journal(self, trouble: Callable[[OSError], None]) -> Journal:
+        """This process's journal. trouble: told why there is none that outlives it, if so."""
+        if self._journal is None:
+            try:
+                self._journal = journal_for(self.database, self)
+            except OSError as error:
+                self._journal = Journal(None)
+                trouble(error)
+        return self._journal
+
+    def write(self, turns: int = 0, *, patience: float | None = None) -> None:
+        """Write down so many more turns, and all that is pending. Raises StoreError, and holds on
+        to it then. patience: seconds to wait while another process writes, if not as long as
+        all else does."""
+        self._turns += turns
+        try:
+            with _patience(self._connection, patience):
+                self.book(self._turns, self.pending, self._journal)
+        except StoreLocked:
+            raise
+        except StoreError as error:
+            self.broken = error.message
+            raise
+        self._turns, self.pending, self.broken = 0, [], None
+
+    def book(self, turns: int, bookings: Sequence[Booking], journal: Journal | None) -> None:
+        """So many more turns, and calls that have ended, in one transaction. Raises StoreError.
+
+        journal: where the calls stand, which is told that they are in the database now.
+        """
+        lease = journal.lease if journal is not None else None
         with store_errors(), immediate(self._connection):
-            for _ in range(turns):
-                self.begin_turn()
-            for charge, first in charges:
-                self.add(charge, first=first)
+            if turns:
+                self._connection.execute(
+                    "INSERT INTO days VALUES (?, ?)"
+                    " ON CONFLICT (day) DO UPDATE SET turns = turns + excluded.turns",
+                    (self.today(), turns),
+                )
+            for booking in bookings:
+                add_booking(self._connection, booking)
+                if lease is not None:
+                    self._connection.executemany(
+                        "INSERT INTO booked VALUES (?, ?)",
+                        [(lease.token, number) for number in booking.numbers],
+                    )
+            if lease is not None and journal is not None:
+                self._connection.executemany(
+                    "DELETE FROM booked WHERE lease = ? AND call = ?",
+                    [(lease.token, number) for number in journal.forgotten()],
+                )
+            if not self._tidied:
+                forget_ended(self._connection, self.database)
+                self._tidied = True
+        if journal is not None:
+            journal.booked([number for one in bookings for number in one.numbers])
 
-    def reserve(self, holder: str, cost: float, limit: float) -> float:
+    def reserve(self, holder: str, cost: float, limit: float) -> Standing:
         """What was spent today, and is reserved by other turns that run, in USD; if that leaves
         room for `cost` within `limit`, that is reserved for `holder` in place of what it held.
 
-        One step for all processes: two turns cannot both take the last of a budget.
+        One step for all processes: two turns cannot both take the last of a budget. What a
+        process that has ended had reserved is free again, and what it had begun is spent.
         """
+        day = self.today()
+        if self.pending:
+            self.write()
+        with store_errors():
+            absorb(self._connection, self.database)
         with store_errors(), immediate(self._connection):
             self._connection.execute("DELETE FROM reserved WHERE holder = ?", (holder,))
-            rows = self._connection.execute("SELECT holder, process, cost FROM reserved").fetchall()
-            for row in rows:
-                if not alive(row["process"]):
-                    self._connection.execute(
-                        "DELETE FROM reserved WHERE holder = ?", (row["holder"],)
-                    )
-            (spent,) = self._connection.execute(
-                "SELECT (SELECT total(cost) FROM spending WHERE day = ?)"
-                " + (SELECT total(cost) FROM reserved)",
-                (_today(),),
+            tokens = self._connection.execute("SELECT DISTINCT lease FROM reserved").fetchall()
+            for (token,) in tokens:
+                if not has_lease(self.database, token):
+                    self._connection.execute("DELETE FROM reserved WHERE lease = ?", (token,))
+            spent, reserved = self._connection.execute(
+                f"SELECT (SELECT total(cost) FROM spending WHERE day = ? AND {_SOUND}),"  # noqa: S608
+                " (SELECT total(cost) FROM reserved WHERE day = ?)",
+                (day, day),
             ).fetchone()
-            if spent + cost <= limit:
+            standing = Standing(float(spent), float(reserved))
+            if standing.total + cost <= limit:
                 self._connection.execute(
-                    "INSERT INTO reserved VALUES (?, ?, ?)", (holder, os.getpid(), cost)
+                    "INSERT INTO reserved VALUES (?, ?, ?, ?)", (holder, self.lease(), day, cost)
                 )
-        return float(spent)
+        return standing
+
+    def lease(self) -> str:
+        """The token of this process's lease. Raises StoreError if it can have none."""
+        troubles: list[OSError] = []
+        lease = self.journal(troubles.append).lease
+        if lease is None:
+            why = f"{troubles[0].filename}: {troubles[0].strerror}" if troubles else "no lease"
+            raise StoreError(why)
+        return lease.token
 
     def release(self, holder: str) -> None:
         """Give back what `holder` had reserved."""
@@ -177,23 +247,45 @@ class Spending:
         """What each model took in each month, the latest month first, the dearest model first."""
         with store_errors():
             rows = self._connection.execute(
-                "SELECT substr(day, 1, 7) AS month, model, sum(turns) AS turns,"
+                "SELECT substr(day, 1, 7) AS month, model, sum(turns) AS turns,"  # noqa: S608
                 " sum(calls) AS calls, sum(prompt_tokens) AS prompt_tokens,"
                 " sum(completion_tokens) AS completion_tokens,"
                 " sum(estimated_calls) AS estimated_calls,"
                 " sum(unpriced_calls) AS unpriced_calls, total(cost) AS cost"
-                " FROM spending GROUP BY month, model"
+                f" FROM spending WHERE {_SOUND} GROUP BY month, model"
                 " ORDER BY month DESC, cost DESC, prompt_tokens + completion_tokens DESC"
             ).fetchall()
         return [_spent(row) for row in rows]
+
+    def unsound(self) -> int:
+        """How many rows hold what is no count or no amount, and are left out of all sums."""
+        with store_errors():
+            (rows,) = self._connection.execute(
+                f"SELECT count(*) FROM spending WHERE NOT ({_SOUND})"  # noqa: S608
+            ).fetchone()
+        return int(rows)
 
     def turns_by_month(self) -> dict[str, int]:
         """How many turns there were in each month."""
         with store_errors():
             rows = self._connection.execute(
-                "SELECT substr(day, 1, 7), sum(turns) FROM days GROUP BY 1"
+                "SELECT substr(day, 1, 7), sum(turns) FROM days"
+                " WHERE typeof(turns) = 'integer' AND turns BETWEEN 0 AND 1e12 GROUP BY 1"
             ).fetchall()
         return {str(month): int(turns) for month, turns in rows}
+
+
+@contextmanager
+def _patience(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
+    """While inside, wait so long for other processes; None changes nothing."""
+    if seconds is None or not isinstance(connection, Connection):
+        yield
+        return
+    before, connection.patience = connection.patience, seconds
+    try:
+        yield
+    finally:
+        connection.patience = before
 
 
 def _spent(row: sqlite3.Row) -> Spent:
@@ -206,7 +298,3 @@ def _spent(row: sqlite3.Row) -> Spent:
         unpriced_calls=row["unpriced_calls"],
     )
     return Spent(row["month"], row["model"], row["turns"], usage)
-
-
-def _today() -> str:
-    return time.strftime("%Y-%m-%d")

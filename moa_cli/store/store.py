@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 import time
@@ -15,12 +14,13 @@ from moa_cli import paths
 from moa_cli.conversation import KeptTurn, Proposal, Turn
 from moa_cli.errors import NoConversation, StoreError
 from moa_cli.store import upkeep
+from moa_cli.store.absorb import absorb, database_of, rest_of
 from moa_cli.store.backlog import Backlog, take_in
 from moa_cli.store.comparisons import Comparisons
 from moa_cli.store.database import open_database, open_to_read
 from moa_cli.store.packing import as_unicode, dump, pack, without_defaults
 from moa_cli.store.reading import Reader
-from moa_cli.store.schema import Connection, alive, immediate, store_errors, transaction
+from moa_cli.store.schema import Connection, immediate, store_errors, transaction
 from moa_cli.store.spending import Spending
 from moa_cli.store.upkeep import Leftover
 
@@ -29,8 +29,7 @@ __all__ = ["ID_LETTERS", "Store", "new_id"]
 _LONGEST_TITLE = 60
 # Without 0, o, 1, l and i: an id may be read aloud and typed again.
 ID_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
-_COLUMNS = "started, process, profile, settings, prompt, status, reply, rest"
-_APART = ("user", "reply", "status", "proposals", "stored_as")
+_COLUMNS = "started, process, lease, profile, settings, prompt, status, reply, rest"
 
 
 class Store(Reader):
@@ -56,7 +55,7 @@ class Store(Reader):
     def open(cls, path: Path | None = None) -> Store:
         """The store in `path` (default: the data folder's). Raises StoreError."""
         path = path or paths.database_file()
-        connection, damaged = open_database(path, _mark_interrupted)
+        connection, damaged = open_database(path, _take_up_leases)
         store = cls(connection, damaged)
         store._file, store._identity = path, _identity_of(path)
         store._take_in()
@@ -89,7 +88,7 @@ class Store(Reader):
     def close(self) -> None:
         """Give the file back."""
         self.backlog.close()
-        self._connection.close()
+        self.spending.close()
 
     @property
     def folder(self) -> Path:
@@ -123,7 +122,7 @@ class Store(Reader):
             return
         if _identity_of(self._file) == self._identity:
             return
-        connection, _ = open_database(self._file, _mark_interrupted)
+        connection, _ = open_database(self._file, _take_up_leases)
         old, self._connection = self._connection, connection
         connection.patience, connection.waiting = old.patience, old.waiting
         self._identity = _identity_of(self._file)
@@ -153,16 +152,15 @@ class Store(Reader):
         turn = kept.turn
         cursor = self._connection.execute(
             f"INSERT INTO turns ({_COLUMNS}, conversation_id)"  # noqa: S608
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " VALUES (?, 0, '', ?, ?, ?, ?, ?, ?, ?)",
             (
                 kept.started,
-                os.getpid(),
                 as_unicode(turn.profile),
                 as_unicode(kept.settings),
                 as_unicode(turn.user),
                 turn.status,
                 None if turn.reply is None else as_unicode(turn.reply),
-                _rest(turn),
+                rest_of(turn),
                 conversation,
             ),
         )
@@ -231,12 +229,12 @@ class Store(Reader):
         """
         with self._writing() as connection:
             cursor = connection.execute(
-                "INSERT INTO turns (conversation_id, started, process, profile, settings, prompt,"
-                " status) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO turns (conversation_id, started, process, lease, profile, settings,"
+                " prompt, status) VALUES (?, ?, 0, ?, ?, ?, ?, ?)",
                 (
                     conversation,
                     started,
-                    os.getpid(),
+                    self._lease() if turn.status == "open" else "",
                     turn.profile,
                     as_unicode(settings),
                     as_unicode(turn.user),
@@ -244,6 +242,14 @@ class Store(Reader):
                 ),
             )
         return int(cursor.lastrowid or 0)
+
+    def _lease(self) -> str:
+        """What tells other processes that this one lives."""
+        try:
+            return self.spending.lease()
+        except StoreError:
+            # Others take the turn for one that was interrupted, until it ends.
+            return ""
 
     def add_proposal(self, turn: int, proposal: Proposal) -> None:
         """A proposal that has ended, well or not."""
@@ -265,7 +271,7 @@ class Store(Reader):
         with self._writing() as connection:
             connection.execute(
                 "UPDATE turns SET status = ?, reply = ?, rest = ? WHERE id = ?",
-                (turn.status, reply, _rest(turn), identity),
+                (turn.status, reply, rest_of(turn), identity),
             )
 
     def withdraw(self, turn: int) -> None:
@@ -440,15 +446,15 @@ def _identity_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _mark_interrupted(connection: Connection) -> None:
-    """Turns that were open in a process which is no more ended with it."""
-    rows = connection.execute("SELECT id, process FROM turns WHERE status = 'open'").fetchall()
-    gone = [row["id"] for row in rows if not alive(row["process"])]
-    if not gone:
-        return
-    with immediate(connection):
-        for number in gone:
-            connection.execute("UPDATE turns SET status = 'interrupted' WHERE id = ?", (number,))
+def _take_up_leases(connection: Connection) -> None:
+    """Count what processes that have ended had begun, and end their turns. Where another process
+    writes, or nothing can be written, that waits for the next opening."""
+    before, connection.patience = connection.patience, 0.0
+    try:
+        with suppress(sqlite3.OperationalError):
+            absorb(connection, database_of(connection))
+    finally:
+        connection.patience = before
 
 
 def _title(prompt: str) -> str:
@@ -458,12 +464,3 @@ def _title(prompt: str) -> str:
 def new_id() -> str:
     """An id for a new conversation."""
     return "".join(secrets.choice(ID_LETTERS) for _ in range(10))
-
-
-def _rest(turn: Turn) -> str:
-    """What a turn is besides its columns and its proposals, as JSON."""
-    bare = without_defaults(turn.with_proposals(()))
-    rest = {name: value for name, value in bare.items() if name not in _APART}
-    # Never empty: so is that of a turn whose process was killed.
-    rest["profile"] = turn.profile
-    return dump(rest)

@@ -122,7 +122,7 @@ def test_get_prints_the_value_alone(moa: Moa, file: Path) -> None:
     assert got("live") == "true\n"
     assert got("retries", MOA_RETRIES="3") == "3\n"
     assert got("providers.lab.base_url") == "http://127.0.0.1:9/v1\n"
-    assert got("budget") == "budget.day = 5\n"
+    assert got("budget") == "budget.day = 5\nbudget.zone = UTC\n"
 
 
 @pytest.mark.parametrize("key", ["budget.session", "prices", "prices.x", "providers.x.base_url"])

@@ -326,8 +326,12 @@ def test_the_books_are_right_after_a_kill(moa: Moa, upstream: Upstream) -> None:
         upstream.wait_for(lambda: any(one.sent == 3 for one in upstream.chats("agg")))
         process.kill()
         process.wait()
-    # What had ended is written down; the call in flight went with the process.
-    assert spent_today(moa) == pytest.approx({k: v for k, v in COST.items() if k != "lab:agg"})
+    # What had ended is written down as it was told; the call in flight with an answer as long
+    # as it could become, since nobody knows how far it came.
+    spent = spent_today(moa)
+    assert spent.pop("lab:agg") >= 100 * 20 / 1e6
+    assert spent == pytest.approx({k: v for k, v in COST.items() if k != "lab:agg"})
+    assert spent_today(moa).keys() == COST.keys()
 
 
 def test_an_interrupted_turn_is_charged_for_the_calls_that_were_cut_off(
@@ -367,15 +371,20 @@ def test_the_list_counts_the_proposals_of_a_turn_that_was_killed(
         process.kill()
         process.wait()
     (row,) = json.loads(moa.run("history", "list", "--json").text)
-    assert row["usage"]["cost"] == pytest.approx(COST["lab:a"] + COST["lab:b"])
+    assert (row["usage"]["calls"], row["usage"]["estimated_calls"]) == (3, 1)
+    known = COST["lab:a"] + COST["lab:b"]
+    # A hundred tokens of the aggregator's are 0.002.
+    assert known + 0.002 < row["usage"]["cost"] < known + 0.004
+    assert "~$0.00" in moa.run("history", "list").text
 
 
 def test_a_store_of_the_first_version_is_brought_up_to_date(moa: Moa) -> None:
     moa.run("ask", "what was kept?")
     path = moa.run("history", "path").text.strip()
     with sqlite3.connect(path) as database:
-        for table in ("contenders", "comparisons", "spending", "days", "reserved"):
+        for table in ("contenders", "comparisons", "spending", "days", "reserved", "booked"):
             database.execute(f"DROP TABLE {table}")
+        database.execute("ALTER TABLE turns DROP COLUMN lease")
         for table, column in (("turns", "rest"), ("proposals", "proposal")):
             database.execute(
                 f"UPDATE {table} SET {column} = "
@@ -492,8 +501,10 @@ def test_a_killed_turn_shows_what_its_proposals_took(moa: Moa, upstream: Upstrea
         process.kill()
         process.wait()
     (turn,) = told(moa.run("history", "show", "--json"))["turns"]
-    assert turn["usage"]["cost"] == pytest.approx(COST["lab:a"] + COST["lab:b"])
-    assert {one["model"] for one in turn["ledger"]} == {"lab:a", "lab:b"}
+    assert turn["status"] == "interrupted"
+    assert turn["usage"]["cost"] > COST["lab:a"] + COST["lab:b"] + 0.002
+    assert {one["model"] for one in turn["ledger"]} == {"lab:a", "lab:b", "lab:agg"}
+    assert sum(one["usage"]["estimated_calls"] for one in turn["ledger"]) == 1
 
 
 def test_a_slow_list_of_prices_does_not_hold_up_the_answer(moa: Moa, upstream: Upstream) -> None:

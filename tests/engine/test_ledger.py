@@ -14,6 +14,7 @@ from moa_cli.config import Config, ProviderSettings
 from moa_cli.conversation import Conversation, Turn, Usage
 from moa_cli.engine import Cap, Control, Limits, run_turn
 from moa_cli.events import Event, ProposerFinished
+from moa_cli.ledger import Standing
 from moa_cli.money import Price
 from moa_cli.profile import Profile
 from moa_cli.stream import TurnFold, deliver
@@ -203,9 +204,9 @@ def test_layers_that_are_skipped_are_not_reserved_any_more(upstream: Upstream) -
     upstream.always("*", WORDS)
     held: list[float] = []
 
-    def spent(used: Usage, more: float, turn: str) -> float:
+    def spent(used: Usage, more: float, turn: str) -> Standing:
         held.append(more)
-        return 0.0
+        return Standing(0.0)
 
     cap = Cap("budget.day", "usd", 1.0, spent, shared=True)
     profile = mixture("a", "b", rounds=3, max_tokens=1000)

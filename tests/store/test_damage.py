@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.conversation import Charge, Proposal, Turn, Usage
+from moa_cli.conversation import Proposal, Turn, Usage
 from moa_cli.errors import StoreError
-from moa_cli.store import Store
+from moa_cli.store import Booking, Store
 from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover
 from tests.support.command import Moa
@@ -43,6 +43,12 @@ def store(file: Path) -> Iterator[Store]:
     opened.close()
 
 
+def pay(store: Store, usage: Usage) -> None:
+    """A turn of one call."""
+    booking = Booking(store.spending.today(), "lab:a", usage, True, ())
+    store.spending.book(1, [booking], None)
+
+
 def fill(store: Store, conversations: int) -> None:
     for number in range(conversations):
         identity = store.begin_conversation(f"subject {number}", "lab")
@@ -56,8 +62,7 @@ def fill(store: Store, conversations: int) -> None:
             store.end_turn(
                 turn, Turn(f"question {number}.{place}", reply, "finished", "lab", usage=usage)
             )
-            store.spending.begin_turn()
-            store.spending.add(Charge(1, "lab:a", usage), first=True)
+            pay(store, usage)
 
 
 def said(store: Store) -> set[str]:
@@ -144,7 +149,7 @@ def test_spending_before_the_damage_and_after_it_is_added_up_once(store: Store, 
     store.close()
     aside = put_aside(file)
     new = Store.open(file)
-    new.spending.add(Charge(1, "lab:a", Usage(1, 1, calls=1, cost=1.0)), first=True)
+    pay(new, Usage(1, 1, calls=1, cost=1.0))
     for _ in range(2):
         recover(new, aside, quiet)
     [spent] = new.spending.by_month()
@@ -168,7 +173,7 @@ def test_deleted_conversations_stay_deleted(store: Store, file: Path) -> None:
 PROCESS = """
 import sys
 from pathlib import Path
-from moa_cli.store import Store
+from moa_cli.store import Booking, Store
 store = Store.open(Path(sys.argv[1]))
 identity = store.begin_conversation(f"from {sys.argv[2]}", "lab")
 store.begin_turn(identity, f"question of {sys.argv[2]}", "lab", "")
@@ -203,7 +208,7 @@ def test_a_store_whose_file_was_put_aside_goes_on_in_the_new_one(store: Store, f
     Store.open(file).close()
     identity = store.begin_conversation("after", "lab")
     store.begin_turn(identity, "after the change", "lab", "")
-    store.spending.begin_turn()
+    store.spending.write(turns=1)
     other = Store.open(file)
     assert [summary.title for summary in other.conversations()] == ["after"]
     assert sum(other.spending.turns_by_month().values()) == 1

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.cli.budget import _day_cap
-from moa_cli.conversation import Charge, Usage
+from moa_cli.accounts import caps
+from moa_cli.config import Config
+from moa_cli.conversation import Usage
 from moa_cli.errors import BudgetReached
-from moa_cli.events import AggregatorFinished, AggregatorStarted, TurnStarted
-from moa_cli.store import Spender, Store
+from moa_cli.ledger import CallBegun, Standing
+from moa_cli.store import CallBook, Spending, Store
 
-PAID = Charge(1, "lab:a", Usage(5, 5, calls=1, cost=0.25))
+USAGE = Usage(5, 5, calls=1, cost=0.25)
+CALL = CallBegun("lab:a", 5, 5)
 
 
 @pytest.fixture
@@ -21,45 +23,78 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "kept" / "conversations.db"
 
 
+def pay(spending: Spending, usage: Usage = USAGE) -> list[str]:
+    """One call that was made and has ended; what was warned of."""
+    warnings: list[str] = []
+    turn = CallBook(spending, warnings.append).begin_turn()
+    turn.end([turn.begin(CALL)], CALL.model, usage)
+    return warnings
+
+
 def test_what_one_turn_has_reserved_another_cannot_spend(file: Path) -> None:
     first, second = Store.open(file).spending, Store.open(file).spending
-    first.add(PAID, first=True)
-    assert first.reserve("one", 0.5, 1.0) == 0.25
+    pay(first)
+    assert first.reserve("one", 0.5, 1.0) == Standing(0.25)
     # 0.25 is spent and 0.5 reserved: 0.5 more is too much, 0.25 is not.
-    assert second.reserve("two", 0.5, 1.0) == 0.75
-    assert second.reserve("two", 0.25, 1.0) == 0.75
+    assert second.reserve("two", 0.5, 1.0) == Standing(0.25, 0.5)
+    assert second.reserve("two", 0.25, 1.0) == Standing(0.25, 0.5)
     first.release("one")
-    assert first.reserve("three", 0.5, 1.0) == 0.5
+    assert first.reserve("three", 0.5, 1.0) == Standing(0.25, 0.25)
 
 
 def test_a_turns_next_reservation_takes_the_place_of_its_last(file: Path) -> None:
     spending = Store.open(file).spending
     for _ in range(3):
-        assert spending.reserve("one", 0.9, 1.0) == 0
+        assert spending.reserve("one", 0.9, 1.0) == Standing(0.0)
 
 
 def test_the_reservations_of_a_process_that_is_gone_are_void(file: Path) -> None:
     spending = Store.open(file).spending
     spending.reserve("one", 0.9, 1.0)
     with sqlite3.connect(file) as database:
-        # The highest that a process can have on Linux is far below.
-        database.execute("UPDATE reserved SET process = 2147483646")
+        # Nobody holds such a lease.
+        database.execute("UPDATE reserved SET lease = '0123456789abcdef'")
     database.close()
-    assert spending.reserve("two", 0.9, 1.0) == 0
+    assert spending.reserve("two", 0.9, 1.0) == Standing(0.0)
+
+
+def test_the_reservations_of_another_day_do_not_count(file: Path) -> None:
+    spending = Store.open(file).spending
+    spending.reserve("one", 0.9, 1.0)
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE reserved SET day = '2026-01-01'")
+    database.close()
+    assert spending.reserve("two", 0.9, 1.0) == Standing(0.0)
+
+
+def test_a_row_that_cannot_be_right_spoils_no_sum(file: Path) -> None:
+    spending = Store.open(file).spending
+    pay(spending)
+    with sqlite3.connect(file) as database:
+        for number, cost in enumerate(("9e999", "-1e308", "1e308", "'much'")):
+            database.execute(
+                f"INSERT INTO spending VALUES (?, 'lab:{number}', 1, 1, 1, 1, 0, 0, {cost})",
+                (spending.today(),),
+            )
+        database.execute(
+            "INSERT INTO spending VALUES (?, 'lab:x', 1, 1, -5, 1, 0, 0, 1)", (spending.today(),)
+        )
+    database.close()
+    assert spending.reserve("one", 0.5, 1.0) == Standing(0.25)
+    assert [(one.model, one.usage.cost) for one in spending.by_month()] == [("lab:a", 0.25)]
+    assert spending.unsound() == 5
 
 
 def test_no_budget_is_kept_where_spending_could_not_be_written_down(file: Path) -> None:
     store = Store.open(file)
-    cap = _day_cap(1.0, store.spending)
+    [cap] = caps(Config(budget_day=1.0), store.spending)
     assert cap.left(Usage(), Usage(cost=0.1), Usage(), "turn") == pytest.approx(0.9)
-    warnings: list[str] = []
-    spender = Spender(store.spending, warnings.append)
-    spender.handle(TurnStarted(profile="p", prompt="hi", rounds=0, aggregator="lab:a"))
     # From here on as with a full disk: reading works, writing does not.
     store._connection.execute("PRAGMA query_only = ON")
-    spender.handle(AggregatorStarted(name="a", model="lab:a", references=0))
-    spender.handle(AggregatorFinished(model="lab:a", text="hi", usage=PAID.usage))
-    (warning,) = warnings
-    assert "what this turn cost is not kept" in warning
+    (warning,) = pay(store.spending)
+    assert "what this turn costs cannot be written down" in warning
     with pytest.raises(BudgetReached, match=r"budget\.day cannot be kept"):
         cap.left(Usage(), Usage(cost=0.1), Usage(), "turn")
+    # What could not be written is held on to, and counts as soon as it can be.
+    store._connection.execute("PRAGMA query_only = OFF")
+    assert cap.left(Usage(), Usage(cost=0.1), Usage(), "turn") == pytest.approx(0.65)

@@ -219,7 +219,8 @@ def test_after_deleting_the_words_are_in_no_file(store: Store, tmp_path: Path) -
     gone = record(store, events("forget the xylophone", "the xylophone " * 2000))
     assert gone.conversation is not None
     store.delete([gone.conversation])
-    files = [path.read_bytes().lower() for path in (tmp_path / "kept").iterdir()]
+    places = (tmp_path / "kept").rglob("*")
+    files = [path.read_bytes().lower() for path in places if path.is_file()]
     assert files
     assert not any(b"xylophone" in content for content in files)
     assert [turn.user for turn in loaded(store, kept)] == ["keep the giraffe"]
@@ -230,8 +231,8 @@ def test_after_deleting_the_words_are_in_no_file(store: Store, tmp_path: Path) -
 def test_only_the_owner_can_read_the_file(store: Store, tmp_path: Path) -> None:
     assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
     record(store, events())
-    for path in (tmp_path / "kept").iterdir():
-        assert path.stat().st_mode & 0o777 == 0o600, path
+    for path in (tmp_path / "kept").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_a_damaged_file_is_put_aside_not_deleted(tmp_path: Path) -> None:
@@ -344,15 +345,25 @@ def test_killed_at_any_instant_the_store_is_whole(tmp_path: Path) -> None:
 
 def test_a_turn_left_open_by_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
+    begin = (
+        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
+        "store = Store.open(Path(sys.argv[1]));"
+        "store.begin_turn(store.begin_conversation('hi', 'p'), 'hi', 'p', '');"
+        "print(flush=True); sys.stdin.read(); os.kill(os.getpid(), 9)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", begin, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
     store = Store.open(file)
-    conversation = store.begin_conversation("hi", "p")
-    store.begin_turn(conversation, "hi", "p", "")
-    child = subprocess.Popen([sys.executable, "-c", "pass"])
-    child.wait()
-    store._connection.execute("UPDATE turns SET process = ?", (child.pid,))
-    store.close()
+    (conversation,) = (one.id for one in store.conversations())
+    assert store.load(conversation).turns[0].status == "open"
+    child.communicate()
     again = Store.open(file)
     assert again.load(conversation).turns[0].status == "interrupted"
+    assert not any((tmp_path / "running").iterdir())
+    store.close()
     again.close()
 
 
@@ -366,7 +377,7 @@ def test_a_file_from_before_comparisons_gets_their_tables_and_keeps_its_turns(
     connection = sqlite3.connect(file)
     connection.executescript(
         "DROP TABLE contenders; DROP TABLE comparisons; DROP TABLE tags; DROP TABLE unfinished;"
-        "PRAGMA user_version = 2;"
+        "DROP TABLE booked; ALTER TABLE turns DROP COLUMN lease; PRAGMA user_version = 2;"
     )
     connection.close()
     store = Store.open(file)
