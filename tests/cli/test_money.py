@@ -382,7 +382,8 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(moa: Moa) -> None:
     moa.run("ask", "what was kept?")
     path = moa.run("history", "path").text.strip()
     with sqlite3.connect(path) as database:
-        for table in ("contenders", "comparisons", "spending", "days", "reserved", "booked"):
+        younger = ("contenders", "comparisons", "spending", "days", "reserved", "booked")
+        for table in (*younger, "tags", "unfinished"):
             database.execute(f"DROP TABLE {table}")
         database.execute("ALTER TABLE turns DROP COLUMN lease")
         for table, column in (("turns", "rest"), ("proposals", "proposal")):
