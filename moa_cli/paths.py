@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from moa_cli.file_lock import locked_folder
 
 __all__ = [
     "DATABASE_SUFFIXES",
@@ -177,29 +178,11 @@ def alone(folder: Path, *, seconds: float | None = None) -> Iterator[None]:
     seconds: how long to wait for another one; None waits for ever. Raises OSError if the folder
     cannot be opened, or the other one is not done by then.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows, where the last one wins
+    with locked_folder(folder, seconds=seconds) as held:
+        if held is False:
+            raise BlockingIOError(errno.EAGAIN, "another process is busy with it", str(folder))
+        # Where there are no locks, the last one wins.
         yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if deadline is None else fcntl.LOCK_NB))
-            except BlockingIOError:
-                if deadline is not None and time.monotonic() > deadline:
-                    raise
-                time.sleep(_WAIT_SECONDS)
-                continue
-            except OSError:
-                # Some network file systems know no locks.
-                pass
-            break
-        yield
-    finally:
-        os.close(handle)
 
 
 def wipe(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from moa_cli.bench.journal import Journal
 from moa_cli.bench.lines import read_table
 from moa_cli.clients.base import ModelInfo
 from moa_cli.errors import BenchError, UsageError
+from moa_cli.file_lock import locked_folder
 from moa_cli.file_names import why_unfit
 from moa_cli.json_text import dumps
 from moa_cli.money import Price, check_price
@@ -146,22 +146,10 @@ def opened(path: Path, read: Callable[[Path], _Folder]) -> Iterator[_Folder]:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Raises BenchError if another process is here."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    with locked_folder(path, seconds=0.0) as held:
+        if held is False:
+            raise BenchError(f"{path}: another process is running it")
         yield
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        # Some network file systems know no locks.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BenchError(f"{path}: another process is running it") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def _fact(info: ModelInfo) -> dict[str, Any]:

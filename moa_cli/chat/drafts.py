@@ -19,6 +19,7 @@ from pathlib import Path
 from moa_cli import paths
 from moa_cli.editor import open_editor
 from moa_cli.errors import UsageError
+from moa_cli.file_lock import locked_folder
 from moa_cli.text_files import line_feeds, read_text
 
 __all__ = ["edited", "wipe_leftovers"]
@@ -60,28 +61,11 @@ def _folder() -> Iterator[Path]:
         # A state folder that cannot be written must not keep anybody from editing.
         folder = Path(tempfile.mkdtemp(prefix="moa-"))
     try:
-        with _held(folder):
+        # Not inherited by the editor: the lock ends with this process.
+        with locked_folder(folder, seconds=0.0):
             yield folder
     finally:
         _wipe(folder)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Not inherited by the editor: the lock ends with this process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # Some network file systems know no locks.
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
 
 
 def wipe_leftovers() -> None:
@@ -94,23 +78,11 @@ def wipe_leftovers() -> None:
 
 def _is_left(folder: Path) -> bool:
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return _is_old(folder)
-    try:
-        handle = os.open(folder, os.O_RDONLY)
+        with locked_folder(folder, seconds=0.0) as held:
+            # An empty one may be this moment's: made, and not locked yet.
+            return _is_old(folder) if held is None else held and any(folder.iterdir())
     except OSError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return _is_old(folder)
-    finally:
-        os.close(handle)
-    # An empty one may be this moment's: made, and not locked yet.
-    return any(folder.iterdir())
 
 
 def _is_old(folder: Path) -> bool:

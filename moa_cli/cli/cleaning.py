@@ -23,7 +23,7 @@ def cleaning_lock() -> Path:
 
 def go_on_cleaning(store: Store) -> None:
     """Start a process that finishes what another one, which was killed, has left."""
-    from moa_cli.store.file_lock import locked
+    from moa_cli.file_lock import locked
 
     left = store.leftover()
     if not (left.conversations or left.merge or left.pack or left.traces):
@@ -33,7 +33,7 @@ def go_on_cleaning(store: Store) -> None:
             pass
     except OSError:
         return
-    if nobody_cleans:
+    if nobody_cleans is not False:
         _start()
 
 

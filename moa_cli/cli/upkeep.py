@@ -148,12 +148,12 @@ def clean(
     background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
 ) -> None:
     """Finish wiping what was deleted from the file; this also goes on by itself."""
-    from moa_cli.store.file_lock import locked
+    from moa_cli.file_lock import locked
 
     store = open_store(cleaning=True)
     try:
         with locked(cleaning_lock(), seconds=0.0 if background else _QUIET_SECONDS) as alone:
-            if background and not alone:
+            if background and alone is False:
                 return
             left = store.upkeep(seconds=_LONGEST_SECONDS)
             if compact or (left.traces and (not background or _is_quiet(store))):

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from moa_cli import paths
 from moa_cli.errors import StoreError
-from moa_cli.store.file_lock import locked
+from moa_cli.file_lock import locked
 from moa_cli.store.schema import Connection, is_current, migrate
 
 __all__ = ["connect", "damaged_files", "open_database", "open_to_read", "put_aside"]
@@ -74,7 +74,7 @@ def _replace_damaged(
     has put in its place, and perhaps written to by then, is not put aside by the second.
     """
     with locked(path.with_name(f"{path.name}.lock"), seconds=_PUT_ASIDE_SECONDS) as alone:
-        if not alone:
+        if alone is False:
             raise StoreError(f"{path}: is damaged, and another process is busy with it")
         try:
             return _connect(path, prepare), None
@@ -89,7 +89,7 @@ def _replace_damaged(
 def put_aside(path: Path) -> Path:
     """Put a damaged file aside; returns its new place. Raises StoreError if that cannot be."""
     with locked(path.with_name(f"{path.name}.lock"), seconds=_PUT_ASIDE_SECONDS) as alone:
-        if not alone:
+        if alone is False:
             raise StoreError(f"{path}: is damaged, and another process is busy with it")
         try:
             return _put_aside(path)

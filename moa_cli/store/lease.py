@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moa_cli import paths
+from moa_cli.file_lock import try_lock
 
 __all__ = ["DeadLease", "Lease", "dead_leases", "has_lease", "lease_for"]
 
@@ -28,7 +29,6 @@ _FOLDER = "running"
 _LOCK, _JOURNAL = ".lock", ".jsonl"
 # Where the file system knows no locks, a lease holds for so long after its last line.
 _DATED_SECONDS = 3600.0
-_HELD = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
 
 
 @dataclass(eq=False)
@@ -153,7 +153,7 @@ def _take(folder: Path) -> Lease:
         token = secrets.token_hex(8)
         path = folder / f"{token}{_LOCK}"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        taken = _lock(handle)
+        taken = try_lock(handle)
         # Another process may have taken it up, and removed it, before it was locked.
         if taken is None or (taken and _is_at(path, handle)):
             return Lease(token, folder, handle, dated=taken is None)
@@ -198,7 +198,7 @@ def _take_up(path: Path, *, create: bool) -> int | None:
     except OSError:
         return None
     try:
-        taken = _lock(handle)
+        taken = try_lock(handle)
         if taken is None:
             taken = time.time() - os.fstat(handle).st_mtime > _DATED_SECONDS
         if taken and _is_at(path, handle):
@@ -215,22 +215,6 @@ def _is_at(path: Path, handle: int) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _lock(handle: int) -> bool | None:
-    """Lock it without waiting: whether that was possible; None where there are no locks."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return False if error.errno in _HELD else None
-    return True
 
 
 def _remove(folder: Path, token: str, lock: int) -> None:

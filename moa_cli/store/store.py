@@ -196,14 +196,6 @@ class Store(Reader):
                 raise NoConversation(f"the conversation {conversation} was deleted")
             return self.add_turn(conversation, turn, started=now, settings=settings)
 
-    def has(self, identity: str) -> bool:
-        """Whether there is a conversation of that id."""
-        with store_errors():
-            row = self._connection.execute(
-                "SELECT 1 FROM conversations WHERE id = ?", (identity,)
-            ).fetchone()
-        return row is not None
-
     def turns_since(self, identity: str, number: int | None) -> int:
         """How many turns of a conversation came after the one of that number; 0 for None."""
         if number is None:

@@ -22,9 +22,9 @@ from typing import BinaryIO, Literal
 
 from moa_cli.conversation import KeptConversation, KeptTurn
 from moa_cli.errors import StoreError, UsageError
+from moa_cli.file_lock import try_lock
 from moa_cli.json_text import dumps
 from moa_cli.store.archive import StoredTurns, turn_values
-from moa_cli.store.file_lock import try_lock
 from moa_cli.store.incoming.coming import Coming, Head, identity_of
 from moa_cli.store.incoming.json_stream import EncodingFault
 from moa_cli.store.incoming.parts import ArchiveFault, Part, parts_of
