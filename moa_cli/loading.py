@@ -74,7 +74,11 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError("not a list")
-        return tuple(_value(get_args(hint)[0], item, name) for item in value)
+        kinds = get_args(hint)
+        if kinds[-1] is not Ellipsis:
+            # So many items, each of a kind of its own.
+            return tuple(_value(kind, item, name) for kind, item in zip(kinds, value, strict=True))
+        return tuple(_value(kinds[0], item, name) for item in value)
     if origin in (Union, types.UnionType) and value is not None:
         inner = next(arg for arg in get_args(hint) if arg is not type(None))
         return _value(inner, value, name)
