@@ -93,12 +93,11 @@ def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
     """
     from moa_cli.store import Store
 
-    store = Store.open_to_read() if to_read else Store.open()
+    store = Store.open_to_read(tell=warn) if to_read else Store.open(tell=warn)
     if store.damaged is not None:
         warn(_damage_notice(store.damaged))
     if store.notice is not None:
         warn(store.notice)
-    store.tell_of_waiting(lambda: warn("another process is writing to the history; waiting for it"))
     if not cleaning:
         go_on_cleaning(store)
     return store

@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,30 +31,34 @@ _BUSY_SECONDS = 0.2
 _PUT_ASIDE_SECONDS = 60.0
 # Of a new file. Larger pages waste less where texts of some thousand characters follow each other.
 _PAGE_BYTES = 8192
+# To bring such a file up to date takes long enough to be told.
+_LARGE_BYTES = 20_000_000
+Tell = Callable[[str], None] | None
 _CORRUPT, _NOT_A_DATABASE = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB
 # Another thread must not find a file here, and lock it, that is still to be closed by its maker.
 _creating = threading.Lock()
 
 
 def open_database(
-    path: Path, prepare: Callable[[Connection], None] = lambda connection: None
+    path: Path, prepare: Callable[[Connection], None] = lambda connection: None, tell: Tell = None
 ) -> tuple[Connection, Path | None]:
     """A connection to the file, made or brought up to date if need be.
 
     A file that is damaged is put aside, never deleted or written over; its new place is returned
     beside the connection to a new file. prepare: is given the connection; what it finds damaged
-    counts, too. Raises StoreError if the file cannot be used.
+    counts, too. tell: called with a sentence where opening or a later write takes long. Raises
+    StoreError if the file cannot be used.
     """
     try:
         _create(path)
-        return _connect(path, prepare), None
+        return _connect(path, prepare, tell), None
     except sqlite3.DatabaseError as error:
         if not _is_damage(error):
             raise StoreError(f"{path}: {error}") from None
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from None
     try:
-        return _replace_damaged(path, prepare)
+        return _replace_damaged(path, prepare, tell)
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path}: {error}") from None
     except OSError as error:
@@ -66,7 +71,7 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 
 
 def _replace_damaged(
-    path: Path, prepare: Callable[[Connection], None]
+    path: Path, prepare: Callable[[Connection], None], tell: Tell
 ) -> tuple[Connection, Path | None]:
     """Put a damaged file aside and open a new one.
 
@@ -77,13 +82,13 @@ def _replace_damaged(
         if alone is False:
             raise StoreError(f"{path}: is damaged, and another process is busy with it")
         try:
-            return _connect(path, prepare), None
+            return _connect(path, prepare, tell), None
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
         aside = _put_aside(path)
         _create(path)
-        return _connect(path, prepare), aside
+        return _connect(path, prepare, tell), aside
 
 
 def put_aside(path: Path) -> Path:
@@ -138,9 +143,13 @@ def connect(target: str | Path, *, uri: bool = False) -> Connection:
     return connection
 
 
-def _connect(path: Path, prepare: Callable[[Connection], None]) -> Connection:
+def _connect(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> Connection:
     with _creating:
         connection = connect(path)
+    if tell is not None:
+        connection.waiting = partial(
+            tell, "another process is writing to the history; waiting for it"
+        )
     try:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         # They are for a new file: an older one would be written to at each opening.
@@ -156,6 +165,9 @@ def _connect(path: Path, prepare: Callable[[Connection], None]) -> Connection:
             "temp_store = MEMORY",
         ):
             connection.patiently(f"PRAGMA {pragma}")
+        size = path.stat().st_size
+        if tell is not None and size > _LARGE_BYTES and not is_current(connection, path):
+            tell(f"bringing the history ({size / 1e6:,.0f} MB) up to date, once")
         migrate(connection, path)
         prepare(connection)
     except BaseException:

@@ -52,22 +52,27 @@ class Store(Reader):
         self.comparisons = Comparisons(connection)
 
     @classmethod
-    def open(cls, path: Path | None = None) -> Store:
-        """The store in `path` (default: the data folder's). Raises StoreError."""
+    def open(cls, path: Path | None = None, tell: Callable[[str], None] | None = None) -> Store:
+        """The store in `path` (default: the data folder's).
+
+        tell: called with a sentence where opening, or a later write, takes long. Raises StoreError.
+        """
         path = path or paths.database_file()
-        connection, damaged = open_database(path, _take_up_leases)
+        connection, damaged = open_database(path, _take_up_leases, tell)
         store = cls(connection, damaged)
         store._file, store._identity = path, _identity_of(path)
         store._take_in()
         return store
 
     @classmethod
-    def open_to_read(cls, path: Path | None = None) -> Store:
+    def open_to_read(
+        cls, path: Path | None = None, tell: Callable[[str], None] | None = None
+    ) -> Store:
         """The same, also where nothing can be written: then it changes nothing, and `notice` says
         what that means. Raises StoreError."""
         path = path or paths.database_file()
         try:
-            return cls.open(path)
+            return cls.open(path, tell)
         except StoreError:
             if not paths.is_file(path):
                 raise
@@ -103,10 +108,6 @@ class Store(Reader):
     @patience.setter
     def patience(self, seconds: float) -> None:
         self._connection.patience = seconds
-
-    def tell_of_waiting(self, tell: Callable[[], None]) -> None:
-        """Have `tell` called whenever a wait for another process begins."""
-        self._connection.waiting = tell
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
