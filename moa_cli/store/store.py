@@ -329,18 +329,23 @@ class Store(Reader):
             )
 
     def delete(
-        self, identities: Sequence[str], turns: Sequence[int] = (), *, seconds: float = 0.7
+        self, identities: Sequence[str], turns: Sequence[int] = (), *, seconds: float | None = None
     ) -> Leftover:
         """Delete conversations, and single turns of others, and wipe their words from the file.
 
         They are gone from every list at once. Their words are then overwritten step by step, so
-        that other processes can write in between, for so many seconds.
-        Returns what is left to be done by `upkeep.work` afterwards. Raises StoreError.
+        that other processes can write in between.
+
+        seconds: how long that may take now; by default, as long as it needs in a small file, and
+        next to nothing in a large one. Returns what is left to be done by `upkeep.work` afterwards.
+        Raises StoreError.
         """
         with store_errors():
             if turns:
                 self._retitle(turns)
             upkeep.doom(self._connection, identities, turns)
+            if seconds is None:
+                seconds = upkeep.seconds_to_wipe(self._connection)
             return upkeep.work(self._connection, seconds=seconds)
 
     def leftover(self) -> Leftover:

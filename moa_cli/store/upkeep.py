@@ -26,7 +26,7 @@ from moa_cli.store import search
 from moa_cli.store.packing import pack, unpack
 from moa_cli.store.schema import immediate, transaction
 
-__all__ = ["Leftover", "doom", "leftover", "rewrite", "work"]
+__all__ = ["Leftover", "doom", "leftover", "rewrite", "seconds_to_wipe", "work"]
 
 _STEP_SECONDS = 0.05
 # Between two steps: as long as the last one took, so that whoever waits gets in.
@@ -230,13 +230,22 @@ def _give_back(connection: sqlite3.Connection) -> bool:
     return bool(free)
 
 
+def seconds_to_wipe(connection: sqlite3.Connection) -> float:
+    """How long somebody who waits for the wiping should wait: all of it is done in a small file
+    within a moment, and in a large one after that anyway."""
+    return 3.0 if _is_small(connection) else 0.2
+
+
+def _is_small(connection: sqlite3.Connection) -> bool:
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return bool(pages * size <= _SMALL_BYTES)
+
+
 def _rewrite_small(connection: sqlite3.Connection) -> bool:
     """Write a small file anew, if that is to be done."""
-    if _has(connection, _REWRITE) and not _has(connection, _MERGE):
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-        if pages * size <= _SMALL_BYTES:
-            rewrite(connection)
+    if _has(connection, _REWRITE) and not _has(connection, _MERGE) and _is_small(connection):
+        rewrite(connection)
     return False
 
 
