@@ -20,8 +20,9 @@ __all__ = ["Commands", "check_not_empty"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 # By the names of parameters: a system prompt may be taken away, a prompt comes from standard
-# input too, a setting may be an empty text, and what is searched for is checked by the search.
-_MAY_BE_EMPTY = ("system", "prompt", "value", "words")
+# input too, a setting may be an empty text; what is searched for, and the name of a profile to
+# save, are refused where they are used.
+_MAY_BE_EMPTY = ("system", "prompt", "value", "words", "save_profile")
 
 
 def check_not_empty(name: str, value: object) -> None:

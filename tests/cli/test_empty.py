@@ -23,7 +23,6 @@ from tests.support.upstream import Upstream
         ("ask -p {} hi", "--profile"),
         ("ask --cid {} hi", "--cid"),
         ("ask -f {} hi", "--file"),
-        ("ask --save-profile {} hi", "--save-profile"),
         ("ask --reference-placement {} hi", "--reference-placement"),
         ("chat --cid {}", "--cid"),
         ("serve --api-key {}", "--api-key"),
