@@ -85,7 +85,7 @@ def unkept(kind: type[_E], error: StoreError) -> _E:
     """What to raise, of that kind, where the day's spending cannot be written or read."""
     return kind(
         f"budget.day cannot be kept: {error.message}",
-        hint="mend that, or take `budget.day` out of the config file",
+        hint="fix that, or take `budget.day` out of the config file",
     )
 
 

@@ -21,6 +21,6 @@ def fenced(text: str, name: str = "") -> str:
 def fenced_file(path: Path) -> str:
     """The text of a file, fenced under its path.
 
-    Raises UsageError if it cannot be read, or is no text (see `text_files`).
+    Raises UsageError if it cannot be read, or is not text (see `text_files`).
     """
     return fenced(read_text(path), str(path))

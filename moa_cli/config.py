@@ -226,7 +226,7 @@ def _zone(name: str, place: str) -> tzinfo:
     hint = f"did you mean `{near}`?" if near else "a name such as Europe/Berlin, or UTC"
     if not known:
         hint = "this system knows no time zones but UTC; the Python package tzdata adds them"
-    raise ProfileError(f"{place}: `budget.zone` is no time zone: {name!r}", hint=hint)
+    raise ProfileError(f"{place}: `budget.zone` is not a time zone: {name!r}", hint=hint)
 
 
 def _price(model: str, table: Any, place: str) -> Price:

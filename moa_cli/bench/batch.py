@@ -174,7 +174,7 @@ def check_no_table(name: str, remedy: str) -> None:
     remedy: what to do about it.
     """
     if name.lower().endswith((".csv", ".tsv")):
-        raise UsageError(f"{name}: is a table, of which a line is no prompt", hint=remedy)
+        raise UsageError(f"{name}: is a table, whose lines are not prompts", hint=remedy)
 
 
 def _prompts(text: str, name: str) -> Iterator[Row]:

@@ -75,7 +75,7 @@ def read_file(path: Path) -> bytes:
 def text_in(path: Path) -> str:
     """The text of a file, with line ends as they are.
 
-    Raises BenchError, naming the file, if it cannot be read, UsageError if it is no text.
+    Raises BenchError, naming the file, if it cannot be read, UsageError if it is not text.
     """
     return text_of(read_file(path), str(path))
 
@@ -83,7 +83,7 @@ def text_in(path: Path) -> str:
 def rows_of_lines(path: Path) -> Iterator[Row]:
     """The rows of a JSONL file; empty lines are none.
 
-    Raises BenchError naming file and line, UsageError if the file is no text.
+    Raises BenchError naming file and line, UsageError if the file is not text.
     """
     return rows_of_text(text_in(path), str(path))
 
@@ -114,7 +114,7 @@ def _rows_of_list(text: str, name: str) -> Iterator[Row]:
     except (ValueError, RecursionError) as error:
         raise BenchError(f"{name}:1: is not JSON: {error}") from None
     if not isinstance(table, list):
-        raise BenchError(f"{name}: is no list of objects")
+        raise BenchError(f"{name}: is not a list of objects")
     for number, row in enumerate(table, 1):
         yield _row(row, f"{name}: row {number}", number)
 

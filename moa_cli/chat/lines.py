@@ -20,7 +20,7 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 async def stdin_lines() -> AsyncGenerator[str, None]:
     """The lines of standard input, without their ends.
 
-    Raises UsageError at a line that is no text (see `text_files`).
+    Raises UsageError at a line that is not text (see `text_files`).
     """
     if sys.stdin is None:
         return
@@ -42,7 +42,7 @@ async def stdin_lines() -> AsyncGenerator[str, None]:
 
 
 def _read_lines(descriptor: int, put: Callable[[str | UsageError | None], None]) -> None:
-    """Put each line as soon as its end is there; what is no text, as the last one."""
+    """Put each line as soon as its end is there; what is not text, as the last one."""
     lines = _Lines()
     data = b"-"
     try:
@@ -66,7 +66,7 @@ class _Lines:
         self._begun = 0
 
     def add(self, data: bytes) -> Iterator[str]:
-        """The lines that end in this piece. Raises UsageError at one that is no text."""
+        """The lines that end in this piece. Raises UsageError at one that is not text."""
         self._held += data
         if not self._begun and self._held[:2] in _WIDE_MARKS:
             # A line end is two bytes there; shells that write so are done when they write.

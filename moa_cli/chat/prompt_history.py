@@ -172,7 +172,7 @@ def _opened(path: Path, flags: int) -> int:
     handle = os.open(path, flags, 0o600)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(0, "is no file")
+        raise OSError(0, "is not a file")
     return handle
 
 

@@ -24,7 +24,7 @@ def amount(value: float | None) -> float | None:
     """The value of an option in USD. Raises BadParameter for what would be no limit."""
     # NaN is not within.
     if value is not None and not 0 <= value <= MOST_USD:
-        raise typer.BadParameter(f"{value} is no amount between 0 and {MOST_USD:,.0f}")
+        raise typer.BadParameter(f"{value} is not an amount between 0 and {MOST_USD:,.0f}")
     return value
 
 

@@ -156,7 +156,7 @@ def greeting(profile: Profile) -> list[str]:
 def read_stdin() -> str:
     """All of standard input as text, "" if it is a terminal or closed.
 
-    Raises UsageError if it is no text (see `text_files`).
+    Raises UsageError if it is not text (see `text_files`).
     """
     from moa_cli.text_files import STANDARD_INPUT, text_of
 
