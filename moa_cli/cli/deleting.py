@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -164,8 +163,12 @@ def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
     """Whether a prompt of the prompt history goes. texts: what was typed for what is deleted."""
     if typed.every or typed.nothing:
         return lambda entry: True
+    from moa_cli.store.packing import as_unicode
+    from moa_cli.store.query import Closeness, Query
+
     spellings = _spellings(texts)
-    before, words, filtered = typed.before, typed.words, not typed.identities
+    before, filtered = typed.before, not typed.identities
+    query = Query.of(as_unicode(typed.words)) if typed.words else None
 
     def unwanted(entry: Entry) -> bool:
         if _is_one_of(entry.text, spellings):
@@ -173,7 +176,8 @@ def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
         return (
             filtered
             and (before is None or entry.at < before)
-            and (not words or _holds(entry.text, words))
+            # As `search --whole` finds them in a turn.
+            and (query is None or query.examine(entry.text).closeness is Closeness.WHOLE)
         )
 
     return unwanted
@@ -202,17 +206,6 @@ def _is_one_of(line: str, texts: set[str]) -> bool:
         value = argument.partition(" ")[2].strip()
         return not texts.isdisjoint({argument, value, str(paths.expand(argument))})
     return line in texts
-
-
-def _holds(text: str, words: str) -> bool:
-    """Whether a text holds all the words, as a search would find them."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    there = set(re.findall(r"\w+", text))
-    wanted = re.findall(r"\w+", unicodedata.normalize("NFKC", words).casefold())
-    # Some scripts put no spaces between words.
-    return bool(wanted) and all(
-        word in there or (not word.isascii() and word in text) for word in wanted
-    )
 
 
 def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: bool) -> None:

@@ -106,6 +106,18 @@ def test_by_words(moa: Moa, two: tuple[str, str]) -> None:
     assert (nothing.code, nothing.err) == (0, "moa: nothing to delete\n")
 
 
+def test_words_mean_the_same_in_the_prompt_history_as_in_a_search(moa: Moa) -> None:
+    typed(moa, "the blue sky", "the sky is blue", "caf\u00e9 ol\u00e9", "e-mails", "100% sure")
+    assert moa.run("history", "delete", "--search", '"blue sky"', "-y").code == 0
+    assert prompts(moa) == ["the sky is blue", "caf\u00e9 ol\u00e9", "e-mails", "100% sure"]
+    assert moa.run("history", "delete", "--search", "cafe", "-y").code == 0
+    assert prompts(moa) == ["the sky is blue", "e-mails", "100% sure"]
+    assert moa.run("history", "delete", "--search", '"100%"', "-y").code == 0
+    assert prompts(moa) == ["the sky is blue", "e-mails"]
+    assert "nothing to delete" in moa.run("history", "delete", "--search", "mail", "-y").err
+    assert "nothing to delete" in moa.run("history", "delete", "--search", '""', "-y").err
+
+
 def test_by_age(moa: Moa) -> None:
     old = keep(moa, ("long ago", "yes"))
     keep(moa, ("just now", "yes"))
