@@ -223,6 +223,8 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
         # What a newer setting has cut off is still to go from the file.
         file.remove(chosen.unwanted)
         typer.echo("moa: nothing to delete", err=True)
+        if store is not None:
+            _tell_of_copies()
         return
     if not yes:
         _confirm(store, chosen, f"Delete {told} for good?")
@@ -236,9 +238,9 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
         try:
             left = store.delete(chosen.conversations, [turn.id for turn in chosen.turns])
         except StoreError as error:
-            done = counted(prompts, "prompt")
+            done = f"deleted {counted(prompts, 'prompt')} from the prompt history, but no"
             raise StoreError(
-                f"deleted {done} from the prompt history, but no conversation: {error.message}",
+                f"{done if prompts else 'deleted no'} conversation: {error.message}",
                 hint=error.hint,
             ) from None
         later = finish_later(left)
@@ -252,7 +254,8 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
     typer.echo(f"moa: deleted {told}", err=True)
     if later is not None:
         warn(later)
-    _tell_of_copies(chosen)
+    if chosen.conversations or chosen.turns:
+        _tell_of_copies()
 
 
 def _confirm(store: Store | None, chosen: _Chosen, question: str) -> None:
@@ -266,9 +269,7 @@ def _confirm(store: Store | None, chosen: _Chosen, question: str) -> None:
     confirm(question, named, more=more)
 
 
-def _tell_of_copies(chosen: _Chosen) -> None:
-    if not chosen.conversations and not chosen.turns:
-        return
+def _tell_of_copies() -> None:
     from moa_cli.store.database import damaged_files
 
     aside = damaged_files(paths.database_file())

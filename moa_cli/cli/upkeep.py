@@ -32,7 +32,7 @@ def check() -> None:
     """Read the whole history, and tell whether it is sound."""
     from moa_cli.store.recovery import check as checked
 
-    store = open_store(to_read=True)
+    store = _open_whole()
     try:
         found = checked(store)
     finally:
@@ -55,6 +55,16 @@ def check() -> None:
         typer.echo("older proposals are still being packed: `moa history clean` finishes that")
 
 
+def _open_whole() -> Store:
+    """The store; raises StoreError if it is damaged: a new, empty one stands in its place then,
+    which is neither sound nor worth a copy over an older one."""
+    store = open_store(to_read=True)
+    if store.damaged is not None:
+        store.close()
+        raise StoreError("the history is damaged", hint="`moa history recover` brings back most")
+    return store
+
+
 def backup(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write the copy.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
@@ -65,7 +75,7 @@ def backup(
 
     target = paths.expand(file).resolve()
     check_free(target, force=force)
-    store = open_store(to_read=True)
+    store = _open_whole()
     try:
         size = back_up(store, target)
     except OSError as error:

@@ -270,6 +270,27 @@ def test_the_commands_tell_what_they_find_and_bring_back(moa: Moa) -> None:
     assert len(moa.run("history", "list", "-n", "100").text.splitlines()) >= 15
 
 
+def test_a_history_that_was_put_aside_is_not_sound_and_replaces_no_copy(
+    moa: Moa, tmp_path: Path, store: Store, file: Path
+) -> None:
+    store.close()
+    copy = tmp_path / "copy.db"
+    assert moa.run("history", "backup", str(copy)).code == 0
+    whole = copy.read_bytes()
+    for command in (("check",), ("backup", "--force", str(copy)), ("delete", "--all", "--yes")):
+        file.write_bytes(b"x" * file.stat().st_size)
+        ran = moa.run("history", *command)
+        assert "was damaged and put aside" in ran.err
+        if command[0] == "delete":
+            assert "nothing to delete" in ran.err
+            assert f"may hold their words still: {damaged_files(file)[0]}" in ran.err
+        else:
+            assert ran.code == 1
+            assert ran.text == ""
+            assert "moa: the history is damaged" in ran.err
+    assert copy.read_bytes() == whole
+
+
 def test_a_copy_is_whole_private_and_can_be_taken_in_again(
     moa: Moa, tmp_path: Path, store: Store, file: Path
 ) -> None:
