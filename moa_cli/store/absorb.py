@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -184,5 +185,8 @@ def rest_of(turn: Turn) -> str:
 
 def database_of(connection: sqlite3.Connection) -> Path:
     """The file of a connection."""
-    # In a list of databases the main one comes first: number, name, path.
-    return Path(connection.execute("PRAGMA database_list").fetchone()[2])
+    # As bytes: a folder's name need not be UTF-8.
+    (name,) = connection.execute(
+        "SELECT CAST(file AS BLOB) FROM pragma_database_list WHERE name = 'main'"
+    ).fetchone()
+    return Path(os.fsdecode(name or b""))

@@ -34,6 +34,8 @@ _SUMMARY = (
 )
 # How much of a prompt or a reply stands for it.
 _BEGINNING = 300
+# SQLite knows no larger number.
+_MOST_ROWS = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Reader:
                 f"{_SUMMARY} WHERE updated >= ?1 AND (?2 IS NULL OR profile = ?2)"  # noqa: S608
                 " AND (?3 IS NULL OR id IN (SELECT conversation_id FROM tags WHERE tag = ?3))"
                 " ORDER BY updated DESC LIMIT ?4",
-                (since, profile, tag, limit),
+                (since, profile, tag, min(limit, _MOST_ROWS)),
             ).fetchall()
         return [_summary(row) for row in rows]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import sys
 import tomllib
 from pathlib import Path
 
@@ -36,6 +38,23 @@ def test_a_turn_is_listed_and_shown(kept: Moa) -> None:
     values = json.loads(kept.run("history", "show", identity, "--json").text)
     assert values["turns"][0]["reply"] == "stripes"
     assert json.loads(kept.run("history", "list", "--json").text)[0]["id"] == identity
+
+
+@pytest.mark.parametrize("command", [("list",), ("search", "zebras")])
+def test_any_number_may_be_the_limit(kept: Moa, command: tuple[str, ...]) -> None:
+    ran = kept.run("history", *command, "-n", str(2**70))
+    assert (ran.code, ran.err) == (0, "")
+    assert "zebras" in ran.text
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names are Unicode there")
+def test_the_name_of_the_folder_may_be_no_text(moa: Moa, tmp_path: Path) -> None:
+    moa.environment["MOA_DATA_DIR"] = str(tmp_path / os.fsdecode(b"\xff?#%41"))
+    assert moa.run("ask", "what do zebras wear?").code == 0
+    assert moa.run("history", "export", "--all", "--format", "json", "-o", "kept.json").code == 0
+    assert moa.run("history", "delete", "--all", "--yes").err == "moa: deleted 1 conversation\n"
+    assert moa.run("history", "import", "kept.json").err == "moa: imported 1 conversation\n"
+    assert moa.run("history", "list").text.endswith("what do zebras wear?\n")
 
 
 def test_the_last_conversation_goes_on(kept: Moa, upstream: Upstream) -> None:

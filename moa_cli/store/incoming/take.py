@@ -17,13 +17,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO, Literal
 
 from moa_cli.conversation import KeptConversation, KeptTurn
 from moa_cli.errors import StoreError, UsageError
 from moa_cli.file_lock import try_lock
 from moa_cli.json_text import dumps
+from moa_cli.store.absorb import database_of
 from moa_cli.store.archive import StoredTurns, turn_values
 from moa_cli.store.incoming.coming import Coming, Head, identity_of
 from moa_cli.store.incoming.json_stream import EncodingFault
@@ -410,7 +410,7 @@ def _alone(store: Store, waiting: Callable[[], None]) -> Iterator[None]:
     The kernel drops the lock of a process that dies. Raises OSError.
     """
     with store.connection(writing=False) as connection:
-        database = Path(connection.execute("PRAGMA database_list").fetchone()["file"])
+        database = database_of(connection)
     # A file of its own: to close one of the database's would drop SQLite's locks.
     path = database.with_name(f"{database.name}.importing")
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
