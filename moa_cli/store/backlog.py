@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +37,14 @@ _LAST_TRY_SECONDS = 0.5
 _MARK = "taken in "
 
 
-@dataclass
+@dataclass(eq=False)
 class TurnOnItsWay:
     """A turn that is being written. number: its number in the store, None until it is there.
 
     conversation: its id. new: whether that conversation begins with it. known: the number of the
     latest turn of the conversation that this process knows, None if it does not matter.
-    others: how many turns other processes have added since then.
+    others: how many turns other processes have added since then. file: which file the number is
+    of. written: what stands in that file, to be written again if another takes its place.
     """
 
     conversation: str
@@ -51,9 +52,11 @@ class TurnOnItsWay:
     known: int | None = None
     number: int | None = None
     others: int = 0
+    file: object = None
+    written: list[_Step] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Step:
     """Something to be written of one turn. kind: begin, proposal, note or end."""
 
@@ -83,12 +86,7 @@ class Backlog:
         conversation was deleted; then nothing of the turn waits.
         """
         values = {"prompt": prompt, "profile": profile, "settings": settings, "at": time.time()}
-        step = _Step(turn, "begin", values)
-        try:
-            self._put(step)
-        except NoConversation:
-            self._steps = [waiting for waiting in self._steps if waiting.turn is not turn]
-            raise
+        self._put(_Step(turn, "begin", values))
 
     def proposal(self, turn: TurnOnItsWay, proposal: Proposal) -> None:
         """A proposal has ended."""
@@ -106,7 +104,8 @@ class Backlog:
         """Write a step, and those that wait before it.
 
         Raises StoreLocked if it has to wait, StoreError if the database cannot be written; it
-        waits then, too. Raises OSError besides where it would not outlive this process.
+        waits then, too. Raises OSError besides where it would not outlive this process,
+        NoConversation if the turn's conversation was deleted; then nothing of it waits.
         """
         self._steps.append(step)
         waits = self._file is not None
@@ -132,23 +131,33 @@ class Backlog:
         self._tried = time.monotonic()
         store = self._store
         before, store.patience = store.patience, patience
+        turns = list(dict.fromkeys(step.turn for step in self._steps))
+        places = [(turn, turn.number, turn.file, list(turn.written)) for turn in turns]
+        gone: list[TurnOnItsWay] = []
         try:
             with store.connection(writing=True):
                 for step in self._steps:
-                    _carry_out(store, step)
+                    if step.turn not in gone:
+                        try:
+                            _carry_out(store, step)
+                        except NoConversation:
+                            gone.append(step.turn)
         except BaseException:
-            for step in self._steps:
-                # Rolled back, so that the numbers of this attempt are nobody's.
-                if step.kind == "begin":
-                    step.turn.number = None
+            # Rolled back, so that the numbers of this attempt are nobody's.
+            for turn, number, file, written in places:
+                turn.number, turn.file, turn.written = number, file, written
             raise
         finally:
             store.patience = before
+        last = self._steps[-1].turn
         self._steps = []
         if self._file is not None:
             self._file.remove()
             self._file = None
             self._keys = {}
+        # What was deleted meanwhile takes what comes of it along.
+        if last in gone:
+            raise NoConversation(f"the conversation {last.conversation} was deleted")
 
     def _keep(self, steps: list[_Step]) -> None:
         """Write steps into the file of what waits. Raises OSError."""
@@ -176,8 +185,17 @@ class Backlog:
 
 
 def _carry_out(store: Store, step: _Step) -> None:
-    """Write one step, within a transaction."""
+    """Write one step, within a transaction. Raises NoConversation if the turn was deleted."""
     turn, values = step.turn, step.values
+    if step.kind != "begin" and not store.has_turn(turn.conversation, turn.number):
+        if not turn.written or turn.file == store.identity:
+            raise NoConversation(f"the conversation {turn.conversation} was deleted")
+        # Another file stands in the place of the one that the turn was begun in.
+        again, turn.written = turn.written, []
+        turn.new, turn.known = not store.has(turn.conversation), None
+        for written in again:
+            _carry_out(store, written)
+    turn.written.append(step)
     if step.kind == "begin":
         if turn.new:
             store.begin_conversation(
@@ -191,6 +209,7 @@ def _carry_out(store: Store, step: _Step) -> None:
             values["settings"],
             started=values["at"],
         )
+        turn.file = store.identity
         return
     assert turn.number is not None
     match step.kind:
@@ -306,9 +325,11 @@ def _take_in(store: Store, file: _PendingFile) -> int:
             key = int(values["turn"])
             if key not in turns:
                 turns[key] = _known(store, values)
-            _carry_out(store, _Step(turns[key], str(values["kind"]), values["values"]))
+            # Of what was deleted meanwhile, nothing is to come back or to stay in the file.
+            with contextlib.suppress(NoConversation):
+                _carry_out(store, _Step(turns[key], str(values["kind"]), values["values"]))
         for turn in turns.values():
-            if turn.number is not None:
+            if turn.number is not None and store.has_turn(turn.conversation, turn.number):
                 store.end_interrupted(turn.number)
         connection.execute("INSERT INTO upkeep VALUES (?)", (mark,))
     return len(turns)
@@ -317,12 +338,9 @@ def _take_in(store: Store, file: _PendingFile) -> int:
 def _known(store: Store, values: Mapping[str, Any]) -> TurnOnItsWay:
     """The turn of a line, whose conversation may be gone by now."""
     identity, number = str(values["conversation"]), values["number"]
-    there = store.has(identity)
     if values["kind"] == "begin":
-        return TurnOnItsWay(identity, new=not there)
-    if not there or number is None:
-        raise NoConversation(f"the conversation {identity} was deleted")
-    return TurnOnItsWay(identity, number=int(number))
+        return TurnOnItsWay(identity, new=not store.has(identity))
+    return TurnOnItsWay(identity, number=None if number is None else int(number))
 
 
 def _forget_marks(connection: sqlite3.Connection, folder: Path) -> None:

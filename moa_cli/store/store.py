@@ -197,6 +197,21 @@ class Store(Reader):
                 raise NoConversation(f"the conversation {conversation} was deleted")
             return self.add_turn(conversation, turn, started=now, settings=settings)
 
+    def has_turn(self, conversation: str, turn: int | None) -> bool:
+        """Whether there is a turn of that number, and it is one of that conversation."""
+        with store_errors():
+            row = self._connection.execute(
+                "SELECT 1 FROM turns t JOIN conversations c ON c.id = t.conversation_id"
+                " WHERE t.id = ? AND c.id = ?",
+                (turn, conversation),
+            ).fetchone()
+        return row is not None
+
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Which file is open: another one if it was put aside or replaced."""
+        return self._identity
+
     def turns_since(self, identity: str, number: int | None) -> int:
         """How many turns of a conversation came after the one of that number; 0 for None."""
         if number is None:

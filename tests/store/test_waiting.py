@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,6 +214,85 @@ def test_a_store_put_aside_under_a_chat_takes_its_later_turns(moa: Moa) -> None:
         assert terminal.wait() == 0
     store = Store.open(database(moa))
     assert prompts(store) == ["second"]
+    store.close()
+
+
+@contextmanager
+def asking(moa: Moa, upstream: Upstream) -> Iterator[subprocess.Popen[bytes]]:
+    """`moa ask` with the three proposals in the history, and the reply still to come."""
+    upstream.always("agg", Reply(text="the reply", delay=2))
+    with moa.start("ask", "a planted question") as process:
+        while not upstream.chats("agg"):
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield process
+
+
+def everywhere(file: Path) -> bytes:
+    """All bytes of the data folder."""
+    return b"".join(path.read_bytes() for path in file.parent.rglob("*") if path.is_file())
+
+
+def test_what_comes_of_a_turn_that_was_deleted_meanwhile_goes_with_it(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.always("c", Reply(text="a planted answer", delay=1.5))
+    with moa.start("ask", "a planted question") as process:
+        while not moa.run("history", "list").text:
+            assert process.poll() is None
+        assert moa.run("history", "delete", "--all", "--yes").code == 0
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, b"ok\n")
+    assert "this turn is not saved: the conversation" in err.decode()
+    assert "was deleted" in err.decode()
+    assert moa.run("history", "clean").code == 0
+    assert moa.run("history", "list").text == ""
+    assert pending(database(moa)) == []
+    assert b"planted" not in everywhere(database(moa))
+
+
+def test_what_waits_of_a_deleted_turn_does_not_wait_for_ever(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.db"
+    store = Store.open(file)
+    recorder = Recorder(store, None, "rounds = 1", print)
+    told = events()
+    for event in told[:4]:
+        recorder.handle(event)
+    with lock(file):
+        for event in told[4:]:
+            recorder.handle(event)
+        recorder.close()
+        assert pending(file)
+        # As a kill leaves it.
+        [waiting] = pending(file)
+        left = waiting.read_bytes()
+    assert recorder.conversation is not None
+    store.delete([recorder.conversation])
+    store.close()
+    waiting.write_bytes(left)
+    other = Store.open(file)
+    assert prompts(other) == []
+    assert pending(file) == []
+    other.close()
+
+
+def test_a_turn_whose_file_was_put_aside_is_whole_in_the_new_one(
+    moa: Moa, upstream: Upstream
+) -> None:
+    with asking(moa, upstream) as process:
+        put_aside(database(moa))
+        # It has the number in the new file that the first one has in the old.
+        upstream.enqueue("agg", Reply(text="another reply"))
+        assert moa.run("ask", "another question").text == "another reply\n"
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, b"the reply\n"), err
+    store = Store.open(database(moa))
+    turns = [turn for row in store.conversations() for turn in store.load(row.id).turns]
+    assert sorted((turn.user, turn.reply) for turn in turns) == [
+        ("a planted question", "the reply"),
+        ("another question", "another reply"),
+    ]
+    assert [len(turn.proposals[0]) for turn in turns] == [3, 3]
     store.close()
 
 
