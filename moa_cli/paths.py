@@ -96,7 +96,8 @@ def refuse_database(path: Path) -> None:
         named = path.stat()
     except (OSError, ValueError):
         return
-    database = database_file()
+    # SQLite puts what belongs to it beside the file itself, not beside a link to it.
+    database = Path(os.path.realpath(database_file()))
     for suffix in ("", *DATABASE_SUFFIXES):
         try:
             kept = database.with_name(database.name + suffix).stat()

@@ -11,7 +11,7 @@ import typer
 from moa_cli import paths
 from moa_cli.cli.cleaning import cleaning_lock
 from moa_cli.cli.saving import open_store, warn
-from moa_cli.errors import StoreError
+from moa_cli.errors import StoreError, UsageError
 from moa_cli.words import counted
 
 if TYPE_CHECKING:
@@ -70,10 +70,13 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Copy the history and what was spent into one file; other processes may write meanwhile."""
-    from moa_cli.cli.writing import check_free
+    from moa_cli.cli.writing import check_free, check_name
     from moa_cli.store.recovery import back_up
 
+    if file == "-":
+        raise UsageError("a copy cannot go to standard output", hint="name a file")
     target = paths.expand(file).resolve()
+    check_name(target)
     check_free(target, force=force)
     store = _open_whole()
     try:

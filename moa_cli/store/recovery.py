@@ -35,6 +35,8 @@ _INSERTS = {
     "spending": "INSERT OR IGNORE INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "days": "INSERT OR IGNORE INTO days VALUES (?, ?)",
     "doomed": "INSERT OR IGNORE INTO doomed VALUES (?, ?, ?)",
+    "comparisons": "INSERT OR IGNORE INTO comparisons (id, chosen, winner) VALUES (?, ?, ?)",
+    "contenders": "INSERT OR IGNORE INTO contenders VALUES (?, ?, ?, ?, ?, ?, ?)",
     "tags": "INSERT OR IGNORE INTO tags VALUES (?, ?)",
 }
 _COLUMNS_OF_A_TURN = 11
@@ -160,6 +162,7 @@ def recover(store: Store, source: Path, tell: Callable[[Progress], None]) -> Rec
             done = _add(store, rows)
             with store.connection(writing=True) as target, store_errors():
                 _add_spending(target, rows, source)
+            _add_comparisons(store, rows)
         finally:
             rows.close()
     return Recovered(
@@ -238,6 +241,15 @@ def _add_spending(target: sqlite3.Connection, rows: Store, source: Path) -> None
                 f" ON CONFLICT ({keys}) DO UPDATE SET {changes}",
                 tuple(row),
             )
+
+
+def _add_comparisons(store: Store, rows: Store) -> None:
+    """Add the blind choices that are not there."""
+    there = store.comparisons.since()
+    for comparison in rows.comparisons.since():
+        # One whose contenders are lost tells nothing.
+        if len(comparison.contenders) > 1 and comparison not in there:
+            store.comparisons.add(comparison)
 
 
 def _rows_of(rows: Store, table: str) -> Iterator[sqlite3.Row]:

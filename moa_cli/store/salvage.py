@@ -23,9 +23,6 @@ _LEAF, _INDEX_LEAF = 0x0D, 0x0A
 # How pages begin that hold no rows: branches of trees, maps of pages, the rest of a long row (whose
 # first bytes are the number of a page, which is small), and those that hold nothing.
 _OTHERS = (0x00, 0x01, 0x02, 0x03, 0x04, 0x05)
-# How pages begin that hold no rows: branches of trees, maps of pages, the rest of a long row (whose
-# first bytes are the number of a page, which is small), and those that hold nothing.
-_OTHERS = (0x00, 0x01, 0x02, 0x03, 0x04, 0x05)
 _SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 _WAL_HEAD, _FRAME_HEAD = 32, 24
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
@@ -133,10 +130,12 @@ class _File:
 
 def salvage(path: Path, progress: Progress) -> Iterator[tuple[str, Row]]:
     """All rows that can be read of a database which no process uses now, each with the name of
-    its table; those of `turns` and `notes` with their numbers in front.
+    its table; those of `turns`, `notes` and `comparisons` with their numbers in front.
 
     progress: is brought up to date on the way. Raises OSError if the file cannot be read at all.
     """
+    # SQLite puts the log beside the file itself, not beside a link to it.
+    path = path.resolve()
     with path.open("rb") as opened:
         file = _File(path, opened)
         progress.pages = file.count
@@ -275,6 +274,8 @@ def _table_of(rowid: int | None, row: Row) -> str | None:
             return "old_proposals"
         if _is(row, _TEXT, _TEXT) and _ID.fullmatch(row[0]):
             return "tags"
+        if _is(row, int, int, _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER):
+            return "contenders"
         is_doomed = _is(row, _TEXT, _TEXT, int) and row[1] == "doomed"
         return "doomed" if is_doomed else None
     if _is(row, _TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER):
@@ -283,11 +284,13 @@ def _table_of(rowid: int | None, row: Row) -> str | None:
         return "proposals"
     if _is(row[:8], _NOTHING, _TEXT, _NUMBER, int, _TEXT, _TEXT, _TEXT, _TEXT) and len(row) > 10:
         return "turns"
+    if _is(row, _NOTHING, _NUMBER, (int, _NOTHING)):
+        return "comparisons"
     return "notes" if _is(row, int, _TEXT) and row[1].startswith("{") else None
 
 
 def _numbered(table: str, rowid: int | None, row: Row) -> Row:
-    if table == "turns":
+    if table in ("turns", "comparisons"):
         # Its number is the row's, and so not in the row itself.
         return (rowid, *row[1:])
     return (rowid, *row) if table == "notes" else row

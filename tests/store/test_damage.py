@@ -14,7 +14,8 @@ import pytest
 
 from moa_cli.conversation import Proposal, Turn, Usage
 from moa_cli.errors import StoreError
-from moa_cli.store import Booking, Store
+from moa_cli.paths import refuse_database
+from moa_cli.store import Booking, Comparison, Contender, Store
 from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover
 from tests.support.command import Moa
@@ -143,6 +144,44 @@ def test_what_stood_only_in_the_log_comes_back(file: Path) -> None:
     store = Store.open(file)
     assert recover(store, aside, quiet).turns == 15
     store.close()
+
+
+def test_what_stood_only_in_the_log_comes_back_through_a_link(file: Path, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    file.parent.mkdir()
+    file.symlink_to(place / "real.db")
+    code = (
+        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
+        "from tests.store.test_damage import fill; store = Store.open(Path(sys.argv[1]));"
+        "store._connection.execute('PRAGMA wal_autocheckpoint = 0'); fill(store, 3); os._exit(0)"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True, cwd=root)
+    with pytest.raises(OSError, match="moa keeps its conversations in it"):
+        refuse_database(place / "real.db-wal")
+    aside = put_aside(file)
+    assert aside.is_symlink()
+    store = Store.open(file)
+    assert recover(store, aside, quiet).turns == 15
+    store.close()
+
+
+def test_blind_choices_come_back_once(store: Store, file: Path) -> None:
+    pair = (
+        Contender("mixture", "lab", "digest", Usage(1, 1, calls=1), 1.5),
+        Contender("single:lab:a", "lab", "digest", Usage(1, 1, calls=1), 2.0),
+    )
+    choices = [Comparison(1000.0 + number, pair, winner) for number, winner in enumerate((0, None))]
+    for choice in choices:
+        store.comparisons.add(choice)
+    store.close()
+    aside = put_aside(file)
+    new = Store.open(file)
+    for _ in range(2):
+        recover(new, aside, quiet)
+        assert new.comparisons.since() == choices
+    new.close()
 
 
 def test_spending_before_the_damage_and_after_it_is_added_up_once(store: Store, file: Path) -> None:
@@ -299,6 +338,9 @@ def test_a_copy_is_whole_private_and_can_be_taken_in_again(
     copy = tmp_path / "copy.db"
     assert copy.stat().st_mode & 0o777 == 0o600
     assert not list(tmp_path.glob("copy.db-*"))
+    for name in ("-", "con", "aux.db"):
+        assert moa.run("history", "backup", name).code == 2
+        assert not (moa.folder / name).exists()
     ran = moa.run("history", "backup", str(copy))
     assert ran.code == 2
     assert "is there already" in ran.err
