@@ -65,7 +65,7 @@ class Kept:
     def withdraw(self, turn: Turn | None) -> None:
         """The turn was taken back, or replaced. Raises StoreError."""
         if self.store is not None and turn is not None and turn.stored_as is not None:
-            self.store.withdraw(turn.stored_as)
+            self.store.withdraw(turn.stored_as, self.id)
 
     def go_on(self, prefix: str) -> tuple[str, Conversation]:
         """Go on with the conversation whose id begins so; returns its title and what was said.

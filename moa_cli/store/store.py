@@ -282,11 +282,18 @@ class Store(Reader):
                 (turn.status, reply, rest_of(turn), identity),
             )
 
-    def withdraw(self, turn: int) -> None:
+    def withdraw(self, turn: int, conversation: str | None = None) -> None:
         """The turn was taken back, or another stands in its place; it is kept, but no part of
-        the conversation any more."""
+        the conversation any more.
+
+        conversation: of no other one, where another file may stand in the place of the turn's.
+        """
         with self._writing() as connection:
-            connection.execute("UPDATE turns SET withdrawn = 1 WHERE id = ?", (turn,))
+            connection.execute(
+                "UPDATE turns SET withdrawn = 1"
+                " WHERE id = ?1 AND (?2 IS NULL OR conversation_id = ?2)",
+                (turn, conversation),
+            )
 
     def fork(self, identity: str) -> str:
         """A new conversation with the same turns; returns its id."""

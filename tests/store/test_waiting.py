@@ -217,6 +217,22 @@ def test_a_store_put_aside_under_a_chat_takes_its_later_turns(moa: Moa) -> None:
     store.close()
 
 
+def test_undo_after_the_store_was_put_aside_takes_back_no_other_turn(moa: Moa) -> None:
+    with moa.terminal("chat") as terminal:
+        terminal.wait_for("›")
+        terminal.send("first\r")
+        terminal.wait_for("4 calls")
+        put_aside(database(moa))
+        assert moa.run("ask", "elsewhere").code == 0
+        terminal.send("/undo\r")
+        terminal.settle(1.0)
+        terminal.send("\x04")
+        assert terminal.wait() == 0
+    store = Store.open(database(moa))
+    assert prompts(store) == ["elsewhere"]
+    store.close()
+
+
 @contextmanager
 def asking(moa: Moa, upstream: Upstream) -> Iterator[subprocess.Popen[bytes]]:
     """`moa ask` with the three proposals in the history, and the reply still to come."""
