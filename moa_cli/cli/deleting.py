@@ -88,11 +88,13 @@ def delete(
 ) -> None:
     """Delete conversations for good, with their prompts in the prompt history."""
     from moa_cli.chat.drafts import wipe_leftovers
+    from moa_cli.store import recovery
 
     before = None if older_than is None else time.time() - span_seconds(older_than)
     typed = _Typed(conversations or (), all_, search or "", before)
     _check(typed, undone=undone, prompts=prompts)
     wipe_leftovers()
+    recovery.wipe_leftovers()
     file = PromptFile(wiring.config().prompt_history or Config.prompt_history)
     if prompts:
         store, chosen = None, _Chosen((), (), _unwanted(typed, set()))

@@ -5,14 +5,19 @@ All of it may be done while other processes use the store.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from moa_cli import paths
 from moa_cli.errors import StoreError
+from moa_cli.file_lock import try_lock
 from moa_cli.store import archive, upkeep
 from moa_cli.store.database import connect, damaged_files, open_database
 from moa_cli.store.incoming.take import add
@@ -20,9 +25,11 @@ from moa_cli.store.salvage import Progress, Row, salvage
 from moa_cli.store.schema import immediate, store_errors
 from moa_cli.store.store import Store
 
-__all__ = ["Checked", "Recovered", "back_up", "check", "recover"]
+__all__ = ["Checked", "Recovered", "back_up", "check", "recover", "wipe_leftovers"]
 
 _MOST_FAULTS = 20
+_RECOVERING = ".moa-recover-"
+_NEW_SECONDS = 5.0
 _INSERTS = {
     "conversations": "INSERT OR IGNORE INTO conversations VALUES (?, ?, ?, ?, ?)",
     "turns": (
@@ -101,8 +108,8 @@ def back_up(store: Store, target: Path) -> int:
     replaces one of that name. Raises StoreError, OSError.
     """
     paths.refuse_database(target)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".moa-backup-") as folder:
-        aside = Path(folder) / target.name
+    with _folder_aside(target.parent, ".moa-backup-") as folder:
+        aside = folder / target.name
         with store_errors(), store.connection(writing=False) as source:
             # Within one read transaction, the copy is of one state, whoever writes meanwhile.
             source.execute("SELECT 1 FROM sqlite_master").fetchone()
@@ -150,14 +157,14 @@ def recover(store: Store, source: Path, tell: Callable[[Progress], None]) -> Rec
     """
     paths.refuse_database(source)
     progress = Progress()
-    with tempfile.TemporaryDirectory(dir=paths.data_dir(), prefix=".moa-recover-") as folder:
+    with _folder_aside(paths.data_dir(), _RECOVERING) as folder:
         with store_errors():
-            connection, _ = open_database(Path(folder) / "rows.db")
+            connection, _ = open_database(folder / "rows.db")
             try:
                 _gather(connection, source, progress, tell)
             finally:
                 connection.close()
-        rows = Store.open(Path(folder) / "rows.db")
+        rows = Store.open(folder / "rows.db")
         try:
             done = _add(store, rows)
             with store.connection(writing=True) as target, store_errors():
@@ -168,6 +175,58 @@ def recover(store: Store, source: Path, tell: Callable[[Progress], None]) -> Rec
     return Recovered(
         **done, unreadable=rows.unreadable, skipped=progress.skipped, pages=progress.pages
     )
+
+
+def wipe_leftovers() -> None:
+    """Wipe what killed recoveries left in the data folder: copies of what they read."""
+    _wipe_leftovers(paths.data_dir(), _RECOVERING)
+
+
+@contextmanager
+def _folder_aside(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder for a copy, which is wiped in the end; by a later process if this one is killed.
+
+    Raises OSError.
+    """
+    _wipe_leftovers(parent, prefix)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    handle = _handle_of(folder)
+    try:
+        if handle is not None:
+            try_lock(handle)
+        yield folder
+    finally:
+        _wipe_folder(folder)
+        if handle is not None:
+            os.close(handle)
+
+
+def _wipe_leftovers(parent: Path, prefix: str) -> None:
+    for folder in parent.glob(f"{prefix}????????"):
+        handle = _handle_of(folder)
+        if handle is None:
+            continue
+        # A folder that was made this very moment may not be locked yet.
+        old = time.time() - os.fstat(handle).st_mtime > _NEW_SECONDS
+        if old and try_lock(handle):
+            _wipe_folder(folder)
+        os.close(handle)
+
+
+def _handle_of(folder: Path) -> int | None:
+    """A descriptor of a folder, to be locked; None where there are none."""
+    try:
+        return os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return None
+
+
+def _wipe_folder(folder: Path) -> None:
+    with suppress(OSError):
+        for path in folder.rglob("*"):
+            if not path.is_dir():
+                paths.wipe(path)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _gather(

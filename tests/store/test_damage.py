@@ -14,6 +14,7 @@ import pytest
 
 from moa_cli.conversation import Proposal, Turn, Usage
 from moa_cli.errors import StoreError
+from moa_cli.file_lock import try_lock
 from moa_cli.paths import refuse_database
 from moa_cli.store import Booking, Comparison, Contender, Store
 from moa_cli.store.database import damaged_files, put_aside
@@ -165,6 +166,32 @@ def test_what_stood_only_in_the_log_comes_back_through_a_link(file: Path, tmp_pa
     store = Store.open(file)
     assert recover(store, aside, quiet).turns == 15
     store.close()
+
+
+def test_what_killed_copies_left_is_wiped(moa: Moa, tmp_path: Path, store: Store) -> None:
+    store.close()
+    copy, data = tmp_path / "copy.db", tmp_path / "data"
+    assert moa.run("history", "backup", str(copy)).code == 0
+
+    def leave(folder: Path) -> Path:
+        folder.mkdir()
+        (folder / "rows.db").write_text("planted")
+        # What is younger may be about to be locked by a process that lives.
+        os.utime(folder, (1e9, 1e9))
+        return folder
+
+    left = [leave(data / ".moa-recover-aaaaaaaa"), leave(tmp_path / ".moa-backup-aaaaaaaa")]
+    assert moa.run("history", "backup", "--force", str(copy)).code == 0
+    assert [folder.exists() for folder in left] == [True, False]
+    assert moa.run("history", "recover", str(copy)).code == 0
+    assert not left[0].exists()
+    left, busy = [leave(left[0])], leave(data / ".moa-recover-bbbbbbbb")
+    handle = os.open(busy, os.O_RDONLY)
+    try_lock(handle)
+    assert moa.run("history", "delete", "--all", "--yes").code == 0
+    os.close(handle)
+    assert not left[0].exists()
+    assert (busy / "rows.db").read_text() == "planted"
 
 
 def test_blind_choices_come_back_once(store: Store, file: Path) -> None:
