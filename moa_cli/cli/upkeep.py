@@ -15,6 +15,9 @@ from moa_cli.errors import StoreError, UsageError
 from moa_cli.words import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from moa_cli.store import Store
     from moa_cli.store.salvage import Progress
     from moa_cli.store.upkeep import Leftover
@@ -30,6 +33,7 @@ _QUIET_SECONDS, _LONGEST_WAIT_SECONDS = 60.0, 900.0
 
 def check() -> None:
     """Read the whole history, and tell whether it is sound."""
+    from moa_cli.store.database import damaged_files
     from moa_cli.store.recovery import check as checked
 
     store = _open_whole()
@@ -53,6 +57,8 @@ def check() -> None:
         typer.echo("deleted words are still being wiped: `moa history clean` finishes that")
     if found.left.pack:
         typer.echo("older proposals are still being packed: `moa history clean` finishes that")
+    for aside in damaged_files(paths.database_file()):
+        typer.echo(f"put aside as damaged: {aside}")
 
 
 def _open_whole() -> Store:
@@ -100,6 +106,7 @@ def recover(
     from moa_cli.store.recovery import recover as recovered
 
     store = open_store()
+    others: Sequence[Path] = ()
     try:
         if file is not None:
             source = paths.expand(file)
@@ -110,7 +117,7 @@ def recover(
             if not aside:
                 warn("nothing to recover: the history is sound, and no damaged file was put aside")
                 return
-            source = aside[0]
+            source, *others = aside
         try:
             done = recovered(store, source, _Progress())
         except OSError as error:
@@ -126,6 +133,10 @@ def recover(
         pages = f"{done.skipped} of {counted(done.pages, 'page')} could not be read in full"
         warn(f"lost: {pages}, {counted(done.unreadable, 'value')} could not be read")
     warn(f"{source} stays as it is; delete it when you do not need it any more")
+    if others:
+        # They are not read unasked: what was deleted since would come back.
+        older = counted(len(others), "older damaged file")
+        warn(f"{older} beside it: {others[0]}; `moa history recover FILE` reads one")
 
 
 def _put_aside(store: Store) -> Store:

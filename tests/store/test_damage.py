@@ -168,6 +168,20 @@ def test_what_stood_only_in_the_log_comes_back_through_a_link(file: Path, tmp_pa
     store.close()
 
 
+def test_older_damaged_files_are_told_of(moa: Moa, store: Store, file: Path) -> None:
+    store.close()
+    first = put_aside(file)
+    assert moa.run("history", "list").text == ""
+    assert "older damaged" not in moa.run("history", "recover").err
+    assert moa.run("history", "delete", "--all", "--yes").code == 0
+    second = put_aside(file)
+    ran = moa.run("history", "recover")
+    assert f"{second}: recovered 0 conversations, 0 turns\n" in ran.err
+    assert f"moa: 1 older damaged file beside it: {first}; `moa history recover FILE`" in ran.err
+    assert f"put aside as damaged: {first}\n" in moa.run("history", "check").text
+    assert "recovered 40 conversations" in moa.run("history", "recover", str(first)).err
+
+
 def test_what_killed_copies_left_is_wiped(moa: Moa, tmp_path: Path, store: Store) -> None:
     store.close()
     copy, data = tmp_path / "copy.db", tmp_path / "data"
