@@ -111,7 +111,8 @@ class Spending:
     """The ledger of all turns, in the file of a store.
 
     zone: whose days they are. broken: why something that was spent could not be written down;
-    then no budget can be kept. pending: what is not written down yet, for `write`.
+    then no budget can be kept. pending: what is not written down yet, for `write`. follow: called
+    before anything is written, to go on with the file that stands in the place of this one.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -120,6 +121,7 @@ class Spending:
         self.zone: tzinfo = UTC
         self.broken: str | None = None
         self.pending: list[Booking] = []
+        self.follow: Callable[[], None] = lambda: None
         self._turns = 0
         self._journal: Journal | None = None
         self._tidied = False
@@ -159,6 +161,7 @@ class Spending:
         all else does."""
         self._turns += turns
         try:
+            self.follow()
             with _patience(self._connection, patience):
                 self.book(self._turns, self.pending, self._journal)
         except StoreLocked:
@@ -174,6 +177,7 @@ class Spending:
         journal: where the calls stand, which is told that they are in the database now.
         """
         lease = journal.lease if journal is not None else None
+        self.follow()
         with store_errors(), immediate(self._connection):
             if turns:
                 self._connection.execute(
@@ -209,6 +213,7 @@ class Spending:
         day = self.today()
         if self.pending:
             self.write()
+        self.follow()
         with store_errors():
             absorb(self._connection, self.database)
         with store_errors(), immediate(self._connection):
@@ -240,6 +245,7 @@ class Spending:
 
     def release(self, holder: str) -> None:
         """Give back what `holder` had reserved."""
+        self.follow()
         with store_errors():
             self._connection.execute("DELETE FROM reserved WHERE holder = ?", (holder,))
 

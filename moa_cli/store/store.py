@@ -49,6 +49,7 @@ class Store(Reader):
         self._file: Path | None = None
         self._identity: tuple[int, int] | None = None
         self.spending = Spending(connection)
+        self.spending.follow = self._follow
         self.comparisons = Comparisons(connection)
 
     @classmethod

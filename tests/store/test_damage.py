@@ -296,6 +296,20 @@ def test_a_store_whose_file_was_put_aside_goes_on_in_the_new_one(store: Store, f
     assert aside.exists()
 
 
+def test_spending_alone_goes_on_in_the_new_file(store: Store, file: Path) -> None:
+    # As the server and the library write, which keep no words.
+    put_aside(file)
+    other = Store.open(file)
+    assert store.spending.reserve("turn", 0.25, 1.0).total == 0
+    pay(store, Usage(1, 1, calls=1, cost=0.5))
+    [spent] = other.spending.by_month()
+    assert (spent.usage.calls, spent.usage.cost) == (1, 0.5)
+    assert other.spending.reserve("other", 0.25, 1.0).total == 0.75
+    store.spending.release("turn")
+    assert other.spending.reserve("third", 0.25, 1.0).total == 0.75
+    other.close()
+
+
 def test_one_damaged_row_leaves_all_others_readable(moa: Moa) -> None:
     data = moa.state.parent / "data" / "conversations.db"
     store = Store.open(data)
