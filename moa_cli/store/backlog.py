@@ -9,6 +9,7 @@ next process that opens the store.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -231,6 +232,7 @@ class _PendingFile:
     def __init__(self, path: Path, handle: int) -> None:
         self.path = path
         self._handle = handle
+        self._torn = False
 
     @classmethod
     def create(cls, folder: Path) -> _PendingFile:
@@ -255,21 +257,26 @@ class _PendingFile:
 
     def add(self, values: Mapping[str, Any]) -> None:
         """One more line. Raises OSError."""
-        data = dump(values).encode() + b"\n"
-        if os.write(self._handle, data) < len(data):
-            raise OSError("the disk is full")
+        # A line that a full disk has cut must not spoil the next one, too.
+        data = (b"\n" if self._torn else b"") + dump(values).encode() + b"\n"
+        try:
+            self._torn = os.write(self._handle, data) < len(data)
+        except OSError:
+            self._torn = True
+            raise
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """All whole lines. Raises OSError, ValueError."""
+        """All whole lines. Raises OSError."""
         with os.fdopen(os.dup(self._handle), "rb") as file:
             file.seek(0)
             for line in file:
-                # A kill in the middle of a line leaves half of it, at the end.
-                if line.endswith(b"\n"):
+                # A kill, or a full disk, leaves half of a line.
+                with contextlib.suppress(ValueError, RecursionError):
                     values = json.loads(line)
-                    if not isinstance(values, dict):
-                        raise ValueError("a line that is no table")
-                    yield values
+                    if isinstance(values, dict):
+                        yield values
 
     def remove(self) -> None:
         """All of it is written."""

@@ -112,7 +112,17 @@ def _put_aside(path: Path) -> Path:
 
 
 def _free_name(path: Path) -> Path:
-    """A name beside `path`, with the time in it, that nothing has."""
+    """A name beside `path`, with the time in it, that nothing has.
+
+    If a process was killed on the way, its log is put aside and the file is not: the file gets
+    the name that goes with that log.
+    """
+    log = paths.DATABASE_SUFFIXES[0]
+    if not path.with_name(path.name + log).exists():
+        for moved in path.parent.glob(f"{path.name}.damaged-*{log}"):
+            aside = moved.with_name(moved.name.removesuffix(log))
+            if not os.path.lexists(aside):
+                return aside
     stem = f"{path.name}.damaged-{int(time.time())}"
     names = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
     return next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))

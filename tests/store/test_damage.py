@@ -225,6 +225,22 @@ def test_blind_choices_come_back_once(store: Store, file: Path) -> None:
     new.close()
 
 
+def test_a_kill_between_the_log_and_the_file_parts_them_for_no_recovery(file: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
+        "from tests.store.test_damage import fill; store = Store.open(Path(sys.argv[1]));"
+        "store._connection.execute('PRAGMA wal_autocheckpoint = 0'); fill(store, 3); os._exit(0)"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True, cwd=root)
+    file.with_name(f"{file.name}-wal").rename(file.with_name(f"{file.name}.damaged-1000-wal"))
+    file.write_bytes(b"no database at all" * 1000)
+    store = Store.open(file)
+    assert store.damaged == file.with_name(f"{file.name}.damaged-1000")
+    assert recover(store, store.damaged, quiet).turns == 15
+    store.close()
+
+
 def test_spending_before_the_damage_and_after_it_is_added_up_once(store: Store, file: Path) -> None:
     store.close()
     aside = put_aside(file)

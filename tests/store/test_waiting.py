@@ -153,6 +153,31 @@ def test_a_line_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_line_that_a_full_disk_has_cut_spoils_no_later_one(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.db"
+    store = Store.open(file)
+    with lock(file):
+        recorder = Recorder(store, None, "", lambda text: None)
+        for event in events()[:7]:
+            recorder.handle(event)
+        assert store.backlog._file is not None
+        # Half of a line, and then the disk has room again.
+        os.write(store.backlog._file._handle, b'{"turn": 0, "kind": "pro')
+        store.backlog._file._torn = True
+        for event in events()[7:]:
+            recorder.handle(event)
+        recorder.close()
+        store.backlog._file.leave()
+        store.backlog._file = None
+    store._connection.close()
+    again = Store.open(file)
+    [summary] = again.conversations()
+    [turn] = again.load(summary.id).turns
+    assert (turn.status, turn.reply) == ("finished", "so.")
+    again.close()
+    assert pending(file) == []
+
+
 def test_ctrl_c_acts_at_once_while_a_command_waits(moa: Moa) -> None:
     assert moa.run("ask", "before").code == 0
     with lock(database(moa)), moa.terminal("history", "delete", "--older-than", "0h", "-y") as term:
