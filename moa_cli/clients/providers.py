@@ -33,6 +33,11 @@ __all__ = [
 
 DEFAULT_PROVIDER = "together"
 _KEY_COMMAND_SECONDS = 60
+# Of a model's id that is named without a provider: what no such id holds, or begins with. Signs
+# that look like a colon, or stand beside it on the keyboard, are among it.
+_ODD = re.compile(r"^[^A-Za-z0-9]|[^A-Za-z0-9._/@+-]")
+# The default provider lists models of these vendors under `vendor/model`; it is itself no other.
+_VENDORS = ("openai", DEFAULT_PROVIDER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +170,8 @@ class Providers:
         return self.known[name], model
 
     def _bare(self, model: str) -> str:
-        """A model's id that is named without a provider. Raises ProfileError if it can be none."""
+        """A model's id that is named without a provider. Raises ProfileError if it can be none,
+        or another provider may be meant."""
         if not model.strip():
             raise ProfileError(f"`{model}` names no model", hint="write `provider:model-id`")
         plain = unicodedata.normalize("NFKC", model)
@@ -174,7 +180,35 @@ class Providers:
             raise ProfileError(
                 f"`{model}` holds a full-width colon", hint=f"did you mean `{plain}`?"
             )
+        by_case = {name.lower(): name for name in self.known}
+        if model.lower() in by_case:
+            raise ProfileError(
+                f"`{model}` names no model",
+                hint=f"did you mean `{by_case[model.lower()]}:model-id`?",
+            )
+        first, slash, rest = model.partition("/")
+        if slash and first in self.known and first not in _VENDORS:
+            raise ProfileError(
+                f"`{model}` begins with the name of a provider, but without a colon",
+                hint=f"did you mean `{first}:{rest}`? Else: `{DEFAULT_PROVIDER}:{model}`",
+            )
+        odd = _ODD.search(model)
+        if odd is not None:
+            raise self._misspelt(model, odd, by_case)
         return model
+
+    def _misspelt(self, model: str, odd: re.Match[str], by_case: Mapping[str, str]) -> ProfileError:
+        """That a name without a provider holds what no model's id does. by_case: the known
+        providers by their names in lower case."""
+        letter = odd[0]
+        shown = f"`{letter}`" if "!" <= letter <= "~" else f"U+{ord(letter):04X}"
+        meant = by_case.get(model[: odd.start()].lower())
+        question = f"did you mean `{meant}:{model[odd.end() :]}`? " if meant else ""
+        return ProfileError(
+            f"`{model}` cannot be the name of a model: it holds {shown}",
+            hint=f"{question}A model id that is spelt so is written with its provider:"
+            f" `{DEFAULT_PROVIDER}:{model}`",
+        )
 
     def _unknown(self, model_name: str) -> ProfileError:
         name, _, model = model_name.partition(":")

@@ -179,6 +179,15 @@ def test_an_id_with_a_colon_is_written_with_its_provider(moa: Elsewhere) -> None
     assert sorted(one.model for one in moa.reached[1].chats()) == ["org/model:free", "org/plain"]
 
 
+def test_an_id_that_looks_mistyped_is_written_with_its_provider(moa: Elsewhere) -> None:
+    # Together lists models of the vendor `openai` under that name.
+    names = "together:lab/x,together:lab;x,openai/gpt-oss-120b"
+    ran = moa.run("ask", "-m", names, "-a", "lab:agg", WORD)
+    assert ran.code == 0
+    asked = sorted(one.model for one in moa.reached[1].chats())
+    assert asked == ["lab/x", "lab;x", "openai/gpt-oss-120b"]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -190,6 +199,14 @@ def test_an_id_with_a_colon_is_written_with_its_provider(moa: Elsewhere) -> None
         ("lab", "`lab` names no model, only a provider"),
         ("lab/x:y", "did you mean `lab:x:y`?"),
         ("lab：x", "`lab：x` holds a full-width colon (did you mean `lab:x`?)"),
+        ("LAB", "`LAB` names no model (did you mean `lab:model-id`?)"),
+        ("lab∶x", "it holds U+2236 (did you mean `lab:x`?"),
+        ("lab;x", "it holds `;` (did you mean `lab:x`?"),
+        ("Lab=x", "it holds `=` (did you mean `lab:x`?"),
+        ("\u200b", "it holds U+200B"),
+        ("../../x", "it holds `.` (A model id that is spelt so is written with its provider"),
+        ("lab/x", "did you mean `lab:x`? Else: `together:lab/x`"),
+        ("ollama/llama3.2", "did you mean `ollama:llama3.2`?"),
         ("http://me:hunter2@host/v1", "an address is not a model name"),
     ],
 )
