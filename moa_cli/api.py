@@ -35,15 +35,18 @@ _log = logging.getLogger("moa_cli")
 class _Money:
     """What the config file lets turns spend, and where it is written down.
 
-    Belongs to one thread. Raises StoreError if the day's budget cannot be kept.
+    Belongs to one thread of one process. spent: USD that count for the session already.
+    Raises StoreError if the day's budget cannot be kept.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, spent: float = 0.0) -> None:
         books = accounts.open_books(
             config, save=config.save, open_store=Store.open, warn=_log.warning
         )
         self._spending = books.spending
-        book = CallBook(books.spending, _log.warning)
+        self._process = os.getpid()
+        self._book = book = CallBook(books.spending, _log.warning)
+        book.cost = spent
         caps = accounts.caps(config, books.spending)
         if config.budget_session is not None:
             cap = Cap.shared_cost("budget.session", config.budget_session, lambda: book.cost)
@@ -52,9 +55,19 @@ class _Money:
             concurrency=config.concurrency, retries=config.retries, caps=caps, ledger=book
         )
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a copy (fork) of the one that it belongs to."""
+        return self._process != os.getpid()
+
+    @property
+    def spent(self) -> float:
+        """USD of all calls that have ended, as far as it is known."""
+        return self._book.cost
+
     def close(self) -> None:
-        """Give the store back."""
-        if self._spending is not None:
+        """Give the store back. What a copy of a process has of its parent's is left alone."""
+        if self._spending is not None and not self.inherited:
             self._spending.close()
 
 
@@ -65,11 +78,18 @@ class _Clients(ClientPool):
         super().__init__(config)
         self._settings = config
         self._money: _Money | None = None
+        # Never closed, nor collected: they are other processes' connections.
+        self._inherited: list[_Money] = []
 
     def limits(self) -> Limits:
         """What the config file says. Raises StoreError if the day's budget cannot be kept."""
+        spent = 0.0
+        if self._money is not None and self._money.inherited:
+            # Two processes can share neither a connection nor a journal.
+            self._inherited.append(self._money)
+            spent, self._money = self._money.spent, None
         if self._money is None:
-            self._money = _Money(self._settings)
+            self._money = _Money(self._settings, spent)
         return self._money.limits
 
     async def aclose(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,6 +232,71 @@ def test_the_events_over_open_clients_are_held_to_the_budgets(priced: Upstream) 
     assert asyncio.run(talk())[0] == "turn_finished"
     assert asyncio.run(talk(Limits())) == ["turn_finished"] * 3
     assert written_down() == {"lab:a": 4, "lab:agg": 4}
+
+
+FORKS = """
+import asyncio, os
+from moa_cli import Conversation, load_profile, open_clients, run_turn
+
+profile = load_profile("mix")
+
+async def turn():
+    return [one.kind async for one in run_turn(profile, Conversation().ask("hi"), clients)][-1]
+
+clients = open_clients()
+loop = asyncio.new_event_loop()
+told = [loop.run_until_complete(turn())]
+child = os.fork()
+if not child:
+    loop = asyncio.new_event_loop()
+told += [loop.run_until_complete(turn()) for _ in range(2)]
+if child:
+    os.waitpid(child, 0)
+    told.append(loop.run_until_complete(turn()))
+    loop.run_until_complete(clients.aclose())
+print(*told, flush=True)
+if not child:
+    os._exit(0)
+"""
+
+
+def forked(upstream: Upstream, **budget: object) -> list[list[str]]:
+    """What the turns of a copy of a process came to, and those of the process itself."""
+    settle(upstream, **budget)
+    folder = Path(os.environ["MOA_CONFIG_DIR"]) / "profiles"
+    folder.mkdir(exist_ok=True)
+    table = {
+        "max_tokens": 50,
+        "proposers": [{"model": "lab:a"}],
+        "aggregator": {"model": "lab:agg"},
+    }
+    (folder / "mix.toml").write_text(tomli_w.dumps(table))
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "cannot be written down" not in ran.stderr
+    return [line.split() for line in ran.stdout.splitlines()]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("budget", [{}, {"day": 1}])
+def test_a_copy_of_a_process_keeps_books_of_its_own(
+    priced: Upstream, budget: dict[str, float]
+) -> None:
+    child, parent = forked(priced, **budget)
+    assert child == ["turn_finished"] * 3
+    assert parent == ["turn_finished"] * 4
+    assert len(priced.chats()) == 12
+    assert written_down() == {"lab:a": 6, "lab:agg": 6}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_copy_of_a_process_has_its_parents_session_behind_it(priced: Upstream) -> None:
+    # A turn may take 0.0101, and takes 0.00062: the second may be asked, the third may not.
+    child, parent = forked(priced, session=0.011)
+    assert child == ["turn_finished", "turn_finished", "turn_failed"]
+    assert parent == ["turn_finished", "turn_finished", "turn_failed", "turn_failed"]
 
 
 def test_clients_of_ones_own_are_held_to_the_budgets_by_ask(priced: Upstream) -> None:
