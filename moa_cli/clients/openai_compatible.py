@@ -255,6 +255,9 @@ def _price(pricing: Mapping[str, object], *, free: bool) -> Price | None:
         return None
     cached = _per_million(pricing, "cached_input", "input_cache_read")
     fee = _per_million(pricing, "", "request")
+    if fee is None and pricing.get("request") not in (None, ""):
+        # It takes one, but does not say how much.
+        return None
     price = Price(prompt, completion, cached, (fee or 0.0) / 1e6)
     try:
         check_price(price)
