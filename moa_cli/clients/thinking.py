@@ -6,6 +6,10 @@ from moa_cli.clients.base import Delta
 
 __all__ = ["ThinkSplitter"]
 
+# So much white space before reasoning or an answer is none of either: a model that writes nothing
+# else must be seen to go on.
+_MOST_BLANKS = 256
+
 
 class ThinkSplitter:
     """Parts a leading `<think>…</think>` of a streamed answer from its text.
@@ -33,7 +37,7 @@ class ThinkSplitter:
             begun = self._held.lstrip()
             if begun.startswith(self._OPEN):
                 self._state, self._held = "thinking", begun[len(self._OPEN) :]
-            elif self._OPEN.startswith(begun):
+            elif self._OPEN.startswith(begun) and len(self._held) <= _MOST_BLANKS:
                 return Delta()
             else:
                 return self._release("text")
@@ -56,8 +60,11 @@ class ThinkSplitter:
 
     def _after(self) -> Delta:
         # The white space between the reasoning and the answer belongs to neither.
-        self._held = self._held.lstrip()
-        return self._release("text") if self._held else Delta()
+        begun = self._held.lstrip()
+        if not begun and len(self._held) <= _MOST_BLANKS:
+            return Delta()
+        self._held = begun or self._held
+        return self._release("text")
 
     def _release(self, state: str) -> Delta:
         text, self._held, self._state = self._held, "", state
@@ -65,6 +72,7 @@ class ThinkSplitter:
 
     def flush(self) -> Delta:
         """What was held back, at the end of the answer."""
-        thinking = self._state == "thinking"
-        held, self._held = self._held, ""
-        return Delta(reasoning=held) if thinking else Delta(text=held)
+        state, held, self._held = self._state, self._held, ""
+        if state == "after":
+            return Delta()
+        return Delta(reasoning=held) if state == "thinking" else Delta(text=held)

@@ -25,6 +25,8 @@ __all__ = ["Begun", "Call", "Limits", "Retry", "Slots", "failure", "request_of"]
 _LONGEST_DELAY = 60.0
 # Tokens that an answer beyond what was foreseen is allowed at a time.
 _FEWEST_MORE = 64
+# A count that an endpoint told before so many tokens of its answer, or more, was not the last word.
+_MANY_MORE = 8
 # At or below this the reference implementation sends 0.
 _ZERO_TEMPERATURE = 1e-4
 
@@ -131,6 +133,7 @@ class Call:
         # What earlier attempts took, and how far the one that runs has come.
         self._taken: list[Usage] = []
         self._told: Usage | None = None
+        self._told_at = 0
         self._sent = False
         self._begun = False
         self._ended_well = False
@@ -207,7 +210,9 @@ class Call:
             return []
         prompt = self._foreseen.prompt_tokens
         told = self._told
-        if told is not None and not self._ended_well and told.completion_tokens < self._tokens:
+        since = self._count.tokens - self._told_at
+        open_end = not self._ended_well or since >= _MANY_MORE
+        if told is not None and open_end and told.completion_tokens < self._tokens:
             # It has gone on since it told.
             told = None
         return [counted(told, prompt, self.text + self.reasoning, self._tokens)]
@@ -338,7 +343,8 @@ class Call:
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
             self._count.take(delta.reasoning)
-        self._told = delta.usage or self._told
+        if delta.usage is not None:
+            self._told, self._told_at = delta.usage, self._count.tokens
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.answered_by = delta.model or self.answered_by
 

@@ -71,6 +71,32 @@ def test_a_reply_that_goes_on_beyond_its_limit_is_stopped_at_the_cap(
     assert turn["usage"]["cost"] == pytest.approx(row["known_cost"])
 
 
+@pytest.mark.parametrize("before", ["", "<think>hm</think>"])
+def test_white_space_without_end_is_stopped_at_the_cap(
+    moa: Moa, upstream: Upstream, before: str
+) -> None:
+    upstream.always("agg", Reply(chunks=[before, *["\n  "] * 4000], pause=0.002))
+    ran = moa.run("ask", "-r", "0", "hi", "--max-cost", "0.03")
+    assert ran.code == 3
+    assert "stopped at --max-cost $0.030: lab:agg went on beyond its max_tokens" in ran.err
+    assert sent(upstream, "agg") < 1000
+    (row,) = json.loads(moa.run("history", "stats", "--json").text)["models"]
+    assert 0.02 <= row["known_cost"] <= 0.031
+
+
+@pytest.mark.parametrize("after", [0, 10])
+def test_a_count_that_was_told_before_the_end_of_the_answer_is_not_the_last_word(
+    moa: Moa, upstream: Upstream, after: int
+) -> None:
+    told = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": after + 1}}
+    words = [{"choices": [{"index": 0, "delta": {"content": "word "}}]}] * 40
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    upstream.always("agg", Reply(events=[*words[:after], told, *words[after:], end, "[DONE]"]))
+    assert moa.run("ask", "-r", "0", "hi").code == 0
+    (row,) = json.loads(moa.run("history", "stats", "--json").text)["models"]
+    assert (row["completion_tokens"], row["estimated_calls"]) == (40, 1)
+
+
 def test_a_cap_that_has_room_lets_an_answer_go_on(moa: Moa, upstream: Upstream) -> None:
     upstream.always("agg", Reply(chunks=["word "] * 400))
     ran = moa.run("ask", "-r", "0", "hi", "--max-cost", "0.05")
