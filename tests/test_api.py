@@ -334,3 +334,16 @@ def test_a_budget_of_the_day_that_cannot_be_kept_is_an_error(priced: Upstream) -
     with pytest.raises(StoreError, match=r"budget\.day cannot be kept"):
         ask("why?", profile=profile)
     assert priced.chats() == []
+
+
+def test_a_budget_of_the_day_names_what_is_in_the_way_of_its_journal(priced: Upstream) -> None:
+    profile = settle(priced, day=1)
+    Store.open().close()
+    running = Path(os.environ["MOA_DATA_DIR"]) / "running"
+    if running.exists():
+        running.rmdir()
+    running.write_text("in the way")
+    turn = ask("why?", profile=profile)
+    assert turn.error is not None
+    assert f"budget.day cannot be kept: {running}: " in turn.error.message
+    assert priced.chats() == []

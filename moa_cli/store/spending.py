@@ -124,6 +124,7 @@ class Spending:
         self.follow: Callable[[], None] = lambda: None
         self._turns = 0
         self._journal: Journal | None = None
+        self._no_lease: OSError | None = None
         self._tidied = False
 
     def use(self, connection: sqlite3.Connection) -> None:
@@ -151,7 +152,7 @@ class Spending:
             try:
                 self._journal = journal_for(self.database, self)
             except OSError as error:
-                self._journal = Journal(None)
+                self._journal, self._no_lease = Journal(None), error
                 trouble(error)
         return self._journal
 
@@ -236,11 +237,10 @@ class Spending:
 
     def lease(self) -> str:
         """The token of this process's lease. Raises StoreError if it can have none."""
-        troubles: list[OSError] = []
-        lease = self.journal(troubles.append).lease
+        lease = self.journal(lambda error: None).lease
         if lease is None:
-            why = f"{troubles[0].filename}: {troubles[0].strerror}" if troubles else "no lease"
-            raise StoreError(why)
+            error = self._no_lease or OSError()
+            raise StoreError(f"{error.filename}: {error.strerror}")
         return lease.token
 
     def release(self, holder: str) -> None:
