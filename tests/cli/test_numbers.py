@@ -104,6 +104,19 @@ def test_a_list_of_prices_that_tells_what_can_be_no_price(
     assert "nan" not in ran.err.lower()
 
 
+@pytest.mark.parametrize("fee", ["-1", "nan", "abc"])
+def test_a_list_that_tells_no_readable_fee_for_a_request_tells_no_price(
+    moa: Moa, upstream: Upstream, fee: str
+) -> None:
+    (file,) = (moa.state.parent / "cache" / "prices").iterdir()
+    file.unlink()
+    pricing = {"prompt": "0.000001", "completion": "0.000002", "request": fee}
+    upstream.models_reply = Reply(error={"data": [{"id": "agg", "pricing": pricing}]})
+    ran = moa.run("ask", "hi", "--max-cost", "1")
+    assert ran.code == 3
+    assert "the price of lab:agg is unknown" in ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "value"),
     [
