@@ -16,6 +16,7 @@ __all__ = [
     "immediate",
     "is_current",
     "migrate",
+    "patience",
     "store_errors",
     "transaction",
 ]
@@ -291,6 +292,19 @@ class Connection(sqlite3.Connection):
                 self.waiting()
             told = True
             time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def patience(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """While inside, wait no longer than that for another process that writes."""
+    if not isinstance(connection, Connection):
+        yield
+        return
+    before, connection.patience = connection.patience, seconds
+    try:
+        yield
+    finally:
+        connection.patience = before
 
 
 @contextmanager

@@ -14,10 +14,12 @@ from moa_cli.ledger import Standing
 from moa_cli.store.absorb import absorb, add_booking, database_of, forget_ended
 from moa_cli.store.calls import Booking, Journal, TurnCalls, journal_for, leave_journal
 from moa_cli.store.lease import has_lease
-from moa_cli.store.schema import Connection, immediate, store_errors
+from moa_cli.store.schema import Connection, immediate, patience, store_errors
 
 __all__ = ["CallBook", "Spending", "Spent"]
 
+# A turn waits no longer than that to learn whether the day's budget has room.
+_RESERVE_SECONDS = 3.0
 _COUNTS = (
     "turns",
     "calls",
@@ -215,9 +217,13 @@ class Spending:
         if self.pending:
             self.write()
         self.follow()
-        with store_errors():
+        with store_errors(), patience(self._connection, _RESERVE_SECONDS):
             absorb(self._connection, self.database)
-        with store_errors(), immediate(self._connection):
+        with (
+            store_errors(),
+            patience(self._connection, _RESERVE_SECONDS),
+            immediate(self._connection),
+        ):
             self._connection.execute("DELETE FROM reserved WHERE holder = ?", (holder,))
             tokens = self._connection.execute("SELECT DISTINCT lease FROM reserved").fetchall()
             for (token,) in tokens:

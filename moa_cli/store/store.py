@@ -20,7 +20,7 @@ from moa_cli.store.comparisons import Comparisons
 from moa_cli.store.database import open_database, open_to_read
 from moa_cli.store.packing import as_unicode, dump, pack, without_defaults
 from moa_cli.store.reading import Reader
-from moa_cli.store.schema import Connection, immediate, store_errors, transaction
+from moa_cli.store.schema import Connection, immediate, patience, store_errors, transaction
 from moa_cli.store.spending import Spending
 from moa_cli.store.upkeep import Leftover
 
@@ -84,12 +84,8 @@ class Store(Reader):
 
     def _take_in(self) -> None:
         """Write what other processes could not. That waits if it cannot be done at once."""
-        before, self.patience = self.patience, 0.0
-        try:
-            with suppress(StoreError):
-                take_in(self)
-        finally:
-            self.patience = before
+        with patience(self._connection, 0.0), suppress(StoreError):
+            take_in(self)
 
     def close(self) -> None:
         """Give the file back."""
@@ -470,12 +466,8 @@ def _identity_of(path: Path) -> tuple[int, int] | None:
 def _take_up_leases(connection: Connection) -> None:
     """Count what processes that have ended had begun, and end their turns. Where another process
     writes, or nothing can be written, that waits for the next opening."""
-    before, connection.patience = connection.patience, 0.0
-    try:
-        with suppress(sqlite3.OperationalError):
-            absorb(connection, database_of(connection))
-    finally:
-        connection.patience = before
+    with patience(connection, 0.0), suppress(sqlite3.OperationalError):
+        absorb(connection, database_of(connection))
 
 
 def _title(prompt: str) -> str:

@@ -558,6 +558,8 @@ def many_turns(folder: Path, conversations: int, turns: int) -> Path:
     return path
 
 
+# How many turns the large export has; with 100,000 the test takes some minutes.
+TURNS = int(os.environ.get("MOA_IMPORT_TURNS", "20000"))
 PEAK = (
     "import resource, sys; from moa_cli.cli.app import main; code = main();"
     "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
@@ -590,13 +592,13 @@ def test_memory_does_not_grow_with_the_export(moa: Moa) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("conversations", "turns"), [(10_000, 10), (1, 20_000)])
+@pytest.mark.parametrize(("conversations", "turns"), [(TURNS // 10, 10), (1, TURNS // 5)])
 def test_an_export_of_many_turns_takes_little_memory(
     moa: Moa, conversations: int, turns: int
 ) -> None:
     path = many_turns(moa.folder, conversations, turns)
-    assert peak(moa, "history", "import", path.name) < 300
-    assert peak(moa, "history", "export", "--all", "-o", "out.json") < 300
+    assert peak(moa, "history", "import", path.name) < 120
+    assert peak(moa, "history", "export", "--all", "-o", "out.json") < 120
 
 
 def test_other_processes_write_while_a_long_import_runs(moa: Moa) -> None:

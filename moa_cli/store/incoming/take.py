@@ -36,8 +36,8 @@ __all__ = ["NO_REPLY", "OTHER_FILE", "Took", "add", "take"]
 
 NO_REPLY, OTHER_FILE = "conversation without a reply", "other file"
 # Seconds that one transaction may last, and that must pass before the next: who waits for the
-# file looks at it every tenth of a second.
-_HELD, _FREE = 0.08, 0.11
+# file looks at it every twentieth of a second at least.
+_HELD, _FREE = 0.08, 0.06
 # Turns that are read before some are written.
 _READ_AHEAD = 50
 
