@@ -15,7 +15,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,16 +267,24 @@ class _PendingFile:
         if self._torn:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """All whole lines. Raises OSError."""
+    def lines(self) -> list[dict[str, Any]]:
+        """All whole lines. Raises OSError, ValueError if none of them is one of ours."""
+        found, others = [], 0
         with os.fdopen(os.dup(self._handle), "rb") as file:
             file.seek(0)
             for line in file:
                 # A kill, or a full disk, leaves half of a line.
-                with contextlib.suppress(ValueError, RecursionError):
+                try:
                     values = json.loads(line)
-                    if isinstance(values, dict):
-                        yield values
+                except (ValueError, RecursionError):
+                    others += 1
+                    continue
+                if not isinstance(values, dict):
+                    raise ValueError("a line that is not a table")
+                found.append(values)
+        if others and not found:
+            raise ValueError("nothing of it can be read")
+        return found
 
     def remove(self) -> None:
         """All of it is written."""
