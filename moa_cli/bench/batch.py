@@ -152,7 +152,7 @@ def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
 
     name: what messages call it. lines: whether each line is a prompt, and not a JSON object
     (see `read_own`). Raises BenchError, naming the line, where the input is wrong, UsageError if it
-    is no text.
+    is not text.
     """
     text = text_of(data, name)
     rows = _prompts(text, name) if lines else rows_of_text(text, name)

@@ -31,7 +31,7 @@ _OLD_SECONDS = 24 * 3600
 def edited(text: str) -> str:
     """What the user's editor leaves of `text`, without line ends at its end.
 
-    Raises UsageError if the editor fails, the file cannot be written or read, or it is no text.
+    Raises UsageError if the editor fails, the file cannot be written or read, or it is not text.
     """
     wipe_leftovers()
     try:

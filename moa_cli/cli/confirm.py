@@ -16,7 +16,7 @@ MOST_NAMED = 10
 
 
 def check_can_confirm() -> None:
-    """Raise UsageError where nobody is there to say yes."""
+    """Raise UsageError if standard input is not a terminal: no answer can come."""
     if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
         raise UsageError("cannot confirm: standard input is not a terminal; pass --yes")
 
@@ -25,7 +25,7 @@ def confirm(question: str, named: Sequence[str] = (), *, more: int = 0) -> None:
     """Ask, and go on only after a yes.
 
     named: what it is about, a line each; more: how many there are beside those. Raises UsageError
-    where nobody is there to answer, typer.Abort after a no.
+    if standard input is not a terminal, typer.Abort after a no.
     """
     from moa_cli.render.sanitize import one_line
     from moa_cli.render.terminal import columns_of

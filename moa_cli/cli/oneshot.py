@@ -58,7 +58,7 @@ def compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool)
     """The prompt: the words, then each file and standard input in fences; standard input
     alone is the prompt itself. A file `-` is standard input.
 
-    Raises UsageError if there is nothing to ask (and it is `needed`), or a file is no text.
+    Raises UsageError if there is nothing to ask (and it is `needed`), or a file is not text.
     """
     prompt = " ".join(words).strip()
     piped = wiring.read_stdin()

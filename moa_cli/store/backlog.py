@@ -128,15 +128,14 @@ class Backlog:
                 self._write(seconds)
         return not self._steps
 
-    def _write(self, patience: float) -> None:
+    def _write(self, seconds: float) -> None:
         self._tried = time.monotonic()
         store = self._store
-        before, store.patience = store.patience, patience
         turns = list(dict.fromkeys(step.turn for step in self._steps))
         places = [(turn, turn.number, turn.file, list(turn.written)) for turn in turns]
         gone: list[TurnOnItsWay] = []
         try:
-            with store.connection(writing=True):
+            with store.connection(writing=True, seconds=seconds):
                 for step in self._steps:
                     if step.turn not in gone:
                         try:
@@ -148,8 +147,6 @@ class Backlog:
             for turn, number, file, written in places:
                 turn.number, turn.file, turn.written = number, file, written
             raise
-        finally:
-            store.patience = before
         last = self._steps[-1].turn
         self._steps = []
         if self._file is not None:

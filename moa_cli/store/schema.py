@@ -295,9 +295,9 @@ class Connection(sqlite3.Connection):
 
 
 @contextmanager
-def patience(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
-    """While inside, wait no longer than that for another process that writes."""
-    if not isinstance(connection, Connection):
+def patience(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
+    """While inside, wait no longer than that for another process that writes; None: as before."""
+    if seconds is None or not isinstance(connection, Connection):
         yield
         return
     before, connection.patience = connection.patience, seconds

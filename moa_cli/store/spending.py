@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
@@ -14,7 +13,7 @@ from moa_cli.ledger import Standing
 from moa_cli.store.absorb import absorb, add_booking, database_of, forget_ended
 from moa_cli.store.calls import Booking, Journal, TurnCalls, journal_for, leave_journal
 from moa_cli.store.lease import has_lease
-from moa_cli.store.schema import Connection, immediate, patience, store_errors
+from moa_cli.store.schema import immediate, patience, store_errors
 
 __all__ = ["CallBook", "Spending", "Spent"]
 
@@ -90,7 +89,7 @@ class CallBook:
         try:
             # A turn does not wait for other processes: what is pending stands in the journal.
             if self._spending is not None:
-                self._spending.write(turns, patience=0.0)
+                self._spending.write(turns, seconds=0.0)
         except StoreLocked:
             pass
         except StoreError as error:
@@ -158,14 +157,14 @@ class Spending:
                 trouble(error)
         return self._journal
 
-    def write(self, turns: int = 0, *, patience: float | None = None) -> None:
+    def write(self, turns: int = 0, *, seconds: float | None = None) -> None:
         """Write down so many more turns, and all that is pending. Raises StoreError, and holds on
-        to it then. patience: seconds to wait while another process writes, if not as long as
+        to it then. seconds: how long to wait while another process writes, if not as long as
         all else does."""
         self._turns += turns
         try:
             self.follow()
-            with _patience(self._connection, patience):
+            with patience(self._connection, seconds):
                 self.book(self._turns, self.pending, self._journal)
         except StoreLocked:
             raise
@@ -285,19 +284,6 @@ class Spending:
                 " WHERE typeof(turns) = 'integer' AND turns BETWEEN 0 AND 1e12 GROUP BY 1"
             ).fetchall()
         return {str(month): int(turns) for month, turns in rows}
-
-
-@contextmanager
-def _patience(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
-    """While inside, wait so long for other processes; None changes nothing."""
-    if seconds is None or not isinstance(connection, Connection):
-        yield
-        return
-    before, connection.patience = connection.patience, seconds
-    try:
-        yield
-    finally:
-        connection.patience = before
 
 
 def _spent(row: sqlite3.Row) -> Spent:

@@ -97,15 +97,6 @@ class Store(Reader):
         """Where the file is."""
         return (self._file or paths.database_file()).parent
 
-    @property
-    def patience(self) -> float:
-        """Seconds to wait while another process writes."""
-        return self._connection.patience
-
-    @patience.setter
-    def patience(self, seconds: float) -> None:
-        self._connection.patience = seconds
-
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with store_errors():
@@ -444,14 +435,22 @@ class Store(Reader):
                 self._connection.execute("PRAGMA foreign_keys = ON")
 
     @contextmanager
-    def connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
+    def connection(
+        self, *, writing: bool, seconds: float | None = None
+    ) -> Iterator[sqlite3.Connection]:
         """The connection in one transaction: what is read is one state of the file, what is
-        written is there wholly or not at all. Raises StoreError."""
+        written is there wholly or not at all.
+
+        seconds: how long to wait for another process that writes, if not as long as usual.
+        Raises StoreError.
+        """
         with store_errors():
             if writing:
                 self._follow()
-            with transaction(self._connection, "IMMEDIATE" if writing else "DEFERRED"):
-                yield self._connection
+            connection = self._connection
+            kind = "IMMEDIATE" if writing else "DEFERRED"
+            with patience(connection, seconds), transaction(connection, kind):
+                yield connection
 
 
 def _identity_of(path: Path) -> tuple[int, int] | None:

@@ -76,6 +76,17 @@ def said(store: Store) -> set[str]:
     }
 
 
+def fill_only_the_log(file: Path) -> None:
+    """Three conversations of a process that was killed before its log went into the file."""
+    code = (
+        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
+        "from tests.store.test_damage import fill; store = Store.open(Path(sys.argv[1]));"
+        "store._connection.execute('PRAGMA wal_autocheckpoint = 0'); fill(store, 3); os._exit(0)"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True, cwd=root)
+
+
 def damage(file: Path, pages: int, seed: int) -> None:
     """Overwrite some pages with noise, as a failing disk does."""
     size = 8192
@@ -133,14 +144,7 @@ def test_all_of_it_comes_back_where_only_the_head_of_the_file_is_gone(
 
 
 def test_what_stood_only_in_the_log_comes_back(file: Path) -> None:
-    # The process is killed before the log is written into the file.
-    code = (
-        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
-        "from tests.store.test_damage import fill; store = Store.open(Path(sys.argv[1]));"
-        "store._connection.execute('PRAGMA wal_autocheckpoint = 0'); fill(store, 3); os._exit(0)"
-    )
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code, str(file)], check=True, cwd=root)
+    fill_only_the_log(file)
     aside = put_aside(file)
     store = Store.open(file)
     assert recover(store, aside, quiet).turns == 15
@@ -152,13 +156,7 @@ def test_what_stood_only_in_the_log_comes_back_through_a_link(file: Path, tmp_pa
     place.mkdir()
     file.parent.mkdir()
     file.symlink_to(place / "real.db")
-    code = (
-        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
-        "from tests.store.test_damage import fill; store = Store.open(Path(sys.argv[1]));"
-        "store._connection.execute('PRAGMA wal_autocheckpoint = 0'); fill(store, 3); os._exit(0)"
-    )
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code, str(file)], check=True, cwd=root)
+    fill_only_the_log(file)
     with pytest.raises(OSError, match="moa keeps its conversations in it"):
         refuse_database(place / "real.db-wal")
     aside = put_aside(file)
@@ -226,13 +224,7 @@ def test_blind_choices_come_back_once(store: Store, file: Path) -> None:
 
 
 def test_a_kill_between_the_log_and_the_file_parts_them_for_no_recovery(file: Path) -> None:
-    code = (
-        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
-        "from tests.store.test_damage import fill; store = Store.open(Path(sys.argv[1]));"
-        "store._connection.execute('PRAGMA wal_autocheckpoint = 0'); fill(store, 3); os._exit(0)"
-    )
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code, str(file)], check=True, cwd=root)
+    fill_only_the_log(file)
     file.with_name(f"{file.name}-wal").rename(file.with_name(f"{file.name}.damaged-1000-wal"))
     file.write_bytes(b"no database at all" * 1000)
     store = Store.open(file)

@@ -52,6 +52,13 @@ def prompts(store: Store) -> list[str]:
     ]
 
 
+def leave_waiting(store: Store) -> None:
+    """As if the process had been killed: the file of what waits stays, without a lock."""
+    assert store.backlog._file is not None
+    store.backlog._file.leave()
+    store.backlog._file = None
+
+
 def pending(file: Path) -> list[Path]:
     return list((file.parent / "pending").glob("*"))
 
@@ -118,10 +125,7 @@ def test_what_waits_is_taken_in_once_by_processes_that_start_together(tmp_path: 
                 recorder.handle(event)
             recorder.close()
         store._connection.close()
-        # As if the process had been killed: the file stays, without a lock.
-        assert store.backlog._file is not None
-        store.backlog._file.leave()
-        store.backlog._file = None
+        leave_waiting(store)
     code = "import sys; from pathlib import Path; from moa_cli.store import Store;"
     code += "Store.open(Path(sys.argv[1])).close()"
     openers = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for _ in range(6)]
@@ -139,9 +143,7 @@ def test_a_line_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:
         recorder = Recorder(store, None, "", lambda text: None)
         for event in events()[:7]:
             recorder.handle(event)
-        assert store.backlog._file is not None
-        store.backlog._file.leave()
-        store.backlog._file = None
+        leave_waiting(store)
     store._connection.close()
     [left] = pending(file)
     left.write_bytes(left.read_bytes() + b'{"turn": 0, "kind": "pro')
@@ -167,8 +169,7 @@ def test_a_line_that_a_full_disk_has_cut_spoils_no_later_one(tmp_path: Path) -> 
         for event in events()[7:]:
             recorder.handle(event)
         recorder.close()
-        store.backlog._file.leave()
-        store.backlog._file = None
+        leave_waiting(store)
     store._connection.close()
     again = Store.open(file)
     [summary] = again.conversations()

@@ -30,7 +30,7 @@ class JsonFault(ValueError):
 
 
 class EncodingFault(JsonFault):
-    """The file is no text."""
+    """The file is not text."""
 
 
 class Readable(Protocol):
