@@ -24,13 +24,13 @@ from typing import TextIO
 
 from benchmarks.replies import chunks, mixed
 from moa_cli.clients.pool import ClientPool
-from moa_cli.config import Config, ProviderSettings
-from moa_cli.conversation import Conversation
+from moa_cli.config.schema import Config, ProviderSettings
+from moa_cli.core.conversation import Conversation
+from moa_cli.core.events import Caller, Event, LayerStarted, ProposerDelta, TurnStarted
+from moa_cli.core.stream import Sink, deliver, merge
 from moa_cli.engine import run_turn
-from moa_cli.events import Caller, Event, LayerStarted, ProposerDelta, TurnStarted
 from moa_cli.profile import build
-from moa_cli.render.live import Board
-from moa_cli.stream import Sink, deliver, merge
+from moa_cli.terminal.live import Board
 
 _ROOT = Path(__file__).parents[1]
 _COLUMNS, _ROWS = 120, 40

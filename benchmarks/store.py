@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.startup import home, seconds
-from moa_cli.conversation import Proposal, Turn, Usage
+from moa_cli.core.conversation import Proposal, Turn, Usage
 from moa_cli.store.database import open_database
 from moa_cli.store.packing import dump, pack, without_defaults
 

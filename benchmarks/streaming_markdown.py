@@ -101,8 +101,8 @@ def bursts(text: str) -> Iterator[list[str]]:
 
 def ours(text: str, watch: Stopwatch) -> None:
     """The sink of the program itself, its own ticker and all."""
-    from moa_cli.events import AggregatorDelta, AggregatorFinished, AggregatorStarted
-    from moa_cli.render.live import MarkdownReply
+    from moa_cli.core.events import AggregatorDelta, AggregatorFinished, AggregatorStarted
+    from moa_cli.terminal.live import MarkdownReply
 
     async def stream() -> None:
         sink = MarkdownReply(Terminal())

@@ -13,10 +13,9 @@ from moa_cli.version import __version__
 
 if TYPE_CHECKING:
     from moa_cli.api import ask, ask_async, load_profile, open_clients, run_turn
-    from moa_cli.conversation import Conversation, Failure, Message, Proposal, Turn, Usage
-    from moa_cli.engine import Control, Limits
-    from moa_cli.errors import MoAError, ProfileError
-    from moa_cli.events import (
+    from moa_cli.core.conversation import Conversation, Failure, Message, Proposal, Turn, Usage
+    from moa_cli.core.errors import MoAError, ProfileError
+    from moa_cli.core.events import (
         AggregatorDelta,
         AggregatorFailed,
         AggregatorFinished,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
         TurnFinished,
         TurnStarted,
     )
+    from moa_cli.engine import Control, Limits
     from moa_cli.profile import Aggregator, Profile, Proposer
 
 __all__ = [
@@ -74,7 +74,7 @@ __all__ = [
 
 # Searched in this order for a name that is asked for; each imports only what it needs.
 # The first that has a name gives it: `run_turn` is the one that knows the settings.
-_ROOMS = ("conversation", "profile", "events", "errors", "api", "engine")
+_ROOMS = ("core.conversation", "profile", "core.events", "core.errors", "api", "engine")
 
 
 def __getattr__(name: str) -> Any:

@@ -13,18 +13,17 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Sequence
 
-from moa_cli import accounts
-from moa_cli.clients.base import Clients
 from moa_cli.clients.pool import ClientPool
-from moa_cli.config import Config, load_config
-from moa_cli.conversation import Conversation, Turn
-from moa_cli.defaults import default_profile
+from moa_cli.config.schema import Config, load_config
+from moa_cli.core.conversation import Conversation, Turn
+from moa_cli.core.endpoints import Clients
+from moa_cli.core.events import Event
+from moa_cli.core.stream import Sink, deliver
 from moa_cli.engine import Cap, Control, Limits
 from moa_cli.engine import run_turn as _run_turn
-from moa_cli.events import Event
+from moa_cli.models.defaults import default_profile
 from moa_cli.profile import Profile, load, resolve
-from moa_cli.store import CallBook, Store
-from moa_cli.stream import Sink, deliver
+from moa_cli.store import CallBook, Store, accounts
 
 __all__ = ["ask", "ask_async", "load_profile", "open_clients", "run_turn"]
 

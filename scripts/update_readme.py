@@ -1,13 +1,15 @@
-"""Write the README's tables of options, settings and commands anew from the code.
+"""Write the tables of the README and of docs/design.md anew from the code.
 
-With --check: write nothing, and exit 1 if the README is not as it would be written.
+With --check: write nothing, and exit 1 if a page is not as it would be written.
 """
 
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Iterable
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,16 @@ import typer.main
 
 from moa_cli.chat.commands import COMMANDS
 from moa_cli.cli.app import app
-from moa_cli.settings import explanation, leaves
+from moa_cli.config import explanation, leaves
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+DESIGN = ROOT / "docs" / "design.md"
 
 
-def table(heads: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
-    """A Markdown table of two columns."""
-    lines = [heads, ("---", "---"), *rows]
+def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ("---",) * len(heads), *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
@@ -74,17 +78,26 @@ def commands() -> str:
     return table(("command", "meaning"), rows)
 
 
-def updated(text: str) -> str:
-    """`text` with all tables in place."""
-    tables = {
-        "options": options("ask"),
-        "serve": options("serve", beside="ask"),
-        "bench": options("bench run", beside="ask"),
-        "batch": options("batch", beside="ask"),
-        "compare": options("compare", beside="ask"),
-        "settings": settings(),
-        "commands": commands(),
-    }
+def floors() -> str:
+    """A row for each room, the highest floor first, from the contract that import-linter holds."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["name"] == "floors")
+    rows = [
+        (str(height), f"`{room.strip()}`", _purpose(room.strip()))
+        for height, layer in zip(range(len(layers), 0, -1), layers, strict=True)
+        for room in layer.split("|")
+    ]
+    return table(("floor", "room", "what it is"), rows)
+
+
+def _purpose(room: str) -> str:
+    """The first line of a room's docstring."""
+    return (import_module(f"moa_cli.{room}").__doc__ or "").partition("\n")[0]
+
+
+def updated(text: str, tables: dict[str, str]) -> str:
+    """`text` with these tables in their places."""
     for name, made in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, _, rest = text.partition(start)
@@ -95,12 +108,26 @@ def updated(text: str) -> str:
 
 def main() -> int:
     """Write or check; returns the exit code."""
-    now = README.read_text(encoding="utf-8")
-    then = updated(now)
-    if "--check" in sys.argv:
-        return int(now != then)
-    README.write_text(then, encoding="utf-8")
-    return 0
+    pages = {
+        README: {
+            "options": options("ask"),
+            "serve": options("serve", beside="ask"),
+            "bench": options("bench run", beside="ask"),
+            "batch": options("batch", beside="ask"),
+            "compare": options("compare", beside="ask"),
+            "settings": settings(),
+            "commands": commands(),
+        },
+        DESIGN: {"floors": floors()},
+    }
+    outdated = False
+    for page, tables in pages.items():
+        now = page.read_text(encoding="utf-8")
+        then = updated(now, tables)
+        outdated = outdated or now != then
+        if "--check" not in sys.argv:
+            page.write_text(then, encoding="utf-8")
+    return int(outdated and "--check" in sys.argv)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ from moa_cli import (
     run_turn,
 )
 from moa_cli.clients.pool import ClientPool
-from moa_cli.config import load_config
+from moa_cli.config.schema import load_config
+from moa_cli.core.errors import StoreError
 from moa_cli.engine import Limits
-from moa_cli.errors import StoreError
 from moa_cli.store import Store
 from tests.support.mixtures import mixture
 from tests.support.upstream import Reply, Upstream

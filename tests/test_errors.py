@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from moa_cli import errors
-from moa_cli.errors import ClientError, MoAError
+from moa_cli.core import errors
+from moa_cli.core.errors import ClientError, MoAError
 
 CLASSES = {
     name: one

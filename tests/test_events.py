@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli import events
-from moa_cli.conversation import Failure, Proposal, Usage
-from moa_cli.events import (
+from moa_cli.core import events
+from moa_cli.core.conversation import Failure, Proposal, Usage
+from moa_cli.core.events import (
     Caller,
     Event,
     LayerStarted,
@@ -25,7 +25,7 @@ from moa_cli.events import (
     from_dict,
     to_dict,
 )
-from moa_cli.money import Price
+from moa_cli.core.money import Price
 
 CLASSES: tuple[type[Any], ...] = get_args(Event)
 

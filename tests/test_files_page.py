@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.config import Config
+from moa_cli.config.schema import Config
 from tests.bench.test_judging import JUDGE, TEMPLATE
 from tests.support.bench import ANSWER, write_lines
 from tests.support.command import Moa, Terminal

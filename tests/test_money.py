@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.conversation import Message, Usage
-from moa_cli.money import FREE, Price, cost_text, priced, usd
-from moa_cli.tokens import RunningCount, estimate_tokens, prompt_tokens
+from moa_cli.core.conversation import Message, Usage
+from moa_cli.core.money import FREE, Price, cost_text, priced, usd
+from moa_cli.core.tokens import RunningCount, estimate_tokens, prompt_tokens
 
 COUNTED = Usage(prompt_tokens=1000, completion_tokens=500, cached_tokens=400, calls=1)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.conversation import Conversation, Message, Turn
-from moa_cli.prompts import (
+from moa_cli.core.conversation import Conversation, Message, Turn
+from moa_cli.engine.prompts import (
     AGGREGATE_AND_SYNTHESIZE,
     messages_for,
     references_text,

@@ -21,7 +21,7 @@ def test_the_tables_of_options_and_commands_are_those_of_the_program() -> None:
 
 
 def test_every_toml_example_is_accepted(tmp_path: Path) -> None:
-    from moa_cli.config import load_config
+    from moa_cli.config.schema import load_config
     from moa_cli.profile import load
 
     config, money, profile = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)

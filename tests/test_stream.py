@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from moa_cli.conversation import Failure, Proposal, Turn, Usage
-from moa_cli.events import (
+from moa_cli.core.conversation import Failure, Proposal, Turn, Usage
+from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorFailed,
     AggregatorFinished,
@@ -27,7 +27,7 @@ from moa_cli.events import (
     TurnFinished,
     TurnStarted,
 )
-from moa_cli.stream import TurnFold, deliver, merge
+from moa_cli.core.stream import TurnFold, deliver, merge
 
 
 def finish(work: Coroutine[Any, Any, None]) -> None:

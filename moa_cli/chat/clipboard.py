@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from moa_cli.errors import UsageError
+from moa_cli.core.errors import UsageError
 
 __all__ = ["copy", "last_code", "osc52"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from moa_cli.core.events import AggregatorStarted, Event, ProposerFinished
 from moa_cli.engine import Control
-from moa_cli.events import AggregatorStarted, Event, ProposerFinished
 
 __all__ = ["Stopper", "interrupting"]
 

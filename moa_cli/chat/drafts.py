@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moa_cli import paths
-from moa_cli.editor import open_editor
-from moa_cli.errors import UsageError
-from moa_cli.file_lock import locked_folder
-from moa_cli.text_files import line_feeds, read_text
+from moa_cli.core import paths
+from moa_cli.core.errors import UsageError
+from moa_cli.core.file_lock import locked_folder
+from moa_cli.core.text_files import line_feeds, read_text
+from moa_cli.terminal.editor import open_editor
 
 __all__ = ["edited", "wipe_leftovers"]
 

@@ -28,8 +28,8 @@ from moa_cli.chat.drafts import edited
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
-from moa_cli.errors import StoreError, UsageError
-from moa_cli.render.sanitize import one_line
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.sanitize import one_line
 from moa_cli.store.packing import as_unicode
 
 if TYPE_CHECKING:

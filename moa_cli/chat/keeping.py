@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from moa_cli.conversation import Conversation, Turn
-from moa_cli.errors import UsageError
-from moa_cli.ledger import Ledger
+from moa_cli.core.conversation import Conversation, Turn
+from moa_cli.core.errors import UsageError
+from moa_cli.core.ledger import Ledger
+from moa_cli.core.stream import Sink
 from moa_cli.profile import Profile, dump
 from moa_cli.store import CallBook, Recorder, Spending, Store
-from moa_cli.stream import Sink
 
 __all__ = ["Kept"]
 

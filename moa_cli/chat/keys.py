@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from prompt_toolkit.input.typeahead import store_typeahead
 from prompt_toolkit.keys import Keys
 
-from moa_cli.render.terminal import can_redraw
+from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input

@@ -9,8 +9,8 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 
-from moa_cli.errors import UsageError
-from moa_cli.text_files import STANDARD_INPUT, lines_of, text_of
+from moa_cli.core.errors import UsageError
+from moa_cli.core.text_files import STANDARD_INPUT, lines_of, text_of
 
 __all__ = ["stdin_lines"]
 

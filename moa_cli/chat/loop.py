@@ -16,17 +16,17 @@ from moa_cli.chat.lines import stdin_lines
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
-from moa_cli.conversation import Turn
+from moa_cli.core.conversation import Turn
+from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.events import Event
+from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.stream import Sink, TurnFold, deliver
 from moa_cli.engine import Limits
-from moa_cli.errors import MoAError, UsageError
-from moa_cli.events import Event
 from moa_cli.profile import Profile
-from moa_cli.render.ledger import usage_line
-from moa_cli.render.plain import failure_line, print_paid
-from moa_cli.render.sanitize import one_line, sanitize
-from moa_cli.render.sinks import Show, sinks_for
-from moa_cli.render.terminal import can_redraw, cancel_on_termination, folded
-from moa_cli.stream import Sink, TurnFold, deliver
+from moa_cli.terminal.plain import failure_line, print_paid
+from moa_cli.terminal.sinks import Show, sinks_for
+from moa_cli.terminal.tty import can_redraw, cancel_on_termination, folded
+from moa_cli.terminal.usage import usage_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -113,7 +113,7 @@ class Chat:
 
     def draw(self, drawing: RenderableType) -> None:
         """Show something that Rich draws."""
-        from moa_cli.render.live import console_for
+        from moa_cli.terminal.live import console_for
 
         console_for(sys.stderr, terminal=can_redraw(sys.stderr)).print(drawing)
 

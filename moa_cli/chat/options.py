@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from moa_cli.config import Config
+from moa_cli.config.schema import Config
 
 __all__ = ["ChatOptions"]
 

@@ -23,10 +23,10 @@ from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 from rich.cells import cell_len
 
-from moa_cli.errors import StoreError
-from moa_cli.render.cells import fitted, padded
-from moa_cli.render.sanitize import one_line
-from moa_cli.render.terminal import can_redraw
+from moa_cli.core.errors import StoreError
+from moa_cli.core.sanitize import one_line
+from moa_cli.terminal.cells import fitted, padded
+from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input

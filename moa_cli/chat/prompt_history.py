@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from moa_cli import paths
-from moa_cli.errors import StoreError
+from moa_cli.core import paths
+from moa_cli.core.errors import StoreError
 
 __all__ = ["Entry", "PromptFile"]
 

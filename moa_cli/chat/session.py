@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
-from moa_cli.clients.base import Clients, ModelInfo
-from moa_cli.conversation import Conversation, Proposal, Turn, Usage
+from moa_cli.core.conversation import Conversation, Proposal, Turn, Usage
+from moa_cli.core.endpoints import Clients, ModelInfo
+from moa_cli.core.errors import ProfileError, UsageError
+from moa_cli.core.events import Event
+from moa_cli.core.ledger import Standing
 from moa_cli.engine import Cap, Control, Limits, check_names, run_turn
-from moa_cli.errors import ProfileError, UsageError
-from moa_cli.events import Event
-from moa_cli.ledger import Standing
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import add_proposer, drop_proposer, override, set_value
 

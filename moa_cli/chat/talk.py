@@ -10,13 +10,13 @@ from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
-from moa_cli.conversation import Usage
-from moa_cli.errors import MoAError, UsageError
-from moa_cli.money import cost_text
+from moa_cli.core.conversation import Usage
+from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.money import cost_text
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.words import counted
 from moa_cli.profile import short_name
-from moa_cli.render.sanitize import one_line
 from moa_cli.store import Store
-from moa_cli.words import counted
 
 __all__ = ["bar", "talk"]
 

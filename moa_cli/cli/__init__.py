@@ -1,1 +1,1 @@
-"""The commands: one small file each."""
+"""The commands of `moa`."""

@@ -14,7 +14,6 @@ from moa_cli.cli import (
     archive,
     ask,
     batch,
-    bench,
     chat,
     compare,
     config,
@@ -27,9 +26,10 @@ from moa_cli.cli import (
     tags,
     upkeep,
 )
+from moa_cli.cli.bench import app as bench
 from moa_cli.cli.commands import Commands
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, of_error
-from moa_cli.errors import MoAError
+from moa_cli.core.errors import MoAError
 from moa_cli.version import __version__
 
 __all__ = ["app", "main"]
@@ -123,7 +123,7 @@ def _prepare_streams() -> None:
 
 
 def _say(message: str, hint: str | None, code: int) -> int:
-    from moa_cli.render.sanitize import one_line
+    from moa_cli.core.sanitize import one_line
 
     line = one_line(f"moa: {message} ({hint})" if hint else f"moa: {message}")
     with contextlib.suppress(OSError):

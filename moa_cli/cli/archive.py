@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli import paths
 from moa_cli.cli.options import span_seconds
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
 from moa_cli.cli.tags import tag_named, tags_named
 from moa_cli.cli.writing import destination
-from moa_cli.errors import StoreError, UsageError
-from moa_cli.words import counted
+from moa_cli.core import paths
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.words import counted
 
 if TYPE_CHECKING:
-    from moa_cli.conversation import KeptConversation
+    from moa_cli.core.conversation import KeptConversation
     from moa_cli.store import Store
     from moa_cli.store.incoming.take import Took
 
@@ -138,10 +138,10 @@ def _written(
 
         return text_of(conversations, tagged=tagged)
     if format_ is Format.html:
-        from moa_cli.render.document_html import page
+        from moa_cli.documents.html import page
 
         return page(conversations)
-    from moa_cli.render.document_markdown import document
+    from moa_cli.documents.markdown import document
 
     return document(conversations, proposals=proposals)
 

@@ -19,7 +19,7 @@ from moa_cli.cli.options import (
     typed_or,
 )
 from moa_cli.cli.saving import Cid, Continue, Save, open_books, resume
-from moa_cli.errors import UsageError
+from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
 
 __all__ = ["ask"]

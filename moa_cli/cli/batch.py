@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.bench_options import ProviderConcurrency
+from moa_cli.cli.bench.options import ProviderConcurrency
 from moa_cli.cli.budget import amount
 from moa_cli.cli.options import Live, takes_profile
 from moa_cli.profile import Profile

@@ -9,24 +9,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moa_cli import paths
-from moa_cli.bench.batch import Batch, check_no_table, is_json_name, make_batch
-from moa_cli.bench.batch_output import Answers, InOrder, OutputFile, OutputStream, Written
-from moa_cli.bench.items import read_file
-from moa_cli.bench.runner import still_to_do
-from moa_cli.bench.state import State, StateFolder, opened
+from moa_cli.batch.output import Answers, InOrder, OutputFile, OutputStream, Written
+from moa_cli.batch.prompts import Batch, check_no_table, is_json_name, make_batch
+from moa_cli.bench.data.items import read_file
+from moa_cli.bench.run.runner import still_to_do
+from moa_cli.bench.run.state import State, StateFolder, opened
 from moa_cli.cli import wiring
-from moa_cli.cli.bench_session import Job, SessionOptions, say, session
+from moa_cli.cli.bench.session import Job, SessionOptions, say, session
 from moa_cli.cli.exit_codes import BUDGET, FAILED
 from moa_cli.cli.options import typed_or
 from moa_cli.cli.saving import saves
 from moa_cli.cli.writing import check_name
-from moa_cli.conversation import Failure
-from moa_cli.errors import BenchError, UsageError
-from moa_cli.money import cost_text
+from moa_cli.core import paths
+from moa_cli.core.conversation import Failure
+from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.money import cost_text
+from moa_cli.core.text_files import STANDARD_INPUT
+from moa_cli.core.words import counted
 from moa_cli.profile import Profile
-from moa_cli.text_files import STANDARD_INPUT
-from moa_cli.words import counted
 
 __all__ = ["Options", "run"]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli import wiring
-from moa_cli.config import CONFIG_KEYS
-from moa_cli.money import MOST_USD
-from moa_cli.tables import sentence
+from moa_cli.config.schema import CONFIG_KEYS
+from moa_cli.config.tables import sentence
+from moa_cli.core.money import MOST_USD
 
 if TYPE_CHECKING:
+    from moa_cli.core.ledger import DaySpending
     from moa_cli.engine import Cap
-    from moa_cli.ledger import DaySpending
 
 __all__ = ["MaxCost", "MaxTotalTokens", "ShowUsage", "amount", "caps"]
 
@@ -66,7 +66,7 @@ def caps(
 
     one_turn: whether there is but one turn.
     """
-    from moa_cli import accounts
+    from moa_cli.store import accounts
 
     return accounts.caps(
         wiring.config(),

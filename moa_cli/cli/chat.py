@@ -18,10 +18,10 @@ from moa_cli.cli.options import (
     typed_or,
 )
 from moa_cli.cli.saving import Choose, Cid, Continue, Save, choose, open_books, resume, saves
-from moa_cli.config import CONFIG_KEYS
-from moa_cli.errors import UsageError
+from moa_cli.config.schema import CONFIG_KEYS
+from moa_cli.config.tables import sentence
+from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
-from moa_cli.tables import sentence
 
 __all__ = ["chat"]
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moa_cli import paths
+from moa_cli.core import paths
 
 if TYPE_CHECKING:
     from moa_cli.store import Store
@@ -23,7 +23,7 @@ def cleaning_lock() -> Path:
 
 def go_on_cleaning(store: Store) -> None:
     """Start a process that finishes what another one, which was killed, has left."""
-    from moa_cli.file_lock import locked
+    from moa_cli.core.file_lock import locked
 
     left = store.leftover()
     if not (left.conversations or left.merge or left.pack or left.traces):

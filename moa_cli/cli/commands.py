@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from moa_cli.errors import UsageError
+from moa_cli.core.errors import UsageError
 
 __all__ = ["Commands", "check_not_empty"]
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.bench_options import Best, arm_names
+from moa_cli.cli.bench.options import Best, arm_names
 from moa_cli.cli.budget import amount
 from moa_cli.cli.options import Live, Plain, split_names, takes_profile
 from moa_cli.cli.saving import Save
-from moa_cli.errors import UsageError
+from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
 
 __all__ = ["compare"]

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from moa_cli.bench.scoring.means import Mean
-from moa_cli.bench.standings import Standing, standings
-from moa_cli.cli.bench_cells import width_of_output
+from moa_cli.cli.bench.cells import width_of_output
 from moa_cli.cli.options import span_seconds
 from moa_cli.cli.saving import open_store, warn
-from moa_cli.money import usd
-from moa_cli.render.table import Column, table_lines
-from moa_cli.words import counted
+from moa_cli.compare.standings import Standing, standings
+from moa_cli.core.money import usd
+from moa_cli.core.words import counted
+from moa_cli.terminal.table import Column, table_lines
 
 __all__ = ["run", "standing_lines"]
 
@@ -27,7 +27,7 @@ def run(since: str | None, *, json: bool) -> None:
     if comparisons.unsound:
         warn(f"{counted(comparisons.unsound, 'choice')} cannot be right, and are not counted")
     if json:
-        from moa_cli.render.jsonl import dumps
+        from moa_cli.core.jsonl import dumps
 
         sys.stdout.write(dumps([one.to_dict() for one in found], indent=2) + "\n")
     elif found:

@@ -11,31 +11,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_lowercase
 
-from moa_cli.accounts import Books
-from moa_cli.bench.arms import Arm, best_of, make_arms
-from moa_cli.bench.batch import check_no_table, is_json_name, read_prompts
-from moa_cli.bench.contest import Contest, Shown
-from moa_cli.bench.gate import Gate
-from moa_cli.bench.items import Item, read_file
-from moa_cli.bench.standings import standings
+from moa_cli.batch.prompts import check_no_table, is_json_name, read_prompts
+from moa_cli.bench.data.items import Item, read_file
+from moa_cli.bench.run.arms import Arm, best_of, make_arms
+from moa_cli.bench.run.limiter import Gate
 from moa_cli.cli import wiring
-from moa_cli.cli.bench_session import open_pool, say
+from moa_cli.cli.bench.session import open_pool, say
 from moa_cli.cli.budget import caps
 from moa_cli.cli.compare_results import standing_lines
 from moa_cli.cli.compare_text import answer_lines, revealed_lines
 from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.options import typed_or
 from moa_cli.cli.saving import open_books, warn
-from moa_cli.conversation import Turn
+from moa_cli.compare.contest import Contest, Shown
+from moa_cli.compare.standings import standings
+from moa_cli.core.conversation import Turn
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.text_files import holds_bytes
+from moa_cli.core.words import counted
 from moa_cli.engine import Cap
-from moa_cli.errors import StoreError, UsageError
 from moa_cli.profile import Overrides, Profile
-from moa_cli.render.progress import Progress, ProgressView, progress_view
-from moa_cli.render.single_keys import single_keys
-from moa_cli.render.terminal import cancel_on_termination, columns_of, without_echo
 from moa_cli.store import CallBook, Comparison
-from moa_cli.text_files import holds_bytes
-from moa_cli.words import counted
+from moa_cli.store.accounts import Books
+from moa_cli.terminal.progress import Progress, ProgressView, progress_view
+from moa_cli.terminal.single_keys import single_keys
+from moa_cli.terminal.tty import cancel_on_termination, columns_of, without_echo
 
 __all__ = ["Options", "run"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from moa_cli.bench.contest import Shown
-from moa_cli.money import cost_text
-from moa_cli.render.live import color_of, console_for, reply_width
-from moa_cli.render.markdown import render_markdown
-from moa_cli.render.sanitize import one_line, sanitize
-from moa_cli.render.table import Column, table_lines
-from moa_cli.render.terminal import can_redraw
+from moa_cli.compare.contest import Shown
+from moa_cli.core.money import cost_text
+from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.markdown.drawing import render_markdown
+from moa_cli.terminal.live import color_of, console_for, reply_width
+from moa_cli.terminal.table import Column, table_lines
+from moa_cli.terminal.tty import can_redraw
 
 __all__ = ["answer_lines", "revealed_lines"]
 

@@ -25,8 +25,8 @@ app = Commands(
 
 def _setting_names(incomplete: str) -> list[str]:
     """For the shell's completion."""
-    from moa_cli.settings import dotted, leaves
-    from moa_cli.settings.names import NAMED
+    from moa_cli.config import dotted, leaves
+    from moa_cli.config.names import NAMED
 
     names = [dotted(path) for path in leaves() if path[0] not in NAMED]
     return [name for name in names if name.startswith(incomplete)]
@@ -54,27 +54,27 @@ def list_(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
     """List each setting, its value in force and its origin."""
-    from moa_cli.settings import dotted
+    from moa_cli.config import dotted
 
     found = [(dotted(path), value, origin) for path, value, origin in _rows()]
     if json:
-        from moa_cli.render.jsonl import dumps
+        from moa_cli.core.jsonl import dumps
 
         heads = ("key", "value", "origin")
         typer.echo(dumps([dict(zip(heads, row, strict=True)) for row in found], indent=2))
         return
-    from moa_cli.render.plain import setting_lines
-    from moa_cli.render.terminal import columns_of
+    from moa_cli.terminal.plain import setting_lines
+    from moa_cli.terminal.tty import columns_of
 
     columns = columns_of(sys.stdout)
     typer.echo("\n".join(setting_lines(found, widest=30, columns=columns)))
 
 
 def _rows() -> list[Row]:
-    from moa_cli import paths
     from moa_cli.cli import wiring
     from moa_cli.cli.in_force import settings_in_force
-    from moa_cli.tables import read_toml
+    from moa_cli.config.tables import read_toml
+    from moa_cli.core import paths
 
     table = read_toml(paths.config_file(), missing_ok=True)
     return settings_in_force(wiring.config(), table, os.environ)
@@ -83,8 +83,8 @@ def _rows() -> list[Row]:
 @app.command("get")
 def get(key: KeyName) -> None:
     """Print the value in force; exit code 1 if there is none."""
-    from moa_cli.render.sanitize import sanitize
-    from moa_cli.settings import dotted, find_name
+    from moa_cli.config import dotted, find_name
+    from moa_cli.core.sanitize import sanitize
 
     name = find_name(key)
     depth = len(name.path)
@@ -101,10 +101,10 @@ def get(key: KeyName) -> None:
 @app.command("set", context_settings={"ignore_unknown_options": True})
 def set_(key: KeyName, value: Value) -> None:
     """Set a setting in the file; its comments and order stay."""
-    from moa_cli import paths
+    from moa_cli.config import find_name, set_setting
+    from moa_cli.config.tables import value_of
+    from moa_cli.core import paths
     from moa_cli.profile import find
-    from moa_cli.settings import find_name, set_setting
-    from moa_cli.tables import value_of
 
     name = find_name(key)
     meant = value_of(value, name.key)
@@ -120,29 +120,29 @@ def set_(key: KeyName, value: Value) -> None:
 
 def _check(table: Mapping[str, Any], place: str) -> None:
     """Refuse what would stop the next command. place: the file, for messages."""
-    from moa_cli.clients.providers import Providers
-    from moa_cli.config import to_config
+    from moa_cli.config.schema import to_config
+    from moa_cli.models.providers import Providers
 
     Providers(to_config(table, place), {})
 
 
 def _tell_of_prices() -> None:
     """Tell of prices whose model names lead nowhere: they stop no command, but hold for nobody."""
-    from moa_cli.clients.providers import Providers
-    from moa_cli.config import load_config
+    from moa_cli.config.schema import load_config
+    from moa_cli.models.providers import Providers
 
     for fault in Providers(load_config(), {}).price_faults():
         _tell(f"{fault.message} ({fault.hint})")
 
 
 def _check_change(table: Mapping[str, Any]) -> None:
-    from moa_cli import paths
+    from moa_cli.core import paths
 
     _check(table, f"{paths.config_file()} would be wrong")
 
 
 def _tell_of_variable(path: tuple[str, ...]) -> None:
-    from moa_cli.config import VARIABLES
+    from moa_cli.config.schema import VARIABLES
 
     variable = VARIABLES.get(path[0], "")
     if os.environ.get(variable):
@@ -152,8 +152,8 @@ def _tell_of_variable(path: tuple[str, ...]) -> None:
 @app.command("unset")
 def unset(key: KeyName) -> None:
     """Take a setting out of the file, so that its default holds."""
-    from moa_cli import paths
-    from moa_cli.settings import find_name, unset_setting
+    from moa_cli.config import find_name, unset_setting
+    from moa_cli.core import paths
 
     name = find_name(key)
     done = unset_setting(paths.config_file(), name, _check_change)
@@ -164,7 +164,7 @@ def unset(key: KeyName) -> None:
 @app.command("path")
 def path_() -> None:
     """Print the path of the settings file, be there one or not."""
-    from moa_cli import paths
+    from moa_cli.core import paths
 
     typer.echo(str(paths.config_file()))
 
@@ -172,7 +172,7 @@ def path_() -> None:
 @app.command("template")
 def template_() -> None:
     """Print a settings file that sets nothing and explains every key."""
-    from moa_cli.settings import template
+    from moa_cli.config import template
 
     typer.echo(template(), nl=False)
 
@@ -180,10 +180,10 @@ def template_() -> None:
 @app.command("edit")
 def edit() -> None:
     """Open the settings file in $VISUAL or $EDITOR, then check it."""
-    from moa_cli import paths
-    from moa_cli.editor import open_editor
-    from moa_cli.settings import create_file
-    from moa_cli.tables import read_toml
+    from moa_cli.config import create_file
+    from moa_cli.config.tables import read_toml
+    from moa_cli.core import paths
+    from moa_cli.terminal.editor import open_editor
 
     file = paths.config_file()
     create_file(file)
@@ -194,6 +194,6 @@ def edit() -> None:
 
 
 def _tell(text: str) -> None:
-    from moa_cli.render.sanitize import one_line
+    from moa_cli.core.sanitize import one_line
 
     typer.echo(f"moa: {one_line(text)}", err=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from moa_cli.errors import UsageError
+from moa_cli.core.errors import UsageError
 
 __all__ = ["MOST_NAMED", "check_can_confirm", "confirm"]
 
@@ -27,8 +27,8 @@ def confirm(question: str, named: Sequence[str] = (), *, more: int = 0) -> None:
     named: what it is about, a line each; more: how many there are beside those. Raises UsageError
     if standard input is not a terminal, typer.Abort after a no.
     """
-    from moa_cli.render.sanitize import one_line
-    from moa_cli.render.terminal import columns_of
+    from moa_cli.core.sanitize import one_line
+    from moa_cli.terminal.tty import columns_of
 
     check_can_confirm()
     columns = columns_of(sys.stderr)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli import paths
 from moa_cli.chat.prompt_history import Entry, PromptFile
 from moa_cli.cli import wiring
 from moa_cli.cli.cleaning import finish_later
 from moa_cli.cli.confirm import MOST_NAMED, check_can_confirm, confirm
 from moa_cli.cli.options import span_seconds
 from moa_cli.cli.saving import open_store, warn
-from moa_cli.config import Config
-from moa_cli.errors import StoreError, UsageError
-from moa_cli.words import counted
+from moa_cli.config.schema import Config
+from moa_cli.core import paths
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.words import counted
 
 if TYPE_CHECKING:
     from moa_cli.store import Store

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moa_cli.cli.options import takes_profile
-from moa_cli.errors import ClientError, MoAError, ProfileError
+from moa_cli.core.errors import ClientError, MoAError, ProfileError
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
-from moa_cli.clients.providers import Provider, Providers
+from moa_cli.models.providers import Provider, Providers
 
 __all__ = ["doctor"]
 
@@ -44,7 +44,7 @@ def doctor(
     failed = False
 
     def tell(finding: Finding) -> None:
-        from moa_cli.render.sanitize import one_line
+        from moa_cli.core.sanitize import one_line
 
         nonlocal failed
         failed = failed or finding.level == "ERROR"
@@ -87,7 +87,7 @@ def _versions() -> Iterator[Finding]:
 def _folders() -> Iterator[Finding]:
     import os
 
-    from moa_cli import paths
+    from moa_cli.core import paths
 
     file = paths.config_file()
     if file.exists():
@@ -125,8 +125,8 @@ def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]
 
 
 def _keys(profile: Profile) -> Iterator[Finding]:
-    from moa_cli import paths
     from moa_cli.cli import wiring
+    from moa_cli.core import paths
 
     known = wiring.providers()
     used = _used(profile)
@@ -192,7 +192,7 @@ async def _providers(
 
 
 def _listed(provider: str, model: str, listed: list[str]) -> Finding:
-    from moa_cli.tables import nearest
+    from moa_cli.config.tables import nearest
 
     # Ollama lists `llama3:latest` for what is asked as `llama3`.
     if model in listed or f"{model}:latest" in listed:
@@ -208,7 +208,7 @@ def _runtime(profile: Profile) -> Finding:
     import importlib.util
 
     from moa_cli.cli import wiring
-    from moa_cli.clients.weights import SMOLLM2, find_weights, install_command
+    from moa_cli.clients.local.weights import SMOLLM2, find_weights, install_command
 
     used = "local" in _used(profile)
     if importlib.util.find_spec("xllamacpp") is None:
@@ -229,7 +229,7 @@ def _start_runtime() -> str:
     import importlib.metadata
 
     from moa_cli.cli import wiring
-    from moa_cli.clients.weights import SMOLLM2
+    from moa_cli.clients.local.weights import SMOLLM2
 
     async def start() -> None:
         pool = wiring.client_pool()

@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from moa_cli.conversation import Turn
-from moa_cli.errors import MoAError
+from moa_cli.core.conversation import Turn
+from moa_cli.core.errors import MoAError
 
 __all__ = [
     "BUDGET",

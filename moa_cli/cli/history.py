@@ -16,11 +16,11 @@ from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import Plain, span_seconds, typed_or
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
 from moa_cli.cli.tags import tag_named
-from moa_cli.errors import StoreError
-from moa_cli.words import counted
+from moa_cli.core.errors import StoreError
+from moa_cli.core.words import counted
 
 if TYPE_CHECKING:
-    from moa_cli.conversation import Turn, Usage
+    from moa_cli.core.conversation import Turn, Usage
     from moa_cli.store import Found, Store, Summary
 
 __all__ = ["app"]
@@ -65,7 +65,7 @@ def list_(
     usage = [store.usage(row.id) for row in rows]
     tags = [store.tags(row.id) for row in rows]
     if json:
-        from moa_cli.render.jsonl import dumps, usage_to_dict
+        from moa_cli.core.jsonl import dumps, usage_to_dict
 
         values = [
             {**vars(row), "tags": list(held), "usage": usage_to_dict(one)}
@@ -84,7 +84,7 @@ def list_(
 
 def _listed(row: Summary, usage: Usage, tags: Sequence[str]) -> str:
     """A conversation on one line, for other programs."""
-    from moa_cli.render.sanitize import one_line
+    from moa_cli.core.sanitize import one_line
 
     turns = counted(row.turns, "turn")
     profile, title = one_line(row.profile), one_line(_titled(row, tags))
@@ -98,7 +98,7 @@ def _titled(row: Summary, tags: Sequence[str]) -> str:
 
 def _cost(usage: Usage) -> str:
     """What a conversation cost, as short as can be: `?` is unknown."""
-    from moa_cli.money import cost_text
+    from moa_cli.core.money import cost_text
 
     text = cost_text(usage)
     return "?" if text == "cost unknown" else text
@@ -107,8 +107,8 @@ def _cost(usage: Usage) -> str:
 def _print_table(
     rows: Sequence[Summary], usage: Sequence[Usage], tags: Sequence[Sequence[str]]
 ) -> None:
-    from moa_cli.render.table import Column, table_lines
-    from moa_cli.render.terminal import can_redraw
+    from moa_cli.terminal.table import Column, table_lines
+    from moa_cli.terminal.tty import can_redraw
 
     columns = [
         Column("id", [row.id for row in rows]),
@@ -145,7 +145,7 @@ def show(
     turns = store.load(found).turns
     tell_unreadable(store)
     if json:
-        from moa_cli.render.jsonl import dumps, turn_to_dict
+        from moa_cli.core.jsonl import dumps, turn_to_dict
 
         values = {
             "id": found,
@@ -159,7 +159,7 @@ def show(
     if no_pager or not sys.stdout.isatty():
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         return
-    from moa_cli.render.pager import page
+    from moa_cli.terminal.pager import page
 
     trouble = page(lines)
     if trouble:
@@ -175,13 +175,13 @@ def _latest(store: Store) -> str:
 
 def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
     """The turns, blank lines between them: raw text, or drawn where that can be seen."""
-    from moa_cli.render.terminal import can_redraw
-    from moa_cli.render.transcript import drawn_turn, turn_text
+    from moa_cli.terminal.transcript import drawn_turn, turn_text
+    from moa_cli.terminal.tty import can_redraw
 
     if plain or not can_redraw(sys.stdout):
         # Not splitlines(), which knows more line ends than those that are printed.
         return "\n".join(turn_text(turn, proposals=proposals) for turn in turns).split("\n")[:-1]
-    from moa_cli.render.live import color_of, console_for, reply_width
+    from moa_cli.terminal.live import color_of, console_for, reply_width
 
     console = console_for(sys.stdout)
     color, width = color_of(console), reply_width(console.width)
@@ -221,7 +221,7 @@ def search(
         whole=whole,
     )
     if json:
-        from moa_cli.render.jsonl import dumps
+        from moa_cli.core.jsonl import dumps
 
         typer.echo(dumps([_hit_values(hit) for hit in hits], indent=2))
     for hit in [] if json else hits:
@@ -245,8 +245,8 @@ def _hit_values(hit: Found) -> dict[str, object]:
 
 def _shown_hit(hit: Found) -> str:
     """A hit on two lines: its conversation, and the words around it."""
-    from moa_cli.render.sanitize import one_line, sanitize
-    from moa_cli.render.terminal import can_redraw
+    from moa_cli.core.sanitize import one_line, sanitize
+    from moa_cli.terminal.tty import can_redraw
 
     marks = ("\x1b[1m", "\x1b[0m") if can_redraw(sys.stdout) else ("[", "]")
     # The marks stand in the snippet as control characters, which sanitizing takes out.
@@ -265,6 +265,6 @@ app.command("delete")(deleting.delete)
 @app.command("path")
 def path_() -> None:
     """Print the file that conversations are kept in."""
-    from moa_cli import paths
+    from moa_cli.core import paths
 
     typer.echo(str(paths.database_file()))

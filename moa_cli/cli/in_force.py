@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from moa_cli.clients.providers import Provider, Providers
-from moa_cli.config import PRICE_KEYS, VARIABLES, Config
-from moa_cli.defaults import default_profile
-from moa_cli.settings import leaves
-from moa_cli.settings.names import NAMED
+from moa_cli.config import leaves
+from moa_cli.config.names import NAMED
+from moa_cli.config.schema import PRICE_KEYS, VARIABLES, Config
+from moa_cli.models.defaults import default_profile
+from moa_cli.models.providers import Provider, Providers
 
 __all__ = ["Row", "masked", "settings_in_force"]
 

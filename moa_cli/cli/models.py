@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moa_cli.errors import ClientError, UsageError
+from moa_cli.core.errors import ClientError, UsageError
 
 if TYPE_CHECKING:
-    from moa_cli.clients.base import ModelInfo
-    from moa_cli.money import Price
+    from moa_cli.core.endpoints import ModelInfo
+    from moa_cli.core.money import Price
 
 __all__ = ["models"]
 
@@ -39,7 +39,7 @@ def models(
 
     rows = asyncio.run(_list(provider))
     if json:
-        from moa_cli.render.jsonl import dumps
+        from moa_cli.core.jsonl import dumps
 
         typer.echo(dumps(rows, indent=2))
         return
@@ -47,7 +47,7 @@ def models(
 
 
 def _pull(name: str | None) -> None:
-    from moa_cli.clients.weights import SMOLLM2, pull
+    from moa_cli.clients.local.weights import SMOLLM2, pull
 
     if name != SMOLLM2:
         raise UsageError(
@@ -59,10 +59,10 @@ def _pull(name: str | None) -> None:
 
 async def _list(name: str | None) -> list[dict[str, Any]]:
     from moa_cli.cli import wiring
-    from moa_cli.clients.providers import DEFAULT_PROVIDER
-    from moa_cli.clients.weights import SMOLLM2
-    from moa_cli.render.sanitize import one_line
-    from moa_cli.tables import nearest
+    from moa_cli.clients.local.weights import SMOLLM2
+    from moa_cli.config.tables import nearest
+    from moa_cli.core.sanitize import one_line
+    from moa_cli.models.providers import DEFAULT_PROVIDER
 
     pool = wiring.client_pool()
     known = pool.providers.known
@@ -103,7 +103,7 @@ def _row(provider: str, prefix: str, info: ModelInfo, own: Price | None) -> dict
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from moa_cli.render.sanitize import one_line
+    from moa_cli.core.sanitize import one_line
 
     if not rows:
         typer.echo("moa: no models", err=True)

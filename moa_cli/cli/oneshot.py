@@ -8,23 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moa_cli.accounts import Books
-from moa_cli.attach import fenced, fenced_file
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import TERMINATED, of_turn
 from moa_cli.cli.saving import Resumed, warn
-from moa_cli.conversation import Conversation, Turn
-from moa_cli.errors import UsageError
+from moa_cli.core.attach import fenced, fenced_file
+from moa_cli.core.conversation import Conversation, Turn
+from moa_cli.core.errors import UsageError
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.stream import Sink, TurnFold, deliver
+from moa_cli.core.text_files import holds_bytes
 from moa_cli.profile import Profile, save
-from moa_cli.render.sanitize import one_line
-from moa_cli.render.sinks import Show, sinks_for
-from moa_cli.render.terminal import cancel_on_termination, folded, without_echo
-from moa_cli.stream import Sink, TurnFold, deliver
-from moa_cli.text_files import holds_bytes
+from moa_cli.store.accounts import Books
+from moa_cli.terminal.sinks import Show, sinks_for
+from moa_cli.terminal.tty import cancel_on_termination, folded, without_echo
 
 if TYPE_CHECKING:
     from moa_cli.chat.keeping import Kept
-    from moa_cli.clients.base import ModelInfo
+    from moa_cli.core.endpoints import ModelInfo
     from moa_cli.engine import Cap, Limits
 
 __all__ = ["Show", "compose_prompt", "foretell", "run", "save_profile", "tell_of_bytes"]
@@ -97,7 +97,7 @@ def foretell(profile: Profile, prompt: str, resumed: Resumed, *, prompts: bool, 
 
 
 def _print_plan(profile: Profile, conversation: Conversation) -> None:
-    from moa_cli.render.plan import plan
+    from moa_cli.terminal.dry_run import plan
 
     pool = wiring.client_pool()
     known = {model: pool.known(model) for model in profile.models()}
@@ -105,11 +105,11 @@ def _print_plan(profile: Profile, conversation: Conversation) -> None:
 
 
 def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool) -> None:
-    from moa_cli.render import estimate
+    from moa_cli.terminal import estimate
 
     known = asyncio.run(_facts(profile))
     if json:
-        from moa_cli.render.jsonl import dumps
+        from moa_cli.core.jsonl import dumps
 
         values = estimate.to_dict(profile, conversation, known)
         sys.stdout.write(dumps(values, indent=2) + "\n")
@@ -158,7 +158,7 @@ def run(
     except asyncio.CancelledError:
         return TERMINATED
     if show.output == "json":
-        from moa_cli.render.jsonl import dumps, turn_to_dict
+        from moa_cli.core.jsonl import dumps, turn_to_dict
 
         sys.stdout.write(dumps(turn_to_dict(turn), indent=2) + "\n")
         sys.stdout.flush()
@@ -169,13 +169,13 @@ def run(
 def _tell(turn: Turn, show: Show) -> None:
     """What should be known after the turn."""
     if turn.error is not None:
-        from moa_cli.render.plain import failure_line, print_paid
+        from moa_cli.terminal.plain import failure_line, print_paid
 
         if not show.show_proposals:
             print_paid(turn, sys.stderr)
         _say(failure_line(turn))
     if show.usage and turn.usage.calls:
-        from moa_cli.render.ledger import usage_line
+        from moa_cli.terminal.usage import usage_line
 
         _say(usage_line(turn.usage, turn.seconds, turn.ledger))
 

@@ -11,7 +11,7 @@ import typer
 from moa_cli.cli.commands import Commands
 from moa_cli.cli.confirm import confirm
 from moa_cli.cli.options import takes_profile
-from moa_cli.errors import ProfileError
+from moa_cli.core.errors import ProfileError
 from moa_cli.profile import (
     Profile,
     check_profile_name,
@@ -41,7 +41,7 @@ def list_(
 ) -> None:
     """List all profiles: yours, then the shipped ones."""
     from moa_cli.cli.wiring import default_profile, providers
-    from moa_cli.render.sanitize import one_line
+    from moa_cli.core.sanitize import one_line
 
     found, known = [], providers()
     default = default_profile()
@@ -54,7 +54,7 @@ def list_(
             about = f"broken: {error.message}"
         found.append({"name": one.name, "source": one.source, "description": about})
     if json:
-        from moa_cli.render.jsonl import dumps
+        from moa_cli.core.jsonl import dumps
 
         typer.echo(dumps(found, indent=2))
         return
@@ -84,9 +84,9 @@ def show(
 ) -> None:
     """Print each setting in force, and where it came from."""
     from moa_cli.cli.wiring import providers
-    from moa_cli.render.plain import setting_lines
-    from moa_cli.render.sanitize import one_line
-    from moa_cli.render.terminal import columns_of
+    from moa_cli.core.sanitize import one_line
+    from moa_cli.terminal.plain import setting_lines
+    from moa_cli.terminal.tty import columns_of
 
     typer.echo(f"profile {profile.name}: {one_line(profile.description)}".rstrip(": "))
     typer.echo("\n".join(setting_lines(rows(profile), columns=columns_of(sys.stdout))))
@@ -126,7 +126,7 @@ def _load_checked(name_or_path: str) -> Profile:
 @app.command("edit")
 def edit(name: NameOrPath) -> None:
     """Open a profile in $VISUAL or $EDITOR, then check it. A shipped one is copied first."""
-    from moa_cli.editor import open_editor
+    from moa_cli.terminal.editor import open_editor
 
     found = find(name)
     path = found.path
@@ -155,7 +155,7 @@ def check(
 ) -> None:
     """Check a profile (default: all of them) without calling anything."""
     from moa_cli.cli.wiring import describe
-    from moa_cli.render.sanitize import one_line
+    from moa_cli.core.sanitize import one_line
 
     names = [name] if name else [one.name for one in list_profiles()]
     problems = 0
@@ -178,7 +178,7 @@ def path_(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
 ) -> None:
     """Print the file of a profile, or the folder of your own."""
-    from moa_cli import paths
+    from moa_cli.core import paths
 
     typer.echo(str(find(name).path if name else paths.user_profiles_dir()))
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli import paths
 from moa_cli.cli import wiring
 from moa_cli.cli.cleaning import go_on_cleaning
 from moa_cli.cli.exit_codes import TERMINATED
 from moa_cli.cli.options import typed_or
-from moa_cli.config import CONFIG_KEYS
-from moa_cli.conversation import Conversation
-from moa_cli.errors import StoreError, UsageError
-from moa_cli.tables import sentence
-from moa_cli.words import counted
+from moa_cli.config.schema import CONFIG_KEYS
+from moa_cli.config.tables import sentence
+from moa_cli.core import paths
+from moa_cli.core.conversation import Conversation
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.words import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from moa_cli.accounts import Books
     from moa_cli.store import Store
+    from moa_cli.store.accounts import Books
 
 __all__ = [
     "Choose",
@@ -60,7 +60,7 @@ def open_books(*, save: bool | None) -> Books:
     save: what was typed; None leaves it to the settings.
     Raises StoreError if the day's budget could not be kept.
     """
-    from moa_cli import accounts
+    from moa_cli.store import accounts
 
     return accounts.open_books(wiring.config(), save=saves(save), open_store=open_store, warn=warn)
 
@@ -145,7 +145,7 @@ def choose() -> str | None:
     import asyncio
 
     from moa_cli.chat.picker import can_pick, pick
-    from moa_cli.render.terminal import cancel_on_termination
+    from moa_cli.terminal.tty import cancel_on_termination
 
     if not can_pick():
         raise UsageError(
@@ -176,7 +176,7 @@ def _damage_notice(aside: Path) -> str:
 
 def warn(text: str) -> None:
     """Tell on standard error what went wrong beside the reply."""
-    from moa_cli.render.sanitize import one_line
+    from moa_cli.core.sanitize import one_line
 
     sys.stderr.write(f"moa: {one_line(text)}\n")
     sys.stderr.flush()

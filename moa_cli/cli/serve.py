@@ -14,9 +14,9 @@ from moa_cli.cli.budget import MaxCost, MaxTotalTokens, caps
 from moa_cli.cli.commands import check_not_empty
 from moa_cli.cli.options import takes_profile
 from moa_cli.cli.saving import open_books
-from moa_cli.errors import MoAError, UsageError
+from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.text_files import lines_of, read_text
 from moa_cli.profile import Profile
-from moa_cli.text_files import lines_of, read_text
 
 if TYPE_CHECKING:
     from moa_cli.engine import Limits

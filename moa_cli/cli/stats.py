@@ -12,7 +12,7 @@ import typer
 
 from moa_cli.cli import wiring
 from moa_cli.cli.saving import open_store, warn
-from moa_cli.words import counted
+from moa_cli.core.words import counted
 
 if TYPE_CHECKING:
     from moa_cli.store import Spent
@@ -30,7 +30,7 @@ def stats(
     if unsound := spending.unsound():
         warn(f"{counted(unsound, 'row')} of the ledger cannot be right, and are not counted")
     if json:
-        from moa_cli.render.jsonl import dumps, usage_to_dict
+        from moa_cli.core.jsonl import dumps, usage_to_dict
 
         rows = [
             {"month": one.month, "model": one.model, "turns": one.turns} | usage_to_dict(one.usage)
@@ -51,9 +51,9 @@ def stats(
 
 
 def _month(month: str, turns: int, models: Iterable[Spent]) -> list[str]:
-    from moa_cli.conversation import Usage
-    from moa_cli.money import cost_text
-    from moa_cli.render.table import Column, table_lines
+    from moa_cli.core.conversation import Usage
+    from moa_cli.core.money import cost_text
+    from moa_cli.terminal.table import Column, table_lines
 
     rows = [(one.model, one.turns, one.usage) for one in models]
     if len(rows) > 1:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from moa_cli.cli.saving import open_store, warn
-from moa_cli.errors import UsageError
+from moa_cli.core.errors import UsageError
 
 __all__ = ["rename", "tag", "tag_named", "tags_named"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli import paths
 from moa_cli.cli.cleaning import cleaning_lock
 from moa_cli.cli.saving import open_store, warn
-from moa_cli.errors import StoreError, UsageError
-from moa_cli.words import counted
+from moa_cli.core import paths
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,7 +172,7 @@ def clean(
     background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
 ) -> None:
     """Finish wiping what was deleted from the file; this also goes on by itself."""
-    from moa_cli.file_lock import locked
+    from moa_cli.core.file_lock import locked
 
     store = open_store(cleaning=True)
     try:

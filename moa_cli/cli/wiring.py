@@ -8,15 +8,15 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
-from moa_cli.config import Config, load_config
-from moa_cli.errors import ProfileError, UsageError
+from moa_cli.config.schema import Config, load_config
+from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.profile import Overrides, Profile, resolve, short_name
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
-    from moa_cli.clients.providers import Providers
+    from moa_cli.core.ledger import Ledger
     from moa_cli.engine import Cap, Limits
-    from moa_cli.ledger import Ledger
+    from moa_cli.models.providers import Providers
 
 __all__ = [
     "check_model_name",
@@ -43,7 +43,7 @@ def config() -> Config:
 
 def providers() -> Providers:
     """The known providers, with the process's environment."""
-    from moa_cli.clients.providers import Providers
+    from moa_cli.models.providers import Providers
 
     return Providers(config(), os.environ)
 
@@ -71,7 +71,7 @@ def limits(
 
 def default_profile() -> str:
     """The profile used when none is named."""
-    from moa_cli import defaults
+    from moa_cli.models import defaults
 
     return defaults.default_profile(config(), os.environ)
 
@@ -132,7 +132,7 @@ def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
 
 def greeting(profile: Profile) -> list[str]:
     """What `moa chat` says at its start; more of it the first time, where nothing is set up."""
-    from moa_cli import paths
+    from moa_cli.core import paths
 
     lines = introduction(profile, switching=True)
     marker = paths.state_dir() / "greeted"
@@ -158,7 +158,7 @@ def read_stdin() -> str:
 
     Raises UsageError if it is not text (see `text_files`).
     """
-    from moa_cli.text_files import STANDARD_INPUT, text_of
+    from moa_cli.core.text_files import STANDARD_INPUT, text_of
 
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         return ""

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from moa_cli import paths
-from moa_cli.errors import MoAError, UsageError
-from moa_cli.file_names import why_unfit
+from moa_cli.core import paths
+from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.file_names import why_unfit
 
 __all__ = ["check_free", "check_name", "destination", "put"]
 

@@ -1,1 +1,1 @@
-"""Model endpoints."""
+"""Model endpoints: the OpenAI-compatible client, its transports, and the embedded model."""

@@ -16,8 +16,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from moa_cli.clients.providers import is_loopback
 from moa_cli.clients.transport import Refused
+from moa_cli.models.providers import is_loopback
 
 if TYPE_CHECKING:
     import aiohttp

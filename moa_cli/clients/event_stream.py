@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from moa_cli.errors import BadResponse
+from moa_cli.core.errors import BadResponse
 
 __all__ = ["EventReader"]
 

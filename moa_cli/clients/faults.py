@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from moa_cli.clients.transport import Refused
-from moa_cli.errors import (
+from moa_cli.core.errors import (
     AuthenticationFailed,
     BadResponse,
     ClientError,

@@ -10,13 +10,13 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from moa_cli.clients import sse
-from moa_cli.clients.base import NO_KEY, Delta, ModelInfo, Request
 from moa_cli.clients.faults import Faults
-from moa_cli.clients.providers import DEFAULT_PROVIDER, is_loopback
 from moa_cli.clients.transport import Answer, OpenTransport, Refused, Transport
-from moa_cli.conversation import Message
-from moa_cli.errors import BadResponse, ClientError, MoAError, ModelNotFound
-from moa_cli.money import Price, check_price
+from moa_cli.core.conversation import Message
+from moa_cli.core.endpoints import NO_KEY, Delta, ModelInfo, Request
+from moa_cli.core.errors import BadResponse, ClientError, MoAError, ModelNotFound
+from moa_cli.core.money import Price, check_price
+from moa_cli.models.providers import DEFAULT_PROVIDER, is_loopback
 from moa_cli.version import __version__
 
 __all__ = ["OpenAICompatible"]

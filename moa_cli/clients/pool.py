@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from moa_cli.clients.base import Client, Endpoint, ModelInfo
-from moa_cli.clients.catalog import Catalog
-from moa_cli.clients.providers import Provider, Providers
 from moa_cli.clients.transport import OpenTransport
-from moa_cli.config import Config
-from moa_cli.money import Price
+from moa_cli.config.schema import Config
+from moa_cli.core.endpoints import Client, Endpoint, ModelInfo
+from moa_cli.core.money import Price
+from moa_cli.models.catalog import Catalog
+from moa_cli.models.providers import Provider, Providers
 
 __all__ = ["ClientPool"]
 
@@ -68,7 +68,7 @@ class ClientPool:
 
     def _make(self, provider: Provider, model: str) -> Client:
         if provider.base_url is None:
-            from moa_cli.clients.local import LocalClient
+            from moa_cli.clients.local.client import LocalClient
 
             return LocalClient(model, self._config)
         from moa_cli.clients.openai_compatible import OpenAICompatible

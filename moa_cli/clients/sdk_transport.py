@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from moa_cli.clients.providers import is_loopback
 from moa_cli.clients.transport import Refused
-from moa_cli.errors import BadResponse
+from moa_cli.core.errors import BadResponse
+from moa_cli.models.providers import is_loopback
 
 if TYPE_CHECKING:
     import httpx

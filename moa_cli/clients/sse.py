@@ -9,11 +9,11 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
-from moa_cli.clients.base import Delta
 from moa_cli.clients.event_stream import EventReader
 from moa_cli.clients.thinking import ThinkSplitter
-from moa_cli.conversation import Usage
-from moa_cli.errors import BadResponse, ConnectionLost
+from moa_cli.core.conversation import Usage
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.errors import BadResponse, ConnectionLost
 
 __all__ = ["EventError", "deltas", "usage_from", "whole"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moa_cli.clients.base import Delta
+from moa_cli.core.endpoints import Delta
 
 __all__ = ["ThinkSplitter"]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from moa_cli.clients.base import Delta
-from moa_cli.conversation import Failure, Usage
-from moa_cli.engine.call import Call, Retry, failure
-from moa_cli.engine.state import Planned, TurnState
-from moa_cli.errors import BudgetReached, ClientError
-from moa_cli.events import (
+from moa_cli.core.conversation import Failure, Usage
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.errors import BudgetReached, ClientError
+from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorFailed,
     AggregatorFinished,
     AggregatorStarted,
     Event,
 )
+from moa_cli.engine.call import Call, Retry, failure
+from moa_cli.engine.state import Planned, TurnState
 from moa_cli.profile import Aggregator, short_name
 
 __all__ = ["run_aggregator"]

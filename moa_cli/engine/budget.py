@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from moa_cli.conversation import Usage
-from moa_cli.errors import BudgetReached
-from moa_cli.forecast import ASSUMED_TOKENS
-from moa_cli.ledger import Standing
-from moa_cli.money import Price, usd
+from moa_cli.core.conversation import Usage
+from moa_cli.core.errors import BudgetReached
+from moa_cli.core.ledger import Standing
+from moa_cli.core.money import Price, usd
+from moa_cli.engine.estimate import ASSUMED_TOKENS
 
 __all__ = ["Cap", "check_prices", "longest_answer"]
 

@@ -10,15 +10,15 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from moa_cli.clients.base import Clients, Delta, Request
-from moa_cli.conversation import Failure, Message, Proposal, Usage
+from moa_cli.core.conversation import Failure, Message, Proposal, Usage
+from moa_cli.core.endpoints import Clients, Delta, Request
+from moa_cli.core.errors import BadResponse, ClientError, ClientTimeout, MoAError
+from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
+from moa_cli.core.money import Price, priced
+from moa_cli.core.tokens import RunningCount, counted, estimated_usage
 from moa_cli.engine.budget import Cap
 from moa_cli.engine.deadline import Deadline
-from moa_cli.errors import BadResponse, ClientError, ClientTimeout, MoAError
-from moa_cli.ledger import CallBegun, Ledger, TurnLedger
-from moa_cli.money import Price, priced
 from moa_cli.profile import ModelSettings, Proposer
-from moa_cli.tokens import RunningCount, counted, estimated_usage
 
 __all__ = ["Begun", "Call", "Limits", "Retry", "Slots", "failure", "request_of"]
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moa_cli.conversation import Conversation, Message
-from moa_cli.errors import ContextTooLong
+from moa_cli.core.conversation import Conversation, Message
+from moa_cli.core.errors import ContextTooLong
+from moa_cli.core.tokens import estimate_tokens, prompt_tokens
+from moa_cli.engine.prompts import messages_for, strip_reasoning
 from moa_cli.profile import ModelSettings, Profile
-from moa_cli.prompts import messages_for, strip_reasoning
-from moa_cli.tokens import estimate_tokens, prompt_tokens
 
 __all__ = ["Fitted", "fit"]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from moa_cli.clients.base import Delta
-from moa_cli.conversation import Failure, Proposal
-from moa_cli.engine.call import Begun, Retry, failure
-from moa_cli.engine.state import Planned, TurnState
-from moa_cli.errors import BadResponse, BudgetReached, ClientError
-from moa_cli.events import (
+from moa_cli.core.conversation import Failure, Proposal
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.errors import BadResponse, BudgetReached, ClientError
+from moa_cli.core.events import (
     Caller,
     Event,
     LayerFinished,
@@ -20,9 +18,11 @@ from moa_cli.events import (
     ProposerFinished,
     ProposerStarted,
 )
+from moa_cli.core.stream import merge
+from moa_cli.engine.call import Begun, Retry, failure
+from moa_cli.engine.prompts import strip_reasoning
+from moa_cli.engine.state import Planned, TurnState
 from moa_cli.profile import Proposer
-from moa_cli.prompts import strip_reasoning
-from moa_cli.stream import merge
 
 __all__ = ["run_layer"]
 

@@ -7,22 +7,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from moa_cli.clients.base import Clients, ModelInfo
-from moa_cli.conversation import Conversation, Failure, Message, Usage
+from moa_cli.core.conversation import Conversation, Failure, Message, Usage
+from moa_cli.core.endpoints import Clients, ModelInfo
+from moa_cli.core.errors import BudgetReached, ContextTooLong
+from moa_cli.core.events import ReferencesTrimmed, Retrying
+from moa_cli.core.ledger import CallBegun
+from moa_cli.core.money import priced
+from moa_cli.core.tokens import prompt_tokens
+from moa_cli.core.unique import unique_name
 from moa_cli.engine import budget
 from moa_cli.engine.budget import Cap
 from moa_cli.engine.call import Call, Limits, Retry, failure
 from moa_cli.engine.control import Control
+from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fit import fit
-from moa_cli.errors import BudgetReached, ContextTooLong
-from moa_cli.events import ReferencesTrimmed, Retrying
-from moa_cli.forecast import ASSUMED_TOKENS, forecast_call
-from moa_cli.ledger import CallBegun
-from moa_cli.money import priced
+from moa_cli.engine.prompts import messages_for
 from moa_cli.profile import ModelSettings, Profile
-from moa_cli.prompts import messages_for
-from moa_cli.tokens import prompt_tokens
-from moa_cli.unique import unique_name
 
 __all__ = ["Planned", "TurnState"]
 

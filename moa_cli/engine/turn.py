@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from moa_cli.clients.base import Clients, NameCheck
-from moa_cli.conversation import Conversation
+from moa_cli.core.conversation import Conversation
+from moa_cli.core.endpoints import Clients, NameCheck
+from moa_cli.core.errors import BudgetReached, MoAError, NotEnoughProposals, TurnError
+from moa_cli.core.events import AggregatorFinished, Event, TurnFailed, TurnFinished, TurnStarted
 from moa_cli.engine.aggregate import run_aggregator
 from moa_cli.engine.call import Limits, failure
 from moa_cli.engine.control import Control
 from moa_cli.engine.layer import run_layer
 from moa_cli.engine.state import TurnState
-from moa_cli.errors import BudgetReached, MoAError, NotEnoughProposals, TurnError
-from moa_cli.events import AggregatorFinished, Event, TurnFailed, TurnFinished, TurnStarted
 from moa_cli.profile import Profile, model_faults
 
 __all__ = ["check_names", "run_turn"]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from moa_cli import paths
-from moa_cli.errors import ProfileError
-from moa_cli.file_names import why_unfit
+from moa_cli.config.tables import nearest, read_toml
+from moa_cli.core import paths
+from moa_cli.core.errors import ProfileError
+from moa_cli.core.file_names import why_unfit
+from moa_cli.core.text_files import read_bytes
 from moa_cli.profile.schema import build, dump
 from moa_cli.profile.values import Origin, Profile
-from moa_cli.tables import nearest, read_toml
-from moa_cli.text_files import read_bytes
 
 __all__ = [
     "ProfileFile",

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from moa_cli.errors import ProfileError
+from moa_cli.config.tables import read_toml, value_above
+from moa_cli.core.errors import ProfileError
 from moa_cli.profile.files import file_origins, find
 from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS, build, to_table
 from moa_cli.profile.values import Origin, Placement, Profile
-from moa_cli.tables import read_toml, value_above
 
 __all__ = [
     "SETTABLE",

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from moa_cli.errors import ProfileError
+from moa_cli.config.tables import Key, check_table, value_above
+from moa_cli.core.errors import ProfileError
 from moa_cli.profile.values import Aggregator, ModelSettings, Origin, Profile, Proposer
-from moa_cli.tables import Key, check_table, value_above
 
 __all__ = [
     "AGGREGATOR_KEYS",

@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal, TextIO
 
-from moa_cli.conversation import Usage
-from moa_cli.json_text import dumps
-from moa_cli.money import cost_text
-from moa_cli.render.sanitize import one_line
+from moa_cli.core.conversation import Usage
+from moa_cli.core.json_text import dumps
+from moa_cli.core.money import cost_text
+from moa_cli.core.sanitize import one_line
 
 __all__ = ["AccessLog", "LogFormat", "Record"]
 

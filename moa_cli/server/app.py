@@ -17,16 +17,16 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moa_cli.render.sanitize import one_line
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.unique import unique_name
 from moa_cli.server.accesslog import Record
-from moa_cli.server.completions import Completions
+from moa_cli.server.auth import Guard
 from moa_cli.server.errors import ApiError
-from moa_cli.server.guard import Guard
 from moa_cli.server.metrics import CONTENT_TYPE
 from moa_cli.server.openapi import description
-from moa_cli.server.replies import compact
 from moa_cli.server.service import Service
-from moa_cli.unique import unique_name
+from moa_cli.server.wires.chat_completions import Completions
+from moa_cli.server.wires.replies import compact
 
 __all__ = ["make_app"]
 

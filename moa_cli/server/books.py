@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from moa_cli.core.errors import StoreError
+from moa_cli.core.ledger import Standing
 from moa_cli.engine import Cap
-from moa_cli.errors import StoreError
-from moa_cli.ledger import Standing
 from moa_cli.store import Booking, Journal, Spending, Store, TurnCalls
 
 __all__ = ["Books"]

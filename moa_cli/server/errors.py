@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moa_cli.conversation import Turn
+from moa_cli.core.conversation import Turn
 
 __all__ = ["ApiError", "busy", "from_turn", "stopping"]
 

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import sys
 
-from moa_cli.errors import MoAError, UsageError
+from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.server.options import ServerOptions
 
 __all__ = ["listen"]

@@ -14,15 +14,15 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from moa_cli.conversation import Turn
-from moa_cli.events import (
+from moa_cli.core.conversation import Turn
+from moa_cli.core.events import (
     AggregatorFailed,
     AggregatorFinished,
     Event,
     LayerFinished,
     ProposerFailed,
 )
-from moa_cli.server.gate import Gate
+from moa_cli.server.limits import Gate
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 

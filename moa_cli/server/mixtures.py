@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from moa_cli.clients.providers import Providers
-from moa_cli.errors import ProfileError
+from moa_cli.core.errors import ProfileError
+from moa_cli.models.providers import Providers
 from moa_cli.profile import (
     Overrides,
     Profile,
@@ -21,7 +21,7 @@ from moa_cli.profile import (
 from moa_cli.profile.layering import override
 from moa_cli.server.errors import ApiError
 from moa_cli.server.loops import Address
-from moa_cli.server.requests import ChatRequest
+from moa_cli.server.wires.requests import ChatRequest
 
 __all__ = ["DEFAULT", "Mixture", "Mixtures", "check_default"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from moa_cli.server.fields import (
+from moa_cli.config.tables import Key
+from moa_cli.server.wires.fields import (
     HARMLESS,
     MESSAGE_HARMLESS,
     MIXTURE,
@@ -13,7 +14,6 @@ from moa_cli.server.fields import (
     PLAIN,
     STREAM_OPTIONS,
 )
-from moa_cli.tables import Key
 from moa_cli.version import __version__
 
 __all__ = ["description"]

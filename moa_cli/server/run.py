@@ -15,13 +15,14 @@ import uvicorn
 
 from moa_cli.clients.aiohttp_transport import AiohttpTransport, preload
 from moa_cli.clients.pool import ClientPool
-from moa_cli.config import Config
+from moa_cli.config.schema import Config
+from moa_cli.core.words import counted
 from moa_cli.engine import Limits
 from moa_cli.profile import Profile
 from moa_cli.server.accesslog import AccessLog
 from moa_cli.server.app import make_app
 from moa_cli.server.books import Books
-from moa_cli.server.gate import Gate
+from moa_cli.server.limits import Gate
 from moa_cli.server.listening import listen
 from moa_cli.server.loops import Address, upstream_headers
 from moa_cli.server.metrics import Metrics
@@ -30,7 +31,6 @@ from moa_cli.server.options import ServerOptions
 from moa_cli.server.protocol import BoundedProtocol
 from moa_cli.server.service import Service
 from moa_cli.store import Spending
-from moa_cli.words import counted
 
 __all__ = ["run"]
 

@@ -10,7 +10,7 @@ from moa_cli.clients.pool import ClientPool
 from moa_cli.engine import Limits
 from moa_cli.server.accesslog import AccessLog
 from moa_cli.server.books import Books
-from moa_cli.server.gate import Gate
+from moa_cli.server.limits import Gate
 from moa_cli.server.loops import Address
 from moa_cli.server.metrics import Metrics
 from moa_cli.server.mixtures import Mixtures

@@ -20,8 +20,8 @@ import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, overload
 
-from moa_cli.conversation import KeptConversation, KeptTurn
-from moa_cli.json_text import dumps
+from moa_cli.core.conversation import KeptConversation, KeptTurn
+from moa_cli.core.json_text import dumps
 from moa_cli.store.store import Store
 
 __all__ = ["FORMAT", "TAGGED", "VERSION", "StoredTurns", "read", "text_of", "turn_values"]

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moa_cli import paths
-from moa_cli.conversation import Proposal, Turn
-from moa_cli.errors import NoConversation, StoreError, StoreLocked
-from moa_cli.file_lock import try_lock
-from moa_cli.loading import load_value
+from moa_cli.core import paths
+from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.errors import NoConversation, StoreError, StoreLocked
+from moa_cli.core.file_lock import try_lock
+from moa_cli.core.loading import load_value
 from moa_cli.store.packing import dump, without_defaults
 
 if TYPE_CHECKING:

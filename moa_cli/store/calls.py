@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from moa_cli.conversation import Usage
-from moa_cli.ledger import CallBegun
-from moa_cli.loading import load_value
-from moa_cli.money import Price, check_price
+from moa_cli.core.conversation import Usage
+from moa_cli.core.ledger import CallBegun
+from moa_cli.core.loading import load_value
+from moa_cli.core.money import Price, check_price
 from moa_cli.store.lease import Lease, lease_for
 
 __all__ = ["Booking", "Journal", "Made", "TurnCalls", "journal_for", "read_calls"]

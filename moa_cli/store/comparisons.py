@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from moa_cli.conversation import Usage, check_usage
-from moa_cli.loading import load_value
+from moa_cli.core.conversation import Usage, check_usage
+from moa_cli.core.loading import load_value
 from moa_cli.store.schema import immediate, store_errors, transaction
 
 __all__ = ["Comparison", "Comparisons", "Contender"]

@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from moa_cli import paths
-from moa_cli.errors import StoreError
-from moa_cli.file_lock import locked
+from moa_cli.core import paths
+from moa_cli.core.errors import StoreError
+from moa_cli.core.file_lock import locked
 from moa_cli.store.schema import Connection, is_current, migrate
 
 __all__ = ["connect", "damaged_files", "open_database", "open_to_read", "put_aside"]

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from moa_cli import paths
-from moa_cli.file_lock import try_lock
+from moa_cli.core import paths
+from moa_cli.core.file_lock import try_lock
 
 __all__ = ["DeadLease", "Lease", "dead_leases", "has_lease", "lease_for"]
 

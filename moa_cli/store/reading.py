@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from moa_cli.conversation import (
+from moa_cli.core.conversation import (
     Charge,
     Conversation,
     KeptTurn,
@@ -18,8 +18,8 @@ from moa_cli.conversation import (
     Usage,
     check_usage,
 )
-from moa_cli.errors import StoreError
-from moa_cli.loading import load_value
+from moa_cli.core.errors import StoreError
+from moa_cli.core.loading import load_value
 from moa_cli.store.packing import as_unicode, unpack
 from moa_cli.store.query import Closeness, Query
 from moa_cli.store.schema import store_errors

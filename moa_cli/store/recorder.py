@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from moa_cli.errors import NoConversation, StoreError, StoreLocked
-from moa_cli.events import (
+from moa_cli.core.errors import NoConversation, StoreError, StoreLocked
+from moa_cli.core.events import (
     AggregatorFailed,
     AggregatorFinished,
     Event,
@@ -18,10 +18,10 @@ from moa_cli.events import (
     TurnStarted,
     to_dict,
 )
+from moa_cli.core.stream import TurnFold
+from moa_cli.core.words import counted
 from moa_cli.store.backlog import Backlog, TurnOnItsWay
 from moa_cli.store.store import Store, new_id
-from moa_cli.stream import TurnFold
-from moa_cli.words import counted
 
 __all__ = ["Recorder"]
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moa_cli import paths
-from moa_cli.errors import StoreError
-from moa_cli.file_lock import try_lock
+from moa_cli.core import paths
+from moa_cli.core.errors import StoreError
+from moa_cli.core.file_lock import try_lock
 from moa_cli.store import archive, upkeep
 from moa_cli.store.database import connect, damaged_files, open_database
 from moa_cli.store.incoming.take import add

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from moa_cli.errors import StoreError, StoreLocked
+from moa_cli.core.errors import StoreError, StoreLocked
 from moa_cli.store import terms
 
 __all__ = [

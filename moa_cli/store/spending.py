@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
-from moa_cli.conversation import Usage
-from moa_cli.errors import StoreError, StoreLocked
-from moa_cli.ledger import Standing
+from moa_cli.core.conversation import Usage
+from moa_cli.core.errors import StoreError, StoreLocked
+from moa_cli.core.ledger import Standing
 from moa_cli.store.absorb import absorb, add_booking, database_of, forget_ended
 from moa_cli.store.calls import Booking, Journal, TurnCalls, journal_for, leave_journal
 from moa_cli.store.lease import has_lease

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from moa_cli import paths
-from moa_cli.conversation import KeptTurn, Proposal, Turn
-from moa_cli.errors import NoConversation, StoreError
+from moa_cli.core import paths
+from moa_cli.core.conversation import KeptTurn, Proposal, Turn
+from moa_cli.core.errors import NoConversation, StoreError
 from moa_cli.store import upkeep
 from moa_cli.store.absorb import absorb, database_of, rest_of
 from moa_cli.store.backlog import Backlog, take_in

@@ -21,8 +21,8 @@ from moa_cli.bench.scoring.alpaca import (
     win_rate,
 )
 from moa_cli.bench.scoring.means import Mean
-from moa_cli.conversation import Message
-from moa_cli.errors import BenchError
+from moa_cli.core.conversation import Message
+from moa_cli.core.errors import BenchError
 from tests.support.tables import csv_rows, jsonl_rows
 
 ANNOTATED = (

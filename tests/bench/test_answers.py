@@ -18,7 +18,7 @@ from moa_cli.bench.scoring.answers import (
     grade_math,
 )
 from moa_cli.bench.scoring.latex import boxed, equal, normalised, value_of
-from moa_cli.errors import BenchError
+from moa_cli.core.errors import BenchError
 from tests.support.tables import jsonl_rows
 
 TEXTS = st.text() | st.text(st.sampled_from("\\boxedfract{}$#0123456789.,-− \n^/%answeris:text"))

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.bench.charts.bars import bars
-from moa_cli.bench.charts.drawing import Axis, Estimate, Series, axis, text_width
-from moa_cli.bench.charts.points import lines, scatter
-from moa_cli.bench.charts.radar import radar
+from moa_cli.bench.report.charts.bars import bars
+from moa_cli.bench.report.charts.drawing import Axis, Estimate, Series, axis, text_width
+from moa_cli.bench.report.charts.points import lines, scatter
+from moa_cli.bench.report.charts.radar import radar
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _PLACES = ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height", "r")
@@ -189,7 +189,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize(("scheme", "paper"), [(0, "#ffffff"), (1, "#14171c")])
 def test_colours_stand_out_from_the_paper_and_differ(scheme: int, paper: str) -> None:
-    style = files("moa_cli.bench").joinpath("report.css").read_text("utf-8")
+    style = files("moa_cli.bench.report").joinpath("report.css").read_text("utf-8")
     roots = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     colours = re.findall(r"--s\d: (#\w{6});", roots[scheme])
     assert len(set(colours)) == 8
@@ -200,7 +200,7 @@ def test_colours_stand_out_from_the_paper_and_differ(scheme: int, paper: str) ->
 
 
 def test_everything_drawn_has_a_style() -> None:
-    style = files("moa_cli.bench").joinpath("report.css").read_text("utf-8")
+    style = files("moa_cli.bench.report").joinpath("report.css").read_text("utf-8")
     known = [Series(f"arm {one}", [Estimate(one + 1.0, 0.5)] * 3) for one in range(8)]
     scale = axis("x", [Estimate(0.0), Estimate(9.0)])
     places = ["one", "two", "three"]

@@ -73,7 +73,7 @@ def test_the_first_items_of_the_real_data_are_asked(
 
 
 def test_right_answers_are_kept_with_the_items(moa: Moa, data: str) -> None:
-    from moa_cli.bench.datasets import load_dataset
+    from moa_cli.bench.data.datasets import load_dataset
 
     del moa
     items = {name: load_dataset(name, Path(data)).items for name in ("gsm8k", "flask", "mt")}

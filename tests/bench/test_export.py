@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.judgements import (
+from moa_cli.bench.judge.judgements import (
     JUDGE_FILE,
     JUDGEMENTS,
     Judgement,

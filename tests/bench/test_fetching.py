@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.bench.sources import SOURCES, Source
+from moa_cli.bench.data.sources import SOURCES, Source
 from tests.support.command import Moa, Ran
 from tests.support.mirror import Mirror
 

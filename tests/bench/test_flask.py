@@ -22,7 +22,7 @@ from moa_cli.bench.scoring.flask import (
     skill_scores,
 )
 from moa_cli.bench.scoring.judging import JudgeCall
-from moa_cli.errors import BenchError
+from moa_cli.core.errors import BenchError
 from tests.support.tables import csv_rows, jsonl_rows
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.scores import scores_of
+from moa_cli.bench.report.scores import scores_of
 from tests.support.bench import answered_twice, call_lines, write_lines, write_prompts
 from tests.support.command import Moa, Ran
 from tests.support.tables import jsonl_rows

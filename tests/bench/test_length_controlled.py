@@ -13,13 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.bench.scoring.length_controlled import (
-    Baseline,
-    Judgement,
-    baseline,
-    length_controlled,
-)
-from moa_cli.errors import BenchError
+from moa_cli.bench.scoring.length_controlled import Baseline, Judgement, baseline, length_controlled
+from moa_cli.core.errors import BenchError
 from tests.support.tables import csv_rows
 
 JUDGEMENTS = st.lists(

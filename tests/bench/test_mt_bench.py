@@ -21,7 +21,7 @@ from moa_cli.bench.scoring.mt_bench import (
     scores,
     temperature,
 )
-from moa_cli.errors import BenchError
+from moa_cli.core.errors import BenchError
 from tests.support.tables import jsonl_rows
 
 MODELS = ("moa-alpha", "moa-beta")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.report import Section, Table, published_table, sections_of
-from moa_cli.bench.report_files import csv_text, json_text, markdown
-from moa_cli.bench.report_page import page
-from moa_cli.bench.scores import JudgeInfo, Scores
+from moa_cli.bench.report.files import csv_text, json_text, markdown
+from moa_cli.bench.report.page import page
+from moa_cli.bench.report.scores import JudgeInfo, Scores
+from moa_cli.bench.report.sections import Section, Table, published_table, sections_of
 from moa_cli.bench.scoring.flask import SKILLS
 from tests.render.test_documents import Page
 from tests.render.test_page_in_browser import opened

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.results import Result
-from moa_cli.bench.similarity import bleu, levenshtein
+from moa_cli.bench.analysis.similarity import bleu, levenshtein
+from moa_cli.bench.run.results import Result
 from tests.support.bench import write_lines
 from tests.support.command import Moa
 from tests.support.runs import answer, failed, mixed, single, write_judge, write_run

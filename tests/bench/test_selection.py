@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moa_cli.bench.analysis.selection import Candidate, best
 from moa_cli.bench.scoring.means import Mean
-from moa_cli.bench.selection import Candidate, best
-from moa_cli.errors import BenchError
+from moa_cli.core.errors import BenchError
 
 
 def candidate(model: str, quality: float, likeness: float, error: float | None = 0.1) -> Candidate:

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.bench.similarity import (
+from moa_cli.bench.analysis.similarity import (
     TfIdf,
     bleu,
     levenshtein,
     pairwise_bleu,
     rank_correlation,
 )
-from moa_cli.errors import BenchError
+from moa_cli.core.errors import BenchError
 from tests.support.tables import csv_rows
 
 NUMBERS = st.lists(st.integers(-3, 3) | st.floats(-1e6, 1e6), max_size=30)
@@ -62,8 +62,8 @@ def test_bleu_among_a_pool() -> None:
 def test_bleu_says_what_it_needs_only_when_it_is_asked_for() -> None:
     script = (
         "import sys; sys.modules['sacrebleu'] = None\n"
-        "from moa_cli.bench.similarity import bleu\n"
-        "from moa_cli.errors import BenchError\n"
+        "from moa_cli.bench.analysis.similarity import bleu\n"
+        "from moa_cli.core.errors import BenchError\n"
         "try: bleu('a', 'a')\n"
         "except BenchError as error: print(error.hint)\n"
     )

@@ -11,12 +11,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.scoring.alpaca import (
-    Comparison,
-    judge_call,
-    preference_from_logprobs,
-    win_rate,
-)
+from moa_cli.bench.scoring.alpaca import Comparison, judge_call, preference_from_logprobs, win_rate
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Upstream
 

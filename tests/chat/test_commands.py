@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from moa_cli import paths
 from moa_cli.chat.commands import COMMANDS, Leave, Outcome, Send, complete, perform
 from moa_cli.chat.keeping import Kept
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
-from moa_cli.conversation import Failure, Proposal, Turn
+from moa_cli.core import paths
+from moa_cli.core.conversation import Failure, Proposal, Turn
+from moa_cli.core.errors import MoAError, ProfileError, UsageError
 from moa_cli.engine import Limits
-from moa_cli.errors import MoAError, ProfileError, UsageError
 from moa_cli.profile import load, save
 from tests.support.mixtures import InProcess, mixture
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.chat.compare import Closeness, closest, differences, passages, shares
+from moa_cli.chat.similarity import Closeness, closest, differences, passages, shares
 
 RAIN = """\
 ## Why it rains

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from moa_cli import paths
+from moa_cli.core import paths
 from tests.chat.keyboard import typed
 
 

@@ -9,12 +9,12 @@ from contextlib import aclosing
 import pytest
 
 from moa_cli.chat.session import Session
-from moa_cli.conversation import Turn
+from moa_cli.core.conversation import Turn
+from moa_cli.core.errors import ProfileError, UsageError
+from moa_cli.core.events import AggregatorDelta, Event
+from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Limits
-from moa_cli.errors import ProfileError, UsageError
-from moa_cli.events import AggregatorDelta, Event
 from moa_cli.profile import Overrides, Profile
-from moa_cli.stream import TurnFold, deliver
 from tests.support.mixtures import InProcess, mixture, pool
 from tests.support.upstream import Reply, Upstream
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.events import Event, TurnFinished, from_dict
-from moa_cli.prompts import AGGREGATE_AND_SYNTHESIZE
+from moa_cli.core.events import Event, TurnFinished, from_dict
+from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Upstream
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from moa_cli.config import load_config
-from moa_cli.settings import dotted, leaves
-from moa_cli.settings.names import NAMED
+from moa_cli.config import dotted, leaves
+from moa_cli.config.names import NAMED
+from moa_cli.config.schema import load_config
 from tests.support.command import Moa, Ran
 
 OWN = """\

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.conversation import Turn
+from moa_cli.core.conversation import Turn
 from moa_cli.store import Store
 from moa_cli.store.archive import read
 from moa_cli.store.terms import register

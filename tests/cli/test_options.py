@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from moa_cli.cli.app import app
-from moa_cli.config import CONFIG_KEYS
+from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
 from tests.support.command import Moa
 

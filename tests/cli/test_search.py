@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.conversation import Proposal, Turn
+from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.store import Store
 from tests.support.command import Moa
 from tests.support.kept import keep

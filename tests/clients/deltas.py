@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from moa_cli.clients.base import Delta
+from moa_cli.core.endpoints import Delta
 
 __all__ = ["joined"]
 

@@ -8,9 +8,9 @@ import pytest
 
 from moa_cli.clients import openai_compatible
 from moa_cli.clients.aiohttp_transport import AiohttpTransport
-from moa_cli.clients.base import Request
 from moa_cli.clients.openai_compatible import OpenAICompatible
-from moa_cli.conversation import Message
+from moa_cli.core.conversation import Message
+from moa_cli.core.endpoints import Request
 from tests.support.upstream import Reply, Upstream
 
 REQUEST = Request(model="m", messages=(Message("user", "hi"),))

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from together import _exceptions as sdk_exceptions
 
 from moa_cli.clients.faults import Faults
-from moa_cli.errors import (
+from moa_cli.core.errors import (
     AuthenticationFailed,
     BadResponse,
     ClientError,

@@ -22,19 +22,15 @@ from typing import Any
 import httpx
 import pytest
 
-from moa_cli import paths
-from moa_cli.clients import local, weights
-from moa_cli.clients.base import Request
-from moa_cli.clients.local import LocalClient
-from moa_cli.clients.weights import SMOLLM2, find_weights, pull, pulled_path
-from moa_cli.config import Config
-from moa_cli.conversation import Message
-from moa_cli.errors import (
-    ClientError,
-    ContextTooLong,
-    LocalModelUnavailable,
-    ModelNotFound,
-)
+from moa_cli.clients.local import client as local
+from moa_cli.clients.local import weights
+from moa_cli.clients.local.client import LocalClient
+from moa_cli.clients.local.weights import SMOLLM2, find_weights, pull, pulled_path
+from moa_cli.config.schema import Config
+from moa_cli.core import paths
+from moa_cli.core.conversation import Message
+from moa_cli.core.endpoints import Request
+from moa_cli.core.errors import ClientError, ContextTooLong, LocalModelUnavailable, ModelNotFound
 
 SMALL = Config(local_context=512, local_parallel=2)
 HELLO = Request(model=SMOLLM2, messages=(Message("user", "Say hello."),), max_tokens=8, seed=1)

@@ -17,12 +17,11 @@ from typing import Any
 import pytest
 
 from moa_cli.clients.aiohttp_transport import AiohttpTransport
-from moa_cli.clients.base import NO_KEY, Delta, ModelInfo, Request
 from moa_cli.clients.openai_compatible import OpenAICompatible
-from moa_cli.clients.providers import is_loopback
 from moa_cli.clients.transport import OpenTransport
-from moa_cli.conversation import Message, Usage
-from moa_cli.errors import (
+from moa_cli.core.conversation import Message, Usage
+from moa_cli.core.endpoints import NO_KEY, Delta, ModelInfo, Request
+from moa_cli.core.errors import (
     AuthenticationFailed,
     BadResponse,
     ClientError,
@@ -34,7 +33,8 @@ from moa_cli.errors import (
     RequestRefused,
     ServerFailed,
 )
-from moa_cli.money import Price
+from moa_cli.core.money import Price
+from moa_cli.models.providers import is_loopback
 from moa_cli.version import __version__
 from tests.clients.deltas import joined
 from tests.support.upstream import Reply, Upstream

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli import paths
-from moa_cli.clients.base import Request
-from moa_cli.clients.local import LocalClient
+from moa_cli.clients.local.client import LocalClient
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.clients.pool import ClientPool
-from moa_cli.clients.providers import BUILT_IN, DEFAULT_PROVIDER, Provider, Providers
-from moa_cli.config import Config, ProviderSettings, load_config
-from moa_cli.conversation import Message
-from moa_cli.errors import AuthenticationFailed, ProfileError
+from moa_cli.config.schema import Config, ProviderSettings, load_config
+from moa_cli.core import paths
+from moa_cli.core.conversation import Message
+from moa_cli.core.endpoints import Request
+from moa_cli.core.errors import AuthenticationFailed, ProfileError
+from moa_cli.models.providers import BUILT_IN, DEFAULT_PROVIDER, Provider, Providers
 from tests.support.upstream import Reply, Upstream
 
 KEY = "sk-a-secret-key-0123456789"
@@ -560,7 +560,7 @@ def test_a_command_that_fails_is_named_by_its_status_not_by_what_it_printed() ->
 
 
 def test_a_command_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moa_cli.clients.providers._KEY_COMMAND_SECONDS", 0.05)
+    monkeypatch.setattr("moa_cli.models.providers._KEY_COMMAND_SECONDS", 0.05)
     with pytest.raises(AuthenticationFailed, match="did not end"):
         key_of(with_command("exec sleep 60"))
 

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moa_cli.clients import sse
-from moa_cli.clients.base import Delta
 from moa_cli.clients.event_stream import EventReader
 from moa_cli.clients.thinking import ThinkSplitter
-from moa_cli.conversation import Usage
-from moa_cli.errors import BadResponse, ConnectionLost
+from moa_cli.core.conversation import Usage
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.errors import BadResponse, ConnectionLost
 from tests.clients.deltas import joined
 
 DONE = "data: [DONE]\n\n"

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from moa_cli.clients.base import Delta
 from moa_cli.clients.pool import ClientPool
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
 from moa_cli.profile import Profile
-from moa_cli.stream import TurnFold, deliver
 from tests.engine.scenarios import LIMITED, REFUSED, Script, play
 from tests.support.mixtures import (
     AT_ONCE,

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from moa_cli.clients.base import Delta
-from moa_cli.conversation import Usage
-from moa_cli.engine import Control, Limits, run_turn
-from moa_cli.events import (
+from moa_cli.core.conversation import Usage
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.events import (
     AggregatorFinished,
     AggregatorStarted,
     Event,
@@ -24,7 +23,8 @@ from moa_cli.events import (
     TurnFailed,
     TurnFinished,
 )
-from moa_cli.stream import deliver
+from moa_cli.core.stream import deliver
+from moa_cli.engine import Control, Limits, run_turn
 from tests.engine.scenarios import REFUSED, play
 from tests.support.mixtures import (
     InProcess,

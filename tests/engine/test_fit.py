@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from moa_cli.conversation import Conversation, Turn
-from moa_cli.engine.fit import fit
-from moa_cli.errors import ContextTooLong
-from moa_cli.events import (
+from moa_cli.core.conversation import Conversation, Turn
+from moa_cli.core.errors import ContextTooLong
+from moa_cli.core.events import (
     AggregatorFailed,
     AggregatorStarted,
     Event,
@@ -18,7 +17,8 @@ from moa_cli.events import (
     TurnFailed,
     TurnFinished,
 )
-from moa_cli.tokens import estimate_tokens, prompt_tokens
+from moa_cli.core.tokens import estimate_tokens, prompt_tokens
+from moa_cli.engine.fit import fit
 from tests.support.mixtures import asked, lab, mixture, of_kind, run
 from tests.support.upstream import Reply, Upstream
 

@@ -12,9 +12,8 @@ from functools import cache
 
 import pytest
 
-from moa_cli.conversation import Conversation, Failure
-from moa_cli.engine import Limits
-from moa_cli.events import (
+from moa_cli.core.conversation import Conversation, Failure
+from moa_cli.core.events import (
     AggregatorFailed,
     AggregatorFinished,
     AggregatorStarted,
@@ -29,6 +28,7 @@ from moa_cli.events import (
     TurnFinished,
     to_dict,
 )
+from moa_cli.engine import Limits
 from tests.engine.scenarios import BACKED, LIMITED, POISON, REFUSED, SCENARIOS, Scenario, play
 from tests.support.mixtures import LAB_KEY, lab, mixture, of_kind, run
 from tests.support.upstream import Reply, Upstream

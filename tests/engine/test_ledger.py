@@ -10,14 +10,14 @@ from dataclasses import replace
 import pytest
 
 from moa_cli.clients.pool import ClientPool
-from moa_cli.config import Config, ProviderSettings
-from moa_cli.conversation import Conversation, Turn, Usage
+from moa_cli.config.schema import Config, ProviderSettings
+from moa_cli.core.conversation import Conversation, Turn, Usage
+from moa_cli.core.events import Event, ProposerFinished
+from moa_cli.core.ledger import Standing
+from moa_cli.core.money import Price
+from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Cap, Control, Limits, run_turn
-from moa_cli.events import Event, ProposerFinished
-from moa_cli.ledger import Standing
-from moa_cli.money import Price
 from moa_cli.profile import Profile
-from moa_cli.stream import TurnFold, deliver
 from tests.engine.scenarios import LIMITED, REFUSED
 from tests.support.mixtures import AT_ONCE, LAB_KEY, asked, lab, mixture
 from tests.support.upstream import Reply, Request, Upstream
@@ -174,13 +174,13 @@ def test_a_straggler_that_is_not_waited_for_is_estimated(upstream: Upstream) -> 
 
 @pytest.mark.parametrize("name", ["ProposerFinished", "LayerFinished", "AggregatorDelta"])
 def test_a_cancelled_turn_is_charged_for_what_was_begun(upstream: Upstream, name: str) -> None:
-    import moa_cli.events
+    import moa_cli.core.events
 
     # Not before the other call has reached the upstream.
     upstream.always("*", Reply(text="one two three four", delay=0.1))
     upstream.always("b", Reply(chunks=["x "] * 9, pause=0.05))
     upstream.always("agg", Reply(chunks=["x "] * 50, pause=0.02))
-    turn = play(upstream, mixture("a", "b"), cancel_at=getattr(moa_cli.events, name))
+    turn = play(upstream, mixture("a", "b"), cancel_at=getattr(moa_cli.core.events, name))
     upstream.wait_for(lambda: upstream.in_flight == 0)
     check(turn, upstream)
     assert turn.status == "interrupted"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.conversation import Conversation, Message, Turn
+from moa_cli.core.conversation import Conversation, Message, Turn
 from moa_cli.engine import Limits
 from moa_cli.profile import Profile
 from tests.support.mixtures import asked, lab, mixture, run

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.errors import ProfileError
+from moa_cli.core.errors import ProfileError
 from moa_cli.profile import Origin, Overrides, Profile, dump, load, resolve, rows
 from moa_cli.profile.layering import override
 

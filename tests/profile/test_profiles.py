@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli import paths
-from moa_cli.clients.providers import Providers
-from moa_cli.config import Config
-from moa_cli.errors import ProfileError
+from moa_cli.config.schema import Config
+from moa_cli.core import paths
+from moa_cli.core.errors import ProfileError
+from moa_cli.models.providers import Providers
 from moa_cli.profile import (
     Aggregator,
     Profile,

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it.token import Token
 
-from moa_cli.render import blocks as blocks_module
-from moa_cli.render import pieces as pieces_module
-from moa_cli.render.blocks import PIECE_LINES, MarkdownStream
-from moa_cli.render.markdown import BlockRenderer, render_markdown
-from moa_cli.render.pieces import Block, parser
+from moa_cli.markdown import blocks as blocks_module
+from moa_cli.markdown import pieces as pieces_module
+from moa_cli.markdown.blocks import PIECE_LINES, MarkdownStream
+from moa_cli.markdown.drawing import BlockRenderer, render_markdown
+from moa_cli.markdown.pieces import Block, parser
 from tests.render.corpus import LINES, chunks_of
 
 documents = st.lists(st.sampled_from(LINES), max_size=30).map("\n".join)

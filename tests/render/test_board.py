@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from moa_cli.conversation import Failure, Proposal, Usage
-from moa_cli.events import (
+from moa_cli.core.conversation import Failure, Proposal, Usage
+from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorStarted,
     Caller,
@@ -26,10 +26,10 @@ from moa_cli.events import (
     Retrying,
     TurnStarted,
 )
-from moa_cli.render.board import board_lines
-from moa_cli.render.live import console_for
-from moa_cli.render.sanitize import sanitize
-from moa_cli.render.view import TurnView
+from moa_cli.core.sanitize import sanitize
+from moa_cli.terminal.board import board_lines
+from moa_cli.terminal.live import console_for
+from moa_cli.terminal.view import TurnView
 
 SIZES = [(60, 20), (80, 24), (120, 40)]
 COUNTS = [1, 3, 6, 12]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from moa_cli.conversation import Failure, KeptConversation, KeptTurn, Proposal, Turn, Usage
-from moa_cli.render.document_html import page
-from moa_cli.render.document_markdown import document
+from moa_cli.core.conversation import Failure, KeptConversation, KeptTurn, Proposal, Turn, Usage
+from moa_cli.documents.html import page
+from moa_cli.documents.markdown import document
 from tests.render.corpus import CORPUS, LINES
 from tests.render.hostile import HOSTILE
 

@@ -21,8 +21,8 @@ import pytest
 from pyte.modes import DECAWM
 from wcwidth import wcwidth
 
-from moa_cli.conversation import Failure, Proposal, Usage
-from moa_cli.events import (
+from moa_cli.core.conversation import Failure, Proposal, Usage
+from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorFailed,
     AggregatorFinished,
@@ -39,10 +39,10 @@ from moa_cli.events import (
     TurnFinished,
     TurnStarted,
 )
-from moa_cli.render.live import Board, MarkdownReply
-from moa_cli.render.markdown import render_markdown
-from moa_cli.render.plain import Notices
-from moa_cli.stream import Sink
+from moa_cli.core.stream import Sink
+from moa_cli.markdown.drawing import render_markdown
+from moa_cli.terminal.live import Board, MarkdownReply
+from moa_cli.terminal.plain import Notices
 from tests.render.corpus import CORPUS, chunks_of
 
 SIZES = [(60, 20), (80, 24), (120, 40), (200, 60)]

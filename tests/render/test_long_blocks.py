@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich._wrap import divide_line
 
-from moa_cli.render import blocks as blocks_module
-from moa_cli.render import elements
-from moa_cli.render import pieces as pieces_module
-from moa_cli.render.markdown import BlockRenderer, MarkdownStream, render_markdown
+from moa_cli.markdown import blocks as blocks_module
+from moa_cli.markdown import elements
+from moa_cli.markdown import pieces as pieces_module
+from moa_cli.markdown.drawing import BlockRenderer, MarkdownStream, render_markdown
 from tests.render.corpus import LINES, chunks_of
 
 TABLE = "| name | what it is |\n|---|--:|\n"

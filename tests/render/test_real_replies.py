@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.render.markdown import BlockRenderer, MarkdownStream, render_markdown
-from moa_cli.render.sanitize import Sanitizer, sanitize
+from moa_cli.core.sanitize import Sanitizer, sanitize
+from moa_cli.markdown.drawing import BlockRenderer, MarkdownStream, render_markdown
 
 
 def _replies() -> Iterator[str]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_cli.render.sanitize import Sanitizer, one_line, sanitize
+from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
 
 FRAGMENTS = [
     *"\x00\x07\x08\t\n\x0b\x0c\r\x18\x1a\x1b\x7f\x84\x85\x8d\x90\x98\x9b\x9c\x9d\x9e\x9f",
@@ -188,5 +188,5 @@ def test_one_line_is_one_short_line(text: str, limit: int | None, line: str) -> 
 
 
 def test_importing_it_does_not_import_rich() -> None:
-    code = "import moa_cli.render.sanitize, sys; sys.exit('rich' in sys.modules)"
+    code = "import moa_cli.core.sanitize, sys; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

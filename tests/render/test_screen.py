@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyte import modes
 
-from moa_cli.render.screen import Screen, terminal_size
+from moa_cli.terminal.screen import Screen, terminal_size
 
 SYNC_ON, SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 RED, PLAIN = "\x1b[31m", "\x1b[0m"

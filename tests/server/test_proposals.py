@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.conversation import Failure, Proposal
-from moa_cli.events import (
+from moa_cli.core.conversation import Failure, Proposal
+from moa_cli.core.events import (
     Caller,
     Event,
     LayerFinished,
@@ -15,7 +15,7 @@ from moa_cli.events import (
     ProposerFailed,
     ProposerFinished,
 )
-from moa_cli.server.proposals import Proposals, proposal_text
+from moa_cli.server.wires.proposals import Proposals, proposal_text
 
 _PIECES = st.lists(st.sampled_from(["ab", "c ", "\n", "é"]), min_size=1, max_size=4)
 

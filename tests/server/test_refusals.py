@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moa_cli.server.errors import ApiError
-from moa_cli.server.requests import parse
+from moa_cli.server.wires.requests import parse
 from tests.support.command import Moa
 from tests.support.server import QUESTION, Server, serving
 from tests.support.upstream import Upstream
@@ -280,7 +280,7 @@ def test_any_body_is_parsed_or_refused(fields: dict[str, Any]) -> None:
 
 
 def test_the_description_lists_every_field_that_is_read(served: tuple[Server, Upstream]) -> None:
-    from moa_cli.server.fields import KNOWN, MIXTURE
+    from moa_cli.server.wires.fields import KNOWN, MIXTURE
 
     described = served[0].get("/openapi.json").json()
     request = described["components"]["schemas"]["ChatRequest"]["properties"]

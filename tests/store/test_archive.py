@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_cli.conversation import Failure, KeptConversation, Proposal, Turn, TurnStatus, Usage
-from moa_cli.errors import StoreError, UsageError
-from moa_cli.events import AggregatorFailed, Retrying, to_dict
-from moa_cli.json_text import dumps
+from moa_cli.core.conversation import Failure, KeptConversation, Proposal, Turn, TurnStatus, Usage
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.events import AggregatorFailed, Retrying, to_dict
+from moa_cli.core.json_text import dumps
 from moa_cli.store import Store
 from moa_cli.store.archive import read, text_of
 from moa_cli.store.incoming.take import Took, take

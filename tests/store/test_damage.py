@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.conversation import Proposal, Turn, Usage
-from moa_cli.errors import StoreError
-from moa_cli.file_lock import try_lock
-from moa_cli.paths import refuse_database
+from moa_cli.core.conversation import Proposal, Turn, Usage
+from moa_cli.core.errors import StoreError
+from moa_cli.core.file_lock import try_lock
+from moa_cli.core.paths import refuse_database
 from moa_cli.store import Booking, Comparison, Contender, Store
 from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.conversation import Usage
-from moa_cli.ledger import CallBegun, Standing
-from moa_cli.money import Price
+from moa_cli.core.conversation import Usage
+from moa_cli.core.ledger import CallBegun, Standing
+from moa_cli.core.money import Price
 from moa_cli.store import Booking, CallBook, Spending, Store, TurnCalls
 from moa_cli.store.calls import read_calls
 from moa_cli.store.lease import dead_leases

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.conversation import Turn
+from moa_cli.core.conversation import Turn
 from moa_cli.store import Store
 from moa_cli.store.search import FTS_TABLES, wipe_step
 

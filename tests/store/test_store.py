@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.conversation import Charge, Failure, Proposal, Turn, Usage
-from moa_cli.errors import StoreError
-from moa_cli.events import (
+from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, Usage
+from moa_cli.core.errors import StoreError
+from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorFinished,
     AggregatorStarted,

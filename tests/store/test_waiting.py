@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.conversation import Turn
+from moa_cli.core.conversation import Turn
 from moa_cli.store import Recorder, Store
 from moa_cli.store.database import put_aside
 from tests.store.test_store import events

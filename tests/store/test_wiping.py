@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.conversation import Proposal, Turn
+from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.store import Store, upkeep
 from tests.support.command import Moa
 from tests.support.upstream import Upstream

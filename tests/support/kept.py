@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moa_cli.conversation import Turn
+from moa_cli.core.conversation import Turn
 from moa_cli.store import Store
 from tests.support.command import Moa
 

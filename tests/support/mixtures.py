@@ -11,12 +11,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from moa_cli.clients.base import Delta, Endpoint, ModelInfo, Request
 from moa_cli.clients.pool import ClientPool
-from moa_cli.config import Config, ProviderSettings
-from moa_cli.conversation import Conversation, Failure, Proposal, Usage
-from moa_cli.engine import Control, Limits, run_turn
-from moa_cli.events import (
+from moa_cli.config.schema import Config, ProviderSettings
+from moa_cli.core.conversation import Conversation, Failure, Proposal, Usage
+from moa_cli.core.endpoints import Delta, Endpoint, ModelInfo, Request
+from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorFailed,
     AggregatorFinished,
@@ -36,6 +35,7 @@ from moa_cli.events import (
     from_dict,
     to_dict,
 )
+from moa_cli.engine import Control, Limits, run_turn
 from moa_cli.profile import Profile, build
 from tests.support.upstream import Upstream
 
@@ -191,7 +191,7 @@ class _InProcessClient:
 
 
 def check_turn(events: list[Event], profile: Profile, conversation: Conversation) -> None:
-    """Hold a whole turn's events against what `moa_cli.events` promises of them."""
+    """Hold a whole turn's events against what `moa_cli.core.events` promises of them."""
     _Checker(profile, conversation).check(events)
     for event in events:
         assert from_dict(json.loads(json.dumps(to_dict(event)))) == event

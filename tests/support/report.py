@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moa_cli.bench.measures import Metric
-from moa_cli.bench.scores import ArmScores, JudgeInfo, Scores
+from moa_cli.bench.report.measures import Metric
+from moa_cli.bench.report.scores import ArmScores, JudgeInfo, Scores
 from moa_cli.bench.scoring.flask import SKILLS
 from moa_cli.bench.scoring.means import Mean
-from moa_cli.conversation import Usage
+from moa_cli.core.conversation import Usage
 from tests.support.bench import write_lines
 
 __all__ = [

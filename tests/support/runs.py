@@ -9,11 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moa_cli.bench.journal import Entry
-from moa_cli.bench.judgements import JUDGE_FILE, OUTPUTS, Judgement, judge_folder, judgement_line
-from moa_cli.bench.lines import plain
-from moa_cli.bench.results import Answer, Result, TurnResult, result_line
-from moa_cli.conversation import Failure, Usage
+from moa_cli.bench.data.json_lines import plain
+from moa_cli.bench.judge.judgements import (
+    JUDGE_FILE,
+    OUTPUTS,
+    Judgement,
+    judge_folder,
+    judgement_line,
+)
+from moa_cli.bench.run.journal import Entry
+from moa_cli.bench.run.results import Answer, Result, TurnResult, result_line
+from moa_cli.core.conversation import Failure, Usage
 from tests.support.bench import write_lines
 
 __all__ = ["answer", "failed", "mixed", "single", "write_judge", "write_run"]

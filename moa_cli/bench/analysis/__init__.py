@@ -8,15 +8,15 @@ from pathlib import Path
 
 from moa_cli.bench.analysis.costs import Seconds, Spent, by_layer, by_model, seconds
 from moa_cli.bench.analysis.layers import Agreement, Layer, agreement, layers
+from moa_cli.bench.analysis.likeness import BLEU, Likeness
 from moa_cli.bench.analysis.nearness import Near, Pair, nearness, pairs
 from moa_cli.bench.analysis.preference import Control, Preference, preference
 from moa_cli.bench.analysis.turns import corpus, items_of, turns_of
-from moa_cli.bench.journal import Journal
-from moa_cli.bench.likeness import BLEU, Likeness
-from moa_cli.bench.outputs import read_outputs
-from moa_cli.bench.results import Result
-from moa_cli.bench.values import ReadRun
-from moa_cli.errors import BenchError, UsageError
+from moa_cli.bench.data.outputs import read_outputs
+from moa_cli.bench.report.values import ReadRun
+from moa_cli.bench.run.journal import Journal
+from moa_cli.bench.run.results import Result
+from moa_cli.core.errors import BenchError, UsageError
 
 __all__ = ["Analysis", "ArmAnalysis", "analyse"]
 

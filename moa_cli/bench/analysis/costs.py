@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from moa_cli.bench.journal import Journal
-from moa_cli.bench.results import Answer, Result
+from moa_cli.bench.run.journal import Journal
+from moa_cli.bench.run.results import Answer, Result
+from moa_cli.bench.run.seconds import path_seconds, sum_seconds
 from moa_cli.bench.scoring.means import Mean, mean_of
-from moa_cli.bench.seconds import path_seconds, sum_seconds
-from moa_cli.conversation import Usage
+from moa_cli.core.conversation import Usage
 
 __all__ = ["Seconds", "Spent", "by_layer", "by_model", "seconds"]
 

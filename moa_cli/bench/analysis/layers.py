@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from moa_cli.bench.analysis.likeness import Likeness, Measured, means
 from moa_cli.bench.analysis.turns import MixedTurn, items_of
-from moa_cli.bench.likeness import Likeness, Measured, means
+from moa_cli.bench.report.values import Grade
 from moa_cli.bench.scoring.means import Mean, mean_of
-from moa_cli.bench.values import Grade
 
 __all__ = ["Agreement", "Layer", "PairAgreement", "agreement", "layers"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from moa_cli.bench.analysis.likeness import Likeness, Measured, means
 from moa_cli.bench.analysis.turns import MixedTurn
-from moa_cli.bench.likeness import Likeness, Measured, means
 from moa_cli.bench.scoring.means import Mean, mean_of
 
 __all__ = ["Near", "Pair", "nearness", "pairs"]

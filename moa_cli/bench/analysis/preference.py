@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from moa_cli.bench.analysis.likeness import Likeness
+from moa_cli.bench.analysis.similarity import rank_correlation
 from moa_cli.bench.analysis.turns import MixedTurn
-from moa_cli.bench.likeness import Likeness
-from moa_cli.bench.results import Answer
+from moa_cli.bench.report.values import Unit, Values
+from moa_cli.bench.run.results import Answer
 from moa_cli.bench.scoring.means import Mean, mean_of
-from moa_cli.bench.similarity import rank_correlation
-from moa_cli.bench.values import Unit, Values
-from moa_cli.words import counted
+from moa_cli.core.words import counted
 
 __all__ = ["Control", "Correlated", "Preference", "preference"]
 

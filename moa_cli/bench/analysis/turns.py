@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from moa_cli.bench.results import Answer, Result
-from moa_cli.bench.values import Unit
+from moa_cli.bench.report.values import Unit
+from moa_cli.bench.run.results import Answer, Result
 
 __all__ = ["MixedTurn", "corpus", "items_of", "turns_of"]
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places
 from moa_cli.bench.scoring.means import Mean, mean_of
-from moa_cli.conversation import Message, Role
-from moa_cli.errors import BenchError
+from moa_cli.core.conversation import Message, Role
+from moa_cli.core.errors import BenchError
 
 __all__ = [
     "DRAW",

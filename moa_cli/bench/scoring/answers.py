@@ -14,7 +14,7 @@ from typing import Final
 
 from moa_cli.bench.scoring.latex import boxed, equal, value_of
 from moa_cli.bench.scoring.means import Mean, proportion_of
-from moa_cli.errors import BenchError
+from moa_cli.core.errors import BenchError
 
 __all__ = [
     "Accuracy",

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moa_cli.conversation import Message
-from moa_cli.errors import BenchError
+from moa_cli.core.conversation import Message
+from moa_cli.core.errors import BenchError
 
 __all__ = ["JudgeCall", "fill", "require_places", "text_field"]
 

@@ -25,7 +25,7 @@ from typing import Final, TypeAlias
 
 from moa_cli.bench.scoring.alpaca import DRAW
 from moa_cli.bench.scoring.means import Mean, mean_of
-from moa_cli.errors import BenchError
+from moa_cli.core.errors import BenchError
 
 __all__ = [
     "Baseline",

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 
 from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places, text_field
 from moa_cli.bench.scoring.means import Mean, mean_of
-from moa_cli.conversation import Message
-from moa_cli.errors import BenchError
+from moa_cli.core.conversation import Message
+from moa_cli.core.errors import BenchError
 
 __all__ = [
     "JudgePrompt",

@@ -6,9 +6,9 @@ import shutil
 import textwrap
 from pathlib import Path
 
-from moa_cli.attach import fenced_file
 from moa_cli.chat.commands.registry import COMMANDS, Edit, Host, Leave, Outcome, command, find
-from moa_cli.errors import UsageError
+from moa_cli.core.attach import fenced_file
+from moa_cli.core.errors import UsageError
 
 # Where the help of a command begins; one that is longer itself has a line of its own.
 _HEAD = 25

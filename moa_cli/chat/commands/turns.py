@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from moa_cli.chat.commands.registry import Host, Outcome, Remerge, Resume, Send, command, whole
 from moa_cli.chat.session import Session
-from moa_cli.conversation import Proposal, Turn
-from moa_cli.errors import UsageError
-from moa_cli.render.sanitize import one_line, sanitize
+from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.errors import UsageError
+from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.store.tags import checked_tag, checked_title
 
 
@@ -51,7 +51,7 @@ def _show(host: Host, argument: str) -> Outcome:
     if not _layer(host.session, None):
         raise UsageError("there are no proposals yet")
     if argument == "all":
-        from moa_cli.render.compare import SideBySide
+        from moa_cli.terminal.side_by_side import SideBySide
 
         host.draw(SideBySide(_layer(host.session, None)))
         return None
@@ -71,8 +71,8 @@ def _show(host: Host, argument: str) -> Outcome:
 @command("diff", "N M", _numbers)
 def _diff(host: Host, argument: str) -> Outcome:
     """Show two proposals of the last layer side by side, with what differs marked."""
-    from moa_cli.chat.compare import differences
-    from moa_cli.render.compare import marked_side_by_side
+    from moa_cli.chat.similarity import differences
+    from moa_cli.terminal.side_by_side import marked_side_by_side
 
     words = argument.split()
     if len(words) != 2:
@@ -91,8 +91,8 @@ def _diff(host: Host, argument: str) -> Outcome:
 @command("why")
 def _why(host: Host, argument: str) -> Outcome:
     """For each passage of the reply, the proposal that it stands closest to."""
-    from moa_cli.chat.compare import closest, shares
-    from moa_cli.render.compare import closeness_table
+    from moa_cli.chat.similarity import closest, shares
+    from moa_cli.terminal.side_by_side import closeness_table
 
     turn = _last(host.session)
     answered = [one for one in _layer(host.session, None) if one.error is None]
@@ -183,11 +183,11 @@ def _tag(host: Host, argument: str) -> Outcome:
 @command("usage", "[--json]", lambda session: ["--json"])
 def _usage(host: Host, argument: str) -> Outcome:
     """Tell the calls, tokens and cost since this chat began, by model."""
-    from moa_cli.render.ledger import spent_lines
+    from moa_cli.terminal.usage import spent_lines
 
     spent = host.session.spent
     if argument == "--json":
-        from moa_cli.render.jsonl import dumps, usage_to_dict
+        from moa_cli.core.jsonl import dumps, usage_to_dict
 
         host.show(dumps({model: usage_to_dict(one) for model, one in spent.items()}, indent=2))
         return None
@@ -221,7 +221,7 @@ def _copy(host: Host, argument: str) -> Outcome:
 @command("dry-run", "PROMPT")
 def _dry_run(host: Host, argument: str) -> Outcome:
     """Show the calls, exact prompts and likely cost of PROMPT; nothing is sent."""
-    from moa_cli.render.plan import plan
+    from moa_cli.terminal.dry_run import plan
 
     session = host.session
     host.show(plan(session.profile, session.conversation.ask(argument), session.known()))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from moa_cli.attach import fenced
+from moa_cli.core.attach import fenced
 from moa_cli.store.incoming.bounds import seconds_of
 from moa_cli.store.incoming.coming import Coming, Messages, list_in, table_in, text_in
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from moa_cli.attach import fenced
+from moa_cli.core.attach import fenced
 from moa_cli.store.incoming.bounds import seconds_of
 from moa_cli.store.incoming.coming import Coming, Messages, list_in, text_in
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moa_cli.conversation import KeptTurn, Turn, TurnStatus, Usage
+from moa_cli.core.conversation import KeptTurn, Turn, TurnStatus, Usage
 from moa_cli.store.incoming.bounds import bounded, not_later
 from moa_cli.store.store import ID_LETTERS
 

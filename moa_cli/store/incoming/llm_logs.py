@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from moa_cli.conversation import Usage
+from moa_cli.core.conversation import Usage
 from moa_cli.store.incoming.bounds import seconds_of
 from moa_cli.store.incoming.coming import Coming, Messages
 

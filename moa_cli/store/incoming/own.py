@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
-from moa_cli.conversation import KeptTurn, Turn
-from moa_cli.errors import StoreError
-from moa_cli.events import from_dict, to_dict
-from moa_cli.loading import hints_of, load_value
+from moa_cli.core.conversation import KeptTurn, Turn
+from moa_cli.core.errors import StoreError
+from moa_cli.core.events import from_dict, to_dict
+from moa_cli.core.loading import hints_of, load_value
 from moa_cli.store.archive import FORMAT, TAGGED, VERSION
 from moa_cli.store.incoming.bounds import bounded, not_later, seconds_of
 from moa_cli.store.incoming.coming import Coming, Head

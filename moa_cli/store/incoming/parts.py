@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from moa_cli import paths
+from moa_cli.core import paths
 from moa_cli.store.incoming.json_stream import Readable
 
 __all__ = ["ArchiveFault", "Part", "lines_of", "parts_of"]

@@ -19,10 +19,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
-from moa_cli.conversation import KeptConversation, KeptTurn
-from moa_cli.errors import StoreError, UsageError
-from moa_cli.file_lock import try_lock
-from moa_cli.json_text import dumps
+from moa_cli.core.conversation import KeptConversation, KeptTurn
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.file_lock import try_lock
+from moa_cli.core.json_text import dumps
 from moa_cli.store.absorb import database_of
 from moa_cli.store.archive import StoredTurns, turn_values
 from moa_cli.store.incoming.coming import Coming, Head, identity_of

@@ -1,0 +1,1 @@
+"""Many prompts from a file, a line of JSON for each answer."""

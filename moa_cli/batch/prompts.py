@@ -1,0 +1,194 @@
+"""A batch: prompts from a file, and the lines that come of them."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from moa_cli.bench.data.items import Item, Row, read_own, rows_of_text
+from moa_cli.bench.run.arms import Arm, make_arms
+from moa_cli.bench.run.journal import Journal
+from moa_cli.bench.run.plan import Work
+from moa_cli.bench.run.results import Answer, Result
+from moa_cli.bench.run.seconds import path_seconds
+from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.json_text import dumps
+from moa_cli.core.jsonl import usage_to_dict
+from moa_cli.core.text_files import lines_of, text_of
+from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
+from moa_cli.profile import Profile, to_table
+from moa_cli.version import __version__
+
+__all__ = ["Batch", "check_no_table", "is_json_name", "make_batch", "read_prompts"]
+
+# What a line of output says itself; an input's field of such a name is put under `input`.
+_OURS = (
+    "reply",
+    "profile",
+    "model",
+    "usage",
+    "cost",
+    "seconds",
+    "finish_reason",
+    "lost",
+    "proposals",
+    "error",
+    "input",
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is asked, and how it is written down.
+
+    items: their ids are unique; limit: the first so many of them, None is all. arm: what
+    answers. strict: whether a turn that lost a proposer has failed. proposals: whether lines
+    hold them. sha256: of the input's bytes. given: nothing is, see `bench.plan.Plan`.
+    """
+
+    profile: Profile
+    items: tuple[Item, ...]
+    arm: Arm
+    sha256: str
+    limit: int | None
+    strict: bool
+    proposals: bool
+    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def work(self) -> Iterator[Work]:
+        """Everything, in input order."""
+        for order, item in enumerate(self.items[: self.limit]):
+            yield Work(self.arm, item, order)
+
+    def models(self) -> tuple[str, ...]:
+        """The models that are asked."""
+        return tuple(dict.fromkeys(self.arm.profile.models()))
+
+    def settings(self) -> dict[str, Any]:
+        """All that a line of output depends on, as JSON values."""
+        return {
+            "versions": {"moa": __version__, "python": platform.python_version()},
+            "input": {"lines": len(self.items), "sha256": self.sha256},
+            "strict": self.strict,
+            "proposals": self.proposals,
+            "profile": {"name": self.profile.name, **to_table(self.profile)},
+            "prompt": AGGREGATE_AND_SYNTHESIZE,
+        }
+
+    def line(self, item: Item, result: Result, journal: Journal) -> str:
+        """What came of an item as a line of JSON, without its line end."""
+        fields = {name: value for name, value in item.fields.items() if name != "id"}
+        clashing = {name: fields.pop(name) for name in _OURS if name in fields}
+        identity = item.fields.get("id")
+        if str(identity) != item.id:
+            clashing |= {"id": identity} if "id" in item.fields else {}
+            identity = int(item.id)
+        values: dict[str, Any] = {"id": identity, **fields}
+        if clashing:
+            values["input"] = clashing
+        return dumps(values | self._outcome(result, journal))
+
+    def _outcome(self, result: Result, journal: Journal) -> dict[str, Any]:
+        turn = result.turns[-1] if result.turns else None
+        reply = turn.reply if turn else None
+        usage = usage_to_dict(result.usage)
+        values: dict[str, Any] = {
+            "reply": result.replies[-1] if result.replies else None,
+            "profile": self.profile.name,
+            "model": (reply.answered_by or reply.model) if reply else None,
+            "usage": usage,
+            "cost": usage["cost"],
+            "seconds": round(path_seconds(result, journal), 3),
+            "finish_reason": reply.finish_reason if reply else None,
+        }
+        if turn and turn.lost:
+            values["lost"] = list(turn.lost)
+        if self.proposals and turn:
+            values["proposals"] = [[_proposal(one) for one in layer] for layer in turn.proposals]
+        if result.error is not None:
+            values["error"] = asdict(result.error)
+        return values
+
+
+def _proposal(one: Answer) -> dict[str, Any]:
+    values = {
+        "model": one.model,
+        "answered_by": one.answered_by,
+        "text": one.text,
+        "finish_reason": one.finish_reason,
+        "usage": usage_to_dict(one.usage),
+    }
+    return values if one.error is None else values | {"error": asdict(one.error)}
+
+
+def make_batch(
+    profile: Profile,
+    data: bytes,
+    name: str,
+    *,
+    lines: bool,
+    limit: int | None = None,
+    strict: bool = False,
+    proposals: bool = False,
+) -> Batch:
+    """The batch that is asked for.
+
+    data, name, lines: see `read_prompts`. The others: see `Batch`.
+    """
+    items = read_prompts(data, name, lines=lines)
+    if strict:
+        [arm] = make_arms(profile, ("mixture",), "")
+    else:
+        arm = Arm("mixture", replace(profile, multi_turn=True))
+    digest = hashlib.sha256(data).hexdigest()
+    return Batch(profile, items, arm, digest, limit, strict, proposals)
+
+
+def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
+    """The prompts in a file's bytes, one at least; their ids are unique.
+
+    name: what messages call it. lines: whether each line is a prompt, and not a JSON object
+    (see `read_own`). Raises BenchError, naming the line, where the input is wrong, UsageError if it
+    is not text.
+    """
+    text = text_of(data, name)
+    rows = _prompts(text, name) if lines else rows_of_text(text, name)
+    items = tuple(map(read_own, rows))
+    if not items:
+        raise BenchError(f"{name}: holds no prompts")
+    _check_ids(items, name)
+    return items
+
+
+def is_json_name(name: str) -> bool:
+    """Whether a file of that name holds JSON lines, and not a prompt on each line."""
+    return name.lower().endswith((".jsonl", ".ndjson", ".json"))
+
+
+def check_no_table(name: str, remedy: str) -> None:
+    """Raise UsageError for a file that is named as a table: its head would be sent as a prompt.
+
+    remedy: what to do about it.
+    """
+    if name.lower().endswith((".csv", ".tsv")):
+        raise UsageError(f"{name}: is a table, whose lines are not prompts", hint=remedy)
+
+
+def _prompts(text: str, name: str) -> Iterator[Row]:
+    for number, prompt in enumerate(lines_of(text), 1):
+        if prompt.strip():
+            yield Row(f"{name}:{number}", number, {"prompt": prompt})
+
+
+def _check_ids(items: tuple[Item, ...], name: str) -> None:
+    seen: set[str] = set()
+    for one in items:
+        if one.id in seen:
+            raise BenchError(
+                f"{name}: two lines have the id {one.id}",
+                hint="lines without an `id` are called by their number",
+            )
+        seen.add(one.id)

@@ -1,0 +1,169 @@
+"""How alike texts are, and how likeness goes with preference.
+
+The measures and their settings are those of the published analysis of Mixture-of-Agents
+(arXiv:2406.04692, section 3.3): BLEU, Levenshtein and the cosine of TF-IDF vectors, all 0 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
+
+from rapidfuzz.distance import Levenshtein
+
+from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.core.errors import BenchError
+
+__all__ = [
+    "Correlation",
+    "TfIdf",
+    "bleu",
+    "has_bleu",
+    "levenshtein",
+    "pairwise",
+    "pairwise_bleu",
+    "rank_correlation",
+]
+
+_TERM = re.compile(r"\b\w\w+\b")
+
+
+def bleu(text: str, reference: str) -> float:
+    """The BLEU of `text` against one reference, as sacrebleu tells it for a sentence, over 100.
+
+    Not symmetric. Raises BenchError if sacrebleu is not installed.
+    """
+    return _sentence_bleu()(text, reference)
+
+
+def has_bleu() -> bool:
+    """Whether `bleu` can be computed here."""
+    try:
+        _sentence_bleu()
+    except BenchError:
+        return False
+    return True
+
+
+@cache
+def _sentence_bleu() -> Callable[[str, str], float]:
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ImportError:
+        raise BenchError(
+            "BLEU needs sacrebleu", hint="install it with: pip install 'moa-chat[bench]'"
+        ) from None
+    metric = BLEU(effective_order=True)
+
+    def score(text: str, reference: str) -> float:
+        return float(metric.sentence_score(text, [reference]).score) / 100
+
+    return score
+
+
+def pairwise(
+    texts: Mapping[str, Sequence[str]], measure: Callable[[str, str], float]
+) -> dict[str, Mean]:
+    """How alike each model's texts are to those of the others: both ways, averaged.
+
+    texts: by model, one text an item, all in the same order of items. A single model has no
+    others: its mean is of no values. Raises BenchError if the numbers of texts differ.
+    """
+    if len({len(of_one) for of_one in texts.values()}) > 1:
+        raise BenchError("the models do not have an answer each to the same items")
+    values: dict[str, list[float]] = {model: [] for model in texts}
+    items: dict[str, list[int]] = {model: [] for model in texts}
+    for one, other in permutations(texts, 2):
+        for item, (text, reference) in enumerate(zip(texts[one], texts[other], strict=True)):
+            likeness = measure(text, reference)
+            for model in (one, other):
+                values[model].append(likeness)
+                items[model].append(item)
+    return {model: mean_of(values[model], groups=items[model]) for model in texts}
+
+
+def pairwise_bleu(texts: Mapping[str, Sequence[str]]) -> dict[str, Mean]:
+    """`pairwise` by BLEU. Raises BenchError if sacrebleu is not installed."""
+    return pairwise(texts, bleu)
+
+
+def levenshtein(one: str, other: str) -> float:
+    """1 - edits / length of the longer text, edits counted in characters."""
+    return Levenshtein.normalized_similarity(one, other)
+
+
+class TfIdf:
+    """TF-IDF vectors of a corpus, as scikit-learn's `TfidfVectorizer()` makes them.
+
+    Terms are words of two characters or more in lower case; idf = ln((1 + n) / (1 + df)) + 1;
+    vectors have the length 1.
+    """
+
+    def __init__(self, corpus: Iterable[str]) -> None:
+        documents = 0
+        frequency: Counter[str] = Counter()
+        for text in corpus:
+            documents += 1
+            frequency.update(set(_terms(text)))
+        self._idf = {
+            term: math.log((1 + documents) / (1 + count)) + 1 for term, count in frequency.items()
+        }
+
+    def vector(self, text: str) -> dict[str, float]:
+        """The weight of each term of `text`; terms that the corpus has not are left out."""
+        counts = Counter(term for term in _terms(text) if term in self._idf)
+        weights = {term: count * self._idf[term] for term, count in counts.items()}
+        length = math.sqrt(math.fsum(weight**2 for weight in weights.values()))
+        return {term: weight / length for term, weight in weights.items()}
+
+    def cosine(self, one: str, other: str) -> float:
+        """The cosine of the two texts' vectors; 0 if one has no known term."""
+        left, right = self.vector(one), self.vector(other)
+        return math.fsum(weight * right.get(term, 0.0) for term, weight in left.items())
+
+
+def _terms(text: str) -> list[str]:
+    return _TERM.findall(text.lower())
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation, -1 to 1, of n pairs.
+
+    value: None where one side does not vary. standard_error: sqrt((1 - r²) / (n - 2)); None
+    without a value, or for fewer than three pairs.
+    """
+
+    value: float | None
+    standard_error: float | None
+    n: int
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> Correlation:
+    """Spearman's: Pearson's correlation of the ranks, ties at the mean of their ranks.
+
+    Raises ValueError if the lengths differ.
+    """
+    pairs = list(zip(_centred_ranks(one), _centred_ranks(other), strict=True))
+    spread = math.sqrt(math.fsum(a * a for a, _ in pairs) * math.fsum(b * b for _, b in pairs))
+    if not spread:
+        return Correlation(None, None, len(pairs))
+    value = max(-1.0, min(1.0, math.fsum(a * b for a, b in pairs) / spread))
+    error = math.sqrt((1 - value**2) / (len(pairs) - 2)) if len(pairs) > 2 else None
+    return Correlation(value, error, len(pairs))
+
+
+def _centred_ranks(values: Sequence[float]) -> list[float]:
+    """The rank of each value less the mean rank."""
+    ranks: dict[float, float] = {}
+    below = 0
+    for value, count in sorted(Counter(values).items()):
+        ranks[value] = below + (count + 1) / 2
+        below += count
+    middle = (len(values) + 1) / 2
+    return [ranks[value] - middle for value in values]

@@ -1,0 +1,1 @@
+"""The datasets of an evaluation, and the items in them."""

@@ -1,0 +1,167 @@
+"""What is asked in an evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moa_cli.core.conversation import Message
+from moa_cli.core.errors import BenchError
+from moa_cli.core.text_files import lines_of, read_bytes, text_of
+
+__all__ = [
+    "Item",
+    "Row",
+    "read_file",
+    "read_own",
+    "rows_of_json",
+    "rows_of_lines",
+    "rows_of_text",
+    "text_in",
+]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a dataset.
+
+    id: unique in its dataset, and stable. turns: the user's messages, one a turn.
+    before: messages that precede the first turn. answer: the right one, as the dataset has it.
+    fields: the row as upstream has it.
+    """
+
+    id: str
+    turns: tuple[str, ...]
+    category: str | None = None
+    answer: str | None = None
+    before: tuple[Message, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a file. place: file and line (or number of the row), for messages."""
+
+    place: str
+    number: int
+    fields: Mapping[str, Any]
+
+    def text(self, *names: str) -> str:
+        """The text under the first of `names` that is there. Raises BenchError if none is."""
+        found = next((self.fields[name] for name in names if name in self.fields), None)
+        if isinstance(found, str) and found.strip():
+            return found
+        wanted = " or ".join(f"`{name}`" for name in names)
+        raise BenchError(f"{self.place}: {wanted} is missing, or no text")
+
+    def optional(self, name: str) -> str | None:
+        """The text or number there, as text; None if there is none."""
+        found = self.fields.get(name)
+        if isinstance(found, str):
+            return found
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            return str(found)
+        return None
+
+
+def read_file(path: Path) -> bytes:
+    """What the file holds. Raises BenchError, naming the file, if it cannot be read."""
+    return read_bytes(path, BenchError)
+
+
+def text_in(path: Path) -> str:
+    """The text of a file, with line ends as they are.
+
+    Raises BenchError, naming the file, if it cannot be read, UsageError if it is not text.
+    """
+    return text_of(read_file(path), str(path))
+
+
+def rows_of_lines(path: Path) -> Iterator[Row]:
+    """The rows of a JSONL file; empty lines are none.
+
+    Raises BenchError naming file and line, UsageError if the file is not text.
+    """
+    return rows_of_text(text_in(path), str(path))
+
+
+def rows_of_text(text: str, name: str) -> Iterator[Row]:
+    """The rows of a JSONL text, as `rows_of_lines`, or of one list of objects.
+
+    name: of the text, for messages.
+    """
+    if text.lstrip().startswith("["):
+        yield from _rows_of_list(text, name)
+        return
+    for number, line in enumerate(lines_of(text), 1):
+        if line.strip():
+            yield _row(_parsed(line, f"{name}:{number}"), f"{name}:{number}", number)
+
+
+def rows_of_json(path: Path) -> Iterator[Row]:
+    """The rows of a JSON file that is one list of objects. Raises BenchError naming the place."""
+    return _rows_of_list(text_in(path), str(path))
+
+
+def _rows_of_list(text: str, name: str) -> Iterator[Row]:
+    try:
+        table = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BenchError(f"{name}:{error.lineno}: is not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{name}:1: is not JSON: {error}") from None
+    if not isinstance(table, list):
+        raise BenchError(f"{name}: is not a list of objects")
+    for number, row in enumerate(table, 1):
+        yield _row(row, f"{name}: row {number}", number)
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{place}: is not JSON: {error}") from None
+
+
+def _row(value: object, place: str, number: int) -> Row:
+    if not isinstance(value, dict):
+        raise BenchError(f"{place}: is no JSON object")
+    return Row(place, number, value)
+
+
+def read_own(row: Row) -> Item:
+    """An item of a user's own file: `prompt` (or `messages`, the last of which is the user's),
+    and maybe `answer`, `category` and `id` (else the number of the line).
+
+    Raises BenchError naming file and line.
+    """
+    before: tuple[Message, ...] = ()
+    if "prompt" in row.fields or "messages" not in row.fields:
+        prompt = row.text("prompt")
+    else:
+        *before_, last = _messages(row)
+        before, prompt = tuple(before_), last.content
+    return Item(
+        id=row.optional("id") or str(row.number),
+        turns=(prompt,),
+        category=row.optional("category"),
+        answer=row.optional("answer"),
+        before=before,
+        fields=row.fields,
+    )
+
+
+def _messages(row: Row) -> list[Message]:
+    given = row.fields["messages"]
+    found = []
+    for one in given if isinstance(given, list) else [None]:
+        role, content = (one.get("role"), one.get("content")) if isinstance(one, dict) else (0, 0)
+        if role not in ("system", "user", "assistant") or not isinstance(content, str):
+            raise BenchError(f"{row.place}: `messages` is no list of {{role, content}}")
+        found.append(Message(role, content))
+    if not found or found[-1].role != "user" or not found[-1].content.strip():
+        raise BenchError(f"{row.place}: the last of `messages` is not the user's")
+    return found

@@ -1,0 +1,103 @@
+"""Files of JSON lines that grow, and outlive a kill."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from moa_cli.core import paths
+from moa_cli.core.errors import BenchError
+
+__all__ = ["Lines", "plain", "read_lines", "read_table"]
+
+_T = TypeVar("_T")
+
+
+def plain(value: Any) -> Any:
+    """Values of dataclasses as JSON values; `dataclasses.asdict`, which copies all that it
+    meets, takes twice as long."""
+    if is_dataclass(value):
+        return {name: plain(one) for name, one in vars(value).items()}
+    return [plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+class Lines:
+    """A file, readable by its owner alone, that lines are added to; made with the first one.
+
+    Each line is with the system when `add` returns. What stands behind the last line end, from
+    a kill in the middle of a line, is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def add(self, line: str) -> None:
+        """Write one line. Raises OSError."""
+        if self._file is None:
+            paths.refuse_database(self.path)
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.fdopen(handle, "r+b", buffering=0)
+            self._file.truncate(_whole(self._file.read()))
+            self._file.seek(0, os.SEEK_END)
+        self._file.write(line.encode() + b"\n")
+
+    def replace(self, lines: Iterable[str]) -> None:
+        """Make these the whole content, in one step. Raises OSError."""
+        self.close()
+        with paths.replacing(self.path) as file:
+            for line in lines:
+                file.write(line.encode() + b"\n")
+
+    def close(self) -> None:
+        """Nothing more is added."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _whole(data: bytes) -> int:
+    """The length without a last line that was not written to its end."""
+    return data.rfind(b"\n") + 1
+
+
+def read_lines(path: Path, load: Callable[[str], _T]) -> list[_T]:
+    """What `load` makes of each line; nothing if there is no such file. A torn last line is none.
+
+    load: raises ValueError for what is no such line. Raises BenchError, naming file and line,
+    then, or if the file cannot be read.
+    """
+    try:
+        # Who takes out a line with an editor on Windows may get a byte order mark.
+        data = paths.read_bytes(path).removeprefix(codecs.BOM_UTF8)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
+    found = []
+    for number, line in enumerate(data[: _whole(data)].split(b"\n")[:-1], 1):
+        try:
+            found.append(load(line.decode()))
+        except (ValueError, RecursionError) as error:
+            raise BenchError(
+                f"{path}:{number}: is damaged: {error}", hint="take the line out to go on"
+            ) from None
+    return found
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The JSON object in that file. Raises BenchError, naming it, if it is damaged."""
+    try:
+        table = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{path}: is damaged: {error}") from None
+    if not isinstance(table, dict):
+        raise BenchError(f"{path}: is damaged: no object")
+    return table

@@ -1,0 +1,239 @@
+"""What all charts are made of: estimates, axes, text, legends, and the SVG around them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from moa_cli.core.sanitize import one_line
+
+__all__ = [
+    "COLOURS",
+    "WIDTH",
+    "Axis",
+    "Estimate",
+    "Series",
+    "axis",
+    "cut",
+    "grid_and_ticks",
+    "label",
+    "legend",
+    "line",
+    "marker",
+    "svg",
+    "text_width",
+    "told",
+]
+
+# All charts are as wide; a page scales them.
+WIDTH = 720.0
+SIZE = 13.0
+# Classes `s0` to `s7` of the page's style.
+COLOURS = 8
+# A wide guess for sans-serif fonts: labels that are laid out by it do not run into each other.
+_ADVANCE = 0.58
+_NOTHING = 1e-9
+_MOST_DECIMALS = 6
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and half the width of its 95 % interval; None if that is unknown."""
+
+    value: float
+    half: float | None = None
+
+    @property
+    def low(self) -> float:
+        """The interval's lower end."""
+        return self.value - (self.half or 0.0)
+
+    @property
+    def high(self) -> float:
+        """The interval's upper end."""
+        return self.value + (self.half or 0.0)
+
+
+@dataclass(frozen=True)
+class Series:
+    """What has one colour: a name, and an estimate (or none) for each place of the chart."""
+
+    name: str
+    values: Sequence[Estimate | None]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear scale from `low` to `high` with its ticks. title: what it shows, with its unit."""
+
+    title: str
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def at(self, value: float, start: float, end: float) -> float:
+        """Where on the way from `start` to `end` the value is; at an end if it is beyond."""
+        share = (value - self.low) / (self.high - self.low)
+        return start + min(max(share, 0.0), 1.0) * (end - start)
+
+    def tick(self, value: float) -> str:
+        """The value as all ticks are written."""
+        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
+        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+        if not math.isclose(step, round(step, decimals)):
+            decimals += 1
+        return f"{value:,.{decimals}f}" if decimals < _MOST_DECIMALS else f"{value:.6g}"
+
+
+def axis(
+    title: str,
+    estimates: Iterable[Estimate | None],
+    *,
+    floor: float = -math.inf,
+    ceiling: float = math.inf,
+    whole: bool = False,
+) -> Axis:
+    """An axis that all estimates and their intervals fit on.
+
+    floor, ceiling: what no value can be below or above. whole: begin at `floor`, and end at
+    `ceiling` if there is one.
+    """
+    known = [one for one in estimates if one is not None]
+    low = max(floor, min((one.low for one in known), default=0.0))
+    high = min(ceiling, max((one.high for one in known), default=1.0))
+    if whole:
+        low, high = floor, ceiling if math.isfinite(ceiling) else high
+    if high - low < max(_NOTHING, 1e-6 * abs(high)):
+        # All are the same: some room around them.
+        room = abs(high) / 10 if abs(high) > _NOTHING else 1.0
+        low, high = max(floor, low - room), min(ceiling, high + room)
+    step = _step((high - low) / 5)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [one * step for one in range(first, last + 1)]
+    inside = tuple(one for one in ticks if floor <= one <= ceiling)
+    return Axis(title, max(floor, ticks[0]), min(ceiling, ticks[-1]), inside)
+
+
+def _step(rough: float) -> float:
+    """The round number at or above it."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(one * power for one in _STEPS if one * power >= rough * (1 - 1e-9))
+
+
+def text_width(text: str, size: float = SIZE) -> float:
+    """About how wide a line of text is, rather too much than too little."""
+    wide = sum(unicodedata.east_asian_width(one) in "WF" for one in text)
+    return size * (_ADVANCE * (len(text) - wide) + wide)
+
+
+def cut(text: str, room: float, size: float = SIZE) -> str:
+    """Untrusted text on one line, with an ellipsis in its middle if it is wider than `room`:
+    models of one family differ at their ends."""
+    known = one_line(text)
+    if text_width(known, size) <= room:
+        return known
+    for keep in range(len(known) - 1, 1, -1):
+        short = known[: keep // 2] + "…" + known[len(known) - (keep - keep // 2) :]
+        if text_width(short, size) <= room:
+            return short
+    return "…"
+
+
+def label(
+    x: float, y: float, text: str, *, anchor: str = "start", kind: str = "", full: str = ""
+) -> str:
+    """A text; y is its middle. kind: classes. full: what it was cut from."""
+    shown = escape(one_line(text))
+    title = f"<title>{escape(one_line(full))}</title>" if full and full != text else ""
+    classes = f' class="{kind}"' if kind else ""
+    return (
+        f'<text x="{x:.2f}" y="{y:.2f}" dy="0.35em" text-anchor="{anchor}"{classes}>'
+        f"{shown}{title}</text>"
+    )
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    """A straight line."""
+    return f'<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" class="{kind}"/>'
+
+
+def marker(x: float, y: float, place: int, size: float = 5.0) -> str:
+    """The mark of the series at that place: its colour and, for who sees none, its shape."""
+    shape = (place + place // COLOURS) % 4
+    kind = f"mark s{place % COLOURS}" + (" hollow" if place % COLOURS >= 4 else "")
+    if shape == 0:
+        return f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{size:.2f}" class="{kind}"/>'
+    corners = {
+        1: ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+        2: ((0.0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
+        3: ((0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)),
+    }[shape]
+    points = " ".join(f"{x + size * dx:.2f},{y + size * dy:.2f}" for dx, dy in corners)
+    return f'<polygon points="{points}" class="{kind}"/>'
+
+
+def legend(names: Sequence[str], top: float) -> tuple[list[str], float]:
+    """The names with their marks in rows, and where they end below."""
+    parts = []
+    x, y = 8.0, top + 10.0
+    for place, name in enumerate(names):
+        short = cut(name, WIDTH / 2 - 40)
+        width = 20.0 + text_width(short) + 16.0
+        if x > 8.0 and x + width > WIDTH:
+            x, y = 8.0, y + 20.0
+        parts += [marker(x + 6, y, place), label(x + 18, y, short, full=name)]
+        x += width
+    return parts, y + 14.0
+
+
+def grid_and_ticks(
+    known: Axis, start: float, end: float, top: float, bottom: float, *, upright: bool
+) -> list[str]:
+    """The grid of an axis, its ticks' numbers and its title.
+
+    It runs from `start` to `end`: below the plot, or, if `upright`, to the left of it; `top` and
+    `bottom` are the plot's limits across (upright: its left and right one).
+    """
+    parts = []
+    for one in known.ticks:
+        place = known.at(one, start, end)
+        if upright:
+            parts.append(line(top, place, bottom, place, "grid"))
+            parts.append(label(top - 8, place, known.tick(one), anchor="end", kind="tick"))
+        else:
+            parts.append(line(place, top, place, bottom, "grid"))
+            parts.append(label(place, bottom + 13, known.tick(one), anchor="middle", kind="tick"))
+    if upright:
+        parts.append(label(8, end - 16, known.title, kind="axis"))
+    else:
+        parts.append(label(end, bottom + 34, known.title, anchor="end", kind="axis"))
+    return parts
+
+
+def told(name: str, places: Sequence[str], series: Sequence[Series], digits: int) -> str:
+    """All that a chart shows, in words, for who does not see it."""
+    said = []
+    for one in series:
+        for place, known in zip(places, one.values, strict=True):
+            if known is None:
+                continue
+            words = f"{one.name}, {place}: {known.value:.{digits}f}"
+            if known.half is not None:
+                words += f" (95 % interval {known.low:.{digits}f} to {known.high:.{digits}f})"
+            said.append(words)
+    return f"{name}. " + "; ".join(said) + "."
+
+
+def svg(name: str, title: str, description: str, height: float, parts: Iterable[str]) -> str:
+    """A whole chart. name: unique on its page, letters, digits and hyphens."""
+    inside = "\n".join(parts)
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH:.0f} {math.ceil(height)}" role="img"'
+        f' aria-labelledby="{name}-title {name}-desc" xmlns="http://www.w3.org/2000/svg">\n'
+        f'<title id="{name}-title">{escape(one_line(title))}</title>\n'
+        f'<desc id="{name}-desc">{escape(one_line(description))}</desc>\n{inside}\n</svg>\n'
+    )

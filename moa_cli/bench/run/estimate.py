@@ -1,0 +1,151 @@
+"""What a run will take, told before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from moa_cli.bench.data.items import Item
+from moa_cli.bench.run.arms import Arm
+from moa_cli.bench.run.journal import Journal, call_key, occurrence_key
+from moa_cli.core.conversation import Conversation, Usage
+from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.errors import ContextTooLong
+from moa_cli.core.money import priced
+from moa_cli.core.tokens import estimate_tokens
+from moa_cli.engine.call import request_of
+from moa_cli.engine.estimate import ASSUMED_TOKENS
+from moa_cli.engine.fit import Fitted, fit
+from moa_cli.engine.prompts import strip_reasoning
+from moa_cli.profile import ModelSettings
+
+__all__ = ["MARGIN", "Estimate", "Estimator"]
+
+# Tokenizers differ, and prompts are counted without one.
+MARGIN = 0.25
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The calls that will be made, without those in the journal.
+
+    low: prompts as they are (MARGIN less, without any chat template), empty answers.
+    high: prompts MARGIN more, each answer as long as its max_tokens allows, and as long again
+    in what the next models are sent. assumed: whether answers without max_tokens are counted as
+    ASSUMED_TOKENS, so that `high` is no bound.
+    """
+
+    low: Usage = field(default_factory=Usage)
+    high: Usage = field(default_factory=Usage)
+    assumed: bool = False
+
+    @property
+    def calls(self) -> int:
+        """How many."""
+        return self.low.calls
+
+
+@dataclass(frozen=True)
+class _Said:
+    """An answer: its words, or how long it may be while they are not known."""
+
+    text: str | None
+    most: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A turn. unsaid: tokens of earlier replies whose words are not known."""
+
+    arm: Arm
+    item: Item
+    turn: int
+    conversation: Conversation
+    unsaid: int
+
+
+class Estimator:
+    """Adds up what items will take, one arm after another.
+
+    model_id: a model's id at its endpoint, by its name. given: see `replay.Shared`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        facts: Mapping[str, ModelInfo],
+        given: Mapping[str, Mapping[str, str]],
+        model_id: Callable[[str], str],
+    ) -> None:
+        self._journal = journal
+        self._facts = facts
+        self._given = given
+        self._model_id = model_id
+        # Those that another arm will have made by then.
+        self._coming: set[str] = set()
+        self.total = Estimate()
+
+    def add(self, arm: Arm, item: Item) -> None:
+        """Count the calls of one item."""
+        conversation = Conversation(before=item.before)
+        unsaid = 0
+        for turn, prompt in enumerate(item.turns):
+            conversation = conversation.ask(prompt)
+            said = self._turn(_Place(arm, item, turn, conversation, unsaid))
+            unsaid += 0 if said.text is not None else said.most
+            conversation = conversation.answer(strip_reasoning(said.text or ""))
+
+    def _turn(self, at: _Place) -> _Said:
+        """What the reply will be."""
+        said: list[_Said] = []
+        equal = Counter[str]()
+        for layer in at.arm.profile.all_layers():
+            before = said
+            said = [self._call(at, one, before, equal) for one in layer]
+        return said[0]
+
+    def _call(
+        self, at: _Place, one: ModelSettings, before: Sequence[_Said], equal: Counter[str]
+    ) -> _Said:
+        """before: the answers of the layer before. equal: calls of this turn by key, so far."""
+        if one.model in self._given:
+            return _Said(self._given[one.model][at.item.id], 0)
+        info = self._facts[one.model]
+        references = [said.text or "" for said in before]
+        try:
+            fitted = fit(at.arm.profile, one, at.conversation, references, info.context_length)
+        except ContextTooLong:
+            # It will not be asked, and the item fails.
+            return _Said("", 0)
+        coming = _Said(None, one.max_tokens or ASSUMED_TOKENS)
+        unsaid = at.unsaid + sum(said.most for said in before if said.text is None)
+        if not unsaid:
+            request = request_of(one, fitted.messages, self._model_id(one.model))
+            key = call_key(at.item.id, at.turn, one.model, request)
+            equal[key] += 1
+            key = occurrence_key(key, equal[key] - 1)
+            entry = self._journal.find(key)
+            if entry is not None:
+                return _Said(entry.text, 0)
+            if key in self._coming:
+                return coming
+            self._coming.add(key)
+        self._count(one, fitted, unsaid, info)
+        return coming
+
+    def _count(self, one: ModelSettings, fitted: Fitted, more: int, info: ModelInfo) -> None:
+        """more: tokens of answers that are not in the prompt yet."""
+        least = sum(estimate_tokens(message.content) for message in fitted.messages)
+        low = Usage(prompt_tokens=math.floor(least * (1 - MARGIN)), calls=1)
+        high = Usage(
+            prompt_tokens=math.ceil((fitted.tokens + more) * (1 + MARGIN)),
+            completion_tokens=one.max_tokens or ASSUMED_TOKENS,
+            calls=1,
+        )
+        self.total = Estimate(
+            self.total.low + priced(low, info.price),
+            self.total.high + priced(high, info.price),
+            self.total.assumed or one.max_tokens is None,
+        )

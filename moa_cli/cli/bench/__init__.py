@@ -1,0 +1,1 @@
+"""`moa bench` and its subcommands."""

@@ -1,0 +1,225 @@
+"""What `moa bench analyse` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from moa_cli.bench.analysis import Analysis, ArmAnalysis, analyse
+from moa_cli.bench.analysis.costs import Spent
+from moa_cli.bench.analysis.likeness import BLEU, LEVENSHTEIN, TFIDF, Measured
+from moa_cli.bench.data.json_lines import plain
+from moa_cli.bench.report.values import read_run
+from moa_cli.bench.scoring.means import Mean
+from moa_cli.cli.bench.cells import (
+    UNKNOWN,
+    cell,
+    noted,
+    table,
+    tell_if_long,
+    width_of_output,
+    with_n,
+)
+from moa_cli.cli.writing import put
+from moa_cli.core.errors import BenchError
+from moa_cli.core.json_text import dumps
+from moa_cli.core.money import cost_text, usd
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.words import counted
+from moa_cli.profile import short_name
+from moa_cli.terminal.table import Column
+
+__all__ = ["run"]
+
+
+def run(
+    folder: Path,
+    *,
+    judge: str | None,
+    control: str | None,
+    data: Path | None,
+    json: bool,
+    output: Path | None,
+) -> None:
+    """Print the analysis of a run, or write it to a file. Raises BenchError, UsageError."""
+    read = read_run(folder, judge, data)
+    tell_if_long(read.asked)
+    found = analyse(read, control)
+    if json:
+        text = dumps(plain(found), indent=2) + "\n"
+    else:
+        width = width_of_output() if output is None else 80
+        text = "".join(f"{line}\n" for line in _lines(found, width))
+    put(text, output, BenchError)
+
+
+def _lines(found: Analysis, width: int) -> Iterator[str]:
+    worth = "answers of unknown worth"
+    if found.unit:
+        by = "by known answers" if found.judge is None else f"judged by {found.judge}"
+        worth = f"{found.unit}, {by}"
+    head = f"{found.dataset}: {counted(found.asked, 'item')}; {worth}"
+    yield from noted([head, "Means ± standard error; n: the values behind a mean."], width, "")
+    for arm in found.arms:
+        yield ""
+        yield ""
+        yield one_line(f"{arm.arm}: {counted(arm.items, 'item')}, {counted(arm.turns, 'turn')}")
+        for part in (_near, _preference, _agreement, _layers, _costs):
+            yield from part(found, arm, width)
+    if found.notes:
+        yield ""
+        yield from noted(found.notes, width)
+
+
+def _measures(
+    found: Analysis, rows: Sequence[tuple[Measured, ...]], *, counts: bool = True
+) -> list[Column]:
+    """A column for each measure, and one of how many values there are."""
+    columns = []
+    for name in (BLEU, LEVENSHTEIN, TFIDF):
+        if name in found.measures:
+            cells = [cell(_of(row, name)) for row in rows]
+            columns.append(Column(name, cells, right=True))
+    if counts:
+        columns.append(
+            Column("n", [f"{row[0].mean.n:,}" if row else "" for row in rows], right=True)
+        )
+    return columns
+
+
+def _of(row: Sequence[Measured], name: str) -> Mean | None:
+    return next((one.mean for one in row if one.measure == name), None)
+
+
+def _near(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
+    columns = [
+        Column("#", [str(one.place) for one in arm.near], right=True),
+        *_measures(found, [one.likeness for one in arm.near]),
+        Column("nearest", [_percent(one.nearest) for one in arm.near], right=True),
+        Column("proposer", [short_name(one.model) for one in arm.near]),
+    ]
+    title = (
+        "Likeness of the reply to each proposal of the last layer, 0 to 1, and how often it is"
+        f" nearest to it (by {found.measures[0]})"
+    )
+    yield from table(title, columns, width)
+
+
+def _percent(share: Mean | None) -> str:
+    if share is None or share.value is None:
+        return UNKNOWN
+    error = share.standard_error
+    return f"{share.value:.0%}" + ("" if error is None else f"±{error:.0%}")
+
+
+def _preference(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
+    told = arm.preference
+    rows = told.rows
+    title = "Does the reply follow the better proposals? Rank correlation of likeness and worth"
+    if rows:
+        columns = [
+            Column("measure", [one.measure for one in rows]),
+            Column("reply", [with_n(one.reply, 2, sign="+") for one in rows]),
+            Column("control", [with_n(one.control, 2, sign="+") for one in rows]),
+            Column("reply - control", [with_n(one.difference, 2, sign="+") for one in rows]),
+        ]
+        yield from table(f"{title}, -1 to 1", columns, width)
+    else:
+        yield ""
+        yield from noted([f"{title}: cannot be told"], width, "")
+    yield from noted(told.notes, width)
+
+
+def _agreement(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
+    if not arm.agreement:
+        return
+    rows = [(str(one.layer), "all", "", one.likeness) for one in arm.agreement]
+    last = arm.agreement[-1]
+    for pair in last.pairs:
+        a, b = pair.places
+        names = " ~ ".join(map(short_name, pair.models))
+        rows.append((str(last.layer), f"{a}~{b}", names, pair.likeness))
+    columns = [
+        Column("layer", [row[0] for row in rows], right=True),
+        Column("pair", [row[1] for row in rows]),
+        *_measures(found, [row[3] for row in rows]),
+        Column("proposers", [row[2] for row in rows]),
+    ]
+    yield from table("Agreement: likeness of a layer's proposals to each other", columns, width)
+
+
+def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
+    rows = arm.layers
+    names = ["reply" if one.is_reply else str(one.layer) for one in rows]
+    columns = [
+        Column("layer", names, right=True),
+        Column("characters", [cell(one.characters, 0) for one in rows], right=True),
+        Column("n", [f"{one.characters.n:,}" for one in rows], right=True),
+        *_measures(found, [one.likeness for one in rows], counts=False),
+        Column("n", [f"{one.likeness[0].mean.n:,}" if one.likeness else "" for one in rows]),
+    ]
+    title = "What each layer added: length, and likeness to the answers of the layer before"
+    yield from table(title, columns, width)
+    if not any(one.accuracy for one in rows):
+        return
+    columns = [
+        Column("layer", names, right=True),
+        Column("right", [_share(one.accuracy) for one in rows], right=True),
+        Column("gained", [_share(one.gained) for one in rows], right=True),
+        Column("lost", [_share(one.lost) for one in rows], right=True),
+        Column("n", [f"{one.accuracy.n:,}" if one.accuracy else "" for one in rows]),
+    ]
+    title = (
+        "Right answers by layer, %; gained: right, but wrong in the layer before; lost: wrong, but"
+        " right in it (of all pairs of answers)"
+    )
+    yield from table(title, columns, width)
+
+
+def _share(share: Mean | None) -> str:
+    if share is None or share.value is None:
+        return UNKNOWN
+    error = share.standard_error
+    return cell(Mean(100 * share.value, None if error is None else 100 * error, share.n), 1)
+
+
+def _costs(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
+    del found
+    rows = (("critical path", arm.seconds_path), ("sum of calls", arm.seconds_sum))
+    columns = [
+        Column("seconds an item", [name for name, _ in rows]),
+        Column("median", [_seconds(one.median) for _, one in rows], right=True),
+        Column("90 % within", [_seconds(one.ninetieth) for _, one in rows], right=True),
+        Column("mean", [with_n(one.mean, 2) for _, one in rows]),
+    ]
+    yield from table("Latency", columns, width)
+    yield from _spent("Tokens and cost by model", "model", arm.by_model, short_name, width)
+    yield from _spent("Tokens and cost by layer", "layer", arm.by_layer, str, width)
+
+
+def _seconds(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:,.2f}"
+
+
+def _spent(
+    title: str, head: str, rows: Sequence[Spent], shown: Callable[[str], str], width: int
+) -> Iterator[str]:
+    if not rows:
+        return
+    columns = [
+        Column("calls", [f"{one.usage.calls:,}" for one in rows], right=True),
+        Column("tokens in", [f"{one.usage.prompt_tokens:,}" for one in rows], right=True),
+        Column("out", [f"{one.usage.completion_tokens:,}" for one in rows], right=True),
+        Column("cost", [cost_text(one.usage) for one in rows], right=True),
+        Column("an item", [_money(one.cost) for one in rows], widest=32),
+        Column(head, [shown(one.name) for one in rows]),
+    ]
+    yield from table(title, columns, width)
+
+
+def _money(cost: Mean) -> str:
+    """`$0.0012±$0.0001 (n 50)`."""
+    if cost.value is None:
+        return UNKNOWN
+    error = "" if cost.standard_error is None else f"±{usd(cost.standard_error)}"
+    return f"{usd(cost.value)}{error} (n {cost.n:,})"

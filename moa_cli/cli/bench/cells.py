@@ -1,0 +1,65 @@
+"""Figures and notes of `moa bench` as lines of text."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+
+from moa_cli.bench.scoring.means import Mean
+from moa_cli.core.sanitize import one_line
+from moa_cli.terminal.table import Column, table_lines
+from moa_cli.terminal.tty import columns_of
+
+__all__ = ["UNKNOWN", "cell", "noted", "table", "tell_if_long", "width_of_output", "with_n"]
+
+UNKNOWN = "–"
+_UNBOUND = 1000
+# From so many on, likeness takes a while: a pair of texts a millisecond or two.
+_MANY_ITEMS = 100
+
+
+def width_of_output() -> int:
+    """The cells that a line may take; in a pipe nothing is cut."""
+    return columns_of(sys.stdout) or _UNBOUND
+
+
+def tell_if_long(items: int) -> None:
+    """Say to a waiting user what takes so long."""
+    if items >= _MANY_ITEMS and sys.stderr.isatty():
+        sys.stderr.write(f"moa: comparing the texts of {items:,} items …\n")
+        sys.stderr.flush()
+
+
+def cell(mean: Mean | None, decimals: int = 3, *, sign: str = "") -> str:
+    """`0.224±0.012`: a mean and its standard error. sign: "+" shows it always."""
+    if mean is None or mean.value is None:
+        return UNKNOWN
+    told = f"{mean.value:{sign},.{decimals}f}"
+    return told if mean.standard_error is None else f"{told}±{mean.standard_error:,.{decimals}f}"
+
+
+def with_n(mean: Mean | None, decimals: int = 3, *, sign: str = "") -> str:
+    """`0.224±0.012 (n 50)`."""
+    if mean is None or mean.value is None:
+        return UNKNOWN
+    return f"{cell(mean, decimals, sign=sign)} (n {mean.n:,})"
+
+
+def table(title: str, columns: Sequence[Column], width: int) -> Iterator[str]:
+    """An empty line, a title, and a table."""
+    yield ""
+    yield from noted([title], width, "")
+    yield from table_lines(columns, width)
+
+
+def noted(notes: Iterable[str], width: int, mark: str = "- ") -> Iterator[str]:
+    """Sentences, folded between words."""
+    for one in notes:
+        yield from textwrap.wrap(
+            mark + one_line(one),
+            width,
+            subsequent_indent=" " * len(mark),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )

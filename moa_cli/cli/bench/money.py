@@ -1,0 +1,85 @@
+"""What a run may spend, and what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from moa_cli.bench.run.caps import firm
+from moa_cli.bench.run.journal import Entry, Journal
+from moa_cli.cli import wiring
+from moa_cli.cli.budget import caps
+from moa_cli.core.conversation import Usage
+from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.ledger import TurnLedger
+from moa_cli.engine import Cap
+from moa_cli.engine.budget import check_prices
+from moa_cli.store import CallBook
+
+if TYPE_CHECKING:
+    from moa_cli.store import Spending
+
+__all__ = ["Purse"]
+
+# Of which it is known that they are counted: items are worked off in their order.
+_MOST_TURNS = 10_000
+
+
+class Purse:
+    """The caps of a run, and where its costs are written down.
+
+    spending: None keeps no books. max_cost: USD, of all sessions of the run.
+
+    caps: for the engine.
+    """
+
+    def __init__(self, journal: Journal, spending: Spending | None, max_cost: float | None) -> None:
+        self._journal = journal
+        self._spending = spending
+        self._max_cost = max_cost
+        self._session = Usage()
+        self._turns: dict[tuple[str, int], TurnLedger] = {}
+        found = list(caps(None, None, spending, one_turn=False))
+        session = wiring.config().budget_session
+        if session is not None:
+            so_far = lambda: self._session.cost  # noqa: E731
+            found.append(Cap.shared_cost("budget.session", session, so_far))
+        if max_cost is not None:
+            spent = lambda: journal.spent.cost  # noqa: E731
+            found.append(Cap.shared_cost("--max-cost", max_cost, spent))
+        self.caps = firm(found)
+
+    def check(self, facts: Mapping[str, ModelInfo]) -> None:
+        """Raise BudgetReached if a cap depends on a price that nobody knows."""
+        check_prices(
+            self.caps, [(name, one.trouble) for name, one in facts.items() if one.price is None]
+        )
+
+    def left(self) -> float | None:
+        """USD that `--max-cost` leaves; None without it."""
+        if self._max_cost is None:
+            return None
+        return max(0.0, self._max_cost - self._journal.spent.cost)
+
+    def ended(self, entry: Entry) -> None:
+        """A call was made."""
+        self._session += entry.usage
+
+    def ledger(self, warn: Callable[[str], None]) -> Callable[[str, int], TurnLedger] | None:
+        """Where the calls of a turn of an item are written down; None where they are not.
+
+        warn: told once if that cannot be done.
+        """
+        if self._spending is None:
+            return None
+        book = CallBook(self._spending, warn)
+
+        def of(item: str, turn: int) -> TurnLedger:
+            key = (item, turn)
+            if key not in self._turns:
+                if len(self._turns) == _MOST_TURNS:
+                    del self._turns[next(iter(self._turns))]
+                self._turns[key] = book.begin_turn()
+            return self._turns[key]
+
+        return of

@@ -1,0 +1,222 @@
+"""What `moa bench select` does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moa_cli.bench.analysis.chosen import chosen_profile
+from moa_cli.bench.analysis.pool import AggregatorWorth, Pool, aggregators, check_alike, pool_of
+from moa_cli.bench.analysis.selection import Ranked, best
+from moa_cli.bench.data.json_lines import plain
+from moa_cli.bench.report.values import ReadRun, read_run
+from moa_cli.cli import wiring
+from moa_cli.cli.bench.cells import cell, noted, table, tell_if_long, width_of_output, with_n
+from moa_cli.cli.writing import check_name
+from moa_cli.core import paths
+from moa_cli.core.errors import ProfileError, UsageError
+from moa_cli.core.json_text import dumps
+from moa_cli.core.words import counted
+from moa_cli.profile import Profile, check_profile_name, dump, save, short_name, to_table
+from moa_cli.terminal.table import Column
+
+__all__ = ["run"]
+
+_USUAL = 3
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What was measured and chosen. aggregator: of the profile; why: how it was found."""
+
+    runs: Sequence[ReadRun]
+    pool: Pool
+    weights: tuple[float, float]
+    ranked: tuple[Ranked, ...]
+    aggregators: tuple[AggregatorWorth, ...]
+    aggregator: str
+    why: str
+
+    @property
+    def chosen(self) -> list[str]:
+        """The chosen models, the best first."""
+        return [one.candidate.model for one in self.ranked if one.chosen]
+
+    def profile(self, name: str) -> Profile:
+        """The mixture of them."""
+        origins = self.pool.origins
+        replier = next((one.run for one in self.aggregators if one.model == self.aggregator), None)
+        run = next((one for one in self.runs if str(one.path) == replier), None)
+        folders = ", ".join(dict.fromkeys(str(one.path) for one in self.runs))
+        return chosen_profile(
+            name,
+            f"chosen by moa bench select from {folders}",
+            [(model, origins[model]) for model in self.chosen],
+            (self.aggregator, run or origins[self.aggregator]),
+        )
+
+
+def run(
+    folders: Sequence[Path],
+    *,
+    k: int | None,
+    weights: str,
+    judge: str | None,
+    data: Path | None,
+    write: str | None,
+    force: bool,
+    json: bool,
+) -> None:
+    """Choose, print, and write the profile. Raises BenchError, ProfileError, UsageError."""
+    parsed = _weights(weights)
+    if write is not None and not _is_path(write):
+        check_profile_name(write)
+    choice = _choose([read_run(one, judge, data) for one in folders], k, parsed)
+    profile = choice.profile(Path(write).stem if write else "chosen")
+    if json:
+        sys.stdout.write(dumps(_table(choice, profile), indent=2) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in _lines(choice, width_of_output())))
+    if write is None:
+        return
+    wiring.providers().check(profile)
+    path = _written(profile, write, overwrite=force)
+    sys.stderr.write(f"moa: wrote {path}; use it: moa ask -p {write}\n")
+
+
+def _weights(typed: str) -> tuple[float, float]:
+    """`2:1`: of quality and of diversity. Raises UsageError."""
+    try:
+        a, b = (float(part) for part in typed.split(":"))
+    except ValueError:
+        a = b = -1.0
+    if not (0 <= a < float("inf") and 0 <= b < float("inf") and a + b > 0):
+        raise UsageError(
+            f"--weights: `{typed}` is no pair of weights", hint="quality:diversity, as in 2:1"
+        )
+    return a, b
+
+
+def _choose(runs: Sequence[ReadRun], k: int | None, weights: tuple[float, float]) -> _Choice:
+    check_alike(runs)
+    tell_if_long(runs[0].asked)
+    pool = pool_of(runs)
+    count = min(_USUAL, len(pool.candidates)) if k is None else k
+    ranked = best(pool.candidates, count, a=weights[0], b=weights[1])
+    measured = aggregators(runs)
+    if measured:
+        aggregator, why = measured[0].model, "the best aggregator measured"
+    else:
+        alone = max(pool.candidates, key=lambda one: one.quality.value or 0.0)
+        aggregator, why = alone.model, "the best model alone, as no aggregators were measured"
+    return _Choice(runs, pool, weights, ranked, measured, aggregator, why)
+
+
+def _is_path(typed: str) -> bool:
+    return typed.endswith(".toml") or os.sep in typed
+
+
+def _written(profile: Profile, write: str, *, overwrite: bool) -> Path:
+    """The file that it was written to."""
+    if not _is_path(write):
+        return save(profile, write, overwrite=overwrite)
+    path = paths.expand(write)
+    check_name(path)
+    if path.exists() and not overwrite:
+        raise ProfileError(f"{path}: is there already", hint="--force replaces it")
+    try:
+        with paths.replacing(path) as file:
+            file.write(dump(profile).encode())
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def _unit(choice: _Choice) -> str:
+    values = choice.runs[0].values
+    by = "by known answers" if values.judge is None else f"judged by {values.judge}"
+    return f"{values.unit}, {by}"
+
+
+def _lines(choice: _Choice, width: int) -> Iterator[str]:
+    pool = choice.pool
+    dataset = choice.runs[0].settings["dataset"]["name"]
+    a, b = choice.weights
+    head = (
+        f"{dataset}: a pool of {counted(len(pool.candidates), 'model')}, each over the same"
+        f" {counted(pool.items, 'item')}; quality: {_unit(choice)}"
+    )
+    yield from noted([head], width, "")
+    ranked = choice.ranked
+    columns = [
+        Column("", ["*" if one.chosen else "" for one in ranked]),
+        Column("score", [_score(one) for one in ranked], right=True),
+        Column("quality", [cell(one.candidate.quality, 2) for one in ranked], right=True),
+        Column("z", [f"{one.quality_z:+.2f}" for one in ranked], right=True),
+        Column(pool.measure, [cell(one.candidate.likeness) for one in ranked], right=True),
+        Column("z(1-)", [f"{one.diversity_z:+.2f}" for one in ranked], right=True),
+        Column("model", [short_name(one.candidate.model) for one in ranked]),
+    ]
+    first = ranked[0].candidate
+    title = (
+        f"As proposers; score = {a:g} z(quality) + {b:g} z(1 - mean pairwise {pool.measure}); ±:"
+        f" standard errors; n: quality {first.quality.n:,}, likeness {first.likeness.n:,} each"
+    )
+    yield from table(title, columns, width)
+    yield from _aggregator_lines(choice, width)
+    yield ""
+    yield from noted(
+        [f"chosen: {', '.join(choice.chosen)} → {choice.aggregator} ({choice.why})"], width, ""
+    )
+    runs_notes = [note for one in choice.runs for note in one.notes]
+    yield from noted(dict.fromkeys([*pool.notes, *runs_notes]), width)
+
+
+def _score(one: Ranked) -> str:
+    error = "" if one.standard_error is None else f"±{one.standard_error:.2f}"
+    return f"{one.score:+.2f}{error}"
+
+
+def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
+    rows = choice.aggregators
+    if rows:
+        columns = [
+            Column("the mixture's worth", [with_n(one.worth, 2) for one in rows], widest=40),
+            Column("aggregator", [short_name(one.model) for one in rows]),
+        ]
+        yield from table("As aggregators: the same mixture under each", columns, width)
+        return
+    dataset = choice.runs[0].settings["dataset"]["name"]
+    yield ""
+    yield from noted(
+        [
+            "As aggregators: not measured. A good proposer need not be a good aggregator. To"
+            " measure it, run one mixture under several, and give all the runs here:",
+            f"moa bench run {dataset} -p PROFILE -a MODEL -o runs/MODEL",
+        ],
+        width,
+        "",
+    )
+
+
+def _table(choice: _Choice, profile: Profile) -> dict[str, Any]:
+    """All of it as JSON values."""
+    values = choice.runs[0].values
+    return {
+        "dataset": choice.runs[0].settings["dataset"]["name"],
+        "items": choice.pool.items,
+        "asked": choice.pool.asked,
+        "unit": values.unit,
+        "judge": values.judge,
+        "measure": choice.pool.measure,
+        "weights": {"quality": choice.weights[0], "diversity": choice.weights[1]},
+        "pool": [plain(one) for one in choice.ranked],
+        "aggregators": [plain(one) for one in choice.aggregators],
+        "aggregator": {"model": choice.aggregator, "why": choice.why},
+        "profile": to_table(profile),
+        "notes": [*choice.pool.notes, *(note for one in choice.runs for note in one.notes)],
+    }

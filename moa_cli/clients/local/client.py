@@ -1,0 +1,202 @@
+"""The embedded model: a child process of ours that is one more endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from moa_cli.clients.local.weights import SMOLLM2, find_weights, install_command
+from moa_cli.clients.openai_compatible import OpenAICompatible
+from moa_cli.config.schema import Config
+from moa_cli.core.endpoints import Delta, ModelInfo, Request
+from moa_cli.core.errors import ClientError, ConnectionLost, LocalModelUnavailable
+
+__all__ = ["LocalClient"]
+
+_STOP_SECONDS = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Running:
+    """A child that serves, and the client of its endpoint."""
+
+    child: subprocess.Popen[str]
+    endpoint: OpenAICompatible
+
+    async def aclose(self) -> None:
+        await self.endpoint.aclose()
+        await asyncio.to_thread(_end, self.child)
+
+
+class LocalClient:
+    """One GGUF model behind a child process, started at the first call.
+
+    model: `smollm2`, or the path of a GGUF file. All calls share the child's parallel slots.
+    """
+
+    def __init__(self, model: str, config: Config) -> None:
+        self._model = model
+        self._config = config
+        # Known as soon as it runs, so that closing can end a start in progress.
+        self._child: subprocess.Popen[str] | None = None
+        self._starting: asyncio.Task[_Running] | None = None
+
+    async def _ready(self) -> _Running:
+        if self._starting is None or (self._starting.done() and self._starting.exception()):
+            self._starting = asyncio.create_task(asyncio.to_thread(self._start))
+        # Shielded: one cancelled call must not stop the start that others wait for.
+        return await asyncio.shield(self._starting)
+
+    def _start(self) -> _Running:
+        path = find_weights(self._model, self._config)
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise LocalModelUnavailable(
+                "local: the embedded runtime is not installed",
+                hint=f"install it with: {install_command()}",
+            )
+        key = secrets.token_urlsafe(32)
+        try:
+            child = self._child = _spawn()
+        except OSError as error:
+            raise LocalModelUnavailable(
+                f"local: the embedded model's process cannot be started: {error.strerror}"
+            ) from None
+        answer = self._tell(child, path, key)
+        if "address" not in answer:
+            _end(child)
+            raise _cannot_start(answer, child, path)
+        return _Running(child, OpenAICompatible("local", f"{answer['address']}/v1", lambda: key))
+
+    def _tell(self, child: subprocess.Popen[str], path: Path, key: str) -> dict[str, str]:
+        """Tell the child what to serve; its answer, nothing if it ended without one.
+
+        The key goes through the pipe, never through argv, which all users can read.
+        """
+        asked = {
+            "path": str(path),
+            "alias": path.stem if self._model != SMOLLM2 else self._model,
+            "key": key,
+            "context": self._config.local_context,
+            "parallel": self._config.local_parallel,
+        }
+        # ValueError: no JSON, or a pipe that was closed with this client.
+        with contextlib.suppress(OSError, ValueError):
+            if child.stdin and child.stdout:
+                child.stdin.write(json.dumps(asked) + "\n")
+                child.stdin.flush()
+                answer = json.loads(child.stdout.readline())
+                return answer if isinstance(answer, dict) else {}
+        return {}
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The completion as it comes. Raises a ClientError."""
+        running = await self._ready()
+        try:
+            async with aclosing(running.endpoint.stream(request)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        except ConnectionLost as error:
+            raise await self._explain(running, error) from None
+
+    async def models(self) -> list[ModelInfo]:
+        """The one model."""
+        running = await self._ready()
+        try:
+            return await running.endpoint.models()
+        except ConnectionLost as error:
+            raise await self._explain(running, error) from None
+
+    async def _explain(self, running: _Running, error: ConnectionLost) -> ClientError:
+        """Why a connection broke; if the child has ended, the next call starts another."""
+        if not await asyncio.to_thread(_has_ended, running.child):
+            return error
+        if self._child is running.child:
+            # Of several calls that broke together, the first one clears away.
+            self._child = self._starting = None
+            await running.aclose()
+        return _ended(running.child)
+
+    async def aclose(self) -> None:
+        """End the child."""
+        starting, self._starting = self._starting, None
+        if starting is None:
+            return
+        if self._child is not None:
+            await asyncio.to_thread(_end, self._child)
+        with contextlib.suppress(ClientError):
+            await (await starting).aclose()
+
+
+def _spawn() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        # -P: a file in the working directory must not stand in for a module.
+        [sys.executable, "-P", "-m", "moa_cli.clients.local.server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # A session of its own: Ctrl-C at the terminal is not for it.
+        start_new_session=True,
+        # Busy-waiting threads slow each other down on few cores.
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+
+
+def _cannot_start(
+    answer: dict[str, str], child: subprocess.Popen[str], path: Path
+) -> LocalModelUnavailable:
+    if answer.get("error") == "model":
+        return LocalModelUnavailable(
+            f"local: {path.name} could not be loaded: {answer['message']}",
+            hint="is it a whole GGUF file, and is there memory enough?",
+        )
+    if answer.get("error") == "runtime":
+        return LocalModelUnavailable(
+            f"local: the embedded runtime cannot be loaded: {answer['message']}",
+            hint="on Linux it needs the system's OpenMP library (package libgomp1 or libgomp)",
+        )
+    return _ended(child)
+
+
+def _ended(child: subprocess.Popen[str]) -> LocalModelUnavailable:
+    """Why the child is not there any more."""
+    status = child.wait()
+    why = f"status {status}"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            why = signal.Signals(-status).name
+    hint = "try again, or a smaller `local.context` in the config"
+    if why == "SIGILL":
+        hint = "on x86-64 it needs a processor with AVX2"
+    return LocalModelUnavailable(f"local: the embedded model's process ended ({why})", hint=hint)
+
+
+def _has_ended(child: subprocess.Popen[str]) -> bool:
+    # Its connections break a moment before it can be waited for.
+    try:
+        child.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(OSError):
+        if child.stdin:
+            child.stdin.close()
+    if not _has_ended(child):
+        child.kill()
+        child.wait()
+    if child.stdout:
+        child.stdout.close()

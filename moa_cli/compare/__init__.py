@@ -1,0 +1,1 @@
+"""Blind choices between answers."""

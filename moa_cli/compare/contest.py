@@ -1,0 +1,104 @@
+"""Several arms that answer one prompt at once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from moa_cli.bench.data.items import Item
+from moa_cli.bench.run.arms import Arm
+from moa_cli.bench.run.limiter import Gate
+from moa_cli.core.conversation import Conversation, Turn
+from moa_cli.core.endpoints import Clients
+from moa_cli.core.stream import TurnFold, deliver
+from moa_cli.engine import Limits, run_turn
+from moa_cli.engine.prompts import strip_reasoning
+from moa_cli.profile import to_table
+from moa_cli.store import Contender
+
+__all__ = ["Contest", "Shown", "settings_digest"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an arm answered. reply: without reasoning. trouble: why it is no answer of that arm
+    as it was meant, or None."""
+
+    arm: Arm
+    turn: Turn
+
+    @property
+    def reply(self) -> str:
+        """The answer's words."""
+        return strip_reasoning(self.turn.reply or "")
+
+    @property
+    def trouble(self) -> str | None:
+        """A sentence, or None."""
+        if self.turn.error is not None:
+            return self.turn.error.message
+        if self.turn.lost:
+            return self.turn.lost[0]
+        return None if self.reply else "it gave no answer"
+
+    def contender(self) -> Contender:
+        """As it is kept."""
+        arm, turn = self.arm, self.turn
+        return Contender(
+            arm=arm.name,
+            profile=arm.profile.name,
+            settings=settings_digest(arm),
+            usage=turn.usage,
+            seconds=turn.seconds,
+        )
+
+
+def settings_digest(arm: Arm) -> str:
+    """What tells the same arm of a profile apart before and after a change of its settings."""
+    text = json.dumps(to_table(arm.profile), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:7]
+
+
+class Contest:
+    """Asks all arms, prompt after prompt.
+
+    ended: called as soon as an arm's turn has ended.
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[Arm],
+        limits: Limits,
+        ended: Callable[[Turn], None],
+    ) -> None:
+        self._arms = arms
+        self._limits = limits
+        self._ended = ended
+        self._folds: list[TurnFold] = []
+
+    def spent(self) -> float:
+        """USD of all calls that have ended."""
+        return sum(charge.usage.cost for fold in self._folds for charge in fold.ledger)
+
+    async def answers(self, item: Item, clients: Clients, gate: Gate) -> list[Shown]:
+        """What the arms answer, in their order. gate: of the calls of all of them."""
+        conversation = Conversation(before=item.before).ask(item.turns[0])
+        limits = replace(self._limits, slots=gate.lane(0))
+
+        async def answer(arm: Arm) -> Shown:
+            fold = TurnFold()
+            self._folds.append(fold)
+            events = run_turn(arm.profile, conversation, clients, limits=limits)
+            turn = await deliver(events, fold=fold)
+            self._ended(turn)
+            return Shown(arm, turn)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(answer(arm)) for arm in self._arms]
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return [task.result() for task in tasks]

@@ -1,0 +1,125 @@
+"""Names of settings: `save`, `budget.day`, `prices."openai:gpt-4.1".prompt`."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from moa_cli.config.schema import (
+    BUDGET_KEYS,
+    CONFIG_KEYS,
+    LOCAL_KEYS,
+    PRICE_KEYS,
+    PROVIDER_KEYS,
+    Config,
+)
+from moa_cli.config.tables import Key, nearest
+from moa_cli.core.errors import UsageError
+
+__all__ = ["KEYS_OF", "NAMED", "Name", "default_of", "dotted", "find_name", "leaves"]
+
+# What the tables hold; those of NAMED hold tables by a name that the user gives.
+KEYS_OF = {
+    "budget": BUDGET_KEYS,
+    "local": LOCAL_KEYS,
+    "prices": PRICE_KEYS,
+    "providers": PROVIDER_KEYS,
+}
+NAMED = {"prices": "MODEL", "providers": "NAME"}
+_SECRET = re.compile(r"(api_?|secret_?)?key|token|secret|password|credential", re.IGNORECASE)
+_QUOTED = re.compile(r"""(["'])(?P<name>.+)\1(?:\.(?P<last>[^"']*))?""")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Name:
+    """A setting that was asked for: the way to it through the tables, and what it holds."""
+
+    path: tuple[str, ...]
+    key: Key
+
+    def __str__(self) -> str:
+        return dotted(self.path)
+
+
+def dotted(path: tuple[str, ...]) -> str:
+    """The path as it is typed: parts that need it in quotes."""
+    return ".".join(
+        part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False) for part in path
+    )
+
+
+def leaves() -> dict[tuple[str, ...], Key]:
+    """Every setting that is no table. Names that the user gives stand as MODEL or NAME."""
+    found: dict[tuple[str, ...], Key] = {}
+    for table, key in CONFIG_KEYS.items():
+        if table not in KEYS_OF:
+            found[table,] = key
+            continue
+        above = (table, NAMED[table]) if table in NAMED else (table,)
+        found |= {(*above, name): one for name, one in KEYS_OF[table].items()}
+    return found
+
+
+def default_of(path: tuple[str, ...]) -> object:
+    """What holds where nothing is said; None if nothing does."""
+    return None if path[0] in NAMED else getattr(Config, "_".join(path))
+
+
+def find_name(text: str) -> Name:
+    """The setting of that name; a model's name may be quoted or not.
+
+    Raises UsageError, with the nearest name, if there is none.
+    """
+    head, dot, rest = text.strip().partition(".")
+    if head not in CONFIG_KEYS or (dot and head not in KEYS_OF):
+        raise _unknown(text, head if head not in CONFIG_KEYS else text)
+    if not dot:
+        return Name((head,), CONFIG_KEYS[head])
+    keys = KEYS_OF[head]
+    if head not in NAMED:
+        return _inner(text, (head,), rest, keys)
+    name, last = _named(rest, keys, split_always=head == "providers")
+    if not name:
+        raise _unknown(text, text)
+    if last is None:
+        return Name((head, name), Key("table", CONFIG_KEYS[head].help))
+    return _inner(text, (head, name), last, keys)
+
+
+def _inner(text: str, above: tuple[str, ...], last: str, keys: dict[str, Key]) -> Name:
+    if last not in keys:
+        raise _unknown(text, last, above, keys)
+    return Name((*above, last), keys[last])
+
+
+def _named(rest: str, keys: dict[str, Key], *, split_always: bool) -> tuple[str, str | None]:
+    """The user's name and the key behind it, if one is there.
+
+    Shells take quotes away, and models' names hold dots: what stands behind the last dot is
+    a key only if there is such a key. (No provider's name holds one: `split_always`.)
+    """
+    quoted = _QUOTED.fullmatch(rest)
+    if quoted:
+        return quoted["name"], quoted["last"]
+    name, dot, last = rest.rpartition(".")
+    return (name, last) if dot and (split_always or last in keys) else (rest, None)
+
+
+def _unknown(
+    text: str, word: str, above: tuple[str, ...] = (), keys: dict[str, Key] | None = None
+) -> UsageError:
+    message = f"there is no setting `{text}`"
+    if _SECRET.search(word):
+        hint = (
+            "keys are never kept in config.toml: they come from the environment, a .env file,"
+            " or the command in providers.NAME.api_key_cmd"
+        )
+        return UsageError(message, hint=hint)
+    known = [*CONFIG_KEYS, *map(dotted, leaves())] if keys is None else list(keys)
+    near = nearest(word, known)
+    if near:
+        meant = dotted((*above, near)) if above else near
+        return UsageError(message, hint=f"did you mean `{meant}`?")
+    return UsageError(message, hint="`moa config list` lists the settings")

@@ -1,0 +1,82 @@
+"""The settings file as it is before anything is set: every key, explained, as a comment."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+from moa_cli.config.names import KEYS_OF, NAMED, default_of, dotted
+from moa_cli.config.schema import CONFIG_KEYS, VARIABLES
+from moa_cli.config.tables import Key, allowed, sentence
+
+__all__ = ["assignment", "explanation", "template", "toml_text"]
+
+_HEAD = """\
+# Settings of moa.
+#
+# Each setting stands here as a comment, at its default or, where there is none, with an
+# example: take the `#` before it away to change it. `moa config list` tells what is in force.
+# API keys do not belong here: they come from the environment, from a .env file, or from the
+# command in api_key_cmd.
+"""
+_EXAMPLE_NAMES = {"prices": "openrouter:qwen/qwen3-32b", "providers": "lab"}
+
+
+def template() -> str:
+    """The text of a settings file that sets nothing."""
+    simple = [_entry((name,), key) for name, key in CONFIG_KEYS.items() if name not in KEYS_OF]
+    return "\n".join([_HEAD, *simple, *map(_section, KEYS_OF)])
+
+
+def _section(table: str) -> str:
+    help_ = _prose(sentence(CONFIG_KEYS[table]))
+    if table not in NAMED:
+        entries = [_entry((table, name), key) for name, key in KEYS_OF[table].items()]
+        return "\n".join([f"[{table}]\n{help_}", *entries])
+    name = _EXAMPLE_NAMES[table]
+    keys = KEYS_OF[table]
+    # All of one model's prices, or one provider's keys, belong together.
+    about = "".join(
+        _prose(f"{key}: {explanation((table, name, key), one)}") for key, one in keys.items()
+    )
+    if table == "prices":
+        values = ", ".join(assignment(key, one.example) for key, one in keys.items())
+        return f"[{table}]\n{help_}{about}#{dotted((name,))} = {{ {values} }}\n"
+    values = "".join(f"#{assignment(key, one.example)}\n" for key, one in keys.items())
+    return f"[{table}]\n{help_}{about}#[{dotted((table, name))}]\n{values}"
+
+
+def _entry(path: tuple[str, ...], key: Key) -> str:
+    default = default_of(path)
+    value = key.example if default is None else default
+    return f"{_prose(explanation(path, key))}#{assignment(path[-1], value)}\n"
+
+
+def explanation(path: tuple[str, ...], key: Key) -> str:
+    """What the setting means, what it may be, and what holds where it is not set."""
+    facts = [allowed(key)] if key.low is not None else []
+    default = default_of(path)
+    if default is not None:
+        facts.append(f"by default {toml_text(default)}")
+    parts = [sentence(key)]
+    if facts:
+        text = ", ".join(facts)
+        parts.append(f"{text[0].upper()}{text[1:]}.")
+    if path[0] in VARIABLES:
+        parts.append(f"{VARIABLES[path[0]]} comes before it.")
+    return " ".join(parts)
+
+
+def assignment(key: str, value: object) -> str:
+    """The line that sets it."""
+    return f"{dotted((key,))} = {toml_text(value)}"
+
+
+def toml_text(value: object) -> str:
+    """A simple value as TOML has it."""
+    # JSON's texts, numbers and truth values are TOML's too.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _prose(text: str) -> str:
+    return textwrap.fill(text, 92, initial_indent="# ", subsequent_indent="# ") + "\n"

@@ -1,0 +1,65 @@
+"""Turns and events as JSON, safe to print: control characters are escaped."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TextIO
+
+from moa_cli.core.conversation import Turn, Usage
+from moa_cli.core.events import Event, to_dict
+from moa_cli.core.json_text import dumps
+
+__all__ = ["JsonLines", "dumps", "turn_to_dict", "usage_to_dict"]
+
+
+def turn_to_dict(turn: Turn) -> dict[str, Any]:
+    """What `--json` prints: reply, proposals by layer, usage, seconds, and what was lost."""
+    values = dataclasses.asdict(turn)
+    values["prompt"] = values.pop("user")
+    del values["stored_as"]
+    first = (
+        "reply",
+        "status",
+        "profile",
+        "model",
+        "answered_by",
+        "proposals",
+        "usage",
+        "seconds",
+        "lost",
+    )
+    values["usage"] = usage_to_dict(turn.usage)
+    for told, one in zip(values["ledger"], turn.ledger, strict=True):
+        told["usage"] = usage_to_dict(one.usage)
+    for layer, proposals in zip(values["proposals"], turn.proposals, strict=True):
+        for told, proposal in zip(layer, proposals, strict=True):
+            told["usage"] = usage_to_dict(proposal.usage)
+    return {key: values[key] for key in (*first, *(k for k in values if k not in first))}
+
+
+def usage_to_dict(usage: Usage) -> dict[str, Any]:
+    """Usage as JSON values. cost: USD, None where a call's price is unknown; known_cost: of the
+    calls whose price is known."""
+    values = dataclasses.asdict(usage)
+    known = values.pop("cost")
+    return {
+        **values,
+        "total_tokens": usage.total_tokens,
+        "known_cost": known,
+        "cost": None if usage.unpriced_calls else known,
+    }
+
+
+class JsonLines:
+    """A sink that writes each event as a line of JSON."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        self._out.write(dumps(to_dict(event)) + "\n")
+        self._out.flush()
+
+    def close(self) -> None:
+        """Nothing is held back."""

@@ -1,0 +1,85 @@
+"""What calls cost: prices, and amounts in words. Unknown is never zero."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from moa_cli.core.conversation import Usage
+
+__all__ = ["FREE", "MOST_PRICE", "MOST_USD", "Price", "check_price", "cost_text", "priced", "usd"]
+
+_MILLION = 1_000_000
+# What is beyond these is no limit, and no price for a million tokens or for a request, in USD.
+MOST_USD, MOST_PRICE, _MOST_FEE = 1e9, 1e6, 1e3
+
+
+@dataclass(frozen=True)
+class Price:
+    """USD per million tokens.
+
+    cached: for prompt tokens that the provider had in its cache; None is the prompt's price.
+    request: USD for each call, besides.
+    """
+
+    prompt: float
+    completion: float
+    cached: float | None = None
+    request: float = 0.0
+
+    def of(self, usage: Usage) -> float:
+        """What the tokens of `usage` cost, in USD."""
+        cached = min(usage.cached_tokens, usage.prompt_tokens)
+        cached_price = self.prompt if self.cached is None else self.cached
+        parts = (
+            (usage.prompt_tokens - cached) * self.prompt,
+            cached * cached_price,
+            usage.completion_tokens * self.completion,
+        )
+        return math.fsum(parts) / _MILLION + self.request * usage.calls
+
+
+FREE = Price(0.0, 0.0)
+
+
+def check_price(price: Price) -> None:
+    """Raise ValueError if `price` holds what is no price: NaN, infinity, a negative or absurd
+    number, a truth value."""
+    for name, value in vars(price).items():
+        most = _MOST_FEE if name == "request" else MOST_PRICE
+        if value is None and name == "cached":
+            continue
+        # NaN is not within.
+        if type(value) not in (int, float) or not 0 <= value <= most:
+            raise ValueError(f"{name} is no price: {value!r}")
+
+
+def priced(usage: Usage, price: Price | None) -> Usage:
+    """`usage` with its cost at that price; its calls are unpriced if there is none."""
+    if price is None:
+        return replace(usage, cost=0.0, unpriced_calls=usage.calls)
+    return replace(usage, cost=price.of(usage), unpriced_calls=0)
+
+
+def usd(amount: float) -> str:
+    """An amount in words: `$0`, `$0.00042`, `$0.31`, `$12.50`."""
+    if amount <= 0:
+        return "$0"
+    if amount >= 1:
+        return f"${amount:,.2f}"
+    # Two digits that say something.
+    decimals = max(2, 1 - math.floor(math.log10(amount)))
+    return f"${amount:.{decimals}f}"
+
+
+def cost_text(usage: Usage) -> str:
+    """What `usage` cost, in words.
+
+    `~` stands before a sum with estimates in it, `+ ?` behind one that lacks calls of unknown
+    price.
+    """
+    if usage.unpriced_calls and usage.unpriced_calls >= usage.calls:
+        return "cost unknown"
+    about = "~" if usage.estimated_calls and usage.cost else ""
+    lacking = " + ?" if usage.unpriced_calls else ""
+    return f"{about}{usd(usage.cost)}{lacking}"

@@ -1,0 +1,168 @@
+"""How many tokens a text is likely to be, without any model's tokenizer.
+
+Within 15 % of GPT-4's own counts for 150 real English prompts, and within 10 % for 29 of 30 (the
+judge prompts of AlpacaEval 2, whose counts were kept).
+
+Other languages are rougher, since tokenizers differ more among themselves: a text in Hindi is 66
+tokens for GPT-4o, 123 for DeepSeek, 231 for GPT-4, 253 for Claude 2. An estimate lies in the middle
+of those four, by script: at most 2.5 times too low and 3 times too high for any of them, in 40
+languages, emoji and code.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+
+from moa_cli.core.conversation import Message, Usage
+
+__all__ = ["RunningCount", "counted", "estimate_tokens", "estimated_usage", "prompt_tokens"]
+
+_PIECE = re.compile(r"([A-Za-z]+)|(\d{1,3})|(\n+)|([^\x00-\x7f]+)|[^\s\w]+|_+")
+# A common word of up to so many letters is one token as a rule.
+_WORD_LETTERS = 7
+# The pieces above are counted a little too finely.
+_CALIBRATION = 0.9
+# Tokens a letter, by script: between the fewest and the most of the four tokenizers above.
+_SCRIPTS = {
+    "\u0080-\u02ff\u1e00-\u1eff": 0.9,  # Latin beyond ASCII
+    "\u0300-\u036f": 1.0,  # accents by themselves
+    "\u0370-\u03ff\u1f00-\u1fff": 0.75,  # Greek
+    "\u0400-\u052f": 0.55,  # Cyrillic
+    "\u0530-\u058f": 0.9,  # Armenian
+    "\u0590-\u05ff": 0.75,  # Hebrew
+    "\u0600-\u08ff\ufb50-\ufdff\ufe70-\ufeff": 0.7,  # Arabic, Syriac
+    "\u0900-\u097f": 0.7,  # Devanagari
+    "\u0980-\u0dff": 1.0,  # Bengali to Sinhala
+    "\u0e00-\u0e7f": 0.85,  # Thai
+    "\u0e80-\u0eff": 2.4,  # Lao
+    "\u0f00-\u0fff": 1.85,  # Tibetan
+    "\u1000-\u109f": 1.1,  # Burmese
+    "\u10a0-\u10ff": 0.9,  # Georgian
+    "\u1200-\u139f": 2.7,  # Ethiopic
+    "\u1780-\u17ff": 1.4,  # Khmer
+    "\u2000-\u206f\ufe00-\ufe0f": 0.8,  # dashes, quotation marks, joiners
+    "\u2500-\u25ff": 0.9,  # lines and boxes
+    "\u2070-\u24ff\u2600-\u2e7f": 1.5,  # symbols
+    "\u1100-\u11ff\uac00-\ud7ff": 0.95,  # Korean
+    "\u2e80-\uabff\uf900-\ufaff\uff00-\uffef": 0.9,  # Chinese, Japanese
+    "\U0001f000-\U0001faff": 2.0,  # emoji
+}
+_SCRIPT = re.compile("|".join(f"([{ranges}]+)" for ranges in _SCRIPTS))
+_WEIGHTS = (0.0, *_SCRIPTS.values())
+# Of all others a letter is as many tokens as it has bytes, or nearly.
+_RARE = 2.5
+# What a chat template puts around each message, and before the answer.
+_PER_MESSAGE, _PER_PROMPT = 4, 3
+# Letters of a text that comes in pieces which are looked at together.
+_AT_ONCE = 256
+# Longer texts are not held on to: a server is sent megabytes.
+_SHORT = 10_000
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens `text` is; 0 only if it is empty."""
+    return _remembered(text) if len(text) <= _SHORT else _count(text)
+
+
+# Proposers of a layer are sent the same, and a conversation's history again and again.
+@lru_cache(maxsize=256)
+def _remembered(text: str) -> int:
+    return _count(text)
+
+
+def _count(text: str) -> int:
+    count = foreign = 0.0
+    for match in _PIECE.finditer(text):
+        word, _, lines, beyond = match.groups()
+        if word:
+            count += math.ceil(len(word) / _WORD_LETTERS)
+        elif lines:
+            count += 0.5
+        elif beyond:
+            foreign += _foreign(beyond)
+        else:
+            count += 1
+    return max(math.ceil(count * _CALIBRATION + foreign), int(bool(text)))
+
+
+def _foreign(text: str) -> float:
+    """About how many tokens the characters of `text` are, all of them beyond ASCII."""
+    found, known = 0.0, 0
+    for match in _SCRIPT.finditer(text):
+        length = match.end() - match.start()
+        found += length * _WEIGHTS[match.lastindex or 0]
+        known += length
+    return found + (len(text) - known) * _RARE
+
+
+def prompt_tokens(messages: Iterable[Message]) -> int:
+    """About how many tokens a chat completion's prompt is, its template included."""
+    return _PER_PROMPT + sum(_PER_MESSAGE + estimate_tokens(one.content) for one in messages)
+
+
+def estimated_usage(prompt: int, completion: int) -> Usage:
+    """The usage of one call whose tokens are not counted but guessed; it has no price yet."""
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        calls=1,
+        estimated_calls=1,
+        estimated_prompt_tokens=prompt,
+        estimated_completion_tokens=completion,
+        unpriced_calls=1,
+    )
+
+
+def counted(told: Usage | None, prompt: int, answer: str, at_least: int = 0) -> Usage:
+    """What a call took: as its endpoint told, else estimated.
+
+    prompt: its tokens. answer: its text and reasoning. at_least: how many tokens that has, as
+    far as it was counted while it came.
+    """
+    if told is None:
+        return estimated_usage(prompt, max(estimate_tokens(answer), at_least))
+    # Some count nothing, or the half of it, which a prompt and an answer give the lie to; others
+    # tell what can be no count.
+    no_prompt = prompt if not told.prompt_tokens and (answer or told.completion_tokens) else 0
+    no_answer = 0
+    if answer and not told.completion_tokens:
+        no_answer = max(estimate_tokens(answer), at_least)
+    if not no_prompt and not no_answer:
+        return told
+    return replace(
+        told,
+        prompt_tokens=told.prompt_tokens + no_prompt,
+        completion_tokens=told.completion_tokens + no_answer,
+        estimated_calls=1,
+        estimated_prompt_tokens=no_prompt,
+        estimated_completion_tokens=no_answer,
+    )
+
+
+class RunningCount:
+    """About how many tokens a text has so far, while it comes in pieces."""
+
+    def __init__(self) -> None:
+        self._pieces = 0
+        self._estimate = 0
+        self._rest: list[str] = []
+        self._letters = 0
+
+    def take(self, piece: str) -> None:
+        """The next piece, which is a token at least, as endpoints stream."""
+        self._pieces += 1
+        self._rest.append(piece)
+        self._letters += len(piece)
+        # Looked at now and then only: this runs once a token.
+        if self._letters >= _AT_ONCE:
+            self._estimate += _count("".join(self._rest))
+            self._rest, self._letters = [], 0
+
+    @property
+    def tokens(self) -> int:
+        """The higher of two counts: by the text, and by the pieces."""
+        return max(self._pieces, self._estimate)

@@ -1,0 +1,109 @@
+"""Conversations as a web page that stands alone: no script, nothing fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from html import escape
+from itertools import chain
+
+from moa_cli.core.conversation import KeptConversation, Proposal, Turn
+from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.words import counted
+from moa_cli.documents.html_prose import prose
+from moa_cli.documents.text import answered, moment, outcome, proposal_facts, took, when
+from moa_cli.documents.web_page import CLOSING, opening
+
+__all__ = ["page"]
+
+
+def page(conversations: Iterable[KeptConversation]) -> Iterator[str]:
+    """The text of a page that holds `conversations`, piece by piece; several are folded."""
+    coming = iter(conversations)
+    first, second = next(coming, None), next(coming, None)
+    if first is not None and second is None:
+        yield opening(one_line(first.title))
+        yield f"<header>\n<h1>{_plain(first.title)}</h1>\n{_facts_of(first)}\n</header>\n"
+        yield from map(_turn, (kept.turn for kept in first.turns))
+    else:
+        yield opening("Conversations")
+        yield "<header>\n<h1>Conversations</h1>\n</header>\n"
+        for one in chain(filter(None, (first, second)), coming):
+            yield '<details class="conversation">\n<summary>'
+            yield f"<h2>{_plain(one.title)}</h2>{_facts_of(one)}</summary>\n"
+            yield from map(_turn, (kept.turn for kept in one.turns))
+            yield "</details>\n"
+    yield CLOSING
+
+
+def _facts_of(conversation: KeptConversation) -> str:
+    at = conversation.created
+    return _facts(
+        f'<time datetime="{moment(at).isoformat("T", "seconds")}">{when(at)}</time>',
+        f"profile {_plain(conversation.profile)}" if conversation.profile else "",
+        counted(len(conversation.turns), "turn"),
+        *(_plain(f"#{tag}") for tag in conversation.tags),
+    )
+
+
+def _facts(*parts: str) -> str:
+    return f'<p class="facts">{" · ".join(filter(None, parts))}</p>'
+
+
+def _turn(turn: Turn) -> str:
+    prompt = escape(sanitize(turn.user).strip("\n"))
+    parts = [
+        '<section class="turn">',
+        f'<div class="prompt" role="group" aria-label="Prompt">{prompt}</div>',
+    ]
+    if reply := _prose(turn.reply or ""):
+        parts.append(reply)
+    if ended := outcome(turn):
+        parts.append(f'<p class="trouble">{escape(ended)}</p>')
+    facts = [escape(answered(turn.model, turn.answered_by)), escape(took(turn))]
+    if any(facts):
+        parts.append(_facts(*facts))
+    if turn.lost:
+        parts.append(f'<p class="facts">lost {_plain("; ".join(turn.lost))}</p>')
+    return "\n".join([*parts, _reasoning(turn.reasoning), _proposals(turn), "</section>\n"])
+
+
+def _reasoning(text: str) -> str:
+    return _folded("reasoning", "Reasoning", _prose(text)) if text.strip() else ""
+
+
+def _prose(text: str) -> str:
+    return f'<div class="prose">\n{prose(text)}</div>\n' if text.strip() else ""
+
+
+def _folded(kind: str, summary: str, inside: str) -> str:
+    return f'<details class="{kind}">\n<summary>{summary}</summary>\n{inside}</details>\n'
+
+
+def _proposals(turn: Turn) -> str:
+    layers = [layer for layer in turn.proposals if layer]
+    if not layers:
+        return ""
+    summary = counted(sum(map(len, layers)), "proposal")
+    if len(layers) > 1:
+        summary += f" in {len(layers)} rounds"
+    inside = ""
+    for layer in layers:
+        if len(layers) > 1:
+            inside += f"<h3>Round {layer[0].layer}</h3>\n"
+        inside += "".join(map(_proposal, layer))
+    return _folded("proposals", summary, inside)
+
+
+def _proposal(proposal: Proposal) -> str:
+    model = answered(proposal.model, proposal.answered_by)
+    name = one_line(proposal.proposer)
+    facts = " · ".join(filter(None, [model if model != name else "", proposal_facts(proposal)]))
+    summary = f'<b>{escape(name)}</b> <span class="facts">{escape(facts)}</span>'
+    inside = _prose(proposal.text) + _reasoning(proposal.reasoning)
+    if not inside:
+        return f'<p class="proposal">{summary}</p>\n'
+    return _folded("proposal", summary, inside)
+
+
+def _plain(text: str) -> str:
+    return escape(one_line(text))

@@ -1,0 +1,123 @@
+"""Untrusted Markdown as HTML in which nothing can act: no script, no image, no odd link."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+
+from moa_cli.core.sanitize import sanitize
+
+__all__ = ["prose"]
+
+_ADDRESS = re.compile(r"(?:https?://|mailto:)[^\s]", re.IGNORECASE)
+# Some lexers are slow on what is no code at all.
+_LONGEST_COLORED = 50_000
+_LONGEST_COLORED_LINE = 2000
+# A page has headings of its own above those of a reply.
+_DEEPER = 2
+
+
+def prose(text: str) -> str:
+    """The HTML of an untrusted text in Markdown.
+
+    HTML in it is shown as text. Links lead to http, https and mailto only; images are links.
+    """
+    parser = _parser()
+    tokens = parser.parse(sanitize(text))
+    _tame(tokens)
+    html: str = parser.renderer.render(tokens, parser.options, {})
+    return html
+
+
+def _tame(tokens: Sequence[Token]) -> None:
+    """Sanitize what an entity or a percent escape may have hidden; sink headings."""
+    in_link = 0
+    for token in tokens:
+        token.content = sanitize(token.content)
+        token.attrs = {
+            key: sanitize(value) if isinstance(value, str) else value
+            for key, value in token.attrs.items()
+        }
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1:]) + _DEEPER)}"
+        in_link += (token.type == "link_open") - (token.type == "link_close")
+        if token.type == "image":
+            token.meta["in link"] = bool(in_link)
+        _tame(token.children or ())
+
+
+class _Parser(MarkdownIt):
+    def validateLink(self, url: str) -> bool:
+        return bool(_ADDRESS.match(url))
+
+    def normalizeLinkText(self, link: str) -> str:
+        # The inherited one decodes percent escapes: what is shown would not be what is there.
+        return link
+
+
+class _Renderer(RendererHTML):
+    def link_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return _link(str(tokens[idx].attrs.get("href", "")))
+
+    def image(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        image = tokens[idx]
+        shown = self.renderInlineAsText(image.children, options, env)
+        address = str(image.attrs.get("src", ""))
+        label = escape(sanitize(shown).strip() or address)
+        return label if image.meta.get("in link") else f"{_link(address)}{label}</a>"
+
+    def table_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return '<div class="wide"><table>\n'
+
+    def table_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return "</table></div>\n"
+
+    def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        words = tokens[idx].info.split()
+        return _code(tokens[idx].content, sanitize(words[0]) if words else "")
+
+    def code_block(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return _code(tokens[idx].content, "")
+
+
+def _link(address: str) -> str:
+    return f'<a href="{escape(address)}" rel="noopener noreferrer nofollow">'
+
+
+def _code(code: str, language: str) -> str:
+    label = f"<figcaption>{escape(language)}</figcaption>" if language else ""
+    shown = _colored(code, language) or escape(code)
+    # A line end right after the tag would be lost.
+    return f'<figure class="code">{label}<pre><code>{shown}</code></pre></figure>\n'
+
+
+def _colored(code: str, language: str) -> str:
+    """The code with Pygments' classes; empty if it is not to be coloured."""
+    if not language or len(code) > _LONGEST_COLORED:
+        return ""
+    if max(map(len, code.split("\n"))) > _LONGEST_COLORED_LINE:
+        return ""
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import get_lexer_by_name
+    from pygments.util import ClassNotFound
+
+    try:
+        lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return ""
+    return highlight(code, lexer, HtmlFormatter(nowrap=True))
+
+
+@cache
+def _parser() -> MarkdownIt:
+    options = {"html": False, "linkify": False, "maxNesting": 50}
+    made = _Parser("commonmark", options, renderer_cls=_Renderer)
+    return made.enable(["table", "strikethrough"])

@@ -1,0 +1,135 @@
+"""Conversations as a Markdown document, for a reader and for a code forge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from html import escape
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from moa_cli.core.conversation import KeptConversation, Proposal, Turn
+from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.words import counted
+from moa_cli.documents.text import answered, outcome, proposal_facts, took, when
+
+__all__ = ["document", "escaped"]
+
+_MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
+_BACKTICKS = re.compile("`+")
+
+
+def document(
+    conversations: Iterable[KeptConversation], *, proposals: bool = False
+) -> Iterator[str]:
+    """The text of a document that holds `conversations`, piece by piece.
+
+    proposals: whether every answer of every layer stands under its reply, folded.
+    """
+    before = ""
+    for conversation in conversations:
+        yield before + _head(conversation)
+        between = "\n"
+        for kept in conversation.turns:
+            yield between + "\n\n".join(_turn(kept.turn, proposals=proposals)) + "\n"
+            between = "\n---\n\n"
+        before = "\n"
+
+
+def _head(conversation: KeptConversation) -> str:
+    facts = [
+        when(conversation.created),
+        f"profile {_code(conversation.profile)}",
+        counted(len(conversation.turns), "turn"),
+        *(escaped(f"#{tag}") for tag in conversation.tags),
+    ]
+    return f"# {escaped(conversation.title)}\n\n{' · '.join(facts)}\n"
+
+
+def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
+    yield _quoted(turn.user)
+    if turn.reply and turn.reply.strip():
+        yield _ended(sanitize(turn.reply).strip("\n"))
+    if ended := outcome(turn):
+        yield f"**({escaped(ended)})**"
+    facts = [_code(answered(turn.model, turn.answered_by)), took(turn)]
+    if any(facts):
+        yield f"*{' · '.join(filter(None, facts))}*"
+    if turn.lost:
+        yield f"*lost {escaped('; '.join(turn.lost))}*"
+    for layer in turn.proposals if proposals else ():
+        yield from map(_proposal, layer)
+
+
+def _proposal(proposal: Proposal) -> str:
+    head = f"{one_line(proposal.proposer)} (round {proposal.layer}): {proposal_facts(proposal)}"
+    # A line of HTML, in which Markdown has no meaning, ends at the blank line.
+    parts = [f"<details><summary>{escape(head, quote=False)}</summary>"]
+    if text := sanitize(proposal.text).strip("\n"):
+        parts.append(_contained(text))
+    return "\n\n".join([*parts, "</details>"])
+
+
+def _quoted(prompt: str) -> str:
+    text = _broken_as_typed(_contained(sanitize(prompt).strip("\n")))
+    return "\n".join(f"> {line}" if line else ">" for line in text.split("\n"))
+
+
+def _broken_as_typed(text: str) -> str:
+    """The text with hard breaks, where Markdown would join the lines of a paragraph."""
+    lines = text.split("\n")
+    for token in _parser().parse(text):
+        if token.type == "paragraph_open" and token.map:
+            start, end = token.map
+            for number in range(start, end - 1):
+                lines[number] = lines[number].rstrip(" ") + "  "
+    return "\n".join(lines)
+
+
+def _contained(text: str) -> str:
+    """The text as Markdown that ends where it ends, fenced if HTML in it might not."""
+    return _fenced(text) if _holds_html(_parser().parse(text)) else _ended(text)
+
+
+def _ended(text: str) -> str:
+    """The text so that what follows is no part of it: an open fence is closed."""
+    last = _parser().parse(f"{text}\n\nend\n")[-1]
+    if last.type == "fence":
+        return f"{text}\n{last.markup}"
+    return _fenced(text) if last.type == "html_block" else text
+
+
+def _holds_html(tokens: Iterable[Token]) -> bool:
+    return any(
+        token.type in ("html_block", "html_inline") or _holds_html(token.children or ())
+        for token in tokens
+    )
+
+
+def _fenced(text: str) -> str:
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}markdown\n{text}\n{fence}"
+
+
+def _code(text: str) -> str:
+    """Inline code on one line, whatever it holds; empty if it holds nothing."""
+    text = one_line(text)
+    fence = "`" * (_longest_run(text) + 1)
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}" if text else ""
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, _BACKTICKS.findall(text)), default=0)
+
+
+def escaped(text: str) -> str:
+    """Untrusted text on one line, with nothing in it that Markdown would read as a mark."""
+    return _MARKS.sub(r"\\\g<0>", one_line(text))
+
+
+@cache
+def _parser() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"maxNesting": 50})

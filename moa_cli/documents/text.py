@@ -1,0 +1,55 @@
+"""What a written-out conversation says of its turns, in words; its writers share it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timezone
+
+from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.money import usd
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.words import counted
+from moa_cli.terminal.usage import usage_line
+
+__all__ = ["answered", "moment", "outcome", "proposal_facts", "took", "when"]
+
+
+def moment(at: float) -> datetime:
+    """Seconds since 1970 as this machine's time, with its offset."""
+    local = datetime.fromtimestamp(at, UTC).astimezone()
+    return local.replace(tzinfo=timezone(local.utcoffset() or UTC.utcoffset(None)))
+
+
+def when(at: float) -> str:
+    """A moment for a reader anywhere: `2026-03-01 14:05 UTC+01:00`."""
+    return f"{moment(at):%Y-%m-%d %H:%M %Z}"
+
+
+def answered(model: str | None, answered_by: str | None) -> str:
+    """The model as the profile names it, and as its endpoint does if that tells more."""
+    name, real = one_line(model or ""), one_line(answered_by or "")
+    return f"{name} ({real})" if real and not name.endswith(real) else name
+
+
+def outcome(turn: Turn) -> str:
+    """Why there is no whole reply; empty if there is one."""
+    if turn.status == "finished":
+        return ""
+    return f"{turn.status}: {one_line(turn.error.message)}" if turn.error else turn.status
+
+
+def took(turn: Turn) -> str:
+    """Calls, tokens, cost and seconds; empty if no call was counted."""
+    return usage_line(turn.usage, turn.seconds, turn.ledger) if turn.usage.calls else ""
+
+
+def proposal_facts(proposal: Proposal) -> str:
+    """Seconds, tokens and cost of a proposal, or why there is none."""
+    if proposal.error is not None:
+        return f"lost: {one_line(proposal.error.message)}"
+    usage = proposal.usage
+    parts = [f"{proposal.seconds:.1f} s"]
+    if usage.completion_tokens:
+        parts.append(counted(usage.completion_tokens, "token"))
+    if usage.cost:
+        parts.append(usd(usage.cost))
+    return ", ".join(parts)

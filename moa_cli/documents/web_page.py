@@ -1,0 +1,38 @@
+"""The head of a web page that stands alone: no script, nothing fetched."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+
+from moa_cli.version import __version__
+
+__all__ = ["CLOSING", "opening"]
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+CLOSING = "</main>\n</body>\n</html>\n"
+
+
+def opening(title: str, *styles: tuple[str, str]) -> str:
+    """Everything up to the content, which `CLOSING` follows. title: untrusted, on one line.
+
+    styles: (package, file) of style sheets to come after the one that all pages have.
+    """
+    sheets = [("moa_cli.documents", "document.css"), *styles]
+    style = "\n".join(files(where).joinpath(name).read_text("utf-8") for where, name in sheets)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<meta name="generator" content="moa {__version__}">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+"""

@@ -1,0 +1,192 @@
+"""What is known of models, prices and context, from the settings and the providers' own lists.
+
+A list is read at most once a day, beside the calls and not before them, and kept in the cache
+folder with its date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from moa_cli.config.schema import Config
+from moa_cli.core import paths
+from moa_cli.core.endpoints import Client, ModelInfo
+from moa_cli.core.errors import MoAError
+from moa_cli.core.money import FREE, Price, check_price
+from moa_cli.models.providers import DEFAULT_PROVIDER, Provider, Providers, is_loopback
+
+__all__ = ["Catalog"]
+
+_FRESH_SECONDS = 24 * 3600
+# A list that could not be read is not asked for again before so long.
+_REST_SECONDS = 30
+
+
+@dataclass
+class _Listing:
+    """The models of one provider, by id. as_of: when they were read, seconds since 1970."""
+
+    models: Mapping[str, ModelInfo]
+    as_of: float
+
+    @property
+    def fresh(self) -> bool:
+        return 0 <= time.time() - self.as_of < _FRESH_SECONDS
+
+
+class Catalog:
+    """Facts on models by name; belongs to one event loop.
+
+    client: the client of a provider.
+    """
+
+    def __init__(
+        self, config: Config, providers: Providers, client: Callable[[Provider], Client]
+    ) -> None:
+        self._config = config
+        self._providers = providers
+        self._client = client
+        self._listings: dict[str, _Listing] = {}
+        self._reading: dict[str, asyncio.Task[None]] = {}
+        self._began: dict[str, float] = {}
+        self._trouble: dict[str, str] = {}
+
+    async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
+        """What is known of a model.
+
+        patience: seconds, counted from when its provider's list was asked for, to wait for that
+        list if there is none of today.
+        """
+        provider, model = self._providers.parse(model_name)
+        own = self._own_price(model_name, provider, model)
+        if provider.base_url is not None:
+            # A price of the user's own need not be waited for.
+            await self._refresh(provider, 0.0 if own is not None else patience)
+        return self._info(provider, model, own)
+
+    def known(self, model_name: str) -> ModelInfo:
+        """What is known of a model without asking anybody."""
+        provider, model = self._providers.parse(model_name)
+        return self._info(provider, model, self._own_price(model_name, provider, model))
+
+    def _info(self, provider: Provider, model: str, own: Price | None) -> ModelInfo:
+        if provider.base_url is None:
+            return ModelInfo(id=model, context_length=self._config.local_context, price=own)
+        listing = self._listing(provider)
+        info = listing.models.get(model) if listing else None
+        if info is None or listing is None:
+            return ModelInfo(id=model, price=own, trouble=self._trouble.get(provider.name))
+        if own is not None:
+            return replace(info, price=own)
+        return replace(info, as_of=listing.as_of)
+
+    def own_price(self, model_name: str) -> Price | None:
+        """The price in the settings; that of a model on this machine is 0, if none is set."""
+        return self._own_price(model_name, *self._providers.parse(model_name))
+
+    def _own_price(self, model_name: str, provider: Provider, model: str) -> Price | None:
+        names = [model_name, f"{provider.name}:{model}"]
+        if provider.name == DEFAULT_PROVIDER:
+            names.append(model)
+        prices = self._config.prices
+        found = next((prices[name] for name in names if name in prices), None)
+        return FREE if found is None and _is_free(provider, model) else found
+
+    def _listing(self, provider: Provider) -> _Listing | None:
+        if provider.name not in self._listings:
+            kept = _load(_file(provider))
+            if kept is not None:
+                self._listings[provider.name] = kept
+        return self._listings.get(provider.name)
+
+    async def _refresh(self, provider: Provider, patience: float) -> None:
+        listing = self._listing(provider)
+        if listing is None or not listing.fresh:
+            self._read_beside(provider)
+        if (listing is None or not listing.fresh) and provider.name in self._reading:
+            left = self._began[provider.name] + patience - time.monotonic()
+            if left > 0:
+                await asyncio.wait({self._reading[provider.name]}, timeout=left)
+
+    def _read_beside(self, provider: Provider) -> None:
+        name = provider.name
+        running = self._reading.get(name)
+        rested = time.monotonic() - self._began.get(name, -_REST_SECONDS) >= _REST_SECONDS
+        if (running is not None and not running.done()) or not rested:
+            return
+        self._began[name] = time.monotonic()
+        self._reading[name] = asyncio.create_task(self._read(provider))
+
+    async def _read(self, provider: Provider) -> None:
+        try:
+            found = await self._client(provider).models()
+        except MoAError as error:
+            # Told where something depends on it; else the calls themselves will say.
+            self._trouble[provider.name] = error.message
+            return
+        self._trouble.pop(provider.name, None)
+        listing = _Listing({one.id: one for one in found}, time.time())
+        self._listings[provider.name] = listing
+        _keep(_file(provider), listing)
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        tasks = list(self._reading.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_free(provider: Provider, model: str) -> bool:
+    """Whether it runs on the user's own machine; Ollama also passes on to models elsewhere."""
+    if provider.base_url is None:
+        return True
+    if provider.name != "ollama" or not is_loopback(provider.base_url):
+        return False
+    return not model.endswith(("-cloud", ":cloud"))
+
+
+def _file(provider: Provider) -> Path:
+    # The address may hold a password: it is told apart by its hash.
+    mark = hashlib.sha256((provider.base_url or "").encode()).hexdigest()[:12]
+    return paths.cache_dir() / "prices" / f"{provider.name}-{mark}.json"
+
+
+def _load(file: Path) -> _Listing | None:
+    """The listing kept in `file`, if one is and can be read."""
+    try:
+        table = json.loads(file.read_bytes())
+        models = {one.id: one for one in map(_info, table["models"])}
+        as_of = float(table["as_of"])
+        return _Listing(models, as_of) if 0 < as_of <= time.time() else None
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        # Not written by this program, or not to its end.
+        return None
+
+
+def _info(table: dict[str, Any]) -> ModelInfo:
+    """Raises ValueError, TypeError or LookupError for what `asdict` did not make."""
+    context, price = table["context_length"], table["price"]
+    if context is not None and (type(context) is not int or context < 1):
+        raise ValueError("no context length")
+    found = Price(**price) if price is not None else None
+    if found is not None:
+        check_price(found)
+    return ModelInfo(id=str(table["id"]), context_length=context, price=found)
+
+
+def _keep(file: Path, listing: _Listing) -> None:
+    told = [one for one in listing.models.values() if one.price or one.context_length]
+    table = {"as_of": listing.as_of, "models": [asdict(one) for one in told]}
+    with suppress(OSError):
+        paths.make_private(file.parent)
+        with paths.replacing(file) as out:
+            out.write(json.dumps(table).encode())

@@ -1,0 +1,115 @@
+"""Keys from `.env` files: the one in the config folder, then the one in the working directory.
+
+A working directory may be somebody else's project, so its file supplies a key only where the
+user's own has none. Only keys are looked up there: nobody's `.env` can send a key to another
+address.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from moa_cli.core import paths
+from moa_cli.core.errors import UsageError
+from moa_cli.core.text_files import text_of
+
+__all__ = ["EnvFiles", "Found"]
+
+_NAME = ".env"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A key that was found. foreign: whether it is the working directory's file that has it.
+
+    differs: whether that file has another one, which is not used.
+    """
+
+    value: str = field(repr=False)
+    file: Path
+    foreign: bool = False
+    differs: bool = False
+
+
+@dataclass(frozen=True)
+class _File:
+    """What a file says. broken: lines that say nothing, by number. trouble: why it is not read."""
+
+    path: Path
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    broken: Mapping[int, str] = field(default_factory=dict, repr=False)
+    trouble: str | None = None
+
+
+class EnvFiles:
+    """The `.env` files of this process, read when they are first asked."""
+
+    @cached_property
+    def _own(self) -> _File:
+        return _read(paths.config_dir() / _NAME)
+
+    @cached_property
+    def _here(self) -> _File:
+        here = _read(Path(_NAME).absolute())
+        # In the config folder itself there is one file, and it is the user's own.
+        return _File(here.path) if _is_same(here.path, self._own.path) else here
+
+    def find(self, variable: str) -> Found | None:
+        """The key of that name, and where it is; None if no file has it."""
+        own = self._own.values.get(variable, "").strip()
+        here = self._here.values.get(variable, "").strip()
+        if own:
+            return Found(own, self._own.path, differs=bool(here) and here != own)
+        return Found(here, self._here.path, foreign=True) if here else None
+
+    def trouble(self, variable: str) -> str | None:
+        """Why a file that may be meant to have the key does not; None if none is to blame."""
+        for file in (self._own, self._here):
+            if file.trouble is not None:
+                return file.trouble
+            line = next((n for n, text in file.broken.items() if variable in text), None)
+            if line is not None:
+                return f"{file.path}: line {line} is not NAME=VALUE"
+        return None
+
+
+def _read(path: Path) -> _File:
+    if not paths.is_file(path):
+        return _File(path)
+    try:
+        data = paths.read_bytes(path)
+    except OSError as error:
+        return _File(path, trouble=f"{path}: cannot be read: {error.strerror}")
+    try:
+        text = text_of(data, str(path))
+    except UsageError as error:
+        if b"\0" in data:
+            return _File(path, trouble=error.message)
+        # Only keys are taken from the file, and those are ASCII: a comment in Latin-1 does no harm.
+        text = data.decode("utf-8", "replace")
+    return _parsed(path, text)
+
+
+def _parsed(path: Path, text: str) -> _File:
+    # `dotenv_values` writes of lines that it cannot read to the log, which nobody has set up.
+    from dotenv.parser import parse_stream
+
+    values: dict[str, str] = {}
+    broken: dict[int, str] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.key is not None and binding.value and binding.key.isidentifier():
+            values[binding.key] = binding.value
+        elif binding.error or binding.value:
+            broken[binding.original.line] = binding.original.string
+    return _File(path, values, broken)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False

@@ -1,0 +1,382 @@
+"""Providers by name, and their keys.
+
+A model name is `provider:model-id`, or an id without a colon, which belongs to the default
+provider. What stands before the first colon must be a known provider: a prompt must not go to
+one that was not meant, because a name was mistyped.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import subprocess
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from moa_cli.config.schema import Config, ProviderSettings
+from moa_cli.config.tables import nearest
+from moa_cli.core.endpoints import NO_KEY
+from moa_cli.core.errors import AuthenticationFailed, ProfileError
+from moa_cli.core.file_names import why_unfit
+from moa_cli.models.env_files import EnvFiles
+from moa_cli.profile import Profile, model_faults
+
+__all__ = [
+    "BUILT_IN",
+    "DEFAULT_PROVIDER",
+    "Provider",
+    "Providers",
+    "is_loopback",
+]
+
+DEFAULT_PROVIDER = "together"
+_KEY_COMMAND_SECONDS = 60
+# Of a model's id that is named without a provider: what no such id holds, or begins with. Signs
+# that look like a colon, or stand beside it on the keyboard, are among it.
+_ODD = re.compile(r"^[^A-Za-z0-9]|[^A-Za-z0-9._/@+-]")
+# The default provider lists models of these vendors under `vendor/model`; it is itself no other.
+_VENDORS = ("openai", DEFAULT_PROVIDER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """An OpenAI-compatible endpoint.
+
+    base_url: None for the embedded model. key_variable: None if it takes no key.
+    start_hint: how to start it, where it is a server on this machine.
+    """
+
+    name: str
+    base_url: str | None
+    key_variable: str | None = None
+    key_command: str | None = None
+    completion_tokens: bool = False
+    start_hint: str | None = None
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether it is asked for with a key."""
+        return self.key_variable is not None or self.key_command is not None
+
+
+BUILT_IN: dict[str, Provider] = {
+    one.name: one
+    for one in (
+        Provider(
+            name="together",
+            base_url="https://api.together.xyz/v1",
+            key_variable="TOGETHER_API_KEY",
+        ),
+        Provider(
+            name="openai",
+            base_url="https://api.openai.com/v1",
+            key_variable="OPENAI_API_KEY",
+            completion_tokens=True,
+        ),
+        Provider(
+            name="openrouter",
+            base_url="https://openrouter.ai/api/v1",
+            key_variable="OPENROUTER_API_KEY",
+        ),
+        Provider(
+            name="groq", base_url="https://api.groq.com/openai/v1", key_variable="GROQ_API_KEY"
+        ),
+        Provider(
+            name="ollama",
+            base_url="http://127.0.0.1:11434/v1",
+            start_hint="start Ollama with `ollama serve`",
+        ),
+        Provider(name="local", base_url=None),
+    )
+}
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is this machine."""
+    host = ""
+    try:
+        host = urlsplit(url).hostname or ""
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Providers:
+    """The known providers: the built-in ones, changed and joined by the user's.
+
+    environment: where keys and the `…_BASE_URL` variables are looked up.
+    """
+
+    def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
+        self._config = config
+        self._environment = environment
+        self._env_files = EnvFiles()
+        self.known = dict(BUILT_IN)
+        for name, settings in config.providers.items():
+            self.known[name] = self._from_settings(name, settings, config.place)
+        # The environment comes last, so that it beats the file.
+        for name in BUILT_IN:
+            url = self._url_from_environment(name)
+            if url is not None:
+                self.known[name] = replace(self.known[name], base_url=url)
+
+    def _url_from_environment(self, name: str) -> str | None:
+        url = self._environment.get(f"{name.upper()}_BASE_URL", "").strip()
+        if url and name != "local":
+            return _base_url(url)
+        host = self._environment.get("OLLAMA_HOST", "").strip()
+        return _ollama_url(host) if host and name == "ollama" else None
+
+    def _from_settings(self, name: str, settings: ProviderSettings, place: str) -> Provider:
+        base = self.known.get(name) or Provider(name=name, base_url=None)
+        if name == "local" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise ProfileError(
+                f"{place}: `providers.{name}`: a provider cannot be named so",
+                hint="use letters, digits, dashes and underscores; `local` is the embedded model",
+            )
+        unfit = why_unfit(name)
+        if unfit:
+            # What is known of its models is kept in a file of its name.
+            raise ProfileError(
+                f"{place}: `providers.{name}`: a provider cannot be named so: {unfit}",
+                hint="choose another name",
+            )
+        if settings.base_url is None and base.base_url is None:
+            raise ProfileError(f"{place}: `providers.{name}.base_url` is missing")
+        return replace(
+            base,
+            base_url=base.base_url if settings.base_url is None else _base_url(settings.base_url),
+            key_variable=settings.api_key_env or base.key_variable,
+            key_command=settings.api_key_cmd or base.key_command,
+        )
+
+    def parse(self, model_name: str) -> tuple[Provider, str]:
+        """The provider of `model_name`, and the model's id there.
+
+        Raises ProfileError if it names no known provider, or no model.
+        """
+        name, colon, model = model_name.partition(":")
+        if not colon and name not in self.known:
+            return self.known[DEFAULT_PROVIDER], self._bare(model_name)
+        if name not in self.known:
+            raise self._unknown(model_name)
+        if not model.strip():
+            raise ProfileError(
+                f"`{model_name}` names no model, only a provider",
+                hint=f"write `{name}:model-id`; `moa models {name}` lists what there is",
+            )
+        return self.known[name], model
+
+    def _bare(self, model: str) -> str:
+        """A model's id that is named without a provider. Raises ProfileError if it can be none,
+        or another provider may be meant."""
+        if not model.strip():
+            raise ProfileError(f"`{model}` names no model", hint="write `provider:model-id`")
+        plain = unicodedata.normalize("NFKC", model)
+        if ":" in plain:
+            # Some keyboards type it; the id would go to the default provider whole.
+            raise ProfileError(
+                f"`{model}` holds a full-width colon", hint=f"did you mean `{plain}`?"
+            )
+        by_case = {name.lower(): name for name in self.known}
+        if model.lower() in by_case:
+            raise ProfileError(
+                f"`{model}` names no model",
+                hint=f"did you mean `{by_case[model.lower()]}:model-id`?",
+            )
+        first, slash, rest = model.partition("/")
+        if slash and first in self.known and first not in _VENDORS:
+            raise ProfileError(
+                f"`{model}` begins with the name of a provider, but without a colon",
+                hint=f"did you mean `{first}:{rest}`? Else: `{DEFAULT_PROVIDER}:{model}`",
+            )
+        odd = _ODD.search(model)
+        if odd is not None:
+            raise self._misspelt(model, odd, by_case)
+        return model
+
+    def _misspelt(self, model: str, odd: re.Match[str], by_case: Mapping[str, str]) -> ProfileError:
+        """That a name without a provider holds what no model's id does. by_case: the known
+        providers by their names in lower case."""
+        letter = odd[0]
+        shown = f"`{letter}`" if "!" <= letter <= "~" else f"U+{ord(letter):04X}"
+        meant = by_case.get(model[: odd.start()].lower())
+        question = f"did you mean `{meant}:{model[odd.end() :]}`? " if meant else ""
+        return ProfileError(
+            f"`{model}` cannot be the name of a model: it holds {shown}",
+            hint=f"{question}A model id that is spelt so is written with its provider:"
+            f" `{DEFAULT_PROVIDER}:{model}`",
+        )
+
+    def _unknown(self, model_name: str) -> ProfileError:
+        name, _, model = model_name.partition(":")
+        if model.startswith("//"):
+            # Not repeated: an address may hold a password.
+            return ProfileError(
+                "an address is not a model name",
+                hint="name the endpoint in config.toml (`[providers.NAME]`, base_url), and write"
+                " `NAME:model-id`",
+            )
+        shown = _without_password(model_name)
+        if not name.strip():
+            return ProfileError(
+                f"`{shown}` names no provider before its colon",
+                hint=f"known providers: {', '.join(self.known)}",
+            )
+        meant = self._meant(name, model_name)
+        question = f"; did you mean `{meant}`?" if meant else ""
+        known = "" if meant or "/" in name else f"known providers: {', '.join(self.known)}; "
+        return ProfileError(
+            f"there is no provider `{_without_password(name)}` (model `{shown}`){question}",
+            hint=f"{known}a model id that holds a colon is written with its provider:"
+            f" `{DEFAULT_PROVIDER}:{shown}`",
+        )
+
+    def _meant(self, name: str, model_name: str) -> str | None:
+        """What may be meant by an unknown provider: a known one, or the name with its colon in
+        the right place."""
+        first, slash, _ = name.partition("/")
+        if slash:
+            known = first in self.known
+            return f"{first}:{_without_password(model_name[len(first) + 1 :])}" if known else None
+        by_case = {one.lower(): one for one in self.known}
+        near = nearest(name.strip().lower(), by_case)
+        return by_case[near] if near else None
+
+    def faults(self, profile: Profile) -> Iterator[ProfileError]:
+        """What is wrong with the model names of `profile`; each error names the place too."""
+        return model_faults(profile, self.parse)
+
+    def check(self, profile: Profile) -> None:
+        """Raise ProfileError if a model name of `profile` leads nowhere, used or not."""
+        for fault in self.faults(profile):
+            raise fault
+
+    def price_faults(self) -> Iterator[ProfileError]:
+        """What is wrong with the names that the settings give prices for."""
+        for model_name in self._config.prices:
+            try:
+                self.parse(model_name)
+            except ProfileError as error:
+                yield ProfileError(
+                    f"{self._config.place}: a price: {error.message}", hint=error.hint
+                )
+
+    def key_source(self, provider: Provider) -> str | None:
+        """Where the provider's key would come from, in words without the key; None if nowhere."""
+        variable = provider.key_variable
+        if variable and self._environment.get(variable, "").strip():
+            return f"environment variable {variable}"
+        found = self._env_files.find(variable) if variable else None
+        if found is not None:
+            return f"{variable} in {found.file}"
+        return "api_key_cmd" if provider.key_command else None
+
+    def key_notice(self, provider: Provider) -> str | None:
+        """What is to be said of where the provider's key comes from: that it is the working
+        directory's file, or that this file has another key; None if there is nothing to say."""
+        variable = provider.key_variable
+        if not variable or self._environment.get(variable, "").strip():
+            return None
+        found = self._env_files.find(variable)
+        if found is not None and found.foreign:
+            return f"the key of {provider.name} comes from the working directory: {found.file}"
+        if found is not None and found.differs:
+            return (
+                f"the key of {provider.name} comes from {found.file};"
+                f" the working directory's .env has another {variable}, which is not used"
+            )
+        return None
+
+    def key_notices(self, models: Iterable[str] | None = None) -> list[str]:
+        """What is to be said of where keys come from; see `key_notice`.
+
+        models: whose keys; None for those of all known providers.
+        """
+        asked = (
+            self.known.values()
+            if models is None
+            else dict.fromkeys(self.parse(model)[0] for model in models)
+        )
+        return [notice for provider in asked if (notice := self.key_notice(provider))]
+
+    def key(self, provider: Provider) -> str:
+        """The provider's key, NO_KEY for one that takes none.
+
+        Raises AuthenticationFailed if there is no key, or what is there can be none.
+        """
+        if not provider.needs_key:
+            return NO_KEY
+        variable = provider.key_variable or ""
+        found, source = self._environment.get(variable, "").strip(), variable
+        if not found and (kept := self._env_files.find(variable)) is not None:
+            found, source = kept.value, f"{variable} in {kept.file}"
+        if not found and provider.key_command:
+            found, source = _run_key_command(provider).strip(), "api_key_cmd"
+        if not found:
+            trouble = self._env_files.trouble(variable) if variable else None
+            raise AuthenticationFailed(
+                f"there is no API key for {provider.name}",
+                hint=trouble
+                or f"set {variable or 'api_key_env'} in the environment or in a .env file,"
+                " or use a profile without it: `-p local`",
+            )
+        if not found.isascii() or not found.isprintable() or set(found) & set(" \"'`"):
+            raise AuthenticationFailed(
+                f"{source}: what it holds cannot be an API key (spaces, quotes, line ends or"
+                " letters outside ASCII)",
+                hint="copy the key again, without quotes and line ends",
+            )
+        return found
+
+
+def _without_password(text: str) -> str:
+    """The text, should it be an address, without the password or token in it."""
+    return re.sub(r"(^|:)[^:@/]+@", r"\1***@", re.sub(r":[^:@]+@", ":***@", text))
+
+
+def _run_key_command(provider: Provider) -> str:
+    failed = f"{provider.name}: api_key_cmd"
+    try:
+        # The user's own command line, from the user's own config file.
+        done = subprocess.run(  # noqa: S602
+            provider.key_command or "",
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            # What is no text can be no key either, which is said when it is looked at.
+            errors="replace",
+            timeout=_KEY_COMMAND_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise AuthenticationFailed(
+            f"{failed} did not end in {_KEY_COMMAND_SECONDS} seconds"
+        ) from None
+    if done.returncode != 0:
+        raise AuthenticationFailed(f"{failed} ended with status {done.returncode}")
+    return done.stdout
+
+
+def _base_url(url: str) -> str:
+    """The URL without its last slash; /v1 is added where it has no path at all."""
+    url = url.strip().rstrip("/")
+    return f"{url}/v1" if re.fullmatch(r"https?://[^/?#]+", url) else url
+
+
+def _ollama_url(host: str) -> str:
+    """The base URL for OLLAMA_HOST, as Ollama reads it: scheme, port and path may be missing."""
+    scheme, mark, rest = host.rpartition("://")
+    address, slash, path = rest.strip("/").partition("/")
+    port = "443" if scheme == "https" else "80" if mark else "11434"
+    if address.count(":") > 1 and not address.startswith("["):
+        name = f"[{address}]"  # IPv6 without brackets, so without a port
+    else:
+        found = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d*))?", address)
+        name, port = (found[1], found[2] or port) if found else (address, port)
+    if name in ("", "0.0.0.0", "[::]"):  # noqa: S104
+        name = "127.0.0.1"  # what a server listens on is no address to call
+    return f"{scheme or 'http'}://{name}:{port}{slash}{path}/v1"

@@ -1,0 +1,1 @@
+"""The wire formats of the server: a request in, events out."""

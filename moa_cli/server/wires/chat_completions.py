@@ -1,0 +1,153 @@
+"""`POST /v1/chat/completions`: one turn a request."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from moa_cli.core.stream import TurnFold
+from moa_cli.engine import run_turn
+from moa_cli.server import loops
+from moa_cli.server.accesslog import Record
+from moa_cli.server.errors import ApiError, from_turn, stopping
+from moa_cli.server.mixtures import Mixture
+from moa_cli.server.service import Service
+from moa_cli.server.wires.replies import Head
+from moa_cli.server.wires.requests import ChatRequest, parse
+from moa_cli.server.wires.streaming import Reply, Streamed, Whole
+
+__all__ = ["Completions"]
+
+# For the whole body, from its head on.
+_BODY_SECONDS = 30.0
+
+
+class Completions:
+    """The endpoint, an ASGI application. Raises ApiError for what it does not answer itself."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        service, record = self._service, scope["moa.record"]
+        headers = Headers(scope=scope)
+        _check_kind(headers)
+        # Before the body: what will be refused need not be read.
+        service.gate.check()
+        loops.travelled(headers.get(loops.HEADER, ""), service.address.id)
+        request = parse(await _read(headers, receive, service.options.max_body))
+        mixture = service.mixtures.for_request(request)
+        record.model, record.stream = request.model, request.stream
+        reply = self._reply(request, mixture, send)
+        turn = asyncio.create_task(self._turn(request, mixture, reply, record))
+        service.running.add(turn)
+        try:
+            await self._until_done(turn, reply, receive, record)
+        except ApiError as error:
+            if not reply.begun:
+                raise
+            record.code = error.code
+            await reply.fail(error)
+        finally:
+            service.running.discard(turn)
+
+    def _reply(self, request: ChatRequest, mixture: Mixture, send: Send) -> Reply:
+        head = Head(model=request.model, fingerprint=mixture.fingerprint)
+        show = request.show_proposals
+        if show is None:
+            show = self._service.options.show_proposals
+        if not request.stream:
+            return Whole(send, head, show_proposals=show)
+        return Streamed(send, head, include_usage=request.include_usage, show_proposals=show)
+
+    async def _until_done(
+        self, turn: asyncio.Task[None], reply: Reply, receive: Receive, record: Record
+    ) -> None:
+        """Wait for the turn; one whose client leaves is cancelled. Raises what the turn does."""
+        watch = asyncio.create_task(reply.attend(receive))
+        try:
+            await asyncio.wait({turn, watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left = not turn.done()
+            turn.cancel()
+            watch.cancel()
+            await asyncio.gather(turn, watch, return_exceptions=True)
+        if turn.cancelled():
+            if self._service.cut:
+                raise stopping()
+            if left:
+                watch.result()
+                record.status = 499
+                return
+        turn.result()
+
+    async def _turn(
+        self, request: ChatRequest, mixture: Mixture, reply: Reply, record: Record
+    ) -> None:
+        service = self._service
+        fold = TurnFold()
+        async with service.gate.turn():
+            events = run_turn(
+                mixture.profile, request.conversation, service.clients, limits=service.limits
+            )
+            try:
+                async with aclosing(events):
+                    async for event in events:
+                        fold.handle(event)
+                        service.metrics.handle(event)
+                        await reply.take(event)
+            finally:
+                # What was in flight when the client left was paid for, too.
+                fold.close()
+                turn = fold.turn()
+                record.usage = turn.usage
+                service.metrics.ended(request.model, turn)
+            if turn.status != "finished":
+                raise from_turn(turn)
+            await reply.end(turn)
+
+
+def _check_kind(headers: Headers) -> None:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    # Besides: a web page can send other kinds anywhere without asking first.
+    if kind != "application/json":
+        raise ApiError(415, "the body must be JSON; send `Content-Type: application/json`")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiError(415, "a compressed body is not supported", param="content-encoding")
+
+
+async def _read(headers: Headers, receive: Receive, limit: int) -> bytes:
+    """The body. Raises ApiError if it is too large or too slow."""
+    length = headers.get("content-length", "")
+    if length.isdigit() and (len(length) > 18 or int(length) > limit):
+        raise _too_large(limit)
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ApiError(499, "the client left")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit:
+                    raise _too_large(limit)
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise ApiError(
+            408, f"the body did not come within {_BODY_SECONDS:g} s", headers=_CLOSE
+        ) from None
+
+
+_CLOSE = {"connection": "close"}
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(
+        413, f"the body is larger than {limit:,} bytes", code="request_too_large", headers=_CLOSE
+    )

@@ -1,0 +1,187 @@
+"""Completions and chunks as OpenAI writes them, and the `moa` object with the ledger."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from moa_cli.core.conversation import Charge, Proposal, Turn, Usage
+from moa_cli.core.unique import unique_name
+from moa_cli.profile import short_name
+from moa_cli.server.wires.proposals import proposal_text
+
+__all__ = ["Chunks", "Head", "comment", "compact", "completion", "event"]
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_FINISHES = ("stop", "length", "content_filter")
+
+
+def compact(values: object) -> str:
+    """JSON without spaces. ASCII only: half of a surrogate pair, which a model may send, cannot
+    be written as it is."""
+    return _ENCODER.encode(values)
+
+
+def event(values: object) -> bytes:
+    """A server-sent event of a JSON object."""
+    return f"data: {compact(values)}\n\n".encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What all chunks of a reply have in common. model: as the client named it."""
+
+    model: str
+    fingerprint: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{unique_name()}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def fields(self, kind: str) -> dict[str, Any]:
+        """The fields that come first."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
+
+
+def completion(head: Head, turn: Turn, *, show_proposals: bool) -> dict[str, Any]:
+    """The whole reply of a finished turn."""
+    message: dict[str, Any] = {"role": "assistant", "content": turn.reply or "", "refusal": None}
+    if show_proposals:
+        told = (one for layer in turn.proposals for one in layer)
+        message["reasoning_content"] = "".join(map(proposal_text, told))
+    choice = {
+        "index": 0,
+        "message": message,
+        "logprobs": None,
+        "finish_reason": finish_reason(turn),
+    }
+    return {
+        **head.fields("chat.completion"),
+        "choices": [choice],
+        "usage": usage_object(turn.usage),
+        "moa": ledger(turn),
+    }
+
+
+def finish_reason(turn: Turn) -> str:
+    """Why the reply ends, in OpenAI's words."""
+    return turn.finish_reason if turn.finish_reason in _FINISHES else "stop"
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Usage in OpenAI's shape: the sums over all calls of the mixture."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def ledger(turn: Turn) -> dict[str, Any]:
+    """What the mixture did, layer by layer; the last layer is the aggregator's.
+
+    cost: USD, None where the price of a call is unknown.
+    """
+    layers = [
+        {"layer": number, "calls": [_proposal(one) for one in proposals]}
+        for number, proposals in enumerate(turn.proposals, 1)
+    ]
+    written = [one for one in turn.ledger if one.layer > len(turn.proposals)]
+    layers.append({"layer": len(layers) + 1, "calls": [_charge(one) for one in written]})
+    return {
+        "profile": turn.profile,
+        "aggregator": turn.model,
+        "answered_by": turn.answered_by,
+        "calls": turn.usage.calls,
+        "estimated_calls": turn.usage.estimated_calls,
+        "cost": _cost(turn.usage),
+        "seconds": round(turn.seconds, 3),
+        "degraded": turn.degraded,
+        "lost": list(turn.lost),
+        "layers": layers,
+    }
+
+
+def _proposal(one: Proposal) -> dict[str, Any]:
+    lost = one.error and {"kind": one.error.kind, "message": one.error.message}
+    return {
+        "name": one.proposer,
+        "model": one.model,
+        "answered_by": one.answered_by,
+        "seconds": round(one.seconds, 3),
+        "finish_reason": one.finish_reason,
+        "error": lost,
+        **_used(one.usage),
+    }
+
+
+def _charge(one: Charge) -> dict[str, Any]:
+    return {
+        "name": short_name(one.model),
+        "model": one.model,
+        "answered_by": one.answered_by,
+        **_used(one.usage),
+    }
+
+
+def _used(usage: Usage) -> Mapping[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cost": _cost(usage),
+    }
+
+
+def _cost(usage: Usage) -> float | None:
+    return None if usage.unpriced_calls else usage.cost
+
+
+class Chunks:
+    """The events of a streamed reply, as bytes.
+
+    include_usage: whether the client asked for a chunk with the usage at the end.
+    """
+
+    def __init__(self, head: Head, *, include_usage: bool) -> None:
+        self._head = head
+        self._include_usage = include_usage
+        self._begun = False
+        # Written once: a chunk a token is what a server spends its time on.
+        start = compact(head.fields("chat.completion.chunk"))[:-1]
+        self._before = f'data: {start},"choices":[{{"index":0,"delta":{{'
+        usage = ',"usage":null' if include_usage else ""
+        self._after = f'}},"logprobs":null,"finish_reason":null}}]{usage}}}\n\n'
+
+    def delta(self, kind: str, text: str) -> bytes:
+        """A piece of `content` or `reasoning_content`; the first chunk tells the role, too."""
+        chunk = f'{self._before}"{kind}":{json.dumps(text)}{self._after}'
+        if self._begun:
+            return chunk.encode()
+        self._begun = True
+        role = '"role":"assistant","content":"","refusal":null'
+        return f"{self._before}{role}{self._after}{chunk}".encode()
+
+    def end(self, turn: Turn) -> bytes:
+        """The last chunks. The `moa` object is on the very last."""
+        fields = self._head.fields("chat.completion.chunk")
+        choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason(turn)}
+        chunks: list[dict[str, Any]] = [{**fields, "choices": [choice]}]
+        if self._include_usage:
+            chunks[0]["usage"] = None
+            chunks.append({**fields, "choices": [], "usage": usage_object(turn.usage)})
+        chunks[-1]["moa"] = ledger(turn)
+        return b"".join([*map(event, chunks), b"data: [DONE]\n\n"])
+
+
+def comment(text: str) -> bytes:
+    """A line that clients skip."""
+    return f": {text}\n\n".encode()

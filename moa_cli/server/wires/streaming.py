@@ -1,0 +1,229 @@
+"""How a turn's reply reaches the client: as it is written, or whole."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from starlette.types import Receive, Send
+
+from moa_cli.core.conversation import Turn
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorStarted,
+    Event,
+    LayerStarted,
+    ProposerFailed,
+    ProposerFinished,
+)
+from moa_cli.server.errors import ApiError
+from moa_cli.server.wires.proposals import Proposals
+from moa_cli.server.wires.replies import Chunks, Head, comment, compact, completion, event
+
+__all__ = ["Reply", "Streamed", "Whole"]
+
+# Until then a failure still gets a status of its own; afterwards the head must be on its way,
+# or somebody on it (a proxy, a client's time-out) may give up.
+_HEAD_SECONDS = 1.0
+_SILENCE_SECONDS = 5.0
+# Proposals that end within so long are told of by one comment.
+_COMMENT_SECONDS = 0.1
+# A client that takes nothing for so long is taken to be gone.
+_STALL_SECONDS = 60.0
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Proxies (nginx) hold a stream back without it.
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Reply(Protocol):
+    """One reply on its way. begun: whether the head of the response was sent."""
+
+    begun: bool
+
+    async def take(self, event: Event) -> None:
+        """Take the next event of the turn."""
+
+    async def end(self, turn: Turn) -> None:
+        """The turn has finished."""
+
+    async def fail(self, error: ApiError) -> None:
+        """There is no whole reply, though it was begun."""
+
+    async def attend(self, receive: Receive) -> None:
+        """Do what is due beside the turn; returns once the client is gone."""
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Whole:
+    """A reply that is sent once it is there."""
+
+    def __init__(self, send: Send, head: Head, *, show_proposals: bool) -> None:
+        self._send = send
+        self._head = head
+        self._show_proposals = show_proposals
+        self.begun = False
+
+    async def take(self, event: Event) -> None:
+        """Nothing is told before the end."""
+
+    async def end(self, turn: Turn) -> None:
+        """Send the completion."""
+        values = completion(self._head, turn, show_proposals=self._show_proposals)
+        body = compact(values).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        self.begun = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def fail(self, error: ApiError) -> None:
+        """Only the client's leaving can fail what was begun."""
+
+    async def attend(self, receive: Receive) -> None:
+        """Watch for the client."""
+        await _gone(receive)
+
+
+class Streamed:
+    """A reply that is sent as it is written, with comments for as long as there is none."""
+
+    def __init__(
+        self, send: Send, head: Head, *, include_usage: bool, show_proposals: bool
+    ) -> None:
+        self._send = send
+        self._chunks = Chunks(head, include_usage=include_usage)
+        self._proposals = Proposals() if show_proposals else None
+        self._progress = _Progress()
+        self._lock = asyncio.Lock()
+        self._wrote = time.monotonic()
+        # Set when there may be something to do beside the turn.
+        self._stirred = asyncio.Event()
+        self._comment_due: asyncio.TimerHandle | None = None
+        self.begun = False
+
+    async def take(self, event: Event) -> None:
+        """Send what the event tells."""
+        data = self._data(event)
+        news = self._progress.take(event)
+        # With the first proposal the response begins: from now on failures are rare.
+        if news and (self.begun or isinstance(event, ProposerFinished)):
+            self._tell_soon()
+        if data:
+            await self._write(data)
+
+    def _tell_soon(self) -> None:
+        """Have the next thing that is sent, or a comment of its own, tell the progress."""
+        if self._comment_due is None:
+            loop = asyncio.get_running_loop()
+            self._comment_due = loop.call_later(_COMMENT_SECONDS, self._stirred.set)
+
+    def _comment(self) -> bytes:
+        """What is to be told of the progress, if anything is."""
+        if self._comment_due is None:
+            return b""
+        self._comment_due.cancel()
+        self._comment_due = None
+        return comment(self._progress.text)
+
+    def _data(self, event: Event) -> bytes:
+        if isinstance(event, AggregatorDelta):
+            if event.text:
+                return self._chunks.delta("content", event.text)
+            if self._proposals is not None:
+                return self._chunks.delta("reasoning_content", event.reasoning)
+            return b""
+        told = self._proposals.take(event) if self._proposals is not None else ""
+        return self._chunks.delta("reasoning_content", told) if told else b""
+
+    async def end(self, turn: Turn) -> None:
+        """Send the last chunks."""
+        await self._write(self._chunks.end(turn), more=False)
+
+    async def fail(self, error: ApiError) -> None:
+        """End the stream with the error, and without the mark of a good end."""
+        await self._write(event(error.body()), more=False)
+
+    async def _write(self, data: bytes, *, more: bool = True) -> None:
+        async with self._lock:
+            data = self._comment() + data
+            self._wrote = time.monotonic()
+            if not self.begun:
+                self.begun = True
+                await self._send(
+                    {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
+                )
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def attend(self, receive: Receive) -> None:
+        """Send comments: on the progress, and when nothing was sent for long; watch for the
+        client."""
+        loop = asyncio.get_running_loop()
+        gone = loop.create_task(_gone(receive))
+        gone.add_done_callback(lambda _: self._stirred.set())
+        patience = _HEAD_SECONDS
+        try:
+            while not gone.done():
+                silent = time.monotonic() - self._wrote
+                due = self._stirred.is_set() and self._comment_due is not None
+                self._stirred.clear()
+                if self._lock.locked():
+                    if silent > _STALL_SECONDS:
+                        return
+                elif due or silent >= patience:
+                    self._tell_soon()
+                    await self._write(b"")
+                patience = _SILENCE_SECONDS if self.begun else _HEAD_SECONDS
+                left = patience - (time.monotonic() - self._wrote)
+                wake = loop.call_later(max(left, 0.1), self._stirred.set)
+                try:
+                    await self._stirred.wait()
+                finally:
+                    wake.cancel()
+        finally:
+            gone.cancel()
+            self._comment()
+
+
+class _Progress:
+    """How far a turn is, in words that hold nothing of what a model said."""
+
+    def __init__(self) -> None:
+        self._replying = False
+        self._layer = self._asked = self._answered = self._lost = 0
+
+    def take(self, event: Event) -> bool:
+        """Take the next event; whether there is news."""
+        match event:
+            case LayerStarted():
+                self._layer, self._asked = event.layer, len(event.proposers)
+                self._answered = self._lost = 0
+            case ProposerFinished():
+                self._answered += 1
+            case ProposerFailed():
+                self._lost += 1
+            case AggregatorStarted():
+                self._replying = True
+            case _:
+                return False
+        return True
+
+    @property
+    def text(self) -> str:
+        """What to tell."""
+        parts = []
+        if self._layer:
+            lost = f", {self._lost} lost" if self._lost else ""
+            parts.append(f"round {self._layer}: {self._answered} of {self._asked} answered{lost}")
+        if self._replying:
+            parts.append("the reply is being written")
+        return "; ".join(parts) or "waiting"

@@ -1,0 +1,261 @@
+"""The board: what the proposers are doing, drawn by Rich as lines for a `Screen`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from moa_cli.core.money import usd
+from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.words import counted
+from moa_cli.terminal.view import CallView, State, TurnView
+
+__all__ = ["board_lines", "call_summary", "name_cells", "status_text", "to_lines"]
+
+_MARKS: dict[State, tuple[str, str]] = {
+    "waiting": ("·", "dim"),
+    "retrying": ("↻", "yellow"),
+    "thinking": ("…", "magenta"),
+    "streaming": ("▸", "cyan"),
+    "done": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "dropped": ("–", "yellow"),
+}
+_NARROWEST_PANEL, _FEWEST_ROWS = 36, 4
+# From this size on, and for so many proposers at most, each has a panel; else a row; below
+# this width there is one line for all.
+_PANELS_WIDTH, _PANELS_HEIGHT, _MOST_PANELS = 80, 30, 6
+_NARROWEST_ROWS = 60
+_SHORTEST_TAIL = 24
+# Joiners, variation selectors, skin tones and flags: terminals disagree on how wide they make
+# these or what they follow, and the right border would jump.
+_UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f1e6-\U0001f1ff]")
+_LONGEST_NAME = 40
+
+
+def to_lines(console: Console, renderable: RenderableType, width: int) -> list[str]:
+    """What `console` makes of the renderable, as ANSI lines of at most `width` cells."""
+    # Else Rich takes no more than what it believes to be the width: COLUMNS, even if stale.
+    console.width = width
+    with console.capture() as captured:
+        console.print(renderable, width=width, end="", soft_wrap=False)
+    return captured.get().rstrip("\n").split("\n")
+
+
+def figures(call: CallView, now: float) -> list[str]:
+    """Seconds, tokens, cost, tokens a second, and seconds to the first token, as far as known;
+    the most telling first."""
+    parts = [f"{call.seconds(now):.1f} s"]
+    if call.tokens:
+        about = "" if call.exact else "~"
+        parts.append(f"{about}{call.tokens} tok")
+    if call.cost:
+        parts.append(usd(call.cost))
+    rate = call.rate(now)
+    if rate is not None:
+        parts.append(f"{rate:.0f} tok/s")
+    if call.first_token is not None:
+        parts.append(f"first {call.first_token - call.began:.1f} s")
+    return parts
+
+
+def name_cells(calls: Iterable[CallView]) -> int:
+    """The width of the longest name."""
+    return max((cell_len(_plain(call.name, _LONGEST_NAME)) for call in calls), default=0)
+
+
+def call_summary(call: CallView, now: float, name_width: int = 0, width: int | None = None) -> Text:
+    """One line on a call: mark, name (padded to `name_width`), state, figures, why it failed.
+
+    width: figures that would go beyond it are left out.
+    """
+    mark, style = _MARKS[call.state]
+    name = _plain(call.name, _LONGEST_NAME)
+    padding = " " * max(2, name_width - cell_len(name) + 2)
+    text = Text.assemble((mark, style), " ", (name, "bold"), padding)
+    if call.state in ("failed", "retrying", "dropped"):
+        return text.append(_plain(call.note), style)
+    told = figures(call, now)
+    if call.state not in ("done", "streaming"):
+        told = [call.state, *told]
+    free = None if width is None else width - cell_len(text.plain)
+    return text.append(_joined(told, free), "dim")
+
+
+def _joined(parts: list[str], cells: int | None) -> str:
+    """As many of the first parts as fit into `cells`, one at least."""
+    while cells is not None and len(parts) > 1 and cell_len(" · ".join(parts)) > cells:
+        parts = parts[:-1]
+    return " · ".join(parts)
+
+
+def _plain(text: str, limit: int | None = None) -> str:
+    """A name or a message on one line, as wide on one terminal as on another."""
+    return one_line(_UNSURE.sub("", text), limit)
+
+
+def status_text(view: TurnView, now: float) -> Text:
+    """One line on the aggregator."""
+    call = view.aggregator
+    if call is None:
+        return Text("")
+    text = call_summary(call, now)
+    if call.state == "waiting" and view.references:
+        text.append(f" · reading {counted(view.references, 'proposal')}", "dim")
+    return text
+
+
+def board_lines(console: Console, view: TurnView, now: float, size: tuple[int, int]) -> list[str]:
+    """The live region for `view`, of at most half the height: a grid of panels where there is
+    room, else one row a proposer, else one line."""
+    width, height = size
+    if view.phase == "replying":
+        return to_lines(console, _cut(status_text(view, now), width), width)
+    if not view.proposers:
+        return []
+    if width < _NARROWEST_ROWS:
+        return to_lines(console, _cut(_layer_text(view, now), width), width)
+    count, room = len(view.proposers), max(1, height // 2)
+    columns = max(1, min(3, count, width // _NARROWEST_PANEL))
+    # Four stand two by two.
+    columns = -(-count // -(-count // columns))
+    headed = view.rounds > 1 and room > 2
+    head = [Text(f"round {view.layer} of {view.rounds}", "dim")] if headed else []
+    panel_height = min(8, (room - len(head)) // -(-count // columns))
+    roomy = width >= _PANELS_WIDTH and height >= _PANELS_HEIGHT and count <= _MOST_PANELS
+    if not roomy or panel_height < _FEWEST_ROWS:
+        body: RenderableType = _rows(view.proposers, now, width, room - len(head))
+    else:
+        body = _grid(view.proposers, now, width, columns, panel_height)
+    return to_lines(console, Group(*head, body), width)
+
+
+def _layer_text(view: TurnView, now: float) -> Text:
+    """A whole layer on one line."""
+    ended = [call for call in view.proposers if call.ended is not None]
+    tokens = sum(call.tokens for call in view.proposers)
+    began = min(call.began for call in view.proposers)
+    text = Text.assemble(
+        ("▸ ", "cyan"), (f"round {view.layer}: {len(ended)} of {len(view.proposers)}", "bold")
+    )
+    return text.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
+
+
+def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> Group:
+    shown = list(calls)
+    rest: list[Text] = []
+    # Those at work come first where not all have a row.
+    if len(shown) > room:
+        shown.sort(key=lambda call: call.ended is not None)
+        rest = [Text(f"… and {len(shown) - room + 1} more", "dim")]
+        shown = shown[: room - 1]
+    names = name_cells(shown)
+    return Group(*(_cut(_row(call, now, width, names), width) for call in shown), *rest)
+
+
+def _row(call: CallView, now: float, width: int, names: int) -> Text:
+    has_tail = call.state == "streaming" or (call.state == "thinking" and bool(call.tail))
+    # A few words of the text tell more than the last of the figures.
+    text = call_summary(call, now, names, width - _SHORTEST_TAIL if has_tail else width)
+    if has_tail:
+        free = width - cell_len(text.plain) - 2
+        if free > 8:
+            tail = _plain(call.tail[-4 * free :])
+            text.append("  " + _end_of(tail, free), "dim")
+    return text
+
+
+def _end_of(text: str, cells: int) -> str:
+    """The last part of a line, `cells` wide at most."""
+    if cell_len(text) <= cells:
+        return text
+    while cell_len(text) > cells - 1:
+        text = text[max(1, len(text) - cells + 1) :]
+    return f"…{text}"
+
+
+def _cut(text: Text, width: int) -> Text:
+    text.truncate(width, overflow="ellipsis")
+    text.no_wrap = True
+    return text
+
+
+def _grid(
+    calls: Sequence[CallView], now: float, width: int, columns: int, panel_height: int
+) -> Table:
+    grid = Table.grid(padding=0)
+    widths = [width // columns + (1 if n < width % columns else 0) for n in range(columns)]
+    for one in widths:
+        grid.add_column(width=one)
+    for start in range(0, len(calls), columns):
+        row = [
+            _panel(call, now, one, panel_height)
+            for call, one in zip(calls[start : start + columns], widths, strict=False)
+        ]
+        grid.add_row(*row)
+    return grid
+
+
+def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
+    mark, style = _MARKS[call.state]
+    # The border's style lies under the title's, dim with it.
+    name = _plain(call.name, width - 8)
+    title = Text.assemble((mark, f"not dim {style}"), " ", (name, "not dim bold"))
+    body = _tail(call, width - 4, height - 2)
+    return Panel(
+        body,
+        title=title,
+        title_align="left",
+        subtitle=Text(_fitting(call, now, width - 6), "dim"),
+        subtitle_align="right",
+        border_style=style if call.state in ("done", "failed") else "dim",
+        width=width,
+        height=height,
+    )
+
+
+def _fitting(call: CallView, now: float, cells: int) -> str:
+    """State and figures, as many of them as fit into `cells`."""
+    parts = figures(call, now)
+    # Of these two states the mark before the name says enough.
+    if call.state not in ("streaming", "done") or cell_len(" · ".join(parts)) + 12 <= cells:
+        parts = [call.state, *parts]
+    return _joined(parts, cells)
+
+
+def _tail(call: CallView, width: int, rows: int) -> Text:
+    """The last rows of a call's text, each cut to its width here: cells are counted once."""
+    if call.state in ("failed", "retrying", "dropped"):
+        source, style = _plain(call.note), "red" if call.state == "failed" else "yellow"
+        lines = _wrap(source, width)[:rows]
+    else:
+        style = ""
+        # The last rows + 1 source lines, wrapped from their own start, so that a frame costs
+        # the same however long the answer has become.
+        recent = _UNSURE.sub("", sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
+        ends = (_end_of_paragraph(line, width * (rows + 1)) for line in recent)
+        lines = [piece for end in ends for piece in _wrap(end, width)][-rows:]
+    return Text("\n".join(lines), style, no_wrap=True, overflow="crop")
+
+
+def _end_of_paragraph(text: str, least: int) -> str:
+    """The last characters of a line, at least so many if it has them. Where they begin moves
+    in steps: else all rows would be wrapped anew at each token."""
+    return text[max(0, len(text) // least - 1) * least :]
+
+
+def _wrap(line: str, width: int) -> list[str]:
+    pieces = []
+    while cell_len(line) > width:
+        cut = len(set_cell_size(line, width).rstrip(" ")) or 1
+        space = line.rfind(" ", 0, cut + 1)
+        cut = space if space > width // 2 else cut
+        pieces.append(line[:cut])
+        line = line[cut:].lstrip(" ")
+    return [*pieces, line]

@@ -1,0 +1,70 @@
+"""`--dry-run`: the calls that a turn would make, and what each would be sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from moa_cli.core.conversation import Conversation
+from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.words import counted
+from moa_cli.engine.prompts import messages_for
+from moa_cli.profile import ModelSettings, Profile
+from moa_cli.terminal import estimate
+
+__all__ = ["plan"]
+
+
+def plan(profile: Profile, conversation: Conversation, known: Mapping[str, ModelInfo]) -> str:
+    """The plan as text. Answers that are not there yet stand as `<answer of …>`.
+
+    known: facts by model name, for the estimates.
+    """
+    lines = [f"profile {profile.name}: nothing is sent"]
+    forecasts = estimate.forecasts(profile, conversation, known)
+    references: list[str] = []
+    calls = 0
+    for number in range(1, profile.rounds + 1):
+        proposers = profile.layer(number)
+        calls += len(proposers)
+        lines.append(f"\nround {number}: {counted(len(proposers), 'call')} at once")
+        lines.append(f"  ({estimate.layer_text(forecasts[number - 1])})")
+        lines += [f"  {one.name}: {_settings(one)}" for one in proposers]
+        lines += _prompts(profile, list(proposers), conversation, references)
+        references = [f"<answer of {one.name} in round {number}>" for one in proposers]
+    first, *fallbacks = profile.aggregators()
+    lines.append("\naggregator: 1 call")
+    lines.append(f"  ({estimate.layer_text(forecasts[-1])})")
+    lines.append(f"  {_settings(first)}")
+    if fallbacks:
+        lines.append(f"  if it fails: {', '.join(one.model for one in fallbacks)}")
+    lines += _prompts(profile, [first], conversation, references)
+    in_all = estimate.layer_text(estimate.whole(forecasts))
+    lines.append(f"\n{counted(calls + 1, 'call')} in all: {in_all}")
+    lines += [f"({note})" for note in estimate.notes(profile, forecasts, known)]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(one: ModelSettings) -> str:
+    names = ("temperature", "max_tokens", "top_p", "seed")
+    told = [f"{name} {getattr(one, name)}" for name in names if getattr(one, name) is not None]
+    told += [f"{key} {value}" for key, value in one.extra.items()]
+    return one_line(", ".join([one.model, *told]))
+
+
+def _prompts(
+    profile: Profile, models: list[ModelSettings], conversation: Conversation, references: list[str]
+) -> list[str]:
+    """The messages, once for all models that are sent the same."""
+    lines: list[str] = []
+    shown: list[object] = []
+    for one in models:
+        messages = messages_for(profile, one, conversation, references)
+        if messages in shown:
+            continue
+        shown.append(messages)
+        for message in messages:
+            body = re.sub(r"^(?=[^\n])", "    ", sanitize(message.content), flags=re.MULTILINE)
+            lines.append(f"  [{message.role}]\n{body}")
+    return lines

@@ -1,0 +1,106 @@
+"""What a turn will take, in words and as JSON values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from moa_cli.core.conversation import Conversation, Usage
+from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.money import cost_text
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.words import counted
+from moa_cli.engine.estimate import ASSUMED_TOKENS, LayerForecast, forecast_turn
+from moa_cli.profile import Profile
+
+__all__ = ["forecasts", "layer_text", "notes", "to_dict", "to_lines", "whole"]
+
+Known = Mapping[str, ModelInfo]
+
+
+def forecasts(profile: Profile, conversation: Conversation, known: Known) -> list[LayerForecast]:
+    """What each layer of the open turn will take. known: facts by model name."""
+    prices = {model: info.price for model, info in known.items()}
+    return forecast_turn(profile, conversation, prices)
+
+
+def whole(layers: list[LayerForecast]) -> LayerForecast:
+    """All layers as one."""
+    total = sum((one.usage for one in layers), Usage())
+    return LayerForecast(0, total, any(one.assumed for one in layers))
+
+
+def layer_text(forecast: LayerForecast) -> str:
+    """What one layer will take: the prompts about, the answers at most."""
+    usage = forecast.usage
+    most = "about" if forecast.assumed else "up to"
+    cost = cost_text(usage).lstrip("~")
+    if usage.cost:
+        cost = f"{most} {cost}"
+    return (
+        f"about {usage.prompt_tokens:,} tokens in, {most} {usage.completion_tokens:,} out, {cost}"
+    )
+
+
+def notes(profile: Profile, layers: list[LayerForecast], known: Known) -> list[str]:
+    """What the figures rest on."""
+    lines = []
+    if any(one.assumed for one in layers):
+        lines.append(f"an answer without max_tokens is counted as {ASSUMED_TOKENS:,} tokens")
+    asked = _asked(profile)
+    unpriced = [model for model in asked if known[model].price is None]
+    if unpriced:
+        names = ", ".join(one_line(model) for model in unpriced)
+        lines.append(f"the price of {names} is unknown")
+    day = _date(asked, known)
+    if day is not None:
+        lines.append(f"prices as listed on {day}")
+    return lines
+
+
+def _asked(profile: Profile) -> list[str]:
+    """The models that are asked if nothing fails."""
+    return list(dict.fromkeys(call.model for layer in profile.all_layers() for call in layer))
+
+
+def _date(models: list[str], known: Known) -> str | None:
+    """The date of the oldest list that a price was taken from."""
+    dates = [at for model in models if (at := known[model].as_of) is not None]
+    return time.strftime("%Y-%m-%d", time.localtime(min(dates))) if dates else None
+
+
+def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list[str]:
+    """The estimate of the open turn, layer by layer."""
+    layers = forecasts(profile, conversation, known)
+    lines = []
+    for one in layers[:-1]:
+        calls = counted(one.usage.calls, "call")
+        lines.append(f"round {one.layer}: {calls}, {layer_text(one)}")
+    lines.append(f"aggregator: 1 call, {layer_text(layers[-1])}")
+    if len(layers) > 1:
+        total = whole(layers)
+        lines.append(f"in all: {total.usage.calls} calls, {layer_text(total)}")
+    return [*lines, *(f"({note})" for note in notes(profile, layers, known))]
+
+
+def to_dict(profile: Profile, conversation: Conversation, known: Known) -> dict[str, Any]:
+    """The same as JSON values; a cost is None where a price is unknown."""
+    layers = forecasts(profile, conversation, known)
+
+    def values(one: LayerForecast) -> dict[str, Any]:
+        usage = one.usage
+        return {
+            "calls": usage.calls,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "completion_assumed": one.assumed,
+            "cost": None if usage.unpriced_calls else usage.cost,
+        }
+
+    return {
+        "profile": profile.name,
+        "layers": [{"layer": one.layer, **values(one)} for one in layers],
+        "total": values(whole(layers)),
+        "prices_as_of": _date(_asked(profile), known),
+    }

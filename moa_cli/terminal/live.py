@@ -1,0 +1,258 @@
+"""Sinks for a terminal: the live board, and the reply as Markdown, block by block."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorFinished,
+    AggregatorStarted,
+    Event,
+    LayerFinished,
+    ReferencesTrimmed,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+from moa_cli.core.sanitize import one_line
+from moa_cli.markdown.drawing import Block, BlockRenderer, Color, MarkdownStream
+from moa_cli.terminal.board import board_lines, call_summary, name_cells, to_lines
+from moa_cli.terminal.plain import trimmed_line
+from moa_cli.terminal.screen import Screen, Size
+from moa_cli.terminal.view import CallView, TurnView
+
+__all__ = ["Board", "MarkdownReply", "Ticker", "color_of", "console_for", "reply_width"]
+
+_FRAME_SECONDS = 0.1
+# Drawing may take a tenth of the time; the rest belongs to the tokens.
+_REST_FACTOR = 9
+
+
+def console_for(stream: TextIO, *, terminal: bool = True) -> Console:
+    """A Rich console that takes no text for markup. terminal: whether the stream shows colours;
+    told, because Rich would also ask FORCE_COLOR."""
+    return Console(
+        file=stream,
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=terminal,
+    )
+
+
+def color_of(console: Console) -> Color:
+    """The colours that the console's terminal shows."""
+    if console.no_color:
+        return "none"
+    names: dict[str | None, Color] = {"standard": "16", "256": "256", "truecolor": "truecolor"}
+    return names.get(console.color_system, "none")
+
+
+def reply_width(columns: int) -> int:
+    """How wide replies are drawn: lines of more than 100 cells are hard to read."""
+    return max(20, min(columns, 100))
+
+
+class Ticker:
+    """Calls `draw` at most ten times a second, by the event loop's clock; less often if it
+    takes long."""
+
+    def __init__(self, draw: Callable[[], None]) -> None:
+        self._draw = draw
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, in the running event loop."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            began = now()
+            self._draw()
+            await asyncio.sleep(max(_FRAME_SECONDS, _REST_FACTOR * (now() - began)))
+
+    def stop(self) -> None:
+        """End; nothing is drawn after this."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+
+class Board:
+    """A sink that shows the proposers at work, and folds each layer into lines that stay.
+
+    through_reply: keep a status line while the reply is written; only where nothing else
+    writes to the terminal meanwhile. compact: fold a layer into one line.
+    reasoning: show what models think, while they think. size: the terminal's, if not asked of it.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        through_reply: bool = False,
+        compact: bool = False,
+        reasoning: bool = False,
+        size: Size | None = None,
+    ) -> None:
+        self._screen = Screen(stream, size)
+        self._console = console_for(stream)
+        self._view = TurnView(reasoning=reasoning)
+        self._compact = compact
+        self._through_reply = through_reply
+        self._ticker = Ticker(self._draw)
+        self._began = 0.0
+        self._rounds = 0
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        self._view.apply(event)
+        match event:
+            case TurnStarted():
+                self._began = asyncio.get_running_loop().time() - event.at
+                self._rounds = event.rounds
+                self._ticker.start()
+            case LayerFinished():
+                self._fold(event)
+            case ReferencesTrimmed():
+                self._note(trimmed_line(self._name(event), event), "yellow")
+            case AggregatorStarted() if event.fallback:
+                self._note(f"↻ {event.model} replies in its place", "yellow")
+            case AggregatorFailed() if not event.text:
+                # One that broke off in its reply is told of below what it wrote, by the caller.
+                self._note(f"✗ {event.model}: {event.error.message}", "red")
+            case AggregatorDelta() if event.text and not self._through_reply:
+                self._hide()
+            case AggregatorFinished() | TurnFinished() | TurnFailed():
+                self._hide()
+            case _:
+                pass
+
+    def _draw(self) -> None:
+        now = asyncio.get_running_loop().time() - self._began
+        self._screen.paint(board_lines(self._console, self._view, now, self._screen.size()))
+
+    def _fold(self, event: LayerFinished) -> None:
+        calls = self._view.proposers
+        width = self._screen.size()[0]
+        summed = self._rounds > 1 or self._compact
+        texts = [_counted(event, calls if self._compact else [])] if summed else []
+        dropped = any(call.state == "dropped" for call in calls)
+        if dropped:
+            left = f"{event.answered} of {event.asked}" if event.answered else "the round before"
+            texts.append(Text(f"enough: going on with {left}", "yellow"))
+        if self._compact:
+            # What went well is told by its number.
+            calls = [call for call in calls if call.state != "done"]
+        longest = name_cells(calls)
+        texts += [call_summary(call, event.at, longest) for call in calls]
+        lines = [line for text in texts for line in to_lines(self._console, text, width)]
+        self._view.proposers = []
+        self._screen.commit(lines, [])
+
+    def _name(self, event: ReferencesTrimmed) -> str:
+        return event.model if event.index is None else self._view.proposers[event.index].name
+
+    def _note(self, text: str, style: str) -> None:
+        line = to_lines(self._console, Text(one_line(text), style), self._screen.size()[0])
+        self._screen.commit(line, [])
+
+    def _hide(self) -> None:
+        self._ticker.stop()
+        self._screen.close()
+
+    def close(self) -> None:
+        """Remove what is live."""
+        self._hide()
+
+
+def _counted(event: LayerFinished, calls: Sequence[CallView]) -> Text:
+    """A layer in one line."""
+    names = ", ".join(one_line(call.name, 40) for call in calls if call.state == "done")
+    counted = f"round {event.layer}: {event.answered} of {event.asked} answered"
+    return Text(f"{counted} in {event.seconds:.1f} s" + (f" ({names})" if names else ""), "dim")
+
+
+class MarkdownReply:
+    """A sink that prints the reply as Markdown: finished blocks for good, the open one live.
+
+    apart: put a blank line before it. live: show the block that is still open. size: the
+    terminal's, if not asked of it.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        apart: bool = False,
+        live: bool = True,
+        size: Size | None = None,
+    ) -> None:
+        self._screen = Screen(stream, size)
+        self._stream = MarkdownStream()
+        self._renderer = BlockRenderer(color=color_of(console_for(stream)))
+        self._ticker = Ticker(self._draw)
+        self._blocks: list[Block] = []
+        self._changed = False
+        self._began = False
+        self._apart = apart
+        self._live = live
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        match event:
+            case AggregatorStarted():
+                self._ticker.start()
+            case AggregatorDelta() if event.text:
+                self._take(event.text)
+            case AggregatorFinished() | AggregatorFailed() if self._began:
+                # Here, not in `close`: others are yet to say how the turn ended.
+                self.close()
+            case _:
+                pass
+
+    def _take(self, text: str) -> None:
+        if not self._began:
+            # A leading blank line would part the reply from what it answers.
+            text = text.lstrip("\n")
+            self._began = bool(text)
+            if self._began and self._apart:
+                self._screen.commit([""])
+        self._blocks += self._stream.feed(text)
+        self._changed = True
+
+    def _width(self) -> int:
+        return reply_width(self._screen.size()[0])
+
+    def _finished(self) -> list[str]:
+        """The lines of the blocks that have been finished since the last frame."""
+        blocks, self._blocks = self._blocks, []
+        return self._renderer.render(blocks, width=self._width())
+
+    def _draw(self) -> None:
+        if not self._changed:
+            return
+        self._changed = False
+        lines = self._finished()
+        pending = self._stream.pending() if self._live else []
+        preview = self._renderer.preview(pending, width=self._width())
+        # In one frame: what has become final must not be seen twice, nor not at all.
+        self._screen.commit(lines, preview)
+
+    def close(self) -> None:
+        """Print what is left."""
+        self._ticker.stop()
+        self._blocks += self._stream.finish()
+        self._screen.commit(self._finished(), [])
+        self._screen.close()

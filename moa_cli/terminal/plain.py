@@ -1,0 +1,239 @@
+"""The reply as plain text, and notices as plain lines: for pipes, files and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorFinished,
+    AggregatorStarted,
+    Event,
+    LayerFinished,
+    LayerStarted,
+    ProposerFailed,
+    ProposerFinished,
+    ReferencesTrimmed,
+    Retrying,
+    TurnFinished,
+)
+from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
+
+__all__ = [
+    "Notices",
+    "PlainReply",
+    "Proposals",
+    "failure_line",
+    "print_paid",
+    "setting_lines",
+    "setting_text",
+    "trimmed_line",
+]
+
+
+class PlainReply:
+    """A sink that writes the reply as it comes, unwrapped, with exactly one line end after it.
+
+    stream: whether to write piece by piece, or once it is whole.
+    """
+
+    def __init__(self, out: TextIO, *, stream: bool = True) -> None:
+        self._out = out
+        self._stream = stream
+        self._sanitizer = Sanitizer()
+        self._held = ""
+        self._wrote = False
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, AggregatorDelta) and event.text:
+            self._write(self._sanitizer.feed(event.text))
+        elif isinstance(event, AggregatorFinished | AggregatorFailed):
+            # Here, not in `close`: others are yet to say how the turn ended.
+            self.close()
+
+    def _write(self, text: str) -> None:
+        # Line ends are held back until more text follows, so that one can be put at the end.
+        text = self._held + text
+        body = text.rstrip("\n")
+        self._held = text[len(body) :]
+        if self._stream and body:
+            self._out.write(body)
+            self._out.flush()
+            self._wrote = True
+        elif not self._stream:
+            self._held = text
+
+    def close(self) -> None:
+        """Write what is left, and the line end."""
+        rest = (self._held + self._sanitizer.flush()).rstrip("\n")
+        if rest or self._wrote:
+            self._out.write(rest + "\n")
+            self._out.flush()
+        self._held, self._wrote = "", False
+
+
+class Notices:
+    """A sink that tells on `err`, in plain lines, what a reader of the reply should know.
+
+    steps: tell each step. board: steps, retries and lost models are shown by a board already.
+    """
+
+    def __init__(self, err: TextIO, *, steps: bool = False, board: bool = False) -> None:
+        self._err = err
+        self._steps = steps and not board
+        self._board = board
+        self._names: list[str] = []
+        self._failed_aggregator: str | None = None
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        match event:
+            case LayerStarted():
+                self._names = [one.name for one in event.proposers]
+                if self._steps:
+                    self._say(f"round {event.layer}: asking {', '.join(self._names)}")
+            case ProposerFinished() if self._steps:
+                proposal = event.proposal
+                tokens = proposal.usage.completion_tokens
+                self._say(f"{proposal.proposer}: {proposal.seconds:.1f} s, {tokens} tokens")
+            case ProposerFailed() if self._steps:
+                self._lost(event)
+            case Retrying() if self._steps:
+                name = event.model if event.index is None else self._names[event.index]
+                self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message})")
+            case ReferencesTrimmed() if not self._board:
+                name = event.model if event.index is None else self._names[event.index]
+                self._say(trimmed_line(name, event))
+            case LayerFinished() if self._steps:
+                self._say(
+                    f"round {event.layer}: {event.answered} of {event.asked} answered"
+                    f" in {event.seconds:.1f} s"
+                )
+            case AggregatorFailed():
+                self._failed_aggregator = f"{event.model} failed: {event.error.message}"
+            case AggregatorStarted() if self._failed_aggregator and not self._board:
+                self._say(f"{self._failed_aggregator}; {event.model} replies in its place")
+            case TurnFinished():
+                self._finished(event)
+            case _:
+                pass
+
+    def _lost(self, event: ProposerFailed) -> None:
+        error = event.proposal.error
+        self._say(f"lost {event.proposal.proposer}: {error.message if error else ''}")
+
+    def _finished(self, event: TurnFinished) -> None:
+        if event.lost and not self._board and not self._steps:
+            self._say("degraded, lost " + "; ".join(event.lost))
+
+    def _say(self, text: str) -> None:
+        self._err.write(f"moa: {one_line(text)}\n")
+        self._err.flush()
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class Proposals:
+    """A sink that prints each proposal in full, on `err`, when its layer has ended.
+
+    Not earlier: until then a board may be there.
+    """
+
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+        self._layer: dict[int, Proposal] = {}
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, ProposerFinished | ProposerFailed):
+            self._layer[event.index] = event.proposal
+        elif isinstance(event, LayerFinished):
+            layer, self._layer = self._layer, {}
+            self.print_layer([layer[index] for index in sorted(layer)])
+
+    def print_layer(self, proposals: Sequence[Proposal]) -> None:
+        """Print those that gave an answer, and what had come of one that was stopped at a cap."""
+        for one in proposals:
+            stopped = one.error is not None and one.error.kind == "BudgetReached"
+            if one.error is None or (stopped and one.text.strip()):
+                self._print(one)
+
+    def _print(self, proposal: Proposal) -> None:
+        head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
+        self._err.write(f"{head:─<60}\n{sanitize(proposal.text).strip()}\n\n")
+        self._err.flush()
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def print_paid(turn: Turn, err: TextIO) -> None:
+    """Print the proposals of a turn that ended at a cap: paid for, and all that there is."""
+    if turn.capped and turn.proposals:
+        Proposals(err).print_layer(turn.proposals[-1])
+
+
+def setting_text(value: object) -> str:
+    """A setting's value in words, on one line."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return one_line(", ".join(map(str, value)))
+    return one_line(str(value))
+
+
+def setting_lines(
+    rows: Iterable[tuple[str, object, object]], *, widest: int = 50, columns: int | None = None
+) -> list[str]:
+    """A line for each setting: name, value and origin, one below the other.
+
+    widest: the column of values; one that is longer pushes its origin aside. columns: a row
+    that is wider than this is told in two lines.
+    """
+    found = [
+        (one_line(name), setting_text(value), one_line(str(origin))) for name, value, origin in rows
+    ]
+    names = min(32, max((len(name) for name, _, _ in found), default=0))
+    values = min(widest, max((len(value) for _, value, _ in found), default=0))
+    lines = []
+    for name, value, origin in found:
+        line = f"{name:<{names}}  {value:<{values}}  {origin}"
+        if columns is not None and len(line) > columns:
+            line = f"{name}\n    {value}  {origin}"
+        lines.append(line)
+    return lines
+
+
+def trimmed_line(name: str, event: ReferencesTrimmed) -> str:
+    """That a model is given shorter references."""
+    return (
+        f"{name}: references cut to about {event.kept:,} tokens each,"
+        f" to fit its context of {event.context:,}"
+    )
+
+
+def failure_line(turn: Turn) -> str:
+    """Why a turn failed, on one line: its causes by name, or the one cause they share."""
+    if turn.error is None:
+        return ""
+    if turn.capped:
+        # The call that was stopped at the cap is what the error tells of.
+        before = [one for one in turn.lost if not one.endswith(turn.error.message)]
+        lost = f"; lost before: {'; '.join(before)}" if before else ""
+        return one_line(f"{turn.error.message} ({turn.error.hint}){lost}")
+    messages = list(dict.fromkeys(cause.message for cause in turn.causes))
+    hints = list(dict.fromkeys(cause.hint for cause in turn.causes if cause.hint))
+    if len(messages) == 1:
+        line = messages[0] if len(turn.causes) > 1 else turn.lost[-1]
+    elif messages:
+        line = f"{turn.error.message}: {'; '.join(turn.lost)}"
+    else:
+        line = turn.error.message
+    return one_line(f"{line} ({hints[0]})" if len(hints) == 1 else line)

@@ -1,0 +1,156 @@
+"""How far many results are, while they are worked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TextIO
+
+from moa_cli.core.conversation import Usage
+from moa_cli.core.money import cost_text
+from moa_cli.core.sanitize import one_line
+from moa_cli.terminal.tty import can_redraw
+
+__all__ = ["Progress", "ProgressView", "duration", "progress_view"]
+
+_BAR_CELLS = 24
+# Lines that stay, where nothing moves.
+_STEPS = 20
+
+
+@dataclass
+class Progress:
+    """total: results. done, failed: of these. before: done or failed when this process began.
+
+    in_flight: calls that are made now. held: seconds for which a provider asked to be left alone.
+    spent: by this process.
+    """
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    before: int = 0
+    in_flight: Callable[[], int] = lambda: 0
+    held: Callable[[], float] = lambda: 0.0
+    spent: Usage = field(default_factory=Usage)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def ended(self) -> int:
+        """Those that are done or failed."""
+        return self.done + self.failed
+
+    def text(self) -> str:
+        """The figures, the most telling first."""
+        seconds = max(time.monotonic() - self.began, 0.001)
+        here = self.ended - self.before
+        parts = [f"{self.ended:,} of {self.total:,} results"]
+        parts += [f"{self.failed:,} failed"] * bool(self.failed)
+        parts += [f"{self.in_flight()} in flight", f"{self.spent.calls / seconds:.1f} calls/s"]
+        parts += [f"told to wait {duration(self.held())}"] * (self.held() >= 1)
+        parts += [cost_text(self.spent)] * bool(self.spent.calls)
+        if here > 0:
+            parts.append(f"{duration((self.total - self.ended) * seconds / here)} left")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `4:07`, `1:04:07`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class ProgressView(Protocol):
+    """Shows a Progress as it changes."""
+
+    def start(self) -> None:
+        """Begin, in the running event loop."""
+
+    def changed(self) -> None:
+        """A result has come."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+    def close(self) -> None:
+        """Nothing changes any more."""
+
+
+class _Plain:
+    """Lines that stay, twenty in all."""
+
+    def __init__(self, stream: TextIO, progress: Progress) -> None:
+        self._stream = stream
+        self._progress = progress
+        self._told = self._step()
+
+    def _step(self) -> int:
+        return self._progress.ended * _STEPS // max(1, self._progress.total)
+
+    def start(self) -> None:
+        """See `ProgressView`."""
+
+    def changed(self) -> None:
+        """See `ProgressView`."""
+        if self._step() != self._told:
+            self._told = self._step()
+            self.say(self._progress.text())
+
+    def say(self, text: str) -> None:
+        """See `ProgressView`."""
+        self._stream.write(f"moa: {one_line(text)}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """See `ProgressView`."""
+
+
+class _Moving:
+    """One line that moves."""
+
+    def __init__(self, stream: TextIO, progress: Progress) -> None:
+        from moa_cli.terminal.live import Ticker, console_for
+        from moa_cli.terminal.screen import Screen
+
+        self._progress = progress
+        self._screen = Screen(stream)
+        self._console = console_for(stream)
+        self._ticker = Ticker(self._draw)
+
+    def start(self) -> None:
+        """See `ProgressView`."""
+        self._ticker.start()
+
+    def _draw(self) -> None:
+        from rich.text import Text
+
+        from moa_cli.terminal.board import to_lines
+
+        progress, width = self._progress, self._screen.size()[0]
+        filled = _BAR_CELLS * progress.ended // max(1, progress.total)
+        text = Text("━" * filled, "green") + Text("━" * (_BAR_CELLS - filled), "dim")
+        text = text + Text(f" {progress.text()}")
+        text.truncate(max(1, width - 1), overflow="ellipsis")
+        self._screen.paint(to_lines(self._console, text, width))
+
+    def changed(self) -> None:
+        """See `ProgressView`."""
+
+    def say(self, text: str) -> None:
+        """See `ProgressView`."""
+        self._screen.commit([f"moa: {one_line(text)}"])
+
+    def close(self) -> None:
+        """See `ProgressView`."""
+        self._ticker.stop()
+        self._screen.close()
+
+
+def progress_view(stream: TextIO, progress: Progress, *, live: bool) -> ProgressView:
+    """A line that moves, or lines that stay where the stream cannot be redrawn or not `live`."""
+    return (_Moving if live and can_redraw(stream) else _Plain)(stream, progress)

@@ -1,0 +1,84 @@
+"""Proposals beside one another, drawn by Rich; all text in them is untrusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from moa_cli.core.conversation import Proposal
+from moa_cli.core.sanitize import one_line, sanitize
+
+__all__ = ["SideBySide", "closeness_table", "marked_side_by_side"]
+
+_LONGEST_PASSAGE = 300
+_NARROWEST_COLUMN = 26
+
+
+class SideBySide:
+    """The texts of a layer in columns, each under its proposer's name; as many beside one
+    another as can be read."""
+
+    def __init__(self, proposals: Sequence[Proposal]) -> None:
+        self._proposals = proposals
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        count = len(self._proposals)
+        rows = -(-count // max(1, options.max_width // _NARROWEST_COLUMN))
+        columns = -(-count // rows)
+        for start in range(0, count, columns):
+            yield _beside(self._proposals[start : start + columns])
+
+
+def _beside(proposals: Sequence[Proposal]) -> Table:
+    table = _columns([one.proposer for one in proposals])
+    texts = (one.error.message if one.error else one.text for one in proposals)
+    table.add_row(*(Text(sanitize(text).strip()) for text in texts))
+    return table
+
+
+def marked_side_by_side(
+    left: tuple[str, Sequence[tuple[str, bool]]], right: tuple[str, Sequence[tuple[str, bool]]]
+) -> Table:
+    """Two named texts in columns. Each is given in pieces, with whether the other lacks it."""
+    table = _columns([left[0], right[0]])
+    table.add_row(_marked(left[1], "red"), _marked(right[1], "green"))
+    return table
+
+
+def _columns(names: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
+    for name in names:
+        table.add_column(Text(one_line(name)), ratio=1, overflow="fold")
+    return table
+
+
+def _marked(pieces: Sequence[tuple[str, bool]], style: str) -> Text:
+    text = Text()
+    for piece, differs in pieces:
+        # Underlined too: colour alone says nothing to some eyes and some terminals.
+        text.append(sanitize(piece), f"{style} underline" if differs and piece.strip() else "")
+    text.rstrip()
+    return text
+
+
+def closeness_table(rows: Sequence[tuple[str, Sequence[str], float]], count: int) -> Table:
+    """Passages with the names of what they stand closest to, and how close in percent.
+
+    count: how many there are to be close to.
+    """
+    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
+    table.add_column("passage of the reply", ratio=3, overflow="fold")
+    table.add_column("closest to", ratio=1, overflow="fold")
+    table.add_column("%", justify="right", width=4)
+    for passage, names, percent in rows:
+        every = len(names) == count > 1
+        table.add_row(
+            Text(one_line(passage, _LONGEST_PASSAGE)),
+            Text("all alike" if every else one_line(", ".join(names) or "none")),
+            Text(f"{percent:.0f}", "bold" if percent >= 80 else "dim" if percent < 50 else ""),
+        )
+    return table

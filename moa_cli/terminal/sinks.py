@@ -1,0 +1,106 @@
+"""Which sinks show a turn, told from where standard output and error go."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+from moa_cli.core.events import AggregatorDelta, Event
+from moa_cli.core.stream import Sink
+from moa_cli.terminal.plain import Notices, PlainReply, Proposals
+from moa_cli.terminal.tty import can_redraw
+
+__all__ = ["Show", "sinks_for"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """How a turn is shown.
+
+    stream: piece by piece, or once whole. live: draw moving parts where the terminal can.
+    plain: the reply as raw text also on a terminal. compact: fold a layer into one line.
+    reasoning: show what models think, while they think. progress: tell each step in a line
+    where nothing moves. verbose: that too. usage: tell what the turn took, after it.
+    """
+
+    output: Literal["text", "json", "jsonl"] = "text"
+    stream: bool = True
+    quiet: bool = False
+    verbose: bool = False
+    usage: bool = False
+    show_proposals: bool = False
+    live: bool = True
+    plain: bool = False
+    compact: bool = False
+    reasoning: bool = False
+    progress: bool = False
+
+
+def sinks_for(show: Show) -> list[Sink]:
+    """The reply alone goes to stdout, everything else to stderr; live only on terminals."""
+    moving = show.live and not show.quiet and show.output != "jsonl"
+    board = moving and can_redraw(sys.stderr)
+    sinks: list[Sink] = []
+    if board:
+        from moa_cli.terminal.live import Board
+
+        sinks.append(
+            Board(
+                sys.stderr,
+                through_reply=_is_file(sys.stdout),
+                compact=show.compact,
+                reasoning=show.reasoning,
+            )
+        )
+    if show.show_proposals:
+        sinks.append(Proposals(sys.stderr))
+    # Whoever sits at a terminal where nothing moves should still see that it goes on.
+    watched = show.output != "jsonl" and not show.quiet and sys.stderr.isatty()
+    sinks += _reply_sinks(show, apart=watched)
+    if not show.quiet:
+        steps = show.verbose or show.progress or watched
+        sinks.append(Notices(sys.stderr, steps=steps, board=board))
+    return sinks
+
+
+def _reply_sinks(show: Show, *, apart: bool) -> list[Sink]:
+    if show.output == "jsonl":
+        from moa_cli.core.jsonl import JsonLines
+
+        return [JsonLines(sys.stdout)]
+    if show.output == "json":
+        return []
+    if show.stream and not show.plain and can_redraw(sys.stdout):
+        from moa_cli.terminal.live import MarkdownReply
+
+        return [MarkdownReply(sys.stdout, apart=apart, live=show.live)]
+    reply = PlainReply(sys.stdout, stream=show.stream)
+    return [_BlankLine(sys.stdout), reply] if apart and sys.stdout.isatty() else [reply]
+
+
+class _BlankLine:
+    """A sink that parts the reply from what was said before."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._done = False
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, AggregatorDelta) and event.text and not self._done:
+            self._out.write("\n")
+            self._done = True
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def _is_file(stream: TextIO) -> bool:
+    """Whether what is written there cannot show up on the terminal."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,57 @@
+"""Turns that were kept, to be read again: as they are, or drawn for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from moa_cli.core.conversation import Turn
+from moa_cli.core.sanitize import one_line, sanitize
+
+if TYPE_CHECKING:
+    from moa_cli.markdown.drawing import Color
+
+__all__ = ["drawn_turn", "turn_text"]
+
+_Kind = Literal["prompt", "head", "text", "note"]
+_STYLES: dict[_Kind, str] = {"prompt": "\x1b[1m", "head": "\x1b[2m", "note": "\x1b[2m"}
+
+
+def turn_text(turn: Turn, *, proposals: bool = False) -> str:
+    """Prompt and reply as raw text, without what could act on a terminal.
+
+    proposals: with every answer of every layer.
+    """
+    return "\n".join([text for _, text in _parts(turn, proposals)] + [""])
+
+
+def drawn_turn(
+    turn: Turn, *, proposals: bool = False, width: int, color: Color = "none"
+) -> list[str]:
+    """The same as lines, replies and proposals drawn as Markdown."""
+    from moa_cli.markdown.drawing import render_markdown
+
+    lines: list[str] = []
+    for kind, text in _parts(turn, proposals):
+        if kind == "text":
+            lines += render_markdown(text, width=width, color=color)
+            continue
+        # Line by line: a pager ends a style where the line ends.
+        styled = color != "none" and text
+        lines += [f"{_STYLES[kind]}{line}\x1b[0m" if styled else line for line in text.split("\n")]
+    return lines
+
+
+def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
+    yield "prompt", f"› {sanitize(turn.user)}"
+    yield "note", ""
+    for layer in turn.proposals if proposals else ():
+        for one in layer:
+            yield "head", f"── {one_line(one.proposer)} (round {one.layer})"
+            yield "text", sanitize(one.error.message if one.error else one.text).strip()
+            yield "note", ""
+    if turn.reply is not None:
+        yield "text", sanitize(turn.reply).strip()
+    if turn.status != "finished":
+        why = f": {one_line(turn.error.message)}" if turn.error else ""
+        yield "note", f"({turn.status}{why})"

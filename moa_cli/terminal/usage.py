@@ -1,0 +1,53 @@
+"""What was used and paid, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from moa_cli.core.conversation import Charge, Usage
+from moa_cli.core.money import cost_text, usd
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.words import counted
+from moa_cli.profile import short_name
+
+__all__ = ["spent_lines", "usage_line"]
+
+
+def _tokens(usage: Usage) -> str:
+    about = "~" if usage.estimated_calls else ""
+    return f"{about}{usage.prompt_tokens:,} tokens in, {about}{usage.completion_tokens:,} out"
+
+
+def usage_line(usage: Usage, seconds: float, ledger: Sequence[Charge]) -> str:
+    """What a turn took: calls, tokens, cost, seconds, and what its dearest model took.
+
+    `~` marks figures with estimates in them.
+    """
+    parts = [counted(usage.calls, "call"), _tokens(usage), cost_text(usage), f"{seconds:.1f} s"]
+    dearest = _dearest(ledger)
+    return ", ".join(parts) + (f"; {dearest}" if dearest else "")
+
+
+def _dearest(ledger: Sequence[Charge]) -> str:
+    """The model that cost most, where several were asked and one cost anything."""
+    costs: dict[str, float] = {}
+    for one in ledger:
+        costs[one.model] = costs.get(one.model, 0.0) + one.usage.cost
+    model = max(costs, key=lambda one: costs[one], default=None)
+    if model is None or len(costs) < 2 or not costs[model]:
+        return ""
+    return f"dearest: {one_line(short_name(model), 40)} {usd(costs[model])}"
+
+
+def spent_lines(spent: Mapping[str, Usage]) -> list[str]:
+    """A line a model, the dearest first, and one for all of them."""
+    rows = sorted(spent.items(), key=lambda item: (-item[1].cost, -item[1].total_tokens))
+    if len(rows) > 1:
+        rows.append(("in all", sum(spent.values(), Usage())))
+    width = max(len(one_line(model)) for model, _ in rows)
+    lines = []
+    for model, usage in rows:
+        estimated = f" ({usage.estimated_calls} estimated)" if usage.estimated_calls else ""
+        calls = counted(usage.calls, "call") + estimated
+        lines.append(f"{one_line(model):<{width}}  {calls}, {_tokens(usage)}, {cost_text(usage)}")
+    return lines

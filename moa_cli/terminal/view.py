@@ -1,0 +1,145 @@
+"""What a screen should show of a turn: a pure reducer of its events, without a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from moa_cli.core.conversation import Failure, Proposal, Usage
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorFinished,
+    AggregatorStarted,
+    Event,
+    LayerFinished,
+    LayerStarted,
+    ProposerDelta,
+    ProposerFailed,
+    ProposerFinished,
+    Retrying,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+
+__all__ = ["CallView", "Phase", "State", "TurnView"]
+
+State = Literal["waiting", "retrying", "thinking", "streaming", "done", "failed", "dropped"]
+Phase = Literal["proposing", "replying", "ended"]
+
+# More than any panel shows; keeping whole answers would make each frame dearer than the last.
+_TAIL = 4000
+
+
+@dataclass
+class CallView:
+    """One call as it is shown.
+
+    began, first_token, ended: seconds since the turn began, None if not yet.
+    tokens: as counted by the endpoint if `exact`, else the pieces that have come.
+    cost: USD, 0 if free or unknown. tail: the last part of its text.
+    """
+
+    name: str
+    model: str
+    began: float
+    state: State = "waiting"
+    first_token: float | None = None
+    ended: float | None = None
+    tokens: int = 0
+    exact: bool = False
+    cost: float = 0.0
+    tail: str = ""
+    note: str = ""
+
+    def take(self, at: float, text: str, thought: str) -> None:
+        """The next piece has come. thought: reasoning that is to be shown."""
+        if self.first_token is None:
+            self.first_token = at
+        self.state = "streaming" if text else "thinking"
+        self.tokens += 1
+        if text or thought:
+            self.tail = (self.tail + thought + text)[-_TAIL:]
+
+    def end(self, at: float, usage: Usage, error: Failure | None) -> None:
+        """The call has ended, well or not."""
+        self.ended = at
+        self.cost = usage.cost
+        if usage.completion_tokens:
+            self.tokens = usage.completion_tokens
+            self.exact = not usage.estimated_completion_tokens
+        given_up = error is not None and error.kind == "Abandoned"
+        self.state = "dropped" if given_up else "failed" if error else "done"
+        self.note = error.message if error else ""
+
+    def seconds(self, now: float) -> float:
+        """How long it has been running, or ran."""
+        return max(0.0, (now if self.ended is None else self.ended) - self.began)
+
+    def rate(self, now: float) -> float | None:
+        """Tokens a second since the first token, or None where that says nothing yet."""
+        if self.first_token is None or self.tokens < 2:
+            return None
+        span = (now if self.ended is None else self.ended) - self.first_token
+        return self.tokens / span if span > 0.05 else None
+
+
+@dataclass
+class TurnView:
+    """A turn as it is shown: the calls of the layer at work, and the aggregator's.
+
+    layer, rounds: which one is at work, of how many.
+    reasoning: whether what a model thinks is shown, not only that it thinks.
+    """
+
+    reasoning: bool = False
+    layer: int = 0
+    rounds: int = 0
+    proposers: list[CallView] = field(default_factory=list)
+    aggregator: CallView | None = None
+    references: int = 0
+    phase: Phase = "proposing"
+
+    def apply(self, event: Event) -> None:
+        """Take the next event."""
+        match event:
+            case TurnStarted():
+                self.rounds = event.rounds
+            case LayerStarted():
+                self.layer = event.layer
+                self.proposers = [
+                    CallView(one.name, one.model, event.at) for one in event.proposers
+                ]
+            case ProposerDelta():
+                self.proposers[event.index].take(event.at, event.text, self._thought(event))
+            case ProposerFinished() | ProposerFailed():
+                self._end(event.at, event.index, event.proposal)
+            case Retrying():
+                self._retry(event)
+            case AggregatorStarted():
+                self.phase = "replying"
+                self.references = event.references
+                self.aggregator = CallView(event.name, event.model, event.at)
+            case AggregatorDelta() if self.aggregator:
+                self.aggregator.take(event.at, event.text, self._thought(event))
+            case AggregatorFinished() if self.aggregator:
+                self.aggregator.end(event.at, event.usage, None)
+            case AggregatorFailed() if self.aggregator:
+                self.aggregator.end(event.at, event.usage, event.error)
+            case TurnFinished() | TurnFailed():
+                self.phase = "ended"
+            case LayerFinished() | _:
+                pass
+
+    def _thought(self, event: ProposerDelta | AggregatorDelta) -> str:
+        return event.reasoning if self.reasoning else ""
+
+    def _end(self, at: float, index: int, proposal: Proposal) -> None:
+        self.proposers[index].end(at, proposal.usage, proposal.error)
+
+    def _retry(self, event: Retrying) -> None:
+        call = self.aggregator if event.index is None else self.proposers[event.index]
+        if call is not None:
+            call.state = "retrying"
+            call.note = f"again in {event.delay:.0f} s: {event.error.message}"
