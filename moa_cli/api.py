@@ -23,7 +23,9 @@ from moa_cli.engine import Cap, Control, Limits
 from moa_cli.engine import run_turn as _run_turn
 from moa_cli.models.defaults import default_profile
 from moa_cli.profile import Profile, load, resolve
-from moa_cli.store import CallBook, Store, accounts
+from moa_cli.store import accounts
+from moa_cli.store.spending import CallBook
+from moa_cli.store.store import Store
 
 __all__ = ["ask", "ask_async", "load_profile", "open_clients", "run_turn"]
 

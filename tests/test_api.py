@@ -30,7 +30,7 @@ from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import load_config
 from moa_cli.core.errors import StoreError
 from moa_cli.engine import Limits
-from moa_cli.store import Store
+from moa_cli.store.store import Store
 from tests.support.mixtures import mixture
 from tests.support.upstream import Reply, Upstream
 

@@ -15,8 +15,8 @@ from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.results import Answer, Result
 from moa_cli.bench.run.seconds import path_seconds
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.json_text import dumps
 from moa_cli.core.jsonl import usage_to_dict
+from moa_cli.core.text import dumps
 from moa_cli.core.text_files import lines_of, text_of
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Profile, to_table

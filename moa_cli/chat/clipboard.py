@@ -11,8 +11,6 @@ import sys
 
 from moa_cli.core.errors import UsageError
 
-__all__ = ["copy", "last_code", "osc52"]
-
 # tool, what it needs in the environment
 _TOOLS = (
     (("pbcopy",), None),

@@ -11,8 +11,6 @@ from typing import Any
 from moa_cli.core.events import AggregatorStarted, Event, ProposerFinished
 from moa_cli.engine import Control
 
-__all__ = ["Stopper", "interrupting"]
-
 
 class Stopper:
     """A sink that knows how far the turn is, and what `stop` should do there.

@@ -22,8 +22,6 @@ from moa_cli.core.file_lock import locked_folder
 from moa_cli.core.text_files import line_feeds, read_text
 from moa_cli.terminal.editor import open_editor
 
-__all__ = ["edited", "wipe_leftovers"]
-
 # Where no locks tell, what is so old was left behind.
 _OLD_SECONDS = 24 * 3600
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
-__all__ = ["Editor"]
-
 _PROMPT = "› "
 # An Esc waits this long for the rest of a terminal's sequence, and a key that may begin a
 # longer binding (Ctrl-X Ctrl-E) for the next one; the defaults feel dead.

@@ -9,9 +9,9 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.ledger import Ledger
 from moa_cli.core.stream import Sink
 from moa_cli.profile import Profile, dump
-from moa_cli.store import CallBook, Recorder, Spending, Store
-
-__all__ = ["Kept"]
+from moa_cli.store.recorder import Recorder
+from moa_cli.store.spending import CallBook, Spending
+from moa_cli.store.store import Store
 
 
 class Kept:

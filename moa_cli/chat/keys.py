@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.key_binding import KeyPress
 
-__all__ = ["TurnKeys"]
-
 # An Esc that nothing follows for this long was the key, not the start of a sequence.
 _ESCAPE_SECONDS = 0.05
 _PASTE_ON, _PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"

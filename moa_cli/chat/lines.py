@@ -12,8 +12,6 @@ from contextlib import suppress
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text_files import STANDARD_INPUT, lines_of, text_of
 
-__all__ = ["stdin_lines"]
-
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from moa_cli.chat.input import Editor
     from moa_cli.chat.keys import TurnKeys
 
-__all__ = ["Chat", "run"]
-
 _FAILED, _CAPPED, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from moa_cli.config.schema import Config
 
-__all__ = ["ChatOptions"]
-
 
 @dataclass
 class ChatOptions:

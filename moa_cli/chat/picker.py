@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
-    from moa_cli.store import Match, Store, Summary
-
-__all__ = ["can_pick", "pick"]
+    from moa_cli.store.reading import Match, Summary
+    from moa_cli.store.store import Store
 
 _MOST_ROWS = 15
 # Below the list: two lines on the conversation at the mark, one on the list.

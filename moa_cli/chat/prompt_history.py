@@ -18,8 +18,6 @@ from pathlib import Path
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError
 
-__all__ = ["Entry", "PromptFile"]
-
 # No more of the file is looked at, from its end; what is older goes when it is next rewritten.
 _MOST_BYTES = 8 << 20
 # A longer prompt is kept in its own chat alone.

@@ -14,8 +14,6 @@ from moa_cli.engine import Cap, Control, Limits, check_names, run_turn
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import add_proposer, drop_proposer, override, set_value
 
-__all__ = ["Session"]
-
 
 class Session:
     """The conversation, and the mixture that answers in it.

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Closeness", "Piece", "closest", "differences", "passages", "shares"]
-
 # A passage shorter than this (in letters and digits) is like anything.
 _SHORTEST = 12
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*")

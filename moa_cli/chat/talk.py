@@ -14,11 +14,9 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.profile import short_name
-from moa_cli.store import Store
-
-__all__ = ["bar", "talk"]
+from moa_cli.store.store import Store
 
 _TWICE_SECONDS = 2.0
 # Of a conversation that goes on, no more are shown: the prompt must not be far.
@@ -92,7 +90,7 @@ def _show_past(chat: Chat) -> None:
     earlier = len(turns) - _PAST_TURNS
     if earlier > 0:
         chat.say("")
-        chat.remark(f"{counted(earlier, 'earlier turn')}: moa history show {chat.kept.id}")
+        chat.remark(f"{plural(earlier, 'earlier turn')}: moa history show {chat.kept.id}")
     for turn in turns[-_PAST_TURNS:]:
         chat.say("")
         chat.show(f"› {turn.user}\n\n{turn.reply}")
@@ -132,7 +130,7 @@ def bar(chat: Chat, columns: int) -> str:
     count = len(profile.layer(1)) if profile.rounds else 0
     parts = [
         profile.name,
-        counted(profile.rounds, "round"),
+        plural(profile.rounds, "round"),
         f"{count} → {short_name(profile.aggregator.model)}",
         f"{used.total_tokens:,} tokens",
     ]

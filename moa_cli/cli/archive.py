@@ -18,12 +18,12 @@ from moa_cli.cli.tags import tag_named, tags_named
 from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from moa_cli.core.conversation import KeptConversation
-    from moa_cli.store import Store
     from moa_cli.store.incoming.take import Took
+    from moa_cli.store.store import Store
 
 __all__ = ["export", "import_"]
 
@@ -193,12 +193,12 @@ def _tell(took: Took, would: str) -> None:
     for old, new in took.renamed:
         warn(f"{old} is there with other content: {would}imported as {new}")
     for identity, turns in took.longer:
-        warn(f"{identity} went on there: {would}imported {counted(turns, 'more turn')}")
+        warn(f"{identity} went on there: {would}imported {plural(turns, 'more turn')}")
     if took.same:
         warn(f"skipped {len(took.same)}, there already: {_some(took.same)}")
-    text = f"{would}imported {counted(len(took.new) + len(took.renamed), 'conversation')}"
+    text = f"{would}imported {plural(len(took.new) + len(took.renamed), 'conversation')}"
     if took.source != "moa":
-        text += f", {counted(took.turns, 'turn')} from {SOURCES[took.source]}"
+        text += f", {plural(took.turns, 'turn')} from {SOURCES[took.source]}"
     changed = Counter({key: took.left.pop(key, 0) for key in (NO_AMOUNT, FUTURE)})
     for name, counts in (("left", took.left), ("changed", changed)):
         if told := [_several(number, thing) for thing, number in counts.items() if number]:

@@ -24,8 +24,8 @@ from moa_cli.core import paths
 from moa_cli.core.conversation import Failure
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.money import cost_text
+from moa_cli.core.text import plural
 from moa_cli.core.text_files import STANDARD_INPUT
-from moa_cli.core.words import counted
 from moa_cli.profile import Profile
 
 __all__ = ["Options", "run"]
@@ -128,8 +128,8 @@ def _target(options: Options) -> Path:
 def _to_file(batch: Batch, options: Options, state: StateFolder, output: OutputFile) -> int:
     if state.settings:
         say(
-            f"going on in {options.target}: {counted(len(output.there), 'answer')} and"
-            f" {counted(len(state.journal), 'call')} are there and not asked for again"
+            f"going on in {options.target}: {plural(len(output.there), 'answer')} and"
+            f" {plural(len(state.journal), 'call')} are there and not asked for again"
         )
     code = _answer(batch, options, state, output, output.there)
     if code == 0:
@@ -145,7 +145,7 @@ def _answer(
     todo = [one for one in batch.work() if one.item.id not in there]
     if not todo:
         return 0
-    for line in [*wiring.introduction(batch.profile), counted(len(todo), "prompt")]:
+    for line in [*wiring.introduction(batch.profile), plural(len(todo), "prompt")]:
         say(line)
     if not options.as_finished:
         output = InOrder(output, [one.order for one in todo])
@@ -182,7 +182,7 @@ def _summary(
     into = f" in {options.target}" if options.target != _STREAM else ""
     lost = f", {answers.lost} without some of the proposals" if answers.lost else ""
     cost = f", {cost_text(spent)}" if spent.calls else ""
-    say(f"{done:,} of {counted(total, 'answer')}{into}{lost}{cost}")
+    say(f"{done:,} of {plural(total, 'answer')}{into}{lost}{cost}")
     if capped is not None:
         more = " (the same command with a higher cap goes on from there)" if goes_on else ""
         say(f"{capped.message}{more}")

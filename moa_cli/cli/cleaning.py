@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from moa_cli.core import paths
 
 if TYPE_CHECKING:
-    from moa_cli.store import Store
+    from moa_cli.store.store import Store
     from moa_cli.store.upkeep import Leftover
 
 __all__ = ["cleaning_lock", "finish_later", "go_on_cleaning"]

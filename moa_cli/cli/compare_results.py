@@ -13,7 +13,7 @@ from moa_cli.cli.options import span_seconds
 from moa_cli.cli.saving import open_store, warn
 from moa_cli.compare.standings import Standing, standings
 from moa_cli.core.money import usd
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.terminal.table import Column, table_lines
 
 __all__ = ["run", "standing_lines"]
@@ -25,9 +25,9 @@ def run(since: str | None, *, json: bool) -> None:
     comparisons = open_store(to_read=True).comparisons
     found = standings(comparisons.since(after))
     if comparisons.unsound:
-        warn(f"{counted(comparisons.unsound, 'choice')} cannot be right, and are not counted")
+        warn(f"{plural(comparisons.unsound, 'choice')} cannot be right, and are not counted")
     if json:
-        from moa_cli.core.jsonl import dumps
+        from moa_cli.core.text import dumps
 
         sys.stdout.write(dumps([one.to_dict() for one in found], indent=2) + "\n")
     elif found:

@@ -27,12 +27,13 @@ from moa_cli.compare.contest import Contest, Shown
 from moa_cli.compare.standings import standings
 from moa_cli.core.conversation import Turn
 from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.text import plural
 from moa_cli.core.text_files import holds_bytes
-from moa_cli.core.words import counted
 from moa_cli.engine import Cap
 from moa_cli.profile import Overrides, Profile
-from moa_cli.store import CallBook, Comparison
 from moa_cli.store.accounts import Books
+from moa_cli.store.comparisons import Comparison
+from moa_cli.store.spending import CallBook
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
 from moa_cli.terminal.single_keys import single_keys
 from moa_cli.terminal.tty import cancel_on_termination, columns_of, without_echo
@@ -84,7 +85,7 @@ def run(profile: Profile, options: Options) -> int:
     except KeyboardInterrupt:
         sys.stdout.write("\n")
         kept = " and kept" if books.store is not None else ""
-        say(f"interrupted; {counted(len(comparing.chosen), 'choice')} made{kept}")
+        say(f"interrupted; {plural(len(comparing.chosen), 'choice')} made{kept}")
         return INTERRUPTED
     except asyncio.CancelledError:
         return TERMINATED
@@ -225,7 +226,7 @@ class _Comparing:
         letters = ascii_lowercase[: len(there)]
         raw = typed_or(self._options.plain, wiring.config().plain)
         if failed:
-            say(f"{counted(len(failed), 'arm')} failed, named after your choice")
+            say(f"{plural(len(failed), 'arm')} failed, named after your choice")
         with single_keys() as key:
             for letter, one in zip(letters, there, strict=True):
                 self._write(answer_lines(f"── {letter.upper()} ──", one.reply, raw=raw))

@@ -58,7 +58,7 @@ def list_(
 
     found = [(dotted(path), value, origin) for path, value, origin in _rows()]
     if json:
-        from moa_cli.core.jsonl import dumps
+        from moa_cli.core.text import dumps
 
         heads = ("key", "value", "origin")
         typer.echo(dumps([dict(zip(heads, row, strict=True)) for row in found], indent=2))

@@ -21,11 +21,11 @@ from moa_cli.cli.saving import open_store, warn
 from moa_cli.config.schema import Config
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
-    from moa_cli.store import Store
     from moa_cli.store.reading import Undone
+    from moa_cli.store.store import Store
 
 __all__ = ["delete"]
 
@@ -49,7 +49,7 @@ class _Chosen:
             (len(self.turns), "undone turn", ""),
             (prompts, "prompt", " from the prompt history"),
         ]
-        return ", ".join(f"{counted(count, noun)}{where}" for count, noun, where in parts if count)
+        return ", ".join(f"{plural(count, noun)}{where}" for count, noun, where in parts if count)
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
         try:
             left = store.delete(chosen.conversations, [turn.id for turn in chosen.turns])
         except StoreError as error:
-            done = f"deleted {counted(prompts, 'prompt')} from the prompt history, but no"
+            done = f"deleted {plural(prompts, 'prompt')} from the prompt history, but no"
             raise StoreError(
                 f"{done if prompts else 'deleted no'} conversation: {error.message}",
                 hint=error.hint,
@@ -264,7 +264,7 @@ def _confirm(store: Store | None, chosen: _Chosen, question: str) -> None:
     """Name what goes, as far as that is not too much, and ask. Raises as `confirm` does."""
     check_can_confirm()
     rows = store.summaries(chosen.conversations[:MOST_NAMED]) if store is not None else []
-    named = [f"{row.id} · {counted(row.turns, 'turn')} · {row.title}" for row in rows]
+    named = [f"{row.id} · {plural(row.turns, 'turn')} · {row.title}" for row in rows]
     undone = chosen.turns[: MOST_NAMED - len(named)]
     named += [f"{turn.conversation} · undone · {turn.prompt}" for turn in undone]
     more = len(chosen.conversations) + len(chosen.turns) - len(named)

@@ -17,11 +17,13 @@ from moa_cli.cli.options import Plain, span_seconds, typed_or
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
 from moa_cli.cli.tags import tag_named
 from moa_cli.core.errors import StoreError
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from moa_cli.core.conversation import Turn, Usage
-    from moa_cli.store import Found, Store, Summary
+    from moa_cli.store.reading import Summary
+    from moa_cli.store.search import Found
+    from moa_cli.store.store import Store
 
 __all__ = ["app"]
 
@@ -65,7 +67,8 @@ def list_(
     usage = [store.usage(row.id) for row in rows]
     tags = [store.tags(row.id) for row in rows]
     if json:
-        from moa_cli.core.jsonl import dumps, usage_to_dict
+        from moa_cli.core.jsonl import usage_to_dict
+        from moa_cli.core.text import dumps
 
         values = [
             {**vars(row), "tags": list(held), "usage": usage_to_dict(one)}
@@ -86,7 +89,7 @@ def _listed(row: Summary, usage: Usage, tags: Sequence[str]) -> str:
     """A conversation on one line, for other programs."""
     from moa_cli.core.sanitize import one_line
 
-    turns = counted(row.turns, "turn")
+    turns = plural(row.turns, "turn")
     profile, title = one_line(row.profile), one_line(_titled(row, tags))
     return f"{row.id}  {_when(row.updated)}  {turns:>9}  {profile:<16}  {_cost(usage):>8}  {title}"
 
@@ -145,7 +148,8 @@ def show(
     turns = store.load(found).turns
     tell_unreadable(store)
     if json:
-        from moa_cli.core.jsonl import dumps, turn_to_dict
+        from moa_cli.core.jsonl import turn_to_dict
+        from moa_cli.core.text import dumps
 
         values = {
             "id": found,
@@ -221,7 +225,7 @@ def search(
         whole=whole,
     )
     if json:
-        from moa_cli.core.jsonl import dumps
+        from moa_cli.core.text import dumps
 
         typer.echo(dumps([_hit_values(hit) for hit in hits], indent=2))
     for hit in [] if json else hits:

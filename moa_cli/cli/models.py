@@ -39,7 +39,7 @@ def models(
 
     rows = asyncio.run(_list(provider))
     if json:
-        from moa_cli.core.jsonl import dumps
+        from moa_cli.core.text import dumps
 
         typer.echo(dumps(rows, indent=2))
         return

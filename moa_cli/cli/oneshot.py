@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import TERMINATED, of_turn
 from moa_cli.cli.saving import Resumed, warn
-from moa_cli.core.attach import fenced, fenced_file
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.stream import Sink, TurnFold, deliver
-from moa_cli.core.text_files import holds_bytes
+from moa_cli.core.text import fenced
+from moa_cli.core.text_files import fenced_file, holds_bytes
 from moa_cli.profile import Profile, save
 from moa_cli.store.accounts import Books
 from moa_cli.terminal.sinks import Show, sinks_for
@@ -109,7 +109,7 @@ def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool)
 
     known = asyncio.run(_facts(profile))
     if json:
-        from moa_cli.core.jsonl import dumps
+        from moa_cli.core.text import dumps
 
         values = estimate.to_dict(profile, conversation, known)
         sys.stdout.write(dumps(values, indent=2) + "\n")
@@ -158,7 +158,8 @@ def run(
     except asyncio.CancelledError:
         return TERMINATED
     if show.output == "json":
-        from moa_cli.core.jsonl import dumps, turn_to_dict
+        from moa_cli.core.jsonl import turn_to_dict
+        from moa_cli.core.text import dumps
 
         sys.stdout.write(dumps(turn_to_dict(turn), indent=2) + "\n")
         sys.stdout.flush()

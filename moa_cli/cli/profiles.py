@@ -54,7 +54,7 @@ def list_(
             about = f"broken: {error.message}"
         found.append({"name": one.name, "source": one.source, "description": about})
     if json:
-        from moa_cli.core.jsonl import dumps
+        from moa_cli.core.text import dumps
 
         typer.echo(dumps(found, indent=2))
         return

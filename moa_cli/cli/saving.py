@@ -18,13 +18,13 @@ from moa_cli.config.tables import sentence
 from moa_cli.core import paths
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from moa_cli.store import Store
     from moa_cli.store.accounts import Books
+    from moa_cli.store.store import Store
 
 __all__ = [
     "Choose",
@@ -91,7 +91,7 @@ def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
     to_read: it need not be written to, so that a folder may do that cannot be. cleaning: this
     process itself finishes what is left to wipe.
     """
-    from moa_cli.store import Store
+    from moa_cli.store.store import Store
 
     store = Store.open_to_read(tell=warn) if to_read else Store.open(tell=warn)
     if store.damaged is not None:
@@ -106,7 +106,7 @@ def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
 def tell_unreadable(store: Store) -> None:
     """Tell what was left out of what was read."""
     if store.unreadable:
-        values = counted(store.unreadable, "damaged value")
+        values = plural(store.unreadable, "damaged value")
         warn(f"{values} in the history left out; see `moa history check`")
 
 

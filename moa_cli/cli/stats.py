@@ -12,10 +12,10 @@ import typer
 
 from moa_cli.cli import wiring
 from moa_cli.cli.saving import open_store, warn
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
-    from moa_cli.store import Spent
+    from moa_cli.store.spending import Spent
 
 __all__ = ["stats"]
 
@@ -28,9 +28,10 @@ def stats(
     months, turns = spending.by_month(), spending.turns_by_month()
     zone = wiring.config().budget_zone
     if unsound := spending.unsound():
-        warn(f"{counted(unsound, 'row')} of the ledger cannot be right, and are not counted")
+        warn(f"{plural(unsound, 'row')} of the ledger cannot be right, and are not counted")
     if json:
-        from moa_cli.core.jsonl import dumps, usage_to_dict
+        from moa_cli.core.jsonl import usage_to_dict
+        from moa_cli.core.text import dumps
 
         rows = [
             {"month": one.month, "model": one.model, "turns": one.turns} | usage_to_dict(one.usage)

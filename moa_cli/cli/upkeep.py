@@ -12,14 +12,14 @@ from moa_cli.cli.cleaning import cleaning_lock
 from moa_cli.cli.saving import open_store, warn
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from moa_cli.store import Store
     from moa_cli.store.salvage import Progress
+    from moa_cli.store.store import Store
     from moa_cli.store.upkeep import Leftover
 
 __all__ = ["backup", "check", "clean", "recover"]
@@ -47,11 +47,11 @@ def check() -> None:
         raise StoreError("the history is damaged", hint="`moa history recover` brings back most")
     if not found.sound:
         raise StoreError(
-            f"{counted(found.unreadable, 'value')} of the history cannot be read",
+            f"{plural(found.unreadable, 'value')} of the history cannot be read",
             hint="the rest can; `moa history export --all` writes it out",
         )
-    conversations = counted(found.conversations, "conversation")
-    turns = counted(found.turns, "turn")
+    conversations = plural(found.conversations, "conversation")
+    turns = plural(found.turns, "turn")
     typer.echo(f"sound: {conversations}, {turns}, {_size(found.size)} ({_size(found.free)} free)")
     if found.left.words:
         typer.echo("deleted words are still being wiped: `moa history clean` finishes that")
@@ -125,17 +125,17 @@ def recover(
     finally:
         store.close()
     added = done.new + done.renamed
-    text = f"{source}: recovered {counted(added, 'conversation')}, {counted(done.turns, 'turn')}"
+    text = f"{source}: recovered {plural(added, 'conversation')}, {plural(done.turns, 'turn')}"
     if done.same:
-        text += f"; {counted(done.same, 'conversation')} were there already"
+        text += f"; {plural(done.same, 'conversation')} were there already"
     warn(text)
     if done.skipped or done.unreadable:
-        pages = f"{done.skipped} of {counted(done.pages, 'page')} could not be read in full"
-        warn(f"lost: {pages}, {counted(done.unreadable, 'value')} could not be read")
+        pages = f"{done.skipped} of {plural(done.pages, 'page')} could not be read in full"
+        warn(f"lost: {pages}, {plural(done.unreadable, 'value')} could not be read")
     warn(f"{source} stays as it is; delete it when you do not need it any more")
     if others:
         # They are not read unasked: what was deleted since would come back.
-        older = counted(len(others), "older damaged file")
+        older = plural(len(others), "older damaged file")
         warn(f"{older} beside it: {others[0]}; `moa history recover FILE` reads one")
 
 

@@ -17,7 +17,7 @@ from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Limits, run_turn
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import to_table
-from moa_cli.store import Contender
+from moa_cli.store.comparisons import Contender
 
 __all__ = ["Contest", "Shown", "settings_digest"]
 

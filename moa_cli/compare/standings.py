@@ -9,7 +9,7 @@ from typing import Any
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.conversation import Usage
 from moa_cli.core.jsonl import usage_to_dict
-from moa_cli.store import Comparison
+from moa_cli.store.comparisons import Comparison
 
 __all__ = ["Standing", "standings"]
 

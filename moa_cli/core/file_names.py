@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["why_unfit"]
-
 # Windows opens a device in place of a file of such a name, whatever stands behind a dot. It takes
 # the superscript digits for digits.
 _PORTS = (f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")

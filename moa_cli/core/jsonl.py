@@ -7,9 +7,7 @@ from typing import Any, TextIO
 
 from moa_cli.core.conversation import Turn, Usage
 from moa_cli.core.events import Event, to_dict
-from moa_cli.core.json_text import dumps
-
-__all__ = ["JsonLines", "dumps", "turn_to_dict", "usage_to_dict"]
+from moa_cli.core.text import dumps
 
 
 def turn_to_dict(turn: Turn) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 
 from moa_cli.core.conversation import Usage
 
-__all__ = ["FREE", "MOST_PRICE", "MOST_USD", "Price", "check_price", "cost_text", "priced", "usd"]
-
 _MILLION = 1_000_000
 # What is beyond these is no limit, and no price for a million tokens or for a request, in USD.
 MOST_USD, MOST_PRICE, _MOST_FEE = 1e9, 1e6, 1e3

@@ -16,30 +16,6 @@ from typing import BinaryIO
 
 from moa_cli.core.file_lock import locked_folder
 
-__all__ = [
-    "DATABASE_SUFFIXES",
-    "alone",
-    "blank",
-    "cache_dir",
-    "config_dir",
-    "config_file",
-    "data_dir",
-    "database_file",
-    "drafts_dir",
-    "expand",
-    "history_file",
-    "is_file",
-    "make_private",
-    "read_bytes",
-    "refuse_database",
-    "replacing",
-    "shipped_profiles_dir",
-    "state_dir",
-    "user_profiles_dir",
-    "weights_dir",
-    "wipe",
-]
-
 # What SQLite puts beside a database, by the ends of the names.
 DATABASE_SUFFIXES = ("-wal", "-shm")
 _WAIT_SECONDS = 0.02

@@ -14,18 +14,7 @@ from pathlib import Path
 
 from moa_cli.core import paths
 from moa_cli.core.errors import MoAError, UsageError
-
-__all__ = [
-    "STANDARD_INPUT",
-    "Source",
-    "holds_bytes",
-    "line_feeds",
-    "lines_of",
-    "read_bytes",
-    "read_source",
-    "read_text",
-    "text_of",
-]
+from moa_cli.core.text import fenced
 
 STANDARD_INPUT = "standard input"
 
@@ -204,3 +193,12 @@ def _wide(data: bytes) -> str | None:
         if all(letter.isprintable() or letter in "\t\r\n\f\ufeff" for letter in text):
             return encoding
     return None
+
+
+def fenced_file(path: Path) -> str:
+    """The text of a file, fenced under its path.
+
+    Raises:
+        UsageError: It cannot be read, or is not text.
+    """
+    return fenced(read_text(path), str(path))

@@ -19,8 +19,6 @@ from functools import lru_cache
 
 from moa_cli.core.conversation import Message, Usage
 
-__all__ = ["RunningCount", "counted", "estimate_tokens", "estimated_usage", "prompt_tokens"]
-
 _PIECE = re.compile(r"([A-Za-z]+)|(\d{1,3})|(\n+)|([^\x00-\x7f]+)|[^\s\w]+|_+")
 # A common word of up to so many letters is one token as a rule.
 _WORD_LETTERS = 7

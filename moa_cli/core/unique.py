@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import secrets
 
-__all__ = ["unique_name"]
-
 _PROCESS = secrets.token_hex(8)
 _COUNT = itertools.count()
 

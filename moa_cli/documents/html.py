@@ -8,7 +8,7 @@ from itertools import chain
 
 from moa_cli.core.conversation import KeptConversation, Proposal, Turn
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.documents.html_prose import prose
 from moa_cli.documents.text import answered, moment, outcome, proposal_facts, took, when
 from moa_cli.documents.web_page import CLOSING, opening
@@ -40,7 +40,7 @@ def _facts_of(conversation: KeptConversation) -> str:
     return _facts(
         f'<time datetime="{moment(at).isoformat("T", "seconds")}">{when(at)}</time>',
         f"profile {_plain(conversation.profile)}" if conversation.profile else "",
-        counted(len(conversation.turns), "turn"),
+        plural(len(conversation.turns), "turn"),
         *(_plain(f"#{tag}") for tag in conversation.tags),
     )
 
@@ -83,7 +83,7 @@ def _proposals(turn: Turn) -> str:
     layers = [layer for layer in turn.proposals if layer]
     if not layers:
         return ""
-    summary = counted(sum(map(len, layers)), "proposal")
+    summary = plural(sum(map(len, layers)), "proposal")
     if len(layers) > 1:
         summary += f" in {len(layers)} rounds"
     inside = ""

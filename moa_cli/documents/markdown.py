@@ -12,7 +12,7 @@ from markdown_it.token import Token
 
 from moa_cli.core.conversation import KeptConversation, Proposal, Turn
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.documents.text import answered, outcome, proposal_facts, took, when
 
 __all__ = ["document", "escaped"]
@@ -42,7 +42,7 @@ def _head(conversation: KeptConversation) -> str:
     facts = [
         when(conversation.created),
         f"profile {_code(conversation.profile)}",
-        counted(len(conversation.turns), "turn"),
+        plural(len(conversation.turns), "turn"),
         *(escaped(f"#{tag}") for tag in conversation.tags),
     ]
     return f"# {escaped(conversation.title)}\n\n{' · '.join(facts)}\n"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timezone
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.money import usd
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.terminal.usage import usage_line
 
 __all__ = ["answered", "moment", "outcome", "proposal_facts", "took", "when"]
@@ -49,7 +49,7 @@ def proposal_facts(proposal: Proposal) -> str:
     usage = proposal.usage
     parts = [f"{proposal.seconds:.1f} s"]
     if usage.completion_tokens:
-        parts.append(counted(usage.completion_tokens, "token"))
+        parts.append(plural(usage.completion_tokens, "token"))
     if usage.cost:
         parts.append(usd(usage.cost))
     return ", ".join(parts)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TextIO
 
 from moa_cli.core.conversation import Usage
-from moa_cli.core.json_text import dumps
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import dumps
 
 __all__ = ["AccessLog", "LogFormat", "Record"]
 

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from moa_cli.core.errors import StoreError
 from moa_cli.core.ledger import Standing
 from moa_cli.engine import Cap
-from moa_cli.store import Booking, Journal, Spending, Store, TurnCalls
+from moa_cli.store.calls import Booking, Journal, TurnCalls
+from moa_cli.store.spending import Spending
+from moa_cli.store.store import Store
 
 __all__ = ["Books"]
 

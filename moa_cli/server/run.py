@@ -16,7 +16,7 @@ import uvicorn
 from moa_cli.clients.aiohttp_transport import AiohttpTransport, preload
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.engine import Limits
 from moa_cli.profile import Profile
 from moa_cli.server.accesslog import AccessLog
@@ -30,7 +30,7 @@ from moa_cli.server.mixtures import DEFAULT, Mixtures, check_default
 from moa_cli.server.options import ServerOptions
 from moa_cli.server.protocol import BoundedProtocol
 from moa_cli.server.service import Service
-from moa_cli.store import Spending
+from moa_cli.store.spending import Spending
 
 __all__ = ["run"]
 
@@ -178,7 +178,7 @@ class _Server(uvicorn.Server):
         self._service.stop()
         grace = self._service.options.grace
         running = len(self._service.running)
-        turns = counted(running, "running turn")
+        turns = plural(running, "running turn")
         self._service.log.note(f"stopping; {turns}, {grace:g} s to end")
         loop.call_later(grace, self._service.end_turns)
         loop.call_later(grace + _FLUSH_SECONDS, self._abort)

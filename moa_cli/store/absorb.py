@@ -17,8 +17,6 @@ from moa_cli.store.lease import DeadLease, dead_leases, has_lease
 from moa_cli.store.packing import dump, unpack, without_defaults
 from moa_cli.store.schema import immediate
 
-__all__ = ["absorb", "add_booking", "database_of", "forget_ended", "rest_of"]
-
 # Stand in columns and tables of their own.
 _APART = ("user", "reply", "status", "proposals", "stored_as")
 # In place of a number of a call: the whole journal is in the database.

@@ -17,7 +17,8 @@ from moa_cli.core.ledger import DaySpending, Standing
 if TYPE_CHECKING:
     from moa_cli.core.conversation import Usage
     from moa_cli.engine import Cap
-    from moa_cli.store import Spending, Store
+    from moa_cli.store.spending import Spending
+    from moa_cli.store.store import Store
 
 __all__ = ["Books", "caps", "open_books", "unkept"]
 

@@ -21,10 +21,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, overload
 
 from moa_cli.core.conversation import KeptConversation, KeptTurn
-from moa_cli.core.json_text import dumps
+from moa_cli.core.text import dumps
 from moa_cli.store.store import Store
-
-__all__ = ["FORMAT", "TAGGED", "VERSION", "StoredTurns", "read", "text_of", "turn_values"]
 
 FORMAT, VERSION, TAGGED = "moa-conversations", 1, 2
 _HEADS = "SELECT id, title, profile, created, updated FROM conversations"

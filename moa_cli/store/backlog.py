@@ -30,8 +30,6 @@ from moa_cli.store.packing import dump, without_defaults
 if TYPE_CHECKING:
     from moa_cli.store.store import Store
 
-__all__ = ["Backlog", "TurnOnItsWay", "take_in"]
-
 # Between two attempts on a database that is locked: each one holds up what is on the screen.
 _RETRY_SECONDS = 1.0
 _LAST_TRY_SECONDS = 0.5

@@ -24,8 +24,6 @@ from moa_cli.core.loading import load_value
 from moa_cli.core.money import Price, check_price
 from moa_cli.store.lease import Lease, lease_for
 
-__all__ = ["Booking", "Journal", "Made", "TurnCalls", "journal_for", "read_calls"]
-
 # Then the lines of calls that are in the database are taken out of the journal.
 _LONGEST_JOURNAL = 1_000_000
 # Two lines a call: json.dumps would make an encoder for each.

@@ -11,8 +11,6 @@ from moa_cli.core.conversation import Usage, check_usage
 from moa_cli.core.loading import load_value
 from moa_cli.store.schema import immediate, store_errors, transaction
 
-__all__ = ["Comparison", "Comparisons", "Contender"]
-
 # Seconds of a turn: more is no time.
 _LONGEST = 1e9
 

@@ -24,8 +24,6 @@ from moa_cli.core.errors import StoreError
 from moa_cli.core.file_lock import locked
 from moa_cli.store.schema import Connection, is_current, migrate
 
-__all__ = ["connect", "damaged_files", "open_database", "open_to_read", "put_aside"]
-
 # SQLite itself waits no longer than this for a lock, so that Ctrl-C acts; see `schema.immediate`.
 _BUSY_SECONDS = 0.2
 _PUT_ASIDE_SECONDS = 60.0

@@ -23,8 +23,6 @@ from pathlib import Path
 from moa_cli.core import paths
 from moa_cli.core.file_lock import try_lock
 
-__all__ = ["DeadLease", "Lease", "dead_leases", "has_lease", "lease_for"]
-
 _FOLDER = "running"
 _LOCK, _JOURNAL = ".lock", ".jsonl"
 # Where the file system knows no locks, a lease holds for so long after its last line.

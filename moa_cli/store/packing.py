@@ -11,8 +11,6 @@ import json
 import zlib
 from typing import Any
 
-__all__ = ["as_unicode", "dump", "pack", "unpack", "without_defaults"]
-
 # Shorter texts gain nothing.
 _SHORTEST = 200
 # What a damaged or hostile value may claim to be.

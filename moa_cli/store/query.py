@@ -16,8 +16,6 @@ from itertools import islice
 
 from moa_cli.store.terms import Unit, folded, is_single, pairs, runs, units, varies
 
-__all__ = ["Closeness", "Examined", "Query", "Span", "Term", "marked"]
-
 # A hit stands between these in a snippet; sanitizing takes them out of all other text.
 _HIT, _HIT_END = "\x02", "\x03"
 _QUOTES = str.maketrans("“”„‟", '""""')

@@ -25,8 +25,6 @@ from moa_cli.store.query import Closeness, Query
 from moa_cli.store.schema import store_errors
 from moa_cli.store.search import Filter, Found, Search
 
-__all__ = ["Match", "Reader", "Summary", "Undone"]
-
 _T = TypeVar("_T")
 _SUMMARY = (
     "SELECT c.*, (SELECT count(*) FROM turns t WHERE t.conversation_id = c.id"

@@ -19,11 +19,9 @@ from moa_cli.core.events import (
     to_dict,
 )
 from moa_cli.core.stream import TurnFold
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.store.backlog import Backlog, TurnOnItsWay
 from moa_cli.store.store import Store, new_id
-
-__all__ = ["Recorder"]
 
 _TOLD_AFTER_SECONDS = 0.8
 
@@ -87,7 +85,7 @@ class Recorder:
         self._try(partial(self._write_begin, self._turn, event))
         self.conversation = self._turn.conversation
         if self._turn.others:
-            turns = counted(self._turn.others, "turn")
+            turns = plural(self._turn.others, "turn")
             self._warn(
                 f"another moa has added {turns} to this conversation, which the models do not see;"
                 f" `/resume {self.conversation}` reads them"

@@ -25,8 +25,6 @@ from moa_cli.store.salvage import Progress, Row, salvage
 from moa_cli.store.schema import immediate, store_errors
 from moa_cli.store.store import Store
 
-__all__ = ["Checked", "Recovered", "back_up", "check", "recover", "wipe_leftovers"]
-
 _MOST_FAULTS = 20
 _RECOVERING = ".moa-recover-"
 _NEW_SECONDS = 5.0

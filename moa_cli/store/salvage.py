@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["Progress", "Row", "salvage"]
-
 _LEAF, _INDEX_LEAF = 0x0D, 0x0A
 # How pages begin that hold no rows: branches of trees, maps of pages, the rest of a long row (whose
 # first bytes are the number of a page, which is small), and those that hold nothing.

@@ -11,17 +11,6 @@ from pathlib import Path
 from moa_cli.core.errors import StoreError, StoreLocked
 from moa_cli.store import terms
 
-__all__ = [
-    "Connection",
-    "immediate",
-    "is_current",
-    "migrate",
-    "patience",
-    "store_errors",
-    "transaction",
-]
-
-
 _POLL_SECONDS = 0.01
 
 

@@ -23,8 +23,6 @@ from moa_cli.store.query import Closeness, Examined, Query, marked
 from moa_cli.store.schema import immediate
 from moa_cli.store.terms import folded
 
-__all__ = ["FTS_TABLES", "Filter", "Found", "Search", "is_wiped", "wipe_step"]
-
 # The full-text tables, whose segments keep deleted words until they are merged.
 FTS_TABLES = ("search_index",)
 # Any more are all of them; SQLite counts to a limit.

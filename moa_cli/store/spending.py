@@ -15,8 +15,6 @@ from moa_cli.store.calls import Booking, Journal, TurnCalls, journal_for, leave_
 from moa_cli.store.lease import has_lease
 from moa_cli.store.schema import immediate, patience, store_errors
 
-__all__ = ["CallBook", "Spending", "Spent"]
-
 # A turn waits no longer than that to learn whether the day's budget has room.
 _RESERVE_SECONDS = 3.0
 _COUNTS = (

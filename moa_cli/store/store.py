@@ -24,8 +24,6 @@ from moa_cli.store.schema import Connection, immediate, patience, store_errors, 
 from moa_cli.store.spending import Spending
 from moa_cli.store.upkeep import Leftover
 
-__all__ = ["ID_LETTERS", "Store", "new_id"]
-
 _LONGEST_TITLE = 60
 # Without 0, o, 1, l and i: an id may be read aloud and typed again.
 ID_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"

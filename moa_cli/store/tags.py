@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["checked_tag", "checked_title"]
-
 _LONGEST, _LONGEST_TITLE = 50, 200
 _NONE = re.compile(r"[\s,\x00-\x1f\x7f-\x9f]")
 

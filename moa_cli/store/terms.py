@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Unit", "folded", "is_single", "pairs", "register", "runs", "units", "varies"]
-
 # Cut at each character: symbols, Thai, Lao, Tibetan, Burmese, Khmer, Korean, Chinese, Japanese,
 # Yi, and all above the basic plane (rare characters, emoji).
 _SINGLE = (

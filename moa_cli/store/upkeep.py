@@ -26,8 +26,6 @@ from moa_cli.store import search
 from moa_cli.store.packing import pack, unpack
 from moa_cli.store.schema import immediate, transaction
 
-__all__ = ["Leftover", "doom", "leftover", "rewrite", "seconds_to_wipe", "work"]
-
 _STEP_SECONDS = 0.05
 # Between two steps: as long as the last one took, so that whoever waits gets in.
 _SHORTEST_REST, _LONGEST_REST = 0.01, 0.1

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from moa_cli.core.money import usd
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.terminal.view import CallView, State, TurnView
 
 __all__ = ["board_lines", "call_summary", "name_cells", "status_text", "to_lines"]
@@ -107,7 +107,7 @@ def status_text(view: TurnView, now: float) -> Text:
         return Text("")
     text = call_summary(call, now)
     if call.state == "waiting" and view.references:
-        text.append(f" · reading {counted(view.references, 'proposal')}", "dim")
+        text.append(f" · reading {plural(view.references, 'proposal')}", "dim")
     return text
 
 

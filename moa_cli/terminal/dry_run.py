@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.engine.prompts import messages_for
 from moa_cli.profile import ModelSettings, Profile
 from moa_cli.terminal import estimate
@@ -28,7 +28,7 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
     for number in range(1, profile.rounds + 1):
         proposers = profile.layer(number)
         calls += len(proposers)
-        lines.append(f"\nround {number}: {counted(len(proposers), 'call')} at once")
+        lines.append(f"\nround {number}: {plural(len(proposers), 'call')} at once")
         lines.append(f"  ({estimate.layer_text(forecasts[number - 1])})")
         lines += [f"  {one.name}: {_settings(one)}" for one in proposers]
         lines += _prompts(profile, list(proposers), conversation, references)
@@ -41,7 +41,7 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
         lines.append(f"  if it fails: {', '.join(one.model for one in fallbacks)}")
     lines += _prompts(profile, [first], conversation, references)
     in_all = estimate.layer_text(estimate.whole(forecasts))
-    lines.append(f"\n{counted(calls + 1, 'call')} in all: {in_all}")
+    lines.append(f"\n{plural(calls + 1, 'call')} in all: {in_all}")
     lines += [f"({note})" for note in estimate.notes(profile, forecasts, known)]
     return "\n".join(lines) + "\n"
 

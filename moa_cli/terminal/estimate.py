@@ -10,7 +10,7 @@ from moa_cli.core.conversation import Conversation, Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.engine.estimate import ASSUMED_TOKENS, LayerForecast, forecast_turn
 from moa_cli.profile import Profile
 
@@ -75,7 +75,7 @@ def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list
     layers = forecasts(profile, conversation, known)
     lines = []
     for one in layers[:-1]:
-        calls = counted(one.usage.calls, "call")
+        calls = plural(one.usage.calls, "call")
         lines.append(f"round {one.layer}: {calls}, {layer_text(one)}")
     lines.append(f"aggregator: 1 call, {layer_text(layers[-1])}")
     if len(layers) > 1:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from moa_cli.core.conversation import Charge, Usage
 from moa_cli.core.money import cost_text, usd
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.profile import short_name
 
 __all__ = ["spent_lines", "usage_line"]
@@ -23,7 +23,7 @@ def usage_line(usage: Usage, seconds: float, ledger: Sequence[Charge]) -> str:
 
     `~` marks figures with estimates in them.
     """
-    parts = [counted(usage.calls, "call"), _tokens(usage), cost_text(usage), f"{seconds:.1f} s"]
+    parts = [plural(usage.calls, "call"), _tokens(usage), cost_text(usage), f"{seconds:.1f} s"]
     dearest = _dearest(ledger)
     return ", ".join(parts) + (f"; {dearest}" if dearest else "")
 
@@ -48,6 +48,6 @@ def spent_lines(spent: Mapping[str, Usage]) -> list[str]:
     lines = []
     for model, usage in rows:
         estimated = f" ({usage.estimated_calls} estimated)" if usage.estimated_calls else ""
-        calls = counted(usage.calls, "call") + estimated
+        calls = plural(usage.calls, "call") + estimated
         lines.append(f"{one_line(model):<{width}}  {calls}, {_tokens(usage)}, {cost_text(usage)}")
     return lines

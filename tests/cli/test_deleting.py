@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moa_cli.chat.prompt_history import PromptFile
-from moa_cli.store import Store
+from moa_cli.store.store import Store
 from tests.support.command import Moa, Terminal
 from tests.support.kept import keep
 from tests.support.upstream import Reply, Upstream

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from moa_cli.core.conversation import Turn
-from moa_cli.store import Store
 from moa_cli.store.archive import read
+from moa_cli.store.store import Store
 from moa_cli.store.terms import register
 from tests.support.command import Moa
 from tests.support.exports import (

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from moa_cli.core.conversation import Proposal, Turn
-from moa_cli.store import Store
+from moa_cli.store.store import Store
 from tests.support.command import Moa
 from tests.support.kept import keep
 from tests.support.upstream import Reply, Upstream

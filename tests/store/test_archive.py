@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from moa_cli.core.conversation import Failure, KeptConversation, Proposal, Turn, TurnStatus, Usage
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.events import AggregatorFailed, Retrying, to_dict
-from moa_cli.core.json_text import dumps
-from moa_cli.store import Store
+from moa_cli.core.text import dumps
 from moa_cli.store.archive import read, text_of
 from moa_cli.store.incoming.take import Took, take
+from moa_cli.store.store import Store
 from tests.store.test_store import events, record
 from tests.test_events import values_of
 

@@ -16,9 +16,11 @@ from moa_cli.core.conversation import Proposal, Turn, Usage
 from moa_cli.core.errors import StoreError
 from moa_cli.core.file_lock import try_lock
 from moa_cli.core.paths import refuse_database
-from moa_cli.store import Booking, Comparison, Contender, Store
+from moa_cli.store.calls import Booking
+from moa_cli.store.comparisons import Comparison, Contender
 from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover
+from moa_cli.store.store import Store
 from tests.support.command import Moa
 from tests.support.upstream import Upstream
 
@@ -79,7 +81,7 @@ def said(store: Store) -> set[str]:
 def fill_only_the_log(file: Path) -> None:
     """Three conversations of a process that was killed before its log went into the file."""
     code = (
-        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
+        "import os, sys; from pathlib import Path; from moa_cli.store.store import Store;"
         "from tests.store.test_damage import fill; store = Store.open(Path(sys.argv[1]));"
         "store._connection.execute('PRAGMA wal_autocheckpoint = 0'); fill(store, 3); os._exit(0)"
     )
@@ -261,7 +263,8 @@ def test_deleted_conversations_stay_deleted(store: Store, file: Path) -> None:
 PROCESS = """
 import sys
 from pathlib import Path
-from moa_cli.store import Booking, Store
+from moa_cli.store.calls import Booking
+from moa_cli.store.store import Store
 store = Store.open(Path(sys.argv[1]))
 identity = store.begin_conversation(f"from {sys.argv[2]}", "lab")
 store.begin_turn(identity, f"question of {sys.argv[2]}", "lab", "")

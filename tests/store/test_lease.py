@@ -15,9 +15,10 @@ import pytest
 from moa_cli.core.conversation import Usage
 from moa_cli.core.ledger import CallBegun, Standing
 from moa_cli.core.money import Price
-from moa_cli.store import Booking, CallBook, Spending, Store, TurnCalls
-from moa_cli.store.calls import read_calls
+from moa_cli.store.calls import Booking, TurnCalls, read_calls
 from moa_cli.store.lease import dead_leases
+from moa_cli.store.spending import CallBook, Spending
+from moa_cli.store.store import Store
 
 CALL = CallBegun("lab:a", 10, 90, Price(1.0, 1.0), 1, 0)
 # Opens the store, begins a call, says so, and lives until its input ends.
@@ -26,7 +27,8 @@ import os, sys
 from pathlib import Path
 from moa_cli.ledger import CallBegun
 from moa_cli.money import Price
-from moa_cli.store import CallBook, Store
+from moa_cli.store.spending import CallBook
+from moa_cli.store.store import Store
 spending = Store.open(Path(sys.argv[1])).spending
 turn = CallBook(spending, print).begin_turn()
 turn.begin(CallBegun("lab:a", 10, 90, Price(1.0, 1.0), 1, 0))
@@ -96,7 +98,7 @@ def test_many_that_find_a_dead_lease_count_it_once(file: Path) -> None:
     process = started(file)
     process.communicate()
     opening = (
-        "import sys; from pathlib import Path; from moa_cli.store import Store;"
+        "import sys; from pathlib import Path; from moa_cli.store.store import Store;"
         "Store.open(Path(sys.argv[1]))"
     )
     openers = [

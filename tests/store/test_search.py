@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from moa_cli.core.conversation import Turn
-from moa_cli.store import Store
 from moa_cli.store.search import FTS_TABLES, wipe_step
+from moa_cli.store.store import Store
 
 WORDS = " ".join(f"word{number}" for number in range(300))
 

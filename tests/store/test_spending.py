@@ -11,8 +11,9 @@ from moa_cli.config.schema import Config
 from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.ledger import CallBegun, Standing
-from moa_cli.store import CallBook, Spending, Store
 from moa_cli.store.accounts import caps
+from moa_cli.store.spending import CallBook, Spending
+from moa_cli.store.store import Store
 
 USAGE = Usage(5, 5, calls=1, cost=0.25)
 CALL = CallBegun("lab:a", 5, 5)

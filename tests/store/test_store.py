@@ -30,7 +30,9 @@ from moa_cli.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from moa_cli.store import Comparison, Contender, Recorder, Store
+from moa_cli.store.comparisons import Comparison, Contender
+from moa_cli.store.recorder import Recorder
+from moa_cli.store.store import Store
 
 GOOD = Proposal(1, 0, "a", "lab:a", "one", usage=Usage(3, 2, calls=1), seconds=1.5)
 LOST = Proposal(1, 1, "b", "lab:b", "", error=Failure("ServerFailed", "it failed", "wait"))
@@ -275,7 +277,7 @@ def test_a_store_that_cannot_be_written_costs_a_warning(store: Store) -> None:
 WRITER = """
 import sys
 from tests.store.test_store import events, record
-from moa_cli.store import Store
+from moa_cli.store.store import Store
 from pathlib import Path
 store = Store.open(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
@@ -303,7 +305,9 @@ def test_eight_processes_at_once_lose_no_turn(tmp_path: Path) -> None:
 SLOW = """
 import os, sys, time
 from tests.store.test_store import events
-from moa_cli.store import Comparison, Contender, Recorder, Store
+from moa_cli.store.comparisons import Comparison, Contender
+from moa_cli.store.recorder import Recorder
+from moa_cli.store.store import Store
 from pathlib import Path
 store = Store.open(Path(sys.argv[1]))
 print("ready", flush=True)
@@ -346,7 +350,7 @@ def test_killed_at_any_instant_the_store_is_whole(tmp_path: Path) -> None:
 def test_a_turn_left_open_by_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
     begin = (
-        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
+        "import os, sys; from pathlib import Path; from moa_cli.store.store import Store;"
         "store = Store.open(Path(sys.argv[1]));"
         "store.begin_turn(store.begin_conversation('hi', 'p'), 'hi', 'p', '');"
         "print(flush=True); sys.stdin.read(); os.kill(os.getpid(), 9)"

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from moa_cli.core.conversation import Turn
-from moa_cli.store import Recorder, Store
 from moa_cli.store.database import put_aside
+from moa_cli.store.recorder import Recorder
+from moa_cli.store.store import Store
 from tests.store.test_store import events
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Upstream
@@ -126,7 +127,7 @@ def test_what_waits_is_taken_in_once_by_processes_that_start_together(tmp_path: 
             recorder.close()
         store._connection.close()
         leave_waiting(store)
-    code = "import sys; from pathlib import Path; from moa_cli.store import Store;"
+    code = "import sys; from pathlib import Path; from moa_cli.store.store import Store;"
     code += "Store.open(Path(sys.argv[1])).close()"
     openers = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for _ in range(6)]
     assert [opener.wait(60) for opener in openers] == [0] * 6
@@ -368,7 +369,7 @@ def test_history_in_a_folder_that_cannot_be_written_can_be_read(tmp_path: Path) 
     store.close()
     script = (
         # The interpreter's own files may be closed to others: what is needed is loaded before.
-        "import os, sys; from pathlib import Path; from moa_cli.store import Store;"
+        "import os, sys; from pathlib import Path; from moa_cli.store.store import Store;"
         "Store.open(Path(sys.argv[2])).close(); os.setuid(65534);"
         "store = Store.open_to_read(Path(sys.argv[1]));"
         "print([summary.title for summary in store.conversations()],"

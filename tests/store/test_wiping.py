@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from moa_cli.core.conversation import Proposal, Turn
-from moa_cli.store import Store, upkeep
+from moa_cli.store import upkeep
+from moa_cli.store.store import Store
 from tests.support.command import Moa
 from tests.support.upstream import Upstream
 

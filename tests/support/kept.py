@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moa_cli.core.conversation import Turn
-from moa_cli.store import Store
+from moa_cli.store.store import Store
 from tests.support.command import Moa
 
 __all__ = ["keep"]

@@ -17,7 +17,7 @@ from moa_cli.bench.analysis.turns import MixedTurn
 from moa_cli.bench.report.values import Unit, Values
 from moa_cli.bench.run.results import Answer
 from moa_cli.bench.scoring.means import Mean, mean_of
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 
 __all__ = ["Control", "Correlated", "Preference", "preference"]
 
@@ -178,7 +178,7 @@ def _worth(unit: Unit, proposal: Answer, values: Values) -> tuple[float | None, 
 def _notes(
     counts: _Counts, turns: Sequence[MixedTurn], values: Values, control: Control | None
 ) -> Iterator[str]:
-    told: Callable[[int], str] = lambda number: f"{number:,} of {counted(len(turns), 'turn')}"  # noqa: E731
+    told: Callable[[int], str] = lambda number: f"{number:,} of {plural(len(turns), 'turn')}"  # noqa: E731
     if counts.without_worth:
         how = (
             "no known answer"

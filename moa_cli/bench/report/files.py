@@ -11,8 +11,8 @@ from typing import Any
 from moa_cli.bench.report.scores import ArmScores, Metric, Scores
 from moa_cli.bench.report.sections import Section, Table, published_table, run_names
 from moa_cli.bench.scoring.means import Mean
-from moa_cli.core.json_text import dumps
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import dumps
 from moa_cli.documents.markdown import escaped
 
 __all__ = ["csv_text", "json_text", "markdown"]

@@ -16,8 +16,8 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.file_lock import locked_folder
 from moa_cli.core.file_names import why_unfit
-from moa_cli.core.json_text import dumps
 from moa_cli.core.money import Price, check_price
+from moa_cli.core.text import dumps
 
 __all__ = ["State", "StateFolder", "opened"]
 

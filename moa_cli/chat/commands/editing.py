@@ -7,8 +7,8 @@ import textwrap
 from pathlib import Path
 
 from moa_cli.chat.commands.registry import COMMANDS, Edit, Host, Leave, Outcome, command, find
-from moa_cli.core.attach import fenced_file
 from moa_cli.core.errors import UsageError
+from moa_cli.core.text_files import fenced_file
 
 # Where the help of a command begins; one that is longer itself has a line of its own.
 _HEAD = 25

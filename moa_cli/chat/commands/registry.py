@@ -15,23 +15,6 @@ from moa_cli.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = [
-    "COMMANDS",
-    "Command",
-    "Edit",
-    "Host",
-    "Leave",
-    "Outcome",
-    "Remerge",
-    "Resume",
-    "Send",
-    "command",
-    "complete",
-    "find",
-    "perform",
-    "whole",
-]
-
 
 @dataclass(frozen=True)
 class Leave:

@@ -187,7 +187,8 @@ def _usage(host: Host, argument: str) -> Outcome:
 
     spent = host.session.spent
     if argument == "--json":
-        from moa_cli.core.jsonl import dumps, usage_to_dict
+        from moa_cli.core.jsonl import usage_to_dict
+        from moa_cli.core.text import dumps
 
         host.show(dumps({model: usage_to_dict(one) for model, one in spent.items()}, indent=2))
         return None

@@ -22,10 +22,9 @@ from moa_cli.cli.bench.cells import (
 )
 from moa_cli.cli.writing import put
 from moa_cli.core.errors import BenchError
-from moa_cli.core.json_text import dumps
 from moa_cli.core.money import cost_text, usd
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.words import counted
+from moa_cli.core.text import dumps, plural
 from moa_cli.profile import short_name
 from moa_cli.terminal.table import Column
 
@@ -58,12 +57,12 @@ def _lines(found: Analysis, width: int) -> Iterator[str]:
     if found.unit:
         by = "by known answers" if found.judge is None else f"judged by {found.judge}"
         worth = f"{found.unit}, {by}"
-    head = f"{found.dataset}: {counted(found.asked, 'item')}; {worth}"
+    head = f"{found.dataset}: {plural(found.asked, 'item')}; {worth}"
     yield from noted([head, "Means ± standard error; n: the values behind a mean."], width, "")
     for arm in found.arms:
         yield ""
         yield ""
-        yield one_line(f"{arm.arm}: {counted(arm.items, 'item')}, {counted(arm.turns, 'turn')}")
+        yield one_line(f"{arm.arm}: {plural(arm.items, 'item')}, {plural(arm.turns, 'turn')}")
         for part in (_near, _preference, _agreement, _layers, _costs):
             yield from part(found, arm, width)
     if found.notes:

@@ -12,7 +12,7 @@ from moa_cli.bench.data.sources import SOURCES
 from moa_cli.cli.exit_codes import INTERRUPTED, TERMINATED
 from moa_cli.clients.local.download import download
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.terminal.tty import cancel_on_termination, folded
 
 __all__ = ["run"]
@@ -36,7 +36,7 @@ async def _fetch(names: tuple[str, ...], folder: Path) -> None:
     cancel_on_termination()
     for name in names:
         fetched = await fetch(name, folder, download, _say)
-        files = counted(len(SOURCES[name]), "file")
+        files = plural(len(SOURCES[name]), "file")
         place = one_line(str(folder))
         sys.stdout.write(f"{name}: {files} in {place}, {fetched} fetched now\n")
         sys.stdout.write(f"{name}: licence: {DATASETS[name].licence}\n")

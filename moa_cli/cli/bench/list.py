@@ -18,7 +18,7 @@ def run(data: Path | None, *, json: bool) -> None:
     folder = data_folder(data)
     rows = [(one, one.file(folder)) for one in DATASETS.values()]
     if json:
-        from moa_cli.core.jsonl import dumps
+        from moa_cli.core.text import dumps
 
         values = [
             {

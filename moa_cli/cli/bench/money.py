@@ -14,10 +14,10 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.ledger import TurnLedger
 from moa_cli.engine import Cap
 from moa_cli.engine.budget import check_prices
-from moa_cli.store import CallBook
+from moa_cli.store.spending import CallBook
 
 if TYPE_CHECKING:
-    from moa_cli.store import Spending
+    from moa_cli.store.spending import Spending
 
 __all__ = ["Purse"]
 

@@ -19,8 +19,7 @@ from moa_cli.cli.bench.cells import cell, noted, table, tell_if_long, width_of_o
 from moa_cli.cli.writing import check_name
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError, UsageError
-from moa_cli.core.json_text import dumps
-from moa_cli.core.words import counted
+from moa_cli.core.text import dumps, plural
 from moa_cli.profile import Profile, check_profile_name, dump, save, short_name, to_table
 from moa_cli.terminal.table import Column
 
@@ -147,8 +146,8 @@ def _lines(choice: _Choice, width: int) -> Iterator[str]:
     dataset = choice.runs[0].settings["dataset"]["name"]
     a, b = choice.weights
     head = (
-        f"{dataset}: a pool of {counted(len(pool.candidates), 'model')}, each over the same"
-        f" {counted(pool.items, 'item')}; quality: {_unit(choice)}"
+        f"{dataset}: a pool of {plural(len(pool.candidates), 'model')}, each over the same"
+        f" {plural(pool.items, 'item')}; quality: {_unit(choice)}"
     )
     yield from noted([head], width, "")
     ranked = choice.ranked

@@ -16,7 +16,7 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import cost_text, usd
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.words import counted
+from moa_cli.core.text import plural
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.terminal.table import Column, table_lines
 from moa_cli.terminal.usage import spent_lines
@@ -33,7 +33,7 @@ def plan_lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
         singles = sum(arm.name.startswith("single:") for arm in plan.arms())
         about = {
             "self": f" (Self-MoA on {plan.best})",
-            "single": f" ({counted(singles, 'model')})",
+            "single": f" ({plural(singles, 'model')})",
         }
         arms.append(kind + about.get(kind, ""))
     of = f" of {len(plan.dataset.items):,}" if len(plan.items) < len(plan.dataset.items) else ""

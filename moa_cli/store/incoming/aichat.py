@@ -9,8 +9,6 @@ from typing import Any
 from moa_cli.store.incoming.bounds import seconds_of
 from moa_cli.store.incoming.coming import Coming, Messages, list_in, table_in, text_in
 
-__all__ = ["HEADING", "is_session", "log", "session"]
-
 PROFILE = "aichat"
 # Characters of a session, and of an entry of the log.
 LONGEST = 64 << 20

@@ -9,8 +9,6 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
-__all__ = ["FUTURE", "NO_AMOUNT", "bounded", "not_later", "seconds_of"]
-
 _T = TypeVar("_T")
 # What is told of a file's numbers, by kind.
 FUTURE, NO_AMOUNT = "time in the future (taken as now)", "number out of bounds (taken as 0)"

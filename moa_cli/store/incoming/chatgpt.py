@@ -11,11 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from moa_cli.core.attach import fenced
+from moa_cli.core.text import fenced
 from moa_cli.store.incoming.bounds import seconds_of
 from moa_cli.store.incoming.coming import Coming, Messages, list_in, table_in, text_in
-
-__all__ = ["conversation"]
 
 PROFILE = "chatgpt"
 # A reference to a search result or the like, which means nothing outside of ChatGPT.

@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from moa_cli.core.attach import fenced
+from moa_cli.core.text import fenced
 from moa_cli.store.incoming.bounds import seconds_of
 from moa_cli.store.incoming.coming import Coming, Messages, list_in, text_in
-
-__all__ = ["conversation"]
 
 PROFILE = "claude"
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".heic")

@@ -13,8 +13,6 @@ from moa_cli.core.conversation import KeptTurn, Turn, TurnStatus, Usage
 from moa_cli.store.incoming.bounds import bounded, not_later
 from moa_cli.store.store import ID_LETTERS
 
-__all__ = ["Coming", "Head", "Messages", "identity_of", "list_in", "table_in", "text_in"]
-
 _LONGEST_TITLE = 200
 _NO_TEXT = "(something other than text, which was not imported)"
 

@@ -13,8 +13,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-__all__ = ["EncodingFault", "JsonFault", "JsonStream", "Readable"]
-
 _CHUNK = 1 << 16
 # Characters of one value. A longer one is none of a conversation's, and would fill the memory.
 _LONGEST = 64 << 20

@@ -22,8 +22,6 @@ from moa_cli.core.conversation import Usage
 from moa_cli.store.incoming.bounds import seconds_of
 from moa_cli.store.incoming.coming import Coming, Messages
 
-__all__ = ["conversations"]
-
 PROFILE = "llm"
 # Bytes of one value.
 _LONGEST = 64 << 20

@@ -21,8 +21,6 @@ from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.store import ID_LETTERS
 from moa_cli.store.tags import checked_tag
 
-__all__ = ["NONE_OF_OURS", "check_heading", "conversations"]
-
 NONE_OF_OURS = f'not an export of conversations ("format" is not "{FORMAT}")'
 _ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
 _LAST_PLACE = 10**6

@@ -22,8 +22,6 @@ from typing import BinaryIO
 from moa_cli.core import paths
 from moa_cli.store.incoming.json_stream import Readable
 
-__all__ = ["ArchiveFault", "Part", "lines_of", "parts_of"]
-
 # Files in a folder or an archive; a longer list is no export.
 _MOST_FILES = 100_000
 # Bytes that an archive may expand to, and how many times its size they may be beyond a first

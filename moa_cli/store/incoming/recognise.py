@@ -15,8 +15,6 @@ from moa_cli.store.incoming.coming import Coming
 from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.incoming.parts import Part, lines_of
 
-__all__ = ["SOURCES", "reading", "recognise", "refuse"]
-
 # What is read, by its name on the command line, with how it is called in a message.
 SOURCES = {
     "moa": "an export of moa",

@@ -22,7 +22,7 @@ from typing import BinaryIO, Literal
 from moa_cli.core.conversation import KeptConversation, KeptTurn
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.file_lock import try_lock
-from moa_cli.core.json_text import dumps
+from moa_cli.core.text import dumps
 from moa_cli.store.absorb import database_of
 from moa_cli.store.archive import StoredTurns, turn_values
 from moa_cli.store.incoming.coming import Coming, Head, identity_of
@@ -31,8 +31,6 @@ from moa_cli.store.incoming.parts import ArchiveFault, Part, parts_of
 from moa_cli.store.incoming.recognise import reading, recognise, refuse
 from moa_cli.store.packing import as_unicode
 from moa_cli.store.store import Store
-
-__all__ = ["NO_REPLY", "OTHER_FILE", "Took", "add", "take"]
 
 NO_REPLY, OTHER_FILE = "conversation without a reply", "other file"
 # Seconds that one transaction may last, and that must pass before the next: who waits for the
