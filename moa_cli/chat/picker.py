@@ -214,7 +214,9 @@ class _Picker:
         height = self._list_rows()
         self._top = max(self._place - height + 1, min(self._top, self._place))
         columns, _ = self._size()
-        longest = max((cell_len(one_line(one.summary.profile)) for one in self._matches), default=0)
+        longest = max(
+            (cell_len(one_line(match.summary.profile)) for match in self._matches), default=0
+        )
         made: StyleAndTextTuples = []
         for place in range(self._top, min(self._top + height, len(self._matches))):
             marked = place == self._place
@@ -237,20 +239,20 @@ class _Picker:
         return [*about, ("class:dim", fitted(keys, columns))]
 
 
-def _row(one: Summary, columns: int, longest: int) -> tuple[str, str]:
+def _row(summary: Summary, columns: int, longest: int) -> tuple[str, str]:
     """A line of the list: figures, as many as leave room for the title, and the title.
 
     longest: the width of the longest profile's name.
     """
-    turns = f"{one.turns} turn{'s' if one.turns != 1 else ' '}"
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.updated))
+    turns = f"{summary.turns} turn{'s' if summary.turns != 1 else ' '}"
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.updated))
     if columns < 55:
         before = f"{when[5:10]}  "
     elif columns < 75:
         before = f"{when}  {turns:>9}  "
     else:
-        before = f"{when}  {turns:>9}  {padded(one.profile, min(longest, _PROFILE_CELLS))}  "
-    return before, _steady(one.title, columns - cell_len(before))
+        before = f"{when}  {turns:>9}  {padded(summary.profile, min(longest, _PROFILE_CELLS))}  "
+    return before, _steady(summary.title, columns - cell_len(before))
 
 
 def _ends(match: Match, columns: int) -> StyleAndTextTuples:

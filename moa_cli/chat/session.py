@@ -92,7 +92,7 @@ class Session:
             self.conversation.ask(prompt),
             self._clients,
             limits=self._limits,
-            references=[one.text for one in layer if one.error is None],
+            references=[proposal.text for proposal in layer if proposal.error is None],
         )
         return prompt, events
 
@@ -142,8 +142,8 @@ class Session:
         self.last = turn
 
     def _count(self, turn: Turn) -> None:
-        for one in turn.ledger:
-            self.spent[one.model] = self.spent.get(one.model, Usage()) + one.usage
+        for charge in turn.ledger:
+            self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
 
     def change(self, overrides: Overrides, where: str) -> None:
         """Lay settings over the profile. where: the command that did it.
@@ -196,4 +196,6 @@ class Session:
 
     def proposals(self) -> list[Proposal]:
         """All proposals of the last turn, layer by layer; numbered from 1 on screen."""
-        return [one for layer in self.last.proposals for one in layer] if self.last else []
+        return (
+            [proposal for layer in self.last.proposals for proposal in layer] if self.last else []
+        )

@@ -54,7 +54,9 @@ def passages(text: str) -> list[str]:
 
 def _letters(text: str) -> int:
     """Letters and digits; one of a wide script says as much as two."""
-    return sum(1 + (unicodedata.east_asian_width(one) in "WF") for one in text if one.isalnum())
+    return sum(
+        1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text if letter.isalnum()
+    )
 
 
 def _bare(text: str) -> str:
@@ -73,8 +75,10 @@ def closest(reply: str, texts: Sequence[str]) -> list[Closeness]:
         wanted = _bare(passage)
         # A text shorter than the passage would be sought in the passage, not the other way.
         scores = [
-            fuzz.partial_ratio(wanted, one) if len(one) >= len(wanted) else fuzz.ratio(wanted, one)
-            for one in bare
+            fuzz.partial_ratio(wanted, candidate)
+            if len(candidate) >= len(wanted)
+            else fuzz.ratio(wanted, candidate)
+            for candidate in bare
         ]
         percent = float(max(scores, default=0))
         best = tuple(index for index, score in enumerate(scores) if score == percent > 0)
@@ -86,12 +90,12 @@ def shares(found: Sequence[Closeness], count: int) -> list[float]:
     """For each of `count` texts the part (0 to 1) of the reply's letters that stands closest
     to it, each passage weighted by how close it is, and divided where several are equally
     close; what is left is like none."""
-    whole = sum(_letters(one.passage) for one in found)
+    whole = sum(_letters(passage.passage) for passage in found)
     parts = [0.0] * count
-    for one in found:
-        for index in one.indexes:
-            weight = one.percent / 100 / len(one.indexes)
-            parts[index] += _letters(one.passage) * weight / whole
+    for closeness in found:
+        for index in closeness.indexes:
+            weight = closeness.percent / 100 / len(closeness.indexes)
+            parts[index] += _letters(closeness.passage) * weight / whole
     return parts
 
 

@@ -27,8 +27,8 @@ def turn_to_dict(turn: Turn) -> dict[str, Any]:
         "lost",
     )
     values["usage"] = usage_to_dict(turn.usage)
-    for told, one in zip(values["ledger"], turn.ledger, strict=True):
-        told["usage"] = usage_to_dict(one.usage)
+    for told, charge in zip(values["ledger"], turn.ledger, strict=True):
+        told["usage"] = usage_to_dict(charge.usage)
     for layer, proposals in zip(values["proposals"], turn.proposals, strict=True):
         for told, proposal in zip(layer, proposals, strict=True):
             told["usage"] = usage_to_dict(proposal.usage)

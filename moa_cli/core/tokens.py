@@ -99,7 +99,9 @@ def _foreign(text: str) -> float:
 
 def prompt_tokens(messages: Iterable[Message]) -> int:
     """About how many tokens a chat completion's prompt is, its template included."""
-    return _PER_PROMPT + sum(_PER_MESSAGE + estimate_tokens(one.content) for one in messages)
+    return _PER_PROMPT + sum(
+        _PER_MESSAGE + estimate_tokens(message.content) for message in messages
+    )
 
 
 def estimated_usage(prompt: int, completion: int) -> Usage:

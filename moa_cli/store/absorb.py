@@ -55,7 +55,7 @@ def _absorb(connection: sqlite3.Connection, lease: DeadLease, made: Sequence[Mad
         "SELECT id, profile, rest FROM turns WHERE status = 'open' AND lease = ?", (lease.token,)
     ).fetchall()
     for row in turns:
-        _end_turn(connection, row, [one for one in made if one.turn == row["id"]])
+        _end_turn(connection, row, [call for call in made if call.turn == row["id"]])
     connection.execute("DELETE FROM reserved WHERE lease = ?", (lease.token,))
     connection.execute("DELETE FROM booked WHERE lease = ?", (lease.token,))
     connection.execute("INSERT INTO booked VALUES (?, ?)", (lease.token, _WHOLE))
@@ -63,12 +63,12 @@ def _absorb(connection: sqlite3.Connection, lease: DeadLease, made: Sequence[Mad
 
 def _bookings(made: Sequence[Made], booked: set[int]) -> Iterator[Booking]:
     """What is not in the database yet."""
-    seen = {(one.group, one.begun.model) for one in made if one.number in booked}
-    for one in made:
-        if one.void or one.number in booked or not _makes_sense(one.taken):
+    seen = {(call.group, call.begun.model) for call in made if call.number in booked}
+    for call in made:
+        if call.void or call.number in booked or not _makes_sense(call.taken):
             continue
-        key = (one.group, one.begun.model)
-        yield Booking(one.day, one.begun.model, one.taken, key not in seen, (one.number,))
+        key = (call.group, call.begun.model)
+        yield Booking(call.day, call.begun.model, call.taken, key not in seen, (call.number,))
         seen.add(key)
 
 
@@ -129,14 +129,14 @@ def _end_turn(connection: sqlite3.Connection, row: sqlite3.Row, made: Sequence[M
             places.add((layer, place))
             ledger += _charge(layer, text)
         ledger += [
-            Charge(one.begun.layer, one.begun.model, one.taken)
-            for one in made
-            if not one.void
-            and (one.begun.layer, one.begun.index) not in places
-            and _makes_sense(one.taken)
+            Charge(call.begun.layer, call.begun.model, call.taken)
+            for call in made
+            if not call.void
+            and (call.begun.layer, call.begun.index) not in places
+            and _makes_sense(call.taken)
         ]
         kept = Turn(user="", profile=row["profile"], ledger=tuple(ledger))
-    usage = sum((one.usage for one in kept.ledger), Usage())
+    usage = sum((charge.usage for charge in kept.ledger), Usage())
     connection.execute(
         "UPDATE turns SET status = 'interrupted', rest = ? WHERE id = ? AND status = 'open'",
         (rest_of(dataclasses.replace(kept, usage=usage)), row["id"]),

@@ -180,7 +180,7 @@ class Journal:
     def close(self) -> None:
         """The process ends in good order."""
         if self.lease is not None:
-            self.lease.close(settled=all(one.booked for one in self._made.values()))
+            self.lease.close(settled=all(call.booked for call in self._made.values()))
 
 
 # By the path of the database.
@@ -318,13 +318,13 @@ def _read(table: dict[str, Any], made: dict[int, Made]) -> None:
         number, day, group, turn = (table.pop(key) for key in ("begin", "day", "group", "turn"))
         made[number] = Made(int(number), str(day), int(group), turn, load_value(CallBegun, table))
     elif "grown" in table:
-        one = made[table["grown"]]
-        one.begun = replace(one.begun, completion_tokens=int(table["completion"]))
+        call = made[table["grown"]]
+        call.begun = replace(call.begun, completion_tokens=int(table["completion"]))
     elif "priced" in table:
-        one = made[table["priced"]]
+        call = made[table["priced"]]
         price = load_value(Price, table["price"])
         check_price(price)
-        one.begun = replace(one.begun, price=price)
+        call.begun = replace(call.begun, price=price)
     elif "void" in table:
         made[table["void"]].void = True
     elif "end" in table:

@@ -56,11 +56,12 @@ class Comparisons:
         """Go on with another file, as the store does."""
         self._connection = connection
 
-    def add(self, one: Comparison) -> None:
+    def add(self, comparison: Comparison) -> None:
         """Keep a choice. Raises StoreError."""
         with store_errors(), immediate(self._connection):
             number = self._connection.execute(
-                "INSERT INTO comparisons (chosen, winner) VALUES (?, ?)", (one.when, one.winner)
+                "INSERT INTO comparisons (chosen, winner) VALUES (?, ?)",
+                (comparison.when, comparison.winner),
             ).lastrowid
             self._connection.executemany(
                 "INSERT INTO contenders VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -74,7 +75,7 @@ class Comparisons:
                         json.dumps(asdict(contender.usage)),
                         contender.seconds,
                     )
-                    for place, contender in enumerate(one.contenders)
+                    for place, contender in enumerate(comparison.contenders)
                 ],
             )
 

@@ -129,7 +129,7 @@ def _free_name(path: Path) -> Path:
 def damaged_files(path: Path) -> list[Path]:
     """The damaged files that were put aside, the latest first."""
     sides = tuple(paths.DATABASE_SUFFIXES)
-    found = [one for one in path.parent.glob(f"{path.name}.damaged-*") if one.suffix != ".lock"]
+    found = [file for file in path.parent.glob(f"{path.name}.damaged-*") if file.suffix != ".lock"]
     return sorted((file for file in found if not file.name.endswith(sides)), reverse=True)
 
 

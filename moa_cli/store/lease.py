@@ -172,7 +172,7 @@ def dead_leases(database: Path) -> Iterator[DeadLease]:
     folder = database.parent / _FOLDER
     own = _LEASES.get(folder)
     try:
-        names = [one.name for one in folder.iterdir()]
+        names = [file.name for file in folder.iterdir()]
     except OSError:
         return
     for token in sorted({name.partition(".")[0] for name in names}):

@@ -118,7 +118,7 @@ class Reader:
 
     def latest(self) -> str | None:
         """The id of the conversation with the latest turn; None if there is no conversation."""
-        return next((one.id for one in self.conversations(limit=1)), None)
+        return next((summary.id for summary in self.conversations(limit=1)), None)
 
     def usage(self, identity: str) -> Usage:
         """What a conversation took, turns that were taken back included."""
@@ -136,7 +136,7 @@ class Reader:
             ).fetchall()
         found = [self._sound(self._load(Usage, text)) for (text,) in turns if text]
         proposals = [self._load(Proposal, kept) for (kept,) in ended]
-        found += [self._sound(one.usage if one else None) for one in proposals]
+        found += [self._sound(proposal.usage if proposal else None) for proposal in proposals]
         return sum(found, Usage())
 
     def _sound(self, usage: Usage | None) -> Usage:
@@ -347,7 +347,7 @@ class Reader:
             " AND reply IS NOT NULL ORDER BY id DESC LIMIT 1",
             (_BEGINNING, identity),
         ).fetchone()
-        prompt, reply = (one["text"] if one else "" for one in (first, last))
+        prompt, reply = (turn["text"] if turn else "" for turn in (first, last))
         return Match(_summary(row), snippet, prompt, reply)
 
     def older_than(self, when: float) -> list[str]:
@@ -427,9 +427,12 @@ def _summary(row: sqlite3.Row) -> Summary:
 
 def _charged(turn: Turn) -> Turn:
     """A turn whose process was killed, with what its proposals took."""
-    ended = [one for layer in turn.proposals for one in layer if one.usage.calls]
+    ended = [proposal for layer in turn.proposals for proposal in layer if proposal.usage.calls]
     return replace(
         turn,
-        usage=sum((one.usage for one in ended), Usage()),
-        ledger=tuple(Charge(one.layer, one.model, one.usage, one.answered_by) for one in ended),
+        usage=sum((proposal.usage for proposal in ended), Usage()),
+        ledger=tuple(
+            Charge(proposal.layer, proposal.model, proposal.usage, proposal.answered_by)
+            for proposal in ended
+        ),
     )

@@ -280,7 +280,7 @@ def _add(store: Store, rows: Store) -> dict[str, int]:
 def _add_spending(target: sqlite3.Connection, rows: Store, source: Path) -> None:
     """Add what was spent by the file that was put aside, once; of a copy, what is missing."""
     mark = f"recovered {source.name}"
-    is_part = source.resolve() in [one.resolve() for one in damaged_files(paths.database_file())]
+    is_part = source.resolve() in [file.resolve() for file in damaged_files(paths.database_file())]
     done = target.execute("SELECT 1 FROM upkeep WHERE task = ?", (mark,)).fetchone()
     if is_part and done is None:
         # The new file began at nothing: both together were spent.

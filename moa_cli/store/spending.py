@@ -201,7 +201,7 @@ class Spending:
                 forget_ended(self._connection, self.database)
                 self._tidied = True
         if journal is not None:
-            journal.booked([number for one in bookings for number in one.numbers])
+            journal.booked([number for booking in bookings for number in booking.numbers])
 
     def reserve(self, holder: str, cost: float, limit: float) -> Standing:
         """What was spent today, and is reserved by other turns that run, in USD; if that leaves

@@ -20,9 +20,9 @@ def _help(host: Host, argument: str) -> Outcome:
     chosen = [find(argument.lstrip("/"))] if argument else list(COMMANDS.values())
     columns = shutil.get_terminal_size().columns
     indent = " " * (_HEAD if columns >= _HEAD + 30 else 4)
-    for one in chosen:
-        head = f"/{one.name} {one.usage}".rstrip()
-        lines = textwrap.wrap(one.help, max(20, columns - len(indent)))
+    for slash in chosen:
+        head = f"/{slash.name} {slash.usage}".rstrip()
+        lines = textwrap.wrap(slash.help, max(20, columns - len(indent)))
         text = textwrap.indent("\n".join(lines), indent)
         host.say(head + (text[len(head) :] if len(head) + 2 <= len(indent) else f"\n{text}"))
     if not argument:

@@ -17,7 +17,7 @@ _YES, _NO = ("on", "true", "yes"), ("off", "false", "no")
 
 
 def _profile_words(session: Session) -> list[str]:
-    return ["list", "show", "save ", *(one.name for one in list_profiles())]
+    return ["list", "show", "save ", *(profile.name for profile in list_profiles())]
 
 
 def _model_words(session: Session) -> list[str]:
@@ -25,7 +25,7 @@ def _model_words(session: Session) -> list[str]:
 
 
 def _proposer_words(session: Session) -> list[str]:
-    return list(dict.fromkeys(one.model for one in session.profile.proposers))
+    return list(dict.fromkeys(proposer.model for proposer in session.profile.proposers))
 
 
 @command("profile", "[NAME | list | show | save NAME]", _profile_words)
@@ -34,7 +34,7 @@ def _profile(host: Host, argument: str) -> Outcome:
     word, _, rest = argument.partition(" ")
     session = host.session
     if word == "list":
-        host.say("\n".join(f"{one.name}  ({one.source})" for one in list_profiles()))
+        host.say("\n".join(f"{profile.name}  ({profile.source})" for profile in list_profiles()))
     elif word == "show" or not word:
         host.say(_settings(session))
     elif word == "save":
@@ -76,7 +76,7 @@ def _models(host: Host, argument: str) -> Outcome:
 def _who(host: Host) -> str:
     profile = host.session.profile
     lines = [
-        f"round {number}: " + ", ".join(one.model for one in profile.layer(number))
+        f"round {number}: " + ", ".join(proposer.model for proposer in profile.layer(number))
         for number in range(1, profile.rounds + 1)
     ]
     return "\n".join([*lines, f"aggregator: {profile.aggregator.model}"])

@@ -113,12 +113,12 @@ def find(name: str) -> Command:
     """The command of that name or unique prefix. Raises UsageError with the nearest name."""
     if name in COMMANDS:
         return COMMANDS[name]
-    begun = [one for one in COMMANDS if name and one.startswith(name)]
+    begun = [known for known in COMMANDS if name and known.startswith(name)]
     if len(begun) == 1:
         return COMMANDS[begun[0]]
     if begun:
-        raise UsageError(f"/{name} could be " + ", ".join(f"/{one}" for one in begun))
-    alike = [one for one in COMMANDS if name and one.startswith(name[:3])]
+        raise UsageError(f"/{name} could be " + ", ".join(f"/{known}" for known in begun))
+    alike = [known for known in COMMANDS if name and known.startswith(name[:3])]
     near = nearest(name, COMMANDS) or (alike[0] if alike else None)
     hint = f"did you mean /{near}?" if near else "/help lists all commands"
     raise UsageError(f"there is no command /{name}", hint=hint)
@@ -137,12 +137,12 @@ def complete(line: str, session: Session) -> list[str]:
     """The words that could stand where the line's last one is being typed."""
     name, space, argument = line[1:].partition(" ")
     if not space:
-        return sorted(f"/{one}" for one in COMMANDS if one.startswith(name))
+        return sorted(f"/{known}" for known in COMMANDS if known.startswith(name))
     try:
         chosen = find(name)
     except UsageError:
         return []
-    return [one for one in chosen.values(session) if one.startswith(argument)]
+    return [value for value in chosen.values(session) if value.startswith(argument)]
 
 
 def whole(text: str) -> int:

@@ -57,14 +57,14 @@ def _show(host: Host, argument: str) -> Outcome:
         return None
     if argument:
         number, _, layer = argument.partition(" ")
-        one = _proposal(host.session, number, whole(layer) if layer else None)
-        host.say(f"{one.proposer} (round {one.layer})")
-        host.show(one.text or (one.error.message if one.error else ""))
+        proposal = _proposal(host.session, number, whole(layer) if layer else None)
+        host.say(f"{proposal.proposer} (round {proposal.layer})")
+        host.show(proposal.text or (proposal.error.message if proposal.error else ""))
         return None
     for layer_proposals in _last(host.session).proposals:
-        for place, one in enumerate(layer_proposals, 1):
-            state = one.error.message if one.error else one_line(one.text, 60)
-            host.say(f"{place}  round {one.layer}  {one.proposer}: {state}")
+        for place, proposal in enumerate(layer_proposals, 1):
+            state = proposal.error.message if proposal.error else one_line(proposal.text, 60)
+            host.say(f"{place}  round {proposal.layer}  {proposal.proposer}: {state}")
     return None
 
 
@@ -77,11 +77,11 @@ def _diff(host: Host, argument: str) -> Outcome:
     words = argument.split()
     if len(words) != 2:
         raise UsageError("/diff needs the numbers of two proposals", hint="/diff 1 2")
-    one, two = (_proposal(host.session, word) for word in words)
-    left, right = differences(one.text, two.text)
+    proposal, two = (_proposal(host.session, word) for word in words)
+    left, right = differences(proposal.text, two.text)
     host.draw(
         marked_side_by_side(
-            (one.proposer, [(piece.text, piece.kind == "differs") for piece in left]),
+            (proposal.proposer, [(piece.text, piece.kind == "differs") for piece in left]),
             (two.proposer, [(piece.text, piece.kind == "differs") for piece in right]),
         )
     )
@@ -95,16 +95,16 @@ def _why(host: Host, argument: str) -> Outcome:
     from moa_cli.terminal.side_by_side import closeness_table
 
     turn = _last(host.session)
-    answered = [one for one in _layer(host.session, None) if one.error is None]
+    answered = [proposal for proposal in _layer(host.session, None) if proposal.error is None]
     if not turn.reply or not answered:
         raise UsageError("there is no reply with proposals to compare it to")
-    found = closest(turn.reply, [one.text for one in answered])
+    found = closest(turn.reply, [proposal.text for proposal in answered])
     if not found:
         raise UsageError("the reply is too short to compare it to anything")
-    names = [one.proposer for one in answered]
-    rows = [(one.passage, [names[i] for i in one.indexes], one.percent) for one in found]
+    names = [proposal.proposer for proposal in answered]
+    rows = [(match.passage, [names[i] for i in match.indexes], match.percent) for match in found]
     host.draw(closeness_table(rows, len(names)))
-    parts = sorted(zip(shares(found, len(names)), names, strict=True), key=lambda one: -one[0])
+    parts = sorted(zip(shares(found, len(names)), names, strict=True), key=lambda part: -part[0])
     host.say("closest to: " + ", ".join(f"{name} {share:.0%}" for share, name in parts))
     host.say("(a likeness of the letters, rapidfuzz's partial ratio; not a proof of origin)")
     return None
@@ -119,7 +119,7 @@ def _retry(host: Host, argument: str) -> Outcome:
 @command("remerge", "[MODEL]", _model_words)
 def _remerge(host: Host, argument: str) -> Outcome:
     """Write a new reply from the proposals that are there (one call), by MODEL if given."""
-    if not any(one.error is None for one in _layer(host.session, None)):
+    if not any(proposal.error is None for proposal in _layer(host.session, None)):
         raise UsageError("there are no proposals to write a reply from")
     return Remerge(argument or None)
 
@@ -190,7 +190,7 @@ def _usage(host: Host, argument: str) -> Outcome:
         from moa_cli.core.jsonl import usage_to_dict
         from moa_cli.core.text import dumps
 
-        host.show(dumps({model: usage_to_dict(one) for model, one in spent.items()}, indent=2))
+        host.show(dumps({model: usage_to_dict(usage) for model, usage in spent.items()}, indent=2))
         return None
     if argument:
         raise UsageError(f"/usage or /usage --json, not /usage {argument}")

@@ -207,7 +207,7 @@ def _time(values: Mapping[str, Any], key: str, told: Counter[str]) -> float:
 
 
 def _check_places(turn: Turn) -> None:
-    places = [(one.layer, one.index) for layer in turn.proposals for one in layer]
+    places = [(proposal.layer, proposal.index) for layer in turn.proposals for proposal in layer]
     if len(set(places)) < len(places):
         raise ValueError("two proposals have the same layer and index")
     if any(not 0 <= number <= _LAST_PLACE for place in places for number in place):
@@ -249,7 +249,7 @@ def _checker(hint: Any) -> Callable[[Any, str], None]:
 
         return check_items
     if origin in (Union, types.UnionType):
-        check_some = _checker(next(one for one in get_args(hint) if one is not types.NoneType))
+        check_some = _checker(next(kind for kind in get_args(hint) if kind is not types.NoneType))
 
         def check_optional(value: Any, name: str) -> None:
             if value is not None:

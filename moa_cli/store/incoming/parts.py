@@ -141,7 +141,7 @@ def _unpacked(stack: ExitStack, part: Part) -> Iterator[Part]:
     if len(files) > _MOST_FILES:
         raise ValueError(f"holds more than {_MOST_FILES} files")
     expanded = _Expanded()
-    for info in sorted(files, key=lambda one: one.filename):
+    for info in sorted(files, key=lambda info: info.filename):
         yield Part(
             f"{part.name}: {info.filename}",
             lambda info=info: _member(archive, info, expanded),  # type: ignore[misc]
