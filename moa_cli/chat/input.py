@@ -139,7 +139,7 @@ class _Prompts(History):
     def _tell(self, error: StoreError) -> None:
         if self._adds and not self._told:
             self._told = True
-            self.trouble = f"prompts are kept in this chat alone: {error.message}"
+            self.trouble = f"prompts are kept for this chat only: {error.message}"
 
 
 def _keys(options: ChatOptions) -> KeyBindings:

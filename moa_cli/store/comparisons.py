@@ -116,5 +116,5 @@ class Comparisons:
         for contender in found:
             check_usage(contender.usage)
             if not isinstance(contender.seconds, float) or not 0 <= contender.seconds < _LONGEST:
-                raise ValueError("seconds are no time")
+                raise ValueError("seconds is not a length of time")
         return found

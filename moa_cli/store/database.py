@@ -175,7 +175,7 @@ def _connect(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> C
             connection.patiently(f"PRAGMA {pragma}")
         size = path.stat().st_size
         if tell is not None and size > _LARGE_BYTES and not is_current(connection, path):
-            tell(f"bringing the history ({size / 1e6:,.0f} MB) up to date, once")
+            tell(f"bringing the history ({size / 1e6:,.0f} MB) up to this version, once")
         migrate(connection, path)
         prepare(connection)
     except BaseException:

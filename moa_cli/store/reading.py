@@ -168,7 +168,9 @@ class Reader:
         if len(found) == 1 and prefix:
             return found[0]
         if found:
-            raise StoreError(f"several conversations begin with `{prefix}`", hint="give more of it")
+            raise StoreError(
+                f"several conversations begin with `{prefix}`", hint="type more of its id"
+            )
         raise StoreError(f"there is no conversation `{prefix}`", hint="`moa history list`")
 
     def load(self, identity: str) -> Conversation:

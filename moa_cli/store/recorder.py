@@ -116,8 +116,8 @@ class Recorder:
         self._try(lambda backlog: backlog.end(known, turn))
         if self._locked_since and self._backlog and not self._backlog.flush():
             self._warn(
-                "another process is writing to the history: this turn is kept aside, and written"
-                " by the next moa that can"
+                "another process is writing to the history: this turn waits in a file of"
+                " its own, and the next moa adds it to the history"
             )
 
     def _try(self, write: Callable[[Backlog], None]) -> None:
@@ -141,4 +141,4 @@ class Recorder:
                 self._warn(f"this turn is not saved: {told}")
             elif not self._told:
                 self._told = True
-                self._warn(f"this turn is not saved yet: {told}; it is kept aside until it can be")
+                self._warn(f"this turn is not saved yet: {told}; it waits in a file of its own")

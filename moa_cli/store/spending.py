@@ -103,7 +103,7 @@ class CallBook:
     def _tell(self, why: str) -> None:
         if not self._warned:
             self._warned = True
-            self._warn(f"what this turn costs cannot be written down: {why}")
+            self._warn(f"the cost of this turn cannot be recorded: {why}")
 
 
 class Spending:

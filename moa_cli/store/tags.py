@@ -18,7 +18,7 @@ def checked_tag(text: str) -> str:
     visible = any(unicodedata.category(letter)[0] in "LNSP" for letter in tag)
     if not visible or len(tag) > _LONGEST or tag.startswith("-") or _NONE.search(tag):
         raise ValueError(
-            f"{text[:80]!r} is no tag (up to {_LONGEST} letters, without spaces and commas)"
+            f"{text[:80]!r} is not a tag (up to {_LONGEST} letters, without spaces and commas)"
         )
     return tag
 

@@ -234,8 +234,8 @@ def test_a_file_is_not_used_up_by_a_reply_to_another_prompt(talk: Talk) -> None:
         ("none.txt", "moa: none.txt: cannot be read: No such file or directory"),
         (".", "moa: .: cannot be read: Is a directory"),
         ("binary", "moa: binary: is not a text file"),
-        ("~nobody-at-all/x", "moa: ~nobody-at-all/x: is no path"),
-        ("a\0b", "moa: ab: is no path"),
+        ("~nobody-at-all/x", "moa: ~nobody-at-all/x: is not a path"),
+        ("a\0b", "moa: ab: is not a path"),
     ],
 )
 def test_what_is_no_text_file_is_not_attached(talk: Talk, path: str, said: str) -> None:

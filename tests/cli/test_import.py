@@ -144,7 +144,7 @@ def test_a_chatgpt_conversation_is_the_branch_seen_last_and_the_rest_is_told(moa
     (told,) = imported(moa, "c.json")
     assert told == (
         "moa: imported 1 conversation, 4 turns from a ChatGPT export; left: 3 images, 1 file,"
-        " 1 tool call, 1 tool result, 2 branches that were edited away"
+        " 1 tool call, 1 tool result, 2 branches that an edit replaced"
     )
     assert talk(moa) == [
         ("look", "A bun.\n\nWith jam."),
@@ -206,7 +206,7 @@ def test_claude_s_export_with_its_attachments_and_edited_messages(moa: Moa) -> N
     (told,) = imported(moa, "c.json")
     assert told == (
         "moa: imported 1 conversation, 1 turn from a Claude export; left: 1 image, 1 file,"
-        " 1 tool call, 1 tool result, 1 branch that was edited away,"
+        " 1 tool call, 1 tool result, 1 branch that an edit replaced,"
         " 2 conversations without a reply"
     )
     ((prompt, reply),) = talk(moa)
@@ -370,10 +370,10 @@ def bomb() -> bytes:
 
 ALIASES = "model: x\nmessages:\n- &a\n  role: user\n  content: hi\n- *a\n"
 FAULTS: dict[str, tuple[Any, str]] = {
-    "no list": ({"mapping": []}, "the conversation: mapping is no table of messages"),
+    "no list": ({"mapping": []}, "the conversation: mapping is not a table of messages"),
     "later item": ([OWL, 5], "conversation 2: is none of a ChatGPT export (it has no `mapping`)"),
     "mixed": ([OWL, FOX], "conversation 2: is none of a ChatGPT export"),
-    "ring": ([OWL, ring()], "conversation 2: its messages follow one another in a circle"),
+    "ring": ([OWL, ring()], "conversation 2: its messages form a loop"),
     "broken": (
         b'[{"mapping": {}},\n {"mapping": }]',
         "Expecting value (line 2, column 14)",
@@ -388,7 +388,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "empty zip": (zipped({}), "holds no export of conversations"),
     "other zip": (zipped({"a.json": {"a": 1}}), "holds no export of conversations"),
     "half a zip": (zipped({"a.json": [OWL]})[:-30], "cannot be read as a zip archive"),
-    "claude": ([{"chat_messages": [1]}], "conversation 1: chat_messages is no list of messages"),
+    "claude": ([{"chat_messages": [1]}], "conversation 1: chat_messages is not a list of messages"),
     "aliases": (ALIASES.encode(), "not YAML that can be read: it holds an alias"),
     "yaml": (b"model: x\nmessages:\n- [\n", "not YAML: "),
     "log": (b"# CHAT: x [2024-07-02T09:00:00Z]\nno answer\n", "entry 1: lacks the line of dashes"),
@@ -443,7 +443,7 @@ def test_an_sqlite_file_that_is_no_log_of_llm_s_is_refused(moa: Moa) -> None:
     connection.execute("CREATE TABLE t (x)")
     connection.execute("CREATE VIEW responses AS SELECT 1 AS id, 2 AS prompt, 3 AS response")
     connection.close()
-    assert "is an SQLite file, but none of llm's logs" in refused(moa, "other.db")
+    assert "is an SQLite file, but not a log of llm" in refused(moa, "other.db")
     path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     assert "cannot be read as an SQLite file" in refused(moa, "other.db")
     assert "cannot be read from a pipe" in refused(moa, "-", stdin=path.read_bytes())

@@ -92,7 +92,7 @@ def children() -> list[int]:
         for one in processes
         if _stat(one)[1] == str(os.getpid())
         and not is_gone(one)
-        and b"local_server" in _read(Path(f"/proc/{one}/cmdline"))
+        and b"clients.local.server" in _read(Path(f"/proc/{one}/cmdline"))
     ]
 
 
@@ -183,10 +183,10 @@ def test_only_who_has_the_key_is_served_and_no_other_process_can_read_it() -> No
 SCRIPT = """
 import asyncio, pathlib, sys
 from contextlib import aclosing
-from moa_cli.clients.base import Request
-from moa_cli.clients.local import LocalClient
-from moa_cli.config import Config
-from moa_cli.conversation import Message
+from moa_cli.core.endpoints import Request
+from moa_cli.clients.local.client import LocalClient
+from moa_cli.config.schema import Config
+from moa_cli.core.conversation import Message
 
 async def main():
     client = LocalClient("smollm2", Config(local_context=512, local_parallel=1))

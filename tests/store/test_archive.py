@@ -325,8 +325,8 @@ WRONG: list[tuple[tuple[str | int, ...], Any, str]] = [
     ((*CONVERSATION, "id"), "../../etc", "conversation 1 has no id"),
     ((*CONVERSATION, "title"), None, "conversation 2345678923: title is not text"),
     ((*CONVERSATION, "created"), "now", "conversation 2345678923: created is not a number"),
-    ((*CONVERSATION, "created"), math.nan, "2345678923: created is no time"),
-    ((*CONVERSATION, "updated"), 10**40, "2345678923: updated is no time"),
+    ((*CONVERSATION, "created"), math.nan, "2345678923: created is not a time"),
+    ((*CONVERSATION, "updated"), 10**40, "2345678923: updated is not a time"),
     ((*CONVERSATION, "colour"), 1, "2345678923: unknown key 'colour'"),
     ((*CONVERSATION, "turns"), "x", "2345678923: turns is not a list"),
     (TURN, [], "2345678923: turn 1: not a table"),
@@ -347,7 +347,7 @@ WRONG: list[tuple[tuple[str | int, ...], Any, str]] = [
     ((*TURN, "notes"), [{"kind": "x"}], "turn 1: not an event"),
     ((*TURN, "proposals"), [proposal(1, 0)], "turn 1: Turn: not a list"),
     ((*TURN, "proposals"), [[proposal(1, 0)] * 2], "two proposals have the same layer and index"),
-    ((*PROPOSAL, "layer"), 2**63, "layer or index is no place"),
+    ((*PROPOSAL, "layer"), 2**63, "layer or index is out of range"),
     ((*PROPOSAL, "text"), None, "turn 1: text is not text"),
 ]
 
@@ -414,7 +414,7 @@ def test_an_export_in_another_encoding_is_refused() -> None:
 def test_an_id_may_be_there_once_only() -> None:
     values = minimal()
     values["conversations"] *= 2
-    with pytest.raises(StoreError, match="conversation 2345678923 is there twice"):
+    with pytest.raises(StoreError, match="conversation 2345678923 appears twice"):
         check(json.dumps(values).encode())
 
 

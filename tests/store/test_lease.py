@@ -25,8 +25,8 @@ CALL = CallBegun("lab:a", 10, 90, Price(1.0, 1.0), 1, 0)
 _PROCESS = """
 import os, sys
 from pathlib import Path
-from moa_cli.ledger import CallBegun
-from moa_cli.money import Price
+from moa_cli.core.ledger import CallBegun
+from moa_cli.core.money import Price
 from moa_cli.store.spending import CallBook
 from moa_cli.store.store import Store
 spending = Store.open(Path(sys.argv[1])).spending

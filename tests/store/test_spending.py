@@ -93,7 +93,7 @@ def test_no_budget_is_kept_where_spending_could_not_be_written_down(file: Path) 
     # From here on as with a full disk: reading works, writing does not.
     store._connection.execute("PRAGMA query_only = ON")
     (warning,) = pay(store.spending)
-    assert "what this turn costs cannot be written down" in warning
+    assert "the cost of this turn cannot be recorded" in warning
     with pytest.raises(BudgetReached, match=r"budget\.day cannot be kept"):
         cap.left(Usage(), Usage(cost=0.1), Usage(), "turn")
     # What could not be written is held on to, and counts as soon as it can be.

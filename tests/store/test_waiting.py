@@ -71,7 +71,9 @@ def test_a_turn_beside_a_locked_store_is_told_of_and_written_by_the_next_command
     with lock(database(moa)):
         ran = moa.run("ask", "meanwhile")
     assert (ran.code, ran.text) == (0, "ok\n")
-    assert "another process is writing to the history: this turn is kept aside" in ran.err
+    assert (
+        "another process is writing to the history: this turn waits in a file of its own" in ran.err
+    )
     [file] = pending(database(moa))
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700

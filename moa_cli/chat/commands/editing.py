@@ -73,7 +73,7 @@ def _file(host: Host, argument: str) -> Outcome:
         host.options.attachments.append(fenced_file(Path(argument).expanduser()))
     except (RuntimeError, ValueError):
         # The home of nobody, a NUL, half a character.
-        raise UsageError(f"{argument}: is no path") from None
+        raise UsageError(f"{argument}: is not a path") from None
     count = len(host.options.attachments)
     host.say(f"{argument} goes with the next prompt" + (f" ({count} files)" if count > 1 else ""))
     return None

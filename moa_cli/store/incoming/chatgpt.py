@@ -28,7 +28,7 @@ def conversation(values: Mapping[str, Any], where: str) -> Coming:
     """The branch of the conversation that was seen last. Raises ValueError."""
     nodes = values["mapping"]
     if not isinstance(nodes, dict) or not all(isinstance(node, dict) for node in nodes.values()):
-        raise ValueError("mapping is no table of messages")
+        raise ValueError("mapping is not a table of messages")
     messages = Messages(PROFILE)
     path = _path(nodes, values.get("current_node"))
     model = text_in(values, "default_model_slug") or None
@@ -36,7 +36,7 @@ def conversation(values: Mapping[str, Any], where: str) -> Coming:
         if message := table_in(nodes[identity], "message"):
             _add(messages, message, model)
     if branches := _others(nodes, set(path)):
-        messages.left["branch that was edited away"] = branches
+        messages.left["branch that an edit replaced"] = branches
     return messages.coming(
         where,
         text_in(values, "conversation_id") or text_in(values, "id") or None,
@@ -53,12 +53,12 @@ def _path(nodes: Mapping[str, Any], current: object) -> list[str]:
         ends = [identity for identity, node in nodes.items() if not list_in(node, "children")]
         current = ends[-1] if ends else None
         if current is None and nodes:
-            raise ValueError("its messages follow one another in a circle")
+            raise ValueError("its messages form a loop")
     path: list[str] = []
     seen: set[str] = set()
     while isinstance(current, str) and current in nodes:
         if current in seen:
-            raise ValueError("its messages follow one another in a circle")
+            raise ValueError("its messages form a loop")
         seen.add(current)
         path.append(current)
         current = nodes[current].get("parent")

@@ -24,14 +24,14 @@ def conversation(values: Mapping[str, Any], where: str) -> Coming:
     """The branch of the conversation that was written last. Raises ValueError."""
     given = values["chat_messages"]
     if not isinstance(given, list) or not all(isinstance(message, dict) for message in given):
-        raise ValueError("chat_messages is no list of messages")
+        raise ValueError("chat_messages is not a list of messages")
     messages = Messages(PROFILE)
     path = _path(given, text_in(values, "current_leaf_message_uuid"))
     model = text_in(values, "model") or None
     for message in path:
         _add(messages, message, model)
     if branches := _others(given, path):
-        messages.left["branch that was edited away"] = branches
+        messages.left["branch that an edit replaced"] = branches
     return messages.coming(
         where,
         text_in(values, "uuid") or None,
@@ -52,7 +52,7 @@ def _path(given: Sequence[dict[str, Any]], leaf: str) -> list[dict[str, Any]]:
     while True:
         identity = text_in(current, "uuid")
         if identity in seen:
-            raise ValueError("its messages follow one another in a circle")
+            raise ValueError("its messages form a loop")
         seen.add(identity)
         path.append(current)
         parent = by_id.get(text_in(current, "parent_message_uuid"))

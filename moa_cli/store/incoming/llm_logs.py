@@ -89,7 +89,7 @@ class _Log:
             and {"message_hash", "position", "type", "text", "payload"} <= self._of("parts")
         )
         if not self._old and not self._new:
-            raise ValueError("is an SQLite file, but none of llm's logs")
+            raise ValueError("is an SQLite file, but not a log of llm")
 
     def _of(self, table: str) -> set[str]:
         return self._columns.get(table, set())
@@ -221,7 +221,7 @@ class _Log:
             if row is None or row["role"] == until:
                 break
             if len(found) == _LONGEST_CHAIN:
-                raise ValueError("its messages follow one another without end")
+                raise ValueError("its messages form a loop")
             found.append((tip, str(row["role"]), self._said(tip, "text")))
             tip = row["parent_hash"]
         return found[::-1]

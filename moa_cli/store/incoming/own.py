@@ -52,7 +52,7 @@ def conversations(stream: JsonStream) -> Iterator[Coming]:
             stream.value()
             continue
         if found:
-            raise ValueError("conversations is there twice")
+            raise ValueError("conversations appears twice")
         if stream.next() != "[":
             raise ValueError("conversations is not a list")
         found = True
@@ -101,7 +101,7 @@ class _Reading:
         try:
             for key in self._stream.members():
                 if key in ("id", "turns") and key in self._values:
-                    raise ValueError(f"{key} is there twice")
+                    raise ValueError(f"{key} appears twice")
                 if key == "turns":
                     yield from self._turns()
                 elif key == "id":
@@ -119,7 +119,7 @@ class _Reading:
         if not isinstance(identity, str) or not _ID.fullmatch(identity):
             raise _IdFault(_without_id(self._number))
         if identity in self._seen:
-            raise _IdFault(f"conversation {identity} is there twice")
+            raise _IdFault(f"conversation {identity} appears twice")
         self._seen.add(identity)
         self._values["id"] = identity
 
@@ -202,7 +202,7 @@ def _time(values: Mapping[str, Any], key: str, told: Counter[str]) -> float:
     _check(values[key], float, key)
     at = seconds_of(values[key])
     if at is None:
-        raise ValueError(f"{key} is no time in seconds since 1970")
+        raise ValueError(f"{key} is not a time in seconds since 1970")
     return not_later(at, told)
 
 
@@ -211,7 +211,7 @@ def _check_places(turn: Turn) -> None:
     if len(set(places)) < len(places):
         raise ValueError("two proposals have the same layer and index")
     if any(not 0 <= number <= _LAST_PLACE for place in places for number in place):
-        raise ValueError("a proposal's layer or index is no place")
+        raise ValueError("a proposal's layer or index is out of range")
 
 
 def _note(note: Any, told: Counter[str]) -> Mapping[str, Any]:

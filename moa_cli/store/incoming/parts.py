@@ -198,7 +198,7 @@ def _zip_faults() -> Iterator[None]:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ArchiveFault(f"cannot be read as a zip archive: {error}") from None
     except UnicodeDecodeError:
-        raise ArchiveFault("cannot be read as a zip archive: a name in it is no text") from None
+        raise ArchiveFault("cannot be read as a zip archive: a name in it is not text") from None
 
 
 class _Raw(io.RawIOBase):
