@@ -9,10 +9,39 @@ from typing import Any, Protocol, runtime_checkable
 from moa_cli.core.conversation import Message, Usage
 from moa_cli.core.money import Price
 
-__all__ = ["NO_KEY", "Client", "Clients", "Delta", "Endpoint", "ModelInfo", "NameCheck", "Request"]
+__all__ = [
+    "NO_KEY",
+    "CallPlace",
+    "Client",
+    "Clients",
+    "Delta",
+    "Endpoint",
+    "ModelInfo",
+    "NameCheck",
+    "Request",
+]
 
 # What an endpoint that takes no key is sent as one: the SDK cannot do without.
 NO_KEY = "none"
+
+
+@dataclass(frozen=True)
+class CallPlace:
+    """Where in its turn a call stands; no two calls of a turn have the same place.
+
+    The attempts of a call (see `Retrying`) share its place, since they ask for one answer. A
+    fallback is a call of its own: it asks another model.
+
+    layer: from 1, as in the events; the aggregator's is one more than the turn has rounds.
+    index: from 0; among proposers the one of their events, which is the place in the profile's
+    layer with samples told apart; 0 for the aggregator, then 1, 2, … for its fallbacks.
+    sample: from 0; counts the calls of the layer that send the same request to the same model,
+    in the order of `index`. So (request, sample) tells apart what the request alone does not.
+    """
+
+    layer: int
+    index: int
+    sample: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +49,8 @@ class Request:
     """One chat completion to be streamed. None leaves a setting to the endpoint.
 
     model: the id as the endpoint knows it. extra: further fields of the request body.
+    place: of the call in its turn, None outside of one. It is not sent, and two requests that
+    differ in nothing else are equal.
     """
 
     model: str
@@ -29,6 +60,7 @@ class Request:
     top_p: float | None = None
     seed: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    place: CallPlace | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

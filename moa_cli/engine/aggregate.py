@@ -31,7 +31,7 @@ async def run_aggregator(state: TurnState) -> AsyncGenerator[Event, None]:
     AggregatorFailed, if the reply did.
     """
     for place, settings in enumerate(state.profile.aggregators()):
-        [planned] = await state.plan(state.rounds + 1, [settings])
+        [planned] = await state.plan(state.rounds + 1, [settings], first=place)
         async with aclosing(_reply(state, settings, planned, fallback=place > 0)) as events:
             async for event in events:
                 yield event

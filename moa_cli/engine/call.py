@@ -7,11 +7,11 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from moa_cli.core.conversation import Failure, Message, Proposal, Usage
-from moa_cli.core.endpoints import Clients, Delta, Request
+from moa_cli.core.endpoints import CallPlace, Clients, Delta, Request
 from moa_cli.core.errors import BadResponse, ClientError, ClientTimeout, MoAError
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price, priced
@@ -98,9 +98,10 @@ def _summed(usages: list[Usage], price: Price | None) -> Usage:
 class Call:
     """A call to be made once; its fields tell how far it has come.
 
-    foreseen: what it is written down as before it is sent. ledger: where that is. grow: asked
-    when the answer goes beyond what was foreseen: given this call, and the tokens that the answer
-    has and should be allowed; returns how many it may have, or raises BudgetReached.
+    place: in its turn. foreseen: what it is written down as before it is sent. ledger: where
+    that is. grow: asked when the answer goes beyond what was foreseen: given this call, and the
+    tokens that the answer has and should be allowed; returns how many it may have, or raises
+    BudgetReached.
     seconds, first_token: from the start, in seconds; first_token is None until one came.
     """
 
@@ -108,6 +109,7 @@ class Call:
         self,
         settings: ModelSettings,
         messages: tuple[Message, ...],
+        place: CallPlace,
         foreseen: CallBegun,
         clients: Clients,
         limits: Limits,
@@ -119,6 +121,7 @@ class Call:
     ) -> None:
         self._settings = settings
         self._messages = messages
+        self._place = place
         self._foreseen = foreseen
         self._ledger = ledger
         self._grow = grow
@@ -331,7 +334,7 @@ class Call:
             self._ledger.priced(self._number, self._price)
 
     def _request(self, model: str) -> Request:
-        return request_of(self._settings, self._messages, model)
+        return replace(request_of(self._settings, self._messages, model), place=self._place)
 
     def _take(self, delta: Delta) -> None:
         self._begun = True

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from moa_cli.core.conversation import Conversation, Failure, Message, Usage
-from moa_cli.core.endpoints import Clients, ModelInfo
+from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong
 from moa_cli.core.events import ReferencesTrimmed, Retrying
 from moa_cli.core.ledger import CallBegun
@@ -17,7 +17,7 @@ from moa_cli.core.tokens import prompt_tokens
 from moa_cli.core.unique import unique_name
 from moa_cli.engine import budget
 from moa_cli.engine.budget import Cap
-from moa_cli.engine.call import Call, Limits, Retry, failure
+from moa_cli.engine.call import Call, Limits, Retry, failure, request_of
 from moa_cli.engine.control import Control
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fit import fit
@@ -38,6 +38,7 @@ class Planned:
     kept: see `ReferencesTrimmed`. foreseen: tokens of the answer that the caps were asked for.
     """
 
+    place: CallPlace
     settings: ModelSettings
     messages: tuple[Message, ...]
     tokens: int
@@ -112,10 +113,12 @@ class TurnState:
         self.lost.append(f"{name}: {error.message}")
         self.causes.append(error)
 
-    async def plan(self, layer: int, models: Sequence[ModelSettings]) -> list[Planned]:
+    async def plan(
+        self, layer: int, models: Sequence[ModelSettings], *, first: int = 0
+    ) -> list[Planned]:
         """The calls of a layer, each fitted to its model's context.
 
-        layer: from 1; rounds + 1 is the aggregator's.
+        layer, first: the place of the first of them; see `CallPlace`.
         Raises BudgetReached if they would go beyond a cap.
         """
         caps = self._limits.caps
@@ -123,10 +126,15 @@ class TurnState:
         patience = _PATIENCE_BEFORE if any(cap.unit == "usd" for cap in caps) else 0.0
         # A cancellation that is due comes before a call is said to begin.
         await asyncio.sleep(0)
-        planned = []
-        for one in models:
-            info = await self._clients.facts(one.model, patience=patience)
-            planned.append(self._fitted(one, info))
+        planned: list[Planned] = []
+        requests: list[Request] = []
+        for index, settings in enumerate(models, first):
+            info = await self._clients.facts(settings.model, patience=patience)
+            call = self._fitted(CallPlace(layer, index), settings, info)
+            request = request_of(settings, call.messages, settings.model)
+            place = replace(call.place, sample=requests.count(request))
+            planned.append(replace(call, place=place))
+            requests.append(request)
         return self._admitted(layer, planned) if caps else planned
 
     def _admitted(self, layer: int, planned: list[Planned]) -> list[Planned]:
@@ -179,16 +187,16 @@ class TurnState:
         for cap in self._limits.caps:
             cap.release(self.name)
 
-    def _fitted(self, one: ModelSettings, info: ModelInfo) -> Planned:
+    def _fitted(self, place: CallPlace, one: ModelSettings, info: ModelInfo) -> Planned:
         references = self.references
         context = info.context_length
         try:
             fitted = fit(self.profile, one, self.conversation, references, context)
         except ContextTooLong as error:
-            return Planned(one, (), 0, info, error=failure(error))
+            return Planned(place, one, (), 0, info, error=failure(error))
         foreseen = one.max_tokens or ASSUMED_TOKENS
         return Planned(
-            one, fitted.messages, fitted.tokens, info, kept=fitted.kept, foreseen=foreseen
+            place, one, fitted.messages, fitted.tokens, info, kept=fitted.kept, foreseen=foreseen
         )
 
     def call(self, planned: Planned, timeout: float, layer: int, index: int | None) -> Call:
@@ -199,6 +207,7 @@ class TurnState:
         call = Call(
             planned.settings,
             planned.messages,
+            planned.place,
             CallBegun(
                 model=planned.settings.model,
                 prompt_tokens=planned.tokens,

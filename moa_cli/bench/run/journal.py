@@ -54,7 +54,10 @@ def call_key(item: str, turn: int, model: str, request: Request) -> str:
 
     Layers need not be told apart: what a later one is sent holds the answers of the one before.
     """
-    table = [item, turn, model, plain(request)]
+    fields = plain(request)
+    # Arms that ask the same share a call, wherever in their turns they ask it.
+    del fields["place"]
+    table = [item, turn, model, fields]
     text = json.dumps(table, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
