@@ -14,6 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.support.command import Moa
 from tests.support.upstream import Upstream
 
 # No deadline: the machine may be busy. Derandomized: what fails for one fails for all.
@@ -74,8 +75,8 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
-def _check(one: socket.socket, address: Any) -> None:
-    if one.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+def _check(connection: socket.socket, address: Any) -> None:
+    if connection.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
         raise NetworkRefused(f"a test tried to connect to {address!r}")
 
 
@@ -92,3 +93,9 @@ def upstream() -> Iterator[Upstream]:
     """A model endpoint on loopback, under the test's control."""
     with Upstream() as running:
         yield running
+
+
+@pytest.fixture
+def moa(tmp_path: Path, upstream: Upstream) -> Moa:
+    """The command on a user's machine, with the upstream as its provider `lab`."""
+    return Moa(tmp_path, upstream.url)

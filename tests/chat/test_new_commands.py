@@ -23,8 +23,8 @@ from moa_cli.chat.loop import Chat
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 from moa_cli.engine import Limits
-from tests.chat.keyboard import typed
 from tests.support.command import Moa, Terminal
+from tests.support.keyboard import typed
 from tests.support.mixtures import mixture, pool
 from tests.support.upstream import Reply, Upstream
 

@@ -13,8 +13,8 @@ import pytest
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.core import paths
-from tests.chat.keyboard import typed
 from tests.support.command import Moa, Terminal
+from tests.support.keyboard import typed
 from tests.support.upstream import Upstream
 
 UNSAVED = ChatOptions(save=False)

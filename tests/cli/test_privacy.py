@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_deleting import at_prompt
+from tests.cli.history.test_delete import at_prompt
 from tests.support.bench import write_lines
 from tests.support.command import Moa, Terminal
 from tests.support.planted import WORD, holders

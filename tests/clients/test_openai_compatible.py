@@ -36,7 +36,7 @@ from moa_cli.core.errors import (
 from moa_cli.core.money import Price
 from moa_cli.models.providers import is_loopback
 from moa_cli.version import __version__
-from tests.clients.deltas import joined
+from tests.support.deltas import joined
 from tests.support.upstream import Reply, Upstream
 
 KEY = "sk-a-secret-key-0123456789"

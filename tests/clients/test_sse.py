@@ -19,7 +19,7 @@ from moa_cli.clients.thinking import ThinkSplitter
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BadResponse, ConnectionLost
-from tests.clients.deltas import joined
+from tests.support.deltas import joined
 
 DONE = "data: [DONE]\n\n"
 

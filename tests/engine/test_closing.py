@@ -17,7 +17,6 @@ from moa_cli.core.endpoints import Delta
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
 from moa_cli.profile import Profile
-from tests.engine.scenarios import LIMITED, REFUSED, Script, play
 from tests.support.mixtures import (
     AT_ONCE,
     InProcess,
@@ -27,6 +26,7 @@ from tests.support.mixtures import (
     no_task_left,
     pool,
 )
+from tests.support.scenarios import LIMITED, REFUSED, Script, play
 from tests.support.upstream import Reply, Upstream
 
 # Slow enough that some calls are always in flight while others have ended.

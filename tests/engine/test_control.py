@@ -25,7 +25,6 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.stream import deliver
 from moa_cli.engine import Control, Limits, run_turn
-from tests.engine.scenarios import REFUSED, play
 from tests.support.mixtures import (
     InProcess,
     asked,
@@ -37,6 +36,7 @@ from tests.support.mixtures import (
     pool,
     run,
 )
+from tests.support.scenarios import REFUSED, play
 from tests.support.upstream import Reply, Upstream
 
 STALLED = Reply(chunks=["half ", "a loaf"], stall_after=1)

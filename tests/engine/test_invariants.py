@@ -29,8 +29,8 @@ from moa_cli.core.events import (
     to_dict,
 )
 from moa_cli.engine import Limits
-from tests.engine.scenarios import BACKED, LIMITED, POISON, REFUSED, SCENARIOS, Scenario, play
 from tests.support.mixtures import LAB_KEY, lab, mixture, of_kind, run
+from tests.support.scenarios import BACKED, LIMITED, POISON, REFUSED, SCENARIOS, Scenario, play
 from tests.support.upstream import Reply, Upstream
 
 

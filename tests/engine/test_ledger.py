@@ -18,8 +18,8 @@ from moa_cli.core.money import Price
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Cap, Control, Limits, run_turn
 from moa_cli.profile import Profile
-from tests.engine.scenarios import LIMITED, REFUSED
 from tests.support.mixtures import AT_ONCE, LAB_KEY, asked, lab, mixture
+from tests.support.scenarios import LIMITED, REFUSED
 from tests.support.upstream import Reply, Request, Upstream
 
 WORDS = Reply(text="one two three four")

@@ -1,21 +1,13 @@
-"""A user's machine, and a server on it."""
+"""A server on the user's machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.command import Moa
 from tests.support.server import Server, serving
-from tests.support.upstream import Upstream
-
-
-@pytest.fixture
-def moa(tmp_path: Path, upstream: Upstream) -> Moa:
-    """The command, with the upstream as provider `lab`."""
-    return Moa(tmp_path, upstream.url)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from moa_cli.bench.report.page import page
 from moa_cli.bench.report.scores import JudgeInfo, Scores
 from moa_cli.bench.report.sections import Section, Table, published_table, sections_of
 from moa_cli.bench.scoring.flask import SKILLS
-from tests.render.test_documents import Page
-from tests.render.test_page_in_browser import opened
+from tests.documents.test_documents import Page
+from tests.documents.test_page_in_browser import opened
 from tests.support.report import ARMS, JUDGE, arm, made, metric, scores
 
 DATASETS = ("alpaca", "mt", "flask", "math")

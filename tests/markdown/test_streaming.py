@@ -12,7 +12,7 @@ import pytest
 from rich.cells import cell_len
 
 from moa_cli.markdown.drawing import BlockRenderer, Color, MarkdownStream, render_markdown
-from tests.render.corpus import CORPUS, chunks_of
+from tests.support.corpus import CORPUS, chunks_of
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 COLORS: tuple[Color, ...] = ("none", "16", "256", "truecolor")

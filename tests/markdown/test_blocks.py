@@ -13,7 +13,7 @@ from moa_cli.markdown import pieces as pieces_module
 from moa_cli.markdown.blocks import PIECE_LINES, MarkdownStream
 from moa_cli.markdown.drawing import BlockRenderer, render_markdown
 from moa_cli.markdown.pieces import Block, parser
-from tests.render.corpus import LINES, chunks_of
+from tests.support.corpus import LINES, chunks_of
 
 documents = st.lists(st.sampled_from(LINES), max_size=30).map("\n".join)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from moa_cli.config.schema import Config
-from tests.bench.test_judging import JUDGE, TEMPLATE
+from tests.bench.judge.test_judging import JUDGE, TEMPLATE
 from tests.support.bench import ANSWER, write_lines
 from tests.support.command import Moa, Terminal
 from tests.support.upstream import Reply, Upstream
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "files.md").read_text("utf-8")
 # Other code in those cells are options and commands.
 _TOP = ("config", "data", "state", "cache", "work")

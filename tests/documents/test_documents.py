@@ -15,8 +15,8 @@ from markdown_it import MarkdownIt
 from moa_cli.core.conversation import Failure, KeptConversation, KeptTurn, Proposal, Turn, Usage
 from moa_cli.documents.html import page
 from moa_cli.documents.markdown import document
-from tests.render.corpus import CORPUS, LINES
-from tests.render.hostile import HOSTILE
+from tests.support.corpus import CORPUS, LINES
+from tests.support.hostile import HOSTILE
 
 GOOD = Proposal(1, 0, "a_b", "lab:a", "one", usage=Usage(3, 2, calls=1, cost=0.25), seconds=1.5)
 THOUGHT = Proposal(1, 1, "b", "lab:b", "two", reasoning="hm", usage=Usage(3, 1, calls=1))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.render.hostile import HOSTILE
-from tests.render.test_documents import Page, everywhere, html
+from tests.documents.test_documents import Page, everywhere, html
+from tests.support.hostile import HOSTILE
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _QUIET = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.test_report import closed
-from tests.render.test_documents import Page
+from tests.bench.report.test_formats import closed
+from tests.documents.test_documents import Page
 from tests.support.bench import write_prompts
 from tests.support.command import Moa
 from tests.support.report import write_judgements, write_questions, write_run

@@ -43,7 +43,7 @@ from moa_cli.core.stream import Sink
 from moa_cli.markdown.drawing import render_markdown
 from moa_cli.terminal.live import Board, MarkdownReply
 from moa_cli.terminal.plain import Notices
-from tests.render.corpus import CORPUS, chunks_of
+from tests.support.corpus import CORPUS, chunks_of
 
 SIZES = [(60, 20), (80, 24), (120, 40), (200, 60)]
 COUNTS = [1, 3, 6, 12]

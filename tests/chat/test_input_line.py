@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from moa_cli.core import paths
-from tests.chat.keyboard import typed
+from tests.support.keyboard import typed
 
 
 def test_enter_sends() -> None:

@@ -15,7 +15,7 @@ from moa_cli.markdown import blocks as blocks_module
 from moa_cli.markdown import elements
 from moa_cli.markdown import pieces as pieces_module
 from moa_cli.markdown.drawing import BlockRenderer, MarkdownStream, render_markdown
-from tests.render.corpus import LINES, chunks_of
+from tests.support.corpus import LINES, chunks_of
 
 TABLE = "| name | what it is |\n|---|--:|\n"
 PARAGRAPHS = [f"Paragraph {n} " + "of *some* words " * 30 + "and an end." for n in range(40)]
