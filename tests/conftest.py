@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 
 from tests.support.command import Moa
+from tests.support.parallel import SlowTests, spread, workers
 from tests.support.upstream import Upstream
 
 # No deadline: the machine may be busy. Derandomized: what fails for one fails for all.
@@ -27,6 +28,33 @@ _FOREIGN = re.compile(
     r"|FORCE_COLOR|NO_COLOR|CLICOLOR.*|COLUMNS|LINES",
     re.IGNORECASE,
 )
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many tests run at a time, if `-n` does not say so."""
+    narrowing = ("keyword", "lf", "collectonly", "usepdb")
+    narrowed = any(getattr(config.option, name, None) for name in narrowing)
+    restricted = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if restricted else os.cpu_count() or 1
+    return workers(config.args, narrowed, cores)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread the slow tests over the run of several workers."""
+    if hasattr(config, "workerinput"):
+        items[:] = spread(items, lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell which tests run for long, where others run them."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
+
+        def say(line: str) -> None:
+            reporter.ensure_newline()
+            reporter.write_line(line)
+
+        config.pluginmanager.register(SlowTests(say), "slow tests")
 
 
 class NetworkRefused(Exception):

@@ -5,38 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.support.environments import environment, made_once
 from tests.support.upstream import Reply, Upstream
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("uv") is None:
         pytest.skip("building the wheel needs uv")
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        ["uv", "build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT)], check=True
-    )
-    return next(folder.glob("*.whl"))
+    build = ("uv", "build", "--quiet", "--wheel", "--out-dir", "{}", str(ROOT))
+    return next(made_once(tmp_path_factory, "wheel", build).glob("*.whl"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clean") / "venv"
-    subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-    python = folder / "bin" / "python"
-    subprocess.run(
-        ["uv", "pip", "install", "--quiet", "--python", str(python), str(wheel)], check=True
-    )
-    return folder / "bin" / "moa"
+    return environment(tmp_path_factory, "installed", str(wheel)) / "moa"
 
 
 def _run(

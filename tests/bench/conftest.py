@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.bench import ANSWER
 from tests.support.command import Moa
+from tests.support.environments import others_environment
 from tests.support.upstream import Upstream
 
 
@@ -33,16 +30,9 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def alpaca_eval(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The `bin` of an environment (800 MB) with this program and its extra `alpaca`, which is the
+def alpaca_eval(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment (800 MB) with this one and its extra `alpaca`, which is the
     released evaluator; skips where that cannot be installed."""
-    folder = tmp_path_factory.mktemp("alpaca") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    project = f"{Path(__file__).parents[2]}[alpaca]"
-    installer = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", project]
-    ran = subprocess.run(installer, capture_output=True, text=True, check=False)
-    if ran.returncode != 0:
-        shutil.rmtree(folder)
-        pytest.skip(f"the extra `alpaca` cannot be installed: {ran.stderr.strip()[-300:]}")
-    yield folder / "bin"
-    shutil.rmtree(folder)
+    return others_environment(
+        tmp_path_factory, "alpaca_eval", f"{Path(__file__).parents[2]}[alpaca]"
+    )

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from tests.support.bodies import described_body
 from tests.support.command import Moa
+from tests.support.environments import others_environment
 from tests.support.server import chunks, serving
 from tests.support.upstream import Upstream
 
@@ -36,14 +36,8 @@ CHECKS = (
 @pytest.fixture(scope="module")
 def schemathesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its command, in an environment of its own: it would load itself into every test run."""
-    folder = tmp_path_factory.mktemp("schemathesis") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = str(folder / "bin" / "python")
-    installer = [python, "-m", "pip", "install", "--quiet", "schemathesis>=4.32,<5"]
-    ran = subprocess.run(installer, capture_output=True, text=True, check=False)
-    if ran.returncode != 0:
-        pytest.skip(f"schemathesis cannot be installed: {ran.stderr.strip()[-300:]}")
-    return folder / "bin" / "schemathesis"
+    programs = others_environment(tmp_path_factory, "schemathesis", "schemathesis>=4.32,<5")
+    return programs / "schemathesis"
 
 
 def narrowed(described: dict[str, Any]) -> dict[str, Any]:

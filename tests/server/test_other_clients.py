@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import together
 
 from tests.support.command import KEY, Moa
+from tests.support.environments import others_environment
 from tests.support.server import Server, serving
 from tests.support.upstream import Reply, Upstream
 
@@ -161,13 +161,7 @@ def test_a_failure_below_is_told_above(outer: Moa, upstream: Upstream) -> None:
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `llm` command, as released, in an environment of its own."""
-    folder = tmp_path_factory.mktemp("llm") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    installer = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "llm"]
-    ran = subprocess.run(installer, capture_output=True, text=True, check=False)
-    if ran.returncode != 0:
-        pytest.skip(f"llm cannot be installed: {ran.stderr.strip()[-300:]}")
-    return folder / "bin" / "llm"
+    return others_environment(tmp_path_factory, "llm", "llm") / "llm"
 
 
 @pytest.mark.slow
