@@ -16,7 +16,7 @@ from typing import Any
 import typer.main
 
 from moa_cli.chat.commands import COMMANDS
-from moa_cli.cli.app import app
+from moa_cli.cli.table import app
 from moa_cli.config import explanation, leaves
 
 ROOT = Path(__file__).parent.parent

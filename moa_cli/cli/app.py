@@ -1,4 +1,4 @@
-"""The command line, and `main`: the one place where an error becomes a line and a code."""
+"""`main`: runs the command line, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -6,95 +6,18 @@ import contextlib
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from moa_cli.cli import (
-    archive,
-    ask,
-    batch,
-    chat,
-    compare,
-    config,
-    doctor,
-    history,
-    models,
-    profiles,
-    serve,
-    stats,
-    tags,
-    upkeep,
-)
-from moa_cli.cli.bench import app as bench
-from moa_cli.cli.commands import Commands
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, of_error
-from moa_cli.core.errors import MoAError
-from moa_cli.version import __version__
-
-__all__ = ["app", "main"]
-
-# Without rich markup, help needs none of Rich and no tag in a text can go astray.
-app = Commands(
-    name="moa",
-    help="Mixture-of-Agents in the terminal: several models answer, one writes the reply.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-app.command("ask")(ask.ask)
-app.command("chat")(chat.chat)
-app.command("serve")(serve.serve)
-app.command("batch")(batch.batch)
-app.command("compare")(compare.compare)
-app.add_typer(bench.app, name="bench")
-app.add_typer(profiles.app, name="profile")
-app.add_typer(config.app, name="config")
-history.app.command("stats")(stats.stats)
-history.app.command("export")(archive.export)
-history.app.command("import")(archive.import_)
-history.app.command("check")(upkeep.check)
-history.app.command("backup")(upkeep.backup)
-history.app.command("recover")(upkeep.recover)
-history.app.command("clean")(upkeep.clean)
-history.app.command("rename")(tags.rename)
-history.app.command("tag")(tags.tag)
-app.add_typer(history.app, name="history")
-app.command("models")(models.models)
-app.command("doctor")(doctor.doctor)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"moa {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", "-V", help="Print the version.", callback=_print_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    """Mixture-of-Agents in the terminal: several models answer, one writes the reply."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `moa` with `arguments` (default: the process's); returns the exit code."""
+    """Run `moa` with `arguments` (default: those of the process); returns the exit code."""
     _prepare_streams()
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        result = app(arguments, prog_name="moa", standalone_mode=False)
+        result = _run(given)
         sys.stdout.flush()
-    except MoAError as error:
-        return _say(error.message, error.hint, of_error(error))
-    except typer.Abort:
-        return INTERRUPTED
-    except typer.TyperException as error:
-        return _usage(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -108,6 +31,29 @@ def main(arguments: list[str] | None = None) -> int:
         name = f"{error.filename}: " if error.filename else ""
         return _say(f"{name}{error.strerror or error}", None, FAILED)
     return result if isinstance(result, int) else 0
+
+
+def _run(arguments: list[str]) -> Any:
+    """The result of the command, or the exit code."""
+    if arguments in (["--version"], ["-V"]):
+        # Answered without Typer, whose import takes several times as long as all the rest.
+        from moa_cli.version import __version__
+
+        sys.stdout.write(f"moa {__version__}\n")
+        return 0
+    import typer
+
+    from moa_cli.cli.table import app
+    from moa_cli.core.errors import MoAError
+
+    try:
+        return app(arguments, prog_name="moa", standalone_mode=False)
+    except MoAError as error:
+        return _say(error.message, error.hint, of_error(error))
+    except typer.Abort:
+        return INTERRUPTED
+    except typer.TyperException as error:
+        return _usage(error)
 
 
 def _prepare_streams() -> None:
@@ -132,12 +78,14 @@ def _say(message: str, hint: str | None, code: int) -> int:
     return code
 
 
-def _usage(error: typer.TyperException) -> int:
+def _usage(error: Any) -> int:
+    import typer
+
     message = error.format_message().rstrip()
     if "\n" in message:
         # `moa` or `moa profile` alone: the help is the message.
         typer.echo(message, err=True)
-        return error.exit_code
+        return int(error.exit_code)
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "moa"
     return _say(message.rstrip("."), f"see `{command} --help`", error.exit_code)

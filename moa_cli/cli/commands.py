@@ -1,22 +1,26 @@
-"""Commands none of whose options and arguments may be given empty.
+"""The kinds of commands that `moa` is made of.
 
-`--api-key "$KEY"` with an unset variable gives an empty text. To take that for "not given" would
-start a server that lets everybody in, ask other models than were meant, or delete without a
-limit. So it is refused for all options alike, but for those that an empty text means something
-for.
+A group made by `deferred` knows its commands by name and by the first sentence of their help; it
+imports a command's module when that command is called. So the help of `moa`, the completion of
+names, and each single command load only what they need.
+
+Every command refuses blank values of its options and arguments. `--api-key "$KEY"` with an unset
+variable gives an empty text. To take that for "not given" would start a server that lets everybody
+in, ask other models than the user meant, or delete without a limit. A few options are exempt,
+those for which an empty text has a meaning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
+import typer.main
+from typer.core import TyperCommand, TyperGroup
 
 from moa_cli.core.errors import UsageError
-
-__all__ = ["Commands", "check_not_empty"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 # By the names of parameters: a system prompt may be taken away, a prompt comes from standard
@@ -37,11 +41,43 @@ def check_not_empty(name: str, value: object) -> None:
         )
 
 
+class _Unconverted:
+    """Leaves values alone that need no conversion, so that Pydantic is not imported for them.
+
+    Typer converts values by Pydantic since 0.29, whose import takes longer than Typer's own, also
+    where nothing was typed, or only words. This stands where Typer would put its converter of a
+    parameter (`_runtime_param`, made when it is first needed) and gives way to it at the first
+    value that needs one. A Typer that does not use that attribute works as before, only slower.
+    """
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value of a parameter, as Typer's own converter returns it."""
+        annotation = param.type_descriptor.annotation
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        if type(value) is annotation:
+            # A typed word, or a default: all else is typed as a `str`.
+            return value
+        if annotation == list[str] and isinstance(value, list | tuple):
+            return list(value)
+        param._runtime_param = None
+        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+_UNCONVERTED = _Unconverted()
+
+
+def _spare_conversions(command: TyperCommand | TyperGroup, ctx: Any) -> None:
+    for parameter in command.get_params(ctx):
+        vars(parameter)["_runtime_param"] = _UNCONVERTED
+
+
 class _NotEmpty(TyperCommand):
     """A command that refuses blank values before it looks at any of them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See `TyperCommand`."""
+        _spare_conversions(self, ctx)
         if not ctx.resilient_parsing:
             # The texts as they were typed: of a path, "" would have become ".".
             given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
@@ -60,8 +96,98 @@ def _shown(parameter: Any) -> str:
 
 
 class Commands(typer.Typer):
-    """A `Typer` whose commands refuse blank values."""
+    """A `Typer` whose commands refuse blank values.
+
+    Its help uses no Rich: that is faster, and no `[…]` in a text is taken for markup.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        usual: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "cls": _Group}
+        fixed: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+        super().__init__(**{**usual, **fixed, **settings})
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[_F], _F]:
         """See `typer.Typer.command`."""
         return super().command(name, cls=_NotEmpty, **settings)
+
+
+def deferred(table: Mapping[str, tuple[str, str]], **settings: Any) -> Commands:
+    """A group whose commands are imported when they are called.
+
+    table: by name, where a command is (`module:attribute`, a function or a `Commands`), and the
+    first sentence of its help. settings: of `typer.Typer`.
+    """
+
+    class Group(_DeferredGroup):
+        places = table
+
+    return Commands(cls=Group, **settings)
+
+
+class _Group(TyperGroup):
+    """A group that converts no value without need."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `TyperGroup`."""
+        _spare_conversions(self, ctx)
+        return super().parse_args(ctx, args)
+
+
+class _DeferredGroup(_Group):
+    """places: see `deferred`."""
+
+    places: Mapping[str, tuple[str, str]]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = _Loading(self.places)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """See `TyperGroup`."""
+        return list(self.places)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """See `TyperGroup`; nothing is imported yet."""
+        if cmd_name not in self.places:
+            return None
+        return _Deferred(cmd_name, *self.places[cmd_name])
+
+
+class _Loading(Mapping[str, Any]):
+    """Commands by name, each imported when it is taken out."""
+
+    def __init__(self, places: Mapping[str, tuple[str, str]]) -> None:
+        self._places = places
+
+    def __getitem__(self, name: str) -> Any:
+        return _loaded(name, self._places[name][0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class _Deferred(TyperCommand):
+    """Stands for a command in its group's help and completion, and loads it when it is called."""
+
+    def __init__(self, name: str, place: str, help: str) -> None:
+        super().__init__(name, help=help, rich_markup_mode=None)
+        self._place = place
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """See `TyperCommand`: the context of the command that this one stands for."""
+        loaded = _loaded(self.name or "", self._place)
+        return loaded.make_context(info_name, args, *rest, **extra)
+
+
+def _loaded(name: str, place: str) -> Any:
+    """The command at that place (see `deferred`), imported now."""
+    module, _, attribute = place.partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_group(found)
+    alone = Commands()
+    alone.command(name)(found)
+    return typer.main.get_command(alone)

@@ -14,9 +14,9 @@ from moa_cli.cli.commands import Commands
 if TYPE_CHECKING:
     from moa_cli.cli.in_force import Row
 
-__all__ = ["app"]
+__all__ = ["group"]
 
-app = Commands(
+group = Commands(
     help="List, get, set and unset settings, and edit their file.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -49,7 +49,7 @@ Value = Annotated[
 ]
 
 
-@app.command("list")
+@group.command("list")
 def list_(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
@@ -80,7 +80,7 @@ def _rows() -> list[Row]:
     return settings_in_force(wiring.config(), table, os.environ)
 
 
-@app.command("get")
+@group.command("get")
 def get(key: KeyName) -> None:
     """Print the value in force; exit code 1 if there is none."""
     from moa_cli.config import dotted, find_name
@@ -98,7 +98,7 @@ def get(key: KeyName) -> None:
         typer.echo(text if path == name.path else f"{dotted(path)} = {text}")
 
 
-@app.command("set", context_settings={"ignore_unknown_options": True})
+@group.command("set", context_settings={"ignore_unknown_options": True})
 def set_(key: KeyName, value: Value) -> None:
     """Set a setting in the file; its comments and order stay."""
     from moa_cli.config import find_name, set_setting
@@ -149,7 +149,7 @@ def _tell_of_variable(path: tuple[str, ...]) -> None:
         _tell(f"{variable} is set too, and comes before it")
 
 
-@app.command("unset")
+@group.command("unset")
 def unset(key: KeyName) -> None:
     """Take a setting out of the file, so that its default holds."""
     from moa_cli.config import find_name, unset_setting
@@ -161,7 +161,7 @@ def unset(key: KeyName) -> None:
     _tell_of_variable(name.path)
 
 
-@app.command("path")
+@group.command("path")
 def path_() -> None:
     """Print the path of the settings file, be there one or not."""
     from moa_cli.core import paths
@@ -169,7 +169,7 @@ def path_() -> None:
     typer.echo(str(paths.config_file()))
 
 
-@app.command("template")
+@group.command("template")
 def template_() -> None:
     """Print a settings file that sets nothing and explains every key."""
     from moa_cli.config import template
@@ -177,7 +177,7 @@ def template_() -> None:
     typer.echo(template(), nl=False)
 
 
-@app.command("edit")
+@group.command("edit")
 def edit() -> None:
     """Open the settings file in $VISUAL or $EDITOR, then check it."""
     from moa_cli.config import create_file

@@ -7,36 +7,31 @@
 
 from __future__ import annotations
 
-from moa_cli.core.conversation import Turn
-from moa_cli.core.errors import MoAError
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "BUDGET",
-    "FAILED",
-    "INTERRUPTED",
-    "READER_GONE",
-    "TERMINATED",
-    "USAGE",
-    "of_error",
-    "of_turn",
-]
+from moa_cli.core import errors
+
+if TYPE_CHECKING:
+    from moa_cli.core.conversation import Turn
 
 FAILED, USAGE, BUDGET, INTERRUPTED, READER_GONE, TERMINATED = 1, 2, 3, 130, 141, 143
 
-_CODES = {
-    "UsageError": USAGE,
-    "ProfileError": USAGE,
-    "BudgetReached": BUDGET,
-    "RateLimited": 75,
-    "AuthenticationFailed": 76,
-    "ModelNotFound": 77,
-    "LocalModelUnavailable": 77,
+_CODES: dict[type[errors.MoAError], int] = {
+    errors.UsageError: USAGE,
+    errors.ProfileError: USAGE,
+    errors.BudgetReached: BUDGET,
+    errors.RateLimited: 75,
+    errors.AuthenticationFailed: 76,
+    errors.ModelNotFound: 77,
+    errors.LocalModelUnavailable: 77,
 }
+# A turn tells the classes of its errors by name, since events are also written to disk.
+_BY_KIND = {error.__name__: code for error, code in _CODES.items()}
 
 
-def of_error(error: MoAError) -> int:
+def of_error(error: errors.MoAError) -> int:
     """The exit code of an error."""
-    return _CODES.get(type(error).__name__, FAILED)
+    return _CODES.get(type(error), FAILED)
 
 
 def of_turn(turn: Turn) -> int:
@@ -47,5 +42,5 @@ def of_turn(turn: Turn) -> int:
         return INTERRUPTED
     if turn.capped:
         return BUDGET
-    codes = {_CODES.get(cause.kind, FAILED) for cause in turn.causes}
+    codes = {_BY_KIND.get(cause.kind, FAILED) for cause in turn.causes}
     return codes.pop() if len(codes) == 1 else FAILED

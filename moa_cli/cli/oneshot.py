@@ -18,7 +18,6 @@ from moa_cli.core.stream import Sink, TurnFold, deliver
 from moa_cli.core.text import fenced
 from moa_cli.core.text_files import fenced_file, holds_bytes
 from moa_cli.profile import Profile, save
-from moa_cli.store.accounts import Books
 from moa_cli.terminal.sinks import Show, sinks_for
 from moa_cli.terminal.tty import cancel_on_termination, folded, without_echo
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from moa_cli.chat.keeping import Kept
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.engine import Cap, Limits
+    from moa_cli.store.accounts import Books
 
 __all__ = ["Show", "compose_prompt", "foretell", "run", "save_profile", "tell_of_bytes"]
 

@@ -24,9 +24,9 @@ from moa_cli.profile import (
     save,
 )
 
-__all__ = ["app"]
+__all__ = ["group"]
 
-app = Commands(
+group = Commands(
     help="List, show, make, change and check profiles.", no_args_is_help=True, rich_markup_mode=None
 )
 
@@ -35,7 +35,7 @@ NameOrPath = Annotated[str, typer.Argument(metavar="NAME|PATH")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a profile of that name.")]
 
 
-@app.command("list")
+@group.command("list")
 def list_(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
@@ -76,7 +76,7 @@ def _hanging(head: str, text: str) -> str:
     return head + f"\n{' ' * len(head)}".join(textwrap.wrap(text, room))
 
 
-@app.command("show")
+@group.command("show")
 @functools.partial(takes_profile, checked=False)
 def show(
     profile: Profile,
@@ -93,7 +93,7 @@ def show(
     providers().check(profile)
 
 
-@app.command("new")
+@group.command("new")
 @takes_profile
 def new(profile: Profile, name: Name, force: Force = False) -> None:
     """Make a profile from the options (those not given are taken from -p, or the default)."""
@@ -102,7 +102,7 @@ def new(profile: Profile, name: Name, force: Force = False) -> None:
     _tell(f"made profile {name}; change it with `moa profile edit {name}`")
 
 
-@app.command("copy")
+@group.command("copy")
 def copy_(source: NameOrPath, target: Name, force: Force = False) -> None:
     """Copy a profile, text and comments included."""
     path = copy(find(source), target, overwrite=force)
@@ -123,7 +123,7 @@ def _load_checked(name_or_path: str) -> Profile:
     return profile
 
 
-@app.command("edit")
+@group.command("edit")
 def edit(name: NameOrPath) -> None:
     """Open a profile in $VISUAL or $EDITOR, then check it. A shipped one is copied first."""
     from moa_cli.terminal.editor import open_editor
@@ -138,7 +138,7 @@ def edit(name: NameOrPath) -> None:
     _tell(f"{path} is right")
 
 
-@app.command("delete")
+@group.command("delete")
 def delete_(
     name: Name, yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False
 ) -> None:
@@ -149,7 +149,7 @@ def delete_(
     typer.echo(str(delete(name)))
 
 
-@app.command("check")
+@group.command("check")
 def check(
     name: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
 ) -> None:
@@ -173,7 +173,7 @@ def check(
         raise typer.Exit(2)
 
 
-@app.command("path")
+@group.command("path")
 def path_(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
 ) -> None:

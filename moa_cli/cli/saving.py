@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli import wiring
-from moa_cli.cli.cleaning import go_on_cleaning
 from moa_cli.cli.exit_codes import TERMINATED
+from moa_cli.cli.history.cleaning import go_on_cleaning
 from moa_cli.cli.options import typed_or
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.config.tables import sentence

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 
-from moa_cli.cli.app import app
+from moa_cli.cli.table import app
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
 from tests.support.command import Moa
@@ -49,6 +49,23 @@ def test_every_command_and_option_is_explained_in_one_sentence(name: str) -> Non
     for option in options(name):
         if not option.hidden and option.name != "help":
             assert re.fullmatch(r"[A-Z`][^\n]+\.", option.help or ""), option.opts
+
+
+def groups(group: Any = GROUP) -> list[Any]:
+    """All groups of commands."""
+    inner = [found for found in group.commands.values() if hasattr(found, "commands")]
+    return [group, *(found for one in inner for found in groups(one))]
+
+
+def test_a_group_s_table_agrees_with_its_commands() -> None:
+    # What a group says of its commands comes from a table, so that none is loaded for it.
+    for group in groups():
+        ctx = typer.Context(group, info_name="moa")
+        assert group.list_commands(ctx) == list(group.commands)
+        for name, command in group.commands.items():
+            for width in (30, 62, 10_000):
+                told = group.get_command(ctx, name).get_short_help_str(width)
+                assert told == command.get_short_help_str(width), name
 
 
 @pytest.mark.parametrize("name", ["ask", "chat", "doctor", "profile show", "profile new"])

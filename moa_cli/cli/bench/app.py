@@ -31,20 +31,10 @@ from moa_cli.cli.bench.options import (
     Yes,
     arm_names,
 )
-from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import Concurrency, Live, takes_profile
 from moa_cli.profile import Profile
 
-__all__ = ["app"]
 
-app = Commands(
-    help="Evaluate mixtures: answer a dataset's items by several arms.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
-
-@app.command("list")
 def list_(
     data: Data = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
@@ -55,7 +45,6 @@ def list_(
     bench_list.run(data, json=json)
 
 
-@app.command("fetch")
 def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="alpaca, mt, flask, gsm8k, or all.")],
     data: Data = None,
@@ -66,7 +55,6 @@ def fetch(
     raise typer.Exit(bench_fetch.run(name, data))
 
 
-@app.command("run")
 @takes_profile
 def run(
     profile: Profile,
@@ -105,7 +93,6 @@ def run(
     raise typer.Exit(bench_run.run(profile, options))
 
 
-@app.command("judge")
 def judge(
     run: RunFolder,
     judge: Annotated[str, typer.Option("--judge", metavar="MODEL", help="The model that judges.")],
@@ -155,7 +142,6 @@ def judge(
     raise typer.Exit(bench_judge.run(options))
 
 
-@app.command("export")
 def export(
     run: RunFolder,
     to: ExportFormat,
@@ -185,7 +171,6 @@ def export(
     bench_export.run(run, options)
 
 
-@app.command("report")
 def report(
     runs: Runs,
     judge: Annotated[
@@ -222,7 +207,6 @@ def report(
     bench_report.run(runs, options)
 
 
-@app.command("analyse")
 def analyse(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     judge: Annotated[
@@ -255,7 +239,6 @@ def analyse(
     bench_analyse.run(run, judge=judge, control=control, data=data, json=json, output=output)
 
 
-@app.command("select")
 def select(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
     k: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.cli.cleaning import cleaning_lock
+from moa_cli.cli.history.cleaning import cleaning_lock
 from moa_cli.cli.saving import open_store, warn
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError

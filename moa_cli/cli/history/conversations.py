@@ -1,4 +1,4 @@
-"""`moa history`: conversations that were kept."""
+"""`moa history list`, `show`, `search` and `path`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.cli import deleting, wiring
-from moa_cli.cli.commands import Commands
+from moa_cli.cli import wiring
+from moa_cli.cli.history.tags import tag_named
 from moa_cli.cli.options import Plain, span_seconds, typed_or
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
-from moa_cli.cli.tags import tag_named
 from moa_cli.core.errors import StoreError
 from moa_cli.core.text import plural
 
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
     from moa_cli.store.search import Found
     from moa_cli.store.store import Store
 
-__all__ = ["app"]
-
-app = Commands(
-    help="List, show, search and delete past conversations.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="SPAN", help="Not older than, such as 7d.")
@@ -50,7 +42,6 @@ def _when(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
-@app.command("list")
 def list_(
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many.")] = 20,
     since: Since = None,
@@ -127,7 +118,6 @@ def _print_table(
         typer.echo(line)
 
 
-@app.command("show")
 def show(
     conversation: Annotated[
         str | None,
@@ -196,7 +186,6 @@ def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
     return lines
 
 
-@app.command("search")
 def search(
     words: Annotated[list[str], typer.Argument(metavar="WORDS")],
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many.")] = 20,
@@ -263,10 +252,6 @@ def _shown_hit(hit: Found) -> str:
     return f"{head}\n    {where}: {shown}"
 
 
-app.command("delete")(deleting.delete)
-
-
-@app.command("path")
 def path_() -> None:
     """Print the file that conversations are kept in."""
     from moa_cli.core import paths

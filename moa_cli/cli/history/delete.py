@@ -14,8 +14,8 @@ import typer
 
 from moa_cli.chat.prompt_history import Entry, PromptFile
 from moa_cli.cli import wiring
-from moa_cli.cli.cleaning import finish_later
 from moa_cli.cli.confirm import MOST_NAMED, check_can_confirm, confirm
+from moa_cli.cli.history.cleaning import finish_later
 from moa_cli.cli.options import span_seconds
 from moa_cli.cli.saving import open_store, warn
 from moa_cli.config.schema import Config

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moa_cli.cli.history.tags import tag_named, tags_named
 from moa_cli.cli.options import span_seconds
 from moa_cli.cli.saving import open_store, tell_unreadable, warn
-from moa_cli.cli.tags import tag_named, tags_named
 from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError

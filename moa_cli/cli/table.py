@@ -1,0 +1,69 @@
+"""The commands of `moa`: where each is, and the first sentence of its help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from moa_cli.cli.commands import deferred
+from moa_cli.version import __version__
+
+app = deferred(
+    {
+        "ask": ("moa_cli.cli.ask:ask", "Ask once, and print the reply."),
+        "chat": ("moa_cli.cli.chat:chat", "Hold a conversation in the terminal."),
+        "serve": (
+            "moa_cli.cli.serve:serve",
+            "Serve mixtures to any program that speaks to OpenAI.",
+        ),
+        "batch": (
+            "moa_cli.cli.batch:batch",
+            "Answer many prompts; the same command goes on where it was stopped.",
+        ),
+        "compare": (
+            "moa_cli.cli.compare:compare",
+            "Choose between answers without knowing whose they are.",
+        ),
+        "models": ("moa_cli.cli.models:models", "List what a provider offers."),
+        "doctor": ("moa_cli.cli.doctor:doctor", "Check that everything is in place."),
+        "bench": (
+            "moa_cli.cli.bench:group",
+            "Evaluate mixtures: answer a dataset's items by several arms.",
+        ),
+        "profile": (
+            "moa_cli.cli.profiles:group",
+            "List, show, make, change and check profiles.",
+        ),
+        "config": (
+            "moa_cli.cli.config:group",
+            "List, get, set and unset settings, and edit their file.",
+        ),
+        "history": (
+            "moa_cli.cli.history:group",
+            "List, show, search and delete past conversations.",
+        ),
+    },
+    name="moa",
+    help="Mixture-of-Agents in the terminal: several models answer, one writes the reply.",
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
