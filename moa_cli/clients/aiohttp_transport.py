@@ -16,13 +16,21 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from moa_cli.clients.transport import Refused
+from moa_cli.clients.transport import (
+    BadAddress,
+    Broken,
+    NoConnection,
+    RedirectLoop,
+    Refused,
+    TimedOut,
+    TransportError,
+    Unreadable,
+    classify,
+)
 from moa_cli.models.providers import is_loopback
 
 if TYPE_CHECKING:
     import aiohttp
-
-__all__ = ["AiohttpTransport", "preload"]
 
 _CONNECT_SECONDS = 10.0
 
@@ -72,13 +80,13 @@ class AiohttpTransport:
 
         session = self._opened()
         url, data = self._base_url + path, json.dumps(body).encode()
-        way = _Way()
-        _WAY.set(way)
+        connection = _Connection()
+        _CONNECTION.set(connection)
         try:
             response = await session.post(url, data=data, headers=headers)
         except aiohttp.ServerDisconnectedError:
             # A server may close a connection that was kept at any time, which says nothing.
-            if way.opened:
+            if connection.opened:
                 raise
             response = await session.post(url, data=data, headers=headers)
         await _check(response)
@@ -90,6 +98,23 @@ class AiohttpTransport:
             async with self._opened().get(self._base_url + path) as response:
                 await _check(response)
                 return json.loads(await response.read())
+
+    def explain(self, error: Exception) -> TransportError | None:
+        """See `Transport.explain`."""
+        import aiohttp
+
+        return classify(
+            error,
+            (
+                (TimedOut, (TimeoutError,)),
+                (BadAddress, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)),
+                (RedirectLoop, (aiohttp.TooManyRedirects,)),
+                (NoConnection, (aiohttp.ClientConnectorError, ConnectionRefusedError)),
+                (Broken, (aiohttp.ClientPayloadError,)),
+                (Unreadable, (ValueError,)),
+                (Broken, (aiohttp.ClientError, OSError)),
+            ),
+        )
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -112,18 +137,18 @@ def _without_credentials(url: str) -> tuple[str, str]:
     return url, ""
 
 
-class _Way:
+class _Connection:
     """Whether a connection was opened for a request, or one was used again."""
 
     opened = False
 
 
-_WAY: ContextVar[_Way] = ContextVar("way")
+_CONNECTION: ContextVar[_Connection] = ContextVar("connection")
 
 
 def _open_socket(address: tuple[Any, ...]) -> socket.socket:
     """As the connector would, and noted; aiohttp's own tracing takes 6 % of a server's time."""
-    _WAY.get(_Way()).opened = True
+    _CONNECTION.get(_Connection()).opened = True
     return socket.socket(*address[:3])
 
 
@@ -148,6 +173,8 @@ class AiohttpAnswer:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
         self.content_type = response.headers.get("Content-Type", "")
 
     @property

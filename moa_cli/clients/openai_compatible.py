@@ -9,17 +9,22 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
-from moa_cli.clients import sse
-from moa_cli.clients.faults import Faults
-from moa_cli.clients.transport import Answer, OpenTransport, Refused, Transport
+from moa_cli.clients import sse_decoder
+from moa_cli.clients.error_mapper import ErrorMapper
+from moa_cli.clients.transport import (
+    Answer,
+    ErrorObject,
+    OpenTransport,
+    Refused,
+    Transport,
+    TransportError,
+)
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import NO_KEY, Delta, ModelInfo, Request
 from moa_cli.core.errors import BadResponse, ClientError, MoAError, ModelNotFound
 from moa_cli.core.money import Price, check_price
 from moa_cli.models.providers import DEFAULT_PROVIDER, is_loopback
 from moa_cli.version import __version__
-
-__all__ = ["OpenAICompatible"]
 
 _HEADERS = {"User-Agent": f"moa/{__version__}"}
 _MODELS_TIMEOUT = 15.0
@@ -61,7 +66,7 @@ class OpenAICompatible:
         self._headers = headers or dict
         self._open_transport = transport
         self._completion_tokens = completion_tokens
-        self._faults = Faults(provider, base_url, start_hint)
+        self._errors = ErrorMapper(provider, base_url, start_hint)
         # A connection costs nothing on this machine, and some servers (llama.cpp's) close one
         # right after a streamed answer: the next call through the SDK would run into that.
         self._again = transport is not None or not is_loopback(base_url)
@@ -79,12 +84,12 @@ class OpenAICompatible:
     def _open(self) -> Transport:
         key = self._key()
         # "none" is no secret but a word, which an answer may hold.
-        self._faults.secret = "" if key == NO_KEY else key
+        self._errors.secret = "" if key == NO_KEY else key
         if self._open_transport is not None:
             return self._open_transport(self._base_url, key, _HEADERS)
         from moa_cli.clients.sdk_transport import SdkTransport
 
-        own = self._faults.provider == DEFAULT_PROVIDER
+        own = self._errors.provider == DEFAULT_PROVIDER
         return SdkTransport(self._base_url, key, _HEADERS, keep_custom_headers=own)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
@@ -95,7 +100,7 @@ class OpenAICompatible:
                 yield Delta()
                 if _is_stream(answer):
                     body = answer.chunks()
-                    async with aclosing(sse.deltas(body, merged=self._merged)) as deltas:
+                    async with aclosing(sse_decoder.deltas(body, merged=self._merged)) as deltas:
                         async for delta in deltas:
                             yield delta
                     if self._again and not answer.ended:
@@ -104,16 +109,10 @@ class OpenAICompatible:
                     yield await _whole(answer)
             finally:
                 await answer.aclose()
-        except sse.EventError as event:
-            raise await self._with_near_names(
-                self._faults.from_payload(event.payload, request.model), request.model
-            ) from None
         except MoAError:
             raise
         except Exception as error:
-            raise await self._with_near_names(
-                self._faults.from_exception(error, request.model), request.model
-            ) from error
+            raise await self._mapped(error, request.model) from error
 
     async def _post(self, request: Request) -> Answer:
         transport = await self._transport()
@@ -137,7 +136,7 @@ class OpenAICompatible:
             limit = "max_tokens" if self._completion_tokens else "max_completion_tokens"
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": [_message(one) for one in request.messages],
+            "messages": [_message(message) for message in request.messages],
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": request.temperature,
@@ -157,22 +156,29 @@ class OpenAICompatible:
         except MoAError:
             raise
         except Exception as error:
-            raise self._faults.from_exception(error, None) from error
+            raise await self._mapped(error, None) from error
         rows = listed.get("data") if isinstance(listed, Mapping) else listed
         if not isinstance(rows, list):
-            raise BadResponse(f"{self._faults.provider}: the list of models is no list")
+            raise BadResponse(f"{self._errors.provider}: the list of models is no list")
         return [info for info in map(_model_info, rows) if info is not None]
 
-    async def _with_near_names(self, error: ClientError, model: str) -> ClientError:
-        """A ModelNotFound gets the names most like the one asked for, if they can be had."""
-        if not isinstance(error, ModelNotFound):
-            return error
+    async def _mapped(self, error: Exception, model: str | None) -> ClientError:
+        """One of our errors for what a transport raised.
+
+        A ModelNotFound gets the names most similar to the one asked for, if they can be had.
+        """
+        if self._opening is not None and not isinstance(error, TransportError):
+            transport = await self._transport()
+            error = transport.explain(error) or error
+        found = self._errors.from_exception(error, model)
+        if model is None or not isinstance(found, ModelNotFound):
+            return found
         if self._names is None:
             try:
                 self._names = [info.id for info in await self.models()]
             except ClientError:
                 self._names = []
-        return self._faults.model_not_found(error.message, model, self._names)
+        return self._errors.model_not_found(found.message, model, self._names)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -197,8 +203,8 @@ def _is_stream(answer: Answer) -> bool:
 async def _whole(answer: Answer) -> Delta:
     payload = json.loads(await answer.read())
     if not isinstance(payload, dict) or payload.get("error") or not payload.get("choices"):
-        raise sse.EventError(payload)
-    return sse.whole(payload)
+        raise ErrorObject(payload)
+    return sse_decoder.whole(payload)
 
 
 async def _drain(body: AsyncIterator[bytes]) -> None:
@@ -210,9 +216,12 @@ async def _drain(body: AsyncIterator[bytes]) -> None:
                 pass
 
 
-def _message(one: Message) -> dict[str, str]:
+def _message(message: Message) -> dict[str, str]:
     # A paste or an argument may hold half a surrogate pair, which UTF-8 cannot say.
-    return {"role": one.role, "content": one.content.encode("utf-8", "replace").decode()}
+    return {
+        "role": message.role,
+        "content": message.content.encode("utf-8", "replace").decode(),
+    }
 
 
 def _refused_field(refusal: Refused, body: Mapping[str, Any]) -> str | None:

@@ -1,24 +1,39 @@
 """The `together` SDK as transport; the only file that names it.
 
-It serves for construction, authentication, headers, status codes and cancellation; bodies are
+It serves for construction, authentication, headers, status codes and cancellation. Bodies are
 written and streams read elsewhere, because its own methods know only Together's API and end a
 broken stream in silence.
+
+Relied on, though the SDK documents none of it (held by `tests/test_others_internals.py`):
+`_custom_headers` holds the headers of every request; `post` with `cast_to=httpx.Response` and
+`stream=True` returns the response of httpx with its body unread; all exceptions derive from
+`TogetherError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from moa_cli.clients.transport import Refused
-from moa_cli.core.errors import BadResponse
+from moa_cli.clients.transport import (
+    BadAddress,
+    Broken,
+    ErrorObject,
+    ErrorTable,
+    NoConnection,
+    RedirectLoop,
+    Refused,
+    TimedOut,
+    TransportError,
+    Unreadable,
+    classify,
+)
 from moa_cli.models.providers import is_loopback
 
 if TYPE_CHECKING:
     import httpx
     from together import AsyncTogether
-
-__all__ = ["SdkTransport", "preload"]
 
 
 def preload() -> None:
@@ -44,15 +59,16 @@ class SdkTransport:
         import httpx
         from together import AsyncTogether, DefaultAsyncHttpxClient
 
-        self._sdk: AsyncTogether = AsyncTogether(
-            api_key=key,
-            base_url=base_url,
-            max_retries=0,
-            timeout=httpx.Timeout(connect=10, read=None, write=30, pool=None),
-            default_headers=headers,
-            # A proxy from the environment must not see what stays on this machine.
-            http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(base_url)),
-        )
+        with _explained():
+            self._sdk: AsyncTogether = AsyncTogether(
+                api_key=key,
+                base_url=base_url,
+                max_retries=0,
+                timeout=httpx.Timeout(connect=10, read=None, write=30, pool=None),
+                default_headers=headers,
+                # A proxy from the environment must not see what stays on this machine.
+                http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(base_url)),
+            )
         if not keep_custom_headers:
             self._sdk._custom_headers = dict(headers)
 
@@ -61,9 +77,8 @@ class SdkTransport:
     ) -> HttpxAnswer:
         """See `Transport.post`."""
         import httpx
-        from together import APIStatusError
 
-        try:
+        with _explained():
             response: object = await self._sdk.post(
                 path,
                 body=body,
@@ -71,29 +86,57 @@ class SdkTransport:
                 cast_to=httpx.Response,
                 stream=True,
             )
-        except APIStatusError as error:
-            raise _refused(error) from error
         if not isinstance(response, httpx.Response):
-            raise BadResponse("the SDK gave no response")
+            raise Unreadable
         return HttpxAnswer(response)
 
     async def get(self, path: str, seconds: float) -> object:
         """See `Transport.get`."""
-        from together import APIStatusError
+        with _explained():
+            value: object = await self._sdk.get(path, cast_to=object, options={"timeout": seconds})
+        return value
 
-        try:
-            told: object = await self._sdk.get(path, cast_to=object, options={"timeout": seconds})
-        except APIStatusError as error:
-            raise _refused(error) from error
-        return told
+    def explain(self, error: Exception) -> TransportError | None:
+        """See `Transport.explain`."""
+        return explain(error)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._sdk.close()
 
 
-def _refused(error: Any) -> Refused:
-    return Refused(error.status_code, error.body or error.message, error.response.headers)
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def explain(error: Exception) -> TransportError | None:
+    """What the SDK or httpx raised, as one of our exceptions; None if it is neither's."""
+    import httpx
+    import together
+
+    if isinstance(error, together.APIStatusError):
+        return Refused(error.status_code, error.body or error.message, error.response.headers)
+    if isinstance(error, httpx.HTTPStatusError):
+        return Refused(error.response.status_code, None, error.response.headers)
+    if isinstance(error, together.APIError) and isinstance(error.body, Mapping):
+        return ErrorObject(error.body)
+    table: ErrorTable = (
+        (TimedOut, (httpx.TimeoutException, together.APITimeoutError, TimeoutError)),
+        (BadAddress, (httpx.InvalidURL, httpx.UnsupportedProtocol)),
+        (RedirectLoop, (httpx.TooManyRedirects,)),
+        (NoConnection, (httpx.ConnectError, ConnectionRefusedError)),
+        (Unreadable, (httpx.DecodingError, httpx.CookieConflict, ValueError)),
+        (Unreadable, (together.APIResponseValidationError,)),
+        (Broken, (httpx.HTTPError, httpx.StreamError, together.APIConnectionError, OSError)),
+    )
+    return classify(error, table)
 
 
 class HttpxAnswer:
@@ -102,6 +145,8 @@ class HttpxAnswer:
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
         self._body: AsyncGenerator[bytes, None] | None = None
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
         self.content_type = response.headers.get("content-type", "")
 
     @property

@@ -88,11 +88,11 @@ def children() -> list[int]:
     """The servers that this process has started and that live."""
     processes = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [
-        one
-        for one in processes
-        if _stat(one)[1] == str(os.getpid())
-        and not is_gone(one)
-        and b"clients.local.server" in _read(Path(f"/proc/{one}/cmdline"))
+        child
+        for child in processes
+        if _stat(child)[1] == str(os.getpid())
+        and not is_gone(child)
+        and b"moa_cli.clients.local.server" in _read(Path(f"/proc/{child}/cmdline"))
     ]
 
 

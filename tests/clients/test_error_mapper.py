@@ -1,4 +1,4 @@
-"""Whatever the SDK or httpx can raise becomes a specific error of ours with something to say.
+"""Whatever the SDK, httpx or aiohttp raises becomes a specific error of ours with a message.
 
 By reflection over their exception classes, so that a class which they grow later fails here
 until it has its place.
@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 import together
@@ -22,7 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from together import _exceptions as sdk_exceptions
 
-from moa_cli.clients.faults import Faults
+from moa_cli.clients.aiohttp_transport import AiohttpTransport
+from moa_cli.clients.error_mapper import ErrorMapper
+from moa_cli.clients.sdk_transport import explain
+from moa_cli.clients.transport import TransportError
 from moa_cli.core.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -65,25 +69,30 @@ OUT_OF_REACH = {
 }
 
 
-def faults(**options: Any) -> Faults:
-    return Faults("acme", URL, **options)
+def mapper(**options: Any) -> ErrorMapper:
+    return ErrorMapper("acme", URL, **options)
+
+
+def mapped(error: Exception, **options: Any) -> ClientError:
+    """What comes of an exception on its way through transport and error mapper."""
+    return mapper(**options).from_exception(explain(error) or error, "m")
 
 
 def subclasses(base: type[Exception]) -> Iterator[type[Exception]]:
     yield base
-    for one in base.__subclasses__():
-        yield from subclasses(one)
+    for kind in base.__subclasses__():
+        yield from subclasses(kind)
 
 
 def sdk_classes() -> list[type[Exception]]:
     found = {*subclasses(together.TogetherError)}
     found |= {
-        one
-        for one in vars(sdk_exceptions).values()
-        if inspect.isclass(one) and issubclass(one, Exception)
+        kind
+        for kind in vars(sdk_exceptions).values()
+        if inspect.isclass(kind) and issubclass(kind, Exception)
     }
-    kept = (one for one in found if not one.__module__.startswith("together.lib.realtime"))
-    return sorted(kept, key=lambda one: one.__name__)
+    kept = (kind for kind in found if not kind.__module__.startswith("together.lib.realtime"))
+    return sorted(kept, key=lambda kind: kind.__name__)
 
 
 def build(kind: type[Exception], status: int = 200) -> Exception:
@@ -121,13 +130,13 @@ def is_sound(error: ClientError) -> bool:
 def test_every_exception_of_the_sdk_has_its_place(kind: type[Exception]) -> None:
     status = getattr(kind, "status_code", None)
     if issubclass(kind, together.APIStatusError):
-        for one in [status] if isinstance(status, int) else BY_STATUS:
-            error = faults().from_exception(build(kind, one), "m")
-            assert type(error) is BY_STATUS[one]
+        for told in [status] if isinstance(status, int) else BY_STATUS:
+            error = mapped(build(kind, told))
+            assert type(error) is BY_STATUS[told]
             assert SAID in error.message
             assert is_sound(error)
         return
-    error = faults().from_exception(build(kind), "m")
+    error = mapped(build(kind))
     assert is_sound(error)
     if issubclass(kind, together.APITimeoutError):
         assert type(error) is ClientTimeout
@@ -137,7 +146,9 @@ def test_every_exception_of_the_sdk_has_its_place(kind: type[Exception]) -> None
         assert type(error) is BadResponse
         assert SAID not in error.message
     else:
-        assert kind.__name__ in OUT_OF_REACH, "the SDK has a new class: give it a place in Faults"
+        assert kind.__name__ in OUT_OF_REACH, (
+            f"the SDK has a new exception, {kind.__name__}: map it in sdk_transport.explain"
+        )
 
 
 def test_classes_said_to_be_out_of_reach_exist() -> None:
@@ -181,7 +192,7 @@ def httpx_classes() -> dict[str, type[Exception]]:
     roots = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
     found = {kind for root in roots for kind in subclasses(root)}
     exported = (getattr(httpx, name) for name in httpx.__all__)
-    found |= {one for one in exported if inspect.isclass(one) and issubclass(one, Exception)}
+    found |= {kind for kind in exported if inspect.isclass(kind) and issubclass(kind, Exception)}
     return {kind.__name__: kind for kind in found if kind.__module__.startswith("httpx")}
 
 
@@ -192,7 +203,7 @@ def test_every_exception_of_httpx_is_in_the_table() -> None:
 @pytest.mark.parametrize(("name", "expected"), HTTPX.items())
 def test_every_exception_of_httpx_has_its_place(name: str, expected: type[ClientError]) -> None:
     plain = build(httpx_classes()[name], 503)
-    error = faults().from_exception(plain, "m")
+    error = mapped(plain)
     assert type(error) is expected
     assert is_sound(error)
     assert SAID not in error.message or name == "HTTPStatusError"
@@ -203,7 +214,46 @@ def test_every_exception_of_httpx_has_its_place(name: str, expected: type[Client
 def test_the_sdk_does_not_hide_what_httpx_said(name: str) -> None:
     wrapped = together.APIConnectionError(request=httpx.Request("POST", URL))
     wrapped.__cause__ = build(httpx_classes()[name])
-    assert type(faults().from_exception(wrapped, "m")) is HTTPX[name]
+    assert type(mapped(wrapped)) is HTTPX[name]
+
+
+def aiohttp_classes() -> list[type[Exception]]:
+    exported = [getattr(aiohttp, name) for name in aiohttp.__all__]
+    roots = [aiohttp.ClientError, aiohttp.InvalidURL]
+    found = {kind for root in roots for kind in subclasses(root)}
+    found |= {kind for kind in exported if inspect.isclass(kind) and issubclass(kind, Exception)}
+    return sorted(found, key=lambda kind: kind.__name__)
+
+
+# The first of these that an exception of aiohttp is an instance of, and what becomes of it.
+AIOHTTP: list[tuple[type[Exception], type[ClientError]]] = [
+    (TimeoutError, ClientTimeout),
+    (aiohttp.InvalidURL, RequestRefused),
+    (aiohttp.NonHttpUrlClientError, RequestRefused),
+    (aiohttp.TooManyRedirects, RequestRefused),
+    (aiohttp.ClientError, ConnectionLost),
+]
+# What belongs to parts of aiohttp that are not in use here: multipart bodies, WebSockets.
+AIOHTTP_OUT_OF_REACH = {"BadContentDispositionHeader", "BadContentDispositionParam"}
+AIOHTTP_OUT_OF_REACH |= {"WebSocketError", "WSMessageTypeError", "EofStream"}
+
+
+@pytest.mark.parametrize("kind", aiohttp_classes(), ids=lambda kind: kind.__name__)
+def test_every_exception_of_aiohttp_has_its_place(kind: type[Exception]) -> None:
+    # Their constructors take parts of a connection; the class alone decides.
+    bare = type(
+        kind.__name__, (kind,), {"__str__": lambda self: SAID, "__init__": lambda self: None}
+    )
+    raised: Exception = bare()
+    expected = next((ours for theirs, ours in AIOHTTP if issubclass(kind, theirs)), None)
+    if expected is None:
+        assert kind.__name__ in AIOHTTP_OUT_OF_REACH, (
+            f"aiohttp has a new exception, {kind.__name__}: map it in AiohttpTransport.explain"
+        )
+        return
+    explained = AiohttpTransport(URL, "key", {}).explain(raised)
+    assert isinstance(explained, TransportError)
+    assert type(mapper().from_exception(explained, "m")) is expected
 
 
 @pytest.mark.parametrize(
@@ -223,10 +273,10 @@ def test_the_sdk_does_not_hide_what_httpx_said(name: str) -> None:
         (KeyError(), BadResponse),
         (Exception(), BadResponse),
     ],
-    ids=lambda one: type(one).__name__ if isinstance(one, Exception) else "",
+    ids=lambda raised: type(raised).__name__ if isinstance(raised, Exception) else "",
 )
 def test_nothing_comes_out_as_it_went_in(raised: Exception, expected: type[ClientError]) -> None:
-    error = faults().from_exception(raised, "m")
+    error = mapped(raised)
     assert type(error) is expected
     assert is_sound(error)
 
@@ -243,7 +293,7 @@ def test_nothing_comes_out_as_it_went_in(raised: Exception, expected: type[Clien
     ],
 )
 def test_why_no_connection_could_be_made_is_said(text: str, why: str) -> None:
-    error = faults().from_exception(httpx.ConnectError(text), "m")
+    error = mapped(httpx.ConnectError(text))
     assert error.message.endswith(why)
     assert error.hint
     assert error.retryable
@@ -251,35 +301,35 @@ def test_why_no_connection_could_be_made_is_said(text: str, why: str) -> None:
 
 def test_a_server_of_this_machine_that_refuses_is_to_be_started_not_tried_again() -> None:
     refused = httpx.ConnectError("Connection refused")
-    error = faults(start_hint="start it").from_exception(refused, "m")
+    error = mapped(refused, start_hint="start it")
     assert (error.hint, error.retryable) == ("start it", False)
 
 
 def test_a_circle_of_causes_is_walked_once() -> None:
     first, second = RuntimeError("one"), RuntimeError("two")
     first.__cause__, second.__cause__ = second, first
-    assert type(faults().from_exception(first, "m")) is BadResponse
+    assert type(mapped(first)) is BadResponse
 
 
 @pytest.mark.parametrize(("status", "expected"), BY_STATUS.items())
 def test_every_status_says_what_to_do_where_something_can_be_done(
     status: int, expected: type[ClientError]
 ) -> None:
-    error = faults().from_status(status, SAID, "m", {})
+    error = mapper().from_status(status, SAID, "m", {})
     assert type(error) is expected
     assert is_sound(error)
     assert SAID in error.message
 
 
 def test_a_404_that_concerns_no_model_is_about_the_base_url() -> None:
-    error = faults().from_status(404, "not found", None, {})
+    error = mapper().from_status(404, "not found", None, {})
     assert type(error) is RequestRefused
     assert "base URL" in str(error.hint)
 
 
 @given(st.integers(400, 999), st.text(max_size=50))
 def test_any_status_with_any_words_is_a_sound_error(status: int, said: str) -> None:
-    error = faults().from_status(status, said, "m", {})
+    error = mapper().from_status(status, said, "m", {})
     assert type(error) is not ClientError
     assert "\n" not in error.message
 
@@ -300,14 +350,14 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_any_json_in_place_of_a_completion_is_a_sound_error(payload: object) -> None:
-    assert is_sound(faults().from_payload(payload, "m"))
+    assert is_sound(mapper().from_payload(payload, "m"))
 
 
 @given(JSON, st.sampled_from([400, 403, 404, 429, 500]))
 def test_any_json_under_a_bad_status_is_a_sound_error(body: object, status: int) -> None:
     response = httpx.Response(status, request=httpx.Request("POST", URL))
     refused = together.APIStatusError("said", response=response, body=body)
-    assert is_sound(faults().from_exception(refused, "m"))
+    assert is_sound(mapped(refused))
 
 
 PRINTABLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
@@ -315,14 +365,14 @@ PRINTABLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
 
 @given(st.text(PRINTABLE, min_size=4, max_size=20), st.text(max_size=20), st.text(max_size=20))
 def test_no_key_of_four_letters_or_more_survives(key: str, before: str, after: str) -> None:
-    cleaner = faults()
+    cleaner = mapper()
     cleaner.secret = key
     struck = f"{before}{key}{after}".replace(key, "[key]")
     assert cleaner.clean(f"{before}{key}{after}") == " ".join(struck.split())
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    return faults().from_status(429, "slow down", "m", httpx.Headers(headers)).retry_after
+    return mapper().from_status(429, "slow down", "m", httpx.Headers(headers)).retry_after
 
 
 @pytest.mark.parametrize(
@@ -355,7 +405,7 @@ def test_retry_after_is_seconds_or_a_date_or_nothing(
 
 def test_a_date_to_come_is_the_seconds_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_445_412_480.0
-    monkeypatch.setattr("moa_cli.clients.faults.time.time", lambda: now)
+    monkeypatch.setattr("moa_cli.clients.error_mapper.time.time", lambda: now)
     date = email.utils.formatdate(now + 90, usegmt=True)
     assert retry_after({"Retry-After": date}) == 90
 

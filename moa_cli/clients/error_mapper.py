@@ -1,7 +1,7 @@
-"""What went wrong at an endpoint, as one of our errors with a hint.
+"""The error mapper: what went wrong at an endpoint, as one of our errors with a hint.
 
-Nothing here names the SDK: exceptions are told apart by status code, by httpx's tree, and
-aiohttp's by their names, so that an error class which the SDK grows later finds its place.
+Nothing here names a library: transports map their exceptions to ours (`clients.transport`), and
+what an endpoint says is told apart by status code and words.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from moa_cli.clients.transport import Refused
+from moa_cli.clients.transport import (
+    BadAddress,
+    Broken,
+    ErrorObject,
+    NoConnection,
+    RedirectLoop,
+    Refused,
+    TimedOut,
+    Unreadable,
+)
 from moa_cli.core.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -30,8 +39,6 @@ from moa_cli.core.errors import (
     RequestRefused,
     ServerFailed,
 )
-
-__all__ = ["Faults"]
 
 _LONGEST = 300
 _CONTEXT = re.compile(
@@ -56,10 +63,10 @@ _BAD_KEY = re.compile(r"(invalid|incorrect|missing).{0,10}api.?key|unauthori[sz]
 _BASE_URL_HINT = "is the base URL right? As a rule it looks like https://host/v1"
 
 
-class Faults:
-    """Turns the trouble of one endpoint into errors.
+class ErrorMapper:
+    """Maps the failures of one endpoint to our errors.
 
-    secret: the key in use; it is struck out of everything that the endpoint says.
+    secret: the key in use; it is removed from everything that the endpoint says.
     """
 
     def __init__(self, provider: str, base_url: str, start_hint: str | None = None) -> None:
@@ -75,71 +82,43 @@ class Faults:
         text = " ".join(text.split())
         return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
-    def from_exception(self, error: BaseException, model: str | None) -> ClientError:
-        """Whatever a transport raised, as one of our errors."""
-        import httpx
-
-        if isinstance(error, Refused):
-            said = _said_under(error.status, error.body)
-            return self.from_status(error.status, said, model, error.headers)
-        response, body = getattr(error, "response", None), getattr(error, "body", None)
-        if isinstance(response, httpx.Response) and response.status_code >= 400:
-            status = response.status_code
-            return self.from_status(status, _said_under(status, body), model, response.headers)
-        if isinstance(body, Mapping):
-            return self.from_payload(body, model)
-        chain = _chain(error)
-
-        def is_one(*kinds: type[BaseException]) -> bool:
-            return any(isinstance(one, kinds) for one in chain)
-
-        # By its name too: the SDK has a timeout of its own.
-        late = any("Timeout" in type(one).__name__ for one in chain)
-        if late or is_one(httpx.TimeoutException, TimeoutError):
-            return ClientTimeout(
-                f"{self.provider}: no answer from {self._place} in time",
-                hint="is the network up, and the base URL right?",
-            )
-        # By their names: aiohttp is not always there.
-        names = {kind.__name__ for one in chain for kind in type(one).__mro__}
-        no_address = {"InvalidURL", "NonHttpUrlClientError"} & names
-        if is_one(httpx.InvalidURL, httpx.UnsupportedProtocol) or no_address:
-            return RequestRefused(
-                f"{self.provider}: the base URL is not a web address", hint=_BASE_URL_HINT
-            )
-        if "TooManyRedirects" in names:
-            return RequestRefused(
-                f"{self.provider}: {self._place} redirects without end", hint=_BASE_URL_HINT
-            )
-        if is_one(httpx.ConnectError, ConnectionRefusedError) or "ClientConnectorError" in names:
-            return self._no_connection(chain)
-        if "ClientPayloadError" in names:
-            return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
-        if is_one(httpx.DecodingError, httpx.CookieConflict, ValueError) or response is not None:
-            return BadResponse(f"{self.provider}: the answer could not be read")
-        if is_one(httpx.HTTPError, httpx.StreamError, OSError) or "ClientError" in names:
-            return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
-        said = self.clean(str(chain[-1])) or type(chain[-1]).__name__
-        if getattr(error, "request", None) is not None:
-            return ConnectionLost(f"{self.provider}: {said}")
+    def from_exception(self, error: Exception, model: str | None) -> ClientError:
+        """What a transport raised, as one of our errors. model: the one that was asked."""
+        match error:
+            case Refused():
+                said = _said_under(error.status, error.body)
+                return self.from_status(error.status, said, model, error.headers)
+            case ErrorObject():
+                return self.from_payload(error.payload, model)
+            case TimedOut():
+                return ClientTimeout(
+                    f"{self.provider}: no answer from {self._place} in time",
+                    hint="is the network up, and the base URL right?",
+                )
+            case BadAddress():
+                return RequestRefused(
+                    f"{self.provider}: the base URL is not a web address", hint=_BASE_URL_HINT
+                )
+            case RedirectLoop():
+                return RequestRefused(
+                    f"{self.provider}: {self._place} redirects without end", hint=_BASE_URL_HINT
+                )
+            case NoConnection():
+                return self._no_connection(error.reason)
+            case Broken():
+                return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
+            case Unreadable():
+                return BadResponse(f"{self.provider}: the answer could not be read")
+        said = self.clean(str(error)) or type(error).__name__
         return BadResponse(f"{self.provider}: {said}")
 
-    def _no_connection(self, chain: list[BaseException]) -> ClientError:
-        # aiohttp tells of its settings for TLS also where nothing is wrong with it.
-        text = " ".join(str(one) for one in chain).lower().replace("ssl:default", "")
-        refused = any(isinstance(one, ConnectionRefusedError) for one in chain)
-        refused = refused or "refused" in text or "all connection attempts" in text
-        why = "refused" if refused else ""
-        if "name or service" in text or "nodename" in text or "getaddrinfo" in text:
-            why = "unknown host"
-        if "certificate" in text or "ssl" in text:
-            why = "TLS failed"
+    def _no_connection(self, reason: str) -> ClientError:
         found = ConnectionLost(
-            f"{self.provider}: no connection to {self._place}" + (f" ({why})" if why else ""),
+            f"{self.provider}: no connection to {self._place}" + (f" ({reason})" if reason else ""),
             hint=self._start_hint or "is the network up, and the base URL right?",
         )
         # A server on this machine that is not there now will not be there in a second.
-        found.retryable = not (self._start_hint and why == "refused")
+        found.retryable = not (self._start_hint and reason == "refused")
         return found
 
     def from_payload(self, payload: object, model: str | None) -> ClientError:
@@ -230,14 +209,6 @@ def _place(base_url: str) -> str:
         host, port = None, None
     host = host or base_url.rpartition("@")[2]
     return f"{host}:{port}" if port else host
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
 
 
 def _said(body: object) -> str:

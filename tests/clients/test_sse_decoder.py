@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.clients import sse
-from moa_cli.clients.event_stream import EventReader
+from moa_cli.clients import sse_decoder
+from moa_cli.clients.sse_decoder import SseDecoder
 from moa_cli.clients.thinking import ThinkSplitter
+from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BadResponse, ConnectionLost
@@ -42,7 +43,7 @@ async def _bytes(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _collect(pieces: Iterable[bytes]) -> list[Delta]:
-    async with aclosing(sse.deltas(_bytes(pieces))) as deltas:
+    async with aclosing(sse_decoder.deltas(_bytes(pieces))) as deltas:
         return [delta async for delta in deltas]
 
 
@@ -57,7 +58,7 @@ def spans(cuts: list[int], length: int) -> Iterator[tuple[int, int]]:
 
 
 def events(*pieces: str) -> list[tuple[str, str]]:
-    reader = EventReader()
+    reader = SseDecoder()
     found = [event for one in pieces for event in reader.feed(one.encode())]
     return [*found, *reader.end()]
 
@@ -166,11 +167,11 @@ def test_an_error_object_amid_a_stream_is_raised_after_what_came_before(error: o
 
     async def run() -> None:
         stream = chunk({"content": "half "}) + f"data: {json.dumps({'error': error})}\n\n"
-        async with aclosing(sse.deltas(_bytes([stream.encode()]))) as deltas:
+        async with aclosing(sse_decoder.deltas(_bytes([stream.encode()]))) as deltas:
             async for delta in deltas:
                 got.append(delta.text)
 
-    with pytest.raises(sse.EventError) as raised:
+    with pytest.raises(ErrorObject) as raised:
         asyncio.run(run())
     assert got == ["half "]
     assert raised.value.payload == {"error": error}
@@ -186,14 +187,14 @@ def test_a_null_error_beside_choices_is_no_error() -> None:
     ids=["json", "text"],
 )
 def test_an_event_named_error_is_an_error_whatever_it_holds(data: str, payload: object) -> None:
-    with pytest.raises(sse.EventError) as raised:
+    with pytest.raises(ErrorObject) as raised:
         read(f"event: error\ndata: {data}\n\n", said("never"))
     assert raised.value.payload == payload
 
 
 def test_a_finish_reason_error_is_an_error() -> None:
     choice = {"delta": {"content": ""}, "finish_reason": "error", "error": {"message": "boom"}}
-    with pytest.raises(sse.EventError) as raised:
+    with pytest.raises(ErrorObject) as raised:
         read(f"data: {json.dumps({'choices': [choice]})}\n\n")
     assert raised.value.payload == {"message": "boom"}
 
@@ -369,7 +370,7 @@ def test_a_later_usage_replaces_an_earlier_one() -> None:
     ],
 )
 def test_usage_counts_only_what_is_a_count(told: object, usage: Usage | None) -> None:
-    assert sse.usage_from({"usage": told}) == usage
+    assert sse_decoder.usage_from({"usage": told}) == usage
 
 
 @pytest.mark.parametrize(
@@ -394,7 +395,7 @@ def test_what_was_held_back_is_given_out_before_the_connection_counts_as_lost() 
 
     async def run() -> None:
         stream = chunk({"content": "<think>hm </thi"}).encode()
-        async with aclosing(sse.deltas(_bytes([stream]))) as deltas:
+        async with aclosing(sse_decoder.deltas(_bytes([stream]))) as deltas:
             async for delta in deltas:
                 got.append(delta)
 
@@ -440,7 +441,7 @@ def test_a_whole_completion_reads_like_a_streamed_one() -> None:
         "choices": [{"message": message, "finish_reason": "length"}],
         "usage": {"prompt_tokens": 2, "completion_tokens": 1},
     }
-    assert sse.whole(payload) == Delta(
+    assert sse_decoder.whole(payload) == Delta(
         text="yes",
         reasoning="hm",
         usage=Usage(prompt_tokens=2, completion_tokens=1, calls=1, unpriced_calls=1),
@@ -451,7 +452,7 @@ def test_a_whole_completion_reads_like_a_streamed_one() -> None:
 
 def test_a_whole_completion_that_does_not_say_so_has_stopped() -> None:
     message = {"content": "<th", "reasoning": "r"}
-    assert sse.whole({"choices": [{"message": message}]}) == Delta(
+    assert sse_decoder.whole({"choices": [{"message": message}]}) == Delta(
         text="<th", reasoning="r", finish_reason="stop"
     )
 
@@ -464,7 +465,7 @@ def test_a_stream_that_is_left_leaves_no_work_to_the_event_loop(end: str) -> Non
             yield chunk({"content": "y"}).encode()
 
     async def run() -> set[asyncio.Task[object]]:
-        async with aclosing(endless()) as source, aclosing(sse.deltas(source)) as deltas:
+        async with aclosing(endless()) as source, aclosing(sse_decoder.deltas(source)) as deltas:
             async for delta in deltas:
                 assert delta.text in ("x", "")
                 if not end:
@@ -515,4 +516,4 @@ def test_log_probabilities_that_are_none(logprobs: object) -> None:
 def test_log_probabilities_of_a_whole_completion() -> None:
     told = {"content": [{"top_logprobs": [_told("m", -0.5)]}]}
     choice = {"message": {"content": "m"}, "logprobs": told, "finish_reason": "length"}
-    assert sse.whole({"choices": [choice]}).logprobs == (("m", -0.5),)
+    assert sse_decoder.whole({"choices": [choice]}).logprobs == (("m", -0.5),)

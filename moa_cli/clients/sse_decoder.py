@@ -1,23 +1,24 @@
-"""Server-sent events to completion deltas.
+"""The SSE decoder: bytes to server-sent events, and these to the deltas of a completion.
 
-Format: the chunks of OpenAI's chat completions as the providers write them in fact.
+The events are the chunks of OpenAI's chat completions as the providers write them in fact.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
-from moa_cli.clients.event_stream import EventReader
 from moa_cli.clients.thinking import ThinkSplitter
+from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BadResponse, ConnectionLost
 
-__all__ = ["EventError", "deltas", "usage_from", "whole"]
-
-
+# An event is one JSON object of a few tokens; far beyond that nobody speaks this protocol.
+_LONGEST_LINE = 16 * 1024 * 1024
+_LINE_END = re.compile(r"\r\n|\n|\r")
 # More than this for one call is no count, and no cost.
 _MOST_TOKENS, _MOST_USD = 2 * 10**7, 10**4
 # Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
@@ -25,12 +26,62 @@ _MOST_NATS = 10**6
 _DECODER = json.JSONDecoder()
 
 
-class EventError(Exception):
-    """An error object inside a stream that began well. payload: the object, or a text."""
+class SseDecoder:
+    """Bytes to server-sent events (name, data) as they come (WHATWG HTML, section 9.2).
 
-    def __init__(self, payload: object) -> None:
-        super().__init__("error event")
-        self.payload = payload
+    An event without data is none. No I/O: whoever reads the connection feeds what it read.
+    """
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._name = ""
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> list[tuple[str, str]]:
+        """The events that are whole with this chunk. Raises BadResponse for an endless line."""
+        pending = self._pending + chunk
+        if len(pending) > _LONGEST_LINE:
+            raise BadResponse("the endpoint sent a line of over 16 MB")
+        carriage = pending.rfind(b"\r")
+        # A CR at the very end may be the first half of a CRLF.
+        if carriage == len(pending) - 1:
+            carriage = pending.rfind(b"\r", 0, carriage)
+        cut = max(pending.rfind(b"\n"), carriage) + 1
+        self._pending = pending[cut:]
+        # Whole lines, so no letter is cut in two.
+        text = pending[:cut].decode("utf-8", "replace")
+        # At CR, LF and CRLF only: str.splitlines also splits at U+2028, which is allowed inside
+        # a JSON string.
+        lines = text.split("\n") if carriage < 0 else _LINE_END.split(text)
+        return self._events(lines[:-1])
+
+    def end(self) -> list[tuple[str, str]]:
+        """The last event, which needs no blank line after it."""
+        last = self._pending.rstrip(b"\r").decode("utf-8", "replace")
+        self._pending = b""
+        return self._events([last, ""])
+
+    def _events(self, lines: list[str]) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        for line in lines:
+            # Nearly all lines are one of these two.
+            if line.startswith("data: "):
+                self._data.append(line[6:])
+            elif not line:
+                if self._data:
+                    found.append((self._name, "\n".join(self._data)))
+                self._name, self._data = "", []
+            else:
+                self._field(line)
+        return found
+
+    def _field(self, line: str) -> None:
+        key, _, value = line.removeprefix("\ufeff").partition(":")
+        value = value.removeprefix(" ")
+        if key == "data":
+            self._data.append(value)
+        elif key == "event":
+            self._name = value
 
 
 async def deltas(
@@ -39,17 +90,17 @@ async def deltas(
     """The deltas of a streamed chat completion.
 
     merged: one for all that came in one chunk, which costs less where nobody counts them.
-    Raises EventError for an error object in the stream, ConnectionLost where it ends before
+    Raises ErrorObject for an error object in the stream, ConnectionLost where it ends before
     a finish reason or the end mark, BadResponse for what is no JSON or no completion.
     """
-    reader, reading = EventReader(), _Reading()
+    decoder, reading = SseDecoder(), _Reading()
     async for chunk in chunks:
-        for delta in reading.take(reader.feed(chunk), merged=merged):
+        for delta in reading.take(decoder.feed(chunk), merged=merged):
             yield delta
         if reading.done:
             break
     else:
-        for delta in reading.take(reader.end(), merged=merged):
+        for delta in reading.take(decoder.end(), merged=merged):
             yield delta
     rest = reading.flush()
     if rest.text or rest.reasoning:
@@ -93,7 +144,7 @@ class _Reading:
                 taken += 1
                 if not merged:
                     yield self.delta()
-        except (EventError, BadResponse) as raised:
+        except (ErrorObject, BadResponse) as raised:
             error = raised
         if merged and taken:
             yield self.delta()
@@ -101,7 +152,7 @@ class _Reading:
             raise error
 
     def chunk(self, payload: dict[str, Any]) -> None:
-        """Take what one chunk tells. Raises EventError if that is an error."""
+        """Take what one chunk tells. Raises ErrorObject if that is an error."""
         # Once a token: types are compared, since what comes out of JSON has no subclasses.
         model = payload.get("model")
         if model and type(model) is str:
@@ -143,7 +194,7 @@ class _Reading:
 
     def _finished(self, reason: object, error: object) -> None:
         if reason == "error":
-            raise EventError(error)
+            raise ErrorObject(error)
         if isinstance(reason, str):
             self._reason = reason
             self.ended = True
@@ -171,14 +222,14 @@ def _payload(name: str, data: str) -> dict[str, Any]:
         payload = _json(data)
     except ValueError:
         if name == "error":
-            raise EventError(data) from None
+            raise ErrorObject(data) from None
         raise BadResponse("the endpoint sent an event that is no JSON") from None
     if name == "error":
-        raise EventError(payload)
+        raise ErrorObject(payload)
     if type(payload) is not dict:
         raise BadResponse("the endpoint sent an event that is no completion chunk")
     if payload.get("error"):
-        raise EventError(payload)
+        raise ErrorObject(payload)
     return payload
 
 
@@ -214,7 +265,7 @@ def _top_logprobs(logprobs: object) -> tuple[tuple[str, float], ...] | None:
     if isinstance(content, list) and content and isinstance(content[0], dict):
         told = content[0].get("top_logprobs")
         rows = told if isinstance(told, list) else []
-        pairs = [(one.get("token"), one.get("logprob")) for one in rows if isinstance(one, dict)]
+        pairs = [(row.get("token"), row.get("logprob")) for row in rows if isinstance(row, dict)]
     elif isinstance(tables, list) and tables and isinstance(tables[0], dict):
         pairs = list(tables[0].items())
     found = tuple(
