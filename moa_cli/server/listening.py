@@ -9,8 +9,6 @@ import sys
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.server.options import ServerOptions
 
-__all__ = ["listen"]
-
 _STALL_MILLISECONDS = 90_000
 
 
@@ -56,6 +54,6 @@ def _resolve(host: str, port: int) -> tuple[int, tuple[str, int]]:
         known = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise UsageError(f"--host: there is no address for {host!r}") from None
-    known.sort(key=lambda one: one[0] != socket.AF_INET)
+    known.sort(key=lambda address: address[0] != socket.AF_INET)
     family, _, _, _, address = known[0]
     return family, (str(address[0]), port)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import logging
 import os
-import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
-
-import uvicorn
+from collections.abc import Callable, Sequence
 
 from moa_cli.clients.aiohttp_transport import AiohttpTransport, preload
 from moa_cli.clients.pool import ClientPool
@@ -22,20 +17,18 @@ from moa_cli.profile import Profile
 from moa_cli.server.accesslog import AccessLog
 from moa_cli.server.app import make_app
 from moa_cli.server.books import Books
+from moa_cli.server.http_server import HttpServer
 from moa_cli.server.limits import Gate
 from moa_cli.server.listening import listen
 from moa_cli.server.loops import Address, upstream_headers
 from moa_cli.server.metrics import Metrics
 from moa_cli.server.mixtures import DEFAULT, Mixtures, check_default
 from moa_cli.server.options import ServerOptions
-from moa_cli.server.protocol import BoundedProtocol
 from moa_cli.server.service import Service
 from moa_cli.store.spending import Spending
 
 __all__ = ["run"]
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-_KEEP_ALIVE_SECONDS = 65
 _GC_THRESHOLDS = (10_000, 20, 50)
 # For the last bytes of turns that were cut off.
 _FLUSH_SECONDS = 1.0
@@ -109,32 +102,18 @@ async def _serve(service: Service, bound: socket.socket, introduction: Sequence[
     return server.code
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, with our way to end. code: for the process."""
+class _Server(HttpServer):
+    """Ends in two steps: a first signal lets turns end, a second stops them. code: the exit
+    code of the process."""
 
     def __init__(self, service: Service, introduction: Sequence[str]) -> None:
-        # What it would log is in our own lines, or in nobody's interest.
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-        super().__init__(
-            uvicorn.Config(
-                make_app(service),
-                http=BoundedProtocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            )
-        )
+        super().__init__(make_app(service))
         self._service = service
         self._introduction = introduction
         self.code = 0
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and tell where."""
-        await super().startup(sockets)
+    def on_start(self) -> None:
+        """Tell where the server listens."""
         service = self._service
         others = len(service.mixtures.names()) - 1
         first, *warnings = self._introduction
@@ -144,35 +123,14 @@ class _Server(uvicorn.Server):
         for warning in warnings:
             service.log.note(warning)
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """While inside, a signal ends the server: the first in good order, the second at once."""
-        loop = asyncio.get_running_loop()
-        known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-        # What a shell (`&`) or nohup had us ignore stays so.
-        numbers = [one for one in known if signal.getsignal(one) is not signal.SIG_IGN]
-        for number in numbers:
-            try:
-                loop.add_signal_handler(number, self._signalled, number)
-            except NotImplementedError:
-                # Windows.
-                signal.signal(
-                    number, lambda got, _: loop.call_soon_threadsafe(self._signalled, got)
-                )
-        try:
-            yield
-        finally:
-            for number in numbers:
-                with contextlib.suppress(NotImplementedError):
-                    loop.remove_signal_handler(number)
-
-    def _signalled(self, number: int) -> None:
+    def on_signal(self, number: int) -> None:
+        """End in good order at the first signal, at once at the second."""
         loop = asyncio.get_running_loop()
         if self.should_exit:
             self.force_exit = True
             self.code = 128 + number
             self._service.end_turns()
-            loop.call_soon(self._abort)
+            loop.call_soon(self.abort_connections)
             return
         self.should_exit = True
         self._service.stop()
@@ -181,10 +139,4 @@ class _Server(uvicorn.Server):
         turns = plural(running, "running turn")
         self._service.log.note(f"stopping; {turns}, {grace:g} s to end")
         loop.call_later(grace, self._service.end_turns)
-        loop.call_later(grace + _FLUSH_SECONDS, self._abort)
-
-    def _abort(self) -> None:
-        for connection in list(self.server_state.connections):
-            transport = connection.transport
-            if isinstance(transport, asyncio.Transport):
-                transport.abort()
+        loop.call_later(grace + _FLUSH_SECONDS, self.abort_connections)

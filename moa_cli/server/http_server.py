@@ -1,0 +1,185 @@
+"""HTTP/1.1 by uvicorn and httptools, with the bounds and the way to end that they lack.
+
+The only file that relies on uvicorn's internals; `tests/test_others_internals.py` holds what it
+relies on, and `pyproject.toml` pins the minor release:
+
+- `Server.capture_signals` is a context manager around serving, and `startup` binds the sockets;
+- `should_exit` ends serving once running requests have ended, `force_exit` at once;
+- `server_state.connections` holds a protocol for each connection, with its `transport`;
+- `HttpToolsProtocol` calls `on_headers_complete` for each head, keeps the request at work in
+  `cycle` (`response_complete`), closes an idle connection in `timeout_keep_alive_handler`, and
+  answers in `send_400_response`;
+- it writes through the transport that `connection_made` was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# For the head of a request, from the connection or its first byte on.
+_HEAD_SECONDS = 20.0
+_LARGEST_HEAD = 65_536
+_KEEP_ALIVE_SECONDS = 65
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+
+
+class HttpServer(uvicorn.Server):
+    """A server of one application. A subclass says what happens at its start and at a signal."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        # What uvicorn would log is in our own lines, or of no interest.
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_BoundedProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            )
+        )
+
+    def on_start(self) -> None:
+        """Called once the server accepts connections."""
+
+    def on_signal(self, number: int) -> None:
+        """Called in the event loop for each signal to end."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        await super().startup(sockets)
+        self.on_start()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """While inside, signals come to `on_signal`."""
+        loop = asyncio.get_running_loop()
+        known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+        # What a shell (`&`) or nohup had us ignore stays so.
+        numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in numbers:
+            try:
+                loop.add_signal_handler(number, self.on_signal, number)
+            except NotImplementedError:
+                # Windows.
+                signal.signal(number, lambda got, _: loop.call_soon_threadsafe(self.on_signal, got))
+        try:
+            yield
+        finally:
+            for number in numbers:
+                with contextlib.suppress(NotImplementedError):
+                    loop.remove_signal_handler(number)
+
+    def abort_connections(self) -> None:
+        """Close all connections at once, whatever they still have to send."""
+        for connection in list(self.server_state.connections):
+            transport = connection.transport
+            if isinstance(transport, asyncio.Transport):
+                transport.abort()
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    """A connection whose client cannot hold it, or fill the memory, by never ending a head."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._late: asyncio.TimerHandle | None = None
+        self._head_size = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there."""
+        super().connection_made(_JoinedWrites(transport))
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """It has sent something."""
+        if self._late is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_head()
+        super().data_received(data)
+        if self._late is not None:
+            self._head_size += len(data)
+            if self._head_size > _LARGEST_HEAD and not self.transport.is_closing():
+                self.send_400_response("The request's head is too large.")
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._head_came()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._head_came()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._head_size = 0
+        self._late = self.loop.call_later(_HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _head_came(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+class _JoinedWrites(asyncio.Transport):
+    """What is written in one turn of the event loop leaves as one: the head of a response with
+    the start of its body, the last token with the end. A system call each would cost as much as
+    making what it sends.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._held: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Have it sent."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(bytes(data))
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
+
+    def close(self) -> None:
+        """Close it once all has been sent."""
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close it now."""
+        self._held = []
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether it is closing, or closed."""
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See `asyncio.BaseTransport.get_extra_info`."""
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the other side for now."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take what comes again."""
+        self._transport.resume_reading()
