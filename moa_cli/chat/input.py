@@ -16,7 +16,6 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Always, Condition, is_searching, vi_mode
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History
-from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
 from prompt_toolkit.output.plain_text import PlainTextOutput
@@ -25,6 +24,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from moa_cli.chat.commands import complete
 from moa_cli.chat.drafts import edited
+from moa_cli.chat.keys import typed_ahead
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
@@ -76,7 +76,8 @@ class _Prompts(History):
         self._file = file
         self._adds = adds
         self._told = False
-        # Of each, the latest first as in `_loaded_strings`, whether it is in the file.
+        # The latest first, and of each whether it is in the file.
+        self._texts: list[str] = []
         self._filed: list[bool] = []
         self._state: object = None
         self._read()
@@ -91,12 +92,12 @@ class _Prompts(History):
             self._file = None
             self._tell(error)
             return
-        self._loaded_strings, self._filed = texts, [True] * len(texts)
+        self._texts, self._filed = texts, [True] * len(texts)
 
     async def load(self) -> AsyncGenerator[str, None]:
         """See `History`. Asked before each line."""
         self._forget_deleted()
-        for text in list(self._loaded_strings):
+        for text in list(self._texts):
             yield text
 
     def _forget_deleted(self) -> None:
@@ -108,21 +109,25 @@ class _Prompts(History):
             there = {entry.text for entry in self._file.read()}
         except StoreError:
             return
-        rows = list(zip(self._loaded_strings, self._filed, strict=True))
+        rows = list(zip(self._texts, self._filed, strict=True))
         kept = [(text, filed) for text, filed in rows if not filed or as_unicode(text) in there]
-        self._loaded_strings = [text for text, _ in kept]
+        self._texts = [text for text, _ in kept]
         self._filed = [filed for _, filed in kept]
+
+    def get_strings(self) -> list[str]:
+        """See `History`."""
+        return self._texts[::-1]
 
     def load_history_strings(self) -> Iterable[str]:
         """See `History`."""
-        return list(self._loaded_strings)
+        return list(self._texts)
 
     def append_string(self, string: str) -> None:
         """See `History`."""
         if string.startswith(" "):
             return
         self._forget_deleted()
-        self._loaded_strings.insert(0, string)
+        self._texts.insert(0, string)
         self._filed.insert(0, False)
         self.store_string(string)
 
@@ -267,9 +272,7 @@ class Editor:
 
     def typed_ahead(self) -> bool:
         """Whether keys wait for the next line."""
-        keys = get_typeahead(self.source)
-        store_typeahead(self.source, keys)
-        return bool(keys)
+        return typed_ahead(self.source)
 
     def typed(self) -> str:
         """What stood in the line when it was last left."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TextIO
 
-from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.keys import Keys
 
 from moa_cli.terminal.tty import can_redraw
@@ -87,3 +87,10 @@ class TurnKeys:
                 self._stop()
             else:
                 self._typed.append(key)
+
+
+def typed_ahead(source: Input) -> bool:
+    """Whether keys that were typed during a turn wait for the next line."""
+    keys = get_typeahead(source)
+    store_typeahead(source, keys)
+    return bool(keys)

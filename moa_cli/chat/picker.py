@@ -21,11 +21,10 @@ from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, L
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
-from rich.cells import cell_len
 
 from moa_cli.core.errors import StoreError
 from moa_cli.core.sanitize import one_line
-from moa_cli.terminal.cells import fitted, padded
+from moa_cli.terminal.cells import cell_len, fitted, padded
 from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:

@@ -1,4 +1,13 @@
-"""The elements Rich draws Markdown with, where ours differ: nothing cropped, nothing hidden."""
+"""The elements Rich draws Markdown with, where ours differ: nothing cropped, nothing hidden.
+
+The only file that relies on Rich's internals; `tests/test_others_internals.py` holds what it
+relies on, and `pyproject.toml` pins the minor release:
+
+- `rich._wrap.divide_line` tells where Rich breaks a line;
+- `Table._calculate_column_widths` returns the width of each column as it is drawn;
+- `rich.markdown.Markdown` draws the tokens in `parsed`, each by a class that `elements` names,
+  and gives those in `inlines` a style; a `TableElement` keeps its cells in `header` and `body`.
+"""
 
 import re
 from collections.abc import Iterator, Sequence

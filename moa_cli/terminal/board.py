@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -14,6 +13,7 @@ from rich.text import Text
 from moa_cli.core.money import usd
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
+from moa_cli.terminal.cells import cell_len, set_cell_size
 from moa_cli.terminal.view import CallView, State, TurnView
 
 __all__ = ["board_lines", "call_summary", "name_cells", "status_text", "to_lines"]

@@ -1,8 +1,13 @@
-"""Text cut to a number of terminal cells, of which a character takes none, one or two."""
+"""Text cut to a number of terminal cells, of which a character takes none, one or two.
+
+The only file that imports `rich.cells`, which Rich does not document: `cell_len` and
+`set_cell_size` are imported from here.
+"""
 
 from __future__ import annotations
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len as cell_len
+from rich.cells import set_cell_size as set_cell_size
 
 from moa_cli.core.sanitize import one_line
 

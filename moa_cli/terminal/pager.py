@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.cells import cell_len
-
 from moa_cli.core.sanitize import sanitize
+from moa_cli.terminal.cells import cell_len
 from moa_cli.terminal.tty import can_redraw
 
 __all__ = ["page"]

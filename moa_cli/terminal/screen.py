@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from rich.cells import cell_len
 from rich.text import Text
+
+from moa_cli.terminal.cells import cell_len
 
 __all__ = ["Screen", "Size", "terminal_size"]
 

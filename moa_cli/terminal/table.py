@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-
 from moa_cli.core.sanitize import one_line
-from moa_cli.terminal.cells import fitted, padded
+from moa_cli.terminal.cells import cell_len, fitted, padded
 
 __all__ = ["Column", "table_lines"]
 

@@ -156,9 +156,8 @@ def _table(table: Table, width: int) -> Iterator[str]:
 
 
 def _wide(column: Column) -> int:
-    from rich.cells import cell_len
-
     from moa_cli.core.sanitize import one_line
+    from moa_cli.terminal.cells import cell_len
 
     longest = max(cell_len(one_line(one)) for one in (column.head, *column.cells))
     return min(longest, column.widest)
