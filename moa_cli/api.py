@@ -49,8 +49,8 @@ class _Money:
         self._book = book = CallBook(books.spending, _log.warning)
         book.cost = spent
         caps = accounts.caps(config, books.spending)
-        if config.budget_session is not None:
-            cap = Cap.shared_cost("budget.session", config.budget_session, lambda: book.cost)
+        if config.budget.session is not None:
+            cap = Cap.shared_cost("budget.session", config.budget.session, lambda: book.cost)
             caps = (*caps, cap)
         self.limits = Limits(
             concurrency=config.concurrency, retries=config.retries, caps=caps, ledger=book

@@ -8,7 +8,7 @@ import typer
 
 from moa_cli.cli import wiring
 from moa_cli.config.schema import CONFIG_KEYS
-from moa_cli.config.tables import sentence
+from moa_cli.config.toml import sentence
 from moa_cli.core.money import MOST_USD
 
 if TYPE_CHECKING:

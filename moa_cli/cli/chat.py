@@ -19,7 +19,7 @@ from moa_cli.cli.options import (
 )
 from moa_cli.cli.saving import Choose, Cid, Continue, Save, choose, open_books, resume, saves
 from moa_cli.config.schema import CONFIG_KEYS
-from moa_cli.config.tables import sentence
+from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
 
@@ -73,7 +73,7 @@ def chat(
             kept=Kept(books.store, resumed.id, resumed.conversation, books.spending),
             clients=wiring.client_pool,
             limits=wiring.limits(concurrency, limits),
-            budget=wiring.config().budget_session,
+            budget=wiring.config().budget.session,
             # Over plain lines there is nobody to be told of keys.
             greeting=wiring.greeting(profile)
             if at_terminal

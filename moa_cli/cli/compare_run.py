@@ -161,7 +161,7 @@ class _Comparing:
 
     def _caps(self) -> tuple[Cap, ...]:
         found = list(caps(None, None, self._books.spending, one_turn=False))
-        shared = {"budget.session": wiring.config().budget_session}
+        shared = {"budget.session": wiring.config().budget.session}
         shared["--max-cost"] = self._options.max_cost
         found += [
             Cap.shared_cost(name, limit, lambda: self._contest.spent())

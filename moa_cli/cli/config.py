@@ -73,7 +73,7 @@ def list_(
 def _rows() -> list[Row]:
     from moa_cli.cli import wiring
     from moa_cli.cli.in_force import settings_in_force
-    from moa_cli.config.tables import read_toml
+    from moa_cli.config.toml import read_toml
     from moa_cli.core import paths
 
     table = read_toml(paths.config_file(), missing_ok=True)
@@ -102,7 +102,7 @@ def get(key: KeyName) -> None:
 def set_(key: KeyName, value: Value) -> None:
     """Set a setting in the file; its comments and order stay."""
     from moa_cli.config import find_name, set_setting
-    from moa_cli.config.tables import value_of
+    from moa_cli.config.toml import value_of
     from moa_cli.core import paths
     from moa_cli.profile import find
 
@@ -181,7 +181,7 @@ def template_() -> None:
 def edit() -> None:
     """Open the settings file in $VISUAL or $EDITOR, then check it."""
     from moa_cli.config import create_file
-    from moa_cli.config.tables import read_toml
+    from moa_cli.config.toml import read_toml
     from moa_cli.core import paths
     from moa_cli.terminal.editor import open_editor
 

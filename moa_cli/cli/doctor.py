@@ -192,7 +192,7 @@ async def _providers(
 
 
 def _listed(provider: str, model: str, listed: list[str]) -> Finding:
-    from moa_cli.config.tables import nearest
+    from moa_cli.core.text import nearest
 
     # Ollama lists `llama3:latest` for what is asked as `llama3`.
     if model in listed or f"{model}:latest" in listed:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from moa_cli.config import leaves
-from moa_cli.config.names import NAMED
-from moa_cli.config.schema import PRICE_KEYS, VARIABLES, Config
+from moa_cli.config.names import KEYS_OF, NAMED
+from moa_cli.config.schema import VARIABLES, Config
 from moa_cli.models.defaults import default_profile
 from moa_cli.models.providers import Provider, Providers
 
@@ -42,7 +43,7 @@ def _plain(
     table: Mapping[str, Any],
     environment: Mapping[str, str],
 ) -> Row:
-    value = getattr(config, "_".join(path))
+    value: Any = reduce(getattr, path, config)
     if path == ("profile",):
         value = default_profile(config, environment)
     variable = VARIABLES.get(path[0], "")
@@ -63,7 +64,7 @@ def _prices(config: Config) -> Iterator[Row]:
     if not config.prices:
         yield ("prices",), None, _DEFAULT
     for model, price in config.prices.items():
-        for key in PRICE_KEYS:
+        for key in KEYS_OF["prices"]:
             if getattr(price, key) is not None:
                 yield ("prices", model, key), getattr(price, key), _FILE
 

@@ -60,8 +60,8 @@ def _pull(name: str | None) -> None:
 async def _list(name: str | None) -> list[dict[str, Any]]:
     from moa_cli.cli import wiring
     from moa_cli.clients.local.weights import SMOLLM2
-    from moa_cli.config.tables import nearest
     from moa_cli.core.sanitize import one_line
+    from moa_cli.core.text import nearest
     from moa_cli.models.providers import DEFAULT_PROVIDER
 
     pool = wiring.client_pool()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict, TypeVar
 import typer
 
 from moa_cli.config.schema import CONFIG_KEYS
-from moa_cli.config.tables import sentence
+from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
 from moa_cli.profile import Overrides, Profile, list_profiles
 from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS

@@ -14,7 +14,7 @@ from moa_cli.cli.exit_codes import TERMINATED
 from moa_cli.cli.history.cleaning import go_on_cleaning
 from moa_cli.cli.options import typed_or
 from moa_cli.config.schema import CONFIG_KEYS
-from moa_cli.config.tables import sentence
+from moa_cli.config.toml import sentence
 from moa_cli.core import paths
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.errors import StoreError, UsageError
@@ -169,7 +169,7 @@ def _damage_notice(aside: Path) -> str:
         f"the file of conversations was damaged and put aside: {aside};"
         " `moa history recover` brings back what can be read"
     )
-    if wiring.config().budget_day is not None:
+    if wiring.config().budget.day is not None:
         notice += "; what was spent today stands in it, and budget.day begins anew"
     return notice
 

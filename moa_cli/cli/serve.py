@@ -149,7 +149,7 @@ def _limits(
     """Makes the engine's limits, once the books are there which the caps ask."""
     from moa_cli.cli import wiring
 
-    session = wiring.config().budget_session
+    session = wiring.config().budget.session
 
     def limits(books: Books) -> Limits:
         known = caps(max_cost, max_total_tokens, books, one_turn=False)

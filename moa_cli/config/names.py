@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
-from moa_cli.config.schema import (
-    BUDGET_KEYS,
-    CONFIG_KEYS,
-    LOCAL_KEYS,
-    PRICE_KEYS,
-    PROVIDER_KEYS,
-    Config,
-)
-from moa_cli.config.tables import Key, nearest
+from moa_cli.config.schema import CONFIG_KEYS, Config
 from moa_cli.core.errors import UsageError
+from moa_cli.core.text import nearest
+from moa_cli.core.values import TOML, Key, keys_of
 
-__all__ = ["KEYS_OF", "NAMED", "Name", "default_of", "dotted", "find_name", "leaves"]
-
-# What the tables hold; those of NAMED hold tables by a name that the user gives.
-KEYS_OF = {
-    "budget": BUDGET_KEYS,
-    "local": LOCAL_KEYS,
-    "prices": PRICE_KEYS,
-    "providers": PROVIDER_KEYS,
-}
+# The tables that hold tables by a name that the user gives, and what stands for that name.
 NAMED = {"prices": "MODEL", "providers": "NAME"}
+# What the tables hold.
+KEYS_OF = {
+    name: keys_of(key.item.type if name in NAMED else key.type)
+    for name, key in CONFIG_KEYS.items()
+    if key.kind == "table"
+}
 _SECRET = re.compile(r"(api_?|secret_?)?key|token|secret|password|credential", re.IGNORECASE)
 _QUOTED = re.compile(r"""(["'])(?P<name>.+)\1(?:\.(?P<last>[^"']*))?""")
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -45,9 +36,7 @@ class Name:
 
 def dotted(path: tuple[str, ...]) -> str:
     """The path as it is typed: parts that need it in quotes."""
-    return ".".join(
-        part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False) for part in path
-    )
+    return TOML.path(path)
 
 
 def leaves() -> dict[tuple[str, ...], Key]:
@@ -58,13 +47,13 @@ def leaves() -> dict[tuple[str, ...], Key]:
             found[table,] = key
             continue
         above = (table, NAMED[table]) if table in NAMED else (table,)
-        found |= {(*above, name): one for name, one in KEYS_OF[table].items()}
+        found |= {(*above, name): inner for name, inner in KEYS_OF[table].items()}
     return found
 
 
 def default_of(path: tuple[str, ...]) -> object:
     """What holds where nothing is said; None if nothing does."""
-    return None if path[0] in NAMED else getattr(Config, "_".join(path))
+    return None if path[0] in NAMED else reduce(getattr, path, Config())
 
 
 def find_name(text: str) -> Name:
@@ -84,7 +73,8 @@ def find_name(text: str) -> Name:
     if not name:
         raise _unknown(text, text)
     if last is None:
-        return Name((head, name), Key("table", CONFIG_KEYS[head].help))
+        key = CONFIG_KEYS[head]
+        return Name((head, name), replace(key, type=key.item.type))
     return _inner(text, (head, name), last, keys)
 
 

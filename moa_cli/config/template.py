@@ -7,9 +7,8 @@ import textwrap
 
 from moa_cli.config.names import KEYS_OF, NAMED, default_of, dotted
 from moa_cli.config.schema import CONFIG_KEYS, VARIABLES
-from moa_cli.config.tables import Key, allowed, sentence
-
-__all__ = ["assignment", "explanation", "template", "toml_text"]
+from moa_cli.config.toml import allowed, sentence
+from moa_cli.core.values import Key
 
 _HEAD = """\
 # Settings of moa.
@@ -37,12 +36,12 @@ def _section(table: str) -> str:
     keys = KEYS_OF[table]
     # All of one model's prices, or one provider's keys, belong together.
     about = "".join(
-        _prose(f"{key}: {explanation((table, name, key), one)}") for key, one in keys.items()
+        _prose(f"{last}: {explanation((table, name, last), key)}") for last, key in keys.items()
     )
     if table == "prices":
-        values = ", ".join(assignment(key, one.example) for key, one in keys.items())
+        values = ", ".join(assignment(last, key.example) for last, key in keys.items())
         return f"[{table}]\n{help_}{about}#{dotted((name,))} = {{ {values} }}\n"
-    values = "".join(f"#{assignment(key, one.example)}\n" for key, one in keys.items())
+    values = "".join(f"#{assignment(last, key.example)}\n" for last, key in keys.items())
     return f"[{table}]\n{help_}{about}#[{dotted((table, name))}]\n{values}"
 
 

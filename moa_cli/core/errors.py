@@ -71,7 +71,29 @@ class UsageError(MoAError):
 
 
 class ProfileError(MoAError):
-    """A profile or the config file is wrong, or is not there."""
+    """A profile or the settings file is wrong, or is not there.
+
+    Args:
+        problem: One sentence that names what is wrong.
+        place: The file, variable, option or command that the wrong value comes from; the message
+            begins with it.
+        path: The way to the key that is to blame, such as `("proposers", 1, "model")`; () if it
+            is no key.
+        hint: What the user can do about it, or None.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        place: str = "",
+        path: tuple[str | int, ...] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(f"{place}: {problem}" if place else problem, hint=hint)
+        self.problem = problem
+        self.place = place
+        self.path = path
 
 
 class ClientError(MoAError):

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from moa_cli.core.conversation import Failure, Proposal, Usage
-from moa_cli.core.loading import load_value
 from moa_cli.core.money import Price
+from moa_cli.core.values import load_value
 
 __all__ = [
     "AggregatorDelta",
@@ -263,9 +263,12 @@ def to_dict(event: Event) -> dict[str, Any]:
     return {"kind": event.kind, **dataclasses.asdict(event)}
 
 
-def from_dict(values: Mapping[str, Any]) -> Event:
-    """The event that `to_dict` made `values` of. Raises ValueError if it is none."""
+def from_dict(values: Mapping[str, Any], *, strict: bool = False) -> Event:
+    """The event that `to_dict` made `values` of. Raises ValueError if it is none.
+
+    strict: as for `load_value`.
+    """
     cls = _BY_KIND.get(str(values.get("kind")))
     if cls is None:
         raise ValueError(f"not an event: kind {values.get('kind')!r}")
-    return cast("Event", load_value(cls, values))
+    return cast("Event", load_value(cls, values, strict=strict))

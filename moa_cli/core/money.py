@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from moa_cli.core.conversation import Usage
+from moa_cli.core.values import Key
 
 _MILLION = 1_000_000
 # What is beyond these is no limit, and no price for a million tokens or for a request, in USD.
@@ -20,9 +22,19 @@ class Price:
     request: USD for each call, besides.
     """
 
-    prompt: float
-    completion: float
-    cached: float | None = None
+    prompt: Annotated[float, Key("USD per million prompt tokens", 0, MOST_PRICE, example=0.1)]
+    completion: Annotated[
+        float, Key("USD per million completion tokens", 0, MOST_PRICE, example=0.3)
+    ]
+    cached: Annotated[
+        float | None,
+        Key(
+            "USD per million prompt tokens from the provider's cache",
+            0,
+            MOST_PRICE,
+            example=0.05,
+        ),
+    ] = None
     request: float = 0.0
 
     def of(self, usage: Usage) -> float:

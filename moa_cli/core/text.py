@@ -1,10 +1,14 @@
-"""Small pieces of text: a number with its noun, JSON that is safe to print, a fence."""
+"""Small pieces of text: a number with its noun, the nearest name, JSON that is safe to print."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+# Nobody means a longer name, and to compare one takes long.
+_LONGEST_NAME = 60
 # json.dumps escapes C0 only; these too act on a terminal, or cannot be encoded.
 _ACTIVE = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
@@ -14,6 +18,19 @@ _ACTIVE = re.compile(
 def plural(number: int, noun: str) -> str:
     """`1 turn`, `2 turns`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, or None if none is like it."""
+    import difflib
+
+    close = difflib.get_close_matches(word[:_LONGEST_NAME], list(known), n=1, cutoff=0.65)
+    return close[0] if close else None
+
+
+def quoted(name: str) -> str:
+    """A key as TOML writes it: in quotes, unless it is a plain word."""
+    return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def dumps(values: object, *, indent: int | None = None) -> str:

@@ -79,7 +79,7 @@ class Catalog:
 
     def _info(self, provider: Provider, model: str, own: Price | None) -> ModelInfo:
         if provider.base_url is None:
-            return ModelInfo(id=model, context_length=self._config.local_context, price=own)
+            return ModelInfo(id=model, context_length=self._config.local.context, price=own)
         listing = self._listing(provider)
         info = listing.models.get(model) if listing else None
         if info is None or listing is None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from moa_cli.config.schema import Config, ProviderSettings
-from moa_cli.config.tables import nearest
 from moa_cli.core.endpoints import NO_KEY
 from moa_cli.core.errors import AuthenticationFailed, ProfileError
 from moa_cli.core.file_names import why_unfit
+from moa_cli.core.text import nearest
 from moa_cli.models.env_files import EnvFiles
 from moa_cli.profile import Profile, model_faults
 

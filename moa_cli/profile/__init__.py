@@ -12,15 +12,17 @@ from moa_cli.profile.files import (
     save,
 )
 from moa_cli.profile.layering import Overrides, model_faults, resolve, rows
-from moa_cli.profile.schema import build, dump, to_table
-from moa_cli.profile.values import (
+from moa_cli.profile.schema import (
     Aggregator,
     ModelSettings,
     Origin,
     Placement,
     Profile,
     Proposer,
+    build,
+    dump,
     short_name,
+    to_table,
 )
 
 __all__ = [

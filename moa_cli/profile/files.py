@@ -9,26 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from moa_cli.config.tables import nearest, read_toml
+from moa_cli.config.toml import read_toml
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.file_names import why_unfit
+from moa_cli.core.text import nearest
 from moa_cli.core.text_files import read_bytes
-from moa_cli.profile.schema import build, dump
-from moa_cli.profile.values import Origin, Profile
-
-__all__ = [
-    "ProfileFile",
-    "check_profile_name",
-    "copy",
-    "delete",
-    "file_origins",
-    "find",
-    "list_profiles",
-    "load",
-    "read",
-    "save",
-]
+from moa_cli.core.values import Path as KeyPath
+from moa_cli.profile.schema import Origin, Profile, build, dump
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -88,7 +76,7 @@ def _write(path: Path, content: bytes) -> None:
         with paths.replacing(path) as file:
             file.write(content)
     except OSError as error:
-        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
+        raise ProfileError(f"cannot be written: {error.strerror}", place=str(path)) from None
 
 
 def _is_path(name_or_path: str) -> bool:
@@ -104,13 +92,13 @@ def find(name_or_path: str) -> ProfileFile:
     if _is_path(name_or_path):
         path = paths.expand(name_or_path)
         if not paths.is_file(path):
-            raise ProfileError(f"{path}: no such profile file")
+            raise ProfileError("no such profile file", place=str(path))
         return ProfileFile(path.stem, path, "path")
     check_profile_name(name_or_path)
-    for one in _all_files():
-        if one.name == name_or_path:
-            return one
-    known = [one.name for one in list_profiles()]
+    for file in _all_files():
+        if file.name == name_or_path:
+            return file
+    known = [file.name for file in list_profiles()]
     near = nearest(name_or_path, known)
     hint = f"did you mean `{near}`?" if near else f"known profiles: {', '.join(known)}"
     raise ProfileError(f"there is no profile `{name_or_path}`", hint=hint)
@@ -129,25 +117,25 @@ def _all_files() -> Iterator[ProfileFile]:
 def list_profiles() -> list[ProfileFile]:
     """All profiles by name; a user's hides a shipped one of the same name."""
     found: dict[str, ProfileFile] = {}
-    for one in _all_files():
-        found.setdefault(one.name, one)
-    return sorted(found.values(), key=lambda one: (one.source != "user", one.name))
+    for file in _all_files():
+        found.setdefault(file.name, file)
+    return sorted(found.values(), key=lambda file: (file.source != "user", file.name))
 
 
-def file_origins(table: Mapping[str, Any], path: Path) -> dict[str, Origin]:
-    """The origin of each value of a profile's file, by dotted path; "" is the file itself."""
-    origin = Origin("profile", str(path))
+def file_origins(table: Mapping[str, Any], file: Path) -> dict[KeyPath, Origin]:
+    """The origin of each value of a profile's file, by the way to it; () is the file itself."""
+    origin = Origin("profile", str(file))
 
-    def walk(value: object, dotted: str) -> Iterator[str]:
-        yield dotted
+    def walk(value: object, path: KeyPath) -> Iterator[KeyPath]:
+        yield path
         if isinstance(value, Mapping):
             for key, inner in value.items():
-                yield from walk(inner, f"{dotted}.{key}" if dotted else key)
+                yield from walk(inner, (*path, key))
         elif isinstance(value, list):
-            for number, inner in enumerate(value, 1):
-                yield from walk(inner, f"{dotted}[{number}]")
+            for place, inner in enumerate(value):
+                yield from walk(inner, (*path, place))
 
-    return dict.fromkeys(walk(table, ""), origin)
+    return dict.fromkeys(walk(table, ()), origin)
 
 
 def read(file: ProfileFile) -> Profile:
@@ -175,7 +163,9 @@ def save(profile: Profile, name: str, *, overwrite: bool = False) -> Path:
         content = dump(profile).encode("utf-8")
     except UnicodeEncodeError:
         # Half of a surrogate pair, as a paste or an argument may hold it.
-        raise ProfileError(f"{path}: cannot be written: a text in it is not Unicode") from None
+        raise ProfileError(
+            "cannot be written: a text in it is not Unicode", place=str(path)
+        ) from None
     _write(path, content)
     return path
 
@@ -201,5 +191,5 @@ def delete(name: str) -> Path:
     try:
         found.path.unlink()
     except OSError as error:
-        raise ProfileError(f"{found.path}: cannot be deleted: {error.strerror}") from None
+        raise ProfileError(f"cannot be deleted: {error.strerror}", place=str(found.path)) from None
     return found.path

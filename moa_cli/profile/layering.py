@@ -8,28 +8,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from moa_cli.config.tables import read_toml, value_above
+from moa_cli.config.toml import read_toml, value_of
 from moa_cli.core.errors import ProfileError
+from moa_cli.core.values import TOML, Path
 from moa_cli.profile.files import file_origins, find
-from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS, build, to_table
-from moa_cli.profile.values import Origin, Placement, Profile
-
-__all__ = [
-    "SETTABLE",
-    "Overrides",
-    "add_proposer",
-    "drop_proposer",
-    "model_faults",
-    "override",
-    "resolve",
-    "rows",
-    "set_value",
-]
+from moa_cli.profile.schema import (
+    AGGREGATOR_KEYS,
+    PROFILE_KEYS,
+    PROPOSER_KEYS,
+    Origin,
+    Placement,
+    Profile,
+    build,
+    origin_of,
+    to_table,
+)
 
 # What `/set` may change: plain settings of the profile, and of its aggregator.
 SETTABLE = (
-    *(key for key, one in PROFILE_KEYS.items() if one.kind not in ("table", "tables")),
-    *(f"aggregator.{key}" for key, one in AGGREGATOR_KEYS.items() if one.kind != "table"),
+    *(name for name, key in PROFILE_KEYS.items() if key.kind not in ("table", "tables")),
+    *(f"aggregator.{name}" for name, key in AGGREGATOR_KEYS.items() if key.kind != "table"),
 )
 
 _FLAGS = {
@@ -43,7 +41,7 @@ _FLAGS = {
     "system": "--system",
     "reference_placement": "--reference-placement",
 }
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_KEYS = {**PROPOSER_KEYS, **PROFILE_KEYS}
 
 
 @dataclass(frozen=True)
@@ -67,35 +65,26 @@ class Overrides:
     def from_environment(cls, environment: Mapping[str, str]) -> Overrides:
         """The overrides in MOA_AGGREGATOR, MOA_REFERENCE_MODELS (comma-separated), MOA_ROUNDS, …
 
-        Raises ProfileError naming the variable whose value cannot be read.
+        Raises ProfileError naming the variable that lists no models.
         """
         given: dict[str, Any] = {}
-        for one in fields(cls):
-            variable = f"MOA_{one.name.upper()}"
-            text = environment.get(variable, "")
-            if text:
-                given[one.name] = _parse(one.name, variable, text)
+        for setting in fields(cls):
+            variable = f"MOA_{setting.name.upper()}"
+            if text := environment.get(variable, ""):
+                given[setting.name] = _parse(setting.name, variable, text)
         return cls(**given)
 
 
 def _parse(setting: str, variable: str, text: str) -> object:
-    if setting == "reference_models":
-        names = tuple(name.strip() for name in text.split(",") if name.strip())
-        if not names:
-            raise ProfileError(f"{variable}: names no model")
-        return names
-    if setting == "multi_turn":
-        if text.lower() in (*_TRUE, *_FALSE):
-            return text.lower() in _TRUE
-        raise ProfileError(f"{variable}: must be true or false, not {text!r}")
-    numbers = {"temperature": float, "rounds": int, "max_tokens": int, "samples": int}
-    if setting not in numbers:
+    """What a variable's text means; the text itself if it means nothing, for the check to blame."""
+    if setting == "aggregator":
         return text
-    try:
-        return numbers[setting](text)
-    except ValueError:
-        kind = "a number" if setting == "temperature" else "a whole number"
-        raise ProfileError(f"{variable}: must be {kind}, not {text!r}") from None
+    if setting != "reference_models":
+        return value_of(text, _KEYS[setting])
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ProfileError("names no model", place=variable)
+    return names
 
 
 def resolve(
@@ -146,9 +135,9 @@ def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
     Raises ProfileError where the value is not one that the key takes.
     """
     table = copy.deepcopy(to_table(profile))
-    holder, _, key = path.rpartition(".")
-    (table[holder] if holder else table)[key] = _toml_value(text)
-    return build(profile.name, table, {**profile.origins, path: Origin("flag", where)})
+    *above, key = path.split(".")
+    (table[above[0]] if above else table)[key] = _toml_value(text)
+    return build(profile.name, table, {**profile.origins, (*above, key): Origin("flag", where)})
 
 
 def _toml_value(text: str) -> object:
@@ -166,8 +155,8 @@ def add_proposer(profile: Profile, model: str, where: str) -> Profile:
     for layer in table.get("layers", []):
         layer["proposers"].append({"model": model})
     table["rounds"] = max(1, profile.rounds)
-    place = f"proposers[{len(table['proposers'])}]"
-    return build(profile.name, table, {**profile.origins, place: Origin("flag", where)})
+    path = ("proposers", len(table["proposers"]) - 1)
+    return build(profile.name, table, {**profile.origins, path: Origin("flag", where)})
 
 
 def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
@@ -179,7 +168,11 @@ def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
     dropped = 0
     for holder in (table, *table.get("layers", [])):
         before = holder.get("proposers", [])
-        after = [one for one in before if model not in (one["model"], one.get("name"))]
+        after = [
+            proposer
+            for proposer in before
+            if model not in (proposer["model"], proposer.get("name"))
+        ]
         dropped += len(before) - len(after)
         if before and not after:
             raise ProfileError(
@@ -188,21 +181,21 @@ def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
         if after:
             holder["proposers"] = after
     if not dropped:
-        names = [one.name or one.model for one in profile.proposers]
+        names = [proposer.name or proposer.model for proposer in profile.proposers]
         raise ProfileError(f"there is no proposer `{model}`", hint=f"there are {', '.join(names)}")
     # The places have moved; what is left comes from this command as far as anyone can say.
-    return build(profile.name, table, {**profile.origins, "proposers": Origin("flag", where)})
+    return build(profile.name, table, {**profile.origins, ("proposers",): Origin("flag", where)})
 
 
 def _lay(
     table: dict[str, Any],
-    origins: dict[str, Origin],
+    origins: dict[Path, Origin],
     over: Overrides,
     kind: Literal["environment", "flag"],
     where: str = "",
 ) -> None:
-    def note(path: str, setting: str) -> None:
-        for old in [p for p in origins if p == path or p.startswith((f"{path}.", f"{path}["))]:
+    def note(path: Path, setting: str) -> None:
+        for old in [known for known in origins if known[: len(path)] == path]:
             del origins[old]
         name = _FLAGS[setting] if kind == "flag" else f"MOA_{setting.upper()}"
         origins[path] = Origin(kind, where or name)
@@ -211,49 +204,49 @@ def _lay(
         value = getattr(over, setting)
         if value is not None:
             table[setting] = value
-            note(setting, setting)
+            note((setting,), setting)
     _lay_models(table, over, note)
     for setting in ("temperature", "max_tokens"):
         value = getattr(over, setting)
         if value is not None:
             table[setting] = value
-            note(setting, setting)
-            for path, one in _model_tables(table):
-                if one.pop(setting, None) is not None:
-                    note(f"{path}.{setting}", setting)
+            note((setting,), setting)
+            for path, model in _model_tables(table):
+                if model.pop(setting, None) is not None:
+                    note((*path, setting), setting)
     if over.samples is not None:
-        for path, one in _model_tables(table):
-            if path != "aggregator":
-                one["samples"] = over.samples
-                note(f"{path}.samples", "samples")
+        for path, model in _model_tables(table):
+            if path != ("aggregator",):
+                model["samples"] = over.samples
+                note((*path, "samples"), "samples")
 
 
-def _lay_models(table: dict[str, Any], over: Overrides, note: Callable[[str, str], None]) -> None:
+def _lay_models(table: dict[str, Any], over: Overrides, note: Callable[[Path, str], None]) -> None:
     if over.reference_models is not None:
         table.pop("layers", None)
         table["proposers"] = [{"model": model} for model in over.reference_models]
-        note("layers", "reference_models")
-        note("proposers", "reference_models")
+        note(("layers",), "reference_models")
+        note(("proposers",), "reference_models")
         if over.reference_models and not table.get("rounds", 1) and over.rounds is None:
             table["rounds"] = 1
-            note("rounds", "reference_models")
+            note(("rounds",), "reference_models")
     if over.aggregator is not None:
         # Another model: what was tuned for the old one does not go with it.
         kept = table.get("aggregator", {})
         table["aggregator"] = {
             key: kept[key] for key in ("temperature", "max_tokens", "system") if key in kept
         } | {"model": over.aggregator}
-        note("aggregator.model", "aggregator")
+        note(("aggregator", "model"), "aggregator")
 
 
-def _model_tables(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, one in enumerate(table.get("proposers", []), 1):
-        yield f"proposers[{number}]", one
-    for number, layer in enumerate(table.get("layers", []), 1):
-        for place, one in enumerate(layer.get("proposers", []), 1):
-            yield f"layers[{number}].proposers[{place}]", one
+def _model_tables(table: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    holders: list[tuple[Path, Mapping[str, Any]]] = [((), table)]
+    holders += [(("layers", place), layer) for place, layer in enumerate(table.get("layers", []))]
+    for path, holder in holders:
+        for place, proposer in enumerate(holder.get("proposers", [])):
+            yield (*path, "proposers", place), proposer
     if "aggregator" in table:
-        yield "aggregator", table["aggregator"]
+        yield ("aggregator",), table["aggregator"]
 
 
 def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[ProfileError]:
@@ -267,42 +260,37 @@ def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[P
             check(model)
         except ProfileError as error:
             origin = _origin(profile, path)
-            place = f"{origin.where}: " if origin.where else ""
-            if origin.kind in ("profile", "default"):
-                place += f"`{path}`: "
-            yield ProfileError(f"{place}{error.message}", hint=error.hint)
+            named = origin.kind in ("profile", "default")
+            problem = f"`{TOML.path(path)}`: {error.problem}" if named else error.problem
+            yield ProfileError(problem, place=origin.where, path=path, hint=error.hint)
 
 
-def _model_names(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for path, one in _model_tables(table):
-        yield f"{path}.model", one["model"]
-        for number, fallback in enumerate(one.get("fallbacks", ()), 1):
-            yield f"{path}.fallbacks[{number}]", fallback
+def _model_names(table: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    for path, model in _model_tables(table):
+        yield (*path, "model"), model["model"]
+        for place, fallback in enumerate(model.get("fallbacks", ())):
+            yield (*path, "fallbacks", place), fallback
 
 
 def rows(profile: Profile) -> list[tuple[str, object, Origin]]:
     """Each setting of `profile` that is in force: dotted path, value, origin."""
-    defaults = {
-        "rounds": profile.rounds,
-        "multi_turn": profile.multi_turn,
-        "system": profile.system,
-        "temperature": profile.temperature,
-        "max_tokens": profile.max_tokens,
-        "timeout": profile.timeout,
-        "reference_placement": profile.reference_placement,
-        "on_all_failed": profile.on_all_failed,
-    }
-    table = to_table(profile)
-    found: list[tuple[str, object, Origin]] = []
-    for key, value in defaults.items():
-        found.append((key, value, _origin(profile, key)))
-    for path, one in _model_tables(table):
-        for key, value in one.items():
-            found.append((f"{path}.{key}", value, _origin(profile, f"{path}.{key}")))
-    return found
+    settings = (
+        "rounds",
+        "multi_turn",
+        "system",
+        "temperature",
+        "max_tokens",
+        "timeout",
+        "reference_placement",
+        "on_all_failed",
+    )
+    found: list[tuple[Path, object]] = [((key,), getattr(profile, key)) for key in settings]
+    for path, model in _model_tables(to_table(profile)):
+        found += [((*path, key), value) for key, value in model.items()]
+    return [(TOML.path(path), value, _origin(profile, path)) for path, value in found]
 
 
-def _origin(profile: Profile, path: str) -> Origin:
-    # Not "": a value that the file leaves out is a default, though the file was read.
+def _origin(profile: Profile, path: Path) -> Origin:
+    # Not (): a value that the file leaves out is a default, though the file was read.
     known = {place: origin for place, origin in profile.origins.items() if place}
-    return value_above(known, path) or Origin("default")
+    return origin_of(known, path) or Origin("default")

@@ -1,217 +1,352 @@
-"""A profile's tables: their keys, the check, and the way to values and back."""
+"""A mixture as frozen values: proposers, layers, aggregator; read from tables, and written back."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar
 
-from moa_cli.config.tables import Key, check_table, value_above
+from moa_cli.config.toml import refused
 from moa_cli.core.errors import ProfileError
-from moa_cli.profile.values import Aggregator, ModelSettings, Origin, Profile, Proposer
+from moa_cli.core.values import TOML, Key, Path, ValueFault, keys_of, read_fields
 
-__all__ = [
-    "AGGREGATOR_KEYS",
-    "PROFILE_KEYS",
-    "PROPOSER_KEYS",
-    "build",
-    "dump",
-    "to_table",
-]
-
-MODEL_KEYS: dict[str, Key] = {
-    "model": Key("text", "model name, `provider:model-id`"),
-    "temperature": Key("number", "sampling temperature; unset leaves it to the model", 0, 2),
-    "max_tokens": Key("whole", "most tokens an answer may have", 1),
-    "system": Key("text", "system prompt, in place of the profile's", blank=True),
-    "timeout": Key("number", "seconds a call may take, retries included", 0.001),
-    "top_p": Key("number", "nucleus sampling, 0 to 1", 0, 1),
-    "seed": Key("whole", "seed for sampling, where the endpoint takes one"),
-    "extra": Key("table", "further fields of the request, sent as they are"),
-}
-PROPOSER_KEYS: dict[str, Key] = {
-    **MODEL_KEYS,
-    "name": Key("text", "name shown on screen; empty: the model's", blank=True),
-    "samples": Key("whole", "independent samples of each proposer", 1, 64),
-}
-AGGREGATOR_KEYS: dict[str, Key] = {
-    **MODEL_KEYS,
-    "fallbacks": Key("texts", "models tried in order if this one fails before its first token"),
-}
-PROFILE_KEYS: dict[str, Key] = {
-    "description": Key("text", "one line on what the profile is for", blank=True),
-    "rounds": Key("whole", "layers of proposers; 0 asks the aggregator alone", 0, 10),
-    "multi_turn": Key("flag", "whether earlier turns are sent along"),
-    "system": Key("text", "system prompt for all models", blank=True),
-    "temperature": Key("number", "temperature of the models; unset leaves it to each", 0, 2),
-    "max_tokens": Key("whole", "most tokens that an answer may have", 1),
-    "timeout": Key("number", "timeout for models without one of their own, seconds", 0.001),
-    "reference_placement": Key(
-        "text", "where references go: `system` or `user` message", choices=("system", "user")
-    ),
-    "on_all_failed": Key(
-        "text",
-        "if no proposer answers: fail, or let the aggregator answer alone (solo)",
-        choices=("fail", "solo"),
-    ),
-    "proposers": Key("tables", "the models that answer in every layer"),
-    "layers": Key("tables", "layers with proposers of their own"),
-    "aggregator": Key("table", "the model that writes the reply"),
-}
-_LAYER_KEYS = {"proposers": Key("tables", "the models that answer in this layer")}
+Placement = Literal["system", "user"]
+OnAllFailed = Literal["fail", "solo"]
+_M = TypeVar("_M", "Proposer", "Aggregator")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
-_TABLES = ("proposers", "layers", "aggregator")
 
 
-def build(
-    name: str, table: Mapping[str, Any], origins: Mapping[str, Origin] | None = None
-) -> Profile:
-    """A profile from its tables.
-
-    origins: where each value came from, by dotted path (`aggregator.model`).
-    Raises ProfileError that names the place and the key.
-    """
-    origins = origins or {}
-    place = {path: str(origin) for path, origin in origins.items()}
-    check_table(table, PROFILE_KEYS, place=place)
-    proposers = _proposers(table.get("proposers", []), "proposers", place)
-    layers = _layers(table.get("layers", []), proposers, place)
-    plain = {key: table[key] for key in PROFILE_KEYS.keys() - set(_TABLES) if key in table}
-    if "temperature" in plain:
-        plain["temperature"] = float(plain["temperature"])
-    if "timeout" in plain:
-        plain["timeout"] = float(plain["timeout"])
-    rounds = plain.pop("rounds", len(layers) if layers else int(bool(proposers)))
-    _check_rounds(name, rounds, proposers, layers, place)
-    return Profile(
-        name=name,
-        aggregator=_aggregator(name, table, place),
-        proposers=proposers,
-        layers=layers,
-        rounds=rounds,
-        origins=dict(origins),
-        **plain,
-    )
-
-
-def _check_rounds(
-    name: str,
-    rounds: int,
-    proposers: tuple[Proposer, ...],
-    layers: tuple[tuple[Proposer, ...], ...],
-    place: Mapping[str, str],
-) -> None:
-    where = value_above(place, "rounds") or name
-    if layers and rounds > len(layers):
-        raise ProfileError(
-            f"{where}: `rounds` is {rounds}, but the profile lists {len(layers)} layers",
-            hint=f"use at most {len(layers)} rounds, or add [[layers]]",
-        )
-    if rounds and not layers and not proposers:
-        where = place.get("proposers", where)
-        raise ProfileError(
-            f"{where}: `rounds` is {rounds}, but there are no proposers",
-            hint="add [[proposers]], name models with -m, or use 0 rounds",
-        )
-
-
-def _aggregator(name: str, table: Mapping[str, Any], place: Mapping[str, str]) -> Aggregator:
-    if "aggregator" not in table:
-        raise ProfileError(
-            f"{place.get('', name)}: there is no [aggregator]",
-            hint="every mixture needs a model that replies",
-        )
-    settings = _model_settings(table["aggregator"], AGGREGATOR_KEYS, "aggregator.", place)
-    settings["fallbacks"] = tuple(settings.get("fallbacks", ()))
-    for fallback in settings["fallbacks"]:
-        _check_model_name(fallback, "aggregator.fallbacks", place)
-    return Aggregator(**settings)
-
-
-def _proposers(
-    tables: list[dict[str, Any]], path: str, place: Mapping[str, str]
-) -> tuple[Proposer, ...]:
-    return tuple(
-        Proposer(**_model_settings(table, PROPOSER_KEYS, f"{path}[{number}].", place))
-        for number, table in enumerate(tables, 1)
-    )
-
-
-def _layers(
-    tables: list[dict[str, Any]], default: tuple[Proposer, ...], place: Mapping[str, str]
-) -> tuple[tuple[Proposer, ...], ...]:
-    layers = []
-    for number, table in enumerate(tables, 1):
-        prefix = f"layers[{number}]."
-        check_table(table, _LAYER_KEYS, prefix=prefix, place=place)
-        own = _proposers(table.get("proposers", []), f"{prefix}proposers", place)
-        if not own and not default:
-            where = _where(place, prefix.rstrip("."))
-            raise ProfileError(f"{where}`{prefix}proposers` is empty")
-        layers.append(own or default)
-    return tuple(layers)
-
-
-def _model_settings(
-    table: Mapping[str, Any], keys: Mapping[str, Key], prefix: str, place: Mapping[str, str]
-) -> dict[str, Any]:
-    check_table(table, keys, prefix=prefix, place=place)
-    if "model" not in table:
-        raise ProfileError(f"{_where(place, prefix.rstrip('.'))}`{prefix}model` is missing")
-    _check_model_name(table["model"], f"{prefix}model", place)
-    _check_extra(table.get("extra", {}), f"{prefix}extra", place)
-    settings = dict(table)
-    for number in ("temperature", "timeout", "top_p"):
-        if number in settings:
-            settings[number] = float(settings[number])
-    return settings
-
-
-def _check_model_name(model: str, path: str, place: Mapping[str, str]) -> None:
+def _check_model_name(model: str) -> None:
     if not _MODEL_NAME.fullmatch(model):
-        raise ProfileError(f"{_where(place, path)}`{path}` is not a model name: {model!r}")
+        raise ValueFault(f"is not a model name: {model!r}")
 
 
-def _check_extra(extra: Mapping[str, Any], path: str, place: Mapping[str, str]) -> None:
-    if not extra:
-        return
-    import json
+def _check_fallbacks(models: tuple[str, ...]) -> None:
+    for model in models:
+        _check_model_name(model)
 
+
+def _check_extra(extra: Mapping[str, Any]) -> None:
     try:
         json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError):
+        raise ValueFault("holds what a request cannot: a date, inf or nan") from None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a setting comes from.
+
+    Args:
+        kind: How it was set.
+        where: The file, variable, option or command; "" for a default.
+    """
+
+    kind: Literal["default", "profile", "environment", "flag"]
+    where: str = ""
+
+    def __str__(self) -> str:
+        return self.where or self.kind
+
+
+# By the way to the value; () is the file itself.
+Origins = Mapping[Path, Origin]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """A model, and how it is asked. None means: not set.
+
+    Args:
+        model: The model name, `provider:model-id`.
+        temperature: Sampling temperature, 0 to 2. Unset: the profile's, else the endpoint's.
+        max_tokens: Most tokens an answer may have. Unset: the profile's, else the endpoint's.
+        system: The system prompt. Unset: the profile's.
+        timeout: Seconds a call may take, retries included. Unset: the profile's.
+        top_p: Nucleus sampling, 0 to 1.
+        seed: Seed for sampling, for endpoints that take one.
+        extra: Further fields of the request's body, sent as they are.
+    """
+
+    model: Annotated[str, Key("model name, `provider:model-id`", check=_check_model_name)]
+    temperature: Annotated[
+        float | None, Key("sampling temperature; unset leaves it to the model", 0, 2)
+    ] = None
+    max_tokens: Annotated[int | None, Key("most tokens an answer may have", 1)] = None
+    system: Annotated[str | None, Key("system prompt, in place of the profile's", blank=True)] = (
+        None
+    )
+    timeout: Annotated[float | None, Key("seconds a call may take, retries included", 0.001)] = None
+    top_p: Annotated[float | None, Key("nucleus sampling, 0 to 1", 0, 1)] = None
+    seed: Annotated[int | None, Key("seed for sampling, where the endpoint takes one")] = None
+    extra: Annotated[
+        Mapping[str, Any],
+        Key("further fields of the request, sent as they are", check=_check_extra),
+    ] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposer(ModelSettings):
+    """A model that answers in a proposer layer.
+
+    Args:
+        name: The name shown on screen. Unset: the last part of the model's name.
+        samples: How many times it answers, each time independently.
+    """
+
+    name: Annotated[str | None, Key("name shown on screen; empty: the model's", blank=True)] = None
+    samples: Annotated[int, Key("independent samples of each proposer", 1, 64)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregator(ModelSettings):
+    """The model that writes the reply.
+
+    Args:
+        fallbacks: Model names that are tried in order if this one fails before its first token.
+    """
+
+    fallbacks: Annotated[
+        tuple[str, ...],
+        Key(
+            "models tried in order if this one fails before its first token",
+            check=_check_fallbacks,
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    """A layer as a file has it."""
+
+    proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in this layer")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A named mixture: layers of proposers, and the aggregator that writes the reply.
+
+    Args:
+        name: The profile's name.
+        description: One line on what it is for.
+        rounds: Layers of proposers; 0 asks the aggregator alone. The paper counts the
+            aggregator too, so its layers are rounds + 1.
+        multi_turn: Whether earlier turns are sent along.
+        system: System prompt for all models.
+        temperature: For models without one of their own.
+        max_tokens: For models without a limit of their own.
+        timeout: Seconds, for models without a timeout of their own.
+        reference_placement: The message that holds the references.
+        on_all_failed: What happens if no proposer answers: the turn fails, or the aggregator
+            answers alone.
+        proposers: The models that answer in every layer.
+        layers: Layers with proposers of their own, in place of `proposers`.
+        aggregator: The model that writes the reply.
+        origins: Where the values come from.
+    """
+
+    name: str
+    description: Annotated[str, Key("one line on what the profile is for", blank=True)] = ""
+    rounds: Annotated[int, Key("layers of proposers; 0 asks the aggregator alone", 0, 10)] = 1
+    multi_turn: Annotated[bool, Key("whether earlier turns are sent along")] = True
+    system: Annotated[str | None, Key("system prompt for all models", blank=True)] = None
+    temperature: Annotated[
+        float | None, Key("temperature of the models; unset leaves it to each", 0, 2)
+    ] = None
+    max_tokens: Annotated[int | None, Key("most tokens that an answer may have", 1)] = None
+    timeout: Annotated[
+        float | None, Key("timeout for models without one of their own, seconds", 0.001)
+    ] = None
+    reference_placement: Annotated[
+        Placement, Key("where references go: `system` or `user` message")
+    ] = "system"
+    on_all_failed: Annotated[
+        OnAllFailed,
+        Key("if no proposer answers: fail, or let the aggregator answer alone (solo)"),
+    ] = "fail"
+    proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in every layer")] = ()
+    layers: Annotated[
+        tuple[tuple[Proposer, ...], ...],
+        Key("layers with proposers of their own", written=tuple[_Layer, ...]),
+    ] = ()
+    aggregator: Annotated[Aggregator, Key("the model that writes the reply")]
+    origins: Origins = field(default_factory=dict, compare=False, repr=False)
+
+    def layer(self, number: int) -> tuple[Proposer, ...]:
+        """The proposers of layer `number` (from 1): one entry a call, each with a name of its
+        own and the profile's settings filled in."""
+        if number not in self._known:
+            self._known[number] = self._calls(number)
+        return self._known[number]
+
+    @cached_property
+    def _known(self) -> dict[int, tuple[Proposer, ...]]:
+        return {}
+
+    def _calls(self, number: int) -> tuple[Proposer, ...]:
+        chosen = self.layers[number - 1] if self.layers else self.proposers
+        calls = [
+            replace(self._inherit(proposer), samples=1, seed=_seed_of(proposer, sample))
+            for proposer in chosen
+            for sample in range(proposer.samples)
+        ]
+        names = _unique([call.name or short_name(call.model) for call in calls])
+        return tuple(replace(call, name=name) for call, name in zip(calls, names, strict=True))
+
+    def aggregators(self) -> tuple[Aggregator, ...]:
+        """The aggregator and its fallbacks, in the order in which they are tried."""
+        return self._tried
+
+    @cached_property
+    def _tried(self) -> tuple[Aggregator, ...]:
+        first = replace(self._inherit(self.aggregator), fallbacks=())
+        return (first, *(replace(first, model=model) for model in self.aggregator.fallbacks))
+
+    def all_layers(self, rounds: int | None = None) -> list[Sequence[ModelSettings]]:
+        """What a turn asks if nothing fails: the proposers of each round, then the aggregator.
+
+        rounds: how many there are, where not as many as the profile says.
+        """
+        last = self.rounds if rounds is None else rounds
+        return [*map(self.layer, range(1, last + 1)), self.aggregators()[:1]]
+
+    def models(self) -> tuple[str, ...]:
+        """Each model name that a turn may call, once, in the order of first use."""
+        used = [call.model for layer in self.all_layers() for call in layer]
+        return tuple(dict.fromkeys([*used, *self.aggregator.fallbacks]))
+
+    def _inherit(self, model: _M) -> _M:
+        return replace(
+            model,
+            temperature=self.temperature if model.temperature is None else model.temperature,
+            max_tokens=self.max_tokens if model.max_tokens is None else model.max_tokens,
+            system=self.system if model.system is None else model.system,
+            timeout=self.timeout if model.timeout is None else model.timeout,
+        )
+
+
+def short_name(model: str) -> str:
+    """The last part of a model name, for the screen."""
+    return model.rstrip("/").rsplit("/", 1)[-1] or model
+
+
+def _seed_of(proposer: Proposer, sample: int) -> int | None:
+    # Samples that share a seed would be one answer, n times.
+    return None if proposer.seed is None else proposer.seed + sample
+
+
+def _unique(names: list[str]) -> list[str]:
+    taken = {name for name in names if names.count(name) == 1}
+    result = []
+    for name in names:
+        if names.count(name) == 1:
+            result.append(name)
+            continue
+        number = 1
+        while f"{name} #{number}" in taken:
+            number += 1
+        result.append(f"{name} #{number}")
+        taken.add(result[-1])
+    return result
+
+
+PROFILE_KEYS = keys_of(Profile)
+PROPOSER_KEYS = keys_of(Proposer)
+AGGREGATOR_KEYS = keys_of(Aggregator)
+_TABLES = ("proposers", "layers", "aggregator")
+
+
+def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -> Profile:
+    """A profile from its tables.
+
+    Args:
+        name: The profile's name.
+        table: The tables, as a file has them.
+        origins: Where each value comes from.
+
+    Raises:
+        ProfileError: A value is wrong; the error names its place and carries its path.
+    """
+    origins = origins or {}
+    if "aggregator" not in table:
         raise ProfileError(
-            f"{_where(place, path)}`{path}` holds what a request cannot: a date, inf or nan"
-        ) from None
+            "there is no [aggregator]",
+            place=str(origins.get((), name)),
+            path=("aggregator",),
+            hint="every mixture needs a model that replies",
+        )
+    try:
+        settings = read_fields(Profile, table, TOML)
+        proposers = settings.get("proposers", ())
+        layers = _layers(settings.pop("layers", ()), proposers)
+    except ValueFault as fault:
+        raise refused(fault, place_of(origins, fault.path)) from None
+    rounds = settings.pop("rounds", len(layers) if layers else int(bool(proposers)))
+    if layers and rounds > len(layers):
+        raise ProfileError(
+            f"`rounds` is {rounds}, but the profile lists {len(layers)} layers",
+            place=place_of(origins, ("rounds",)) or name,
+            path=("rounds",),
+            hint=f"use at most {len(layers)} rounds, or add [[layers]]",
+        )
+    if rounds and not layers and not proposers:
+        path = ("proposers",) if ("proposers",) in origins else ("rounds",)
+        raise ProfileError(
+            f"`rounds` is {rounds}, but there are no proposers",
+            place=place_of(origins, path) or name,
+            path=path,
+            hint="add [[proposers]], name models with -m, or use 0 rounds",
+        )
+    return Profile(name=name, layers=layers, rounds=rounds, origins=dict(origins), **settings)
 
 
-def _where(place: Mapping[str, str], path: str) -> str:
-    source = value_above(place, path)
-    return f"{source}: " if source else ""
+def _layers(
+    layers: Sequence[_Layer], default: tuple[Proposer, ...]
+) -> tuple[tuple[Proposer, ...], ...]:
+    for place, layer in enumerate(layers):
+        if not layer.proposers and not default:
+            raise ValueFault("is empty", path=("layers", place, "proposers"))
+    return tuple(layer.proposers or default for layer in layers)
+
+
+def origin_of(origins: Origins, path: Path) -> Origin | None:
+    """Where the value at `path` comes from, or what is above it; None if nobody knows."""
+    for end in range(len(path), -1, -1):
+        if path[:end] in origins:
+            return origins[path[:end]]
+    return None
+
+
+def place_of(origins: Origins, path: Path) -> str:
+    """The same in words, for messages; "" if nobody knows."""
+    return str(origin_of(origins, path) or "")
 
 
 def to_table(profile: Profile) -> dict[str, Any]:
     """The tables of a profile's file; what is at its default is left out."""
-    table: dict[str, Any] = {}
     default = Profile(name="", aggregator=Aggregator(model="-"))
-    for key in PROFILE_KEYS.keys() - set(_TABLES):
-        value = getattr(profile, key)
-        if key == "rounds" or value != getattr(default, key):
-            table[key] = value
-    ordered = {key: table[key] for key in PROFILE_KEYS if key in table}
+    table = {
+        key: getattr(profile, key)
+        for key in PROFILE_KEYS
+        if key not in _TABLES
+        and (key == "rounds" or getattr(profile, key) != getattr(default, key))
+    }
     if profile.proposers:
-        ordered["proposers"] = [_settings_table(one, PROPOSER_KEYS) for one in profile.proposers]
+        table["proposers"] = [_settings_table(model, PROPOSER_KEYS) for model in profile.proposers]
     if profile.layers:
-        ordered["layers"] = [
-            {"proposers": [_settings_table(one, PROPOSER_KEYS) for one in layer]}
+        table["layers"] = [
+            {"proposers": [_settings_table(model, PROPOSER_KEYS) for model in layer]}
             for layer in profile.layers
         ]
-    ordered["aggregator"] = _settings_table(profile.aggregator, AGGREGATOR_KEYS)
-    return ordered
+    table["aggregator"] = _settings_table(profile.aggregator, AGGREGATOR_KEYS)
+    return table
 
 
-def _settings_table(one: ModelSettings, keys: Mapping[str, Key]) -> dict[str, Any]:
-    values = {key: getattr(one, key) for key in keys}
+def _settings_table(model: ModelSettings, keys: Mapping[str, Key]) -> dict[str, Any]:
+    values = {key: getattr(model, key) for key in keys}
     values = {key: value for key, value in values.items() if value not in (None, (), {})}
     if values.get("samples") == 1:
         del values["samples"]

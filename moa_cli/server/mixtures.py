@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from moa_cli.core.errors import ProfileError
+from moa_cli.core.values import JSON
 from moa_cli.models.providers import Providers
 from moa_cli.profile import (
     Overrides,
@@ -151,10 +152,10 @@ class Mixtures:
         try:
             profile = override(mixture.profile, asked, "moa")
         except ProfileError as error:
-            message = error.message.removeprefix("moa: ")
-            named = (name for name in _BLAMED if f"`{name}" in message)
-            param = "moa" + next((f".{name}" for name in named), "")
-            message = f"`{param}`: {message}"
+            # A layer cannot be given; `rounds` is what may not fit those of the profile.
+            blamed = error.path[:1] if error.path[:1] in _BLAMED else ()
+            param = JSON.path(("moa", *blamed))
+            message = f"`{param}`: {error.problem}"
             raise ApiError(400, message, param=param, code="invalid_value") from None
         self._check_models(request)
         rounds = range(1, profile.rounds + 1)
@@ -192,8 +193,8 @@ class Mixtures:
                 raise ApiError(400, f"`{param}`: {why}", param=param, code="invalid_value")
 
 
-# The fields of a request's `moa` object that a profile's error may be about.
-_BLAMED = ("proposers", "aggregator", "rounds")
+# The fields of a request's `moa` object that an error of the profile may be about.
+_BLAMED = (("proposers",), ("aggregator",), ("rounds",))
 
 
 def _not_found(name: str, why: str | None = None) -> ApiError:

@@ -1,31 +1,15 @@
-"""The description of the API (OpenAPI 3.1), from the same table of fields as its checks."""
+"""The description of the API (OpenAPI 3.1), from the same fields as the check of requests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_origin
 
-from moa_cli.config.tables import Key
-from moa_cli.server.wires.fields import (
-    HARMLESS,
-    MESSAGE_HARMLESS,
-    MIXTURE,
-    NO_EFFECT,
-    PLAIN,
-    STREAM_OPTIONS,
-)
+from moa_cli.core.values import Key, keys_of, required_fields
+from moa_cli.server.wires.requests import ChatBody
 from moa_cli.version import __version__
 
-__all__ = ["description"]
-
-_TYPES: dict[str, dict[str, Any]] = {
-    "text": {"type": "string"},
-    "whole": {"type": "integer"},
-    "number": {"type": "number"},
-    "flag": {"type": "boolean"},
-    "texts": {"type": "array", "items": {"type": "string"}},
-    "table": {"type": "object"},
-}
+_TYPES = {"text": "string", "whole": "integer", "number": "number", "flag": "boolean"}
 
 
 def description(models: Sequence[str], *, keyed: bool) -> dict[str, Any]:
@@ -84,68 +68,64 @@ def _ok(reference: str, *, stream: bool = False) -> dict[str, Any]:
     return {"description": "Done.", "content": content}
 
 
-def _object(properties: dict[str, Any], *required: str) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
 def _open(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _keys(keys: dict[str, Key]) -> dict[str, Any]:
-    return {name: _nullable(_key(key)) for name, key in keys.items()}
-
-
-def _key(key: Key) -> dict[str, Any]:
-    schema = {**_TYPES[key.kind], "description": key.help}
-    bounds = {"minimum": key.low, "maximum": key.high}
-    schema |= {
-        name: int(bound) if key.kind == "whole" else bound
-        for name, bound in bounds.items()
-        if bound is not None
+def schema_of(cls: Any) -> dict[str, Any]:
+    """The JSON schema of what is read into a dataclass."""
+    required = required_fields(cls)
+    return {
+        "type": "object",
+        "properties": {
+            name: _schema(key) if name in required else _nullable(_schema(key))
+            for name, key in keys_of(cls).items()
+        },
+        "required": [name for name in keys_of(cls) if name in required],
+        "additionalProperties": False,
     }
-    return schema | ({"enum": list(key.choices)} if key.choices else {})
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """null is as good as not given."""
+    if "enum" in schema and "type" not in schema:
+        return schema | {"enum": [None, *schema["enum"]]}
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _harmless(values: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
-    return {
-        name: {"enum": [None, *allowed], "description": "Not supported otherwise."}
-        for name, allowed in values.items()
-    }
+def _schema(key: Key) -> dict[str, Any]:
+    told = {"description": key.help} if key.help else {}
+    if key.type is Any:
+        return {"enum": list(key.only or ())} | told
+    if key.kind in _TYPES:
+        return _scalar(key) | told
+    if key.kind == "other":
+        return {"anyOf": [_schema(choice) for choice in key.either]} | told
+    if key.kind == "table":
+        is_open = get_origin(key.type) is Mapping
+        return ({"type": "object"} if is_open else schema_of(key.type)) | told
+    bounds = {"minItems": key.low, "maxItems": key.high}
+    return {"type": "array", "items": _schema(key.item)} | _told(bounds) | told
+
+
+def _scalar(key: Key) -> dict[str, Any]:
+    if len(key.choices) == 1:
+        return {"const": key.choices[0]}
+    if key.choices:
+        return {"type": "string", "enum": list(key.choices)}
+    names = ("minLength", "maxLength") if key.kind == "text" else ("minimum", "maximum")
+    bounds = dict(zip(names, (key.low, key.high), strict=True))
+    return {"type": _TYPES[key.kind]} | _told(bounds)
+
+
+def _told(bounds: Mapping[str, float | None]) -> dict[str, Any]:
+    return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
 def _schemas(named: dict[str, Any]) -> dict[str, Any]:
+    request = schema_of(ChatBody)
+    request["properties"]["model"] |= named
     text = {"type": "string"}
-    part = _object({"type": {"const": "text"}, "text": text}, "type", "text")
-    content = {"anyOf": [text, {"type": "array", "items": part, "minItems": 1}]}
-    roles = {"enum": ["system", "developer", "user", "assistant"]}
-    message = _object(
-        {"role": roles, "content": content, **_harmless(MESSAGE_HARMLESS)}, "role", "content"
-    )
-    stops = {"type": "array", "items": {**text, "minLength": 1}, "maxItems": 4}
-    request = _object(
-        {
-            **_keys(PLAIN),
-            "model": {**_key(PLAIN["model"]), **named},
-            "messages": {"type": "array", "items": message, "minItems": 1},
-            "stop": _nullable({"anyOf": [{**text, "minLength": 1}, stops]}),
-            "stream_options": _nullable(_object(_keys(STREAM_OPTIONS))),
-            "moa": _nullable(_object(_keys(MIXTURE))),
-            **_keys(NO_EFFECT),
-            **_harmless(HARMLESS),
-        },
-        "model",
-        "messages",
-    )
     number, maybe = {"type": "integer"}, {"type": ["string", "null"]}
     model = _open(id=text, object={"const": "model"}, created=number, owned_by=text)
     error = _open(message=text, type=text, param=maybe, code=maybe)

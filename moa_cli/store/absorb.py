@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.core.conversation import Charge, Turn, Usage, check_usage
-from moa_cli.core.loading import load_value
+from moa_cli.core.values import load_value
 from moa_cli.store.calls import Booking, Made, read_calls
 from moa_cli.store.lease import DeadLease, dead_leases, has_lease
 from moa_cli.store.packing import dump, unpack, without_defaults

@@ -42,12 +42,12 @@ def open_books(
     has a budget. open_store: gives the store, or raises StoreError. warn: told if nothing can be
     kept. Raises StoreError if the day's budget could not be.
     """
-    if not save and config.budget_day is None:
+    if not save and config.budget.day is None:
         return Books()
     try:
         store = open_store()
     except StoreError as error:
-        if config.budget_day is not None:
+        if config.budget.day is not None:
             raise unkept(StoreError, error) from None
         warn(f"this conversation is not saved: {error.message}")
         return Books()
@@ -71,14 +71,14 @@ def caps(
     from moa_cli.engine import Cap
 
     found = []
-    if session and config.budget_session is not None:
-        found.append(Cap.turn_cost("budget.session", config.budget_session))
+    if session and config.budget.session is not None:
+        found.append(Cap.turn_cost("budget.session", config.budget.session))
     if max_cost is not None:
         found.append(Cap.turn_cost("--max-cost", max_cost))
     if max_total_tokens is not None:
         found.append(Cap.turn_tokens("--max-total-tokens", max_total_tokens))
-    if config.budget_day is not None and spending is not None:
-        found.append(_day_cap(config.budget_day, spending))
+    if config.budget.day is not None and spending is not None:
+        found.append(_day_cap(config.budget.day, spending))
     return tuple(found)
 
 

@@ -24,7 +24,7 @@ from moa_cli.core import paths
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import NoConversation, StoreError, StoreLocked
 from moa_cli.core.file_lock import try_lock
-from moa_cli.core.loading import load_value
+from moa_cli.core.values import load_value
 from moa_cli.store.packing import dump, without_defaults
 
 if TYPE_CHECKING:

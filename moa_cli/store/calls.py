@@ -20,8 +20,8 @@ from typing import Any
 
 from moa_cli.core.conversation import Usage
 from moa_cli.core.ledger import CallBegun
-from moa_cli.core.loading import load_value
 from moa_cli.core.money import Price, check_price
+from moa_cli.core.values import load_value
 from moa_cli.store.lease import Lease, lease_for
 
 # Then the lines of calls that are in the database are taken out of the journal.

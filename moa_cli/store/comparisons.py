@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from moa_cli.core.conversation import Usage, check_usage
-from moa_cli.core.loading import load_value
+from moa_cli.core.values import load_value
 from moa_cli.store.schema import immediate, store_errors, transaction
 
 # Seconds of a turn: more is no time.

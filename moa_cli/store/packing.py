@@ -24,7 +24,7 @@ def as_unicode(text: str) -> str:
 
 def without_defaults(value: Any) -> Any:
     """The plain values of a dataclass, as `dataclasses.asdict` gives them, less those fields that
-    are at their defaults; `loading.load_value` makes the same dataclass of them."""
+    are at their defaults; `values.load_value` makes the same dataclass of them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: without_defaults(getattr(value, field.name))

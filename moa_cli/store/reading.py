@@ -19,7 +19,7 @@ from moa_cli.core.conversation import (
     check_usage,
 )
 from moa_cli.core.errors import StoreError
-from moa_cli.core.loading import load_value
+from moa_cli.core.values import load_value
 from moa_cli.store.packing import as_unicode, unpack
 from moa_cli.store.query import Closeness, Query
 from moa_cli.store.schema import store_errors

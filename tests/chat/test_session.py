@@ -193,7 +193,7 @@ def test_a_change_holds_from_the_next_turn_and_says_where_it_came_from(
     session = talk(upstream, mixture("a"))
     session.change(Overrides(rounds=2, temperature=0.0), "/rounds")
     assert (session.profile.rounds, session.profile.temperature) == (2, 0.0)
-    assert str(session.profile.origins["rounds"]) == "/rounds"
+    assert str(session.profile.origins[("rounds",)]) == "/rounds"
 
 
 @pytest.mark.parametrize(

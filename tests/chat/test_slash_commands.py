@@ -160,7 +160,7 @@ def test_a_setting_is_set_and_told(
 ) -> None:
     assert desk.do(line) == said
     assert getattr(desk.session.profile, key) == value
-    assert str(desk.session.profile.origins[key]) == line.split()[0]
+    assert str(desk.session.profile.origins[(key,)]) == line.split()[0]
 
 
 @pytest.mark.parametrize(

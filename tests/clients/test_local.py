@@ -26,13 +26,13 @@ from moa_cli.clients.local import client as local
 from moa_cli.clients.local import weights
 from moa_cli.clients.local.client import LocalClient
 from moa_cli.clients.local.weights import SMOLLM2, find_weights, pull, pulled_path
-from moa_cli.config.schema import Config
+from moa_cli.config.schema import Config, LocalSettings
 from moa_cli.core import paths
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
 from moa_cli.core.errors import ClientError, ContextTooLong, LocalModelUnavailable, ModelNotFound
 
-SMALL = Config(local_context=512, local_parallel=2)
+SMALL = Config(local=LocalSettings(context=512, parallel=2))
 HELLO = Request(model=SMOLLM2, messages=(Message("user", "Say hello."),), max_tokens=8, seed=1)
 LONG = Request(model=SMOLLM2, messages=(Message("user", "Tell a tale."),), max_tokens=400)
 
@@ -189,7 +189,7 @@ from moa_cli.config.schema import Config
 from moa_cli.core.conversation import Message
 
 async def main():
-    client = LocalClient("smollm2", Config(local_context=512, local_parallel=1))
+    client = LocalClient("smollm2", Config(local=LocalSettings(context=512, parallel=1)))
     hello = Request(model="smollm2", messages=(Message("user", "Say hello."),), max_tokens=8)
     async with aclosing(client.stream(hello)) as deltas:
         text = "".join([delta.text async for delta in deltas])
@@ -340,7 +340,10 @@ def test_a_file_of_ones_own_answers_under_its_own_name() -> None:
 def test_a_broken_gguf_file_could_not_be_loaded(kept: int) -> None:
     with find_weights(SMOLLM2, Config()).open("rb") as whole:
         Path("cut.gguf").write_bytes(whole.read(kept))
-    for model, config in (("cut.gguf", SMALL), (SMOLLM2, Config(local_model=Path("cut.gguf")))):
+    for model, config in (
+        ("cut.gguf", SMALL),
+        (SMOLLM2, Config(local=LocalSettings(model=Path("cut.gguf")))),
+    ):
         error = refusal(model, config)
         assert type(error) is LocalModelUnavailable
         assert error.message.startswith("local: cut.gguf could not be loaded: ")
@@ -432,7 +435,7 @@ def test_the_child_is_told_all_it_needs_through_its_pipe(
         pathlib.Path("asked").write_text(sys.stdin.readline())
         """,
     )
-    refusal(str(own_weights), Config(local_context=777, local_parallel=3))
+    refusal(str(own_weights), Config(local=LocalSettings(context=777, parallel=3)))
     asked = json.loads(Path("asked").read_text())
     assert len(asked.pop("key")) >= 32
     assert asked == {"path": str(own_weights), "alias": "own", "context": 777, "parallel": 3}
@@ -547,7 +550,7 @@ def test_weights_are_the_configured_file_else_the_pulled_else_the_wheels(
     paths.make_private(pulled_path().parent)
     pulled_path().write_bytes(b"GGUF")
 
-    assert find_weights(SMOLLM2, Config(local_model=configured)) == configured
+    assert find_weights(SMOLLM2, Config(local=LocalSettings(model=configured))) == configured
     assert find_weights(SMOLLM2, Config()) == pulled_path()
     pulled_path().unlink()
     assert find_weights(SMOLLM2, Config()) == carried
@@ -567,7 +570,7 @@ def test_without_the_wheel_and_the_pulled_file_there_are_no_weights(
 
 def test_a_configured_file_that_is_missing_hides_no_other() -> None:
     with pytest.raises(LocalModelUnavailable) as raised:
-        find_weights(SMOLLM2, Config(local_model=Path("gone.gguf")))
+        find_weights(SMOLLM2, Config(local=LocalSettings(model=Path("gone.gguf"))))
     assert "gone.gguf is not there" in raised.value.message
     assert "local.model" in str(raised.value.hint)
 

@@ -30,7 +30,7 @@ def test_every_toml_example_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "example.toml").write_text(profile, encoding="utf-8")
     assert load_config(tmp_path / "config.toml").providers["lab"].api_key_env == "LAB_KEY"
     budgets = load_config(tmp_path / "money.toml")
-    assert (budgets.budget_session, budgets.budget_day) == (0.5, 5.0)
+    assert (budgets.budget.session, budgets.budget.day) == (0.5, 5.0)
     assert budgets.prices["groq:llama-3.3-70b-versatile"].prompt == 0.59
     loaded = load(str(tmp_path / "example.toml"))
     assert (loaded.rounds, len(loaded.layer(1))) == (2, 3)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from moa_cli.clients.local.client import LocalClient
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.clients.pool import ClientPool
-from moa_cli.config.schema import Config, ProviderSettings, load_config
+from moa_cli.config.schema import Config, LocalSettings, ProviderSettings, load_config
 from moa_cli.core import paths
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
@@ -346,9 +346,7 @@ def test_a_whole_settings_file_is_read() -> None:
         profile="local",
         concurrency=3,
         retries=0,
-        local_model=Path.home() / "models/x.gguf",
-        local_context=512,
-        local_parallel=1,
+        local=LocalSettings(model=Path.home() / "models/x.gguf", context=512, parallel=1),
         providers={
             "acme": ProviderSettings(base_url="http://acme/v1", api_key_cmd="pass acme"),
         },
@@ -358,7 +356,7 @@ def test_a_whole_settings_file_is_read() -> None:
 
 def test_a_home_that_is_nobodys_is_left_as_it_is() -> None:
     read = load_config(write(Path("own.toml"), '[local]\nmodel = "~nobody-at-all/x.gguf"'))
-    assert read.local_model == Path("~nobody-at-all/x.gguf")
+    assert read.local.model == Path("~nobody-at-all/x.gguf")
 
 
 def test_numbers_in_the_environment_come_before_the_settings_file(

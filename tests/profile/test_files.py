@@ -282,6 +282,40 @@ def test_an_unknown_key_comes_with_the_nearest_known_one(text: str, hint: str) -
     assert refusal(f"{text}\n{AGGREGATOR}").hint == hint
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("temprature = 1", ("temprature",)),
+        ("[[proposers]]\nmodel = 'b'\n[[proposers]]\nmodel = 'a b'", ("proposers", 1, "model")),
+        ("[[proposers]]\nmodel = '`aggregator.model`'\nseed = 'x'", ("proposers", 0, "seed")),
+        ("[[proposers]]", ("proposers", 0, "model")),
+        ("proposers = ['b']", ("proposers",)),
+        ("[[layers]]\nproposers = [{ model = 'b' }]\n[[layers]]", ("layers", 1, "proposers")),
+        ("[[layers]]\nproposers = [{ modle = 'b' }]", ("layers", 0, "proposers", 0, "modle")),
+        ("rounds = 1", ("rounds",)),
+        ("'a.b' = 1", ("a.b",)),
+        ("'`rounds`' = 1", ("`rounds`",)),
+        ('"a\\nrounds[1]" = 1', ("a\nrounds[1]",)),
+        ("[[proposers]]\nmodel = 'b'\n'model.x' = 1", ("proposers", 0, "model.x")),
+    ],
+)
+def test_an_error_carries_the_path_of_the_key_to_blame(text: str, path: tuple[str | int]) -> None:
+    assert refusal(f"{text}\n{AGGREGATOR}").path == path
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("'aggregator.model'", '"aggregator.model"'),
+        ("'proposers[1]'", '"proposers[1]"'),
+        ('"a\\nb"', '"a\\nb"'),
+        ("'say \"so\"'", '"say \\"so\\""'),
+    ],
+)
+def test_a_key_of_odd_signs_is_told_as_toml_has_it(key: str, shown: str) -> None:
+    assert refusal(f"{key} = 1\n{AGGREGATOR}").message == f"own.toml: unknown key `{shown}`"
+
+
 def test_an_unknown_key_like_no_other_comes_with_all_there_are() -> None:
     assert "temperature, max_tokens" in str(refusal(f"zzz = 1\n{AGGREGATOR}").hint)
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moa_cli.core.values import keys_of
 from moa_cli.server.errors import ApiError
-from moa_cli.server.wires.requests import parse
+from moa_cli.server.wires.requests import ChatBody, MixtureFields, parse
 from tests.support.command import Moa
 from tests.support.server import QUESTION, Server, serving
 from tests.support.upstream import Upstream
@@ -193,6 +194,33 @@ def test_what_is_no_json_object_is_a_400(served: tuple[Server, Upstream], body: 
     assert response.json()["error"]["code"] == "invalid_json"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        " `proposers",
+        "a b `moa.rounds` is",
+        "x\n`proposers[0].model`",
+        "a\t`rounds",
+        '`proposers" x',
+        "[proposers] `samples`",
+    ],
+)
+def test_a_name_that_looks_like_another_field_does_not_move_the_blame(
+    served: tuple[Server, Upstream], name: str
+) -> None:
+    other = name.replace("proposers", "aggregator")
+    fields: list[tuple[dict[str, Any], str]] = [
+        ({"aggregator": name}, "moa.aggregator"),
+        ({"proposers": ["lab:a", other]}, "moa.proposers"),
+    ]
+    for mixture, param in fields:
+        response = served[0].ask(moa=mixture)
+        assert response.status_code == 400
+        error = response.json()["error"]
+        assert error["param"] == param
+        assert error["message"].startswith(f"`{param}`: ")
+
+
 def test_large_numbers_and_odd_texts_are_told_by_their_field(
     served: tuple[Server, Upstream],
 ) -> None:
@@ -280,12 +308,10 @@ def test_any_body_is_parsed_or_refused(fields: dict[str, Any]) -> None:
 
 
 def test_the_description_lists_every_field_that_is_read(served: tuple[Server, Upstream]) -> None:
-    from moa_cli.server.wires.fields import KNOWN, MIXTURE
-
     described = served[0].get("/openapi.json").json()
     request = described["components"]["schemas"]["ChatRequest"]["properties"]
-    assert set(request) == set(KNOWN)
-    assert set(request["moa"]["anyOf"][0]["properties"]) == set(MIXTURE)
+    assert set(request) == keys_of(ChatBody).keys()
+    assert set(request["moa"]["anyOf"][0]["properties"]) == keys_of(MixtureFields).keys()
 
 
 def test_the_file_of_a_broken_profile_is_not_told(moa: Moa, tmp_path: Path) -> None:

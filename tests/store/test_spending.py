@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.config.schema import Config
+from moa_cli.config.schema import BudgetSettings, Config
 from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.ledger import CallBegun, Standing
@@ -88,7 +88,7 @@ def test_a_row_that_cannot_be_right_spoils_no_sum(file: Path) -> None:
 
 def test_no_budget_is_kept_where_spending_could_not_be_written_down(file: Path) -> None:
     store = Store.open(file)
-    [cap] = caps(Config(budget_day=1.0), store.spending)
+    [cap] = caps(Config(budget=BudgetSettings(day=1.0)), store.spending)
     assert cap.left(Usage(), Usage(cost=0.1), Usage(), "turn") == pytest.approx(0.9)
     # From here on as with a full disk: reading works, writing does not.
     store._connection.execute("PRAGMA query_only = ON")

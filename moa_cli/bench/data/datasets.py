@@ -11,10 +11,10 @@ from typing import Any
 
 from moa_cli.bench.data.items import Item, Row, read_own, rows_of_json, rows_of_lines
 from moa_cli.bench.data.sources import SOURCES
-from moa_cli.config.tables import nearest
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.file_names import why_unfit
+from moa_cli.core.text import nearest
 
 __all__ = ["DATASETS", "Dataset", "Known", "data_file", "data_folder", "dataset_of", "load_dataset"]
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from moa_cli.bench.data.sources import SOURCES, Source, address_of
-from moa_cli.config.tables import nearest
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.text import nearest
 
 __all__ = ["ALL", "fetch", "names_of"]
 

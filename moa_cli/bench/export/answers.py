@@ -17,8 +17,8 @@ from moa_cli.bench.judge.judgements import JUDGE_FILE, Judgement, judges_of, rea
 from moa_cli.bench.run.folder import read_results, read_settings
 from moa_cli.bench.run.journal import Entry, Journal
 from moa_cli.bench.run.results import Result
-from moa_cli.config.tables import nearest
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.text import nearest
 
 __all__ = [
     "Choice",

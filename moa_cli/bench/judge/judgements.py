@@ -16,8 +16,8 @@ from typing import Final
 from moa_cli.bench.data.json_lines import plain, read_lines
 from moa_cli.bench.run.results import Result, result_from_line
 from moa_cli.core.conversation import Failure
-from moa_cli.core.loading import load_value
 from moa_cli.core.text import dumps
+from moa_cli.core.values import load_value
 
 __all__ = [
     "ANCHOR",

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from moa_cli.config.tables import nearest
 from moa_cli.core.errors import UsageError
+from moa_cli.core.text import nearest
 from moa_cli.profile import Aggregator, ModelSettings, Profile, Proposer, short_name
 
 __all__ = ["ARMS", "PARITY_DATASETS", "Arm", "best_of", "make_arms", "with_given", "with_parity"]

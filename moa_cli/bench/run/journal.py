@@ -12,8 +12,8 @@ from pathlib import Path
 from moa_cli.bench.data.json_lines import Lines, plain, read_lines
 from moa_cli.core.conversation import Usage, check_usage
 from moa_cli.core.endpoints import Request
-from moa_cli.core.loading import load_value
 from moa_cli.core.text import dumps
+from moa_cli.core.values import load_value
 
 __all__ = ["Entry", "Journal", "call_key", "occurrence_key"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from moa_cli.bench.data.json_lines import plain
 from moa_cli.core.conversation import Failure, Usage
-from moa_cli.core.loading import load_value
 from moa_cli.core.text import dumps
+from moa_cli.core.values import load_value
 
 __all__ = ["Answer", "Result", "TurnResult", "result_from_line", "result_line"]
 

@@ -6,8 +6,8 @@ import os
 
 from moa_cli.chat.commands.registry import Host, Outcome, command, whole
 from moa_cli.chat.session import Session
-from moa_cli.config.tables import nearest
 from moa_cli.core.errors import UsageError
+from moa_cli.core.text import nearest
 from moa_cli.profile import Overrides, list_profiles, resolve, rows, save
 from moa_cli.profile.layering import SETTABLE
 from moa_cli.terminal.plain import setting_text

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from moa_cli.chat.keeping import Kept
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
-from moa_cli.config.tables import nearest
 from moa_cli.core.errors import UsageError
+from moa_cli.core.text import nearest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -9,10 +9,10 @@ from pathlib import Path
 from moa_cli.bench.export.answers import Choice, Exported, read_run
 from moa_cli.bench.export.formats import COMPARING, FORMATS, JUDGED
 from moa_cli.cli.writing import check_free, check_name, destination
-from moa_cli.config.tables import nearest
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import nearest
 from moa_cli.terminal.tty import folded
 
 __all__ = ["Options", "run"]

@@ -40,7 +40,7 @@ class Purse:
         self._session = Usage()
         self._turns: dict[tuple[str, int], TurnLedger] = {}
         found = list(caps(None, None, spending, one_turn=False))
-        session = wiring.config().budget_session
+        session = wiring.config().budget.session
         if session is not None:
             so_far = lambda: self._session.cost  # noqa: E731
             found.append(Cap.shared_cost("budget.session", session, so_far))

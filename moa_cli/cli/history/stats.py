@@ -26,7 +26,7 @@ def stats(
     """Print turns, tokens and cost by month and model, of deleted conversations too."""
     spending = open_store(to_read=True).spending
     months, turns = spending.by_month(), spending.turns_by_month()
-    zone = wiring.config().budget_zone
+    zone = wiring.config().budget.zone
     if unsound := spending.unsound():
         warn(f"{plural(unsound, 'row')} of the ledger cannot be right, and are not counted")
     if json:

@@ -87,8 +87,8 @@ class LocalClient:
             "path": str(path),
             "alias": path.stem if self._model != SMOLLM2 else self._model,
             "key": key,
-            "context": self._config.local_context,
-            "parallel": self._config.local_parallel,
+            "context": self._config.local.context,
+            "parallel": self._config.local.parallel,
         }
         # ValueError: no JSON, or a pipe that was closed with this client.
         with contextlib.suppress(OSError, ValueError):

@@ -48,12 +48,12 @@ def find_weights(model: str, config: Config) -> Path:
     """
     if model != SMOLLM2:
         return _own_file(model)
-    if config.local_model is not None:
-        if not paths.is_file(config.local_model):
+    if config.local.model is not None:
+        if not paths.is_file(config.local.model):
             raise LocalModelUnavailable(
-                f"local: {config.local_model} is not there", hint="mend `local.model` in the config"
+                f"local: {config.local.model} is not there", hint="mend `local.model` in the config"
             )
-        return config.local_model
+        return config.local.model
     if paths.is_file(pulled_path()):
         return pulled_path()
     carried = _carried_file()

@@ -1,45 +1,176 @@
-"""The body of a chat completion request, checked."""
+"""The body of a chat completion request: its fields, their check, and what they ask for."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from moa_cli.core.conversation import Conversation, Message, Role
+from moa_cli.core.values import JSON, Key, ValueFault, read_fields
 from moa_cli.profile import Overrides
+from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS, Placement
 from moa_cli.server.errors import ApiError
-from moa_cli.server.wires.fields import (
-    HARMLESS,
-    KNOWN,
-    MESSAGE_HARMLESS,
-    MIXTURE,
-    NO_EFFECT,
-    PLAIN,
-    STREAM_OPTIONS,
-    check,
-    refuse_unknown,
-)
 
-__all__ = ["ChatRequest", "parse"]
-
+_INT64 = 2**63
+_INT32 = 2**31
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
     "user": "user",
     "assistant": "assistant",
 }
-_MOST_STOPS = 4
+_CODES = {
+    "unknown": "unknown_parameter",
+    "missing": "missing_required_parameter",
+    "unsupported": "unsupported_parameter",
+    "invalid": "invalid_value",
+}
+# A text that ends the reply; it may be of spaces.
+_STOP = Key(low=1, blank=True)
+# What a model thought is not said again, as with the providers that tell it.
+_THOUGHTS = ("reasoning", "reasoning_content")
+_LONGEST_NAME = 60
+
+
+def _only(*values: Any) -> Key:
+    """A field that is not supported; values: those that ask for nothing."""
+    return Key("Not supported otherwise.", only=values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPart:
+    """A part of a message."""
+
+    type: Annotated[Literal["text"], Key()]
+    text: Annotated[str, Key(blank=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatMessage:
+    """A message of the conversation. Client libraries send back a reply with its empty fields."""
+
+    role: Annotated[Literal["system", "developer", "user", "assistant"], Key()]
+    content: Annotated[
+        Annotated[str, Key(blank=True)] | Annotated[tuple[TextPart, ...], Key(low=1)], Key()
+    ]
+    annotations: Annotated[Any, _only([])] = None
+    audio: Annotated[Any, _only()] = None
+    function_call: Annotated[Any, _only()] = None
+    name: Annotated[Any, _only()] = None
+    refusal: Annotated[Any, _only()] = None
+    tool_calls: Annotated[Any, _only([])] = None
+
+    def message(self) -> Message:
+        """What is said, and by whom."""
+        content = self.content
+        text = content if isinstance(content, str) else "\n".join(part.text for part in content)
+        return Message(_ROLES[self.role], text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """How a stream ends."""
+
+    include_usage: Annotated[
+        bool | None, Key("end the stream with a chunk that holds the usage")
+    ] = None
+    include_obfuscation: Annotated[bool | None, Key("must be false if given", only=(False,))] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureFields:
+    """The `moa` object: overrides of the mixture for one request."""
+
+    rounds: Annotated[int | None, PROFILE_KEYS["rounds"]] = None
+    proposers: Annotated[
+        tuple[str, ...] | None, Key("models in place of the profile's proposers")
+    ] = None
+    aggregator: Annotated[str | None, Key("the model that writes the reply")] = None
+    samples: Annotated[int | None, PROPOSER_KEYS["samples"]] = None
+    reference_placement: Annotated[Placement | None, PROFILE_KEYS["reference_placement"]] = None
+    show_proposals: Annotated[bool | None, Key("give the proposals as `reasoning_content`")] = None
+
+    def overrides(self) -> Overrides:
+        """The settings that are laid over the profile."""
+        return Overrides(
+            reference_models=self.proposers,
+            aggregator=self.aggregator,
+            samples=self.samples,
+            rounds=self.rounds,
+            reference_placement=self.reference_placement,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatBody:
+    """All fields of the body. The check of a request and `/openapi.json` come from here."""
+
+    model: Annotated[str, Key("a profile's name; `moa` is the server's default profile")]
+    stream: Annotated[bool | None, Key("send the reply as it is written")] = None
+    temperature: Annotated[float | None, Key("of the reply", 0, 2)] = None
+    top_p: Annotated[float | None, Key("of the reply", 0, 1)] = None
+    max_tokens: Annotated[int | None, Key("most tokens of the reply", 1, _INT32 - 1)] = None
+    max_completion_tokens: Annotated[int | None, Key("the same as max_tokens", 1, _INT32 - 1)] = (
+        None
+    )
+    # Passed on as they are, without a point that the client has not sent.
+    presence_penalty: Annotated[int | float | None, Key("of the reply", -2, 2)] = None
+    frequency_penalty: Annotated[int | float | None, Key("of the reply", -2, 2)] = None
+    reasoning_effort: Annotated[
+        Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None, Key("of the reply")
+    ] = None
+    seed: Annotated[
+        int | None, Key("for all models without a seed of their own", -_INT64, _INT64)
+    ] = None
+    user: Annotated[str | None, Key("passed on to all models")] = None
+    messages: Annotated[tuple[ChatMessage, ...], Key(low=1)]
+    stop: Annotated[
+        Annotated[str, _STOP] | Annotated[tuple[Annotated[str, _STOP], ...], Key(high=4)] | None,
+        Key(),
+    ] = None
+    stream_options: Annotated[StreamOptions | None, Key()] = None
+    moa: Annotated[MixtureFields | None, Key()] = None
+    # Bookkeeping that client libraries send. It changes nothing in a reply, so nothing is lost.
+    metadata: Annotated[Mapping[str, Any] | None, Key("no effect")] = None
+    parallel_tool_calls: Annotated[bool | None, Key("no effect: there are no tools")] = None
+    prompt_cache_key: Annotated[str | None, Key("no effect")] = None
+    prompt_cache_retention: Annotated[str | None, Key("no effect")] = None
+    safety_identifier: Annotated[str | None, Key("no effect")] = None
+    audio: Annotated[Any, _only()] = None
+    function_call: Annotated[Any, _only("auto", "none")] = None
+    functions: Annotated[Any, _only([])] = None
+    logit_bias: Annotated[Any, _only({})] = None
+    logprobs: Annotated[Any, _only(False)] = None
+    modalities: Annotated[Any, _only(["text"])] = None
+    n: Annotated[Any, _only(1)] = None
+    prediction: Annotated[Any, _only()] = None
+    response_format: Annotated[Any, _only({"type": "text"})] = None
+    service_tier: Annotated[Any, _only("auto", "default")] = None
+    store: Annotated[Any, _only(False)] = None
+    tool_choice: Annotated[Any, _only("auto", "none")] = None
+    tools: Annotated[Any, _only([])] = None
+    top_logprobs: Annotated[Any, _only(0)] = None
+    verbosity: Annotated[Any, _only("medium")] = None
+    web_search_options: Annotated[Any, _only()] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
     """What a client asks for.
 
-    reply: settings of the model that writes the reply, named as in a profile; reply_extra:
-    fields of its request body. seed, user: for all models. overrides: of the mixture.
-    show_proposals: None leaves it to the server.
+    Args:
+        model: The name of a profile.
+        conversation: What was said, up to the message to answer.
+        stream: Whether the reply is sent as it is written.
+        include_usage: Whether a stream ends with the usage.
+        reply: Settings of the model that writes the reply, named as in a profile.
+        reply_extra: Fields of that model's request body.
+        seed: For all models.
+        user: For all models.
+        overrides: Of the mixture.
+        show_proposals: Whether the reply shows the proposals; None leaves it to the server.
     """
 
     model: str
@@ -56,34 +187,19 @@ class ChatRequest:
 
 def parse(body: bytes) -> ChatRequest:
     """The request in a body. Raises ApiError, a 400 that names the field which is wrong."""
-    # null is as good as not given.
-    given = {name: value for name, value in _object(body).items() if value is not None}
-    refuse_unknown(given, KNOWN)
-    for name in ("model", "messages"):
-        if name not in given:
-            _refuse(name, f"`{name}` is missing", "missing_required_parameter")
-    for name, key in {**PLAIN, **NO_EFFECT}.items():
-        if name in given:
-            check(name, given[name], key)
-    _refuse_unsupported(given, HARMLESS)
-    stream = given.get("stream", False)
-    mixture = _mixture(given.get("moa", {}))
-    return ChatRequest(
-        model=given["model"],
-        conversation=_conversation(given["messages"]),
-        stream=stream,
-        include_usage=_include_usage(given, stream=stream),
-        reply=_reply(given),
-        reply_extra=_reply_extra(given),
-        seed=given.get("seed"),
-        user=given.get("user"),
-        overrides=_overrides(mixture),
-        show_proposals=mixture.get("show_proposals"),
-    )
+    try:
+        return _request(ChatBody(**read_fields(ChatBody, _without_thoughts(_object(body)), JSON)))
+    except ValueFault as fault:
+        raise refusal(fault) from None
 
 
-def _refuse(param: str, message: str, code: str = "invalid_value") -> NoReturn:
-    raise ApiError(400, message, param=param, code=code)
+def refusal(fault: ValueFault) -> ApiError:
+    """The 400 that names the field which is to blame."""
+    *above, last = fault.path
+    if isinstance(last, str) and len(last) > _LONGEST_NAME:
+        fault.path = (*above, last[: _LONGEST_NAME - 1] + "…")
+    message = fault.sentence(JSON) + (f"; {fault.hint}" if fault.hint else "")
+    return ApiError(400, message, param=JSON.path(fault.path), code=_CODES[fault.code])
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -102,124 +218,55 @@ def _object(body: bytes) -> dict[str, Any]:
     return given
 
 
-def _refuse_unsupported(
-    given: Mapping[str, Any], harmless: Mapping[str, tuple[Any, ...]], prefix: str = ""
-) -> None:
-    for name, values in harmless.items():
-        value = given.get(name)
-        # For Python, True is 1.
-        asks_nothing = any(value == one and type(value) is type(one) for one in values)
-        if value is not None and not asks_nothing:
-            allowed = f" (only {' or '.join(map(json.dumps, values))})" if values else ""
-            path = prefix + name
-            _refuse(path, f"`{path}` is not supported{allowed}", "unsupported_parameter")
+def _without_thoughts(given: dict[str, Any]) -> dict[str, Any]:
+    messages = given.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict) and message.get("role") == "assistant":
+            for name in _THOUGHTS:
+                message.pop(name, None)
+    return given
 
 
-def _include_usage(given: Mapping[str, Any], *, stream: bool) -> bool:
-    if "stream_options" not in given:
-        return False
-    options = given["stream_options"]
-    if not isinstance(options, dict):
-        _refuse("stream_options", "`stream_options` must be an object")
-    if not stream:
-        _refuse("stream_options", "`stream_options` may only be given with `stream`")
-    prefix = "stream_options."
-    refuse_unknown(options, tuple(STREAM_OPTIONS), prefix)
-    for name, value in options.items():
-        if value is not None:
-            check(name, value, STREAM_OPTIONS[name], prefix)
-    _refuse_unsupported(options, {"include_obfuscation": (False,)}, prefix)
-    return bool(options.get("include_usage"))
-
-
-def _reply(given: Mapping[str, Any]) -> dict[str, Any]:
-    limits = {given[name] for name in ("max_tokens", "max_completion_tokens") if name in given}
-    if len(limits) > 1:
-        _refuse("max_completion_tokens", "`max_tokens` and `max_completion_tokens` differ")
-    settings: dict[str, Any] = {
-        name: float(given[name]) for name in ("temperature", "top_p") if name in given
-    }
-    return settings | ({"max_tokens": limits.pop()} if limits else {})
-
-
-def _reply_extra(given: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("presence_penalty", "frequency_penalty", "reasoning_effort")
-    extra = {name: given[name] for name in names if name in given}
-    if "stop" in given:
-        stops = given["stop"]
-        texts = [stops] if isinstance(stops, str) else stops
-        if not isinstance(texts, list) or not all(isinstance(one, str) and one for one in texts):
-            _refuse("stop", "`stop` must be a text or a list of texts, none of them empty")
-        if len(texts) > _MOST_STOPS:
-            _refuse("stop", f"`stop` may hold {_MOST_STOPS} texts at most")
-        if texts:
-            extra["stop"] = stops
-    return extra
-
-
-def _mixture(given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        _refuse("moa", "`moa` must be an object")
-    refuse_unknown(given, tuple(MIXTURE), "moa.")
-    asked = {name: value for name, value in given.items() if value is not None}
-    for name, value in asked.items():
-        check(name, value, MIXTURE[name], "moa.")
-    if "proposers" in asked and not asked["proposers"]:
-        _refuse("moa.proposers", "`moa.proposers` is empty; to ask none, give `moa.rounds` 0")
-    return asked
-
-
-def _overrides(mixture: Mapping[str, Any]) -> Overrides:
-    named = {
-        name: mixture[name]
-        for name in ("aggregator", "samples", "rounds", "reference_placement")
-        if name in mixture
-    }
-    if "proposers" in mixture:
-        named["reference_models"] = tuple(mixture["proposers"])
-    return Overrides(**named)
-
-
-def _conversation(messages: Any) -> Conversation:
-    if not isinstance(messages, list) or not messages:
-        _refuse("messages", "`messages` must be a list of at least one message")
-    said = [_message(one, f"messages[{place}]") for place, one in enumerate(messages)]
-    *before, last = said
+def _request(body: ChatBody) -> ChatRequest:
+    """What the fields ask for together. Raises ValueFault."""
+    mixture = body.moa or MixtureFields()
+    if mixture.proposers == ():
+        _refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
+    if body.stream_options is not None and not body.stream:
+        _refuse("may only be given with `stream`", "stream_options")
+    *before, last = [message.message() for message in body.messages]
     if last.role != "user":
-        path = f"messages[{len(before)}].role"
-        _refuse(path, f"`{path}`: the last message must be the user's")
-    return Conversation(before=tuple(before)).ask(last.content)
+        _refuse("must be user: the last message is the user's", "messages", len(before), "role")
+    return ChatRequest(
+        model=body.model,
+        conversation=Conversation(before=tuple(before)).ask(last.content),
+        stream=bool(body.stream),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        reply=_reply(body),
+        reply_extra=_given(
+            presence_penalty=body.presence_penalty,
+            frequency_penalty=body.frequency_penalty,
+            reasoning_effort=body.reasoning_effort,
+            stop=(body.stop if isinstance(body.stop, str) else list(body.stop or ())) or None,
+        ),
+        seed=body.seed,
+        user=body.user,
+        overrides=mixture.overrides(),
+        show_proposals=mixture.show_proposals,
+    )
 
 
-def _message(given: Any, path: str) -> Message:
-    if not isinstance(given, dict):
-        _refuse(path, f"`{path}` must be an object")
-    role = given.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        what = "is not supported" if role in ("tool", "function") else "must be one of"
-        _refuse(f"{path}.role", f"`{path}.role` {what}: use {', '.join(_ROLES)}")
-    # What a model thought is not said again, as with the providers that tell it.
-    thoughts = ("reasoning", "reasoning_content") if role == "assistant" else ()
-    known = ("role", "content", *thoughts, *MESSAGE_HARMLESS)
-    refuse_unknown(given, known, f"{path}.")
-    _refuse_unsupported(given, MESSAGE_HARMLESS, f"{path}.")
-    return Message(_ROLES[role], _content(given.get("content"), f"{path}.content"))
+def _refuse(problem: str, *path: str | int) -> NoReturn:
+    raise ValueFault(problem, path=path)
 
 
-def _content(given: Any, path: str) -> str:
-    if isinstance(given, str):
-        return given
-    if not isinstance(given, list) or not given:
-        _refuse(path, f"`{path}` must be a text or a list of text parts")
-    texts = []
-    for place, part in enumerate(given):
-        here = f"{path}[{place}]"
-        if not isinstance(part, dict):
-            _refuse(here, f"`{here}` must be an object")
-        if part.get("type") != "text":
-            _refuse(f"{here}.type", f'`{here}.type` must be "text": others are not supported')
-        refuse_unknown(part, ("type", "text"), f"{here}.")
-        if not isinstance(part.get("text"), str):
-            _refuse(f"{here}.text", f"`{here}.text` must be a text")
-        texts.append(part["text"])
-    return "\n".join(texts)
+def _reply(body: ChatBody) -> dict[str, Any]:
+    limits = {body.max_tokens, body.max_completion_tokens} - {None}
+    if len(limits) > 1:
+        _refuse("differs from `max_tokens`", "max_completion_tokens")
+    limit = limits.pop() if limits else None
+    return _given(temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

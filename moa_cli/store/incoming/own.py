@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from moa_cli.core.conversation import KeptTurn, Turn
 from moa_cli.core.errors import StoreError
 from moa_cli.core.events import from_dict, to_dict
-from moa_cli.core.loading import hints_of, load_value
+from moa_cli.core.values import check_plain, load_value
 from moa_cli.store.archive import FORMAT, TAGGED, VERSION
 from moa_cli.store.incoming.bounds import bounded, not_later, seconds_of
 from moa_cli.store.incoming.coming import Coming, Head
@@ -25,7 +23,6 @@ NONE_OF_OURS = f'not an export of conversations ("format" is not "{FORMAT}")'
 _ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
 _LAST_PLACE = 10**6
 _KEYS = ("id", "title", "profile", "created", "updated", "turns")
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def check_heading(values: Mapping[str, Any], name: str) -> None:
@@ -144,8 +141,8 @@ class _Reading:
             for key in _KEYS:
                 if key not in values:
                     raise ValueError(f"{key} is missing")
-            _check(values["title"], str, "title")
-            _check(values["profile"], str, "profile")
+            check_plain(str, values["title"], "title")
+            check_plain(str, values["profile"], "profile")
             created, updated = (_time(values, key, self.left) for key in ("created", "updated"))
             tags = values.get("tags", [])
             if not isinstance(tags, list):
@@ -167,7 +164,7 @@ class _IdFault(ValueError):
 
 
 def _tag(value: Any) -> str:
-    _check(value, str, "a tag")
+    check_plain(str, value, "a tag")
     return checked_tag(value)
 
 
@@ -184,10 +181,9 @@ def _turn(values: Any, told: Counter[str]) -> KeptTurn:
     for key in ("user", "stored_as"):
         if key in rest:
             raise ValueError(f"Turn has no {key}")
-    _check(prompt, str, "prompt")
-    _check(settings, str, "settings")
-    turn = load_value(Turn, {"user": prompt, "status": "interrupted", **rest})
-    _check(turn, Turn, "turn")
+    check_plain(str, prompt, "prompt")
+    check_plain(str, settings, "settings")
+    turn = load_value(Turn, {"user": prompt, "status": "interrupted", **rest}, strict=True)
     _check_places(turn)
     if not isinstance(notes, list):
         raise ValueError("notes is not a list")
@@ -199,7 +195,7 @@ def _turn(values: Any, told: Counter[str]) -> KeptTurn:
 
 
 def _time(values: Mapping[str, Any], key: str, told: Counter[str]) -> float:
-    _check(values[key], float, key)
+    check_plain(float, values[key], key)
     at = seconds_of(values[key])
     if at is None:
         raise ValueError(f"{key} is not a time in seconds since 1970")
@@ -217,61 +213,6 @@ def _check_places(turn: Turn) -> None:
 def _note(note: Any, told: Counter[str]) -> Mapping[str, Any]:
     if not isinstance(note, dict):
         raise ValueError("a note is not a table")
-    event = from_dict(note)
-    _check(event, type(event), "note")
+    event = from_dict(note, strict=True)
     kept = bounded(event, told)
     return note if kept is event else to_dict(kept)
-
-
-def _check(value: Any, hint: Any, name: str) -> None:
-    """Raises ValueError if `value`, or what is in it, is not of the type that it should have."""
-    _checker(hint)(value, name)
-
-
-@cache
-def _checker(hint: Any) -> Callable[[Any, str], None]:
-    """What `_check` does for that type, looked up once: a file has millions of values."""
-    origin = get_origin(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        fields = [(key, _checker(inner)) for key, inner in hints_of(hint).items()]
-
-        def check_fields(value: Any, name: str) -> None:
-            for key, check in fields:
-                check(getattr(value, key), key)
-
-        return check_fields
-    if origin is tuple:
-        check_item = _checker(get_args(hint)[0])
-
-        def check_items(value: Any, name: str) -> None:
-            for item in value:
-                check_item(item, name)
-
-        return check_items
-    if origin in (Union, types.UnionType):
-        check_some = _checker(next(kind for kind in get_args(hint) if kind is not types.NoneType))
-
-        def check_optional(value: Any, name: str) -> None:
-            if value is not None:
-                check_some(value, name)
-
-        return check_optional
-    if origin is Literal:
-        choices = get_args(hint)
-
-        def check_choice(value: Any, name: str) -> None:
-            if value not in choices:
-                raise ValueError(f"{name} is none of {', '.join(map(str, choices))}")
-
-        return check_choice
-
-    def check_kind(value: Any, name: str) -> None:
-        if hint in _KINDS and type(value) is not hint and not _is_float(value, hint):
-            raise ValueError(f"{name} is not {_KINDS[hint]}")
-
-    return check_kind
-
-
-def _is_float(value: Any, kind: type) -> bool:
-    """Whether a whole number stands for a float; one beyond all floats is none of ours."""
-    return kind is float and type(value) is int and abs(value) < 10**300

@@ -1,0 +1,260 @@
+"""Changes to the settings file: one setting at a time, all else as the user wrote it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from moa_cli.config.names import Name, dotted
+from moa_cli.config.template import template
+from moa_cli.config.toml import parse_toml, read_settings_file, read_toml, refused
+from moa_cli.core import paths
+from moa_cli.core.errors import ProfileError
+from moa_cli.core.text_files import Source
+from moa_cli.core.values import TOML, ValueFault, read_value
+
+Table = dict[str, Any]
+
+
+def set_setting(file: Path, name: Name, value: object, check: Callable[[Table], object]) -> None:
+    """Set one setting in `file`; where there is no file yet, in a new one from the template.
+
+    check: refuses, by raising, tables that are no valid settings; nothing is changed then.
+    Raises ProfileError if the value is not what the setting takes, or the file cannot be
+    read, changed or written.
+    """
+    # By itself first, so that the message does not blame the file for it.
+    try:
+        read_value(name.key, value, TOML)
+    except ValueFault as fault:
+        fault.path = (*name.path, *fault.path)
+        raise refused(fault) from None
+
+    def edit(text: str, then: Table) -> str | None:
+        path = name.path
+        _put(then, path, value)
+        return _with_value(text, path, value, then)
+
+    _change(file, str(name), edit, check)
+
+
+def unset_setting(file: Path, name: Name, check: Callable[[Table], object]) -> bool:
+    """Take one setting out of `file`; False if it is not in there. check, raises: as above."""
+    if not _has(read_toml(file, missing_ok=True), name.path):
+        return False
+
+    def edit(text: str, then: Table) -> str | None:
+        path = name.path
+        if not _has(then, path):
+            return text
+        # A provider of which nothing is said any more is not named either.
+        if len(path) > 2 and len(_at(then, path[:-1])) == 1:
+            path = path[:-1]
+        del _at(then, path[:-1])[path[-1]]
+        return _without(text, path, then)
+
+    _change(file, str(name), edit, check)
+    return True
+
+
+def create_file(file: Path) -> None:
+    """Write the template to `file`, unless there is something. Raises ProfileError."""
+    if not file.exists():
+        with _writing(file) as real, paths.replacing(real) as made:
+            made.write(template().encode())
+
+
+def _change(
+    file: Path,
+    name: str,
+    edit: Callable[[str, Table], str | None],
+    check: Callable[[Table], object],
+) -> None:
+    """edit: the new text, given the old one and its tables, which it makes into the new ones."""
+    with _writing(file) as real:
+        old = read_settings_file(file) or Source(template())
+        tables = parse_toml(old.text, str(file))
+        new = edit(old.text, tables)
+        check(tables)
+        if new is None:
+            raise ProfileError(
+                f"`{name}` cannot be changed without rewriting the file",
+                place=str(file),
+                hint="use `moa config edit`",
+            )
+        with paths.replacing(real) as made:
+            made.write(old.encode(new))
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[Path]:
+    """The place to write to, with nobody else at it. Raises ProfileError in place of OSError."""
+    try:
+        # A link stays a link: settings are often kept in a repository of their own.
+        real = Path(os.path.realpath(file))
+        paths.make_private(real.parent)
+        with paths.alone(real.parent):
+            yield real
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, as an argument may hold it.
+        raise ProfileError("cannot be written: the value is not Unicode", place=str(file)) from None
+    except OSError as error:
+        raise ProfileError(f"cannot be written: {error.strerror}", place=str(file)) from None
+
+
+def _at(tables: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        tables = tables[part]
+    return tables
+
+
+def _has(tables: Any, path: tuple[str, ...]) -> bool:
+    for part in path:
+        if not isinstance(tables, dict) or part not in tables:
+            return False
+        tables = tables[part]
+    return True
+
+
+def _put(tables: Table, path: tuple[str, ...], value: object) -> None:
+    for part in path[:-1]:
+        tables = tables.setdefault(part, {})
+        if not isinstance(tables, dict):
+            raise ProfileError(f"`{part}` must be a table", path=path)
+    tables[path[-1]] = copy.deepcopy(value)
+
+
+# --- the text
+
+
+def _with_value(text: str, path: tuple[str, ...], value: object, meant: Table) -> str | None:
+    """`text` with the value at that path. meant: what it is to say then.
+
+    None if it cannot be brought to say that without rewriting more of it.
+    """
+    return _first_that_means(
+        meant, lambda: _uncommented(text, path, value), lambda: _put_text(text, path, value)
+    )
+
+
+def _without(text: str, path: tuple[str, ...], meant: Table) -> str | None:
+    """`text` with nothing at that path; otherwise the same."""
+    return _first_that_means(meant, lambda: _commented(text, path), lambda: _drop_text(text, path))
+
+
+def _first_that_means(tables: Table, *texts: Callable[[], str | None]) -> str | None:
+    """The first text whose tables are these; None if none is.
+
+    This is what makes every edit safe: a text is taken for what it says, not for how it was made.
+    """
+    for make in texts:
+        with contextlib.suppress(ProfileError, RecursionError):
+            text = make()
+            if text is not None and _said(parse_toml(text, "")) == _said(tables):
+                return text
+    return None
+
+
+def _said(tables: Table) -> Table:
+    # An empty section says no more than none.
+    return {name: value for name, value in tables.items() if value != {}}
+
+
+def _uncommented(text: str, path: tuple[str, ...], value: object) -> str | None:
+    """The text with the template's comment on that setting made into the setting."""
+    key = dotted(path[-1:])
+    return _line_replaced(text, path, f"#{key} = ", f"{key} = {_item(value).as_string()}")
+
+
+def _commented(text: str, path: tuple[str, ...]) -> str | None:
+    """The other way round, where the setting still stands below the template's words on it."""
+    lines = template().split("\n")
+    key = dotted(path[-1:])
+    for number, line in enumerate(lines):
+        if line.startswith(f"#{key} = "):
+            made = _line_replaced(text, path, f"{key} = ", line, below=lines[number - 1])
+            if made is not None:
+                return made
+    return None
+
+
+def _line_replaced(
+    text: str, path: tuple[str, ...], start: str, new: str, below: str | None = None
+) -> str | None:
+    """The text with the first line in the path's section that starts so replaced.
+
+    below: the only line that it may stand below.
+    """
+    lines = text.split("\n")
+    section: list[str] = []
+    for number, line in enumerate(lines):
+        header = re.fullmatch(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]\s*(#.*)?", line)
+        if header:
+            section = [header[1]]
+        elif section == [*path[:-1]] and line.startswith(start):
+            if below is not None and lines[number - 1].rstrip("\r") != below:
+                return None
+            lines[number] = new + ("\r" if line.endswith("\r") else "")
+            return "\n".join(lines)
+    return None
+
+
+def _lay(table: Any, key: str, value: object) -> None:
+    old = table.get(key)
+    if not isinstance(old, dict) or not isinstance(value, dict):
+        table[key] = _item(value)
+        return
+    # Key by key, since the comments of a table go with it.
+    for gone in old.keys() - value.keys():
+        del old[gone]
+    for name, inner in value.items():
+        _lay(old, name, inner)
+
+
+def _item(value: object) -> Any:
+    import tomlkit
+
+    if not isinstance(value, dict):
+        return tomlkit.item(value)
+    inline = tomlkit.inline_table()
+    inline.update(value)
+    return inline
+
+
+def _put_text(text: str, path: tuple[str, ...], value: object) -> str | None:
+    import tomlkit
+
+    def put(table: Any) -> None:
+        for part in path[:-1]:
+            if part not in table:
+                table[part] = tomlkit.table(is_super_table=part != path[-2])
+            table = table[part]
+        _lay(table, path[-1], value)
+
+    return _edited(text, put)
+
+
+def _drop_text(text: str, path: tuple[str, ...]) -> str | None:
+    def drop(table: Any) -> None:
+        del _at(table, path[:-1])[path[-1]]
+
+    return _edited(text, drop)
+
+
+def _edited(text: str, edit: Callable[[Any], None]) -> str | None:
+    """The text after a change to its document; None if tomlkit cannot make it."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        document = tomlkit.parse(text)
+        edit(document)
+    except (TOMLKitError, ValueError, TypeError, KeyError):
+        return None
+    return tomlkit.dumps(document)

@@ -1,0 +1,474 @@
+"""Plain values, as JSON and TOML hold them, read into frozen dataclasses.
+
+The dataclass is the declaration: its fields say what there is, their types what each may hold, and
+a `Key` in `Annotated[…]` bounds, choices and meaning. `load_value` reads what this program wrote,
+`read_fields` what people and other programs write.
+
+Every fault carries the path of the value to blame, so nobody has to look for it in a message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path as FilePath
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from moa_cli.core.text import nearest, quoted
+
+_T = TypeVar("_T")
+# Names of keys, and places in lists, counted from 0.
+Path = tuple[str | int, ...]
+Kind = Literal["text", "whole", "number", "flag", "texts", "table", "tables", "other"]
+# What is wrong: the field is not known, is missing, may not be used, or holds the wrong value.
+Fault = Literal["unknown", "missing", "unsupported", "invalid"]
+
+_PLAIN: dict[Any, Kind] = {
+    str: "text",
+    FilePath: "text",
+    int: "whole",
+    float: "number",
+    int | float: "number",
+    bool: "flag",
+}
+# In the words of what this program wrote itself.
+_STORED_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+# A number that is larger fits no float.
+_LARGEST = 10**300
+
+
+class ValueFault(ValueError):
+    """A plain value is not what its field takes.
+
+    Args:
+        problem: What is wrong, in words that follow the field's name; "" if the field is unknown.
+        path: The way to the value that is to blame.
+        code: The kind of fault.
+        hint: What to do about it, or None.
+    """
+
+    def __init__(
+        self, problem: str, *, path: Path = (), code: Fault = "invalid", hint: str | None = None
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = path
+        self.code = code
+        self.hint = hint
+
+    def sentence(self, style: Style) -> str:
+        """The whole of what is wrong, with the path."""
+        name = f"`{style.path(self.path)}`"
+        return (
+            f"unknown {style.noun} {name}" if self.code == "unknown" else f"{name} {self.problem}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    """How a format speaks of its values.
+
+    Args:
+        kinds: A name for each kind of value.
+        noun: What a field is called.
+        first: The number of a list's first item.
+    """
+
+    kinds: Mapping[Kind, str]
+    noun: str
+    first: int
+
+    def path(self, path: Path) -> str:
+        """The path as somebody who knows the format reads it: `proposers[2].model`."""
+        text = ""
+        for part in path:
+            if isinstance(part, int):
+                text += f"[{part + self.first}]"
+            else:
+                name = quoted(part) if self is TOML else part
+                text += f".{name}" if text else name
+        return text
+
+
+TOML = Style(
+    {
+        "text": "a text in quotes",
+        "whole": "a whole number",
+        "number": "a number",
+        "flag": "true or false",
+        "texts": "a list of texts",
+        "table": "a table",
+        "tables": "a list of tables",
+    },
+    noun="key",
+    first=1,
+)
+JSON = Style(
+    {**TOML.kinds, "text": "a text", "table": "an object", "tables": "a list of objects"},
+    noun="field",
+    first=0,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Key:
+    """What a field may hold, and what it means.
+
+    Args:
+        help: One line, used wherever the field is explained: by options, files and the README.
+        low: The least number, or the least length of a text or a list.
+        high: The largest number, or the largest length.
+        example: A value to show where there is no default.
+        blank: Whether a text may be empty, or of spaces only.
+        off: Whether `false` stands for 0.
+        only: The only values that are supported, of whatever type; None if all are.
+        check: Raises ValueFault for a value that passes the rest.
+        written: The type as it is written, where the field has another.
+        type: The field's type without None; filled in from the field.
+        choices: The only texts allowed; filled in from a `Literal`.
+    """
+
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    example: object = None
+    blank: bool = False
+    off: bool = False
+    only: tuple[Any, ...] | None = None
+    check: Callable[[Any], None] | None = None
+    written: Any = None
+    type: Any = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of value it is."""
+        if self.type in _PLAIN:
+            return _PLAIN[self.type]
+        origin = get_origin(self.type)
+        if origin is Literal:
+            return "text"
+        if origin is tuple:
+            return "texts" if self.item.kind == "text" else "tables"
+        is_table = dataclasses.is_dataclass(self.type) or origin is Mapping
+        return "table" if is_table else "other"
+
+    @property
+    def item(self) -> Key:
+        """What an item of a list, or a value of a table of the user's own names, may be."""
+        return key_of(get_args(self.type)[0 if get_origin(self.type) is tuple else 1])
+
+    @property
+    def either(self) -> tuple[Key, ...]:
+        """What the value may be, where it may be one of several kinds."""
+        return tuple(map(key_of, get_args(self.type)))
+
+
+@cache
+def key_of(hint: Any) -> Key:
+    """The key of a field with that annotation; one that says nothing, if it has none."""
+    key = Key()
+    if get_origin(hint) is Annotated:
+        hint, *notes = get_args(hint)
+        key = next(note for note in notes if isinstance(note, Key))
+    if key.written is not None:
+        hint = key.written
+    if get_origin(hint) in (Union, types.UnionType):
+        some = [arg for arg in get_args(hint) if arg is not types.NoneType]
+        hint = Union[tuple(some)]  # noqa: UP007
+    choices = get_args(hint) if get_origin(hint) is Literal else ()
+    return dataclasses.replace(key, type=hint, choices=choices)
+
+
+@cache
+def keys_of(cls: Any) -> dict[str, Key]:
+    """The fields of a dataclass that can be written, by name: those with a Key."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {name: key_of(hint) for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+@cache
+def required_fields(cls: Any) -> tuple[str, ...]:
+    """The fields of a dataclass that have no default."""
+    unset = dataclasses.MISSING
+    return tuple(
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is unset and field.default_factory is unset
+    )
+
+
+# --- what people and other programs write
+
+
+def read_fields(cls: Any, values: Mapping[str, Any], style: Style) -> dict[str, Any]:
+    """The arguments of a dataclass, from what somebody wrote; null is as good as not given.
+
+    Raises:
+        ValueFault: An unknown field, a missing one, or a value that its field does not take.
+    """
+    keys = keys_of(cls)
+    required = [name for name in required_fields(cls) if name in keys]
+    # What must be one of a few texts says what the rest is, so its fault comes first.
+    for name in required:
+        if keys[name].choices and values.get(name) is not None:
+            _inside(name, keys[name], values[name], style)
+    for name in values:
+        if name not in keys:
+            raise _unknown(name, keys, style)
+    for name in required:
+        if values.get(name) is None:
+            raise ValueFault("is missing", path=(name,), code="missing")
+    return {
+        name: _inside(name, key, values[name], style)
+        for name, key in keys.items()
+        if values.get(name) is not None
+    }
+
+
+def read_value(key: Key, value: Any, style: Style) -> Any:
+    """The value of one field. Raises ValueFault."""
+    if key.off and value is False:
+        return 0
+    if key.only is not None:
+        _check_only(key.only, value)
+    made = _of_kind(key, value, style)
+    if key.kind != "other":
+        _check_bounds(key, value)
+    if key.check is not None:
+        key.check(made)
+    return float(made) if key.type is float else made
+
+
+def _inside(part: str | int, key: Key, value: Any, style: Style) -> Any:
+    try:
+        return read_value(key, value, style)
+    except ValueFault as fault:
+        fault.path = (part, *fault.path)
+        raise
+
+
+def _unknown(name: str, keys: Mapping[str, Key], style: Style) -> ValueFault:
+    near = nearest(name, keys)
+    hint = f"did you mean `{near}`?" if near else None
+    if hint is None and style is TOML:
+        hint = f"known keys: {', '.join(keys)}"
+    return ValueFault("", path=(name,), code="unknown", hint=hint)
+
+
+def _check_only(only: tuple[Any, ...], value: Any) -> None:
+    import json
+
+    # For Python, True is 1.
+    if not any(value == allowed and type(value) is type(allowed) for allowed in only):
+        told = f" (only {' or '.join(map(json.dumps, only))})" if only else ""
+        raise ValueFault(f"is not supported{told}", code="unsupported")
+
+
+def _of_kind(key: Key, value: Any, style: Style) -> Any:
+    """The value, if it is of the key's kind, with its items and fields read."""
+    kind = key.kind
+    if kind == "other":
+        return _of_either(key, value, style) if key.type is not Any else value
+    if not _is_kind(value, kind, style):
+        raise ValueFault(f"must be {style.kinds[kind]}, not {shown(value)}")
+    if kind == "texts":
+        return tuple(read_value(key.item, item, style) for item in value)
+    if kind == "tables":
+        return tuple(_inside(place, key.item, item, style) for place, item in enumerate(value))
+    if kind != "table":
+        return value
+    if dataclasses.is_dataclass(key.type):
+        return cast("Any", key.type)(**read_fields(key.type, value, style))
+    if key.item.type is Any:
+        return value
+    return {name: _inside(name, key.item, item, style) for name, item in value.items()}
+
+
+def _of_either(key: Key, value: Any, style: Style) -> Any:
+    for choice in key.either:
+        if _is_kind(value, choice.kind, style):
+            return read_value(choice, value, style)
+    names = " or ".join(style.kinds[choice.kind] for choice in key.either)
+    raise ValueFault(f"must be {names}, not {shown(value)}")
+
+
+def _is_kind(value: object, kind: Kind, style: Style) -> bool:
+    match kind:
+        case "text":
+            return isinstance(value, str)
+        case "whole":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "flag":
+            return isinstance(value, bool)
+        case "texts":
+            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        case "tables":
+            # In JSON the item is blamed.
+            tables = style is JSON or all(isinstance(item, dict) for item in cast("Any", value))
+            return isinstance(value, list) and tables
+        case _:
+            return isinstance(value, dict)
+
+
+def _check_bounds(key: Key, value: Any) -> None:
+    if key.kind in ("whole", "number"):
+        if not _is_within(value, key):
+            raise ValueFault(f"must be {range_text(key)}, not {shown(value)}")
+        return
+    if isinstance(value, str):
+        if not key.blank and not value.strip():
+            raise ValueFault("must not be empty")
+        if key.choices and value not in key.choices:
+            raise ValueFault(f"must be {choices_text(key)}, not {shown(value)}")
+    if isinstance(value, str | list):
+        if key.low is not None and len(value) < key.low:
+            raise ValueFault("must not be empty")
+        if key.high is not None and len(value) > key.high:
+            raise ValueFault(f"may hold {key.high:g} at most")
+
+
+def _is_within(value: Any, key: Key) -> bool:
+    # TOML allows inf, nan and numbers beyond any float; no field means anything by them.
+    try:
+        if not math.isfinite(value):
+            return False
+    except OverflowError:
+        return False
+    return (key.low is None or value >= key.low) and (key.high is None or value <= key.high)
+
+
+def range_text(key: Key) -> str:
+    """The numbers that the key takes, in words."""
+    if key.high is None:
+        return "a number" if key.low is None else f"{key.low:.12g} or more"
+    high = f"{key.high:.12g}"
+    return f"≤ {high}" if key.low is None else f"between {key.low:.12g} and {high}"
+
+
+def choices_text(key: Key) -> str:
+    """The texts that the key takes, in words."""
+    return f"one of {', '.join(key.choices)}" if len(key.choices) > 1 else f'"{key.choices[0]}"'
+
+
+def shown(value: object) -> str:
+    """A value in a message: short, and no more of a table or a list than what it is."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+# --- what this program wrote
+
+
+def load_value(cls: type[_T], values: Mapping[str, Any], *, strict: bool = False) -> _T:
+    """A dataclass from the plain values that `dataclasses.asdict` (and JSON) made of it.
+
+    Args:
+        cls: The dataclass.
+        values: Its fields; those with a default may be missing.
+        strict: Whether a text must be one of its `Literal`, and a number fit a float: for files
+            that another program may have changed.
+
+    Raises:
+        ValueError: They are not its; the message names the field.
+    """
+    return cast("_T", _loader(cast("Any", cls), strict)(values, ""))
+
+
+def check_plain(kind: type, value: Any, name: str) -> None:
+    """Raise ValueError, with that name, unless `value` is a plain value of that type."""
+    _loader(kind, True)(value, name)
+
+
+@cache
+def _loader(hint: Any, strict: bool) -> Callable[[Any, str], Any]:
+    """How a value of that type is read, looked up once: a file may hold millions."""
+    origin = get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _dataclass_loader(hint, strict)
+    if hint in _STORED_NAMES:
+        return _plain_loader(hint, strict)
+    if origin is tuple:
+        return _tuple_loader(get_args(hint), strict)
+    if origin in (Union, types.UnionType):
+        some = _loader(next(arg for arg in get_args(hint) if arg is not types.NoneType), strict)
+        return lambda value, name: None if value is None else some(value, name)
+    if origin is Literal and strict:
+        return _choice_loader(get_args(hint))
+    return lambda value, _: value
+
+
+def _dataclass_loader(cls: Any, strict: bool) -> Callable[[Any, str], Any]:
+    loaders = {name: _loader(hint, strict) for name, hint in get_type_hints(cls).items()}
+    required = required_fields(cls)
+
+    def load(values: Any, _: str) -> Any:
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{cls.__name__}: not a table")
+        if unknown := values.keys() - loaders.keys():
+            raise ValueError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
+        if missing := [name for name in required if name not in values]:
+            raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
+        try:
+            return cls(**{name: loaders[name](value, name) for name, value in values.items()})
+        except TypeError as error:
+            raise ValueError(f"{cls.__name__}: {error}") from None
+
+    return load
+
+
+def _plain_loader(kind: type, strict: bool) -> Callable[[Any, str], Any]:
+    def load(value: Any, name: str) -> Any:
+        # True is a number to Python, and to nobody else; a number may be written without its point.
+        if type(value) is kind or (
+            kind is float and type(value) is int and (not strict or abs(value) < _LARGEST)
+        ):
+            return value
+        raise ValueError(f"{name} is not {_STORED_NAMES[kind]}")
+
+    return load
+
+
+def _tuple_loader(kinds: tuple[Any, ...], strict: bool) -> Callable[[Any, str], Any]:
+    loaders = [_loader(kind, strict) for kind in kinds if kind is not Ellipsis]
+
+    def load(values: Any, name: str) -> Any:
+        if not isinstance(values, list | tuple):
+            raise TypeError("not a list")
+        if kinds[-1] is Ellipsis:
+            return tuple(loaders[0](item, name) for item in values)
+        # So many items, each of a kind of its own.
+        return tuple(load_item(item, name) for load_item, item in zip(loaders, values, strict=True))
+
+    return load
+
+
+def _choice_loader(choices: tuple[Any, ...]) -> Callable[[Any, str], Any]:
+    def load(value: Any, name: str) -> Any:
+        if value not in choices:
+            raise ValueError(f"{name} is none of {', '.join(map(str, choices))}")
+        return value
+
+    return load
