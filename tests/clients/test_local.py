@@ -31,6 +31,7 @@ from moa_cli.core import paths
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
 from moa_cli.core.errors import ClientError, ContextTooLong, LocalModelUnavailable, ModelNotFound
+from tests.support.command import Moa
 
 SMALL = Config(local=LocalSettings(context=512, parallel=2))
 HELLO = Request(model=SMOLLM2, messages=(Message("user", "Say hello."),), max_tokens=8, seed=1)
@@ -508,19 +509,42 @@ def test_a_missing_runtime_names_the_command_that_installs_it(
     assert error.hint == f"install it with: {command.format(python=sys.executable)}"
 
 
+GNU = "{}: cannot open shared object file: No such file or directory"
+MUSL = "Error loading shared library {}: No such file or directory (needed by xllamacpp.abi3.so)"
+WINDOWS = "DLL load failed while importing xllamacpp: The specified module could not be found."
+
+
+@pytest.mark.parametrize(
+    ("installer", "message", "hint"),
+    [
+        ("apt", GNU.format("libgomp.so.1"), "run: apt install libgomp1"),
+        ("dnf", GNU.format("libgomp.so.1"), "run: dnf install libgomp"),
+        ("apk", MUSL.format("libgomp.so.1"), "run: apk add libgomp"),
+        ("apk", MUSL.format("libstdc++.so.6"), "run: apk add libstdc++"),
+        (None, GNU.format("libgomp.so.1"), "(gcc-libs or libgomp or libgomp1)"),
+        (None, WINDOWS, "run: winget install Microsoft.VCRedist.2015+.x64"),
+        ("apt", "unknown symbol", "install it again with: "),
+    ],
+)
 def test_a_runtime_that_cannot_be_loaded_names_what_it_lacks(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path, installer: str | None, message: str, hint: str
 ) -> None:
-    broken = "raise ImportError('libgomp.so.1: cannot open shared object file')"
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "xllamacpp.py").write_text(broken)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
-    Path("own.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    error = refusal("own.gguf")
-    assert type(error) is LocalModelUnavailable
-    assert "cannot be loaded: libgomp.so.1" in error.message
-    assert "libgomp1" in str(error.hint)
+    (tmp_path / "bin").mkdir()
+    if installer:
+        (tmp_path / "bin" / installer).touch(0o755)
+    moa = Moa(tmp_path / "machine", "http://127.0.0.1:9/v1")
+    (moa.folder / "xllamacpp.py").write_text(f"raise ImportError({message!r})", "utf-8")
+    (moa.folder / "own.gguf").write_bytes(b"GGUF")
+    path = f"{moa.folder}{os.pathsep}{moa.environment['PYTHONPATH']}"
+    model = f"local:{moa.folder / 'own.gguf'}"
+    ran = moa.run(
+        *("ask", "-q", "-m", model, "-a", model, "hello"),
+        env={"PATH": str(tmp_path / "bin"), "PYTHONPATH": path},
+    )
+    assert (ran.code, ran.out) == (77, b"")
+    assert ran.err.count("\n") == 1
+    assert f"the embedded runtime cannot be loaded: {message}" in ran.err
+    assert hint in ran.err
 
 
 def test_a_module_in_the_working_directory_does_not_stand_in_for_the_runtime(

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,32 @@ from moa_cli.core.errors import ClientError, ConnectionLost, LocalModelUnavailab
 __all__ = ["LocalClient"]
 
 _STOP_SECONDS = 2.0
+
+# What installs a package on the systems that know it, and the packages that bring the libraries
+# which the runtime takes from the system. Slim container images often lack the first one.
+_INSTALLERS = {
+    "apt": "apt install",
+    "apt-get": "apt-get install",
+    "dnf": "dnf install",
+    "yum": "yum install",
+    "microdnf": "microdnf install",
+    "zypper": "zypper install",
+    "apk": "apk add",
+    "pacman": "pacman -S",
+}
+_DEBIAN, _FEDORA, _SUSE = ("apt", "apt-get"), ("dnf", "yum", "microdnf"), ("zypper",)
+_LIBRARIES = {
+    "libgomp.so.1": {
+        **dict.fromkeys((*_DEBIAN, *_SUSE), "libgomp1"),
+        **dict.fromkeys((*_FEDORA, "apk"), "libgomp"),
+        "pacman": "gcc-libs",
+    },
+    "libstdc++.so.6": {
+        **dict.fromkeys((*_DEBIAN, *_SUSE), "libstdc++6"),
+        **dict.fromkeys((*_FEDORA, "apk"), "libstdc++"),
+        "pacman": "gcc-libs",
+    },
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +191,23 @@ def _cannot_start(
     if answer.get("error") == "runtime":
         return LocalModelUnavailable(
             f"local: the embedded runtime cannot be loaded: {answer['message']}",
-            hint="on Linux it needs the system's OpenMP library (package libgomp1 or libgomp)",
+            hint=_what_it_lacks(answer["message"]),
         )
     return _ended(child)
+
+
+def _what_it_lacks(message: str) -> str:
+    """The command that installs what the runtime could not be loaded without."""
+    if "DLL load failed" in message:
+        return "it needs the Visual C++ runtime; run: winget install Microsoft.VCRedist.2015+.x64"
+    for library, packages in _LIBRARIES.items():
+        if library in message:
+            for installer, command in _INSTALLERS.items():
+                if shutil.which(installer):
+                    return f"run: {command} {packages[installer]}"
+            names = " or ".join(sorted(set(packages.values())))
+            return f"install the system's package of {library} ({names})"
+    return f"install it again with: {install_command()}"
 
 
 def _ended(child: subprocess.Popen[str]) -> LocalModelUnavailable:
