@@ -82,6 +82,28 @@ def _versions() -> Iterator[Finding]:
             yield Finding("OK", f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             yield Finding("ERROR", f"{package} is not installed", "install moa-chat again")
+    for other in _others_with_our_names():
+        yield Finding(
+            "WARN",
+            f"{other} is installed in the same environment, with files or a command of moa's names",
+            f"uninstall {other}, then install moa-chat again, or give each its own environment",
+        )
+
+
+def _others_with_our_names() -> list[str]:
+    """The distributions that also bring a package `moa_cli` or a command `moa`.
+
+    The package index has one, `moa-cli`. Where both are installed, the later one has overwritten
+    files of the other, and uninstalling either takes away files of both.
+    """
+    import importlib.metadata
+
+    names = set(importlib.metadata.packages_distributions().get("moa_cli", []))
+    commands = importlib.metadata.entry_points(group="console_scripts", name="moa")
+    names |= {command.dist.name for command in commands if command.dist is not None}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        names.add(importlib.metadata.distribution("moa-cli").name)
+    return sorted(name for name in names if name and name.lower().replace("_", "-") != "moa-chat")
 
 
 def _folders() -> Iterator[Finding]:

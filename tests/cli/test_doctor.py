@@ -68,6 +68,35 @@ def test_versions_and_folders_are_told(whole: Moa) -> None:
         assert any(what.startswith(f"{name} folder: ") for what in found)
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"RECORD": "moa_cli/__init__.py,,\nmoa_cli/app.py,,\n"},
+        {"entry_points.txt": "[console_scripts]\nmoa = another:main\n"},
+    ],
+    ids=["name alone", "same import package", "same command"],
+)
+@pytest.mark.parametrize("name", ["moa-cli", "another"])
+def test_another_package_with_the_same_names_is_told_of(
+    whole: Moa, tmp_path: Path, name: str, files: dict[str, str]
+) -> None:
+    metadata = tmp_path / "installed" / f"{name.replace('-', '_')}-0.5.3.dist-info"
+    metadata.mkdir(parents=True)
+    metadata_text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.5.3\n"
+    for file, text in {"METADATA": metadata_text, **files}.items():
+        (metadata / file).write_text(text, "utf-8")
+    path = f"{metadata.parent}:{whole.environment['PYTHONPATH']}"
+    ran = whole.run("doctor", "--offline", env={"PYTHONPATH": path})
+    what = f"{name} is installed in the same environment, with files or a command of moa's names"
+    told = findings(ran).get(what)
+    if name == "another" and not files:
+        assert told is None
+        return
+    assert (ran.code, told) == (0, "WARN")
+    assert f"uninstall {name}" in hint(ran, what)
+
+
 def test_a_missing_key_that_the_profile_needs_is_an_error(whole: Moa) -> None:
     ran = whole.run("doctor", env={"LAB_KEY": None})
     assert ran.code == 1
