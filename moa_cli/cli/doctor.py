@@ -230,12 +230,13 @@ def _runtime(profile: Profile) -> Finding:
     import importlib.util
 
     from moa_cli.cli import wiring
-    from moa_cli.clients.local.weights import SMOLLM2, find_weights, install_command
+    from moa_cli.clients.local.weights import SMOLLM2, find_weights
+    from moa_cli.core.installation import install_command
 
     used = "local" in _used(profile)
     if importlib.util.find_spec("xllamacpp") is None:
         return Finding(
-            "ERROR" if used else "SKIP", "embedded runtime: not installed", install_command()
+            "ERROR" if used else "SKIP", "embedded runtime: not installed", install_command("local")
         )
     try:
         weights = find_weights(SMOLLM2, wiring.config())

@@ -164,9 +164,10 @@ def _check_installed() -> None:
     import importlib.util
 
     if any(importlib.util.find_spec(name) is None for name in _MODULES):
-        raise MoAError(
-            "the server is not installed", hint="install it with: pip install 'moa-chat[serve]'"
-        )
+        from moa_cli.core.installation import install_command
+
+        command = install_command("serve")
+        raise MoAError("the server is not installed", hint=f"install it with: {command}")
 
 
 def _keys(typed: list[str], file: Path | None) -> tuple[str, ...]:

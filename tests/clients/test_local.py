@@ -484,16 +484,30 @@ def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "pip", "command"),
+    ("mark", "origin", "pip", "command"),
     [
-        ("/home/me/.local/share/uv/tools/moa", True, "uv tool install --force 'moa-chat[local]'"),
-        ("/venv", True, "{python} -m pip install 'moa-chat[local]'"),
-        ("/venv", False, "uv pip install --python {python} 'moa-chat[local]'"),
+        ("uv-receipt.toml", "", True, "uv tool install --force 'moa-chat[local]'"),
+        ("uv-receipt.toml", " @ file:///src", True, "uv tool install --force 'moa-chat[local]{}'"),
+        ("pipx_metadata.json", " @ file:///src", False, "pipx install --force 'moa-chat[local]{}'"),
+        ("pyvenv.cfg", " @ file:///src", True, "{python} -m pip install 'moa-chat[local]'"),
+        ("pyvenv.cfg", "", False, "uv pip install --python {python} 'moa-chat[local]'"),
     ],
 )
 def test_a_missing_runtime_names_the_command_that_installs_it(
-    monkeypatch: pytest.MonkeyPatch, prefix: str, pip: bool, command: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    mark: str,
+    origin: str,
+    pip: bool,
+    command: str,
 ) -> None:
+    (tmp_path / mark).touch()
+    installed = tmp_path / "moa_chat-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: moa-chat\nVersion: 1.0\n")
+    if origin:
+        (installed / "direct_url.json").write_text(json.dumps({"url": origin[3:]}))
+    monkeypatch.syspath_prepend(tmp_path)
     Path("own.gguf").write_bytes(b"GGUF")
     find = importlib.util.find_spec
     there = {"pip": find("json") if pip else None, "xllamacpp": None}
@@ -502,11 +516,11 @@ def test_a_missing_runtime_names_the_command_that_installs_it(
         return there[name] if name in there else find(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-    monkeypatch.setattr(sys, "prefix", prefix)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     error = refusal("own.gguf")
     assert type(error) is LocalModelUnavailable
     assert error.message == "local: the embedded runtime is not installed"
-    assert error.hint == f"install it with: {command.format(python=sys.executable)}"
+    assert error.hint == f"install it with: {command.format(origin, python=sys.executable)}"
 
 
 GNU = "{}: cannot open shared object file: No such file or directory"

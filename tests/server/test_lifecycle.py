@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from moa_cli.core.installation import install_command
 from tests.support.command import Moa
 from tests.support.server import QUESTION, Server, chunks, serving
 from tests.support.upstream import Reply, Upstream
@@ -249,7 +250,7 @@ def test_without_the_extra_one_line_says_what_to_install(moa: Moa, tmp_path: Pat
     ran = moa.run("serve", env={"PYTHONPATH": path})
     assert ran.code == 1
     assert ran.err == (
-        "moa: the server is not installed (install it with: pip install 'moa-chat[serve]')\n"
+        f"moa: the server is not installed (install it with: {install_command('serve')})\n"
     )
 
 

@@ -18,6 +18,7 @@ from rapidfuzz.distance import Levenshtein
 
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.errors import BenchError
+from moa_cli.core.installation import install_command
 
 __all__ = [
     "Correlation",
@@ -55,9 +56,8 @@ def _sentence_bleu() -> Callable[[str, str], float]:
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ImportError:
-        raise BenchError(
-            "BLEU needs sacrebleu", hint="install it with: pip install 'moa-chat[bench]'"
-        ) from None
+        command = install_command("bench")
+        raise BenchError("BLEU needs sacrebleu", hint=f"install it with: {command}") from None
     metric = BLEU(effective_order=True)
 
     def score(text: str, reference: str) -> float:

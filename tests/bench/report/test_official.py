@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from moa_cli.core.installation import install_command
 from tests.support.bench import write_lines
 from tests.support.command import Moa
 from tests.support.report import JUDGE
@@ -89,7 +90,7 @@ def test_without_alpaca_eval_one_line_names_the_extra(moa: Moa, judged: Path) ->
     ran = moa.run("bench", "report", str(judged), "--official")
     assert ran.code == 1
     assert "--official needs alpaca_eval" in ran.err
-    assert "pip install 'moa-chat[alpaca]'" in ran.err
+    assert install_command("alpaca") in ran.err
     assert "Traceback" not in ran.err
 
 

@@ -1,0 +1,31 @@
+"""How this copy of moa was installed, and so how an extra is added to it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra, such as `local`, to this installation."""
+    prefix = Path(sys.prefix)
+    # uv and pipx install anew, so they must be told where moa comes from; pip knows it is there.
+    if (prefix / "uv-receipt.toml").is_file() or "uv/tools" in prefix.as_posix():
+        return f"uv tool install --force 'moa-chat[{extra}]{_origin()}'"
+    if (prefix / "pipx_metadata.json").is_file():
+        return f"pipx install --force 'moa-chat[{extra}]{_origin()}'"
+    if importlib.util.find_spec("pip") is None:
+        return f"uv pip install --python {sys.executable} 'moa-chat[{extra}]'"
+    return f"{sys.executable} -m pip install 'moa-chat[{extra}]'"
+
+
+def _origin() -> str:
+    """The folder or file that moa was installed from, as a requirement ends; else nothing."""
+    try:
+        recorded = importlib.metadata.distribution("moa-chat").read_text("direct_url.json")
+        return f" @ {json.loads(recorded or '')['url']}"
+    except (importlib.metadata.PackageNotFoundError, ValueError, KeyError):
+        return ""
