@@ -14,8 +14,8 @@ from moa_cli.core.endpoints import CallPlace, Client, Delta, Endpoint, ModelInfo
 from moa_cli.core.stream import deliver
 from moa_cli.engine import run_turn
 from moa_cli.profile import Profile
-from tests.engine.scenarios import LIMITED, REFUSED, Script, play
 from tests.support.mixtures import AT_ONCE, asked, lab, mixture, pool
+from tests.support.scenarios import LIMITED, REFUSED, Script, play
 from tests.support.upstream import Upstream
 
 
