@@ -9,8 +9,8 @@ from typing import IO, Any, Protocol
 
 from moa_cli.batch.prompts import Batch
 from moa_cli.bench.data.json_lines import Lines, read_lines
-from moa_cli.bench.run.journal import Journal
-from moa_cli.bench.run.results import Result
+from moa_cli.bench.run.journal import CallJournal
+from moa_cli.bench.run.records import Result
 from moa_cli.core.conversation import Failure
 
 __all__ = ["Answers", "InOrder", "OutputFile", "OutputStream", "Written"]
@@ -126,7 +126,7 @@ class Answers:
     """
 
     def __init__(
-        self, batch: Batch, journal: Journal, output: Written, there: Iterable[str]
+        self, batch: Batch, journal: CallJournal, output: Written, there: Iterable[str]
     ) -> None:
         self._batch = batch
         self._journal = journal

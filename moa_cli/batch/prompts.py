@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from moa_cli.bench.data.items import Item, Row, read_own, rows_of_text
+from moa_cli.bench.data.items import DataRow, Item, read_own, rows_of_text
 from moa_cli.bench.run.arms import Arm, make_arms
-from moa_cli.bench.run.journal import Journal
+from moa_cli.bench.run.journal import CallJournal, path_seconds
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.results import Answer, Result
-from moa_cli.bench.run.seconds import path_seconds
+from moa_cli.bench.run.records import CallAnswer, Result
+from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.jsonl import usage_to_dict
 from moa_cli.core.text import dumps
 from moa_cli.core.text_files import lines_of, text_of
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Profile, to_table
-from moa_cli.version import __version__
 
 __all__ = ["Batch", "check_no_table", "is_json_name", "make_batch", "read_prompts"]
 
@@ -38,6 +36,25 @@ _OURS = (
     "error",
     "input",
 )
+
+
+@dataclass(frozen=True)
+class InputDigest:
+    """The input of a batch: how many prompts, and the SHA-256 of its bytes."""
+
+    lines: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings(WorkSettings):
+    """batch.json: all that the lines of a batch's output depend on; see `Batch`."""
+
+    input: InputDigest
+    strict: bool
+    proposals: bool
+    profile: Mapping[str, Any]
+    prompt: str
 
 
 @dataclass(frozen=True)
@@ -67,18 +84,17 @@ class Batch:
         """The models that are asked."""
         return tuple(dict.fromkeys(self.arm.profile.models()))
 
-    def settings(self) -> dict[str, Any]:
-        """All that a line of output depends on, as JSON values."""
-        return {
-            "versions": {"moa": __version__, "python": platform.python_version()},
-            "input": {"lines": len(self.items), "sha256": self.sha256},
-            "strict": self.strict,
-            "proposals": self.proposals,
-            "profile": {"name": self.profile.name, **to_table(self.profile)},
-            "prompt": AGGREGATE_AND_SYNTHESIZE,
-        }
+    def settings(self) -> BatchSettings:
+        """All that a line of output depends on."""
+        return BatchSettings(
+            input=InputDigest(len(self.items), self.sha256),
+            strict=self.strict,
+            proposals=self.proposals,
+            profile={"name": self.profile.name, **to_table(self.profile)},
+            prompt=AGGREGATE_AND_SYNTHESIZE,
+        )
 
-    def line(self, item: Item, result: Result, journal: Journal) -> str:
+    def line(self, item: Item, result: Result, journal: CallJournal) -> str:
         """What came of an item as a line of JSON, without its line end."""
         fields = {name: value for name, value in item.fields.items() if name != "id"}
         clashing = {name: fields.pop(name) for name in _OURS if name in fields}
@@ -91,7 +107,7 @@ class Batch:
             values["input"] = clashing
         return dumps(values | self._outcome(result, journal))
 
-    def _outcome(self, result: Result, journal: Journal) -> dict[str, Any]:
+    def _outcome(self, result: Result, journal: CallJournal) -> dict[str, Any]:
         turn = result.turns[-1] if result.turns else None
         reply = turn.reply if turn else None
         usage = usage_to_dict(result.usage)
@@ -113,7 +129,7 @@ class Batch:
         return values
 
 
-def _proposal(one: Answer) -> dict[str, Any]:
+def _proposal(one: CallAnswer) -> dict[str, Any]:
     values = {
         "model": one.model,
         "answered_by": one.answered_by,
@@ -177,10 +193,10 @@ def check_no_table(name: str, remedy: str) -> None:
         raise UsageError(f"{name}: is a table, whose lines are not prompts", hint=remedy)
 
 
-def _prompts(text: str, name: str) -> Iterator[Row]:
+def _prompts(text: str, name: str) -> Iterator[DataRow]:
     for number, prompt in enumerate(lines_of(text), 1):
         if prompt.strip():
-            yield Row(f"{name}:{number}", number, {"prompt": prompt})
+            yield DataRow(f"{name}:{number}", number, {"prompt": prompt})
 
 
 def _check_ids(items: tuple[Item, ...], name: str) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moa_cli.batch.output import Answers, InOrder, OutputFile, OutputStream, Written
-from moa_cli.batch.prompts import Batch, check_no_table, is_json_name, make_batch
+from moa_cli.batch.prompts import Batch, BatchSettings, check_no_table, is_json_name, make_batch
 from moa_cli.bench.data.items import read_file
+from moa_cli.bench.run.folder import State, StateFolder, opened
 from moa_cli.bench.run.runner import still_to_do
-from moa_cli.bench.run.state import State, StateFolder, opened
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.session import Job, SessionOptions, say, session
 from moa_cli.cli.exit_codes import BUDGET, FAILED
@@ -83,9 +83,9 @@ def _output(batch: Batch, options: Options, path: Path) -> OutputFile:
     return OutputFile(path, orders, in_order=not options.as_finished)
 
 
-def _open_state(path: Path) -> AbstractContextManager[StateFolder]:
+def _open_state(path: Path) -> AbstractContextManager[StateFolder[BatchSettings]]:
     hint = "use the same, or name another OUT"
-    return opened(path, lambda one: StateFolder(one, "batch.json", hint))
+    return opened(path, lambda folder: StateFolder(folder, "batch.json", BatchSettings, hint))
 
 
 def _batch(profile: Profile, options: Options) -> Batch:
@@ -125,7 +125,9 @@ def _target(options: Options) -> Path:
     return path
 
 
-def _to_file(batch: Batch, options: Options, state: StateFolder, output: OutputFile) -> int:
+def _to_file(
+    batch: Batch, options: Options, state: StateFolder[BatchSettings], output: OutputFile
+) -> int:
     if state.settings:
         say(
             f"going on in {options.target}: {plural(len(output.there), 'answer')} and"
@@ -139,7 +141,11 @@ def _to_file(batch: Batch, options: Options, state: StateFolder, output: OutputF
 
 
 def _answer(
-    batch: Batch, options: Options, state: State, output: Written, there: Collection[str]
+    batch: Batch,
+    options: Options,
+    state: State[BatchSettings],
+    output: Written,
+    there: Collection[str],
 ) -> int:
     """One start of a batch; the exit code. there: the ids of what is answered."""
     todo = [one for one in batch.work() if one.item.id not in there]
@@ -173,7 +179,11 @@ def _in_place(options: Options) -> Options:
 
 
 def _summary(
-    batch: Batch, options: Options, state: State, answers: Answers, capped: Failure | None
+    batch: Batch,
+    options: Options,
+    state: State[BatchSettings],
+    answers: Answers,
+    capped: Failure | None,
 ) -> int:
     """Tell what came of it; the exit code."""
     goes_on, spent = isinstance(state, StateFolder), state.journal.spent

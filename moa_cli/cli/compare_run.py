@@ -14,7 +14,7 @@ from string import ascii_lowercase
 from moa_cli.batch.prompts import check_no_table, is_json_name, read_prompts
 from moa_cli.bench.data.items import Item, read_file
 from moa_cli.bench.run.arms import Arm, best_of, make_arms
-from moa_cli.bench.run.limiter import Gate
+from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.session import open_pool, say
 from moa_cli.cli.budget import caps
@@ -204,19 +204,19 @@ class _Comparing:
     async def _answers(self, item: Item) -> list[Shown]:
         cancel_on_termination()
         clients = open_pool()
-        gate = Gate(
+        limiter = CallLimiter(
             self._limits.concurrency,
             None,
             lambda model: clients.providers.parse(model)[0].name,
         )
-        self._progress = Progress(total=len(self._arms), in_flight=lambda: gate.in_flight)
+        self._progress = Progress(total=len(self._arms), in_flight=lambda: limiter.in_flight)
         live = typed_or(self._options.live, wiring.config().live)
         self._view = progress_view(sys.stderr, self._progress, live=live)
         try:
             with without_echo(sys.stdout):
                 self._view.start()
                 try:
-                    return await self._contest.answers(item, clients, gate)
+                    return await self._contest.answers(item, clients, limiter)
                 finally:
                     self._view.close()
         finally:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
-from moa_cli.bench.run.limiter import Gate
+from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.stream import TurnFold, deliver
@@ -83,10 +83,10 @@ class Contest:
         """USD of all calls that have ended."""
         return sum(charge.usage.cost for fold in self._folds for charge in fold.ledger)
 
-    async def answers(self, item: Item, clients: Clients, gate: Gate) -> list[Shown]:
+    async def answers(self, item: Item, clients: Clients, limiter: CallLimiter) -> list[Shown]:
         """What the arms answer, in their order. gate: of the calls of all of them."""
         conversation = Conversation(before=item.before).ask(item.turns[0])
-        limits = replace(self._limits, slots=gate.lane(0))
+        limits = replace(self._limits, slots=limiter.slots(0))
 
         async def answer(arm: Arm) -> Shown:
             fold = TurnFold()

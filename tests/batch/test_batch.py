@@ -336,7 +336,7 @@ def test_a_file_of_somebody_else_s_is_not_touched(moa: Moa, upstream: Upstream) 
     ("text", "told"),
     [
         ("", "in.jsonl: holds no prompts"),
-        ('{"prompt": "a"}\n{"x": 1}\n', "in.jsonl:2: `prompt` is missing, or no text"),
+        ('{"prompt": "a"}\n{"x": 1}\n', "in.jsonl:2: `prompt` is missing or is not text"),
         ('{"prompt": "a"}\n[1\n', "in.jsonl:2: is not JSON"),
         ('{"id": 1, "prompt": "a"}\n{"id": "1", "prompt": "b"}\n', "two lines have the id 1"),
     ],

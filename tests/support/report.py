@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moa_cli.bench.report.measures import Metric
 from moa_cli.bench.report.scores import ArmScores, JudgeInfo, Scores
 from moa_cli.bench.scoring.flask import SKILLS
-from moa_cli.bench.scoring.means import Mean
+from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.conversation import Usage
 from tests.support.bench import write_lines
 

@@ -9,29 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moa_cli.bench.data.json_lines import plain
-from moa_cli.bench.judge.judgements import (
-    JUDGE_FILE,
-    OUTPUTS,
-    Judgement,
-    judge_folder,
-    judgement_line,
-)
-from moa_cli.bench.run.journal import Entry
-from moa_cli.bench.run.results import Answer, Result, TurnResult, result_line
+from moa_cli.bench.data.json_lines import plain, to_line
+from moa_cli.bench.run.journal import CallRecord
+from moa_cli.bench.run.reader import JUDGE_FILE, OUTPUTS, judge_folder
+from moa_cli.bench.run.records import CallAnswer, Judgement, Result, TurnResult
 from moa_cli.core.conversation import Failure, Usage
 from tests.support.bench import write_lines
 
 __all__ = ["answer", "failed", "mixed", "single", "write_judge", "write_run"]
 
 
-def answer(model: str, text: str, key: str = "", **usage: Any) -> Answer:
+def answer(model: str, text: str, key: str = "", **usage: Any) -> CallAnswer:
     """One call's answer; the model is the upstream's. usage: fields of Usage."""
     name = model if ":" in model else f"lab:{model}"
-    return Answer(name, text, key, usage=Usage(**usage))
+    return CallAnswer(name, text, key, usage=Usage(**usage))
 
 
-def mixed(arm: str, item: str, layers: Sequence[Sequence[Answer]], *replies: Answer) -> Result:
+def mixed(
+    arm: str, item: str, layers: Sequence[Sequence[CallAnswer]], *replies: CallAnswer
+) -> Result:
     """What an arm with proposals made of an item: all turns with the same proposals."""
     proposals = tuple(map(tuple, layers))
     turns = tuple(TurnResult(proposals, reply) for reply in replies)
@@ -39,7 +35,7 @@ def mixed(arm: str, item: str, layers: Sequence[Sequence[Answer]], *replies: Ans
     return Result(arm, item, None, tuple(one.text for one in replies), turns, usage)
 
 
-def single(item: str, *replies: Answer) -> Result:
+def single(item: str, *replies: CallAnswer) -> Result:
     """What a model alone said."""
     return mixed(f"single:{replies[0].model}", item, (), *replies)
 
@@ -75,11 +71,10 @@ def write_run(
     }
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(settings), "utf-8")
-    (folder / "items.jsonl").write_text(
-        "".join(result_line(one) + "\n" for one in results), "utf-8"
-    )
+    (folder / "items.jsonl").write_text("".join(to_line(one) + "\n" for one in results), "utf-8")
     calls = [
-        Entry(key, "1", 0, "lab:a", text="x", seconds=took) for key, took in (seconds or {}).items()
+        CallRecord(key, "1", 0, "lab:a", text="x", seconds=took)
+        for key, took in (seconds or {}).items()
     ]
     write_lines(folder / "calls.jsonl", [plain(one) for one in calls])
     return folder
@@ -102,10 +97,9 @@ def write_judge(
     told = {"model": name, "date": "2026-03-01", "discrete": False, "kind": kind}
     (folder / JUDGE_FILE).write_text(json.dumps(told), "utf-8")
     plain_one = Judgement("", "", key="k")
-    (folder / OUTPUTS).write_text("".join(result_line(one) + "\n" for one in outputs), "utf-8")
+    (folder / OUTPUTS).write_text("".join(to_line(one) + "\n" for one in outputs), "utf-8")
     lines = [
-        judgement_line(replace(plain_one, arm=arm, item=item, value=value))
-        for arm, item, value in values
+        to_line(replace(plain_one, arm=arm, item=item, value=value)) for arm, item, value in values
     ]
     (folder / "judgements.jsonl").write_text("".join(f"{one}\n" for one in lines), "utf-8")
     return name

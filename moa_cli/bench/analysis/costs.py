@@ -7,17 +7,14 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from moa_cli.bench.run.journal import Journal
-from moa_cli.bench.run.results import Answer, Result
-from moa_cli.bench.run.seconds import path_seconds, sum_seconds
+from moa_cli.bench.run.journal import CallJournal, path_seconds, sum_seconds
+from moa_cli.bench.run.records import CallAnswer, Result
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.conversation import Usage
 
-__all__ = ["Seconds", "Spent", "by_layer", "by_model", "seconds"]
-
 
 @dataclass(frozen=True)
-class Seconds:
+class SecondsPerItem:
     """Seconds an item. ninetieth: the least that 90 % of items do not exceed."""
 
     median: float | None
@@ -26,7 +23,7 @@ class Seconds:
 
 
 @dataclass(frozen=True)
-class Spent:
+class UsageShare:
     """What a model, or a layer, took in all, shared answers included.
 
     cost: USD an item, without a value where a price is unknown.
@@ -37,37 +34,41 @@ class Spent:
     cost: Mean
 
 
-def seconds(results: Sequence[Result], journal: Journal) -> tuple[Seconds, Seconds]:
+def seconds(
+    results: Sequence[Result], journal: CallJournal
+) -> tuple[SecondsPerItem, SecondsPerItem]:
     """On the critical path (what an item would take alone), and as the sum of its calls."""
     return (
-        _seconds([path_seconds(one, journal) for one in results]),
-        _seconds([sum_seconds(one, journal) for one in results]),
+        _seconds([path_seconds(result, journal) for result in results]),
+        _seconds([sum_seconds(result, journal) for result in results]),
     )
 
 
-def _seconds(values: Sequence[float]) -> Seconds:
+def _seconds(values: Sequence[float]) -> SecondsPerItem:
     if not values:
-        return Seconds(None, None, mean_of(()))
+        return SecondsPerItem(None, None, mean_of(()))
     ninetieth = sorted(values)[math.ceil(0.9 * len(values)) - 1]
-    return Seconds(statistics.median(values), ninetieth, mean_of(values))
+    return SecondsPerItem(statistics.median(values), ninetieth, mean_of(values))
 
 
-def by_model(results: Sequence[Result]) -> tuple[Spent, ...]:
+def by_model(results: Sequence[Result]) -> tuple[UsageShare, ...]:
     """By model, the dearest first; answers that were given beforehand took nothing."""
     found = _spent(results, lambda _layer, answer: answer.model)
-    return tuple(sorted(found, key=lambda one: (-one.usage.cost, -one.usage.total_tokens)))
+    return tuple(sorted(found, key=lambda share: (-share.usage.cost, -share.usage.total_tokens)))
 
 
-def by_layer(results: Sequence[Result]) -> tuple[Spent, ...]:
+def by_layer(results: Sequence[Result]) -> tuple[UsageShare, ...]:
     """By layer, then the reply."""
     return _spent(results, lambda layer, _answer: layer)
 
 
-def _spent(results: Sequence[Result], name: Callable[[str, Answer], str]) -> tuple[Spent, ...]:
+def _spent(
+    results: Sequence[Result], name: Callable[[str, CallAnswer], str]
+) -> tuple[UsageShare, ...]:
     by_item: list[dict[str, Usage]] = []
-    for one in results:
+    for result in results:
         took: dict[str, Usage] = {}
-        for turn in one.turns:
+        for turn in result.turns:
             answers = [
                 (f"layer {number}", answer)
                 for number, layer in enumerate(turn.proposals, 1)
@@ -84,6 +85,6 @@ def _spent(results: Sequence[Result], name: Callable[[str, Answer], str]) -> tup
         usages = [took.get(key, Usage()) for took in by_item]
         usage = sum(usages, Usage())
         if usage.calls:
-            costs = [] if usage.unpriced_calls else [one.cost for one in usages]
-            found.append(Spent(key, usage, mean_of(costs)))
+            costs = [] if usage.unpriced_calls else [item.cost for item in usages]
+            found.append(UsageShare(key, usage, mean_of(costs)))
     return tuple(found)

@@ -1,37 +1,51 @@
-"""Models measured in their two roles: alone, as proposers of a pool, and as aggregators."""
+"""Models measured in their two roles, alone as proposers of a pool and as aggregators; and the
+profile that a choice of them comes to."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
-from moa_cli.bench.analysis.likeness import BLEU, LEVENSHTEIN
 from moa_cli.bench.analysis.selection import Candidate
-from moa_cli.bench.analysis.similarity import has_bleu, levenshtein, pairwise, pairwise_bleu
-from moa_cli.bench.report.values import ReadRun, Unit
+from moa_cli.bench.analysis.similarity import (
+    BLEU,
+    LEVENSHTEIN,
+    has_bleu,
+    levenshtein,
+    pairwise,
+    pairwise_bleu,
+)
+from moa_cli.bench.report.values import Unit, ValuedRun
+from moa_cli.bench.run.arms import MIXTURE, SINGLE
+from moa_cli.bench.run.settings import RunSettings
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.errors import BenchError
+from moa_cli.profile import Profile, build
 
-__all__ = ["AggregatorWorth", "Pool", "aggregators", "check_alike", "pool_of"]
-
-_SINGLE = "single:"
-_MIXTURE = "mixture"
-# What a profile may differ in and still be the same mixture under another aggregator.
-_NOT_COMPARED = ("name", "description", "aggregator")
+# Of all models of a profile; the rest is of single ones.
+_SHARED: Final = (
+    "multi_turn",
+    "system",
+    "temperature",
+    "max_tokens",
+    "timeout",
+    "reference_placement",
+    "on_all_failed",
+)
 
 
 @dataclass(frozen=True)
 class Pool:
     """Models as proposers, all measured on the same items.
 
-    origins: the run that each model's answers are taken from. measure: of likeness. items: how
+    origins: the run that each model's answers are taken from. measure: of similarity. items: how
     many were answered by all and judged; asked: how many there are.
     """
 
     candidates: tuple[Candidate, ...]
-    origins: Mapping[str, ReadRun]
+    origins: Mapping[str, ValuedRun]
     measure: str
     items: int
     asked: int
@@ -47,47 +61,46 @@ class AggregatorWorth:
     worth: Mean
 
 
-def check_alike(runs: Sequence[ReadRun]) -> None:
+def check_alike(runs: Sequence[ValuedRun]) -> None:
     """Raise BenchError if the runs cannot be compared, or nothing is known of their answers."""
     first = runs[0]
-    for one in runs:
-        if not one.values.unit:
+    for valued in runs:
+        run, values = valued.run, valued.values
+        if not values.unit:
+            unknown = f"{run.path}: nothing is known of what answers are worth"
             raise BenchError(
-                "; ".join(one.notes) or f"{one.path}: nothing is known of what answers are worth",
-                hint=f"moa bench judge {one.path} --judge MODEL",
+                "; ".join(valued.notes) or unknown,
+                hint=f"moa bench judge {run.path} --judge MODEL",
             )
-        same = one.settings["dataset"]["sha256"] == first.settings["dataset"]["sha256"]
-        if not same or (one.values.unit, one.values.judge) != (
-            first.values.unit,
-            first.values.judge,
-        ):
+        same = run.settings.dataset.sha256 == first.run.settings.dataset.sha256
+        if not same or (values.unit, values.judge) != (first.values.unit, first.values.judge):
             raise BenchError(
-                f"{one.path} and {first.path} have different items or judges",
+                f"{run.path} and {first.run.path} have different items or judges",
                 hint="--judge names one that judged all of them",
             )
 
 
-def pool_of(runs: Sequence[ReadRun]) -> Pool:
+def pool_of(runs: Sequence[ValuedRun]) -> Pool:
     """The models that answered alone in any of the runs, which are alike (`check_alike`).
 
     A model that did so in several is taken from the first. Raises BenchError if there is none,
     or there is no item that all have a judged answer to.
     """
-    origins: dict[str, ReadRun] = {}
-    for run in runs:
-        for arm in run.results:
-            if arm.startswith(_SINGLE):
-                origins.setdefault(arm.removeprefix(_SINGLE), run)
+    origins: dict[str, ValuedRun] = {}
+    for valued in runs:
+        for arm in valued.run.answers:
+            if arm.startswith(SINGLE):
+                origins.setdefault(arm.removeprefix(SINGLE), valued)
     if not origins:
         raise BenchError(
             "no model answered alone in these runs", hint="moa bench run --arms single"
         )
-    values = {model: _valued(run, _SINGLE + model) for model, run in origins.items()}
+    values = {model: _worths(origin, SINGLE + model) for model, origin in origins.items()}
     units = _common(values)
     texts = {model: [_reply(origins[model], model, unit) for unit in units] for model in origins}
-    likeness = pairwise_bleu(texts) if has_bleu() else pairwise(texts, levenshtein)
+    similarity = pairwise_bleu(texts) if has_bleu() else pairwise(texts, levenshtein)
     items = len({item for item, _ in units})
-    asked = max(one.asked for one in runs)
+    asked = max(valued.run.settings.asked for valued in runs)
     notes = []
     if not has_bleu():
         notes.append(
@@ -97,7 +110,7 @@ def pool_of(runs: Sequence[ReadRun]) -> Pool:
         notes.append(f"partial: all have a judged answer to {items:,} of {asked:,} items only")
     return Pool(
         candidates=tuple(
-            Candidate(model, _mean(values[model], units), likeness[model]) for model in origins
+            Candidate(model, _mean(values[model], units), similarity[model]) for model in origins
         ),
         origins=origins,
         measure=BLEU if has_bleu() else LEVENSHTEIN,
@@ -107,10 +120,10 @@ def pool_of(runs: Sequence[ReadRun]) -> Pool:
     )
 
 
-def _valued(run: ReadRun, arm: str) -> Mapping[Unit, float]:
+def _worths(valued: ValuedRun, arm: str) -> Mapping[Unit, float]:
     """What the arm's answers are worth, where there are both."""
-    answered = run.results.get(arm, {})
-    known = run.values.by_arm.get(arm, {})
+    answered = valued.run.answers.get(arm, {})
+    known = valued.values.by_arm.get(arm, {})
     return {unit: value for unit, value in known.items() if unit[0] in answered}
 
 
@@ -121,8 +134,7 @@ def _common(values: Mapping[str, Mapping[Unit, float]]) -> list[Unit]:
     if not units:
         fewest = min(values, key=lambda name: len(values[name]))
         raise BenchError(
-            "there is no item that all models have a judged answer to:"
-            f" {fewest} has {len(values[fewest]):,}"
+            f"no item has a judged answer of every model: {fewest} has {len(values[fewest]):,}"
         )
     return units
 
@@ -132,42 +144,84 @@ def _mean(values: Mapping[Unit, float], units: Iterable[Unit]) -> Mean:
     return mean_of([values[unit] for unit in kept], groups=[item for item, _ in kept])
 
 
-def _reply(run: ReadRun, model: str, unit: Unit) -> str:
+def _reply(valued: ValuedRun, model: str, unit: Unit) -> str:
     item, turn = unit
-    return run.results[_SINGLE + model][item].replies[turn]
+    return valued.run.answers[SINGLE + model][item].replies[turn]
 
 
-def aggregators(runs: Sequence[ReadRun]) -> tuple[AggregatorWorth, ...]:
+def aggregators(runs: Sequence[ValuedRun]) -> tuple[AggregatorWorth, ...]:
     """Aggregators by what the same mixture is worth under each, the best first.
 
     Measured where the mixtures of two runs or more differ in nothing but the aggregator; of
     several such groups the largest is taken. Empty where there is none.
     """
-    groups: dict[str, dict[str, ReadRun]] = {}
-    for run in runs:
-        model = run.settings["profile"].get("aggregator", {}).get("model")
-        if model is not None and _valued(run, _MIXTURE):
-            groups.setdefault(_but_for_aggregator(run.settings), {}).setdefault(model, run)
+    groups: dict[str, dict[str, ValuedRun]] = {}
+    for valued in runs:
+        settings = valued.run.settings
+        model = settings.aggregator.get("model")
+        if model is not None and _worths(valued, MIXTURE):
+            groups.setdefault(_but_for_aggregator(settings), {}).setdefault(model, valued)
     largest = max(groups.values(), key=len, default={})
     if len(largest) < 2:
         return ()
-    values = {model: _valued(run, _MIXTURE) for model, run in largest.items()}
+    values = {model: _worths(valued, MIXTURE) for model, valued in largest.items()}
     units = _common(values)
     found = [
-        AggregatorWorth(model, str(run.path), _mean(values[model], units))
-        for model, run in largest.items()
+        AggregatorWorth(model, str(valued.run.path), _mean(values[model], units))
+        for model, valued in largest.items()
     ]
-    return tuple(sorted(found, key=lambda one: -(one.worth.value or 0.0)))
+    return tuple(sorted(found, key=lambda measured: -(measured.worth.value or 0.0)))
 
 
-def _but_for_aggregator(settings: Mapping[str, Any]) -> str:
+def _but_for_aggregator(settings: RunSettings) -> str:
     """All that a mixture's answers depend on, without the aggregator."""
-    profile = {
-        name: value for name, value in settings["profile"].items() if name not in _NOT_COMPARED
-    }
-    asked = [settings.get(name) for name in ("parity", "reference_paths", "prompt")]
-    aggregator = settings["profile"].get("aggregator", {})
-    its_settings = {
-        name: value for name, value in aggregator.items() if name not in ("model", "fallbacks")
-    }
-    return json.dumps([profile, asked, its_settings], sort_keys=True)
+    profile = _without(settings.profile, "name", "description", "aggregator")
+    files = [asdict(file) for file in settings.reference_paths]
+    own = _without(settings.aggregator, "model", "fallbacks")
+    return json.dumps([profile, settings.parity, files, settings.prompt, own], sort_keys=True)
+
+
+def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if name not in names}
+
+
+def chosen_profile(
+    name: str,
+    description: str,
+    proposers: Sequence[tuple[str, ValuedRun]],
+    aggregator: tuple[str, ValuedRun],
+) -> Profile:
+    """A mixture of these models, each with the settings that it had in its run.
+
+    All else, the number of rounds among it, is as in the first proposer's run.
+    Raises BenchError or ProfileError if a run's profile cannot be read.
+    """
+    base = proposers[0][1].run.settings.profile
+    table = {key: base[key] for key in _SHARED if key in base}
+    return build(
+        name,
+        {
+            **table,
+            "description": description,
+            "rounds": max(1, base.get("rounds", 1)),
+            "proposers": [_settings(origin, model) for model, origin in proposers],
+            "aggregator": _settings(aggregator[1], aggregator[0], reply=True),
+        },
+    )
+
+
+def _settings(origin: ValuedRun, model: str, *, reply: bool = False) -> dict[str, Any]:
+    """The model's table. reply: as an aggregator's, if it was that in the run."""
+    tables = list(_tables(origin.run.settings.profile))
+    for table in reversed(tables) if reply else tables:
+        if table.get("model") == model:
+            return _without(table, "name", "samples", "fallbacks")
+    raise BenchError(f"{origin.run.path}: its profile has no model {model}")
+
+
+def _tables(profile: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The tables of the models, as layers meet them, the aggregator's last."""
+    yield from profile.get("proposers", ())
+    for layer in profile.get("layers", ()):
+        yield from layer["proposers"]
+    yield profile["aggregator"]

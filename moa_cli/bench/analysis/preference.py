@@ -1,9 +1,9 @@
-"""Whether a reply is more alike to better proposals, and whether that means anything.
+"""Whether a reply is more similar to better proposals, and whether that means anything.
 
 As in Mixture-of-Agents (arXiv:2406.04692, section 3.3): in each turn, Spearman's rank correlation
-of the reply's likeness to each proposal with what the proposal is worth; then the mean over turns.
-Good answers are alike, so any good answer correlates, also one that never saw the proposals: the
-control is such an answer, and what mixing adds is the difference to it.
+of the reply's similarity to each proposal with what the proposal is worth; then the mean over
+turns. Good answers are alike, so any good answer correlates, also one that never saw the
+proposals: the control is such an answer, and what mixing adds is the difference to it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from moa_cli.bench.analysis.likeness import Likeness
-from moa_cli.bench.analysis.similarity import rank_correlation
-from moa_cli.bench.analysis.turns import MixedTurn
-from moa_cli.bench.report.values import Unit, Values
-from moa_cli.bench.run.results import Answer
+from moa_cli.bench.analysis.similarity import Similarity, rank_correlation
+from moa_cli.bench.analysis.turns import MixedTurn, items_of
+from moa_cli.bench.report.values import AnswerValues, Unit
+from moa_cli.bench.run.records import CallAnswer
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.text import plural
 
-__all__ = ["Control", "Correlated", "Preference", "preference"]
-
 
 @dataclass(frozen=True)
-class Control:
+class ControlAnswers:
     """Answers that never saw the proposals. name: an arm, or whose they are. replies: by turn."""
 
     name: str
@@ -31,8 +28,8 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Correlated:
-    """Mean rank correlations over turns, -1 to 1, by one measure of likeness.
+class MeanCorrelation:
+    """Mean rank correlations over turns, -1 to 1, by one measure of similarity.
 
     reply: of the reply. control: of the control. difference: reply less control, over the same
     turns and proposals.
@@ -51,7 +48,7 @@ class Preference:
     control: its name, None without one. notes: what they are made of, and what is missing.
     """
 
-    rows: tuple[Correlated, ...]
+    rows: tuple[MeanCorrelation, ...]
     control: str | None
     notes: tuple[str, ...]
 
@@ -71,16 +68,19 @@ class _Counts:
 
 
 def preference(
-    turns: Sequence[MixedTurn], values: Values, likeness: Likeness, control: Control | None
+    turns: Sequence[MixedTurn],
+    values: AnswerValues,
+    similarity: Similarity,
+    control: ControlAnswers | None,
 ) -> Preference:
-    """How the reply's likeness to proposals goes with their worth, beside the control's."""
+    """How the reply's similarity to proposals goes with their worth, beside the control's."""
     name = None if control is None else control.name
     if not values.unit:
         return Preference((), None, ("nothing is known of what the proposals are worth",))
     counts = _Counts()
     for turn in turns:
-        _add(counts, turn, values, likeness, control)
-    items = [one.unit[0] for one in turns]
+        _add(counts, turn, values, similarity, control)
+    items = items_of(turns)
     notes = tuple(_notes(counts, turns, values, control))
     if not any(counts.by_reply):
         return Preference((), name, notes)
@@ -91,13 +91,13 @@ def preference(
         return mean_of([value for value, _ in known], groups=[item for _, item in known])
 
     rows = tuple(
-        Correlated(
+        MeanCorrelation(
             measure,
             mean(counts.by_reply, measure),
             mean(counts.by_control, measure),
             mean(counts.by_difference, measure),
         )
-        for measure in likeness.names
+        for measure in similarity.names
     )
     return Preference(rows, name, notes)
 
@@ -105,14 +105,14 @@ def preference(
 def _add(
     counts: _Counts,
     turn: MixedTurn,
-    values: Values,
-    likeness: Likeness,
-    control: Control | None,
+    values: AnswerValues,
+    similarity: Similarity,
+    control: ControlAnswers | None,
 ) -> None:
     """One turn's correlations; an empty row where there is none."""
     for rows in (counts.by_reply, counts.by_control, counts.by_difference):
         rows.append({})
-    worth = [_worth(turn.unit, one, values) for one in turn.last]
+    worth = [_worth(turn.unit, proposal, values) for proposal in turn.last]
     known = [value for value, _ in worth if value is not None]
     if len(known) < len(worth):
         counts.without_worth += 1
@@ -123,13 +123,13 @@ def _add(
     if len(set(known)) < 2:
         counts.flat += 1
         return
-    correlate = _Correlate(turn.last, known, likeness)
+    correlate = _Correlate(turn.last, known, similarity)
     counts.by_reply[-1] = correlate(turn.reply, turn.last)
     answer = None if control is None else control.replies.get(turn.unit)
     if answer is None:
         return
     # Where the control is itself one of the proposals, the others are compared.
-    others = [one for one in turn.last if one.text != answer]
+    others = [proposal for proposal in turn.last if proposal.text != answer]
     counts.left_out += len(turn.last) - len(others)
     counts.by_control[-1] = correlate(answer, others)
     reply = correlate(turn.reply, others)
@@ -140,30 +140,30 @@ def _add(
 
 @dataclass(frozen=True)
 class _Correlate:
-    proposals: Sequence[Answer]
+    proposals: Sequence[CallAnswer]
     worth: Sequence[float]
-    likeness: Likeness
+    similarity: Similarity
 
-    def __call__(self, text: str, among: Sequence[Answer]) -> dict[str, float]:
+    def __call__(self, text: str, among: Sequence[CallAnswer]) -> dict[str, float]:
         """By measure, the rank correlation over these proposals, where there is one."""
         kept = [
-            (one, value)
-            for one, value in zip(self.proposals, self.worth, strict=True)
-            if any(one is other for other in among)
+            (proposal, value)
+            for proposal, value in zip(self.proposals, self.worth, strict=True)
+            if any(proposal is other for other in among)
         ]
-        alike = [self.likeness.of(text, one.text) for one, _ in kept]
+        alike = [self.similarity.of(text, proposal.text) for proposal, _ in kept]
         found = {}
-        for place, name in enumerate(self.likeness.names):
+        for place, name in enumerate(self.similarity.names):
             told = rank_correlation([row[place] for row in alike], [value for _, value in kept])
             if told.value is not None:
                 found[name] = told.value
         return found
 
 
-def _worth(unit: Unit, proposal: Answer, values: Values) -> tuple[float | None, bool]:
+def _worth(unit: Unit, proposal: CallAnswer, values: AnswerValues) -> tuple[float | None, bool]:
     """What a proposal is worth, and whether another answer of its model stands in for it."""
-    if values.grade is not None:
-        right = values.grade(unit[0], proposal.text)
+    if values.is_right is not None:
+        right = values.is_right(unit[0], proposal.text)
         return (None if right is None else 100.0 * right), False
     own = values.by_text.get((unit, proposal.text))
     if own is not None:
@@ -176,14 +176,17 @@ def _worth(unit: Unit, proposal: Answer, values: Values) -> tuple[float | None, 
 
 
 def _notes(
-    counts: _Counts, turns: Sequence[MixedTurn], values: Values, control: Control | None
+    counts: _Counts,
+    turns: Sequence[MixedTurn],
+    values: AnswerValues,
+    control: ControlAnswers | None,
 ) -> Iterator[str]:
     told: Callable[[int], str] = lambda number: f"{number:,} of {plural(len(turns), 'turn')}"  # noqa: E731
     if counts.without_worth:
         how = (
             "no known answer"
-            if values.grade is not None
-            else "proposals that nobody judged (judge a run with the arm `single`, or --anchors)"
+            if values.is_right is not None
+            else "proposals without a judgement (judge a run with the arm `single`, or --anchors)"
         )
         yield f"left out: {told(counts.without_worth)} with {how}"
     if counts.flat:

@@ -1,4 +1,4 @@
-"""How alike texts are, and how likeness goes with preference.
+"""How alike texts are, and how similarity goes with preference.
 
 The measures and their settings are those of the published analysis of Mixture-of-Agents
 (arXiv:2406.04692, section 3.3): BLEU, Levenshtein and the cosine of TF-IDF vectors, all 0 to 1.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from itertools import permutations
+from typing import Any, Final
 
 from rapidfuzz.distance import Levenshtein
 
@@ -20,17 +21,9 @@ from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.errors import BenchError
 from moa_cli.core.installation import install_command
 
-__all__ = [
-    "Correlation",
-    "TfIdf",
-    "bleu",
-    "has_bleu",
-    "levenshtein",
-    "pairwise",
-    "pairwise_bleu",
-    "rank_correlation",
-]
-
+BLEU: Final = "BLEU"
+LEVENSHTEIN: Final = "Levenshtein"
+TFIDF: Final = "TF-IDF"
 _TERM = re.compile(r"\b\w\w+\b")
 
 
@@ -54,11 +47,11 @@ def has_bleu() -> bool:
 @cache
 def _sentence_bleu() -> Callable[[str, str], float]:
     try:
-        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.bleu import BLEU as Metric
     except ImportError:
         command = install_command("bench")
         raise BenchError("BLEU needs sacrebleu", hint=f"install it with: {command}") from None
-    metric = BLEU(effective_order=True)
+    metric = Metric(effective_order=True)
 
     def score(text: str, reference: str) -> float:
         return float(metric.sentence_score(text, [reference]).score) / 100
@@ -71,18 +64,26 @@ def pairwise(
 ) -> dict[str, Mean]:
     """How alike each model's texts are to those of the others: both ways, averaged.
 
-    texts: by model, one text an item, all in the same order of items. A single model has no
-    others: its mean is of no values. Raises BenchError if the numbers of texts differ.
+    Args:
+        texts: By model, one text for each item, all in the same order of items.
+        measure: Of two texts, 0 to 1.
+
+    Returns:
+        By model; a single model has no others, and its mean is of no values.
+
+    Raises:
+        BenchError: The numbers of texts differ.
     """
-    if len({len(of_one) for of_one in texts.values()}) > 1:
-        raise BenchError("the models do not have an answer each to the same items")
+    if len({len(answers) for answers in texts.values()}) > 1:
+        raise BenchError("the models have not all answered the same items")
     values: dict[str, list[float]] = {model: [] for model in texts}
     items: dict[str, list[int]] = {model: [] for model in texts}
-    for one, other in permutations(texts, 2):
-        for item, (text, reference) in enumerate(zip(texts[one], texts[other], strict=True)):
-            likeness = measure(text, reference)
-            for model in (one, other):
-                values[model].append(likeness)
+    for pair in permutations(texts, 2):
+        both = (texts[model] for model in pair)
+        for item, (text, reference) in enumerate(zip(*both, strict=True)):
+            alike = measure(text, reference)
+            for model in pair:
+                values[model].append(alike)
                 items[model].append(item)
     return {model: mean_of(values[model], groups=items[model]) for model in texts}
 
@@ -92,9 +93,9 @@ def pairwise_bleu(texts: Mapping[str, Sequence[str]]) -> dict[str, Mean]:
     return pairwise(texts, bleu)
 
 
-def levenshtein(one: str, other: str) -> float:
+def levenshtein(text: str, other: str) -> float:
     """1 - edits / length of the longer text, edits counted in characters."""
-    return Levenshtein.normalized_similarity(one, other)
+    return Levenshtein.normalized_similarity(text, other)
 
 
 class TfIdf:
@@ -121,14 +122,75 @@ class TfIdf:
         length = math.sqrt(math.fsum(weight**2 for weight in weights.values()))
         return {term: weight / length for term, weight in weights.items()}
 
-    def cosine(self, one: str, other: str) -> float:
+    def cosine(self, text: str, other: str) -> float:
         """The cosine of the two texts' vectors; 0 if one has no known term."""
-        left, right = self.vector(one), self.vector(other)
+        left, right = self.vector(text), self.vector(other)
         return math.fsum(weight * right.get(term, 0.0) for term, weight in left.items())
 
 
 def _terms(text: str) -> list[str]:
     return _TERM.findall(text.lower())
+
+
+def json_values(value: Any) -> Any:
+    """Values of dataclasses as JSON values. There a similarity is called `likeness`, as it was when
+    the format was made."""
+    if is_dataclass(value):
+        return {
+            "likeness" if name == "similarity" else name: json_values(inner)
+            for name, inner in vars(value).items()
+        }
+    return [json_values(inner) for inner in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class MeanSimilarity:
+    """A mean of one measure. measure: BLEU, LEVENSHTEIN or TFIDF."""
+
+    measure: str
+    mean: Mean
+
+
+class Similarity:
+    """Similarity by all measures that can be had, 0 to 1.
+
+    corpus: the texts that terms are weighed over. names: of the measures; BLEU is among them
+    where sacrebleu is installed.
+    """
+
+    def __init__(self, corpus: Iterable[str]) -> None:
+        vectors = TfIdf(corpus)
+        self._measures: dict[str, Callable[[str, str], float]] = {
+            LEVENSHTEIN: levenshtein,
+            TFIDF: vectors.cosine,
+        }
+        if has_bleu():
+            self._measures = {BLEU: bleu, **self._measures}
+        self.names = tuple(self._measures)
+        self._known: dict[tuple[str, str], tuple[float, ...]] = {}
+
+    def of(self, text: str, reference: str) -> tuple[float, ...]:
+        """How alike they are, in the order of `names`."""
+        pair = (text, reference)
+        if pair not in self._known:
+            self._known[pair] = tuple(measure(*pair) for measure in self._measures.values())
+        return self._known[pair]
+
+    def both_ways(self, left: str, right: str) -> tuple[float, ...]:
+        """The mean of both directions; BLEU is not symmetric."""
+        return tuple(
+            (a + b) / 2 for a, b in zip(self.of(left, right), self.of(right, left), strict=True)
+        )
+
+
+def mean_similarities(
+    names: Sequence[str], rows: Sequence[Sequence[float]], groups: Sequence[Hashable]
+) -> tuple[MeanSimilarity, ...]:
+    """The mean of each measure. rows: a value for each of `names`. groups: see `mean_of`."""
+    return tuple(
+        MeanSimilarity(name, mean_of([row[place] for row in rows], groups=groups))
+        for place, name in enumerate(names)
+    )
 
 
 @dataclass(frozen=True)
@@ -144,12 +206,13 @@ class Correlation:
     n: int
 
 
-def rank_correlation(one: Sequence[float], other: Sequence[float]) -> Correlation:
+def rank_correlation(left: Sequence[float], right: Sequence[float]) -> Correlation:
     """Spearman's: Pearson's correlation of the ranks, ties at the mean of their ranks.
 
-    Raises ValueError if the lengths differ.
+    Raises:
+        ValueError: The lengths differ.
     """
-    pairs = list(zip(_centred_ranks(one), _centred_ranks(other), strict=True))
+    pairs = list(zip(_centred_ranks(left), _centred_ranks(right), strict=True))
     spread = math.sqrt(math.fsum(a * a for a, _ in pairs) * math.fsum(b * b for _, b in pairs))
     if not spread:
         return Correlation(None, None, len(pairs))

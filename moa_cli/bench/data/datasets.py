@@ -1,32 +1,61 @@
-"""The datasets that are known by name, in their upstreams' own files, and a user's own."""
+"""The datasets that are known by name. All that depends on one stands in its entry of `DATASETS`:
+where its files come from and how they are read, who judges it, and how a reply is right.
+
+To add a dataset: a function that reads its file, and an entry.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from moa_cli.bench.data.items import Item, Row, read_own, rows_of_json, rows_of_lines
-from moa_cli.bench.data.sources import SOURCES
+from moa_cli.bench.data.items import DataRow, Item, rows_of_json, rows_of_lines
+from moa_cli.bench.scoring.answers import Grade, grade_exact, grade_gsm8k, grade_math
 from moa_cli.core import paths
-from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.file_names import why_unfit
-from moa_cli.core.text import nearest
+from moa_cli.core.errors import BenchError
 
-__all__ = ["DATASETS", "Dataset", "Known", "data_file", "data_folder", "dataset_of", "load_dataset"]
+# Whether a reply to an item is right.
+Grader = Callable[[str, Item], Grade]
 
-_VARIABLE = "MOA_BENCH_DATA"
+_GITHUB = "https://raw.githubusercontent.com"
+_ALPACA_CODE = f"{_GITHUB}/tatsu-lab/alpaca_eval/cd543a149df89434d8a54582c0151c0b945c3d20"
+_ALPACA_DATA = (
+    "https://huggingface.co/datasets/tatsu-lab/alpaca_eval/resolve/"
+    "2edc6fad8be6b14ea7230aabfd08188da6b8b814"
+)
+_FASTCHAT = (
+    f"{_GITHUB}/lm-sys/FastChat/587d5cfa1609a43d192cedb8441cac3c17db105d/fastchat/llm_judge/data"
+)
+# The copy that the paper's authors evaluated with; upstream's own has no licence.
+_FLASK = f"{_GITHUB}/togethercomputer/MoA/1b5cab0f0905d9da821e37322ac6df96ba65e1a7/FLASK"
+_GSM8K = f"{_GITHUB}/openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c"
 
 
 @dataclass(frozen=True)
-class Known:
+class PublicFile:
+    """An upstream's own file, at one commit. file: its place below the data folder.
+
+    sha256: of its bytes; None where upstream's was never published, then it has so many `lines`.
+    """
+
+    file: str
+    address: str
+    sha256: str | None = None
+    lines: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownDataset:
     """A dataset that is known by name.
 
     measures: in one line. licence: of its data. files: below the data folder, the first that is
-    there is taken.
+    there is taken. read: the items in such a file. fetched: what `moa bench fetch` brings;
+    why_unfetched: why that is nothing. judge: the kind of judge (of `judge.kinds.KINDS`), None
+    where the right answers are known: then `grade` tells. parity: what the settings of the
+    authors' scripts concern, if they know the dataset: the final call, or all calls by the item's
+    category.
     """
 
     name: str
@@ -34,127 +63,56 @@ class Known:
     licence: str
     files: tuple[str, ...]
     read: Callable[[Path], Iterator[Item]]
+    fetched: tuple[PublicFile, ...] = ()
+    why_unfetched: str = ""
+    judge: str | None = None
+    grade: Grader | None = None
+    parity: Literal["final", "category"] | None = None
 
     def file(self, folder: Path) -> Path | None:
         """Its file in the data folder, if it is there."""
-        return next((folder / one for one in self.files if paths.is_file(folder / one)), None)
+        return next((folder / name for name in self.files if paths.is_file(folder / name)), None)
 
     def remedy(self) -> str:
         """What gets its file."""
-        return f"`moa bench fetch {self.name}` gets it" if self.name in SOURCES else "put it there"
+        return f"`moa bench fetch {self.name}` gets it" if self.fetched else "put it there"
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """What a run asks. name: of a known one, or the stem of the user's file.
+def grade_own(reply: str, item: Item) -> Grade:
+    """Whether a reply to an item of the user's own file is right."""
+    return grade_exact(reply, item.answer or "")
 
-    known: whether it is one by name. file: as given or found. sha256: of the file's bytes.
+
+def _items(
+    rows: Callable[[Path], Iterator[DataRow]],
+    prompt: Sequence[str],
+    identity: Callable[[DataRow], str],
+    category: str,
+    answer: Callable[[DataRow], str | None] = lambda row: None,
+) -> Callable[[Path], Iterator[Item]]:
+    """A reader of files with an item of one turn in each row.
+
+    prompt, category: the names of the fields; see `DataRow.text`. identity, answer: of a row.
     """
 
-    name: str
-    known: bool
-    file: Path
-    sha256: str
-    items: tuple[Item, ...]
+    def read(path: Path) -> Iterator[Item]:
+        for row in rows(path):
+            yield Item(
+                id=identity(row),
+                turns=(row.text(*prompt),),
+                category=row.optional(category),
+                answer=answer(row),
+                fields=row.fields,
+            )
 
-
-def data_folder(given: Path | None) -> Path:
-    """Where data is looked for. given: what was typed, before MOA_BENCH_DATA and the cache."""
-    if given is not None:
-        return given
-    named = os.environ.get(_VARIABLE)
-    return paths.expand(named) if named else paths.cache_dir() / "bench"
-
-
-def load_dataset(name: str, folder: Path) -> Dataset:
-    """The dataset of that name, or in the user's file of that path (it ends in `.jsonl`).
-
-    Raises BenchError if a file is missing or wrong, UsageError for an unknown name.
-    """
-    if name.endswith((".jsonl", ".json")) or os.sep in name:
-        path = paths.expand(name)
-        if not paths.is_file(path):
-            raise BenchError(f"{path}: no such file")
-        unfit = why_unfit(path.stem)
-        if unfit:
-            # A run's folder and its exports are called by the dataset.
-            raise UsageError(f"{path}: {unfit}", hint="rename the file")
-        return _loaded(path.stem, path, map(read_own, rows_of_lines(path)), known=False)
-    if name not in DATASETS:
-        near = nearest(name, DATASETS)
-        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(DATASETS)}, FILE.jsonl"
-        raise UsageError(f"there is no dataset `{name}`", hint=hint)
-    one = DATASETS[name]
-    file = one.file(folder)
-    if file is None:
-        raise BenchError(
-            f"{folder / one.files[0]}: no such file",
-            hint=f"{one.remedy()}; --data names another folder",
-        )
-    return _loaded(name, file, one.read(file), known=True)
-
-
-def dataset_of(settings: Mapping[str, Any], given: Path | None = None) -> Dataset:
-    """What a run asked, from what its run.json says.
-
-    given: the data folder, or the user's own file, where that has been moved since.
-    Raises BenchError if the file is missing, or not what the run read.
-    """
-    told = settings["dataset"]
-    name, source = told["name"], Path(settings.get("source") or told["file"])
-    if not told["known"]:
-        moved = given if given is not None and paths.is_file(given) else None
-        found = load_dataset(str(moved or source), data_folder(None))
-    elif given is None and paths.is_file(source):
-        found = _loaded(name, source, DATASETS[name].read(source), known=True)
-    else:
-        found = load_dataset(name, data_folder(given))
-    if found.sha256 != told["sha256"]:
-        raise BenchError(f"{found.file}: has changed since the run", hint="--data names another")
-    return found
-
-
-def data_file(settings: Mapping[str, Any], given: Path | None, *names: str) -> Path | None:
-    """The first of these files that is there: in the data folder, or in the one that the run's
-    dataset came from.
-
-    settings: what the run's run.json says. given: see `data_folder`.
-    """
-    folders = [data_folder(given)]
-    if settings["dataset"]["known"] and "source" in settings:
-        folders.append(Path(settings["source"]).parent.parent)
-    places = (folder / name for folder in folders for name in names)
-    return next((one for one in places if paths.is_file(one)), None)
-
-
-def _loaded(name: str, path: Path, read: Iterator[Item], *, known: bool) -> Dataset:
-    items = tuple(read)
-    if not items:
-        raise BenchError(f"{path}: holds no items")
-    seen: set[str] = set()
-    for one in items:
-        if one.id in seen:
-            raise BenchError(f"{path}: two items have the id {one.id}")
-        seen.add(one.id)
-    return Dataset(name, known, path, hashlib.sha256(path.read_bytes()).hexdigest(), items)
-
-
-def _alpaca(path: Path) -> Iterator[Item]:
-    for row in rows_of_json(path):
-        yield Item(
-            # The place in upstream's order, which is how its own files name an item.
-            id=row.optional("index") or str(row.number - 1),
-            turns=(row.text("instruction"),),
-            category=row.optional("dataset"),
-            fields=row.fields,
-        )
+    return read
 
 
 def _mt(path: Path) -> Iterator[Item]:
     for row in rows_of_lines(path):
         turns = row.fields.get("turns")
         if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
-            raise BenchError(f"{row.place}: `turns` is no list of texts")
+            raise BenchError(f"{row.place}: `turns` is not a list of texts")
         yield Item(
             id=_id(row, "question_id"),
             turns=tuple(turns),
@@ -163,83 +121,149 @@ def _mt(path: Path) -> Iterator[Item]:
         )
 
 
-def _flask(path: Path) -> Iterator[Item]:
-    for row in rows_of_lines(path):
-        yield Item(
-            id=_id(row, "idx"),
-            turns=(row.text("instruction", "text"),),
-            category=row.optional("task"),
-            answer=row.optional("answer"),
-            fields=row.fields,
-        )
+def _place(name: str) -> Callable[[DataRow], str]:
+    """The id in that field, else the place in upstream's order, which is how its own files name an
+    item."""
+    return lambda row: row.optional(name) or str(row.number - 1)
 
 
-def _gsm8k(path: Path) -> Iterator[Item]:
-    for row in rows_of_lines(path):
-        worked, mark, final = row.text("answer").rpartition("####")
-        yield Item(
-            id=row.optional("index") or str(row.number - 1),
-            turns=(row.text("question"),),
-            answer=final.strip() if mark else worked,
-            fields=row.fields,
-        )
+def _final(row: DataRow) -> str:
+    worked, mark, final = row.text("answer").rpartition("####")
+    return final.strip() if mark else worked
 
 
-def _math(path: Path) -> Iterator[Item]:
-    for row in rows_of_lines(path):
-        yield Item(
-            id=row.optional("unique_id") or str(row.number - 1),
-            turns=(row.text("problem"),),
-            category=row.optional("type"),
-            answer=row.text("solution"),
-            fields=row.fields,
-        )
-
-
-def _id(row: Row, name: str) -> str:
+def _id(row: DataRow, name: str) -> str:
     found = row.optional(name)
     if found is None:
         raise BenchError(f"{row.place}: `{name}` is missing")
     return found
 
 
-DATASETS = {
-    one.name: one
-    for one in (
-        Known(
-            "alpaca",
-            "AlpacaEval 2: open instructions, pairwise against a reference's answers",
-            "CC BY-NC 4.0, not for commercial use",
-            ("alpaca_eval/instructions.json", "alpaca_eval/model_outputs.json"),
-            _alpaca,
+_ALL = (
+    KnownDataset(
+        name="alpaca",
+        measures="AlpacaEval 2: open instructions, pairwise against a reference's answers",
+        licence="CC BY-NC 4.0, not for commercial use",
+        files=("alpaca_eval/instructions.json", "alpaca_eval/model_outputs.json"),
+        read=_items(rows_of_json, ["instruction"], _place("index"), "dataset"),
+        judge="pairwise",
+        parity="final",
+        fetched=(
+            PublicFile(
+                "alpaca_eval/model_outputs.json",
+                f"{_ALPACA_DATA}/alpaca_eval_gpt4_baseline.json",
+                "83db546b872ddebee8965fd05fa48461ee3c32bc695c62fb57f2d214ff741ec4",
+            ),
+            PublicFile(
+                "alpaca_eval/instruction_difficulty.csv",
+                f"{_ALPACA_DATA}/instruction_difficulty.csv",
+                "e28d875bb334f75e17acd1e4ed659b261860e3db379cf5de29060301bed0a18b",
+            ),
+            PublicFile(
+                "alpaca_eval/df_gamed.csv",
+                f"{_ALPACA_DATA}/df_gamed.csv",
+                "97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d",
+            ),
+            PublicFile(
+                "alpaca_eval/judge_prompt_alpaca_eval_clf.txt",
+                f"{_ALPACA_CODE}/src/alpaca_eval/evaluators_configs/alpaca_eval_clf_gpt4_turbo/"
+                "alpaca_eval_clf.txt",
+                "784227e6dc2832fc08c43d2c8ea3a308e7523780187a1aaad2f85e30bac85f62",
+            ),
         ),
-        Known(
-            "mt",
-            "MT-Bench: conversations of two turns in 8 categories, rated from 1 to 10",
-            "Apache-2.0",
-            ("mt_bench/question.jsonl",),
-            _mt,
+    ),
+    KnownDataset(
+        name="mt",
+        measures="MT-Bench: conversations of two turns in 8 categories, rated from 1 to 10",
+        licence="Apache-2.0",
+        files=("mt_bench/question.jsonl",),
+        read=_mt,
+        judge="rating",
+        parity="category",
+        fetched=(
+            PublicFile(
+                "mt_bench/question.jsonl",
+                f"{_FASTCHAT}/mt_bench/question.jsonl",
+                "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
+            ),
+            PublicFile(
+                "mt_bench/judge_prompts.jsonl",
+                f"{_FASTCHAT}/judge_prompts.jsonl",
+                "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
+            ),
+            PublicFile(
+                "mt_bench/reference_answer_gpt-4.jsonl",
+                f"{_FASTCHAT}/mt_bench/reference_answer/gpt-4.jsonl",
+                "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
+            ),
         ),
-        Known(
-            "flask",
-            "FLASK: 12 skills, rated from 1 to 5",
-            "none told by upstream",
-            ("flask/flask_evaluation.jsonl", "flask/slice60.jsonl"),
-            _flask,
+    ),
+    KnownDataset(
+        name="flask",
+        measures="FLASK: 12 skills, rated from 1 to 5",
+        licence="none told by upstream",
+        files=("flask/flask_evaluation.jsonl", "flask/slice60.jsonl"),
+        read=_items(
+            rows_of_lines,
+            ["instruction", "text"],
+            lambda row: _id(row, "idx"),
+            "task",
+            lambda row: row.optional("answer"),
         ),
-        Known(
-            "gsm8k",
-            "GSM8K: grade-school arithmetic with known answers",
-            "MIT",
-            ("gsm8k/test.jsonl", "gsm8k/slice50.jsonl"),
-            _gsm8k,
+        judge="skills",
+        parity="final",
+        fetched=(
+            PublicFile(
+                "flask/flask_evaluation.jsonl",
+                f"{_FLASK}/evaluation_set/flask_evaluation.jsonl",
+                lines=1740,
+            ),
+            PublicFile(
+                "flask/skillset_description.json",
+                f"{_FLASK}/metadata_annotation/skillset/src/skillset_description.json",
+                "78f03c29f5a6510b76b8a765cb539c302d69898b7e4d7c68372c9cc2427e595e",
+            ),
+            PublicFile(
+                "flask/prompt.jsonl",
+                f"{_FLASK}/gpt_review/src/prompt.jsonl",
+                "64836bb1eb6940e7ddbbbf0ea66265191bfd49476036ca15fc2660bbfa326134",
+            ),
+            PublicFile(
+                "flask/reviewer.jsonl",
+                f"{_FLASK}/gpt_review/src/reviewer.jsonl",
+                "af5b23bfb63125763ad39415cad7bd021473df57a32a11041d3f988e8335104e",
+            ),
         ),
-        Known(
-            "math",
-            "MATH: competition problems with known answers",
-            "MIT, but disputed",
-            ("math/test.jsonl",),
-            _math,
+    ),
+    KnownDataset(
+        name="gsm8k",
+        measures="GSM8K: grade-school arithmetic with known answers",
+        licence="MIT",
+        files=("gsm8k/test.jsonl", "gsm8k/slice50.jsonl"),
+        read=_items(rows_of_lines, ["question"], _place("index"), "", _final),
+        grade=lambda reply, item: grade_gsm8k(reply, item.fields["answer"]),
+        fetched=(
+            PublicFile(
+                "gsm8k/test.jsonl",
+                f"{_GSM8K}/grade_school_math/data/test.jsonl",
+                "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
+            ),
         ),
-    )
-}
+    ),
+    KnownDataset(
+        name="math",
+        measures="MATH: competition problems with known answers",
+        licence="MIT, but disputed",
+        files=("math/test.jsonl",),
+        read=_items(
+            rows_of_lines,
+            ["problem"],
+            _place("unique_id"),
+            "type",
+            lambda row: row.text("solution"),
+        ),
+        grade=lambda reply, item: grade_math(reply, item.answer or ""),
+        why_unfetched="its redistribution is disputed",
+    ),
+)
+DATASETS: Mapping[str, KnownDataset] = {dataset.name: dataset for dataset in _ALL}

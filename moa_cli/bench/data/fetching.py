@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from moa_cli.bench.data.sources import SOURCES, Source, address_of
+from moa_cli.bench.data.datasets import DATASETS, PublicFile
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import nearest
 
-__all__ = ["ALL", "fetch", "names_of"]
-
 ALL = "all"
+_MIRROR = "MOA_BENCH_MIRROR"
 # Far more than the largest of the files.
 _MOST_BYTES = 64 << 20
 
 
 def names_of(typed: str) -> tuple[str, ...]:
     """The datasets that are meant: one, or `all`. Raises UsageError for what cannot be fetched."""
+    public = tuple(name for name, dataset in DATASETS.items() if dataset.fetched)
     if typed == ALL:
-        return tuple(SOURCES)
-    if typed in SOURCES:
+        return public
+    if typed in public:
         return (typed,)
-    if typed == "math":
+    if typed in DATASETS:
+        dataset = DATASETS[typed]
+        file = Path(dataset.files[0])
         raise UsageError(
-            "math is not fetched: its redistribution is disputed",
-            hint="put its test.jsonl into the folder `math` of the data folder",
+            f"{typed} is not fetched: {dataset.why_unfetched}",
+            hint=f"put its {file.name} into the folder `{file.parent}` of the data folder",
         )
-    near = nearest(typed, [*SOURCES, ALL])
-    hint = f"did you mean `{near}`?" if near else f"there are {', '.join([*SOURCES, ALL])}"
+    near = nearest(typed, [*public, ALL])
+    hint = f"did you mean `{near}`?" if near else f"there are {', '.join([*public, ALL])}"
     raise UsageError(f"there is no dataset `{typed}` to fetch", hint=hint)
+
+
+def address_of(source: PublicFile) -> str:
+    """Where to fetch it: upstream, or below MOA_BENCH_MIRROR, which has upstream's addresses
+    without `https://` as paths."""
+    mirror = os.environ.get(_MIRROR)
+    if not mirror:
+        return source.address
+    return f"{mirror.rstrip('/')}/{source.address.removeprefix('https://')}"
 
 
 async def fetch(
@@ -40,13 +52,22 @@ async def fetch(
     download: Callable[[str], AsyncIterator[bytes]],
     say: Callable[[str], None],
 ) -> int:
-    """Fetch what is missing of a dataset's files; returns how many files that were.
+    """Fetch what is missing of a dataset's files. Nothing is written of a file that is not whole.
 
-    folder: the data folder. download: the bytes at an address; raises ClientError. say: told of
-    each file. Raises BenchError if a file is not the published one, OSError if the folder cannot
-    be written. Nothing is written of a file that is not whole.
+    Args:
+        name: Of the dataset.
+        folder: The data folder.
+        download: The bytes at an address; raises ClientError.
+        say: Told of each file.
+
+    Returns:
+        How many files were fetched.
+
+    Raises:
+        BenchError: A file is not the published one.
+        OSError: The folder cannot be written.
     """
-    sources = SOURCES[name]
+    sources = DATASETS[name].fetched
     fetched = 0
     for number, source in enumerate(sources, 1):
         path, place = folder / source.file, f"{name}, {number} of {len(sources)}: {source.file}"
@@ -60,7 +81,9 @@ async def fetch(
         async for chunk in download(address):
             data += chunk
             if len(data) > _MOST_BYTES:
-                raise BenchError(f"{address}: is longer than any of the files", hint=_NOTHING_KEPT)
+                raise BenchError(
+                    f"{address}: is longer than any file of a dataset", hint=_NOTHING_KEPT
+                )
         wrong = _wrong(data, source)
         if wrong:
             raise BenchError(f"{address}: is not the published file: {wrong}", hint=_NOTHING_KEPT)
@@ -71,17 +94,17 @@ async def fetch(
     return fetched
 
 
-_NOTHING_KEPT = "nothing of it was kept"
+_NOTHING_KEPT = "nothing was kept"
 
 
-def _is_there(path: Path, source: Source) -> bool:
+def _is_there(path: Path, source: PublicFile) -> bool:
     try:
         return not _wrong(path.read_bytes(), source)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def _wrong(data: bytes | bytearray, source: Source) -> str:
+def _wrong(data: bytes | bytearray, source: PublicFile) -> str:
     """Why these are not the file's bytes; "" if they are."""
     if source.sha256 is not None:
         found = hashlib.sha256(data).hexdigest()

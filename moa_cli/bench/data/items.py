@@ -12,17 +12,6 @@ from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
 from moa_cli.core.text_files import lines_of, read_bytes, text_of
 
-__all__ = [
-    "Item",
-    "Row",
-    "read_file",
-    "read_own",
-    "rows_of_json",
-    "rows_of_lines",
-    "rows_of_text",
-    "text_in",
-]
-
 
 @dataclass(frozen=True)
 class Item:
@@ -42,7 +31,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Row:
+class DataRow:
     """A row of a file. place: file and line (or number of the row), for messages."""
 
     place: str
@@ -55,7 +44,7 @@ class Row:
         if isinstance(found, str) and found.strip():
             return found
         wanted = " or ".join(f"`{name}`" for name in names)
-        raise BenchError(f"{self.place}: {wanted} is missing, or no text")
+        raise BenchError(f"{self.place}: {wanted} is missing or is not text")
 
     def optional(self, name: str) -> str | None:
         """The text or number there, as text; None if there is none."""
@@ -80,7 +69,7 @@ def text_in(path: Path) -> str:
     return text_of(read_file(path), str(path))
 
 
-def rows_of_lines(path: Path) -> Iterator[Row]:
+def rows_of_lines(path: Path) -> Iterator[DataRow]:
     """The rows of a JSONL file; empty lines are none.
 
     Raises BenchError naming file and line, UsageError if the file is not text.
@@ -88,7 +77,7 @@ def rows_of_lines(path: Path) -> Iterator[Row]:
     return rows_of_text(text_in(path), str(path))
 
 
-def rows_of_text(text: str, name: str) -> Iterator[Row]:
+def rows_of_text(text: str, name: str) -> Iterator[DataRow]:
     """The rows of a JSONL text, as `rows_of_lines`, or of one list of objects.
 
     name: of the text, for messages.
@@ -101,12 +90,12 @@ def rows_of_text(text: str, name: str) -> Iterator[Row]:
             yield _row(_parsed(line, f"{name}:{number}"), f"{name}:{number}", number)
 
 
-def rows_of_json(path: Path) -> Iterator[Row]:
+def rows_of_json(path: Path) -> Iterator[DataRow]:
     """The rows of a JSON file that is one list of objects. Raises BenchError naming the place."""
     return _rows_of_list(text_in(path), str(path))
 
 
-def _rows_of_list(text: str, name: str) -> Iterator[Row]:
+def _rows_of_list(text: str, name: str) -> Iterator[DataRow]:
     try:
         table = json.loads(text)
     except json.JSONDecodeError as error:
@@ -126,13 +115,13 @@ def _parsed(text: str, place: str) -> Any:
         raise BenchError(f"{place}: is not JSON: {error}") from None
 
 
-def _row(value: object, place: str, number: int) -> Row:
+def _row(value: object, place: str, number: int) -> DataRow:
     if not isinstance(value, dict):
-        raise BenchError(f"{place}: is no JSON object")
-    return Row(place, number, value)
+        raise BenchError(f"{place}: is not a JSON object")
+    return DataRow(place, number, value)
 
 
-def read_own(row: Row) -> Item:
+def read_own(row: DataRow) -> Item:
     """An item of a user's own file: `prompt` (or `messages`, the last of which is the user's),
     and maybe `answer`, `category` and `id` (else the number of the line).
 
@@ -154,14 +143,15 @@ def read_own(row: Row) -> Item:
     )
 
 
-def _messages(row: Row) -> list[Message]:
+def _messages(row: DataRow) -> list[Message]:
     given = row.fields["messages"]
     found = []
-    for one in given if isinstance(given, list) else [None]:
-        role, content = (one.get("role"), one.get("content")) if isinstance(one, dict) else (0, 0)
+    for message in given if isinstance(given, list) else [None]:
+        table = message if isinstance(message, dict) else {}
+        role, content = table.get("role"), table.get("content")
         if role not in ("system", "user", "assistant") or not isinstance(content, str):
-            raise BenchError(f"{row.place}: `messages` is no list of {{role, content}}")
+            raise BenchError(f"{row.place}: `messages` is not a list of {{role, content}}")
         found.append(Message(role, content))
     if not found or found[-1].role != "user" or not found[-1].content.strip():
-        raise BenchError(f"{row.place}: the last of `messages` is not the user's")
+        raise BenchError(f"{row.place}: the last of `messages` is not from the user")
     return found

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError
-
-__all__ = ["Lines", "plain", "read_lines", "read_table"]
+from moa_cli.core.text import dumps
+from moa_cli.core.values import load_value
 
 _T = TypeVar("_T")
 
@@ -22,8 +22,13 @@ def plain(value: Any) -> Any:
     """Values of dataclasses as JSON values; `dataclasses.asdict`, which copies all that it
     meets, takes twice as long."""
     if is_dataclass(value):
-        return {name: plain(one) for name, one in vars(value).items()}
-    return [plain(one) for one in value] if isinstance(value, tuple) else value
+        return {name: plain(inner) for name, inner in vars(value).items()}
+    return [plain(inner) for inner in value] if isinstance(value, tuple) else value
+
+
+def to_line(value: Any) -> str:
+    """A dataclass as a line of JSON, without its line end."""
+    return dumps(plain(value))
 
 
 class Lines:
@@ -85,9 +90,14 @@ def read_lines(path: Path, load: Callable[[str], _T]) -> list[_T]:
             found.append(load(line.decode()))
         except (ValueError, RecursionError) as error:
             raise BenchError(
-                f"{path}:{number}: is damaged: {error}", hint="take the line out to go on"
+                f"{path}:{number}: is damaged: {error}", hint="remove the line to continue"
             ) from None
     return found
+
+
+def read_records(path: Path, kind: type[_T]) -> list[_T]:
+    """The dataclass in each line, as `to_line` wrote it; see `read_lines`."""
+    return read_lines(path, lambda line: load_value(kind, json.loads(line)))
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -99,5 +109,5 @@ def read_table(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BenchError(f"{path}: is damaged: {error}") from None
     if not isinstance(table, dict):
-        raise BenchError(f"{path}: is damaged: no object")
+        raise BenchError(f"{path}: is damaged: it is not a JSON object")
     return table

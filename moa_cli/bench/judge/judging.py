@@ -1,52 +1,52 @@
 """What a judge has to do, and its verdicts as they are written down.
 
 Each judgement is a turn of a mixture without proposers, so that the work is done by what does a
-run: its journal, its gate, its retries, its caps.
+run: its journal, its limiter, its retries, its caps.
 """
 
 from __future__ import annotations
 
-import platform
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from moa_cli.bench.data.items import Item
-from moa_cli.bench.data.json_lines import Lines
-from moa_cli.bench.judge.judgements import (
+from moa_cli.bench.data.json_lines import Lines, to_line
+from moa_cli.bench.data.released import Released, read_released
+from moa_cli.bench.judge.kind import Asked, JudgeKind, JudgeTask, Question
+from moa_cli.bench.judge.pairwise import REFERENCES
+from moa_cli.bench.run.arms import Arm
+from moa_cli.bench.run.folder import StateFolder, opened
+from moa_cli.bench.run.plan import Work
+from moa_cli.bench.run.reader import (
     JUDGE_FILE,
     JUDGEMENTS,
     OUTPUTS,
-    Judgement,
-    judgement_line,
+    RunReader,
     read_judgements,
-    read_texts,
+    read_results,
 )
-from moa_cli.bench.judge.kinds import Asked, Kind, Question, files_told
-from moa_cli.bench.run.arms import Arm
-from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.results import Result, result_line
-from moa_cli.bench.run.state import StateFolder, opened
+from moa_cli.bench.run.records import ANCHOR, REFERENCE, Judgement, Result
+from moa_cli.bench.run.settings import JudgeSettings, ReleasedDigest
 from moa_cli.core.conversation import Failure
+from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.profile import Aggregator, Profile
-from moa_cli.version import __version__
-
-__all__ = ["JudgeFolder", "JudgePlan", "Verdicts", "open_judge"]
 
 
-class JudgeFolder(StateFolder):
-    """An open folder of a judge; nobody else has it open.
+class JudgeFolder(StateFolder[JudgeSettings]):
+    """An open folder of a judge. See `StateFolder`.
 
-    texts: see `read_texts`. judgements: by name, failed ones included. See `StateFolder`.
+    texts: see `JudgeReader.texts`. judgements: by name, failed ones included.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, JUDGE_FILE, f"use the same, or remove {path} to judge anew")
-        self.texts = read_texts(path)
-        self.judgements = {one.name: one for one in read_judgements(path)}
+        hint = f"use the same, or remove {path} to judge anew"
+        super().__init__(path, JUDGE_FILE, JudgeSettings, hint)
+        self.texts = {result.name: result for result in read_results(path / OUTPUTS)}
+        self.judgements = {verdict.name: verdict for verdict in read_judgements(path / JUDGEMENTS)}
         self.lines = Lines(path / JUDGEMENTS)
 
     def close(self) -> None:
@@ -60,20 +60,115 @@ def open_judge(path: Path) -> AbstractContextManager[JudgeFolder]:
     return opened(path, JudgeFolder)
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgeInputs:
+    """What the user named. reference: a file, else the one in the data folder. against: an arm in
+    its place. anchors: files of released outputs. data: see `data_folder`."""
+
+    reference: Path | None
+    against: str | None
+    anchors: tuple[Path, ...]
+    data: Path | None
+
+
+@dataclass(frozen=True)
+class JudgedTexts:
+    """replies: what is judged, by arm and item, in the order of arms. reference: what pairs are
+    compared with, by item. texts: of the reference and the anchors, which are no results of the
+    run. source, against, anchors: where they come from (see `JudgeSettings`).
+    """
+
+    replies: Mapping[str, Mapping[str, tuple[str, ...]]]
+    reference: Mapping[str, str]
+    texts: Sequence[Result]
+    source: ReleasedDigest | None
+    against: str | None
+    anchors: tuple[ReleasedDigest, ...]
+
+
+def texts_of(
+    run: RunReader, kind: JudgeKind, inputs: JudgeInputs, folder: JudgeFolder
+) -> JudgedTexts:
+    """What is to be judged of a run.
+
+    Args:
+        run: The run.
+        kind: The kind of judge.
+        inputs: What the user named.
+        folder: The judge's, where the anchors of an earlier start stay.
+
+    Raises:
+        UsageError: There is no such arm.
+        BenchError: A file is missing, cannot be read, or differs from what was judged before.
+    """
+    replies = {
+        arm: {item: result.replies for item, result in answers.items()}
+        for arm, answers in run.answers.items()
+    }
+    texts: list[Result] = []
+    source = None
+    reference: dict[str, str] = {}
+    if inputs.against is not None:
+        if inputs.against not in replies:
+            hint = f"there are {', '.join(replies)}"
+            raise UsageError(f"--against: there is no arm `{inputs.against}`", hint=hint)
+        reference = {item: said[0] for item, said in replies.pop(inputs.against).items()}
+    elif kind.compares:
+        released = read_released(_reference_file(run, inputs), kind.answers, run.items)
+        source = _digest(released)
+        texts += _results(released, REFERENCE, run.items)
+        reference = {item: said[0] for item, said in released.replies.items()}
+    anchors = {anchor.name: anchor for anchor in folder.settings.anchors} if folder.settings else {}
+    texts += [result for result in folder.texts.values() if result.arm.startswith(ANCHOR)]
+    for path in inputs.anchors:
+        released = read_released(path, kind.answers, run.items)
+        known = anchors.setdefault(released.name, _digest(released))
+        if known.sha256 != released.sha256:
+            raise BenchError(f"{path}: other answers of {released.name} were judged before")
+        if not any(result.arm == ANCHOR + released.name for result in texts):
+            texts += _results(released, ANCHOR + released.name, run.items)
+    for result in texts:
+        if result.arm.startswith(ANCHOR):
+            replies.setdefault(result.arm, {})[result.item] = result.replies
+    return JudgedTexts(replies, reference, texts, source, inputs.against, tuple(anchors.values()))
+
+
+def _reference_file(run: RunReader, inputs: JudgeInputs) -> Path:
+    found = inputs.reference or run.data_file(*REFERENCES)
+    if found is None:
+        raise BenchError(
+            f"there are no reference outputs ({REFERENCES[0]})",
+            hint="`moa bench fetch alpaca` gets them; --reference names another file",
+        )
+    return found
+
+
+def _digest(released: Released) -> ReleasedDigest:
+    return ReleasedDigest(released.name, released.file, released.sha256)
+
+
+def _results(released: Released, arm: str, items: Sequence[Item]) -> list[Result]:
+    """The answers as results of that arm, in the order of the items."""
+    return [
+        Result(arm, item.id, item.category, released.replies[item.id])
+        for item in items
+        if item.id in released.replies
+    ]
+
+
 @dataclass(frozen=True)
 class JudgePlan:
     """The judgements that are asked for.
 
-    model: the judge's name. items: of the run. replies: by arm and item, in the order of arms.
-    told: further settings for judge.json. asked: how preferences are asked for. date: of the
+    model: the judge's name. items: of the run. asked: how preferences are asked for. date: of the
     first judgement, YYYY-MM-DD.
     """
 
     model: str
-    kind: Kind
+    kind: JudgeKind
+    prompts: JudgeTask
     items: tuple[Item, ...]
-    replies: Mapping[str, Mapping[str, tuple[str, ...]]]
-    told: Mapping[str, Any]
+    judged: JudgedTexts
     date: str
     asked: Asked = "logprobs"
     given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -81,23 +176,23 @@ class JudgePlan:
     def questions(self) -> Iterator[Question]:
         """Everything that is to be judged, item by item."""
         for item in self.items:
-            for arm, replies in self.replies.items():
+            for arm, replies in self.judged.replies.items():
                 found = replies.get(item.id, ())
-                for turn in range(min(self.kind.turns(item), len(found))):
+                for turn in range(min(self.prompts.turns(item), len(found))):
                     yield Question(arm, item, turn, found)
 
     @cached_property
     def _work(self) -> dict[tuple[str, str], tuple[Work, Question]]:
         places = {item.id: order for order, item in enumerate(self.items)}
         found = {}
-        for one in self.questions():
-            if self.kind.settled(one) is None:
-                work = self._asked(one, places[one.item.id])
-                found[work.name] = work, one
+        for question in self.questions():
+            if self.prompts.settled(question) is None:
+                work = self._asked(question, places[question.item.id])
+                found[work.name] = work, question
         return found
 
     def _asked(self, question: Question, order: int) -> Work:
-        call = self.kind.call(question, self.asked)
+        call = self.prompts.call(question, self.asked)
         judge = Aggregator(
             model=self.model,
             temperature=call.temperature,
@@ -123,21 +218,25 @@ class JudgePlan:
         """The judge."""
         return (self.model,)
 
-    def settings(self) -> dict[str, Any]:
-        """All that the judgements depend on, as JSON values for judge.json."""
-        return {
-            "versions": {"moa": __version__, "python": platform.python_version()},
-            "model": self.model,
-            "date": self.date,
-            "kind": self.kind.name,
-            "asked": self.asked,
-            "discrete": self.kind.name == "pairwise" and self.asked == "text",
-            "files": files_told(self.kind.files),
-            **self.told,
+    def settings(self) -> JudgeSettings:
+        """All that the judgements depend on."""
+        digests = {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self.prompts.files
         }
+        return JudgeSettings(
+            model=self.model,
+            date=self.date,
+            kind=self.kind.name,
+            asked=self.asked,
+            discrete=self.kind.compares and self.asked == "text",
+            files=digests,
+            reference=self.judged.source,
+            against=self.judged.against,
+            anchors=self.judged.anchors,
+        )
 
 
-class Verdicts:
+class JudgeResults:
     """Judgements as the results of the work of `plan`; see `runner.Results`."""
 
     def __init__(self, folder: JudgeFolder, plan: JudgePlan) -> None:
@@ -155,44 +254,45 @@ class Verdicts:
             self._keep(Judgement(*question.name, error=result.error))
             return
         reply = result.turns[0].reply
-        entry = reply and self.folder.journal.find(reply.key)
-        assert entry
-        self._keep(self.plan.kind.read(question, entry, self.plan.asked))
+        record = reply and self.folder.journal.find(reply.key)
+        assert record
+        self._keep(self.plan.prompts.read(question, record, self.plan.asked))
 
-    def settle(self, texts: Sequence[Result]) -> None:
-        """Write down `Shown.texts`, and the verdicts for which no judge is asked.
+    def settle(self) -> None:
+        """Write down the texts of the plan, and the verdicts for which no judge is asked.
 
         Raises OSError.
         """
-        Lines(self.folder.path / OUTPUTS).replace(map(result_line, texts))
+        Lines(self.folder.path / OUTPUTS).replace(map(to_line, self.plan.judged.texts))
         for question in self.plan.questions():
-            verdict = self.plan.kind.settled(question)
+            verdict = self.plan.prompts.settled(question)
             if verdict is not None and question.name not in self.folder.judgements:
                 self._keep(verdict)
 
     def _keep(self, judgement: Judgement) -> None:
-        self.folder.lines.add(judgement_line(judgement))
+        self.folder.lines.add(to_line(judgement))
         self.folder.judgements[judgement.name] = judgement
 
     def finish(self, order: Sequence[tuple[str, str]]) -> None:
         """All have ended: write them in the order of items and arms. Raises OSError."""
         del order
-        self.folder.lines.replace(map(judgement_line, list(self.all())))
+        self.folder.lines.replace(map(to_line, list(self.all())))
 
     def all(self) -> Iterator[Judgement]:
         """The verdicts on what is to be judged, as far as they came."""
         found = self.folder.judgements
-        return (found[one.name] for one in self.plan.questions() if one.name in found)
+        names = (question.name for question in self.plan.questions())
+        return (found[name] for name in names if name in found)
 
     def told_logprobs(self, result: Result) -> bool:
         """Whether the judge told log-probabilities with that answer."""
         reply = result.turns[0].reply if result.turns else None
-        entry = self.folder.journal.find(reply.key) if reply else None
-        return entry is not None and entry.logprobs is not None
+        record = self.folder.journal.find(reply.key) if reply else None
+        return record is not None and record.logprobs is not None
 
     def ask(self, asked: Asked, work: Sequence[Work]) -> list[Work]:
         """Ask for preferences that way from now on: the same work, by new requests."""
         self.plan = replace(self.plan, asked=asked)
         self.folder.note(self.plan.settings())
-        renewed = {one.name: one for one in self.plan.work()}
-        return [renewed[one.name] for one in work]
+        renewed = {task.name: task for task in self.plan.work()}
+        return [renewed[task.name] for task in work]

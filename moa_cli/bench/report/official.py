@@ -6,29 +6,19 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from moa_cli.bench.data.datasets import data_file
-from moa_cli.bench.data.json_lines import read_table
-from moa_cli.bench.judge.judgements import (
-    JUDGE_FILE,
-    REFERENCE,
-    judge_folder,
-    read_judgements,
-    read_texts,
-)
-from moa_cli.bench.report.measures import DIFFICULTY, OWN_FIT
-from moa_cli.bench.report.scores import ArmScores, Metric, Scores
-from moa_cli.bench.run.folder import read_results, read_settings
-from moa_cli.bench.scoring.means import Mean
+from moa_cli.bench.judge.pairwise import DIFFICULTY, OWN_FIT
+from moa_cli.bench.report.scores import ArmScores, Scores
+from moa_cli.bench.run.reader import RunReader, read_run
+from moa_cli.bench.run.records import REFERENCE
+from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.errors import BenchError
 from moa_cli.core.installation import install_command
-
-__all__ = ["OFFICIAL", "with_official"]
 
 OFFICIAL = "LC win rate (alpaca_eval)"
 
@@ -45,12 +35,12 @@ def with_official(scores: Scores, data: Path | None) -> Scores:
         command = install_command("alpaca")
         raise BenchError("--official needs alpaca_eval", hint=f"install it with: {command}")
     arms = [*scores.arms, *scores.anchors]
-    names = [one.arm for one in arms if any(metric.name == OWN_FIT for metric in one.metrics)]
+    names = [arm.arm for arm in arms if any(metric.name == OWN_FIT for metric in arm.metrics)]
     if scores.judge is None or not names:
         return scores
-    rows = dict(_rows(scores, scores.judge.model, names))
-    file = data_file(read_settings(scores.path), data, *DIFFICULTY)
-    told = _fitted({"gamed": str(file), "arms": rows})
+    run = read_run(scores.path, data)
+    rows = {name: _rows(run, scores.judge.model, name) for name in names}
+    told = _fitted({"gamed": str(run.data_file(*DIFFICULTY)), "arms": rows})
     found: Mapping[str, float] = told["arms"]
     note = (
         f"{OFFICIAL}: the value is that of alpaca_eval {told['version']}, the standard error that"
@@ -58,43 +48,36 @@ def with_official(scores: Scores, data: Path | None) -> Scores:
     )
     return replace(
         scores,
-        arms=tuple(_beside(one, found) for one in scores.arms),
-        anchors=tuple(_beside(one, found) for one in scores.anchors),
+        arms=tuple(_beside(arm, found) for arm in scores.arms),
+        anchors=tuple(_beside(arm, found) for arm in scores.anchors),
         notes=(*scores.notes, note),
     )
 
 
-def _rows(
-    scores: Scores, judge: str, names: list[str]
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """For each arm what alpaca_eval calls annotations: `output_2` is judged."""
-    folder = judge_folder(scores.path, judge)
-    against = read_table(folder / JUDGE_FILE).get("against")
+def _rows(run: RunReader, judge: str, name: str) -> list[dict[str, Any]]:
+    """For an arm what alpaca_eval calls annotations: `output_2` is judged."""
+    reader = run.judge(judge)
+    reference = reader.settings.against or REFERENCE
     texts = {
-        (one.arm, one.item): one.replies[0]
-        for one in (*read_results(scores.path), *read_texts(folder).values())
-        if one.replies
+        result.name: result.replies[0]
+        for result in (*run.results, *reader.texts.values())
+        if result.replies
     }
-    verdicts = read_judgements(folder)
-    for name in names:
-        yield (
-            name,
-            [
-                {
-                    "index": int(one.item),
-                    "preference": one.value,
-                    "generator_1": "reference",
-                    "generator_2": name,
-                    "output_1": texts[against or REFERENCE, one.item],
-                    "output_2": texts[name, one.item],
-                }
-                for one in verdicts
-                if one.arm == name
-                and one.value is not None
-                and (name, one.item) in texts
-                and (against or REFERENCE, one.item) in texts
-            ],
-        )
+    return [
+        {
+            "index": int(verdict.item),
+            "preference": verdict.value,
+            "generator_1": "reference",
+            "generator_2": name,
+            "output_1": texts[reference, verdict.item],
+            "output_2": texts[name, verdict.item],
+        }
+        for verdict in reader.judgements
+        if verdict.arm == name
+        and verdict.value is not None
+        and (name, verdict.item) in texts
+        and (reference, verdict.item) in texts
+    ]
 
 
 def _fitted(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,10 +101,10 @@ def _fitted(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _beside(arm: ArmScores, found: Mapping[str, float]) -> ArmScores:
     metrics: list[Metric] = []
-    for one in arm.metrics:
-        metrics.append(one)
+    for metric in arm.metrics:
+        metrics.append(metric)
         value = found.get(arm.arm, math.nan)
-        if one.name == OWN_FIT and math.isfinite(value):
-            mean = Mean(value, one.mean.standard_error, one.mean.n)
-            metrics.append(replace(one, name=OFFICIAL, mean=mean))
+        if metric.name == OWN_FIT and math.isfinite(value):
+            mean = Mean(value, metric.mean.standard_error, metric.mean.n)
+            metrics.append(replace(metric, name=OFFICIAL, mean=mean))
     return replace(arm, metrics=tuple(metrics))

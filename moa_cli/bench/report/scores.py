@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from moa_cli.bench.data.datasets import dataset_of
-from moa_cli.bench.data.items import Item
-from moa_cli.bench.data.json_lines import read_table
-from moa_cli.bench.judge.judgements import (
-    ANCHOR,
-    JUDGE_FILE,
-    REFERENCE,
-    Judgement,
-    judge_folder,
-    judges_of,
-    read_judgements,
-    read_texts,
-)
-from moa_cli.bench.report.measures import (
-    Judged,
-    Measured,
-    Metric,
-    accuracies,
-    by_judge,
-    has_answers,
-)
-from moa_cli.bench.run.folder import read_results, read_settings
-from moa_cli.bench.run.journal import Journal
-from moa_cli.bench.run.results import Result
-from moa_cli.bench.run.seconds import path_seconds, sum_seconds
-from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.data.datasets import Grader
+from moa_cli.bench.judge.kind import JudgedArm
+from moa_cli.bench.judge.kinds import KINDS
+from moa_cli.bench.run.journal import CallJournal, path_seconds, sum_seconds
+from moa_cli.bench.run.reader import JudgeReader, RunReader, read_run
+from moa_cli.bench.run.records import ANCHOR, Result
+from moa_cli.bench.scoring.answers import Grade
+from moa_cli.bench.scoring.means import Figures, Mean, Metric, mean_of, proportion_of
 from moa_cli.core.conversation import Usage
-from moa_cli.core.errors import BenchError, UsageError
 
-__all__ = ["ArmScores", "JudgeInfo", "Metric", "Scores", "scores_of"]
-
-# Whose figures are published; by kind of judgement.
-_ORIGINAL = {"pairwise": "gpt-4-1106-preview", "rating": "gpt-4", "skills": "gpt-4-0613"}
 _TINY = "local:smollm2"
 
 
@@ -92,175 +68,153 @@ class Scores:
     notes: tuple[str, ...]
 
 
-@dataclass
-class _Run:
-    """What the folder holds. by_name: results by arm and item; verdicts: by arm."""
-
-    path: Path
-    data: Path | None
-    settings: Mapping[str, Any]
-    judge: Mapping[str, Any] | None
-    texts: Mapping[tuple[str, str], Result]
-    items: tuple[Item, ...] | None
-    asked: int
-    results: dict[str, list[Result]] = field(default_factory=dict)
-    verdicts: dict[str, list[Judgement]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
 def scores_of(path: Path, judge: str | None, data: Path | None = None) -> Scores:
     """The scores of the run in that folder.
 
-    judge: the model's name; None takes no judge, and only known answers count. data: the folder
-    of datasets (or the user's own file), where the run's is not found again.
-    Raises BenchError if the folder is no run's, or there are no judgements by that judge.
+    Args:
+        path: The folder.
+        judge: The model's name; None takes no judge, and only known answers count.
+        data: The folder of datasets (or the user's own file), where the run's is not found again.
+
+    Raises:
+        BenchError: The folder is no run's, or there are no judgements by that judge.
     """
-    run = _read(path, judge, data)
-    journal = Journal(path / "calls.jsonl")
-    arms = tuple(_arm_scores(run, arm, run.results.get(arm, []), journal) for arm in _arms(run))
-    anchors = tuple(
-        _arm_scores(run, arm, [one for one in run.texts.values() if one.arm == arm], None)
-        for arm in dict.fromkeys(arm for arm, _ in run.texts)
-        if arm.startswith(ANCHOR)
+    run = read_run(path, data)
+    reader = None if judge is None else run.judge(judge)
+    notes: list[str] = []
+    if run.missing:
+        notes.append(f"what depends on the dataset is withheld: {run.missing}")
+    by_arm: dict[str, list[Result]] = {arm: [] for arm in run.settings.arms}
+    for result in run.results:
+        by_arm.setdefault(result.arm, []).append(result)
+    arms = tuple(
+        _arm_scores(run, reader, arm, results, run.calls, notes) for arm, results in by_arm.items()
     )
-    told = run.judge
+    anchors = tuple(
+        _arm_scores(run, reader, anchor, answers, None, notes)
+        for anchor, answers in (reader.anchors() if reader else {}).items()
+    )
+    told = reader and reader.settings
     return Scores(
         path=path,
-        dataset=run.settings["dataset"]["name"],
-        asked=run.asked,
-        whole=run.settings["dataset"]["items"],
-        judge=JudgeInfo(told["model"], told["date"], told["discrete"]) if told else None,
+        dataset=run.settings.dataset.name,
+        asked=run.settings.asked,
+        whole=run.settings.dataset.items,
+        judge=JudgeInfo(told.model, told.date, told.discrete) if told else None,
         arms=arms,
         anchors=anchors,
-        notes=tuple(dict.fromkeys([*_notes(run), *run.notes, *_partial((*arms, *anchors))])),
+        notes=tuple(dict.fromkeys([*_notes(run, reader), *notes, *_partial((*arms, *anchors))])),
     )
-
-
-def _read(path: Path, judge: str | None, data: Path | None) -> _Run:
-    settings = read_settings(path)
-    whole, limit = settings["dataset"]["items"], settings["limit"]
-    run = _Run(
-        path=path,
-        data=data,
-        settings=settings,
-        judge=None,
-        texts={},
-        items=None,
-        asked=whole if limit is None else min(limit, whole),
-    )
-    try:
-        run.items = dataset_of(settings, data).items[: run.asked]
-    except (BenchError, UsageError) as error:
-        run.notes.append(f"what depends on the dataset is withheld: {error.message}")
-    for result in read_results(path):
-        run.results.setdefault(result.arm, []).append(result)
-    if judge is not None:
-        folder = judge_folder(path, judge)
-        if not (folder / JUDGE_FILE).exists():
-            there = ", ".join(read_table(one / JUDGE_FILE)["model"] for one in judges_of(path))
-            hint = f"judged by: {there}" if there else f"moa bench judge {path} --judge {judge}"
-            raise BenchError(f"{path}: there are no judgements by {judge}", hint=hint)
-        run.judge = read_table(folder / JUDGE_FILE)
-        run.texts = read_texts(folder)
-        for one in read_judgements(folder):
-            run.verdicts.setdefault(one.arm, []).append(one)
-    return run
-
-
-def _arms(run: _Run) -> list[str]:
-    named: list[str] = run.settings["arms"]
-    return list(dict.fromkeys([*named, *run.results]))
 
 
 def _arm_scores(
-    run: _Run, arm: str, results: Sequence[Result], journal: Journal | None
+    run: RunReader,
+    judge: JudgeReader | None,
+    arm: str,
+    results: Sequence[Result],
+    journal: CallJournal | None,
+    notes: list[str],
 ) -> ArmScores:
-    answered = [one for one in results if one.error is None]
-    measured = _measured(run, arm, answered)
-    run.notes.extend(measured.notes)
-    usage = sum((one.usage for one in results), Usage())
+    """journal: None for an anchor. notes: what is to be said of the figures is added."""
+    answered = [result for result in results if result.error is None]
+    figures = Figures()
+    if judge is not None and arm != judge.settings.against:
+        figures += KINDS[judge.settings.kind].figures(JudgedArm(run, judge, arm, answered))
+    if run.grader is not None and not arm.startswith(ANCHOR):
+        figures += _accuracies(run, run.grader, answered)
+    notes.extend(figures.notes)
+    usage = sum((result.usage for result in results), Usage())
     own = answered if journal is not None else []
     return ArmScores(
         arm=arm,
-        metrics=measured.metrics,
-        by_category=measured.by_category,
+        metrics=figures.metrics,
+        by_category=figures.by_category,
         answered=len(answered),
         failed=len(results) - len(answered),
         usage=usage,
-        cost_per_item=mean_of([] if usage.unpriced_calls else [one.usage.cost for one in own]),
-        seconds_path=mean_of([path_seconds(one, journal) for one in own] if journal else ()),
-        seconds_sum=mean_of([sum_seconds(one, journal) for one in own] if journal else ()),
+        cost_per_item=mean_of([] if usage.unpriced_calls else [item.usage.cost for item in own]),
+        seconds_path=mean_of([path_seconds(item, journal) for item in own] if journal else ()),
+        seconds_sum=mean_of([sum_seconds(item, journal) for item in own] if journal else ()),
     )
 
 
-def _measured(run: _Run, arm: str, answered: Sequence[Result]) -> Measured:
-    total = Measured()
-    if run.judge is not None:
-        reference = {item: one for (name, item), one in run.texts.items() if name == REFERENCE}
-        if run.judge.get("against"):
-            against = run.results.get(run.judge["against"], [])
-            reference = {one.item: one for one in against if one.error is None}
-        judged = Judged(
-            kind=run.judge["kind"],
-            reference_name=(run.judge.get("reference") or {}).get("name"),
-            verdicts=run.verdicts.get(arm, []),
-            answered=answered,
-            reference=reference,
-            items=run.items,
-            asked=run.asked,
-            settings=run.settings,
-            data=run.data,
-        )
-        if arm != run.judge.get("against"):
-            total += by_judge(judged)
-    if run.items is not None and has_answers(run.items, run.settings) and not _is_anchor(arm):
-        total += accuracies(run.items, answered, run.settings)
-    return total
+def _accuracies(run: RunReader, grade: Grader, answered: Sequence[Result]) -> Figures:
+    """How many replies are right, and how many of each layer's proposals: on average, and where
+    the best of them counts."""
+    keyed = {item.id: item for item in run.items if item.answer is not None}
+    results = [result for result in answered if result.item in keyed]
+    asked = len(keyed)
+    metrics: list[Metric] = []
+    for number in range(
+        1, max((len(result.turns[-1].proposals) for result in results), default=0) + 1
+    ):
+        shares = list(_layer_shares(results, number, lambda text, item: grade(text, keyed[item])))
+        mean = _percent(mean_of(share for share, _ in shares))
+        best = _percent(proportion_of(best for _, best in shares))
+        metrics.append(Metric(f"accuracy, layer {number}, mean", mean, asked, "%"))
+        metrics.append(Metric(f"accuracy, layer {number}, best of", best, asked, "%"))
+    right = {result.item: grade(result.replies[-1], keyed[result.item]).right for result in results}
+    reply = _percent(proportion_of(right.values()))
+    by_category = {}
+    for name in dict.fromkeys(item.category for item in keyed.values()):
+        if name is not None:
+            members = [item.id for item in keyed.values() if item.category == name]
+            share = _percent(proportion_of(right[item] for item in members if item in right))
+            by_category[name] = (Metric("accuracy", share, len(members), "%"),)
+    return Figures((Metric("accuracy", reply, asked, "%"), *metrics), by_category)
 
 
-def _is_anchor(arm: str) -> bool:
-    return arm.startswith(ANCHOR)
+def _layer_shares(
+    results: Iterable[Result], number: int, grade: Callable[[str, str], Grade]
+) -> Iterator[tuple[float, bool]]:
+    """For each item the share of right proposals in that layer, and whether any is right."""
+    for result in results:
+        layers = result.turns[-1].proposals
+        if len(layers) >= number and layers[number - 1]:
+            right = [grade(answer.text, result.item).right for answer in layers[number - 1]]
+            yield sum(right) / len(right), any(right)
 
 
-def _notes(run: _Run) -> Iterator[str]:
-    whole = run.settings["dataset"]["items"]
-    if run.asked < whole:
-        yield f"{run.asked:,} of {whole:,} items: not comparable with published figures"
-    judge = run.judge
-    if judge is not None and run.settings["dataset"]["known"]:
-        original = _ORIGINAL[judge["kind"]]
-        if judge["model"].rpartition(":")[2].rpartition("/")[2] == original:
-            yield f"the judge {original} is retired, or about to be: soon nobody can repeat this"
+def _percent(share: Mean) -> Mean:
+    if share.value is None or share.standard_error is None:
+        return share
+    return Mean(100 * share.value, 100 * share.standard_error, share.n)
+
+
+def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
+    asked, whole = run.settings.asked, run.settings.dataset.items
+    if asked < whole:
+        yield f"{asked:,} of {whole:,} items: not comparable with published figures"
+    told = judge and judge.settings
+    if told and run.settings.dataset.known:
+        original = KINDS[told.kind].original
+        if told.model.rpartition(":")[2].rpartition("/")[2] == original:
+            yield f"the judge {original} is retired, or about to be: soon this cannot be repeated"
         else:
             yield (
                 f"published figures are by {original}, which is retired or about to be;"
-                f" {judge['model']} judges on a scale of its own (--anchors shows it)"
+                f" {told.model} judges on a scale of its own (--anchors shows it)"
             )
-    if judge is not None and judge["discrete"]:
+    if told and told.discrete:
         yield (
-            f"discrete: {judge['model']} told no log-probabilities, so each comparison counts as"
+            f"discrete: {told.model} returns no log-probabilities, so each comparison counts as"
             " won or lost"
         )
-    if _TINY in _models(run):
-        yield f"{_TINY} is a tiny demonstration model, often wrong: its numbers mean little"
-
-
-def _models(run: _Run) -> set[str]:
-    asked = {
-        answer.model
-        for results in run.results.values()
-        for one in results
-        for turn in one.turns
-        for answer in turn.answers()
+    models = {
+        answer.model for result in run.results for turn in result.turns for answer in turn.answers()
     }
-    return asked | ({run.judge["model"]} if run.judge else set())
+    if _TINY in models or (told and told.model == _TINY):
+        yield f"{_TINY} is a tiny demonstration model, often wrong: its numbers mean little"
 
 
 def _partial(arms: Iterable[ArmScores]) -> Iterator[str]:
     by_text: dict[str, list[str]] = {}
     for arm in arms:
-        short = [one for one in arm.metrics if one.partial]
-        told = ", ".join(f"{one.name} {one.mean.n:,} of {one.asked:,}" for one in short)
+        told = ", ".join(
+            f"{metric.name} {metric.mean.n:,} of {metric.asked:,}"
+            for metric in arm.metrics
+            if metric.partial
+        )
         by_text.setdefault(told, []).append(arm.arm)
     for told, names in by_text.items():
         if told:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from moa_cli.bench.report.published import PUBLISHED, Published
-from moa_cli.bench.report.scores import ArmScores, Metric, Scores
-from moa_cli.bench.scoring.means import Mean
+from moa_cli.bench.report.published import PUBLISHED, PublishedTable
+from moa_cli.bench.report.scores import ArmScores, Scores
+from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.money import usd
-
-__all__ = ["Row", "Section", "Table", "digits_of", "published_table", "run_names", "sections_of"]
 
 _DIGITS = {"%": 1, "of 10": 2, "of 5": 2, "characters": 0}
 _NONE = "–"
@@ -19,7 +17,7 @@ _INCOMPARABLE = "not comparable with published"
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Text in rows. keys: how many of its first columns name a row; numbers stand in the others.
 
     notes: what is to stand below it.
@@ -33,7 +31,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmRow:
     """An arm, or an anchor, of one of the runs. name: unique in its section."""
 
     name: str
@@ -43,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """What the runs over one dataset came to, side by side.
 
     judged: by whom, for all rows; "" if they differ. published: what the MoA paper has.
@@ -51,28 +49,28 @@ class Section:
 
     dataset: str
     judged: str
-    rows: tuple[Row, ...]
-    tables: tuple[Table, ...]
+    rows: tuple[ArmRow, ...]
+    tables: tuple[TextTable, ...]
     notes: tuple[str, ...]
-    published: tuple[Published, ...]
+    published: tuple[PublishedTable, ...]
 
 
 def run_names(runs: Iterable[Scores]) -> list[str]:
     """What the runs are called: their folders' names, or whole paths where names are the same."""
-    paths = [one.path for one in runs]
-    names = [one.resolve().name for one in paths]
+    paths = [run.path for run in runs]
+    names = [path.resolve().name for path in paths]
     return [
         name if names.count(name) == 1 else str(path)
         for name, path in zip(names, paths, strict=True)
     ]
 
 
-def sections_of(runs: Sequence[Scores]) -> list[Section]:
+def sections_of(runs: Sequence[Scores]) -> list[ReportSection]:
     """A section for each dataset, in the order of the runs."""
     named = list(zip(run_names(runs), runs, strict=True))
     return [
-        _section(dataset, [(name, one) for name, one in named if one.dataset == dataset])
-        for dataset in dict.fromkeys(one.dataset for one in runs)
+        _section(dataset, [(name, scores) for name, scores in named if scores.dataset == dataset])
+        for dataset in dict.fromkeys(scores.dataset for scores in runs)
     ]
 
 
@@ -81,13 +79,13 @@ def digits_of(unit: str) -> int:
     return _DIGITS.get(unit, 2)
 
 
-def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> Section:
+def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> ReportSection:
     rows = tuple(
-        Row(arm.arm if len(runs) == 1 else f"{run}: {arm.arm}", run, scores, arm)
+        ArmRow(arm.arm if len(runs) == 1 else f"{run}: {arm.arm}", run, scores, arm)
         for run, scores in runs
         for arm in (*scores.arms, *scores.anchors)
     )
-    judges = list(dict.fromkeys(_judged(one) for _, one in runs))
+    judges = list(dict.fromkeys(_judged(scores) for _, scores in runs))
     judged = judges[0] if len(judges) == 1 else ""
     notes = [
         note if len(runs) == 1 else f"{run}: {note}"
@@ -96,18 +94,18 @@ def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> Section:
     ]
     if not judged:
         notes.append("numbers of different judges, or of different days, are on different scales")
-    return Section(
+    return ReportSection(
         dataset=dataset,
         judged=judged,
         rows=rows,
         tables=tuple(_tables(rows, judged, several=len(runs) > 1)),
         notes=tuple(dict.fromkeys(notes)),
-        published=tuple(one for one in PUBLISHED if one.dataset == dataset),
+        published=tuple(table for table in PUBLISHED if table.dataset == dataset),
     )
 
 
 def _notes(scores: Scores) -> Iterator[str]:
-    if scores.asked < scores.whole and not any(_INCOMPARABLE in one for one in scores.notes):
+    if scores.asked < scores.whole and not any(_INCOMPARABLE in note for note in scores.notes):
         yield f"{scores.asked:,} of {scores.whole:,} items: {_INCOMPARABLE} figures"
     if _judged(scores) == _BY_NOBODY:
         yield f"there are no scores yet: `moa bench judge {scores.path} --judge MODEL` makes them"
@@ -118,23 +116,23 @@ def _judged(scores: Scores) -> str:
     judge = scores.judge
     if judge is not None:
         return f"by {judge.model}, {judge.date}" + (", discrete" if judge.discrete else "")
-    return "by right answers" if any(one.metrics for one in scores.arms) else _BY_NOBODY
+    return "by right answers" if any(arm.metrics for arm in scores.arms) else _BY_NOBODY
 
 
-def _tables(rows: Sequence[Row], judged: str, *, several: bool) -> Iterator[Table]:
-    scored = [one for one in rows if one.arm.metrics]
+def _tables(rows: Sequence[ArmRow], judged: str, *, several: bool) -> Iterator[TextTable]:
+    scored = [row for row in rows if row.arm.metrics]
     if scored:
         title = "Scores ± standard error"
-        yield _scores(title, scored, {one.name: one.arm.metrics for one in scored}, judged, several)
+        yield _scores(title, scored, {row.name: row.arm.metrics for row in scored}, judged, several)
     names = dict.fromkeys(
-        metric.name for one in rows for found in one.arm.by_category.values() for metric in found
+        metric.name for row in rows for found in row.arm.by_category.values() for metric in found
     )
     for name in names:
-        categories = {one.name: _categories(one.arm, name) for one in rows}
-        kept = [one for one in rows if categories[one.name]]
+        categories = {row.name: _categories(row.arm, name) for row in rows}
+        kept = [row for row in rows if categories[row.name]]
         title = f"By category: {name} ± standard error"
         yield _scores(title, kept, categories, judged, several, counted=False)
-    own = [one for one in rows if one.arm not in one.scores.anchors]
+    own = [row for row in rows if row.arm not in row.scores.anchors]
     if own:
         yield _costs(own, several)
 
@@ -142,40 +140,40 @@ def _tables(rows: Sequence[Row], judged: str, *, several: bool) -> Iterator[Tabl
 def _categories(arm: ArmScores, name: str) -> list[Metric]:
     """The metric of that name in each category, under the category's name."""
     return [
-        Metric(category, one.mean, one.asked, one.unit)
+        Metric(category, metric.mean, metric.asked, metric.unit)
         for category, found in arm.by_category.items()
-        for one in found
-        if one.name == name
+        for metric in found
+        if metric.name == name
     ]
 
 
 def _scores(
     title: str,
-    rows: Sequence[Row],
+    rows: Sequence[ArmRow],
     metrics: Mapping[str, Sequence[Metric]],
     judged: str,
     several: bool,
     *,
     counted: bool = True,
-) -> Table:
+) -> TextTable:
     """counted: whether there is a column for how many values the numbers are made of."""
-    units = {one.name: one.unit for row in rows for one in metrics[row.name]}
+    units = {metric.name: metric.unit for row in rows for metric in metrics[row.name]}
     keys = _keys(several) + (() if judged else ("judged",))
     lines, partial = [], []
     for row in rows:
-        found = {one.name: one for one in metrics[row.name]}
+        found = {metric.name: metric for metric in metrics[row.name]}
         cells = [*_named(row, several), *([] if judged else [_judged(row.scores)])]
         cells += [_cell(found.get(name)) for name in units]
         if counted:
             cells.append(_counts(found.values()))
         lines.append(tuple(cells))
-        if short := [one for one in found.values() if one.mean.n < one.asked]:
+        if short := [metric for metric in found.values() if metric.mean.n < metric.asked]:
             partial.append(f"{row.name}: {_shortfall(short, len(found))}")
     alike = len(set(units.values())) == 1 and len(units) > 1
     heads = [name if alike else f"{name} ({unit})" for name, unit in units.items()]
     if alike:
         title = f"{title} ({next(iter(units.values()))})"
-    return Table(
+    return TextTable(
         title=f"{title}, {judged}" if judged else title,
         heads=(*keys, *heads, *(["n"] if counted else [])),
         rows=tuple(lines),
@@ -188,7 +186,7 @@ def _keys(several: bool) -> tuple[str, ...]:
     return ("run", "arm") if several else ("arm",)
 
 
-def _named(row: Row, several: bool) -> list[str]:
+def _named(row: ArmRow, several: bool) -> list[str]:
     return [row.run, row.arm.arm] if several else [row.arm.arm]
 
 
@@ -208,21 +206,21 @@ def _with_error(mean: Mean, show: Callable[[float], str]) -> str:
 
 
 def _counts(metrics: Iterable[Metric]) -> str:
-    found = sorted({one.mean.n for one in metrics})
+    found = sorted({metric.mean.n for metric in metrics})
     if not found:
         return ""
     return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
 
 
 def _shortfall(short: Sequence[Metric], all_of: int) -> str:
-    counts = {(one.mean.n, one.asked) for one in short}
+    counts = {(metric.mean.n, metric.asked) for metric in short}
     if len(counts) == 1 and len(short) == all_of:
         ((there, asked),) = counts
         return f"{there:,} of {asked:,}"
-    return ", ".join(f"{one.name} {one.mean.n:,} of {one.asked:,}" for one in short)
+    return ", ".join(f"{metric.name} {metric.mean.n:,} of {metric.asked:,}" for metric in short)
 
 
-def _costs(rows: Sequence[Row], several: bool) -> Table:
+def _costs(rows: Sequence[ArmRow], several: bool) -> TextTable:
     lines = []
     for row in rows:
         arm = row.arm
@@ -240,7 +238,7 @@ def _costs(rows: Sequence[Row], several: bool) -> Table:
         )
     heads = ("answered", "cost/item", "s/item", "s/item, sum", "calls", "tokens in", "out")
     keys = _keys(several)
-    return Table(
+    return TextTable(
         title="Cost and time ± standard error",
         heads=(*keys, *heads),
         rows=tuple(lines),
@@ -257,7 +255,7 @@ def _cost(mean: Mean) -> str:
     return _with_error(mean, lambda value: usd(value if value > least else 0.0))
 
 
-def published_table(known: Published) -> Table:
+def published_table(known: PublishedTable) -> TextTable:
     """A published table as text."""
     rows = []
     for name, figures in known.rows:
@@ -266,7 +264,7 @@ def published_table(known: Published) -> Table:
             text = f"{value:.{known.digits}f}"
             cells.append(text if spread is None else f"{text} ± {spread:.{known.digits}f}")
         rows.append((name, *cells))
-    return Table(
+    return TextTable(
         title=f"{known.title}, {known.judged}",
         heads=("model", *known.columns),
         rows=tuple(rows),

@@ -2,176 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from moa_cli.bench.data.datasets import dataset_of
-from moa_cli.bench.data.items import Item
-from moa_cli.bench.data.json_lines import read_table
-from moa_cli.bench.judge.judgements import (
-    JUDGE_FILE,
-    Judgement,
-    judge_folder,
-    judges_of,
-    read_judgements,
-    read_texts,
-)
-from moa_cli.bench.report.measures import grader_of, has_answers
-from moa_cli.bench.run.folder import read_results, read_settings
-from moa_cli.bench.run.results import Result
-from moa_cli.bench.scoring.alpaca import win_rate
-from moa_cli.bench.scoring.means import mean_of
-from moa_cli.core.errors import BenchError, UsageError
-
-__all__ = ["Grade", "ReadRun", "Unit", "Values", "read_run"]
+from moa_cli.bench.judge.kinds import KINDS
+from moa_cli.bench.run.reader import JudgeReader, RunReader, read_run
 
 # An item and the number of a turn in it, from 0.
 Unit = tuple[str, int]
 # Whether a text answers an item rightly (the item's id, then the text); None where nobody knows.
-Grade = Callable[[str, str], bool | None]
-_UNITS: Final = {
-    "pairwise": "win rate, %",
-    "rating": "rating, of 10",
-    "skills": "mean skill, of 5",
-}
+IsRight = Callable[[str, str], bool | None]
 _RIGHT: Final = "right answers, %"
 
 
 @dataclass(frozen=True)
-class Values:
+class AnswerValues:
     """What answers are worth, more is better.
 
     unit: in words; "" if nothing is known. judge: whose, None for known answers. by_arm: of each
     arm's (or `anchor:NAME`'s) reply, by item and turn. by_text: of any text that was judged.
-    grade: what they come from, where they come from known answers; they are 0 and 100 then.
+    is_right: what they come from, where they come from known answers; they are 0 and 100 then.
     """
 
     unit: str = ""
     judge: str | None = None
     by_arm: Mapping[str, Mapping[Unit, float]] = field(default_factory=dict)
     by_text: Mapping[tuple[Unit, str], float] = field(default_factory=dict)
-    grade: Grade | None = None
+    is_right: IsRight | None = None
 
 
 @dataclass(frozen=True)
-class ReadRun:
-    """A run as its folder tells it.
+class ValuedRun:
+    """A run, and what its answers are worth.
 
-    results: those that did not fail, by arm and item. asked: items of the run. values: None
-    of them where there are neither judgements nor known answers. grade: None without known
-    answers. notes: what is missing, and why.
+    values: empty where there are neither judgements nor known answers. is_right: None without
+    known answers. notes: what is missing, and why.
     """
 
-    path: Path
-    settings: Mapping[str, Any]
-    results: Mapping[str, Mapping[str, Result]]
-    items: tuple[Item, ...] | None
-    asked: int
-    values: Values
-    grade: Grade | None
+    run: RunReader
+    values: AnswerValues
+    is_right: IsRight | None
     notes: tuple[str, ...]
 
 
-def read_run(path: Path, judge: str | None, data: Path | None = None) -> ReadRun:
-    """The run in that folder.
+def read_valued(path: Path, judge: str | None, data: Path | None = None) -> ValuedRun:
+    """The run in that folder, with the worth of its answers.
 
-    judge: whose values; None takes known answers, else the run's judge if it has one only.
-    data: where datasets are, if the run's is not found again.
-    Raises BenchError if it is no run's folder, or that judge has not judged it.
+    Args:
+        path: The folder.
+        judge: Whose values; None takes known answers, else the run's judge if it has only one.
+        data: Where datasets are, if the run's is not found again.
+
+    Raises:
+        BenchError: It is no run's folder, or that judge has not judged it.
     """
-    settings = read_settings(path)
-    whole, limit = settings["dataset"]["items"], settings["limit"]
-    asked = whole if limit is None else min(limit, whole)
-    notes: list[str] = []
-    items: tuple[Item, ...] | None = None
-    try:
-        items = dataset_of(settings, data).items[:asked]
-    except (BenchError, UsageError) as error:
-        notes.append(f"known answers are not used: {error.message}")
-    results: dict[str, dict[str, Result]] = {arm: {} for arm in settings["arms"]}
-    for one in read_results(path):
-        if one.error is None:
-            results.setdefault(one.arm, {})[one.item] = one
-    grade = None
-    if items is not None and has_answers(items, settings):
-        grade = _grade(items, settings)
-    if judge is None and grade is not None:
-        values = _graded(grade, results)
+    run = read_run(path, data)
+    notes = [f"known answers are not used: {run.missing}"] if run.missing else []
+    is_right = _is_right(run)
+    if judge is None and is_right is not None:
+        values = _graded(run, is_right)
     else:
-        folder = _judge_folder(path, judge, notes)
-        values = Values() if folder is None else _judged(folder, results)
-    return ReadRun(path, settings, results, items, asked, values, grade, tuple(notes))
+        reader = run.judge(judge) if judge is not None else _only_judge(run, notes)
+        values = AnswerValues() if reader is None else _judged(run, reader)
+    return ValuedRun(run, values, is_right, tuple(notes))
 
 
-def _judge_folder(path: Path, judge: str | None, notes: list[str]) -> Path | None:
-    folders = {read_table(one / JUDGE_FILE)["model"]: one for one in judges_of(path)}
-    if judge is not None:
-        if judge in folders:
-            return judge_folder(path, judge)
-        there = ", ".join(folders)
-        hint = f"judged by: {there}" if there else f"moa bench judge {path} --judge {judge}"
-        raise BenchError(f"{path}: there are no judgements by {judge}", hint=hint)
-    if len(folders) > 1:
-        notes.append(f"no judgements are used: --judge names one of {', '.join(folders)}")
-    elif not folders:
+def _only_judge(run: RunReader, notes: list[str]) -> JudgeReader | None:
+    """The judge of a run that has one; else a note says why there is none."""
+    if len(run.judges) == 1:
+        return next(iter(run.judges.values()))
+    if run.judges:
+        notes.append(f"no judgements are used: --judge names one of {', '.join(run.judges)}")
+    else:
         notes.append(
-            f"nobody has judged {path}, and its items have no known answers: what needs the worth"
-            " of answers is left out (moa bench judge)"
+            f"nobody has judged {run.path}, and its items have no known answers: figures that"
+            " need the worth of answers are left out (moa bench judge)"
         )
-    return next(iter(folders.values())) if len(folders) == 1 else None
+    return None
 
 
-def _judged(folder: Path, results: Mapping[str, Mapping[str, Result]]) -> Values:
-    table = read_table(folder / JUDGE_FILE)
-    texts = {name: one.replies for name, one in read_texts(folder).items()}
+def _judged(run: RunReader, judge: JudgeReader) -> AnswerValues:
+    kind = KINDS[judge.settings.kind]
+    texts = {name: result.replies for name, result in judge.texts.items()}
     texts |= {
-        (arm, item): one.replies for arm, of_arm in results.items() for item, one in of_arm.items()
+        result.name: result.replies
+        for answers in run.answers.values()
+        for result in answers.values()
     }
     by_arm: dict[str, dict[Unit, float]] = {}
     by_text: dict[tuple[Unit, str], float] = {}
-    for one in read_judgements(folder):
-        value = _value(one, table["kind"])
-        replies = texts.get((one.arm, one.item), ())
-        if value is None or one.turn >= len(replies):
+    for verdict in judge.judgements:
+        value = kind.worth(verdict) if verdict.error is None else None
+        replies = texts.get((verdict.arm, verdict.item), ())
+        if value is None or verdict.turn >= len(replies):
             continue
-        unit = (one.item, one.turn)
-        by_arm.setdefault(one.arm, {})[unit] = value
+        unit = (verdict.item, verdict.turn)
+        by_arm.setdefault(verdict.arm, {})[unit] = value
         # What a later turn's answer is worth depends on the conversation before it.
-        if one.turn == 0:
-            by_text.setdefault((unit, replies[one.turn]), value)
-    return Values(_UNITS[table["kind"]], table["model"], by_arm, by_text)
+        if verdict.turn == 0:
+            by_text.setdefault((unit, replies[0]), value)
+    return AnswerValues(kind.unit, judge.settings.model, by_arm, by_text)
 
 
-def _value(one: Judgement, kind: str) -> float | None:
-    if one.error is not None:
+def _is_right(run: RunReader) -> IsRight | None:
+    grade = run.grader
+    if grade is None:
         return None
-    if kind == "pairwise":
-        return win_rate([one.value]).win_rate.value
-    return mean_of(one.skills.values()).value if kind == "skills" else one.value
+    keyed = {item.id: item for item in run.items if item.answer is not None}
+    return lambda item, text: grade(text, keyed[item]).right if item in keyed else None
 
 
-def _grade(items: Iterable[Item], settings: Mapping[str, Any]) -> Grade:
-    grader = grader_of(settings)
-    keyed = {one.id: one for one in items if one.answer is not None}
-
-    def grade(item: str, text: str) -> bool | None:
-        if grader is None or item not in keyed:
-            return None
-        return grader(text, keyed[item]).right
-
-    return grade
-
-
-def _graded(grade: Grade, results: Mapping[str, Mapping[str, Result]]) -> Values:
+def _graded(run: RunReader, is_right: IsRight) -> AnswerValues:
     """Known answers are to an item's last turn."""
     by_arm = {
         arm: {
-            (one.item, len(one.replies) - 1): 100.0 * right
-            for one in of_arm.values()
-            if (right := grade(one.item, one.replies[-1])) is not None
+            (item, len(result.replies) - 1): 100.0 * right
+            for item, result in answers.items()
+            if (right := is_right(item, result.replies[-1])) is not None
         }
-        for arm, of_arm in results.items()
+        for arm, answers in run.answers.items()
     }
-    return Values(_RIGHT, None, by_arm, {}, grade)
+    return AnswerValues(_RIGHT, None, by_arm, {}, is_right)

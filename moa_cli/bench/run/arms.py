@@ -1,26 +1,20 @@
-"""What is compared: the mixture, Self-MoA, each model alone; and the reference's own settings."""
+"""What is compared: the mixture, Self-MoA, each model alone; and the settings of the paper's
+authors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
+from moa_cli.bench.scoring import mt_bench
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
 from moa_cli.profile import Aggregator, ModelSettings, Profile, Proposer, short_name
 
-__all__ = ["ARMS", "PARITY_DATASETS", "Arm", "best_of", "make_arms", "with_given", "with_parity"]
-
 ARMS = ("mixture", "self", "single")
-PARITY_DATASETS = ("alpaca", "flask", "mt")
-_SETTINGS = tuple(one.name for one in fields(ModelSettings))
-# FastChat's temperature_config, which the reference uses for all calls of MT-Bench.
-_MT_TEMPERATURES = {
-    **dict.fromkeys(("writing", "roleplay"), 0.7),
-    **dict.fromkeys(("extraction", "math", "coding", "reasoning", "arena-hard"), 0.0),
-    **dict.fromkeys(("stem", "humanities"), 0.1),
-}
+MIXTURE, SINGLE, GIVEN = "mixture", "single:", "given:"
+_SETTINGS = tuple(field.name for field in fields(ModelSettings))
 _MT_TOKENS = 1024
 _FINAL: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 
@@ -34,10 +28,15 @@ class Arm:
 
 
 def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
-    """The arms of these kinds (of ARMS), in the order of ARMS.
+    """The arms of these kinds, in the order of ARMS.
 
     Their turns send the whole conversation, lose nothing silently, and have no fallback: what
-    another model answered would be no result of this mixture.
+    another model answered would not be a result of this mixture.
+
+    Args:
+        profile: The mixture.
+        kinds: Of ARMS.
+        best: The proposer that the arm `self` samples (see `best_of`).
     """
     strict = replace(
         profile,
@@ -46,8 +45,8 @@ def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
         aggregator=replace(profile.aggregator, fallbacks=()),
     )
     found = []
-    if "mixture" in kinds:
-        found.append(Arm("mixture", strict))
+    if MIXTURE in kinds:
+        found.append(Arm(MIXTURE, strict))
     if "self" in kinds:
         found.append(Arm("self", _self_moa(strict, best)))
     if "single" in kinds:
@@ -56,11 +55,16 @@ def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
 
 
 def best_of(profile: Profile, named: str | None) -> str:
-    """The proposer that Self-MoA samples: the one `named` (in full or short), else the first.
+    """The proposer that Self-MoA samples.
 
-    Raises UsageError if there is none.
+    Args:
+        profile: The mixture.
+        named: The proposer's name, in full or short; None takes the first.
+
+    Raises:
+        UsageError: There is no such proposer, or none at all.
     """
-    models = list(dict.fromkeys(one.model for one in _proposers(profile)))
+    models = list(dict.fromkeys(proposer.model for proposer in _proposers(profile)))
     if not models:
         raise UsageError("the arm `self` needs proposers", hint="the profile has none")
     if named is None:
@@ -74,15 +78,16 @@ def best_of(profile: Profile, named: str | None) -> str:
 
 
 def _proposers(profile: Profile) -> Iterable[Proposer]:
-    return (one for number in range(1, profile.rounds + 1) for one in profile.layer(number))
+    layers = map(profile.layer, range(1, profile.rounds + 1))
+    return (proposer for layer in layers for proposer in layer)
 
 
 def _self_moa(profile: Profile, best: str) -> Profile:
     """Self-MoA (arXiv:2502.00674): one proposer, sampled as many times as the mixture has
     proposals in a layer, in as many layers; the same aggregator."""
-    one = next(one for one in _proposers(profile) if one.model == best)
+    sampled = next(proposer for proposer in _proposers(profile) if proposer.model == best)
     layers = tuple(
-        (replace(one, samples=len(profile.layer(number))),)
+        (replace(sampled, samples=len(profile.layer(number))),)
         for number in range(1, profile.rounds + 1)
     )
     return replace(profile, proposers=(), layers=layers)
@@ -91,25 +96,22 @@ def _self_moa(profile: Profile, best: str) -> Profile:
 def _singles(profile: Profile) -> list[Arm]:
     """Each model alone, asked as in the first layer that it is in."""
     firsts: dict[str, ModelSettings] = {}
-    for one in (*_proposers(profile), *profile.aggregators()):
-        firsts.setdefault(one.model, one)
+    for settings in (*_proposers(profile), *profile.aggregators()):
+        firsts.setdefault(settings.model, settings)
     return [
         Arm(
-            f"single:{model}",
+            SINGLE + model,
             replace(
                 profile,
                 proposers=(),
                 layers=(),
                 rounds=0,
-                aggregator=Aggregator(**{name: getattr(one, name) for name in _SETTINGS}),
+                aggregator=Aggregator(**{name: getattr(settings, name) for name in _SETTINGS}),
             ),
         )
-        for model, one in firsts.items()
-        if not model.startswith(_GIVEN)
+        for model, settings in firsts.items()
+        if not model.startswith(GIVEN)
     ]
-
-
-_GIVEN = "given:"
 
 
 def with_given(profile: Profile, names: Sequence[str]) -> Profile:
@@ -118,8 +120,8 @@ def with_given(profile: Profile, names: Sequence[str]) -> Profile:
     names: of the answers' authors; as models they are called `given:NAME`.
     """
     if not profile.rounds:
-        raise UsageError("--reference-paths needs a profile with one round at least")
-    given = tuple(Proposer(model=_GIVEN + name, name=name) for name in names)
+        raise UsageError("--reference-paths needs a profile with at least one round")
+    given = tuple(Proposer(model=GIVEN + name, name=name) for name in names)
     later = tuple(
         profile.layers[number - 1] if profile.layers else profile.proposers
         for number in range(2, profile.rounds + 1)
@@ -127,27 +129,32 @@ def with_given(profile: Profile, names: Sequence[str]) -> Profile:
     return replace(profile, proposers=(), layers=(given, *later))
 
 
-def with_parity(profile: Profile, dataset: str, category: str | None) -> Profile:
-    """The profile with the settings of the authors' scripts for that dataset.
+def with_parity(
+    profile: Profile, parity: Literal["final", "category"], category: str | None
+) -> Profile:
+    """The profile with the settings of the authors' scripts for a dataset.
 
-    alpaca, flask: the final call has temperature 0.7 and 2048 tokens; proposers have what the
-    profile says, which is the same where it says nothing. mt: all calls have 1024 tokens and
-    the temperature of the item's category.
+    Args:
+        profile: The mixture.
+        parity: "final" (AlpacaEval, FLASK): the final call has temperature 0.7 and 2048 tokens;
+            proposers have what the profile says, which is the same where it says nothing.
+            "category" (MT-Bench): all calls have 1024 tokens and the category's temperature.
+        category: The item's.
     """
     own: dict[str, Any] = {}
     final, absent = _FINAL, _FINAL
-    if dataset == "mt":
-        temperature = _MT_TEMPERATURES.get(category or "", 0.7)
+    if parity == "category":
+        temperature = mt_bench.temperature(category or "")
         own = final = {"temperature": temperature, "max_tokens": _MT_TOKENS}
         absent = {}
 
-    def changed(one: Proposer) -> Proposer:
+    def changed(proposer: Proposer) -> Proposer:
         inherited = {
             name: value
             for name, value in absent.items()
-            if getattr(one, name) is None and getattr(profile, name) is None
+            if getattr(proposer, name) is None and getattr(profile, name) is None
         }
-        return replace(one, **own, **inherited)
+        return replace(proposer, **own, **inherited)
 
     return replace(
         profile,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
-from moa_cli.bench.run.journal import Journal, call_key, occurrence_key
+from moa_cli.bench.run.journal import CallJournal, call_key, occurrence_key
 from moa_cli.core.conversation import Conversation, Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ContextTooLong
@@ -21,14 +21,12 @@ from moa_cli.engine.fit import Fitted, fit
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import ModelSettings
 
-__all__ = ["MARGIN", "Estimate", "Estimator"]
-
 # Tokenizers differ, and prompts are counted without one.
 MARGIN = 0.25
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunEstimate:
     """The calls that will be made, without those in the journal.
 
     low: prompts as they are (MARGIN less, without any chat template), empty answers.
@@ -66,15 +64,15 @@ class _Place:
     unsaid: int
 
 
-class Estimator:
+class RunEstimator:
     """Adds up what items will take, one arm after another.
 
-    model_id: a model's id at its endpoint, by its name. given: see `replay.Shared`.
+    model_id: a model's id at its endpoint, by its name. given: see `replay.RunContext`.
     """
 
     def __init__(
         self,
-        journal: Journal,
+        journal: CallJournal,
         facts: Mapping[str, ModelInfo],
         given: Mapping[str, Mapping[str, str]],
         model_id: Callable[[str], str],
@@ -85,7 +83,7 @@ class Estimator:
         self._model_id = model_id
         # Those that another arm will have made by then.
         self._coming: set[str] = set()
-        self.total = Estimate()
+        self.total = RunEstimate()
 
     def add(self, arm: Arm, item: Item) -> None:
         """Count the calls of one item."""
@@ -103,49 +101,49 @@ class Estimator:
         equal = Counter[str]()
         for layer in at.arm.profile.all_layers():
             before = said
-            said = [self._call(at, one, before, equal) for one in layer]
+            said = [self._call(at, settings, before, equal) for settings in layer]
         return said[0]
 
     def _call(
-        self, at: _Place, one: ModelSettings, before: Sequence[_Said], equal: Counter[str]
+        self, at: _Place, settings: ModelSettings, before: Sequence[_Said], equal: Counter[str]
     ) -> _Said:
         """before: the answers of the layer before. equal: calls of this turn by key, so far."""
-        if one.model in self._given:
-            return _Said(self._given[one.model][at.item.id], 0)
-        info = self._facts[one.model]
+        if settings.model in self._given:
+            return _Said(self._given[settings.model][at.item.id], 0)
+        info = self._facts[settings.model]
         references = [said.text or "" for said in before]
         try:
-            fitted = fit(at.arm.profile, one, at.conversation, references, info.context_length)
+            fitted = fit(at.arm.profile, settings, at.conversation, references, info.context_length)
         except ContextTooLong:
             # It will not be asked, and the item fails.
             return _Said("", 0)
-        coming = _Said(None, one.max_tokens or ASSUMED_TOKENS)
+        coming = _Said(None, settings.max_tokens or ASSUMED_TOKENS)
         unsaid = at.unsaid + sum(said.most for said in before if said.text is None)
         if not unsaid:
-            request = request_of(one, fitted.messages, self._model_id(one.model))
-            key = call_key(at.item.id, at.turn, one.model, request)
+            request = request_of(settings, fitted.messages, self._model_id(settings.model))
+            key = call_key(at.item.id, at.turn, settings.model, request)
             equal[key] += 1
             key = occurrence_key(key, equal[key] - 1)
-            entry = self._journal.find(key)
-            if entry is not None:
-                return _Said(entry.text, 0)
+            record = self._journal.find(key)
+            if record is not None:
+                return _Said(record.text, 0)
             if key in self._coming:
                 return coming
             self._coming.add(key)
-        self._count(one, fitted, unsaid, info)
+        self._count(settings, fitted, unsaid, info)
         return coming
 
-    def _count(self, one: ModelSettings, fitted: Fitted, more: int, info: ModelInfo) -> None:
+    def _count(self, settings: ModelSettings, fitted: Fitted, more: int, info: ModelInfo) -> None:
         """more: tokens of answers that are not in the prompt yet."""
         least = sum(estimate_tokens(message.content) for message in fitted.messages)
         low = Usage(prompt_tokens=math.floor(least * (1 - MARGIN)), calls=1)
         high = Usage(
             prompt_tokens=math.ceil((fitted.tokens + more) * (1 + MARGIN)),
-            completion_tokens=one.max_tokens or ASSUMED_TOKENS,
+            completion_tokens=settings.max_tokens or ASSUMED_TOKENS,
             calls=1,
         )
-        self.total = Estimate(
+        self.total = RunEstimate(
             self.total.low + priced(low, info.price),
             self.total.high + priced(high, info.price),
-            self.total.assumed or one.max_tokens is None,
+            self.total.assumed or settings.max_tokens is None,
         )

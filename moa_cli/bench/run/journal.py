@@ -1,4 +1,5 @@
-"""Every call of a run that has ended, written down at once, so that none is made twice."""
+"""Every call of a run that has ended, written down at once, so that none is made twice; and how
+long calls took."""
 
 from __future__ import annotations
 
@@ -9,21 +10,18 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from moa_cli.bench.data.json_lines import Lines, plain, read_lines
+from moa_cli.bench.data.json_lines import Lines, plain, read_lines, to_line
+from moa_cli.bench.run.records import Result
 from moa_cli.core.conversation import Usage, check_usage
 from moa_cli.core.endpoints import Request
-from moa_cli.core.text import dumps
 from moa_cli.core.values import load_value
 
-__all__ = ["Entry", "Journal", "call_key", "occurrence_key"]
-
-
-_BEGUN = "begun.jsonl"
+CALLS, _BEGUN = "calls.jsonl", "begun.jsonl"
 _KILLED = "the process was killed"
 
 
 @dataclass(frozen=True)
-class Entry:
+class CallRecord:
     """A call that has ended: a line of calls.jsonl.
 
     key: see `call_key`. item, turn: what it was first made for; turn from 0. model: as the
@@ -67,15 +65,15 @@ def occurrence_key(key: str, occurrence: int) -> str:
     return f"{key}-{occurrence}" if occurrence else key
 
 
-def _entry(line: str) -> Entry:
+def _record(line: str) -> CallRecord:
     """Raises ValueError if it is none, or tells of costs that cannot be: sums and caps would
     mean nothing any more."""
-    entry = load_value(Entry, json.loads(line))
+    entry = load_value(CallRecord, json.loads(line))
     check_usage(entry.usage)
     return entry
 
 
-class Journal:
+class CallJournal:
     """The calls of a run. Raises BenchError if the file is damaged.
 
     A call is written down before it is made, too, in a file beside that is there only while the
@@ -88,19 +86,19 @@ class Journal:
         self._lines = None if path is None else Lines(path)
         self._begun = None if path is None else Lines(path.with_name(_BEGUN))
         self._in_flight: Counter[str] = Counter()
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, CallRecord] = {}
         self.spent = Usage()
         if path is None:
             return
-        for entry in read_lines(path, _entry):
+        for entry in read_lines(path, _record):
             self._take(entry)
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: CallRecord) -> None:
         self.spent += entry.usage
         if entry.error is None:
             self._entries[entry.key] = entry
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> CallRecord | None:
         """The call of that key, if it was answered."""
         return self._entries.get(key)
 
@@ -114,8 +112,8 @@ class Journal:
         """
         if self._begun is None:
             return
-        begun: dict[str, list[Entry]] = {}
-        for entry in read_lines(self._begun.path, _entry):
+        begun: dict[str, list[CallRecord]] = {}
+        for entry in read_lines(self._begun.path, _record):
             if entry.error is None:
                 begun.setdefault(entry.key, []).append(entry)
             elif entry.key in begun:
@@ -127,10 +125,10 @@ class Journal:
                 self.add(replace(entry, error=_KILLED))
         self._begun.path.unlink(missing_ok=True)
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self, entry: CallRecord) -> None:
         """A call is about to be made. entry: with what it may take. Raises OSError."""
         if self._begun is not None:
-            self._begun.add(dumps(plain(entry)))
+            self._begun.add(to_line(entry))
         self._in_flight[entry.key] += 1
 
     def ended(self, key: str) -> None:
@@ -139,12 +137,12 @@ class Journal:
         if not self._in_flight[key]:
             del self._in_flight[key]
         if self._begun is not None:
-            self._begun.add(dumps(plain(Entry(key, "", 0, "", error="ended"))))
+            self._begun.add(to_line(CallRecord(key, "", 0, "", error="ended")))
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: CallRecord) -> None:
         """Write down a call that has ended. Raises OSError."""
         if self._lines is not None:
-            self._lines.add(dumps(plain(entry)))
+            self._lines.add(to_line(entry))
         self._take(entry)
 
     def close(self) -> None:
@@ -156,3 +154,20 @@ class Journal:
             if not self._in_flight:
                 with contextlib.suppress(OSError):
                     self._begun.path.unlink(missing_ok=True)
+
+
+def path_seconds(result: Result, journal: CallJournal) -> float:
+    """Seconds that the item would take alone: the slowest call of each layer, turn by turn."""
+    return sum(max(layer, default=0.0) for layer in _layer_seconds(result, journal))
+
+
+def sum_seconds(result: Result, journal: CallJournal) -> float:
+    """Seconds of all its calls, as if one were made after another."""
+    return sum(sum(layer) for layer in _layer_seconds(result, journal))
+
+
+def _layer_seconds(result: Result, journal: CallJournal) -> list[list[float]]:
+    """The seconds of the calls of each layer of each turn."""
+    layers = [layer for turn in result.turns for layer in turn.layers()]
+    records = [[journal.find(answer.key) for answer in layer] for layer in layers]
+    return [[record.seconds for record in layer if record is not None] for layer in records]

@@ -1,15 +1,17 @@
-"""The calls in flight of a whole run: how many at once, and whose turn it is."""
+"""What bounds a whole run: how many calls are in flight, whose turn it is, and caps on cost."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["Gate", "Lane"]
+from moa_cli.core.conversation import Usage
+from moa_cli.engine import Cap
 
 
 @dataclass(order=True)
@@ -20,7 +22,7 @@ class _Waiter:
     admitted: asyncio.Future[None] = field(compare=False)
 
 
-class Gate:
+class CallLimiter:
     """Admits calls, those of older items first, so that items end one after another.
 
     limit: calls in flight at once. per_provider: the same for each provider; None is no limit.
@@ -50,9 +52,9 @@ class Gate:
         now = time.monotonic()
         return max((until - now for until in self._held.values()), default=0.0)
 
-    def lane(self, order: int) -> Lane:
+    def slots(self, order: int) -> ItemSlots:
         """The way in for the calls of one item. order: its place; the lowest come first."""
-        return Lane(self, order)
+        return ItemSlots(self, order)
 
     def hold(self, model: str, seconds: float) -> None:
         """Admit no call to that model's provider for so long."""
@@ -107,12 +109,24 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Lane:
+class ItemSlots:
     """The way in for one item's calls; see `engine.Slots`."""
 
-    gate: Gate
+    limiter: CallLimiter
     order: int
 
     def slot(self, model: str) -> AbstractAsyncContextManager[None, bool | None]:
-        """See `Gate.enter`."""
-        return self.gate.enter(self.order, model)
+        """See `CallLimiter.enter`."""
+        return self.limiter.enter(self.order, model)
+
+
+class _FirmCap(Cap):
+    def left(self, used: Usage, ahead: Usage, later: Usage, turn: str) -> float:
+        """As if all were left, where there is room at all."""
+        super().left(used, ahead, later, turn)
+        return math.inf
+
+
+def firm(caps: Iterable[Cap]) -> tuple[Cap, ...]:
+    """Caps that never shorten an answer: what is asked must not depend on what is left."""
+    return tuple(_FirmCap(**vars(cap)) for cap in caps)

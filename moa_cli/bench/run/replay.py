@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from moa_cli.bench.run.journal import Entry, Journal, call_key, occurrence_key
-from moa_cli.bench.run.limiter import Gate
+from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurrence_key
+from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.core.conversation import Usage
-from moa_cli.core.endpoints import Client, Clients, Delta, Endpoint, ModelInfo, Request
+from moa_cli.core.endpoints import CallPlace, Client, Clients, Delta, Endpoint, ModelInfo, Request
 from moa_cli.core.errors import ClientError, ClientTimeout
 from moa_cli.core.ledger import CallBegun, TurnLedger
 from moa_cli.core.money import FREE, priced
@@ -19,14 +19,12 @@ from moa_cli.core.tokens import RunningCount, counted, prompt_tokens
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.prompts import strip_reasoning
 
-__all__ = ["Answered", "Replay", "Shared"]
-
 # The provider of answers that were given beforehand.
 _GIVEN = "given"
 
 
 @dataclass(frozen=True)
-class Shared:
+class RunContext:
     """What all turns of a run share.
 
     facts: on each model, as known when the run began. given: answers that are there already, by
@@ -35,47 +33,32 @@ class Shared:
     """
 
     clients: Clients
-    journal: Journal
-    gate: Gate
+    journal: CallJournal
+    limiter: CallLimiter
     facts: Mapping[str, ModelInfo]
     given: Mapping[str, Mapping[str, str]]
-    ended: Callable[[Entry], None]
+    ended: Callable[[CallRecord], None]
     ledger: Callable[[str, int], TurnLedger] | None = None
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A call that has an answer. occurrence: among equal calls of its turn."""
-
-    layer: int
-    occurrence: int
-    request: Request
-    entry: Entry
 
 
 class Replay:
     """The clients of one turn of one arm of one item; see `Clients`.
 
-    layer: the one that is asked now; whoever runs the turn sets it. answered: the calls that
-    have an answer, as they come.
+    answered: the calls that have an answer, by layer and index (see `CallPlace`).
     """
 
-    def __init__(self, shared: Shared, item: str, turn: int) -> None:
+    def __init__(self, shared: RunContext, item: str, turn: int) -> None:
         self.shared = shared
         self.item = item
         self.turn = turn
-        self.layer = 1
-        self.answered: list[Answered] = []
-        # Equal calls (samples) are told apart by the task that makes them, which also makes
-        # their retries; tasks of a layer begin in its order.
-        self._tasks: dict[str, list[asyncio.Task[object] | None]] = {}
+        self.answered: dict[tuple[int, int], CallRecord] = {}
 
     def endpoint(self, model_name: str) -> Endpoint:
         """See `Clients.endpoint`."""
         given = self.shared.given.get(model_name)
         if given is not None:
-            entry = Entry("", self.item, self.turn, model_name, given[self.item])
-            return Endpoint(client=_Given(self, entry), model=model_name, provider=_GIVEN)
+            record = CallRecord("", self.item, self.turn, model_name, given[self.item])
+            return Endpoint(client=_Given(self, record), model=model_name, provider=_GIVEN)
         inner = self.shared.clients.endpoint(model_name)
         client = _Journalled(self, model_name, inner)
         return Endpoint(client=client, model=inner.model, provider=inner.provider)
@@ -91,30 +74,29 @@ class Replay:
         del patience
         return self.known(model_name)
 
-    def note(self, occurrence: int, request: Request, entry: Entry) -> None:
+    def note(self, request: Request, record: CallRecord) -> None:
         """A call has an answer."""
-        self.answered.append(Answered(self.layer, occurrence, request, entry))
+        place = place_of(request)
+        self.answered[place.layer, place.index] = record
 
-    def occurrence(self, key: str) -> int:
-        """Which of the equal calls of this turn the running task makes."""
-        tasks = self._tasks.setdefault(key, [])
-        task = asyncio.current_task()
-        if task not in tasks:
-            tasks.append(task)
-        return tasks.index(task)
+
+def place_of(request: Request) -> CallPlace:
+    """Where in its turn the call stands: all calls of a run are a turn's."""
+    assert request.place is not None
+    return request.place
 
 
 class _Given:
     """Answers with what is there already."""
 
-    def __init__(self, replay: Replay, entry: Entry) -> None:
+    def __init__(self, replay: Replay, record: CallRecord) -> None:
         self._replay = replay
-        self._entry = entry
+        self._record = record
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Client.stream`."""
-        self._replay.note(0, request, self._entry)
-        yield _told(self._entry)
+        self._replay.note(request, self._record)
+        yield _told(self._record)
 
     async def models(self) -> list[ModelInfo]:
         """Nothing is offered."""
@@ -125,7 +107,7 @@ class _Given:
 
 
 @dataclass
-class _Progress:
+class _CallProgress:
     """How far a call has come."""
 
     began: float = field(default_factory=time.monotonic)
@@ -153,10 +135,10 @@ class _Progress:
         if self.ledger is not None:
             self.ledger.void(self.number)
 
-    def end(self, entry: Entry) -> None:
+    def end(self, record: CallRecord) -> None:
         """It has ended."""
         if self.ledger is not None:
-            self.ledger.end([self.number], entry.model, entry.usage)
+            self.ledger.end([self.number], record.model, record.usage)
 
     def take(self, delta: Delta) -> None:
         """The next piece."""
@@ -189,14 +171,13 @@ class _Journalled:
         """See `Client.stream`."""
         replay, shared = self._replay, self._replay.shared
         key = call_key(replay.item, replay.turn, self._model, request)
-        occurrence = replay.occurrence(key)
-        key = occurrence_key(key, occurrence)
-        entry = shared.journal.find(key)
-        if entry is not None:
-            replay.note(occurrence, request, entry)
-            yield _told(entry)
+        key = occurrence_key(key, place_of(request).sample)
+        record = shared.journal.find(key)
+        if record is not None:
+            replay.note(request, record)
+            yield _told(record)
             return
-        progress = _Progress(ledger=shared.ledger and shared.ledger(replay.item, replay.turn))
+        progress = _CallProgress(ledger=shared.ledger and shared.ledger(replay.item, replay.turn))
         progress.begin(self._begun(key, request))
         try:
             async with aclosing(self._inner.stream(request)) as deltas:
@@ -205,7 +186,7 @@ class _Journalled:
                     yield delta
         except ClientError as error:
             if error.retry_after is not None:
-                shared.gate.hold(self._model, error.retry_after)
+                shared.limiter.hold(self._model, error.retry_after)
             # One that was refused before it began is billed by nobody.
             if progress.taken or isinstance(error, ClientTimeout):
                 self._end(key, request, progress, error.message)
@@ -217,13 +198,15 @@ class _Journalled:
             self._end(key, request, progress, "cut off")
             raise
         empty = not strip_reasoning(progress.text)
-        entry = self._end(key, request, progress, "it gave no answer" if empty else None)
+        record = self._end(key, request, progress, "it gave no answer" if empty else None)
         if not empty:
-            replay.note(occurrence, request, entry)
+            replay.note(request, record)
 
-    def _end(self, key: str, request: Request, progress: _Progress, error: str | None) -> Entry:
+    def _end(
+        self, key: str, request: Request, progress: _CallProgress, error: str | None
+    ) -> CallRecord:
         replay, shared = self._replay, self._replay.shared
-        entry = Entry(
+        record = CallRecord(
             key=key,
             item=replay.item,
             turn=replay.turn,
@@ -239,11 +222,11 @@ class _Journalled:
             logprobs=progress.logprobs,
             error=error,
         )
-        shared.journal.add(entry)
+        shared.journal.add(record)
         shared.journal.ended(key)
-        progress.end(entry)
-        shared.ended(entry)
-        return entry
+        progress.end(record)
+        shared.ended(record)
+        return record
 
     def _begun(self, key: str, request: Request) -> CallBegun:
         """Write down that the call is about to be made, with what it may take."""
@@ -253,13 +236,13 @@ class _Journalled:
             prompt_tokens=prompt_tokens(request.messages),
             completion_tokens=request.max_tokens or ASSUMED_TOKENS,
             price=replay.known(self._model).price,
-            layer=replay.layer,
+            layer=place_of(request).layer,
         )
-        entry = Entry(key, replay.item, replay.turn, self._model, usage=begun.usage)
-        replay.shared.journal.begin(entry)
+        record = CallRecord(key, replay.item, replay.turn, self._model, usage=begun.usage)
+        replay.shared.journal.begin(record)
         return begun
 
-    def _usage(self, request: Request, progress: _Progress) -> Usage:
+    def _usage(self, request: Request, progress: _CallProgress) -> Usage:
         prompt = prompt_tokens(request.messages)
         answer = progress.text + progress.reasoning
         usage = counted(progress.usage, prompt, answer, progress.count.tokens)
@@ -274,13 +257,13 @@ class _Journalled:
         """The inner client belongs to others."""
 
 
-def _told(entry: Entry) -> Delta:
+def _told(record: CallRecord) -> Delta:
     """The whole answer at once."""
     return Delta(
-        text=entry.text,
-        reasoning=entry.reasoning,
-        usage=entry.usage,
-        finish_reason=entry.finish_reason,
-        model=entry.answered_by,
-        logprobs=entry.logprobs,
+        text=record.text,
+        reasoning=record.reasoning,
+        usage=record.usage,
+        finish_reason=record.finish_reason,
+        model=record.answered_by,
+        logprobs=record.logprobs,
     )

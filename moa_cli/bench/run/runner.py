@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
 
-from moa_cli.bench.run.gather import failure_of, gathered
+from moa_cli.bench.run.journal import CallRecord
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.replay import Replay, Shared
-from moa_cli.bench.run.results import Result, TurnResult
-from moa_cli.core.conversation import Conversation, Failure, Turn
+from moa_cli.bench.run.records import CallAnswer, Result, TurnResult
+from moa_cli.bench.run.replay import Replay, RunContext
+from moa_cli.core.conversation import Conversation, Failure, Proposal, Turn
+from moa_cli.core.errors import BadResponse
 from moa_cli.core.events import (
-    AggregatorStarted,
     Event,
     LayerFinished,
-    LayerStarted,
     ProposerFailed,
     ReferencesTrimmed,
 )
 from moa_cli.core.stream import deliver
 from moa_cli.engine import Limits, run_turn
 from moa_cli.engine.prompts import strip_reasoning
+from moa_cli.profile import Profile, short_name
 
-__all__ = ["Results", "Runner", "Todo", "still_to_do"]
 
-
-class Todo(Protocol):
+class WorkPlan(Protocol):
     """All that has to be done."""
 
     def work(self) -> Iterable[Work]:
@@ -48,9 +46,9 @@ class Results(Protocol):
         """All has ended: write it in this order, of work's names. Raises OSError."""
 
 
-def still_to_do(plan: Todo, results: Results) -> list[Work]:
+def still_to_do(plan: WorkPlan, results: Results) -> list[Work]:
     """What has no result yet, or failed."""
-    return [one for one in plan.work() if not _has_ended(results, one, well=True)]
+    return [work for work in plan.work() if not _has_ended(results, work, well=True)]
 
 
 def _has_ended(results: Results, work: Work, *, well: bool) -> bool:
@@ -73,7 +71,7 @@ class _Capped(Exception):
 class Runner:
     """Does the work of a run, and writes it down.
 
-    limits: the engine's, for each turn; its slots are the gate's. at_once: items in progress.
+    limits: the engine's, for each turn; its slots are the limiter's. at_once: items in progress.
     told: called with each result, as soon as it is written down. partial: whether a turn that
     lost a proposer, or was answered by a fallback, is a result.
 
@@ -83,7 +81,7 @@ class Runner:
     def __init__(
         self,
         results: Results,
-        shared: Shared,
+        shared: RunContext,
         limits: Limits,
         at_once: int,
         told: Callable[[Result], None],
@@ -102,23 +100,23 @@ class Runner:
         self._ended = asyncio.Condition()
         self.capped: Failure | None = None
 
-    async def run(self, plan: Todo, work: Sequence[Work]) -> None:
+    async def run(self, plan: WorkPlan, work: Sequence[Work]) -> None:
         """Do all of it; what fails is tried once more at the end. Raises OSError.
 
         Cancelled, it leaves no call behind, and what has ended is written down.
         """
         await self._pass(work, last=False)
-        again, self._failed = sorted(self._failed, key=lambda one: one.order), []
+        again, self._failed = sorted(self._failed, key=lambda work: work.order), []
         await self._pass(again, last=True)
         whole = list(plan.work())
-        if all(_has_ended(self._results, one, well=False) for one in whole):
-            self._results.finish([one.name for one in whole])
+        if all(_has_ended(self._results, work, well=False) for work in whole):
+            self._results.finish([work.name for work in whole])
 
     async def _pass(self, work: Sequence[Work], *, last: bool) -> None:
         # The arms of an item go one after another, since they may share calls.
         groups: dict[int, list[Work]] = {}
-        for one in work:
-            groups.setdefault(one.order, []).append(one)
+        for task in work:
+            groups.setdefault(task.order, []).append(task)
         queue = iter(groups.values())
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -180,7 +178,7 @@ class Runner:
             conversation = conversation.ask(prompt)
             turn, told = await self._turn(work, number, conversation)
             error = failure_of(turn, told, partial=self._partial)
-            usage = sum((one.usage for one in told.answers()), result.usage)
+            usage = sum((answer.usage for answer in told.answers()), result.usage)
             result = replace(result, turns=(*result.turns, told), usage=usage, error=error)
             if error is not None:
                 return replace(result, replies=())
@@ -195,32 +193,23 @@ class Runner:
         """One turn, up to the end of the layer that spoiled it, if one did. Raises _Capped."""
         profile = work.arm.profile
         replay = Replay(self._shared, work.item.id, number)
-        limits = replace(self._limits, slots=self._shared.gate.lane(work.order))
-        events = _Followed(
-            run_turn(profile, conversation, replay, limits=limits),
-            replay,
-            profile.rounds,
-            partial=self._partial,
-        )
+        limits = replace(self._limits, slots=self._shared.limiter.slots(work.order))
+        events = _WatchedTurn(run_turn(profile, conversation, replay, limits=limits), self._partial)
         turn = await deliver(events.run())
         if turn.capped and turn.error is not None:
             raise _Capped(turn.error)
         return turn, gathered(profile, turn, replay.answered, trimmed=events.trimmed)
 
 
-class _Followed:
+class _WatchedTurn:
     """A turn's events on their way; unless that is `partial`, they end with the layer that has
     lost a proposer, since the reply would be that of another mixture.
 
     trimmed: whether references were cut.
     """
 
-    def __init__(
-        self, events: AsyncGenerator[Event, None], replay: Replay, rounds: int, *, partial: bool
-    ) -> None:
+    def __init__(self, events: AsyncGenerator[Event, None], partial: bool) -> None:
         self._events = events
-        self._replay = replay
-        self._rounds = rounds
         self._partial = partial
         self.trimmed = False
 
@@ -229,17 +218,71 @@ class _Followed:
         lost = False
         async with aclosing(self._events) as events:
             async for event in events:
-                match event:
-                    case LayerStarted():
-                        self._replay.layer = event.layer
-                    case AggregatorStarted():
-                        self._replay.layer = self._rounds + 1
-                    case ReferencesTrimmed():
-                        self.trimmed = True
-                    case ProposerFailed():
-                        lost = not self._partial
-                    case _:
-                        pass
+                self.trimmed = self.trimmed or isinstance(event, ReferencesTrimmed)
+                lost = lost or (isinstance(event, ProposerFailed) and not self._partial)
                 yield event
                 if lost and isinstance(event, LayerFinished):
                     return
+
+
+def gathered(
+    profile: Profile,
+    turn: Turn,
+    answered: Mapping[tuple[int, int], CallRecord],
+    *,
+    trimmed: bool,
+) -> TurnResult:
+    """The result of a turn. answered: see `Replay`."""
+
+    def proposal(said: Proposal) -> CallAnswer:
+        answer = CallAnswer(said.model, said.text, reasoning=said.reasoning, error=said.error)
+        return _with_record(answer, answered.get((said.layer, said.index)))
+
+    reply = None
+    if turn.model is not None:
+        error = _reply_error(turn)
+        reply = CallAnswer(turn.model, turn.reply or "", reasoning=turn.reasoning, error=error)
+        # Of the aggregator and its fallbacks, the one that answered is the last that was asked.
+        ends = [record for (layer, _), record in answered.items() if layer > profile.rounds]
+        reply = _with_record(reply, ends[-1] if ends else None)
+    return TurnResult(
+        proposals=tuple(tuple(map(proposal, layer)) for layer in turn.proposals),
+        reply=reply,
+        lost=turn.lost,
+        trimmed=trimmed,
+    )
+
+
+def _with_record(answer: CallAnswer, record: CallRecord | None) -> CallAnswer:
+    """The answer with what the journal has of its call."""
+    if record is None or answer.error is not None:
+        return answer
+    return replace(
+        answer,
+        key=record.key,
+        answered_by=record.answered_by,
+        finish_reason=record.finish_reason,
+        usage=record.usage,
+    )
+
+
+def _reply_error(turn: Turn) -> Failure | None:
+    if turn.status != "finished":
+        return turn.causes[0] if turn.causes else turn.error
+    if not strip_reasoning(turn.reply or ""):
+        return Failure(BadResponse.__name__, "it gave reasoning, but no answer")
+    return None
+
+
+def failure_of(turn: Turn, result: TurnResult, *, partial: bool = False) -> Failure | None:
+    """Why the turn is not a result, in a sentence that begins with the model's name; or None.
+
+    partial: whether a turn without some of its proposals is a result.
+    """
+    told = (result.reply,) if partial else result.answers()
+    for answer in told:
+        if answer is not None and answer.error is not None:
+            error = answer.error
+            name = short_name(answer.model)
+            return Failure(error.kind, f"{name}: {error.message}", error.hint)
+    return turn.error

@@ -19,16 +19,6 @@ from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.conversation import Message, Role
 from moa_cli.core.errors import BenchError
 
-__all__ = [
-    "DRAW",
-    "Comparison",
-    "WinRate",
-    "judge_call",
-    "preference_from_logprobs",
-    "preference_from_text",
-    "win_rate",
-]
-
 DRAW: Final = 1.5
 _FIRST, _SECOND = "m", "M"
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
@@ -39,7 +29,7 @@ _AROUND = " \t\r\n\"'`*_.,:;()[]{}<>"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class OutputPair:
     """Two outputs for one instruction. reference: the baseline's. output: the model's."""
 
     instruction: str
@@ -79,19 +69,23 @@ class WinRate:
     n_missing: int
 
 
-def judge_call(template: str, comparison: Comparison, *, logprobs: bool = True) -> JudgeCall:
+def judge_call(template: str, pair: OutputPair, *, logprobs: bool = True) -> JudgeCall:
     """The request for one judgement.
 
-    template: the judge's prompt, in chat markup (`<|im_start|>role … <|im_end|>`), with the
-    places `{instruction}`, `{output_1}` and `{output_2}`, as alpaca_eval has it. It is parsed
-    before it is filled, so that no output can end its message or begin another.
-    logprobs: False asks for a text alone, for judges that tell no probabilities: then the
-    likeliest one, and room for more than a token.
-    Raises BenchError if the template is not of that form.
+    Args:
+        template: The judge's prompt, in chat markup (`<|im_start|>role … <|im_end|>`), with the
+            places `{instruction}`, `{output_1}` and `{output_2}`, as alpaca_eval has it. It is
+            parsed before it is filled, so that no output can end its message or begin another.
+        pair: The two outputs.
+        logprobs: False asks for a text alone, for judges that return no probabilities: then the
+            likeliest one, and room for more than a token.
+
+    Raises:
+        BenchError: The template is not of that form.
     """
-    outputs = (comparison.reference, comparison.output)
-    first, second = reversed(outputs) if comparison.switched else outputs
-    values = {"instruction": comparison.instruction, "output_1": first, "output_2": second}
+    outputs = (pair.reference, pair.output)
+    first, second = reversed(outputs) if pair.switched else outputs
+    values = {"instruction": pair.instruction, "output_1": first, "output_2": second}
     require_places(template, values)
     messages = tuple(Message(role, fill(text, values).strip()) for role, text in _chat(template))
     if not logprobs:
@@ -107,18 +101,22 @@ def _chat(template: str) -> list[tuple[Role, str]]:
         raise BenchError("the judge's prompt is not in chat markup (<|im_start|>…<|im_end|>)")
     for role, _ in found:
         if role.strip() not in _ROLES:
-            raise BenchError(f"the judge's prompt has a message of the unknown role {role!r}")
+            raise BenchError(f"the judge's prompt has a message with the unknown role {role!r}")
     return [(_ROLES[role.strip()], text) for role, text in found]
 
 
 def preference_from_logprobs(
     top_logprobs: Sequence[Mapping[str, Any]], *, switched: bool
 ) -> float | None:
-    """The preference by the probabilities of the answer's first token; None if not told.
+    """The preference by the probabilities of the answer's first token.
 
-    top_logprobs: `choice.logprobs.content[0].top_logprobs` of the answer. Only the tokens `m`
-    and `M` count: the preference is 2 - P(m), with P over those two.
-    switched: `Comparison.switched`.
+    Args:
+        top_logprobs: `choice.logprobs.content[0].top_logprobs` of the answer. Only the tokens `m`
+            and `M` count: the preference is 2 - P(m), with P over those two.
+        switched: `OutputPair.switched`.
+
+    Returns:
+        1 (the reference is better) to 2 (the model is), None if neither token is there.
     """
     told: dict[str, float] = {}
     for entry in top_logprobs:
@@ -134,10 +132,17 @@ def preference_from_logprobs(
 
 
 def preference_from_text(text: str, *, switched: bool) -> float | None:
-    """The preference that an answer states, 1 or 2; None if it states none, or both.
+    """The preference that an answer states, for judges without log-probabilities.
 
-    Read are, in this order: the whole answer, its last line, and the one of the two names that
-    is in it. Less exact than probabilities: scores made of it are *discrete*.
+    The whole answer is read first, then its last line, then the one of the two names that is in
+    it. This is less exact than probabilities: scores made of it are *discrete*.
+
+    Args:
+        text: The answer.
+        switched: `OutputPair.switched`.
+
+    Returns:
+        1 or 2; None if the answer states no preference, or both.
     """
     lines = text.strip().splitlines()
     for candidate in (text, lines[-1] if lines else ""):
@@ -156,15 +161,20 @@ def _preference(probability: float, switched: bool) -> float:
 def win_rate(preferences: Iterable[float | None]) -> WinRate:
     """Win rates and counts as alpaca_eval defines them.
 
-    preferences: 1 to 2; 0 is an old way to write a draw; None is a judgement that failed.
+    Args:
+        preferences: 1 to 2; 0 is an old way to write a draw; None is a judgement that failed.
     """
     told = list(preferences)
-    valid = [one or DRAW for one in told if one is not None and (one == 0 or 1 <= one <= 2)]
-    wins = sum(one > DRAW for one in valid)
-    losses = sum(one < DRAW for one in valid)
-    rounded = [50.0 if one == DRAW else 100.0 * (one > DRAW) for one in valid]
+    valid = [
+        preference or DRAW
+        for preference in told
+        if preference is not None and (preference == 0 or 1 <= preference <= 2)
+    ]
+    wins = sum(preference > DRAW for preference in valid)
+    losses = sum(preference < DRAW for preference in valid)
+    rounded = [50.0 if preference == DRAW else 100.0 * (preference > DRAW) for preference in valid]
     return WinRate(
-        win_rate=mean_of(100 * (one - 1) for one in valid),
+        win_rate=mean_of(100 * (preference - 1) for preference in valid),
         discrete_win_rate=mean_of(rounded),
         n_wins=wins,
         n_wins_base=losses,

@@ -16,16 +16,6 @@ from moa_cli.bench.scoring.latex import boxed, equal, value_of
 from moa_cli.bench.scoring.means import Mean, proportion_of
 from moa_cli.core.errors import BenchError
 
-__all__ = [
-    "Accuracy",
-    "Grade",
-    "accuracy",
-    "final_number",
-    "grade_exact",
-    "grade_gsm8k",
-    "grade_math",
-]
-
 # No answer is longer, and Python refuses to read numbers of more than 4300 digits.
 _LONGEST: Final = 1000
 # A sign belongs to the number or its currency; not where it stands between two numbers.
@@ -81,7 +71,7 @@ def grade_gsm8k(reply: str, key: str) -> Grade:
     hashes = _HASHES.findall(key)
     expected = final_number(hashes[-1]) if hashes else None
     if expected is None:
-        raise BenchError("an answer of the data set does not end in `#### number`")
+        raise BenchError("an answer of the dataset does not end in `#### number`")
     found = final_number(reply)
     return Grade(found == expected, None if found is None else str(found))
 
@@ -111,7 +101,7 @@ def grade_exact(reply: str, answer: str) -> Grade:
         return Grade(found == expected, None if found is None else str(found))
     lines = reply.strip().splitlines()
     said = (boxed(reply), _stated(reply), lines[-1] if lines else None, reply)
-    candidates = [one for one in said if one is not None and _plain(one)]
+    candidates = [text for text in said if text is not None and _plain(text)]
     for candidate in candidates:
         if _plain(candidate) == _plain(answer):
             return Grade(True, candidate)
@@ -138,7 +128,9 @@ def final_number(text: str) -> Fraction | None:
 def _numbers(text: str) -> list[Fraction]:
     plain = _GROUP_GAP.sub("", text.replace("−", "-").replace("\\$", "$"))
     found = _NUMBER.findall(_EXPONENT.sub(" ", plain))
-    return [Fraction(re.sub(r"[^-0-9.]", "", one)) for one in found if len(one) <= _LONGEST]
+    return [
+        Fraction(re.sub(r"[^-0-9.]", "", number)) for number in found if len(number) <= _LONGEST
+    ]
 
 
 def _stated(reply: str) -> str | None:

@@ -19,18 +19,6 @@ from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
 
-__all__ = [
-    "SKILLS",
-    "Review",
-    "Rubric",
-    "SkillScores",
-    "judge_call",
-    "parse_review",
-    "rubric",
-    "short_skill",
-    "skill_scores",
-]
-
 # In the order of upstream's table, by their short names.
 SKILLS: Final = (
     "robustness",
@@ -93,17 +81,22 @@ def rubric(
     reviewers: Sequence[Mapping[str, Any]],
     skills: Iterable[Mapping[str, Any]],
 ) -> Rubric:
-    """The rubric from the rows of `prompt.jsonl`, `reviewer.jsonl` and `skillset_description.json`.
+    """The rubric of the second reviewer, whose prompt holds the sample answer, as in upstream.
 
-    The reviewer is the second, the one whose prompt holds the sample answer, as in upstream.
-    Raises BenchError if the files are not of that form.
+    Args:
+        prompts: The rows of `prompt.jsonl`.
+        reviewers: The rows of `reviewer.jsonl`.
+        skills: The rows of `skillset_description.json`.
+
+    Raises:
+        BenchError: The files are not of that form.
     """
     try:
         chosen = reviewers[1]["prompt_id"]
-        prompt = next(one for one in prompts if one["prompt_id"] == chosen)
+        prompt = next(row for row in prompts if row["prompt_id"] == chosen)
         template = text_field(prompt, "prompt_template", "a row of prompt.jsonl")
         require_places(template, _PLACES)
-        texts = {str(one["Skill"]): _skill_text(one) for one in skills}
+        texts = {str(row["Skill"]): _skill_text(row) for row in skills}
         return Rubric(
             system=text_field(prompt, "system_prompt", "a row of prompt.jsonl"),
             template=fill(template, {name: prompt["defaults"][name] for name in _DEFAULTS}),
@@ -111,8 +104,8 @@ def rubric(
         )
     except (IndexError, KeyError, StopIteration, TypeError):
         raise BenchError(
-            "the judge's files of FLASK are not as upstream has them",
-            hint="fetch the benchmark's data anew",
+            "FLASK's files for the judge are not in upstream's form",
+            hint="fetch the dataset again",
         ) from None
 
 
@@ -126,9 +119,15 @@ def judge_call(
 ) -> JudgeCall:
     """The request for the review of one response.
 
-    sample_answer: the item's `answer`. skills: the item's `skill`, in its order; as in upstream
-    each stands for the first skill whose name contains it, and one that is in none is left out.
     Temperature 0 and 1024 tokens are what upstream means to send; its client drops both.
+
+    Args:
+        known: See `rubric`.
+        instruction: What was asked.
+        response: What is judged.
+        sample_answer: The item's `answer`.
+        skills: The item's `skill`, in its order; as in upstream each stands for the first skill
+            whose name contains it, and one that is in none is left out.
     """
     texts = [
         next((text for name, text in known.skills.items() if skill in name), "") for skill in skills

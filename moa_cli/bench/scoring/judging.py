@@ -10,8 +10,6 @@ from typing import Any
 from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
 
-__all__ = ["JudgeCall", "fill", "require_places", "text_field"]
-
 
 @dataclass(frozen=True)
 class JudgeCall:
@@ -47,5 +45,5 @@ def text_field(row: Mapping[str, Any], name: str, what: str) -> str:
     """The text `row[name]`. what: what the row is. Raises BenchError if it is not there."""
     value = row.get(name)
     if not isinstance(value, str):
-        raise BenchError(f"{what} has no text {name!r}", hint="fetch the benchmark's data anew")
+        raise BenchError(f"{what} has no text {name!r}", hint="fetch the dataset again")
     return value

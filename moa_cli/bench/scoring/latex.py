@@ -11,8 +11,6 @@ import re
 from fractions import Fraction
 from typing import Final
 
-__all__ = ["boxed", "equal", "normalised", "value_of"]
-
 _LONGEST: Final = 1000
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BOXED_WORD = re.compile(r"\\boxed\s+([^\s$\\{}]+)")
@@ -90,9 +88,9 @@ def value_of(text: str) -> Fraction | None:
     return -value if parts[1] == "-" else value
 
 
-def equal(one: str, other: str) -> bool:
+def equal(answer: str, other: str) -> bool:
     """Whether two answers are the same value, or the same text when `normalised`."""
-    values = value_of(one), value_of(other)
+    values = value_of(answer), value_of(other)
     if values[0] is not None and values[1] is not None:
         return values[0] == values[1]
-    return normalised(one) == normalised(other)
+    return normalised(answer) == normalised(other)

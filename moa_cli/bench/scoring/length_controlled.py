@@ -27,15 +27,6 @@ from moa_cli.bench.scoring.alpaca import DRAW
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.errors import BenchError
 
-__all__ = [
-    "Baseline",
-    "Judgement",
-    "LengthControlled",
-    "Observation",
-    "baseline",
-    "length_controlled",
-]
-
 Vector: TypeAlias = tuple[float, float, float]
 Matrix: TypeAlias = list[list[float]]
 
@@ -67,7 +58,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class JudgedPair:
     """One comparison. index: the instruction's in the data set, also on a subset.
 
     preference: 1 to 2, as everywhere; 0 is a draw. Lengths are in characters.
@@ -95,9 +86,13 @@ class LengthControlled:
 
 
 def baseline(rows: Iterable[Mapping[str, str]]) -> Baseline:
-    """The baseline from the rows of upstream's `df_gamed.csv`, by column name.
+    """The baseline from upstream's `df_gamed.csv`.
 
-    Raises BenchError if a row is not of that form.
+    Args:
+        rows: Of the file, by column name.
+
+    Raises:
+        BenchError: A row is not of that form.
     """
     difficulty: dict[int, float] = {}
     gamed = []
@@ -108,14 +103,19 @@ def baseline(rows: Iterable[Mapping[str, str]]) -> Baseline:
             features = (math.tanh(float(row["std_delta_len"])), hardness, 0.0)
             gamed.append(Observation(features, float(row["preference"]), _GAMED_WEIGHT))
     except (KeyError, TypeError, ValueError) as error:
-        raise BenchError(f"df_gamed.csv is not as alpaca_eval has it: {error!r}") from None
+        raise BenchError(f"df_gamed.csv is not in alpaca_eval's form: {error!r}") from None
     return Baseline(difficulty, tuple(gamed))
 
 
-def length_controlled(judgements: Sequence[Judgement], known: Baseline) -> LengthControlled:
-    """The length-controlled win rate of one model.
+def length_controlled(judgements: Sequence[JudgedPair], known: Baseline) -> LengthControlled:
+    """The length-controlled win rate of one model, by the fit that the module describes.
 
-    Raises BenchError if there are no judgements, or the difficulty of an instruction is unknown.
+    Args:
+        judgements: Of the model's outputs.
+        known: See `baseline`.
+
+    Raises:
+        BenchError: There are no judgements, or the difficulty of an instruction is unknown.
     """
     if not judgements:
         raise BenchError("no judgements to control for length")
@@ -124,7 +124,7 @@ def length_controlled(judgements: Sequence[Judgement], known: Baseline) -> Lengt
     weights = _fit(rows)
     at_equal_length: list[Vector] = [(0.0, row.features[1], 1.0) for row in own]
     predicted = [_probability(weights, features) for features in at_equal_length]
-    win_rate = mean_of(100 * one for one in predicted)
+    win_rate = mean_of(100 * share for share in predicted)
     slopes = [p * (1 - p) / len(own) for p in predicted]
     pull = _solve(_information(rows, weights), _weighted(slopes, at_equal_length))
     mean = statistics.fmean(predicted)
@@ -135,7 +135,7 @@ def length_controlled(judgements: Sequence[Judgement], known: Baseline) -> Lengt
     ]
     error = None
     if len(own) > 1:
-        error = 100 * math.sqrt(math.fsum(one**2 for one in moves) * len(own) / (len(own) - 1))
+        error = 100 * math.sqrt(math.fsum(move**2 for move in moves) * len(own) / (len(own) - 1))
     return LengthControlled(
         win_rate=Mean(win_rate.value, error, win_rate.n),
         published_standard_error=win_rate.standard_error,
@@ -143,16 +143,16 @@ def length_controlled(judgements: Sequence[Judgement], known: Baseline) -> Lengt
     )
 
 
-def _observations(judgements: Sequence[Judgement], known: Baseline) -> list[Observation]:
-    differences = [one.reference_length - one.length for one in judgements]
+def _observations(judgements: Sequence[JudgedPair], known: Baseline) -> list[Observation]:
+    differences = [pair.reference_length - pair.length for pair in judgements]
     spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
     rows = []
-    for one, difference in zip(judgements, differences, strict=True):
-        if one.index not in known.difficulty:
-            raise BenchError(f"the difficulty of instruction {one.index} is not known")
+    for pair, difference in zip(judgements, differences, strict=True):
+        if pair.index not in known.difficulty:
+            raise BenchError(f"the difficulty of instruction {pair.index} is not known")
         length = math.tanh(difference / spread) if spread else 0.0
-        target = (one.preference or DRAW) - 1
-        rows.append(Observation((length, known.difficulty[one.index], 1.0), target, 1.0))
+        target = (pair.preference or DRAW) - 1
+        rows.append(Observation((length, known.difficulty[pair.index], 1.0), target, 1.0))
     return rows
 
 
@@ -163,7 +163,7 @@ def _fit(rows: Sequence[Observation]) -> Vector:
     for _ in range(_STEPS):
         residuals = [row.weight * _residual(weights, row) for row in rows]
         downhill = _weighted(residuals, [row.features for row in rows])
-        slope = [one - _RIDGE * weight for one, weight in zip(downhill, weights, strict=True)]
+        slope = [fall - _RIDGE * weight for fall, weight in zip(downhill, weights, strict=True)]
         step = _solve(_information(rows, weights), slope)
         while max(map(abs, step)) > _TOLERANCE:
             moved = (weights[0] + step[0], weights[1] + step[1], weights[2] + step[2])
@@ -221,8 +221,8 @@ def _residual(weights: Vector, row: Observation) -> float:
     return row.target - _probability(weights, row.features)
 
 
-def _dot(one: Vector, other: Vector) -> float:
-    return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
+def _dot(left: Vector, other: Vector) -> float:
+    return left[0] * other[0] + left[1] * other[1] + left[2] * other[2]
 
 
 def _probability(weights: Vector, features: Vector) -> float:

@@ -1,13 +1,12 @@
-"""Means that carry their standard error and the number of values behind them."""
+"""Means that carry their standard error and the number of values behind them, and figures made of
+them."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
-
-__all__ = ["Mean", "mean_of", "proportion_of"]
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,11 @@ class Mean:
 def mean_of(values: Iterable[float], *, groups: Sequence[Hashable] | None = None) -> Mean:
     """The mean and its standard error, s / sqrt(n) with n - 1 in s.
 
-    groups: for each value what it belongs to, where values of one group go together (two turns
-    of one conversation): the standard error is then the cluster-robust one. It is the same if
-    every value is a group of its own.
+    Args:
+        values: In any unit.
+        groups: For each value what it belongs to, where values of one group go together (two
+            turns of one conversation): the standard error is then the cluster-robust one. It is
+            the same if every value is a group of its own.
     """
     known = list(values)
     if not known:
@@ -39,7 +40,7 @@ def mean_of(values: Iterable[float], *, groups: Sequence[Hashable] | None = None
     count = len(deviations)
     if count < 2:
         return Mean(mean, None, len(known))
-    squares = math.fsum(math.fsum(one) ** 2 for one in deviations.values())
+    squares = math.fsum(math.fsum(group) ** 2 for group in deviations.values())
     return Mean(mean, math.sqrt(squares * count / (count - 1)) / len(known), len(known))
 
 
@@ -50,3 +51,37 @@ def proportion_of(outcomes: Iterable[bool]) -> Mean:
         return Mean(None, None, 0)
     share = sum(known) / len(known)
     return Mean(share, math.sqrt(share * (1 - share) / len(known)), len(known))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure. asked: the values that it should be made of; less than that is partial.
+
+    unit: "%", "of 10", "of 5", "characters".
+    """
+
+    name: str
+    mean: Mean
+    asked: int
+    unit: str
+
+    @property
+    def partial(self) -> bool:
+        """Whether it is made of less than was asked."""
+        return self.mean.n < self.asked
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of an arm, and what is to be said of them."""
+
+    metrics: tuple[Metric, ...] = ()
+    by_category: Mapping[str, tuple[Metric, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: Figures) -> Figures:
+        joined = {
+            name: (*self.by_category.get(name, ()), *other.by_category.get(name, ()))
+            for name in dict.fromkeys([*self.by_category, *other.by_category])
+        }
+        return Figures(self.metrics + other.metrics, joined, self.notes + other.notes)

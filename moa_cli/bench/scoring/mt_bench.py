@@ -17,32 +17,13 @@ from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
 
-__all__ = [
-    "JudgePrompt",
-    "MTBenchScores",
-    "Rating",
-    "Turn",
-    "judge_call",
-    "judge_prompts",
-    "needs_reference",
-    "parse_rating",
-    "prompt_name",
-    "scores",
-    "temperature",
-]
-
 Turn = Literal[1, 2]
 
-# Of the answering models, by category; FastChat's own default elsewhere.
+# Of the answering models, by category (FastChat's `temperature_config`); its own default elsewhere.
 _TEMPERATURES: Final = {
-    "writing": 0.7,
-    "roleplay": 0.7,
-    "extraction": 0.0,
-    "math": 0.0,
-    "coding": 0.0,
-    "reasoning": 0.0,
-    "stem": 0.1,
-    "humanities": 0.1,
+    **dict.fromkeys(("writing", "roleplay"), 0.7),
+    **dict.fromkeys(("extraction", "math", "coding", "reasoning", "arena-hard"), 0.0),
+    **dict.fromkeys(("stem", "humanities"), 0.1),
 }
 _DEFAULT_TEMPERATURE: Final = 0.7
 _WITH_REFERENCE: Final = frozenset({"math", "reasoning", "coding"})
@@ -85,6 +66,11 @@ class MTBenchScores:
     unparsed: int
 
 
+def turn_number(turn: int) -> Turn:
+    """The number of a turn, from 1. turn: from 0."""
+    return 1 if turn == 0 else 2
+
+
 def temperature(category: str) -> float:
     """The temperature at which questions of that category are answered."""
     return _TEMPERATURES.get(category, _DEFAULT_TEMPERATURE)
@@ -102,9 +88,13 @@ def prompt_name(category: str, turn: Turn) -> str:
 
 
 def judge_prompts(rows: Iterable[Mapping[str, Any]]) -> dict[str, JudgePrompt]:
-    """The judge's prompts by name. rows: of `judge_prompts.jsonl`.
+    """The judge's prompts by name.
 
-    Raises BenchError if a row is not of that form.
+    Args:
+        rows: Of `judge_prompts.jsonl`.
+
+    Raises:
+        BenchError: A row is not of that form.
     """
     prompts = {}
     for row in rows:
@@ -126,9 +116,16 @@ def judge_call(
 ) -> JudgeCall:
     """The request for the rating of one turn.
 
-    questions, answers, reference: the texts of both turns; for turn 1 the first is enough.
-    reference: the reference answers, needed and used only where `needs_reference`.
-    Raises BenchError if a text or the prompt is missing.
+    Args:
+        prompts: See `judge_prompts`.
+        category: The question's.
+        questions: The texts of both turns; for turn 1 the first is enough.
+        answers: Likewise.
+        turn: The turn that is rated.
+        reference: The reference answers, needed and used only where `needs_reference`.
+
+    Raises:
+        BenchError: A text or the prompt is missing.
     """
     shown = reference if needs_reference(category) else ()
     if len(questions) < turn or len(answers) < turn:
@@ -168,17 +165,17 @@ def scores(ratings: Iterable[Rating]) -> MTBenchScores:
     """Averages by turn, over all, and by category."""
     told = list(ratings)
     return MTBenchScores(
-        turn_1=_mean(one for one in told if one.turn == 1),
-        turn_2=_mean(one for one in told if one.turn == 2),
+        turn_1=_mean(rating for rating in told if rating.turn == 1),
+        turn_2=_mean(rating for rating in told if rating.turn == 2),
         average=_mean(told),
         by_category={
-            category: _mean(one for one in told if one.category == category)
-            for category in sorted({one.category for one in told})
+            category: _mean(rating for rating in told if rating.category == category)
+            for category in sorted({rating.category for rating in told})
         },
-        unparsed=sum(one.score is None for one in told),
+        unparsed=sum(rating.score is None for rating in told),
     )
 
 
 def _mean(ratings: Iterable[Rating]) -> Mean:
-    read = [(one.score, one.question) for one in ratings if one.score is not None]
+    read = [(rating.score, rating.question) for rating in ratings if rating.score is not None]
     return mean_of((score for score, _ in read), groups=[question for _, question in read])

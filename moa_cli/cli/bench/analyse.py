@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from moa_cli.bench.analysis import Analysis, ArmAnalysis, analyse
-from moa_cli.bench.analysis.costs import Spent
-from moa_cli.bench.analysis.likeness import BLEU, LEVENSHTEIN, TFIDF, Measured
-from moa_cli.bench.data.json_lines import plain
-from moa_cli.bench.report.values import read_run
+from moa_cli.bench.analysis.costs import UsageShare
+from moa_cli.bench.analysis.similarity import (
+    BLEU,
+    LEVENSHTEIN,
+    TFIDF,
+    MeanSimilarity,
+    json_values,
+)
+from moa_cli.bench.report.values import read_valued
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.cli.bench.cells import (
     UNKNOWN,
@@ -41,11 +46,11 @@ def run(
     output: Path | None,
 ) -> None:
     """Print the analysis of a run, or write it to a file. Raises BenchError, UsageError."""
-    read = read_run(folder, judge, data)
-    tell_if_long(read.asked)
-    found = analyse(read, control)
+    valued = read_valued(folder, judge, data)
+    tell_if_long(valued.run.settings.asked)
+    found = analyse(valued, control)
     if json:
-        text = dumps(plain(found), indent=2) + "\n"
+        text = dumps(json_values(found), indent=2) + "\n"
     else:
         width = width_of_output() if output is None else 80
         text = "".join(f"{line}\n" for line in _lines(found, width))
@@ -71,7 +76,7 @@ def _lines(found: Analysis, width: int) -> Iterator[str]:
 
 
 def _measures(
-    found: Analysis, rows: Sequence[tuple[Measured, ...]], *, counts: bool = True
+    found: Analysis, rows: Sequence[tuple[MeanSimilarity, ...]], *, counts: bool = True
 ) -> list[Column]:
     """A column for each measure, and one of how many values there are."""
     columns = []
@@ -86,14 +91,14 @@ def _measures(
     return columns
 
 
-def _of(row: Sequence[Measured], name: str) -> Mean | None:
+def _of(row: Sequence[MeanSimilarity], name: str) -> Mean | None:
     return next((one.mean for one in row if one.measure == name), None)
 
 
 def _near(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     columns = [
         Column("#", [str(one.place) for one in arm.near], right=True),
-        *_measures(found, [one.likeness for one in arm.near]),
+        *_measures(found, [one.similarity for one in arm.near]),
         Column("nearest", [_percent(one.nearest) for one in arm.near], right=True),
         Column("proposer", [short_name(one.model) for one in arm.near]),
     ]
@@ -132,12 +137,12 @@ def _preference(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
 def _agreement(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     if not arm.agreement:
         return
-    rows = [(str(one.layer), "all", "", one.likeness) for one in arm.agreement]
+    rows = [(str(one.layer), "all", "", one.similarity) for one in arm.agreement]
     last = arm.agreement[-1]
     for pair in last.pairs:
         a, b = pair.places
         names = " ~ ".join(map(short_name, pair.models))
-        rows.append((str(last.layer), f"{a}~{b}", names, pair.likeness))
+        rows.append((str(last.layer), f"{a}~{b}", names, pair.similarity))
     columns = [
         Column("layer", [row[0] for row in rows], right=True),
         Column("pair", [row[1] for row in rows]),
@@ -154,8 +159,8 @@ def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
         Column("layer", names, right=True),
         Column("characters", [cell(one.characters, 0) for one in rows], right=True),
         Column("n", [f"{one.characters.n:,}" for one in rows], right=True),
-        *_measures(found, [one.likeness for one in rows], counts=False),
-        Column("n", [f"{one.likeness[0].mean.n:,}" if one.likeness else "" for one in rows]),
+        *_measures(found, [one.similarity for one in rows], counts=False),
+        Column("n", [f"{one.similarity[0].mean.n:,}" if one.similarity else "" for one in rows]),
     ]
     title = "What each layer added: length, and likeness to the answers of the layer before"
     yield from table(title, columns, width)
@@ -201,7 +206,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _spent(
-    title: str, head: str, rows: Sequence[Spent], shown: Callable[[str], str], width: int
+    title: str, head: str, rows: Sequence[UsageShare], shown: Callable[[str], str], width: int
 ) -> Iterator[str]:
     if not rows:
         return

@@ -125,14 +125,16 @@ def judge(
     live: Live = None,
 ) -> None:
     """Let a model judge a run's replies; the same command goes on where it was stopped."""
-    from moa_cli.bench.judge.texts import Chosen
+    from moa_cli.bench.judge.judging import JudgeInputs
     from moa_cli.cli.bench import judge as bench_judge
 
-    chosen = Chosen(reference=reference, against=against, anchors=tuple(anchors or ()), data=data)
+    inputs = JudgeInputs(
+        reference=reference, against=against, anchors=tuple(anchors or ()), data=data
+    )
     options = bench_judge.Options(
         run=run,
         judge=judge,
-        chosen=chosen,
+        inputs=inputs,
         concurrency=concurrency,
         provider_concurrency=provider_concurrency,
         max_cost=max_cost,

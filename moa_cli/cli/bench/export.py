@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from moa_cli.bench.export.answers import Choice, Exported, read_run
-from moa_cli.bench.export.formats import COMPARING, FORMATS, JUDGED
+from moa_cli.bench.export.choice import ExportChoice, Exported
+from moa_cli.bench.export.formats import FORMATS
+from moa_cli.bench.run.reader import read_run
 from moa_cli.cli.writing import check_free, check_name, destination
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
@@ -40,15 +41,15 @@ def run(path: Path, options: Options) -> None:
         hint = f"did you mean `{near}`?" if near else f"there are {', '.join(FORMATS)}"
         raise UsageError(f"--to: there is no format `{options.format}`", hint=hint)
     for option, typed, where in (
-        ("judge", options.judge, JUDGED),
-        ("base", options.base, COMPARING),
+        ("judge", options.judge, [name for name, form in FORMATS.items() if form.judged]),
+        ("base", options.base, [name for name, form in FORMATS.items() if form.compares]),
     ):
         if typed is not None and options.format not in where:
             raise UsageError(f"--{option}: is of --to {', '.join(where)} only")
-    choice = Choice(
+    choice = ExportChoice(
         read_run(path, options.data), options.judge, options.arm, options.base, options.name
     )
-    made = FORMATS[options.format](choice)
+    made = FORMATS[options.format].write(choice)
     if made.missing == made.asked:
         raise BenchError(f"{path}: there is nothing to export")
     missing = f"{made.missing:,} of {made.asked:,} are missing (failed, or not done)"

@@ -6,9 +6,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from moa_cli.bench.data.datasets import DATASETS, data_folder
+from moa_cli.bench.data.datasets import DATASETS
 from moa_cli.bench.data.fetching import fetch, names_of
-from moa_cli.bench.data.sources import SOURCES
+from moa_cli.bench.data.loading import data_folder
 from moa_cli.cli.exit_codes import INTERRUPTED, TERMINATED
 from moa_cli.clients.local.download import download
 from moa_cli.core.sanitize import one_line
@@ -36,7 +36,7 @@ async def _fetch(names: tuple[str, ...], folder: Path) -> None:
     cancel_on_termination()
     for name in names:
         fetched = await fetch(name, folder, download, _say)
-        files = plural(len(SOURCES[name]), "file")
+        files = plural(len(DATASETS[name].fetched), "file")
         place = one_line(str(folder))
         sys.stdout.write(f"{name}: {files} in {place}, {fetched} fetched now\n")
         sys.stdout.write(f"{name}: licence: {DATASETS[name].licence}\n")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from moa_cli.bench.data.datasets import dataset_of
-from moa_cli.bench.judge.judgements import judge_folder
-from moa_cli.bench.judge.judging import JudgeFolder, JudgePlan, Verdicts, open_judge
-from moa_cli.bench.judge.kinds import KIND_OF, Asked, read_kind
-from moa_cli.bench.judge.texts import Chosen, Shown, texts_of
+from moa_cli.bench.judge.judging import (
+    JudgeFolder,
+    JudgeInputs,
+    JudgePlan,
+    JudgeResults,
+    open_judge,
+    texts_of,
+)
+from moa_cli.bench.judge.kind import Asked, JudgeKind
+from moa_cli.bench.judge.kinds import KINDS, OWN
 from moa_cli.bench.report.scores import scores_of
-from moa_cli.bench.run.folder import read_settings
 from moa_cli.bench.run.plan import Work
+from moa_cli.bench.run.reader import RunReader, judge_folder, read_run
 from moa_cli.bench.run.runner import Runner, still_to_do
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.cells import width_of_output
@@ -41,82 +45,79 @@ class Options(SessionOptions):
 
     run: Path
     judge: str
-    chosen: Chosen
+    inputs: JudgeInputs
 
 
 def run(options: Options) -> int:
     """Tell what it takes, ask, judge, and tell what came of it; returns the exit code."""
     wiring.check_model_name("--judge", options.judge)
-    settings = read_settings(options.run)
-    kind = _kind(settings, options)
+    reader = read_run(options.run, options.inputs.data)
+    kind = _kind(reader, options)
     check_can_ask(options)
     for notice in wiring.providers().key_notices([options.judge]):
         say(notice)
     with open_judge(judge_folder(options.run, options.judge)) as folder:
-        plan, shown = _plan(settings, kind, options, folder)
-        for line in plan_lines(plan, folder, settings):
+        plan = _plan(reader, kind, options, folder)
+        for line in plan_lines(plan, folder, reader.settings):
             say(line)
-        verdicts = Verdicts(folder, plan)
+        verdicts = JudgeResults(folder, plan)
         capped: Failure | None = None
         todo = still_to_do(plan, verdicts)
         if todo:
-            prepare = _Beginning(verdicts, shown).run
+            prepare = _Beginning(verdicts).run
             code, capped = session(Job(plan, folder, verdicts, options, prepare), todo)
             if code:
                 return code
         else:
             folder.note(plan.settings())
-            verdicts.settle(shown.texts)
+            verdicts.settle()
             verdicts.finish(())
-        failed = sum(one.error is not None for one in verdicts.all())
+        failed = sum(verdict.error is not None for verdict in verdicts.all())
     return _summary(options, failed, capped)
 
 
-def _kind(settings: Mapping[str, Any], options: Options) -> str:
+def _kind(run: RunReader, options: Options) -> JudgeKind:
     """The kind of judge that the run's dataset has. Raises UsageError if it needs none."""
-    name, chosen = settings["dataset"]["name"], options.chosen
-    compared = chosen.reference is not None or chosen.against is not None
+    inputs = options.inputs
+    compared = inputs.reference is not None or inputs.against is not None
     report = f"`moa bench report {options.run}` computes accuracy"
-    if not settings["dataset"]["known"]:
+    if not run.settings.dataset.known:
         if compared:
-            return "pairwise"
+            return OWN
         hint = f"--reference FILE or --against ARM; where the answers are known, {report}"
         raise UsageError("there is nothing to compare with", hint=hint)
-    if name not in KIND_OF:
+    name, judge = run.settings.dataset.name, run.dataset and run.dataset.judge
+    if not judge:
         raise UsageError(f"{name} needs no judge, its answers are known", hint=report)
-    if compared and KIND_OF[name] != "pairwise":
+    if compared and not KINDS[judge].compares:
         raise UsageError(f"--reference, --against: {name} is not judged by pairs")
-    return KIND_OF[name]
+    return KINDS[judge]
 
 
-def _plan(
-    settings: Mapping[str, Any], kind: str, options: Options, folder: JudgeFolder
-) -> tuple[JudgePlan, Shown]:
+def _plan(run: RunReader, kind: JudgeKind, options: Options, folder: JudgeFolder) -> JudgePlan:
     """What is to be judged. Raises BenchError if judgements of something else are there."""
-    chosen, before = options.chosen, folder.settings
-    items = dataset_of(settings, chosen.data).items[: settings["limit"]]
-    shown = texts_of(options.run, settings, kind, items, chosen, (before, folder.texts))
+    judged = texts_of(run, kind, options.inputs, folder)
+    before = folder.settings
     plan = JudgePlan(
         model=options.judge,
-        kind=read_kind(settings, chosen.data, shown.reference),
-        items=items,
-        replies=shown.replies,
-        told=shown.told,
-        date=before.get("date") or datetime.now(UTC).date().isoformat(),
-        asked=before.get("asked", "logprobs"),
+        kind=kind,
+        prompts=kind.prompts(run, judged.reference),
+        items=run.items,
+        judged=judged,
+        date=(before and before.date) or datetime.now(UTC).date().isoformat(),
+        asked=before.asked if before else "logprobs",
     )
     folder.check(plan.settings())
-    if not any(shown.replies.values()):
+    if not any(judged.replies.values()):
         raise BenchError(f"{options.run}: there is nothing to judge yet")
-    return plan, shown
+    return plan
 
 
 class _Beginning:
     """What comes before the first judgement."""
 
-    def __init__(self, verdicts: Verdicts, shown: Shown) -> None:
+    def __init__(self, verdicts: JudgeResults) -> None:
         self._verdicts = verdicts
-        self._shown = shown
 
     async def run(
         self, runner: Runner, todo: list[Work], tell: Callable[[str], None]
@@ -125,9 +126,9 @@ class _Beginning:
         judgement that is asked for. Raises BenchError if it cannot be asked at all.
         """
         plan, judged = self._verdicts.plan, self._verdicts.folder.judgements.values()
-        found_out = plan.asked != "logprobs" or any(one.key for one in judged)
-        self._verdicts.settle(self._shown.texts)
-        if plan.kind.name != "pairwise" or found_out:
+        found_out = plan.asked != "logprobs" or any(verdict.key for verdict in judged)
+        self._verdicts.settle()
+        if not plan.kind.compares or found_out:
             return todo
         ways: tuple[Asked, ...] = ("logprobs", "count")
         for way in ways:
@@ -156,7 +157,7 @@ class _Beginning:
 
 def _summary(options: Options, failed: int, capped: Failure | None) -> int:
     """Print what came of it; the exit code."""
-    scores = scores_of(options.run, options.judge, options.chosen.data)
+    scores = scores_of(options.run, options.judge, options.inputs.data)
     width = width_of_output()
     sys.stdout.write("".join(f"{line}\n" for line in score_lines(scores, width)))
     sys.stdout.flush()

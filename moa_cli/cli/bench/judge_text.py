@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from moa_cli.bench.judge.judging import JudgeFolder, JudgePlan
-from moa_cli.bench.report.scores import ArmScores, Metric, Scores
+from moa_cli.bench.report.scores import ArmScores, Scores
+from moa_cli.bench.run.settings import RunSettings
+from moa_cli.bench.scoring.means import Metric
 from moa_cli.cli.bench.text import where
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.table import Column, table_lines
 
 __all__ = ["plan_lines", "score_lines"]
 
-_HOW: Final = {
-    "pairwise": "pairs, by log-probabilities",
-    "rating": "ratings from 1 to 10, each turn",
-    "skills": "skills, each from 1 to 5",
-}
 _LONGEST_NOTE: Final = 2000
 # There are a dozen skills, and figures of layers: a report has room for them.
 _SHORT: Final = (
@@ -32,23 +29,19 @@ _SHORT: Final = (
 )
 
 
-def plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: Mapping[str, Any]) -> Iterator[str]:
-    """What is judged, by whom and how, and what is there already.
-
-    settings: what the run's run.json says.
-    """
-    how = _HOW[plan.kind.name]
-    if plan.kind.name == "pairwise":
+def plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> Iterator[str]:
+    """What is judged, by whom and how, and what is there already. settings: the run's."""
+    how, judged = plan.kind.how, plan.judged
+    if plan.kind.compares:
         how = "pairs, by its text (discrete)" if plan.asked == "text" else how
-        reference = plan.told["reference"]
-        how += f", against {reference['name'] if reference else plan.told['against']}"
-    yield f"{settings['dataset']['name']}: {plan.model} judges {', '.join(plan.replies)}: {how}"
+        how += f", against {judged.source.name if judged.source else judged.against}"
+    yield f"{settings.dataset.name}: {plan.model} judges {', '.join(judged.replies)}: {how}"
     asked = len(plan.items)
-    for arm in settings["arms"]:
-        there = len(plan.replies.get(arm, ()))
-        if arm in plan.replies and there < asked:
+    for arm in settings.arms:
+        there = len(judged.replies.get(arm, ()))
+        if arm in judged.replies and there < asked:
             yield f"{arm} has {there:,} of {asked:,} answers: its scores will be partial"
-    lacking = sum(plan.kind.turns(one) == 0 for one in plan.items)
+    lacking = sum(plan.prompts.turns(item) == 0 for item in plan.items)
     if lacking:
         yield f"{lacking:,} of {asked:,} items have no reference, and are not judged"
     yield where(folder, folder.judgements.values(), "judgements")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from moa_cli.bench.data.datasets import DATASETS, Known, data_folder
+from moa_cli.bench.data.datasets import DATASETS, KnownDataset
 from moa_cli.bench.data.items import Item
-from moa_cli.bench.data.sources import SOURCES
+from moa_cli.bench.data.loading import data_folder
 from moa_cli.core.errors import BenchError, UsageError
 
 __all__ = ["run"]
@@ -51,16 +51,16 @@ def run(data: Path | None, *, json: bool) -> None:
     sys.stdout.write(f"(in {folder})\n")
 
 
-def _missing(one: Known) -> str:
-    return f"missing: moa bench fetch {one.name}" if one.name in SOURCES else "missing"
+def _missing(dataset: KnownDataset) -> str:
+    return f"missing: moa bench fetch {dataset.name}" if dataset.fetched else "missing"
 
 
-def _count(one: Known, file: Path | None) -> int | None:
+def _count(dataset: KnownDataset, file: Path | None) -> int | None:
     """How many items it has; None if there is no file, or it is wrong."""
     if file is None:
         return None
     try:
-        found: list[Item] = list(one.read(file))
+        found: list[Item] = list(dataset.read(file))
     except (BenchError, UsageError):
         return None
     return len(found)

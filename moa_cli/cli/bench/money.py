@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from moa_cli.bench.run.caps import firm
-from moa_cli.bench.run.journal import Entry, Journal
+from moa_cli.bench.run.journal import CallJournal, CallRecord
+from moa_cli.bench.run.limiter import firm
 from moa_cli.cli import wiring
 from moa_cli.cli.budget import caps
 from moa_cli.core.conversation import Usage
@@ -33,7 +33,9 @@ class Purse:
     caps: for the engine.
     """
 
-    def __init__(self, journal: Journal, spending: Spending | None, max_cost: float | None) -> None:
+    def __init__(
+        self, journal: CallJournal, spending: Spending | None, max_cost: float | None
+    ) -> None:
         self._journal = journal
         self._spending = spending
         self._max_cost = max_cost
@@ -61,9 +63,9 @@ class Purse:
             return None
         return max(0.0, self._max_cost - self._journal.spent.cost)
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self, record: CallRecord) -> None:
         """A call was made."""
-        self._session += entry.usage
+        self._session += record.usage
 
     def ledger(self, warn: Callable[[str], None]) -> Callable[[str, int], TurnLedger] | None:
         """Where the calls of a turn of an item are written down; None where they are not.

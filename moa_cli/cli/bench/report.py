@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from moa_cli.bench.data.json_lines import read_table
-from moa_cli.bench.judge.judgements import JUDGE_FILE, judges_of
 from moa_cli.bench.report.official import with_official
 from moa_cli.bench.report.scores import Scores, scores_of
-from moa_cli.bench.report.sections import Section, Table, published_table, sections_of
+from moa_cli.bench.report.sections import ReportSection, TextTable, published_table, sections_of
+from moa_cli.bench.run.reader import read_run
 from moa_cli.cli.writing import put
 from moa_cli.core.errors import BenchError, UsageError
 
@@ -72,7 +71,7 @@ def _format(form: str | None, output: Path | None) -> Format:
 
 def _only_judge(folder: Path) -> str | None:
     """The judge of a run that has one; None if it has none. Raises BenchError for several."""
-    models = [str(read_table(one / JUDGE_FILE).get("model")) for one in judges_of(folder)]
+    models = list(read_run(folder).judges)
     if len(models) > 1:
         raise BenchError(
             f"{folder}: has several judges: {', '.join(models)}", hint="--judge names one"
@@ -85,20 +84,20 @@ def _written(
 ) -> Iterator[str]:
     sections = sections_of(runs)
     if form == "html":
-        from moa_cli.bench.report.page import page
+        from moa_cli.bench.report.writers import page
 
         yield from page(sections, published=published)
     elif form == "table":
         yield from _lines(sections, _width() if screen else _UNBOUND, published=published)
     else:
-        from moa_cli.bench.report import files as report_files
+        from moa_cli.bench.report import writers
 
         if form == "markdown":
-            yield report_files.markdown(sections, published=published)
+            yield writers.markdown(sections, published=published)
         elif form == "json":
-            yield report_files.json_text(runs, sections, published=published)
+            yield writers.json_text(runs, sections, published=published)
         else:
-            yield report_files.csv_text(runs)
+            yield writers.csv_text(runs)
 
 
 def _width() -> int:
@@ -107,7 +106,7 @@ def _width() -> int:
     return columns_of(sys.stdout) or _UNBOUND
 
 
-def _lines(sections: Sequence[Section], width: int, *, published: bool) -> Iterator[str]:
+def _lines(sections: Sequence[ReportSection], width: int, *, published: bool) -> Iterator[str]:
     from moa_cli.core.sanitize import one_line
 
     before = ""
@@ -128,7 +127,7 @@ def _lines(sections: Sequence[Section], width: int, *, published: bool) -> Itera
                 yield from _table(published_table(one), width)
 
 
-def _table(table: Table, width: int) -> Iterator[str]:
+def _table(table: TextTable, width: int) -> Iterator[str]:
     """The table; as many times its first columns as it takes to show all others."""
     from moa_cli.terminal.table import Column, table_lines
 

@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from moa_cli.bench.data.datasets import data_folder, load_dataset
+from moa_cli.bench.data.loading import data_folder, load_dataset
 from moa_cli.bench.run.folder import RunFolder, open_run
-from moa_cli.bench.run.plan import Plan, make_plan
+from moa_cli.bench.run.plan import RunPlan, make_plan
 from moa_cli.bench.run.runner import still_to_do
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.cells import width_of_output
@@ -62,7 +62,7 @@ def run(profile: Profile, options: Options) -> int:
         return _summary(plan, folder, capped)
 
 
-def _summary(plan: Plan, folder: RunFolder, capped: Failure | None) -> int:
+def _summary(plan: RunPlan, folder: RunFolder, capped: Failure | None) -> int:
     """Print what came of it; the exit code."""
     width = width_of_output()
     sys.stdout.write("".join(f"{line}\n" for line in summary_lines(plan, folder, width)))

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moa_cli.bench.analysis.chosen import chosen_profile
-from moa_cli.bench.analysis.pool import AggregatorWorth, Pool, aggregators, check_alike, pool_of
+from moa_cli.bench.analysis.pool import (
+    AggregatorWorth,
+    Pool,
+    aggregators,
+    check_alike,
+    chosen_profile,
+    pool_of,
+)
 from moa_cli.bench.analysis.selection import Ranked, best
-from moa_cli.bench.data.json_lines import plain
-from moa_cli.bench.report.values import ReadRun, read_run
+from moa_cli.bench.analysis.similarity import json_values
+from moa_cli.bench.report.values import ValuedRun, read_valued
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.cells import cell, noted, table, tell_if_long, width_of_output, with_n
 from moa_cli.cli.writing import check_name
@@ -32,7 +38,7 @@ _USUAL = 3
 class _Choice:
     """What was measured and chosen. aggregator: of the profile; why: how it was found."""
 
-    runs: Sequence[ReadRun]
+    runs: Sequence[ValuedRun]
     pool: Pool
     weights: tuple[float, float]
     ranked: tuple[Ranked, ...]
@@ -49,8 +55,8 @@ class _Choice:
         """The mixture of them."""
         origins = self.pool.origins
         replier = next((one.run for one in self.aggregators if one.model == self.aggregator), None)
-        run = next((one for one in self.runs if str(one.path) == replier), None)
-        folders = ", ".join(dict.fromkeys(str(one.path) for one in self.runs))
+        run = next((one for one in self.runs if str(one.run.path) == replier), None)
+        folders = ", ".join(dict.fromkeys(str(one.run.path) for one in self.runs))
         return chosen_profile(
             name,
             f"chosen by moa bench select from {folders}",
@@ -74,7 +80,7 @@ def run(
     parsed = _weights(weights)
     if write is not None and not _is_path(write):
         check_profile_name(write)
-    choice = _choose([read_run(one, judge, data) for one in folders], k, parsed)
+    choice = _choose([read_valued(one, judge, data) for one in folders], k, parsed)
     profile = choice.profile(Path(write).stem if write else "chosen")
     if json:
         sys.stdout.write(dumps(_table(choice, profile), indent=2) + "\n")
@@ -100,9 +106,9 @@ def _weights(typed: str) -> tuple[float, float]:
     return a, b
 
 
-def _choose(runs: Sequence[ReadRun], k: int | None, weights: tuple[float, float]) -> _Choice:
+def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, float]) -> _Choice:
     check_alike(runs)
-    tell_if_long(runs[0].asked)
+    tell_if_long(runs[0].run.settings.asked)
     pool = pool_of(runs)
     count = min(_USUAL, len(pool.candidates)) if k is None else k
     ranked = best(pool.candidates, count, a=weights[0], b=weights[1])
@@ -143,7 +149,7 @@ def _unit(choice: _Choice) -> str:
 
 def _lines(choice: _Choice, width: int) -> Iterator[str]:
     pool = choice.pool
-    dataset = choice.runs[0].settings["dataset"]["name"]
+    dataset = choice.runs[0].run.settings.dataset.name
     a, b = choice.weights
     head = (
         f"{dataset}: a pool of {plural(len(pool.candidates), 'model')}, each over the same"
@@ -156,14 +162,14 @@ def _lines(choice: _Choice, width: int) -> Iterator[str]:
         Column("score", [_score(one) for one in ranked], right=True),
         Column("quality", [cell(one.candidate.quality, 2) for one in ranked], right=True),
         Column("z", [f"{one.quality_z:+.2f}" for one in ranked], right=True),
-        Column(pool.measure, [cell(one.candidate.likeness) for one in ranked], right=True),
+        Column(pool.measure, [cell(one.candidate.similarity) for one in ranked], right=True),
         Column("z(1-)", [f"{one.diversity_z:+.2f}" for one in ranked], right=True),
         Column("model", [short_name(one.candidate.model) for one in ranked]),
     ]
     first = ranked[0].candidate
     title = (
         f"As proposers; score = {a:g} z(quality) + {b:g} z(1 - mean pairwise {pool.measure}); ±:"
-        f" standard errors; n: quality {first.quality.n:,}, likeness {first.likeness.n:,} each"
+        f" standard errors; n: quality {first.quality.n:,}, likeness {first.similarity.n:,} each"
     )
     yield from table(title, columns, width)
     yield from _aggregator_lines(choice, width)
@@ -189,7 +195,7 @@ def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
         ]
         yield from table("As aggregators: the same mixture under each", columns, width)
         return
-    dataset = choice.runs[0].settings["dataset"]["name"]
+    dataset = choice.runs[0].run.settings.dataset.name
     yield ""
     yield from noted(
         [
@@ -206,15 +212,15 @@ def _table(choice: _Choice, profile: Profile) -> dict[str, Any]:
     """All of it as JSON values."""
     values = choice.runs[0].values
     return {
-        "dataset": choice.runs[0].settings["dataset"]["name"],
+        "dataset": choice.runs[0].run.settings.dataset.name,
         "items": choice.pool.items,
         "asked": choice.pool.asked,
         "unit": values.unit,
         "judge": values.judge,
         "measure": choice.pool.measure,
         "weights": {"quality": choice.weights[0], "diversity": choice.weights[1]},
-        "pool": [plain(one) for one in choice.ranked],
-        "aggregators": [plain(one) for one in choice.aggregators],
+        "pool": [json_values(one) for one in choice.ranked],
+        "aggregators": [json_values(one) for one in choice.aggregators],
         "aggregator": {"model": choice.aggregator, "why": choice.why},
         "profile": to_table(profile),
         "notes": [*choice.pool.notes, *(note for one in choice.runs for note in one.notes)],

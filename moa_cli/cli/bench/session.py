@@ -11,14 +11,15 @@ from typing import Any, Protocol
 
 import typer
 
-from moa_cli.bench.run.estimate import Estimate, Estimator
-from moa_cli.bench.run.journal import Entry
-from moa_cli.bench.run.limiter import Gate
+from moa_cli.bench.run.estimate import RunEstimate, RunEstimator
+from moa_cli.bench.run.folder import State
+from moa_cli.bench.run.journal import CallRecord
+from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.replay import Shared
-from moa_cli.bench.run.results import Result
-from moa_cli.bench.run.runner import Results, Runner, Todo
-from moa_cli.bench.run.state import State
+from moa_cli.bench.run.records import Result
+from moa_cli.bench.run.replay import RunContext
+from moa_cli.bench.run.runner import Results, Runner, WorkPlan
+from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.money import Purse
 from moa_cli.cli.bench.text import estimate_lines
@@ -57,8 +58,8 @@ class SessionOptions:
     save: bool | None = None
 
 
-class Plan(Todo, Protocol):
-    """See `bench.plan.Plan`."""
+class Plan(WorkPlan, Protocol):
+    """See `bench.run.plan.RunPlan`."""
 
     @property
     def given(self) -> Mapping[str, Mapping[str, str]]:
@@ -67,7 +68,7 @@ class Plan(Todo, Protocol):
     def models(self) -> tuple[str, ...]:
         """The models that are asked."""
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> WorkSettings:
         """All that the results depend on."""
 
 
@@ -89,7 +90,7 @@ class Job:
     """
 
     plan: Plan
-    folder: State
+    folder: State[Any]
     results: Results
     options: SessionOptions
     prepare: Prepare | None = None
@@ -151,10 +152,10 @@ async def _known(plan: Plan) -> dict[str, ModelInfo]:
 
 
 def _estimate(
-    plan: Plan, folder: State, todo: list[Work], facts: Mapping[str, ModelInfo]
-) -> Estimate:
+    plan: Plan, folder: State[Any], todo: list[Work], facts: Mapping[str, ModelInfo]
+) -> RunEstimate:
     known = wiring.providers()
-    estimator = Estimator(folder.journal, facts, plan.given, lambda name: known.parse(name)[1])
+    estimator = RunEstimator(folder.journal, facts, plan.given, lambda name: known.parse(name)[1])
     for work in todo:
         estimator.add(work.arm, work.item)
     return estimator.total
@@ -183,18 +184,18 @@ class _Working:
         job, pool = self._job, open_pool()
         given = job.plan.given
         limits = wiring.limits(job.options.concurrency, self._purse.caps)
-        gate = Gate(
+        limiter = CallLimiter(
             limits.concurrency,
             job.options.provider_concurrency,
             # Answers that are there already are no provider's.
             lambda model: "" if model in given else pool.providers.parse(model)[0].name,
         )
-        self._progress.in_flight = lambda: gate.in_flight
-        self._progress.held = lambda: gate.held
-        shared = Shared(
+        self._progress.in_flight = lambda: limiter.in_flight
+        self._progress.held = lambda: limiter.held
+        shared = RunContext(
             pool,
             job.folder.journal,
-            gate,
+            limiter,
             self._facts,
             job.plan.given,
             self._ended,
@@ -213,9 +214,9 @@ class _Working:
             await pool.aclose()
         return runner.capped
 
-    def _ended(self, entry: Entry) -> None:
-        self._purse.ended(entry)
-        self._progress.spent += entry.usage
+    def _ended(self, record: CallRecord) -> None:
+        self._purse.ended(record)
+        self._progress.spent += record.usage
 
     def _told(self, result: Result) -> None:
         if result.error is None:

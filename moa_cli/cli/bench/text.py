@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from moa_cli.bench.judge.judgements import Judgement
-from moa_cli.bench.run.estimate import MARGIN, Estimate
-from moa_cli.bench.run.folder import RunFolder
-from moa_cli.bench.run.journal import Journal
-from moa_cli.bench.run.plan import Plan
-from moa_cli.bench.run.results import Result
-from moa_cli.bench.run.seconds import path_seconds
-from moa_cli.bench.run.state import StateFolder
+from moa_cli.bench.run.estimate import MARGIN, RunEstimate
+from moa_cli.bench.run.folder import RunFolder, StateFolder
+from moa_cli.bench.run.journal import CallJournal, path_seconds
+from moa_cli.bench.run.plan import RunPlan
+from moa_cli.bench.run.records import Judgement, Result
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import cost_text, usd
@@ -26,7 +24,7 @@ __all__ = ["estimate_lines", "plan_lines", "summary_lines", "where"]
 _MOST_NAMED = 10
 
 
-def plan_lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
+def plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
     """What is asked and by whom, and what is there already."""
     arms = []
     for kind in plan.kinds:
@@ -47,7 +45,7 @@ def plan_lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
     yield where(folder, folder.results.values(), "results")
 
 
-def where(folder: StateFolder, ended: Iterable[Result | Judgement], what: str) -> str:
+def where(folder: StateFolder[Any], ended: Iterable[Result | Judgement], what: str) -> str:
     """The folder of a session, and what is there already. what: a word for what has ended."""
     if not folder.settings:
         return f"into {folder.path}"
@@ -59,7 +57,7 @@ def where(folder: StateFolder, ended: Iterable[Result | Judgement], what: str) -
 
 
 def estimate_lines(
-    estimate: Estimate, facts: Mapping[str, ModelInfo], left: float | None
+    estimate: RunEstimate, facts: Mapping[str, ModelInfo], left: float | None
 ) -> Iterator[str]:
     """Calls, tokens and cost, each with its band. left: USD below --max-cost, None without."""
     low, high = estimate.low, estimate.high
@@ -89,7 +87,7 @@ def _cost_band(low: Usage, high: Usage, about: str) -> str:
     return f"cost: between {usd(low.cost)} and {about}{usd(high.cost)}{lacking}"
 
 
-def summary_lines(plan: Plan, folder: RunFolder, width: int) -> list[str]:
+def summary_lines(plan: RunPlan, folder: RunFolder, width: int) -> list[str]:
     """A table of the arms, what failed, and what the run took in all."""
     arms = [arm.name for arm in plan.arms()]
     results = {arm: [one for one in folder.results.values() if one.arm == arm] for arm in arms}
@@ -127,7 +125,7 @@ def _failures(failed: Sequence[Result]) -> Iterator[str]:
         yield one_line(f"failed too: {names}", 2000)
 
 
-def _seconds(results: Sequence[Result], journal: Journal) -> str:
+def _seconds(results: Sequence[Result], journal: CallJournal) -> str:
     """Seconds an item would take alone, on average: its slowest call in each layer."""
     if not results:
         return ""

@@ -73,7 +73,7 @@ def test_the_first_items_of_the_real_data_are_asked(
 
 
 def test_right_answers_are_kept_with_the_items(moa: Moa, data: str) -> None:
-    from moa_cli.bench.data.datasets import load_dataset
+    from moa_cli.bench.data.loading import load_dataset
 
     del moa
     items = {name: load_dataset(name, Path(data)).items for name in ("gsm8k", "flask", "mt")}
@@ -95,11 +95,11 @@ def test_math_is_read_as_upstream_has_it(moa: Moa) -> None:
     ("text", "told"),
     [
         ('{"prompt": "a"}\nno json\n', "mine.jsonl:2: is not JSON: "),
-        ('{"prompt": "a"}\n[1]\n', "mine.jsonl:2: is no JSON object"),
-        ('{"prompt": "a"}\n\n{"promt": "b"}\n', "mine.jsonl:3: `prompt` is missing, or no text"),
-        ('{"prompt": " "}\n', "mine.jsonl:1: `prompt` is missing, or no text"),
-        ('{"messages": []}\n', "mine.jsonl:1: the last of `messages` is not the user's"),
-        ('{"messages": [{"role": "tool"}]}\n', "mine.jsonl:1: `messages` is no list of {role"),
+        ('{"prompt": "a"}\n[1]\n', "mine.jsonl:2: is not a JSON object"),
+        ('{"prompt": "a"}\n\n{"promt": "b"}\n', "mine.jsonl:3: `prompt` is missing or is not text"),
+        ('{"prompt": " "}\n', "mine.jsonl:1: `prompt` is missing or is not text"),
+        ('{"messages": []}\n', "mine.jsonl:1: the last of `messages` is not from the user"),
+        ('{"messages": [{"role": "tool"}]}\n', "mine.jsonl:1: `messages` is not a list of {role"),
         ('{"prompt": "a", "id": 1}\n{"prompt": "b", "id": 1}', "mine.jsonl: two items have the id"),
         ("\n", "mine.jsonl: holds no items"),
         ("[" * 100_000, "mine.jsonl:1: is not JSON: "),

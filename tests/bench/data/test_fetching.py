@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.bench.data.sources import SOURCES, Source
+from moa_cli.bench.data.datasets import DATASETS, PublicFile
 from tests.support.command import Moa, Ran
 from tests.support.mirror import Mirror
 
@@ -20,7 +20,7 @@ def mirror() -> Iterator[Mirror]:
         yield running
 
 
-def path_of(source: Source) -> str:
+def path_of(source: PublicFile) -> str:
     """Where a mirror has it."""
     return "/" + source.address.removeprefix("https://")
 
@@ -32,7 +32,7 @@ def fetch(moa: Moa, mirror: Mirror, *arguments: str) -> Ran:
 
 def serve_mt(mirror: Mirror, data: Path) -> None:
     """Have the real files of MT-Bench."""
-    for source in SOURCES["mt"]:
+    for source in DATASETS["mt"].fetched:
         mirror.files[path_of(source)] = (data / source.file).read_bytes()
 
 
@@ -47,8 +47,8 @@ def test_the_files_come_checked_and_once(moa: Moa, mirror: Mirror, data: Path) -
     assert ran.code == 0, ran.err
     cache = Path(moa.environment["MOA_CACHE_DIR"]) / "bench"
     assert ran.text == f"mt: 3 files in {cache}, 3 fetched now\nmt: licence: Apache-2.0\n"
-    assert files_in(cache) == {one.file for one in SOURCES["mt"]}
-    for source in SOURCES["mt"]:
+    assert files_in(cache) == {one.file for one in DATASETS["mt"].fetched}
+    for source in DATASETS["mt"].fetched:
         assert (cache / source.file).read_bytes() == (data / source.file).read_bytes()
     # They are where a run looks for them.
     rows = json.loads(moa.run("bench", "list", "--json").text)
@@ -59,11 +59,11 @@ def test_the_files_come_checked_and_once(moa: Moa, mirror: Mirror, data: Path) -
     # What was changed since is fetched again, nothing else.
     (cache / "mt_bench" / "question.jsonl").write_text("{}\n")
     assert ", 1 fetched now" in fetch(moa, mirror, "mt").text
-    assert mirror.asked[asked:] == [path_of(SOURCES["mt"][0])]
+    assert mirror.asked[asked:] == [path_of(DATASETS["mt"].fetched[0])]
 
 
 def test_another_file_than_the_published_one_is_not_kept(moa: Moa, mirror: Mirror) -> None:
-    source = SOURCES["gsm8k"][0]
+    source = DATASETS["gsm8k"].fetched[0]
     mirror.files[path_of(source)] = b'{"question": "1+1?", "answer": "#### 3"}\n'
     ran = fetch(moa, mirror, "gsm8k", "--data", "data")
     assert (ran.code, ran.out) == (1, b"")
@@ -74,7 +74,7 @@ def test_another_file_than_the_published_one_is_not_kept(moa: Moa, mirror: Mirro
 
 def test_what_was_whole_before_an_interruption_stays(moa: Moa, mirror: Mirror, data: Path) -> None:
     serve_mt(mirror, data)
-    first, second, third = map(path_of, SOURCES["mt"])
+    first, second, third = map(path_of, DATASETS["mt"].fetched)
     mirror.cut.add(second)
     ran = fetch(moa, mirror, "mt", "--data", "data")
     assert ran.code == 1
@@ -91,7 +91,7 @@ def test_what_was_whole_before_an_interruption_stays(moa: Moa, mirror: Mirror, d
 def test_a_file_that_is_gone_is_named(moa: Moa, mirror: Mirror) -> None:
     ran = fetch(moa, mirror, "all", "--data", "data")
     assert ran.code == 1
-    address = mirror.url + path_of(SOURCES["alpaca"][0])
+    address = mirror.url + path_of(DATASETS["alpaca"].fetched[0])
     assert ran.err.splitlines()[1:] == [
         f"moa: {address}: answered 404 Not Found (the same command fetches what is missing)"
     ]
@@ -105,7 +105,7 @@ def test_nothing_partial_is_left_by_a_signal(
     moa: Moa, mirror: Mirror, data: Path, sent: signal.Signals, code: int
 ) -> None:
     serve_mt(mirror, data)
-    mirror.stalled.add(path_of(SOURCES["mt"][1]))
+    mirror.stalled.add(path_of(DATASETS["mt"].fetched[1]))
     arguments = ("bench", "fetch", "mt", "--data", "data")
     with moa.start(*arguments, env={"MOA_BENCH_MIRROR": mirror.url}) as process:
         assert mirror.half_sent.wait(30)
@@ -117,7 +117,7 @@ def test_nothing_partial_is_left_by_a_signal(
 
 
 def test_a_file_without_published_hash_says_so(moa: Moa, mirror: Mirror, data: Path) -> None:
-    items, *judge = SOURCES["flask"]
+    items, *judge = DATASETS["flask"].fetched
     for source in judge:
         mirror.files[path_of(source)] = (data / source.file).read_bytes()
     row = b'{"idx": 1, "instruction": "x"}\n'
@@ -146,7 +146,7 @@ def test_only_what_can_be_fetched_has_a_name(moa: Moa) -> None:
 def test_hashes_are_those_of_the_real_files(data: Path) -> None:
     from hashlib import sha256
 
-    known = {one.file: one.sha256 for sources in SOURCES.values() for one in sources}
+    known = {file.file: file.sha256 for dataset in DATASETS.values() for file in dataset.fetched}
     there = [name for name in known if (data / name).is_file()]
     assert len(there) == 7
     assert {name: sha256((data / name).read_bytes()).hexdigest() for name in there} == {

@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.judge.judgements import (
-    JUDGE_FILE,
-    JUDGEMENTS,
-    Judgement,
-    judge_folder,
-    judgement_line,
-)
+from moa_cli.bench.data.json_lines import to_line
+from moa_cli.bench.run.reader import JUDGE_FILE, JUDGEMENTS, judge_folder
+from moa_cli.bench.run.records import Judgement
 from tests.support.bench import write_lines, write_prompts
 from tests.support.command import Moa
 from tests.support.tables import jsonl_rows
@@ -47,7 +43,7 @@ def judged(run: Path, kind: str, verdicts: Iterable[Judgement], **told: Any) -> 
     folder.mkdir(parents=True)
     table = {"model": "gpt-4", "date": "2024-06-01", "discrete": False, "kind": kind, **told}
     (folder / JUDGE_FILE).write_text(json.dumps(table))
-    lines = "".join(judgement_line(one) + "\n" for one in verdicts)
+    lines = "".join(to_line(one) + "\n" for one in verdicts)
     (folder / JUDGEMENTS).write_text(lines, "utf-8")
 
 
@@ -305,7 +301,7 @@ def test_two_turns_are_two_lines(moa: Moa) -> None:
         (["--to", "alpacca"], "--to: there is no format `alpacca` (did you mean `alpaca`?)"),
         (
             ["--to", "mt"],
-            "runs/mine-lab: is no run of `moa bench run mt` (--to jsonl holds any run)",
+            "runs/mine-lab: is not a run of `moa bench run mt` (--to jsonl holds any run)",
         ),
         (
             ["--to", "alpaca", "--arm", "single:lab:c"],

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.scoring.alpaca import Comparison, judge_call, preference_from_logprobs, win_rate
+from moa_cli.bench.scoring.alpaca import OutputPair, judge_call, preference_from_logprobs, win_rate
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Upstream
 
@@ -120,7 +120,7 @@ def test_alpaca_eval_takes_the_export_and_asks_what_we_would(
     told = evaluate(alpaca_eval, moa.folder, upstream.url, outputs, reference)
 
     template = next(alpaca_eval.parent.rglob("alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"))
-    comparisons = [Comparison(one, "the reference's answer", OUTPUTS[one]) for one in OUTPUTS]
+    comparisons = [OutputPair(one, "the reference's answer", OUTPUTS[one]) for one in OUTPUTS]
     asked = [one for one in comparisons if not one.draw]
     sent = [one.messages for one in upstream.chats("gpt-4-1106-preview")]
     assert len(sent) == len(asked)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.report.scores import ArmScores, Metric, Scores, scores_of
+from moa_cli.bench.report.scores import ArmScores, Scores, scores_of
+from moa_cli.bench.scoring.means import Metric
 from tests.support.bench import call_lines, write_lines
 from tests.support.command import Moa
 from tests.support.tables import csv_rows, jsonl_rows

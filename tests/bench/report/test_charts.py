@@ -13,15 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.bench.report.charts.bars import bars
-from moa_cli.bench.report.charts.drawing import Axis, Estimate, Series, axis, text_width
-from moa_cli.bench.report.charts.points import lines, scatter
-from moa_cli.bench.report.charts.radar import radar
+from moa_cli.bench.report.charts import bars, lines, radar, scatter
+from moa_cli.bench.report.drawing import Axis, ChartSeries, Interval, axis, text_width
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _PLACES = ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height", "r")
 _SHARE = st.floats(0, 100)
-_ESTIMATES = st.builds(Estimate, _SHARE, st.none() | st.floats(0, 30))
+_ESTIMATES = st.builds(Interval, _SHARE, st.none() | st.floats(0, 30))
 _NAMES = st.lists(st.text(max_size=60), min_size=1, max_size=8)
 _SCORES = Axis("score", 1.0, 5.0, (1.0, 2.0, 3.0, 4.0, 5.0))
 
@@ -69,10 +67,10 @@ def readable(text: str) -> ElementTree.Element:
     return chart
 
 
-def series(names: Sequence[str], places: int, draw: st.DataObject) -> list[Series]:
+def series(names: Sequence[str], places: int, draw: st.DataObject) -> list[ChartSeries]:
     """Values, or none, for each name and place."""
     values = st.lists(st.none() | _ESTIMATES, min_size=places, max_size=places)
-    return [Series(name, draw.draw(values)) for name in names]
+    return [ChartSeries(name, draw.draw(values)) for name in names]
 
 
 @given(_NAMES, _NAMES, st.data())
@@ -99,15 +97,15 @@ def test_a_radar_stays_within_its_chart(names: list[str], places: int, draw: st.
 
 
 @given(st.lists(st.tuples(st.text(max_size=60), _ESTIMATES, _ESTIMATES), min_size=1, max_size=8))
-def test_a_scatter_stays_within_its_chart(points: list[tuple[str, Estimate, Estimate]]) -> None:
-    below = axis("USD", [Estimate(0.0), *(one for _, one, _ in points)], floor=0.0)
+def test_a_scatter_stays_within_its_chart(points: list[tuple[str, Interval, Interval]]) -> None:
+    below = axis("USD", [Interval(0.0), *(one for _, one, _ in points)], floor=0.0)
     upper = axis("quality", [one for _, _, one in points], floor=0.0, ceiling=100.0)
     readable(scatter("a", "Scatter", points, below, upper))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 1e3))
 def test_an_axis_holds_all_values_on_round_ticks(values: list[float], half: float) -> None:
-    known = [Estimate(one, half) for one in values]
+    known = [Interval(one, half) for one in values]
     scale = axis("x", known)
     slack = 1e-6 * (scale.high - scale.low)
     assert scale.low < scale.high
@@ -119,14 +117,14 @@ def test_an_axis_holds_all_values_on_round_ticks(values: list[float], half: floa
 
 @pytest.mark.parametrize("value", [0.0, 50.0, 100.0])
 def test_equal_values_have_room_around_them(value: float) -> None:
-    scale = axis("%", [Estimate(value, 0.0)] * 3, floor=0.0, ceiling=100.0)
+    scale = axis("%", [Interval(value, 0.0)] * 3, floor=0.0, ceiling=100.0)
     assert scale.low < scale.high
     assert scale.low <= value <= scale.high
 
 
 def test_a_bar_is_as_long_as_its_value_and_its_interval_lies_around_its_end() -> None:
     scale = axis("%", (), floor=0.0, ceiling=100.0, whole=True)
-    known = [Series("win rate", [Estimate(25.0, 5.0), Estimate(50.0, 10.0)])]
+    known = [ChartSeries("win rate", [Interval(25.0, 5.0), Interval(50.0, 10.0)])]
     chart = readable(bars("a", "Bars", ["one", "other"], known, scale))
     rects = [one.attrib for one in chart.iter(f"{_SVG}rect")]
     first, second = (float(one["width"]) for one in rects)
@@ -143,7 +141,7 @@ def test_a_bar_is_as_long_as_its_value_and_its_interval_lies_around_its_end() ->
 
 
 def test_a_radar_puts_the_best_at_the_rim_and_the_worst_in_the_middle() -> None:
-    known = [Series("best", [Estimate(5.0)] * 12), Series("worst", [Estimate(1.0)] * 12)]
+    known = [ChartSeries("best", [Interval(5.0)] * 12), ChartSeries("worst", [Interval(1.0)] * 12)]
     chart = parsed(radar("a", "Radar", [f"skill {one}" for one in range(12)], known, _SCORES))
     best, worst = (
         [tuple(map(float, pair.split(","))) for pair in one.attrib["points"].split()]
@@ -157,7 +155,7 @@ def test_a_radar_puts_the_best_at_the_rim_and_the_worst_in_the_middle() -> None:
 
 
 def test_eight_series_differ_in_colour_and_in_shape_or_filling() -> None:
-    points = [(f"arm {one}", Estimate(one), Estimate(one)) for one in range(8)]
+    points = [(f"arm {one}", Interval(one), Interval(one)) for one in range(8)]
     scale = axis("x", [one for _, one, _ in points])
     chart = parsed(scatter("a", "Scatter", points, scale, scale))
     marks = [
@@ -174,7 +172,9 @@ def test_eight_series_differ_in_colour_and_in_shape_or_filling() -> None:
 def test_names_cannot_become_elements() -> None:
     name = '</text><script>alert(1)</script>"&\x1b[31m'
     scale = axis("%", (), floor=0.0, ceiling=100.0, whole=True)
-    text = bars("a", name, [name], [Series(name, [Estimate(1.0)]), Series("b", [None])], scale)
+    text = bars(
+        "a", name, [name], [ChartSeries(name, [Interval(1.0)]), ChartSeries("b", [None])], scale
+    )
     assert "<script" not in text
     assert "\x1b" not in text
     assert parsed(text).findtext(f"{_SVG}title") == '</text><script>alert(1)</script>"&'
@@ -201,10 +201,10 @@ def test_colours_stand_out_from_the_paper_and_differ(scheme: int, paper: str) ->
 
 def test_everything_drawn_has_a_style() -> None:
     style = files("moa_cli.bench.report").joinpath("report.css").read_text("utf-8")
-    known = [Series(f"arm {one}", [Estimate(one + 1.0, 0.5)] * 3) for one in range(8)]
-    scale = axis("x", [Estimate(0.0), Estimate(9.0)])
+    known = [ChartSeries(f"arm {one}", [Interval(one + 1.0, 0.5)] * 3) for one in range(8)]
+    scale = axis("x", [Interval(0.0), Interval(9.0)])
     places = ["one", "two", "three"]
-    points = [(one.name, Estimate(1.0, 0.1), Estimate(2.0, 0.1)) for one in known]
+    points = [(one.name, Interval(1.0, 0.1), Interval(2.0, 0.1)) for one in known]
     drawn = (
         bars("a", "Bars", places, known, scale, mark=5.0)
         + lines("b", "Lines", places, known, scale)

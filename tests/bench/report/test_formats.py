@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.report.files import csv_text, json_text, markdown
-from moa_cli.bench.report.page import page
 from moa_cli.bench.report.scores import JudgeInfo, Scores
-from moa_cli.bench.report.sections import Section, Table, published_table, sections_of
+from moa_cli.bench.report.sections import ReportSection, TextTable, published_table, sections_of
+from moa_cli.bench.report.writers import csv_text, json_text, markdown, page
 from moa_cli.bench.scoring.flask import SKILLS
 from tests.documents.test_documents import Page
 from tests.documents.test_page_in_browser import opened
@@ -30,13 +29,13 @@ def html(*runs: Scores, published: bool = True) -> str:
     return "".join(page(sections_of(runs), published=published))
 
 
-def only(*runs: Scores) -> Section:
+def only(*runs: Scores) -> ReportSection:
     """Their one section."""
     (section,) = sections_of(runs)
     return section
 
 
-def cells(table: Table, column: str) -> list[str]:
+def cells(table: TextTable, column: str) -> list[str]:
     """A column of a table."""
     place = table.heads.index(column)
     return [row[place] for row in table.rows]

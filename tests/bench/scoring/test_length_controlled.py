@@ -13,13 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.bench.scoring.length_controlled import Baseline, Judgement, baseline, length_controlled
+from moa_cli.bench.scoring.length_controlled import (
+    Baseline,
+    JudgedPair,
+    baseline,
+    length_controlled,
+)
 from moa_cli.core.errors import BenchError
 from tests.support.tables import csv_rows
 
 JUDGEMENTS = st.lists(
     st.builds(
-        Judgement,
+        JudgedPair,
         index=st.integers(0, 9),
         preference=st.sampled_from([0.0, 1.0, 1.2, 1.5, 1.999999, 2.0]),
         reference_length=st.integers(0, 100_000),
@@ -48,11 +53,11 @@ def real(data: Path) -> Baseline:
     return baseline(csv_rows(data / "alpaca_eval/reconstructed/df_gamed.csv"))
 
 
-def released(data: Path) -> dict[str, list[Judgement]]:
+def released(data: Path) -> dict[str, list[JudgedPair]]:
     judgements = defaultdict(list)
     for row in csv_rows(data / "alpaca_eval/preferences_full.csv"):
         lengths = int(row["len_output_1"]), int(row["len_output_2"])
-        one = Judgement(int(row["index"]), float(row["preference"]), *lengths)
+        one = JudgedPair(int(row["index"]), float(row["preference"]), *lengths)
         judgements[row["model"]].append(one)
     return judgements
 
@@ -85,7 +90,7 @@ def test_fifty_judgements_keep_their_own_difficulty(data: Path) -> None:
         annotated = json.loads(path.read_text("utf-8"))
         found = length_controlled(
             [
-                Judgement(index, one["preference"], len(one["output_1"]), len(one["output_2"]))
+                JudgedPair(index, one["preference"], len(one["output_1"]), len(one["output_2"]))
                 for index, one in zip(indices, annotated, strict=True)
             ],
             known,
@@ -109,7 +114,7 @@ def test_the_standard_error_is_the_spread_over_samples(data: Path) -> None:
 
 
 @given(JUDGEMENTS)
-def test_the_fit_always_ends_in_a_percentage(judgements: list[Judgement]) -> None:
+def test_the_fit_always_ends_in_a_percentage(judgements: list[JudgedPair]) -> None:
     found = length_controlled(judgements, made_up())
     assert found.win_rate.value is not None
     assert 0 <= found.win_rate.value <= 100
@@ -119,12 +124,12 @@ def test_the_fit_always_ends_in_a_percentage(judgements: list[Judgement]) -> Non
 
 @pytest.mark.parametrize(("preference", "end"), [(1.0, 0), (2.0, 100)])
 def test_a_model_that_always_loses_or_wins(preference: float, end: int) -> None:
-    rows = [Judgement(i % 10, preference, 500, 400 + 40 * i) for i in range(200)]
+    rows = [JudgedPair(i % 10, preference, 500, 400 + 40 * i) for i in range(200)]
     assert length_controlled(rows, made_up()).win_rate.value == pytest.approx(end, abs=0.1)
 
 
 def test_length_that_decides_is_taken_out() -> None:
-    longer = [Judgement(i, 1.9 if i % 4 else 1.1, 500, 700 if i % 4 else 300) for i in range(10)]
+    longer = [JudgedPair(i, 1.9 if i % 4 else 1.1, 500, 700 if i % 4 else 300) for i in range(10)]
     found = length_controlled(longer * 20, made_up())
     raw = 100 * statistics.fmean(one.preference - 1 for one in longer)
     assert found.weights[0] < 0
@@ -136,6 +141,6 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(BenchError, match="no judgements"):
         length_controlled([], made_up())
     with pytest.raises(BenchError, match="instruction 99"):
-        length_controlled([Judgement(99, 1.5, 1, 1)], made_up())
+        length_controlled([JudgedPair(99, 1.5, 1, 1)], made_up())
     with pytest.raises(BenchError, match=r"df_gamed\.csv"):
         baseline([{"index": "0", "preference": "high"}])

@@ -1,4 +1,4 @@
-"""What all charts are made of: estimates, axes, text, legends, and the SVG around them."""
+"""What all charts are made of: intervals, axes, text, legends, and the SVG around them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,6 @@ from dataclasses import dataclass
 from html import escape
 
 from moa_cli.core.sanitize import one_line
-
-__all__ = [
-    "COLOURS",
-    "WIDTH",
-    "Axis",
-    "Estimate",
-    "Series",
-    "axis",
-    "cut",
-    "grid_and_ticks",
-    "label",
-    "legend",
-    "line",
-    "marker",
-    "svg",
-    "text_width",
-    "told",
-]
 
 # All charts are as wide; a page scales them.
 WIDTH = 720.0
@@ -41,7 +23,7 @@ _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """A number and half the width of its 95 % interval; None if that is unknown."""
 
     value: float
@@ -59,11 +41,11 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Series:
-    """What has one colour: a name, and an estimate (or none) for each place of the chart."""
+class ChartSeries:
+    """What has one colour: a name, and an interval (or none) for each place of the chart."""
 
     name: str
-    values: Sequence[Estimate | None]
+    values: Sequence[Interval | None]
 
 
 @dataclass(frozen=True)
@@ -91,20 +73,20 @@ class Axis:
 
 def axis(
     title: str,
-    estimates: Iterable[Estimate | None],
+    intervals: Iterable[Interval | None],
     *,
     floor: float = -math.inf,
     ceiling: float = math.inf,
     whole: bool = False,
 ) -> Axis:
-    """An axis that all estimates and their intervals fit on.
+    """An axis that all intervals fit on.
 
     floor, ceiling: what no value can be below or above. whole: begin at `floor`, and end at
     `ceiling` if there is one.
     """
-    known = [one for one in estimates if one is not None]
-    low = max(floor, min((one.low for one in known), default=0.0))
-    high = min(ceiling, max((one.high for one in known), default=1.0))
+    known = [interval for interval in intervals if interval is not None]
+    low = max(floor, min((interval.low for interval in known), default=0.0))
+    high = min(ceiling, max((interval.high for interval in known), default=1.0))
     if whole:
         low, high = floor, ceiling if math.isfinite(ceiling) else high
     if high - low < max(_NOTHING, 1e-6 * abs(high)):
@@ -113,20 +95,20 @@ def axis(
         low, high = max(floor, low - room), min(ceiling, high + room)
     step = _step((high - low) / 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = [one * step for one in range(first, last + 1)]
-    inside = tuple(one for one in ticks if floor <= one <= ceiling)
+    ticks = [number * step for number in range(first, last + 1)]
+    inside = tuple(tick for tick in ticks if floor <= tick <= ceiling)
     return Axis(title, max(floor, ticks[0]), min(ceiling, ticks[-1]), inside)
 
 
 def _step(rough: float) -> float:
     """The round number at or above it."""
     power = 10.0 ** math.floor(math.log10(rough))
-    return next(one * power for one in _STEPS if one * power >= rough * (1 - 1e-9))
+    return next(step * power for step in _STEPS if step * power >= rough * (1 - 1e-9))
 
 
 def text_width(text: str, size: float = SIZE) -> float:
     """About how wide a line of text is, rather too much than too little."""
-    wide = sum(unicodedata.east_asian_width(one) in "WF" for one in text)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return size * (_ADVANCE * (len(text) - wide) + wide)
 
 
@@ -199,14 +181,14 @@ def grid_and_ticks(
     `bottom` are the plot's limits across (upright: its left and right one).
     """
     parts = []
-    for one in known.ticks:
-        place = known.at(one, start, end)
+    for tick in known.ticks:
+        place = known.at(tick, start, end)
         if upright:
             parts.append(line(top, place, bottom, place, "grid"))
-            parts.append(label(top - 8, place, known.tick(one), anchor="end", kind="tick"))
+            parts.append(label(top - 8, place, known.tick(tick), anchor="end", kind="tick"))
         else:
             parts.append(line(place, top, place, bottom, "grid"))
-            parts.append(label(place, bottom + 13, known.tick(one), anchor="middle", kind="tick"))
+            parts.append(label(place, bottom + 13, known.tick(tick), anchor="middle", kind="tick"))
     if upright:
         parts.append(label(8, end - 16, known.title, kind="axis"))
     else:
@@ -214,26 +196,28 @@ def grid_and_ticks(
     return parts
 
 
-def told(name: str, places: Sequence[str], series: Sequence[Series], digits: int) -> str:
+def description(
+    name: str, places: Sequence[str], series: Sequence[ChartSeries], digits: int
+) -> str:
     """All that a chart shows, in words, for who does not see it."""
     said = []
-    for one in series:
-        for place, known in zip(places, one.values, strict=True):
+    for row in series:
+        for place, known in zip(places, row.values, strict=True):
             if known is None:
                 continue
-            words = f"{one.name}, {place}: {known.value:.{digits}f}"
+            words = f"{row.name}, {place}: {known.value:.{digits}f}"
             if known.half is not None:
                 words += f" (95 % interval {known.low:.{digits}f} to {known.high:.{digits}f})"
             said.append(words)
     return f"{name}. " + "; ".join(said) + "."
 
 
-def svg(name: str, title: str, description: str, height: float, parts: Iterable[str]) -> str:
+def svg(name: str, title: str, words: str, height: float, parts: Iterable[str]) -> str:
     """A whole chart. name: unique on its page, letters, digits and hyphens."""
     inside = "\n".join(parts)
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH:.0f} {math.ceil(height)}" role="img"'
         f' aria-labelledby="{name}-title {name}-desc" xmlns="http://www.w3.org/2000/svg">\n'
         f'<title id="{name}-title">{escape(one_line(title))}</title>\n'
-        f'<desc id="{name}-desc">{escape(one_line(description))}</desc>\n{inside}\n</svg>\n'
+        f'<desc id="{name}-desc">{escape(one_line(words))}</desc>\n{inside}\n</svg>\n'
     )

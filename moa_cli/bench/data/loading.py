@@ -1,0 +1,138 @@
+"""A dataset with its items: a known one from the data folder, or a user's own file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from moa_cli.bench.data.datasets import DATASETS
+from moa_cli.bench.data.items import Item, read_own, rows_of_lines
+from moa_cli.core import paths
+from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.file_names import why_unfit
+from moa_cli.core.text import nearest
+
+_VARIABLE = "MOA_BENCH_DATA"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a run asks. name: of a known one, or the stem of the user's file.
+
+    known: whether it is one by name. file: as given or found. sha256: of the file's bytes.
+    """
+
+    name: str
+    known: bool
+    file: Path
+    sha256: str
+    items: tuple[Item, ...]
+
+    def settings(self) -> DatasetSettings:
+        """What run.json says of it."""
+        return DatasetSettings(self.name, self.known, self.file.name, self.sha256, len(self.items))
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """A dataset as run.json names it; see `Dataset`. items: how many it has in all."""
+
+    name: str
+    known: bool
+    file: str
+    sha256: str
+    items: int
+
+
+def data_folder(given: Path | None) -> Path:
+    """Where data is looked for. given: what was typed, before MOA_BENCH_DATA and the cache."""
+    if given is not None:
+        return given
+    named = os.environ.get(_VARIABLE)
+    return paths.expand(named) if named else paths.cache_dir() / "bench"
+
+
+def load_dataset(name: str, folder: Path) -> Dataset:
+    """The dataset of that name, or in the user's file of that path.
+
+    Args:
+        name: Of a known dataset, or a path that ends in `.jsonl`.
+        folder: The data folder.
+
+    Raises:
+        BenchError: A file is missing or wrong.
+        UsageError: There is no dataset of that name.
+    """
+    if name.endswith((".jsonl", ".json")) or os.sep in name:
+        path = paths.expand(name)
+        if not paths.is_file(path):
+            raise BenchError(f"{path}: no such file")
+        unfit = why_unfit(path.stem)
+        if unfit:
+            # A run's folder and its exports are called by the dataset.
+            raise UsageError(f"{path}: {unfit}", hint="rename the file")
+        return _loaded(path.stem, path, map(read_own, rows_of_lines(path)), known=False)
+    if name not in DATASETS:
+        near = nearest(name, DATASETS)
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(DATASETS)}, FILE.jsonl"
+        raise UsageError(f"there is no dataset `{name}`", hint=hint)
+    known = DATASETS[name]
+    file = known.file(folder)
+    if file is None:
+        raise BenchError(
+            f"{folder / known.files[0]}: no such file",
+            hint=f"{known.remedy()}; --data names another folder",
+        )
+    return _loaded(name, file, known.read(file), known=True)
+
+
+def dataset_of(told: DatasetSettings, source: str | None, given: Path | None = None) -> Dataset:
+    """What a run asked.
+
+    Args:
+        told: What its run.json says of it.
+        source: The file that it was read from.
+        given: The data folder, or the user's own file, where that has been moved since.
+
+    Raises:
+        BenchError: The file is missing, or not what the run read.
+        UsageError: There is no dataset of that name, or its file is not text.
+    """
+    file = Path(source or told.file)
+    if not told.known:
+        moved = given if given is not None and paths.is_file(given) else None
+        found = load_dataset(str(moved or file), data_folder(None))
+    elif given is None and told.name in DATASETS and paths.is_file(file):
+        found = _loaded(told.name, file, DATASETS[told.name].read(file), known=True)
+    else:
+        found = load_dataset(told.name, data_folder(given))
+    if found.sha256 != told.sha256:
+        raise BenchError(f"{found.file}: has changed since the run", hint="--data names another")
+    return found
+
+
+def data_file(
+    told: DatasetSettings, source: str | None, given: Path | None, *names: str
+) -> Path | None:
+    """The first of these files that is there: in the data folder, or in the one that the run's
+    dataset came from. See `dataset_of` and `data_folder`."""
+    folders = [data_folder(given)]
+    if told.known and source is not None:
+        folders.append(Path(source).parent.parent)
+    places = (folder / name for folder in folders for name in names)
+    return next((place for place in places if paths.is_file(place)), None)
+
+
+def _loaded(name: str, path: Path, read: Iterator[Item], *, known: bool) -> Dataset:
+    items = tuple(read)
+    if not items:
+        raise BenchError(f"{path}: holds no items")
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise BenchError(f"{path}: two items have the id {item.id}")
+        seen.add(item.id)
+    return Dataset(name, known, path, hashlib.sha256(path.read_bytes()).hexdigest(), items)

@@ -1,0 +1,225 @@
+"""A report as Markdown, JSON, CSV, and as a web page that stands alone: no script, nothing
+fetched."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from html import escape
+from typing import Any
+
+from moa_cli.bench.report.scores import ArmScores, Scores
+from moa_cli.bench.report.section_charts import charts_of
+from moa_cli.bench.report.sections import ReportSection, TextTable, published_table, run_names
+from moa_cli.bench.scoring.means import Mean, Metric
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import dumps
+from moa_cli.documents.markdown import escaped
+from moa_cli.documents.web_page import CLOSING, opening
+
+_HEADS = (
+    "run",
+    "arm",
+    "metric",
+    "category",
+    "value",
+    "standard error",
+    "n",
+    "asked",
+    "judge",
+    "date",
+)
+
+
+def markdown(sections: Sequence[ReportSection], *, published: bool) -> str:
+    """The report as a Markdown document."""
+    parts = ["# Evaluation"]
+    for section in sections:
+        parts.append(f"## {escaped(section.dataset)}")
+        parts += map(_markdown_table, section.tables)
+        if section.notes:
+            parts.append("\n".join(f"- {escaped(note)}" for note in section.notes))
+        if published and section.published:
+            parts.append(f"## {escaped(section.dataset)}: published figures")
+            parts += [_markdown_table(published_table(figures)) for figures in section.published]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: TextTable) -> str:
+    rule = ["---" if place < table.keys else "---:" for place in range(len(table.heads))]
+    cells = [[escaped(cell) for cell in row] for row in (table.heads, *table.rows)]
+    rows = [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
+    parts = [f"**{escaped(table.title)}**", "\n".join(rows), *map(escaped, table.notes)]
+    return "\n\n".join(parts)
+
+
+def json_text(runs: Sequence[Scores], sections: Sequence[ReportSection], *, published: bool) -> str:
+    """All numbers, as precise as they are known."""
+    table: dict[str, Any] = {
+        "runs": [
+            {
+                "run": name,
+                "path": str(run.path),
+                "dataset": run.dataset,
+                "asked": run.asked,
+                "whole": run.whole,
+                "judge": asdict(run.judge) if run.judge else None,
+                "arms": list(map(_arm, run.arms)),
+                "anchors": list(map(_arm, run.anchors)),
+                "notes": list(run.notes),
+            }
+            for name, run in zip(run_names(runs), runs, strict=True)
+        ]
+    }
+    if published:
+        table["published"] = [
+            {
+                "dataset": known.dataset,
+                "title": known.title,
+                "judged": known.judged,
+                "source": known.source,
+                "note": known.note,
+                "columns": list(known.columns),
+                "rows": [
+                    {
+                        "name": name,
+                        "figures": [
+                            {"value": value, "spread": spread} for value, spread in figures
+                        ],
+                    }
+                    for name, figures in known.rows
+                ],
+            }
+            for section in sections
+            for known in section.published
+        ]
+    return dumps(table, indent=2) + "\n"
+
+
+def _arm(arm: ArmScores) -> dict[str, Any]:
+    return {
+        "arm": arm.arm,
+        "metrics": list(map(_metric, arm.metrics)),
+        "by_category": {
+            category: list(map(_metric, found)) for category, found in arm.by_category.items()
+        },
+        "answered": arm.answered,
+        "failed": arm.failed,
+        "usage": asdict(arm.usage),
+        "cost_per_item": _mean(arm.cost_per_item),
+        "seconds_path": _mean(arm.seconds_path),
+        "seconds_sum": _mean(arm.seconds_sum),
+    }
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    partial = metric.mean.n < metric.asked
+    named = {"name": metric.name, "unit": metric.unit}
+    return {**named, **_mean(metric.mean), "asked": metric.asked, "partial": partial}
+
+
+def _mean(mean: Mean) -> dict[str, Any]:
+    return {"value": mean.value, "standard_error": mean.standard_error, "n": mean.n}
+
+
+def csv_text(runs: Sequence[Scores]) -> str:
+    """A row for each metric of each arm; by category too, and what an item cost and took."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_HEADS)
+    for name, run in zip(run_names(runs), runs, strict=True):
+        for arm in (*run.arms, *run.anchors):
+            for row in _csv_rows(name, run, arm):
+                writer.writerow([_csv_cell(cell) for cell in row])
+    return text.getvalue()
+
+
+def _csv_rows(run: str, scores: Scores, arm: ArmScores) -> Iterator[list[object]]:
+    judge = [scores.judge.model, scores.judge.date] if scores.judge else ["", ""]
+    groups: Iterable[tuple[str, Sequence[Metric]]] = (("", arm.metrics), *arm.by_category.items())
+    for category, metrics in groups:
+        for metric in metrics:
+            mean = metric.mean
+            found = [
+                f"{metric.name} ({metric.unit})",
+                category,
+                mean.value,
+                mean.standard_error,
+                mean.n,
+            ]
+            yield [run, arm.arm, *found, metric.asked, *judge]
+    own = {
+        "cost per item (USD)": arm.cost_per_item,
+        "seconds per item, critical path": arm.seconds_path,
+        "seconds per item, sum of calls": arm.seconds_sum,
+    }
+    for title, mean in own.items():
+        if mean.n:
+            spread = [mean.value, mean.standard_error, mean.n]
+            yield [run, arm.arm, title, "", *spread, scores.asked, "", ""]
+
+
+def _csv_cell(cell: object) -> object:
+    return one_line(cell) if isinstance(cell, str) else cell
+
+
+def page(sections: Sequence[ReportSection], *, published: bool) -> Iterator[str]:
+    """The text of the page, piece by piece. All charts have their tables behind them."""
+    yield opening("Evaluation", ("moa_cli.bench.report", "report.css"))
+    yield "<header>\n<h1>Evaluation</h1>\n</header>\n"
+    for number, section in enumerate(sections):
+        yield f'<section class="dataset">\n<h2>{_plain(section.dataset)}</h2>\n'
+        if section.judged:
+            yield f'<p class="facts">{_plain(f"judged {section.judged}")}</p>\n'
+        yield _html_notes(section.notes)
+        scores, rest = section.tables[:1], section.tables[1:]
+        yield from map(_html_table, scores)
+        for caption, drawn in charts_of(section, f"chart-{number}"):
+            title = _plain(caption)
+            chart = _scrolled(title, drawn)
+            yield f"<figure>\n<figcaption>{title}</figcaption>\n{chart}</figure>\n"
+        yield from map(_html_table, rest)
+        yield "</section>\n"
+        if published and section.published:
+            yield '<section class="published">\n'
+            yield f"<h2>{_plain(section.dataset)}: published figures</h2>\n"
+            yield from map(_html_table, map(published_table, section.published))
+            yield "</section>\n"
+    yield CLOSING
+
+
+def _html_table(table: TextTable) -> str:
+    title = _plain(table.title)
+    parts = [
+        f"<table>\n<caption>{title}</caption>",
+        f"<thead>\n{_html_row(table.heads, table.keys, head=True)}</thead>\n<tbody>",
+        *(_html_row(row, table.keys, head=False) for row in table.rows),
+        "</tbody>\n</table>\n",
+    ]
+    return _scrolled(title, "\n".join(parts)) + _html_notes(table.notes)
+
+
+def _scrolled(title: str, inside: str) -> str:
+    """What may be wider than the page; what can be scrolled must be reachable by keys."""
+    return f'<div class="wide" role="group" tabindex="0" aria-label="{title}">\n{inside}</div>\n'
+
+
+def _html_row(cells: Sequence[str], keys: int, *, head: bool) -> str:
+    made = []
+    for place, cell in enumerate(cells):
+        scope = ' scope="col"' if head else ' scope="row"' if place < keys else ""
+        kind = "" if place < keys else ' class="number"'
+        tag = "th" if scope else "td"
+        made.append(f"<{tag}{scope}{kind}>{_plain(cell)}</{tag}>")
+    return f"<tr>{''.join(made)}</tr>\n"
+
+
+def _html_notes(notes: Iterable[str]) -> str:
+    items = "".join(f"<li>{_plain(note)}</li>\n" for note in notes)
+    return f'<ul class="notes">\n{items}</ul>\n' if items else ""
+
+
+def _plain(text: str) -> str:
+    return escape(one_line(text))

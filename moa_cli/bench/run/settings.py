@@ -1,0 +1,233 @@
+"""What a run, a judge or a batch was asked to do: run.json, judge.json and batch.json.
+
+Their format has a number. The files of format 1 do not name it, so that they are the same to the
+byte as those of the versions before there was one.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from moa_cli.bench.data.json_lines import read_table
+from moa_cli.bench.data.loading import DatasetSettings
+from moa_cli.core import paths
+from moa_cli.core.errors import BenchError
+from moa_cli.core.money import Price, check_price
+from moa_cli.core.text import dumps
+from moa_cli.core.values import load_value
+from moa_cli.version import __version__
+
+FORMAT = 1
+# What may differ from start to start of the same work.
+_FREE = ("anchors", "asked", "date", "discrete", "facts", "source", "versions")
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions that the work was begun with."""
+
+    moa: str
+    python: str
+
+    @classmethod
+    def now(cls) -> Versions:
+        """Those that run."""
+        return cls(__version__, platform.python_version())
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What was known of a model when the work began; None is unknown."""
+
+    context_length: int | None
+    price: Price | None
+
+    def __post_init__(self) -> None:
+        if self.price is not None:
+            check_price(self.price)
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """A file that the results depend on: its name and the SHA-256 of its bytes."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ReleasedDigest:
+    """A file of released outputs, and their author's name."""
+
+    name: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkSettings:
+    """What all such files have. facts: by model; None where no work was begun yet."""
+
+    format: int = FORMAT
+    versions: Versions | None = None
+    facts: Mapping[str, ModelFacts] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(WorkSettings):
+    """run.json: all that the results of a run depend on.
+
+    source: the dataset's file, by its absolute path. limit: the first so many items; None is all.
+    arms: their names. best: the proposer of the arm `self`. reference_paths: the files of the
+    first layer's answers. profile: the table of the profile and its name. prompt: the
+    instruction that references follow.
+    """
+
+    source: str | None = None
+    dataset: DatasetSettings
+    limit: int | None = None
+    arms: tuple[str, ...]
+    best: str | None = None
+    parity: bool = False
+    reference_paths: tuple[FileDigest, ...] = ()
+    profile: Mapping[str, Any]
+    prompt: str | None = None
+
+    @property
+    def asked(self) -> int:
+        """How many items the run has."""
+        whole = self.dataset.items
+        return whole if self.limit is None else min(self.limit, whole)
+
+    @property
+    def aggregator(self) -> Mapping[str, Any]:
+        """The aggregator's table in the profile."""
+        found: Mapping[str, Any] = self.profile.get("aggregator", {})
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings(WorkSettings):
+    """judge.json: all that a judge's verdicts on a run depend on.
+
+    model: the judge. date: of its first judgement, YYYY-MM-DD. asked: how preferences are asked
+    for. discrete: whether they are read in a text. files: the SHA-256 of the prompt's files, by
+    name. reference, against: what pairs are compared with, released outputs or an arm of the run.
+    anchors: released outputs that are judged too.
+    """
+
+    model: str
+    date: str = ""
+    kind: Literal["pairwise", "rating", "skills"]
+    asked: Literal["logprobs", "count", "text"] = "logprobs"
+    discrete: bool = False
+    files: Mapping[str, str] | None = None
+    reference: ReleasedDigest | None = None
+    against: str | None = None
+    anchors: tuple[ReleasedDigest, ...] = ()
+
+
+Settings = TypeVar("Settings", bound=WorkSettings)
+
+
+def read_settings(path: Path, kind: type[Settings]) -> Settings:
+    """The settings in that file.
+
+    Raises:
+        BenchError: It cannot be read, is damaged, has an unknown key (the message tells its
+            path), or has a format that only a later version knows.
+    """
+    table = read_table(path)
+    found = table.get("format", FORMAT)
+    if found != FORMAT:
+        raise BenchError(
+            f"{path}: has format {found}, written by a later version of moa",
+            hint="update moa to read it",
+        )
+    unknown = ", ".join(f"`{place}`" for place in _unknown(kind, table, ""))
+    if unknown:
+        raise BenchError(f"{path}: unknown key {unknown}", hint="remove it, or update moa")
+    facts = table.pop("facts", None)
+    try:
+        settings = load_value(kind, table, strict=True)
+        if facts is not None:
+            known = {
+                name: load_value(ModelFacts, values, strict=True) for name, values in facts.items()
+            }
+            settings = replace(settings, facts=known)
+    except (ValueError, AttributeError) as error:
+        raise BenchError(f"{path}: is damaged: {error}") from None
+    return settings
+
+
+def write_settings(path: Path, settings: WorkSettings) -> None:
+    """Replace the file in one step.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with paths.replacing(path) as file:
+        file.write(dumps(_table(settings), indent=2).encode() + b"\n")
+
+
+def differences(old: WorkSettings, new: WorkSettings) -> Iterator[str]:
+    """What differs, without what may: each as `path was old, is new`."""
+    # As they come back from a file: lists for tuples, and so on.
+    before, now = (json.loads(dumps(_table(settings))) for settings in (old, new))
+    for name in _FREE:
+        before.pop(name, None)
+        now.pop(name, None)
+    yield from _differences(before, now, "")
+
+
+def _table(settings: WorkSettings) -> dict[str, Any]:
+    """The settings as JSON values, in the order of the file."""
+    table = asdict(settings)
+    facts = table.pop("facts")
+    if table["format"] == 1:
+        del table["format"]
+    return table if facts is None else {**table, "facts": facts}
+
+
+def _unknown(kind: Any, value: Any, path: str) -> Iterator[str]:
+    """The paths of the keys in `value` that a value of that type does not have."""
+    if is_dataclass(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        for key, inner in value.items():
+            place = f"{path}.{key}" if path else key
+            if key in hints:
+                yield from _unknown(hints[key], inner, place)
+            else:
+                yield place
+    elif get_origin(kind) in (Union, types.UnionType):
+        for arm in get_args(kind):
+            yield from _unknown(arm, value, path)
+    elif isinstance(value, dict) and len(get_args(kind)) == 2:
+        for key, inner in value.items():
+            yield from _unknown(get_args(kind)[1], inner, f"{path}.{key}")
+    elif isinstance(value, list) and get_origin(kind) is tuple:
+        for number, inner in enumerate(value, 1):
+            yield from _unknown(get_args(kind)[0], inner, f"{path}[{number}]")
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _differences(old.get(key), new.get(key), inner)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, (before, now) in enumerate(zip(old, new, strict=True), 1):
+            yield from _differences(before, now, f"{path}[{number}]")
+    elif old != new:
+        yield f"`{path}` was {_shown(old)}, is {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    text = "unset" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
