@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.cli.budget import MaxCost, MaxTotalTokens, ShowUsage, caps
+from moa_cli.cli import wiring
+from moa_cli.cli.exit_codes import TERMINATED, of_turn
 from moa_cli.cli.options import (
-    Compact,
-    Live,
-    Plain,
-    ShowReasoning,
-    display,
+    Cid,
+    Continue,
+    Display,
+    Save,
+    TurnCaps,
     takes_profile,
     typed_or,
 )
-from moa_cli.cli.saving import Cid, Continue, Save, open_books, resume
+from moa_cli.cli.output import print_json, print_lines, say
+from moa_cli.cli.saving import Resumed, open_books, resume
+from moa_cli.config.schema import CONFIG_KEYS
+from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
-from moa_cli.profile import Profile
+from moa_cli.profile import Profile, save
 
-__all__ = ["ask"]
+if TYPE_CHECKING:
+    from moa_cli.chat.keeping import Kept
+    from moa_cli.core.conversation import Conversation, Turn
+    from moa_cli.core.endpoints import ModelInfo
+    from moa_cli.core.stream import Sink, TurnFold
+    from moa_cli.engine import Cap, Limits
+    from moa_cli.store.accounts import Books
+    from moa_cli.terminal.sinks import Show
+
+_PATIENCE = 15.0
+_STDIN = Path("-")
 
 
 class Output(StrEnum):
@@ -33,104 +49,252 @@ class Output(StrEnum):
     jsonl = "jsonl"
 
 
-Prompt = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="PROMPT", help="The question; standard input is added to it."),
-]
-Files = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "-f",
-        "--file",
-        metavar="PATH",
-        help="Add a text file to the prompt; - is standard input.",
-    ),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object: reply, proposals, usage.")
-]
-OutputForm = Annotated[
-    Output, typer.Option("--output", help="What to print; jsonl is the stream of events.")
-]
-ShowProposals = Annotated[
-    bool, typer.Option("--show-proposals", help="Print each proposal in full, on stderr.")
-]
-NoStream = Annotated[bool, typer.Option("--no-stream", help="Print the reply once it is whole.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
-Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
-]
-Estimate = Annotated[
-    bool, typer.Option("--estimate", help="Print what the turn would take; send no prompt.")
-]
-SaveProfile = Annotated[
-    str | None,
-    typer.Option("--save-profile", metavar="NAME", help="Keep the settings in force as a profile."),
-]
-
-
 @takes_profile
 def ask(
     profile: Profile,
     concurrency: int | None,
-    prompt: Prompt = None,
-    file: Files = None,
-    json: Json = False,
-    output: OutputForm = Output.text,
-    show_proposals: ShowProposals = False,
-    no_stream: NoStream = False,
-    plain: Plain = None,
-    live: Live = None,
-    compact: Compact = None,
-    show_reasoning: ShowReasoning = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    usage: ShowUsage = None,
-    dry_run: DryRun = False,
-    estimate: Estimate = False,
-    max_cost: MaxCost = None,
-    max_total_tokens: MaxTotalTokens = None,
-    save_profile: SaveProfile = None,
+    *,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", help="The question; standard input is added to it."),
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-f",
+            "--file",
+            metavar="PATH",
+            help="Add a text file to the prompt; - is standard input.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object: reply, proposals, usage.")
+    ] = False,
+    output: Annotated[
+        Output, typer.Option("--output", help="What to print; jsonl is the stream of events.")
+    ] = Output.text,
+    show_proposals: Annotated[
+        bool, typer.Option("--show-proposals", help="Print each proposal in full, on stderr.")
+    ] = False,
+    no_stream: Annotated[
+        bool, typer.Option("--no-stream", help="Print the reply once it is whole.")
+    ] = False,
+    display: Display,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
+    ] = False,
+    usage: Annotated[
+        bool | None, typer.Option("-u", "--usage/--no-usage", help=sentence(CONFIG_KEYS["usage"]))
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
+    ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print what the turn would take; send no prompt.")
+    ] = False,
+    caps: TurnCaps,
+    save_profile: Annotated[
+        str | None,
+        typer.Option(
+            "--save-profile", metavar="NAME", help="Keep the settings in force as a profile."
+        ),
+    ] = None,
     continue_: Continue = False,
     cid: Cid = None,
     save: Save = None,
 ) -> None:
     """Ask once, and print the reply."""
-    from moa_cli.cli import oneshot, wiring
+    from moa_cli.core.text_files import holds_bytes
+    from moa_cli.terminal.sinks import Show
 
-    form = _form(output, json=json)
-    oneshot.save_profile(profile, save_profile, quiet=quiet)
-    text = oneshot.compose_prompt(prompt or [], file or [], needed=save_profile is None)
+    if json:
+        if output is not Output.text:
+            raise UsageError("--json and --output are two ways of saying it: give one")
+        output = Output.json
+    if save_profile is not None:
+        _save_profile(profile, save_profile, quiet=quiet)
+    text = _compose_prompt(prompt or [], file or [], needed=save_profile is None)
     if not text:
         return
-    if not quiet:
-        oneshot.tell_of_bytes(prompt or [])
+    if not quiet and any(map(holds_bytes, prompt or ())):
+        # A shell in another encoding gives bytes that are no letters; they cannot be sent.
+        say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
     resumed = resume(last=continue_, identity=cid)
-    if dry_run or estimate:
-        oneshot.foretell(profile, text, resumed, prompts=dry_run, json=json)
+    if dry_run:
+        _print_plan(profile, resumed.conversation.ask(text))
         return
-    show = oneshot.Show(
-        output=form,
+    if estimate:
+        _print_estimate(profile, resumed.conversation.ask(text), json=json)
+        return
+    show = Show(
+        output=output.value,
         stream=not no_stream,
         quiet=quiet,
         verbose=verbose,
         usage=verbose or typed_or(usage, wiring.config().usage),
         show_proposals=show_proposals,
-        progress=live is False,
-        **display(plain, live, compact, show_reasoning),
+        progress=display.live is False,
+        **display.settled(),
     )
     books = open_books(save=save)
-    limits = caps(max_cost, max_total_tokens, books.spending, one_turn=True)
-    raise typer.Exit(oneshot.run(profile, text, show, concurrency, resumed, books, limits))
+    turn_caps = caps.caps(books.spending, one_turn=True)
+    raise typer.Exit(_run(profile, text, show, concurrency, resumed, books, turn_caps))
 
 
-def _form(output: Output, *, json: bool) -> Literal["text", "json", "jsonl"]:
-    """What to print. Raises UsageError if it is said in two ways."""
-    if not json:
-        return output.value
-    if output is not Output.text:
-        raise UsageError("--json and --output are two ways of saying it: give one")
-    return "json"
+def _save_profile(profile: Profile, name: str, *, quiet: bool) -> None:
+    path = save(profile, name)
+    if not quiet:
+        say(f"saved profile {name}: {path}")
+
+
+def _compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool) -> str:
+    """The prompt: the words, then each file and standard input in fences; standard input
+    alone is the prompt itself. A file `-` is standard input.
+
+    Raises UsageError if there is nothing to ask (and it is `needed`), or a file is not text.
+    """
+    from moa_cli.core.text import fenced
+    from moa_cli.core.text_files import fenced_file
+
+    prompt = " ".join(words).strip()
+    piped = wiring.read_stdin()
+    attached = ""
+    parts = []
+    if prompt:
+        parts.append(prompt)
+    if _STDIN in files:
+        if not piped.strip():
+            raise UsageError("-f -: standard input holds no text", hint="pipe a text into it")
+        attached, piped = fenced(piped), ""
+    elif piped.strip() and not prompt:
+        parts.append(piped.strip("\r\n"))
+        piped = ""
+    parts += [attached if path == _STDIN else fenced_file(path) for path in files]
+    if piped.strip():
+        parts.append(fenced(piped))
+    if not parts and needed:
+        raise UsageError(
+            "there is nothing to ask", hint='try: moa ask "your question", or pipe a text into it'
+        )
+    return "\n\n".join(parts)
+
+
+def _print_plan(profile: Profile, conversation: Conversation) -> None:
+    """Print the calls of a turn, with what each would be sent; send nothing."""
+    from moa_cli.terminal.dry_run import plan
+
+    pool = wiring.client_pool()
+    known = {model: pool.known(model) for model in profile.models()}
+    sys.stdout.write(plan(profile, conversation, known))
+
+
+def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool) -> None:
+    """Print what a turn would take; only prices are asked for."""
+    import asyncio
+
+    from moa_cli.terminal import estimate
+    from moa_cli.terminal.tty import folded
+
+    known = asyncio.run(_facts(profile))
+    if json:
+        print_json(estimate.to_dict(profile, conversation, known))
+    else:
+        lines = estimate.to_lines(profile, conversation, known)
+        print_lines(folded(line, sys.stdout) for line in lines)
+
+
+async def _facts(profile: Profile) -> dict[str, ModelInfo]:
+    pool = wiring.client_pool()
+    try:
+        return {model: await pool.facts(model, patience=_PATIENCE) for model in profile.models()}
+    finally:
+        await pool.aclose()
+
+
+def _run(
+    profile: Profile,
+    prompt: str,
+    show: Show,
+    concurrency: int | None,
+    resumed: Resumed,
+    books: Books,
+    caps: tuple[Cap, ...],
+) -> int:
+    """Ask, show, and return the exit code.
+
+    resumed: what goes before the prompt. books: where the turn is kept, if it is.
+    caps: on what it may take.
+    """
+    import asyncio
+
+    from moa_cli.core.stream import TurnFold
+    from moa_cli.terminal.sinks import sinks_for
+    from moa_cli.terminal.tty import without_echo
+
+    if not show.quiet:
+        for line in wiring.introduction(profile):
+            say(line)
+    fold = TurnFold()
+    try:
+        with without_echo(sys.stdout, sys.stderr):
+            kept = _kept(resumed, books)
+            sinks = [*sinks_for(show), *(kept.recorders(profile, say) if kept else ())]
+            asked = resumed.conversation.ask(prompt)
+            limits = wiring.limits(concurrency, caps, kept.ledger(say) if kept else None)
+            turn = asyncio.run(_turn(profile, asked, sinks, fold, limits))
+    except KeyboardInterrupt:
+        say("interrupted")
+        turn = fold.turn()
+    except asyncio.CancelledError:
+        return TERMINATED
+    if show.output == "json":
+        from moa_cli.core.jsonl import turn_to_dict
+
+        print_json(turn_to_dict(turn))
+    _tell(turn, show)
+    return of_turn(turn)
+
+
+def _kept(resumed: Resumed, books: Books) -> Kept | None:
+    if books.store is None and books.spending is None:
+        return None
+    from moa_cli.chat.keeping import Kept
+
+    return Kept(books.store, resumed.id, spending=books.spending)
+
+
+async def _turn(
+    profile: Profile,
+    conversation: Conversation,
+    sinks: Sequence[Sink],
+    fold: TurnFold,
+    limits: Limits,
+) -> Turn:
+    from moa_cli.core.stream import deliver
+    from moa_cli.engine import run_turn
+    from moa_cli.terminal.tty import cancel_on_termination
+
+    cancel_on_termination()
+    pool = wiring.client_pool()
+    try:
+        events = run_turn(profile, conversation, pool, limits=limits)
+        return await deliver(events, *sinks, fold=fold)
+    finally:
+        await pool.aclose()
+
+
+def _tell(turn: Turn, show: Show) -> None:
+    """What should be known after the turn."""
+    if turn.error is not None:
+        from moa_cli.terminal.plain import failure_line, print_paid
+
+        if not show.show_proposals:
+            print_paid(turn, sys.stderr)
+        say(failure_line(turn))
+    if show.usage and turn.usage.calls:
+        from moa_cli.terminal.usage import usage_line
+
+        say(usage_line(turn.usage, turn.seconds, turn.ledger))

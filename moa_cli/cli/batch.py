@@ -2,108 +2,291 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import contextlib
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.cli.bench.options import ProviderConcurrency
-from moa_cli.cli.budget import amount
-from moa_cli.cli.options import Live, takes_profile
+from moa_cli.cli import wiring
+from moa_cli.cli.exit_codes import BUDGET, FAILED
+from moa_cli.cli.options import (
+    Live,
+    ProviderConcurrency,
+    max_cost_option,
+    takes_profile,
+    typed_or,
+)
+from moa_cli.cli.output import say
+from moa_cli.cli.saving import saves
+from moa_cli.cli.writing import check_name
+from moa_cli.core import paths
+from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.money import cost_text
+from moa_cli.core.text import plural
+from moa_cli.core.text_files import STANDARD_INPUT
 from moa_cli.profile import Profile
 
-__all__ = ["batch"]
+if TYPE_CHECKING:
+    from moa_cli.batch.output import Answers, OutputFile, Written
+    from moa_cli.batch.prompts import Batch, BatchSettings
+    from moa_cli.bench.run.folder import State, StateFolder
+    from moa_cli.cli.bench.session import SessionOptions
+    from moa_cli.core.conversation import Failure
 
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="IN",
-        help="Lines of {prompt or messages, id?, …}, or of one prompt each; - is standard input.",
-    ),
-]
-Target = Annotated[
-    str,
-    typer.Argument(metavar="OUT", help="Where the lines of answers go; - is standard output."),
-]
-AsLines = Annotated[
-    bool | None,
-    typer.Option(
-        "--lines/--jsonl",
-        help="What IN holds: a prompt on each line, or JSON; else as it is named (.jsonl, .ndjson"
-        " and .json are JSON, and so is standard input).",
-    ),
-]
-AsFinished = Annotated[
-    bool,
-    typer.Option("--as-finished", help="Write lines as answers end, not in the order of IN."),
-]
-Proposals = Annotated[bool, typer.Option("--proposals", help="Write every layer's proposals too.")]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help="An answer that lost a proposer has failed; else it is marked (`lost`)."
-    ),
-]
-Limit = Annotated[
-    int | None, typer.Option("-n", "--limit", metavar="N", min=1, help="The first N prompts only.")
-]
-MaxCost = Annotated[
-    float | None,
-    typer.Option(
-        "--max-cost",
-        metavar="USD",
-        min=0,
-        callback=amount,
-        help="Most that the whole batch may cost, all its sessions together.",
-    ),
-]
-Save = Annotated[
-    bool | None,
-    typer.Option(
-        "--save/--no-save",
-        help="Keep OUT.state, by which the same command goes on; else `save` in the settings says.",
-    ),
-]
-Yes = Annotated[
-    bool,
-    typer.Option(
-        "-y", "--yes", help="Do not ask before anything is sent; without a terminal nobody is."
-    ),
-]
+_STREAM = "-"
 
 
 @takes_profile
 def batch(
     profile: Profile,
     concurrency: int | None,
-    source: Source,
-    target: Target,
-    lines: AsLines = None,
-    as_finished: AsFinished = False,
-    proposals: Proposals = False,
-    strict: Strict = False,
-    limit: Limit = None,
+    *,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN",
+            help="Lines of {prompt or messages, id?, …}, or of one prompt each; - is standard"
+            " input.",
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="OUT", help="Where the lines of answers go; - is standard output."),
+    ],
+    lines: Annotated[
+        bool | None,
+        typer.Option(
+            "--lines/--jsonl",
+            help="What IN holds: a prompt on each line, or JSON; else as it is named (.jsonl,"
+            " .ndjson and .json are JSON, and so is standard input).",
+        ),
+    ] = None,
+    as_finished: Annotated[
+        bool,
+        typer.Option("--as-finished", help="Write lines as answers end, not in the order of IN."),
+    ] = False,
+    proposals: Annotated[
+        bool, typer.Option("--proposals", help="Write every layer's proposals too.")
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="An answer that lost a proposer has failed; else it is marked (`lost`).",
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option("-n", "--limit", metavar="N", min=1, help="The first N prompts only."),
+    ] = None,
     provider_concurrency: ProviderConcurrency = None,
-    max_cost: MaxCost = None,
-    yes: Yes = False,
+    max_cost: Annotated[
+        float | None,
+        max_cost_option("Most that the whole batch may cost, all its sessions together."),
+    ] = None,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "-y", "--yes", help="Do not ask before anything is sent; without a terminal nobody is."
+        ),
+    ] = False,
     live: Live = None,
-    save: Save = None,
+    save: Annotated[
+        bool | None,
+        typer.Option(
+            "--save/--no-save",
+            help="Keep OUT.state, by which the same command goes on; else `save` in the settings"
+            " says.",
+        ),
+    ] = None,
 ) -> None:
     """Answer many prompts; the same command goes on where it was stopped."""
-    from moa_cli.cli import batch_run
+    from moa_cli.batch.prompts import make_batch
+    from moa_cli.cli.bench.session import SessionOptions
 
-    options = batch_run.Options(
-        source=source,
-        target=target,
-        lines=lines,
-        as_finished=as_finished,
-        proposals=proposals,
-        strict=strict,
+    data, name, is_json = _read(source, named_as_lines=lines is not None)
+    made = make_batch(
+        profile,
+        data,
+        name,
+        lines=typed_or(lines, not is_json),
         limit=limit,
+        strict=strict,
+        proposals=proposals,
+    )
+    at_terminal = sys.stdin is not None and sys.stdin.isatty() and source != _STREAM
+    # Lines of answers and a line that moves would not get along.
+    beside = target == _STREAM and sys.stdout.isatty()
+    options = SessionOptions(
         concurrency=concurrency,
         provider_concurrency=provider_concurrency,
         max_cost=max_cost,
-        yes=yes,
-        live=live,
+        yes=yes or not at_terminal,
+        live=False if beside else live,
         save=save,
     )
-    raise typer.Exit(batch_run.run(profile, options))
+    start = _Start(made, target, not as_finished, options)
+    raise typer.Exit(start.run(_path(source, target), keep=saves(save)))
+
+
+def _read(source: str, *, named_as_lines: bool) -> tuple[bytes, str, bool]:
+    """The bytes of IN, what messages call it, and whether it should be JSON.
+
+    named_as_lines: whether it was said what it holds.
+    """
+    from moa_cli.batch.prompts import check_no_table, is_json_name
+    from moa_cli.bench.data.items import read_file
+
+    if source == _STREAM:
+        if sys.stdin is None or sys.stdin.closed:
+            raise UsageError("there is no standard input to read prompts from")
+        return sys.stdin.buffer.read(), STANDARD_INPUT, True
+    path = paths.expand(source)
+    if not named_as_lines:
+        remedy = 'write it as lines of {"prompt": …}; --lines takes each line as a prompt'
+        check_no_table(str(path), remedy)
+    return read_file(path), str(path), is_json_name(source)
+
+
+def _path(source: str, target: str) -> Path | None:
+    """OUT; None is standard output. Raises UsageError if no lines can be added there and read
+    again."""
+    if target == _STREAM:
+        return None
+    path = paths.expand(target)
+    if path.exists() and not paths.is_file(path):
+        raise UsageError(f"{path}: is not a file", hint="- is standard output")
+    # What a link points to is replaced, not the link.
+    path = path.resolve()
+    check_name(path)
+    if source != _STREAM and path == paths.expand(source).resolve():
+        raise UsageError("IN and OUT are one file")
+    return path
+
+
+@dataclass(frozen=True)
+class _Start:
+    """One start of a batch. target: OUT, as it was typed."""
+
+    batch: Batch
+    target: str
+    in_order: bool
+    options: SessionOptions
+
+    def run(self, path: Path | None, *, keep: bool) -> int:
+        """Tell what it takes, ask if there is somebody to ask, run; returns the exit code.
+
+        path: OUT, None is standard output. keep: whether calls are kept beside it, so that the
+        same command goes on.
+        """
+        from moa_cli.batch.output import OutputStream
+        from moa_cli.batch.prompts import BatchSettings
+        from moa_cli.bench.run.folder import State, StateFolder, opened
+
+        if path is None:
+            return self._answer(State(), OutputStream(sys.stdout), ())
+        folder = path.with_name(f"{path.name}.state")
+        if not keep:
+            if folder.exists():
+                raise UsageError(
+                    f"{folder}: is the state of a batch that keeps its calls",
+                    hint="--save goes on with it",
+                )
+            _check_free(path)
+            with contextlib.closing(self._output(path)) as output:
+                return self._answer(State(), output, ())
+        hint = "use the same, or name another OUT"
+        with opened(
+            folder, lambda path: StateFolder(path, "batch.json", BatchSettings, hint)
+        ) as state:
+            state.check(self.batch.settings())
+            if not state.settings:
+                _check_free(path)
+            with contextlib.closing(self._output(path)) as output:
+                return self._to_file(state, output)
+
+    def _output(self, path: Path) -> OutputFile:
+        from moa_cli.batch.output import OutputFile
+
+        orders = {item.id: order for order, item in enumerate(self.batch.items)}
+        return OutputFile(path, orders, in_order=self.in_order)
+
+    def _to_file(self, state: StateFolder[BatchSettings], output: OutputFile) -> int:
+        if state.settings:
+            say(
+                f"going on in {self.target}: {plural(len(output.there), 'answer')} and"
+                f" {plural(len(state.journal), 'call')} are there and not asked for again"
+            )
+        code = self._answer(state, output, output.there)
+        if code == 0:
+            # The answers tell what is done; the settings stay, to be held against the next
+            # start's.
+            state.forget_calls()
+        return code
+
+    def _answer(self, state: State[BatchSettings], output: Written, there: Collection[str]) -> int:
+        """Answer what is left; the exit code. there: the ids of what is answered."""
+        from moa_cli.batch.output import Answers, InOrder
+        from moa_cli.bench.run.folder import StateFolder
+        from moa_cli.cli.bench.session import Job, session
+
+        todo = [work for work in self.batch.work() if work.item.id not in there]
+        if not todo:
+            return 0
+        for line in [*wiring.introduction(self.batch.profile), plural(len(todo), "prompt")]:
+            say(line)
+        if self.in_order:
+            output = InOrder(output, [work.order for work in todo])
+        answers = Answers(self.batch, state.journal, output, there)
+        goes_on = isinstance(state, StateFolder)
+        job = Job(
+            self.batch,
+            state,
+            answers,
+            self.options,
+            partial=not self.batch.strict,
+            goes_on=goes_on,
+            called=lambda result: result.item,
+        )
+        code, capped = session(job, todo)
+        answers.finish(())
+        return code or self._summary(state, answers, capped, goes_on=goes_on)
+
+    def _summary(
+        self,
+        state: State[BatchSettings],
+        answers: Answers,
+        capped: Failure | None,
+        *,
+        goes_on: bool,
+    ) -> int:
+        """Tell what came of it; the exit code."""
+        from moa_cli.bench.run.runner import still_to_do
+
+        spent = state.journal.spent
+        total = len(list(self.batch.work()))
+        done = total - len(still_to_do(self.batch, answers))
+        into = f" in {self.target}" if self.target != _STREAM else ""
+        lost = f", {answers.lost} without some of the proposals" if answers.lost else ""
+        cost = f", {cost_text(spent)}" if spent.calls else ""
+        say(f"{done:,} of {plural(total, 'answer')}{into}{lost}{cost}")
+        if capped is not None:
+            more = " (the same command with a higher cap goes on from there)" if goes_on else ""
+            say(f"{capped.message}{more}")
+            return BUDGET
+        if answers.failed:
+            more = "; the same command tries them again" if goes_on else ""
+            say(f"{answers.failed} failed{more}")
+            return FAILED
+        return 0
+
+
+def _check_free(path: Path) -> None:
+    if path.exists() and path.stat().st_size:
+        raise BenchError(
+            f"{path}: is there already, without the state of a batch", hint="name another OUT"
+        )

@@ -102,7 +102,7 @@ class Commands(typer.Typer):
     """
 
     def __init__(self, **settings: Any) -> None:
-        usual: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "cls": _Group}
+        usual: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "cls": Group}
         fixed: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
         super().__init__(**{**usual, **fixed, **settings})
 
@@ -118,13 +118,13 @@ def deferred(table: Mapping[str, tuple[str, str]], **settings: Any) -> Commands:
     first sentence of its help. settings: of `typer.Typer`.
     """
 
-    class Group(_DeferredGroup):
+    class Table(_DeferredGroup):
         places = table
 
-    return Commands(cls=Group, **settings)
+    return Commands(cls=Table, **settings)
 
 
-class _Group(TyperGroup):
+class Group(TyperGroup):
     """A group that converts no value without need."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -133,7 +133,7 @@ class _Group(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-class _DeferredGroup(_Group):
+class _DeferredGroup(Group):
     """places: see `deferred`."""
 
     places: Mapping[str, tuple[str, str]]

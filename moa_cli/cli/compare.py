@@ -1,79 +1,110 @@
-"""`moa compare`: one's own prompts, answers side by side and blind."""
+"""`moa compare`: your own prompts, answers side by side and blind."""
 
 from __future__ import annotations
 
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.cli.bench.options import Best, arm_names
-from moa_cli.cli.budget import amount
-from moa_cli.cli.options import Live, Plain, split_names, takes_profile
-from moa_cli.cli.saving import Save
-from moa_cli.core.errors import UsageError
-from moa_cli.profile import Profile
+from moa_cli.cli import wiring
+from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
+from moa_cli.cli.options import (
+    Best,
+    Live,
+    Plain,
+    Save,
+    arm_names,
+    max_cost_option,
+    span_seconds,
+    split_names,
+    takes_profile,
+    typed_or,
+)
+from moa_cli.cli.output import output_width, print_json, print_lines, say
+from moa_cli.cli.saving import open_books, open_store
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.money import cost_text, usd
+from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.text import plural
+from moa_cli.core.text_files import holds_bytes
+from moa_cli.profile import Overrides, Profile
+from moa_cli.terminal.tty import can_redraw, columns_of
 
-__all__ = ["compare"]
+if TYPE_CHECKING:
+    from moa_cli.bench.data.items import Item
+    from moa_cli.bench.run.arms import Arm
+    from moa_cli.bench.scoring.means import Mean
+    from moa_cli.compare.contest import Shown
+    from moa_cli.compare.standings import Standing
+    from moa_cli.core.conversation import Turn
+    from moa_cli.engine import Cap
+    from moa_cli.store.accounts import Books
+    from moa_cli.store.comparisons import Comparison
+    from moa_cli.terminal.progress import ProgressView
 
-Prompts = Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to ask.")]
-PromptFile = Annotated[
-    Path | None,
-    typer.Option(
-        "-f",
-        "--file",
-        metavar="FILE",
-        help="Prompts, one a line, or (.jsonl) lines of {prompt or messages}.",
-    ),
-]
-Arms = Annotated[
-    str,
-    typer.Option(
-        "--arms",
-        metavar="NAMES",
-        help="What is compared, by commas: mixture, self (Self-MoA: one proposer in the place of"
-        " all), single (each model alone).",
-    ),
-]
-Profiles = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--profiles", metavar="NAMES", help="Compare these profiles, by commas, and no arms of one."
-    ),
-]
-MaxCost = Annotated[
-    float | None,
-    typer.Option(
-        "--max-cost", metavar="USD", min=0, callback=amount, help="Most that all prompts may cost."
-    ),
-]
-Seed = Annotated[
-    int | None, typer.Option("--seed", metavar="N", help="Makes the order of the answers repeat.")
-]
-Results = Annotated[
-    bool, typer.Option("--results", help="Print what was chosen so far, and ask nothing.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="With --results: print a JSON array.")]
-Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="SPAN", help="With --results: not older than, such as 7d."),
-]
+# T, s and q are other keys.
+_MOST_ARMS = ascii_lowercase.index("q")
+_TIE, _SKIP, _LEAVE = "t", "s", ("q", "\x04")
 
 
 @takes_profile
 def compare(
     profile: Profile,
     concurrency: int | None,
-    prompts: Prompts = None,
-    file: PromptFile = None,
-    arms: Arms = "mixture,single",
+    *,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What to ask.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "-f",
+            "--file",
+            metavar="FILE",
+            help="Prompts, one a line, or (.jsonl) lines of {prompt or messages}.",
+        ),
+    ] = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            "--arms",
+            metavar="NAMES",
+            help="What is compared, by commas: mixture, self (Self-MoA: one proposer in the place"
+            " of all), single (each model alone).",
+        ),
+    ] = "mixture,single",
     best: Best = None,
-    profiles: Profiles = None,
-    max_cost: MaxCost = None,
-    seed: Seed = None,
-    results: Results = False,
-    json: AsJson = False,
-    since: Since = None,
+    profiles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--profiles",
+            metavar="NAMES",
+            help="Compare these profiles, by commas, and no arms of one.",
+        ),
+    ] = None,
+    max_cost: Annotated[float | None, max_cost_option("Most that all prompts may cost.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", help="Makes the order of the answers repeat."),
+    ] = None,
+    results: Annotated[
+        bool, typer.Option("--results", help="Print what was chosen so far, and ask nothing.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="With --results: print a JSON array.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="SPAN", help="With --results: not older than, such as 7d."),
+    ] = None,
     save: Save = None,
     plain: Plain = None,
     live: Live = None,
@@ -82,25 +113,353 @@ def compare(
     if results:
         if prompts or file is not None:
             raise UsageError("--results asks nothing", hint="leave the prompts out")
-        from moa_cli.cli import compare_results
-
-        compare_results.run(since, json=json)
+        _print_results(since, json=json)
         return
     if json or since is not None:
         raise UsageError("--json and --since belong to --results")
-    from moa_cli.cli import compare_run
-
-    options = compare_run.Options(
-        prompts=tuple(prompts or ()),
-        file=file,
-        arms=arm_names(arms),
-        best=best,
-        profiles=split_names(profiles),
+    kinds = arm_names(arms)
+    names = split_names(profiles, "--profiles", "profile")
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
+        raise UsageError(
+            "you can only choose at a terminal", hint="--results prints what was chosen"
+        )
+    compared = _arms(profile, kinds, best) if names is None else _arms_of(profile, names)
+    items = _items(prompts or [], file)
+    books = open_books(save=save)
+    models = (model for arm in compared for model in arm.profile.models())
+    for notice in wiring.providers().key_notices(models):
+        say(notice)
+    settings = wiring.config()
+    comparing = _Comparing(
+        compared,
+        books,
         concurrency=concurrency,
         max_cost=max_cost,
         seed=seed,
-        save=save,
-        plain=plain,
-        live=live,
+        plain=typed_or(plain, settings.plain),
+        live=typed_or(live, settings.live),
     )
-    raise typer.Exit(compare_run.run(profile, options))
+    # Their names would tell which arms they are.
+    say(f"{len(compared)} arms, shown blind; what you choose is{' not' * (not books.store)} kept")
+    raise typer.Exit(comparing.run(_asked() if items is None else items))
+
+
+def _arms(profile: Profile, kinds: tuple[str, ...], best: str | None) -> list[Arm]:
+    """The arms of a profile. Raises UsageError as `_checked` does."""
+    from moa_cli.bench.run.arms import best_of, make_arms
+
+    return _checked(make_arms(profile, kinds, best_of(profile, best) if "self" in kinds else ""))
+
+
+def _arms_of(profile: Profile, names: tuple[str, ...]) -> list[Arm]:
+    """The mixture of each profile. profile: with what was typed to change it."""
+    from moa_cli.bench.run.arms import make_arms
+
+    if any(origin.kind == "flag" for origin in profile.origins.values()):
+        raise UsageError("--profiles: options that change a mixture are for one profile")
+    named = [wiring.choose_profile(name, Overrides()) for name in names]
+    return _checked([arm for profile in named for arm in make_arms(profile, ("mixture",), "")])
+
+
+def _checked(arms: list[Arm]) -> list[Arm]:
+    """Raises UsageError if they cannot be told apart, or are too few or too many."""
+    names = {(arm.name, arm.profile.name) for arm in arms}
+    if len(names) < 2 or len(names) < len(arms):
+        raise UsageError(
+            "there must be two different arms at least",
+            hint="--arms mixture,self,single, or --profiles a,b",
+        )
+    if len(arms) > _MOST_ARMS:
+        raise UsageError(f"{len(arms)} arms are too many: {_MOST_ARMS} at most")
+    return arms
+
+
+def _items(prompts: Sequence[str], file: Path | None) -> list[Item] | None:
+    """What is asked; None if it is to be typed."""
+    from moa_cli.batch.prompts import check_no_table, is_json_name, read_prompts
+    from moa_cli.bench.data.items import Item, read_file
+
+    items = [Item(id="", turns=(prompt,)) for prompt in prompts if prompt.strip()]
+    if file is not None:
+        name = str(file)
+        check_no_table(name, 'write it as lines of {"prompt": …} (.jsonl), or one prompt a line')
+        items += read_prompts(read_file(file), name, lines=not is_json_name(name))
+    if any(map(holds_bytes, prompts)):
+        raise UsageError("a prompt is not UTF-8 text", hint="use a terminal that speaks UTF-8")
+    if not items and prompts:
+        raise UsageError("there is nothing to ask")
+    return items or None
+
+
+def _asked() -> Iterator[Item]:
+    """What is typed, until Ctrl-D."""
+    from moa_cli.bench.data.items import Item
+
+    while True:
+        sys.stdout.write("› ")
+        sys.stdout.flush()
+        line = sys.stdin.readline()
+        if not line:
+            sys.stdout.write("\n")
+            return
+        if holds_bytes(line):
+            say("that is not UTF-8 text, and was not asked")
+        elif line.strip():
+            yield Item(id="", turns=(line.strip(),))
+
+
+class _Comparing:
+    """The choices of one command.
+
+    max_cost: USD, of all prompts. seed: of the order in which answers are shown. plain: show
+    answers as raw text. live: draw moving parts. chosen: so far.
+    """
+
+    def __init__(
+        self,
+        arms: list[Arm],
+        books: Books,
+        *,
+        concurrency: int | None,
+        max_cost: float | None,
+        seed: int | None,
+        plain: bool,
+        live: bool,
+    ) -> None:
+        from moa_cli.compare.contest import Contest
+        from moa_cli.store.spending import CallBook
+        from moa_cli.terminal.progress import Progress
+
+        self._arms = arms
+        self._books = books
+        self._plain = plain
+        self._live = live
+        # Not for secrets: the order must only be unforeseen, and repeat with a seed.
+        self._random = random.Random(seed)  # noqa: S311
+        ledger = None if books.spending is None else CallBook(books.spending, say)
+        self._limits = wiring.limits(concurrency, self._caps(max_cost), ledger)
+        self._contest = Contest(arms, self._limits, self._ended)
+        self._progress = Progress(total=0)
+        self._view: ProgressView | None = None
+        self.chosen: list[Comparison] = []
+        self._code = 0
+
+    def _caps(self, max_cost: float | None) -> tuple[Cap, ...]:
+        from moa_cli.engine import Cap
+
+        shared = {"budget.session": wiring.config().budget.session, "--max-cost": max_cost}
+        return (
+            *wiring.caps(self._books.spending),
+            *(
+                Cap.shared_cost(name, limit, lambda: self._contest.spent())
+                for name, limit in shared.items()
+                if limit is not None
+            ),
+        )
+
+    def _ended(self, turn: Turn) -> None:
+        if turn.error is None and not turn.lost:
+            self._progress.done += 1
+        else:
+            self._progress.failed += 1
+        self._progress.spent += turn.usage
+        if self._view is not None:
+            self._view.changed()
+
+    def run(self, items: Iterator[Item] | Sequence[Item]) -> int:
+        """Ask, show, let choose, tell, prompt after prompt; returns the exit code."""
+        import asyncio
+
+        try:
+            for item in items:
+                if not self._compare(item):
+                    break
+        except KeyboardInterrupt:
+            sys.stdout.write("\n")
+            kept = " and kept" if self._books.store is not None else ""
+            say(f"interrupted; {plural(len(self.chosen), 'choice')} made{kept}")
+            return INTERRUPTED
+        except asyncio.CancelledError:
+            return TERMINATED
+        return self._code
+
+    def _compare(self, item: Item) -> bool:
+        """One prompt; whether there is to be another."""
+        import asyncio
+
+        print_lines(["", *_drawn("", f"› {item.turns[0]}", raw=True)])
+        answers = asyncio.run(self._answers(item))
+        capped = next((answer.turn.error for answer in answers if answer.turn.capped), None)
+        failed = [answer for answer in answers if answer.trouble is not None]
+        there = [answer for answer in answers if answer.trouble is None]
+        self._random.shuffle(there)
+        if capped is not None:
+            say(capped.message)
+            self._code = BUDGET
+            return False
+        if len(there) < 2:
+            print_lines(_revealed([], failed, None))
+            say("fewer than two answers: this prompt is not counted")
+            self._code = FAILED
+            return True
+        return self._choose(there, failed)
+
+    async def _answers(self, item: Item) -> list[Shown]:
+        from moa_cli.bench.run.limiter import CallLimiter
+        from moa_cli.cli.bench.session import open_pool
+        from moa_cli.terminal.progress import Progress, progress_view
+        from moa_cli.terminal.tty import cancel_on_termination, without_echo
+
+        cancel_on_termination()
+        clients = open_pool()
+        limiter = CallLimiter(
+            self._limits.concurrency,
+            None,
+            lambda model: clients.providers.parse(model)[0].name,
+        )
+        self._progress = Progress(total=len(self._arms), in_flight=lambda: limiter.in_flight)
+        self._view = progress_view(sys.stderr, self._progress, live=self._live)
+        try:
+            with without_echo(sys.stdout):
+                self._view.start()
+                try:
+                    return await self._contest.answers(item, clients, limiter)
+                finally:
+                    self._view.close()
+        finally:
+            await clients.aclose()
+
+    def _choose(self, there: list[Shown], failed: list[Shown]) -> bool:
+        from moa_cli.compare.standings import standings
+        from moa_cli.terminal.single_keys import single_keys
+
+        letters = ascii_lowercase[: len(there)]
+        if failed:
+            say(f"{plural(len(failed), 'arm')} failed, named after your choice")
+        with single_keys() as key:
+            for letter, answer in zip(letters, there, strict=True):
+                print_lines(_drawn(f"── {letter.upper()} ──", answer.reply, raw=self._plain))
+            keys = "/".join(letters)
+            sys.stdout.write(f"Which is best? [{keys}, t: tie, s: skip, q: quit] ")
+            sys.stdout.flush()
+            pressed = ""
+            while pressed not in (*letters, _TIE, _SKIP, *_LEAVE):
+                pressed = key().lower()
+        sys.stdout.write(f"{pressed if pressed.isprintable() else ''}\n")
+        if pressed in _LEAVE:
+            return False
+        winner = letters.index(pressed) if pressed in letters else None
+        if pressed != _SKIP:
+            self._keep(there, winner)
+        print_lines(_revealed(there, failed, winner))
+        if pressed != _SKIP:
+            print_lines(
+                ["", *_standing_lines(standings(self.chosen), columns_of(sys.stdout) or 80)]
+            )
+        return True
+
+    def _keep(self, there: list[Shown], winner: int | None) -> None:
+        from moa_cli.store.comparisons import Comparison
+
+        contenders = tuple(answer.contender() for answer in there)
+        comparison = Comparison(time.time(), contenders, winner)
+        self.chosen.append(comparison)
+        if self._books.store is None:
+            return
+        try:
+            self._books.store.comparisons.add(comparison)
+        except StoreError as error:
+            say(f"this choice is not kept: {error.message}")
+            self._books = replace(self._books, store=None)
+
+
+def _drawn(head: str, text: str, *, raw: bool) -> list[str]:
+    """A head, and the (untrusted) text under it, drawn as Markdown; as it is if `raw`, or where
+    nothing can be drawn."""
+    safe = sanitize(text).strip()
+    if raw or not can_redraw(sys.stdout):
+        lines = safe.split("\n")
+    else:
+        from moa_cli.markdown.drawing import render_markdown
+        from moa_cli.terminal.live import color_of, console_for, reply_width
+
+        console = console_for(sys.stdout)
+        lines = render_markdown(safe, width=reply_width(console.width), color=color_of(console))
+    return [*([head] if head else []), *lines, ""]
+
+
+def _revealed(there: Sequence[Shown], failed: Sequence[Shown], winner: int | None) -> list[str]:
+    """Which arms gave the answers, in the order in which they were shown, and which gave none.
+
+    winner: the place of the chosen one.
+    """
+    from moa_cli.terminal.table import Column, table_lines
+
+    lines: list[str] = []
+    if there:
+        columns = [
+            Column("", [chr(ord("A") + place) for place in range(len(there))]),
+            Column("arm", [answer.arm.name for answer in there], widest=40),
+            Column("cost", [cost_text(answer.turn.usage) for answer in there], right=True),
+            Column("seconds", [f"{answer.turn.seconds:.1f}" for answer in there], right=True),
+            Column("", ["chosen" if place == winner else "" for place in range(len(there))]),
+            Column("profile", [answer.arm.profile.name for answer in there]),
+        ]
+        lines = table_lines(columns, columns_of(sys.stdout) or 80)
+    for answer in failed:
+        arm = answer.arm
+        lines.append(one_line(f"{arm.name} ({arm.profile.name}) failed: {answer.trouble}"))
+    return lines
+
+
+def _print_results(since: str | None, *, json: bool) -> None:
+    """Print the table over all choices that were kept. since: a span such as `7d`."""
+    from moa_cli.compare.standings import standings
+
+    after = time.time() - span_seconds(since) if since else 0.0
+    comparisons = open_store(to_read=True).comparisons
+    found = standings(comparisons.since(after))
+    if comparisons.unsound:
+        say(f"{plural(comparisons.unsound, 'choice')} cannot be right, and are not counted")
+    if json:
+        print_json([standing.to_dict() for standing in found])
+    elif found:
+        print_lines(_standing_lines(found, output_width()))
+    else:
+        say("nothing was chosen yet")
+
+
+def _standing_lines(found: Sequence[Standing], width: int) -> list[str]:
+    """A table. width: in cells."""
+    from moa_cli.terminal.table import Column, table_lines
+
+    same = Counter((row.arm, row.profile) for row in found)
+    # Only where one name has had several settings must they be told apart.
+    names = [
+        f"{row.profile} #{row.settings}" if same[row.arm, row.profile] > 1 else row.profile
+        for row in found
+    ]
+    seconds = [f"{row.seconds / row.compared:.1f}" for row in found]
+    columns = [
+        Column("arm", [row.arm for row in found], widest=40),
+        Column("compared", [f"{row.compared:,}" for row in found], right=True, spare=1),
+        Column("wins", [f"{row.wins:,}" for row in found], right=True),
+        Column("ties", [f"{row.ties:,}" for row in found], right=True, spare=2),
+        Column("win rate", [_rate(row.win_rate) for row in found], right=True),
+        Column("cost/win", [_cost(row) for row in found], right=True),
+        Column("s/answer", seconds, right=True, spare=3),
+        Column("profile", names),
+    ]
+    return table_lines(columns, width)
+
+
+def _rate(rate: Mean) -> str:
+    value = f"{100 * (rate.value or 0.0):.0f}%"
+    # The same answer twice shows no spread, which does not mean that there is none.
+    return f"{value} ± {100 * rate.standard_error:.0f}" if rate.standard_error else value
+
+
+def _cost(row: Standing) -> str:
+    if row.usage.unpriced_calls:
+        return "?"
+    return "–" if row.cost_per_win is None else usd(row.cost_per_win)

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands
+from moa_cli.cli.options import JsonArray
+from moa_cli.cli.output import print_json, print_lines, say
+from moa_cli.config import (
+    create_file,
+    dotted,
+    find_name,
+    leaves,
+    set_setting,
+    template,
+    unset_setting,
+)
+from moa_cli.config.names import KEYS_OF, NAMED
+from moa_cli.config.schema import VARIABLES, Config, load_config, to_config
+from moa_cli.config.toml import read_toml, value_of
+from moa_cli.core import paths
+from moa_cli.core.sanitize import sanitize
+from moa_cli.terminal.tty import columns_of
 
 if TYPE_CHECKING:
-    from moa_cli.cli.in_force import Row
+    from moa_cli.models.providers import Provider
 
-__all__ = ["group"]
+group = Commands(help="List, get, set and unset settings, and edit their file.")
 
-group = Commands(
-    help="List, get, set and unset settings, and edit their file.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+# The way to the setting, its value (None: not set), its origin.
+Row = tuple[tuple[str, ...], object, str]
+_FILE, _DEFAULT = "config.toml", "default"
 
 
 def _setting_names(incomplete: str) -> list[str]:
     """For the shell's completion."""
-    from moa_cli.config import dotted, leaves
-    from moa_cli.config.names import NAMED
-
     names = [dotted(path) for path in leaves() if path[0] not in NAMED]
     return [name for name in names if name.startswith(incomplete)]
 
@@ -41,56 +57,28 @@ KeyName = Annotated[
     ),
 ]
 
-Value = Annotated[
-    str,
-    typer.Argument(
-        metavar="VALUE", help="A number, true or false, a text without quotes, or a TOML table."
-    ),
-]
-
 
 @group.command("list")
-def list_(
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
-) -> None:
+def list_(json: JsonArray = False) -> None:
     """List each setting, its value in force and its origin."""
-    from moa_cli.config import dotted
-
     found = [(dotted(path), value, origin) for path, value, origin in _rows()]
     if json:
-        from moa_cli.core.text import dumps
-
         heads = ("key", "value", "origin")
-        typer.echo(dumps([dict(zip(heads, row, strict=True)) for row in found], indent=2))
+        print_json([dict(zip(heads, row, strict=True)) for row in found])
         return
     from moa_cli.terminal.plain import setting_lines
-    from moa_cli.terminal.tty import columns_of
 
-    columns = columns_of(sys.stdout)
-    typer.echo("\n".join(setting_lines(found, widest=30, columns=columns)))
-
-
-def _rows() -> list[Row]:
-    from moa_cli.cli import wiring
-    from moa_cli.cli.in_force import settings_in_force
-    from moa_cli.config.toml import read_toml
-    from moa_cli.core import paths
-
-    table = read_toml(paths.config_file(), missing_ok=True)
-    return settings_in_force(wiring.config(), table, os.environ)
+    print_lines(setting_lines(found, widest=30, columns=columns_of(sys.stdout)))
 
 
 @group.command("get")
 def get(key: KeyName) -> None:
     """Print the value in force; exit code 1 if there is none."""
-    from moa_cli.config import dotted, find_name
-    from moa_cli.core.sanitize import sanitize
-
     name = find_name(key)
     depth = len(name.path)
     found = [row for row in _rows() if row[0][:depth] == name.path and row[1] is not None]
     if not found:
-        _tell(f"`{name}` is not set")
+        say(f"`{name}` is not set")
         raise typer.Exit(1)
     for path, value, _ in found:
         text = sanitize(str(value).lower() if isinstance(value, bool) else str(value))
@@ -99,11 +87,17 @@ def get(key: KeyName) -> None:
 
 
 @group.command("set", context_settings={"ignore_unknown_options": True})
-def set_(key: KeyName, value: Value) -> None:
+def set_(
+    key: KeyName,
+    value: Annotated[
+        str,
+        typer.Argument(
+            metavar="VALUE",
+            help="A number, true or false, a text without quotes, or a TOML table.",
+        ),
+    ],
+) -> None:
     """Set a setting in the file; its comments and order stay."""
-    from moa_cli.config import find_name, set_setting
-    from moa_cli.config.toml import value_of
-    from moa_cli.core import paths
     from moa_cli.profile import find
 
     name = find_name(key)
@@ -113,87 +107,130 @@ def set_(key: KeyName, value: Value) -> None:
         # A path has to hold wherever the next command is given.
         meant = str(found.path.absolute()) if found.source == "path" else value
     set_setting(paths.config_file(), name, meant, _check_change)
-    _tell(f"{name} is set in {paths.config_file()}")
+    say(f"{name} is set in {paths.config_file()}")
     _tell_of_variable(name.path)
     _tell_of_prices()
-
-
-def _check(table: Mapping[str, Any], place: str) -> None:
-    """Refuse what would stop the next command. place: the file, for messages."""
-    from moa_cli.config.schema import to_config
-    from moa_cli.models.providers import Providers
-
-    Providers(to_config(table, place), {})
-
-
-def _tell_of_prices() -> None:
-    """Tell of prices whose model names lead nowhere: they stop no command, but hold for nobody."""
-    from moa_cli.config.schema import load_config
-    from moa_cli.models.providers import Providers
-
-    for fault in Providers(load_config(), {}).price_faults():
-        _tell(f"{fault.message} ({fault.hint})")
-
-
-def _check_change(table: Mapping[str, Any]) -> None:
-    from moa_cli.core import paths
-
-    _check(table, f"{paths.config_file()} would be wrong")
-
-
-def _tell_of_variable(path: tuple[str, ...]) -> None:
-    from moa_cli.config.schema import VARIABLES
-
-    variable = VARIABLES.get(path[0], "")
-    if os.environ.get(variable):
-        _tell(f"{variable} is set too, and comes before it")
 
 
 @group.command("unset")
 def unset(key: KeyName) -> None:
     """Take a setting out of the file, so that its default holds."""
-    from moa_cli.config import find_name, unset_setting
-    from moa_cli.core import paths
-
     name = find_name(key)
     done = unset_setting(paths.config_file(), name, _check_change)
-    _tell(f"{name} {'is unset' if done else 'was not set'} in {paths.config_file()}")
+    say(f"{name} {'is unset' if done else 'was not set'} in {paths.config_file()}")
     _tell_of_variable(name.path)
 
 
 @group.command("path")
 def path_() -> None:
     """Print the path of the settings file, be there one or not."""
-    from moa_cli.core import paths
-
-    typer.echo(str(paths.config_file()))
+    typer.echo(paths.config_file())
 
 
 @group.command("template")
 def template_() -> None:
     """Print a settings file that sets nothing and explains every key."""
-    from moa_cli.config import template
-
     typer.echo(template(), nl=False)
 
 
 @group.command("edit")
 def edit() -> None:
     """Open the settings file in $VISUAL or $EDITOR, then check it."""
-    from moa_cli.config import create_file
-    from moa_cli.config.toml import read_toml
-    from moa_cli.core import paths
     from moa_cli.terminal.editor import open_editor
 
     file = paths.config_file()
     create_file(file)
     open_editor(file)
     _check(read_toml(file), str(file))
-    _tell(f"{file} is right")
+    say(f"{file} is valid")
     _tell_of_prices()
 
 
-def _tell(text: str) -> None:
-    from moa_cli.core.sanitize import one_line
+def _check(table: Mapping[str, Any], place: str) -> None:
+    """Refuse what would stop the next command. place: the file, for messages."""
+    from moa_cli.models.providers import Providers
 
-    typer.echo(f"moa: {one_line(text)}", err=True)
+    Providers(to_config(table, place), {})
+
+
+def _check_change(table: Mapping[str, Any]) -> None:
+    _check(table, f"{paths.config_file()} would be wrong")
+
+
+def _tell_of_prices() -> None:
+    """Tell of prices whose model names lead nowhere: they stop no command, but fit no model."""
+    from moa_cli.models.providers import Providers
+
+    for fault in Providers(load_config(), {}).price_faults():
+        say(f"{fault.message} ({fault.hint})")
+
+
+def _tell_of_variable(path: tuple[str, ...]) -> None:
+    variable = VARIABLES.get(path[0], "")
+    if os.environ.get(variable):
+        say(f"{variable} is set too, and comes before it")
+
+
+def _rows() -> list[Row]:
+    """All settings in force, in the order of the template; a password in an address is masked."""
+    config, environment = wiring.config(), os.environ
+    table = read_toml(paths.config_file(), missing_ok=True)
+    found = [_row(path, config, table) for path in leaves() if path[0] not in NAMED]
+    return [*found, *_prices(config), *_providers(config, table, environment)]
+
+
+def _row(path: tuple[str, ...], config: Config, table: Mapping[str, Any]) -> Row:
+    value: Any = reduce(getattr, path, config)
+    if path == ("profile",):
+        value = wiring.default_profile()
+    variable = VARIABLES.get(path[0], "")
+    if os.environ.get(variable):
+        return path, value, variable
+    return path, str(value) if isinstance(value, Path) else value, _origin(path, table)
+
+
+def _origin(path: tuple[str, ...], table: Any) -> str:
+    for part in path:
+        if part not in table:
+            return _DEFAULT
+        table = table[part]
+    return _FILE
+
+
+def _prices(config: Config) -> Iterator[Row]:
+    if not config.prices:
+        yield ("prices",), None, _DEFAULT
+    for model, price in config.prices.items():
+        for key in KEYS_OF["prices"]:
+            if getattr(price, key) is not None:
+                yield ("prices", model, key), getattr(price, key), _FILE
+
+
+def _providers(
+    config: Config, table: Mapping[str, Any], environment: Mapping[str, str]
+) -> Iterator[Row]:
+    from moa_cli.models.providers import Providers
+
+    without = Providers(config, {}).known
+    for name, provider in Providers(config, environment).known.items():
+        for key, value in _values(provider).items():
+            path = ("providers", name, key)
+            origin = _origin(path, table)
+            if key == "base_url" and value != without[name].base_url:
+                variable = f"{name.upper()}_BASE_URL"
+                origin = variable if environment.get(variable, "").strip() else "OLLAMA_HOST"
+            if value is not None:
+                yield path, _masked(value) if key == "base_url" else value, origin
+
+
+def _values(provider: Provider) -> dict[str, str | None]:
+    return {
+        "base_url": provider.base_url,
+        "api_key_env": provider.key_variable,
+        "api_key_cmd": provider.key_command,
+    }
+
+
+def _masked(url: str) -> str:
+    """The address without the password in it, or the token that stands in a user's place."""
+    return re.sub(r"^([a-z][a-z0-9+.-]*://)?([^:/@]*:)?.*@", r"\1\2***@", url, flags=re.I | re.S)

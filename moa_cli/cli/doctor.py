@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from moa_cli.cli import wiring
 from moa_cli.cli.options import takes_profile
+from moa_cli.core import paths
 from moa_cli.core.errors import ClientError, MoAError, ProfileError
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import nearest
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
-from moa_cli.models.providers import Provider, Providers
-
-__all__ = ["doctor"]
+    from moa_cli.models.providers import Provider, Providers
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,6 @@ def doctor(
     failed = False
 
     def tell(finding: Finding) -> None:
-        from moa_cli.core.sanitize import one_line
-
         nonlocal failed
         failed = failed or finding.level == "ERROR"
         typer.echo(f"{finding.level:<5}  {one_line(finding.what)}")
@@ -53,8 +53,6 @@ def doctor(
             typer.echo(f"       → {one_line(finding.hint)}")
 
     async def ask_providers() -> None:
-        from moa_cli.cli import wiring
-
         pool = wiring.client_pool()
         try:
             async for finding in _providers(profile, pool, offline):
@@ -109,8 +107,6 @@ def _others_with_our_names() -> list[str]:
 def _folders() -> Iterator[Finding]:
     import os
 
-    from moa_cli.core import paths
-
     file = paths.config_file()
     if file.exists():
         # An unreadable one would have ended the command before this.
@@ -124,7 +120,7 @@ def _folders() -> Iterator[Finding]:
         "cache": paths.cache_dir(),
     }
     for name, folder in folders.items():
-        nearest = next(one for one in (folder, *folder.parents) if one.exists())
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
         if os.access(nearest, os.W_OK):
             yield Finding("OK", f"{name} folder: {folder}")
         else:
@@ -134,8 +130,6 @@ def _folders() -> Iterator[Finding]:
 
 
 def _used(profile: Profile) -> set[str]:
-    from moa_cli.cli import wiring
-
     return {provider.name for provider, _ in _found(profile, wiring.providers())}
 
 
@@ -147,9 +141,6 @@ def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]
 
 
 def _keys(profile: Profile) -> Iterator[Finding]:
-    from moa_cli.cli import wiring
-    from moa_cli.core import paths
-
     known = wiring.providers()
     used = _used(profile)
     for provider in known.known.values():
@@ -172,8 +163,6 @@ def _keys(profile: Profile) -> Iterator[Finding]:
 
 
 def _key_works(provider: Provider, source: str) -> Finding:
-    from moa_cli.cli import wiring
-
     try:
         wiring.providers().key(provider)
     except ClientError as error:
@@ -182,8 +171,6 @@ def _key_works(provider: Provider, source: str) -> Finding:
 
 
 def _profile(profile: Profile) -> Iterator[Finding]:
-    from moa_cli.cli import wiring
-
     yield Finding("OK", wiring.describe(profile))
     known = wiring.providers()
     for fault in known.faults(profile):
@@ -214,8 +201,6 @@ async def _providers(
 
 
 def _listed(provider: str, model: str, listed: list[str]) -> Finding:
-    from moa_cli.core.text import nearest
-
     # Ollama lists `llama3:latest` for what is asked as `llama3`.
     if model in listed or f"{model}:latest" in listed:
         return Finding("OK", f"{provider}: has {model}")
@@ -229,7 +214,6 @@ def _listed(provider: str, model: str, listed: list[str]) -> Finding:
 def _runtime(profile: Profile) -> Finding:
     import importlib.util
 
-    from moa_cli.cli import wiring
     from moa_cli.clients.local.weights import SMOLLM2, find_weights
     from moa_cli.core.installation import install_command
 
@@ -251,7 +235,6 @@ def _start_runtime() -> str:
     import asyncio
     import importlib.metadata
 
-    from moa_cli.cli import wiring
     from moa_cli.clients.local.weights import SMOLLM2
 
     async def start() -> None:

@@ -6,62 +6,109 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moa_cli.cli import wiring
+from moa_cli.cli.commands import Commands, Group
+from moa_cli.cli.options import JsonArray
+from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.core.errors import ClientError, UsageError
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import nearest
 
 if TYPE_CHECKING:
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.core.money import Price
 
-__all__ = ["models"]
+
+class _ListByDefault(Group):
+    """A group whose command `list` need not be named: `moa models openai` lists too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `Group`."""
+        named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        # While the first word is being completed, it may still become either.
+        if not named and (args or not ctx.resilient_parsing):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """See `Group`: the names of commands, and of providers."""
+        provider = self.commands["list"].params[0]
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *provider.shell_complete(ctx, incomplete),
+        ]
 
 
-def models(
+group = Commands(
+    help="List what a provider offers.\n\n"
+    "`moa models` and `moa models PROVIDER` stand for `moa models list`.",
+    cls=_ListByDefault,
+    no_args_is_help=False,
+    subcommand_metavar="[PROVIDER] | COMMAND [ARGS]...",
+)
+
+
+def _provider_names(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    return [name for name in wiring.providers().known if name.startswith(incomplete)]
+
+
+def _weights_names(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    from moa_cli.clients.local.weights import SMOLLM2
+
+    return [SMOLLM2] if SMOLLM2.startswith(incomplete) else []
+
+
+@group.command("list")
+def list_(
     provider: Annotated[
         str | None,
-        typer.Argument(metavar="[PROVIDER]", help="A provider's name, or `pull`."),
+        typer.Argument(
+            metavar="[PROVIDER]", help="A provider's name.", autocompletion=_provider_names
+        ),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Argument(metavar="[WEIGHTS]", help="After `pull`: smollm2.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+    json: JsonArray = False,
 ) -> None:
     """List what a provider offers.
 
     Without a name: each provider that there is a key for, and the embedded model.
-    `moa models pull smollm2` fetches the embedded model's weights.
     """
-    if provider == "pull":
-        _pull(weights)
-        return
-    if weights is not None:
-        raise UsageError("`moa models` takes one provider at a time")
     import asyncio
 
-    rows = asyncio.run(_list(provider))
+    rows = asyncio.run(_rows(provider))
     if json:
-        from moa_cli.core.text import dumps
+        print_json(rows)
+    elif rows:
+        print_lines(_lines(rows))
+    else:
+        say("no models")
 
-        typer.echo(dumps(rows, indent=2))
-        return
-    _print(rows)
 
+@group.command("pull")
+def pull(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="The weights to fetch: smollm2.",
+            autocompletion=_weights_names,
+        ),
+    ] = None,
+) -> None:
+    """Fetch the embedded model's weights."""
+    from moa_cli.clients.local import weights
 
-def _pull(name: str | None) -> None:
-    from moa_cli.clients.local.weights import SMOLLM2, pull
-
-    if name != SMOLLM2:
+    if name != weights.SMOLLM2:
         raise UsageError(
             f"there are no weights named {name!r} to pull" if name else "pull what?",
-            hint=f"moa models pull {SMOLLM2}",
+            hint=f"moa models pull {weights.SMOLLM2}",
         )
-    typer.echo(str(pull(lambda text: typer.echo(f"moa: {text}", err=True))))
+    typer.echo(weights.pull(say))
 
 
-async def _list(name: str | None) -> list[dict[str, Any]]:
-    from moa_cli.cli import wiring
+async def _rows(name: str | None) -> list[dict[str, Any]]:
     from moa_cli.clients.local.weights import SMOLLM2
-    from moa_cli.core.sanitize import one_line
-    from moa_cli.core.text import nearest
     from moa_cli.models.providers import DEFAULT_PROVIDER
 
     pool = wiring.client_pool()
@@ -70,22 +117,24 @@ async def _list(name: str | None) -> list[dict[str, Any]]:
         near = nearest(name, known)
         hint = f"did you mean `{near}`?" if near else f"known providers: {', '.join(known)}"
         raise UsageError(f"there is no provider `{name}`", hint=hint)
-    chosen = [name] if name else [one for one in known if pool.providers.key_source(known[one])]
-    for notice in pool.providers.key_notices(f"{one}:-" for one in chosen):
-        typer.echo(f"moa: {one_line(notice)}", err=True)
+    chosen = [name] if name else [key for key in known if pool.providers.key_source(known[key])]
+    for notice in pool.providers.key_notices(f"{provider}:-" for provider in chosen):
+        say(notice)
     rows: list[dict[str, Any]] = []
     try:
-        for one in chosen if name else [*chosen, "local"]:
-            client = pool.endpoint(f"{one}:{SMOLLM2 if one == 'local' else '-'}").client
+        for provider in chosen if name else [*chosen, "local"]:
+            model = SMOLLM2 if provider == "local" else "-"
+            client = pool.endpoint(f"{provider}:{model}").client
             try:
                 found = await client.models()
             except ClientError as error:
                 if name:
                     raise
-                typer.echo(f"moa: {one}: {error.message}", err=True)
+                say(f"{provider}: {error.message}")
                 continue
-            prefix = "" if one == DEFAULT_PROVIDER else f"{one}:"
-            rows += [_row(one, prefix, info, pool.own_price(f"{one}:{info.id}")) for info in found]
+            prefix = "" if provider == DEFAULT_PROVIDER else f"{provider}:"
+            for info in found:
+                rows.append(_row(provider, prefix, info, pool.own_price(f"{provider}:{info.id}")))
     finally:
         await pool.aclose()
     return rows
@@ -102,19 +151,15 @@ def _row(provider: str, prefix: str, info: ModelInfo, own: Price | None) -> dict
     }
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
-    from moa_cli.core.sanitize import one_line
-
-    if not rows:
-        typer.echo("moa: no models", err=True)
-        return
+def _lines(rows: list[dict[str, Any]]) -> list[str]:
     names = [one_line(row["name"]) for row in rows]
     width = max(map(len, names))
-    typer.echo(f"{'model':<{width}}  {'context':>8}  {'$/M in':>8}  {'$/M out':>8}")
+    lines = [f"{'model':<{width}}  {'context':>8}  {'$/M in':>8}  {'$/M out':>8}"]
     for name, row in zip(names, rows, strict=True):
         context = "?" if row["context_length"] is None else f"{row['context_length']}"
         prices = [
             "?" if row[key] is None else f"{row[key]:.2f}"
             for key in ("prompt_usd_per_million", "completion_usd_per_million")
         ]
-        typer.echo(f"{name:<{width}}  {context:>8}  {prices[0]:>8}  {prices[1]:>8}")
+        lines.append(f"{name:<{width}}  {context:>8}  {prices[0]:>8}  {prices[1]:>8}")
+    return lines

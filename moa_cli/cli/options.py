@@ -1,4 +1,9 @@
-"""The options that several commands share, each declared once."""
+"""The options that several commands have in common, each declared once.
+
+`takes_profile` grafts the options of a mixture onto a command. It also grafts the fields of a
+bundle: a command with a parameter `display: Display` has the options that are `Display`'s fields,
+in that place of its help, and is handed the `Display`.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +11,32 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, TypedDict, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 import typer
 
+from moa_cli.cli import wiring
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
+from moa_cli.core.money import MOST_USD
 from moa_cli.profile import Overrides, Profile, list_profiles
 from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
 
-__all__ = [
-    "Compact",
-    "Concurrency",
-    "Display",
-    "Live",
-    "Plain",
-    "ProfileName",
-    "ShowReasoning",
-    "display",
-    "span_seconds",
-    "split_names",
-    "takes_profile",
-    "typed_or",
-]
+if TYPE_CHECKING:
+    from moa_cli.core.ledger import DaySpending
+    from moa_cli.engine import Cap
 
 _T = TypeVar("_T")
 _SPANS = {"h": 3600, "d": 86400, "w": 604800}
+_MOST_TOKENS = 10**12
 
 
 def _profile_names(incomplete: str) -> list[str]:
     """For the shell's completion."""
-    return [one.name for one in list_profiles() if one.name.startswith(incomplete)]
+    return [file.name for file in list_profiles() if file.name.startswith(incomplete)]
 
 
 ProfileName = Annotated[
@@ -99,6 +98,12 @@ Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", metavar="N", min=1, help=sentence(CONFIG_KEYS["concurrency"])),
 ]
+ProviderConcurrency = Annotated[
+    int | None,
+    typer.Option(
+        "--provider-concurrency", metavar="N", min=1, help="Calls in flight to one provider."
+    ),
+]
 # How things are shown: None leaves it to the settings file.
 Plain = Annotated[
     bool | None, typer.Option("--plain/--no-plain", help=sentence(CONFIG_KEYS["plain"]))
@@ -113,6 +118,43 @@ ShowReasoning = Annotated[
         "--show-reasoning/--no-show-reasoning", help=sentence(CONFIG_KEYS["show_reasoning"])
     ),
 ]
+# What goes on, and what is kept.
+Continue = Annotated[
+    bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")
+]
+Cid = Annotated[
+    str | None,
+    typer.Option("--cid", metavar="ID", help="Go on with this conversation (a unique prefix)."),
+]
+Save = Annotated[bool | None, typer.Option("--save/--no-save", help=sentence(CONFIG_KEYS["save"]))]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+YesBeforeSending = Annotated[
+    bool, typer.Option("-y", "--yes", help="Do not ask before anything is sent.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonArray = Annotated[bool, typer.Option("--json", help="Print a JSON array.")]
+ForceFile = Annotated[bool, typer.Option("--force", help="Overwrite the file.")]
+ForceProfile = Annotated[bool, typer.Option("--force", help="Replace a profile of that name.")]
+# Of evaluations, and of what resembles them.
+Best = Annotated[
+    str | None,
+    typer.Option(
+        "--best", metavar="MODEL", help="The proposer that Self-MoA samples; else the first."
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        help="Where datasets are; else MOA_BENCH_DATA, else the cache folder.",
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write to a file, not to the screen."),
+]
 # The reference implementation's own spellings, so that its documented commands run.
 _OtherReferenceModels = Annotated[
     list[str] | None,
@@ -126,8 +168,27 @@ _OtherConcurrency = Annotated[
 _OtherMultiTurn = Annotated[bool | None, typer.Option("--multi_turn/--no_multi_turn", hidden=True)]
 
 
-class Display(TypedDict):
-    """How replies are shown; see `render.sinks.Show`."""
+def _amount(value: float | None) -> float | None:
+    """The value of an option in USD. Raises BadParameter for what would be no limit."""
+    # NaN is not within.
+    if value is not None and not 0 <= value <= MOST_USD:
+        raise typer.BadParameter(f"{value} is not an amount between 0 and {MOST_USD:,.0f}")
+    return value
+
+
+def _tokens(value: int | None) -> int | None:
+    if value is not None and value > _MOST_TOKENS:
+        raise typer.BadParameter(f"{value} is more than {_MOST_TOKENS:,}")
+    return value
+
+
+def max_cost_option(help: str) -> Any:
+    """The option `--max-cost`. help: of what it is the cap."""
+    return typer.Option("--max-cost", metavar="USD", min=0, callback=_amount, help=help)
+
+
+class DisplaySettings(TypedDict):
+    """See `Display`, with the settings in the place of what was not typed."""
 
     plain: bool
     live: bool
@@ -135,19 +196,53 @@ class Display(TypedDict):
     reasoning: bool
 
 
-def display(
-    plain: bool | None, live: bool | None, compact: bool | None, reasoning: bool | None
-) -> Display:
-    """How replies are shown: what was typed, else what is configured."""
-    from moa_cli.cli.wiring import config
+@dataclass(frozen=True)
+class Display:
+    """The options that say how replies are shown. None: the settings say."""
 
-    settings = config()
-    return Display(
-        plain=typed_or(plain, settings.plain),
-        live=typed_or(live, settings.live),
-        compact=typed_or(compact, settings.compact),
-        reasoning=typed_or(reasoning, settings.show_reasoning),
-    )
+    plain: Plain = None
+    live: Live = None
+    compact: Compact = None
+    show_reasoning: ShowReasoning = None
+
+    def settled(self) -> DisplaySettings:
+        """What was typed, else what is configured."""
+        settings = wiring.config()
+        return DisplaySettings(
+            plain=typed_or(self.plain, settings.plain),
+            live=typed_or(self.live, settings.live),
+            compact=typed_or(self.compact, settings.compact),
+            reasoning=typed_or(self.show_reasoning, settings.show_reasoning),
+        )
+
+
+@dataclass(frozen=True)
+class TurnCaps:
+    """The options that cap a turn."""
+
+    max_cost: Annotated[float | None, max_cost_option("Most that one turn may cost.")] = None
+    max_total_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-total-tokens",
+            metavar="N",
+            min=1,
+            callback=_tokens,
+            help="Most tokens that one turn may take, prompts and answers of all calls.",
+        ),
+    ] = None
+
+    def caps(self, spending: DaySpending | None, *, one_turn: bool) -> tuple[Cap, ...]:
+        """With those of the settings; see `wiring.caps`."""
+        return wiring.caps(
+            spending,
+            max_cost=self.max_cost,
+            max_total_tokens=self.max_total_tokens,
+            one_turn=one_turn,
+        )
+
+
+_BUNDLES = (Display, TurnCaps)
 
 
 def typed_or(typed: _T | None, configured: _T) -> _T:
@@ -159,21 +254,35 @@ def span_seconds(text: str) -> float:
     """The seconds in `30d`, `12h` or `2w`. Raises UsageError for anything else."""
     match = re.fullmatch(r"(\d{1,6})([hdw])", text)
     if match is None:
-        raise UsageError(f"{text!r} is no span of time", hint="for example 12h, 30d or 2w")
+        raise UsageError(f"{text!r} is not a span of time", hint="for example 12h, 30d or 2w")
     return int(match.group(1)) * float(_SPANS[match.group(2)])
 
 
-def split_names(given: list[str] | None) -> tuple[str, ...] | None:
-    """Model names from repeated and comma-separated values; None if nothing was given.
+def split_names(given: list[str] | None, option: str, noun: str) -> tuple[str, ...] | None:
+    """Names from repeated and comma-separated values; None if nothing was given.
 
-    Raises UsageError if what was given holds none.
+    option, noun: for messages. Raises UsageError if what was given holds none.
     """
     if given is None:
         return None
     names = tuple(name.strip() for text in given for name in text.split(",") if name.strip())
     if not names:
-        raise UsageError("--reference-model names no model")
+        raise UsageError(f"{option} names no {noun}")
     return names
+
+
+def arm_names(typed: str) -> tuple[str, ...]:
+    """The arms of a bench that `--arms` names. Raises UsageError for an unknown one."""
+    from moa_cli.bench.run.arms import ARMS
+
+    names = [name.strip() for name in typed.split(",") if name.strip()]
+    unknown = [name for name in names if name not in ARMS]
+    if unknown or not names:
+        raise UsageError(
+            f"--arms: there is no arm `{unknown[0] if unknown else ''}`",
+            hint=f"there are {', '.join(ARMS)}",
+        )
+    return tuple(arm for arm in ARMS if arm in names)
 
 
 def _shared(
@@ -198,7 +307,7 @@ def _shared(
     names = [*(reference_model or []), *(reference_models or [])]
     flags = Overrides(
         aggregator=_first(aggregator, model),
-        reference_models=split_names(names or None),
+        reference_models=split_names(names or None, "--reference-model", "model"),
         samples=samples,
         temperature=temperature,
         max_tokens=_first(max_tokens, max_tokens_),
@@ -217,29 +326,44 @@ def _first(ours: Any, theirs: Any) -> Any:
 
 
 def takes_profile(command: Callable[..., Any], *, checked: bool = True) -> Callable[..., Any]:
-    """Graft the shared options onto a command, and hand it the resolved `profile`.
+    """Graft the mixture's options onto a command, and hand it the resolved `profile`.
 
     checked: whether a model name whose provider is not known ends the command before it begins.
 
-    It is handed `concurrency` (None if not typed) too, if it has such a parameter. One that
-    takes the profile's name as an argument calls that `named`; it is not handed on.
+    The command is handed `concurrency` (None if not typed) too, if it has such a parameter. One
+    that takes the profile's name as an argument calls that `named`; it is not handed on. For
+    bundles, see the module.
     """
     shared = inspect.signature(_shared, eval_str=True).parameters
     own = inspect.signature(command, eval_str=True).parameters
     handed = {"profile", "concurrency"} & own.keys()
+    bundles = {
+        name: (parameter.annotation, inspect.signature(parameter.annotation, eval_str=True))
+        for name, parameter in own.items()
+        if parameter.annotation in _BUNDLES
+    }
 
     @functools.wraps(command)
     def run(**given: Any) -> Any:
-        from moa_cli.cli.wiring import choose_profile
-
         name, flags, concurrency = _shared(**{key: given.pop(key) for key in shared})
         chosen = _first(given.pop("named", None), name)
-        profile: Profile = choose_profile(chosen, flags, checked=checked)
+        profile: Profile = wiring.choose_profile(chosen, flags, checked=checked)
         extra = {"profile": profile, "concurrency": concurrency}
+        for key, (bundle, fields) in bundles.items():
+            given[key] = bundle(**{field: given.pop(field) for field in fields.parameters})
         return command(**given, **{key: extra[key] for key in handed})
 
-    kept = [one for name, one in own.items() if name not in handed]
-    # Typer reads the signature, and resolves its annotations, from these two.
-    run.__signature__ = inspect.Signature([*kept, *shared.values()])  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in [*kept, *shared.values()]}
+    options: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        if name in bundles:
+            options += bundles[name][1].parameters.values()
+        elif name not in handed:
+            options.append(parameter)
+    options += shared.values()
+    # Typer reads the signature, and resolves its annotations, from these two. As keywords, options
+    # with a default may come before arguments without one.
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+    )
+    run.__annotations__ = {option.name: option.annotation for option in options}
     return run

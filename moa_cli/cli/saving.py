@@ -1,11 +1,10 @@
-"""Opening the store for a command, and the options that go with it."""
+"""Opening the store for a command, and finding the conversation to go on with."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,8 +12,7 @@ from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import TERMINATED
 from moa_cli.cli.history.cleaning import go_on_cleaning
 from moa_cli.cli.options import typed_or
-from moa_cli.config.schema import CONFIG_KEYS
-from moa_cli.config.toml import sentence
+from moa_cli.cli.output import say
 from moa_cli.core import paths
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.errors import StoreError, UsageError
@@ -26,33 +24,6 @@ if TYPE_CHECKING:
     from moa_cli.store.accounts import Books
     from moa_cli.store.store import Store
 
-__all__ = [
-    "Choose",
-    "Cid",
-    "Continue",
-    "Resumed",
-    "Save",
-    "choose",
-    "open_books",
-    "open_store",
-    "resume",
-    "saves",
-    "tell_unreadable",
-    "warn",
-]
-
-Continue = Annotated[
-    bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")
-]
-Cid = Annotated[
-    str | None,
-    typer.Option("--cid", metavar="ID", help="Go on with this conversation (a unique prefix)."),
-]
-Choose = Annotated[
-    bool, typer.Option("--resume", help="Choose the conversation to go on with from a list.")
-]
-Save = Annotated[bool | None, typer.Option("--save/--no-save", help=sentence(CONFIG_KEYS["save"]))]
-
 
 def open_books(*, save: bool | None) -> Books:
     """Where a conversation and its costs are kept.
@@ -62,7 +33,7 @@ def open_books(*, save: bool | None) -> Books:
     """
     from moa_cli.store import accounts
 
-    return accounts.open_books(wiring.config(), save=saves(save), open_store=open_store, warn=warn)
+    return accounts.open_books(wiring.config(), save=saves(save), open_store=open_store, warn=say)
 
 
 def saves(save: bool | None) -> bool:
@@ -93,11 +64,11 @@ def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
     """
     from moa_cli.store.store import Store
 
-    store = Store.open_to_read(tell=warn) if to_read else Store.open(tell=warn)
+    store = Store.open_to_read(tell=say) if to_read else Store.open(tell=say)
     if store.damaged is not None:
-        warn(_damage_notice(store.damaged))
+        say(_damage_notice(store.damaged))
     if store.notice is not None:
-        warn(store.notice)
+        say(store.notice)
     if not cleaning:
         go_on_cleaning(store)
     return store
@@ -107,7 +78,7 @@ def tell_unreadable(store: Store) -> None:
     """Tell what was left out of what was read."""
     if store.unreadable:
         values = plural(store.unreadable, "damaged value")
-        warn(f"{values} in the history left out; see `moa history check`")
+        say(f"{values} in the history left out; see `moa history check`")
 
 
 @dataclass(frozen=True)
@@ -172,11 +143,3 @@ def _damage_notice(aside: Path) -> str:
     if wiring.config().budget.day is not None:
         notice += "; what was spent today stands in it, and budget.day begins anew"
     return notice
-
-
-def warn(text: str) -> None:
-    """Tell on standard error what went wrong beside the reply."""
-    from moa_cli.core.sanitize import one_line
-
-    sys.stderr.write(f"moa: {one_line(text)}\n")
-    sys.stderr.flush()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.cli.budget import MaxCost, MaxTotalTokens, caps
+from moa_cli.cli import wiring
 from moa_cli.cli.commands import check_not_empty
-from moa_cli.cli.options import takes_profile
+from moa_cli.cli.options import TurnCaps, takes_profile
 from moa_cli.cli.saving import open_books
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.text_files import lines_of, read_text
@@ -21,8 +21,6 @@ from moa_cli.profile import Profile
 if TYPE_CHECKING:
     from moa_cli.engine import Limits
     from moa_cli.server.books import Books
-
-__all__ = ["serve"]
 
 _KEYS = "MOA_SERVE_API_KEY"
 _MODULES = ("aiohttp", "starlette", "uvicorn", "httptools", "prometheus_client")
@@ -97,6 +95,7 @@ MaxBody = Annotated[
 def serve(
     profile: Profile,
     concurrency: int | None,
+    *,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     api_key: ApiKeys = None,
@@ -109,12 +108,10 @@ def serve(
     show_proposals: ShowProposals = False,
     log_format: Log = LogFormat.text,
     max_body: MaxBody = 10_000_000,
-    max_cost: MaxCost = None,
-    max_total_tokens: MaxTotalTokens = None,
+    caps: TurnCaps,
 ) -> None:
     """Serve mixtures to any program that speaks to OpenAI."""
     _check_installed()
-    from moa_cli.cli import wiring
     from moa_cli.server.options import ServerOptions
     from moa_cli.server.run import run
 
@@ -137,22 +134,18 @@ def serve(
         options,
         config=wiring.config(),
         spending=spending,
-        limits=_limits(concurrency, max_cost, max_total_tokens),
+        limits=_limits(concurrency, caps),
         introduction=wiring.introduction(profile, switching=True),
     )
     raise typer.Exit(code)
 
 
-def _limits(
-    concurrency: int | None, max_cost: float | None, max_total_tokens: int | None
-) -> Callable[[Books], Limits]:
+def _limits(concurrency: int | None, caps: TurnCaps) -> Callable[[Books], Limits]:
     """Makes the engine's limits, once the books are there which the caps ask."""
-    from moa_cli.cli import wiring
-
     session = wiring.config().budget.session
 
     def limits(books: Books) -> Limits:
-        known = caps(max_cost, max_total_tokens, books, one_turn=False)
+        known = caps.caps(books, one_turn=False)
         if session is not None:
             known += (books.session_cap("budget.session", session),)
         return wiring.limits(concurrency, known, books)

@@ -25,14 +25,14 @@ app = deferred(
             "moa_cli.cli.compare:compare",
             "Choose between answers without knowing whose they are.",
         ),
-        "models": ("moa_cli.cli.models:models", "List what a provider offers."),
+        "models": ("moa_cli.cli.models:group", "List what a provider offers."),
         "doctor": ("moa_cli.cli.doctor:doctor", "Check that everything is in place."),
         "bench": (
             "moa_cli.cli.bench:group",
             "Evaluate mixtures: answer a dataset's items by several arms.",
         ),
         "profile": (
-            "moa_cli.cli.profiles:group",
+            "moa_cli.cli.profile:group",
             "List, show, make, change and check profiles.",
         ),
         "config": (

@@ -14,23 +14,9 @@ from moa_cli.profile import Overrides, Profile, resolve, short_name
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
-    from moa_cli.core.ledger import Ledger
+    from moa_cli.core.ledger import DaySpending, Ledger
     from moa_cli.engine import Cap, Limits
     from moa_cli.models.providers import Providers
-
-__all__ = [
-    "check_model_name",
-    "choose_profile",
-    "client_pool",
-    "config",
-    "default_profile",
-    "describe",
-    "greeting",
-    "introduction",
-    "limits",
-    "providers",
-    "read_stdin",
-]
 
 _EMBEDDED = "local:smollm2"
 
@@ -69,6 +55,24 @@ def limits(
     )
 
 
+def caps(
+    spending: DaySpending | None,
+    *,
+    max_cost: float | None = None,
+    max_total_tokens: int | None = None,
+    one_turn: bool = False,
+) -> tuple[Cap, ...]:
+    """The caps of the settings and of a turn's options; see `accounts.caps`.
+
+    one_turn: whether there is but one turn.
+    """
+    from moa_cli.store import accounts
+
+    return accounts.caps(
+        config(), spending, max_cost=max_cost, max_total_tokens=max_total_tokens, session=one_turn
+    )
+
+
 def default_profile() -> str:
     """The profile used when none is named."""
     from moa_cli.models import defaults
@@ -101,9 +105,9 @@ def describe(profile: Profile) -> str:
     """Which profile and models answer, on one line."""
     parts = []
     for number in range(1, profile.rounds + 1):
-        models = [short_name(one.model) for one in profile.layer(number)]
-        counted = {model: models.count(model) for model in models}
-        text = ", ".join(f"{model} ×{n}" if n > 1 else model for model, n in counted.items())
+        models = [short_name(proposer.model) for proposer in profile.layer(number)]
+        counts = {model: models.count(model) for model in models}
+        text = ", ".join(f"{model} ×{n}" if n > 1 else model for model, n in counts.items())
         parts.append(text)
     if len(parts) > 1 and len(set(parts)) == 1:
         parts = [f"({parts[0]}) × {len(parts)} rounds"]
@@ -111,13 +115,13 @@ def describe(profile: Profile) -> str:
     warning = ""
     if _EMBEDDED in profile.models():
         warning = " (a tiny demonstration model, often wrong)"
-    changed = any(one.kind in ("environment", "flag") for one in profile.origins.values())
+    changed = any(origin.kind in ("environment", "flag") for origin in profile.origins.values())
     return f"profile {profile.name}{' (changed)' if changed else ''}: {line}{warning}"
 
 
 def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
-    """What is said before the first turn: who answers, prices that hold for nobody, and where keys
-    come from, if that may surprise.
+    """What is said before the first turn: which models answer, which prices fit no model, and where
+    keys come from if that may surprise.
 
     switching: whether other models than the profile's may be asked later.
     """
@@ -125,7 +129,7 @@ def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
     faults = known.price_faults()
     return [
         describe(profile),
-        *(f"{one.message} ({one.hint})" for one in faults),
+        *(f"{fault.message} ({fault.hint})" for fault in faults),
         *known.key_notices(None if switching else profile.models()),
     ]
 
@@ -138,7 +142,7 @@ def greeting(profile: Profile) -> list[str]:
     marker = paths.state_dir() / "greeted"
     known = providers()
     set_up = paths.config_file().exists() or any(
-        known.key_source(one) for one in known.known.values()
+        known.key_source(provider) for provider in known.known.values()
     )
     if set_up or marker.exists() or profile.name != "local":
         return [*lines, "/help lists the commands, Ctrl-D leaves"]

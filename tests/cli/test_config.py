@@ -448,7 +448,7 @@ def editor(moa: Moa, program: str) -> dict[str, str]:
 
 def test_edit_opens_the_template_where_there_is_no_file(moa: Moa, bare: Path) -> None:
     program = "path.write_text(path.read_text().replace('#vi = false', 'vi = true'))"
-    assert done(moa.run("config", "edit", env=editor(moa, program))) == f"moa: {bare} is right\n"
+    assert done(moa.run("config", "edit", env=editor(moa, program))) == f"moa: {bare} is valid\n"
     assert tomllib.loads(bare.read_text())["vi"] is True
     assert stat.S_IMODE(bare.stat().st_mode) == 0o600
 

@@ -165,7 +165,7 @@ def test_edit_opens_the_editor_and_checks_what_it_left(moa: Moa) -> None:
     env = editor(moa, "path.write_text('rounds = 2\\n' + path.read_text())")
     ran = moa.run("profile", "edit", "lab", env=env)
     assert (ran.code, ran.out) == (0, b"")
-    assert ran.err == f"moa: {moa.config / 'profiles' / 'lab.toml'} is right\n"
+    assert ran.err == f"moa: {moa.config / 'profiles' / 'lab.toml'} is valid\n"
     assert kept(moa, "lab")["rounds"] == 2
 
 

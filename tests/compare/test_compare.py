@@ -236,7 +236,7 @@ def test_without_a_terminal_it_says_one_line(moa: Moa, upstream: Upstream) -> No
     ran = moa.run("compare", "p")
     assert (ran.code, ran.out) == (2, b"")
     assert ran.err == (
-        "moa: somebody at a terminal must choose (--results prints what was chosen)\n"
+        "moa: you can only choose at a terminal (--results prints what was chosen)\n"
     )
     assert not upstream.chats()
 

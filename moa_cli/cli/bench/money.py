@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from moa_cli.bench.run.journal import CallJournal, CallRecord
 from moa_cli.bench.run.limiter import firm
 from moa_cli.cli import wiring
-from moa_cli.cli.budget import caps
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.ledger import TurnLedger
@@ -41,7 +40,7 @@ class Purse:
         self._max_cost = max_cost
         self._session = Usage()
         self._turns: dict[tuple[str, int], TurnLedger] = {}
-        found = list(caps(None, None, spending, one_turn=False))
+        found = list(wiring.caps(spending))
         session = wiring.config().budget.session
         if session is not None:
             so_far = lambda: self._session.cost  # noqa: E731

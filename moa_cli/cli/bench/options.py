@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.budget import amount
+from moa_cli.cli.options import max_cost_option
 from moa_cli.core.errors import UsageError
 
 __all__ = [
@@ -88,13 +88,7 @@ ProviderConcurrency = Annotated[
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option(
-        "--max-cost",
-        metavar="USD",
-        min=0,
-        callback=amount,
-        help="Most that the whole run may cost, all its sessions together.",
-    ),
+    max_cost_option("Most that the whole run may cost, all its sessions together."),
 ]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask before anything is sent.")]
 Folder = Annotated[

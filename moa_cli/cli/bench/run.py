@@ -12,9 +12,10 @@ from moa_cli.bench.run.plan import RunPlan, make_plan
 from moa_cli.bench.run.runner import still_to_do
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.cells import width_of_output
-from moa_cli.cli.bench.session import Job, SessionOptions, check_can_ask, say, session
+from moa_cli.cli.bench.session import Job, SessionOptions, check_can_ask, session
 from moa_cli.cli.bench.text import plan_lines, summary_lines
 from moa_cli.cli.exit_codes import BUDGET, FAILED
+from moa_cli.cli.output import say
 from moa_cli.core.conversation import Failure
 from moa_cli.profile import Profile
 

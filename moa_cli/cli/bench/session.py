@@ -23,25 +23,14 @@ from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.money import Purse
 from moa_cli.cli.bench.text import estimate_lines
-from moa_cli.cli.confirm import check_can_confirm
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, TERMINATED
+from moa_cli.cli.output import check_can_confirm, say
 from moa_cli.cli.saving import open_books
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Failure
 from moa_cli.core.endpoints import ModelInfo
-from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
-from moa_cli.terminal.tty import cancel_on_termination, folded, without_echo
-
-__all__ = [
-    "Job",
-    "Prepare",
-    "SessionOptions",
-    "check_can_ask",
-    "open_pool",
-    "say",
-    "session",
-]
+from moa_cli.terminal.tty import cancel_on_termination, without_echo
 
 _PATIENCE = 15.0
 
@@ -103,12 +92,6 @@ def check_can_ask(options: SessionOptions) -> None:
     """Raise UsageError where nobody can say yes, and it was not typed."""
     if not options.yes:
         check_can_confirm()
-
-
-def say(text: str) -> None:
-    """A line of what goes on."""
-    sys.stderr.write(folded(f"moa: {one_line(text)}", sys.stderr) + "\n")
-    sys.stderr.flush()
 
 
 def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:

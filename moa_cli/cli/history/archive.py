@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli.history.tags import tag_named, tags_named
-from moa_cli.cli.options import span_seconds
-from moa_cli.cli.saving import open_store, tell_unreadable, warn
+from moa_cli.cli.options import ForceFile, span_seconds
+from moa_cli.cli.output import say
+from moa_cli.cli.saving import open_store, tell_unreadable
 from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from moa_cli.core.conversation import KeptConversation
     from moa_cli.store.incoming.take import Took
     from moa_cli.store.store import Store
-
-__all__ = ["export", "import_"]
 
 
 class Format(StrEnum):
@@ -79,7 +78,7 @@ def export(
         bool,
         typer.Option("--proposals", help="Every answer of every layer, in Markdown too."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    force: ForceFile = False,
 ) -> None:
     """Write conversations as Markdown, as a web page, or as JSON to import again."""
     filtered = any(given is not None for given in (search, since, tag, profile))
@@ -95,7 +94,7 @@ def export(
     format_ = format_ or _BY_SUFFIX.get(path.suffix.lower() if path else "", Format.md)
     store = open_store(to_read=True)
     try:
-        chosen = None if all_ else [store.find(one) for one in conversations or ()]
+        chosen = None if all_ else [store.find(prefix) for prefix in conversations or ()]
         if filtered:
             chosen = _matching(store, search, since=after, tag=tag, profile=profile)
         if format_ is not Format.json and store.latest() is None:
@@ -178,7 +177,7 @@ def import_(
             source=source and source.value,
             tags=tags_named(tags or []),
             dry_run=dry_run,
-            waiting=lambda: warn("waiting for another import to end"),
+            waiting=lambda: say("waiting for another import to end"),
         )
     finally:
         store.close()
@@ -191,11 +190,11 @@ def _tell(took: Took, would: str) -> None:
     from moa_cli.store.incoming.recognise import SOURCES
 
     for old, new in took.renamed:
-        warn(f"{old} is there with other content: {would}imported as {new}")
+        say(f"{old} is there with other content: {would}imported as {new}")
     for identity, turns in took.longer:
-        warn(f"{identity} went on there: {would}imported {plural(turns, 'more turn')}")
+        say(f"{identity} went on there: {would}imported {plural(turns, 'more turn')}")
     if took.same:
-        warn(f"skipped {len(took.same)}, there already: {_some(took.same)}")
+        say(f"skipped {len(took.same)}, there already: {_some(took.same)}")
     text = f"{would}imported {plural(len(took.new) + len(took.renamed), 'conversation')}"
     if took.source != "moa":
         text += f", {plural(took.turns, 'turn')} from {SOURCES[took.source]}"
@@ -203,7 +202,7 @@ def _tell(took: Took, would: str) -> None:
     for name, counts in (("left", took.left), ("changed", changed)):
         if told := [_several(number, thing) for thing, number in counts.items() if number]:
             text += f"; {name}: {', '.join(told)}"
-    warn(text)
+    say(text)
 
 
 def _several(number: int, thing: str) -> str:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from moa_cli.store.store import Store
     from moa_cli.store.upkeep import Leftover
 
-__all__ = ["cleaning_lock", "finish_later", "go_on_cleaning"]
-
 
 def cleaning_lock() -> Path:
     """The file that whoever cleans holds locked."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -13,10 +12,15 @@ import typer
 
 from moa_cli.cli import wiring
 from moa_cli.cli.history.tags import tag_named
-from moa_cli.cli.options import Plain, span_seconds, typed_or
-from moa_cli.cli.saving import open_store, tell_unreadable, warn
+from moa_cli.cli.options import Json, Plain, span_seconds, typed_or
+from moa_cli.cli.output import output_width, print_json, print_lines, say
+from moa_cli.cli.saving import open_store, tell_unreadable
+from moa_cli.core import paths
 from moa_cli.core.errors import StoreError
+from moa_cli.core.money import cost_text
+from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
+from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:
     from moa_cli.core.conversation import Turn, Usage
@@ -24,7 +28,6 @@ if TYPE_CHECKING:
     from moa_cli.store.search import Found
     from moa_cli.store.store import Store
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="SPAN", help="Not older than, such as 7d.")
 ]
@@ -55,31 +58,27 @@ def list_(
     tag = tag_named(tag) if tag is not None else None
     store = open_store(to_read=True)
     rows = store.conversations(limit=limit, since=_after(since), profile=profile, tag=tag)
-    usage = [store.usage(row.id) for row in rows]
+    usages = [store.usage(row.id) for row in rows]
     tags = [store.tags(row.id) for row in rows]
     if json:
         from moa_cli.core.jsonl import usage_to_dict
-        from moa_cli.core.text import dumps
 
         values = [
-            {**vars(row), "tags": list(held), "usage": usage_to_dict(one)}
-            for row, held, one in zip(rows, tags, usage, strict=True)
+            {**vars(row), "tags": list(held), "usage": usage_to_dict(usage)}
+            for row, held, usage in zip(rows, tags, usages, strict=True)
         ]
-        typer.echo(dumps(values, indent=2))
+        print_json(values)
     elif not sys.stdout.isatty():
-        for row, held, one in zip(rows, tags, usage, strict=True):
-            typer.echo(_listed(row, one, held))
+        print_lines(map(_listed, rows, usages, tags))
     elif rows:
-        _print_table(rows, usage, tags)
+        _print_table(rows, usages, tags)
     else:
-        typer.echo("moa: no conversation is kept", err=True)
+        say("no conversation is kept")
     tell_unreadable(store)
 
 
 def _listed(row: Summary, usage: Usage, tags: Sequence[str]) -> str:
     """A conversation on one line, for other programs."""
-    from moa_cli.core.sanitize import one_line
-
     turns = plural(row.turns, "turn")
     profile, title = one_line(row.profile), one_line(_titled(row, tags))
     return f"{row.id}  {_when(row.updated)}  {turns:>9}  {profile:<16}  {_cost(usage):>8}  {title}"
@@ -92,30 +91,25 @@ def _titled(row: Summary, tags: Sequence[str]) -> str:
 
 def _cost(usage: Usage) -> str:
     """What a conversation cost, as short as can be: `?` is unknown."""
-    from moa_cli.core.money import cost_text
-
     text = cost_text(usage)
     return "?" if text == "cost unknown" else text
 
 
 def _print_table(
-    rows: Sequence[Summary], usage: Sequence[Usage], tags: Sequence[Sequence[str]]
+    rows: Sequence[Summary], usages: Sequence[Usage], tags: Sequence[Sequence[str]]
 ) -> None:
     from moa_cli.terminal.table import Column, table_lines
-    from moa_cli.terminal.tty import can_redraw
 
     columns = [
         Column("id", [row.id for row in rows]),
         Column("last turn", [_when(row.updated) for row in rows], spare=1),
         Column("turns", [str(row.turns) for row in rows], right=True, spare=2),
         Column("profile", [row.profile for row in rows], spare=4),
-        Column("cost", [_cost(one) for one in usage], right=True, spare=3),
-        Column("title", [_titled(row, held) for row, held in zip(rows, tags, strict=True)]),
+        Column("cost", list(map(_cost, usages)), right=True, spare=3),
+        Column("title", list(map(_titled, rows, tags))),
     ]
-    head, *lines = table_lines(columns, shutil.get_terminal_size().columns)
-    typer.echo(f"\x1b[2m{head}\x1b[0m" if can_redraw(sys.stdout) else head)
-    for line in lines:
-        typer.echo(line)
+    head, *lines = table_lines(columns, output_width())
+    print_lines([f"\x1b[2m{head}\x1b[0m" if can_redraw(sys.stdout) else head, *lines])
 
 
 def show(
@@ -139,7 +133,6 @@ def show(
     tell_unreadable(store)
     if json:
         from moa_cli.core.jsonl import turn_to_dict
-        from moa_cli.core.text import dumps
 
         values = {
             "id": found,
@@ -147,17 +140,17 @@ def show(
             "tags": list(store.tags(found)),
             "turns": list(map(turn_to_dict, turns)),
         }
-        typer.echo(dumps(values, indent=2))
+        print_json(values)
         return
     lines = _lines(turns, proposals, typed_or(plain, wiring.config().plain))
     if no_pager or not sys.stdout.isatty():
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        print_lines(lines)
         return
     from moa_cli.terminal.pager import page
 
     trouble = page(lines)
     if trouble:
-        warn(trouble)
+        say(trouble)
 
 
 def _latest(store: Store) -> str:
@@ -170,7 +163,6 @@ def _latest(store: Store) -> str:
 def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
     """The turns, blank lines between them: raw text, or drawn where that can be seen."""
     from moa_cli.terminal.transcript import drawn_turn, turn_text
-    from moa_cli.terminal.tty import can_redraw
 
     if plain or not can_redraw(sys.stdout):
         # Not splitlines(), which knows more line ends than those that are printed.
@@ -214,13 +206,11 @@ def search(
         whole=whole,
     )
     if json:
-        from moa_cli.core.text import dumps
-
-        typer.echo(dumps([_hit_values(hit) for hit in hits], indent=2))
-    for hit in [] if json else hits:
-        typer.echo(_shown_hit(hit))
+        print_json([_hit_values(hit) for hit in hits])
+    else:
+        print_lines(map(_shown_hit, hits))
     if not hits:
-        typer.echo("moa: nothing found", err=True)
+        say("nothing found")
 
 
 def _hit_values(hit: Found) -> dict[str, object]:
@@ -238,9 +228,6 @@ def _hit_values(hit: Found) -> dict[str, object]:
 
 def _shown_hit(hit: Found) -> str:
     """A hit on two lines: its conversation, and the words around it."""
-    from moa_cli.core.sanitize import one_line, sanitize
-    from moa_cli.terminal.tty import can_redraw
-
     marks = ("\x1b[1m", "\x1b[0m") if can_redraw(sys.stdout) else ("[", "]")
     # The marks stand in the snippet as control characters, which sanitizing takes out.
     pieces = re.split("([\x02\x03])", " ".join(hit.snippet.split()))
@@ -254,6 +241,4 @@ def _shown_hit(hit: Found) -> str:
 
 def path_() -> None:
     """Print the file that conversations are kept in."""
-    from moa_cli.core import paths
-
-    typer.echo(str(paths.database_file()))
+    typer.echo(paths.database_file())

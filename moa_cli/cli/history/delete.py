@@ -14,10 +14,10 @@ import typer
 
 from moa_cli.chat.prompt_history import Entry, PromptFile
 from moa_cli.cli import wiring
-from moa_cli.cli.confirm import MOST_NAMED, check_can_confirm, confirm
 from moa_cli.cli.history.cleaning import finish_later
-from moa_cli.cli.options import span_seconds
-from moa_cli.cli.saving import open_store, warn
+from moa_cli.cli.options import Yes, span_seconds
+from moa_cli.cli.output import MOST_NAMED, check_can_confirm, confirm, say
+from moa_cli.cli.saving import open_store
 from moa_cli.config.schema import Config
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
@@ -26,8 +26,6 @@ from moa_cli.core.text import plural
 if TYPE_CHECKING:
     from moa_cli.store.reading import Undone
     from moa_cli.store.store import Store
-
-__all__ = ["delete"]
 
 # A text file beside a prompt, as `/file` puts it there.
 _ATTACHED = re.compile(r"\n\n(?:(?P<name>[^\n]+):\n)?`{3,}\n")
@@ -84,7 +82,7 @@ def delete(
     prompts: Annotated[
         bool, typer.Option("--prompts", help="Only the prompts that `moa chat` offers again.")
     ] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Delete conversations for good, with their prompts in the prompt history."""
     from moa_cli.chat.drafts import wipe_leftovers
@@ -224,7 +222,7 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
             raise StoreError(f"the prompt history cannot be used: {trouble}")
         # What a newer setting has cut off is still to go from the file.
         file.remove(chosen.unwanted)
-        typer.echo("moa: nothing to delete", err=True)
+        say("nothing to delete")
         if store is not None:
             _tell_of_copies()
         return
@@ -253,9 +251,9 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
             f"{done}no prompt was deleted from the prompt history: {trouble}",
             hint="remove that file yourself",
         )
-    typer.echo(f"moa: deleted {told}", err=True)
+    say(f"deleted {told}")
     if later is not None:
-        warn(later)
+        say(later)
     if chosen.conversations or chosen.turns:
         _tell_of_copies()
 
@@ -276,8 +274,8 @@ def _tell_of_copies() -> None:
 
     aside = damaged_files(paths.database_file())
     if aside:
-        warn(f"what was put aside as damaged may hold their words still: {aside[0]}")
+        say(f"what was put aside as damaged may hold their words still: {aside[0]}")
     # Those of processes that have ended were taken in when the store was opened.
     pending = sorted((paths.data_dir() / "pending").glob("*.jsonl"))
     if pending:
-        warn(f"turns that wait to be written may hold their words still: {pending[0].parent}")
+        say(f"turns that wait to be written may hold their words still: {pending[0].parent}")

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.saving import open_store, warn
+from moa_cli.cli.output import print_lines, say
+from moa_cli.cli.saving import open_store
 from moa_cli.core.errors import UsageError
-
-__all__ = ["rename", "tag", "tag_named", "tags_named"]
 
 
 def tag_named(text: str) -> str:
@@ -28,10 +27,13 @@ def tags_named(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(map(tag_named, texts)))
 
 
+ConversationId = Annotated[
+    str, typer.Argument(metavar="ID", help="An id, or its unique beginning.")
+]
+
+
 def tag(
-    conversation: Annotated[
-        str, typer.Argument(metavar="ID", help="An id, or its unique beginning.")
-    ],
+    conversation: ConversationId,
     tags: Annotated[
         list[str] | None, typer.Argument(metavar="TAG", help="None prints those that there are.")
     ] = None,
@@ -52,16 +54,13 @@ def tag(
     finally:
         store.close()
     if chosen:
-        warn(f"{identity} is tagged {', '.join(now)}" if now else f"{identity} has no tags")
+        say(f"{identity} is tagged {', '.join(now)}" if now else f"{identity} has no tags")
     else:
-        for held in now:
-            typer.echo(held)
+        print_lines(now)
 
 
 def rename(
-    conversation: Annotated[
-        str, typer.Argument(metavar="ID", help="An id, or its unique beginning.")
-    ],
+    conversation: ConversationId,
     title: Annotated[list[str], typer.Argument(metavar="TITLE")],
 ) -> None:
     """Give a conversation another title."""
@@ -77,4 +76,4 @@ def rename(
         store.rename(identity, chosen)
     finally:
         store.close()
-    warn(f"renamed {identity}: {chosen}")
+    say(f"renamed {identity}: {chosen}")

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli.history.cleaning import cleaning_lock
-from moa_cli.cli.saving import open_store, warn
+from moa_cli.cli.options import ForceFile
+from moa_cli.cli.output import say
+from moa_cli.cli.saving import open_store
+from moa_cli.cli.writing import check_free, check_name
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from moa_cli.store.salvage import Progress
     from moa_cli.store.store import Store
     from moa_cli.store.upkeep import Leftover
-
-__all__ = ["backup", "check", "clean", "recover"]
 
 _POLL_SECONDS = 0.5
 _LONGEST_SECONDS = 3600.0
@@ -43,7 +44,7 @@ def check() -> None:
         store.close()
     if found.faults:
         for fault in found.faults:
-            warn(fault)
+            say(fault)
         raise StoreError("the history is damaged", hint="`moa history recover` brings back most")
     if not found.sound:
         raise StoreError(
@@ -73,10 +74,9 @@ def _open_whole() -> Store:
 
 def backup(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write the copy.")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    force: ForceFile = False,
 ) -> None:
     """Copy the history and what was spent into one file; other processes may write meanwhile."""
-    from moa_cli.cli.writing import check_free, check_name
     from moa_cli.store.recovery import back_up
 
     if file == "-":
@@ -91,7 +91,7 @@ def backup(
         raise StoreError(f"{target}: cannot be written: {error.strerror}") from None
     finally:
         store.close()
-    warn(f"copied {_size(size)} to {target}; `moa history recover FILE` takes it in again")
+    say(f"copied {_size(size)} to {target}; `moa history recover FILE` takes it in again")
 
 
 def recover(
@@ -115,7 +115,7 @@ def recover(
                 store = _put_aside(store)
             aside = damaged_files(paths.database_file())
             if not aside:
-                warn("nothing to recover: the history is sound, and no damaged file was put aside")
+                say("nothing to recover: the history is sound, and no damaged file was put aside")
                 return
             source, *others = aside
         try:
@@ -128,15 +128,15 @@ def recover(
     text = f"{source}: recovered {plural(added, 'conversation')}, {plural(done.turns, 'turn')}"
     if done.same:
         text += f"; {plural(done.same, 'conversation')} were there already"
-    warn(text)
+    say(text)
     if done.skipped or done.unreadable:
         pages = f"{done.skipped} of {plural(done.pages, 'page')} could not be read in full"
-        warn(f"lost: {pages}, {plural(done.unreadable, 'value')} could not be read")
-    warn(f"{source} stays as it is; delete it when you do not need it any more")
+        say(f"lost: {pages}, {plural(done.unreadable, 'value')} could not be read")
+    say(f"{source} stays as it is; delete it when you do not need it any more")
     if others:
         # They are not read unasked: what was deleted since would come back.
         older = plural(len(others), "older damaged file")
-        warn(f"{older} beside it: {others[0]}; `moa history recover FILE` reads one")
+        say(f"{older} beside it: {others[0]}; `moa history recover FILE` reads one")
 
 
 def _put_aside(store: Store) -> Store:
@@ -145,7 +145,7 @@ def _put_aside(store: Store) -> Store:
 
     store.close()
     aside = put_aside(paths.database_file())
-    warn(f"the history is damaged and was put aside: {aside}")
+    say(f"the history is damaged and was put aside: {aside}")
     return open_store()
 
 
@@ -159,7 +159,7 @@ class _Progress:
         now = time.monotonic()
         if progress.pages and now - self._told > 1 and sys.stderr.isatty():
             self._told = now
-            warn(f"read {100 * progress.done // progress.pages} %")
+            say(f"read {100 * progress.done // progress.pages} %")
 
 
 def clean(
@@ -204,11 +204,11 @@ def _is_quiet(store: Store) -> bool:
 
 def _tell_left(left: Leftover) -> None:
     if left.traces:
-        warn("done, but for traces in unused parts of the file: another process is writing")
+        say("done, but for traces in unused parts of the file: another process is writing")
     elif left.log:
-        warn("done, but for the log, which other moa processes read: it is emptied when they end")
+        say("done, but for the log, which other moa processes read: it is emptied when they end")
     else:
-        warn("done: no deleted word is left in the file")
+        say("done: no deleted word is left in the file")
 
 
 def _size(count: int) -> str:
