@@ -69,7 +69,8 @@ def llm(folder: Path) -> str | None:
         [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
         [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), _LLM],
     ):
-        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        # Elsewhere than in this project, whose settings for uv leave `llm` out.
+        if subprocess.run(command, cwd=folder.parent, stdout=subprocess.DEVNULL).returncode:
             return None
     return str(folder / "bin" / "llm")
 

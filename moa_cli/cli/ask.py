@@ -18,13 +18,13 @@ from moa_cli.cli.options import (
     Display,
     Save,
     TurnCaps,
+    option_of,
     takes_profile,
     typed_or,
 )
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.cli.saving import Resumed, open_books, resume
 from moa_cli.config.schema import CONFIG_KEYS
-from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile, save
 
@@ -87,7 +87,7 @@ def ask(
         bool, typer.Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
     ] = False,
     usage: Annotated[
-        bool | None, typer.Option("-u", "--usage/--no-usage", help=sentence(CONFIG_KEYS["usage"]))
+        bool | None, option_of(CONFIG_KEYS["usage"], "-u", "--usage/--no-usage")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the calls and exact prompts; send nothing.")

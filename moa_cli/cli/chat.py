@@ -14,12 +14,12 @@ from moa_cli.cli.options import (
     Display,
     Save,
     TurnCaps,
+    option_of,
     takes_profile,
     typed_or,
 )
 from moa_cli.cli.saving import choose, open_books, resume, saves
 from moa_cli.config.schema import CONFIG_KEYS
-from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
 
@@ -37,9 +37,7 @@ def chat(
     ] = False,
     save: Save = None,
     caps: TurnCaps,
-    vi: Annotated[
-        bool | None, typer.Option("--vi/--no-vi", help=sentence(CONFIG_KEYS["vi"]))
-    ] = None,
+    vi: Annotated[bool | None, option_of(CONFIG_KEYS["vi"], "--vi/--no-vi")] = None,
 ) -> None:
     """Hold a conversation in the terminal."""
     from moa_cli.chat.keeping import Kept

@@ -111,15 +111,17 @@ class Commands(typer.Typer):
         return super().command(name, cls=_NotEmpty, **settings)
 
 
-def deferred(table: Mapping[str, tuple[str, str]], **settings: Any) -> Commands:
+def deferred(package: str, table: Mapping[str, tuple[str, str]], **settings: Any) -> Commands:
     """A group whose commands are imported when they are called.
 
-    table: by name, where a command is (`module:attribute`, a function or a `Commands`), and the
-    first sentence of its help. settings: of `typer.Typer`.
+    table: by name, where in the package a command is (`module:attribute`, a function or a
+    `Commands`), and the first sentence of its help. settings: of `typer.Typer`.
     """
 
+    found = {name: (f"{package}.{place}", help) for name, (place, help) in table.items()}
+
     class Table(_DeferredGroup):
-        places = table
+        places = found
 
     return Commands(cls=Table, **settings)
 

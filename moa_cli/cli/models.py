@@ -65,7 +65,7 @@ def list_(
     provider: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PROVIDER]", help="A provider's name.", autocompletion=_provider_names
+            metavar="PROVIDER", help="A provider's name.", autocompletion=_provider_names
         ),
     ] = None,
     json: JsonArray = False,

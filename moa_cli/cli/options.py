@@ -22,6 +22,7 @@ from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
 from moa_cli.core.money import MOST_USD
+from moa_cli.core.values import Key
 from moa_cli.profile import Overrides, Profile, list_profiles
 from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
 
@@ -39,64 +40,52 @@ def _profile_names(incomplete: str) -> list[str]:
     return [file.name for file in list_profiles() if file.name.startswith(incomplete)]
 
 
+def option_of(key: Key, *names: str, more: str = "", **settings: Any) -> Any:
+    """An option that is explained as the key of a setting or a profile. more: see `sentence`."""
+    return typer.Option(*names, help=sentence(key, more), **settings)
+
+
 ProfileName = Annotated[
     str | None,
-    typer.Option(
+    option_of(
+        CONFIG_KEYS["profile"],
         "-p",
         "--profile",
         metavar="NAME|PATH",
-        help=sentence(CONFIG_KEYS["profile"]),
         autocompletion=_profile_names,
     ),
 ]
 AggregatorName = Annotated[
-    str | None,
-    typer.Option("-a", "--aggregator", metavar="MODEL", help=sentence(PROFILE_KEYS["aggregator"])),
+    str | None, option_of(PROFILE_KEYS["aggregator"], "-a", "--aggregator", metavar="MODEL")
 ]
 ReferenceModels = Annotated[
     list[str] | None,
-    typer.Option(
+    option_of(
+        PROFILE_KEYS["proposers"],
         "-m",
         "--reference-model",
+        more="repeat the option, or separate by commas",
         metavar="MODEL",
-        help=sentence(PROFILE_KEYS["proposers"], "repeat the option, or separate by commas"),
     ),
 ]
-Samples = Annotated[
-    int | None,
-    typer.Option("--samples", metavar="N", help=sentence(PROPOSER_KEYS["samples"])),
-]
+Samples = Annotated[int | None, option_of(PROPOSER_KEYS["samples"], "--samples", metavar="N")]
 Temperature = Annotated[
-    float | None,
-    typer.Option("-t", "--temperature", metavar="T", help=sentence(PROFILE_KEYS["temperature"])),
+    float | None, option_of(PROFILE_KEYS["temperature"], "-t", "--temperature", metavar="T")
 ]
 MaxTokens = Annotated[
-    int | None,
-    typer.Option("--max-tokens", metavar="N", help=sentence(PROFILE_KEYS["max_tokens"])),
+    int | None, option_of(PROFILE_KEYS["max_tokens"], "--max-tokens", metavar="N")
 ]
-Rounds = Annotated[
-    int | None,
-    typer.Option("-r", "--rounds", metavar="N", help=sentence(PROFILE_KEYS["rounds"])),
-]
+Rounds = Annotated[int | None, option_of(PROFILE_KEYS["rounds"], "-r", "--rounds", metavar="N")]
 MultiTurn = Annotated[
-    bool | None,
-    typer.Option("--multi-turn/--no-multi-turn", help=sentence(PROFILE_KEYS["multi_turn"])),
+    bool | None, option_of(PROFILE_KEYS["multi_turn"], "--multi-turn/--no-multi-turn")
 ]
-System = Annotated[
-    str | None,
-    typer.Option("-s", "--system", metavar="TEXT", help=sentence(PROFILE_KEYS["system"])),
-]
+System = Annotated[str | None, option_of(PROFILE_KEYS["system"], "-s", "--system", metavar="TEXT")]
 ReferencePlacement = Annotated[
     str | None,
-    typer.Option(
-        "--reference-placement",
-        metavar="PLACE",
-        help=sentence(PROFILE_KEYS["reference_placement"]),
-    ),
+    option_of(PROFILE_KEYS["reference_placement"], "--reference-placement", metavar="PLACE"),
 ]
 Concurrency = Annotated[
-    int | None,
-    typer.Option("--concurrency", metavar="N", min=1, help=sentence(CONFIG_KEYS["concurrency"])),
+    int | None, option_of(CONFIG_KEYS["concurrency"], "--concurrency", metavar="N", min=1)
 ]
 ProviderConcurrency = Annotated[
     int | None,
@@ -105,18 +94,11 @@ ProviderConcurrency = Annotated[
     ),
 ]
 # How things are shown: None leaves it to the settings file.
-Plain = Annotated[
-    bool | None, typer.Option("--plain/--no-plain", help=sentence(CONFIG_KEYS["plain"]))
-]
-Live = Annotated[bool | None, typer.Option("--live/--no-live", help=sentence(CONFIG_KEYS["live"]))]
-Compact = Annotated[
-    bool | None, typer.Option("--compact/--no-compact", help=sentence(CONFIG_KEYS["compact"]))
-]
+Plain = Annotated[bool | None, option_of(CONFIG_KEYS["plain"], "--plain/--no-plain")]
+Live = Annotated[bool | None, option_of(CONFIG_KEYS["live"], "--live/--no-live")]
+Compact = Annotated[bool | None, option_of(CONFIG_KEYS["compact"], "--compact/--no-compact")]
 ShowReasoning = Annotated[
-    bool | None,
-    typer.Option(
-        "--show-reasoning/--no-show-reasoning", help=sentence(CONFIG_KEYS["show_reasoning"])
-    ),
+    bool | None, option_of(CONFIG_KEYS["show_reasoning"], "--show-reasoning/--no-show-reasoning")
 ]
 # What goes on, and what is kept.
 Continue = Annotated[
@@ -126,7 +108,7 @@ Cid = Annotated[
     str | None,
     typer.Option("--cid", metavar="ID", help="Go on with this conversation (a unique prefix)."),
 ]
-Save = Annotated[bool | None, typer.Option("--save/--no-save", help=sentence(CONFIG_KEYS["save"]))]
+Save = Annotated[bool | None, option_of(CONFIG_KEYS["save"], "--save/--no-save")]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 YesBeforeSending = Annotated[
     bool, typer.Option("-y", "--yes", help="Do not ask before anything is sent.")

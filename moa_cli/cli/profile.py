@@ -73,7 +73,7 @@ def _hanging(head: str, text: str) -> str:
 @functools.partial(takes_profile, checked=False)
 def show(
     profile: Profile,
-    named: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
+    named: Annotated[str | None, typer.Argument(metavar="NAME|PATH")] = None,
 ) -> None:
     """Print each setting in force, and where it came from."""
     from moa_cli.terminal.plain import setting_lines
@@ -137,7 +137,7 @@ def delete_(name: Name, yes: Yes = False) -> None:
 
 @group.command("check")
 def check(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME|PATH")] = None,
 ) -> None:
     """Check a profile (default: all of them) without calling anything."""
     broken = False
@@ -157,7 +157,7 @@ def check(
 
 @group.command("path")
 def path_(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
 ) -> None:
     """Print the file of a profile, or the folder of your own."""
     typer.echo(find(name).path if name else paths.user_profiles_dir())

@@ -10,39 +10,22 @@ from moa_cli.cli.commands import deferred
 from moa_cli.version import __version__
 
 app = deferred(
+    "moa_cli.cli",
     {
-        "ask": ("moa_cli.cli.ask:ask", "Ask once, and print the reply."),
-        "chat": ("moa_cli.cli.chat:chat", "Hold a conversation in the terminal."),
-        "serve": (
-            "moa_cli.cli.serve:serve",
-            "Serve mixtures to any program that speaks to OpenAI.",
-        ),
+        "ask": ("ask:ask", "Ask once, and print the reply."),
+        "chat": ("chat:chat", "Hold a conversation in the terminal."),
+        "serve": ("serve:serve", "Serve mixtures to any program that speaks to OpenAI."),
         "batch": (
-            "moa_cli.cli.batch:batch",
+            "batch:batch",
             "Answer many prompts; the same command goes on where it was stopped.",
         ),
-        "compare": (
-            "moa_cli.cli.compare:compare",
-            "Choose between answers without knowing whose they are.",
-        ),
-        "models": ("moa_cli.cli.models:group", "List what a provider offers."),
-        "doctor": ("moa_cli.cli.doctor:doctor", "Check that everything is in place."),
-        "bench": (
-            "moa_cli.cli.bench:group",
-            "Evaluate mixtures: answer a dataset's items by several arms.",
-        ),
-        "profile": (
-            "moa_cli.cli.profile:group",
-            "List, show, make, change and check profiles.",
-        ),
-        "config": (
-            "moa_cli.cli.config:group",
-            "List, get, set and unset settings, and edit their file.",
-        ),
-        "history": (
-            "moa_cli.cli.history:group",
-            "List, show, search and delete past conversations.",
-        ),
+        "compare": ("compare:compare", "Choose between answers without knowing whose they are."),
+        "models": ("models:group", "List what a provider offers."),
+        "doctor": ("doctor:doctor", "Check that everything is in place."),
+        "bench": ("bench:group", "Evaluate mixtures: answer a dataset's items by several arms."),
+        "profile": ("profile:group", "List, show, make, change and check profiles."),
+        "config": ("config:group", "List, get, set and unset settings, and edit their file."),
+        "history": ("history:group", "List, show, search and delete past conversations."),
     },
     name="moa",
     help="Mixture-of-Agents in the terminal: several models answer, one writes the reply.",

@@ -5,35 +5,36 @@ from __future__ import annotations
 from moa_cli.cli.commands import deferred
 
 group = deferred(
+    __name__,
     {
-        "list": ("moa_cli.cli.bench.app:list_", "List the datasets, and where their files are."),
+        "list": ("app:list_", "List the datasets, and where their files are."),
         "fetch": (
-            "moa_cli.cli.bench.app:fetch",
+            "app:fetch",
             "Fetch a public dataset at a fixed commit; only what is missing, and checked.",
         ),
         "run": (
-            "moa_cli.cli.bench.app:run",
+            "app:run",
             "Answer a dataset's items; the same command goes on where it was stopped.",
         ),
         "judge": (
-            "moa_cli.cli.bench.app:judge",
+            "app:judge",
             "Let a model judge a run's replies; the same command goes on where it was stopped.",
         ),
         "export": (
-            "moa_cli.cli.bench.app:export",
+            "app:export",
             "Write a run's answers or judgements in the upstream evaluators' formats.",
         ),
         "report": (
-            "moa_cli.cli.bench.app:report",
+            "app:report",
             "Print what runs came to: scores with standard errors, cost and time.",
         ),
         "analyse": (
-            "moa_cli.cli.bench.app:analyse",
-            "Tell what a mixture made of its proposals: likeness, agreement, layers, time"
-            " and cost.",
+            "app:analyse",
+            "Tell what a mixture made of its proposals: likeness, agreement, layers, time and"
+            " cost.",
         ),
         "select": (
-            "moa_cli.cli.bench.app:select",
+            "app:select",
             "Choose proposers by quality and diversity, and an aggregator, from runs with"
             " `single`.",
         ),

@@ -5,62 +5,51 @@ from __future__ import annotations
 from moa_cli.cli.commands import deferred
 
 group = deferred(
+    __name__,
     {
-        "list": (
-            "moa_cli.cli.history.conversations:list_",
-            "List conversations, the latest first.",
-        ),
+        "list": ("conversations:list_", "List conversations, the latest first."),
         "show": (
-            "moa_cli.cli.history.conversations:show",
+            "conversations:show",
             "Print a conversation, at a terminal through $PAGER if it is long.",
         ),
         "search": (
-            "moa_cli.cli.history.conversations:search",
+            "conversations:search",
             "Find turns and titles that hold all the words, or other forms or parts of them.",
         ),
         "delete": (
-            "moa_cli.cli.history.delete:delete",
+            "delete:delete",
             "Delete conversations for good, with their prompts in the prompt history.",
         ),
-        "path": (
-            "moa_cli.cli.history.conversations:path_",
-            "Print the file that conversations are kept in.",
-        ),
+        "path": ("conversations:path_", "Print the file that conversations are kept in."),
         "stats": (
-            "moa_cli.cli.history.stats:stats",
+            "stats:stats",
             "Print turns, tokens and cost by month and model, of deleted conversations too.",
         ),
         "export": (
-            "moa_cli.cli.history.archive:export",
+            "archive:export",
             "Write conversations as Markdown, as a web page, or as JSON to import again.",
         ),
         "import": (
-            "moa_cli.cli.history.archive:import_",
+            "archive:import_",
             "Take in conversations: from `export`'s JSON, ChatGPT, Claude, llm's logs.db or"
             " aichat.",
         ),
-        "check": (
-            "moa_cli.cli.history.upkeep:check",
-            "Read the whole history, and tell whether it is sound.",
-        ),
+        "check": ("upkeep:check", "Read the whole history, and tell whether it is sound."),
         "backup": (
-            "moa_cli.cli.history.upkeep:backup",
+            "upkeep:backup",
             "Copy the history and what was spent into one file; other processes may write"
             " meanwhile.",
         ),
         "recover": (
-            "moa_cli.cli.history.upkeep:recover",
+            "upkeep:recover",
             "Bring back what can be read of a damaged history, or of a copy.",
         ),
         "clean": (
-            "moa_cli.cli.history.upkeep:clean",
+            "upkeep:clean",
             "Finish wiping what was deleted from the file; this also goes on by itself.",
         ),
-        "rename": ("moa_cli.cli.history.tags:rename", "Give a conversation another title."),
-        "tag": (
-            "moa_cli.cli.history.tags:tag",
-            "Tag a conversation, to find it by `list --tag`; print its tags.",
-        ),
+        "rename": ("tags:rename", "Give a conversation another title."),
+        "tag": ("tags:tag", "Tag a conversation, to find it by `list --tag`; print its tags."),
     },
     help="List, show, search and delete past conversations.",
 )
