@@ -39,9 +39,9 @@ def print_json(values: object) -> None:
     print_lines([dumps(values, indent=2)])
 
 
-def output_width() -> int:
-    """The cells that a line on standard output may take."""
-    return columns_of(sys.stdout) or _UNBOUND
+def output_width(elsewhere: int = _UNBOUND) -> int:
+    """The cells that a line on standard output may take. elsewhere: where it is no terminal."""
+    return columns_of(sys.stdout) or elsewhere
 
 
 def print_table(columns: Sequence[Column]) -> None:

@@ -7,34 +7,34 @@ from moa_cli.cli.commands import deferred
 group = deferred(
     __name__,
     {
-        "list": ("app:list_", "List the datasets, and where their files are."),
+        "list": ("list:list_", "List the datasets, and where their files are."),
         "fetch": (
-            "app:fetch",
+            "fetch:fetch",
             "Fetch a public dataset at a fixed commit; only what is missing, and checked.",
         ),
         "run": (
-            "app:run",
+            "run:run",
             "Answer a dataset's items; the same command goes on where it was stopped.",
         ),
         "judge": (
-            "app:judge",
+            "judge:judge",
             "Let a model judge a run's replies; the same command goes on where it was stopped.",
         ),
         "export": (
-            "app:export",
+            "export:export",
             "Write a run's answers or judgements in the upstream evaluators' formats.",
         ),
         "report": (
-            "app:report",
+            "report:report",
             "Print what runs came to: scores with standard errors, cost and time.",
         ),
         "analyse": (
-            "app:analyse",
+            "analyse:analyse",
             "Tell what a mixture made of its proposals: likeness, agreement, layers, time and"
             " cost.",
         ),
         "select": (
-            "app:select",
+            "select:select",
             "Choose proposers by quality and diversity, and an aggregator, from runs with"
             " `single`.",
         ),

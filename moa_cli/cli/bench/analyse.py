@@ -1,30 +1,15 @@
-"""What `moa bench analyse` does."""
+"""`moa bench analyse`: what a mixture made of its proposals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from moa_cli.bench.analysis import Analysis, ArmAnalysis, analyse
-from moa_cli.bench.analysis.costs import UsageShare
-from moa_cli.bench.analysis.similarity import (
-    BLEU,
-    LEVENSHTEIN,
-    TFIDF,
-    MeanSimilarity,
-    json_values,
-)
-from moa_cli.bench.report.values import read_valued
-from moa_cli.bench.scoring.means import Mean
-from moa_cli.cli.bench.cells import (
-    UNKNOWN,
-    cell,
-    noted,
-    table,
-    tell_if_long,
-    width_of_output,
-    with_n,
-)
+import typer
+
+from moa_cli.cli.bench.cells import UNKNOWN, cell, noted, table, tell_if_long, with_n
+from moa_cli.cli.options import Data, Json, OutputFile, RunFolder
+from moa_cli.cli.output import output_width
 from moa_cli.cli.writing import put
 from moa_cli.core.errors import BenchError
 from moa_cli.core.money import cost_text, usd
@@ -33,27 +18,49 @@ from moa_cli.core.text import dumps, plural
 from moa_cli.profile import short_name
 from moa_cli.terminal.table import Column
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from moa_cli.bench.analysis import Analysis, ArmAnalysis
+    from moa_cli.bench.analysis.costs import UsageShare
+    from moa_cli.bench.analysis.similarity import MeanSimilarity
+    from moa_cli.bench.scoring.means import Mean
 
 
-def run(
-    folder: Path,
-    *,
-    judge: str | None,
-    control: str | None,
-    data: Path | None,
-    json: bool,
-    output: Path | None,
+def analyse(
+    run: RunFolder,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="MODEL",
+            help="Whose judgements; else known answers, else the run's only judge.",
+        ),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            "--control",
+            metavar="ARM|FILE",
+            help="Answers that never saw the proposals: an arm of the run, or a file of model"
+            " outputs; else the aggregator's model alone.",
+        ),
+    ] = None,
+    json: Json = False,
+    output: OutputFile = None,
+    data: Data = None,
 ) -> None:
-    """Print the analysis of a run, or write it to a file. Raises BenchError, UsageError."""
-    valued = read_valued(folder, judge, data)
+    """Tell what a mixture made of its proposals: likeness, agreement, layers, time and cost."""
+    from moa_cli.bench.analysis import analyse
+    from moa_cli.bench.analysis.similarity import json_values
+    from moa_cli.bench.report.values import read_valued
+
+    valued = read_valued(run, judge, data)
     tell_if_long(valued.run.settings.asked)
     found = analyse(valued, control)
     if json:
         text = dumps(json_values(found), indent=2) + "\n"
     else:
-        width = width_of_output() if output is None else 80
-        text = "".join(f"{line}\n" for line in _lines(found, width))
+        lines = _lines(found, output_width() if output is None else 80)
+        text = "".join(f"{line}\n" for line in lines)
     put(text, output, BenchError)
 
 
@@ -79,6 +86,8 @@ def _measures(
     found: Analysis, rows: Sequence[tuple[MeanSimilarity, ...]], *, counts: bool = True
 ) -> list[Column]:
     """A column for each measure, and one of how many values there are."""
+    from moa_cli.bench.analysis.similarity import BLEU, LEVENSHTEIN, TFIDF
+
     columns = []
     for name in (BLEU, LEVENSHTEIN, TFIDF):
         if name in found.measures:
@@ -92,15 +101,15 @@ def _measures(
 
 
 def _of(row: Sequence[MeanSimilarity], name: str) -> Mean | None:
-    return next((one.mean for one in row if one.measure == name), None)
+    return next((similarity.mean for similarity in row if similarity.measure == name), None)
 
 
 def _near(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     columns = [
-        Column("#", [str(one.place) for one in arm.near], right=True),
-        *_measures(found, [one.similarity for one in arm.near]),
-        Column("nearest", [_percent(one.nearest) for one in arm.near], right=True),
-        Column("proposer", [short_name(one.model) for one in arm.near]),
+        Column("#", [str(proposal.place) for proposal in arm.near], right=True),
+        *_measures(found, [proposal.similarity for proposal in arm.near]),
+        Column("nearest", [_percent(proposal.nearest) for proposal in arm.near], right=True),
+        Column("proposer", [short_name(proposal.model) for proposal in arm.near]),
     ]
     title = (
         "Likeness of the reply to each proposal of the last layer, 0 to 1, and how often it is"
@@ -122,10 +131,10 @@ def _preference(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     title = "Does the reply follow the better proposals? Rank correlation of likeness and worth"
     if rows:
         columns = [
-            Column("measure", [one.measure for one in rows]),
-            Column("reply", [with_n(one.reply, 2, sign="+") for one in rows]),
-            Column("control", [with_n(one.control, 2, sign="+") for one in rows]),
-            Column("reply - control", [with_n(one.difference, 2, sign="+") for one in rows]),
+            Column("measure", [row.measure for row in rows]),
+            Column("reply", [with_n(row.reply, 2, sign="+") for row in rows]),
+            Column("control", [with_n(row.control, 2, sign="+") for row in rows]),
+            Column("reply - control", [with_n(row.difference, 2, sign="+") for row in rows]),
         ]
         yield from table(f"{title}, -1 to 1", columns, width)
     else:
@@ -137,7 +146,7 @@ def _preference(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
 def _agreement(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     if not arm.agreement:
         return
-    rows = [(str(one.layer), "all", "", one.similarity) for one in arm.agreement]
+    rows = [(str(layer.layer), "all", "", layer.similarity) for layer in arm.agreement]
     last = arm.agreement[-1]
     for pair in last.pairs:
         a, b = pair.places
@@ -154,24 +163,24 @@ def _agreement(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
 
 def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     rows = arm.layers
-    names = ["reply" if one.is_reply else str(one.layer) for one in rows]
+    names = ["reply" if row.is_reply else str(row.layer) for row in rows]
     columns = [
         Column("layer", names, right=True),
-        Column("characters", [cell(one.characters, 0) for one in rows], right=True),
-        Column("n", [f"{one.characters.n:,}" for one in rows], right=True),
-        *_measures(found, [one.similarity for one in rows], counts=False),
-        Column("n", [f"{one.similarity[0].mean.n:,}" if one.similarity else "" for one in rows]),
+        Column("characters", [cell(row.characters, 0) for row in rows], right=True),
+        Column("n", [f"{row.characters.n:,}" for row in rows], right=True),
+        *_measures(found, [row.similarity for row in rows], counts=False),
+        Column("n", [f"{row.similarity[0].mean.n:,}" if row.similarity else "" for row in rows]),
     ]
     title = "What each layer added: length, and likeness to the answers of the layer before"
     yield from table(title, columns, width)
-    if not any(one.accuracy for one in rows):
+    if not any(row.accuracy for row in rows):
         return
     columns = [
         Column("layer", names, right=True),
-        Column("right", [_share(one.accuracy) for one in rows], right=True),
-        Column("gained", [_share(one.gained) for one in rows], right=True),
-        Column("lost", [_share(one.lost) for one in rows], right=True),
-        Column("n", [f"{one.accuracy.n:,}" if one.accuracy else "" for one in rows]),
+        Column("right", [_share(row.accuracy) for row in rows], right=True),
+        Column("gained", [_share(row.gained) for row in rows], right=True),
+        Column("lost", [_share(row.lost) for row in rows], right=True),
+        Column("n", [f"{row.accuracy.n:,}" if row.accuracy else "" for row in rows]),
     ]
     title = (
         "Right answers by layer, %; gained: right, but wrong in the layer before; lost: wrong, but"
@@ -183,6 +192,8 @@ def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
 def _share(share: Mean | None) -> str:
     if share is None or share.value is None:
         return UNKNOWN
+    from moa_cli.bench.scoring.means import Mean
+
     error = share.standard_error
     return cell(Mean(100 * share.value, None if error is None else 100 * error, share.n), 1)
 
@@ -192,9 +203,9 @@ def _costs(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     rows = (("critical path", arm.seconds_path), ("sum of calls", arm.seconds_sum))
     columns = [
         Column("seconds an item", [name for name, _ in rows]),
-        Column("median", [_seconds(one.median) for _, one in rows], right=True),
-        Column("90 % within", [_seconds(one.ninetieth) for _, one in rows], right=True),
-        Column("mean", [with_n(one.mean, 2) for _, one in rows]),
+        Column("median", [_seconds(row.median) for _, row in rows], right=True),
+        Column("90 % within", [_seconds(row.ninetieth) for _, row in rows], right=True),
+        Column("mean", [with_n(row.mean, 2) for _, row in rows]),
     ]
     yield from table("Latency", columns, width)
     yield from _spent("Tokens and cost by model", "model", arm.by_model, short_name, width)
@@ -211,12 +222,12 @@ def _spent(
     if not rows:
         return
     columns = [
-        Column("calls", [f"{one.usage.calls:,}" for one in rows], right=True),
-        Column("tokens in", [f"{one.usage.prompt_tokens:,}" for one in rows], right=True),
-        Column("out", [f"{one.usage.completion_tokens:,}" for one in rows], right=True),
-        Column("cost", [cost_text(one.usage) for one in rows], right=True),
-        Column("an item", [_money(one.cost) for one in rows], widest=32),
-        Column(head, [shown(one.name) for one in rows]),
+        Column("calls", [f"{row.usage.calls:,}" for row in rows], right=True),
+        Column("tokens in", [f"{row.usage.prompt_tokens:,}" for row in rows], right=True),
+        Column("out", [f"{row.usage.completion_tokens:,}" for row in rows], right=True),
+        Column("cost", [cost_text(row.usage) for row in rows], right=True),
+        Column("an item", [_money(row.cost) for row in rows], widest=32),
+        Column(head, [shown(row.name) for row in rows]),
     ]
     yield from table(title, columns, width)
 

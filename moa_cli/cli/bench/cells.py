@@ -7,28 +7,19 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from moa_cli.bench.scoring.means import Mean
+from moa_cli.cli.output import say
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.table import Column, table_lines
-from moa_cli.terminal.tty import columns_of
-
-__all__ = ["UNKNOWN", "cell", "noted", "table", "tell_if_long", "width_of_output", "with_n"]
 
 UNKNOWN = "–"
-_UNBOUND = 1000
-# From so many on, likeness takes a while: a pair of texts a millisecond or two.
+# From so many on, similarities take a while: a pair of texts a millisecond or two.
 _MANY_ITEMS = 100
-
-
-def width_of_output() -> int:
-    """The cells that a line may take; in a pipe nothing is cut."""
-    return columns_of(sys.stdout) or _UNBOUND
 
 
 def tell_if_long(items: int) -> None:
     """Say to a waiting user what takes so long."""
     if items >= _MANY_ITEMS and sys.stderr.isatty():
-        sys.stderr.write(f"moa: comparing the texts of {items:,} items …\n")
-        sys.stderr.flush()
+        say(f"comparing the texts of {items:,} items …")
 
 
 def cell(mean: Mean | None, decimals: int = 3, *, sign: str = "") -> str:
@@ -55,9 +46,9 @@ def table(title: str, columns: Sequence[Column], width: int) -> Iterator[str]:
 
 def noted(notes: Iterable[str], width: int, mark: str = "- ") -> Iterator[str]:
     """Sentences, folded between words."""
-    for one in notes:
+    for note in notes:
         yield from textwrap.wrap(
-            mark + one_line(one),
+            mark + one_line(note),
             width,
             subsequent_indent=" " * len(mark),
             break_long_words=False,

@@ -1,65 +1,119 @@
-"""What `moa bench judge` does once its options are read."""
+"""`moa bench judge`: let a model judge a run's replies."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
-from moa_cli.bench.judge.judging import (
-    JudgeFolder,
-    JudgeInputs,
-    JudgePlan,
-    JudgeResults,
-    open_judge,
-    texts_of,
-)
-from moa_cli.bench.judge.kind import Asked, JudgeKind
-from moa_cli.bench.judge.kinds import KINDS, OWN
-from moa_cli.bench.report.scores import scores_of
-from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.reader import RunReader, judge_folder, read_run
-from moa_cli.bench.run.runner import Runner, still_to_do
+import typer
+
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.cells import width_of_output
-from moa_cli.cli.bench.judge_text import plan_lines, score_lines
-from moa_cli.cli.bench.session import Job, SessionOptions, check_can_ask, session
-from moa_cli.cli.exit_codes import BUDGET, FAILED
-from moa_cli.cli.output import say
-from moa_cli.core.conversation import Failure
+from moa_cli.cli.bench.options import MaxCost, capped_exit
+from moa_cli.cli.exit_codes import FAILED
+from moa_cli.cli.options import (
+    Concurrency,
+    Data,
+    Live,
+    ProviderConcurrency,
+    RunFolder,
+    YesBeforeSending,
+)
+from moa_cli.cli.output import check_can_confirm, output_width, print_lines, say
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.sanitize import one_line
 
-__all__ = ["Options", "run"]
+if TYPE_CHECKING:
+    from moa_cli.bench.judge.judging import JudgeFolder, JudgeInputs, JudgePlan, JudgeResults
+    from moa_cli.bench.judge.kind import Asked, JudgeKind
+    from moa_cli.bench.report.scores import ArmScores, Scores
+    from moa_cli.bench.run.plan import Work
+    from moa_cli.bench.run.reader import RunReader
+    from moa_cli.bench.run.runner import Runner
+    from moa_cli.bench.run.settings import RunSettings
+    from moa_cli.bench.scoring.means import Metric
+    from moa_cli.core.conversation import Failure
 
 # What an endpoint may say that knows no log-probabilities, or thinks before it answers.
 _REFUSALS = ("BadResponse", "RequestRefused")
 # What will be no better with the next item.
 _HOPELESS = ("AuthenticationFailed", "LocalModelUnavailable", "ModelNotFound")
 _MOST_TRIED = 5
+_LONGEST_NOTE: Final = 2000
+# There are a dozen skills, and figures of layers: a report has room for them.
+_SHORT: Final = (
+    "win rate",
+    "LC win rate (own fit)",
+    "discrete win rate",
+    "average",
+    "turn 1",
+    "turn 2",
+    "mean",
+    "accuracy",
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(SessionOptions):
-    """What was typed; None where nothing was."""
+def judge(
+    run: RunFolder,
+    judge: Annotated[str, typer.Option("--judge", metavar="MODEL", help="The model that judges.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="FILE",
+            help="Model outputs to compare with, matched by instruction; else the dataset's.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="ARM", help="Compare with this arm of the run instead."),
+    ] = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchors",
+            metavar="FILE",
+            help="Judge these released outputs too, so that the judge's scale can be read;"
+            " repeatable.",
+        ),
+    ] = None,
+    concurrency: Concurrency = None,
+    provider_concurrency: ProviderConcurrency = None,
+    max_cost: MaxCost = None,
+    yes: YesBeforeSending = False,
+    data: Data = None,
+    live: Live = None,
+) -> None:
+    """Let a model judge a run's replies; the same command goes on where it was stopped."""
+    from moa_cli.bench.judge.judging import JudgeInputs, JudgeResults, open_judge
+    from moa_cli.bench.report.scores import scores_of
+    from moa_cli.bench.run.reader import judge_folder, read_run
+    from moa_cli.bench.run.runner import still_to_do
+    from moa_cli.cli.bench.session import Job, SessionOptions, session
 
-    run: Path
-    judge: str
-    inputs: JudgeInputs
-
-
-def run(options: Options) -> int:
-    """Tell what it takes, ask, judge, and tell what came of it; returns the exit code."""
-    wiring.check_model_name("--judge", options.judge)
-    reader = read_run(options.run, options.inputs.data)
-    kind = _kind(reader, options)
-    check_can_ask(options)
-    for notice in wiring.providers().key_notices([options.judge]):
+    inputs = JudgeInputs(
+        reference=reference, against=against, anchors=tuple(anchors or ()), data=data
+    )
+    wiring.check_model_name("--judge", judge)
+    reader = read_run(run, data)
+    kind = _kind(run, reader, inputs)
+    if not yes:
+        check_can_confirm()
+    for notice in wiring.providers().key_notices([judge]):
         say(notice)
-    with open_judge(judge_folder(options.run, options.judge)) as folder:
-        plan = _plan(reader, kind, options, folder)
-        for line in plan_lines(plan, folder, reader.settings):
+    options = SessionOptions(
+        concurrency=concurrency,
+        provider_concurrency=provider_concurrency,
+        max_cost=max_cost,
+        yes=yes,
+        live=live,
+    )
+    with open_judge(judge_folder(run, judge)) as folder:
+        plan = _plan(judge, reader, kind, inputs, folder)
+        if not any(plan.judged.replies.values()):
+            raise BenchError(f"{run}: there is nothing to judge yet")
+        for line in _plan_lines(plan, folder, reader.settings):
             say(line)
         verdicts = JudgeResults(folder, plan)
         capped: Failure | None = None
@@ -68,20 +122,27 @@ def run(options: Options) -> int:
             prepare = _Beginning(verdicts).run
             code, capped = session(Job(plan, folder, verdicts, options, prepare), todo)
             if code:
-                return code
+                raise typer.Exit(code)
         else:
             folder.note(plan.settings())
             verdicts.settle()
             verdicts.finish(())
         failed = sum(verdict.error is not None for verdict in verdicts.all())
-    return _summary(options, failed, capped)
+    print_lines(_score_lines(scores_of(run, judge, data)))
+    if capped is not None:
+        raise capped_exit(capped)
+    if failed:
+        say(f"failed judgements: {failed:,}; the same command tries them again")
+        raise typer.Exit(FAILED)
+    say(f"`moa bench report {run}` tells the rest")
 
 
-def _kind(run: RunReader, options: Options) -> JudgeKind:
+def _kind(path: Path, run: RunReader, inputs: JudgeInputs) -> JudgeKind:
     """The kind of judge that the run's dataset has. Raises UsageError if it needs none."""
-    inputs = options.inputs
+    from moa_cli.bench.judge.kinds import KINDS, OWN
+
     compared = inputs.reference is not None or inputs.against is not None
-    report = f"`moa bench report {options.run}` computes accuracy"
+    report = f"`moa bench report {path}` computes accuracy"
     if not run.settings.dataset.known:
         if compared:
             return OWN
@@ -95,12 +156,16 @@ def _kind(run: RunReader, options: Options) -> JudgeKind:
     return KINDS[judge]
 
 
-def _plan(run: RunReader, kind: JudgeKind, options: Options, folder: JudgeFolder) -> JudgePlan:
+def _plan(
+    model: str, run: RunReader, kind: JudgeKind, inputs: JudgeInputs, folder: JudgeFolder
+) -> JudgePlan:
     """What is to be judged. Raises BenchError if judgements of something else are there."""
-    judged = texts_of(run, kind, options.inputs, folder)
+    from moa_cli.bench.judge.judging import JudgePlan, texts_of
+
+    judged = texts_of(run, kind, inputs, folder)
     before = folder.settings
     plan = JudgePlan(
-        model=options.judge,
+        model=model,
         kind=kind,
         prompts=kind.prompts(run, judged.reference),
         items=run.items,
@@ -109,8 +174,6 @@ def _plan(run: RunReader, kind: JudgeKind, options: Options, folder: JudgeFolder
         asked=before.asked if before else "logprobs",
     )
     folder.check(plan.settings())
-    if not any(judged.replies.values()):
-        raise BenchError(f"{options.run}: there is nothing to judge yet")
     return plan
 
 
@@ -123,7 +186,7 @@ class _Beginning:
     async def run(
         self, runner: Runner, todo: list[Work], tell: Callable[[str], None]
     ) -> list[Work]:
-        """See `bench_session.Prepare`. How a judge tells preferences is found out by the first
+        """See `session.Prepare`. How a judge tells preferences is found out by the first
         judgement that is asked for. Raises BenchError if it cannot be asked at all.
         """
         plan, judged = self._verdicts.plan, self._verdicts.folder.judgements.values()
@@ -156,17 +219,52 @@ class _Beginning:
         return True
 
 
-def _summary(options: Options, failed: int, capped: Failure | None) -> int:
-    """Print what came of it; the exit code."""
-    scores = scores_of(options.run, options.judge, options.inputs.data)
-    width = width_of_output()
-    sys.stdout.write("".join(f"{line}\n" for line in score_lines(scores, width)))
-    sys.stdout.flush()
-    if capped is not None:
-        say(f"{capped.message} (the same command with a higher cap goes on from there)")
-        return BUDGET
-    if failed:
-        say(f"failed judgements: {failed:,}; the same command tries them again")
-        return FAILED
-    say(f"`moa bench report {options.run}` tells the rest")
-    return 0
+def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> Iterator[str]:
+    """What is judged, by whom and how, and what is there already. settings: the run's."""
+    from moa_cli.cli.bench.session import where
+
+    how, judged = plan.kind.how, plan.judged
+    if plan.kind.compares:
+        how = "pairs, by its text (discrete)" if plan.asked == "text" else how
+        how += f", against {judged.source.name if judged.source else judged.against}"
+    yield f"{settings.dataset.name}: {plan.model} judges {', '.join(judged.replies)}: {how}"
+    asked = len(plan.items)
+    for arm in settings.arms:
+        there = len(judged.replies.get(arm, ()))
+        if arm in judged.replies and there < asked:
+            yield f"{arm} has {there:,} of {asked:,} answers: its scores will be partial"
+    lacking = sum(plan.prompts.turns(item) == 0 for item in plan.items)
+    if lacking:
+        yield f"{lacking:,} of {asked:,} items have no reference, and are not judged"
+    yield where(folder, folder.judgements.values(), "judgements")
+
+
+def _score_lines(scores: Scores) -> list[str]:
+    """A table of the arms' main figures, who judged, and what is to be said beside them."""
+    from moa_cli.terminal.table import Column, table_lines
+
+    rows = [*scores.arms, *scores.anchors]
+    named = [name for name in _SHORT if any(_metric(arm, name) for arm in rows)]
+    columns = [Column("arm", [arm.arm for arm in rows], widest=40)]
+    for name in named:
+        found = [_metric(arm, name) for arm in rows]
+        unit = next(metric.unit for metric in found if metric)
+        columns.append(Column(f"{name} ({unit})", list(map(_told, found)), widest=44))
+    lines = table_lines(columns, output_width())
+    if scores.judge is not None:
+        lines.append(one_line(f"judged by {scores.judge.model}, {scores.judge.date}"))
+    return [*lines, *(one_line(note, _LONGEST_NOTE) for note in scores.notes)]
+
+
+def _metric(arm: ArmScores, name: str) -> Metric | None:
+    return next((metric for metric in arm.metrics if metric.name == name), None)
+
+
+def _told(metric: Metric | None) -> str:
+    """`57.2 ± 1.6 (n 805)`: the mean, its standard error, and how many it is made of."""
+    if metric is None or metric.mean.value is None:
+        return "–"
+    mean = metric.mean
+    error = "" if mean.standard_error is None else f" ± {mean.standard_error:.2f}"
+    n = f"{mean.n:,} of {metric.asked:,}, partial" if metric.partial else f"n {mean.n:,}"
+    return f"{mean.value:.2f}{error} ({n})"

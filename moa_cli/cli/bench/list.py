@@ -1,54 +1,55 @@
-"""What `moa bench list` does."""
+"""`moa bench list`: the datasets, and where their files are."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from moa_cli.bench.data.datasets import DATASETS, KnownDataset
-from moa_cli.bench.data.items import Item
-from moa_cli.bench.data.loading import data_folder
+from moa_cli.cli.options import Data, JsonArray
+from moa_cli.cli.output import print_json, print_lines, print_table
 from moa_cli.core.errors import BenchError, UsageError
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from moa_cli.bench.data.datasets import KnownDataset
 
 
-def run(data: Path | None, *, json: bool) -> None:
-    """Print the datasets, and where their files are."""
+def list_(data: Data = None, json: JsonArray = False) -> None:
+    """List the datasets, and where their files are."""
+    from moa_cli.bench.data.datasets import DATASETS
+    from moa_cli.bench.data.loading import data_folder
+    from moa_cli.terminal.table import Column
+
     folder = data_folder(data)
-    rows = [(one, one.file(folder)) for one in DATASETS.values()]
+    datasets = list(DATASETS.values())
+    files = [dataset.file(folder) for dataset in datasets]
+    counts = list(map(_count, datasets, files))
     if json:
-        from moa_cli.core.text import dumps
-
-        values = [
-            {
-                "name": one.name,
-                "items": _count(one, file),
-                "measures": one.measures,
-                "licence": one.licence,
-                "file": None if file is None else str(file),
-            }
-            for one, file in rows
-        ]
-        sys.stdout.write(dumps(values, indent=2) + "\n")
+        print_json(
+            [
+                {
+                    "name": dataset.name,
+                    "items": count,
+                    "measures": dataset.measures,
+                    "licence": dataset.licence,
+                    "file": None if file is None else str(file),
+                }
+                for dataset, file, count in zip(datasets, files, counts, strict=True)
+            ]
+        )
         return
-    from moa_cli.terminal.screen import terminal_size
-    from moa_cli.terminal.table import Column, table_lines
-
-    counts = [_count(one, file) for one, file in rows]
     places = [
-        _missing(one) if file is None else str(file.relative_to(folder)) for one, file in rows
+        _missing(dataset) if file is None else str(file.relative_to(folder))
+        for dataset, file in zip(datasets, files, strict=True)
     ]
     columns = [
-        Column("name", [one.name for one, _ in rows]),
+        Column("name", [dataset.name for dataset in datasets]),
         Column("items", ["" if count is None else f"{count:,}" for count in counts], right=True),
         Column("file", places, widest=40),
-        Column("licence", [one.licence for one, _ in rows], widest=40),
-        Column("measures", [one.measures for one, _ in rows]),
+        Column("licence", [dataset.licence for dataset in datasets], widest=40),
+        Column("measures", [dataset.measures for dataset in datasets]),
     ]
-    width = terminal_size(sys.stdout)[0] if sys.stdout.isatty() else 1000
-    sys.stdout.write("".join(f"{line}\n" for line in table_lines(columns, width)))
-    sys.stdout.write(f"(in {folder})\n")
+    print_table(columns)
+    print_lines([f"(in {folder})"])
 
 
 def _missing(dataset: KnownDataset) -> str:
@@ -60,7 +61,6 @@ def _count(dataset: KnownDataset, file: Path | None) -> int | None:
     if file is None:
         return None
     try:
-        found: list[Item] = list(dataset.read(file))
+        return len(list(dataset.read(file)))
     except (BenchError, UsageError):
         return None
-    return len(found)

@@ -1,27 +1,27 @@
-"""What `moa bench report` does."""
+"""`moa bench report`: what runs came to."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from moa_cli.bench.report.official import with_official
-from moa_cli.bench.report.scores import Scores, scores_of
-from moa_cli.bench.report.sections import ReportSection, TextTable, published_table, sections_of
-from moa_cli.bench.run.reader import read_run
+import typer
+
+from moa_cli.cli.options import Data, OutputFile
+from moa_cli.cli.output import output_width
 from moa_cli.cli.writing import put
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.sanitize import one_line
+from moa_cli.profile import short_name
 
 if TYPE_CHECKING:
+    from moa_cli.bench.report.scores import Scores
+    from moa_cli.bench.report.sections import ReportSection, TextTable
     from moa_cli.terminal.table import Column
 
-__all__ = ["FORMATS", "Options", "run"]
-
 Format = Literal["table", "markdown", "json", "csv", "html"]
-FORMATS: tuple[Format, ...] = ("table", "markdown", "json", "csv", "html")
+_FORMATS: tuple[Format, ...] = ("table", "markdown", "json", "csv", "html")
 _SUFFIXES: dict[str, Format] = {
     ".md": "markdown",
     ".json": "json",
@@ -35,42 +35,67 @@ _GAP = 2
 _LEAST_NAME = 12
 
 
-@dataclass(frozen=True)
-class Options:
-    """judge: a model; else each run's only one. data: the datasets' folder. form: of FORMATS; else
-    by the file's ending, else a table. output: a file; else the screen. published: whether the
-    paper's figures follow. official: whether alpaca_eval's own do."""
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="Folders of runs, to stand side by side."),
+    ],
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge", metavar="MODEL", help="Whose judgements; else the run's only judge."
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="What to print: table, markdown, json, csv or html; else by the file's ending,"
+            " else a table.",
+        ),
+    ] = None,
+    output: OutputFile = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published/--no-published",
+            help="Whether the MoA paper's figures follow, in a block of their own.",
+        ),
+    ] = True,
+    official: Annotated[
+        bool,
+        typer.Option(
+            "--official",
+            help="Also alpaca_eval's own length-controlled win rates (extra `alpaca`).",
+        ),
+    ] = False,
+    data: Data = None,
+) -> None:
+    """Print what runs came to: scores with standard errors, cost and time."""
+    from moa_cli.bench.report.official import with_official
+    from moa_cli.bench.report.scores import scores_of
 
-    judge: str | None
-    data: Path | None
-    form: str | None
-    output: Path | None
-    published: bool
-    official: bool
-
-
-def run(folders: Sequence[Path], options: Options) -> None:
-    """Print the report of these runs, or write it to a file. Raises UsageError, BenchError."""
-    output = options.output
-    form = _format(options.form, output)
-    runs = [scores_of(one, options.judge or _only_judge(one), options.data) for one in folders]
-    if options.official:
-        runs = [with_official(one, options.data) for one in runs]
-    text = "".join(_written(form, runs, output is None, published=options.published))
-    put(text, output, BenchError)
+    chosen = _format(form, output)
+    scores = [scores_of(folder, judge or _only_judge(folder), data) for folder in runs]
+    if official:
+        scores = [with_official(run, data) for run in scores]
+    put("".join(_written(chosen, scores, output is None, published=published)), output, BenchError)
 
 
 def _format(form: str | None, output: Path | None) -> Format:
     if form is None:
         return _SUFFIXES.get(output.suffix.lower(), "table") if output else "table"
-    for one in FORMATS:
-        if one == form:
-            return one
-    raise UsageError(f"--format: there is no `{form}`", hint=f"there are {', '.join(FORMATS)}")
+    for known in _FORMATS:
+        if known == form:
+            return known
+    raise UsageError(f"--format: there is no `{form}`", hint=f"there are {', '.join(_FORMATS)}")
 
 
 def _only_judge(folder: Path) -> str | None:
     """The judge of a run that has one; None if it has none. Raises BenchError for several."""
+    from moa_cli.bench.run.reader import read_run
+
     models = list(read_run(folder).judges)
     if len(models) > 1:
         raise BenchError(
@@ -82,32 +107,25 @@ def _only_judge(folder: Path) -> str | None:
 def _written(
     form: Format, runs: Sequence[Scores], screen: bool, *, published: bool
 ) -> Iterator[str]:
+    from moa_cli.bench.report import writers
+    from moa_cli.bench.report.sections import sections_of
+
     sections = sections_of(runs)
-    if form == "html":
-        from moa_cli.bench.report.writers import page
-
-        yield from page(sections, published=published)
-    elif form == "table":
-        yield from _lines(sections, _width() if screen else _UNBOUND, published=published)
+    if form == "table":
+        width = output_width(_UNBOUND) if screen else _UNBOUND
+        yield from _lines(sections, width, published=published)
+    elif form == "html":
+        yield from writers.page(sections, published=published)
+    elif form == "markdown":
+        yield writers.markdown(sections, published=published)
+    elif form == "json":
+        yield writers.json_text(runs, sections, published=published)
     else:
-        from moa_cli.bench.report import writers
-
-        if form == "markdown":
-            yield writers.markdown(sections, published=published)
-        elif form == "json":
-            yield writers.json_text(runs, sections, published=published)
-        else:
-            yield writers.csv_text(runs)
-
-
-def _width() -> int:
-    from moa_cli.terminal.tty import columns_of
-
-    return columns_of(sys.stdout) or _UNBOUND
+        yield writers.csv_text(runs)
 
 
 def _lines(sections: Sequence[ReportSection], width: int, *, published: bool) -> Iterator[str]:
-    from moa_cli.core.sanitize import one_line
+    from moa_cli.bench.report.sections import published_table
 
     before = ""
     for section in sections:
@@ -122,9 +140,9 @@ def _lines(sections: Sequence[ReportSection], width: int, *, published: bool) ->
                 yield from _note(note, width, "- ")
         if published and section.published:
             yield f"\n\n{section.dataset}: published figures\n"
-            for one in section.published:
+            for figures in section.published:
                 yield "\n"
-                yield from _table(published_table(one), width)
+                yield from _table(published_table(figures), width)
 
 
 def _table(table: TextTable, width: int) -> Iterator[str]:
@@ -137,28 +155,27 @@ def _table(table: TextTable, width: int) -> Iterator[str]:
         for place, head in enumerate(table.heads)
     ]
     keys, others = columns[: table.keys], columns[table.keys :]
-    needed = [_wide(one) + _GAP for one in others]
-    if sum(needed) + sum(_wide(one) + _GAP for one in keys) > width + _GAP:
+    needed = [_wide(column) + _GAP for column in others]
+    if sum(needed) + sum(_wide(column) + _GAP for column in keys) > width + _GAP:
         # Names give way: to a third of the width, and to the widest number.
         room = max(width // 3, _LEAST_NAME) if len(keys) == 1 else width // 2
         most = min(room, width - max(needed, default=0)) // len(keys) - _GAP
         most = max(most, _LEAST_NAME)
-        keys = [Column(one.head, _shortened(one.cells, most), widest=most) for one in keys]
-    free = width + _GAP - sum(_wide(one) + _GAP for one in keys)
+        keys = [Column(key.head, _shortened(key.cells, most), widest=most) for key in keys]
+    free = width + _GAP - sum(_wide(column) + _GAP for column in keys)
     for number, group in enumerate(_groups(needed, free)):
         yield "\n" * bool(number)
         # The last column takes what is left; so it is an empty one.
-        shown = [*keys, *(others[one] for one in group), Column("", [""] * len(table.rows))]
-        yield from (f"{one}\n" for one in table_lines(shown, width))
+        shown = [*keys, *(others[place] for place in group), Column("", [""] * len(table.rows))]
+        yield from (f"{line}\n" for line in table_lines(shown, width))
     for note in table.notes:
         yield from _note(note, width)
 
 
 def _wide(column: Column) -> int:
-    from moa_cli.core.sanitize import one_line
     from moa_cli.terminal.cells import cell_len
 
-    longest = max(cell_len(one_line(one)) for one in (column.head, *column.cells))
+    longest = max(cell_len(one_line(cell)) for cell in (column.head, *column.cells))
     return min(longest, column.widest)
 
 
@@ -167,7 +184,7 @@ def _shortened(names: Sequence[str], most: int) -> Sequence[str]:
     if max(map(len, names), default=0) <= most:
         return names
     for shorten in (_without_provider, _model, lambda name: _cut(_model(name), most)):
-        short = [shorten(one) for one in names]
+        short = [shorten(name) for name in names]
         if len(set(short)) == len(set(names)) and max(map(len, short)) <= most:
             return short
     return names
@@ -175,8 +192,6 @@ def _shortened(names: Sequence[str], most: int) -> Sequence[str]:
 
 def _without_provider(arm: str) -> str:
     """`single:together:Qwen/Qwen2-72B` as `single:Qwen2-72B`."""
-    from moa_cli.profile import short_name
-
     kind, colon, model = arm.partition(":")
     return f"{kind}:{short_name(model)}" if colon else arm
 
@@ -211,4 +226,4 @@ def _note(text: str, width: int, mark: str = "") -> Iterator[str]:
     """A sentence, folded at the width."""
     from moa_cli.cli.bench.cells import noted
 
-    yield from (f"{one}\n" for one in noted([text], width, mark))
+    yield from (f"{line}\n" for line in noted([text], width, mark))

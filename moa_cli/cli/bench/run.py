@@ -1,78 +1,210 @@
-"""What `moa bench run` does once its options are read."""
+"""`moa bench run`: answer a dataset's items by several arms."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from moa_cli.bench.data.loading import data_folder, load_dataset
-from moa_cli.bench.run.folder import RunFolder, open_run
-from moa_cli.bench.run.plan import RunPlan, make_plan
-from moa_cli.bench.run.runner import still_to_do
+import typer
+
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.cells import width_of_output
-from moa_cli.cli.bench.session import Job, SessionOptions, check_can_ask, session
-from moa_cli.cli.bench.text import plan_lines, summary_lines
-from moa_cli.cli.exit_codes import BUDGET, FAILED
-from moa_cli.cli.output import say
-from moa_cli.core.conversation import Failure
+from moa_cli.cli.bench.options import MaxCost, capped_exit
+from moa_cli.cli.exit_codes import FAILED
+from moa_cli.cli.options import (
+    Best,
+    Data,
+    Live,
+    ProviderConcurrency,
+    YesBeforeSending,
+    arm_names,
+    takes_profile,
+)
+from moa_cli.cli.output import check_can_confirm, output_width, print_lines, say
+from moa_cli.core.money import cost_text
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import plural
 from moa_cli.profile import Profile
 
-__all__ = ["Options", "run"]
+if TYPE_CHECKING:
+    from moa_cli.bench.run.folder import RunFolder
+    from moa_cli.bench.run.journal import CallJournal
+    from moa_cli.bench.run.plan import RunPlan
+    from moa_cli.bench.run.records import Result
+    from moa_cli.core.conversation import Failure
+
+_MOST_NAMED = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(SessionOptions):
-    """What was typed; None where nothing was."""
+@takes_profile
+def run(
+    profile: Profile,
+    concurrency: int | None,
+    *,
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.jsonl",
+            help="A dataset (see `moa bench list`), or your own lines of {prompt, answer?}.",
+        ),
+    ],
+    limit: Annotated[
+        int | None,
+        typer.Option("-n", "--limit", metavar="N", min=1, help="The first N items only."),
+    ] = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            "--arms",
+            metavar="NAMES",
+            help="What answers, by commas: mixture, self (Self-MoA: one proposer in the place of"
+            " all), single (each model alone).",
+        ),
+    ] = "mixture",
+    best: Best = None,
+    parity: Annotated[
+        bool,
+        typer.Option("--parity", help="The settings of the authors' scripts (alpaca, flask, mt)."),
+    ] = False,
+    reference_paths: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--reference-paths",
+            metavar="FILE",
+            help="Take the first layer's answers from such files of model outputs; repeatable.",
+        ),
+    ] = None,
+    provider_concurrency: ProviderConcurrency = None,
+    max_cost: MaxCost = None,
+    yes: YesBeforeSending = False,
+    data: Data = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="The run's folder; else runs/NAME-PROFILE. The same command goes on there.",
+        ),
+    ] = None,
+    live: Live = None,
+) -> None:
+    """Answer a dataset's items; the same command goes on where it was stopped."""
+    from moa_cli.bench.data.loading import data_folder, load_dataset
+    from moa_cli.bench.run.folder import open_run
+    from moa_cli.bench.run.plan import make_plan
+    from moa_cli.bench.run.runner import still_to_do
+    from moa_cli.cli.bench.session import Job, SessionOptions, session
 
-    dataset: str
-    limit: int | None
-    arms: tuple[str, ...]
-    best: str | None
-    parity: bool
-    reference_paths: tuple[Path, ...]
-    data: Path | None
-    output: Path | None
-
-
-def run(profile: Profile, options: Options) -> int:
-    """Tell what it takes, ask, run, and tell what came of it; returns the exit code."""
-    check_can_ask(options)
-    dataset = load_dataset(options.dataset, data_folder(options.data))
+    kinds = arm_names(arms)
+    if not yes:
+        check_can_confirm()
+    loaded = load_dataset(dataset, data_folder(data))
     plan = make_plan(
         profile,
-        dataset,
-        kinds=options.arms,
-        best=options.best,
-        parity=options.parity,
-        limit=options.limit,
-        given_files=options.reference_paths,
+        loaded,
+        kinds=kinds,
+        best=best,
+        parity=parity,
+        limit=limit,
+        given_files=tuple(reference_paths or ()),
     )
-    path = options.output or Path("runs") / f"{dataset.name}-{profile.name}"
-    with open_run(path) as folder:
+    options = SessionOptions(
+        concurrency=concurrency,
+        provider_concurrency=provider_concurrency,
+        max_cost=max_cost,
+        yes=yes,
+        live=live,
+    )
+    with open_run(output or Path("runs") / f"{loaded.name}-{profile.name}") as folder:
         folder.check(plan.settings())
-        for line in [*wiring.introduction(profile), *plan_lines(plan, folder)]:
+        for line in [*wiring.introduction(profile), *_plan_lines(plan, folder)]:
             say(line)
         capped: Failure | None = None
         todo = still_to_do(plan, folder)
         if todo:
             code, capped = session(Job(plan, folder, folder, options), todo)
             if code:
-                return code
-        return _summary(plan, folder, capped)
-
-
-def _summary(plan: RunPlan, folder: RunFolder, capped: Failure | None) -> int:
-    """Print what came of it; the exit code."""
-    width = width_of_output()
-    sys.stdout.write("".join(f"{line}\n" for line in summary_lines(plan, folder, width)))
-    sys.stdout.flush()
+                raise typer.Exit(code)
+        print_lines(_summary_lines(plan, folder))
+        failed = sum(result.error is not None for result in folder.results.values())
     if capped is not None:
-        say(f"{capped.message} (the same command with a higher cap goes on from there)")
-        return BUDGET
-    failed = [one for one in folder.results.values() if one.error is not None]
+        raise capped_exit(capped)
     if failed:
-        say(f"{len(failed)} failed; the same command tries them again")
-        return FAILED
-    return 0
+        say(f"{failed} failed; the same command tries them again")
+        raise typer.Exit(FAILED)
+
+
+def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
+    """What is asked and by whom, and what is there already."""
+    from moa_cli.cli.bench.session import where
+
+    arms = []
+    for kind in plan.kinds:
+        singles = sum(arm.name.startswith("single:") for arm in plan.arms())
+        about = {
+            "self": f" (Self-MoA on {plan.best})",
+            "single": f" ({plural(singles, 'model')})",
+        }
+        arms.append(kind + about.get(kind, ""))
+    of = f" of {len(plan.dataset.items):,}" if len(plan.items) < len(plan.dataset.items) else ""
+    yield (
+        f"{plan.dataset.name}: {len(plan.items):,}{of} items, arms: {', '.join(arms)}"
+        + (", settings of the authors' scripts" if plan.parity else "")
+    )
+    if plan.given:
+        names = ", ".join(proposer.name or "" for proposer in plan.profile.layer(1))
+        yield f"the first layer's answers are given: {names}"
+    yield where(folder, folder.results.values(), "results")
+
+
+def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
+    """A table of the arms, what failed, and what the run took in all."""
+    from moa_cli.core.conversation import Usage
+    from moa_cli.terminal.table import Column, table_lines
+    from moa_cli.terminal.usage import spent_lines
+
+    arms = [arm.name for arm in plan.arms()]
+    by_arm = [[r for r in folder.results.values() if r.arm == arm] for arm in arms]
+    usages = [sum((result.usage for result in results), Usage()) for results in by_arm]
+    answered = [[r for r in results if r.error is None] for results in by_arm]
+    failed = [[r for r in results if r.error is not None] for results in by_arm]
+    costs = [cost_text(usage) if usage.calls else "$0" for usage in usages]
+    journal = folder.journal
+    columns = [
+        Column("arm", arms, widest=40),
+        Column("answered", [f"{len(results):,}" for results in answered], right=True),
+        Column("failed", [f"{len(results):,}" for results in failed], right=True),
+        Column("calls", [f"{usage.calls:,}" for usage in usages], right=True),
+        Column("tokens in", [f"{u.prompt_tokens:,}" for u in usages], right=True, spare=2),
+        Column("out", [f"{u.completion_tokens:,}" for u in usages], right=True, spare=1),
+        Column("cost", costs, right=True),
+        Column("s/item", [_seconds(results, journal) for results in answered]),
+    ]
+    lines = table_lines(columns, output_width())
+    expected = len(plan.items) * len(arms)
+    there = sum(map(len, by_arm))
+    if there < expected:
+        lines.append(f"partial: {there:,} of {expected:,}")
+    lines += _failures([result for results in failed for result in results])
+    if journal.spent.calls:
+        lines += spent_lines({"spent in all": journal.spent})
+    return lines
+
+
+def _failures(failed: Sequence[Result]) -> Iterator[str]:
+    for result in failed[:_MOST_NAMED]:
+        assert result.error is not None
+        yield one_line(f"failed: {result.arm}, item {result.item}: {result.error.message}")
+    if len(failed) > _MOST_NAMED:
+        names = ", ".join(f"{result.arm} {result.item}" for result in failed[_MOST_NAMED:])
+        yield one_line(f"failed too: {names}", 2000)
+
+
+def _seconds(results: Sequence[Result], journal: CallJournal) -> str:
+    """Seconds an item would take alone, on average: its slowest call in each layer."""
+    from moa_cli.bench.run.journal import path_seconds
+
+    if not results:
+        return ""
+    return f"{sum(path_seconds(result, journal) for result in results) / len(results):.1f}"

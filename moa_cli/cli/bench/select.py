@@ -1,37 +1,76 @@
-"""What `moa bench select` does."""
+"""`moa bench select`: a mixture chosen from the models of runs."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from moa_cli.bench.analysis.pool import (
-    AggregatorWorth,
-    Pool,
-    aggregators,
-    check_alike,
-    chosen_profile,
-    pool_of,
-)
-from moa_cli.bench.analysis.selection import Ranked, best
-from moa_cli.bench.analysis.similarity import json_values
-from moa_cli.bench.report.values import ValuedRun, read_valued
+import typer
+
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.cells import cell, noted, table, tell_if_long, width_of_output, with_n
+from moa_cli.cli.bench.cells import cell, noted, table, tell_if_long, with_n
+from moa_cli.cli.options import Data, ForceProfile, Json
+from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.writing import check_name
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError, UsageError
-from moa_cli.core.text import dumps, plural
+from moa_cli.core.text import plural
 from moa_cli.profile import Profile, check_profile_name, dump, save, short_name, to_table
 from moa_cli.terminal.table import Column
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from moa_cli.bench.analysis.pool import AggregatorWorth, Pool
+    from moa_cli.bench.analysis.selection import Ranked
+    from moa_cli.bench.report.values import ValuedRun
 
 _USUAL = 3
+
+
+def select(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
+    k: Annotated[
+        int | None,
+        typer.Option("-k", metavar="K", min=1, help="How many proposers; else 3, if there are."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option("--weights", metavar="A:B", help="Of quality and of diversity.")
+    ] = "2:1",
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="MODEL",
+            help="Whose judgements; else known answers, else the runs' only judge.",
+        ),
+    ] = None,
+    write: Annotated[
+        str | None,
+        typer.Option("--write", metavar="NAME|FILE", help="Write the mixture as a profile."),
+    ] = None,
+    force: ForceProfile = False,
+    json: Json = False,
+    data: Data = None,
+) -> None:
+    """Choose proposers by quality and diversity, and an aggregator, from runs with `single`."""
+    from moa_cli.bench.report.values import read_valued
+
+    parsed = _weights(weights)
+    if write is not None and not _is_path(write):
+        check_profile_name(write)
+    choice = _choose([read_valued(folder, judge, data) for folder in runs], k, parsed)
+    profile = choice.profile(Path(write).stem if write else "chosen")
+    if json:
+        print_json(_table(choice, profile))
+    else:
+        print_lines(_lines(choice, output_width()))
+    if write is None:
+        return
+    wiring.providers().check(profile)
+    path = _written(profile, write, overwrite=force)
+    say(f"wrote {path}; use it: moa ask -p {write}")
 
 
 @dataclass(frozen=True)
@@ -49,48 +88,22 @@ class _Choice:
     @property
     def chosen(self) -> list[str]:
         """The chosen models, the best first."""
-        return [one.candidate.model for one in self.ranked if one.chosen]
+        return [model.candidate.model for model in self.ranked if model.chosen]
 
     def profile(self, name: str) -> Profile:
         """The mixture of them."""
+        from moa_cli.bench.analysis.pool import chosen_profile
+
         origins = self.pool.origins
-        replier = next((one.run for one in self.aggregators if one.model == self.aggregator), None)
-        run = next((one for one in self.runs if str(one.run.path) == replier), None)
-        folders = ", ".join(dict.fromkeys(str(one.run.path) for one in self.runs))
+        measured = [found.run for found in self.aggregators if found.model == self.aggregator]
+        run = next((run for run in self.runs if str(run.run.path) in measured[:1]), None)
+        folders = ", ".join(dict.fromkeys(str(run.run.path) for run in self.runs))
         return chosen_profile(
             name,
             f"chosen by moa bench select from {folders}",
             [(model, origins[model]) for model in self.chosen],
             (self.aggregator, run or origins[self.aggregator]),
         )
-
-
-def run(
-    folders: Sequence[Path],
-    *,
-    k: int | None,
-    weights: str,
-    judge: str | None,
-    data: Path | None,
-    write: str | None,
-    force: bool,
-    json: bool,
-) -> None:
-    """Choose, print, and write the profile. Raises BenchError, ProfileError, UsageError."""
-    parsed = _weights(weights)
-    if write is not None and not _is_path(write):
-        check_profile_name(write)
-    choice = _choose([read_valued(one, judge, data) for one in folders], k, parsed)
-    profile = choice.profile(Path(write).stem if write else "chosen")
-    if json:
-        sys.stdout.write(dumps(_table(choice, profile), indent=2) + "\n")
-    else:
-        sys.stdout.write("".join(f"{line}\n" for line in _lines(choice, width_of_output())))
-    if write is None:
-        return
-    wiring.providers().check(profile)
-    path = _written(profile, write, overwrite=force)
-    sys.stderr.write(f"moa: wrote {path}; use it: moa ask -p {write}\n")
 
 
 def _weights(typed: str) -> tuple[float, float]:
@@ -107,6 +120,9 @@ def _weights(typed: str) -> tuple[float, float]:
 
 
 def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, float]) -> _Choice:
+    from moa_cli.bench.analysis.pool import aggregators, check_alike, pool_of
+    from moa_cli.bench.analysis.selection import best
+
     check_alike(runs)
     tell_if_long(runs[0].run.settings.asked)
     pool = pool_of(runs)
@@ -116,7 +132,7 @@ def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, floa
     if measured:
         aggregator, why = measured[0].model, "the best aggregator measured"
     else:
-        alone = max(pool.candidates, key=lambda one: one.quality.value or 0.0)
+        alone = max(pool.candidates, key=lambda candidate: candidate.quality.value or 0.0)
         aggregator, why = alone.model, "the best model alone, as no aggregators were measured"
     return _Choice(runs, pool, weights, ranked, measured, aggregator, why)
 
@@ -158,13 +174,13 @@ def _lines(choice: _Choice, width: int) -> Iterator[str]:
     yield from noted([head], width, "")
     ranked = choice.ranked
     columns = [
-        Column("", ["*" if one.chosen else "" for one in ranked]),
-        Column("score", [_score(one) for one in ranked], right=True),
-        Column("quality", [cell(one.candidate.quality, 2) for one in ranked], right=True),
-        Column("z", [f"{one.quality_z:+.2f}" for one in ranked], right=True),
-        Column(pool.measure, [cell(one.candidate.similarity) for one in ranked], right=True),
-        Column("z(1-)", [f"{one.diversity_z:+.2f}" for one in ranked], right=True),
-        Column("model", [short_name(one.candidate.model) for one in ranked]),
+        Column("", ["*" if model.chosen else "" for model in ranked]),
+        Column("score", [_score(model) for model in ranked], right=True),
+        Column("quality", [cell(model.candidate.quality, 2) for model in ranked], right=True),
+        Column("z", [f"{model.quality_z:+.2f}" for model in ranked], right=True),
+        Column(pool.measure, [cell(model.candidate.similarity) for model in ranked], right=True),
+        Column("z(1-)", [f"{model.diversity_z:+.2f}" for model in ranked], right=True),
+        Column("model", [short_name(model.candidate.model) for model in ranked]),
     ]
     first = ranked[0].candidate
     title = (
@@ -177,21 +193,21 @@ def _lines(choice: _Choice, width: int) -> Iterator[str]:
     yield from noted(
         [f"chosen: {', '.join(choice.chosen)} → {choice.aggregator} ({choice.why})"], width, ""
     )
-    runs_notes = [note for one in choice.runs for note in one.notes]
+    runs_notes = [note for run in choice.runs for note in run.notes]
     yield from noted(dict.fromkeys([*pool.notes, *runs_notes]), width)
 
 
-def _score(one: Ranked) -> str:
-    error = "" if one.standard_error is None else f"±{one.standard_error:.2f}"
-    return f"{one.score:+.2f}{error}"
+def _score(model: Ranked) -> str:
+    error = "" if model.standard_error is None else f"±{model.standard_error:.2f}"
+    return f"{model.score:+.2f}{error}"
 
 
 def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
     rows = choice.aggregators
     if rows:
         columns = [
-            Column("the mixture's worth", [with_n(one.worth, 2) for one in rows], widest=40),
-            Column("aggregator", [short_name(one.model) for one in rows]),
+            Column("the mixture's worth", [with_n(row.worth, 2) for row in rows], widest=40),
+            Column("aggregator", [short_name(row.model) for row in rows]),
         ]
         yield from table("As aggregators: the same mixture under each", columns, width)
         return
@@ -210,6 +226,8 @@ def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
 
 def _table(choice: _Choice, profile: Profile) -> dict[str, Any]:
     """All of it as JSON values."""
+    from moa_cli.bench.analysis.similarity import json_values
+
     values = choice.runs[0].values
     return {
         "dataset": choice.runs[0].run.settings.dataset.name,
@@ -219,9 +237,9 @@ def _table(choice: _Choice, profile: Profile) -> dict[str, Any]:
         "judge": values.judge,
         "measure": choice.pool.measure,
         "weights": {"quality": choice.weights[0], "diversity": choice.weights[1]},
-        "pool": [json_values(one) for one in choice.ranked],
-        "aggregators": [json_values(one) for one in choice.aggregators],
+        "pool": [json_values(model) for model in choice.ranked],
+        "aggregators": [json_values(row) for row in choice.aggregators],
         "aggregator": {"model": choice.aggregator, "why": choice.why},
         "profile": to_table(profile),
-        "notes": [*choice.pool.notes, *(note for one in choice.runs for note in one.notes)],
+        "notes": [*choice.pool.notes, *(note for run in choice.runs for note in run.notes)],
     }

@@ -5,30 +5,32 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import typer
 
-from moa_cli.bench.run.estimate import RunEstimate, RunEstimator
-from moa_cli.bench.run.folder import State
+from moa_cli.bench.run.estimate import MARGIN, RunEstimate, RunEstimator
+from moa_cli.bench.run.folder import State, StateFolder
 from moa_cli.bench.run.journal import CallRecord
 from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.records import Result
+from moa_cli.bench.run.records import Judgement, Result
 from moa_cli.bench.run.replay import RunContext
 from moa_cli.bench.run.runner import Results, Runner, WorkPlan
 from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.money import Purse
-from moa_cli.cli.bench.text import estimate_lines
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, TERMINATED
-from moa_cli.cli.output import check_can_confirm, say
+from moa_cli.cli.options import typed_or
+from moa_cli.cli.output import say
 from moa_cli.cli.saving import open_books
 from moa_cli.clients.pool import ClientPool
-from moa_cli.core.conversation import Failure
+from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.money import cost_text, usd
+from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
 from moa_cli.terminal.tty import cancel_on_termination, without_echo
 
@@ -88,12 +90,6 @@ class Job:
     called: Callable[[Result], str] = _arm_and_item
 
 
-def check_can_ask(options: SessionOptions) -> None:
-    """Raise UsageError where nobody can say yes, and it was not typed."""
-    if not options.yes:
-        check_can_confirm()
-
-
 def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
     """Do what is left: the exit code if it ends here, and the cap that ended it, if one did.
 
@@ -104,7 +100,7 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
     purse = Purse(folder.journal, open_books(save=options.save).spending, options.max_cost)
     purse.check(facts)
     estimate = _estimate(plan, folder, todo, facts)
-    for line in estimate_lines(estimate, facts, purse.left()):
+    for line in _estimate_lines(estimate, facts, purse.left()):
         say(line)
     if not options.yes and not typer.confirm("Go on?", default=False, err=True):
         say("nothing was sent")
@@ -112,7 +108,7 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
     folder.begin(plan.settings(), facts)
     ended = len(list(plan.work())) - len(todo)
     progress = Progress(total=ended + len(todo), done=ended, before=ended)
-    live = wiring.config().live if options.live is None else options.live
+    live = typed_or(options.live, wiring.config().live)
     view = progress_view(sys.stderr, progress, live=live)
     work = _Working(job, facts, purse, progress, view)
     try:
@@ -126,10 +122,52 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
         return TERMINATED, None
 
 
+def where(folder: StateFolder[Any], ended: Iterable[Result | Judgement], what: str) -> str:
+    """The folder of a session, and what is there already. what: a word for what has ended."""
+    if not folder.settings:
+        return f"into {folder.path}"
+    done = sum(outcome.error is None for outcome in ended)
+    return (
+        f"going on in {folder.path}: {done:,} {what} and {len(folder.journal):,} calls are there"
+        " and not asked for again"
+    )
+
+
+def _estimate_lines(
+    estimate: RunEstimate, facts: Mapping[str, ModelInfo], left: float | None
+) -> Iterator[str]:
+    """Calls, tokens and cost, each with its band. left: USD below --max-cost, None without."""
+    low, high = estimate.low, estimate.high
+    yield (
+        f"{estimate.calls:,} calls; tokens in: between {low.prompt_tokens:,} and"
+        f" {high.prompt_tokens:,}, out: up to {'about ' * estimate.assumed}"
+        f"{high.completion_tokens:,}"
+    )
+    yield _cost_band(low, high, "about " * estimate.assumed)
+    how = f"prompts as they are ± {MARGIN:.0%}, answers from nothing to their max_tokens"
+    if estimate.assumed:
+        how += f" ({ASSUMED_TOKENS:,} where there is none)"
+    yield f"({how})"
+    unpriced = [name for name, info in facts.items() if info.price is None]
+    if unpriced:
+        yield f"(the price of {', '.join(unpriced)} is unknown)"
+    if left is not None and high.cost > left:
+        yield f"(--max-cost leaves {usd(left)}, which may end the run before all is done)"
+
+
+def _cost_band(low: Usage, high: Usage, about: str) -> str:
+    if high.unpriced_calls >= high.calls:
+        return cost_text(high)
+    lacking = " + ?" if high.unpriced_calls else ""
+    if high.cost == low.cost:
+        return f"cost: {usd(high.cost)}{lacking}"
+    return f"cost: between {usd(low.cost)} and {about}{usd(high.cost)}{lacking}"
+
+
 async def _known(plan: Plan) -> dict[str, ModelInfo]:
     pool = open_pool()
     try:
-        return {one: await pool.facts(one, patience=_PATIENCE) for one in plan.models()}
+        return {model: await pool.facts(model, patience=_PATIENCE) for model in plan.models()}
     finally:
         await pool.aclose()
 
