@@ -21,7 +21,7 @@ from moa_cli.core.events import Event
 from moa_cli.core.stream import Sink, deliver
 from moa_cli.engine import Cap, Control, Limits
 from moa_cli.engine import run_turn as _run_turn
-from moa_cli.models.defaults import default_profile
+from moa_cli.models.providers import default_profile
 from moa_cli.profile import Profile, load, resolve
 from moa_cli.store import accounts
 from moa_cli.store.spending import CallBook

@@ -20,7 +20,7 @@ from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.engine import Limits
-    from moa_cli.server.books import Books
+    from moa_cli.server.ledger import ServerLedger
 
 _KEYS = "MOA_SERVE_API_KEY"
 _MODULES = ("aiohttp", "starlette", "uvicorn", "httptools", "prometheus_client")
@@ -112,8 +112,8 @@ def serve(
 ) -> None:
     """Serve mixtures to any program that speaks to OpenAI."""
     _check_installed()
-    from moa_cli.server.options import ServerOptions
     from moa_cli.server.run import run
+    from moa_cli.server.service import ServerOptions
 
     options = ServerOptions(
         host=host,
@@ -140,15 +140,15 @@ def serve(
     raise typer.Exit(code)
 
 
-def _limits(concurrency: int | None, caps: TurnCaps) -> Callable[[Books], Limits]:
-    """Makes the engine's limits, once the books are there which the caps ask."""
+def _limits(concurrency: int | None, caps: TurnCaps) -> Callable[[ServerLedger], Limits]:
+    """Makes the engine's limits, once the ledger that the caps ask is there."""
     session = wiring.config().budget.session
 
-    def limits(books: Books) -> Limits:
-        known = caps.caps(books, one_turn=False)
+    def limits(ledger: ServerLedger) -> Limits:
+        known = caps.caps(ledger, one_turn=False)
         if session is not None:
-            known += (books.session_cap("budget.session", session),)
-        return wiring.limits(concurrency, known, books)
+            known += (ledger.session_cap("budget.session", session),)
+        return wiring.limits(concurrency, known, ledger)
 
     return limits
 

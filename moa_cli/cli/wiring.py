@@ -75,9 +75,9 @@ def caps(
 
 def default_profile() -> str:
     """The profile used when none is named."""
-    from moa_cli.models import defaults
+    from moa_cli.models.providers import default_profile as choose
 
-    return defaults.default_profile(config(), os.environ)
+    return choose(config(), os.environ)
 
 
 def choose_profile(name: str | None, flags: Overrides, *, checked: bool = True) -> Profile:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from moa_cli.core.conversation import Message, Usage
-from moa_cli.core.money import Price
+from moa_cli.core.money import Price, check_price
 
 __all__ = [
     "NO_KEY",
@@ -95,6 +95,15 @@ class ModelInfo:
     price: Price | None = None
     as_of: float | None = None
     trouble: str | None = None
+
+
+def check_info(info: ModelInfo) -> ModelInfo:
+    """`info` as it is. Raises ValueError if it holds what is no price or no length."""
+    if info.price is not None:
+        check_price(info.price)
+    if info.context_length is not None and info.context_length < 1:
+        raise ValueError(f"context_length is no length: {info.context_length}")
+    return info
 
 
 class Client(Protocol):

@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import (
     Annotated,
     Any,
@@ -32,14 +32,14 @@ from moa_cli.core.text import nearest, quoted
 
 _T = TypeVar("_T")
 # Names of keys, and places in lists, counted from 0.
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 Kind = Literal["text", "whole", "number", "flag", "texts", "table", "tables", "other"]
 # What is wrong: the field is not known, is missing, may not be used, or holds the wrong value.
 Fault = Literal["unknown", "missing", "unsupported", "invalid"]
 
 _PLAIN: dict[Any, Kind] = {
     str: "text",
-    FilePath: "text",
+    Path: "text",
     int: "whole",
     float: "number",
     int | float: "number",
@@ -62,7 +62,7 @@ class ValueFault(ValueError):
     """
 
     def __init__(
-        self, problem: str, *, path: Path = (), code: Fault = "invalid", hint: str | None = None
+        self, problem: str, *, path: KeyPath = (), code: Fault = "invalid", hint: str | None = None
     ) -> None:
         super().__init__(problem)
         self.problem = problem
@@ -92,7 +92,7 @@ class Style:
     noun: str
     first: int
 
-    def path(self, path: Path) -> str:
+    def path(self, path: KeyPath) -> str:
         """The path as somebody who knows the format reads it: `proposers[2].model`."""
         text = ""
         for part in path:

@@ -14,16 +14,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from moa_cli.config.schema import Config
 from moa_cli.core import paths
-from moa_cli.core.endpoints import Client, ModelInfo
+from moa_cli.core.endpoints import Client, ModelInfo, check_info
 from moa_cli.core.errors import MoAError
-from moa_cli.core.money import FREE, Price, check_price
+from moa_cli.core.money import FREE, Price
+from moa_cli.core.values import load_value
 from moa_cli.models.providers import DEFAULT_PROVIDER, Provider, Providers, is_loopback
-
-__all__ = ["Catalog"]
 
 _FRESH_SECONDS = 24 * 3600
 # A list that could not be read is not asked for again before so long.
@@ -133,7 +131,7 @@ class Catalog:
             self._trouble[provider.name] = error.message
             return
         self._trouble.pop(provider.name, None)
-        listing = _Listing({one.id: one for one in found}, time.time())
+        listing = _Listing({model.id: model for model in found}, time.time())
         self._listings[provider.name] = listing
         _keep(_file(provider), listing)
 
@@ -164,28 +162,18 @@ def _load(file: Path) -> _Listing | None:
     """The listing kept in `file`, if one is and can be read."""
     try:
         table = json.loads(file.read_bytes())
-        models = {one.id: one for one in map(_info, table["models"])}
+        models = [check_info(load_value(ModelInfo, model)) for model in table["models"]]
         as_of = float(table["as_of"])
-        return _Listing(models, as_of) if 0 < as_of <= time.time() else None
+        known = {model.id: model for model in models}
+        return _Listing(known, as_of) if 0 < as_of <= time.time() else None
     except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         # Not written by this program, or not to its end.
         return None
 
 
-def _info(table: dict[str, Any]) -> ModelInfo:
-    """Raises ValueError, TypeError or LookupError for what `asdict` did not make."""
-    context, price = table["context_length"], table["price"]
-    if context is not None and (type(context) is not int or context < 1):
-        raise ValueError("no context length")
-    found = Price(**price) if price is not None else None
-    if found is not None:
-        check_price(found)
-    return ModelInfo(id=str(table["id"]), context_length=context, price=found)
-
-
 def _keep(file: Path, listing: _Listing) -> None:
-    told = [one for one in listing.models.values() if one.price or one.context_length]
-    table = {"as_of": listing.as_of, "models": [asdict(one) for one in told]}
+    told = [model for model in listing.models.values() if model.price or model.context_length]
+    table = {"as_of": listing.as_of, "models": list(map(asdict, told))}
     with suppress(OSError):
         paths.make_private(file.parent)
         with paths.replacing(file) as out:

@@ -17,13 +17,11 @@ from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text_files import text_of
 
-__all__ = ["EnvFiles", "Found"]
-
 _NAME = ".env"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundKey:
     """A key that was found. foreign: whether it is the working directory's file that has it.
 
     differs: whether that file has another one, which is not used.
@@ -36,7 +34,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class _File:
+class _EnvFile:
     """What a file says. broken: lines that say nothing, by number. trouble: why it is not read."""
 
     path: Path
@@ -49,22 +47,22 @@ class EnvFiles:
     """The `.env` files of this process, read when they are first asked."""
 
     @cached_property
-    def _own(self) -> _File:
+    def _own(self) -> _EnvFile:
         return _read(paths.config_dir() / _NAME)
 
     @cached_property
-    def _here(self) -> _File:
+    def _here(self) -> _EnvFile:
         here = _read(Path(_NAME).absolute())
         # In the config folder itself there is one file, and it is the user's own.
-        return _File(here.path) if _is_same(here.path, self._own.path) else here
+        return _EnvFile(here.path) if _is_same(here.path, self._own.path) else here
 
-    def find(self, variable: str) -> Found | None:
+    def find(self, variable: str) -> FoundKey | None:
         """The key of that name, and where it is; None if no file has it."""
         own = self._own.values.get(variable, "").strip()
         here = self._here.values.get(variable, "").strip()
         if own:
-            return Found(own, self._own.path, differs=bool(here) and here != own)
-        return Found(here, self._here.path, foreign=True) if here else None
+            return FoundKey(own, self._own.path, differs=bool(here) and here != own)
+        return FoundKey(here, self._here.path, foreign=True) if here else None
 
     def trouble(self, variable: str) -> str | None:
         """Why a file that may be meant to have the key does not; None if none is to blame."""
@@ -77,24 +75,24 @@ class EnvFiles:
         return None
 
 
-def _read(path: Path) -> _File:
+def _read(path: Path) -> _EnvFile:
     if not paths.is_file(path):
-        return _File(path)
+        return _EnvFile(path)
     try:
         data = paths.read_bytes(path)
     except OSError as error:
-        return _File(path, trouble=f"{path}: cannot be read: {error.strerror}")
+        return _EnvFile(path, trouble=f"{path}: cannot be read: {error.strerror}")
     try:
         text = text_of(data, str(path))
     except UsageError as error:
         if b"\0" in data:
-            return _File(path, trouble=error.message)
+            return _EnvFile(path, trouble=error.message)
         # Only keys are taken from the file, and those are ASCII: a comment in Latin-1 does no harm.
         text = data.decode("utf-8", "replace")
     return _parsed(path, text)
 
 
-def _parsed(path: Path, text: str) -> _File:
+def _parsed(path: Path, text: str) -> _EnvFile:
     # `dotenv_values` writes of lines that it cannot read to the log, which nobody has set up.
     from dotenv.parser import parse_stream
 
@@ -105,11 +103,11 @@ def _parsed(path: Path, text: str) -> _File:
             values[binding.key] = binding.value
         elif binding.error or binding.value:
             broken[binding.original.line] = binding.original.string
-    return _File(path, values, broken)
+    return _EnvFile(path, values, broken)
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def _is_same(path: Path, other: Path) -> bool:
     try:
-        return one.samefile(other)
+        return path.samefile(other)
     except OSError:
         return False

@@ -20,22 +20,17 @@ from moa_cli.core.endpoints import NO_KEY
 from moa_cli.core.errors import AuthenticationFailed, ProfileError
 from moa_cli.core.file_names import why_unfit
 from moa_cli.core.text import nearest
+from moa_cli.core.values import TOML, KeyPath
 from moa_cli.models.env_files import EnvFiles
 from moa_cli.profile import Profile, model_faults
-
-__all__ = [
-    "BUILT_IN",
-    "DEFAULT_PROVIDER",
-    "Provider",
-    "Providers",
-    "is_loopback",
-]
 
 DEFAULT_PROVIDER = "together"
 _KEY_COMMAND_SECONDS = 60
 # Of a model's id that is named without a provider: what no such id holds, or begins with. Signs
 # that look like a colon, or stand beside it on the keyboard, are among it.
 _ODD = re.compile(r"^[^A-Za-z0-9]|[^A-Za-z0-9._/@+-]")
+# Profiles of providers' names, tried in this order where none is named: the first with a key.
+_DEFAULT_PROFILES = (DEFAULT_PROVIDER, "openrouter", "openai")
 # The default provider lists models of these vendors under `vendor/model`; it is itself no other.
 _VENDORS = ("openai", DEFAULT_PROVIDER)
 
@@ -62,8 +57,8 @@ class Provider:
 
 
 BUILT_IN: dict[str, Provider] = {
-    one.name: one
-    for one in (
+    provider.name: provider
+    for provider in (
         Provider(
             name="together",
             base_url="https://api.together.xyz/v1",
@@ -131,20 +126,27 @@ class Providers:
 
     def _from_settings(self, name: str, settings: ProviderSettings, place: str) -> Provider:
         base = self.known.get(name) or Provider(name=name, base_url=None)
+        path: KeyPath = ("providers", name)
+        where = f"`{TOML.path(path)}`"
         if name == "local" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
             raise ProfileError(
-                f"{place}: `providers.{name}`: a provider cannot be named so",
+                f"{where}: a provider cannot be named so",
+                place=place,
+                path=path,
                 hint="use letters, digits, dashes and underscores; `local` is the embedded model",
             )
         unfit = why_unfit(name)
         if unfit:
             # What is known of its models is kept in a file of its name.
             raise ProfileError(
-                f"{place}: `providers.{name}`: a provider cannot be named so: {unfit}",
+                f"{where}: a provider cannot be named so: {unfit}",
+                place=place,
+                path=path,
                 hint="choose another name",
             )
         if settings.base_url is None and base.base_url is None:
-            raise ProfileError(f"{place}: `providers.{name}.base_url` is missing")
+            path = (*path, "base_url")
+            raise ProfileError(f"`{TOML.path(path)}` is missing", place=place, path=path)
         return replace(
             base,
             base_url=base.base_url if settings.base_url is None else _base_url(settings.base_url),
@@ -241,7 +243,7 @@ class Providers:
         if slash:
             known = first in self.known
             return f"{first}:{_without_password(model_name[len(first) + 1 :])}" if known else None
-        by_case = {one.lower(): one for one in self.known}
+        by_case = {known.lower(): known for known in self.known}
         near = nearest(name.strip().lower(), by_case)
         return by_case[near] if near else None
 
@@ -261,7 +263,10 @@ class Providers:
                 self.parse(model_name)
             except ProfileError as error:
                 yield ProfileError(
-                    f"{self._config.place}: a price: {error.message}", hint=error.hint
+                    f"a price: {error.message}",
+                    place=self._config.place,
+                    path=("prices", model_name),
+                    hint=error.hint,
                 )
 
     def key_source(self, provider: Provider) -> str | None:
@@ -330,6 +335,17 @@ class Providers:
                 hint="copy the key again, without quotes and line ends",
             )
         return found
+
+
+def default_profile(config: Config, environment: Mapping[str, str]) -> str:
+    """The profile of MOA_PROFILE, else the config's, else the one of the first provider that
+    there is a key for, else the embedded model's."""
+    named = environment.get("MOA_PROFILE") or config.profile
+    if named:
+        return named
+    known = Providers(config, environment)
+    with_key = (name for name in _DEFAULT_PROFILES if known.key_source(known.known[name]))
+    return next(with_key, "local")
 
 
 def _without_password(text: str) -> str:

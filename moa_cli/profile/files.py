@@ -15,7 +15,7 @@ from moa_cli.core.errors import ProfileError
 from moa_cli.core.file_names import why_unfit
 from moa_cli.core.text import nearest
 from moa_cli.core.text_files import read_bytes
-from moa_cli.core.values import Path as KeyPath
+from moa_cli.core.values import KeyPath
 from moa_cli.profile.schema import Origin, Profile, build, dump
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from moa_cli.config.toml import read_toml, value_of
 from moa_cli.core.errors import ProfileError
-from moa_cli.core.values import TOML, Path
+from moa_cli.core.values import TOML, KeyPath
 from moa_cli.profile.files import file_origins, find
 from moa_cli.profile.schema import (
     AGGREGATOR_KEYS,
@@ -189,12 +189,12 @@ def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
 
 def _lay(
     table: dict[str, Any],
-    origins: dict[Path, Origin],
+    origins: dict[KeyPath, Origin],
     over: Overrides,
     kind: Literal["environment", "flag"],
     where: str = "",
 ) -> None:
-    def note(path: Path, setting: str) -> None:
+    def note(path: KeyPath, setting: str) -> None:
         for old in [known for known in origins if known[: len(path)] == path]:
             del origins[old]
         name = _FLAGS[setting] if kind == "flag" else f"MOA_{setting.upper()}"
@@ -221,7 +221,9 @@ def _lay(
                 note((*path, "samples"), "samples")
 
 
-def _lay_models(table: dict[str, Any], over: Overrides, note: Callable[[Path, str], None]) -> None:
+def _lay_models(
+    table: dict[str, Any], over: Overrides, note: Callable[[KeyPath, str], None]
+) -> None:
     if over.reference_models is not None:
         table.pop("layers", None)
         table["proposers"] = [{"model": model} for model in over.reference_models]
@@ -239,8 +241,8 @@ def _lay_models(table: dict[str, Any], over: Overrides, note: Callable[[Path, st
         note(("aggregator", "model"), "aggregator")
 
 
-def _model_tables(table: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    holders: list[tuple[Path, Mapping[str, Any]]] = [((), table)]
+def _model_tables(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    holders: list[tuple[KeyPath, Mapping[str, Any]]] = [((), table)]
     holders += [(("layers", place), layer) for place, layer in enumerate(table.get("layers", []))]
     for path, holder in holders:
         for place, proposer in enumerate(holder.get("proposers", [])):
@@ -265,7 +267,7 @@ def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[P
             yield ProfileError(problem, place=origin.where, path=path, hint=error.hint)
 
 
-def _model_names(table: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+def _model_names(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     for path, model in _model_tables(table):
         yield (*path, "model"), model["model"]
         for place, fallback in enumerate(model.get("fallbacks", ())):
@@ -284,13 +286,13 @@ def rows(profile: Profile) -> list[tuple[str, object, Origin]]:
         "reference_placement",
         "on_all_failed",
     )
-    found: list[tuple[Path, object]] = [((key,), getattr(profile, key)) for key in settings]
+    found: list[tuple[KeyPath, object]] = [((key,), getattr(profile, key)) for key in settings]
     for path, model in _model_tables(to_table(profile)):
         found += [((*path, key), value) for key, value in model.items()]
     return [(TOML.path(path), value, _origin(profile, path)) for path, value in found]
 
 
-def _origin(profile: Profile, path: Path) -> Origin:
+def _origin(profile: Profile, path: KeyPath) -> Origin:
     # Not (): a value that the file leaves out is a default, though the file was read.
     known = {place: origin for place, origin in profile.origins.items() if place}
     return origin_of(known, path) or Origin("default")

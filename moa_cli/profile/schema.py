@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from moa_cli.config.toml import refused
 from moa_cli.core.errors import ProfileError
-from moa_cli.core.values import TOML, Key, Path, ValueFault, keys_of, read_fields
+from moa_cli.core.values import TOML, Key, KeyPath, ValueFault, keys_of, read_fields
 
 Placement = Literal["system", "user"]
 OnAllFailed = Literal["fail", "solo"]
@@ -53,7 +53,7 @@ class Origin:
 
 
 # By the way to the value; () is the file itself.
-Origins = Mapping[Path, Origin]
+Origins = Mapping[KeyPath, Origin]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class Aggregator(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layer:
+class _LayerTable:
     """A layer as a file has it."""
 
     proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in this layer")] = ()
@@ -170,7 +170,7 @@ class Profile:
     proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in every layer")] = ()
     layers: Annotated[
         tuple[tuple[Proposer, ...], ...],
-        Key("layers with proposers of their own", written=tuple[_Layer, ...]),
+        Key("layers with proposers of their own", written=tuple[_LayerTable, ...]),
     ] = ()
     aggregator: Annotated[Aggregator, Key("the model that writes the reply")]
     origins: Origins = field(default_factory=dict, compare=False, repr=False)
@@ -304,7 +304,7 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
 
 
 def _layers(
-    layers: Sequence[_Layer], default: tuple[Proposer, ...]
+    layers: Sequence[_LayerTable], default: tuple[Proposer, ...]
 ) -> tuple[tuple[Proposer, ...], ...]:
     for place, layer in enumerate(layers):
         if not layer.proposers and not default:
@@ -312,7 +312,7 @@ def _layers(
     return tuple(layer.proposers or default for layer in layers)
 
 
-def origin_of(origins: Origins, path: Path) -> Origin | None:
+def origin_of(origins: Origins, path: KeyPath) -> Origin | None:
     """Where the value at `path` comes from, or what is above it; None if nobody knows."""
     for end in range(len(path), -1, -1):
         if path[:end] in origins:
@@ -320,7 +320,7 @@ def origin_of(origins: Origins, path: Path) -> Origin | None:
     return None
 
 
-def place_of(origins: Origins, path: Path) -> str:
+def place_of(origins: Origins, path: KeyPath) -> str:
     """The same in words, for messages; "" if nobody knows."""
     return str(origin_of(origins, path) or "")
 

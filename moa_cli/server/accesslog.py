@@ -13,8 +13,6 @@ from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import dumps
 
-__all__ = ["AccessLog", "LogFormat", "Record"]
-
 LogFormat = Literal["text", "json"]
 _LONGEST_PATH = 200
 

@@ -28,8 +28,6 @@ from moa_cli.server.service import Service
 from moa_cli.server.wires.chat_completions import Completions
 from moa_cli.server.wires.replies import compact
 
-__all__ = ["make_app"]
-
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -47,7 +45,7 @@ def make_app(service: Service) -> ASGIApp:
             allow_headers=("*",),
             expose_headers=("x-request-id", "retry-after"),
         )
-    return _Log(app, service)
+    return _Logged(app, service)
 
 
 def _router(service: Service) -> Router:
@@ -141,11 +139,11 @@ class _Errors:
 def _place_of(bug: Exception) -> str:
     """Where a bug is; not its message, which may hold what somebody said."""
     frames = traceback.extract_tb(bug.__traceback__)[-4:]
-    places = " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in reversed(frames))
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
     return f"{type(bug).__name__} at {places}"
 
 
-class _Log:
+class _Logged:
     """Gives each request an id, and writes a line when it has ended."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:

@@ -10,9 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moa_cli.server.errors import ApiError
 from moa_cli.server.loops import is_loopback_host
-from moa_cli.server.options import ServerOptions
-
-__all__ = ["Guard"]
+from moa_cli.server.service import ServerOptions
 
 # Nothing can be learned or done there.
 _OPEN = ("/health",)

@@ -7,8 +7,6 @@ from typing import Any
 
 from moa_cli.core.conversation import Turn
 
-__all__ = ["ApiError", "busy", "from_turn", "stopping"]
-
 _TYPES = {
     401: "authentication_error",
     402: "insufficient_quota",

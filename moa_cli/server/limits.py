@@ -11,14 +11,12 @@ from contextlib import asynccontextmanager
 
 from moa_cli.server.errors import busy, stopping
 
-__all__ = ["Gate"]
-
 _LONGEST_WAIT = 60
 # How much one turn counts in the moving average of their seconds.
 _WEIGHT = 0.1
 
 
-class Gate:
+class TurnLimiter:
     """limit: turns at once. queue: turns that may wait, first come, first served."""
 
     def __init__(self, limit: int, queue: int) -> None:

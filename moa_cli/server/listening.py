@@ -7,7 +7,7 @@ import socket
 import sys
 
 from moa_cli.core.errors import MoAError, UsageError
-from moa_cli.server.options import ServerOptions
+from moa_cli.server.service import ServerOptions
 
 _STALL_MILLISECONDS = 90_000
 

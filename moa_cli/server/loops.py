@@ -17,8 +17,6 @@ from urllib.parse import urlsplit
 
 from moa_cli.server.errors import ApiError
 
-__all__ = ["HEADER", "Address", "is_loopback_host", "travelled", "upstream_headers"]
-
 HEADER = "x-moa-via"
 _LONGEST_CHAIN = 4
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -94,14 +92,14 @@ def travelled(header: str, own: str) -> None:
     header: the request's `X-Moa-Via`. own: this instance's id. Raises ApiError for a loop. Not a
     5xx: that would be tried again.
     """
-    chain = [one.strip() for one in header.split(",") if one.strip()]
+    chain = [server.strip() for server in header.split(",") if server.strip()]
     if own in chain or len(chain) >= _LONGEST_CHAIN:
         raise ApiError(
             400,
             "this request came through this server before: a profile leads back to it",
             code="loop_detected",
         )
-    _via.set(", ".join([*(one for one in chain if _ID.fullmatch(one)), own]))
+    _via.set(", ".join([*(server for server in chain if _ID.fullmatch(server)), own]))
 
 
 def upstream_headers() -> Mapping[str, str]:

@@ -22,22 +22,20 @@ from moa_cli.core.events import (
     LayerFinished,
     ProposerFailed,
 )
-from moa_cli.server.limits import Gate
-
-__all__ = ["CONTENT_TYPE", "Metrics"]
+from moa_cli.server.limits import TurnLimiter
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 
 
 class Metrics:
-    """The counters of one server. gate: its turns.
+    """The counters of one server. limiter: its turns.
 
     served: whether a model's name is one that the profiles use. Names that requests bring along
     are counted as `other`: each label value is kept for good.
     """
 
-    def __init__(self, gate: Gate, served: Callable[[str], bool]) -> None:
+    def __init__(self, limiter: TurnLimiter, served: Callable[[str], bool]) -> None:
         self._served = served
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry(auto_describe=True)
@@ -65,9 +63,9 @@ class Metrics:
             registry=registry,
         )
         running = Gauge("moa_turns_in_flight", "Turns that run now.", registry=registry)
-        running.set_function(lambda: gate.running)
+        running.set_function(lambda: limiter.running)
         waiting = Gauge("moa_queue_length", "Turns that wait to run.", registry=registry)
-        waiting.set_function(lambda: gate.waiting)
+        waiting.set_function(lambda: limiter.waiting)
 
     def text(self) -> bytes:
         """All of it."""

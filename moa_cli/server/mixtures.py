@@ -24,8 +24,6 @@ from moa_cli.server.errors import ApiError
 from moa_cli.server.loops import Address
 from moa_cli.server.wires.requests import ChatRequest
 
-__all__ = ["DEFAULT", "Mixture", "Mixtures", "check_default"]
-
 # The name of the server's default profile.
 DEFAULT = "moa"
 # Profiles may be edited while the server runs: they are looked at again after so long.
@@ -72,14 +70,14 @@ class Mixtures:
     def names(self) -> list[str]:
         """The names of those that are offered, the default one first: not those that have an
         error, that lead back here, or that lack a key."""
-        others = [one.name for one in list_profiles() if one.name != DEFAULT]
+        others = [file.name for file in list_profiles() if file.name != DEFAULT]
         return [DEFAULT, *(name for name in others if self._has_keys(self._look_up(name)))]
 
     def _has_keys(self, found: Mixture | ApiError) -> bool:
         if isinstance(found, ApiError):
             return False
         used = {self._providers.parse(model)[0] for model in found.profile.models()}
-        return all(self._providers.key_source(one) for one in used if one.needs_key)
+        return all(self._providers.key_source(provider) for provider in used if provider.needs_key)
 
     def find(self, name: str) -> Mixture:
         """The mixture of that name, never of a path. Raises ApiError if it cannot be asked."""
@@ -106,7 +104,7 @@ class Mixtures:
             check_profile_name(name)
         except ProfileError:
             return unknown
-        if name not in [one.name for one in list_profiles()]:
+        if name not in [file.name for file in list_profiles()]:
             return unknown
         try:
             profile = resolve(name, environment=self._environment, check=self._providers.check)
@@ -125,10 +123,13 @@ class Mixtures:
         return model in self._served
 
     def _served_models(self) -> frozenset[str]:
-        names = [DEFAULT, *(one.name for one in list_profiles())]
+        names = [DEFAULT, *(file.name for file in list_profiles())]
         found = [self._look_up(name) for name in names]
         return frozenset(
-            model for one in found if isinstance(one, Mixture) for model in one.profile.models()
+            model
+            for mixture in found
+            if isinstance(mixture, Mixture)
+            for model in mixture.profile.models()
         )
 
     def for_request(self, request: ChatRequest) -> Mixture:

@@ -26,9 +26,11 @@ def description(models: Sequence[str], *, keyed: bool) -> dict[str, Any]:
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
     }
-    one = _operation("A model.", {"200": _ok("#/components/schemas/Model")}, ("401", "403", "404"))
+    model = _operation(
+        "A model.", {"200": _ok("#/components/schemas/Model")}, ("401", "403", "404")
+    )
     named = {"type": "string", "enum": list(models)}
-    one["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": named}]
+    model["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": named}]
     listed = _operation(
         "All models: each profile is one.",
         {"200": _ok("#/components/schemas/Models")},
@@ -43,7 +45,7 @@ def description(models: Sequence[str], *, keyed: bool) -> dict[str, Any]:
         "paths": {
             "/v1/chat/completions": {"post": chat},
             "/v1/models": {"get": listed},
-            "/v1/models/{model}": {"get": one},
+            "/v1/models/{model}": {"get": model},
             "/health": {"get": health},
         },
         "components": {

@@ -16,18 +16,15 @@ from moa_cli.engine import Limits
 from moa_cli.profile import Profile
 from moa_cli.server.accesslog import AccessLog
 from moa_cli.server.app import make_app
-from moa_cli.server.books import Books
 from moa_cli.server.http_server import HttpServer
-from moa_cli.server.limits import Gate
+from moa_cli.server.ledger import ServerLedger
+from moa_cli.server.limits import TurnLimiter
 from moa_cli.server.listening import listen
 from moa_cli.server.loops import Address, upstream_headers
 from moa_cli.server.metrics import Metrics
 from moa_cli.server.mixtures import DEFAULT, Mixtures, check_default
-from moa_cli.server.options import ServerOptions
-from moa_cli.server.service import Service
+from moa_cli.server.service import ServerOptions, Service
 from moa_cli.store.spending import Spending
-
-__all__ = ["run"]
 
 _GC_THRESHOLDS = (10_000, 20, 50)
 # For the last bytes of turns that were cut off.
@@ -40,13 +37,13 @@ def run(
     *,
     config: Config,
     spending: Spending | None,
-    limits: Callable[[Books], Limits],
+    limits: Callable[[ServerLedger], Limits],
     introduction: Sequence[str],
 ) -> int:
     """Serve until a signal ends it; returns the exit code.
 
     profile: what `moa` stands for. spending: where costs are kept, if they are.
-    limits: the engine's, from the books that they may ask. introduction: which models answer,
+    limits: the engine's, from the ledger that they ask. introduction: which models answer,
     and warnings, a line each. Raises MoAError if it cannot begin.
     """
     bound = listen(options)
@@ -63,25 +60,25 @@ def _assemble(
     options: ServerOptions,
     config: Config,
     spending: Spending | None,
-    limits: Callable[[Books], Limits],
+    limits: Callable[[ServerLedger], Limits],
     address: Address,
 ) -> Service:
     pool = ClientPool(config, headers=upstream_headers, transport=AiohttpTransport)
     check_default(profile, pool.providers, address)
     log = AccessLog(options.log_format)
-    books = Books(spending, log.note)
+    ledger = ServerLedger(spending, log.note)
     mixtures = Mixtures(profile, pool.providers, os.environ, address)
-    gate = Gate(options.max_concurrency, options.queue)
+    limiter = TurnLimiter(options.max_concurrency, options.queue)
     return Service(
         options=options,
         address=address,
         mixtures=mixtures,
         clients=pool,
-        limits=limits(books),
-        books=books,
+        limits=limits(ledger),
+        ledger=ledger,
         log=log,
-        gate=gate,
-        metrics=Metrics(gate, mixtures.serves),
+        limiter=limiter,
+        metrics=Metrics(limiter, mixtures.serves),
     )
 
 
@@ -96,7 +93,7 @@ async def _serve(service: Service, bound: socket.socket, introduction: Sequence[
     finally:
         if service.running:
             await asyncio.wait(service.running, timeout=_FLUSH_SECONDS)
-        await service.books.aclose()
+        await service.ledger.aclose()
         await service.clients.aclose()
         await loading
     return server.code

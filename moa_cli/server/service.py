@@ -1,4 +1,4 @@
-"""What all requests to a server share."""
+"""How a server is set up, and what all requests to it share."""
 
 from __future__ import annotations
 
@@ -8,30 +8,60 @@ from dataclasses import dataclass, field
 
 from moa_cli.clients.pool import ClientPool
 from moa_cli.engine import Limits
-from moa_cli.server.accesslog import AccessLog
-from moa_cli.server.books import Books
-from moa_cli.server.limits import Gate
+from moa_cli.server.accesslog import AccessLog, LogFormat
+from moa_cli.server.ledger import ServerLedger
+from moa_cli.server.limits import TurnLimiter
 from moa_cli.server.loops import Address
 from moa_cli.server.metrics import Metrics
 from moa_cli.server.mixtures import Mixtures
-from moa_cli.server.options import ServerOptions
 
-__all__ = ["Service"]
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a server is set up.
+
+    Args:
+        keys: A client must send one of them; without any, it need not send a key.
+        insecure: Whether a server without a key may be reached from other machines.
+        origins: Web pages that may call.
+        max_concurrency: Turns that run at once.
+        queue: Turns that may wait.
+        grace: Seconds that running turns have to end when the server stops.
+        show_proposals: Whether replies show the proposals where a request does not say.
+        max_body: Bytes that a request's body may have.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: tuple[str, ...] = ()
+    insecure: bool = False
+    origins: tuple[str, ...] = ()
+    max_concurrency: int = 64
+    queue: int = 256
+    grace: float = 30.0
+    show_proposals: bool = False
+    log_format: LogFormat = "text"
+    max_body: int = 10_000_000
 
 
 @dataclass(kw_only=True)
 class Service:
-    """started: seconds since 1970. running: the tasks of the turns; cut: whether they were ended
-    because the server ends."""
+    """What all requests share.
+
+    Args:
+        started: Seconds since 1970.
+        running: The tasks of the turns.
+        cut: Whether the turns were ended because the server ends.
+    """
 
     options: ServerOptions
     address: Address
     mixtures: Mixtures
     clients: ClientPool
     limits: Limits
-    books: Books
+    ledger: ServerLedger
     log: AccessLog
-    gate: Gate
+    limiter: TurnLimiter
     metrics: Metrics
     started: int = field(default_factory=lambda: int(time.time()))
     running: set[asyncio.Task[None]] = field(default_factory=set)
@@ -39,7 +69,7 @@ class Service:
 
     def stop(self) -> None:
         """Begin no more turns."""
-        self.gate.close()
+        self.limiter.close()
 
     def end_turns(self) -> None:
         """Cancel the turns that run, and all their calls."""

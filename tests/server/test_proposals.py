@@ -1,4 +1,4 @@
-"""Proposals that come side by side are each told once, whole, and not mixed."""
+"""ProposalStream that come side by side are each told once, whole, and not mixed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moa_cli.core.events import (
     ProposerFailed,
     ProposerFinished,
 )
-from moa_cli.server.wires.proposals import Proposals, proposal_text
+from moa_cli.server.wires.proposals import ProposalStream, proposal_text
 
 _PIECES = st.lists(st.sampled_from(["ab", "c ", "\n", "é"]), min_size=1, max_size=4)
 
@@ -36,7 +36,7 @@ def _layer(layer: int, answers: list[list[str]], lost: list[bool]) -> list[list[
 
 @given(st.data())
 def test_any_interleaving_tells_every_proposal_whole(data: st.DataObject) -> None:
-    proposals, told, expected = Proposals(), "", []
+    proposals, told, expected = ProposalStream(), "", []
     for layer in (1, 2):
         answers = data.draw(st.lists(_PIECES, min_size=1, max_size=4))
         lost = data.draw(st.lists(st.booleans(), min_size=len(answers), max_size=len(answers)))
@@ -57,7 +57,7 @@ def test_any_interleaving_tells_every_proposal_whole(data: st.DataObject) -> Non
 
 
 def test_the_first_that_speaks_is_told_as_it_comes() -> None:
-    proposals = Proposals()
+    proposals = ProposalStream()
     callers = (Caller(name="slow", model="m"), Caller(name="quick", model="m"))
     proposals.take(LayerStarted(layer=1, proposers=callers))
     assert proposals.take(ProposerDelta(layer=1, index=1, text="a")) == "### quick (round 1)\n\na"

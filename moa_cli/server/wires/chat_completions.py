@@ -15,11 +15,9 @@ from moa_cli.server.accesslog import Record
 from moa_cli.server.errors import ApiError, from_turn, stopping
 from moa_cli.server.mixtures import Mixture
 from moa_cli.server.service import Service
-from moa_cli.server.wires.replies import Head
+from moa_cli.server.wires.replies import Envelope
 from moa_cli.server.wires.requests import ChatRequest, parse
 from moa_cli.server.wires.streaming import Reply, Streamed, Whole
-
-__all__ = ["Completions"]
 
 # For the whole body, from its head on.
 _BODY_SECONDS = 30.0
@@ -37,7 +35,7 @@ class Completions:
         headers = Headers(scope=scope)
         _check_kind(headers)
         # Before the body: what will be refused need not be read.
-        service.gate.check()
+        service.limiter.check()
         loops.travelled(headers.get(loops.HEADER, ""), service.address.id)
         request = parse(await _read(headers, receive, service.options.max_body))
         mixture = service.mixtures.for_request(request)
@@ -56,13 +54,13 @@ class Completions:
             service.running.discard(turn)
 
     def _reply(self, request: ChatRequest, mixture: Mixture, send: Send) -> Reply:
-        head = Head(model=request.model, fingerprint=mixture.fingerprint)
+        envelope = Envelope(model=request.model, fingerprint=mixture.fingerprint)
         show = request.show_proposals
         if show is None:
             show = self._service.options.show_proposals
         if not request.stream:
-            return Whole(send, head, show_proposals=show)
-        return Streamed(send, head, include_usage=request.include_usage, show_proposals=show)
+            return Whole(send, envelope, show_proposals=show)
+        return Streamed(send, envelope, include_usage=request.include_usage, show_proposals=show)
 
     async def _until_done(
         self, turn: asyncio.Task[None], reply: Reply, receive: Receive, record: Record
@@ -90,7 +88,7 @@ class Completions:
     ) -> None:
         service = self._service
         fold = TurnFold()
-        async with service.gate.turn():
+        async with service.limiter.turn():
             events = run_turn(
                 mixture.profile, request.conversation, service.clients, limits=service.limits
             )

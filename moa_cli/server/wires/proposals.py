@@ -1,4 +1,4 @@
-"""Proposals that come side by side, told one after the other."""
+"""ProposalStream that come side by side, told one after the other."""
 
 from __future__ import annotations
 
@@ -14,33 +14,31 @@ from moa_cli.core.events import (
     ProposerFinished,
 )
 
-__all__ = ["Proposals", "proposal_text"]
 
-
-def proposal_text(one: Proposal) -> str:
+def proposal_text(proposal: Proposal) -> str:
     """A proposal that has ended."""
-    return f"{_heading(one.proposer, one.layer)}{one.text}{_why_lost(one)}\n\n"
+    return f"{_heading(proposal.proposer, proposal.layer)}{proposal.text}{_why_lost(proposal)}\n\n"
 
 
 def _heading(name: str, layer: int) -> str:
     return f"### {name} (round {layer})\n\n"
 
 
-def _why_lost(one: Proposal) -> str:
-    if one.error is None:
+def _why_lost(proposal: Proposal) -> str:
+    if proposal.error is None:
         return ""
-    above = "\n\n" if one.text else ""
-    return f"{above}({one.error.message})"
+    above = "\n\n" if proposal.text else ""
+    return f"{above}({proposal.error.message})"
 
 
 @dataclass
-class _Told:
+class _Speaker:
     name: str
     held: list[str] = field(default_factory=list)
     ended: bool = False
 
 
-class Proposals:
+class ProposalStream:
     """The text of a turn's proposals as it grows: the one that speaks first is told as it comes,
     the others are held back until it has ended, and told in the order in which they began."""
 
@@ -48,7 +46,7 @@ class Proposals:
         self._layer = 0
         self._names: tuple[str, ...] = ()
         # By index, in the order in which they began to speak.
-        self._waiting: dict[int, _Told] = {}
+        self._waiting: dict[int, _Speaker] = {}
         self._live: int | None = None
 
     def take(self, event: Event) -> str:
@@ -56,7 +54,7 @@ class Proposals:
         match event:
             case LayerStarted():
                 self._layer = event.layer
-                self._names = tuple(one.name for one in event.proposers)
+                self._names = tuple(proposer.name for proposer in event.proposers)
                 self._waiting, self._live = {}, None
             case ProposerDelta() if event.text:
                 return self._say(event.index, event.text)
@@ -69,12 +67,10 @@ class Proposals:
         return ""
 
     def _say(self, index: int, text: str) -> str:
-        one = self._waiting.get(index)
-        if one is None:
-            one = self._waiting[index] = _Told(self._names[index])
+        speaker = self._waiting.setdefault(index, _Speaker(self._names[index]))
         if index == self._live:
             return text
-        one.held.append(text)
+        speaker.held.append(text)
         return "" if self._live is not None else self._next()
 
     def _end(self, index: int) -> str:
@@ -89,10 +85,10 @@ class Proposals:
     def _next(self) -> str:
         """What was held back by those that have their turn now."""
         told = []
-        for index, one in list(self._waiting.items()):
-            told.append(_heading(one.name, self._layer) + "".join(one.held))
-            one.held = []
-            if not one.ended:
+        for index, speaker in list(self._waiting.items()):
+            told.append(_heading(speaker.name, self._layer) + "".join(speaker.held))
+            speaker.held = []
+            if not speaker.ended:
                 self._live = index
                 break
             told.append("\n\n")

@@ -13,8 +13,6 @@ from moa_cli.core.unique import unique_name
 from moa_cli.profile import short_name
 from moa_cli.server.wires.proposals import proposal_text
 
-__all__ = ["Chunks", "Head", "comment", "compact", "completion", "event"]
-
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 _FINISHES = ("stop", "length", "content_filter")
 
@@ -31,7 +29,7 @@ def event(values: object) -> bytes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class Envelope:
     """What all chunks of a reply have in common. model: as the client named it."""
 
     model: str
@@ -50,11 +48,11 @@ class Head:
         }
 
 
-def completion(head: Head, turn: Turn, *, show_proposals: bool) -> dict[str, Any]:
+def completion(envelope: Envelope, turn: Turn, *, show_proposals: bool) -> dict[str, Any]:
     """The whole reply of a finished turn."""
     message: dict[str, Any] = {"role": "assistant", "content": turn.reply or "", "refusal": None}
     if show_proposals:
-        told = (one for layer in turn.proposals for one in layer)
+        told = (proposal for layer in turn.proposals for proposal in layer)
         message["reasoning_content"] = "".join(map(proposal_text, told))
     choice = {
         "index": 0,
@@ -63,7 +61,7 @@ def completion(head: Head, turn: Turn, *, show_proposals: bool) -> dict[str, Any
         "finish_reason": finish_reason(turn),
     }
     return {
-        **head.fields("chat.completion"),
+        **envelope.fields("chat.completion"),
         "choices": [choice],
         "usage": usage_object(turn.usage),
         "moa": ledger(turn),
@@ -92,11 +90,11 @@ def ledger(turn: Turn) -> dict[str, Any]:
     cost: USD, None where the price of a call is unknown.
     """
     layers = [
-        {"layer": number, "calls": [_proposal(one) for one in proposals]}
+        {"layer": number, "calls": list(map(_proposal, proposals))}
         for number, proposals in enumerate(turn.proposals, 1)
     ]
-    written = [one for one in turn.ledger if one.layer > len(turn.proposals)]
-    layers.append({"layer": len(layers) + 1, "calls": [_charge(one) for one in written]})
+    written = [charge for charge in turn.ledger if charge.layer > len(turn.proposals)]
+    layers.append({"layer": len(layers) + 1, "calls": list(map(_charge, written))})
     return {
         "profile": turn.profile,
         "aggregator": turn.model,
@@ -111,25 +109,25 @@ def ledger(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _proposal(one: Proposal) -> dict[str, Any]:
-    lost = one.error and {"kind": one.error.kind, "message": one.error.message}
+def _proposal(proposal: Proposal) -> dict[str, Any]:
+    lost = proposal.error and {"kind": proposal.error.kind, "message": proposal.error.message}
     return {
-        "name": one.proposer,
-        "model": one.model,
-        "answered_by": one.answered_by,
-        "seconds": round(one.seconds, 3),
-        "finish_reason": one.finish_reason,
+        "name": proposal.proposer,
+        "model": proposal.model,
+        "answered_by": proposal.answered_by,
+        "seconds": round(proposal.seconds, 3),
+        "finish_reason": proposal.finish_reason,
         "error": lost,
-        **_used(one.usage),
+        **_used(proposal.usage),
     }
 
 
-def _charge(one: Charge) -> dict[str, Any]:
+def _charge(charge: Charge) -> dict[str, Any]:
     return {
-        "name": short_name(one.model),
-        "model": one.model,
-        "answered_by": one.answered_by,
-        **_used(one.usage),
+        "name": short_name(charge.model),
+        "model": charge.model,
+        "answered_by": charge.answered_by,
+        **_used(charge.usage),
     }
 
 
@@ -151,12 +149,12 @@ class Chunks:
     include_usage: whether the client asked for a chunk with the usage at the end.
     """
 
-    def __init__(self, head: Head, *, include_usage: bool) -> None:
-        self._head = head
+    def __init__(self, envelope: Envelope, *, include_usage: bool) -> None:
+        self._envelope = envelope
         self._include_usage = include_usage
         self._begun = False
         # Written once: a chunk a token is what a server spends its time on.
-        start = compact(head.fields("chat.completion.chunk"))[:-1]
+        start = compact(envelope.fields("chat.completion.chunk"))[:-1]
         self._before = f'data: {start},"choices":[{{"index":0,"delta":{{'
         usage = ',"usage":null' if include_usage else ""
         self._after = f'}},"logprobs":null,"finish_reason":null}}]{usage}}}\n\n'
@@ -172,7 +170,7 @@ class Chunks:
 
     def end(self, turn: Turn) -> bytes:
         """The last chunks. The `moa` object is on the very last."""
-        fields = self._head.fields("chat.completion.chunk")
+        fields = self._envelope.fields("chat.completion.chunk")
         choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason(turn)}
         chunks: list[dict[str, Any]] = [{**fields, "choices": [choice]}]
         if self._include_usage:

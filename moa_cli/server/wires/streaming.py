@@ -18,16 +18,14 @@ from moa_cli.core.events import (
     ProposerFinished,
 )
 from moa_cli.server.errors import ApiError
-from moa_cli.server.wires.proposals import Proposals
-from moa_cli.server.wires.replies import Chunks, Head, comment, compact, completion, event
-
-__all__ = ["Reply", "Streamed", "Whole"]
+from moa_cli.server.wires.proposals import ProposalStream
+from moa_cli.server.wires.replies import Chunks, Envelope, comment, compact, completion, event
 
 # Until then a failure still gets a status of its own; afterwards the head must be on its way,
 # or somebody on it (a proxy, a client's time-out) may give up.
 _HEAD_SECONDS = 1.0
 _SILENCE_SECONDS = 5.0
-# Proposals that end within so long are told of by one comment.
+# ProposalStream that end within so long are told of by one comment.
 _COMMENT_SECONDS = 0.1
 # A client that takes nothing for so long is taken to be gone.
 _STALL_SECONDS = 60.0
@@ -65,9 +63,9 @@ async def _gone(receive: Receive) -> None:
 class Whole:
     """A reply that is sent once it is there."""
 
-    def __init__(self, send: Send, head: Head, *, show_proposals: bool) -> None:
+    def __init__(self, send: Send, envelope: Envelope, *, show_proposals: bool) -> None:
         self._send = send
-        self._head = head
+        self._envelope = envelope
         self._show_proposals = show_proposals
         self.begun = False
 
@@ -76,7 +74,7 @@ class Whole:
 
     async def end(self, turn: Turn) -> None:
         """Send the completion."""
-        values = completion(self._head, turn, show_proposals=self._show_proposals)
+        values = completion(self._envelope, turn, show_proposals=self._show_proposals)
         body = compact(values).encode()
         headers = [
             (b"content-type", b"application/json"),
@@ -98,12 +96,12 @@ class Streamed:
     """A reply that is sent as it is written, with comments for as long as there is none."""
 
     def __init__(
-        self, send: Send, head: Head, *, include_usage: bool, show_proposals: bool
+        self, send: Send, envelope: Envelope, *, include_usage: bool, show_proposals: bool
     ) -> None:
         self._send = send
-        self._chunks = Chunks(head, include_usage=include_usage)
-        self._proposals = Proposals() if show_proposals else None
-        self._progress = _Progress()
+        self._chunks = Chunks(envelope, include_usage=include_usage)
+        self._proposals = ProposalStream() if show_proposals else None
+        self._progress = _ProgressText()
         self._lock = asyncio.Lock()
         self._wrote = time.monotonic()
         # Set when there may be something to do beside the turn.
@@ -194,7 +192,7 @@ class Streamed:
             self._comment()
 
 
-class _Progress:
+class _ProgressText:
     """How far a turn is, in words that hold nothing of what a model said."""
 
     def __init__(self) -> None:

@@ -13,13 +13,11 @@ from moa_cli.store.calls import Booking, Journal, TurnCalls
 from moa_cli.store.spending import Spending
 from moa_cli.store.store import Store
 
-__all__ = ["Books"]
 
-
-class Books:
+class ServerLedger:
     """The ledger of a server's turns; see `ledger.Ledger` and `ledger.DaySpending`.
 
-    spending: read on the event loop, for the day's budget; None keeps no books. A line of the
+    spending: read on the event loop, for the day's budget; None keeps none. A line of the
     journal is written at once. What is added to the database goes through a connection and a
     thread of its own, many turns at once when there are many. What cannot be written is tried
     again with the next call; warn is told of it.
@@ -33,7 +31,7 @@ class Books:
         self._turns = 0
         self._bookings: list[Booking] = []
         self._writing: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="books")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._store: Store | None = None
         self._unwritten: list[Booking] = []
         self._session = 0.0
@@ -48,7 +46,7 @@ class Books:
         if self._spending is None:
             return Standing(0.0)
         today = self._spending.today()
-        unwritten = sum(one.usage.cost for one in self._unwritten if one.day == today)
+        unwritten = sum(call.usage.cost for call in self._unwritten if call.day == today)
         standing = self._spending.reserve(holder, cost, limit - unwritten)
         return Standing(standing.spent + unwritten, standing.reserved)
 
