@@ -1,10 +1,13 @@
-"""The wheel carries what the checkout has: built, installed elsewhere, and run there."""
+"""The wheel carries what the checkout has: built, installed elsewhere, and run there. The source
+distribution passes its own tests."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -23,6 +26,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("building the wheel needs uv")
     build = ("uv", "build", "--quiet", "--wheel", "--out-dir", "{}", str(ROOT))
     return next(made_once(tmp_path_factory, "wheel", build).glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution's files, away from the checkout."""
+    if shutil.which("uv") is None:
+        pytest.skip("building the source distribution needs uv")
+    build = ("uv", "build", "--quiet", "--sdist", "--out-dir", "{}", str(ROOT))
+    (archive,) = made_once(tmp_path_factory, "sdist", build).glob("*.tar.gz")
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(archive) as files:
+        files.extractall(folder, filter="data")
+    return next(folder.iterdir())
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +99,29 @@ def test_without_the_extra_the_error_names_the_command(installed: Path, tmp_path
     assert done.returncode == 77
     assert "'moa-chat[local]'" in done.stderr
     assert done.stdout == ""
+
+
+def test_the_sdist_holds_every_file_but_those_of_the_hosting(unpacked: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    tracked = {name for name in listed.stdout.splitlines() if not name.startswith(".")}
+    there = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*")}
+    assert tracked - there == set()
+
+
+def test_the_sdist_passes_its_own_tests(unpacked: Path) -> None:
+    # Those that read files of the checkout; `make test-fast` there runs the rest.
+    chosen = ["tests/test_dependencies.py", "tests/docs/test_readme.py", "tests/test_uv.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", "-m", "not slow", *chosen],
+        cwd=unpacked,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
