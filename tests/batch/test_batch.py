@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.bench import ANSWER, answered_twice, call_lines, write_lines
-from tests.support.command import Moa, Ran
+from tests.support.command import PATIENCE, Moa, Ran
 from tests.support.upstream import Reply, Upstream
 
 SILENT = Reply(stall_after=0)
@@ -142,11 +142,11 @@ def one_is_late(moa: Moa, upstream: Upstream, *options: str) -> tuple[int, list[
     out = moa.folder / "out.jsonl"
     with moa.start(*start) as process:
         calls = moa.folder / "out.jsonl.state"
-        upstream.wait_for(lambda: len(call_lines(calls)) == 3, timeout=60)
+        upstream.wait_for(lambda: len(call_lines(calls)) == 3)
         [late] = [one for one in upstream.chats() if not one.finished]
         number = int(str(late.messages[-1]["content"])[-1])
         written = 3 if options else number - 1
-        upstream.wait_for(lambda: (len(ids(out)) if out.exists() else 0) == written, timeout=60)
+        upstream.wait_for(lambda: (len(ids(out)) if out.exists() else 0) == written)
         process.send_signal(signal.SIGKILL)
         process.wait()
     before = ids(out) if out.exists() else []
@@ -177,7 +177,7 @@ def test_killed_it_goes_on_and_repeats_no_answered_call(
     upstream.enqueue("*", *[ANSWER] * 25)
     upstream.always("*", SILENT)
     with moa.start(*start) as process:
-        upstream.wait_for(lambda: len(call_lines(state)) == 25, timeout=60)
+        upstream.wait_for(lambda: len(call_lines(state)) == 25)
         process.send_signal(signal.SIGKILL)
         process.wait()
     upstream.always("*", ANSWER)
@@ -400,9 +400,9 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(moa: Moa, upstream: Ups
     start = ["batch", prompts(moa, 9), "out.jsonl", "--concurrency", "2"]
     with moa.start(*start) as process:
         state = moa.folder / "out.jsonl.state"
-        upstream.wait_for(lambda: len(call_lines(state)) == 6 and upstream.in_flight == 2, 60)
+        upstream.wait_for(lambda: len(call_lines(state)) == 6 and upstream.in_flight == 2)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     last = err.decode().splitlines()[-1]
     assert last.startswith("moa: interrupted at ")
@@ -418,9 +418,9 @@ def test_lines_that_went_through_a_pipe_are_not_gone_on_with(moa: Moa, upstream:
     upstream.enqueue("*", *[ANSWER] * 2)
     upstream.always("*", SILENT)
     with moa.start("batch", prompts(moa, 3), "-", "--concurrency", "1") as process:
-        upstream.wait_for(lambda: upstream.in_flight == 1 and len(upstream.chats()) == 3, 60)
+        upstream.wait_for(lambda: upstream.in_flight == 1 and len(upstream.chats()) == 3)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, ids(out)) == (130, ["q1"])
     last = err.decode().splitlines()[-1]
     assert last.startswith("moa: interrupted at ")
@@ -431,7 +431,7 @@ def test_two_processes_do_not_write_one_file(moa: Moa, upstream: Upstream) -> No
     upstream.always("*", SILENT)
     start = ["batch", prompts(moa, 2), "out.jsonl"]
     with moa.start(*start):
-        upstream.wait_for(lambda: upstream.in_flight > 0, timeout=30)
+        upstream.wait_for(lambda: upstream.in_flight > 0)
         ran = moa.run(*start)
     assert ran.code == 1
     assert ran.err.endswith("out.jsonl.state: another process is running it\n")
@@ -455,7 +455,7 @@ def test_a_reader_that_goes_away_ends_it(moa: Moa, upstream: Upstream) -> None:
     os.close(read)
     with moa.start("batch", prompts(moa, 2), "-", stdout=write) as process:
         os.close(write)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 141
 
 
@@ -541,7 +541,7 @@ def test_to_a_pipe_nothing_is_written_while_it_runs(moa: Moa, upstream: Upstream
     scratch.mkdir()
     start = ["batch", prompts(moa, 2), "-", "--concurrency", "1"]
     with moa.start(*start, env={"TMPDIR": str(scratch)}) as process:
-        upstream.wait_for(lambda: len(upstream.chats("agg")) == 2, timeout=60)
+        upstream.wait_for(lambda: len(upstream.chats("agg")) == 2)
         assert names(scratch) == []
         process.send_signal(signal.SIGKILL)
         process.wait()

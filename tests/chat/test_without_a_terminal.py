@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 from tests.support.upstream import Reply, Upstream
 
 HEADER = "moa: profile lab: lab:a, lab:b, lab:c → lab:agg\n"
@@ -157,7 +157,7 @@ def test_a_signal_in_a_turn_ends_the_program_with_what_came(
         process.stdin.flush()
         assert process.stdout.read(8) == b"Half of "
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (code, b"\n")
     assert b"Traceback" not in err
     assert prompts(upstream) == [["first"]]
@@ -175,6 +175,6 @@ def test_a_reader_who_leaves_early_sees_no_traceback(moa: Moa, upstream: Upstrea
         assert process.stdout.readline() == b"a line\n"
         process.stdout.close()
         process.stdout = None
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 141
     assert err.decode() == HEADER

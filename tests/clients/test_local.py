@@ -31,7 +31,7 @@ from moa_cli.core import paths
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
 from moa_cli.core.errors import ClientError, ContextTooLong, LocalModelUnavailable, ModelNotFound
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 
 SMALL = Config(local=LocalSettings(context=512, parallel=2))
 HELLO = Request(model=SMOLLM2, messages=(Message("user", "Say hello."),), max_tokens=8, seed=1)
@@ -67,9 +67,9 @@ def refusal(model: str = SMOLLM2, config: Config = SMALL, request: Request = HEL
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "not within 30 s"
+        assert time.monotonic() < deadline, f"not within {PATIENCE} s"
         time.sleep(0.01)
 
 

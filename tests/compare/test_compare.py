@@ -196,13 +196,13 @@ def test_ctrl_c_cancels_calls_and_keeps_what_was_chosen(moa: Moa, upstream: Upst
         asked(terminal)
         upstream.always("b", Reply(stall_after=0))
         terminal.send("a")
-        upstream.wait_for(lambda: len(upstream.chats("b")) == 2 and upstream.in_flight > 0, 30)
+        upstream.wait_for(lambda: len(upstream.chats("b")) == 2 and upstream.in_flight > 0)
         terminal.send("\x03")
         assert terminal.wait() == 130
         assert "moa: interrupted; 1 choice made and kept" in text_of(terminal)
         assert "Traceback" not in text_of(terminal)
         assert terminal.modes_before == terminal.modes_after
-    upstream.wait_for(lambda: upstream.in_flight == 0, 30)
+    upstream.wait_for(lambda: upstream.in_flight == 0)
     assert sum(one["wins"] for one in results(moa).values()) == 1
 
 

@@ -28,13 +28,14 @@ from moa_cli.core.events import (
     TurnStarted,
 )
 from moa_cli.core.stream import TurnFold, deliver, merge
+from tests.support.command import PATIENCE
 
 
 def finish(work: Coroutine[Any, Any, None]) -> None:
     """Run `work`, which must not hang, and must leave no task behind."""
 
     async def checked() -> None:
-        await asyncio.wait_for(work, 10)
+        await asyncio.wait_for(work, PATIENCE)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(checked())

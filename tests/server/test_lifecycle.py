@@ -16,14 +16,14 @@ import httpx
 import pytest
 
 from moa_cli.core.installation import install_command
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 from tests.support.server import QUESTION, Server, chunks, serving
 from tests.support.upstream import Reply, Upstream
 
 
 def connect(server: Server) -> socket.socket:
     host, _, port = server.root.removeprefix("http://").rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=30)
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
 
 
 def raw_request(**fields: Any) -> bytes:
@@ -44,7 +44,7 @@ def test_a_client_that_leaves_cancels_all_calls(
     with connect(server) as client:
         client.sendall(raw_request(stream=stream))
         upstream.wait_for(lambda: sum(one.sent == 1 for one in upstream.chats()) >= calls)
-    upstream.wait_for(lambda: upstream.in_flight == 0, timeout=2)
+    upstream.wait_for(lambda: upstream.in_flight == 0)
     server.wait_for_log(" 499 ")
     assert 'status="interrupted"} 1.0' in server.get("/metrics").text
 
@@ -67,7 +67,7 @@ def test_a_client_that_leaves_the_queue_begins_no_turn(moa: Moa, upstream: Upstr
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -193,7 +193,7 @@ def test_running_turns_end_well_after_the_signal(moa: Moa, upstream: Upstream, n
             wait_until(lambda: not listens(server))
             rest = list(lines)
         assert "data: [DONE]" in rest
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(timeout=PATIENCE) == 0
 
 
 def test_a_turn_that_asks_too_late_is_refused(moa: Moa, upstream: Upstream) -> None:
@@ -222,7 +222,7 @@ def test_after_the_grace_a_stream_ends_in_an_error(moa: Moa, upstream: Upstream)
             server.process.send_signal(signal.SIGTERM)
             rest = [line for line in lines if line.startswith("data")]
         assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "server_stopping"
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(timeout=PATIENCE) == 0
 
 
 def test_a_second_signal_ends_at_once(moa: Moa, upstream: Upstream) -> None:

@@ -78,7 +78,7 @@ def test_together_raises_what_it_would_for_its_own_service(
     upstream.always("*", Reply(stall_after=0))
     with pytest.raises(together.APITimeoutError):
         create(model="moa", messages=SAID, timeout=0.5)
-    upstream.wait_for(lambda: upstream.in_flight == 0, timeout=2)
+    upstream.wait_for(lambda: upstream.in_flight == 0)
     with (
         serving(moa, "--api-key", "right-key") as locked,
         together.Together(base_url=base(locked), api_key="wrong-key") as other,
@@ -103,7 +103,7 @@ def test_together_s_async_client_completes_and_cancels(server: Server, upstream:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            upstream.wait_for(lambda: upstream.in_flight == 0, timeout=2)
+            upstream.wait_for(lambda: upstream.in_flight == 0)
 
     asyncio.run(use())
 
@@ -142,7 +142,7 @@ def test_a_mixture_behind_a_server_streams_through(outer: Moa, upstream: Upstrea
         assert upstream.chats("agg")[0].sent == 1
         terminal.send("\x03")
         terminal.wait()
-    upstream.wait_for(lambda: upstream.in_flight == 0, timeout=2)
+    upstream.wait_for(lambda: upstream.in_flight == 0)
 
 
 def test_a_failure_below_is_told_above(outer: Moa, upstream: Upstream) -> None:

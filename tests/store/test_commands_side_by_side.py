@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command import Moa, Terminal
+from tests.support.command import PATIENCE, Moa, Terminal
 from tests.support.kept import keep
 from tests.support.server import Server, serving
 from tests.support.upstream import Reply, Upstream
@@ -82,7 +82,7 @@ def prompts(moa: Moa) -> set[str]:
 def ask_in_chat(terminal: Terminal, text: str) -> None:
     before = terminal.raw.count(b"4 calls")
     terminal.send(f"{text}\r")
-    terminal.wait_for(lambda: terminal.raw.count(b"4 calls") > before, 60)
+    terminal.wait_for(lambda: terminal.raw.count(b"4 calls") > before)
 
 
 def a_round(
@@ -106,7 +106,7 @@ def a_round(
                 time.sleep(some.random() * 0.5)
                 process.send_signal(signal.SIGKILL)
         for arguments, process in running:
-            _, err = process.communicate(timeout=90)
+            _, err = process.communicate(timeout=PATIENCE)
             assert b"Traceback" not in err, err.decode()
             if process.returncode == -signal.SIGKILL:
                 continue

@@ -22,13 +22,6 @@ from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover
 from moa_cli.store.store import Store
 from tests.support.command import Moa
-from tests.support.upstream import Upstream
-
-
-@pytest.fixture
-def moa(tmp_path: Path, upstream: Upstream) -> Moa:
-    """The command, with the upstream as provider `lab`."""
-    return Moa(tmp_path, upstream.url)
 
 
 @pytest.fixture

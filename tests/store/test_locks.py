@@ -21,12 +21,6 @@ from tests.support.watched import Watch
 
 
 @pytest.fixture
-def moa(tmp_path: Path, upstream: Upstream) -> Moa:
-    """The command, with the upstream as provider `lab`."""
-    return Moa(tmp_path, upstream.url)
-
-
-@pytest.fixture
 def watch(moa: Moa, tmp_path: Path) -> Watch:
     """Who opens the database beside SQLite."""
     return Watch(moa, tmp_path)

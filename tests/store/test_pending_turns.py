@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +19,8 @@ from moa_cli.store.database import put_aside
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
 from tests.store.test_store import events
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 from tests.support.upstream import Reply, Upstream
-
-
-@pytest.fixture
-def moa(tmp_path: Path, upstream: Upstream) -> Moa:
-    """The command, with the upstream as provider `lab`."""
-    return Moa(tmp_path, upstream.url)
 
 
 def database(moa: Moa) -> Path:
@@ -262,17 +256,6 @@ def test_undo_after_the_store_was_put_aside_takes_back_no_other_turn(moa: Moa) -
     store.close()
 
 
-@contextmanager
-def asking(moa: Moa, upstream: Upstream) -> Iterator[subprocess.Popen[bytes]]:
-    """`moa ask` with the three proposals in the history, and the reply still to come."""
-    upstream.always("agg", Reply(text="the reply", delay=2))
-    with moa.start("ask", "a planted question") as process:
-        while not upstream.chats("agg"):
-            assert process.poll() is None
-            time.sleep(0.02)
-        yield process
-
-
 def everywhere(file: Path) -> bytes:
     """All bytes of the data folder."""
     return b"".join(path.read_bytes() for path in file.parent.rglob("*") if path.is_file())
@@ -281,12 +264,14 @@ def everywhere(file: Path) -> bytes:
 def test_what_comes_of_a_turn_that_was_deleted_meanwhile_goes_with_it(
     moa: Moa, upstream: Upstream
 ) -> None:
-    upstream.always("c", Reply(text="a planted answer", delay=1.5))
+    released = threading.Event()
+    upstream.always("c", Reply(text="a planted answer", after=released))
     with moa.start("ask", "a planted question") as process:
         while not moa.run("history", "list").text:
             assert process.poll() is None
         assert moa.run("history", "delete", "--all", "--yes").code == 0
-        out, err = process.communicate(timeout=30)
+        released.set()
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (0, b"ok\n")
     assert "this turn is not saved: the conversation" in err.decode()
     assert "was deleted" in err.decode()
@@ -324,12 +309,16 @@ def test_what_waits_of_a_deleted_turn_does_not_wait_for_ever(tmp_path: Path) -> 
 def test_a_turn_whose_file_was_put_aside_is_whole_in_the_new_one(
     moa: Moa, upstream: Upstream
 ) -> None:
-    with asking(moa, upstream) as process:
+    released = threading.Event()
+    upstream.always("agg", Reply(text="the reply", after=released))
+    with moa.start("ask", "a planted question") as process:
+        upstream.wait_for(lambda: len(upstream.chats("agg")) == 1)
         put_aside(database(moa))
         # It has the number in the new file that the first one has in the old.
         upstream.enqueue("agg", Reply(text="another reply"))
         assert moa.run("ask", "another question").text == "another reply\n"
-        out, err = process.communicate(timeout=30)
+        released.set()
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (0, b"the reply\n"), err
     store = Store.open(database(moa))
     turns = [turn for row in store.conversations() for turn in store.load(row.id).turns]

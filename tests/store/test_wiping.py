@@ -18,16 +18,9 @@ import pytest
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.store import upkeep
 from moa_cli.store.store import Store
-from tests.support.command import Moa
-from tests.support.upstream import Upstream
+from tests.support.command import PATIENCE, Moa
 
 SECRET = "xyzzyplugh"
-
-
-@pytest.fixture
-def moa(tmp_path: Path, upstream: Upstream) -> Moa:
-    """The command, with the upstream as provider `lab`."""
-    return Moa(tmp_path, upstream.url)
 
 
 @pytest.fixture
@@ -165,7 +158,7 @@ def test_wiping_goes_on_by_itself_after_a_kill(moa: Moa) -> None:
     store.close()
     assert holds(file, SECRET)
     assert moa.run("history", "list").text == ""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while holds(file, SECRET) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert holds(file, SECRET) == []
@@ -188,7 +181,7 @@ def test_code_in_the_working_directory_is_not_run_by_what_goes_on_wiping(moa: Mo
         env=moa.environment,
         check=True,
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while holds(file, SECRET) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert holds(file, SECRET) == []

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,16 +22,39 @@ from typing import Any, Self
 import pyte
 import tomli_w
 
-__all__ = ["KEY", "Moa", "Ran", "Terminal"]
+from tests.support.forked import STARTING, Forks
+
+__all__ = ["KEY", "PATIENCE", "Moa", "Ran", "Terminal", "forks"]
 
 KEY = "lab-key-0123456789abcdef"
 _ROOT = Path(__file__).parents[2]
+# Seconds after which what does not come never comes: long, as the machine may be busy.
+PATIENCE = 60.0
+_STARTING = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8"}
+# Whether each command is a Python process started afresh, for whoever suspects the forks.
+_FRESH = sys.platform != "linux" or "MOA_TEST_FRESH" in os.environ
 # The program becomes the leader of the terminal's session, as a shell would start it, so that
 # Ctrl-C reaches it as a signal.
 _AT_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0);"
     "os.execv(sys.executable, [sys.executable, '-m', 'moa_cli', *sys.argv[1:]])"
 )
+
+
+@cache
+def forks() -> Forks:
+    """The process of this run that forks, which is started by the first command."""
+    return Forks({**_STARTING, "PATH": os.environ.get("PATH", "")})
+
+
+def _starts_alike(environment: Mapping[str, str]) -> bool:
+    """Whether Python would start in this environment as it has where commands are forked."""
+    starting = {k: v for k, v in environment.items() if STARTING.fullmatch(k)}
+    return starting == _STARTING and not _FRESH
+
+
+def _without_none(environment: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -61,10 +85,9 @@ class Moa:
         for folder in (self.folder, self.config / "profiles"):
             folder.mkdir(parents=True)
         self.environment = {
+            **_STARTING,
             "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": str(_ROOT),
             "HOME": str(home),
-            "LANG": "C.UTF-8",
             "TERM": "xterm-256color",
             "LAB_KEY": KEY,
             **{f"MOA_{kind.upper()}_DIR": str(home / kind) for kind in _FOLDERS},
@@ -91,7 +114,7 @@ class Moa:
         """Write a profile of models at the upstream (by id) or anywhere (by table)."""
         table: dict[str, Any] = {**settings, "aggregator": _model(aggregator)}
         if proposers:
-            table["proposers"] = [_model(one) for one in proposers]
+            table["proposers"] = [_model(proposer) for proposer in proposers]
         path = self.config / "profiles" / f"{name}.toml"
         path.write_text(tomli_w.dumps(table), "utf-8")
         return path
@@ -102,13 +125,12 @@ class Moa:
 
         Its output goes to pipes, if `options` do not say otherwise.
         """
-        environment = self.environment | options.pop("env", {})
-        kept = {name: value for name, value in environment.items() if value is not None}
+        environment = _without_none(self.environment | dict(options.pop("env", {})))
         pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
         with subprocess.Popen(
             [sys.executable, "-m", "moa_cli", *arguments],
             cwd=self.folder,
-            env=kept,
+            env=environment,
             **{"stdin": subprocess.DEVNULL, **pipes, **options},
         ) as process:
             try:
@@ -123,9 +145,13 @@ class Moa:
         env: Mapping[str, str | None] | None = None,
     ) -> Ran:
         """Run to the end. stdin: None is an empty one. env: changes; None takes one away."""
+        environment = _without_none(self.environment | dict(env or {}))
+        if _starts_alike(environment):
+            code, out, err = forks().run(arguments, self.folder, environment, stdin, PATIENCE)
+            return Ran(code, out, err.decode())
         given = subprocess.DEVNULL if stdin is None else subprocess.PIPE
-        with self.start(*arguments, stdin=given, env=env or {}) as process:
-            out, err = process.communicate(stdin, timeout=60)
+        with self.start(*arguments, stdin=given, env=environment) as process:
+            out, err = process.communicate(stdin, timeout=PATIENCE)
         return Ran(process.returncode, out, err.decode())
 
     def terminal(
@@ -146,8 +172,8 @@ class Moa:
 _FOLDERS = ("config", "data", "state", "cache")
 
 
-def _model(one: str | Mapping[str, Any]) -> dict[str, Any]:
-    return {"model": f"lab:{one}"} if isinstance(one, str) else dict(one)
+def _model(model: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": f"lab:{model}"} if isinstance(model, str) else dict(model)
 
 
 class _Screen(pyte.HistoryScreen):
@@ -244,7 +270,7 @@ class Terminal:
         self._stream.feed(data)
         return True
 
-    def wait_for(self, what: str | Callable[[], bool], seconds: float = 20.0) -> None:
+    def wait_for(self, what: str | Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Until a text is to be seen (on the screen, not above it) or a predicate holds."""
         deadline = time.monotonic() + seconds
         while not (what in "\n".join(self.shown()) if isinstance(what, str) else what()):
@@ -258,7 +284,7 @@ class Terminal:
         while self._pump(seconds):
             pass
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Until the program has ended and all it wrote is shown; its exit code."""
         self.wait_for(lambda: self.process.poll() is not None, seconds)
         self.modes_after = self.modes()

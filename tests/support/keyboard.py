@@ -12,6 +12,7 @@ from moa_cli.chat.input import Editor
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 from moa_cli.engine import Limits
+from tests.support.command import PATIENCE
 from tests.support.mixtures import InProcess, mixture
 
 __all__ = ["typed"]
@@ -35,6 +36,6 @@ def typed(*keys: str, default: str = "", options: ChatOptions | None = None) -> 
                 # Longer than the editor waits for the rest of a sequence.
                 await asyncio.sleep(0.15)
                 source.send_bytes(os.fsencode(piece))
-            return await asyncio.wait_for(line, 60)
+            return await asyncio.wait_for(line, PATIENCE)
 
     return asyncio.run(type_them())

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 
 __all__ = ["QUESTION", "Server", "chunks", "serving"]
 
@@ -30,7 +30,7 @@ class Server:
         self.log: list[str] = []
         self.root = ""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self.http = httpx.Client(headers=headers, timeout=30, trust_env=False)
+        self.http = httpx.Client(headers=headers, timeout=PATIENCE, trust_env=False)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         self.wait_for_log(_URL.pattern)
@@ -48,7 +48,7 @@ class Server:
         """The base URL, as a client library takes it."""
         return f"{self.root}/v1"
 
-    def wait_for_log(self, pattern: str, seconds: float = 20.0) -> str:
+    def wait_for_log(self, pattern: str, seconds: float = PATIENCE) -> str:
         """Until a line of the log matches; the line."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -79,7 +79,7 @@ class Server:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and wait for the end; the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=PATIENCE)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from http.client import responses
 from typing import Any, Literal, Self
 
+_POLL = 0.005  # seconds between two looks at what another thread sets
+
 
 @dataclass(eq=False)
 class Request:
@@ -79,6 +81,7 @@ class Reply:
     error: object | None = None  # the body in place of an answer; a str goes out as text/html
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0  # before the response head
+    after: threading.Event | None = None  # the response head waits until this is set
     pause: float = 0  # between chunks
     stall_after: int | None = None  # then silence, until the client goes away
     drop_after: int | None = None  # then the connection is closed, the response unfinished
@@ -155,7 +158,7 @@ class Upstream:
         told = [r.usage for r in list(self.requests)]
         return sum(prompt for prompt, _ in told), sum(completion for _, completion in told)
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = 60.0) -> None:
         """Poll until `predicate` holds; AssertionError with the request log after `timeout` s."""
         deadline = time.monotonic() + timeout
         while not predicate():
@@ -163,7 +166,7 @@ class Upstream:
                 log = "".join(f"\n  {request}" for request in list(self.requests))
                 state = f"{self.open_connections} connections open, failures: {self.failures}"
                 raise AssertionError(f"not within {timeout} s; {state}{log}")
-            time.sleep(0.005)
+            time.sleep(_POLL)
 
     def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", self._port))
@@ -301,6 +304,8 @@ class _Connection:
     async def _send(self, request: Request, reply: Reply) -> bool:
         """Send all of the reply; whether the connection may be used again."""
         await asyncio.sleep(reply.delay)
+        while reply.after is not None and not reply.after.is_set():
+            await asyncio.sleep(_POLL)
         if reply.refuse:
             self.settle(request)
             return False

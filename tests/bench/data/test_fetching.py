@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moa_cli.bench.data.datasets import DATASETS, PublicFile
-from tests.support.command import Moa, Ran
+from tests.support.command import PATIENCE, Moa, Ran
 from tests.support.mirror import Mirror
 
 
@@ -110,7 +110,7 @@ def test_nothing_partial_is_left_by_a_signal(
     with moa.start(*arguments, env={"MOA_BENCH_MIRROR": mirror.url}) as process:
         assert mirror.half_sent.wait(30)
         process.send_signal(sent)
-        _, told = process.communicate(timeout=30)
+        _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert b"Traceback" not in told
     assert files_in(moa.folder) == {"data/mt_bench/question.jsonl"}

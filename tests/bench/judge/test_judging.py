@@ -13,7 +13,7 @@ import pytest
 
 from moa_cli.bench.report.scores import scores_of
 from tests.support.bench import answered_twice, call_lines, write_lines, write_prompts
-from tests.support.command import Moa, Ran
+from tests.support.command import PATIENCE, Moa, Ran
 from tests.support.tables import jsonl_rows
 from tests.support.upstream import Reply, Request, Upstream
 
@@ -129,9 +129,9 @@ def test_a_killed_judge_goes_on(judged: Moa, upstream: Upstream) -> None:
     upstream.enqueue("judge", *[JUDGE] * 4)
     upstream.always("judge", SILENT)
     with judged.start(*BY_REFERENCE, "--concurrency", "2") as process:
-        upstream.wait_for(lambda: len(call_lines(folder_of(judged))) == 4, timeout=60)
+        upstream.wait_for(lambda: len(call_lines(folder_of(judged))) == 4)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     upstream.always("judge", JUDGE)
     assert judged.run(*BY_REFERENCE).code == 0
     assert answered_twice(upstream) == []

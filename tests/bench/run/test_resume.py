@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bench import ANSWER, answered_twice, call_lines, item_lines, write_prompts
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 from tests.support.upstream import Reply, Upstream
 
 SILENT = Reply(stall_after=0)
@@ -24,9 +24,9 @@ def stopped(
     upstream.enqueue("*", *[ANSWER] * calls)
     upstream.always("*", SILENT)
     with moa.start(*arguments) as process:
-        upstream.wait_for(lambda: len(call_lines(run)) == calls, timeout=60)
+        upstream.wait_for(lambda: len(call_lines(run)) == calls)
         process.send_signal(how)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     upstream.always("*", ANSWER)
     return process.returncode, err.decode()
 
@@ -163,7 +163,7 @@ def test_one_process_at_a_time(moa: Moa, upstream: Upstream) -> None:
     upstream.always("*", SILENT)
     start = ["bench", "run", write_prompts(moa, 2), "-y"]
     with moa.start(*start):
-        upstream.wait_for(lambda: upstream.in_flight > 0, timeout=30)
+        upstream.wait_for(lambda: upstream.in_flight > 0)
         ran = moa.run(*start)
     assert (ran.code, ran.out) == (1, b"")
     assert ran.err == "moa: runs/mine-lab: another process is running it\n"

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 from tests.support.upstream import Reply, Upstream
 
 HEADER = "moa: profile lab: lab:a, lab:b, lab:c → lab:agg\n"
@@ -18,7 +18,7 @@ SIGNALS = [(signal.SIGINT, 130, "moa: interrupted\n"), (signal.SIGTERM, 143, "")
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes, str]:
     """Exit code, standard output and standard error."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err.decode()
 
 
@@ -44,7 +44,7 @@ def test_a_signal_while_proposers_work_ends_their_calls(
 ) -> None:
     upstream.always("*", STUCK)
     with moa.start("ask", "hi") as process:
-        upstream.wait_for(lambda: [r.sent for r in upstream.chats()] == [2, 2, 2], 20)
+        upstream.wait_for(lambda: [r.sent for r in upstream.chats()] == [2, 2, 2])
         process.send_signal(number)
         result = ended(process)
     assert result == (code, b"", HEADER + said)

@@ -13,7 +13,7 @@ import pytest
 
 from moa_cli.core.events import Event, TurnFinished, from_dict
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 from tests.support.upstream import Reply, Upstream
 
 MARKUP = "arr[i] [/INST] [red]x[/red] [/usr/bin]"
@@ -61,7 +61,7 @@ def test_without_streaming_nothing_is_written_before_the_reply_is_whole(
 def test_a_file_gets_the_reply_only(moa: Moa, upstream: Upstream, tmp_path: Path) -> None:
     upstream.always("agg", Reply(text=LONG))
     with (tmp_path / "out.md").open("wb") as file, moa.start("ask", "hi", stdout=file) as process:
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     assert (tmp_path / "out.md").read_text() == LONG + "\n"
 
 

@@ -169,7 +169,7 @@ def test_the_days_budget_stops_an_answer_and_what_others_reserved_stays_theirs(
     upstream.always("a", Reply(delay=60))
     upstream.always("agg", ENDLESS)
     with moa.start("ask", "-r", "0", "-a", "lab:a", "hi", "--max-tokens", "300"):
-        upstream.wait_for(lambda: len(upstream.chats("a")) == 1, 20)
+        upstream.wait_for(lambda: len(upstream.chats("a")) == 1)
         ran = moa.run("ask", "-r", "0", "hi")
     assert ran.code == 3
     assert "stopped at budget.day $0.060" in ran.err

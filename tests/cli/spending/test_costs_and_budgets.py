@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command import Moa, Ran
+from tests.support.command import PATIENCE, Moa, Ran
 from tests.support.upstream import Reply, Upstream
 
 # Together's way of telling prices, OpenRouter's, and none.
@@ -480,7 +480,7 @@ def test_calls_that_waited_for_others_are_not_charged(moa: Moa, upstream: Upstre
     with moa.start("ask", "-p", "many", "hi", "--concurrency", "1", "--json") as process:
         upstream.wait_for(lambda: any(one.sent == 3 for one in upstream.chats()))
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=PATIENCE)
     turn = json.loads(out)
     assert process.returncode == 130
     assert (turn["status"], turn["usage"]["calls"]) == ("interrupted", 1)

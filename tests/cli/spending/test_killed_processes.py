@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 from tests.support.server import serving
 from tests.support.upstream import Reply, Request, Upstream
 
@@ -122,7 +122,7 @@ def test_a_call_that_ended_before_the_kill_counts_as_it_was_told(
     upstream.always("a", Reply(text="short", usage=(7, 3)))
     upstream.always("b", Reply(delay=60))
     with moa.start("ask", "hi") as process:
-        upstream.wait_for(lambda: any(one.finished for one in upstream.chats("a")), 20)
+        upstream.wait_for(lambda: any(one.finished for one in upstream.chats("a")))
         time.sleep(0.3)
         process.kill()
         process.wait()
@@ -137,7 +137,7 @@ def test_an_answer_that_outgrows_its_estimate_is_counted_as_far_as_it_came(
     moa.profile("open", "a")
     upstream.always("a", Reply(chunks=["x "] * 3000, stall_after=2500))
     with moa.start("ask", "-p", "open", "hi") as process:
-        upstream.wait_for(lambda: any(one.sent == 2500 for one in upstream.chats()), 20)
+        upstream.wait_for(lambda: any(one.sent == 2500 for one in upstream.chats()))
         time.sleep(0.5)
         process.kill()
         process.wait()
@@ -148,7 +148,7 @@ def test_an_answer_that_outgrows_its_estimate_is_counted_as_far_as_it_came(
 def test_what_a_killed_process_left_is_counted_once(moa: Moa, upstream: Upstream) -> None:
     upstream.always("*", Reply(delay=60))
     with moa.start("ask", "hi") as process:
-        upstream.wait_for(lambda: len(upstream.chats()) == 2, 20)
+        upstream.wait_for(lambda: len(upstream.chats()) == 2)
         process.kill()
         process.wait()
     running = moa.state.parent / "data" / "running"
@@ -166,7 +166,7 @@ def test_what_a_killed_process_left_is_counted_once(moa: Moa, upstream: Upstream
 def test_a_torn_journal_is_read_as_far_as_it_goes(moa: Moa, upstream: Upstream) -> None:
     upstream.always("*", Reply(delay=60))
     with moa.start("ask", "hi") as process:
-        upstream.wait_for(lambda: len(upstream.chats()) == 2, 20)
+        upstream.wait_for(lambda: len(upstream.chats()) == 2)
         process.kill()
         process.wait()
     (journal,) = (moa.state.parent / "data" / "running").glob("*.jsonl")
@@ -185,7 +185,7 @@ def test_files_of_running_processes_are_private_and_gone_at_the_end(
     running = moa.state.parent / "data" / "running"
     upstream.always("*", Reply(chunks=["x "] * 9, stall_after=3))
     with moa.start("ask", "hi") as process:
-        upstream.wait_for(lambda: len(upstream.chats()) == 2, 20)
+        upstream.wait_for(lambda: len(upstream.chats()) == 2)
         assert running.stat().st_mode & 0o777 == 0o700
         files = list(running.iterdir())
         assert {one.suffix for one in files} == {".lock", ".jsonl"}
@@ -268,7 +268,7 @@ def test_two_kills_in_a_container_do_not_jam_the_days_budget(moa: Moa, upstream:
     budget(moa, upstream, day=0.0028)
     assert kill_loop(moa, upstream, 2, namespaces=True) == 2
     with in_namespace(moa, "ask", "hi") as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert out.startswith(b"x x")
 
@@ -317,7 +317,7 @@ def test_what_others_reserved_is_not_called_spent(moa: Moa, upstream: Upstream) 
     upstream.always("*", Reply(chunks=["x "] * 9, stall_after=1))
     budget(moa, upstream, day=0.001)
     with moa.start("ask", "hi"):
-        upstream.wait_for(lambda: len(upstream.chats()) == 2, 20)
+        upstream.wait_for(lambda: len(upstream.chats()) == 2)
         ran = moa.run("ask", "hi")
     assert ran.code == 3
     assert "budget.day $0.0010 would be passed: $0 spent today, $0.00" in ran.err
@@ -378,7 +378,7 @@ def test_many_kills_at_random_moments_lose_no_call(moa: Moa, upstream: Upstream,
         with _started(moa, kind) as process:
             # As a rule not before there is something to lose.
             if number % 5:
-                upstream.wait_for(lambda: len(upstream.chats()) > asked, 60)  # noqa: B023
+                upstream.wait_for(lambda: len(upstream.chats()) > asked)  # noqa: B023
             time.sleep(chance.uniform(0, 0.5))
             process.kill()
             process.wait()
