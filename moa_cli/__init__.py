@@ -1,7 +1,8 @@
 """Mixture-of-Agents: several language models answer, one writes the reply.
 
-As a library: `ask` (one call, returns the turn), `run_turn` (the events), `load_profile`,
-and the values they speak in. Nothing is imported before it is used.
+As a library: `ask` (one call, returns the turn), `ask_async` (the same for code that runs in an
+event loop), `run_turn` (the events), `load_profile`, and the values that they take and return.
+Nothing is imported before it is used.
 """
 
 from __future__ import annotations
@@ -13,13 +14,38 @@ from moa_cli.version import __version__
 
 if TYPE_CHECKING:
     from moa_cli.api import ask, ask_async, load_profile, open_clients, run_turn
-    from moa_cli.core.conversation import Conversation, Failure, Message, Proposal, Turn, Usage
-    from moa_cli.core.errors import MoAError, ProfileError
+    from moa_cli.core.conversation import (
+        Charge,
+        Conversation,
+        Failure,
+        Message,
+        Proposal,
+        Turn,
+        Usage,
+    )
+    from moa_cli.core.endpoints import Client, Clients, Delta, Endpoint, ModelInfo, Request
+    from moa_cli.core.errors import (
+        AuthenticationFailed,
+        BadResponse,
+        ClientError,
+        ClientTimeout,
+        ConnectionLost,
+        ContextTooLong,
+        LocalModelUnavailable,
+        MoAError,
+        ModelNotFound,
+        ProfileError,
+        RateLimited,
+        RequestRefused,
+        ServerFailed,
+        StoreError,
+    )
     from moa_cli.core.events import (
         AggregatorDelta,
         AggregatorFailed,
         AggregatorFinished,
         AggregatorStarted,
+        Caller,
         Event,
         LayerFinished,
         LayerStarted,
@@ -27,11 +53,16 @@ if TYPE_CHECKING:
         ProposerFailed,
         ProposerFinished,
         ProposerStarted,
+        ReferencesTrimmed,
         Retrying,
         TurnFailed,
         TurnFinished,
         TurnStarted,
+        from_dict,
+        to_dict,
     )
+    from moa_cli.core.money import Price
+    from moa_cli.core.stream import Sink, deliver
     from moa_cli.engine import Control, Limits
     from moa_cli.profile import Aggregator, Profile, Proposer
 
@@ -41,15 +72,31 @@ __all__ = [
     "AggregatorFailed",
     "AggregatorFinished",
     "AggregatorStarted",
+    "AuthenticationFailed",
+    "BadResponse",
+    "Caller",
+    "Charge",
+    "Client",
+    "ClientError",
+    "ClientTimeout",
+    "Clients",
+    "ConnectionLost",
+    "ContextTooLong",
     "Control",
     "Conversation",
+    "Delta",
+    "Endpoint",
     "Event",
     "Failure",
     "LayerFinished",
     "LayerStarted",
     "Limits",
+    "LocalModelUnavailable",
     "Message",
     "MoAError",
+    "ModelInfo",
+    "ModelNotFound",
+    "Price",
     "Profile",
     "ProfileError",
     "Proposal",
@@ -58,7 +105,14 @@ __all__ = [
     "ProposerFailed",
     "ProposerFinished",
     "ProposerStarted",
+    "RateLimited",
+    "ReferencesTrimmed",
+    "Request",
+    "RequestRefused",
     "Retrying",
+    "ServerFailed",
+    "Sink",
+    "StoreError",
     "Turn",
     "TurnFailed",
     "TurnFinished",
@@ -67,21 +121,41 @@ __all__ = [
     "__version__",
     "ask",
     "ask_async",
+    "deliver",
+    "from_dict",
     "load_profile",
     "open_clients",
     "run_turn",
+    "to_dict",
 ]
 
-# Searched in this order for a name that is asked for; each imports only what it needs.
-# The first that has a name gives it: `run_turn` is the one that knows the settings.
-_ROOMS = ("core.conversation", "profile", "core.events", "core.errors", "api", "engine")
+# Where each public name is. A module is imported when a name of it is asked for.
+_HOMES = {
+    "api": ("ask", "ask_async", "load_profile", "open_clients", "run_turn"),
+    "core.conversation": (
+        "Charge",
+        "Conversation",
+        "Failure",
+        "Message",
+        "Proposal",
+        "Turn",
+        "Usage",
+    ),
+    "core.endpoints": ("Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"),
+    "core.money": ("Price",),
+    "core.stream": ("Sink", "deliver"),
+    "engine": ("Control", "Limits"),
+    "profile": ("Aggregator", "Profile", "Proposer"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        for room in _ROOMS:
-            module = importlib.import_module(f"moa_cli.{room}")
-            if name in getattr(module, "__all__", ()):
+        # All others are events and errors.
+        homes = [home for home, names in _HOMES.items() if name in names]
+        for home in homes or ("core.events", "core.errors"):
+            module = importlib.import_module(f"moa_cli.{home}")
+            if hasattr(module, name):
                 return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -1,10 +1,4 @@
-"""The mixture as a library: one call, or a stream of events.
-
-from moa_cli import ask, load_profile
-
-turn = ask("Give me three facts about the Moon", profile=load_profile("local"))
-print(turn.reply)
-"""
+"""The mixture as a library: one call (`ask`, `ask_async`), or a stream of events (`run_turn`)."""
 
 from __future__ import annotations
 
@@ -34,9 +28,9 @@ _log = logging.getLogger("moa_cli")
 
 
 class _Money:
-    """What the config file lets turns spend, and where it is written down.
+    """What the settings file lets turns spend, and where that is recorded.
 
-    Belongs to one thread of one process. spent: USD that count for the session already.
+    It belongs to one thread of one process. spent: USD that already count for the session.
     Raises StoreError if the day's budget cannot be kept.
     """
 
@@ -67,7 +61,7 @@ class _Money:
         return self._book.cost
 
     def close(self) -> None:
-        """Give the store back. What a copy of a process has of its parent's is left alone."""
+        """Close the store. A copy (fork) of a process leaves its parent's store alone."""
         if self._spending is not None and not self.inherited:
             self._spending.close()
 
@@ -102,9 +96,15 @@ class _Clients(ClientPool):
 
 
 def open_clients() -> ClientPool:
-    """Clients for `run_turn`, made from the config file and the environment's keys.
+    """Open clients for `run_turn`, with the settings file's providers and the environment's keys.
 
-    They belong to one event loop; `await clients.aclose()` there when done.
+    They belong to one event loop. Call `await clients.aclose()` there when you are done.
+
+    Returns:
+        The clients. Nothing is sent yet.
+
+    Raises:
+        ProfileError: The settings file is wrong.
     """
     return _Clients(load_config())
 
@@ -118,17 +118,30 @@ def run_turn(
     limits: Limits | None = None,
     references: Sequence[str] | None = None,
 ) -> AsyncGenerator[Event, None]:
-    """Answer the open turn of `conversation` (see `Conversation.ask`) by the profile's mixture.
+    """Answer the open turn of a conversation by the mixture of a profile.
 
-    Yields the turn's events; trouble at an endpoint is an event, only a bug raises. Closing the
-    generator at any point cancels every call; use `contextlib.aclosing` around it.
+    Trouble at an endpoint is an event; only a bug raises. Closing the generator at any point
+    cancels every call, so put `contextlib.aclosing` around it.
 
-    control: says "enough" while it runs. references: answers that are there already; then no
-    proposer is asked, and the aggregator writes its reply from these.
-    limits: None holds turns over `open_clients()` to the config file, its budgets included
-    (`budget.session` to all turns over these clients together), and writes what they spend into
-    the ledger that `moa history stats` shows. Turns over clients of your own are not held to it.
-    Raises StoreError if a budget of the day cannot be kept.
+    Args:
+        profile: The mixture.
+        conversation: What was said, with the open turn last (see `Conversation.ask`).
+        clients: The way to the models (see `open_clients`).
+        control: Lets you say "enough" while the turn runs.
+        limits: None holds turns over `open_clients()` to the settings file, budgets included, and
+            records what they spend in the ledger that `moa history stats` shows.
+            `budget.session` then holds for all turns over these clients together. Turns over
+            clients of your own are not held to the settings file.
+        references: Answers that you already have. Then no proposer is asked, and the aggregator
+            writes its reply from these.
+
+    Returns:
+        A generator of the turn's events.
+
+    Raises:
+        ProfileError: One of the profile's model names leads nowhere. Nothing is sent then.
+        StoreError: The budget of the day cannot be kept.
+        ValueError: The conversation has no open turn.
     """
     if limits is None and isinstance(clients, _Clients):
         limits = clients.limits()
@@ -144,10 +157,28 @@ def ask(
     conversation: Conversation | None = None,
     sinks: tuple[Sink, ...] = (),
 ) -> Turn:
-    """Ask once and return the turn; see `ask_async`. Not for use inside an event loop.
+    """Ask once, and return the turn.
 
-    Raises RuntimeError if an event loop is running.
+    In code that runs in an event loop (a notebook, a web server), use `await ask_async(…)`.
+
+    Args:
+        prompt: The user's message.
+        profile: A profile, or the name or path of one. None takes the one that `moa ask` would
+            use, with the `MOA_*` variables laid over it.
+        conversation: What was said before.
+        sinks: What is shown each event as it comes.
+
+    Returns:
+        The turn. If its models failed, it is returned, too; `turn.status` and `turn.error` say so.
+
+    Raises:
+        RuntimeError: An event loop is running.
+        ProfileError: There is no such profile, or it is wrong, or one of its model names leads
+            nowhere. Nothing is sent then.
+        StoreError: The budget of the day cannot be kept.
     """
+    if _in_event_loop():
+        raise RuntimeError("ask() cannot run inside a running event loop; use `await ask_async(…)`")
     return asyncio.run(ask_async(prompt, profile=profile, conversation=conversation, sinks=sinks))
 
 
@@ -159,20 +190,26 @@ async def ask_async(
     sinks: tuple[Sink, ...] = (),
     clients: Clients | None = None,
 ) -> Turn:
-    """Answer `prompt` by a mixture and return the turn.
+    """Ask once, and return the turn.
 
-    profile: a profile, or the name or path of one; without it the one that `moa ask` would
-    use, MOA_* variables included. conversation: what was said before.
-    sinks: shown each event as it comes. clients: used and left open; by default the ones of
-    the config file, for this call.
+    `[budget]` of the settings file holds, and what is spent is recorded, as for `moa ask`. The
+    conversation is not kept. A turn that a budget stops has failed.
 
-    `[budget]` of the config file holds, and what is spent is written down, as for `moa ask`; the
-    conversation is not kept. A turn that a budget stops is one that failed.
+    Args:
+        prompt: The user's message.
+        profile: A profile, or the name or path of one. None takes the one that `moa ask` would
+            use, with the `MOA_*` variables laid over it.
+        conversation: What was said before.
+        sinks: What is shown each event as it comes.
+        clients: Used and left open. None opens those of the settings file for this call.
 
-    A turn whose models failed is returned, not raised: look at `turn.status` and `turn.error`.
-    Raises ProfileError if there is no such profile, or it is wrong, or one of its model names
-    has a provider that is not known; nothing is sent then. Raises StoreError if a budget of the
-    day cannot be kept.
+    Returns:
+        The turn. If its models failed, it is returned, too; `turn.status` and `turn.error` say so.
+
+    Raises:
+        ProfileError: There is no such profile, or it is wrong, or one of its model names leads
+            nowhere. Nothing is sent then.
+        StoreError: The budget of the day cannot be kept.
     """
     if clients is None:
         pool = open_clients()
@@ -198,3 +235,11 @@ def _resolved(profile: Profile | str | None, config: Config) -> Profile:
     if profile is None:
         return resolve(default_profile(config, os.environ), environment=os.environ)
     return load(profile) if isinstance(profile, str) else profile
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -347,3 +347,14 @@ def test_a_budget_of_the_day_names_what_is_in_the_way_of_its_journal(priced: Ups
     assert turn.error is not None
     assert f"budget.day cannot be kept: {running}: " in turn.error.message
     assert priced.chats() == []
+
+
+def test_in_an_event_loop_ask_names_what_to_use_instead(together: Upstream) -> None:
+    async def handler() -> None:
+        ask("why?")
+
+    with pytest.raises(RuntimeError) as raised:
+        asyncio.run(handler())
+    said = "ask() cannot run inside a running event loop; use `await ask_async(…)`"
+    assert str(raised.value) == said
+    assert raised.value.__context__ is None

@@ -33,7 +33,12 @@ _MOST = 10**12
 
 @dataclass(frozen=True)
 class Message:
-    """One message as a chat-completions endpoint takes it."""
+    """One message as a chat-completions endpoint takes it.
+
+    Attributes:
+        role: Who says it: `system`, `user` or `assistant`.
+        content: The text.
+    """
 
     role: Role
     content: str
@@ -41,11 +46,20 @@ class Message:
 
 @dataclass(frozen=True)
 class Usage:
-    """What calls took. Tokens are as their endpoints counted them, but for estimates.
+    """What calls took. Tokens are as their endpoints counted them, or estimated.
 
-    estimated_calls: calls whose endpoint told no count (it cannot, where a call was cut off);
-    estimated_prompt_tokens, estimated_completion_tokens: the part of the sums that is theirs.
-    cost: USD, of the calls whose price is known. unpriced_calls: the others.
+    Attributes:
+        prompt_tokens: Tokens of the prompts.
+        completion_tokens: Tokens of the answers, reasoning included.
+        reasoning_tokens: The part of the answers' tokens that is reasoning.
+        cached_tokens: The part of the prompts' tokens that the provider had in its cache.
+        calls: The number of calls.
+        estimated_calls: Calls whose endpoint told no count, for example because the call was cut
+            off. Their tokens are estimated.
+        estimated_prompt_tokens: The part of `prompt_tokens` that is estimated.
+        estimated_completion_tokens: The part of `completion_tokens` that is estimated.
+        cost: USD of the calls whose price is known.
+        unpriced_calls: Calls whose price is not known.
     """
 
     prompt_tokens: int = 0
@@ -83,8 +97,11 @@ def check_usage(usage: Usage) -> None:
 class Charge:
     """What one call took, its failed attempts included: an entry of a turn's ledger.
 
-    layer: counted from 1; rounds + 1 for the aggregator. model: as the profile names it.
-    answered_by: the model id that the endpoint said it used, or None.
+    Attributes:
+        layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
+        model: The model name in the profile.
+        usage: What the call took.
+        answered_by: The model id that the endpoint said it used, or None if it said none.
     """
 
     layer: int
@@ -97,7 +114,11 @@ class Charge:
 class Failure:
     """An error as a value.
 
-    kind: the class name in `moa_cli.core.errors`, or "Abandoned" for a call given up on purpose.
+    Attributes:
+        kind: The name of the error's class, or `Abandoned` for a call that was given up on
+            purpose, or `Interrupted` for one that ended with its turn.
+        message: One sentence that names what was wrong.
+        hint: What you can do about it, or None.
     """
 
     kind: str
@@ -109,12 +130,19 @@ class Failure:
 class Proposal:
     """What one proposer answered, or failed to answer, in one layer.
 
-    layer: counted from 1. index: the proposer's place in its layer, from 0.
-    proposer: the name shown on screen. model: as the profile names it.
-    answered_by: the model id that the endpoint said it used, or None.
-    text: the whole answer without reasoning; empty where it failed before the first token.
-    seconds: from the start of the call to its end; first_token likewise, None if none came.
-    error: why there is no usable answer, or None.
+    Attributes:
+        layer: The number of the layer, counted from 1.
+        index: The proposer's place in its layer, counted from 0.
+        proposer: The proposer's name on screen.
+        model: The model name in the profile.
+        text: The whole answer without reasoning. Empty if it failed before the first token.
+        reasoning: The model's reasoning, if the endpoint gives it.
+        answered_by: The model id that the endpoint said it used, or None if it said none.
+        usage: What the call took, its failed attempts included.
+        seconds: From the start of the call to its end.
+        first_token: Seconds from the start of the call to its first token, or None if none came.
+        finish_reason: Why the answer ends, in the endpoint's words, such as `stop` or `length`.
+        error: Why there is no usable answer, or None if there is one.
     """
 
     layer: int
@@ -135,13 +163,26 @@ class Proposal:
 class Turn:
     """One user message and all that it caused, up to the reply.
 
-    reply: what the aggregator wrote (partial if the status says so), None before it wrote.
-    proposals: by layer, in profile order, failed ones included.
-    model: the aggregator that answered, as the profile names it; answered_by as for proposals.
-    lost: a sentence for each proposer or aggregator that was lost on the way ("degraded").
-    usage: summed over all calls; ledger: the same call by call, in the order in which they
-    ended. seconds: wall time of the turn.
-    stored_as: its number in the store, if it is kept there.
+    Attributes:
+        user: The user's message. In JSON this field is named `prompt`.
+        reply: What the aggregator wrote, or None if it wrote nothing. Partial if the status is
+            `interrupted` or `failed`.
+        status: `open`, `finished`, `interrupted` or `failed`.
+        profile: The name of the profile.
+        proposals: The proposals of each layer, in the order of the profile. Failed ones are among
+            them.
+        model: The aggregator that answered, by its model name in the profile.
+        answered_by: The model id that the aggregator's endpoint said it used, or None.
+        reasoning: The aggregator's reasoning, if its endpoint gives it.
+        finish_reason: Why the reply ends, in the endpoint's words, such as `stop` or `length`.
+        usage: What all calls of the turn took.
+        ledger: The same call by call, in the order in which the calls ended.
+        seconds: Wall time of the turn.
+        lost: A sentence for each proposer or aggregator that was lost on the way. If there is one,
+            the turn is degraded.
+        error: Why the turn failed, or None.
+        causes: If the turn failed: what went wrong with each model that was asked.
+        stored_as: The turn's number in the store, if it is kept there.
     """
 
     user: str
@@ -172,35 +213,68 @@ class Turn:
         return self.error is not None and self.error.kind == "BudgetReached"
 
     def with_proposals(self, proposals: tuple[tuple[Proposal, ...], ...]) -> Turn:
-        """This turn with these proposals in place of its own."""
+        """Replace the proposals.
+
+        Args:
+            proposals: The proposals of each layer.
+
+        Returns:
+            A copy of this turn with these proposals in place of its own.
+        """
         return replace(self, proposals=proposals)
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """The turns so far; the last one may be open (asked, not answered yet).
+    """The turns so far. The last one may be open: asked, and not answered yet.
 
-    before: messages that precede the first turn (a system message, a history held elsewhere).
+    Attributes:
+        turns: The turns, the oldest first.
+        before: Messages that precede the first turn, such as a system message or a history that
+            is kept elsewhere.
     """
 
     turns: tuple[Turn, ...] = ()
     before: tuple[Message, ...] = ()
 
     def ask(self, prompt: str) -> Conversation:
-        """This conversation with `prompt` as its open turn."""
+        """Ask something.
+
+        Args:
+            prompt: The user's message.
+
+        Returns:
+            A copy of this conversation with `prompt` as its open turn. A turn that was open
+            before is gone.
+        """
         return replace(self, turns=(*self.closed_turns(), Turn(user=prompt)))
 
     def answer(self, reply: str) -> Conversation:
-        """This conversation with its open turn answered by `reply`."""
+        """Answer the open turn.
+
+        Args:
+            reply: The assistant's message.
+
+        Returns:
+            A copy of this conversation in which the last turn is answered by `reply`.
+        """
         *before, last = self.turns
         return replace(self, turns=(*before, replace(last, reply=reply, status="finished")))
 
     def closed_turns(self) -> tuple[Turn, ...]:
-        """The turns that hold a reply."""
+        """The turns that hold a reply.
+
+        Returns:
+            Those turns, the oldest first.
+        """
         return tuple(turn for turn in self.turns if turn.reply is not None)
 
     def messages(self) -> tuple[Message, ...]:
-        """What an endpoint is sent: user messages and final replies, in order."""
+        """What an endpoint is sent, without any references.
+
+        Returns:
+            `before`, then the user messages and the final replies, in order.
+        """
         said = list(self.before)
         for turn in self.turns:
             said.append(Message("user", turn.user))

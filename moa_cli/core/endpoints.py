@@ -30,13 +30,15 @@ class CallPlace:
     """Where in its turn a call stands; no two calls of a turn have the same place.
 
     The attempts of a call (see `Retrying`) share its place, since they ask for one answer. A
-    fallback is a call of its own: it asks another model.
+    fallback is a call of its own: it asks another model. `(request, sample)` tells apart what the
+    request alone does not.
 
-    layer: from 1, as in the events; the aggregator's is one more than the turn has rounds.
-    index: from 0; among proposers the one of their events, which is the place in the profile's
-    layer with samples told apart; 0 for the aggregator, then 1, 2, … for its fallbacks.
-    sample: from 0; counts the calls of the layer that send the same request to the same model,
-    in the order of `index`. So (request, sample) tells apart what the request alone does not.
+    Attributes:
+        layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
+        index: For a proposer, its place in its layer, counted from 0, with samples told apart. For
+            the aggregator 0, then 1, 2, … for its fallbacks.
+        sample: The number, from 0, among the calls of the layer that send the same request to the
+            same model, in the order of `index`.
     """
 
     layer: int
@@ -48,9 +50,16 @@ class CallPlace:
 class Request:
     """One chat completion to be streamed. None leaves a setting to the endpoint.
 
-    model: the id as the endpoint knows it. extra: further fields of the request body.
-    place: of the call in its turn, None outside of one. It is not sent, and two requests that
-    differ in nothing else are equal.
+    Attributes:
+        model: The model id as the endpoint knows it.
+        messages: The conversation.
+        temperature: Sampling temperature.
+        max_tokens: Most tokens that the answer may have.
+        top_p: Nucleus sampling, 0 to 1.
+        seed: Seed for sampling.
+        extra: Further fields of the request body.
+        place: Where in its turn the call stands; None outside of a turn. It is not sent, and two
+            requests that differ in nothing else are equal.
     """
 
     model: str
@@ -68,10 +77,15 @@ class Delta:
     """The next piece of a completion; any of its parts may be missing.
 
     The first may be empty: the endpoint has taken the request.
-    usage: the count for the whole call, cumulative: a later one replaces an earlier.
-    logprobs: the likeliest tokens in the place of the answer's first, each with the natural
-    logarithm of its probability; where they were asked for (`Request.extra`), told once.
-    model: the id of the model that answers, as the endpoint says.
+
+    Attributes:
+        text: The next piece of the answer.
+        reasoning: The next piece of the reasoning.
+        usage: What the call took so far. A later count replaces an earlier one.
+        finish_reason: Why the answer ends, in the endpoint's words.
+        model: The id of the model that answers, as the endpoint says.
+        logprobs: The most likely first tokens of the answer, each with the natural logarithm of
+            its probability. Only where `Request.extra` asks for them, and once in a stream.
     """
 
     text: str = ""
@@ -86,8 +100,12 @@ class Delta:
 class ModelInfo:
     """What is known of a model; None is unknown.
 
-    context_length: tokens of prompt and answer together. as_of: when its provider's list told
-    this, seconds since 1970; None if no list did. trouble: why that list could not be had.
+    Attributes:
+        id: The model id as the endpoint knows it.
+        context_length: Most tokens of prompt and answer together.
+        price: The price.
+        as_of: When the provider's list said so, in seconds since 1970; None if no list did.
+        trouble: Why that list could not be read, or None.
     """
 
     id: str
@@ -110,10 +128,28 @@ class Client(Protocol):
     """One endpoint."""
 
     def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """The completion as it comes. Raises a ClientError; closing it ends the call."""
+        """Stream a completion.
+
+        Args:
+            request: What is asked.
+
+        Returns:
+            The completion as it comes. Closing the generator ends the call.
+
+        Raises:
+            ClientError: The endpoint did not do what was asked. The subclass says why, and
+                whether a retry may help.
+        """
 
     async def models(self) -> list[ModelInfo]:
-        """What the endpoint offers. Raises a ClientError."""
+        """List what the endpoint offers.
+
+        Returns:
+            What is known of each model.
+
+        Raises:
+            ClientError: The endpoint gave no list.
+        """
 
     async def aclose(self) -> None:
         """Give back connections and processes."""
@@ -121,7 +157,13 @@ class Client(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a model name leads: a client, and the model's id there."""
+    """Where a model name leads.
+
+    Attributes:
+        client: The client of the endpoint.
+        model: The model id as the endpoint knows it.
+        provider: The name of the provider.
+    """
 
     client: Client
     model: str
@@ -132,22 +174,44 @@ class Clients(Protocol):
     """The way from model names to endpoints."""
 
     def endpoint(self, model_name: str) -> Endpoint:
-        """The endpoint of `model_name`; nothing is sent.
+        """The endpoint of a model. Nothing is sent.
 
-        Raises ProfileError if the name leads nowhere, a ClientError if there can be no endpoint
-        now (no key, no runtime).
+        Args:
+            model_name: The model name in the profile.
+
+        Returns:
+            The endpoint.
+
+        Raises:
+            ProfileError: The name leads nowhere.
+            ClientError: There can be no endpoint now: no key, or no runtime.
         """
 
     def known(self, model_name: str) -> ModelInfo:
-        """What is known of a model, price and context, without asking anybody.
+        """What is known of a model without asking its provider.
 
-        Raises ProfileError if the name leads nowhere.
+        Args:
+            model_name: The model name in the profile.
+
+        Returns:
+            Its price and context length, if they are known.
+
+        Raises:
+            ProfileError: The name leads nowhere.
         """
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
-        """The same, but the provider may be asked.
+        """What is known of a model; the provider may be asked.
 
-        patience: seconds that may be waited until the provider has told.
+        Args:
+            model_name: The model name in the profile.
+            patience: Most seconds to wait for the provider.
+
+        Returns:
+            Its price and context length, if they are known by then.
+
+        Raises:
+            ProfileError: The name leads nowhere.
         """
 
 

@@ -56,8 +56,9 @@ __all__ = [
 class MoAError(Exception):
     """Base of all errors of this package.
 
-    message: one sentence that names what was wrong.
-    hint: what the user can do about it, or None.
+    Attributes:
+        message: One sentence that names what was wrong.
+        hint: What you can do about it, or None.
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -67,7 +68,7 @@ class MoAError(Exception):
 
 
 class UsageError(MoAError):
-    """The command line or a slash command asks for something that makes no sense."""
+    """The command line or a slash command asks for something that is not possible."""
 
 
 class ProfileError(MoAError):
@@ -99,8 +100,9 @@ class ProfileError(MoAError):
 class ClientError(MoAError):
     """A model endpoint did not do what was asked.
 
-    retryable: whether the same request may well succeed a little later.
-    retry_after: seconds that the endpoint asked to wait, or None.
+    Attributes:
+        retryable: Whether the same request may succeed a little later.
+        retry_after: Seconds that the endpoint asked to wait, or None.
     """
 
     retryable = False

@@ -40,14 +40,23 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class _Event:
-    """at: seconds since the turn started."""
+    """What every event has.
+
+    Attributes:
+        at: Seconds since the turn began.
+    """
 
     at: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """A model that is about to be asked: its name on screen, and as the profile names it."""
+    """A model that is about to be asked.
+
+    Attributes:
+        name: Its name on screen, unlike that of any other model of the layer.
+        model: Its model name in the profile.
+    """
 
     name: str
     model: str
@@ -55,7 +64,15 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True)
 class TurnStarted(_Event):
-    """prompt: the user's message. rounds: layers of proposers to come."""
+    """The turn has begun.
+
+    Attributes:
+        kind: The name of the event.
+        profile: The name of the profile.
+        prompt: The user's message.
+        rounds: The number of proposer layers to come.
+        aggregator: The model name of the aggregator.
+    """
 
     kind: Literal["turn_started"] = "turn_started"
     profile: str
@@ -66,7 +83,14 @@ class TurnStarted(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerStarted(_Event):
-    """layer: counted from 1. proposers: in profile order; a place in it is an `index`."""
+    """A layer of proposers has begun.
+
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1.
+        proposers: Who is asked, in the order of the profile. Other events name a proposer by its
+            `index` in this list, counted from 0.
+    """
 
     kind: Literal["layer_started"] = "layer_started"
     layer: int
@@ -77,8 +101,13 @@ class LayerStarted(_Event):
 class ProposerStarted(_Event):
     """The call of one proposer has begun.
 
-    prompt_tokens: about how many it is sent, 0 if it is not asked at all (see the failure that
-    follows). price: what its model costs, as far as known then.
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1.
+        index: The proposer's place in its layer, counted from 0.
+        prompt_tokens: About how many tokens it is sent. 0 if it is not asked at all; then the
+            failure that follows says why.
+        price: The price of its model, or None if it is not known.
     """
 
     kind: Literal["proposer_started"] = "proposer_started"
@@ -90,7 +119,15 @@ class ProposerStarted(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ProposerDelta(_Event):
-    """The next piece of a proposer's answer, or of its reasoning."""
+    """The next piece of a proposer's answer, or of its reasoning.
+
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1.
+        index: The proposer's place in its layer, counted from 0.
+        text: The next piece of the answer.
+        reasoning: The next piece of the reasoning.
+    """
 
     kind: Literal["proposer_delta"] = "proposer_delta"
     layer: int
@@ -101,7 +138,14 @@ class ProposerDelta(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ProposerFinished(_Event):
-    """A proposer has answered."""
+    """A proposer has answered.
+
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1.
+        index: The proposer's place in its layer, counted from 0.
+        proposal: What it answered.
+    """
 
     kind: Literal["proposer_finished"] = "proposer_finished"
     layer: int
@@ -111,7 +155,14 @@ class ProposerFinished(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ProposerFailed(_Event):
-    """A proposer is lost; `proposal.error` says why, the rest of it what had come."""
+    """A proposer is lost: it gives no usable answer.
+
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1.
+        index: The proposer's place in its layer, counted from 0.
+        proposal: What had come until then. Its `error` says why the proposer is lost.
+    """
 
     kind: Literal["proposer_failed"] = "proposer_failed"
     layer: int
@@ -123,8 +174,14 @@ class ProposerFailed(_Event):
 class Retrying(_Event):
     """A call failed before its first token and is made again.
 
-    index: the proposer's, or None for the aggregator. layer: rounds + 1 for the aggregator.
-    attempt: the number of the attempt to come, from 2. delay: seconds until then.
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
+        index: The proposer's place in its layer, or None for the aggregator.
+        model: The model name in the profile.
+        attempt: The number of the attempt to come, 2 or more.
+        delay: Seconds until that attempt.
+        error: Why the attempt before it failed.
     """
 
     kind: Literal["retrying"] = "retrying"
@@ -138,10 +195,15 @@ class Retrying(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferencesTrimmed(_Event):
-    """The references are cut for a model, whose context they would not fit.
+    """The references are cut for a model, because they do not fit its context.
 
-    index: the proposer's, or None for the aggregator. layer: rounds + 1 for the aggregator.
-    kept: about how many tokens are left of each that was longer. context: the model's, tokens.
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
+        index: The proposer's place in its layer, or None for the aggregator.
+        model: The model name in the profile.
+        kept: About how many tokens are left of each reference that was longer.
+        context: The context length of the model, in tokens.
     """
 
     kind: Literal["references_trimmed"] = "references_trimmed"
@@ -154,7 +216,15 @@ class ReferencesTrimmed(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFinished(_Event):
-    """answered: how many proposers of the layer gave a proposal. seconds: wall time."""
+    """A layer of proposers has ended.
+
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1.
+        answered: How many proposers of the layer gave a proposal.
+        asked: How many proposers the layer has.
+        seconds: Wall time of the layer.
+    """
 
     kind: Literal["layer_finished"] = "layer_finished"
     layer: int
@@ -165,9 +235,16 @@ class LayerFinished(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AggregatorStarted(_Event):
-    """references: how many it is given. fallback: whether the one before it failed.
+    """The call of an aggregator has begun.
 
-    prompt_tokens, price: as for ProposerStarted.
+    Attributes:
+        kind: The name of the event.
+        name: The aggregator's name on screen.
+        model: Its model name in the profile.
+        references: How many references it is given.
+        fallback: Whether it is a fallback, because the aggregator before it failed.
+        prompt_tokens: About how many tokens it is sent; 0 if it is not asked at all.
+        price: The price of its model, or None if it is not known.
     """
 
     kind: Literal["aggregator_started"] = "aggregator_started"
@@ -181,7 +258,13 @@ class AggregatorStarted(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AggregatorDelta(_Event):
-    """The next piece of the reply, or of the aggregator's reasoning."""
+    """The next piece of the reply, or of the aggregator's reasoning.
+
+    Attributes:
+        kind: The name of the event.
+        text: The next piece of the reply.
+        reasoning: The next piece of the reasoning.
+    """
 
     kind: Literal["aggregator_delta"] = "aggregator_delta"
     text: str = ""
@@ -190,7 +273,19 @@ class AggregatorDelta(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AggregatorFinished(_Event):
-    """The reply is whole. answered_by: the model id that the endpoint named, or None."""
+    """The reply is whole.
+
+    Attributes:
+        kind: The name of the event.
+        model: The model name in the profile.
+        text: The whole reply, without reasoning.
+        reasoning: The whole reasoning.
+        answered_by: The model id that the endpoint said it used, or None if it said none.
+        usage: What the call took, its failed attempts included.
+        seconds: From the start of the call to its end.
+        first_token: Seconds from the start of the call to its first token, or None if none came.
+        finish_reason: Why the reply ends, in the endpoint's words, such as `stop` or `length`.
+    """
 
     kind: Literal["aggregator_finished"] = "aggregator_finished"
     model: str
@@ -205,7 +300,16 @@ class AggregatorFinished(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AggregatorFailed(_Event):
-    """An aggregator is lost; text is what had come."""
+    """An aggregator is lost: it gives no whole reply.
+
+    Attributes:
+        kind: The name of the event.
+        model: The model name in the profile.
+        error: Why it is lost.
+        text: What had come of the reply.
+        usage: What the call took, its failed attempts included.
+        seconds: From the start of the call to its end.
+    """
 
     kind: Literal["aggregator_failed"] = "aggregator_failed"
     model: str
@@ -217,7 +321,14 @@ class AggregatorFailed(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TurnFinished(_Event):
-    """usage: over all calls. lost: a sentence for each model lost on the way."""
+    """The turn has ended with a whole reply.
+
+    Attributes:
+        kind: The name of the event.
+        usage: What all calls of the turn took.
+        seconds: Wall time of the turn.
+        lost: A sentence for each model that was lost on the way.
+    """
 
     kind: Literal["turn_finished"] = "turn_finished"
     usage: Usage
@@ -227,7 +338,16 @@ class TurnFinished(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TurnFailed(_Event):
-    """There is no whole reply. causes: what went wrong with each model that was asked."""
+    """The turn has ended without a whole reply.
+
+    Attributes:
+        kind: The name of the event.
+        error: Why the turn failed.
+        causes: What went wrong with each model that was asked.
+        usage: What all calls of the turn took.
+        seconds: Wall time of the turn.
+        lost: A sentence for each model that was lost on the way.
+    """
 
     kind: Literal["turn_failed"] = "turn_failed"
     error: Failure
@@ -259,14 +379,30 @@ _BY_KIND: dict[str, type[Any]] = {cls.kind: cls for cls in get_args(Event)}
 
 
 def to_dict(event: Event) -> dict[str, Any]:
-    """The event as plain JSON values, `kind` first."""
+    """The event as plain JSON values.
+
+    Args:
+        event: Any event.
+
+    Returns:
+        A dictionary with `kind` first, then the event's fields.
+    """
     return {"kind": event.kind, **dataclasses.asdict(event)}
 
 
 def from_dict(values: Mapping[str, Any], *, strict: bool = False) -> Event:
-    """The event that `to_dict` made `values` of. Raises ValueError if it is none.
+    """The event that `to_dict` made `values` of.
 
-    strict: as for `load_value`.
+    Args:
+        values: What `to_dict` returned.
+        strict: Whether a text must be one of its `Literal`, and a number fit a float: for files
+            that another program may have changed.
+
+    Returns:
+        An event equal to the one that was given to `to_dict`.
+
+    Raises:
+        ValueError: `values` is not an event.
     """
     cls = _BY_KIND.get(str(values.get("kind")))
     if cls is None:

@@ -16,10 +16,14 @@ MOST_USD, MOST_PRICE, _MOST_FEE = 1e9, 1e6, 1e3
 
 @dataclass(frozen=True)
 class Price:
-    """USD per million tokens.
+    """The price of a model, in USD per million tokens.
 
-    cached: for prompt tokens that the provider had in its cache; None is the prompt's price.
-    request: USD for each call, besides.
+    Attributes:
+        prompt: USD per million prompt tokens.
+        completion: USD per million tokens of answers.
+        cached: USD per million prompt tokens that the provider had in its cache. None means that
+            they cost as much as other prompt tokens.
+        request: USD for each call, on top.
     """
 
     prompt: Annotated[float, Key("USD per million prompt tokens", 0, MOST_PRICE, example=0.1)]
@@ -38,7 +42,14 @@ class Price:
     request: float = 0.0
 
     def of(self, usage: Usage) -> float:
-        """What the tokens of `usage` cost, in USD."""
+        """What usage costs at this price.
+
+        Args:
+            usage: Tokens and calls.
+
+        Returns:
+            The cost in USD.
+        """
         cached = min(usage.cached_tokens, usage.prompt_tokens)
         cached_price = self.prompt if self.cached is None else self.cached
         parts = (

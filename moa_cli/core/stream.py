@@ -36,13 +36,17 @@ T = TypeVar("T")
 
 
 class Sink(Protocol):
-    """Something that events are shown to, in order; it never answers back."""
+    """Something that is shown the events of a turn, in order. It cannot change the turn."""
 
     def handle(self, event: Event) -> None:
-        """Take the next event."""
+        """Take the next event.
+
+        Args:
+            event: What happened. It is called on the event loop, so it must not block.
+        """
 
     def close(self) -> None:
-        """No more events will come: the turn ended, failed, or was cancelled."""
+        """Take note that no more events come: the turn ended, failed, or was cancelled."""
 
 
 async def merge(*streams: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
@@ -81,9 +85,17 @@ async def merge(*streams: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
 async def deliver(events: AsyncIterator[Event], *sinks: Sink, fold: TurnFold | None = None) -> Turn:
     """Show every event to every sink, and return the turn that the events tell.
 
-    fold: what the turn is gathered in, for a caller that needs it also when this is cancelled.
-    The sinks are closed at the end, also when this is cancelled or one of them raises;
-    `events` is closed first, so that nothing runs on behind a closed screen.
+    The sinks are closed at the end, also when this is cancelled or one of them raises. `events` is
+    closed first, so that no call runs on after the sinks are closed.
+
+    Args:
+        events: The events of one turn, as `run_turn` yields them.
+        *sinks: What is shown each event, in this order.
+        fold: What the turn is gathered in, for a caller that needs the turn also if this is
+            cancelled.
+
+    Returns:
+        The turn that the events tell.
     """
     fold = fold or TurnFold()
     async with AsyncExitStack() as stack:

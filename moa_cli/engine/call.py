@@ -40,12 +40,17 @@ class Slots(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """concurrency: calls in flight at once. retries: times a failed call is made again.
+    """What a turn may do.
 
-    first_delay: seconds before the first retry; it doubles from retry to retry.
-    caps: checked before each layer, and while answers come that are longer than was foreseen.
-    slots: shared with other turns, in place of `concurrency`, which is one turn's.
-    ledger: where turns and their calls are written down.
+    Attributes:
+        concurrency: Most calls in flight at once.
+        retries: How many times a failed call is made again, before its first token.
+        first_delay: Seconds before the first retry. The delay doubles from retry to retry, unless
+            the endpoint names one.
+        caps: Limits on cost and tokens. They are checked before each layer, and while an answer
+            comes that is longer than was estimated.
+        slots: Shared with other turns, in place of `concurrency`.
+        ledger: Where turns and their calls are recorded.
     """
 
     concurrency: int = 32

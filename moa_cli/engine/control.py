@@ -8,7 +8,7 @@ __all__ = ["Control"]
 
 
 class Control:
-    """Pass one to `run_turn`, and call `enough()` while the turn runs."""
+    """The one way to speak to a turn that runs: pass one to `run_turn`, and call `enough()`."""
 
     def __init__(self) -> None:
         self._enough = asyncio.Event()

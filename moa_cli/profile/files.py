@@ -145,9 +145,16 @@ def read(file: ProfileFile) -> Profile:
 
 
 def load(name_or_path: str) -> Profile:
-    """The profile of that name or path, as its file says (no environment, no flags).
+    """Load a profile as its file says, without regard to the environment.
 
-    Raises ProfileError if there is none or it is wrong.
+    Args:
+        name_or_path: The name of a profile (see `moa profile list`), or the path of a TOML file.
+
+    Returns:
+        The profile.
+
+    Raises:
+        ProfileError: There is no such profile, or it is wrong.
     """
     return read(find(name_or_path))
 

@@ -176,8 +176,14 @@ class Profile:
     origins: Origins = field(default_factory=dict, compare=False, repr=False)
 
     def layer(self, number: int) -> tuple[Proposer, ...]:
-        """The proposers of layer `number` (from 1): one entry a call, each with a name of its
-        own and the profile's settings filled in."""
+        """The calls of a layer.
+
+        Args:
+            number: The number of the layer, counted from 1.
+
+        Returns:
+            A proposer for each call, with a name of its own and the profile's settings filled in.
+        """
         if number not in self._known:
             self._known[number] = self._calls(number)
         return self._known[number]
@@ -197,7 +203,11 @@ class Profile:
         return tuple(replace(call, name=name) for call, name in zip(calls, names, strict=True))
 
     def aggregators(self) -> tuple[Aggregator, ...]:
-        """The aggregator and its fallbacks, in the order in which they are tried."""
+        """The aggregator and its fallbacks.
+
+        Returns:
+            Them in the order in which they are tried, with the profile's settings filled in.
+        """
         return self._tried
 
     @cached_property
@@ -206,15 +216,23 @@ class Profile:
         return (first, *(replace(first, model=model) for model in self.aggregator.fallbacks))
 
     def all_layers(self, rounds: int | None = None) -> list[Sequence[ModelSettings]]:
-        """What a turn asks if nothing fails: the proposers of each round, then the aggregator.
+        """What a turn asks if nothing fails.
 
-        rounds: how many there are, where not as many as the profile says.
+        Args:
+            rounds: The number of proposer layers; None takes the profile's.
+
+        Returns:
+            The proposers of each layer, then the aggregator.
         """
         last = self.rounds if rounds is None else rounds
         return [*map(self.layer, range(1, last + 1)), self.aggregators()[:1]]
 
     def models(self) -> tuple[str, ...]:
-        """Each model name that a turn may call, once, in the order of first use."""
+        """The models that a turn may call.
+
+        Returns:
+            Each model name once, in the order of first use.
+        """
         used = [call.model for layer in self.all_layers() for call in layer]
         return tuple(dict.fromkeys([*used, *self.aggregator.fallbacks]))
 

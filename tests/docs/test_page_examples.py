@@ -1,0 +1,122 @@
+"""Every block of code in the README and the documentation is true: commands run against a scripted
+endpoint, programs run, settings and profiles are accepted. What cannot run is marked in the page
+with a reason; its commands are parsed at least, and their number is held here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from moa_cli.cli.table import app
+from moa_cli.config.schema import to_config
+from moa_cli.config.toml import parse_toml
+from moa_cli.profile import build
+from tests.support.pages import (
+    PAGES,
+    ROOT,
+    Block,
+    blocks,
+    commands_in,
+    machine,
+    moa_calls,
+    run_shell,
+)
+from tests.support.upstream import Reply, Upstream
+
+LANGUAGES = {"sh", "console", "python", "toml", "json", "text"}
+EVERY = [block for page in PAGES for block in blocks(page)]
+# Blocks that do not run, by page.
+NOT_RUN = {
+    "CONTRIBUTING.md": 2,
+    "docs/contributing.md": 2,
+    "docs/how-to/add-a-command.md": 1,
+}
+PARSED_ONLY = {
+    "README.md": 2,
+    "docs/tutorial.md": 2,
+    "docs/how-to/backup.md": 1,
+    "docs/how-to/benchmark.md": 2,
+    "docs/how-to/budgets.md": 1,
+    "docs/how-to/chat.md": 1,
+    "docs/how-to/compare.md": 1,
+    "docs/how-to/history.md": 3,
+    "docs/how-to/import.md": 2,
+    "docs/how-to/install.md": 2,
+    "docs/how-to/judge.md": 1,
+    "docs/how-to/keys.md": 2,
+    "docs/how-to/privacy.md": 1,
+    "docs/how-to/profiles.md": 1,
+    "docs/how-to/report.md": 1,
+    "docs/how-to/serve.md": 3,
+    "docs/how-to/settings.md": 1,
+}
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def told(block: Block, done: Any) -> str:
+    return f"{block}: exit code {done.returncode}\n{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_each_block_says_what_language_it_is() -> None:
+    assert [str(block) for block in EVERY if block.language not in LANGUAGES] == []
+
+
+def test_blocks_that_do_not_run_are_counted() -> None:
+    for mark, counted in (("not run", NOT_RUN), ("parsed only", PARSED_ONLY)):
+        assert Counter(name(block.page) for block in EVERY if block.mark == mark) == counted, mark
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(not block.mark for block in blocks(page))], ids=name
+)
+def test_the_examples_of_a_page_run(page: Path, tmp_path: Path, upstream: Upstream) -> None:
+    upstream.always("*", Reply(text="A short answer: 4"))
+    moa = machine(tmp_path / "home", upstream.url)
+    for block in blocks(page):
+        if block.mark:
+            continue
+        if block.language in ("sh", "console"):
+            done = run_shell(moa, "bash", "-euo", "pipefail", "-c", commands_in(block))
+        elif block.language == "python":
+            done = run_shell(moa, sys.executable, "-c", block.text)
+        else:
+            continue
+        assert done.returncode == 0, told(block, done)
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in EVERY if block.mark == "parsed only"], ids=str
+)
+def test_commands_that_do_not_run_have_the_options_that_they_name(block: Block) -> None:
+    for call in moa_calls(commands_in(block)):
+        command: Any = typer.main.get_command(app)
+        context = typer.Context(command, info_name="moa")
+        path = []
+        while hasattr(command, "commands"):
+            assert call[0] in command.commands, f"{block}: there is no command {call}"
+            path.append(call.pop(0))
+            command = command.commands[path[-1]]
+        command.make_context(" ".join(path), call, parent=context)
+
+
+@pytest.mark.parametrize("block", [b for b in EVERY if b.language == "toml"], ids=str)
+def test_a_toml_example_is_a_profile_or_settings(block: Block) -> None:
+    table = parse_toml(block.text, str(block))
+    if "aggregator" in table:
+        build("example", table, {})
+    else:
+        to_config(table, str(block))
+
+
+@pytest.mark.parametrize("block", [b for b in EVERY if b.language == "json"], ids=str)
+def test_a_json_example_is_json(block: Block) -> None:
+    json.loads(block.text)
