@@ -14,7 +14,7 @@ import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import (
     Annotated,
@@ -399,76 +399,68 @@ def load_value(cls: type[_T], values: Mapping[str, Any], *, strict: bool = False
 
 def check_plain(kind: type, value: Any, name: str) -> None:
     """Raise ValueError, with that name, unless `value` is a plain value of that type."""
-    _loader(kind, True)(value, name)
+    _load_plain(kind, True, value, name)
 
 
 @cache
 def _loader(hint: Any, strict: bool) -> Callable[[Any, str], Any]:
-    """How a value of that type is read, looked up once: a file may hold millions."""
-    origin = get_origin(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _dataclass_loader(hint, strict)
+    """What makes a value of that type, named so; found once, since a file may hold millions."""
+    origin, kinds = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        loaders = {name: _loader(kind, strict) for name, kind in get_type_hints(hint).items()}
+        return partial(_load_fields, hint, required_fields(cast("Any", hint)), loaders)
     if hint in _STORED_NAMES:
-        return _plain_loader(hint, strict)
+        return partial(_load_plain, hint, strict)
     if origin is tuple:
-        return _tuple_loader(get_args(hint), strict)
+        items = [_loader(kind, strict) for kind in kinds if kind is not Ellipsis]
+        return partial(_load_items, items, kinds[-1] is Ellipsis)
     if origin in (Union, types.UnionType):
-        some = _loader(next(arg for arg in get_args(hint) if arg is not types.NoneType), strict)
+        some = _loader(next(kind for kind in kinds if kind is not types.NoneType), strict)
         return lambda value, name: None if value is None else some(value, name)
     if origin is Literal and strict:
-        return _choice_loader(get_args(hint))
+        return partial(_load_choice, kinds)
     return lambda value, _: value
 
 
-def _dataclass_loader(cls: Any, strict: bool) -> Callable[[Any, str], Any]:
-    loaders = {name: _loader(hint, strict) for name, hint in get_type_hints(cls).items()}
-    required = required_fields(cls)
+def _load_fields(
+    cls: Any,
+    required: tuple[str, ...],
+    loaders: Mapping[str, Callable[[Any, str], Any]],
+    values: Any,
+    _: str,
+) -> Any:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{cls.__name__}: not a table")
+    if unknown := values.keys() - loaders.keys():
+        raise ValueError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
+    if missing := [name for name in required if name not in values]:
+        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
+    try:
+        return cls(**{name: loaders[name](value, name) for name, value in values.items()})
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__}: {error}") from None
 
-    def load(values: Any, _: str) -> Any:
-        if not isinstance(values, Mapping):
-            raise ValueError(f"{cls.__name__}: not a table")
-        if unknown := values.keys() - loaders.keys():
-            raise ValueError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
-        if missing := [name for name in required if name not in values]:
-            raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
-        try:
-            return cls(**{name: loaders[name](value, name) for name, value in values.items()})
-        except TypeError as error:
-            raise ValueError(f"{cls.__name__}: {error}") from None
 
-    return load
-
-
-def _plain_loader(kind: type, strict: bool) -> Callable[[Any, str], Any]:
-    def load(value: Any, name: str) -> Any:
-        # True is a number to Python, and to nobody else; a number may be written without its point.
-        if type(value) is kind or (
-            kind is float and type(value) is int and (not strict or abs(value) < _LARGEST)
-        ):
-            return value
+def _load_plain(kind: type, strict: bool, value: Any, name: str) -> Any:
+    # True is a number to Python, and to nobody else; a number may be written without its point.
+    is_whole = kind is float and type(value) is int and not (strict and abs(value) >= _LARGEST)
+    if type(value) is not kind and not is_whole:
         raise ValueError(f"{name} is not {_STORED_NAMES[kind]}")
-
-    return load
-
-
-def _tuple_loader(kinds: tuple[Any, ...], strict: bool) -> Callable[[Any, str], Any]:
-    loaders = [_loader(kind, strict) for kind in kinds if kind is not Ellipsis]
-
-    def load(values: Any, name: str) -> Any:
-        if not isinstance(values, list | tuple):
-            raise TypeError("not a list")
-        if kinds[-1] is Ellipsis:
-            return tuple(loaders[0](item, name) for item in values)
-        # So many items, each of a kind of its own.
-        return tuple(load_item(item, name) for load_item, item in zip(loaders, values, strict=True))
-
-    return load
+    return value
 
 
-def _choice_loader(choices: tuple[Any, ...]) -> Callable[[Any, str], Any]:
-    def load(value: Any, name: str) -> Any:
-        if value not in choices:
-            raise ValueError(f"{name} is none of {', '.join(map(str, choices))}")
-        return value
+def _load_items(
+    loaders: list[Callable[[Any, str], Any]], repeats: bool, values: Any, name: str
+) -> Any:
+    if not isinstance(values, list | tuple):
+        raise TypeError("not a list")
+    if repeats:
+        return tuple(loaders[0](item, name) for item in values)
+    # So many items, each of a kind of its own.
+    return tuple(load(item, name) for load, item in zip(loaders, values, strict=True))
 
-    return load
+
+def _load_choice(choices: tuple[Any, ...], value: Any, name: str) -> Any:
+    if value not in choices:
+        raise ValueError(f"{name} is none of {', '.join(map(str, choices))}")
+    return value

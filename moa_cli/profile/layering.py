@@ -30,18 +30,9 @@ SETTABLE = (
     *(f"aggregator.{name}" for name, key in AGGREGATOR_KEYS.items() if key.kind != "table"),
 )
 
-_FLAGS = {
-    "aggregator": "--aggregator",
-    "reference_models": "--reference-model",
-    "samples": "--samples",
-    "temperature": "--temperature",
-    "max_tokens": "--max-tokens",
-    "rounds": "--rounds",
-    "multi_turn": "--multi-turn",
-    "system": "--system",
-    "reference_placement": "--reference-placement",
-}
 _KEYS = {**PROPOSER_KEYS, **PROFILE_KEYS}
+# Listed by MOA_REFERENCE_MODELS, and named one by one by --reference-model.
+_MODELS = "reference_models"
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ def _parse(setting: str, variable: str, text: str) -> object:
     """What a variable's text means; the text itself if it means nothing, for the check to blame."""
     if setting == "aggregator":
         return text
-    if setting != "reference_models":
+    if setting != _MODELS:
         return value_of(text, _KEYS[setting])
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
@@ -197,7 +188,8 @@ def _lay(
     def note(path: KeyPath, setting: str) -> None:
         for old in [known for known in origins if known[: len(path)] == path]:
             del origins[old]
-        name = _FLAGS[setting] if kind == "flag" else f"MOA_{setting.upper()}"
+        option = f"--{setting.removesuffix('s') if setting == _MODELS else setting}"
+        name = option.replace("_", "-") if kind == "flag" else f"MOA_{setting.upper()}"
         origins[path] = Origin(kind, where or name)
 
     for setting in ("rounds", "multi_turn", "system", "reference_placement"):
@@ -227,11 +219,11 @@ def _lay_models(
     if over.reference_models is not None:
         table.pop("layers", None)
         table["proposers"] = [{"model": model} for model in over.reference_models]
-        note(("layers",), "reference_models")
-        note(("proposers",), "reference_models")
+        note(("layers",), _MODELS)
+        note(("proposers",), _MODELS)
         if over.reference_models and not table.get("rounds", 1) and over.rounds is None:
             table["rounds"] = 1
-            note(("rounds",), "reference_models")
+            note(("rounds",), _MODELS)
     if over.aggregator is not None:
         # Another model: what was tuned for the old one does not go with it.
         kept = table.get("aggregator", {})
@@ -276,16 +268,7 @@ def _model_names(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 def rows(profile: Profile) -> list[tuple[str, object, Origin]]:
     """Each setting of `profile` that is in force: dotted path, value, origin."""
-    settings = (
-        "rounds",
-        "multi_turn",
-        "system",
-        "temperature",
-        "max_tokens",
-        "timeout",
-        "reference_placement",
-        "on_all_failed",
-    )
+    settings = [key for key in SETTABLE if key in PROFILE_KEYS and key != "description"]
     found: list[tuple[KeyPath, object]] = [((key,), getattr(profile, key)) for key in settings]
     for path, model in _model_tables(to_table(profile)):
         found += [((*path, key), value) for key, value in model.items()]
