@@ -31,7 +31,7 @@ def _check_variable(name: str) -> None:
         # What stands there instead may be the key itself, so it is not repeated.
         raise ValueFault(
             "is not the name of a variable",
-            hint="the key itself belongs into that variable, or into a .env file",
+            hint="put the key itself into that variable, or into a .env file",
         )
 
 
@@ -70,7 +70,7 @@ class ProviderSettings:
     base_url: Annotated[
         str | None,
         Key(
-            "where the OpenAI-compatible API is, ending in /v1 as a rule",
+            "address of the OpenAI-compatible API, usually ending in /v1",
             example="http://127.0.0.1:8000/v1",
         ),
     ] = None
@@ -95,7 +95,7 @@ class BudgetSettings:
     session: Annotated[
         int | float | None,
         Key(
-            "USD that one run of `moa ask`, `chat`, `serve` or `bench` may cost",
+            "maximum cost in USD of one run of `moa ask`, `chat`, `serve` or `bench`",
             0,
             example=1.0,
             check=_check_amount,
@@ -104,7 +104,7 @@ class BudgetSettings:
     day: Annotated[
         int | float | None,
         Key(
-            "USD that all turns of a day may cost together",
+            "maximum cost in USD of all turns of a day",
             0,
             example=5.0,
             check=_check_amount,
@@ -112,7 +112,11 @@ class BudgetSettings:
     ] = None
     zone: Annotated[
         str,
-        Key("the time zone whose days those are", example="Europe/Berlin", check=_check_zone),
+        Key(
+            "the time zone in which a day begins and ends",
+            example="Europe/Berlin",
+            check=_check_zone,
+        ),
     ] = "UTC"
 
 
@@ -128,7 +132,7 @@ class LocalSettings:
             written=str,
         ),
     ] = None
-    context: Annotated[int, Key("tokens of context for each call", 256, 1_000_000)] = 4096
+    context: Annotated[int, Key("context of each call, in tokens", 256, 1_000_000)] = 4096
     parallel: Annotated[int, Key("calls answered at the same time", 1, 64)] = 4
 
 
@@ -145,21 +149,21 @@ class Config:
     profile: Annotated[
         str | None, Key("the profile to use (see `moa profile list`)", example="together")
     ] = None
-    concurrency: Annotated[int, Key("calls in flight at once", 1, 1024)] = 32
-    retries: Annotated[int, Key("times a failed call is made again", 0, 20)] = 4
+    concurrency: Annotated[int, Key("maximum number of calls at the same time", 1, 1024)] = 32
+    retries: Annotated[int, Key("how many times a failed call is tried again", 0, 20)] = 4
     save: Annotated[bool, Key("keep conversations (see `moa history`)")] = True
     plain: Annotated[bool, Key("show the reply as raw text, not as drawn Markdown")] = False
     compact: Annotated[bool, Key("fold each layer into one line")] = False
-    live: Annotated[bool, Key("draw moving parts; without them, plain lines tell the progress")] = (
-        True
+    live: Annotated[bool, Key("draw progress live; otherwise print it as plain lines")] = True
+    show_reasoning: Annotated[bool, Key("show the reasoning of models while they think")] = False
+    usage: Annotated[bool, Key("print calls, tokens, cost and seconds after each `moa ask`")] = (
+        False
     )
-    show_reasoning: Annotated[bool, Key("show what models think, while they think")] = False
-    usage: Annotated[bool, Key("tell calls, tokens, cost and seconds after each `moa ask`")] = False
-    vi: Annotated[bool, Key("edit with vi's keys")] = False
+    vi: Annotated[bool, Key("edit with the keys of vi")] = False
     prompt_history: Annotated[
         int,
         Key(
-            "most prompts that `moa chat` keeps for Up and Ctrl-R in later chats; 0 or false: none",
+            "how many prompts `moa chat` keeps for Up and Ctrl-R in later chats; 0 or false: none",
             0,
             100_000,
             off=True,
@@ -167,11 +171,11 @@ class Config:
     ] = 1000
     budget: Annotated[
         BudgetSettings,
-        Key("most that may be spent; a layer that would go beyond it is not begun"),
+        Key("limits on cost; a layer of calls that would exceed one is not started"),
     ] = BudgetSettings()
     local: Annotated[LocalSettings, Key("the embedded model")] = LocalSettings()
     prices: Annotated[
-        Mapping[str, Price], Key("prices of models that tell none, by model name")
+        Mapping[str, Price], Key("prices of models whose provider lists none, by model name")
     ] = field(default_factory=dict)
     providers: Annotated[
         Mapping[str, ProviderSettings],

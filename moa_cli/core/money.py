@@ -33,7 +33,7 @@ class Price:
     cached: Annotated[
         float | None,
         Key(
-            "USD per million prompt tokens from the provider's cache",
+            "USD per million prompt tokens that the provider had in its cache",
             0,
             MOST_PRICE,
             example=0.05,

@@ -73,18 +73,16 @@ class ModelSettings:
 
     model: Annotated[str, Key("model name, `provider:model-id`", check=_check_model_name)]
     temperature: Annotated[
-        float | None, Key("sampling temperature; unset leaves it to the model", 0, 2)
+        float | None, Key("sampling temperature; if unset, the model's own default", 0, 2)
     ] = None
-    max_tokens: Annotated[int | None, Key("most tokens an answer may have", 1)] = None
-    system: Annotated[str | None, Key("system prompt, in place of the profile's", blank=True)] = (
-        None
-    )
+    max_tokens: Annotated[int | None, Key("maximum number of tokens of an answer", 1)] = None
+    system: Annotated[str | None, Key("system prompt, instead of the profile's", blank=True)] = None
     timeout: Annotated[float | None, Key("seconds a call may take, retries included", 0.001)] = None
     top_p: Annotated[float | None, Key("nucleus sampling, 0 to 1", 0, 1)] = None
-    seed: Annotated[int | None, Key("seed for sampling, where the endpoint takes one")] = None
+    seed: Annotated[int | None, Key("sampling seed, for endpoints that accept one")] = None
     extra: Annotated[
         Mapping[str, Any],
-        Key("further fields of the request, sent as they are", check=_check_extra),
+        Key("additional fields of the request, sent unchanged", check=_check_extra),
     ] = field(default_factory=dict)
 
 
@@ -97,8 +95,10 @@ class Proposer(ModelSettings):
         samples: How many times it answers, each time independently.
     """
 
-    name: Annotated[str | None, Key("name shown on screen; empty: the model's", blank=True)] = None
-    samples: Annotated[int, Key("independent samples of each proposer", 1, 64)] = 1
+    name: Annotated[str | None, Key("name shown on screen; if empty, the model's", blank=True)] = (
+        None
+    )
+    samples: Annotated[int, Key("how many times each proposer answers, independently", 1, 64)] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,14 +154,14 @@ class Profile:
     multi_turn: Annotated[bool, Key("whether earlier turns are sent along")] = True
     system: Annotated[str | None, Key("system prompt for all models", blank=True)] = None
     temperature: Annotated[
-        float | None, Key("temperature of the models; unset leaves it to each", 0, 2)
+        float | None, Key("temperature of all models; if unset, each model's own default", 0, 2)
     ] = None
-    max_tokens: Annotated[int | None, Key("most tokens that an answer may have", 1)] = None
+    max_tokens: Annotated[int | None, Key("maximum number of tokens of an answer", 1)] = None
     timeout: Annotated[
-        float | None, Key("timeout for models without one of their own, seconds", 0.001)
+        float | None, Key("timeout in seconds for models without one of their own", 0.001)
     ] = None
     reference_placement: Annotated[
-        Placement, Key("where references go: `system` or `user` message")
+        Placement, Key("message that holds the references: `system` or `user`")
     ] = "system"
     on_all_failed: Annotated[
         OnAllFailed,
