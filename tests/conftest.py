@@ -47,12 +47,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell which tests run for long, where others run them."""
-    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
 
-        def say(line: str) -> None:
-            reporter.ensure_newline()
-            reporter.write_line(line)
+        def say(text: str) -> None:
+            reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+            # Below the row of dots, which may be unfinished.
+            reporter.write_line(f"\n{text}")
 
         config.pluginmanager.register(SlowTests(say), "slow tests")
 

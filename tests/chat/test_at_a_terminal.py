@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Moa, Terminal
+from tests.support.talk import sent
 from tests.support.upstream import Reply, Upstream
 
 HEADER = "moa: profile lab: lab:a, lab:b, lab:c → lab:agg"
@@ -32,14 +33,6 @@ def at_prompt(terminal: Terminal, turns: int = 0) -> None:
 def typed(terminal: Terminal) -> str:
     """What stands in the line."""
     return terminal.screen.display[terminal.screen.cursor.y].rstrip().removeprefix("›").strip()
-
-
-def sent(upstream: Upstream, model: str = "agg") -> list[list[str]]:
-    """What that model was sent, call by call, without system messages."""
-    return [
-        [str(one["content"]) for one in request.messages if one["role"] != "system"]
-        for request in upstream.chats(model)
-    ]
 
 
 def said(terminal: Terminal) -> list[str]:

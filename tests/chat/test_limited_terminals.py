@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Moa, Terminal
+from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream
 
 REPLY = "# Head\n\nSome *words* and `code`.\n\n```py\nprint(1)\n```\n"
@@ -29,21 +30,11 @@ _SGR = re.compile(rb"\x1b\[([0-9;]*)m")
 _MOVES = re.compile(rb"\x1b\[[0-9;]*[A-HJKSTf]")
 
 
-def at_prompt(terminal: Terminal) -> None:
-    """Until an empty line waits for keys."""
-
-    def ready() -> bool:
-        row = terminal.screen.display[terminal.screen.cursor.y].rstrip()
-        return row == "›" and terminal.modes() == (False, False)
-
-    terminal.wait_for(ready)
-
-
 def command(terminal: Terminal, text: str) -> None:
     """Give a command, and wait until it has been carried out."""
     terminal.send(f"{text}\r")
     terminal.wait_for(lambda: f"› {text}" in terminal.lines())
-    at_prompt(terminal)
+    at_empty_prompt(terminal)
 
 
 @contextmanager
@@ -54,18 +45,18 @@ def switched(moa: Moa, switch: str) -> Iterator[Terminal]:
     arguments = [switch] if switch.startswith("--") else []
     with moa.terminal("chat", *arguments) as terminal:
         if switch.startswith("/"):
-            at_prompt(terminal)
+            at_empty_prompt(terminal)
             command(terminal, switch)
         yield terminal
 
 
 def turn(terminal: Terminal) -> tuple[list[str], bytes]:
     """What a turn leaves between its prompt and its figures, and all bytes that showed it."""
-    at_prompt(terminal)
+    at_empty_prompt(terminal)
     before = len(terminal.raw)
     terminal.send("Why?\r")
     terminal.wait_for("(4 calls, ")
-    at_prompt(terminal)
+    at_empty_prompt(terminal)
     lines = [re.sub(r"[\d.]+ s\b", "_ s", line) for line in terminal.lines()]
     lines = [re.sub(r"(?<=: lab:)\w(?=: )", "_", line) for line in lines]
     lines = [line.partition(" tok ·")[0] + " tok" * (" tok ·" in line) for line in lines]
@@ -119,7 +110,7 @@ def test_a_dumb_terminal_gets_plain_text_alone(moa: Moa, term: str) -> None:
             command(terminal, text)
         terminal.send("\x03")
         terminal.wait_for("Ctrl-D or /exit leaves")
-        at_prompt(terminal)
+        at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
         raw = bytes(terminal.raw)
@@ -131,7 +122,7 @@ def test_a_dumb_terminal_gets_plain_text_alone(moa: Moa, term: str) -> None:
 def test_a_dumb_terminal_shows_the_prompt_that_comes_back(moa: Moa, upstream: Upstream) -> None:
     upstream.enqueue("agg", Reply(status=400))
     with moa.terminal("chat", env={"TERM": "dumb"}) as terminal:
-        at_prompt(terminal)
+        at_empty_prompt(terminal)
         terminal.send("Why?\r")
         terminal.wait_for("refused the request (400)")
         terminal.wait_for(lambda: terminal.shown()[-1] == "› Why?")
@@ -181,7 +172,7 @@ def test_a_typed_option_comes_before_the_setting(moa: Moa) -> None:
 def test_vi_s_keys_can_be_set_once_and_for_all(moa: Moa, upstream: Upstream) -> None:
     assert moa.run("config", "set", "vi", "on").code == 0
     with moa.terminal("chat") as terminal:
-        at_prompt(terminal)
+        at_empty_prompt(terminal)
         terminal.send("Whyx\x1b")
         terminal.wait_for(lambda: terminal.screen.cursor.x == 5)
         terminal.send("x\r")
@@ -201,7 +192,7 @@ def _start(moa: Moa, config: Path, **environment: str) -> list[str]:
     """What stands above the first prompt, on a machine with these settings."""
     variables = {"MOA_CONFIG_DIR": str(config), "LAB_KEY": "", **environment}
     with moa.terminal("chat", columns=200, env=variables) as terminal:
-        at_prompt(terminal)
+        at_empty_prompt(terminal)
         lines = terminal.lines()
         terminal.send("\x04")
         assert terminal.wait() == 0

@@ -13,8 +13,9 @@ import pytest
 from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.core import paths
-from tests.support.command import Moa, Terminal
+from tests.support.command import Moa
 from tests.support.keyboard import typed
+from tests.support.talk import at_prompt
 from tests.support.upstream import Upstream
 
 UNSAVED = ChatOptions(save=False)
@@ -23,16 +24,6 @@ UNSAVED = ChatOptions(save=False)
 def kept() -> list[str]:
     """What stands in the file."""
     return [entry.text for entry in PromptFile(1000).read()]
-
-
-def at_prompt(terminal: Terminal) -> None:
-    """Until a line can be typed."""
-
-    def ready() -> bool:
-        row = terminal.screen.display[terminal.screen.cursor.y]
-        return row.startswith("›") and terminal.modes() == (False, False)
-
-    terminal.wait_for(ready)
 
 
 def test_without_saving_earlier_prompts_come_back_and_nothing_is_added() -> None:

@@ -16,6 +16,7 @@ from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Limits
 from moa_cli.profile import Overrides, Profile
 from tests.support.mixtures import InProcess, mixture, pool
+from tests.support.talk import sent
 from tests.support.upstream import Reply, Upstream
 
 REFUSED = Reply(status=400, error={"error": {"message": "no"}})
@@ -45,14 +46,6 @@ def empty(profile: Profile | None = None) -> Session:
 def said(session: Session) -> list[tuple[str, str | None]]:
     """Prompts and replies that are remembered."""
     return [(turn.user, turn.reply) for turn in session.conversation.turns]
-
-
-def sent(upstream: Upstream, model: str) -> list[list[str]]:
-    """What that model was sent, call by call: the messages without the system's."""
-    return [
-        [str(one["content"]) for one in request.messages if one["role"] != "system"]
-        for request in upstream.chats(model)
-    ]
 
 
 def test_prompts_and_replies_are_sent_along_and_references_are_not(upstream: Upstream) -> None:

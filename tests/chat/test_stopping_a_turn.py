@@ -17,6 +17,7 @@ import pytest
 from pyte.modes import DECAWM
 
 from tests.support.command import Moa, Terminal
+from tests.support.talk import references, sent
 from tests.support.upstream import Reply, Upstream
 
 SILENT = Reply(stall_after=0)
@@ -73,20 +74,6 @@ def rest(terminal: Terminal, seconds: float) -> None:
     """Do nothing for a while."""
     until = time.monotonic() + seconds
     terminal.wait_for(lambda: time.monotonic() > until)
-
-
-def sent(upstream: Upstream, model: str = "agg") -> list[list[str]]:
-    """What that model was sent, call by call, without system messages."""
-    return [
-        [str(one["content"]) for one in request.messages if one["role"] != "system"]
-        for request in upstream.chats(model)
-    ]
-
-
-def references(upstream: Upstream, call: int) -> list[str]:
-    """The references of a call to the aggregator."""
-    system = str(upstream.chats("agg")[call].messages[0]["content"])
-    return re.findall(r"^\d+\. (.*)$", system, re.MULTILINE)
 
 
 def gone(upstream: Upstream, *models: str) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.history.test_delete import at_prompt
 from tests.support.bench import write_lines
 from tests.support.command import Moa, Terminal
 from tests.support.planted import WORD, holders
 from tests.support.server import serving
+from tests.support.talk import at_prompt
 from tests.support.upstream import Reply, Upstream
 
 SAID = Reply(text=f"a {WORD} says", reasoning=[f"a {WORD} thinks"])

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from moa_cli.config.schema import Config
-from tests.bench.judge.test_judging import JUDGE, TEMPLATE
 from tests.support.bench import ANSWER, write_lines
-from tests.support.command import Moa, Terminal
+from tests.support.command import Moa
+from tests.support.judge import JUDGE, TEMPLATE
+from tests.support.talk import at_prompt
 from tests.support.upstream import Reply, Upstream
 
 ROOT = Path(__file__).parents[2]
@@ -52,16 +53,6 @@ def patterns() -> list[re.Pattern[str]]:
             continue
         found.append(re.compile(re.sub(r"<[^>]+>", "[^/]+", name.replace(".", r"\."))))
     return found
-
-
-def at_prompt(terminal: Terminal) -> None:
-    """Until a line can be typed."""
-    terminal.wait_for(
-        lambda: (
-            terminal.screen.display[terminal.screen.cursor.y].startswith("›")
-            and terminal.modes() == (False, False)
-        )
-    )
 
 
 def written(home: Path) -> list[str]:

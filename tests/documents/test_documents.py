@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
@@ -13,10 +12,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from moa_cli.core.conversation import Failure, KeptConversation, KeptTurn, Proposal, Turn, Usage
-from moa_cli.documents.html import page
 from moa_cli.documents.markdown import document
 from tests.support.corpus import CORPUS, LINES
 from tests.support.hostile import HOSTILE
+from tests.support.web_pages import Page, everywhere, html
 
 GOOD = Proposal(1, 0, "a_b", "lab:a", "one", usage=Usage(3, 2, calls=1, cost=0.25), seconds=1.5)
 THOUGHT = Proposal(1, 1, "b", "lab:b", "two", reasoning="hm", usage=Usage(3, 1, calls=1))
@@ -41,70 +40,8 @@ def conversation(*turns: Turn, title: str = "Why *it* is") -> KeptConversation:
     return KeptConversation("2345678923", title, "trio", 1_000_000_000.0, 0.0, kept)
 
 
-def everywhere(text: str) -> KeptConversation:
-    """A conversation that says `text` wherever a conversation can."""
-    failure = Failure("X", text, text)
-    usage = Usage(1, 1, calls=1)
-    proposal = Proposal(1, 0, text, text, text, text, text, usage, finish_reason=text)
-    lost = Proposal(2, 0, text, text, text, error=failure)
-    turn = Turn(
-        user=text,
-        reply=text,
-        status="failed",
-        profile=text,
-        proposals=((proposal,), (lost,)),
-        model=text,
-        answered_by=text,
-        reasoning=text,
-        finish_reason=text,
-        usage=usage,
-        lost=(text,),
-        error=failure,
-        causes=(failure,),
-    )
-    return KeptConversation("2345678923", text, text, 1e9, 1e9, (KeptTurn(turn, 0.0, text),) * 2)
-
-
-def html(*conversations: KeptConversation) -> str:
-    return "".join(page(conversations))
-
-
 def markdown(*conversations: KeptConversation, proposals: bool = False) -> str:
     return "".join(document(conversations, proposals=proposals))
-
-
-class Page(HTMLParser):
-    """What a page is made of; it fails on what is not closed, or closed without being open."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br", "hr"):
-            assert not (tag == "a" and "a" in self._open)
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in ("br", "hr")
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open[-1:] != ["style"]:
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return "".join(self.texts)
 
 
 TAGS = {

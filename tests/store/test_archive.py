@@ -24,8 +24,8 @@ from moa_cli.core.text import dumps
 from moa_cli.store.archive import read, text_of
 from moa_cli.store.incoming.take import Took, take
 from moa_cli.store.store import Store
-from tests.core.test_events import values_of
-from tests.store.test_store import events, record
+from tests.support.recording import events, record
+from tests.support.values import values_of
 
 ODD = (
     "nul \0 esc \x1b[31m cr \r crlf \r\n c1 \x9b bidi \u202e\u2066 \u2028\u2029 bom \ufeff"

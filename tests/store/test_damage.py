@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.core.conversation import Proposal, Turn, Usage
+from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import StoreError
 from moa_cli.core.file_lock import try_lock
 from moa_cli.core.paths import refuse_database
-from moa_cli.store.calls import Booking
 from moa_cli.store.comparisons import Comparison, Contender
 from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover
 from moa_cli.store.store import Store
 from tests.support.command import Moa
+from tests.support.kept import fill, pay
 
 
 @pytest.fixture
@@ -40,28 +40,6 @@ def store(file: Path) -> Iterator[Store]:
     opened.close()
 
 
-def pay(store: Store, usage: Usage) -> None:
-    """A turn of one call."""
-    booking = Booking(store.spending.today(), "lab:a", usage, True, ())
-    store.spending.book(1, [booking], None)
-
-
-def fill(store: Store, conversations: int) -> None:
-    for number in range(conversations):
-        identity = store.begin_conversation(f"subject {number}", "lab")
-        for place in range(5):
-            turn = store.begin_turn(identity, f"question {number}.{place}", "lab", "rounds = 1")
-            usage = Usage(100, 50, calls=1, cost=0.25)
-            for index in range(3):
-                text = f"proposal {number}.{place}.{index} " + "long " * 500 * (index == 2)
-                store.add_proposal(turn, Proposal(1, index, "a", "lab:a", text, usage=usage))
-            reply = f"reply {number}.{place} " + "and so on " * 100
-            store.end_turn(
-                turn, Turn(f"question {number}.{place}", reply, "finished", "lab", usage=usage)
-            )
-            pay(store, usage)
-
-
 def said(store: Store) -> set[str]:
     """All replies in the store."""
     return {
@@ -75,7 +53,7 @@ def fill_only_the_log(file: Path) -> None:
     """Three conversations of a process that was killed before its log went into the file."""
     code = (
         "import os, sys; from pathlib import Path; from moa_cli.store.store import Store;"
-        "from tests.store.test_damage import fill; store = Store.open(Path(sys.argv[1]));"
+        "from tests.support.kept import fill; store = Store.open(Path(sys.argv[1]));"
         "store._connection.execute('PRAGMA wal_autocheckpoint = 0'); fill(store, 3); os._exit(0)"
     )
     root = Path(__file__).parents[2]

@@ -18,8 +18,8 @@ from moa_cli.core.conversation import Turn
 from moa_cli.store.database import put_aside
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
-from tests.store.test_store import events
 from tests.support.command import PATIENCE, Moa
+from tests.support.recording import events
 from tests.support.upstream import Reply, Upstream
 
 

@@ -12,30 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, Usage
+from moa_cli.core.conversation import Charge, Failure, Turn, Usage
 from moa_cli.core.errors import StoreError
 from moa_cli.core.events import (
-    AggregatorDelta,
-    AggregatorFinished,
-    AggregatorStarted,
-    Caller,
-    Event,
-    LayerFinished,
-    LayerStarted,
     ProposerFailed,
     ProposerFinished,
-    ProposerStarted,
-    Retrying,
     TurnFailed,
-    TurnFinished,
-    TurnStarted,
 )
 from moa_cli.store.comparisons import Comparison, Contender
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
-
-GOOD = Proposal(1, 0, "a", "lab:a", "one", usage=Usage(3, 2, calls=1), seconds=1.5)
-LOST = Proposal(1, 1, "b", "lab:b", "", error=Failure("ServerFailed", "it failed", "wait"))
+from tests.support.recording import GOOD, LOST, events, record
 
 
 @pytest.fixture
@@ -43,42 +30,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store.open(tmp_path / "kept" / "conversations.db")
     yield opened
     opened.close()
-
-
-def events(prompt: str = "why?", reply: str = "so.") -> list[Event]:
-    callers = (Caller(name="a", model="lab:a"), Caller(name="b", model="lab:b"))
-    return [
-        TurnStarted(profile="trio", prompt=prompt, rounds=1, aggregator="lab:c"),
-        LayerStarted(layer=1, proposers=callers),
-        ProposerStarted(layer=1, index=0),
-        ProposerStarted(layer=1, index=1),
-        Retrying(
-            layer=1, index=1, model="lab:b", attempt=2, delay=0.1, error=Failure("X", "again")
-        ),
-        ProposerFailed(layer=1, index=1, proposal=LOST),
-        ProposerFinished(layer=1, index=0, proposal=GOOD),
-        LayerFinished(layer=1, answered=1, asked=2, seconds=1.5),
-        AggregatorStarted(name="c", model="lab:c", references=1),
-        AggregatorDelta(text=reply),
-        AggregatorFinished(
-            model="lab:c",
-            text=reply,
-            answered_by="c-2",
-            usage=Usage(6, 2, calls=1),
-            finish_reason="stop",
-        ),
-        TurnFinished(usage=Usage(9, 4, calls=2), seconds=2.5, lost=("b: it failed",)),
-    ]
-
-
-def record(store: Store, happened: list[Event], conversation: str | None = None) -> Recorder:
-    warnings: list[str] = []
-    recorder = Recorder(store, conversation, "rounds = 1", warnings.append)
-    for event in happened:
-        recorder.handle(event)
-    recorder.close()
-    assert not warnings
-    return recorder
 
 
 def loaded(store: Store, recorder: Recorder) -> tuple[Turn, ...]:
@@ -276,7 +227,7 @@ def test_a_store_that_cannot_be_written_costs_a_warning(store: Store) -> None:
 
 WRITER = """
 import sys
-from tests.store.test_store import events, record
+from tests.support.recording import events, record
 from moa_cli.store.store import Store
 from pathlib import Path
 store = Store.open(Path(sys.argv[1]))
@@ -304,7 +255,7 @@ def test_eight_processes_at_once_lose_no_turn(tmp_path: Path) -> None:
 
 SLOW = """
 import os, sys, time
-from tests.store.test_store import events
+from tests.support.recording import events
 from moa_cli.store.comparisons import Comparison, Contender
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store

@@ -1,12 +1,13 @@
-"""Conversations put straight into a user's store."""
+"""Conversations put straight into a store."""
 
 from __future__ import annotations
 
-from moa_cli.core.conversation import Turn
+from moa_cli.core.conversation import Proposal, Turn, Usage
+from moa_cli.store.calls import Booking
 from moa_cli.store.store import Store
 from tests.support.command import Moa
 
-__all__ = ["keep"]
+__all__ = ["fill", "keep", "pay"]
 
 
 def keep(moa: Moa, *turns: tuple[str, str], title: str | None = None, profile: str = "lab") -> str:
@@ -22,3 +23,26 @@ def keep(moa: Moa, *turns: tuple[str, str], title: str | None = None, profile: s
         return identity
     finally:
         store.close()
+
+
+def pay(store: Store, usage: Usage) -> None:
+    """A turn of one call."""
+    booking = Booking(store.spending.today(), "lab:a", usage, True, ())
+    store.spending.book(1, [booking], None)
+
+
+def fill(store: Store, conversations: int) -> None:
+    """So many conversations of five turns, each with three proposals and paid for."""
+    for number in range(conversations):
+        identity = store.begin_conversation(f"subject {number}", "lab")
+        for place in range(5):
+            turn = store.begin_turn(identity, f"question {number}.{place}", "lab", "rounds = 1")
+            usage = Usage(100, 50, calls=1, cost=0.25)
+            for index in range(3):
+                text = f"proposal {number}.{place}.{index} " + "long " * 500 * (index == 2)
+                store.add_proposal(turn, Proposal(1, index, "a", "lab:a", text, usage=usage))
+            reply = f"reply {number}.{place} " + "and so on " * 100
+            store.end_turn(
+                turn, Turn(f"question {number}.{place}", reply, "finished", "lab", usage=usage)
+            )
+            pay(store, usage)

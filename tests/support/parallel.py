@@ -75,6 +75,10 @@ class SlowTests:
     def _name_them(self) -> None:
         while not self._ended.wait(self._long):
             now = time.monotonic()
-            for test, started in self._started.copy().items():
-                if now - started >= self._long:
-                    self._say(f"running for {now - started:.0f} s: {test}")
+            lasting = [
+                f"running for {now - started:.0f} s: {test}"
+                for test, started in self._started.copy().items()
+                if now - started >= self._long
+            ]
+            if lasting:
+                self._say("\n".join(lasting))

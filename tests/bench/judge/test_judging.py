@@ -14,28 +14,11 @@ import pytest
 from moa_cli.bench.report.scores import scores_of
 from tests.support.bench import answered_twice, call_lines, write_lines, write_prompts
 from tests.support.command import PATIENCE, Moa, Ran
+from tests.support.judge import JUDGE, TEMPLATE, first_better
 from tests.support.tables import jsonl_rows
 from tests.support.upstream import Reply, Request, Upstream
 
-TEMPLATE = """<|im_start|>system
-You rank models.
-<|im_end|>
-<|im_start|>user
-{instruction} | {output_1} | {output_2}
-<|im_end|>
-"""
 SILENT = Reply(stall_after=0)
-
-
-def first_better(request: Request) -> dict[str, Any]:
-    """Log-probabilities by which the output shown first is better, at 80 %."""
-    del request
-    likely = (("m", -0.2231435513142097), ("M", -1.6094379124341003), ("The", -9.0))
-    told = [{"token": token, "logprob": logprob} for token, logprob in likely]
-    return {"content": [{"token": "m", "logprob": -0.223, "top_logprobs": told}]}
-
-
-JUDGE = Reply(text="m", logprobs=first_better)
 
 
 @pytest.fixture

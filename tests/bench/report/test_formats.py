@@ -16,8 +16,8 @@ from moa_cli.bench.report.scores import JudgeInfo, Scores
 from moa_cli.bench.report.sections import ReportSection, TextTable, published_table, sections_of
 from moa_cli.bench.report.writers import csv_text, json_text, markdown, page
 from moa_cli.bench.scoring.flask import SKILLS
-from tests.documents.test_documents import Page
-from tests.documents.test_page_in_browser import opened
+from tests.support.browser import opened
+from tests.support.web_pages import Page, closed
 from tests.support.report import ARMS, JUDGE, arm, made, metric, scores
 
 DATASETS = ("alpaca", "mt", "flask", "math")
@@ -186,11 +186,6 @@ def test_a_page_has_no_script_fetches_nothing_and_holds_every_number() -> None:
             for row in (table.heads, *table.rows):
                 assert all(cell in parsed.text for cell in row)
             assert all(note in parsed.text for note in table.notes)
-
-
-def closed(text: str) -> str:
-    """The page with SVG's empty elements closed as HTML's are."""
-    return re.sub(r"<(line|rect|circle|polygon|polyline)\b([^>]*)/>", r"<\1\2></\1>", text)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.report.test_formats import closed
-from tests.documents.test_documents import Page
 from tests.support.bench import write_prompts
 from tests.support.command import Moa
+from tests.support.web_pages import Page, closed
 from tests.support.report import write_judgements, write_questions, write_run
 from tests.support.upstream import Reply, Upstream
 

@@ -13,6 +13,7 @@ from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.store.store import Store
 from tests.support.command import Moa, Terminal
 from tests.support.kept import keep
+from tests.support.talk import at_prompt
 from tests.support.upstream import Reply, Upstream
 
 
@@ -170,16 +171,6 @@ def test_a_title_made_of_an_undone_prompt_goes_with_it(moa: Moa, upstream: Upstr
     assert moa.run("history", "delete", "--undone", "-y").code == 0
     assert titles(moa) == ["harmless"]
     assert nowhere(moa, "secret")
-
-
-def at_prompt(terminal: Terminal) -> None:
-    """Until a line can be typed."""
-    terminal.wait_for(
-        lambda: (
-            terminal.screen.display[terminal.screen.cursor.y].startswith("›")
-            and terminal.modes() == (False, False)
-        )
-    )
 
 
 def ended(terminal: Terminal, turns: int) -> None:
