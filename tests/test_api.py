@@ -57,7 +57,7 @@ def test_one_call_returns_the_turn(together: Upstream, monkeypatch: pytest.Monke
         turn = ask("why?", profile=load_profile("together"))
     assert isinstance(turn, Turn)
     assert (turn.reply, turn.status, turn.profile) == ("blue", "finished", "together")
-    assert [one.text for one in turn.proposals[0]] == ["blue"] * 4
+    assert [proposal.text for proposal in turn.proposals[0]] == ["blue"] * 4
 
 
 def test_without_a_profile_the_default_one_answers_under_the_environment(
@@ -186,7 +186,7 @@ def settle(upstream: Upstream, **budget: object) -> Profile:
 def written_down() -> dict[str, int]:
     """Calls by model, in the ledger."""
     store = Store.open()
-    found = {one.model: one.usage.calls for one in store.spending.by_month()}
+    found = {row.model: row.usage.calls for row in store.spending.by_month()}
     store.close()
     return found
 
@@ -220,7 +220,9 @@ def test_the_events_over_open_clients_are_held_to_the_budgets(priced: Upstream) 
             kinds: list[str] = []
             for _ in range(3):
                 asked = moa_cli.Conversation().ask("hi")
-                told = [one.kind async for one in run_turn(profile, asked, clients, limits=limits)]
+                told = [
+                    body.kind async for body in run_turn(profile, asked, clients, limits=limits)
+                ]
                 kinds.append(told[-1])
             return kinds
         finally:

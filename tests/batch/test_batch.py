@@ -44,12 +44,12 @@ def lines_of(data: bytes | Path) -> list[dict[str, Any]]:
 
 def ids(data: bytes | Path) -> list[Any]:
     """Whose lines they are."""
-    return [one["id"] for one in lines_of(data)]
+    return [line["id"] for line in lines_of(data)]
 
 
 def names(folder: Path) -> list[str]:
     """What is in it."""
-    return sorted(one.name for one in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_line_tells_what_came_of_a_prompt(moa: Moa, upstream: Upstream) -> None:
@@ -107,13 +107,13 @@ def test_plain_lines_and_unicode_through_pipes(moa: Moa, upstream: Upstream) -> 
     ran = moa.run("batch", "-", "-", "--lines", stdin=b"\xef\xbb\xbf" + text.encode())
     assert ran.code == 0, ran.err
     rows = lines_of(ran.out)
-    assert [(one["id"], one["prompt"]) for one in rows] == [
+    assert [(row["id"], row["prompt"]) for row in rows] == [
         (1, "eins – zwei"),
         (4, "日本語 \u2028 한국어"),
         (5, "🦜 last line without end"),
     ]
-    asked = {one.messages[-1]["content"] for one in upstream.chats("a")}
-    assert asked == {one["prompt"] for one in rows}
+    asked = {request.messages[-1]["content"] for request in upstream.chats("a")}
+    assert asked == {row["prompt"] for row in rows}
 
 
 def test_a_name_tells_what_a_file_holds(moa: Moa) -> None:
@@ -129,7 +129,7 @@ def test_a_huge_line(moa: Moa, upstream: Upstream) -> None:
     write_lines(moa.folder / "in.jsonl", [{"prompt": "small"}, {"prompt": huge}])
     upstream.always("agg", Reply(chunks=[huge]))
     assert moa.run("batch", "in.jsonl", "out.jsonl").code == 0
-    assert [len(one["prompt"]) for one in lines_of(moa.folder / "out.jsonl")] == [5, len(huge)]
+    assert [len(line["prompt"]) for line in lines_of(moa.folder / "out.jsonl")] == [5, len(huge)]
     assert lines_of(moa.folder / "out.jsonl")[1]["reply"] == huge
 
 
@@ -143,7 +143,7 @@ def one_is_late(moa: Moa, upstream: Upstream, *options: str) -> tuple[int, list[
     with moa.start(*start) as process:
         calls = moa.folder / "out.jsonl.state"
         upstream.wait_for(lambda: len(call_lines(calls)) == 3)
-        [late] = [one for one in upstream.chats() if not one.finished]
+        [late] = [request for request in upstream.chats() if not request.finished]
         number = int(str(late.messages[-1]["content"])[-1])
         written = 3 if options else number - 1
         upstream.wait_for(lambda: (len(ids(out)) if out.exists() else 0) == written)
@@ -190,7 +190,7 @@ def test_killed_it_goes_on_and_repeats_no_answered_call(
     assert ran.code == 0, ran.err
     assert "moa: going on in out.jsonl: " in ran.err
     assert answered_twice(upstream) == []
-    assert len([one for one in upstream.chats() if one.finished]) == 60
+    assert len([request for request in upstream.chats() if request.finished]) == 60
     assert lines_of(out)[: len(there)] == there
     assert sorted(ids(out), key=lambda one: int(one[1:])) == [f"q{n}" for n in range(1, 31)]
     if not order:
@@ -239,9 +239,9 @@ def test_failed_lines_are_tried_again_at_the_end_and_by_the_next_start(
     asked = len(upstream.chats())
     assert moa.run(*start).code == 0
     # Only what was missing is sent, and its line stands where it belongs.
-    assert [one.model for one in upstream.chats()[asked:]] == ["agg"]
+    assert [body.model for body in upstream.chats()[asked:]] == ["agg"]
     assert ids(out) == ["q1", "q2", "q3"]
-    assert not [one for one in lines_of(out) if "error" in one]
+    assert not [line for line in lines_of(out) if "error" in line]
 
 
 def test_a_mixture_without_a_proposer_is_marked(moa: Moa, upstream: Upstream) -> None:
@@ -385,7 +385,7 @@ def test_a_cap_ends_it_and_a_higher_one_goes_on(moa: Moa, upstream: Upstream) ->
     assert moa.run(*start).code == 0
     assert ids(moa.folder / "out.jsonl") == [f"q{n}" for n in range(1, 41)]
     assert answered_twice(upstream) == []
-    assert sum(one["cost"] for one in lines_of(moa.folder / "out.jsonl")) > 0.01
+    assert sum(line["cost"] for line in lines_of(moa.folder / "out.jsonl")) > 0.01
 
 
 def test_the_day_s_budget_holds(moa: Moa) -> None:

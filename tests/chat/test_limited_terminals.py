@@ -25,7 +25,7 @@ STEPS = [
     "moa: lab:_: _ s, 2 tokens",
     "moa: round 1: 3 of 3 answered in _ s",
 ]
-FOLDED = [f"✓ lab:{one}  _ s · 2 tok" for one in "abc"]
+FOLDED = [f"✓ lab:{name}  _ s · 2 tok" for name in "abc"]
 _SGR = re.compile(rb"\x1b\[([0-9;]*)m")
 _MOVES = re.compile(rb"\x1b\[[0-9;]*[A-HJKSTf]")
 

@@ -49,7 +49,7 @@ def test_what_cannot_be_added_or_dropped_is_told(talk: Talk, line: str, said: st
 def test_the_last_proposer_stays(talk: Talk) -> None:
     said = talk.do("/drop lab:a", "/drop lab:b")
     assert said.endswith("the last proposer of a round cannot be dropped (use /rounds 0)")
-    assert [one.model for one in talk.session.profile.proposers] == ["lab:b"]
+    assert [proposer.model for proposer in talk.session.profile.proposers] == ["lab:b"]
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,8 @@ def test_usage_is_what_the_upstream_counted_whatever_became_of_the_turns(talk: T
     for model, calls, prompt, completion in counted:
         requests = talk.upstream.chats(model)
         assert calls == len(requests)
-        assert prompt == sum(one.usage[0] for one in requests)
-        assert completion == sum(one.usage[1] for one in requests)
+        assert prompt == sum(request.usage[0] for request in requests)
+        assert completion == sum(request.usage[1] for request in requests)
 
 
 def test_dry_run_sends_nothing_and_shows_what_would_be_sent(talk: Talk) -> None:

@@ -66,7 +66,7 @@ def at_chat(terminal: Terminal) -> None:
 def last_sent(upstream: Upstream) -> list[str]:
     """What the aggregator was sent last, without system messages."""
     messages = upstream.chats("agg")[-1].messages
-    return [str(one["content"]) for one in messages if one["role"] != "system"]
+    return [str(message["content"]) for message in messages if message["role"] != "system"]
 
 
 @pytest.mark.usefixtures("three")

@@ -76,7 +76,7 @@ def test_the_last_turn_is_there_to_be_looked_at_even_if_it_failed(upstream: Upst
     session = talk(upstream, mixture("a", "b"), "hi")
     assert session.last is not None
     assert session.last.status == "failed"
-    assert [(one.proposer, one.text) for one in session.proposals()] == [
+    assert [(proposal.proposer, proposal.text) for proposal in session.proposals()] == [
         ("lab:a", "ok"),
         ("lab:b", ""),
     ]
@@ -84,7 +84,7 @@ def test_the_last_turn_is_there_to_be_looked_at_even_if_it_failed(upstream: Upst
 
 def test_proposals_are_counted_through_the_layers(upstream: Upstream) -> None:
     session = talk(upstream, mixture("a", "b", rounds=2), "hi")
-    assert [(one.layer, one.proposer) for one in session.proposals()] == [
+    assert [(proposal.layer, proposal.proposer) for proposal in session.proposals()] == [
         (1, "lab:a"),
         (1, "lab:b"),
         (2, "lab:a"),

@@ -41,7 +41,7 @@ PIECES = st.text(st.sampled_from("ab \n\t.,*`é漢字。👍🏽\u200d\u2028"), 
 
 
 def names(found: list[Closeness]) -> list[tuple[int, ...]]:
-    return [one.indexes for one in found]
+    return [share.indexes for share in found]
 
 
 def test_sentences_list_items_headings_and_lines_of_code_are_passages() -> None:
@@ -82,7 +82,7 @@ def test_a_copy_stands_closest_to_what_it_was_copied_from(reply: str) -> None:
     texts = [RAIN, SNOW, CODE]
     found = closest(reply, texts)
     own = texts.index(reply)
-    assert all(own in one.indexes and one.percent == 100 for one in found)
+    assert all(own in share.indexes and share.percent == 100 for share in found)
     parts = shares(found, 3)
     assert max(parts) == parts[own]
     assert sum(parts) == pytest.approx(1)
@@ -96,7 +96,7 @@ def test_each_passage_finds_its_own_source_and_a_shared_one_both() -> None:
     )
     found = closest(reply, [RAIN, SNOW])
     assert names(found) == [(0,), (1,), (0, 1)]
-    assert [one.percent for one in found] == [100, 100, 100]
+    assert [share.percent for share in found] == [100, 100, 100]
 
 
 def test_marks_case_and_line_ends_make_no_difference() -> None:
@@ -109,7 +109,7 @@ def test_code_is_found_in_code() -> None:
     reply = "```\ndef add(first: int, second: int) -> int:\n    return first + second\n```"
     found = closest(reply, [RAIN, CODE.replace("python", "py")])
     assert names(found) == [(1,), (1,)]
-    assert min(one.percent for one in found) == 100
+    assert min(share.percent for share in found) == 100
 
 
 def test_characters_of_wide_scripts_are_compared_too() -> None:
@@ -131,7 +131,7 @@ def test_what_was_reworded_is_close_and_what_was_invented_is_far() -> None:
 
 def test_equal_proposals_share_alike() -> None:
     found = closest(RAIN, [RAIN, RAIN, SNOW])
-    assert all(one.indexes[:2] == (0, 1) for one in found)
+    assert all(share.indexes[:2] == (0, 1) for share in found)
     first, second, third = shares(found, 3)
     assert first == second > third
 
@@ -140,7 +140,7 @@ def test_equal_proposals_share_alike() -> None:
 def test_where_there_is_nothing_to_compare_to_nothing_is_close(texts: list[str]) -> None:
     found = closest(RAIN, texts)
     assert found
-    assert all((one.indexes, one.percent) == ((), 0) for one in found)
+    assert all((share.indexes, share.percent) == ((), 0) for share in found)
     assert shares(found, len(texts)) == [0.0] * len(texts)
 
 

@@ -82,16 +82,16 @@ def proposal(layer: int, index: int, text: str, **more: Any) -> Proposal:
 
 
 def test_every_command_has_one_line_of_help() -> None:
-    for name, one in COMMANDS.items():
-        assert one.name == name
-        assert one.help.endswith(".")
-        assert "\n" not in one.help
+    for name, command in COMMANDS.items():
+        assert command.name == name
+        assert command.help.endswith(".")
+        assert "\n" not in command.help
 
 
 def test_help_names_every_command(desk: Desk) -> None:
     text = desk.do("/help")
-    for name, one in COMMANDS.items():
-        assert f"/{name} {one.usage}".rstrip() in text
+    for name, command in COMMANDS.items():
+        assert f"/{name} {command.usage}".rstrip() in text
     assert "Ctrl-D leaves" in text
 
 
@@ -213,7 +213,7 @@ def test_none_takes_the_system_prompt_away(desk: Desk) -> None:
 def test_models_sets_the_proposers_by_commas_or_spaces(desk: Desk) -> None:
     for line in ("/models lab:x,lab:y", "/models lab:x lab:y", "/models lab:x, lab:y"):
         text = desk.do(line)
-        assert [one.model for one in desk.session.profile.layer(1)] == ["lab:x", "lab:y"]
+        assert [proposer.model for proposer in desk.session.profile.layer(1)] == ["lab:x", "lab:y"]
         assert "lab:x, lab:y" in text
         assert "lab:agg" in text
 

@@ -43,12 +43,12 @@ def ends(terminal: Terminal) -> list[str]:
     """What was said first at the end of each turn."""
     told: list[str] = []
     last = ""
-    for one in terminal.lines():
-        counts = re.match(r"\(\d+ calls?, ", one)
+    for each_line in terminal.lines():
+        counts = re.match(r"\(\d+ calls?, ", each_line)
         # Behind the news of a turn that had no good end stands what it took.
-        if re.match(r"moa: (?!profile|/help)", one) or (counts and last not in told):
-            told.append(one)
-        last = one
+        if re.match(r"moa: (?!profile|/help)", each_line) or (counts and last not in told):
+            told.append(each_line)
+        last = each_line
     return told
 
 
@@ -78,7 +78,7 @@ def rest(terminal: Terminal, seconds: float) -> None:
 
 def gone(upstream: Upstream, *models: str) -> None:
     """The last calls to these were hung up on."""
-    upstream.wait_for(lambda: all(upstream.chats(one)[-1].disconnected for one in models))
+    upstream.wait_for(lambda: all(upstream.chats(model)[-1].disconnected for model in models))
 
 
 @both_keys

@@ -17,7 +17,7 @@ HEADER = "moa: profile lab: lab:a, lab:b, lab:c → lab:agg\n"
 def prompts(upstream: Upstream) -> list[list[str]]:
     """What the aggregator was sent, call by call, without system messages."""
     return [
-        [str(one["content"]) for one in request.messages if one["role"] != "system"]
+        [str(message["content"]) for message in request.messages if message["role"] != "system"]
         for request in upstream.chats("agg")
     ]
 

@@ -69,7 +69,7 @@ def listed(moa: Moa, **env: str) -> dict[str, tuple[Any, str]]:
     """Value and origin of each setting."""
     ran = moa.run("config", "list", "--json", env=env)
     assert (ran.code, ran.err) == (0, "")
-    return {one["key"]: (one["value"], one["origin"]) for one in json.loads(ran.out)}
+    return {search["key"]: (search["value"], search["origin"]) for search in json.loads(ran.out)}
 
 
 # --- list, get
@@ -267,7 +267,7 @@ def test_a_wrong_value_is_refused_and_changes_nothing(
 ) -> None:
     assert said in refusal(moa.run("config", "set", key, value))
     assert file.read_bytes() == OWN.encode()
-    assert {one.name for one in moa.config.iterdir()} == {"config.toml", "profiles"}
+    assert {path.name for path in moa.config.iterdir()} == {"config.toml", "profiles"}
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_the_first_setting_makes_a_private_file_from_the_template(moa: Moa, bare
     done(moa.run("config", "set", "concurrency", "3"))
     assert bare.read_text() == template.replace("#concurrency = 32", "concurrency = 3")
     assert stat.S_IMODE(bare.stat().st_mode) == 0o600
-    assert {stat.S_IMODE(one.stat().st_mode) for one in bare.parents[:2]} == {0o700}
+    assert {stat.S_IMODE(parent.stat().st_mode) for parent in bare.parents[:2]} == {0o700}
     done(moa.run("config", "set", "budget.day", "2"))
     assert tomllib.loads(bare.read_text()) == {
         "concurrency": 3,
@@ -347,10 +347,10 @@ def test_changes_at_the_same_time_are_all_kept(moa: Moa, file: Path) -> None:
         )
         for model in models
     ]
-    assert [one.wait(60) for one in running] == [0] * len(models)
+    assert [process.wait(60) for process in running] == [0] * len(models)
     assert sorted(moa.settings()["prices"]) == models
     assert file.read_text().startswith(OWN)
-    assert {one.name for one in moa.config.iterdir()} == {"config.toml", "profiles"}
+    assert {path.name for path in moa.config.iterdir()} == {"config.toml", "profiles"}
 
 
 def test_save_false_switches_saving_off(moa: Moa) -> None:

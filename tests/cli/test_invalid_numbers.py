@@ -175,8 +175,8 @@ def test_an_import_that_tells_what_cannot_be(moa: Moa, key: str, value: str) -> 
     # Refused, or taken without that number, which is told.
     rows = json.loads(moa.run("history", "list", "--json").text or "[]", parse_constant=pytest.fail)
     assert ran.code == 1 or len(rows) == 1
-    for one in rows:
-        assert all(0 <= count < 1000 for count in one["usage"].values() if count is not None)
+    for each_row in rows:
+        assert all(0 <= count < 1000 for count in each_row["usage"].values() if count is not None)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", '"much"'])

@@ -31,7 +31,7 @@ class Elsewhere(Moa):
 
     def unheard(self) -> bool:
         """Whether neither upstream was asked anything at all."""
-        return all(one.requests == [] for one in self.reached)
+        return all(upstream.requests == [] for upstream in self.reached)
 
 
 @pytest.fixture
@@ -170,13 +170,16 @@ def test_a_provider_of_that_name_in_the_settings_makes_it_right(
     moa.configure(providers={"lab": lab, "labb": lab})
     ran = moa.run("ask", "-m", "labb:secret", WORD)
     assert (ran.code, ran.text) == (0, "ok\n")
-    assert [one.model for one in upstream.chats()] == ["secret", "agg"]
+    assert [request.model for request in upstream.chats()] == ["secret", "agg"]
 
 
 def test_an_id_with_a_colon_is_written_with_its_provider(moa: Elsewhere) -> None:
     ran = moa.run("ask", "-m", "together:org/model:free,org/plain", "-a", "lab:agg", WORD)
     assert ran.code == 0
-    assert sorted(one.model for one in moa.reached[1].chats()) == ["org/model:free", "org/plain"]
+    assert sorted(request.model for request in moa.reached[1].chats()) == [
+        "org/model:free",
+        "org/plain",
+    ]
 
 
 def test_an_id_that_looks_mistyped_is_written_with_its_provider(moa: Elsewhere) -> None:
@@ -184,7 +187,7 @@ def test_an_id_that_looks_mistyped_is_written_with_its_provider(moa: Elsewhere) 
     names = "together:lab/x,together:lab;x,openai/gpt-oss-120b"
     ran = moa.run("ask", "-m", names, "-a", "lab:agg", WORD)
     assert ran.code == 0
-    asked = sorted(one.model for one in moa.reached[1].chats())
+    asked = sorted(request.model for request in moa.reached[1].chats())
     assert asked == ["lab/x", "lab;x", "openai/gpt-oss-120b"]
 
 
@@ -239,10 +242,10 @@ def test_a_command_of_the_chat_is_refused_and_changes_nothing(
     assert ran.text == "ok\nok\n"
     assert f"{SAID} {HOW}\n" in ran.err
     assert moa.reached[1].requests == []
-    asked = [one.messages[-1]["content"] for one in upstream.chats("agg")]
+    asked = [request.messages[-1]["content"] for request in upstream.chats("agg")]
     assert asked == ["first", "third"]
     # The turn before stays part of the conversation.
-    assert [one["content"] for one in upstream.chats("agg")[1].messages[1:]] == [
+    assert [message["content"] for message in upstream.chats("agg")[1].messages[1:]] == [
         "first",
         "ok",
         "third",
@@ -270,7 +273,7 @@ def test_a_servers_request_is_a_400_that_names_the_field(
             assert error["message"] == f"`{param}`: {SAID} {HOW}"
         bad = server.ask(model="bad")
         assert (bad.status_code, bad.json()["error"]["code"]) == (404, "model_not_found")
-        listed = [one["id"] for one in server.get("/v1/models").json()["data"]]
+        listed = [model["id"] for model in server.get("/v1/models").json()["data"]]
         assert "lab" in listed
         assert "bad" not in listed
     assert moa.reached[1].requests == []

@@ -58,9 +58,9 @@ def test_the_models_as_json(offering: Moa) -> None:
         "prompt_usd_per_million": 0.6,
         "completion_usd_per_million": 1.2,
     }
-    prices = [one["prompt_usd_per_million"] for one in told]
+    prices = [event["prompt_usd_per_million"] for event in told]
     assert prices == [0.6, pytest.approx(0.15), None, None, None]
-    assert [one["context_length"] for one in told] == [8192, None, 4096, None, None]
+    assert [event["context_length"] for event in told] == [8192, None, 4096, None, None]
     assert told[4]["name"] == "lab:evil\x1b[2J\nname"
 
 
@@ -68,7 +68,7 @@ def test_models_of_the_default_provider_need_no_prefix(tmp_path: Path) -> None:
     with Upstream(models=["org/a"]) as upstream:
         env = {"TOGETHER_API_KEY": "t", "TOGETHER_BASE_URL": upstream.url}
         ran = Moa(tmp_path, upstream.url).run("models", "together", "--json", env=env)
-    assert [one["name"] for one in json.loads(ran.out)] == ["org/a"]
+    assert [line["name"] for line in json.loads(ran.out)] == ["org/a"]
 
 
 def test_a_provider_that_offers_nothing_says_so(moa: Moa) -> None:
@@ -119,7 +119,7 @@ def test_without_a_provider_all_with_a_key_are_asked_and_those_that_fail_are_tol
     )
     ran = offering.run("models", "--json", env=env)
     assert ran.code == 0
-    assert [one["provider"] for one in json.loads(ran.out)] == ["lab"] * 5
+    assert [line["provider"] for line in json.loads(ran.out)] == ["lab"] * 5
     together, local = ran.err.splitlines()
     assert together.startswith("moa: together: together: no connection to 127.0.0.1:1")
     assert local == "moa: local: local: /nowhere.gguf is not there"

@@ -29,9 +29,13 @@ HIDDEN = (
 def commands(group: Any = GROUP, path: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
     """Each command with its path, those of subgroups included."""
     found: list[tuple[str, Any]] = []
-    for name, one in group.commands.items():
+    for name, command in group.commands.items():
         inner = (*path, name)
-        found += commands(one, inner) if hasattr(one, "commands") else [(" ".join(inner), one)]
+        found += (
+            commands(command, inner)
+            if hasattr(command, "commands")
+            else [(" ".join(inner), command)]
+        )
     return found
 
 
@@ -40,7 +44,7 @@ COMMANDS = dict(commands())
 
 def options(name: str) -> list[Any]:
     """The options of a command, as Typer holds them."""
-    return [one for one in COMMANDS[name].params if one.param_type_name == "option"]
+    return [command for command in COMMANDS[name].params if command.param_type_name == "option"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -54,7 +58,7 @@ def test_every_command_and_option_is_explained_in_one_sentence(name: str) -> Non
 def groups(group: Any = GROUP) -> list[Any]:
     """All groups of commands."""
     inner = [found for found in group.commands.values() if hasattr(found, "commands")]
-    return [group, *(found for one in inner for found in groups(one))]
+    return [group, *(found for item in inner for found in groups(item))]
 
 
 def test_a_group_s_table_agrees_with_its_commands() -> None:
@@ -70,7 +74,9 @@ def test_a_group_s_table_agrees_with_its_commands() -> None:
 
 @pytest.mark.parametrize("name", ["ask", "chat", "doctor", "profile show", "profile new"])
 def test_the_reference_s_spellings_are_accepted_and_not_shown(moa: Moa, name: str) -> None:
-    taken = {spelling for one in options(name) for spelling in (*one.opts, *one.secondary_opts)}
+    taken = {
+        spelling for option in options(name) for spelling in (*option.opts, *option.secondary_opts)
+    }
     assert taken >= set(HIDDEN)
     shown = set(re.findall(r"--[\w-]+", moa.run(*name.split(), "--help").text))
     assert shown.isdisjoint(HIDDEN)
@@ -78,9 +84,11 @@ def test_the_reference_s_spellings_are_accepted_and_not_shown(moa: Moa, name: st
 
 
 def test_commands_that_take_a_mixture_share_its_options() -> None:
-    shared = {tuple(one.opts): one.help for one in options("doctor") if one.name != "offline"}
+    shared = {
+        tuple(option.opts): option.help for option in options("doctor") if option.name != "offline"
+    }
     for name in ("ask", "chat", "profile show", "profile new"):
-        own = {tuple(one.opts): one.help for one in options(name)}
+        own = {tuple(option.opts): option.help for option in options(name)}
         assert shared.items() <= own.items()
 
 
@@ -106,20 +114,24 @@ EXPLAINED = {
 
 
 def test_an_option_and_the_key_of_its_setting_are_explained_alike() -> None:
-    told = {s: one.help for name in ("ask", "chat") for one in options(name) for s in one.opts}
+    told = {
+        s: option.help for name in ("ask", "chat") for option in options(name) for s in option.opts
+    }
     for spelling, key in EXPLAINED.items():
         assert (told[spelling] or "").casefold().startswith(key.help.casefold()), spelling
 
 
 def test_every_option_of_a_setting_s_name_is_among_them() -> None:
     keys = {f"--{key.replace('_', '-')}" for key in (*CONFIG_KEYS, *PROFILE_KEYS)}
-    shown = {s for name in COMMANDS for one in options(name) if not one.hidden for s in one.opts}
+    shown = {
+        s for name in COMMANDS for option in options(name) if not option.hidden for s in option.opts
+    }
     assert shown & keys <= EXPLAINED.keys()
 
 
 def test_no_two_options_of_a_command_share_a_letter() -> None:
     for name in COMMANDS:
-        spellings = [s for one in options(name) for s in (*one.opts, *one.secondary_opts)]
+        spellings = [s for option in options(name) for s in (*option.opts, *option.secondary_opts)]
         assert len(spellings) == len(set(spellings)), name
 
 

@@ -71,7 +71,7 @@ def test_the_list_is_folded_beside_the_names_on_a_terminal(moa: Moa) -> None:
 
 def test_the_list_as_json(moa: Moa) -> None:
     (moa.config / "profiles" / "bad.toml").write_text("rounds = 'two'")
-    told = {one["name"]: one for one in json.loads(moa.run("profile", "list", "--json").out)}
+    told = {entry["name"]: entry for entry in json.loads(moa.run("profile", "list", "--json").out)}
     assert told["together"]["source"] == "shipped"
     assert told["together"]["description"].startswith("Four open models on Together")
     assert told["bad"]["description"].startswith("broken: ")

@@ -76,7 +76,7 @@ def test_a_kept_connection_that_the_server_closed_is_no_failure() -> None:
 
     with Upstream() as upstream:
         asyncio.run(calls(upstream))
-        assert [one.sent for one in upstream.chats()] == [1, 0, 1]
+        assert [request.sent for request in upstream.chats()] == [1, 0, 1]
 
 
 @pytest.mark.parametrize("transport", [None, AiohttpTransport])

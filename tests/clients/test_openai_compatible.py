@@ -69,7 +69,7 @@ async def client_of(
 async def answer(client: OpenAICompatible, request: Request) -> Delta:
     """The whole answer as one delta."""
     async with aclosing(client.stream(request)) as deltas:
-        return joined([one async for one in deltas])
+        return joined([delta async for delta in deltas])
 
 
 def ask(url: str, *requests: Request, **options: Any) -> list[Delta]:
@@ -613,7 +613,7 @@ def test_a_refused_field_is_left_out_or_replaced_at_once_and_from_then_on(
     upstream: Upstream, status: int, body: object, change: dict[str, object]
 ) -> None:
     upstream.enqueue("m", Reply(status=status, error=body))
-    assert [one.text for one in ask(upstream.url, LIMITED, LIMITED)] == ["ok", "ok"]
+    assert [item.text for item in ask(upstream.url, LIMITED, LIMITED)] == ["ok", "ok"]
     first, second, third = (request.body for request in upstream.chats())
     changed = {key: value for key, value in {**first, **change}.items() if value is not None}
     assert second == changed
@@ -833,7 +833,7 @@ def test_a_cancelled_call_does_not_stop_the_opening_that_others_wait_for(
             calls[0].cancel()
             done = await asyncio.gather(*calls, return_exceptions=True)
             assert isinstance(done[0], asyncio.CancelledError)
-            return [one.text for one in done[1:] if isinstance(one, Delta)]
+            return [each_answer.text for each_answer in done[1:] if isinstance(each_answer, Delta)]
 
     assert asyncio.run(run()) == ["ok", "ok"]
 

@@ -49,7 +49,9 @@ async def _collect(pieces: Iterable[bytes]) -> list[Delta]:
 
 def read(*pieces: str | bytes) -> list[Delta]:
     """The deltas of a stream that arrives in these pieces."""
-    return asyncio.run(_collect([one.encode() if isinstance(one, str) else one for one in pieces]))
+    return asyncio.run(
+        _collect([piece.encode() if isinstance(piece, str) else piece for piece in pieces])
+    )
 
 
 def spans(cuts: list[int], length: int) -> Iterator[tuple[int, int]]:
@@ -59,7 +61,7 @@ def spans(cuts: list[int], length: int) -> Iterator[tuple[int, int]]:
 
 def events(*pieces: str) -> list[tuple[str, str]]:
     reader = SseDecoder()
-    found = [event for one in pieces for event in reader.feed(one.encode())]
+    found = [event for piece in pieces for event in reader.feed(piece.encode())]
     return [*found, *reader.end()]
 
 
@@ -317,7 +319,7 @@ def test_usage_is_found_wherever_it_is_told(where: list[str]) -> None:
         "prompt_tokens_details": {"cached_tokens": 5},
         "completion_tokens_details": {"reasoning_tokens": 3},
     }
-    told = [one.replace('"@"', json.dumps(usage)) for one in where]
+    told = [item.replace('"@"', json.dumps(usage)) for item in where]
     assert joined(read(chunk({"content": "x"}), *told, DONE)).usage == Usage(
         prompt_tokens=11,
         completion_tokens=7,
@@ -331,7 +333,7 @@ def test_usage_is_found_wherever_it_is_told(where: list[str]) -> None:
 def test_a_later_usage_replaces_an_earlier_one() -> None:
     first, last = ({"prompt_tokens": 9, "completion_tokens": n} for n in (1, 4))
     stream = chunk({"content": "x"}, usage=first) + chunk({}, "stop", usage=last)
-    assert [one.usage and one.usage.completion_tokens for one in read(stream)] == [1, 4]
+    assert [delta.usage and delta.usage.completion_tokens for delta in read(stream)] == [1, 4]
 
 
 @pytest.mark.parametrize(
@@ -481,8 +483,8 @@ def with_logprobs(text: str, logprobs: object, **more: str) -> str:
     """A stream whose first piece of text comes with these."""
     choice = {"index": 0, "delta": {"content": text, **more}, "logprobs": logprobs}
     later = {**choice, "logprobs": {"content": [{"top_logprobs": [_told("later", -1)]}]}}
-    events = [{"choices": [one]} for one in (choice, later)]
-    return "".join(f"data: {json.dumps(one)}\n\n" for one in events) + chunk({}, "stop") + DONE
+    events = [{"choices": [item]} for item in (choice, later)]
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + chunk({}, "stop") + DONE
 
 
 def _told(token: object, logprob: object) -> dict[str, object]:
@@ -500,7 +502,7 @@ def _told(token: object, logprob: object) -> dict[str, object]:
 )
 def test_log_probabilities_of_the_first_token(logprobs: object) -> None:
     deltas = read(with_logprobs("M", logprobs))
-    assert [one.logprobs for one in deltas if one.logprobs] == [(("M", -0.25), ("m", -2.0))]
+    assert [delta.logprobs for delta in deltas if delta.logprobs] == [(("M", -0.25), ("m", -2.0))]
     assert all(type(value) is float for _, value in joined(deltas).logprobs or ())
 
 

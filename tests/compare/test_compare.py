@@ -22,7 +22,7 @@ MIXTURE, PROPOSER, AGGREGATOR = "Said by **melons**.", "Said by apples.", "Said 
 
 
 def _reply(request: Request) -> str:
-    merged = any("set of responses" in one["content"] for one in request.messages)
+    merged = any("set of responses" in message["content"] for message in request.messages)
     return MIXTURE if merged else AGGREGATOR
 
 
@@ -64,7 +64,7 @@ def results(moa: Moa, *options: str) -> dict[tuple[str, str], dict[str, Any]]:
     """What is kept, by arm and profile."""
     ran = moa.run("compare", "--results", "--json", *options)
     assert ran.code == 0, ran.err
-    return {(one["arm"], one["profile"]): one for one in json.loads(ran.out)}
+    return {(line["arm"], line["profile"]): line for line in json.loads(ran.out)}
 
 
 def test_no_name_is_shown_before_the_choice(moa: Moa) -> None:
@@ -127,7 +127,7 @@ def test_the_order_is_shuffled_and_repeats_with_a_seed(moa: Moa) -> None:
     orders = [order(seed) for seed in (1, 1, 2, 3, 4)]
     assert orders[0] == orders[1]
     assert len(set(orders)) > 1
-    assert {"".join(sorted(one)) for one in orders} == {"akm"}
+    assert {"".join(sorted(order)) for order in orders} == {"akm"}
 
 
 def test_prompts_are_asked_one_after_another(moa: Moa, upstream: Upstream) -> None:
@@ -141,7 +141,7 @@ def test_prompts_are_asked_one_after_another(moa: Moa, upstream: Upstream) -> No
         terminal.send("\x04")
         assert terminal.wait() == 0
     assert upstream.chats("b")[0].messages == [{"role": "user", "content": "was wächst?"}]
-    assert sum(one["wins"] for one in results(moa).values()) == 1
+    assert sum(value["wins"] for value in results(moa).values()) == 1
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_prompts_from_a_file(moa: Moa, upstream: Upstream, name: str, text: str)
             asked(terminal, time)
             terminal.send("t")
         assert terminal.wait() == 0
-    said = [one.messages[-1]["content"] for one in upstream.chats("b")]
+    said = [request.messages[-1]["content"] for request in upstream.chats("b")]
     assert said == ["first", "second"]
 
 
@@ -203,7 +203,7 @@ def test_ctrl_c_cancels_calls_and_keeps_what_was_chosen(moa: Moa, upstream: Upst
         assert "Traceback" not in text_of(terminal)
         assert terminal.modes_before == terminal.modes_after
     upstream.wait_for(lambda: upstream.in_flight == 0)
-    assert sum(one["wins"] for one in results(moa).values()) == 1
+    assert sum(value["wins"] for value in results(moa).values()) == 1
 
 
 def test_ctrl_c_at_the_question(moa: Moa) -> None:
@@ -323,7 +323,7 @@ def test_choices_hold_no_words_and_outlive_conversations(moa: Moa) -> None:
 def test_what_it_cost_is_in_the_books(moa: Moa) -> None:
     chosen(moa)
     spent = json.loads(moa.run("history", "stats", "--json").out)
-    assert {one["model"]: one["calls"] for one in spent["models"]} == {
+    assert {model["model"]: model["calls"] for model in spent["models"]} == {
         "lab:a": 1,
         "lab:agg": 1,
         "lab:b": 1,
@@ -350,4 +350,4 @@ def test_two_at_once_lose_no_choice(moa: Moa) -> None:
             for terminal in (first, second):
                 terminal.send("t")
         assert (first.wait(), second.wait()) == (0, 0)
-    assert {one["compared"] for one in results(moa).values()} == {4}
+    assert {value["compared"] for value in results(moa).values()} == {4}

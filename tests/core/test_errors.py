@@ -11,9 +11,9 @@ from moa_cli.core import errors
 from moa_cli.core.errors import ClientError, MoAError
 
 CLASSES = {
-    name: one
-    for name, one in vars(errors).items()
-    if inspect.isclass(one) and issubclass(one, BaseException)
+    name: kind
+    for name, kind in vars(errors).items()
+    if inspect.isclass(kind) and issubclass(kind, BaseException)
 }
 
 
@@ -33,8 +33,8 @@ def drawn_tree() -> dict[str, str | None]:
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
     real = {
-        name: None if one is MoAError else one.__bases__[0].__name__
-        for name, one in CLASSES.items()
+        name: None if kind is MoAError else kind.__bases__[0].__name__
+        for name, kind in CLASSES.items()
     }
     assert drawn_tree() == real
     assert len(real) > 15
@@ -60,7 +60,9 @@ def test_every_error_has_one_base_a_docstring_a_message_and_a_hint(kind: type[Mo
 
 def test_only_what_may_pass_by_itself_is_tried_again() -> None:
     retryable = {
-        name for name, one in CLASSES.items() if issubclass(one, ClientError) and one("x").retryable
+        name
+        for name, kind in CLASSES.items()
+        if issubclass(kind, ClientError) and kind("x").retryable
     }
     assert retryable == {"ConnectionLost", "RateLimited", "ServerFailed"}
     assert ClientError("x").retry_after is None

@@ -80,9 +80,9 @@ def through_json(values: Mapping[str, Any]) -> dict[str, Any]:
 def required(cls: type[Any]) -> list[str]:
     missing = dataclasses.MISSING
     return [
-        one.name
-        for one in dataclasses.fields(cls)
-        if one.default is missing and one.default_factory is missing
+        kind.name
+        for kind in dataclasses.fields(cls)
+        if kind.default is missing and kind.default_factory is missing
     ]
 
 
@@ -92,12 +92,12 @@ def test_every_class_has_an_example() -> None:
 
 def test_every_class_with_a_kind_is_in_the_union_and_exported() -> None:
     found = {
-        one
-        for one in vars(events).values()
-        if getattr(one, "__module__", "") == events.__name__ and hasattr(one, "kind")
+        event
+        for event in vars(events).values()
+        if getattr(event, "__module__", "") == events.__name__ and hasattr(event, "kind")
     }
     assert found == set(CLASSES)
-    assert {one.__name__ for one in CLASSES} <= set(events.__all__)
+    assert {kind.__name__ for kind in CLASSES} <= set(events.__all__)
 
 
 def test_a_kind_is_the_name_of_its_class() -> None:

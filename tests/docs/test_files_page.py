@@ -118,7 +118,7 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
     assert moa.run("history", "list").code == 0
     made = [name for name in sorted(kept | set(written(home))) if name not in given]
     known = patterns()
-    unknown = [name for name in made if not any(one.fullmatch(name) for one in known)]
+    unknown = [name for name in made if not any(point.fullmatch(name) for point in known)]
     assert unknown == []
     open_to_all = [
         name
@@ -127,7 +127,7 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
     ]
     assert open_to_all == []
     # Nor does the page name what is never written; the rest needs a network, or a kill in a moment.
-    never = {one.pattern for one in known if not any(one.fullmatch(name) for name in made)}
+    never = {point.pattern for point in known if not any(point.fullmatch(name) for name in made)}
     assert never == {
         pattern
         for pattern in never

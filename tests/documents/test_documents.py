@@ -94,8 +94,8 @@ def test_a_page_forbids_scripts_and_the_network_and_tells_what_it_is() -> None:
     tags = Page(html(conversation(TURN))).tags
     assert ("html", {"lang": "en"}) in tags
     metas = {
-        one.get("name") or one.get("http-equiv"): one.get("content")
-        for tag, one in tags
+        attributes.get("name") or attributes.get("http-equiv"): attributes.get("content")
+        for tag, attributes in tags
         if tag == "meta"
     }
     assert metas["Content-Security-Policy"] == (

@@ -134,7 +134,7 @@ def test_ending_a_turn_hangs_up_on_endpoints_that_stall(
 
     asyncio.run(once())
     upstream.wait_for(lambda: upstream.open_connections == 0)
-    hung_up = [one.model for one in upstream.chats() if one.disconnected]
+    hung_up = [request.model for request in upstream.chats() if request.disconnected]
     assert sorted(hung_up) == [model for model in ("a", "b") if upstream.chats(model)]
 
 

@@ -138,7 +138,10 @@ def test_enough_while_a_later_layer_stalls_goes_on_with_the_layer_before(
     events = run(upstream, profile, control=control, watch=watch)
     assert isinstance(events[-1], TurnFinished)
     assert system_of(upstream, "agg").endswith("models:\n1. from a\n2. from b")
-    assert [(one.layer, one.answered) for one in of_kind(events, LayerFinished)] == [(1, 2), (2, 0)]
+    assert [(event.layer, event.answered) for event in of_kind(events, LayerFinished)] == [
+        (1, 2),
+        (2, 0),
+    ]
 
 
 def test_enough_in_a_later_layer_uses_that_layers_answers_if_there_are_any(

@@ -43,7 +43,7 @@ def warmed(upstream: Upstream, *arguments: object, **named: object) -> list[Even
 
 def sent(upstream: Upstream, model: str) -> str:
     """All that the model was sent at last."""
-    return "\n".join(str(one["content"]) for one in upstream.chats(model)[-1].messages)
+    return "\n".join(str(message["content"]) for message in upstream.chats(model)[-1].messages)
 
 
 def test_references_are_cut_for_the_model_that_has_no_room(upstream: Upstream) -> None:
@@ -54,9 +54,9 @@ def test_references_are_cut_for_the_model_that_has_no_room(upstream: Upstream) -
     text = sent(upstream, "narrow")
     references = [line for line in text.split("\n") if line.startswith(("1. ", "2. "))]
     assert len(references) == 2
-    for one in references:
-        assert one.endswith(" […]")
-        assert cut.kept - 15 < estimate_tokens(one) <= cut.kept + 5
+    for reference in references:
+        assert reference.endswith(" […]")
+        assert cut.kept - 15 < estimate_tokens(reference) <= cut.kept + 5
     assert estimate_tokens(text) < 1500 - 200
 
 
@@ -92,7 +92,10 @@ def test_an_aggregator_without_room_gives_way_to_its_fallback(upstream: Upstream
     events = warmed(upstream, profile)
     (failed,) = of_kind(events, AggregatorFailed)
     assert failed.error.kind == "ContextTooLong"
-    assert [one.prompt_tokens > 0 for one in of_kind(events, AggregatorStarted)] == [False, True]
+    assert [event.prompt_tokens > 0 for event in of_kind(events, AggregatorStarted)] == [
+        False,
+        True,
+    ]
     assert isinstance(events[-1], TurnFinished)
     assert upstream.chats("tiny") == []
 
@@ -110,7 +113,7 @@ def test_what_was_said_is_never_cut() -> None:
     with pytest.raises(ContextTooLong):
         fit(mixture("a"), mixture("a").layer(1)[0], talk, [], 1000)
     fitted = fit(mixture("a"), mixture("a").layer(1)[0], talk, [LONG * 9], 4000)
-    assert [one.content for one in fitted.messages[1:]] == ["one", LONG, "two"]
+    assert [message.content for message in fitted.messages[1:]] == ["one", LONG, "two"]
 
 
 @pytest.mark.parametrize("context", range(500, 9000, 250))

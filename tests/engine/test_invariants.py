@@ -56,7 +56,7 @@ def failures(events: list[Event]) -> list[Failure]:
     lost = sorted(of_kind(events, ProposerFailed), key=lambda event: (event.layer, event.index))
     found = [event.proposal.error for event in lost]
     found += [event.error for event in of_kind(events, AggregatorFailed)]
-    return [one for one in found if one is not None]
+    return [item for item in found if item is not None]
 
 
 def references_given(up: Upstream, model: str) -> str:
@@ -142,7 +142,7 @@ def test_a_fallback_is_shown(upstream: Upstream) -> None:
     play(upstream, {"agg": REFUSED})
     events = run(upstream, BACKED)
     started = of_kind(events, AggregatorStarted)
-    assert [(one.model, one.fallback) for one in started] == [
+    assert [(event.model, event.fallback) for event in started] == [
         ("lab:agg", False),
         ("lab:second", True),
     ]
@@ -165,7 +165,10 @@ def test_no_fallback_is_asked_after_the_first_token(upstream: Upstream) -> None:
 def test_the_pause_that_an_endpoint_asks_for_is_the_one_made(upstream: Upstream) -> None:
     play(upstream, {"agg": [LIMITED, LIMITED, Reply()]})
     events = run(upstream, mixture(), limits=Limits(first_delay=3600.0))
-    assert [(one.attempt, one.delay) for one in of_kind(events, Retrying)] == [(2, 0.0), (3, 0.0)]
+    assert [(event.attempt, event.delay) for event in of_kind(events, Retrying)] == [
+        (2, 0.0),
+        (3, 0.0),
+    ]
 
 
 def test_what_answered_is_named_by_its_real_model_id(upstream: Upstream) -> None:

@@ -23,7 +23,7 @@ from tests.support.scenarios import LIMITED, REFUSED
 from tests.support.upstream import Reply, Request, Upstream
 
 WORDS = Reply(text="one two three four")
-PRICES = {f"lab:{one}": Price(1.0, 2.0) for one in ("a", "b", "c", "agg", "second")}
+PRICES = {f"lab:{name}": Price(1.0, 2.0) for name in ("a", "b", "c", "agg", "second")}
 
 
 def play(
@@ -81,17 +81,19 @@ def counted(usage: Usage) -> tuple[int, int]:
 
 def told(upstream: Upstream, *, whole: bool) -> list[Request]:
     """The calls that were answered to the end, or those that were begun and cut off."""
-    calls = [one for one in upstream.chats() if one.usage != (0, 0)]
-    return [one for one in calls if one.finished is whole]
+    calls = [request for request in upstream.chats() if request.usage != (0, 0)]
+    return [call for call in calls if call.finished is whole]
 
 
 def summed(requests: list[Request]) -> tuple[int, int]:
-    return sum(one.usage[0] for one in requests), sum(one.usage[1] for one in requests)
+    return sum(request.usage[0] for request in requests), sum(
+        request.usage[1] for request in requests
+    )
 
 
 def check(turn: Turn, upstream: Upstream) -> None:
     """Hold the turn's sums against its ledger, and the ledger against the upstream's log."""
-    total = sum((one.usage for one in turn.ledger), Usage())
+    total = sum((call.usage for call in turn.ledger), Usage())
     assert turn.usage.calls == total.calls
     assert counted(turn.usage) == counted(total)
     assert turn.usage.cost == pytest.approx(total.cost)
@@ -105,7 +107,7 @@ def test_a_turn_of_three_rounds(upstream: Upstream) -> None:
     turn = play(upstream, mixture("a", "b", "c", rounds=3))
     check(turn, upstream)
     assert (turn.usage.calls, turn.usage.estimated_calls) == (10, 0)
-    assert [one.layer for one in turn.ledger] == [1] * 3 + [2] * 3 + [3] * 3 + [4]
+    assert [call.layer for call in turn.ledger] == [1] * 3 + [2] * 3 + [3] * 3 + [4]
     assert counted(turn.usage) == upstream.usage_total
 
 
@@ -119,8 +121,8 @@ def test_failures_retries_and_a_fallback(upstream: Upstream) -> None:
     turn = play(upstream, profile)
     check(turn, upstream)
     assert turn.status == "finished"
-    assert [one.model for one in turn.ledger].count("lab:b") == 0
-    assert [one.model for one in turn.ledger][-1] == "lab:second"
+    assert [call.model for call in turn.ledger].count("lab:b") == 0
+    assert [call.model for call in turn.ledger][-1] == "lab:second"
     assert (turn.usage.calls, turn.usage.estimated_calls) == (3, 0)
     assert counted(turn.usage) == upstream.usage_total
 
@@ -140,11 +142,11 @@ def test_an_answer_that_broke_off_is_estimated(upstream: Upstream, broken: Reply
     upstream.always("*", WORDS)
     upstream.always("a", broken)
     turn = play(upstream, mixture("a", "b"))
-    (lost,) = [one for one in turn.ledger if one.model == "lab:a"]
+    (lost,) = [call for call in turn.ledger if call.model == "lab:a"]
     assert (lost.usage.calls, lost.usage.estimated_calls) == (1, 1)
     assert lost.usage.prompt_tokens == lost.usage.estimated_prompt_tokens > 0
     assert lost.usage.completion_tokens == lost.usage.estimated_completion_tokens > 0
-    whole = [one for one in upstream.chats() if one.model != "a"]
+    whole = [request for request in upstream.chats() if request.model != "a"]
     assert counted(turn.usage) == summed(whole)
 
 
@@ -157,7 +159,7 @@ def test_an_attempt_that_ended_before_its_first_token_was_begun_and_counts(
     turn = play(upstream, mixture("a"))
     (charge, _) = turn.ledger
     assert (charge.usage.calls, charge.usage.estimated_calls) == (2, 1)
-    assert counted(turn.usage) == summed([one for one in upstream.chats() if one.sent])
+    assert counted(turn.usage) == summed([request for request in upstream.chats() if request.sent])
 
 
 def test_a_straggler_that_is_not_waited_for_is_estimated(upstream: Upstream) -> None:
@@ -166,7 +168,7 @@ def test_a_straggler_that_is_not_waited_for_is_estimated(upstream: Upstream) -> 
     upstream.always("c", Reply(delay=60))
     turn = play(upstream, mixture("a", "b", "c"), control=Control())
     check(turn, upstream)
-    by_model = {one.model: one.usage for one in turn.ledger}
+    by_model = {call.model: call.usage for call in turn.ledger}
     assert by_model["lab:b"].estimated_calls == by_model["lab:c"].estimated_calls == 1
     assert by_model["lab:c"].completion_tokens == 0
     assert (turn.usage.calls, turn.usage.estimated_calls) == (4, 2)
@@ -186,8 +188,8 @@ def test_a_cancelled_turn_is_charged_for_what_was_begun(upstream: Upstream, name
     assert turn.status == "interrupted"
     cut_off = told(upstream, whole=False)
     assert turn.usage.estimated_calls >= len(cut_off)
-    asked_models = {f"lab:{one.model}" for one in upstream.chats()}
-    assert {one.model for one in turn.ledger} == asked_models
+    asked_models = {f"lab:{request.model}" for request in upstream.chats()}
+    assert {call.model for call in turn.ledger} == asked_models
 
 
 def test_the_cost_that_an_endpoint_tells_is_believed(upstream: Upstream) -> None:

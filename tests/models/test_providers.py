@@ -190,7 +190,7 @@ def test_ollama_host_comes_before_the_settings_and_after_ollama_base_url() -> No
 def test_an_address_changes_no_other_provider_and_no_other_setting() -> None:
     changed = providers({"OPENAI_BASE_URL": "https://env.example/v1"}).known
     assert changed.pop("openai").key_variable == "OPENAI_API_KEY"
-    assert changed == {name: one for name, one in BUILT_IN.items() if name != "openai"}
+    assert changed == {name: provider for name, provider in BUILT_IN.items() if name != "openai"}
 
 
 def test_the_embedded_model_has_no_address_to_change() -> None:

@@ -76,19 +76,19 @@ def test_every_shipped_profile_loads_and_makes_sense(name: str) -> None:
     for number in range(1, profile.rounds + 1):
         layer = profile.layer(number)
         assert layer
-        assert all(one.max_tokens and one.temperature is not None for one in layer)
-        assert len({one.name for one in layer}) == len(layer)
+        assert all(proposer.max_tokens and proposer.temperature is not None for proposer in layer)
+        assert len({proposer.name for proposer in layer}) == len(layer)
     assert build(name, tomllib.loads(dump(profile))) == profile
 
 
 def test_the_profiles_that_stand_in_when_none_is_named_are_shipped() -> None:
     assert {"together", "openrouter", "openai", "local"} <= set(SHIPPED)
-    assert {one.source for one in list_profiles()} == {"shipped"}
+    assert {path.source for path in list_profiles()} == {"shipped"}
 
 
 def test_the_papers_mixtures_are_as_in_the_paper() -> None:
     lite, full, gpt4o = map(load, ("paper-moa-lite", "paper-moa", "paper-moa-gpt4o"))
-    assert [one.rounds for one in (lite, full, gpt4o)] == [1, 2, 2]
+    assert [profile.rounds for profile in (lite, full, gpt4o)] == [1, 2, 2]
     assert lite.proposers == full.proposers == gpt4o.proposers
     assert len(full.proposers) == 6
     assert (lite.aggregator.model, full.aggregator.model, gpt4o.aggregator.model) == (
@@ -465,9 +465,9 @@ def test_the_list_holds_each_name_once_and_nothing_that_is_no_profile() -> None:
     (folder / ".mine-abc").write_text("left over")
     (folder / "bad name.toml").write_text(AGGREGATOR)
     listed = list_profiles()
-    names = [one.name for one in listed]
+    names = [profile.name for profile in listed]
     assert sorted(names) == sorted({*SHIPPED, "mine"})
-    assert {one.name for one in listed if one.source == "user"} == {"together", "mine"}
+    assert {profile.name for profile in listed if profile.source == "user"} == {"together", "mine"}
 
 
 # --- saving and deleting
@@ -699,7 +699,9 @@ def test_samples_become_calls_with_names_and_seeds_of_their_own() -> None:
     layer = profile_of(
         Proposer(model="p/b", samples=3, seed=7, name="bee"), Proposer(model="p/c", samples=2)
     ).layer(1)
-    assert [(one.name, one.model, one.seed, one.samples) for one in layer] == [
+    assert [
+        (proposer.name, proposer.model, proposer.seed, proposer.samples) for proposer in layer
+    ] == [
         ("bee #1", "p/b", 7, 1),
         ("bee #2", "p/b", 8, 1),
         ("bee #3", "p/b", 9, 1),
@@ -722,7 +724,7 @@ def test_names_are_numbered_until_none_is_like_another(
     given_names: list[str], shown: list[str]
 ) -> None:
     layer = profile_of(*(Proposer(model="m", name=name) for name in given_names)).layer(1)
-    assert [one.name for one in layer] == shown
+    assert [proposer.name for proposer in layer] == shown
 
 
 @given(
@@ -730,7 +732,7 @@ def test_names_are_numbered_until_none_is_like_another(
 )
 def test_no_two_calls_of_a_layer_share_a_name(entries: list[tuple[str, int]]) -> None:
     proposers = (Proposer(model="m", name=name, samples=n) for name, n in entries)
-    names = [one.name for one in profile_of(*proposers).layer(1)]
+    names = [proposer.name for proposer in profile_of(*proposers).layer(1)]
     assert len(set(names)) == len(names) == sum(n for _, n in entries)
 
 
@@ -770,9 +772,11 @@ def test_models_inherit_what_they_do_not_set_and_only_that() -> None:
 
 def test_unset_everywhere_stays_unset() -> None:
     profile = profile_of(Proposer(model="b"))
-    for one in (*profile.layer(1), *profile.aggregators()):
-        assert (one.temperature, one.max_tokens, one.top_p, one.seed) == (None,) * 4
-        assert (one.system, one.timeout) == (None, None)
+    for proposer in (*profile.layer(1), *profile.aggregators()):
+        assert (proposer.temperature, proposer.max_tokens, proposer.top_p, proposer.seed) == (
+            None,
+        ) * 4
+        assert (proposer.system, proposer.timeout) == (None, None)
 
 
 def test_fallbacks_are_the_aggregator_under_another_name_in_order() -> None:
@@ -791,11 +795,11 @@ def test_fallbacks_are_the_aggregator_under_another_name_in_order() -> None:
 
 def test_every_round_has_its_own_layer_or_the_same() -> None:
     same = profile_of(Proposer(model="b"), rounds=3)
-    assert [[one.model for one in same.layer(n)] for n in (1, 2, 3)] == [["b"]] * 3
+    assert [[proposer.model for proposer in same.layer(n)] for n in (1, 2, 3)] == [["b"]] * 3
     own = replace(
         same, rounds=2, layers=((Proposer(model="c"),), (Proposer(model="d"), Proposer(model="c")))
     )
-    assert [[one.model for one in own.layer(n)] for n in (1, 2)] == [["c"], ["d", "c"]]
+    assert [[proposer.model for proposer in own.layer(n)] for n in (1, 2)] == [["c"], ["d", "c"]]
     assert own.models() == ("c", "d", "a")
     assert replace(own, rounds=1).models() == ("c", "a")
     assert replace(own, rounds=0).models() == ("a",)

@@ -58,7 +58,7 @@ def resolved(
 
 def told(profile: Profile) -> dict[str, tuple[object, str, str]]:
     """Value, kind of origin and its place, by setting."""
-    return {path: (value, one.kind, one.where) for path, value, one in rows(profile)}
+    return {path: (value, row.kind, row.where) for path, value, row in rows(profile)}
 
 
 def refusal(
@@ -112,7 +112,7 @@ def test_every_override_has_a_variable_and_a_flag() -> None:
         **{f"MOA_{setting.upper()}": text for setting, text, _, _ in SETTINGS},
     }
     read = Overrides.from_environment(environment)
-    assert None not in [getattr(read, one.name) for one in fields(Overrides)]
+    assert None not in [getattr(read, field.name) for field in fields(Overrides)]
     assert read.reference_models == ("y", "z")
     assert Overrides.from_environment({}) == Overrides()
     assert resolved(read).aggregator.model == "x"
@@ -182,19 +182,19 @@ def test_a_temperature_from_outside_holds_for_every_model() -> None:
     ):
         profile = resolved(flags, environment)
         calls = [*profile.layer(1), *profile.aggregators()]
-        assert {one.temperature for one in calls} == {0.0}
+        assert {call.temperature for call in calls} == {0.0}
         assert "proposers[1].temperature" not in told(profile)
 
 
 def test_max_tokens_from_outside_hold_for_every_model_of_every_layer() -> None:
     profile = resolved(Overrides(max_tokens=5, temperature=0.9), text=LAYERED)
     calls = [*profile.layer(1), *profile.layer(2), *profile.aggregators()]
-    assert {(one.max_tokens, one.temperature) for one in calls} == {(5, 0.9)}
+    assert {(call.max_tokens, call.temperature) for call in calls} == {(5, 0.9)}
 
 
 def test_samples_from_outside_hold_for_every_proposer() -> None:
     profile = resolved(Overrides(samples=2))
-    assert [one.name for one in profile.layer(1)] == ["bee #1", "bee #2", "c #1", "c #2"]
+    assert [proposer.name for proposer in profile.layer(1)] == ["bee #1", "bee #2", "c #1", "c #2"]
     assert told(profile)["proposers[1].samples"] == (2, "flag", "--samples")
     assert "aggregator.samples" not in told(profile)
     once = resolved(Overrides(samples=1), text=LAYERED)
@@ -203,8 +203,8 @@ def test_samples_from_outside_hold_for_every_proposer() -> None:
 
 def test_reference_models_replace_the_proposers_and_their_settings() -> None:
     profile = resolved(Overrides(reference_models=("x", "y", "x")))
-    assert [one.name for one in profile.layer(1)] == ["x #1", "y", "x #2"]
-    assert {one.temperature for one in profile.layer(1)} == {0.5}
+    assert [proposer.name for proposer in profile.layer(1)] == ["x #1", "y", "x #2"]
+    assert {proposer.temperature for proposer in profile.layer(1)} == {0.5}
     assert told(profile)["proposers[1].model"] == ("x", "flag", "--reference-model")
     assert profile.aggregator == load("own.toml").aggregator
 
@@ -212,13 +212,13 @@ def test_reference_models_replace_the_proposers_and_their_settings() -> None:
 def test_reference_models_replace_layers() -> None:
     profile = resolved(Overrides(reference_models=("x",), rounds=3), text=LAYERED)
     assert profile.layers == ()
-    assert [[one.model for one in profile.layer(n)] for n in (1, 2, 3)] == [["x"]] * 3
+    assert [[proposer.model for proposer in profile.layer(n)] for n in (1, 2, 3)] == [["x"]] * 3
     assert not any(path.startswith("layers") for path in told(profile))
 
 
 def test_reference_models_with_samples_are_sampled() -> None:
     profile = resolved(Overrides(reference_models=("x",), samples=3))
-    assert [one.name for one in profile.layer(1)] == ["x #1", "x #2", "x #3"]
+    assert [proposer.name for proposer in profile.layer(1)] == ["x #1", "x #2", "x #3"]
 
 
 def test_naming_reference_models_means_a_round_of_them_unless_rounds_are_typed() -> None:
@@ -340,7 +340,7 @@ def test_a_profile_that_is_not_there_is_named() -> None:
 def test_samples_of_the_environment_hold_for_proposers_that_were_typed() -> None:
     flags = Overrides(reference_models=("lab:x", "lab:y"))
     profile = resolve("self", environment={"MOA_SAMPLES": "3"}, flags=flags)
-    assert [one.model for one in profile.layer(1)] == ["lab:x"] * 3 + ["lab:y"] * 3
+    assert [proposer.model for proposer in profile.layer(1)] == ["lab:x"] * 3 + ["lab:y"] * 3
     again = resolve(
         "self",
         environment={"MOA_SAMPLES": "3"},

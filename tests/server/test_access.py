@@ -174,7 +174,7 @@ def test_other_ways_back_are_refused_by_request(moa: Moa, upstream: Upstream) ->
     )
     moa.profile("mirror", {"model": "self:moa"}, aggregator="agg")
     with serving(moa, "--port", str(port)) as server:
-        assert "mirror" not in [one["id"] for one in server.get("/v1/models").json()["data"]]
+        assert "mirror" not in [model["id"] for model in server.get("/v1/models").json()["data"]]
         for response in (
             server.ask(model="mirror"),
             server.ask(moa={"proposers": ["self:moa"]}),
@@ -211,14 +211,14 @@ def test_a_server_may_stand_behind_another_but_not_behind_many(
     with serving(moa) as server:
         chain = {"x-moa-via": "one, two, three"}
         assert server.ask(headers=chain).status_code == 200
-        passed = {one.headers["x-moa-via"] for one in upstream.chats()}
+        passed = {request.headers["x-moa-via"] for request in upstream.chats()}
         assert len(passed) == 1
         assert passed.pop().startswith("one, two, three, ")
         refused = server.ask(headers={"x-moa-via": "one, two, three, four"})
         assert refused.json()["error"]["code"] == "loop_detected"
         # What is passed on is an id, or nothing.
         server.ask(headers={"x-moa-via": "a b, <x>"})
-        assert "<x>" not in str([one.headers for one in upstream.chats()])
+        assert "<x>" not in str([request.headers for request in upstream.chats()])
 
 
 @pytest.fixture

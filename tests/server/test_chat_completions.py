@@ -65,32 +65,34 @@ def test_a_stream_is_the_aggregator_s_chunks_as_they_came(
     assert response.headers["cache-control"] == "no-cache"
     assert response.headers["x-accel-buffering"] == "no"
     told = chunks(text)
-    assert {one["object"] for one in told} == {"chat.completion.chunk"}
-    assert len({(one["id"], one["created"], one["system_fingerprint"]) for one in told}) == 1
-    choices = [one["choices"][0] for one in told]
+    assert {event["object"] for event in told} == {"chat.completion.chunk"}
+    assert (
+        len({(event["id"], event["created"], event["system_fingerprint"]) for event in told}) == 1
+    )
+    choices = [event["choices"][0] for event in told]
     assert choices[0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
     # Chunks that came together may go on as one.
-    assert all(one["delta"].keys() == {"content"} for one in choices[1:-1])
-    assert "".join(one["delta"]["content"] for one in choices[1:-1]) == "".join(pieces)
+    assert all(choice["delta"].keys() == {"content"} for choice in choices[1:-1])
+    assert "".join(choice["delta"]["content"] for choice in choices[1:-1]) == "".join(pieces)
     assert choices[-1] == {
         "index": 0,
         "delta": {},
         "logprobs": None,
         "finish_reason": "length",
     }
-    assert [one["finish_reason"] for one in choices[:-1]] == [None] * (len(choices) - 1)
-    assert not any("usage" in one for one in told)
+    assert [choice["finish_reason"] for choice in choices[:-1]] == [None] * (len(choices) - 1)
+    assert not any("usage" in event for event in told)
     assert told[-1]["moa"]["calls"] == 4
     assert text.endswith("}\n\ndata: [DONE]\n\n")
 
 
 def test_half_a_surrogate_pair_is_passed_on(server: Server, upstream: Upstream) -> None:
     deltas = ["\\ud83d", "\\ude00"]
-    events = [f'{{"choices":[{{"index":0,"delta":{{"content":"{one}"}}}}]}}' for one in deltas]
+    events = [f'{{"choices":[{{"index":0,"delta":{{"content":"{delta}"}}}}]}}' for delta in deltas]
     upstream.always("agg", Reply(events=[*events, "[DONE]"]))
     with server.streaming() as response:
         told = chunks(response.read().decode())
-    text = "".join(one["choices"][0]["delta"].get("content", "") for one in told)
+    text = "".join(event["choices"][0]["delta"].get("content", "") for event in told)
     assert text in ("\U0001f600", "\ud83d\ude00")
     assert server.ask().json()["choices"][0]["message"]["content"] in ("\U0001f600", "\ud83d\ude00")
 
@@ -100,12 +102,12 @@ def test_the_usage_comes_in_a_chunk_of_its_own_if_it_is_asked_for(
 ) -> None:
     with server.streaming(stream_options={"include_usage": True}) as response:
         *before, last = chunks(response.read().decode())
-    assert [one["usage"] for one in before] == [None] * len(before)
+    assert [row["usage"] for row in before] == [None] * len(before)
     assert last["choices"] == []
     prompt, completion = upstream.usage_total
     assert last["usage"]["total_tokens"] == prompt + completion
     assert last["moa"]["calls"] == 4
-    assert not any("moa" in one for one in before)
+    assert not any("moa" in row for row in before)
 
 
 def test_tokens_come_while_the_aggregator_writes(server: Server, upstream: Upstream) -> None:
@@ -153,11 +155,11 @@ def test_proposals_stream_as_reasoning_one_after_the_other(
     fields: dict[str, Any] = {} if asked == "option" else {"moa": {"show_proposals": True}}
     with serving(moa, *arguments) as server:
         with server.streaming(**fields) as response:
-            deltas = [one["choices"][0]["delta"] for one in chunks(response.read().decode())]
+            deltas = [chunk["choices"][0]["delta"] for chunk in chunks(response.read().decode())]
         whole = server.ask(**fields).json()["choices"][0]["message"]
         with server.streaming(moa={"show_proposals": False}) as response:
             assert "reasoning_content" not in response.read().decode()
-    reasoning = "".join(one.get("reasoning_content", "") for one in deltas)
+    reasoning = "".join(delta.get("reasoning_content", "") for delta in deltas)
     assert reasoning == (
         "### lab:c (round 1)\n\n(lab refused the request (400): Bad Request"
         " (invalid_request_error))\n\n"
@@ -219,15 +221,15 @@ def test_sampling_fields_are_the_aggregator_s_alone(moa: Moa, upstream: Upstream
     for name in ("a", "b"):
         assert [sent[name].get(field) for field in own] == [0.7, None, 100, None, None, None]
         assert "reasoning_effort" not in sent[name]
-    assert {name: one["seed"] for name, one in sent.items()} == {"a": 40, "b": 5, "agg": 40}
-    assert {one["user"] for one in sent.values()} == {"u-1"}
+    assert {name: call["seed"] for name, call in sent.items()} == {"a": 40, "b": 5, "agg": 40}
+    assert {call["user"] for call in sent.values()} == {"u-1"}
 
 
 def test_samples_of_a_model_get_seeds_of_their_own(moa: Moa, upstream: Upstream) -> None:
     moa.profile("lab", {"model": "lab:a", "samples": 2}, "a")
     with serving(moa) as server:
         server.ask(seed=1)
-    assert sorted(one.body["seed"] for one in upstream.chats("a")) == [1, 2, 3]
+    assert sorted(request.body["seed"] for request in upstream.chats("a")) == [1, 2, 3]
 
 
 def test_a_request_may_change_the_mixture(server: Server, upstream: Upstream) -> None:
@@ -243,7 +245,7 @@ def test_a_request_may_change_the_mixture(server: Server, upstream: Upstream) ->
     proposers = ["lab:x", "lab:x", "lab:y", "lab:y"]
     assert layers == [proposers, proposers, ["lab:z"]]
     (last,) = upstream.chats("z")
-    assert [one["role"] for one in last.messages] == ["user"]
+    assert [message["role"] for message in last.messages] == ["user"]
     plain = server.ask()
     assert plain.json()["moa"]["aggregator"] == "lab:agg"
     assert plain.json()["system_fingerprint"] != body["system_fingerprint"]
@@ -255,14 +257,14 @@ def test_each_profile_is_a_model(moa: Moa, upstream: Upstream) -> None:
     (moa.config / "profiles" / "broken.toml").write_text("rounds = 1\n")
     with serving(moa, "--rounds", "0", env={"TOGETHER_API_KEY": "x"}) as server:
         listed = server.get("/v1/models").json()
-        names = [one["id"] for one in listed["data"]]
+        names = [model["id"] for model in listed["data"]]
         assert names[0] == "moa"
         assert {"lab", "other", "local", "paper-moa"} <= set(names)
         # What cannot answer is not offered: it has an error, or no key.
         assert not {"broken", "openrouter"} & set(names)
         assert server.get("/v1/models/openrouter").status_code == 200
         one = server.get("/v1/models/other").json()
-        assert one == next(one for one in listed["data"] if one["id"] == "other")
+        assert one == next(model for model in listed["data"] if model["id"] == "other")
         assert (one["object"], one["owned_by"]) == ("model", "moa")
         assert one["description"] == "Another one"
         assert server.ask(model="other").json()["moa"]["aggregator"] == "lab:y"
@@ -288,14 +290,14 @@ def test_the_reference_s_own_flags_work(moa: Moa, upstream: Upstream) -> None:
         told = server.ask().json()["moa"]
     layers = [[call["model"] for call in layer["calls"]] for layer in told["layers"]]
     assert layers == [["lab:x", "lab:y"]] * 2 + [["lab:z"]]
-    assert {one.body["temperature"] for one in upstream.chats()} == {0.5}
-    assert {one.body["max_tokens"] for one in upstream.chats()} == {9}
+    assert {request.body["temperature"] for request in upstream.chats()} == {0.5}
+    assert {request.body["max_tokens"] for request in upstream.chats()} == {9}
 
 
 def test_upstreams_get_the_server_s_key_and_clients_do_not(
     server: Server, upstream: Upstream
 ) -> None:
     response = server.ask(messages=QUESTION)
-    assert {one.headers["authorization"] for one in upstream.chats()} == {f"Bearer {KEY}"}
+    assert {request.headers["authorization"] for request in upstream.chats()} == {f"Bearer {KEY}"}
     assert KEY not in response.text
     assert KEY not in "\n".join(server.log)

@@ -56,7 +56,7 @@ def test_streams_of_200_clients_are_each_whole_and_in_order(moa: Moa, upstream: 
             assert response.status == 200
             told = chunks((await response.read()).decode())
         assert told[-1]["choices"][0]["finish_reason"] == "stop"
-        texts = (one["choices"][0]["delta"].get("content", "") for one in told)
+        texts = (event["choices"][0]["delta"].get("content", "") for event in told)
         return "".join(texts).encode()
 
     async def ask_all(url: str) -> list[bytes]:
@@ -85,7 +85,7 @@ def test_100_clients_that_vanish_leave_nothing_behind(moa: Moa, upstream: Upstre
     def stalled() -> bool:
         stages = {"silent": 0, "slow": 2, "agg": 2}
         return all(
-            sum(one.sent == sent for one in upstream.chats(model)) == LEAVING // 2
+            sum(request.sent == sent for request in upstream.chats(model)) == LEAVING // 2
             for model, sent in stages.items()
         )
 

@@ -43,7 +43,7 @@ def test_a_client_that_leaves_cancels_all_calls(
     calls = 3 if stage == "proposers" else 1
     with connect(server) as client:
         client.sendall(raw_request(stream=stream))
-        upstream.wait_for(lambda: sum(one.sent == 1 for one in upstream.chats()) >= calls)
+        upstream.wait_for(lambda: sum(request.sent == 1 for request in upstream.chats()) >= calls)
     upstream.wait_for(lambda: upstream.in_flight == 0)
     server.wait_for_log(" 499 ")
     assert 'status="interrupted"} 1.0' in server.get("/metrics").text
@@ -100,7 +100,7 @@ def test_turns_queue_and_beyond_that_are_refused(moa: Moa, upstream: Upstream) -
             assert int(refused.headers["retry-after"]) >= 1
             assert refused.json()["error"]["code"] == "server_busy"
             gate.set()
-            assert {one.result().status_code for one in asked} == {200}
+            assert {answer.result().status_code for answer in asked} == {200}
         assert server.ask().status_code == 200
     assert upstream.peak <= 2
 
@@ -118,7 +118,7 @@ def test_many_streams_at_once_are_each_whole_and_in_order(moa: Moa, upstream: Up
         body = {"model": "moa", "messages": said, "stream": True}
         with httpx.Client(timeout=60) as client:
             told = chunks(client.post(url, json=body).text)
-        return "".join(one["choices"][0]["delta"].get("content", "") for one in told)
+        return "".join(event["choices"][0]["delta"].get("content", "") for event in told)
 
     with serving(moa, "--max-concurrency", "16") as server, ThreadPoolExecutor(40) as pool:
         texts = list(pool.map(ask, range(40)))
@@ -159,7 +159,7 @@ def test_the_log_has_a_line_a_request(moa: Moa) -> None:
         assert server.end() == 0
         lines = [json.loads(line) for line in server.log]
     assert "listening on http://127.0.0.1:" in lines[0]["message"]
-    told = next(one for one in lines if one.get("id") == "mine-1")
+    told = next(line for line in lines if line.get("id") == "mine-1")
     assert told.pop("seconds") > 0
     assert told.pop("time").endswith("Z")
     usage = answer.json()["usage"]
@@ -177,7 +177,7 @@ def test_the_log_has_a_line_a_request(moa: Moa) -> None:
         "cost": None,
         "code": None,
     }
-    refused = next(one for one in lines if one.get("status") == 404)
+    refused = next(line for line in lines if line.get("status") == 404)
     assert (refused["model"], refused["code"]) == (None, "model_not_found")
 
 

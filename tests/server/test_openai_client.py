@@ -45,7 +45,7 @@ def test_the_sdk_streams(client: openai.OpenAI, upstream: Upstream) -> None:
         extra_body={"moa": {"rounds": 2}},
     )
     *told, last = list(stream)
-    texts = [one.choices[0].delta.content or "" for one in told]
+    texts = [event.choices[0].delta.content or "" for event in told]
     assert "".join(texts) == "".join(pieces)
     assert told[-1].choices[0].finish_reason == "stop"
     assert last.usage is not None
@@ -60,7 +60,7 @@ def test_the_sdk_s_own_stream_helper_works(client: openai.OpenAI) -> None:
 
 
 def test_the_sdk_lists_models(client: openai.OpenAI) -> None:
-    listed = [one.id for one in client.models.list()]
+    listed = [entry.id for entry in client.models.list()]
     assert listed[0] == "moa"
     assert client.models.retrieve("lab").owned_by == "moa"
 
@@ -120,7 +120,7 @@ def test_the_async_sdk_completes_streams_and_cancels(server: Server, upstream: U
         async with openai.AsyncOpenAI(base_url=server.url, api_key="any") as client:
             many = [client.chat.completions.create(model="moa", messages=SAID) for _ in range(20)]
             done = await asyncio.gather(*many)
-            assert {one.choices[0].message.content for one in done} == {"ok"}
+            assert {answer.choices[0].message.content for answer in done} == {"ok"}
             upstream.always("agg", Reply(text="one two", stall_after=1))
             stream = await client.chat.completions.create(model="moa", messages=SAID, stream=True)
             texts = []

@@ -57,7 +57,7 @@ def test_together_streams(client: together.Together, upstream: Upstream) -> None
         extra_body={"stream_options": {"include_usage": True}, "moa": {"rounds": 2}},
     )
     *told, last = list(stream)
-    assert "".join(one.choices[0].delta.content or "" for one in told) == "".join(pieces)
+    assert "".join(event.choices[0].delta.content or "" for event in told) == "".join(pieces)
     assert told[-1].choices[0].finish_reason == "stop"
     assert last.usage is not None
     assert last.usage.total_tokens == sum(upstream.usage_total)
@@ -92,13 +92,17 @@ def test_together_s_async_client_completes_and_cancels(server: Server, upstream:
         async with together.AsyncTogether(base_url=base(server), api_key="any") as client:
             create = client.chat.completions.create
             done = await asyncio.gather(*(create(model="moa", messages=SAID) for _ in range(8)))
-            texts = {one.choices[0].message and one.choices[0].message.content for one in done}
+            texts = {
+                answer.choices[0].message and answer.choices[0].message.content for answer in done
+            }
             assert texts == {"ok"}
             upstream.always("agg", Reply(text="one two", stall_after=1))
             task = asyncio.create_task(create(model="moa", messages=SAID))
             await asyncio.to_thread(
                 upstream.wait_for,
-                lambda: any(one.sent == 1 and not one.finished for one in upstream.chats("agg")),
+                lambda: any(
+                    request.sent == 1 and not request.finished for request in upstream.chats("agg")
+                ),
             )
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -201,7 +205,7 @@ def test_the_llm_command_asks_and_chats_on(
     upstream.always("agg", Reply(text="more"))
     assert run("-c", "and then?").stdout == "more\n"
     assert "three é🌍" in [
-        one["content"].split("\n\n")[-1] for one in upstream.chats("a")[-1].messages
+        message["content"].split("\n\n")[-1] for message in upstream.chats("a")[-1].messages
     ]
     logged = json.loads(run("logs", "-n", "1", "--json").stdout)[0]
     assert logged["input_tokens"] > 0

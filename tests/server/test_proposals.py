@@ -49,11 +49,11 @@ def test_any_interleaving_tells_every_proposal_whole(data: st.DataObject) -> Non
             told += proposals.take(event)
             if isinstance(event, ProposerFinished | ProposerFailed):
                 expected.append(proposal_text(event.proposal))
-            waiting = [one for one in waiting if one]
+            waiting = [text for text in waiting if text]
         told += proposals.take(LayerFinished(layer=layer, answered=1, asked=1, seconds=0))
     assert sorted(told.split("### ")) == sorted("".join(expected).split("### "))
     # One live at a time: what is told begins each proposal where the one before has ended.
-    assert all(told.count(one) == expected.count(one) for one in expected)
+    assert all(told.count(line) == expected.count(line) for line in expected)
 
 
 def test_the_first_that_speaks_is_told_as_it_comes() -> None:

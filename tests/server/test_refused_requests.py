@@ -166,7 +166,7 @@ def test_what_asks_for_nothing_is_harmless(server: Server, upstream: Upstream) -
     }
     assert server.ask(**harmless).status_code == 200
     fields = {"model", "messages", "stream", "stream_options"}
-    assert {frozenset(one.body) for one in upstream.chats()} == {frozenset(fields)}
+    assert {frozenset(request.body) for request in upstream.chats()} == {frozenset(fields)}
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def contents(store: Store) -> list[KeptConversation]:
         ]
         return dataclasses.replace(one, turns=tuple(turns))
 
-    return [bare(one) for one in read(store)]
+    return [bare(conversation) for conversation in read(store)]
 
 
 def amounts(value: Any) -> Any:
@@ -89,7 +89,9 @@ def amounts(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return abs(value) % 10**7
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{key: amounts(one) for key, one in vars(value).items()})
+        return dataclasses.replace(
+            value, **{key: amounts(item) for key, item in vars(value).items()}
+        )
     return value
 
 
@@ -98,8 +100,8 @@ HINTS = {key: hint for key, hint in get_type_hints(Turn).items() if key != "stor
 LAYERS = st.lists(st.lists(values_of(Proposal), max_size=3), max_size=3).map(
     lambda layers: tuple(
         tuple(
-            dataclasses.replace(one, layer=layer, index=place)
-            for place, one in enumerate(proposals)
+            dataclasses.replace(each_proposal, layer=layer, index=place)
+            for place, each_proposal in enumerate(proposals)
         )
         for layer, proposals in enumerate(layers, 1)
     )
@@ -180,8 +182,10 @@ def test_a_file_is_plain_json_in_readable_text_that_acts_on_no_terminal(store: S
     assert (turn["prompt"], turn["settings"]) == ("größe 漢字 😀 \x9b2J\u202e", "rounds = 1")
     assert turn["reply"] == ODD.replace("\ud83d", "?")
     assert [note["kind"] for note in turn["notes"]] == ["retrying"]
-    assert [[one["model"] for one in layer] for layer in turn["proposals"]] == [["lab:a", "lab:b"]]
-    assert set(turn) >= {one.name for one in dataclasses.fields(Turn)} - {"user", "stored_as"}
+    assert [[proposer["model"] for proposer in layer] for layer in turn["proposals"]] == [
+        ["lab:a", "lab:b"]
+    ]
+    assert set(turn) >= {kind.name for kind in dataclasses.fields(Turn)} - {"user", "stored_as"}
 
 
 def test_an_empty_store_makes_an_empty_file(store: Store, other: Store) -> None:
@@ -247,8 +251,8 @@ def test_conversations_can_be_chosen_and_stand_in_the_order_in_which_they_began(
     store: Store,
 ) -> None:
     ids = [str(record(store, events(word)).conversation) for word in ("one", "two", "three")]
-    assert [one.id for one in read(store, [ids[2], ids[0]])] == [ids[0], ids[2]]
-    assert [one.id for one in read(store)] == ids
+    assert [conversation.id for conversation in read(store, [ids[2], ids[0]])] == [ids[0], ids[2]]
+    assert [conversation.id for conversation in read(store)] == ids
 
 
 def test_what_is_there_already_is_skipped_and_what_differs_gets_another_id(

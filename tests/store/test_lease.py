@@ -69,7 +69,7 @@ def test_what_a_process_has_reserved_is_its_own_until_it_ends(file: Path) -> Non
     # The reservation is gone, and the call that it had begun is spent: both at once.
     assert spent(spending) == Standing(100e-6, 0.0)
     assert spent(spending) == Standing(100e-6, 0.0)
-    assert [one.turns for one in spending.by_month()] == [1]
+    assert [row.turns for row in spending.by_month()] == [1]
 
 
 def test_a_child_that_outlives_its_parent_holds_no_lease_of_it(file: Path) -> None:
@@ -105,7 +105,7 @@ def test_many_that_find_a_dead_lease_count_it_once(file: Path) -> None:
         subprocess.Popen([sys.executable, "-c", opening, str(file)], stderr=subprocess.PIPE)
         for _ in range(6)
     ]
-    assert [one.communicate()[1] for one in openers] == [b""] * 6
+    assert [opener.communicate()[1] for opener in openers] == [b""] * 6
     (row,) = Store.open(file).spending.by_month()
     assert row.usage.calls == 1
 
@@ -134,7 +134,9 @@ def test_without_locks_a_lease_holds_by_its_date(
     started(file).communicate()
     monkeypatch.setattr(fcntl, "flock", none)
     assert spent(spending) == Standing(0.0, 0.5)
-    (lock,) = (one for one in (file.parent / "running").glob("*.lock") if _is_theirs(one))
+    (lock,) = (
+        process for process in (file.parent / "running").glob("*.lock") if _is_theirs(process)
+    )
     os.utime(lock, (time.time() - 7200, time.time() - 7200))
     assert spent(spending) == Standing(100e-6, 0.0)
 
@@ -174,7 +176,7 @@ def test_a_call_counts_for_the_day_on_which_it_began(file: Path) -> None:
     turn = TurnCalls(journal, lambda: next(days), ended.append, trouble.append)
     number = turn.begin(CALL)
     another = turn.begin(CALL)
-    for one in (another, number):
-        turn.end([one], "lab:a", Usage(calls=1, cost=0.25))
-    assert [one.day for one in ended] == ["2026-11-21", "2026-11-20"]
+    for item in (another, number):
+        turn.end([item], "lab:a", Usage(calls=1, cost=0.25))
+    assert [day.day for day in ended] == ["2026-11-21", "2026-11-20"]
     assert trouble == []

@@ -55,7 +55,7 @@ def test_a_server_counts_every_call_beside_commands_that_come_and_go(
             server.ask()
             assert moa.run("history", "list").code == 0
         server.end()
-    assert calls(moa) == len([one for one in upstream.requests if one.is_chat]) == 24
+    assert calls(moa) == len([request for request in upstream.requests if request.is_chat]) == 24
 
 
 def test_a_server_and_turns_of_others_damage_nothing(moa: Moa, upstream: Upstream) -> None:
@@ -66,7 +66,7 @@ def test_a_server_and_turns_of_others_damage_nothing(moa: Moa, upstream: Upstrea
             assert ran.code == 0, ran.err
             assert "damaged" not in ran.err
         server.end()
-    assert calls(moa) == len([one for one in upstream.requests if one.is_chat])
+    assert calls(moa) == len([request for request in upstream.requests if request.is_chat])
     assert len(asked(moa, "turns", "SELECT id FROM turns WHERE status = 'finished'")) == 6
     assert not list(database(moa).parent.glob("*damaged*"))
 

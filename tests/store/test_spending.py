@@ -82,7 +82,7 @@ def test_a_row_that_cannot_be_right_spoils_no_sum(file: Path) -> None:
         )
     database.close()
     assert spending.reserve("one", 0.5, 1.0) == Standing(0.25)
-    assert [(one.model, one.usage.cost) for one in spending.by_month()] == [("lab:a", 0.25)]
+    assert [(row.model, row.usage.cost) for row in spending.by_month()] == [("lab:a", 0.25)]
     assert spending.unsound() == 5
 
 

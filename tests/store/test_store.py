@@ -77,7 +77,7 @@ def test_at_every_event_what_had_ended_is_there(store: Store) -> None:
             recorder.handle(event)
         (turn,) = loaded(store, recorder)
         assert turn.user == "why?"
-        assert len([one for layer in turn.proposals for one in layer]) == sum(
+        assert len([proposer for layer in turn.proposals for proposer in layer]) == sum(
             isinstance(event, ProposerFinished | ProposerFailed) for event in events()[:end]
         )
         assert (turn.reply == "so.") == (end >= 11)
@@ -118,7 +118,7 @@ def test_what_was_typed_so_far_matches_words_titles_and_ids(store: Store) -> Non
     store.rename(horses, "Pferde ÜBER alles")
 
     def matching(typed: str) -> list[str]:
-        return [one.summary.id for one in store.matching(typed)]
+        return [conversation.summary.id for conversation in store.matching(typed)]
 
     assert matching("") == matching("  ") == matching("they ha") == [horses, zebras]
     assert matching("zeb") == matching("stripes they") == matching(zebras[:8]) == [zebras]
@@ -128,7 +128,7 @@ def test_what_was_typed_so_far_matches_words_titles_and_ids(store: Store) -> Non
     assert matching("über PFERDE") == [horses]
     (match,) = store.matching("stri")
     assert (match.snippet, match.prompt) == ("they have \x02stripes\x03", "about zebras")
-    assert [one.snippet for one in store.matching("pferde")] == [""]
+    assert [hit.snippet for hit in store.matching("pferde")] == [""]
     assert len(store.matching("", limit=1)) == 1
 
 
@@ -137,7 +137,7 @@ def test_words_of_a_withdrawn_turn_are_not_found(store: Store) -> None:
     assert turn is not None
     store.withdraw(turn)
     assert store.search("zebras") == []
-    assert [one.snippet for one in store.matching("zebras")] == [""]
+    assert [hit.snippet for hit in store.matching("zebras")] == [""]
 
 
 def test_a_withdrawn_turn_is_no_part_of_the_conversation(store: Store) -> None:
@@ -248,7 +248,7 @@ def test_eight_processes_at_once_lose_no_turn(tmp_path: Path) -> None:
     ]
     assert [writer.wait(100) for writer in writers] == [0] * 8
     store = Store.open(file)
-    titles = {one.title for one in store.conversations(limit=1000)}
+    titles = {conversation.title for conversation in store.conversations(limit=1000)}
     store.close()
     assert titles == {f"{process}-{number}" for process in range(8) for number in range(50)}
 
@@ -290,7 +290,9 @@ def test_killed_at_any_instant_the_store_is_whole(tmp_path: Path) -> None:
         store = Store.open(file)
         assert store._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         turns = [
-            turn for one in store.conversations(limit=10_000) for turn in store.load(one.id).turns
+            turn
+            for conversation in store.conversations(limit=10_000)
+            for turn in store.load(conversation.id).turns
         ]
         store.close()
         finished = {turn.user for turn in turns if turn.status == "finished"}
@@ -312,7 +314,7 @@ def test_a_turn_left_open_by_a_process_that_is_gone_is_interrupted(tmp_path: Pat
     assert child.stdout is not None
     child.stdout.readline()
     store = Store.open(file)
-    (conversation,) = (one.id for one in store.conversations())
+    (conversation,) = (conversation.id for conversation in store.conversations())
     assert store.load(conversation).turns[0].status == "open"
     child.communicate()
     again = Store.open(file)

@@ -56,8 +56,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def answered_twice(upstream: Upstream, which: Callable[[Request], bool] = bool) -> list[str]:
     """The requests that were answered more than once."""
     bodies = Counter(
-        json.dumps(one.body, sort_keys=True)
-        for one in upstream.chats()
-        if one.finished and which(one)
+        json.dumps(request.body, sort_keys=True)
+        for request in upstream.chats()
+        if request.finished and which(request)
     )
     return [body for body, times in bodies.items() if times > 1]

@@ -24,7 +24,7 @@ _VALUES: dict[str, tuple[Any, ...]] = {
 
 def _types_of(schema: dict[str, Any]) -> set[str]:
     """The types that a field takes, by its description."""
-    found = {one for part in schema.get("anyOf", ()) for one in _types_of(part)}
+    found = {item for part in schema.get("anyOf", ()) for item in _types_of(part)}
     for value in schema.get("enum", ()):
         found |= {name for name, values in _VALUES.items() if type(value) is type(values[0])}
     named = schema.get("type")
@@ -109,7 +109,7 @@ def _value(schema: dict[str, Any], dice: random.Random) -> Any:
     low, high = schema.get("minimum", -5), schema.get("maximum", 5)
     match schema["type"]:
         case "string":
-            return dice.choice([one for one in _TEXTS if len(one) >= schema.get("minLength", 0)])
+            return dice.choice([text for text in _TEXTS if len(text) >= schema.get("minLength", 0)])
         case "boolean":
             return dice.random() < 0.5
         case "integer":
@@ -121,7 +121,7 @@ def _value(schema: dict[str, Any], dice: random.Random) -> Any:
             return [_value(schema["items"], dice) for _ in range(count)]
         case "object":
             parts = schema.get("properties", {})
-            named = [one for one in parts if one in schema["required"] or dice.random() < 0.2]
+            named = [part for part in parts if part in schema["required"] or dice.random() < 0.2]
             return {name: _value(parts[name], dice) for name in named}
         case _:
             return None

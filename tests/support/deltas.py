@@ -12,13 +12,13 @@ __all__ = ["joined"]
 def joined(deltas: Iterable[Delta]) -> Delta:
     """All deltas as one, the way the engine puts them together."""
     whole = Delta()
-    for one in deltas:
+    for delta in deltas:
         whole = Delta(
-            text=whole.text + one.text,
-            reasoning=whole.reasoning + one.reasoning,
-            usage=one.usage or whole.usage,
-            finish_reason=one.finish_reason or whole.finish_reason,
-            model=one.model or whole.model,
-            logprobs=one.logprobs or whole.logprobs,
+            text=whole.text + delta.text,
+            reasoning=whole.reasoning + delta.reasoning,
+            usage=delta.usage or whole.usage,
+            finish_reason=delta.finish_reason or whole.finish_reason,
+            model=delta.model or whole.model,
+            logprobs=delta.logprobs or whole.logprobs,
         )
     return whole

@@ -57,7 +57,7 @@ def chatgpt(
     for number, message in enumerate(edited):
         nodes[f"edited-{number}"] = {"message": message, "parent": "root", "children": []}
     for name, node in nodes.items():
-        node["children"] = [other for other, one in nodes.items() if one["parent"] == name]
+        node["children"] = [other for other, item in nodes.items() if item["parent"] == name]
     return {
         "title": title,
         "create_time": T0,

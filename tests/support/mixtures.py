@@ -73,9 +73,11 @@ def mixture(
     """A profile of models at the upstream, each a model id or what `lab` gives."""
     table: dict[str, Any] = {"aggregator": _model(aggregator), **settings}
     if proposers:
-        table["proposers"] = [_model(one) for one in proposers]
+        table["proposers"] = [_model(proposer) for proposer in proposers]
     if layers:
-        table["layers"] = [{"proposers": [_model(one) for one in layer]} for layer in layers]
+        table["layers"] = [
+            {"proposers": [_model(proposer) for proposer in layer]} for layer in layers
+        ]
     return build("mixture", table)
 
 

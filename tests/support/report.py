@@ -213,7 +213,7 @@ def write_judgements(
             for turn in (0, 1)
         ],
     )
-    anchors = [one for one in ratings if one.startswith("anchor:")]
+    anchors = [rating for rating in ratings if rating.startswith("anchor:")]
     write_lines(
         folder / "outputs.jsonl",
         [

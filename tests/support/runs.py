@@ -31,8 +31,8 @@ def mixed(
     """What an arm with proposals made of an item: all turns with the same proposals."""
     proposals = tuple(map(tuple, layers))
     turns = tuple(TurnResult(proposals, reply) for reply in replies)
-    usage = sum((one.usage for turn in turns for one in turn.answers()), Usage())
-    return Result(arm, item, None, tuple(one.text for one in replies), turns, usage)
+    usage = sum((each_answer.usage for turn in turns for each_answer in turn.answers()), Usage())
+    return Result(arm, item, None, tuple(reply.text for reply in replies), turns, usage)
 
 
 def single(item: str, *replies: CallAnswer) -> Result:
@@ -66,17 +66,19 @@ def write_run(
         },
         "limit": None,
         "parity": False,
-        "arms": list(dict.fromkeys(one.arm for one in results)),
+        "arms": list(dict.fromkeys(result.arm for result in results)),
         "profile": dict(profile or {}),
     }
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(settings), "utf-8")
-    (folder / "items.jsonl").write_text("".join(to_line(one) + "\n" for one in results), "utf-8")
+    (folder / "items.jsonl").write_text(
+        "".join(to_line(result) + "\n" for result in results), "utf-8"
+    )
     calls = [
         CallRecord(key, "1", 0, "lab:a", text="x", seconds=took)
         for key, took in (seconds or {}).items()
     ]
-    write_lines(folder / "calls.jsonl", [plain(one) for one in calls])
+    write_lines(folder / "calls.jsonl", [plain(call) for call in calls])
     return folder
 
 
@@ -97,9 +99,9 @@ def write_judge(
     told = {"model": name, "date": "2026-03-01", "discrete": False, "kind": kind}
     (folder / JUDGE_FILE).write_text(json.dumps(told), "utf-8")
     plain_one = Judgement("", "", key="k")
-    (folder / OUTPUTS).write_text("".join(to_line(one) + "\n" for one in outputs), "utf-8")
+    (folder / OUTPUTS).write_text("".join(to_line(output) + "\n" for output in outputs), "utf-8")
     lines = [
         to_line(replace(plain_one, arm=arm, item=item, value=value)) for arm, item, value in values
     ]
-    (folder / "judgements.jsonl").write_text("".join(f"{one}\n" for one in lines), "utf-8")
+    (folder / "judgements.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return name

@@ -467,7 +467,7 @@ def test_rows_of_a_long_paragraph_are_not_wrapped_anew_at_each_word() -> None:
     text = " ".join(f"word-{n}" for n in range(400))
     looks = [1.05 + n / 10 for n in range(30)]
     frames = stage.play([*turn("alpha"), *said(0, text, seconds=4.0)], *looks)
-    kept = [bool(set(one[1:-2]) & set(two)) for one, two in itertools.pairwise(frames)]
+    kept = [bool(set(frame[1:-2]) & set(two)) for frame, two in itertools.pairwise(frames)]
     assert kept.count(False) <= 2
 
 

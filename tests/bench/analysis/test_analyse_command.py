@@ -60,10 +60,10 @@ def test_released_mixtures_are_as_like_their_proposers_as_the_published_tools_sa
     moa: Moa, data: Path
 ) -> None:
     indices = [
-        str(one)
-        for one in json.loads((data / "alpaca_eval/slice50/indices.json").read_text("utf-8"))
+        str(annotation)
+        for annotation in json.loads((data / "alpaca_eval/slice50/indices.json").read_text("utf-8"))
     ]
-    texts = {one: released(data, one) for one in (*PROPOSERS, *MIXTURES)}
+    texts = {mixture: released(data, mixture) for mixture in (*PROPOSERS, *MIXTURES)}
     items = [
         {"id": index, "prompt": row["instruction"]}
         for index, row in zip(indices, texts[PROPOSERS[0]], strict=True)
@@ -72,7 +72,7 @@ def test_released_mixtures_are_as_like_their_proposers_as_the_published_tools_sa
         mixed(
             mixture,
             index,
-            [[answer(one, texts[one][place]["output"]) for one in PROPOSERS]],
+            [[answer(proposer, texts[proposer][place]["output"]) for proposer in PROPOSERS]],
             answer(mixture, texts[mixture][place]["output"]),
         )
         for mixture in MIXTURES
@@ -92,15 +92,15 @@ def test_released_mixtures_are_as_like_their_proposers_as_the_published_tools_sa
             checked += 1
         for near in arm["near"]:
             rows = sums[near["model"].removeprefix("lab:")]
-            for place, one in enumerate(near["likeness"]):
+            for place, measured in enumerate(near["likeness"]):
                 mean = sum(row[place] for row in rows) / len(rows)
-                assert one["mean"]["value"] == pytest.approx(mean, abs=1e-6)
-                assert one["mean"]["n"] == 50
-        assert sum(one["nearest"]["value"] for one in arm["near"]) == pytest.approx(1)
+                assert measured["mean"]["value"] == pytest.approx(mean, abs=1e-6)
+                assert measured["mean"]["n"] == 50
+        assert sum(measured["nearest"]["value"] for measured in arm["near"]) == pytest.approx(1)
     assert checked == 4 * 5 * 50
     [layer] = found["arms"][0]["agreement"]
     for pair in layer["pairs"]:
-        models = [one.removeprefix("lab:") for one in pair["models"]]
+        models = [model.removeprefix("lab:") for model in pair["models"]]
         both = [models, models[::-1]]
         there = [key for key in expected if list(key[:2]) in both]
         assert len(there) == 50
@@ -119,8 +119,13 @@ def test_a_run_over_released_outputs(moa: Moa, upstream: Upstream, data: Path) -
 
     upstream.always("agg", Reply(text=reply))
     prompts = moa.folder / "mine.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in by_prompt), "utf-8")
-    files = [str(data / f"alpaca_eval/slice50/model_outputs/{one}.json") for one in PROPOSERS[:2]]
+    prompts.write_text(
+        "".join(json.dumps({"prompt": prompt}) + "\n" for prompt in by_prompt), "utf-8"
+    )
+    files = [
+        str(data / f"alpaca_eval/slice50/model_outputs/{proposer}.json")
+        for proposer in PROPOSERS[:2]
+    ]
     start = ["bench", "run", prompts.name, "-y"]
     paths = [part for file in files for part in ("--reference-paths", file)]
     ran = moa.run(*start, *paths)
@@ -151,7 +156,7 @@ def judged_run(moa: Moa, *, control: str = "aaaaaabb") -> Path:
     for n in "123":
         proposals = [answer("a", BEST), answer("b", GOOD), answer("c", POOR)]
         results.append(mixed("mixture", n, [proposals], answer("agg", "aaaaaaab")))
-        results += [single(n, one) for one in proposals]
+        results += [single(n, proposal) for proposal in proposals]
         results.append(single(n, answer("agg", control)))
     run = write_run(moa.folder / "run", items, results)
     worth = {"single:lab:a": 9.0, "single:lab:b": 6.0, "single:lab:c": 2.0, "mixture": 9.5}
@@ -160,8 +165,8 @@ def judged_run(moa: Moa, *, control: str = "aaaaaabb") -> Path:
 
 
 def row_of(found: dict[str, Any], measure: str) -> dict[str, Any]:
-    [row] = [one for one in found["arms"][0]["preference"]["rows"] if one["measure"] == measure]
-    return {name: one["value"] for name, one in row.items() if name != "measure"} | {
+    [row] = [row for row in found["arms"][0]["preference"]["rows"] if row["measure"] == measure]
+    return {name: item["value"] for name, item in row.items() if name != "measure"} | {
         "n": row["reply"]["n"]
     }
 
@@ -199,11 +204,11 @@ def test_the_table_says_how_to_read_the_control(moa: Moa) -> None:
 def test_without_a_control_the_table_says_that_it_proves_nothing(moa: Moa) -> None:
     run = judged_run(moa)
     kept = [
-        one
-        for one in (run / "items.jsonl").read_text("utf-8").splitlines()
-        if '"single:lab:agg"' not in one
+        line
+        for line in (run / "items.jsonl").read_text("utf-8").splitlines()
+        if '"single:lab:agg"' not in line
     ]
-    (run / "items.jsonl").write_text("".join(f"{one}\n" for one in kept), "utf-8")
+    (run / "items.jsonl").write_text("".join(f"{item}\n" for item in kept), "utf-8")
     found = analysed(moa, run)
     assert row_of(found, "Levenshtein")["control"] is None
     assert "the column `reply` proves nothing" in found["arms"][0]["preference"]["notes"][-1]
@@ -272,7 +277,7 @@ def test_released_proposals_are_worth_what_the_anchors_are(moa: Moa) -> None:
     verdicts = [("anchor:old", "1", 1.1), ("anchor:new", "1", 1.9), ("mixture", "1", 1.5)]
     write_judge(run, verdicts, "pairwise", outputs=outputs)
     [arm] = analysed(moa, run)["arms"]
-    [row] = [one for one in arm["preference"]["rows"] if one["measure"] == "Levenshtein"]
+    [row] = [row for row in arm["preference"]["rows"] if row["measure"] == "Levenshtein"]
     assert (row["reply"]["value"], row["reply"]["n"]) == (pytest.approx(1), 1)
     assert not any("stands in" in note for note in arm["preference"]["notes"])
 
@@ -280,7 +285,7 @@ def test_released_proposals_are_worth_what_the_anchors_are(moa: Moa) -> None:
 def test_proposals_of_one_worth_have_no_better_one(moa: Moa) -> None:
     proposals = [answer("a", BEST), answer("b", GOOD)]
     results = [mixed("mixture", "1", [proposals], answer("agg", BEST))]
-    results += [single("1", one) for one in (*proposals, answer("agg", POOR))]
+    results += [single("1", proposal) for proposal in (*proposals, answer("agg", POOR))]
     run = write_run(moa.folder / "run", [{"id": "1", "prompt": "p"}], results)
     write_judge(run, [("single:lab:a", "1", 5.0), ("single:lab:b", "1", 5.0)])
     [arm] = analysed(moa, run)["arms"]
@@ -332,21 +337,25 @@ def test_what_each_layer_added(moa: Moa) -> None:
     found = analysed(moa, answered_run(moa))
     assert (found["unit"], found["judge"]) == ("right answers, %", None)
     told = [
-        tuple(one[name] and one[name]["value"] for name in ("accuracy", "gained", "lost"))
-        for one in found["arms"][0]["layers"]
+        tuple(arm[name] and arm[name]["value"] for name in ("accuracy", "gained", "lost"))
+        for arm in found["arms"][0]["layers"]
     ]
     # Layer 1: a half and all are right; layer 2: all and a half; then both replies are.
     assert told == [(0.75, None, None), (0.75, 0.25, 0.25), (1.0, 0.25, 0.0)]
     characters = found["arms"][0]["layers"][0]["characters"]
     assert (characters["value"], characters["n"]) == (1.0, 4)
-    assert [one["is_reply"] for one in found["arms"][0]["layers"]] == [False, False, True]
+    assert [arm["is_reply"] for arm in found["arms"][0]["layers"]] == [False, False, True]
     alike = [
-        [one["mean"]["value"] for one in layer["likeness"] if one["measure"] == "Levenshtein"]
+        [
+            proposer["mean"]["value"]
+            for proposer in layer["likeness"]
+            if proposer["measure"] == "Levenshtein"
+        ]
         for layer in found["arms"][0]["layers"]
     ]
     # 1 and 1 after 1 and 5: half of the pairs; 2 and 7 after 2 and 2: half; 1; a half.
     assert alike == [[], [0.5], [0.75]]
-    agreement = [one["likeness"][1]["mean"]["value"] for one in found["arms"][0]["agreement"]]
+    agreement = [arm["likeness"][1]["mean"]["value"] for arm in found["arms"][0]["agreement"]]
     assert agreement == [0.5, 0.5]
 
 
@@ -365,15 +374,15 @@ def test_what_it_took(moa: Moa) -> None:
     assert (path["median"], path["ninetieth"], path["mean"]["value"]) == (6.0, 9.0, 6.0)
     assert (total["median"], total["ninetieth"], total["mean"]["value"]) == (8.0, 11.0, 8.0)
     assert path["mean"]["standard_error"] == pytest.approx(3.0)
-    by_model = {one["name"]: one for one in arm["by_model"]}
-    assert {name: one["usage"]["calls"] for name, one in by_model.items()} == {
+    by_model = {item["name"]: item for item in arm["by_model"]}
+    assert {name: row["usage"]["calls"] for name, row in by_model.items()} == {
         "lab:a": 4,
         "lab:b": 4,
         "lab:agg": 2,
     }
     assert by_model["lab:agg"]["cost"]["value"] == pytest.approx(0.02)
     assert by_model["lab:a"]["usage"]["cost"] == pytest.approx(0.04)
-    layers = [(one["name"], one["usage"]["prompt_tokens"]) for one in arm["by_layer"]]
+    layers = [(row["name"], row["usage"]["prompt_tokens"]) for row in arm["by_layer"]]
     assert layers == [("layer 1", 40), ("layer 2", 40), ("reply", 0)]
 
 
@@ -400,7 +409,7 @@ def test_turns_of_an_item_are_one_observation(moa: Moa) -> None:
         proposals = [answer("a", BEST), answer("b", POOR)]
         replies = answer("agg", BEST if n == "1" else POOR), answer("agg", BEST)
         results.append(mixed("mixture", n, [proposals], *replies))
-        results += [single(n, one, one) for one in proposals]
+        results += [single(n, proposal, proposal) for proposal in proposals]
     run = write_run(moa.folder / "run", items, results)
     write_judge(
         run,
@@ -413,7 +422,7 @@ def test_turns_of_an_item_are_one_observation(moa: Moa) -> None:
     assert (nearest["value"], nearest["n"]) == (pytest.approx(2 / 3), 6)
     assert nearest["standard_error"] == pytest.approx((6 / 9 * 3 / 2) ** 0.5 / 6)
     # Only first turns were judged.
-    [row] = [one for one in arm["preference"]["rows"] if one["measure"] == "Levenshtein"]
+    [row] = [row for row in arm["preference"]["rows"] if row["measure"] == "Levenshtein"]
     assert (row["reply"]["value"], row["reply"]["n"]) == (pytest.approx(-1 / 3), 3)
     assert "left out: 3 of 6 turns" in arm["preference"]["notes"][0]
 

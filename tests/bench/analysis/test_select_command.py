@@ -28,7 +28,7 @@ PROFILE = {
     "name": "lab",
     "rounds": 2,
     "temperature": 0.4,
-    "proposers": [{"model": f"lab:{one}", "max_tokens": 50, "samples": 2} for one in "abcde"],
+    "proposers": [{"model": f"lab:{name}", "max_tokens": 50, "samples": 2} for name in "abcde"],
     "aggregator": {"model": "lab:agg", "fallbacks": ["lab:a"], "max_tokens": 99},
 }
 
@@ -66,17 +66,19 @@ def selected(moa: Moa, *arguments: str | Path, **options: Any) -> dict[str, Any]
 def likeness_of(measure: Any) -> dict[str, float]:
     """Each model's mean likeness to the others, both ways."""
     found = {}
-    for one, text in SAID.items():
-        others = [other for name, other in SAID.items() if name != one]
-        found[one] = sum(measure(text, o) + measure(o, text) for o in others) / (2 * len(others))
+    for each_name, text in SAID.items():
+        others = [other for name, other in SAID.items() if name != each_name]
+        found[each_name] = sum(measure(text, o) + measure(o, text) for o in others) / (
+            2 * len(others)
+        )
     return found
 
 
 def test_quality_and_diversity_make_the_score(moa: Moa) -> None:
     found = selected(moa, pool_run(moa), "-k", "2")
     assert (found["measure"], found["unit"], found["items"]) == ("BLEU", "right answers, %", 3)
-    pool = {one["candidate"]["model"].removeprefix("lab:"): one for one in found["pool"]}
-    assert {name: one["candidate"]["quality"]["value"] for name, one in pool.items()} == {
+    pool = {ranked["candidate"]["model"].removeprefix("lab:"): ranked for ranked in found["pool"]}
+    assert {name: ranked["candidate"]["quality"]["value"] for name, ranked in pool.items()} == {
         "a": 100,
         "b": 100,
         "c": 100,
@@ -91,15 +93,15 @@ def test_quality_and_diversity_make_the_score(moa: Moa) -> None:
     # 100, 100, 100 and 0: mean 75, deviation 43.3.
     assert pool["d"]["quality_z"] == pytest.approx(-75 / 1875**0.5)
     # c is as right as a and b, and alike to nobody.
-    order = [one["candidate"]["model"] for one in found["pool"]]
+    order = [ranked["candidate"]["model"] for ranked in found["pool"]]
     assert order == ["lab:c", "lab:a", "lab:b", "lab:d"]
-    assert [one["chosen"] for one in found["pool"]] == [True, True, False, False]
+    assert [ranked["chosen"] for ranked in found["pool"]] == [True, True, False, False]
 
 
 def test_weights_decide(moa: Moa) -> None:
     run = pool_run(moa)
     found = selected(moa, run, "-k", "2", "--weights", "0:1")
-    assert {one["candidate"]["model"] for one in found["pool"] if one["chosen"]} == {
+    assert {ranked["candidate"]["model"] for ranked in found["pool"] if ranked["chosen"]} == {
         "lab:c",
         "lab:d",
     }
@@ -118,7 +120,7 @@ def test_a_judge_decides_where_there_is_one(moa: Moa) -> None:
     assert ran.code == 1
     assert ran.err.startswith(f"moa: nobody has judged {run}")
     values = {"a": 1.2, "b": 1.9, "c": 1.5, "d": 1.4}
-    verdicts = [(f"single:lab:{one}", n, value) for one, value in values.items() for n in "123"]
+    verdicts = [(f"single:lab:{name}", n, value) for name, value in values.items() for n in "123"]
     judge = write_judge(run, verdicts, "pairwise")
     found = selected(moa, run, "--judge", judge, "-k", "1", "--weights", "1:0")
     assert (found["unit"], found["judge"]) == ("win rate, %", judge)
@@ -130,7 +132,8 @@ def test_aggregators_are_ranked_by_runs_that_differ_in_nothing_else(moa: Moa) ->
     runs = [mixture_run(moa, "x", 1), mixture_run(moa, "y", 3), mixture_run(moa, "z", 2, rounds=1)]
     found = selected(moa, pool_run(moa), *runs)
     told = [
-        (one["model"], one["worth"]["value"], one["worth"]["n"]) for one in found["aggregators"]
+        (aggregator["model"], aggregator["worth"]["value"], aggregator["worth"]["n"])
+        for aggregator in found["aggregators"]
     ]
     assert told == [("lab:y", 100, 3), ("lab:x", pytest.approx(100 / 3), 3)]
     assert found["aggregator"] == {"model": "lab:y", "why": "the best aggregator measured"}
@@ -163,12 +166,12 @@ def test_the_profile_can_be_used_at_once(moa: Moa, upstream: Upstream) -> None:
         "description": f"chosen by moa bench select from {run}",
         "rounds": 2,
         "temperature": 0.4,
-        "proposers": [{"model": f"lab:{one}", "max_tokens": 50} for one in "ca"],
+        "proposers": [{"model": f"lab:{name}", "max_tokens": 50} for name in "ca"],
         "aggregator": {"model": "lab:a", "max_tokens": 50},
     }
     asked = moa.run("ask", "-p", "best", "hello")
     assert asked.code == 0, asked.err
-    assert [len(upstream.chats(one)) for one in "abcd"] == [3, 0, 2, 0]
+    assert [len(upstream.chats(model)) for model in "abcd"] == [3, 0, 2, 0]
     again = moa.run("bench", "select", str(run), "--write", "best")
     assert again.code == 2
     assert "there is already a profile `best`" in again.err
@@ -184,7 +187,7 @@ def test_only_items_that_all_have_count(moa: Moa) -> None:
     found = selected(moa, pool_run(moa, *results))
     assert (found["items"], found["asked"]) == (2, 3)
     assert found["notes"] == ["partial: all have a judged answer to 2 of 3 items only"]
-    assert {one["candidate"]["quality"]["n"] for one in found["pool"]} == {2}
+    assert {ranked["candidate"]["quality"]["n"] for ranked in found["pool"]} == {2}
 
 
 def test_what_cannot_be_chosen_from_is_told(moa: Moa) -> None:
@@ -211,7 +214,8 @@ def test_without_sacrebleu_it_is_levenshtein_and_says_so(moa: Moa, tmp_path: Pat
     assert found["measure"] == "Levenshtein"
     assert found["notes"][0].startswith("likeness by Levenshtein: BLEU needs sacrebleu")
     told = {
-        one["candidate"]["model"]: one["candidate"]["likeness"]["value"] for one in found["pool"]
+        ranked["candidate"]["model"]: ranked["candidate"]["likeness"]["value"]
+        for ranked in found["pool"]
     }
     for name, likeness in likeness_of(levenshtein).items():
         assert told[f"lab:{name}"] == pytest.approx(likeness)
@@ -230,8 +234,8 @@ def test_runs_made_by_the_command_itself(moa: Moa, upstream: Upstream) -> None:
     assert moa.run(*start, "--arms", "mixture,single", "-o", "one").code == 0
     assert moa.run(*start, "-a", "lab:agg2", "-o", "two").code == 0
     found = selected(moa, "one", "two", "-k", "2")
-    assert [one["model"] for one in found["aggregators"]] == ["lab:agg", "lab:agg2"]
-    assert {one["candidate"]["model"] for one in found["pool"] if one["chosen"]} <= {
+    assert [aggregator["model"] for aggregator in found["aggregators"]] == ["lab:agg", "lab:agg2"]
+    assert {ranked["candidate"]["model"] for ranked in found["pool"] if ranked["chosen"]} <= {
         "lab:a",
         "lab:c",
         "lab:agg",
@@ -240,7 +244,7 @@ def test_runs_made_by_the_command_itself(moa: Moa, upstream: Upstream) -> None:
     assert ran.code == 0, ran.err
     [arm] = json.loads(ran.out)["arms"]
     # a and c are right, b is wrong, and the reply is as a's and c's.
-    assert [one["nearest"]["value"] for one in arm["near"]] == [0.5, 0, 0.5]
+    assert [measured["nearest"]["value"] for measured in arm["near"]] == [0.5, 0, 0.5]
     assert arm["preference"]["control"] == "single:lab:agg"
     assert arm["seconds_path"]["median"] <= arm["seconds_sum"]["median"]
 

@@ -28,14 +28,14 @@ POOLS = st.lists(
 
 def test_quality_counts_twice_and_of_two_equals_the_one_less_alike_is_better() -> None:
     found = best(POOL, 2)
-    assert [one.candidate.model for one in found] == ["other", "good", "alike", "poor"]
-    assert [one.chosen for one in found] == [True, True, False, False]
-    for one in found:
-        assert one.score == pytest.approx(2 * one.quality_z + one.diversity_z)
+    assert [ranked.candidate.model for ranked in found] == ["other", "good", "alike", "poor"]
+    assert [ranked.chosen for ranked in found] == [True, True, False, False]
+    for ranked in found:
+        assert ranked.score == pytest.approx(2 * ranked.quality_z + ranked.diversity_z)
 
 
 def test_the_parts_are_standard_deviations_from_the_pools_mean() -> None:
-    found = {one.candidate.model: one for one in best(POOL, 1)}
+    found = {ranked.candidate.model: ranked for ranked in best(POOL, 1)}
     # Qualities 8, 8, 7, 5: mean 7, variance 6/4; likenesses 0.3, 0.4, 0.1, 0.2: 0.25, 0.0125.
     assert found["poor"].quality_z == pytest.approx(-2 / 1.5**0.5)
     assert found["other"].quality_z == pytest.approx(0)
@@ -46,18 +46,18 @@ def test_the_parts_are_standard_deviations_from_the_pools_mean() -> None:
 
 def test_weights_decide() -> None:
     by_quality = best(POOL, 1, a=1, b=0)
-    assert [one.candidate.model for one in by_quality] == ["good", "alike", "other", "poor"]
+    assert [ranked.candidate.model for ranked in by_quality] == ["good", "alike", "other", "poor"]
     by_diversity = best(POOL, 1, a=0, b=1)
-    assert [one.candidate.model for one in by_diversity] == ["other", "poor", "good", "alike"]
+    assert [ranked.candidate.model for ranked in by_diversity] == ["other", "poor", "good", "alike"]
 
 
 def test_where_all_are_equal_nothing_is_decided() -> None:
     equal = [candidate(name, 0.1, likeness) for name, likeness in (("a", 0.5), ("b", 0.2))]
     found = best(equal, 1)
-    assert [one.quality_z for one in found] == [0, 0]
-    assert [one.candidate.model for one in found] == ["b", "a"]
+    assert [ranked.quality_z for ranked in found] == [0, 0]
+    assert [ranked.candidate.model for ranked in found] == ["b", "a"]
     same = [candidate(name, 1, 0.5) for name in "cab"]
-    assert [one.candidate.model for one in best(same, 2)] == ["c", "a", "b"]
+    assert [ranked.candidate.model for ranked in best(same, 2)] == ["c", "a", "b"]
 
 
 def test_a_pool_of_one_has_nobody_to_be_unlike() -> None:
@@ -68,7 +68,7 @@ def test_a_pool_of_one_has_nobody_to_be_unlike() -> None:
 
 def test_an_unknown_error_is_not_none_at_all() -> None:
     found = best([candidate("a", 1, 0.5, None), candidate("b", 2, 0.5)], 1)
-    assert {one.candidate.model: one.standard_error for one in found} == {
+    assert {ranked.candidate.model: ranked.standard_error for ranked in found} == {
         "a": None,
         "b": pytest.approx(0.4),
     }
@@ -89,8 +89,10 @@ def test_what_cannot_be_chosen_is_refused() -> None:
 @given(POOLS, st.integers(1, 8))
 def test_all_are_ranked_and_k_are_chosen(pool: list[Candidate], k: int) -> None:
     found = best(pool, min(k, len(pool)))
-    assert sorted(one.candidate.model for one in found) == sorted(one.model for one in pool)
-    scores = [one.score for one in found]
+    assert sorted(ranked.candidate.model for ranked in found) == sorted(
+        ranked.model for ranked in pool
+    )
+    scores = [ranked.score for ranked in found]
     assert scores == sorted(scores, reverse=True)
-    assert sum(one.chosen for one in found) == min(k, len(pool))
+    assert sum(ranked.chosen for ranked in found) == min(k, len(pool))
     assert found == best(pool, min(k, len(pool)))

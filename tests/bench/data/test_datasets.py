@@ -60,7 +60,7 @@ def test_the_first_items_of_the_real_data_are_asked(
     assert ran.code == 0, ran.err
     lines = item_lines(moa.folder / "runs" / f"{name}-lab")
     ids = {"alpaca": ["0", "1"], "mt": ["81", "82"], "flask": ["20", "29"], "gsm8k": ["9", "28"]}
-    assert [one["item"] for one in lines] == ids[name]
+    assert [line["item"] for line in lines] == ids[name]
     first = {
         "alpaca": "What are the names of some famous actors",
         "mt": "Compose an engaging travel blog post",
@@ -68,7 +68,8 @@ def test_the_first_items_of_the_real_data_are_asked(
         "gsm8k": "Eliza's rate per hour",
     }
     assert any(
-        str(one.messages[0]["content"]).startswith(first[name]) for one in upstream.chats("agg")
+        str(request.messages[0]["content"]).startswith(first[name])
+        for request in upstream.chats("agg")
     )
 
 
@@ -80,7 +81,7 @@ def test_right_answers_are_kept_with_the_items(moa: Moa, data: str) -> None:
     assert items["gsm8k"][0].answer == "460"
     assert str(items["flask"][0].answer).startswith("Item | Number | Price")
     assert len(items["mt"][0].turns) == 2
-    assert {one.category for one in items["mt"]} >= {"writing", "math", "stem"}
+    assert {sample.category for sample in items["mt"]} >= {"writing", "math", "stem"}
 
 
 def test_math_is_read_as_upstream_has_it(moa: Moa) -> None:

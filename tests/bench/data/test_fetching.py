@@ -38,7 +38,7 @@ def serve_mt(mirror: Mirror, data: Path) -> None:
 
 def files_in(folder: Path) -> set[str]:
     """Everything there, hidden files too."""
-    return {str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_files_come_checked_and_once(moa: Moa, mirror: Mirror, data: Path) -> None:
@@ -47,12 +47,12 @@ def test_the_files_come_checked_and_once(moa: Moa, mirror: Mirror, data: Path) -
     assert ran.code == 0, ran.err
     cache = Path(moa.environment["MOA_CACHE_DIR"]) / "bench"
     assert ran.text == f"mt: 3 files in {cache}, 3 fetched now\nmt: licence: Apache-2.0\n"
-    assert files_in(cache) == {one.file for one in DATASETS["mt"].fetched}
+    assert files_in(cache) == {dataset.file for dataset in DATASETS["mt"].fetched}
     for source in DATASETS["mt"].fetched:
         assert (cache / source.file).read_bytes() == (data / source.file).read_bytes()
     # They are where a run looks for them.
     rows = json.loads(moa.run("bench", "list", "--json").text)
-    assert {one["name"]: one["items"] for one in rows}["mt"] == 80
+    assert {row["name"]: row["items"] for row in rows}["mt"] == 80
     asked = len(mirror.asked)
     assert "3 files" in fetch(moa, mirror, "mt").text
     assert len(mirror.asked) == asked

@@ -43,7 +43,7 @@ def judged(run: Path, kind: str, verdicts: Iterable[Judgement], **told: Any) -> 
     folder.mkdir(parents=True)
     table = {"model": "gpt-4", "date": "2024-06-01", "discrete": False, "kind": kind, **told}
     (folder / JUDGE_FILE).write_text(json.dumps(table))
-    lines = "".join(to_line(one) + "\n" for one in verdicts)
+    lines = "".join(to_line(verdict) + "\n" for verdict in verdicts)
     (folder / JUDGEMENTS).write_text(lines, "utf-8")
 
 
@@ -137,12 +137,12 @@ def test_alpaca_is_a_list_in_the_dataset_s_order(moa: Moa, upstream: Upstream, d
     asked = json.loads((data / "alpaca_eval/instructions.json").read_bytes())[:6]
     rows = [
         {
-            "instruction": one["instruction"],
-            "dataset": one["dataset"],
-            "output": f"é: {one['instruction']}".strip(),
+            "instruction": annotation["instruction"],
+            "dataset": annotation["dataset"],
+            "output": f"é: {annotation['instruction']}".strip(),
             "generator": "lab",
         }
-        for one in asked
+        for annotation in asked
     ]
     assert json.loads(made) == rows
     assert made == json.dumps(rows, indent=2).encode() + b"\n"
@@ -189,7 +189,7 @@ def test_nothing_is_overwritten_unasked(moa: Moa, broken: Path) -> None:
     assert "is there already (--force overwrites it)" in ran.err
     assert moa.run(*command, "--force").code == 0
     assert len(json.loads(path.read_bytes())) == 2
-    assert [one.name for one in moa.folder.glob(".*")] == []
+    assert [path.name for path in moa.folder.glob(".*")] == []
 
 
 def arms_run(moa: Moa, upstream: Upstream) -> Path:
@@ -213,7 +213,7 @@ def test_the_folder_of_predictions_and_who_won(moa: Moa, upstream: Upstream) -> 
         return rows_of((folder / name).read_bytes())
 
     prompts = read("prompts.jsonl")
-    assert [one["id"] for one in prompts] == ["1", "2", "3"]
+    assert [prompt["id"] for prompt in prompts] == ["1", "2", "3"]
     assert read("moa_preds.jsonl")[0] == {
         "id": "1",
         "model": "lab",
@@ -266,7 +266,7 @@ def test_our_own_lines_hold_every_arm_and_turn(moa: Moa, upstream: Upstream) -> 
     data = exported(moa, run, "--to", "jsonl")
     assert b"\x7f" not in data
     rows = rows_of(data)
-    assert [(one["arm"], one["id"]) for one in rows] == [
+    assert [(row["arm"], row["id"]) for row in rows] == [
         (arm, item)
         for arm in ("mixture", "single:lab:a", "single:lab:agg")
         for item in ("1", "2", "3")
@@ -287,7 +287,7 @@ def test_two_turns_are_two_lines(moa: Moa) -> None:
     write_lines(moa.folder / "data" / "mt_bench" / "question.jsonl", [row])
     run = run_alone(moa, "mt", "--data", "data")
     rows = rows_of(exported(moa, run, "--to", "jsonl"))
-    assert [(one["turn"], one["prompt"]) for one in rows] == [(1, "1+1?"), (2, "and doubled?")]
+    assert [(row["turn"], row["prompt"]) for row in rows] == [(1, "1+1?"), (2, "and doubled?")]
     ran = moa.run("bench", "export", str(run), "--to", "mt-judgments")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ": was not judged (see `moa bench judge " in ran.err

@@ -59,7 +59,7 @@ def run_of(moa: Moa, upstream: Upstream) -> Path:
     """The outputs as a run's replies, exported."""
     folder = moa.folder / "data" / "alpaca_eval"
     folder.mkdir(parents=True)
-    items = [{"dataset": "ours", "instruction": one} for one in OUTPUTS]
+    items = [{"dataset": "ours", "instruction": output} for output in OUTPUTS]
     (folder / "instructions.json").write_text(json.dumps(items))
     upstream.always("agg", Reply(text=lambda one: OUTPUTS[str(one.messages[-1]["content"])]))
     ran = moa.run("bench", "run", "alpaca", "--data", "data", "--rounds", "0", "-y")
@@ -112,34 +112,36 @@ def test_alpaca_eval_takes_the_export_and_asks_what_we_would(
     outputs = run_of(moa, upstream)
     reference = moa.folder / "reference.json"
     rows = [
-        {"instruction": one, "output": "the reference's answer", "generator": "ref"}
-        for one in OUTPUTS
+        {"instruction": output, "output": "the reference's answer", "generator": "ref"}
+        for output in OUTPUTS
     ]
     reference.write_text(json.dumps(rows))
     upstream.always("gpt-4-1106-preview", Reply(error=answer_of_judge()))
     told = evaluate(alpaca_eval, moa.folder, upstream.url, outputs, reference)
 
     template = next(alpaca_eval.parent.rglob("alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"))
-    comparisons = [OutputPair(one, "the reference's answer", OUTPUTS[one]) for one in OUTPUTS]
-    asked = [one for one in comparisons if not one.draw]
-    sent = [one.messages for one in upstream.chats("gpt-4-1106-preview")]
+    comparisons = [
+        OutputPair(output, "the reference's answer", OUTPUTS[output]) for output in OUTPUTS
+    ]
+    asked = [comparison for comparison in comparisons if not comparison.draw]
+    sent = [request.messages for request in upstream.chats("gpt-4-1106-preview")]
     assert len(sent) == len(asked)
-    for one in asked:
+    for body in asked:
         # There upstream lets the output end the message, on purpose we do not.
-        if "<|im_end|>" not in one.output:
-            messages = judge_call(template.read_text("utf-8"), one).messages
+        if "<|im_end|>" not in body.output:
+            messages = judge_call(template.read_text("utf-8"), body).messages
             assert [{"role": m.role, "content": m.content} for m in messages] in sent
 
     (annotations,) = moa.folder.glob("out/**/annotations.json")
     made = {row["instruction"]: row for row in json.loads(annotations.read_bytes())}
     logprobs = answer_of_judge()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
     preferences = [
-        1.5 if one.draw else preference_from_logprobs(logprobs, switched=one.switched)
-        for one in comparisons
+        1.5 if comparison.draw else preference_from_logprobs(logprobs, switched=comparison.switched)
+        for comparison in comparisons
     ]
-    assert [made[one]["output_2"] for one in OUTPUTS] == list(OUTPUTS.values())
+    assert [made[output]["output_2"] for output in OUTPUTS] == list(OUTPUTS.values())
     assert {row["generator_2"] for row in made.values()} == {"our-mixture"}
-    assert [made[one]["preference"] for one in OUTPUTS] == pytest.approx(preferences)
+    assert [made[output]["preference"] for output in OUTPUTS] == pytest.approx(preferences)
     rate = win_rate(preferences).win_rate.value
     assert rate is not None
     (line,) = (line.split() for line in told.splitlines() if line.startswith("our-mixture"))

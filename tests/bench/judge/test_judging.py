@@ -41,8 +41,13 @@ def outputs(moa: Moa, name: str, says: str) -> Path:
     """A file of model outputs to the run's prompts."""
     prompts = [row["prompt"] for row in jsonl_rows(moa.folder / "mine.jsonl")]
     rows = [
-        {"instruction": one, "output": says.format(one), "generator": f"by {name}", "dataset": "x"}
-        for one in prompts
+        {
+            "instruction": prompt,
+            "output": says.format(prompt),
+            "generator": f"by {name}",
+            "dataset": "x",
+        }
+        for prompt in prompts
     ]
     path = moa.folder / name
     path.write_text(json.dumps(rows), "utf-8")
@@ -67,7 +72,7 @@ def settings(moa: Moa) -> dict[str, Any]:
 
 
 def row_of(ran: Ran, arm: str) -> str:
-    [line] = [one for one in ran.text.splitlines() if one.startswith(f"{arm} ")]
+    [line] = [line for line in ran.text.splitlines() if line.startswith(f"{arm} ")]
     return line
 
 
@@ -80,16 +85,16 @@ def test_pairs_by_log_probabilities(judged: Moa, upstream: Upstream) -> None:
     assert len(upstream.chats("judge")) == 9
     told = verdicts(judged)
     arms = ("mixture", "single:lab:a", "single:lab:b")
-    names = [(one["item"], one["arm"]) for one in told]
+    names = [(event["item"], event["arm"]) for event in told]
     assert names == [(item, arm) for item in "123" for arm in arms]
-    values = {(one["switched"], round(one["value"], 6)) for one in told}
+    values = {(event["switched"], round(event["value"], 6)) for event in told}
     assert values <= {(True, 1.8), (False, 1.2)}
     # Who was asked, and when, stands beside the figures.
     assert re.search(r"^judged by lab:judge, \d{4}-\d\d-\d\d$", ran.text, re.MULTILINE)
     assert re.search(r"mixture +\d\d\.00 ± \d+\.\d\d \(n 3\)", row_of(ran, "mixture"))
-    [body, *_] = [one.body for one in upstream.chats("judge")]
+    [body, *_] = [request.body for request in upstream.chats("judge")]
     assert (body["temperature"], body["max_tokens"], body["top_p"]) == (1, 1, 1)
-    assert [one["role"] for one in body["messages"]] == ["system", "user"]
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
     mode = {path.name for path in folder_of(judged).iterdir()}
     assert mode == {"judge.json", "calls.jsonl", "judgements.jsonl", "outputs.jsonl"}
 
@@ -142,13 +147,16 @@ def test_a_judge_without_log_probabilities_is_discrete(
     assert "moa: lab:judge tells no log-probabilities: it is asked for a text" in ran.err
     assert "discrete: lab:judge told no log-probabilities" in ran.text
     assert settings(judged)["discrete"] is True
-    assert {(one["value"], one["switched"]) for one in verdicts(judged)} <= {(1, True), (2, False)}
-    assert all(one["discrete"] for one in verdicts(judged))
-    first, second, *rest = [one.body for one in upstream.chats("judge")]
+    assert {(verdict["value"], verdict["switched"]) for verdict in verdicts(judged)} <= {
+        (1, True),
+        (2, False),
+    }
+    assert all(verdict["discrete"] for verdict in verdicts(judged))
+    first, second, *rest = [request.body for request in upstream.chats("judge")]
     assert (first["logprobs"], first["top_logprobs"]) == (True, 5)
     assert (second["logprobs"], "top_logprobs" in second) == (5, False)
     assert len(rest) == 9
-    assert {(one.get("logprobs"), one["temperature"]) for one in rest} == {(None, 0)}
+    assert {(body.get("logprobs"), body["temperature"]) for body in rest} == {(None, 0)}
     again = judged.run(*BY_REFERENCE)
     assert (again.code, again.text) == (0, ran.text)
     assert "by its text (discrete)" in again.err
@@ -161,9 +169,9 @@ def test_log_probabilities_as_together_tells_them(judged: Moa, upstream: Upstrea
     upstream.always("judge", Reply(text="m", logprobs=told))
     ran = judged.run(*BY_REFERENCE)
     assert ran.code == 0, ran.err
-    assert {one["value"] for one in verdicts(judged)} == {1.5}
+    assert {verdict["value"] for verdict in verdicts(judged)} == {1.5}
     assert settings(judged)["discrete"] is False
-    assert [one.body["logprobs"] for one in upstream.chats("judge")] == [True, *[5] * 9]
+    assert [request.body["logprobs"] for request in upstream.chats("judge")] == [True, *[5] * 9]
 
 
 def test_a_judge_that_cannot_be_asked(judged: Moa, upstream: Upstream) -> None:
@@ -184,37 +192,39 @@ def test_failed_judgements_are_tried_again_then_recorded(judged: Moa, upstream: 
     assert "moa: failed judgements: 1; the same command tries them again" in ran.err
     assert "(2 of 3, partial)" in row_of(ran, "mixture")
     assert "partial: win rate 2 of 3" in ran.text
-    [failed] = [one for one in verdicts(judged) if one["error"]]
+    [failed] = [verdict for verdict in verdicts(judged) if verdict["error"]]
     assert (failed["error"]["kind"], failed["value"]) == ("ServerFailed", None)
     assert len(upstream.chats()) == 10
     assert judged.run(*BY_REFERENCE).code == 0
     assert len(upstream.chats()) == 11
-    assert not [one for one in verdicts(judged) if one["error"]]
+    assert not [verdict for verdict in verdicts(judged) if verdict["error"]]
 
 
 def test_equal_outputs_are_a_draw_without_a_call(judged: Moa, upstream: Upstream) -> None:
     replies = jsonl_rows(judged.folder / "runs/mine-two/items.jsonl")
-    same = {one["item"]: one["replies"][0] for one in replies if one["arm"] == "single:lab:a"}
+    same = {
+        reply["item"]: reply["replies"][0] for reply in replies if reply["arm"] == "single:lab:a"
+    }
     prompts = jsonl_rows(judged.folder / "mine.jsonl")
     rows = [
-        {"instruction": one["prompt"], "output": same[str(number)], "generator": "same"}
-        for number, one in enumerate(prompts, 1)
+        {"instruction": prompt["prompt"], "output": same[str(number)], "generator": "same"}
+        for number, prompt in enumerate(prompts, 1)
     ]
     (judged.folder / "same.json").write_text(json.dumps(rows), "utf-8")
     ran = judged.run(*START, "--reference", "same.json")
     assert ran.code == 0, ran.err
     assert len(upstream.chats("judge")) == 6
-    draws = [one for one in verdicts(judged) if one["arm"] == "single:lab:a"]
-    assert [(one["value"], one["key"]) for one in draws] == [(1.5, "")] * 3
+    draws = [verdict for verdict in verdicts(judged) if verdict["arm"] == "single:lab:a"]
+    assert [(search["value"], search["key"]) for search in draws] == [(1.5, "")] * 3
     assert "50.00 ± 0.00 (n 3)" in row_of(ran, "single:lab:a")
-    assert [one["item"] for one in verdicts(judged)] == ["1"] * 3 + ["2"] * 3 + ["3"] * 3
+    assert [verdict["item"] for verdict in verdicts(judged)] == ["1"] * 3 + ["2"] * 3 + ["3"] * 3
 
 
 def test_one_arm_against_another(judged: Moa, upstream: Upstream) -> None:
     ran = judged.run(*START, "--against", "single:lab:b")
     assert ran.code == 0, ran.err
     assert "against single:lab:b" in ran.err
-    assert {one["arm"] for one in verdicts(judged)} == {"mixture", "single:lab:a"}
+    assert {verdict["arm"] for verdict in verdicts(judged)} == {"mixture", "single:lab:a"}
     assert len(upstream.chats("judge")) == 6
     assert "–" in row_of(ran, "single:lab:b")
     # Judgements against something else are not mixed with these.
@@ -240,7 +250,7 @@ def test_anchors_are_judged_too_and_stay(judged: Moa, upstream: Upstream) -> Non
     again = judged.run(*BY_REFERENCE)
     assert (again.text, len(upstream.chats("judge"))) == (ran.text, 12)
     scores = scores_of(judged.folder / "runs/mine-two", "lab:judge")
-    assert [one.arm for one in scores.anchors] == ["anchor:byold.json"]
+    assert [anchor.arm for anchor in scores.anchors] == ["anchor:byold.json"]
     assert scores.anchors[0].answered == 3
     outputs(judged, "old.json", "another one on {}")
     ran = judged.run(*BY_REFERENCE, "--anchors", "old.json")
@@ -259,7 +269,7 @@ def test_a_cap_ends_it_and_a_higher_one_goes_on(judged: Moa, upstream: Upstream)
     assert "partial" in ran.text
     made = len(upstream.chats())
     assert 0 < made < 9
-    assert sum(one["usage"]["cost"] for one in call_lines(folder_of(judged))) <= 0.2
+    assert sum(row["usage"]["cost"] for row in call_lines(folder_of(judged))) <= 0.2
     assert judged.run(*BY_REFERENCE, "--max-cost", "5").code == 0
     assert len(upstream.chats()) == 9
 
@@ -318,7 +328,7 @@ def test_known_answers_need_no_judge(moa: Moa, upstream: Upstream) -> None:
 
     scores = scores_of(moa.folder / "runs/gsm8k-lab", None)
     [arm] = scores.arms
-    told = {one.name: (one.mean.value, one.mean.n, one.asked) for one in arm.metrics}
+    told = {metric.name: (metric.mean.value, metric.mean.n, metric.asked) for metric in arm.metrics}
     assert told == {
         "accuracy": (75, 4, 4),
         "accuracy, layer 1, mean": (50, 4, 4),

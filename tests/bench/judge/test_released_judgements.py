@@ -21,7 +21,7 @@ JUDGE = "lab:judge"
 
 def metric(arm: ArmScores, name: str) -> Metric:
     """Its figure of that name."""
-    return next(one for one in arm.metrics if one.name == name)
+    return next(each_metric for each_metric in arm.metrics if each_metric.name == name)
 
 
 def judged(moa: Moa, name: str, data: Path, anchors: Sequence[Path] = ()) -> Scores:
@@ -30,7 +30,7 @@ def judged(moa: Moa, name: str, data: Path, anchors: Sequence[Path] = ()) -> Sco
     ran = moa.run("bench", "run", name, "-p", "one", "--arms", "single", "-y", "--data", str(data))
     assert ran.code == 0, ran.err
     run = moa.folder / "runs" / f"{name}-one"
-    files = [part for one in anchors for part in ("--anchors", str(one))]
+    files = [part for anchor in anchors for part in ("--anchors", str(anchor))]
     start = ["bench", "judge", f"runs/{name}-one", "--judge", JUDGE, "-y", *files]
     ran = moa.run(*start)
     assert ran.code == 0, ran.err
@@ -39,7 +39,7 @@ def judged(moa: Moa, name: str, data: Path, anchors: Sequence[Path] = ()) -> Sco
 
 def said(request: Request) -> str:
     """All that is asked."""
-    return "\n".join(str(one["content"]) for one in request.messages)
+    return "\n".join(str(message["content"]) for message in request.messages)
 
 
 def slice_of(data: Path, folder: Path) -> Path:
@@ -49,7 +49,7 @@ def slice_of(data: Path, folder: Path) -> Path:
     rows = json.loads((real / "instructions.json").read_text("utf-8"))
     made = folder / "data" / "alpaca_eval"
     made.mkdir(parents=True)
-    kept = [one for one in rows if one["index"] in chosen]
+    kept = [row for row in rows if row["index"] in chosen]
     (made / "instructions.json").write_text(json.dumps(kept), "utf-8")
     for name, place in (
         ("gpt4_1106_preview.json", "slice50/model_outputs/gpt4_1106_preview.json"),
@@ -68,12 +68,16 @@ def test_released_completions_give_the_released_preferences(
     released: list[dict[str, Any]] = []
     for name in names:
         released += json.loads((slice50 / f"annotations/{name}.json").read_text("utf-8"))
-    outputs = {one["instruction"]: one["output_2"] for one in released[:50]}
+    outputs = {annotation["instruction"]: annotation["output_2"] for annotation in released[:50]}
 
     def completion(request: Request) -> dict[str, Any]:
         text = said(request)
         parts = ("instruction", "output_1", "output_2")
-        [found] = [one for one in released if all(one[part].strip() in text for part in parts)]
+        [found] = [
+            annotation
+            for annotation in released
+            if all(annotation[part].strip() in text for part in parts)
+        ]
         raw: dict[str, Any] = found["raw_completion"]
         return raw
 
@@ -90,17 +94,19 @@ def test_released_completions_give_the_released_preferences(
 
     folder = moa.folder / "runs/alpaca-one/judges/lab-judge"
     told = {
-        (one["arm"], one["item"]): one["value"] for one in jsonl_rows(folder / "judgements.jsonl")
+        (row["arm"], row["item"]): row["value"] for row in jsonl_rows(folder / "judgements.jsonl")
     }
     rows = json.loads((data / "alpaca_eval/instructions.json").read_text("utf-8"))
-    index = {one["instruction"]: str(one["index"]) for one in rows}
-    arms = dict(zip(names, ("single:lab:m", *(f"anchor:{one}" for one in names[1:])), strict=True))
-    for one in released:
-        value = told[arms[one["generator_2"]], index[one["instruction"]]]
-        assert value == pytest.approx(one["preference"], abs=1e-9)
+    index = {annotation["instruction"]: str(annotation["index"]) for annotation in rows}
+    arms = dict(
+        zip(names, ("single:lab:m", *(f"anchor:{name}" for name in names[1:])), strict=True)
+    )
+    for annotation in released:
+        value = told[arms[annotation["generator_2"]], index[annotation["instruction"]]]
+        assert value == pytest.approx(annotation["preference"], abs=1e-9)
     assert len(told) == len(released)
 
-    by_arm = {one.arm: one for one in (*scores.arms, *scores.anchors)}
+    by_arm = {arm.arm: arm for arm in (*scores.arms, *scores.anchors)}
     for row in csv_rows(slice50 / "expected_metrics.csv"):
         if row["model"] not in arms:
             continue
@@ -114,34 +120,36 @@ def test_released_completions_give_the_released_preferences(
         # Of a subset, the thin fit is this near.
         assert controlled == pytest.approx(float(row["length_controlled_winrate"]), abs=1.5)
         assert (mean.n, metric(arm, "win rate").asked) == (50, 50)
-    asked = [one.body for one in upstream.chats("judge")]
-    assert all((one["max_tokens"], one["top_logprobs"]) == (1, 5) for one in asked)
+    asked = [request.body for request in upstream.chats("judge")]
+    assert all((body["max_tokens"], body["top_logprobs"]) == (1, 5) for body in asked)
     assert len(asked) == 150
-    assert all(one["logprobs"] for one in call_lines(folder))
+    assert all(line["logprobs"] for line in call_lines(folder))
 
 
 def test_golden_ratings_of_mt_bench(moa: Moa, upstream: Upstream, data: Path) -> None:
     golden = data / "mt_bench/golden"
     answers = {
-        one["question_id"]: one["choices"][0]["turns"]
-        for one in jsonl_rows(golden / "moa-alpha.jsonl")
+        row["question_id"]: row["choices"][0]["turns"]
+        for row in jsonl_rows(golden / "moa-alpha.jsonl")
     }
     questions = {
-        one["turns"][0]: one["question_id"] for one in jsonl_rows(data / "mt_bench/question.jsonl")
+        row["turns"][0]: row["question_id"] for row in jsonl_rows(data / "mt_bench/question.jsonl")
     }
     judgments = {
-        one["user_prompt"]: one["judgment"] for one in jsonl_rows(golden / "gpt-4_single.jsonl")
+        row["user_prompt"]: row["judgment"] for row in jsonl_rows(golden / "gpt-4_single.jsonl")
     }
 
     def answer(request: Request) -> str:
-        [first, *more] = [one["content"] for one in request.messages if one["role"] == "user"]
+        [first, *more] = [
+            message["content"] for message in request.messages if message["role"] == "user"
+        ]
         return str(answers[questions[first]][len(more)])
 
     upstream.always("m", Reply(text=answer))
     upstream.always("judge", Reply(text=lambda one: judgments[one.messages[-1]["content"]]))
     beta = write_lines(
         moa.folder / "beta.jsonl",
-        ({**one, "model_id": "moa-beta"} for one in jsonl_rows(golden / "moa-beta.jsonl")),
+        ({**row, "model_id": "moa-beta"} for row in jsonl_rows(golden / "moa-beta.jsonl")),
     )
     scores = judged(moa, "mt", data, [beta])
 
@@ -152,21 +160,23 @@ def test_golden_ratings_of_mt_bench(moa: Moa, upstream: Upstream, data: Path) ->
         means = expected[name]
         for figure, key in (("turn 1", "turn_1"), ("turn 2", "turn_2"), ("average", "average")):
             assert metric(arm, figure).mean.value == pytest.approx(means[key], abs=1e-9)
-        found = {category: one.mean.value for category, [one] in arm.by_category.items()}
+        found = {
+            category: each_metric.mean.value for category, [each_metric] in arm.by_category.items()
+        }
         assert found == pytest.approx(means["by_category"])
         average = metric(arm, "average")
         assert average.asked - average.mean.n == means["unparsed"]
-    assert any(one.startswith("partial: turn 1 74 of 80") for one in scores.notes)
+    assert any(note.startswith("partial: turn 1 74 of 80") for note in scores.notes)
 
 
 def test_golden_reviews_of_flask(moa: Moa, upstream: Upstream, data: Path) -> None:
     reviews = jsonl_rows(data / "flask/golden/review.jsonl")
-    replies = {one["instruction"]: one["target_txt"] for one in reviews}
+    replies = {annotation["instruction"]: annotation["target_txt"] for annotation in reviews}
 
     def review(request: Request) -> str:
         text = said(request)
         parts = ("instruction", "target_txt", "answer")
-        found = [one for one in reviews if all(one[part] in text for part in parts)]
+        found = [review for review in reviews if all(review[part] in text for part in parts)]
         return str(max(found, key=lambda one: len(one["instruction"]))["review"])
 
     upstream.always("m", Reply(text=lambda one: replies[one.messages[-1]["content"]]))
@@ -181,6 +191,6 @@ def test_golden_reviews_of_flask(moa: Moa, upstream: Upstream, data: Path) -> No
         assert mean.n == int(row["count"])
     whole = metric(arm, "mean").mean
     assert whole.n == sum(int(row["count"]) for row in rows)
-    assert whole.value == pytest.approx(sum(float(one["score"]) for one in rows) / whole.n)
+    assert whole.value == pytest.approx(sum(float(row["score"]) for row in rows) / whole.n)
     # Six reviews cannot be read, which is said.
     assert metric(arm, "mean").partial

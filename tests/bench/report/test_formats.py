@@ -100,8 +100,11 @@ def test_runs_over_one_dataset_stand_side_by_side() -> None:
         ("mt-lab", "self"),
         ("mt-other", "mixture"),
     ]
-    assert [one.name for one in section.rows][2] == "mt-other: mixture"
-    assert [one.dataset for one in sections_of([made("mt"), made("math"), other])] == ["mt", "math"]
+    assert [row.name for row in section.rows][2] == "mt-other: mixture"
+    assert [section.dataset for section in sections_of([made("mt"), made("math"), other])] == [
+        "mt",
+        "math",
+    ]
 
 
 def test_different_judges_are_named_in_each_row() -> None:
@@ -134,9 +137,9 @@ def test_a_cost_that_is_unknown_is_not_nothing() -> None:
 def test_published_figures_are_in_tables_of_their_own_with_judge_and_source() -> None:
     for dataset in DATASETS:
         section = only(made(dataset))
-        own = " ".join(str(one) for one in section.tables)
-        for one in section.published:
-            table = published_table(one)
+        own = " ".join(str(table) for table in section.tables)
+        for item in section.published:
+            table = published_table(item)
             assert "arXiv:2406.04692" in table.notes[0]
             assert ", by " in table.title
             assert "arXiv" not in own
@@ -158,7 +161,7 @@ def test_published_figures_are_those_of_the_paper(data: Path) -> None:
         (known,) = only(made(dataset)).published
         assert [row for row, _ in known.rows] == list(paper[name]["rows"])
         for row, figures in known.rows:
-            told = [str(one).partition("±") for one in paper[name]["rows"][row]]
+            told = [str(each_row).partition("±") for each_row in paper[name]["rows"][row]]
             factor = 100 if dataset == "math" else 1
             assert [value for value, _ in figures] == pytest.approx(
                 [factor * float(value) for value, _, _ in told]
@@ -168,7 +171,7 @@ def test_published_figures_are_those_of_the_paper(data: Path) -> None:
 
 
 def test_a_page_has_no_script_fetches_nothing_and_holds_every_number() -> None:
-    runs = [made(one) for one in DATASETS]
+    runs = [made(dataset) for dataset in DATASETS]
     text = html(*runs)
     parsed = Page(closed(text))
     assert "script" not in {tag for tag, _ in parsed.tags}
@@ -177,7 +180,9 @@ def test_a_page_has_no_script_fetches_nothing_and_holds_every_number() -> None:
     assert "url(" not in text
     assert "@import" not in text
     policies = [
-        one["content"] for tag, one in parsed.tags if one.get("http-equiv") and tag == "meta"
+        message["content"]
+        for tag, message in parsed.tags
+        if message.get("http-equiv") and tag == "meta"
     ]
     assert policies[0] is not None
     assert policies[0].startswith("default-src 'none'")
@@ -211,7 +216,7 @@ def test_charts_of_a_dataset(dataset: str, captions: list[str]) -> None:
     text = html(made(dataset))
     found = re.findall("<figcaption>(.*?)</figcaption>", text)
     by = judged or ", by right answers"
-    assert found == [f"{one}, with 95 % intervals{by}" for one in captions]
+    assert found == [f"{caption}, with 95 % intervals{by}" for caption in captions]
     names = re.findall(r'aria-labelledby="(\S+) (\S+)"', text)
     assert len(names) == len(captions)
     for title, description in names:
@@ -290,9 +295,9 @@ def test_csv_has_a_row_a_metric() -> None:
         **{"value": "9.44", "standard error": "0.21", "n": "80", "asked": "80"},
         **{"judge": "lab:judge", "date": "2026-03-01"},
     }
-    assert [one["category"] for one in rows[3:5]] == ["writing", "roleplay"]
+    assert [row["category"] for row in rows[3:5]] == ["writing", "roleplay"]
     # What no judge said carries no judge's name.
-    assert [(one["metric"], one["judge"]) for one in rows[-3:]] == [
+    assert [(row["metric"], row["judge"]) for row in rows[-3:]] == [
         ("cost per item (USD)", ""),
         ("seconds per item, critical path", ""),
         ("seconds per item, sum of calls", ""),

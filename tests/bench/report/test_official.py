@@ -40,7 +40,7 @@ def judged(moa: Moa, data: Path) -> Path:
     ]
     file.write_text(json.dumps(items), "utf-8")
     run = moa.folder / "runs" / "released"
-    _write_run(run, file, annotations, [str(one) for one in places])
+    _write_run(run, file, annotations, [str(place) for place in places])
     return run
 
 
@@ -123,7 +123,7 @@ def test_the_figures_are_those_of_alpaca_eval(
         for row in csv_rows(data / "alpaca_eval" / "slice50" / "expected_metrics.csv")
     }
     for arm in run["arms"]:
-        found = {one["name"]: one for one in arm["metrics"]}
+        found = {metric["name"]: metric for metric in arm["metrics"]}
         official = found["LC win rate (alpaca_eval)"]
         assert official["value"] == pytest.approx(expected[arm["arm"]], abs=0.01)
         assert official["standard_error"] == found["LC win rate (own fit)"]["standard_error"]

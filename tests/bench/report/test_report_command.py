@@ -143,12 +143,12 @@ def test_several_runs_in_one_report(moa: Moa, judged: Path, graded: Path) -> Non
     ran = moa.run("bench", "report", *folders, "--format", "json")
     assert ran.code == 0, ran.err
     table = json.loads(ran.out)
-    assert [one["run"] for one in table["runs"]] == ["graded", "judged", "other"]
-    assert [one["judge"] and one["judge"]["model"] for one in table["runs"]] == [
+    assert [run["run"] for run in table["runs"]] == ["graded", "judged", "other"]
+    assert [run["judge"] and run["judge"]["model"] for run in table["runs"]] == [
         *(None, "lab:judge", None)
     ]
     (accuracy,) = (
-        one for one in table["runs"][0]["arms"][0]["metrics"] if one["name"] == "accuracy"
+        metric for metric in table["runs"][0]["arms"][0]["metrics"] if metric["name"] == "accuracy"
     )
     assert accuracy["value"] == pytest.approx(700 / 9)
     assert (accuracy["n"], accuracy["asked"], accuracy["partial"]) == (9, 10, True)

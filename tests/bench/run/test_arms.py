@@ -26,7 +26,7 @@ def test_each_model_alone_shares_its_call_with_the_mixture(moa: Moa, upstream: U
     assert [len(upstream.chats(model)) for model in ("a", "b", "agg")] == [3, 3, 6]
     lines = item_lines(moa.folder / "runs" / "mine-two")
     arms = ["mixture", "single:lab:a", "single:lab:b", "single:lab:agg"]
-    assert [(one["item"], one["arm"]) for one in lines] == [
+    assert [(line["item"], line["arm"]) for line in lines] == [
         (item, arm) for item in ("1", "2", "3") for arm in arms
     ]
     mixture, alone = lines[0], lines[1]
@@ -44,9 +44,9 @@ def test_self_moa_samples_one_proposer_in_the_place_of_all(moa: Moa, upstream: U
     assert ran.code == 0, ran.err
     assert "self (Self-MoA on lab:b)" in ran.err
     assert upstream.chats("a") == upstream.chats("c") == []
-    asked = [sampling(one) for one in upstream.chats("b")]
-    assert [one["seed"] for one in asked] == [5, 6, 7, 5, 6, 7]
-    assert {one["temperature"] for one in asked} == {0.9}
+    asked = [sampling(request) for request in upstream.chats("b")]
+    assert [body["seed"] for body in asked] == [5, 6, 7, 5, 6, 7]
+    assert {body["temperature"] for body in asked} == {0.9}
     assert len(upstream.chats("agg")) == 1
     [line] = item_lines(moa.folder / "runs" / "mine-three")
     assert [len(layer) for layer in line["turns"][0]["proposals"]] == [3, 3]
@@ -59,7 +59,7 @@ def test_self_moa_takes_the_first_proposer_and_shares_its_sample(
     ran = moa.run("bench", "run", prompts, "-y", "--arms", "mixture,self")
     assert "self (Self-MoA on lab:a)" in ran.err
     assert "14 calls;" in ran.err
-    assert [len(upstream.chats(one)) for one in ("a", "b", "c", "agg")] == [6, 2, 2, 4]
+    assert [len(upstream.chats(model)) for model in ("a", "b", "c", "agg")] == [6, 2, 2, 4]
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_parity_in_mt_bench_is_by_category(moa: Moa, upstream: Upstream) -> None
     moa.profile("hot", {"model": "lab:a", "temperature": 1.5, "max_tokens": 9}, temperature=1.2)
     ran = moa.run("bench", "run", "mt", "--data", "data", "-p", "hot", "-y", "--parity")
     assert ran.code == 0, ran.err
-    for one in upstream.chats():
-        name = one.messages[-1]["content"].removeprefix("Ask ")
-        assert sampling(one) == {
+    for request in upstream.chats():
+        name = request.messages[-1]["content"].removeprefix("Ask ")
+        assert sampling(request) == {
             "temperature": categories[name],
             "max_tokens": 1024,
             "seed": None,
@@ -114,7 +114,7 @@ def test_parity_in_alpaca_sets_the_final_call_and_what_is_unset(
     moa.profile("own", {"model": "lab:a", "temperature": 1.5}, aggregator=final)
     ran = moa.run("bench", "run", "alpaca", "--data", "data", "-p", "own", "-y", "--parity")
     assert ran.code == 0, ran.err
-    asked = {one.model: sampling(one) for one in upstream.chats()}
+    asked = {request.model: sampling(request) for request in upstream.chats()}
     assert asked["agg"] == {"temperature": 0.7, "max_tokens": 2048, "seed": None}
     assert asked["a"] == {"temperature": 1.5, "max_tokens": 2048, "seed": None}
 
@@ -142,12 +142,14 @@ def test_given_outputs_take_the_place_of_the_first_layer(moa: Moa, upstream: Ups
     assert ran.code == 0, ran.err
     assert "the first layer's answers are given: old, new" in ran.err
     assert "2 calls;" in ran.err
-    assert {one.model for one in upstream.chats()} == {"agg"}
-    system = {one.messages[0]["content"].rpartition("models:")[2] for one in upstream.chats()}
+    assert {request.model for request in upstream.chats()} == {"agg"}
+    system = {
+        request.messages[0]["content"].rpartition("models:")[2] for request in upstream.chats()
+    }
     assert system == {"\n1. old 1\n2. new 1", "\n1. old 2\n2. new 2"}
     line = item_lines(moa.folder / "runs" / "mine-lab")[0]
     given = line["turns"][0]["proposals"][0]
-    assert [(one["model"], one["key"], one["text"]) for one in given] == [
+    assert [(search["model"], search["key"], search["text"]) for search in given] == [
         ("given:old", "", "old 1"),
         ("given:new", "", "new 1"),
     ]
@@ -159,7 +161,7 @@ def test_later_layers_are_asked_over_given_outputs(moa: Moa, upstream: Upstream)
     start = ["bench", "run", write_prompts(moa, 1), "-y", "--rounds", "2"]
     ran = moa.run(*start, "--reference-paths", file)
     assert ran.code == 0, ran.err
-    assert sorted(one.model for one in upstream.chats()) == ["a", "agg", "b", "c"]
+    assert sorted(request.model for request in upstream.chats()) == ["a", "agg", "b", "c"]
     assert upstream.chats("a")[0].messages[0]["content"].endswith("models:\n1. old 1")
 
 

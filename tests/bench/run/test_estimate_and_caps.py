@@ -24,7 +24,7 @@ def priced(moa: Moa, upstream: Upstream) -> Moa:
     """Models of known price; their answers have 50 tokens at most."""
     models = ("a", "b", "c", "agg")
     moa.configure(
-        providers=moa.settings()["providers"], prices={f"lab:{one}": PRICE for one in models}
+        providers=moa.settings()["providers"], prices={f"lab:{name}": PRICE for name in models}
     )
     moa.profile("lab", "a", "b", "c", max_tokens=50)
     upstream.always("*", COUNTED)
@@ -33,14 +33,14 @@ def priced(moa: Moa, upstream: Upstream) -> Moa:
 
 def spent(run: Path) -> float:
     """USD in a run's journal."""
-    return math.fsum(one["usage"]["cost"] for one in call_lines(run))
+    return math.fsum(row["usage"]["cost"] for row in call_lines(run))
 
 
 def band(err: str, before: str) -> tuple[float, float]:
     """The two numbers of `between … and …` behind some words."""
     found = re.search(rf"{before}: between \$?([\d,.]+) and \$?([\d,.]+)", err)
     assert found, err
-    low, high = (float(one.rstrip(".,").replace(",", "")) for one in found.groups())
+    low, high = (float(group.rstrip(".,").replace(",", "")) for group in found.groups())
     return low, high
 
 
@@ -108,7 +108,7 @@ def test_a_cap_shortens_no_answer(priced: Moa, upstream: Upstream) -> None:
     priced.profile("lab", "a", "b", "c")
     ran = priced.run("bench", "run", write_prompts(priced, 2), "-y", "--max-cost", "60")
     assert ran.code == 0, ran.err
-    assert {one.body.get("max_tokens") for one in upstream.chats()} == {None}
+    assert {request.body.get("max_tokens") for request in upstream.chats()} == {None}
 
 
 def test_the_day_s_budget_counts(priced: Moa, upstream: Upstream) -> None:

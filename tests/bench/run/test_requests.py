@@ -27,11 +27,13 @@ def test_a_failed_item_is_tried_again_at_the_end(moa: Moa, upstream: Upstream) -
     ran = moa.run("bench", "run", write_prompts(moa, 4), "-y", "--concurrency", "1")
     assert ran.code == 0, ran.err
     # Only what was missing is sent: the second item's b, then its aggregator.
-    assert [one.model for one in upstream.chats()][-2:] == ["b", "agg"]
+    assert [request.model for request in upstream.chats()][-2:] == ["b", "agg"]
     assert "thing 2" in prompt_of(upstream.chats()[-1])
     assert len(upstream.chats()) == 4 * 4 + 1
     lines = item_lines(moa.folder / "runs" / "mine-lab")
-    assert [(one["item"], one["error"]) for one in lines] == [(f"{n}", None) for n in range(1, 5)]
+    assert [(line["item"], line["error"]) for line in lines] == [
+        (f"{n}", None) for n in range(1, 5)
+    ]
 
 
 def test_what_fails_twice_is_recorded_as_failed(moa: Moa, upstream: Upstream) -> None:
@@ -67,13 +69,13 @@ def test_an_empty_answer_is_a_failure_and_asked_for_again(moa: Moa, upstream: Up
     ran = moa.run("bench", "run", write_prompts(moa, 2), "-y", "--concurrency", "1")
     assert ran.code == 0
     assert len(upstream.chats("a")) == 3
-    errors = [one["error"] for one in call_lines(moa.folder / "runs" / "mine-lab")]
+    errors = [line["error"] for line in call_lines(moa.folder / "runs" / "mine-lab")]
     assert sorted(filter(None, errors)) == ["it gave no answer"]
 
 
 def test_older_items_come_first(moa: Moa, upstream: Upstream) -> None:
     moa.run("bench", "run", write_prompts(moa, 6), "-y", "--concurrency", "2")
-    ends = [one["item"] for one in call_lines(moa.folder / "runs" / "mine-lab")]
+    ends = [line["item"] for line in call_lines(moa.folder / "runs" / "mine-lab")]
     # With room for two calls, the third item begins when the first has nothing left to ask.
     assert ends.index("3") >= 3
     assert set(ends[:6]) <= {"1", "2"}
@@ -99,7 +101,7 @@ def test_retry_after_holds_back_the_whole_provider(moa: Moa, upstream: Upstream)
     assert ran.code == 0, ran.err
     first, _, *others = upstream.chats()
     assert len(others) == 3
-    assert min(one.at for one in others) - first.at > 0.95
+    assert min(other.at for other in others) - first.at > 0.95
 
 
 def test_two_turns_are_one_conversation(moa: Moa, upstream: Upstream) -> None:

@@ -47,12 +47,12 @@ def test_a_run_killed_at_40_percent_goes_on_as_if_nothing_had_been(
     ran = moa.run(*start)
     assert ran.code == 0, ran.err
     assert answered_twice(upstream) == []
-    assert len([one for one in upstream.chats() if one.finished]) == 600
+    assert len([request for request in upstream.chats() if request.finished]) == 600
 
     assert moa.run(*start, "-o", "whole").code == 0
     for name in ("run.json", "items.jsonl"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
-    assert [one["item"] for one in item_lines(run)] == [f"{n}" for n in range(1, 201)]
+    assert [line["item"] for line in item_lines(run)] == [f"{n}" for n in range(1, 201)]
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(moa: Moa, upstream: Upstream) -> None:
@@ -65,9 +65,9 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(moa: Moa, upstream: Ups
     assert err.splitlines()[-1].endswith("the same command goes on from there")
     assert "Traceback" not in err
     # Calls that were cut off may be billed: they stand there, too.
-    cut = [one for one in call_lines(run) if one["error"]]
-    assert {one["error"] for one in cut} == {"cut off"}
-    assert all(one["usage"]["estimated_calls"] for one in cut)
+    cut = [line for line in call_lines(run) if line["error"]]
+    assert {row["error"] for row in cut} == {"cut off"}
+    assert all(row["usage"]["estimated_calls"] for row in cut)
 
     assert moa.run(*start).code == 0
     assert answered_twice(upstream) == []
@@ -124,7 +124,7 @@ def test_samples_keep_their_places_also_after_retries(moa: Moa, upstream: Upstre
     assert items.read_bytes() == before
     assert len(upstream.chats()) == asked
     [first, *_] = item_lines(items.parent)
-    texts = [one["text"] for one in first["turns"][0]["proposals"][0]]
+    texts = [row["text"] for row in first["turns"][0]["proposals"][0]]
     assert len(set(texts)) == 3
 
 

@@ -77,7 +77,7 @@ def test_the_judges_messages_are_upstreams_to_the_byte(data: Path, model: str) -
         pair = comparison(row)
         call = judge_call(template(data), pair)
         expected = upstream_messages(template(data), row, switched=pair.switched)
-        assert [(one.role, one.content) for one in call.messages] == expected
+        assert [(message.role, message.content) for message in call.messages] == expected
     assert len(rows) == 50
 
 
@@ -94,7 +94,7 @@ def test_the_request_is_the_one_of_the_judges_configuration(data: Path) -> None:
     ):
         assert re.search(rf"^\s*{name}: {value}(\s|$)", config, re.MULTILINE)
     assert call.top_p == 1.0
-    assert [one.role for one in call.messages] == ["system", "user"]
+    assert [message.role for message in call.messages] == ["system", "user"]
 
 
 def test_order_and_preference_of_every_released_judgement(data: Path) -> None:
@@ -151,7 +151,7 @@ def test_win_rates_of_released_judgements_are_the_published_ones(data: Path) -> 
 def test_win_rates_of_the_slice(data: Path) -> None:
     expected = csv_rows(data / "alpaca_eval/slice50/expected_metrics.csv")
     for row in expected:
-        found = win_rate(one["preference"] for one in annotated(data, row["model"]))
+        found = win_rate(annotation["preference"] for annotation in annotated(data, row["model"]))
         assert found.win_rate.value == pytest.approx(float(row["win_rate"]), abs=1e-9)
         assert found.win_rate.standard_error == pytest.approx(
             float(row["standard_error"]), abs=1e-9
@@ -268,7 +268,7 @@ def test_every_text_is_in_the_judges_prompt_as_it_is(
 
 @given(st.lists(st.floats(1, 2), max_size=40))
 def test_win_rates_of_the_two_sides_add_up(preferences: list[float]) -> None:
-    found, mirrored = win_rate(preferences), win_rate(3 - one for one in preferences)
+    found, mirrored = win_rate(preferences), win_rate(3 - preference for preference in preferences)
     assert found.n_wins + found.n_wins_base + found.n_draws == len(preferences)
     if preferences:
         assert found.win_rate.value is not None

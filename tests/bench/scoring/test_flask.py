@@ -54,7 +54,7 @@ def test_the_judges_prompt_is_upstreams(
     for row in golden:
         text = ""
         for label in row["skill"]:
-            skill = next(one for one in skills if label in one["Skill"])
+            skill = next(skill for skill in skills if label in skill["Skill"])
             text += f"\n{skill['Skill']}: {skill['Criteria']}"
             for i in "12345":
                 text += f"\nScore {i}: {skill['Scoring'][i]}"
@@ -77,7 +77,7 @@ def test_the_judges_prompts_have_the_length_that_the_golden_run_counted(
     # That run's judge counted a token per four characters of the messages' JSON and of its own.
     for row in golden:
         messages = [
-            {"role": one.role, "content": one.content} for one in asked(known, row).messages
+            {"role": body.role, "content": body.content} for body in asked(known, row).messages
         ]
         counted = len(json.dumps(messages)) // 4 + len(row["review"]) // 4
         assert counted == row["total_tokens_step4"]

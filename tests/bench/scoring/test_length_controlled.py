@@ -90,8 +90,13 @@ def test_fifty_judgements_keep_their_own_difficulty(data: Path) -> None:
         annotated = json.loads(path.read_text("utf-8"))
         found = length_controlled(
             [
-                JudgedPair(index, one["preference"], len(one["output_1"]), len(one["output_2"]))
-                for index, one in zip(indices, annotated, strict=True)
+                JudgedPair(
+                    index,
+                    annotation["preference"],
+                    len(annotation["output_1"]),
+                    len(annotation["output_2"]),
+                )
+                for index, annotation in zip(indices, annotated, strict=True)
             ],
             known,
         )
@@ -106,9 +111,9 @@ def test_the_standard_error_is_the_spread_over_samples(data: Path) -> None:
     known, pool = real(data), released(data)["claude-2"]
     choice = random.Random(1)
     found = [length_controlled(choice.choices(pool, k=100), known) for _ in range(40)]
-    spread = statistics.stdev(one.win_rate.value or 0 for one in found)
-    told = statistics.fmean(one.win_rate.standard_error or 0 for one in found)
-    published = statistics.fmean(one.published_standard_error or 0 for one in found)
+    spread = statistics.stdev(result.win_rate.value or 0 for result in found)
+    told = statistics.fmean(result.win_rate.standard_error or 0 for result in found)
+    published = statistics.fmean(result.published_standard_error or 0 for result in found)
     assert told == pytest.approx(spread, rel=0.25)
     assert published < 0.7 * spread
 
@@ -131,7 +136,7 @@ def test_a_model_that_always_loses_or_wins(preference: float, end: int) -> None:
 def test_length_that_decides_is_taken_out() -> None:
     longer = [JudgedPair(i, 1.9 if i % 4 else 1.1, 500, 700 if i % 4 else 300) for i in range(10)]
     found = length_controlled(longer * 20, made_up())
-    raw = 100 * statistics.fmean(one.preference - 1 for one in longer)
+    raw = 100 * statistics.fmean(annotation.preference - 1 for annotation in longer)
     assert found.weights[0] < 0
     assert found.win_rate.value is not None
     assert abs(found.win_rate.value - 50) < abs(raw - 50)

@@ -74,7 +74,7 @@ def test_what_the_judge_is_asked_is_upstreams_to_the_byte(
 def test_every_rating_is_read_as_upstream_does(folder: Path) -> None:
     golden = jsonl_rows(folder / "golden/gpt-4_single.jsonl")
     read = [parse_rating(row["judgment"]) for row in golden]
-    assert [-1 if one is None else one for one in read] == [row["score"] for row in golden]
+    assert [-1 if item is None else item for item in read] == [row["score"] for row in golden]
     assert read.count(None) == 20
 
 

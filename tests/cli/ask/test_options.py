@@ -189,5 +189,5 @@ def test_a_profile_cannot_be_kept_outside_its_folder(moa: Moa, name: str) -> Non
     ran = moa.run("ask", f"--save-profile={name}", "hi")
     assert (ran.code, ran.out) == (2, b"")
     assert "cannot be the name of a profile" in ran.err
-    assert [one.name for one in (moa.config / "profiles").iterdir()] == ["lab.toml"]
-    assert [one.name for one in moa.config.parent.rglob("*evil*")] == []
+    assert [path.name for path in (moa.config / "profiles").iterdir()] == ["lab.toml"]
+    assert [path.name for path in moa.config.parent.rglob("*evil*")] == []

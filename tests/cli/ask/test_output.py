@@ -139,11 +139,11 @@ def test_json_is_one_object_with_reply_proposals_usage_and_seconds(
     assert not set(ran.text) & {"\x1b", "\x07", "\x9b", "\u202e"}
     assert list(told)[:2] == ["reply", "status"]
     assert (told["reply"], told["status"], told["prompt"]) == (HOSTILE, "finished", "hi")
-    assert [[one["text"] for one in layer] for layer in told["proposals"]] == [
+    assert [[proposer["text"] for proposer in layer] for layer in told["proposals"]] == [
         ["from a", "from b"],
         ["from a", "from b"],
     ]
-    assert [one["layer"] for layer in told["proposals"] for one in layer] == [1, 1, 2, 2]
+    assert [proposer["layer"] for layer in told["proposals"] for proposer in layer] == [1, 1, 2, 2]
     assert told["usage"]["prompt_tokens"] == 4 * 3 + 30
     assert told["usage"]["completion_tokens"] == 4 * 2 + 5
     assert told["usage"]["calls"] == 5

@@ -234,7 +234,7 @@ def test_prompts_alone(moa: Moa, two: tuple[str, str]) -> None:
 def test_what_makes_no_sense_deletes_nothing(
     moa: Moa, two: tuple[str, str], arguments: tuple[str, ...]
 ) -> None:
-    given = [two[0] if one == "ID" else one for one in arguments]
+    given = [two[0] if argument == "ID" else argument for argument in arguments]
     ran = moa.run("history", "delete", *given, "--yes")
     assert ran.code == 2
     assert ran.err.count("\n") == 1

@@ -60,7 +60,7 @@ def test_the_name_of_the_folder_may_be_no_text(moa: Moa, tmp_path: Path) -> None
 def test_the_last_conversation_goes_on(kept: Moa, upstream: Upstream) -> None:
     assert kept.run("ask", "-c", "and horses?").code == 0
     sent = upstream.chats("agg")[-1].messages
-    assert [one["content"] for one in sent[1:]] == [
+    assert [message["content"] for message in sent[1:]] == [
         "what do zebras wear?",
         "stripes",
         "and horses?",

@@ -80,7 +80,10 @@ def test_tags_go_with_a_conversation_and_end_with_it(kept: Moa) -> None:
     kept.run("history", "export", "--all", "-o", "all.json")
     values = json.loads((kept.folder / "all.json").read_bytes())
     assert values["version"] == 2
-    assert [one.get("tags") for one in values["conversations"]] == [["animals", "secretword"], None]
+    assert [conversation.get("tags") for conversation in values["conversations"]] == [
+        ["animals", "secretword"],
+        None,
+    ]
     there = {"MOA_DATA_DIR": str(kept.folder / "elsewhere")}
     assert kept.run("history", "import", "all.json", "--tag", "new", env=there).code == 0
     again = kept.run("history", "export", "--tag", "animals", "--format", "json", env=there)
@@ -144,11 +147,16 @@ def test_tags_are_recovered_from_a_damaged_file(kept: Moa) -> None:
 def test_what_matches_all_filters_is_exported(kept: Moa) -> None:
     zebras, horses = ids(kept)
     kept.run("history", "tag", zebras, "animals")
-    assert [one["id"] for one in exported(kept, "--search", "wear zebras")] == [zebras]
-    assert [one["id"] for one in exported(kept, "--since", "1d")] == [zebras, horses]
-    assert [one["id"] for one in exported(kept, "--profile", "other")] == [horses]
+    assert [conversation["id"] for conversation in exported(kept, "--search", "wear zebras")] == [
+        zebras
+    ]
+    assert [conversation["id"] for conversation in exported(kept, "--since", "1d")] == [
+        zebras,
+        horses,
+    ]
+    assert [conversation["id"] for conversation in exported(kept, "--profile", "other")] == [horses]
     both = exported(kept, "--tag", "animals", "--search", "stripes", "--since", "1d")
-    assert [one["id"] for one in both] == [zebras]
+    assert [hit["id"] for hit in both] == [zebras]
     assert "# and horses?" in kept.run("history", "export", "--search", "saddles").text
     for options in (("--search", "giraffes"), ("--tag", "nosuch"), ("--since", "0h")):
         none = kept.run("history", "export", *options, "-o", "x.json")

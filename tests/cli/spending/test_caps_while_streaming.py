@@ -114,8 +114,8 @@ def test_a_proposer_is_stopped_and_all_of_its_layer(moa: Moa, upstream: Upstream
     assert upstream.chats("agg") == []
     assert sent(upstream, "a") < 1000
     rows = {
-        one["model"]: one
-        for one in json.loads(moa.run("history", "stats", "--json").text)["models"]
+        row["model"]: row
+        for row in json.loads(moa.run("history", "stats", "--json").text)["models"]
     }
     assert rows.keys() == {"lab:a", "lab:b"}
     # Fifty tokens of b's were promised to it.
@@ -130,7 +130,7 @@ def test_two_that_go_on_share_what_is_left(moa: Moa, upstream: Upstream) -> None
     upstream.always("b", ENDLESS)
     assert moa.run("ask", "hi", "--max-cost", "0.06").code == 3
     rows = json.loads(moa.run("history", "stats", "--json").text)["models"]
-    assert 0.04 < sum(one["known_cost"] for one in rows) <= 0.0605
+    assert 0.04 < sum(row["known_cost"] for row in rows) <= 0.0605
 
 
 # Each piece is eight tokens for some models, by our own guess one or two.

@@ -51,7 +51,7 @@ def told(ran: Ran) -> dict[str, Any]:
 
 def spent_today(moa: Moa) -> dict[str, float]:
     values = told(moa.run("history", "stats", "--json"))
-    return {one["model"]: one["known_cost"] for one in values["models"]}
+    return {model["model"]: model["known_cost"] for model in values["models"]}
 
 
 def lists(upstream: Upstream) -> int:
@@ -73,8 +73,8 @@ def test_the_usage_line_tells_calls_tokens_cost_and_the_dearest_model(moa: Moa) 
 def test_the_ledger_in_the_json_is_the_upstreams(moa: Moa, upstream: Upstream) -> None:
     turn = told(moa.run("ask", "hi", "--json"))
     assert turn["usage"]["cost"] == pytest.approx(WHOLE)
-    assert {one["model"]: one["usage"]["cost"] for one in turn["ledger"]} == pytest.approx(COST)
-    assert [one["layer"] for one in turn["ledger"]] == [1, 1, 2]
+    assert {row["model"]: row["usage"]["cost"] for row in turn["ledger"]} == pytest.approx(COST)
+    assert [call["layer"] for call in turn["ledger"]] == [1, 1, 2]
     usage = turn["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == upstream.usage_total
 
@@ -165,7 +165,7 @@ def test_an_estimate_is_told_by_layer_and_sends_no_prompt(moa: Moa, upstream: Up
     assert lines[4].startswith("(prices as listed on 20")
     assert upstream.chats() == []
     values = told(moa.run("ask", "--estimate", "--json", "hello there", "-r", "2"))
-    assert [one["calls"] for one in values["layers"]] == [2, 2, 1]
+    assert [value["calls"] for value in values["layers"]] == [2, 2, 1]
     first, second, last = values["layers"]
     assert first["completion_tokens"] == 200
     # The answers of a layer are prompt tokens of each model of the next.
@@ -173,7 +173,9 @@ def test_an_estimate_is_told_by_layer_and_sends_no_prompt(moa: Moa, upstream: Up
     assert last["cost"] == pytest.approx(
         (last["prompt_tokens"] * 10 + last["completion_tokens"] * 20) / 1e6
     )
-    assert values["total"]["cost"] == pytest.approx(sum(one["cost"] for one in values["layers"]))
+    assert values["total"]["cost"] == pytest.approx(
+        sum(value["cost"] for value in values["layers"])
+    )
 
 
 def test_an_estimate_says_what_it_assumes_and_does_not_know(moa: Moa) -> None:
@@ -213,7 +215,7 @@ def test_a_cap_stops_before_the_layer_that_would_break_it(
     limit = str(rounds * 0.0046 + 0.001)
     ran = moa.run("ask", "hi", "-r", str(rounds), "--max-cost", limit)
     assert (ran.code, ran.out) == (3, b"")
-    assert [one.model for one in upstream.chats()].count("agg") == 0
+    assert [request.model for request in upstream.chats()].count("agg") == 0
     assert len(upstream.chats()) == 2 * rounds
     # What was paid for is shown.
     assert f"── lab:a (round {rounds})" in ran.err
@@ -229,7 +231,7 @@ def test_a_cap_reached_is_told_in_the_json_too(moa: Moa) -> None:
     turn = told(ran)
     assert turn["error"]["kind"] == "BudgetReached"
     assert (turn["reply"], turn["status"]) == (None, "failed")
-    assert [one["text"] for one in turn["proposals"][0]] == ["one two three"] * 2
+    assert [proposal["text"] for proposal in turn["proposals"][0]] == ["one two three"] * 2
 
 
 def test_a_cap_that_is_not_reached_changes_nothing(moa: Moa) -> None:
@@ -241,7 +243,7 @@ def test_a_cap_on_tokens_needs_no_price(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run("ask", "hi", "-m", "lab:mystery", "--max-total-tokens", "1110")
     assert ran.code == 3
     assert "--max-total-tokens 1,110 tokens would be passed: 1,100 tokens spent" in ran.err
-    assert [one.model for one in upstream.chats()] == ["mystery"]
+    assert [request.model for request in upstream.chats()] == ["mystery"]
 
 
 def test_a_cap_on_cost_cannot_be_kept_without_a_price(moa: Moa, upstream: Upstream) -> None:
@@ -257,7 +259,7 @@ def test_a_fallback_that_would_break_the_cap_is_not_asked(moa: Moa, upstream: Up
     upstream.enqueue("a", Reply(status=400))
     ran = moa.run("ask", "-p", "two", "hi", "--max-cost", "0.001")
     assert ran.code == 3
-    assert [one.model for one in upstream.chats()] == ["a"]
+    assert [request.model for request in upstream.chats()] == ["a"]
 
 
 @pytest.mark.parametrize("wrong", ["-1", "nan", "much"])
@@ -323,7 +325,7 @@ def test_the_costs_of_a_fork_are_counted_once(moa: Moa) -> None:
 def test_the_books_are_right_after_a_kill(moa: Moa, upstream: Upstream) -> None:
     upstream.always("agg", Reply(chunks=["x "] * 9, stall_after=3))
     with moa.start("ask", "hi") as process:
-        upstream.wait_for(lambda: any(one.sent == 3 for one in upstream.chats("agg")))
+        upstream.wait_for(lambda: any(request.sent == 3 for request in upstream.chats("agg")))
         process.kill()
         process.wait()
     # What had ended is written down as it was told; the call in flight with an answer as long
@@ -339,11 +341,11 @@ def test_an_interrupted_turn_is_charged_for_the_calls_that_were_cut_off(
 ) -> None:
     upstream.always("agg", Reply(chunks=["x "] * 9, stall_after=3))
     with moa.start("ask", "hi") as process:
-        upstream.wait_for(lambda: any(one.sent == 3 for one in upstream.chats("agg")))
+        upstream.wait_for(lambda: any(request.sent == 3 for request in upstream.chats("agg")))
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     values = told(moa.run("history", "stats", "--json"))
-    (cut_off,) = [one for one in values["models"] if one["model"] == "lab:agg"]
+    (cut_off,) = [model for model in values["models"] if model["model"] == "lab:agg"]
     assert (cut_off["calls"], cut_off["estimated_calls"]) == (1, 1)
     assert cut_off["known_cost"] > 0
 
@@ -416,7 +418,7 @@ def test_processes_at_once_do_not_spend_more_than_the_days_budget(
     upstream.always("*", Reply(text="one two three", usage=(10, 100), delay=0.5))
     with ExitStack() as stack:
         running = [stack.enter_context(moa.start("ask", "hi")) for _ in range(6)]
-        codes = [one.wait(60) for one in running]
+        codes = [process.wait(60) for process in running]
     assert set(codes) <= {0, 3}
     assert codes.count(0) == 1
     assert sum(spent_today(moa).values()) <= 0.0045
@@ -437,11 +439,11 @@ def test_what_is_certain_to_break_a_cap_is_known_before_anything_is_paid(
 def test_under_a_cap_no_answer_may_be_endless(moa: Moa, upstream: Upstream) -> None:
     moa.profile("open", "a", "b")
     assert moa.run("ask", "-p", "open", "hi", "--max-total-tokens", "9000").code == 0
-    limits = {one.model: one.body["max_tokens"] for one in upstream.chats()}
+    limits = {request.model: request.body["max_tokens"] for request in upstream.chats()}
     assert all(1000 < limit < 9000 for limit in limits.values())
     assert limits["a"] + limits["b"] < 9000
     assert moa.run("ask", "-p", "open", "hi", "--max-cost", "50").code == 0
-    assert all("max_tokens" not in one.body for one in upstream.chats()[3:])
+    assert all("max_tokens" not in request.body for request in upstream.chats()[3:])
 
 
 def test_a_key_that_is_refused_is_told_where_a_cap_needs_the_prices(tmp_path: Path) -> None:
@@ -478,7 +480,7 @@ def test_calls_that_waited_for_others_are_not_charged(moa: Moa, upstream: Upstre
     upstream.always("a", Reply(chunks=["x "] * 9, stall_after=3))
     moa.profile("many", {"model": "lab:a", "samples": 5}, max_tokens=100)
     with moa.start("ask", "-p", "many", "hi", "--concurrency", "1", "--json") as process:
-        upstream.wait_for(lambda: any(one.sent == 3 for one in upstream.chats()))
+        upstream.wait_for(lambda: any(request.sent == 3 for request in upstream.chats()))
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=PATIENCE)
     turn = json.loads(out)
@@ -504,8 +506,8 @@ def test_a_killed_turn_shows_what_its_proposals_took(moa: Moa, upstream: Upstrea
     (turn,) = told(moa.run("history", "show", "--json"))["turns"]
     assert turn["status"] == "interrupted"
     assert turn["usage"]["cost"] > COST["lab:a"] + COST["lab:b"] + 0.002
-    assert {one["model"] for one in turn["ledger"]} == {"lab:a", "lab:b", "lab:agg"}
-    assert sum(one["usage"]["estimated_calls"] for one in turn["ledger"]) == 1
+    assert {call["model"] for call in turn["ledger"]} == {"lab:a", "lab:b", "lab:agg"}
+    assert sum(row["usage"]["estimated_calls"] for row in turn["ledger"]) == 1
 
 
 def test_a_slow_list_of_prices_does_not_hold_up_the_answer(moa: Moa, upstream: Upstream) -> None:

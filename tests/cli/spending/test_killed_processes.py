@@ -59,7 +59,7 @@ def stats(moa: Moa) -> list[dict[str, Any]]:
 
 
 def spent(moa: Moa) -> float:
-    return sum(float(one["known_cost"]) for one in stats(moa))
+    return sum(float(row["known_cost"]) for row in stats(moa))
 
 
 def bill(requests: list[Request]) -> float:
@@ -68,18 +68,18 @@ def bill(requests: list[Request]) -> float:
 
 
 def usages(requests: list[Request]) -> list[tuple[int, int]]:
-    return [one.usage for one in requests]
+    return [request.usage for request in requests]
 
 
 def billed(upstream: Upstream) -> list[Request]:
-    return [one for one in upstream.chats() if one.usage != (0, 0)]
+    return [request for request in upstream.chats() if request.usage != (0, 0)]
 
 
 def kill_at(process: subprocess.Popen[bytes], upstream: Upstream, model: str, sent: int) -> None:
     """As soon as that many pieces of an answer have been sent."""
     before = len(upstream.chats(model))
     upstream.wait_for(
-        lambda: any(one.sent >= sent for one in upstream.chats(model)[max(before - 1, 0) :]), 20
+        lambda: any(row.sent >= sent for row in upstream.chats(model)[max(before - 1, 0) :]), 20
     )
     process.kill()
     process.wait()
@@ -90,11 +90,11 @@ def test_each_call_of_a_killed_turn_is_counted(moa: Moa, upstream: Upstream) -> 
     upstream.always("b", Reply(delay=60))
     with moa.start("ask", "hi") as process:
         kill_at(process, upstream, "a", 3)
-    rows = {one["model"]: one for one in stats(moa)}
+    rows = {row["model"]: row for row in stats(moa)}
     assert rows.keys() == {"lab:a", "lab:b"}
-    assert all(one["calls"] == one["estimated_calls"] == one["turns"] == 1 for one in rows.values())
+    assert all(row["calls"] == row["estimated_calls"] == row["turns"] == 1 for row in rows.values())
     # As long as it may become: nobody knows how far it came.
-    assert all(one["completion_tokens"] == _LONGEST for one in rows.values())
+    assert all(row["completion_tokens"] == _LONGEST for row in rows.values())
     (row,) = json.loads(moa.run("history", "list", "--json").text)
     assert row["usage"]["calls"] == 2
     assert row["usage"]["cost"] == pytest.approx(spent(moa)) != 0
@@ -122,11 +122,11 @@ def test_a_call_that_ended_before_the_kill_counts_as_it_was_told(
     upstream.always("a", Reply(text="short", usage=(7, 3)))
     upstream.always("b", Reply(delay=60))
     with moa.start("ask", "hi") as process:
-        upstream.wait_for(lambda: any(one.finished for one in upstream.chats("a")))
+        upstream.wait_for(lambda: any(request.finished for request in upstream.chats("a")))
         time.sleep(0.3)
         process.kill()
         process.wait()
-    rows = {one["model"]: one for one in stats(moa)}
+    rows = {row["model"]: row for row in stats(moa)}
     assert (rows["lab:a"]["prompt_tokens"], rows["lab:a"]["completion_tokens"]) == (7, 3)
     assert (rows["lab:a"]["estimated_calls"], rows["lab:b"]["estimated_calls"]) == (0, 1)
 
@@ -137,7 +137,7 @@ def test_an_answer_that_outgrows_its_estimate_is_counted_as_far_as_it_came(
     moa.profile("open", "a")
     upstream.always("a", Reply(chunks=["x "] * 3000, stall_after=2500))
     with moa.start("ask", "-p", "open", "hi") as process:
-        upstream.wait_for(lambda: any(one.sent == 2500 for one in upstream.chats()))
+        upstream.wait_for(lambda: any(request.sent == 2500 for request in upstream.chats()))
         time.sleep(0.5)
         process.kill()
         process.wait()
@@ -154,7 +154,7 @@ def test_what_a_killed_process_left_is_counted_once(moa: Moa, upstream: Upstream
     running = moa.state.parent / "data" / "running"
     shutil.copytree(running, moa.folder / "copy")
     first = stats(moa)
-    assert sum(one["calls"] for one in first) == 2
+    assert sum(row["calls"] for row in first) == 2
     assert list(running.iterdir()) == []
     # As after a kill between the transaction and the removal of the files.
     shutil.rmtree(running)
@@ -176,7 +176,7 @@ def test_a_torn_journal_is_read_as_far_as_it_goes(moa: Moa, upstream: Upstream) 
     journal.write_bytes(lines + bad)
     rows = stats(moa)
     # The second one is counted as begun; what cannot be right is not.
-    assert sum(one["calls"] for one in rows) == 1
+    assert sum(row["calls"] for row in rows) == 1
 
 
 def test_files_of_running_processes_are_private_and_gone_at_the_end(
@@ -188,8 +188,8 @@ def test_files_of_running_processes_are_private_and_gone_at_the_end(
         upstream.wait_for(lambda: len(upstream.chats()) == 2)
         assert running.stat().st_mode & 0o777 == 0o700
         files = list(running.iterdir())
-        assert {one.suffix for one in files} == {".lock", ".jsonl"}
-        assert all(one.stat().st_mode & 0o777 == 0o600 for one in files)
+        assert {path.suffix for path in files} == {".lock", ".jsonl"}
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
         # Others leave the files of one that runs alone, and its turn open.
         assert stats(moa) == []
         assert len(list(running.iterdir())) == 2
@@ -231,7 +231,8 @@ def kill_loop(moa: Moa, upstream: Upstream, times: int, *, namespaces: bool) -> 
         with started as process:
             upstream.wait_for(
                 lambda: (
-                    process.poll() is not None or any(one.sent for one in upstream.chats()[asked:])  # noqa: B023
+                    process.poll() is not None
+                    or any(body.sent for body in upstream.chats()[asked:])  # noqa: B023
                 ),
                 20,
             )
@@ -336,7 +337,7 @@ def test_a_batch_writes_down_what_it_spends_and_obeys_the_day(moa: Moa, upstream
     assert ran.code == 3
     assert "budget.day" in ran.err
     assert spent(moa) == pytest.approx(bill(billed(upstream)), rel=0.05)
-    assert len(billed(upstream)) == sum(one["calls"] for one in stats(moa)) in (3, 6)
+    assert len(billed(upstream)) == sum(row["calls"] for row in stats(moa)) in (3, 6)
 
 
 def test_a_batch_that_is_killed_counts_what_it_had_begun_for_its_own_cap_too(
@@ -362,7 +363,7 @@ def test_a_batch_that_is_killed_counts_what_it_had_begun_for_its_own_cap_too(
     assert process.returncode == 3, process.communicate()
     assert 2 < kills < 20
     assert bill(billed(upstream)) <= 0.003
-    assert sum(one["calls"] for one in stats(moa)) >= len(billed(upstream))
+    assert sum(row["calls"] for row in stats(moa)) >= len(billed(upstream))
     assert spent(moa) <= 0.0031
 
 
@@ -384,7 +385,7 @@ def test_many_kills_at_random_moments_lose_no_call(moa: Moa, upstream: Upstream,
             process.wait()
         upstream.wait_for(lambda: upstream.in_flight == 0)
     rows = stats(moa)
-    assert sum(one["calls"] for one in rows) >= len(billed(upstream)) > kills
+    assert sum(row["calls"] for row in rows) >= len(billed(upstream)) > kills
     assert spent(moa) >= bill(billed(upstream))
 
 
