@@ -221,7 +221,7 @@ def test_the_events_over_open_clients_are_held_to_the_budgets(priced: Upstream) 
             for _ in range(3):
                 asked = moa_cli.Conversation().ask("hi")
                 told = [
-                    body.kind async for body in run_turn(profile, asked, clients, limits=limits)
+                    event.kind async for event in run_turn(profile, asked, clients, limits=limits)
                 ]
                 kinds.append(told[-1])
             return kinds

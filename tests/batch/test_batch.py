@@ -239,7 +239,7 @@ def test_failed_lines_are_tried_again_at_the_end_and_by_the_next_start(
     asked = len(upstream.chats())
     assert moa.run(*start).code == 0
     # Only what was missing is sent, and its line stands where it belongs.
-    assert [body.model for body in upstream.chats()[asked:]] == ["agg"]
+    assert [request.model for request in upstream.chats()[asked:]] == ["agg"]
     assert ids(out) == ["q1", "q2", "q3"]
     assert not [line for line in lines_of(out) if "error" in line]
 

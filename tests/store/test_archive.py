@@ -185,7 +185,7 @@ def test_a_file_is_plain_json_in_readable_text_that_acts_on_no_terminal(store: S
     assert [[proposer["model"] for proposer in layer] for layer in turn["proposals"]] == [
         ["lab:a", "lab:b"]
     ]
-    assert set(turn) >= {kind.name for kind in dataclasses.fields(Turn)} - {"user", "stored_as"}
+    assert set(turn) >= {field.name for field in dataclasses.fields(Turn)} - {"user", "stored_as"}
 
 
 def test_an_empty_store_makes_an_empty_file(store: Store, other: Store) -> None:

@@ -134,9 +134,7 @@ def test_without_locks_a_lease_holds_by_its_date(
     started(file).communicate()
     monkeypatch.setattr(fcntl, "flock", none)
     assert spent(spending) == Standing(0.0, 0.5)
-    (lock,) = (
-        process for process in (file.parent / "running").glob("*.lock") if _is_theirs(process)
-    )
+    (lock,) = (path for path in (file.parent / "running").glob("*.lock") if _is_theirs(path))
     os.utime(lock, (time.time() - 7200, time.time() - 7200))
     assert spent(spending) == Standing(100e-6, 0.0)
 

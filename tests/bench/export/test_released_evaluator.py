@@ -126,10 +126,10 @@ def test_alpaca_eval_takes_the_export_and_asks_what_we_would(
     asked = [comparison for comparison in comparisons if not comparison.draw]
     sent = [request.messages for request in upstream.chats("gpt-4-1106-preview")]
     assert len(sent) == len(asked)
-    for body in asked:
+    for pair in asked:
         # There upstream lets the output end the message, on purpose we do not.
-        if "<|im_end|>" not in body.output:
-            messages = judge_call(template.read_text("utf-8"), body).messages
+        if "<|im_end|>" not in pair.output:
+            messages = judge_call(template.read_text("utf-8"), pair).messages
             assert [{"role": m.role, "content": m.content} for m in messages] in sent
 
     (annotations,) = moa.folder.glob("out/**/annotations.json")

@@ -180,9 +180,9 @@ def test_a_page_has_no_script_fetches_nothing_and_holds_every_number() -> None:
     assert "url(" not in text
     assert "@import" not in text
     policies = [
-        message["content"]
-        for tag, message in parsed.tags
-        if message.get("http-equiv") and tag == "meta"
+        attributes["content"]
+        for tag, attributes in parsed.tags
+        if attributes.get("http-equiv") and tag == "meta"
     ]
     assert policies[0] is not None
     assert policies[0].startswith("default-src 'none'")

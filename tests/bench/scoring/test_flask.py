@@ -77,7 +77,8 @@ def test_the_judges_prompts_have_the_length_that_the_golden_run_counted(
     # That run's judge counted a token per four characters of the messages' JSON and of its own.
     for row in golden:
         messages = [
-            {"role": body.role, "content": body.content} for body in asked(known, row).messages
+            {"role": message.role, "content": message.content}
+            for message in asked(known, row).messages
         ]
         counted = len(json.dumps(messages)) // 4 + len(row["review"]) // 4
         assert counted == row["total_tokens_step4"]

@@ -232,7 +232,7 @@ def kill_loop(moa: Moa, upstream: Upstream, times: int, *, namespaces: bool) -> 
             upstream.wait_for(
                 lambda: (
                     process.poll() is not None
-                    or any(body.sent for body in upstream.chats()[asked:])  # noqa: B023
+                    or any(request.sent for request in upstream.chats()[asked:])  # noqa: B023
                 ),
                 20,
             )
