@@ -1,4 +1,4 @@
-"""What comes of a batch, on its way to the file that also tells what is done."""
+"""The answers of a batch on their way to OUT, which also tells what is done."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from moa_cli.bench.data.json_lines import Lines, read_lines
 from moa_cli.bench.run.journal import CallJournal
 from moa_cli.bench.run.records import Result
 from moa_cli.core.conversation import Failure
-
-__all__ = ["Answers", "InOrder", "OutputFile", "OutputStream", "Written"]
 
 
 class Written(Protocol):
@@ -66,7 +64,7 @@ class OutputFile:
         """See `Written`."""
         if self._in_order and self._changed and self._places != sorted(self._places):
             lines = read_lines(self._path, self._read)
-            lines.sort(key=lambda one: self._orders[one[0]])
+            lines.sort(key=lambda line: self._orders[line[0]])
             self._lines.replace(line for _, line, _ in lines)
             self._places.sort()
 
@@ -76,7 +74,7 @@ class OutputFile:
 
 
 class OutputStream:
-    """Lines that cannot be taken back."""
+    """Writes lines to a stream, from which none can be taken back."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -132,7 +130,7 @@ class Answers:
         self._journal = journal
         self._output = output
         self._errors: dict[str, Failure | None] = dict.fromkeys(there)
-        self._work = {one.item.id: one for one in batch.work()}
+        self._work = {work.item.id: work for work in batch.work()}
         self.lost = self.failed = 0
 
     def error(self, name: tuple[str, str]) -> Failure | None:

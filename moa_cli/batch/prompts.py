@@ -20,8 +20,6 @@ from moa_cli.core.text_files import lines_of, text_of
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Profile, to_table
 
-__all__ = ["Batch", "check_no_table", "is_json_name", "make_batch", "read_prompts"]
-
 # What a line of output says itself; an input's field of such a name is put under `input`.
 _OURS = (
     "reply",
@@ -61,9 +59,9 @@ class BatchSettings(WorkSettings):
 class Batch:
     """What is asked, and how it is written down.
 
-    items: their ids are unique; limit: the first so many of them, None is all. arm: what
+    items: their ids are unique. limit: how many of them, from the first; None is all. arm: what
     answers. strict: whether a turn that lost a proposer has failed. proposals: whether lines
-    hold them. sha256: of the input's bytes. given: nothing is, see `bench.plan.Plan`.
+    hold them. sha256: of the input's bytes. given: always empty, see `bench.run.plan.RunPlan`.
     """
 
     profile: Profile
@@ -123,21 +121,21 @@ class Batch:
         if turn and turn.lost:
             values["lost"] = list(turn.lost)
         if self.proposals and turn:
-            values["proposals"] = [[_proposal(one) for one in layer] for layer in turn.proposals]
+            values["proposals"] = [list(map(_proposal, layer)) for layer in turn.proposals]
         if result.error is not None:
             values["error"] = asdict(result.error)
         return values
 
 
-def _proposal(one: CallAnswer) -> dict[str, Any]:
+def _proposal(answer: CallAnswer) -> dict[str, Any]:
     values = {
-        "model": one.model,
-        "answered_by": one.answered_by,
-        "text": one.text,
-        "finish_reason": one.finish_reason,
-        "usage": usage_to_dict(one.usage),
+        "model": answer.model,
+        "answered_by": answer.answered_by,
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "usage": usage_to_dict(answer.usage),
     }
-    return values if one.error is None else values | {"error": asdict(one.error)}
+    return values if answer.error is None else values | {"error": asdict(answer.error)}
 
 
 def make_batch(
@@ -201,10 +199,10 @@ def _prompts(text: str, name: str) -> Iterator[DataRow]:
 
 def _check_ids(items: tuple[Item, ...], name: str) -> None:
     seen: set[str] = set()
-    for one in items:
-        if one.id in seen:
+    for item in items:
+        if item.id in seen:
             raise BenchError(
-                f"{name}: two lines have the id {one.id}",
+                f"{name}: two lines have the id {item.id}",
                 hint="lines without an `id` are called by their number",
             )
-        seen.add(one.id)
+        seen.add(item.id)

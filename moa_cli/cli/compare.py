@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.data.items import Item
     from moa_cli.bench.run.arms import Arm
     from moa_cli.bench.scoring.means import Mean
-    from moa_cli.compare.contest import Shown
+    from moa_cli.compare.contest import ArmAnswer
     from moa_cli.compare.standings import Standing
     from moa_cli.core.conversation import Turn
     from moa_cli.engine import Cap
@@ -304,7 +304,7 @@ class _Comparing:
             return True
         return self._choose(there, failed)
 
-    async def _answers(self, item: Item) -> list[Shown]:
+    async def _answers(self, item: Item) -> list[ArmAnswer]:
         from moa_cli.bench.run.limiter import CallLimiter
         from moa_cli.cli.bench.session import open_pool
         from moa_cli.terminal.progress import Progress, progress_view
@@ -329,7 +329,7 @@ class _Comparing:
         finally:
             await clients.aclose()
 
-    def _choose(self, there: list[Shown], failed: list[Shown]) -> bool:
+    def _choose(self, there: list[ArmAnswer], failed: list[ArmAnswer]) -> bool:
         from moa_cli.compare.standings import standings
         from moa_cli.terminal.single_keys import single_keys
 
@@ -358,7 +358,7 @@ class _Comparing:
             )
         return True
 
-    def _keep(self, there: list[Shown], winner: int | None) -> None:
+    def _keep(self, there: list[ArmAnswer], winner: int | None) -> None:
         from moa_cli.store.comparisons import Comparison
 
         contenders = tuple(answer.contender() for answer in there)
@@ -388,7 +388,9 @@ def _drawn(head: str, text: str, *, raw: bool) -> list[str]:
     return [*([head] if head else []), *lines, ""]
 
 
-def _revealed(there: Sequence[Shown], failed: Sequence[Shown], winner: int | None) -> list[str]:
+def _revealed(
+    there: Sequence[ArmAnswer], failed: Sequence[ArmAnswer], winner: int | None
+) -> list[str]:
     """Which arms gave the answers, in the order in which they were shown, and which gave none.
 
     winner: the place of the chosen one.

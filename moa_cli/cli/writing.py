@@ -12,8 +12,6 @@ from moa_cli.core import paths
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.file_names import why_unfit
 
-__all__ = ["check_free", "check_name", "destination", "put"]
-
 
 def check_name(path: Path) -> None:
     """Raise UsageError if no file can be called so on every system."""

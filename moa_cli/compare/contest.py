@@ -1,4 +1,4 @@
-"""Several arms that answer one prompt at once."""
+"""Several arms answer one prompt at once."""
 
 from __future__ import annotations
 
@@ -19,25 +19,22 @@ from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import to_table
 from moa_cli.store.comparisons import Contender
 
-__all__ = ["Contest", "Shown", "settings_digest"]
-
 
 @dataclass(frozen=True)
-class Shown:
-    """What an arm answered. reply: without reasoning. trouble: why it is no answer of that arm
-    as it was meant, or None."""
+class ArmAnswer:
+    """What an arm answered."""
 
     arm: Arm
     turn: Turn
 
     @property
     def reply(self) -> str:
-        """The answer's words."""
+        """Its words, without reasoning."""
         return strip_reasoning(self.turn.reply or "")
 
     @property
     def trouble(self) -> str | None:
-        """A sentence, or None."""
+        """Why this is not an answer of that arm as it was meant: a sentence, or None."""
         if self.turn.error is not None:
             return self.turn.error.message
         if self.turn.lost:
@@ -45,7 +42,7 @@ class Shown:
         return None if self.reply else "it gave no answer"
 
     def contender(self) -> Contender:
-        """As it is kept."""
+        """As the store keeps it."""
         arm, turn = self.arm, self.turn
         return Contender(
             arm=arm.name,
@@ -83,18 +80,18 @@ class Contest:
         """USD of all calls that have ended."""
         return sum(charge.usage.cost for fold in self._folds for charge in fold.ledger)
 
-    async def answers(self, item: Item, clients: Clients, limiter: CallLimiter) -> list[Shown]:
+    async def answers(self, item: Item, clients: Clients, limiter: CallLimiter) -> list[ArmAnswer]:
         """What the arms answer, in their order. gate: of the calls of all of them."""
         conversation = Conversation(before=item.before).ask(item.turns[0])
         limits = replace(self._limits, slots=limiter.slots(0))
 
-        async def answer(arm: Arm) -> Shown:
+        async def answer(arm: Arm) -> ArmAnswer:
             fold = TurnFold()
             self._folds.append(fold)
             events = run_turn(arm.profile, conversation, clients, limits=limits)
             turn = await deliver(events, fold=fold)
             self._ended(turn)
-            return Shown(arm, turn)
+            return ArmAnswer(arm, turn)
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -11,8 +11,6 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.jsonl import usage_to_dict
 from moa_cli.store.comparisons import Comparison
 
-__all__ = ["Standing", "standings"]
-
 
 @dataclass
 class Standing:
@@ -32,7 +30,7 @@ class Standing:
 
     @property
     def compared(self) -> int:
-        """In how many choices it was."""
+        """How many choices it was part of."""
         return len(self.points)
 
     @property
@@ -68,15 +66,15 @@ class Standing:
 def standings(comparisons: Iterable[Comparison]) -> list[Standing]:
     """The best win rate first."""
     found: dict[tuple[str, str, str], Standing] = {}
-    for one in comparisons:
-        for place, contender in enumerate(one.contenders):
+    for comparison in comparisons:
+        for place, contender in enumerate(comparison.contenders):
             name = (contender.arm, contender.profile, contender.settings)
             standing = found.setdefault(name, Standing(*name))
-            tied = one.winner is None
-            won = one.winner == place
+            tied = comparison.winner is None
+            won = comparison.winner == place
             standing.wins += won
             standing.ties += tied
-            standing.points.append(1 / len(one.contenders) if tied else float(won))
+            standing.points.append(1 / len(comparison.contenders) if tied else float(won))
             standing.usage += contender.usage
             standing.seconds += contender.seconds
-    return sorted(found.values(), key=lambda one: -(one.win_rate.value or 0.0))
+    return sorted(found.values(), key=lambda standing: -(standing.win_rate.value or 0.0))

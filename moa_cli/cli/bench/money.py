@@ -18,8 +18,6 @@ from moa_cli.store.spending import CallBook
 if TYPE_CHECKING:
     from moa_cli.store.spending import Spending
 
-__all__ = ["Purse"]
-
 # Of which it is known that they are counted: items are worked off in their order.
 _MOST_TURNS = 10_000
 
