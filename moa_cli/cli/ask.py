@@ -112,7 +112,7 @@ def ask(
 
     if json:
         if output is not Output.text:
-            raise UsageError("--json and --output are two ways of saying it: give one")
+            raise UsageError("--json and --output exclude each other")
         output = Output.json
     if save_profile is not None:
         _save_profile(profile, save_profile, quiet=quiet)

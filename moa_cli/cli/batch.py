@@ -91,7 +91,9 @@ def batch(
     yes: Annotated[
         bool,
         typer.Option(
-            "-y", "--yes", help="Do not ask before anything is sent; without a terminal nobody is."
+            "-y",
+            "--yes",
+            help="Do not ask before anything is sent; without a terminal, moa never asks.",
         ),
     ] = False,
     live: Live = None,
@@ -164,7 +166,7 @@ def _path(source: str, target: str) -> Path | None:
     path = path.resolve()
     check_name(path)
     if source != _STREAM and path == paths.expand(source).resolve():
-        raise UsageError("IN and OUT are one file")
+        raise UsageError("IN and OUT are the same file")
     return path
 
 
@@ -288,5 +290,5 @@ class _Start:
 def _check_free(path: Path) -> None:
     if path.exists() and path.stat().st_size:
         raise BenchError(
-            f"{path}: is there already, without the state of a batch", hint="name another OUT"
+            f"{path}: already exists, without the state of a batch", hint="name another OUT"
         )

@@ -53,7 +53,7 @@ def chat(
     )
     if resume_:
         if continue_ or cid is not None:
-            raise UsageError("--resume, -c and --cid are three ways of saying it: give one")
+            raise UsageError("--resume, -c and --cid exclude each other")
         cid = choose()
         if cid is None:
             return

@@ -112,7 +112,7 @@ def compare(
     """Choose between answers without knowing whose they are."""
     if results:
         if prompts or file is not None:
-            raise UsageError("--results asks nothing", hint="leave the prompts out")
+            raise UsageError("--results takes no prompts", hint="leave them out")
         _print_results(since, json=json)
         return
     if json or since is not None:
@@ -121,7 +121,7 @@ def compare(
     names = split_names(profiles, "--profiles", "profile")
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
         raise UsageError(
-            "you can only choose at a terminal", hint="--results prints what was chosen"
+            "choosing an answer needs a terminal", hint="--results prints what was chosen"
         )
     compared = _arms(profile, kinds, best) if names is None else _arms_of(profile, names)
     items = _items(prompts or [], file)
@@ -166,7 +166,7 @@ def _checked(arms: list[Arm]) -> list[Arm]:
     names = {(arm.name, arm.profile.name) for arm in arms}
     if len(names) < 2 or len(names) < len(arms):
         raise UsageError(
-            "there must be two different arms at least",
+            "there must be at least two different arms",
             hint="--arms mixture,self,single, or --profiles a,b",
         )
     if len(arms) > _MOST_ARMS:
@@ -422,7 +422,7 @@ def _print_results(since: str | None, *, json: bool) -> None:
     comparisons = open_store(to_read=True).comparisons
     found = standings(comparisons.since(after))
     if comparisons.unsound:
-        say(f"{plural(comparisons.unsound, 'choice')} cannot be right, and are not counted")
+        say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
     if json:
         print_json([standing.to_dict() for standing in found])
     elif found:

@@ -112,7 +112,7 @@ def _folders() -> Iterator[Finding]:
         # An unreadable one would have ended the command before this.
         yield Finding("OK", f"config: {file}")
     else:
-        yield Finding("SKIP", f"config: no {file}, defaults hold")
+        yield Finding("SKIP", f"config: no {file}, defaults apply")
     folders = {
         "config": paths.config_dir(),
         "data": paths.data_dir(),

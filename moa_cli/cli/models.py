@@ -101,7 +101,7 @@ def pull(
 
     if name != weights.SMOLLM2:
         raise UsageError(
-            f"there are no weights named {name!r} to pull" if name else "pull what?",
+            f"there are no weights named {name!r} to pull" if name else "name the weights to pull",
             hint=f"moa models pull {weights.SMOLLM2}",
         )
     typer.echo(weights.pull(say))

@@ -120,7 +120,7 @@ def choose() -> str | None:
 
     if not can_pick():
         raise UsageError(
-            "there is no terminal to choose a conversation at",
+            "choosing a conversation needs a terminal",
             hint="-c goes on with the last one, --cid ID with any",
         )
 

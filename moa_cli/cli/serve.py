@@ -184,5 +184,5 @@ def _keys(typed: list[str], file: Path | None) -> tuple[str, ...]:
     for place, key in found:
         check_not_empty(place, key)
         if not (key.strip().isascii() and key.strip().isprintable()) or " " in key.strip():
-            raise UsageError(f"{place}: what it holds cannot be a key")
+            raise UsageError(f"{place}: a key must be printable ASCII without spaces")
     return tuple(dict.fromkeys(key.strip() for _, key in found))

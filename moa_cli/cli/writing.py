@@ -24,7 +24,7 @@ def check_free(path: Path, *, force: bool) -> None:
     """Raise UsageError if there is something that may not be overwritten."""
     if path.exists() and not (force and path.is_file()):
         hint = "--force overwrites it" if path.is_file() else None
-        raise UsageError(f"{path}: is there already", hint=hint)
+        raise UsageError(f"{path}: already exists", hint=hint)
 
 
 @contextmanager

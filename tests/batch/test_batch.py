@@ -325,7 +325,7 @@ def test_a_file_of_somebody_else_s_is_not_touched(moa: Moa, upstream: Upstream) 
     ran = moa.run("batch", prompts(moa, 1), "out.jsonl")
     assert ran.code == 1
     assert ran.err.endswith(
-        "out.jsonl: is there already, without the state of a batch (name another OUT)\n"
+        "out.jsonl: already exists, without the state of a batch (name another OUT)\n"
     )
     assert out.read_text() == "my notes\n"
     assert not (moa.folder / "out.jsonl.state").exists()
@@ -356,7 +356,7 @@ def test_a_wrong_input_is_refused_before_anything_is_sent(
 def test_in_and_out_are_two_files(moa: Moa) -> None:
     name = prompts(moa, 1)
     ran = moa.run("batch", name, f"./{name}")
-    assert (ran.code, ran.err) == (2, "moa: IN and OUT are one file\n")
+    assert (ran.code, ran.err) == (2, "moa: IN and OUT are the same file\n")
 
 
 def priced(moa: Moa) -> None:

@@ -128,7 +128,7 @@ def test_without_a_provider_all_with_a_key_are_asked_and_those_that_fail_are_tol
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["pull"], "pull what? (moa models pull smollm2)"),
+        (["pull"], "name the weights to pull (moa models pull smollm2)"),
         (["pull", "gpt-4"], "there are no weights named 'gpt-4' to pull"),
         (["lab", "ollama"], "one provider at a time"),
     ],

@@ -236,7 +236,7 @@ def test_without_a_terminal_it_says_one_line(moa: Moa, upstream: Upstream) -> No
     ran = moa.run("compare", "p")
     assert (ran.code, ran.out) == (2, b"")
     assert ran.err == (
-        "moa: you can only choose at a terminal (--results prints what was chosen)\n"
+        "moa: choosing an answer needs a terminal (--results prints what was chosen)\n"
     )
     assert not upstream.chats()
 
@@ -244,13 +244,13 @@ def test_without_a_terminal_it_says_one_line(moa: Moa, upstream: Upstream) -> No
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--arms", "mixture"], "there must be two different arms at least"),
-        (["--profiles", "one"], "there must be two different arms at least"),
-        (["--profiles", "one,one"], "there must be two different arms at least"),
+        (["--arms", "mixture"], "there must be at least two different arms"),
+        (["--profiles", "one"], "there must be at least two different arms"),
+        (["--profiles", "one,one"], "there must be at least two different arms"),
         (["--profiles", "one,other", "-t", "0.5"], "options that change a mixture"),
         (["--arms", "mixtur"], "--arms: there is no arm `mixtur`"),
         (["--json"], "--json and --since belong to --results"),
-        (["--results"], "--results asks nothing"),
+        (["--results"], "--results takes no prompts"),
     ],
     ids=lambda one: " ".join(one) if isinstance(one, list) else "",
 )

@@ -77,7 +77,7 @@ def export(
     compares = [name for name, form in FORMATS.items() if form.compares]
     for option, typed, where in (("judge", judge, judged), ("base", base, compares)):
         if typed is not None and to not in where:
-            raise UsageError(f"--{option}: is of --to {', '.join(where)} only")
+            raise UsageError(f"--{option} goes only with --to {', '.join(where)}")
     made = FORMATS[to].write(ExportChoice(read_run(run, data), judge, arm, base, name))
     if made.missing == made.asked:
         raise BenchError(f"{run}: there is nothing to export")
@@ -85,7 +85,7 @@ def export(
     if made.missing and strict:
         raise BenchError(f"{missing}; nothing was written", hint="that is what --strict asks for")
     if made.folder and output == "-":
-        raise UsageError(f"--to {to}: is a folder", hint="-o names it")
+        raise UsageError(f"--to {to} writes a folder", hint="-o names it")
     if made.folder:
         written: Path | None = _write_folder(made, f"{run.resolve().name}-{to}", output, force)
     else:

@@ -134,7 +134,7 @@ def judge(
     if failed:
         say(f"failed judgements: {failed:,}; the same command tries them again")
         raise typer.Exit(FAILED)
-    say(f"`moa bench report {run}` tells the rest")
+    say(f"`moa bench report {run}` prints the full report")
 
 
 def _kind(path: Path, run: RunReader, inputs: JudgeInputs) -> JudgeKind:

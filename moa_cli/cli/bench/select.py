@@ -114,7 +114,7 @@ def _weights(typed: str) -> tuple[float, float]:
         a = b = -1.0
     if not (0 <= a < float("inf") and 0 <= b < float("inf") and a + b > 0):
         raise UsageError(
-            f"--weights: `{typed}` is no pair of weights", hint="quality:diversity, as in 2:1"
+            f"--weights: `{typed}` is not a pair of weights", hint="quality:diversity, as in 2:1"
         )
     return a, b
 
@@ -148,7 +148,7 @@ def _written(profile: Profile, write: str, *, overwrite: bool) -> Path:
     path = paths.expand(write)
     check_name(path)
     if path.exists() and not overwrite:
-        raise ProfileError(f"{path}: is there already", hint="--force replaces it")
+        raise ProfileError(f"{path}: already exists", hint="--force replaces it")
     try:
         with paths.replacing(path) as file:
             file.write(dump(profile).encode())

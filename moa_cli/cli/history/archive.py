@@ -83,7 +83,9 @@ def export(
     """Write conversations as Markdown, as a web page, or as JSON to import again."""
     filtered = any(given is not None for given in (search, since, tag, profile))
     if bool(conversations) + all_ + filtered != 1:
-        raise UsageError("export what?", hint="give ids, or --all alone")
+        raise UsageError(
+            "choose in one way what to export", hint="ids, or --all, or filters such as --search"
+        )
     if search is not None and not search.split():
         raise UsageError("--search needs words")
     from moa_cli.store.archive import read
@@ -190,11 +192,11 @@ def _tell(took: Took, would: str) -> None:
     from moa_cli.store.incoming.recognise import SOURCES
 
     for old, new in took.renamed:
-        say(f"{old} is there with other content: {would}imported as {new}")
+        say(f"{old} exists with other content: {would}imported as {new}")
     for identity, turns in took.longer:
-        say(f"{identity} went on there: {would}imported {plural(turns, 'more turn')}")
+        say(f"{identity} is longer there: {would}imported {plural(turns, 'more turn')}")
     if took.same:
-        say(f"skipped {len(took.same)}, there already: {_some(took.same)}")
+        say(f"skipped {len(took.same)} that exist already: {_some(took.same)}")
     text = f"{would}imported {plural(len(took.new) + len(took.renamed), 'conversation')}"
     if took.source != "moa":
         text += f", {plural(took.turns, 'turn')} from {SOURCES[took.source]}"

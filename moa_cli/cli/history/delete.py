@@ -108,17 +108,20 @@ def delete(
 
 def _check(typed: _Typed, *, undone: bool, prompts: bool) -> None:
     if undone and prompts:
-        raise UsageError("--undone and --prompts are two things: give one")
+        raise UsageError("--undone and --prompts exclude each other")
     if prompts and typed.identities:
         raise UsageError(
-            "--prompts knows no conversations", hint="an ID alone deletes its prompts, too"
+            "--prompts takes no ID", hint="`moa history delete ID` deletes its prompts, too"
         )
     filtered = bool(typed.words) or typed.before is not None
     if bool(typed.identities) + typed.every + filtered > 1:
-        raise UsageError("delete what?", hint="give ids, or --all, or --search and --older-than")
+        raise UsageError(
+            "too much was chosen to delete", hint="give ids, or --all, or --search and --older-than"
+        )
     if typed.nothing and not undone and not prompts:
         raise UsageError(
-            "delete what?", hint="give ids, --all, --search WORDS, or --older-than 30d"
+            "nothing was chosen to delete",
+            hint="give ids, --all, --search WORDS, or --older-than 30d",
         )
 
 
@@ -274,8 +277,8 @@ def _tell_of_copies() -> None:
 
     aside = damaged_files(paths.database_file())
     if aside:
-        say(f"what was put aside as damaged may hold their words still: {aside[0]}")
+        say(f"the damaged file that was put aside may still hold deleted words: {aside[0]}")
     # Those of processes that have ended were taken in when the store was opened.
     pending = sorted((paths.data_dir() / "pending").glob("*.jsonl"))
     if pending:
-        say(f"turns that wait to be written may hold their words still: {pending[0].parent}")
+        say(f"turns that wait to be written may still hold deleted words: {pending[0].parent}")

@@ -23,7 +23,7 @@ def stats(json: Json = False) -> None:
     months, turns = spending.by_month(), spending.turns_by_month()
     zone = wiring.config().budget.zone
     if unsound := spending.unsound():
-        say(f"{plural(unsound, 'row')} of the ledger cannot be right, and are not counted")
+        say(f"{plural(unsound, 'row')} of the ledger with impossible values left out")
     if json:
         from moa_cli.core.jsonl import usage_to_dict
 

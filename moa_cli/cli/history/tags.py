@@ -42,7 +42,7 @@ def tag(
     """Tag a conversation, to find it by `list --tag`; print its tags."""
     chosen = tags_named(tags or [])
     if remove and not chosen:
-        raise UsageError("remove which tags?", hint="name them after the id")
+        raise UsageError("--remove needs tags", hint="name them after the id")
     store = open_store()
     try:
         identity = store.find(conversation)

@@ -127,7 +127,7 @@ def recover(
     added = done.new + done.renamed
     text = f"{source}: recovered {plural(added, 'conversation')}, {plural(done.turns, 'turn')}"
     if done.same:
-        text += f"; {plural(done.same, 'conversation')} were there already"
+        text += f"; {plural(done.same, 'conversation')} existed already"
     say(text)
     if done.skipped or done.unreadable:
         pages = f"{done.skipped} of {plural(done.pages, 'page')} could not be read in full"

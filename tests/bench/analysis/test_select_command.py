@@ -108,7 +108,9 @@ def test_weights_decide(moa: Moa) -> None:
     for typed in ("2", "a:b", "-1:2", "0:0", "1:2:3", "inf:1"):
         ran = moa.run("bench", "select", str(run), f"--weights={typed}")
         assert ran.code == 2
-        told = f"moa: --weights: `{typed}` is no pair of weights (quality:diversity, as in 2:1)\n"
+        told = (
+            f"moa: --weights: `{typed}` is not a pair of weights (quality:diversity, as in 2:1)\n"
+        )
         assert ran.err == told
 
 
@@ -179,7 +181,7 @@ def test_the_profile_can_be_used_at_once(moa: Moa, upstream: Upstream) -> None:
     assert moa.run("bench", "select", str(run), "--write", "./own.toml").code == 0
     assert moa.run("ask", "-p", "./own.toml", "hello").code == 0
     again = moa.run("bench", "select", str(run), "--write", "./own.toml")
-    assert "own.toml: is there already" in again.err
+    assert "own.toml: already exists" in again.err
 
 
 def test_only_items_that_all_have_count(moa: Moa) -> None:

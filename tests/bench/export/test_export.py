@@ -186,7 +186,7 @@ def test_nothing_is_overwritten_unasked(moa: Moa, broken: Path) -> None:
     command = ["bench", "export", str(broken), "--to", "alpaca", "-o", "out.json"]
     ran = moa.run(*command)
     assert (ran.code, path.read_text()) == (2, "mine")
-    assert "is there already (--force overwrites it)" in ran.err
+    assert "already exists (--force overwrites it)" in ran.err
     assert moa.run(*command, "--force").code == 0
     assert len(json.loads(path.read_bytes())) == 2
     assert [path.name for path in moa.folder.glob(".*")] == []
@@ -309,9 +309,9 @@ def test_two_turns_are_two_lines(moa: Moa) -> None:
         ),
         (
             ["--to", "alpaca", "--judge", "x"],
-            "--judge: is of --to mt-judgments, flask-reviews, moa",
+            "--judge goes only with --to mt-judgments, flask-reviews, moa",
         ),
-        (["--to", "moa", "-o", "-"], "--to moa: is a folder (-o names it)"),
+        (["--to", "moa", "-o", "-"], "--to moa writes a folder (-o names it)"),
     ],
     ids=range(5),
 )

@@ -81,7 +81,9 @@ def test_pairs_by_log_probabilities(judged: Moa, upstream: Upstream) -> None:
     assert ran.code == 0, ran.err
     assert "lab:judge judges mixture, single:lab:a, single:lab:b: pairs, by log-prob" in ran.err
     assert "9 calls;" in ran.err
-    assert ran.err.splitlines()[-1] == "moa: `moa bench report runs/mine-two` tells the rest"
+    assert (
+        ran.err.splitlines()[-1] == "moa: `moa bench report runs/mine-two` prints the full report"
+    )
     assert len(upstream.chats("judge")) == 9
     told = verdicts(judged)
     arms = ("mixture", "single:lab:a", "single:lab:b")

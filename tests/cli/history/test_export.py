@@ -59,13 +59,13 @@ def test_what_is_there_is_skipped_and_what_differs_gets_another_id(kept: Moa) ->
     kept.run("history", "export", "--all", "-o", "kept.json")
     same = kept.run("history", "import", "kept.json")
     assert same.err == (
-        f"moa: skipped 2, there already: {first}, {second}\nmoa: imported 0 conversations\n"
+        f"moa: skipped 2 that exist already: {first}, {second}\nmoa: imported 0 conversations\n"
     )
     assert kept.run("ask", "--cid", second, "more?").code == 0
     mixed = kept.run("history", "import", "kept.json")
-    assert mixed.err.startswith(f"moa: {second} is there with other content: imported as ")
+    assert mixed.err.startswith(f"moa: {second} exists with other content: imported as ")
     assert mixed.err.endswith(
-        f"moa: skipped 1, there already: {first}\nmoa: imported 1 conversation\n"
+        f"moa: skipped 1 that exist already: {first}\nmoa: imported 1 conversation\n"
     )
     assert len(ids(kept)) == 3
 
@@ -119,7 +119,7 @@ def test_a_file_is_private_and_not_overwritten_unasked(kept: Moa) -> None:
     file.write_text("mine")
     refused = kept.run("history", "export", "--all", "-o", "kept.md")
     assert (refused.code, file.read_text()) == (2, "mine")
-    assert refused.err == f"moa: {file}: is there already (--force overwrites it)\n"
+    assert refused.err == f"moa: {file}: already exists (--force overwrites it)\n"
     assert kept.run("history", "export", "--all", "-o", "kept.md", "--force").code == 0
     assert file.read_text().startswith("# ")
     assert file.stat().st_mode & 0o777 == 0o600
@@ -137,7 +137,7 @@ def test_a_link_is_written_through_and_what_is_no_file_is_left_alone(kept: Moa) 
     for name in ("pipe", "."):
         refused = kept.run("history", "export", "--all", "-o", name, "--force")
         assert refused.code == 2
-        assert refused.err.endswith("is there already\n")
+        assert refused.err.endswith("already exists\n")
 
 
 def test_a_folder_that_is_not_there_is_told_by_name(kept: Moa) -> None:
@@ -153,7 +153,10 @@ def test_a_folder_that_is_not_there_is_told_by_name(kept: Moa) -> None:
 def test_it_must_be_told_what_to_export(moa: Moa, arguments: list[str]) -> None:
     ran = moa.run("history", "export", *arguments)
     assert (ran.code, ran.out) == (2, b"")
-    assert ran.err == "moa: export what? (give ids, or --all alone)\n"
+    assert (
+        ran.err
+        == "moa: choose in one way what to export (ids, or --all, or filters such as --search)\n"
+    )
 
 
 def test_an_unknown_id_is_told_and_no_file_is_made(kept: Moa) -> None:

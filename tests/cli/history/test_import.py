@@ -107,7 +107,7 @@ def test_chatgpt_s_zip_is_taken_as_downloaded_and_gone_on_with(
     assert listed(moa)[0]["profile"] == "lab"
     # What was said here since does not make another conversation of it.
     (skipped, nothing) = imported(moa, "anything")
-    assert skipped == f"moa: skipped 1, there already: {row['id']}"
+    assert skipped == f"moa: skipped 1 that exist already: {row['id']}"
     assert nothing.startswith("moa: imported 0 conversations")
     assert len(listed(moa)) == 1
 
@@ -237,7 +237,7 @@ def test_llm_s_log_is_read_and_never_written_to(moa: Moa) -> None:
     assert {row["title"] for row in listed(moa)} == {"About owls", "Call me Ishmael. sum it up"}
     assert log.read_bytes() == before
     assert [path.name for path in moa.folder.iterdir()] == ["some.file"]
-    assert imported(moa, "some.file")[0].startswith("moa: skipped 2, there already")
+    assert imported(moa, "some.file")[0].startswith("moa: skipped 2 that exist already")
 
 
 def test_both_generations_of_llm_s_tables_are_read(moa: Moa) -> None:
@@ -285,7 +285,7 @@ def test_aichat_s_sessions_and_its_log(moa: Moa) -> None:
     ]
     assert turns(moa)[0].model == "openai:gpt-4o"
     assert [row["title"] for row in listed(moa)] == ["who calls", "foxes and rules", "foxes"]
-    assert imported(moa, "aichat")[0].startswith("moa: skipped 3, there already")
+    assert imported(moa, "aichat")[0].startswith("moa: skipped 3 that exist already")
     assert len(listed(moa)) == 3
 
 
@@ -312,11 +312,11 @@ def test_a_second_export_that_has_grown_adds_what_is_new(moa: Moa) -> None:
     identity = listed(moa)[0]["id"]
     # Also beside the old one, whose conversation it goes on with.
     told = imported(moa, "old.json", put(moa, "new.json", [more]))
-    assert told[0] == f"moa: {identity} went on there: imported 1 more turn"
+    assert told[0] == f"moa: {identity} is longer there: imported 1 more turn"
     assert [row["turns"] for row in listed(moa)] == [2]
     assert listed(moa)[0]["updated"] == 1_700_009_000.0
     told = imported(moa, put(moa, "other.json", [other]))
-    assert told[0].startswith(f"moa: {identity} is there with other content: imported as ")
+    assert told[0].startswith(f"moa: {identity} exists with other content: imported as ")
     assert "skipped 1" in imported(moa, "other.json")[0]
     assert len(listed(moa)) == 2
 

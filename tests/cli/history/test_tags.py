@@ -126,7 +126,7 @@ def test_a_renamed_and_tagged_conversation_is_still_the_one_in_the_file(kept: Mo
     kept.run("history", "tag", zebras, "mine")
     told = kept.run("history", "import", "all.json").err.splitlines()
     assert told == [
-        f"moa: skipped 2, there already: {zebras}, {horses}",
+        f"moa: skipped 2 that exist already: {zebras}, {horses}",
         "moa: imported 0 conversations",
     ]
 
