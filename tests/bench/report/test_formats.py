@@ -17,8 +17,8 @@ from moa_cli.bench.report.sections import ReportSection, TextTable, published_ta
 from moa_cli.bench.report.writers import csv_text, json_text, markdown, page
 from moa_cli.bench.scoring.flask import SKILLS
 from tests.support.browser import opened
-from tests.support.web_pages import Page, closed
 from tests.support.report import ARMS, JUDGE, arm, made, metric, scores
+from tests.support.web_pages import Page, closed
 
 DATASETS = ("alpaca", "mt", "flask", "math")
 HOSTILE = "single:lab:</td><script>alert(1)</script>|`*\x1b]0;x\x07"

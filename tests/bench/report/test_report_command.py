@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.bench import write_prompts
 from tests.support.command import Moa
-from tests.support.web_pages import Page, closed
 from tests.support.report import write_judgements, write_questions, write_run
 from tests.support.upstream import Reply, Upstream
+from tests.support.web_pages import Page, closed
 
 LONG = "single:together:mistralai/Mixtral-8x22B-Instruct-v0.1"
 RATINGS: dict[str, list[float | None]] = {
