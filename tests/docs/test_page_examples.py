@@ -16,7 +16,9 @@ import typer.main
 from moa_cli.cli.table import app
 from moa_cli.config.schema import to_config
 from moa_cli.config.toml import parse_toml
+from moa_cli.core.values import JSON, read_fields
 from moa_cli.profile import build
+from moa_cli.server.wires.requests import ChatBody
 from tests.support.pages import (
     PAGES,
     ROOT,
@@ -118,5 +120,7 @@ def test_a_toml_example_is_a_profile_or_settings(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in EVERY if b.language == "json"], ids=str)
-def test_a_json_example_is_json(block: Block) -> None:
-    json.loads(block.text)
+def test_a_json_example_is_json_and_a_request_is_one_that_the_server_takes(block: Block) -> None:
+    values = json.loads(block.text)
+    if "messages" in values:
+        read_fields(ChatBody, values, JSON)
