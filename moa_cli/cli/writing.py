@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from moa_cli.cli.output import say
 from moa_cli.core import paths
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.file_names import why_unfit
@@ -62,4 +63,4 @@ def put(text: str, output: Path | None, error: type[MoAError]) -> None:
             file.write(text.encode())
     except OSError as trouble:
         raise error(f"{output}: cannot be written: {trouble.strerror}") from None
-    sys.stderr.write(f"moa: wrote {output}\n")
+    say(f"wrote {output}")

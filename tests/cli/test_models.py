@@ -130,7 +130,7 @@ def test_without_a_provider_all_with_a_key_are_asked_and_those_that_fail_are_tol
     [
         (["pull"], "name the weights to pull (moa models pull smollm2)"),
         (["pull", "gpt-4"], "there are no weights named 'gpt-4' to pull"),
-        (["lab", "ollama"], "one provider at a time"),
+        (["lab", "ollama"], "unexpected extra argument(s) (ollama)"),
     ],
 )
 def test_wrong_usage_is_code_2(moa: Moa, arguments: list[str], said: str) -> None:
@@ -138,3 +138,15 @@ def test_wrong_usage_is_code_2(moa: Moa, arguments: list[str], said: str) -> Non
     assert (ran.code, ran.out) == (2, b"")
     assert said in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_pull_is_a_command_with_a_help_of_its_own(moa: Moa) -> None:
+    assert moa.run("models", "pull", "--help").text.startswith("Usage: moa models pull [OPTIONS]")
+    assert moa.run("models", "--help").text.splitlines()[-1].split()[:2] == ["pull", "Fetch"]
+
+
+def test_the_word_list_may_be_left_out(offering: Moa) -> None:
+    for arguments in (["lab"], ["list", "lab"], ["--json", "lab"], ["lab", "--json"]):
+        ran = offering.run("models", *arguments)
+        assert (ran.code, ran.err) == (0, "")
+        assert b"lab:" in ran.out

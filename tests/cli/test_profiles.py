@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import sys
 import tomllib
@@ -327,3 +328,16 @@ def test_a_copy_is_readable_by_its_owner_alone(moa: Moa) -> None:
     for name in ("mine", "self"):
         file = moa.config / "profiles" / f"{name}.toml"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_list_of_no_profiles_is_told_in_words(moa: Moa, tmp_path: Path) -> None:
+    # As where the package was copied without the folder of its profiles.
+    package = Path(__file__).parents[2] / "moa_cli"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, tmp_path / "copy" / "moa_cli", ignore=ignored)
+    (moa.config / "profiles" / "lab.toml").unlink()
+    ran = moa.run("profile", "list", env={"PYTHONPATH": str(tmp_path / "copy")})
+    told = "moa: there are no profiles; `moa profile new NAME` makes one\n"
+    assert (ran.code, ran.out, ran.err) == (0, b"", told)
+    ran = moa.run("profile", "list", "--json", env={"PYTHONPATH": str(tmp_path / "copy")})
+    assert (ran.code, ran.out, ran.err) == (0, b"[]\n", "")

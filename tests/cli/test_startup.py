@@ -93,6 +93,10 @@ def complete(moa: Moa, typed: str) -> tuple[Ran, set[str]]:
         ("moa ask --output js", ["json", "jsonl"]),
         ("moa config get bud", ["budget.day", "budget.session", "budget.zone"]),
         ("moa history export --format h", ["html"]),
+        ("moa models p", ["pull"]),
+        ("moa models la", ["lab"]),
+        ("moa models list gr", ["groq"]),
+        ("moa models pull s", ["smollm2"]),
     ],
 )
 def test_commands_options_and_values_are_completed(
