@@ -186,7 +186,7 @@ def _notes(
         how = (
             "no known answer"
             if values.is_right is not None
-            else "proposals without a judgement (judge a run with the arm `single`, or --anchors)"
+            else "proposals that nobody judged (judge a run with the arm `single`, or --anchors)"
         )
         yield f"left out: {told(counts.without_worth)} with {how}"
     if counts.flat:

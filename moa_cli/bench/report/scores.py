@@ -197,7 +197,7 @@ def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
             )
     if told and told.discrete:
         yield (
-            f"discrete: {told.model} returns no log-probabilities, so each comparison counts as"
+            f"discrete: {told.model} told no log-probabilities, so each comparison counts as"
             " won or lost"
         )
     models = {

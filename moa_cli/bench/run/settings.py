@@ -10,7 +10,7 @@ import json
 import platform
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -66,8 +66,8 @@ class ReleasedDigest:
     """A file of released outputs, and their author's name."""
 
     name: str
-    file: str
-    sha256: str
+    file: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class RunSettings(WorkSettings):
     best: str | None = None
     parity: bool = False
     reference_paths: tuple[FileDigest, ...] = ()
-    profile: Mapping[str, Any]
+    profile: Mapping[str, Any] = field(default_factory=dict)
     prompt: str | None = None
 
     @property
