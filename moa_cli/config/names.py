@@ -8,8 +8,8 @@ from functools import reduce
 
 from moa_cli.config.schema import CONFIG_KEYS, Config
 from moa_cli.core.errors import UsageError
-from moa_cli.core.text import nearest
-from moa_cli.core.values import TOML, Key, keys_of
+from moa_cli.core.text import nearest, quoted
+from moa_cli.core.values import Key, keys_of
 
 # The tables that hold tables by a name that the user gives, and what stands for that name.
 NAMED = {"prices": "MODEL", "providers": "NAME"}
@@ -36,7 +36,7 @@ class Name:
 
 def dotted(path: tuple[str, ...]) -> str:
     """The path as it is typed: parts that need it in quotes."""
-    return TOML.path(path)
+    return ".".join(map(quoted, path))
 
 
 def leaves() -> dict[tuple[str, ...], Key]:

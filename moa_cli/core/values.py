@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ _PLAIN: dict[Any, Kind] = {
     int | float: "number",
     bool: "flag",
 }
+# A name that holds such a sign could be taken for a path.
+_MISLEADING = re.compile(r"""[][."'`\\\x00-\x1f\x7f]""")
 # In the words of what this program wrote itself.
 _STORED_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 # A number that is larger fits no float.
@@ -99,7 +102,7 @@ class Style:
             if isinstance(part, int):
                 text += f"[{part + self.first}]"
             else:
-                name = quoted(part) if self is TOML else part
+                name = quoted(part) if self is TOML and _MISLEADING.search(part) else part
                 text += f".{name}" if text else name
         return text
 

@@ -130,7 +130,7 @@ class Providers:
         where = f"`{TOML.path(path)}`"
         if name == "local" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
             raise ProfileError(
-                f"{where}: a provider cannot be named so",
+                f"{where}: this cannot be the name of a provider",
                 place=place,
                 path=path,
                 hint="use letters, digits, dashes and underscores; `local` is the embedded model",
@@ -139,7 +139,7 @@ class Providers:
         if unfit:
             # What is known of its models is kept in a file of its name.
             raise ProfileError(
-                f"{where}: a provider cannot be named so: {unfit}",
+                f"{where}: this cannot be the name of a provider: {unfit}",
                 place=place,
                 path=path,
                 hint="choose another name",
@@ -167,7 +167,7 @@ class Providers:
         if not model.strip():
             raise ProfileError(
                 f"`{model_name}` names no model, only a provider",
-                hint=f"write `{name}:model-id`; `moa models {name}` lists what there is",
+                hint=f"write `{name}:model-id`; `moa models {name}` lists its models",
             )
         return self.known[name], model
 
@@ -207,8 +207,8 @@ class Providers:
         meant = by_case.get(model[: odd.start()].lower())
         question = f"did you mean `{meant}:{model[odd.end() :]}`? " if meant else ""
         return ProfileError(
-            f"`{model}` cannot be the name of a model: it holds {shown}",
-            hint=f"{question}A model id that is spelt so is written with its provider:"
+            f"`{model}` is not the name of a model: it holds {shown}",
+            hint=f"{question}If the model id is spelled that way, write it with its provider:"
             f" `{DEFAULT_PROVIDER}:{model}`",
         )
 
@@ -257,15 +257,16 @@ class Providers:
             raise fault
 
     def price_faults(self) -> Iterator[ProfileError]:
-        """What is wrong with the names that the settings give prices for."""
+        """What is wrong with the names of models in the settings' prices."""
         for model_name in self._config.prices:
+            path = ("prices", model_name)
             try:
                 self.parse(model_name)
             except ProfileError as error:
                 yield ProfileError(
-                    f"a price: {error.message}",
+                    f"`{TOML.path(path)}`: {error.problem}",
                     place=self._config.place,
-                    path=("prices", model_name),
+                    path=path,
                     hint=error.hint,
                 )
 

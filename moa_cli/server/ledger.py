@@ -83,7 +83,7 @@ class ServerLedger:
 
     def _broke(self, why: str) -> None:
         if self._trouble is None:
-            self._warn(f"what turns cost cannot be written down: {why}")
+            self._warn(f"the cost of turns cannot be recorded: {why}")
         self._trouble = why
 
     def _begin_writing(self) -> None:

@@ -22,7 +22,7 @@ def listen(options: ServerOptions) -> socket.socket:
     if not loopback and not options.keys and not options.insecure:
         raise UsageError(
             f"without a key, anybody who reaches {options.host} could spend your money",
-            hint="set MOA_SERVE_API_KEY or --api-key-file, or say --insecure",
+            hint="set MOA_SERVE_API_KEY or --api-key-file, or pass --insecure",
         )
     if "*" in options.origins and not options.keys and not options.insecure:
         raise UsageError(

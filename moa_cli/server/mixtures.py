@@ -162,7 +162,7 @@ class Mixtures:
         rounds = range(1, profile.rounds + 1)
         if any(len(profile.layer(number)) > _MOST_PROPOSALS for number in rounds):
             param = "moa.proposers" if asked.reference_models else "moa.samples"
-            message = f"`{param}`: more than {_MOST_PROPOSALS} proposals a round"
+            message = f"`{param}`: more than {_MOST_PROPOSALS} proposals in a round"
             raise ApiError(400, message, param=param, code="invalid_value")
         if leads_back(profile, self._providers, self._address):
             raise _loop(request.model)

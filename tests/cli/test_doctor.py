@@ -150,10 +150,11 @@ def test_a_mistyped_provider_is_an_error_and_the_rest_is_checked(whole: Moa) -> 
         " did you mean `openai`?",
         "--aggregator: there is no provider `labb` (model `labb:agg`); did you mean `lab`?",
     ]
-    [price] = [what for what, level in findings(ran).items() if "a price" in what]
+    [price] = [what for what, level in findings(ran).items() if "`prices." in what]
     assert findings(ran)[price] == "WARN"
     assert price.endswith(
-        "config.toml: a price: there is no provider `labb` (model `labb:a`); did you mean `lab`?"
+        "config.toml: `prices.labb:a`: there is no provider `labb` (model `labb:a`);"
+        " did you mean `lab`?"
     )
     assert findings(ran)["lab: not asked (--offline)"] == "SKIP"
     assert "t" * 9 not in ran.text

@@ -207,7 +207,10 @@ def test_an_id_that_looks_mistyped_is_written_with_its_provider(moa: Elsewhere) 
         ("lab;x", "it holds `;` (did you mean `lab:x`?"),
         ("Lab=x", "it holds `=` (did you mean `lab:x`?"),
         ("\u200b", "it holds U+200B"),
-        ("../../x", "it holds `.` (A model id that is spelt so is written with its provider"),
+        (
+            "../../x",
+            "it holds `.` (If the model id is spelled that way, write it with its provider",
+        ),
         ("lab/x", "did you mean `lab:x`? Else: `together:lab/x`"),
         ("ollama/llama3.2", "did you mean `ollama:llama3.2`?"),
         ("http://me:hunter2@host/v1", "an address is not a model name"),
@@ -302,7 +305,8 @@ def test_compare_refuses_a_profile_before_anything_is_asked(moa: Elsewhere) -> N
 def test_a_price_for_nobody_is_told_of_and_stops_nothing(moa: Elsewhere) -> None:
     price = {"prompt": 1, "completion": 1}
     moa.configure(providers=moa.settings()["providers"], prices={"labb:secret": price})
-    said = f"moa: {moa.config / 'config.toml'}: a price: {SAID} {HOW}\n"
+    where = f"{moa.config / 'config.toml'}: `prices.labb:secret`"
+    said = f"moa: {where}: {SAID} {HOW}\n"
     ran = moa.run("ask", WORD)
     assert (ran.code, ran.text) == (0, "ok\n")
     assert said in ran.err

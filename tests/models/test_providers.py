@@ -299,6 +299,28 @@ def test_a_wrong_settings_file_is_refused_with_its_name_and_the_key(text: str, k
     assert f"`{key}`" in raised.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("retrys = 2", ("retrys",)),
+        ("budget = 5", ("budget",)),
+        ("[budget]\nzone = '`retries`'", ("budget", "zone")),
+        ("[prices.'a`b']\nprompt = 1", ("prices", "a`b", "completion")),
+        ("[prices.'lab:x.y']\nprompt = nan\ncompletion = 1", ("prices", "lab:x.y", "prompt")),
+        ("[providers.'x.y']\nbase_ulr = 'u'", ("providers", "x.y", "base_ulr")),
+        ("[providers.\"a\\nb'c\"]\nbase_url = 'u'", ("providers", "a\nb'c")),
+        ("[providers.'a[0]']\napi_key_env = 'A B'", ("providers", "a[0]", "api_key_env")),
+        ("[providers.new]\napi_key_env = 'A'", ("providers", "new", "base_url")),
+    ],
+)
+def test_an_error_carries_the_path_of_the_setting_to_blame(text: str, path: tuple[str]) -> None:
+    with pytest.raises(ProfileError) as raised:
+        configured(text)
+    assert raised.value.path == path
+    assert raised.value.place == str(paths.config_file())
+    assert "\n" not in raised.value.message
+
+
 def test_an_unknown_setting_comes_with_the_nearest_known_one() -> None:
     with pytest.raises(ProfileError) as raised:
         configured("retrys = 2")

@@ -138,7 +138,7 @@ async def _read(headers: Headers, receive: Receive, limit: int) -> bytes:
                     return b"".join(parts)
     except TimeoutError:
         raise ApiError(
-            408, f"the body did not come within {_BODY_SECONDS:g} s", headers=_CLOSE
+            408, f"the body did not arrive within {_BODY_SECONDS:g} s", headers=_CLOSE
         ) from None
 
 
