@@ -247,7 +247,14 @@ class Profile:
 
 
 def short_name(model: str) -> str:
-    """The last part of a model name, for the screen."""
+    """The last part of a model name, for the screen.
+
+    Args:
+        model: A model name, such as `together:org/model`.
+
+    Returns:
+        What stands behind the last slash, such as `model`.
+    """
     return model.rstrip("/").rsplit("/", 1)[-1] or model
 
 
@@ -372,7 +379,7 @@ def _settings_table(model: ModelSettings, keys: Mapping[str, Key]) -> dict[str, 
 
 
 def dump(profile: Profile) -> str:
-    """The profile as the text of a TOML file; reading it back gives an equal profile."""
+    """The profile as the text of a TOML file. To read it back gives an equal profile."""
     import tomli_w
 
     table = to_table(profile)

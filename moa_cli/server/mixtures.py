@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.values import JSON
@@ -231,28 +232,32 @@ def _seeded(profile: Profile, seed: int) -> Profile:
 
     def sown(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
         found, place = [], 0
-        for one in proposers:
-            found.append(one if one.seed is not None else replace(one, seed=seed + place))
-            place += one.samples
+        for proposer in proposers:
+            own = proposer.seed
+            found.append(replace(proposer, seed=seed + place) if own is None else proposer)
+            place += proposer.samples
         return tuple(found)
 
-    aggregator = profile.aggregator
-    return replace(
-        profile,
-        proposers=sown(profile.proposers),
-        layers=tuple(map(sown, profile.layers)),
-        aggregator=aggregator if aggregator.seed is not None else replace(aggregator, seed=seed),
-    )
+    own = profile.aggregator.seed
+    return _changed(profile, sown, seed=seed if own is None else own)
 
 
 def _with_user(profile: Profile, user: str) -> Profile:
     def told(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
-        return tuple(replace(one, extra={**one.extra, "user": user}) for one in proposers)
+        return tuple(replace(model, extra={**model.extra, "user": user}) for model in proposers)
 
-    aggregator = profile.aggregator
+    return _changed(profile, told, extra={**profile.aggregator.extra, "user": user})
+
+
+def _changed(
+    profile: Profile,
+    change: Callable[[Iterable[Proposer]], tuple[Proposer, ...]],
+    **aggregator: Any,
+) -> Profile:
+    """The profile with `change` made to all proposers, and these settings of the aggregator."""
     return replace(
         profile,
-        proposers=told(profile.proposers),
-        layers=tuple(map(told, profile.layers)),
-        aggregator=replace(aggregator, extra={**aggregator.extra, "user": user}),
+        proposers=change(profile.proposers),
+        layers=tuple(map(change, profile.layers)),
+        aggregator=replace(profile.aggregator, **aggregator),
     )
