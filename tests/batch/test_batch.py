@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bench import ANSWER, answered_twice, call_lines, write_lines
+from tests.support.bench.own_runs import ANSWER, answered_twice, call_lines, write_lines
 from tests.support.command import PATIENCE, Moa, Ran
 from tests.support.upstream import Reply, Upstream
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bench import ANSWER
+from tests.support.bench.own_runs import ANSWER
 from tests.support.command import Moa
 from tests.support.environments import others_environment
 from tests.support.upstream import Upstream

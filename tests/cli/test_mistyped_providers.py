@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.bench import write_prompts
+from tests.support.bench.folders import answer, single, write_run
+from tests.support.bench.own_runs import write_prompts
 from tests.support.command import Moa, Ran
-from tests.support.runs import answer, single, write_run
 from tests.support.server import serving
 from tests.support.upstream import Upstream
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bench import write_lines
+from tests.support.bench.own_runs import write_lines
 from tests.support.command import Moa, Terminal
 from tests.support.planted import WORD, holders
 from tests.support.server import serving

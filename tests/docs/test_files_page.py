@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from moa_cli.config.schema import Config
-from tests.support.bench import ANSWER, write_lines
+from tests.support.bench.judge import JUDGE, TEMPLATE
+from tests.support.bench.own_runs import ANSWER, write_lines
 from tests.support.command import Moa
-from tests.support.judge import JUDGE, TEMPLATE
 from tests.support.talk import at_prompt
 from tests.support.upstream import Reply, Upstream
 

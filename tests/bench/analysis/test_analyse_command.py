@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from moa_cli.bench.run.records import Result
+from tests.support.bench.folders import answer, failed, mixed, single, write_judge, write_run
+from tests.support.bench.tables import csv_rows
 from tests.support.command import Moa
-from tests.support.runs import answer, failed, mixed, single, write_judge, write_run
-from tests.support.tables import csv_rows
 from tests.support.upstream import Reply, Request, Upstream
 
 MEASURES = ("BLEU", "Levenshtein", "TF-IDF")

@@ -11,9 +11,9 @@ import pytest
 
 from moa_cli.bench.analysis.similarity import bleu, levenshtein
 from moa_cli.bench.run.records import Result
-from tests.support.bench import write_lines
+from tests.support.bench.folders import answer, failed, mixed, single, write_judge, write_run
+from tests.support.bench.own_runs import write_lines
 from tests.support.command import Moa
-from tests.support.runs import answer, failed, mixed, single, write_judge, write_run
 from tests.support.upstream import Reply, Request, Upstream
 
 # Four words each, so that BLEU has all its n-grams.

@@ -19,7 +19,7 @@ from moa_cli.bench.analysis.similarity import (
     rank_correlation,
 )
 from moa_cli.core.errors import BenchError
-from tests.support.tables import csv_rows
+from tests.support.bench.tables import csv_rows
 
 NUMBERS = st.lists(st.integers(-3, 3) | st.floats(-1e6, 1e6), max_size=30)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bench import item_lines, write_lines, write_prompts
+from tests.support.bench.own_runs import item_lines, write_lines, write_prompts
 from tests.support.command import Moa
 from tests.support.upstream import Upstream
 

@@ -12,9 +12,9 @@ import pytest
 from moa_cli.bench.data.json_lines import to_line
 from moa_cli.bench.run.reader import JUDGE_FILE, JUDGEMENTS, judge_folder
 from moa_cli.bench.run.records import Judgement
-from tests.support.bench import write_lines, write_prompts
+from tests.support.bench.own_runs import write_lines, write_prompts
+from tests.support.bench.tables import jsonl_rows
 from tests.support.command import Moa
-from tests.support.tables import jsonl_rows
 from tests.support.upstream import Reply, Request, Upstream
 
 BUSY = Reply(status=500, error={"error": {"message": "out of order"}})

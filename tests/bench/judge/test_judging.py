@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from moa_cli.bench.report.scores import scores_of
-from tests.support.bench import answered_twice, call_lines, write_lines, write_prompts
+from tests.support.bench.judge import JUDGE, TEMPLATE, first_better
+from tests.support.bench.own_runs import answered_twice, call_lines, write_lines, write_prompts
+from tests.support.bench.tables import jsonl_rows
 from tests.support.command import PATIENCE, Moa, Ran
-from tests.support.judge import JUDGE, TEMPLATE, first_better
-from tests.support.tables import jsonl_rows
 from tests.support.upstream import Reply, Request, Upstream
 
 SILENT = Reply(stall_after=0)

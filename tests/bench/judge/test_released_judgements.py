@@ -11,9 +11,9 @@ import pytest
 
 from moa_cli.bench.report.scores import ArmScores, Scores, scores_of
 from moa_cli.bench.scoring.means import Metric
-from tests.support.bench import call_lines, write_lines
+from tests.support.bench.own_runs import call_lines, write_lines
+from tests.support.bench.tables import csv_rows, jsonl_rows
 from tests.support.command import Moa
-from tests.support.tables import csv_rows, jsonl_rows
 from tests.support.upstream import Reply, Request, Upstream
 
 JUDGE = "lab:judge"

@@ -16,8 +16,8 @@ from moa_cli.bench.report.scores import JudgeInfo, Scores
 from moa_cli.bench.report.sections import ReportSection, TextTable, published_table, sections_of
 from moa_cli.bench.report.writers import csv_text, json_text, markdown, page
 from moa_cli.bench.scoring.flask import SKILLS
+from tests.support.bench.scores import ARMS, JUDGE, arm, made, metric, scores
 from tests.support.browser import opened
-from tests.support.report import ARMS, JUDGE, arm, made, metric, scores
 from tests.support.web_pages import Page, closed
 
 DATASETS = ("alpaca", "mt", "flask", "math")

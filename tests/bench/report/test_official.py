@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from moa_cli.core.installation import install_command
-from tests.support.bench import write_lines
+from tests.support.bench.own_runs import write_lines
+from tests.support.bench.scores import JUDGE
+from tests.support.bench.tables import csv_rows
 from tests.support.command import Moa
-from tests.support.report import JUDGE
-from tests.support.tables import csv_rows
 
 RELEASED = ("claude-2", "gpt-3.5-turbo-1106", "vicuna-13b-v1.5")
 REFERENCE = "gpt4_1106_preview"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bench import write_prompts
+from tests.support.bench.own_runs import write_prompts
+from tests.support.bench.scores import write_judgements, write_questions, write_run
 from tests.support.command import Moa
-from tests.support.report import write_judgements, write_questions, write_run
 from tests.support.upstream import Reply, Upstream
 from tests.support.web_pages import Page, closed
 

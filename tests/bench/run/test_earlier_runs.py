@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bench import ANSWER, write_lines
+from tests.support.bench.own_runs import ANSWER, write_lines
 from tests.support.command import Moa, Ran
 from tests.support.upstream import Reply, Request, Upstream
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bench import ANSWER, answered_twice, call_lines, write_prompts
+from tests.support.bench.own_runs import ANSWER, answered_twice, call_lines, write_prompts
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Upstream
 

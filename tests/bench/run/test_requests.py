@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.bench import ANSWER, call_lines, item_lines, write_lines, write_prompts
+from tests.support.bench.own_runs import ANSWER, call_lines, item_lines, write_lines, write_prompts
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Request, Upstream
 

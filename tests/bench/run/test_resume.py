@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bench import ANSWER, answered_twice, call_lines, item_lines, write_prompts
+from tests.support.bench.own_runs import (
+    ANSWER,
+    answered_twice,
+    call_lines,
+    item_lines,
+    write_prompts,
+)
 from tests.support.command import PATIENCE, Moa
 from tests.support.upstream import Reply, Upstream
 

@@ -23,7 +23,7 @@ from moa_cli.bench.scoring.alpaca import (
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
-from tests.support.tables import csv_rows, jsonl_rows
+from tests.support.bench.tables import csv_rows, jsonl_rows
 
 ANNOTATED = (
     "FuseChat-Gemma-2-9B-Instruct",

@@ -19,7 +19,7 @@ from moa_cli.bench.scoring.answers import (
 )
 from moa_cli.bench.scoring.latex import boxed, equal, normalised, value_of
 from moa_cli.core.errors import BenchError
-from tests.support.tables import jsonl_rows
+from tests.support.bench.tables import jsonl_rows
 
 TEXTS = st.text() | st.text(st.sampled_from("\\boxedfract{}$#0123456789.,-− \n^/%answeris:text"))
 

@@ -23,7 +23,7 @@ from moa_cli.bench.scoring.flask import (
 )
 from moa_cli.bench.scoring.judging import JudgeCall
 from moa_cli.core.errors import BenchError
-from tests.support.tables import csv_rows, jsonl_rows
+from tests.support.bench.tables import csv_rows, jsonl_rows
 
 
 @pytest.fixture

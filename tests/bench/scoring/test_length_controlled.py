@@ -20,7 +20,7 @@ from moa_cli.bench.scoring.length_controlled import (
     length_controlled,
 )
 from moa_cli.core.errors import BenchError
-from tests.support.tables import csv_rows
+from tests.support.bench.tables import csv_rows
 
 JUDGEMENTS = st.lists(
     st.builds(

@@ -22,7 +22,7 @@ from moa_cli.bench.scoring.mt_bench import (
     temperature,
 )
 from moa_cli.core.errors import BenchError
-from tests.support.tables import jsonl_rows
+from tests.support.bench.tables import jsonl_rows
 
 MODELS = ("moa-alpha", "moa-beta")
 

@@ -289,7 +289,7 @@ def test_closing_in_the_middle_leaves_nothing_behind(caplog: pytest.LogCaptureFi
 def test_it_runs_alone_until_interrupted() -> None:
     command = [sys.executable, "-W", "error", "-m", "tests.support.upstream"]
     options = ["--delay", "0", "--pause", "0", "--models", "a,b"]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(
         command + options, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -13,7 +13,7 @@ from moa_cli.bench.report.scores import ArmScores, JudgeInfo, Scores
 from moa_cli.bench.scoring.flask import SKILLS
 from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.conversation import Usage
-from tests.support.bench import write_lines
+from tests.support.bench.own_runs import write_lines
 
 __all__ = [
     "ARMS",

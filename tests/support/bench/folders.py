@@ -14,7 +14,7 @@ from moa_cli.bench.run.journal import CallRecord
 from moa_cli.bench.run.reader import JUDGE_FILE, OUTPUTS, judge_folder
 from moa_cli.bench.run.records import CallAnswer, Judgement, Result, TurnResult
 from moa_cli.core.conversation import Failure, Usage
-from tests.support.bench import write_lines
+from tests.support.bench.own_runs import write_lines
 
 __all__ = ["answer", "failed", "mixed", "single", "write_judge", "write_run"]
 
