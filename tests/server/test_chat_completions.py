@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -121,10 +122,15 @@ def test_tokens_come_while_the_aggregator_writes(server: Server, upstream: Upstr
 def test_comments_tell_the_progress_while_proposers_run(server: Server, upstream: Upstream) -> None:
     secret = "words-of-a-model"
     upstream.always("a", Reply(text=secret))
-    upstream.always("b", Reply(text=secret, delay=0.8))
+    released = threading.Event()
+    upstream.always("b", Reply(text=secret, after=released))
     upstream.always("c", Reply(status=400))
+    lines = []
     with server.streaming() as response:
-        lines = response.read().decode().split("\n")
+        for line in response.iter_lines():
+            lines.append(line)
+            if line == ": round 1: 1 of 3 answered, 1 lost":
+                released.set()
     comments = [line for line in lines if line.startswith(":")]
     assert comments[0].startswith(": round 1: ")
     assert ": round 1: 1 of 3 answered, 1 lost" in comments

@@ -3,12 +3,13 @@ the reference implementation's own spellings mean the same as ours."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 from tests.support.upstream import Reply, Request, Upstream
 
 
@@ -85,8 +86,13 @@ def test_concurrency_bounds_the_calls_in_flight(
 def test_without_it_the_proposers_of_a_round_are_asked_at_once(
     moa: Moa, upstream: Upstream
 ) -> None:
-    upstream.always("*", Reply(delay=0.2))
-    assert moa.run("ask", "hi").code == 0
+    released = threading.Event()
+    upstream.always("*", Reply(after=released))
+    with moa.start("ask", "hi") as process:
+        upstream.wait_for(lambda: upstream.in_flight == 3)
+        released.set()
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
     assert upstream.peak == 3
 
 
