@@ -30,16 +30,19 @@ UNDOCUMENTED = {
     "prompt_toolkit.input.typeahead": "chat/keys.py",
     "rich._wrap": "markdown/elements.py",
     "rich.cells": "terminal/cells.py",
+    "typer.core": "cli/commands.py",
+    "typer.main": "cli/commands.py",
     "uvicorn.protocols": "server/http_server.py",
 }
 # Private attributes of other packages, and the one file that may name each.
 PRIVATE = {
     "_calculate_column_widths": "markdown/elements.py",
     "_custom_headers": "clients/sdk_transport.py",
+    "_runtime_param": "cli/commands.py",
 }
 # Public names that begin with an underscore.
 DOCUMENTED = {"_asdict", "_exit", "_replace", "_fields"}
-PINNED = ("rich", "together", "uvicorn")
+PINNED = ("rich", "together", "typer", "uvicorn")
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -331,6 +334,52 @@ def test_the_sdk_carries_requests_as_sdk_transport_py_relies_on(
         if issubclass(kind, Exception) and not issubclass(kind, together.TogetherError)
     ]
     holds(not strays, f"all exceptions derive from TogetherError (not {strays})")
+
+
+# --- Typer
+
+
+def test_typer_makes_commands_as_commands_py_relies_on() -> None:
+    import typer
+    import typer.main
+    from typer.core import TyperCommand, TyperGroup
+
+    def holds(is_true: bool, what: str) -> None:
+        relied_on(is_true, "typer", what, "cli/commands.py")
+
+    calls: list[str] = []
+
+    class Converter:
+        def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+            calls.append(param.name)
+            return value
+
+    class Command(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            for parameter in self.get_params(ctx):
+                vars(parameter)["_runtime_param"] = Converter()
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            holds(given == {"word": "w"}, "`make_parser` tells the words as they were typed")
+            return super().parse_args(ctx, args)
+
+    class Group(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            return ["hello"]
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            calls.append(f"get {cmd_name}")
+            return typer.main.get_command(alone)
+
+    def hello(word: str) -> str:
+        return f"said {word}"
+
+    alone, app = typer.Typer(add_completion=False), typer.Typer(cls=Group)
+    alone.command("hello", cls=Command)(hello)
+    app.callback()(lambda: None)
+    said = app(["hello", "w"], standalone_mode=False)
+    holds(said == "said w", "without `standalone_mode` the result of a command is returned")
+    holds("get hello" in calls, "a group asks `get_command` for its commands")
+    holds("word" in calls, "`_runtime_param` converts the value of a parameter")
 
 
 # --- prompt-toolkit, python-dotenv, markdown-it-py

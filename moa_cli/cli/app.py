@@ -47,6 +47,10 @@ def _run(arguments: list[str]) -> Any:
     from moa_cli.core.errors import MoAError
 
     try:
+        if os.environ.get("MOA_LOG", "").strip():
+            from moa_cli.core import debug_log
+
+            debug_log.to_file(os.environ["MOA_LOG"].strip(), arguments)
         return app(arguments, prog_name="moa", standalone_mode=False)
     except MoAError as error:
         return _say(error.message, error.hint, of_error(error))

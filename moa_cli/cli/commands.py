@@ -13,8 +13,9 @@ those for which an empty text has a meaning.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 import typer.main
@@ -39,6 +40,26 @@ def check_not_empty(name: str, value: object) -> None:
         raise UsageError(
             f"{name} is empty", hint="leave it out, or set the variable that it comes from"
         )
+
+
+def _write_debug_log(wanted: bool) -> None:
+    if wanted:
+        from moa_cli.core import debug_log
+
+        debug_log.to_stderr(sys.argv[1:])
+
+
+# Of `moa` itself, and of each command that calls models. It acts before the others are read.
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="Write a debug log to standard error: requests, answers, decisions; no keys."
+        " MOA_LOG=FILE writes it to a file.",
+        callback=_write_debug_log,
+        is_eager=True,
+    ),
+]
 
 
 class _Unconverted:

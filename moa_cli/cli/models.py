@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moa_cli.cli import wiring
-from moa_cli.cli.commands import Commands, Group
+from moa_cli.cli.commands import Commands, Debug, Group
 from moa_cli.cli.options import JsonArray
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.core.errors import ClientError, UsageError
@@ -69,6 +69,7 @@ def list_(
         ),
     ] = None,
     json: JsonArray = False,
+    debug: Debug = False,
 ) -> None:
     """List what a provider offers.
 

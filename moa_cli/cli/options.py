@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 import typer
 
 from moa_cli.cli import wiring
+from moa_cli.cli.commands import Debug
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
@@ -284,6 +285,7 @@ def _shared(
     max_tokens_: _OtherMaxTokens = None,
     num_proc: _OtherConcurrency = None,
     multi_turn_: _OtherMultiTurn = None,
+    debug: Debug = False,
 ) -> tuple[str | None, Overrides, int | None]:
     """The profile's name, what was typed over it, and the concurrency."""
     names = [*(reference_model or []), *(reference_models or [])]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.commands import deferred
+from moa_cli.cli.commands import Debug, deferred
 from moa_cli.version import __version__
 
 app = deferred(
@@ -48,5 +48,6 @@ def _root(
             "--version", "-V", help="Print the version.", callback=_print_version, is_eager=True
         ),
     ] = False,
+    debug: Debug = False,
 ) -> None:
     pass

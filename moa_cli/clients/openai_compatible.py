@@ -11,6 +11,7 @@ from typing import Any
 
 from moa_cli.clients import sse_decoder
 from moa_cli.clients.error_mapper import ErrorMapper
+from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.transport import (
     Answer,
     ErrorObject,
@@ -19,6 +20,7 @@ from moa_cli.clients.transport import (
     Transport,
     TransportError,
 )
+from moa_cli.core import debug_log
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import NO_KEY, Delta, ModelInfo, Request
 from moa_cli.core.errors import BadResponse, ClientError, MoAError, ModelNotFound
@@ -85,6 +87,7 @@ class OpenAICompatible:
         key = self._key()
         # "none" is no secret but a word, which an answer may hold.
         self._errors.secret = "" if key == NO_KEY else key
+        debug_log.add_url(self._base_url)
         if self._open_transport is not None:
             return self._open_transport(self._base_url, key, _HEADERS)
         from moa_cli.clients.sdk_transport import SdkTransport
@@ -94,38 +97,52 @@ class OpenAICompatible:
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The completion as it comes. Raises a ClientError; closing it closes the connection."""
+        exchange = Exchange(f"{self._base_url}/chat/completions")
         try:
-            answer = await self._post(request)
+            answer = await self._post(request, exchange)
             try:
                 yield Delta()
                 if _is_stream(answer):
-                    body = answer.chunks()
-                    async with aclosing(sse_decoder.deltas(body, merged=self._merged)) as deltas:
+                    body, watch = answer.chunks(), exchange.watch
+                    deltas = sse_decoder.deltas(body, merged=self._merged, watch=watch)
+                    async with aclosing(deltas):
                         async for delta in deltas:
                             yield delta
                     if self._again and not answer.ended:
                         await _drain(body)
                 else:
-                    yield await _whole(answer)
+                    yield await _whole(answer, exchange)
             finally:
                 await answer.aclose()
-        except MoAError:
+        except MoAError as error:
+            exchange.failed(error)
             raise
         except Exception as error:
+            exchange.failed(error)
             raise await self._mapped(error, request.model) from error
+        except BaseException:
+            exchange.add("cancelled")
+            raise
+        exchange.add("ended")
 
-    async def _post(self, request: Request) -> Answer:
+    async def _post(self, request: Request, exchange: Exchange) -> Answer:
         transport = await self._transport()
         refused = self._refused.get(request.model, set())
         headers = self._headers()
         while True:
             body = self._body(request, refused)
+            told = {"Authorization": "[key]", **_HEADERS} if self._errors.secret else _HEADERS
+            exchange.add("request", headers={**told, **headers}, body=body)
             try:
-                return await transport.post("/chat/completions", body, headers)
+                answer = await transport.post("/chat/completions", body, headers)
+                exchange.answered("response", answer.status, answer.headers)
+                return answer
             except Refused as refusal:
+                exchange.answered("refused", refusal.status, refusal.headers, refusal.body)
                 field = _refused_field(refusal, body)
                 if field is None or field in refused:
                     raise
+                exchange.add("sent again", why=f"the model does not take the field {field}")
                 # Kept only then: a server is asked for any number of names.
                 refused = self._refused.setdefault(request.model, set())
                 refused.add(field)
@@ -150,17 +167,22 @@ class OpenAICompatible:
 
     async def models(self) -> list[ModelInfo]:
         """What the endpoint offers, in its own order. Raises a ClientError."""
+        exchange = Exchange(f"{self._base_url}/models")
+        exchange.add("request")
         try:
             transport = await self._transport()
             listed = await transport.get("/models", _MODELS_TIMEOUT)
         except MoAError:
             raise
         except Exception as error:
+            exchange.failed(error)
             raise await self._mapped(error, None) from error
         rows = listed.get("data") if isinstance(listed, Mapping) else listed
         if not isinstance(rows, list):
             raise BadResponse(f"{self._errors.provider}: the list of models is no list")
-        return [info for info in map(_model_info, rows) if info is not None]
+        infos = [info for info in map(_model_info, rows) if info is not None]
+        exchange.add("ended", models=len(infos))
+        return infos
 
     async def _mapped(self, error: Exception, model: str | None) -> ClientError:
         """One of our errors for what a transport raised.
@@ -200,8 +222,10 @@ def _is_stream(answer: Answer) -> bool:
     return not kind.endswith("json")
 
 
-async def _whole(answer: Answer) -> Delta:
-    payload = json.loads(await answer.read())
+async def _whole(answer: Answer, exchange: Exchange) -> Delta:
+    raw = await answer.read()
+    exchange.add("body", data=raw.decode("utf-8", "replace"))
+    payload = json.loads(raw)
     if not isinstance(payload, dict) or payload.get("error") or not payload.get("choices"):
         raise ErrorObject(payload)
     return sse_decoder.whole(payload)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
 from moa_cli.clients.thinking import ThinkSplitter
@@ -85,17 +85,25 @@ class SseDecoder:
 
 
 async def deltas(
-    chunks: AsyncIterator[bytes], *, merged: bool = False
+    chunks: AsyncIterator[bytes],
+    *,
+    merged: bool = False,
+    watch: Callable[[str, str], None] | None = None,
 ) -> AsyncGenerator[Delta, None]:
     """The deltas of a streamed chat completion.
 
     merged: one for all that came in one chunk, which costs less where nobody counts them.
+    watch: called with the name and the data of each event.
     Raises ErrorObject for an error object in the stream, ConnectionLost where it ends before
     a finish reason or the end mark, BadResponse for what is no JSON or no completion.
     """
     decoder, reading = SseDecoder(), _Reading()
     async for chunk in chunks:
-        for delta in reading.take(decoder.feed(chunk), merged=merged):
+        events = decoder.feed(chunk)
+        if watch is not None:
+            for name, data in events:
+                watch(name, data)
+        for delta in reading.take(events, merged=merged):
             yield delta
         if reading.done:
             break

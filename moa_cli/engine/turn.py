@@ -18,6 +18,7 @@ from moa_cli.engine.call import Limits, failure
 from moa_cli.engine.control import Control
 from moa_cli.engine.layer import run_layer
 from moa_cli.engine.state import TurnState
+from moa_cli.engine.trace import traced
 from moa_cli.profile import Profile, model_faults
 
 __all__ = ["check_names", "run_turn"]
@@ -31,6 +32,7 @@ def check_names(profile: Profile, clients: Clients) -> None:
             raise fault
 
 
+@traced
 async def run_turn(
     profile: Profile,
     conversation: Conversation,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from moa_cli.config.schema import Config, ProviderSettings
+from moa_cli.core.debug_log import RoomLog, add_secret
 from moa_cli.core.endpoints import NO_KEY
 from moa_cli.core.errors import AuthenticationFailed, ProfileError
 from moa_cli.core.file_names import why_unfit
@@ -25,6 +26,7 @@ from moa_cli.models.env_files import EnvFiles
 from moa_cli.profile import Profile, model_faults
 
 DEFAULT_PROVIDER = "together"
+_LOG = RoomLog("moa.models")
 _KEY_COMMAND_SECONDS = 60
 # Of a model's id that is named without a provider: what no such id holds, or begins with. Signs
 # that look like a colon, or stand beside it on the keyboard, are among it.
@@ -321,6 +323,8 @@ class Providers:
             found, source = kept.value, f"{variable} in {kept.file}"
         if not found and provider.key_command:
             found, source = _run_key_command(provider).strip(), "api_key_cmd"
+        add_secret(found)
+        _LOG.write("key", provider=provider.name, why=f"it is in {source}" if found else "none")
         if not found:
             trouble = self._env_files.trouble(variable) if variable else None
             raise AuthenticationFailed(

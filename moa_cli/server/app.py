@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moa_cli.core.debug_log import RoomLog
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.unique import unique_name
 from moa_cli.server.accesslog import Record
@@ -28,6 +29,7 @@ from moa_cli.server.service import Service
 from moa_cli.server.wires.chat_completions import Completions
 from moa_cli.server.wires.replies import compact
 
+_LOG = RoomLog("moa.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -167,7 +169,9 @@ class _Logged:
                 message = {**message, "headers": [*message.get("headers", ()), told]}
             await send(message)
 
+        _LOG.write("request", id=identity, method=record.method, path=record.path)
         try:
             await self._app(scope, receive, sending)
         finally:
+            _LOG.write("ended", id=identity, status=record.status, code=record.code)
             self._log.request(record)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from moa_cli.clients.aiohttp_transport import AiohttpTransport, preload
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config
+from moa_cli.core.debug_log import add_secret
 from moa_cli.core.text import plural
 from moa_cli.engine import Limits
 from moa_cli.profile import Profile
@@ -63,6 +64,8 @@ def _assemble(
     limits: Callable[[ServerLedger], Limits],
     address: Address,
 ) -> Service:
+    for key in options.keys:
+        add_secret(key)
     pool = ClientPool(config, headers=upstream_headers, transport=AiohttpTransport)
     check_default(profile, pool.providers, address)
     log = AccessLog(options.log_format)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
 from moa_cli.core.conversation import Usage
+from moa_cli.core.debug_log import on_terminal
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.tty import can_redraw
@@ -153,4 +154,5 @@ class _Moving:
 
 def progress_view(stream: TextIO, progress: Progress, *, live: bool) -> ProgressView:
     """A line that moves, or lines that stay where the stream cannot be redrawn or not `live`."""
-    return (_Moving if live and can_redraw(stream) else _Plain)(stream, progress)
+    moving = live and can_redraw(stream) and not on_terminal()
+    return (_Moving if moving else _Plain)(stream, progress)

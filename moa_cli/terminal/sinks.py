@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TextIO
 
+from moa_cli.core import debug_log
 from moa_cli.core.events import AggregatorDelta, Event
 from moa_cli.core.stream import Sink
 from moa_cli.terminal.plain import Notices, PlainReply, Proposals
@@ -41,6 +42,8 @@ class Show:
 
 def sinks_for(show: Show) -> list[Sink]:
     """The reply alone goes to stdout, everything else to stderr; live only on terminals."""
+    # Lines of the debug log would tear what moves.
+    show = replace(show, live=show.live and not debug_log.on_terminal())
     moving = show.live and not show.quiet and show.output != "jsonl"
     board = moving and can_redraw(sys.stderr)
     sinks: list[Sink] = []

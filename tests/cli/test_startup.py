@@ -13,6 +13,7 @@ HEAVY = {
     "httpx",
     "pydantic",
     "asyncio",
+    "logging",
     "rich.live",
     "rich.markdown",
     "rich.console",
@@ -121,7 +122,7 @@ def test_the_help_of_a_command_loads_nothing_heavy(moa: Moa, name: str) -> None:
 def test_the_sdk_is_not_loaded_where_no_model_is_asked(moa: Moa, arguments: list[str]) -> None:
     _, modules = run(moa, *arguments)
     # Typer converts values by Pydantic; a word needs no conversion.
-    assert modules & HEAVY <= {"asyncio"}
+    assert modules & HEAVY <= {"asyncio", "logging"}
 
 
 def test_a_reply_into_a_pipe_loads_no_part_of_the_terminal(moa: Moa) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurrence_key
 from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.core.conversation import Usage
+from moa_cli.core.debug_log import RoomLog
 from moa_cli.core.endpoints import CallPlace, Client, Clients, Delta, Endpoint, ModelInfo, Request
 from moa_cli.core.errors import ClientError, ClientTimeout
 from moa_cli.core.ledger import CallBegun, TurnLedger
@@ -19,6 +20,7 @@ from moa_cli.core.tokens import RunningCount, counted, prompt_tokens
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.prompts import strip_reasoning
 
+_LOG = RoomLog("moa.bench")
 # The provider of answers that were given beforehand.
 _GIVEN = "given"
 
@@ -174,6 +176,8 @@ class _Journalled:
         key = occurrence_key(key, place_of(request).sample)
         record = shared.journal.find(key)
         if record is not None:
+            why = "replay: the journal of the run holds its answer"
+            _LOG.write("call not made", model=self._model, item=replay.item, why=why)
             replay.note(request, record)
             yield _told(record)
             return

@@ -11,6 +11,7 @@ import typer
 
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.options import MaxCost, capped_exit
+from moa_cli.cli.commands import Debug
 from moa_cli.cli.exit_codes import FAILED
 from moa_cli.cli.options import (
     Concurrency,
@@ -84,6 +85,7 @@ def judge(
     yes: YesBeforeSending = False,
     data: Data = None,
     live: Live = None,
+    debug: Debug = False,
 ) -> None:
     """Let a model judge a run's replies; the same command goes on where it was stopped."""
     from moa_cli.bench.judge.judging import JudgeInputs, JudgeResults, open_judge

@@ -1,0 +1,55 @@
+"""One request and its answer, as the debug log tells them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+
+from moa_cli.core import debug_log
+
+_LOG = debug_log.RoomLog("moa.clients")
+_NUMBERS = itertools.count(1)
+
+
+class Exchange:
+    """The entries of one request. They share its number; nothing is added if nobody listens.
+
+    watch: to be called with the name and the data of each event of a stream; None if nobody
+    listens, so that a token costs nothing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._number = next(_NUMBERS)
+        self._url = url
+        self._began = time.monotonic()
+        self._wanted = _LOG.enabled
+        self.watch: Callable[[str, str], None] | None = self._event if self._wanted else None
+
+    def add(self, what: str, *, data: str | None = None, **values: object) -> None:
+        """Add an entry with some values; see `RoomLog.write`."""
+        if self._wanted:
+            seconds = time.monotonic() - self._began
+            url = self._url if what == "request" else None
+            _LOG.write(what, data=data, number=self._number, url=url, seconds=seconds, **values)
+
+    def answered(
+        self, what: str, status: int, headers: Mapping[str, str], body: object = None
+    ) -> None:
+        """The head of an answer has come. body: of a refusal."""
+        if self._wanted:
+            told = debug_log.masked_headers(headers)
+            self.add(what, status=status, headers=told, body=body)
+
+    def _event(self, name: str, data: str) -> None:
+        self.add("event", name=name, data=data)
+
+    def failed(self, error: BaseException) -> None:
+        """The request failed."""
+        if self._wanted:
+            causes: list[BaseException] = []
+            cause: BaseException | None = error
+            while cause is not None and cause not in causes:
+                causes.append(cause)
+                cause = cause.__cause__ or cause.__context__
+            self.add("failed", why=[f"{type(cause).__name__}: {cause}" for cause in causes])

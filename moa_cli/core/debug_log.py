@@ -1,0 +1,260 @@
+"""The debug log: what was asked of endpoints, what came of it, and why something was decided.
+
+`--debug` writes it to standard error, `MOA_LOG=FILE` to a file. Entries go through `logging`, under
+a name for each room (`moa.clients`, `moa.engine`, …), so a program that uses the library can take
+them with a handler of its own. Prompts and answers are in it, secrets are not: known ones are
+replaced before a record is made, whoever handles it.
+
+`logging` is imported with the first handler, and a room asks once a request whether anybody
+listens: without a log, a token costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
+
+from moa_cli.core import paths
+from moa_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import logging
+
+_MASK = "[key]"
+# A part of a secret is replaced too: an endpoint may send one back in pieces.
+_SHORTEST_SECRET, _PIECE = 4, 8
+# Headers, fields and variables that hold secrets, by their names.
+_NAMES = r"api[-_]?key|(?:access|auth|refresh|id)[-_]token|secret|passw(?:or)?d|credentials?"
+_HEADER = re.compile(r".*(?:key|token|secret|password|cookie|authorization)", re.IGNORECASE)
+_VARIABLE = re.compile(r".*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?", re.IGNORECASE)
+_OPTION = re.compile(r"-+(?:.*-)?(?:key|token|secret|password)", re.IGNORECASE)
+# In text: `"api_key": "…"` (its quotes perhaps escaped), `x-api-key: …`, `?key=…`, `://name:…@`.
+_PLACED = (
+    re.compile(rf"""((?:{_NAMES}|authorization|cookie)\\*["']\s*:\s*\\*["'])[^"'\\]+""", re.I),
+    re.compile(rf"((?:{_NAMES}|authorization|cookie)\s*[:=]\s*)[^\s\"'&,;[]+", re.I),
+    re.compile(r"([?&][\w.-]*(?:key|token|secret|sig|signature|auth)=)[^&\s\"'#\\]+", re.I),
+    re.compile(r"(\b(?:Bearer|Basic) )[\w.~+/=-]{4,}", re.I),
+    re.compile(r"(://)[^/\s@\"']+(?=@)"),
+)
+# Besides control characters: what separates lines, or turns the direction of text.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_ENTRY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
+
+_secrets: set[str] = set()
+_pieces: set[str] = set()
+_on_terminal = False
+# The number of the turn that an entry belongs to.
+TURN: ContextVar[int | None] = ContextVar("turn", default=None)
+
+
+def add_secret(text: str) -> None:
+    """From now on `text` is replaced in the log, as it is and as JSON and URLs write it."""
+    for form in {text, json.dumps(text)[1:-1], quote(text, safe="")}:
+        if len(form) >= _SHORTEST_SECRET:
+            _secrets.add(form)
+            _pieces.update(form[at : at + _PIECE] for at in range(len(form) - _PIECE + 1))
+
+
+def add_url(url: str) -> None:
+    """From now on the user name and password in `url` are replaced in the log."""
+    with contextlib.suppress(ValueError):
+        pair = unquote(urlsplit(url).netloc.rpartition("@")[0])
+        if pair:
+            for secret in (pair, pair.partition(":")[2], b64encode(pair.encode()).decode()):
+                add_secret(secret)
+
+
+def mask(text: str) -> str:
+    """`text` without known secrets, and without what stands where secrets do."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, _MASK)
+    text = _without_pieces(text)
+    for pattern in _PLACED:
+        text = pattern.sub(rf"\1{_MASK}", text)
+    return text
+
+
+def _without_pieces(text: str) -> str:
+    if not _pieces:
+        return text
+    kept: list[str] = []
+    end = 0
+    for at in range(len(text) - _PIECE + 1):
+        if text[at : at + _PIECE] in _pieces:
+            if at >= end:
+                kept += [text[end:at], _MASK]
+            end = at + _PIECE
+    return "".join([*kept, text[end:]])
+
+
+class RoomLog:
+    """The entries of one room. name: as `logging` knows it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody listens; to be asked once for many entries."""
+        # Whoever listens has imported it.
+        logging = sys.modules.get("logging")
+        return logging is not None and bool(logging.getLogger(self._name).isEnabledFor(10))
+
+    def write(self, what: str, *, data: str | None = None, **values: object) -> None:
+        """Add an entry, if anybody listens.
+
+        values: written as JSON, single words as they are, None left out. data: written as it
+        is, at the end.
+        """
+        if self.enabled:
+            import logging
+
+            values = {"turn": TURN.get(), **values}
+            told = "".join(f" {k}={_told(v)}" for k, v in values.items() if v is not None)
+            told += "" if data is None else f" data={data}"
+            logging.getLogger(self._name).debug("%s", _escaped(mask(what + told)))
+
+
+def _told(value: object) -> str:
+    if isinstance(value, str) and value and not re.search(r"[\s\"=]", value):
+        return value
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _escaped(text: str) -> str:
+    """`text` on one line, its control characters as JSON writes them."""
+    return _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def to_file(name: str, arguments: Iterable[str]) -> None:
+    """Append the debug log to a file from now on.
+
+    arguments: the command line, for the first entry. Raises UsageError if the file cannot be used.
+    """
+    _begin(_opened(paths.expand(name)), arguments)
+
+
+def to_stderr(arguments: Iterable[str]) -> None:
+    """Write the debug log to standard error from now on. arguments: see `to_file`."""
+    global _on_terminal
+    _on_terminal = sys.stderr.isatty()
+    _begin(sys.stderr.fileno(), arguments)
+
+
+def _begin(target: int, arguments: Iterable[str]) -> None:
+    import logging
+    import platform
+
+    from moa_cli.version import __version__
+
+    log = logging.getLogger("moa")
+    if any(getattr(handler, "target", None) == target for handler in log.handlers):
+        return
+    _learn_secrets(os.environ)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    log.addHandler(_handler(target))
+    RoomLog("moa.cli").write(
+        "moa begins",
+        version=__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        arguments=_without_values(list(arguments)),
+    )
+
+
+def on_terminal() -> bool:
+    """Whether the log is written to a terminal, where nothing else may move."""
+    return _on_terminal
+
+
+def _learn_secrets(environment: Mapping[str, str]) -> None:
+    for name, value in environment.items():
+        add_url(value)
+        # Some hold several, separated by commas; a path is no secret.
+        for text in value.split(",") if _VARIABLE.fullmatch(name) else ():
+            if len(text.strip()) >= _PIECE and not text.startswith("/"):
+                add_secret(text.strip())
+    # The SDK sends what stands there after each colon.
+    for line in environment.get("TOGETHER_CUSTOM_HEADERS", "").split("\n"):
+        add_secret(line.partition(":")[2].strip())
+
+
+def _without_values(arguments: list[str]) -> list[str]:
+    """The arguments without the values of options that are named like secrets."""
+    found: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, equals, _ = argument.partition("=")
+        if _OPTION.fullmatch(before):
+            found.append(_MASK)
+        else:
+            found.append(f"{name}={_MASK}" if equals and _OPTION.fullmatch(name) else argument)
+    return found
+
+
+def _opened(path: Path) -> int:
+    """The file, open for appending. Raises UsageError if it is none, or is something else's."""
+    hint = "name a file that does not exist yet, or an earlier log"
+    try:
+        paths.refuse_database(path)
+        own = [paths.database_file(), paths.config_file(), paths.history_file()]
+        own += [own[0].with_name(own[0].name + suffix) for suffix in paths.DATABASE_SUFFIXES]
+        place = Path(os.path.realpath(path))
+        if place in [Path(os.path.realpath(known)) for known in own] or place.suffix == ".toml":
+            raise UsageError(f"MOA_LOG: {path} is the name of one of moa's own files", hint=hint)
+        if path.exists():
+            if not path.is_file():
+                raise UsageError(f"MOA_LOG: {path} is not a file", hint=hint)
+            with path.open("rb") as file:
+                start = file.read(64)
+            if start and not _ENTRY.match(start):
+                raise UsageError(f"MOA_LOG: {path} is not a debug log of moa", hint=hint)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with contextlib.suppress(AttributeError, OSError):
+            os.fchmod(handle, 0o600)
+        return handle
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"MOA_LOG: {path} cannot be written: {why}") from None
+
+
+def _handler(descriptor: int) -> logging.Handler:
+    import logging
+
+    class Handler(logging.Handler):
+        """Appends each line in one piece, so that several processes can write to one file."""
+
+        target = descriptor
+        failed = False
+
+        def emit(self, record: logging.LogRecord) -> None:
+            when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            line = f"{when}.{int(record.msecs):03d}Z {record.name} {record.getMessage()}\n"
+            try:
+                os.write(self.target, line.encode("utf-8", "replace"))
+            except OSError as error:
+                if not self.failed:
+                    self.failed = True
+                    with contextlib.suppress(OSError):
+                        sys.stderr.write(f"moa: the debug log is cut short: {error.strerror}\n")
+
+    return Handler()
+
+
+def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers without the values of those that hold secrets."""
+    return {
+        name.lower(): _MASK if _HEADER.fullmatch(name) else value for name, value in headers.items()
+    }

@@ -1,0 +1,83 @@
+"""The debug log of a turn: each step that it takes, and why."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, ParamSpec
+
+from moa_cli.core.debug_log import TURN, RoomLog
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorStarted,
+    Event,
+    ProposerDelta,
+    ProposerFailed,
+    ReferencesTrimmed,
+    Retrying,
+    TurnFailed,
+    to_dict,
+)
+
+P = ParamSpec("P")
+Events = AsyncGenerator[Event, None]
+
+_LOG = RoomLog("moa.engine")
+_NUMBERS = itertools.count(1)
+# What the entries of the calls hold already.
+_TEXTS = ("at", "kind", "text", "reasoning", "prompt")
+
+
+def traced(run: Callable[P, Events]) -> Callable[P, Events]:
+    """`run_turn`, whose events go to the debug log too if anybody listens when a turn begins."""
+
+    @functools.wraps(run)
+    def run_turn(*arguments: P.args, **named: P.kwargs) -> Events:
+        events = run(*arguments, **named)
+        return _passed(events) if _LOG.enabled else events
+
+    return run_turn
+
+
+async def _passed(events: Events) -> Events:
+    # The calls of the turn are made by tasks that take the number over.
+    TURN.set(next(_NUMBERS))
+    lost: str | None = None
+    async with aclosing(events):
+        async for event in events:
+            if not isinstance(event, ProposerDelta | AggregatorDelta):
+                values = {**_without_texts(to_dict(event)), "why": _reason(event, lost)}
+                _LOG.write(event.kind.replace("_", " "), **values)
+                if isinstance(event, AggregatorFailed):
+                    lost = f"{event.model} failed: {event.error.message}"
+            yield event
+
+
+def _reason(event: Event, lost: str | None) -> str | None:
+    """Why the turn takes this step, if it is not the next one by itself."""
+    match event:
+        case Retrying():
+            return f"retry: {event.error.kind} may pass; attempt {event.attempt}"
+        case ReferencesTrimmed():
+            return f"fit: whole references are beyond the context of {event.context} tokens"
+        case ProposerFailed() if event.proposal.error is not None:
+            kind = event.proposal.error.kind
+            known = {"Abandoned": "enough answers: not waited for", "BudgetReached": "cap"}
+            return known.get(kind, f"lost after its retries: {kind}")
+        case AggregatorStarted() if event.fallback:
+            return f"fallback: {lost or 'the aggregator before it failed'}"
+        case TurnFailed() if event.error.kind == "BudgetReached":
+            return "cap"
+    return None
+
+
+def _without_texts(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_texts(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        # A zero says something of a place, nothing of a count.
+        if name not in _TEXTS and (value or name in ("index", "references"))
+    }
