@@ -16,17 +16,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from moa_cli.clients.transport import (
-    BadAddress,
-    Broken,
-    NoConnection,
-    RedirectLoop,
-    Refused,
-    TimedOut,
-    TransportError,
-    Unreadable,
-    classify,
-)
+from moa_cli.clients import transport
+from moa_cli.clients.transport import Refused, TransportError, classify
 from moa_cli.models.providers import is_loopback
 
 if TYPE_CHECKING:
@@ -106,13 +97,13 @@ class AiohttpTransport:
         return classify(
             error,
             (
-                (TimedOut, (TimeoutError,)),
-                (BadAddress, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)),
-                (RedirectLoop, (aiohttp.TooManyRedirects,)),
-                (NoConnection, (aiohttp.ClientConnectorError, ConnectionRefusedError)),
-                (Broken, (aiohttp.ClientPayloadError,)),
-                (Unreadable, (ValueError,)),
-                (Broken, (aiohttp.ClientError, OSError)),
+                (transport.TimedOut, (TimeoutError,)),
+                (transport.BadAddress, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)),
+                (transport.RedirectLoop, (aiohttp.TooManyRedirects,)),
+                (transport.NoConnection, (aiohttp.ClientConnectorError, ConnectionRefusedError)),
+                (transport.Broken, (aiohttp.ClientPayloadError,)),
+                (transport.Unreadable, (ValueError,)),
+                (transport.Broken, (aiohttp.ClientError, OSError)),
             ),
         )
 

@@ -12,8 +12,6 @@ from moa_cli.core.money import Price
 from moa_cli.models.catalog import Catalog
 from moa_cli.models.providers import Provider, Providers
 
-__all__ = ["ClientPool"]
-
 
 class ClientPool:
     """The clients of one run: one for each endpoint, made when first needed.

@@ -16,19 +16,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from moa_cli.clients.transport import (
-    BadAddress,
-    Broken,
-    ErrorObject,
-    ErrorTable,
-    NoConnection,
-    RedirectLoop,
-    Refused,
-    TimedOut,
-    TransportError,
-    Unreadable,
-    classify,
-)
+from moa_cli.clients import transport
+from moa_cli.clients.transport import Refused, TransportError, classify
 from moa_cli.models.providers import is_loopback
 
 if TYPE_CHECKING:
@@ -87,7 +76,7 @@ class SdkTransport:
                 stream=True,
             )
         if not isinstance(response, httpx.Response):
-            raise Unreadable
+            raise transport.Unreadable
         return HttpxAnswer(response)
 
     async def get(self, path: str, seconds: float) -> object:
@@ -126,15 +115,18 @@ def explain(error: Exception) -> TransportError | None:
     if isinstance(error, httpx.HTTPStatusError):
         return Refused(error.response.status_code, None, error.response.headers)
     if isinstance(error, together.APIError) and isinstance(error.body, Mapping):
-        return ErrorObject(error.body)
-    table: ErrorTable = (
-        (TimedOut, (httpx.TimeoutException, together.APITimeoutError, TimeoutError)),
-        (BadAddress, (httpx.InvalidURL, httpx.UnsupportedProtocol)),
-        (RedirectLoop, (httpx.TooManyRedirects,)),
-        (NoConnection, (httpx.ConnectError, ConnectionRefusedError)),
-        (Unreadable, (httpx.DecodingError, httpx.CookieConflict, ValueError)),
-        (Unreadable, (together.APIResponseValidationError,)),
-        (Broken, (httpx.HTTPError, httpx.StreamError, together.APIConnectionError, OSError)),
+        return transport.ErrorObject(error.body)
+    table: transport.ErrorTable = (
+        (transport.TimedOut, (httpx.TimeoutException, together.APITimeoutError, TimeoutError)),
+        (transport.BadAddress, (httpx.InvalidURL, httpx.UnsupportedProtocol)),
+        (transport.RedirectLoop, (httpx.TooManyRedirects,)),
+        (transport.NoConnection, (httpx.ConnectError, ConnectionRefusedError)),
+        (transport.Unreadable, (httpx.DecodingError, httpx.CookieConflict, ValueError)),
+        (transport.Unreadable, (together.APIResponseValidationError,)),
+        (
+            transport.Broken,
+            (httpx.HTTPError, httpx.StreamError, together.APIConnectionError, OSError),
+        ),
     )
     return classify(error, table)
 

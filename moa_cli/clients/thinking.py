@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from moa_cli.core.endpoints import Delta
 
-__all__ = ["ThinkSplitter"]
-
 # So much white space before reasoning or an answer is none of either: a model that writes nothing
 # else must be seen to go on.
 _MOST_BLANKS = 256

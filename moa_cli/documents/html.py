@@ -13,8 +13,6 @@ from moa_cli.documents.html_prose import prose
 from moa_cli.documents.text import answered, moment, outcome, proposal_facts, took, when
 from moa_cli.documents.web_page import CLOSING, opening
 
-__all__ = ["page"]
-
 
 def page(conversations: Iterable[KeptConversation]) -> Iterator[str]:
     """The text of a page that holds `conversations`, piece by piece; several are folded."""

@@ -14,8 +14,6 @@ from markdown_it.token import Token
 
 from moa_cli.core.sanitize import sanitize
 
-__all__ = ["prose"]
-
 _ADDRESS = re.compile(r"(?:https?://|mailto:)[^\s]", re.IGNORECASE)
 # Some lexers are slow on what is no code at all.
 _LONGEST_COLORED = 50_000

@@ -15,8 +15,6 @@ from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.documents.text import answered, outcome, proposal_facts, took, when
 
-__all__ = ["document", "escaped"]
-
 _MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
 _BACKTICKS = re.compile("`+")
 

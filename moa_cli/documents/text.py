@@ -10,8 +10,6 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.terminal.usage import usage_line
 
-__all__ = ["answered", "moment", "outcome", "proposal_facts", "took", "when"]
-
 
 def moment(at: float) -> datetime:
     """Seconds since 1970 as this machine's time, with its offset."""

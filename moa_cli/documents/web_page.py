@@ -7,8 +7,6 @@ from importlib.resources import files
 
 from moa_cli.version import __version__
 
-__all__ = ["CLOSING", "opening"]
-
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 CLOSING = "</main>\n</body>\n</html>\n"
 

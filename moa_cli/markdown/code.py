@@ -9,8 +9,6 @@ from rich.text import Text
 
 from moa_cli.markdown.blocks import PIECE_LINES
 
-__all__ = ["TAB_SIZE", "code_lines", "highlighted", "syntax_of"]
-
 TAB_SIZE = 4
 
 _CONTEXT_LINES = 96

@@ -17,8 +17,6 @@ from moa_cli.markdown.blocks import MarkdownStream
 from moa_cli.markdown.elements import MIN_WIDTH, Carry, Document
 from moa_cli.markdown.pieces import Block, parser
 
-__all__ = ["Block", "BlockRenderer", "Color", "MarkdownStream", "render_markdown"]
-
 Color = Literal["none", "16", "256", "truecolor"]
 
 _COLOR_SYSTEMS: dict[Color, ColorSystem | None] = {

@@ -2,8 +2,6 @@
 
 from markdown_it.token import Token
 
-__all__ = ["spelled_out", "text_token"]
-
 
 def spelled_out(tokens: list[Token], *, plain: bool) -> list[Token]:
     """Return the inline tokens with the targets of links and images as text after them."""

@@ -9,21 +9,6 @@ from typing import Literal
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-__all__ = [
-    "PIECE_ROWS",
-    "Block",
-    "Joint",
-    "Piece",
-    "closing_of",
-    "cut_pieces",
-    "end_of",
-    "is_blank",
-    "is_closed",
-    "parser",
-    "place_to_cut",
-    "trimmed",
-]
-
 PIECE_ROWS = 32
 
 # Of an open block that is longer than twice this, only the end is pending: more than a screen.

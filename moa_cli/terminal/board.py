@@ -16,8 +16,6 @@ from moa_cli.core.text import plural
 from moa_cli.terminal.cells import cell_len, set_cell_size
 from moa_cli.terminal.view import CallView, State, TurnView
 
-__all__ = ["board_lines", "call_summary", "name_cells", "status_text", "to_lines"]
-
 _MARKS: dict[State, tuple[str, str]] = {
     "waiting": ("·", "dim"),
     "retrying": ("↻", "yellow"),

@@ -11,8 +11,6 @@ from rich.cells import set_cell_size as set_cell_size
 
 from moa_cli.core.sanitize import one_line
 
-__all__ = ["fitted", "padded"]
-
 
 def fitted(text: str, cells: int) -> str:
     """Untrusted text on one line that takes at most `cells`, with an ellipsis if it was cut."""

@@ -13,8 +13,6 @@ from moa_cli.engine.prompts import messages_for
 from moa_cli.profile import ModelSettings, Profile
 from moa_cli.terminal import estimate
 
-__all__ = ["plan"]
-
 
 def plan(profile: Profile, conversation: Conversation, known: Mapping[str, ModelInfo]) -> str:
     """The plan as text. Answers that are not there yet stand as `<answer of …>`.

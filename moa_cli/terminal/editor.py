@@ -9,8 +9,6 @@ from pathlib import Path
 
 from moa_cli.core.errors import UsageError
 
-__all__ = ["open_editor"]
-
 
 def open_editor(path: Path) -> None:
     """Open a file in $VISUAL or $EDITOR (else vi), and wait until it is closed.

@@ -14,8 +14,6 @@ from moa_cli.core.text import plural
 from moa_cli.engine.estimate import ASSUMED_TOKENS, LayerForecast, forecast_turn
 from moa_cli.profile import Profile
 
-__all__ = ["forecasts", "layer_text", "notes", "to_dict", "to_lines", "whole"]
-
 Known = Mapping[str, ModelInfo]
 
 

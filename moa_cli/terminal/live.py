@@ -9,26 +9,16 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from moa_cli.core.events import (
-    AggregatorDelta,
-    AggregatorFailed,
-    AggregatorFinished,
-    AggregatorStarted,
-    Event,
-    LayerFinished,
-    ReferencesTrimmed,
-    TurnFailed,
-    TurnFinished,
-    TurnStarted,
-)
+from moa_cli.core import events
+from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line
-from moa_cli.markdown.drawing import Block, BlockRenderer, Color, MarkdownStream
+from moa_cli.markdown.blocks import MarkdownStream
+from moa_cli.markdown.drawing import BlockRenderer, Color
+from moa_cli.markdown.pieces import Block
 from moa_cli.terminal.board import board_lines, call_summary, name_cells, to_lines
 from moa_cli.terminal.plain import trimmed_line
 from moa_cli.terminal.screen import Screen, Size
 from moa_cli.terminal.view import CallView, TurnView
-
-__all__ = ["Board", "MarkdownReply", "Ticker", "color_of", "console_for", "reply_width"]
 
 _FRAME_SECONDS = 0.1
 # Drawing may take a tenth of the time; the rest belongs to the tokens.
@@ -119,22 +109,22 @@ class Board:
         """Take the next event."""
         self._view.apply(event)
         match event:
-            case TurnStarted():
+            case events.TurnStarted():
                 self._began = asyncio.get_running_loop().time() - event.at
                 self._rounds = event.rounds
                 self._ticker.start()
-            case LayerFinished():
+            case events.LayerFinished():
                 self._fold(event)
-            case ReferencesTrimmed():
+            case events.ReferencesTrimmed():
                 self._note(trimmed_line(self._name(event), event), "yellow")
-            case AggregatorStarted() if event.fallback:
+            case events.AggregatorStarted() if event.fallback:
                 self._note(f"↻ {event.model} replies in its place", "yellow")
-            case AggregatorFailed() if not event.text:
+            case events.AggregatorFailed() if not event.text:
                 # One that broke off in its reply is told of below what it wrote, by the caller.
                 self._note(f"✗ {event.model}: {event.error.message}", "red")
-            case AggregatorDelta() if event.text and not self._through_reply:
+            case events.AggregatorDelta() if event.text and not self._through_reply:
                 self._hide()
-            case AggregatorFinished() | TurnFinished() | TurnFailed():
+            case events.AggregatorFinished() | events.TurnFinished() | events.TurnFailed():
                 self._hide()
             case _:
                 pass
@@ -143,7 +133,7 @@ class Board:
         now = asyncio.get_running_loop().time() - self._began
         self._screen.paint(board_lines(self._console, self._view, now, self._screen.size()))
 
-    def _fold(self, event: LayerFinished) -> None:
+    def _fold(self, event: events.LayerFinished) -> None:
         calls = self._view.proposers
         width = self._screen.size()[0]
         summed = self._rounds > 1 or self._compact
@@ -161,7 +151,7 @@ class Board:
         self._view.proposers = []
         self._screen.commit(lines, [])
 
-    def _name(self, event: ReferencesTrimmed) -> str:
+    def _name(self, event: events.ReferencesTrimmed) -> str:
         return event.model if event.index is None else self._view.proposers[event.index].name
 
     def _note(self, text: str, style: str) -> None:
@@ -177,7 +167,7 @@ class Board:
         self._hide()
 
 
-def _counted(event: LayerFinished, calls: Sequence[CallView]) -> Text:
+def _counted(event: events.LayerFinished, calls: Sequence[CallView]) -> Text:
     """A layer in one line."""
     names = ", ".join(one_line(call.name, 40) for call in calls if call.state == "done")
     counted = f"round {event.layer}: {event.answered} of {event.asked} answered"
@@ -212,11 +202,11 @@ class MarkdownReply:
     def handle(self, event: Event) -> None:
         """Take the next event."""
         match event:
-            case AggregatorStarted():
+            case events.AggregatorStarted():
                 self._ticker.start()
-            case AggregatorDelta() if event.text:
+            case events.AggregatorDelta() if event.text:
                 self._take(event.text)
-            case AggregatorFinished() | AggregatorFailed() if self._began:
+            case events.AggregatorFinished() | events.AggregatorFailed() if self._began:
                 # Here, not in `close`: others are yet to say how the turn ended.
                 self.close()
             case _:

@@ -16,8 +16,6 @@ from moa_cli.core.sanitize import sanitize
 from moa_cli.terminal.cells import cell_len
 from moa_cli.terminal.tty import can_redraw
 
-__all__ = ["page"]
-
 # As git does it: leave if all fits, show colours, keep the text on the screen.
 _LESS = "FRX"
 

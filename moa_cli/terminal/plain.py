@@ -5,33 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
+from moa_cli.core import events
 from moa_cli.core.conversation import Proposal, Turn
-from moa_cli.core.events import (
-    AggregatorDelta,
-    AggregatorFailed,
-    AggregatorFinished,
-    AggregatorStarted,
-    Event,
-    LayerFinished,
-    LayerStarted,
-    ProposerFailed,
-    ProposerFinished,
-    ReferencesTrimmed,
-    Retrying,
-    TurnFinished,
-)
+from moa_cli.core.events import Event
 from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
-
-__all__ = [
-    "Notices",
-    "PlainReply",
-    "Proposals",
-    "failure_line",
-    "print_paid",
-    "setting_lines",
-    "setting_text",
-    "trimmed_line",
-]
 
 
 class PlainReply:
@@ -49,9 +26,9 @@ class PlainReply:
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
-        if isinstance(event, AggregatorDelta) and event.text:
+        if isinstance(event, events.AggregatorDelta) and event.text:
             self._write(self._sanitizer.feed(event.text))
-        elif isinstance(event, AggregatorFinished | AggregatorFailed):
+        elif isinstance(event, events.AggregatorFinished | events.AggregatorFailed):
             # Here, not in `close`: others are yet to say how the turn ended.
             self.close()
 
@@ -92,41 +69,41 @@ class Notices:
     def handle(self, event: Event) -> None:
         """Take the next event."""
         match event:
-            case LayerStarted():
+            case events.LayerStarted():
                 self._names = [one.name for one in event.proposers]
                 if self._steps:
                     self._say(f"round {event.layer}: asking {', '.join(self._names)}")
-            case ProposerFinished() if self._steps:
+            case events.ProposerFinished() if self._steps:
                 proposal = event.proposal
                 tokens = proposal.usage.completion_tokens
                 self._say(f"{proposal.proposer}: {proposal.seconds:.1f} s, {tokens} tokens")
-            case ProposerFailed() if self._steps:
+            case events.ProposerFailed() if self._steps:
                 self._lost(event)
-            case Retrying() if self._steps:
+            case events.Retrying() if self._steps:
                 name = event.model if event.index is None else self._names[event.index]
                 self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message})")
-            case ReferencesTrimmed() if not self._board:
+            case events.ReferencesTrimmed() if not self._board:
                 name = event.model if event.index is None else self._names[event.index]
                 self._say(trimmed_line(name, event))
-            case LayerFinished() if self._steps:
+            case events.LayerFinished() if self._steps:
                 self._say(
                     f"round {event.layer}: {event.answered} of {event.asked} answered"
                     f" in {event.seconds:.1f} s"
                 )
-            case AggregatorFailed():
+            case events.AggregatorFailed():
                 self._failed_aggregator = f"{event.model} failed: {event.error.message}"
-            case AggregatorStarted() if self._failed_aggregator and not self._board:
+            case events.AggregatorStarted() if self._failed_aggregator and not self._board:
                 self._say(f"{self._failed_aggregator}; {event.model} replies in its place")
-            case TurnFinished():
+            case events.TurnFinished():
                 self._finished(event)
             case _:
                 pass
 
-    def _lost(self, event: ProposerFailed) -> None:
+    def _lost(self, event: events.ProposerFailed) -> None:
         error = event.proposal.error
         self._say(f"lost {event.proposal.proposer}: {error.message if error else ''}")
 
-    def _finished(self, event: TurnFinished) -> None:
+    def _finished(self, event: events.TurnFinished) -> None:
         if event.lost and not self._board and not self._steps:
             self._say("degraded, lost " + "; ".join(event.lost))
 
@@ -150,9 +127,9 @@ class Proposals:
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
-        if isinstance(event, ProposerFinished | ProposerFailed):
+        if isinstance(event, events.ProposerFinished | events.ProposerFailed):
             self._layer[event.index] = event.proposal
-        elif isinstance(event, LayerFinished):
+        elif isinstance(event, events.LayerFinished):
             layer, self._layer = self._layer, {}
             self.print_layer([layer[index] for index in sorted(layer)])
 
@@ -211,7 +188,7 @@ def setting_lines(
     return lines
 
 
-def trimmed_line(name: str, event: ReferencesTrimmed) -> str:
+def trimmed_line(name: str, event: events.ReferencesTrimmed) -> str:
     """That a model is given shorter references."""
     return (
         f"{name}: references cut to about {event.kept:,} tokens each,"

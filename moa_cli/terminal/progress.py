@@ -13,8 +13,6 @@ from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.tty import can_redraw
 
-__all__ = ["Progress", "ProgressView", "duration", "progress_view"]
-
 _BAR_CELLS = 24
 # Lines that stay, where nothing moves.
 _STEPS = 20

@@ -16,8 +16,6 @@ from rich.text import Text
 
 from moa_cli.terminal.cells import cell_len
 
-__all__ = ["Screen", "Size", "terminal_size"]
-
 # Columns and rows.
 Size = Callable[[], tuple[int, int]]
 

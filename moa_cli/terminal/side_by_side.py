@@ -12,8 +12,6 @@ from rich.text import Text
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.sanitize import one_line, sanitize
 
-__all__ = ["SideBySide", "closeness_table", "marked_side_by_side"]
-
 _LONGEST_PASSAGE = 300
 _NARROWEST_COLUMN = 26
 

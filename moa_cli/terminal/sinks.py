@@ -14,8 +14,6 @@ from moa_cli.core.stream import Sink
 from moa_cli.terminal.plain import Notices, PlainReply, Proposals
 from moa_cli.terminal.tty import can_redraw
 
-__all__ = ["Show", "sinks_for"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Show:

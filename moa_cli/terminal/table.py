@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.cells import cell_len, fitted, padded
 
-__all__ = ["Column", "table_lines"]
-
 # The last column is not to be narrower, while there is another to leave out.
 _LEAST = 24
 _GAP = "  "

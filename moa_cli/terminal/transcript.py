@@ -11,8 +11,6 @@ from moa_cli.core.sanitize import one_line, sanitize
 if TYPE_CHECKING:
     from moa_cli.markdown.drawing import Color
 
-__all__ = ["drawn_turn", "turn_text"]
-
 _Kind = Literal["prompt", "head", "text", "note"]
 _STYLES: dict[_Kind, str] = {"prompt": "\x1b[1m", "head": "\x1b[2m", "note": "\x1b[2m"}
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-__all__ = ["can_redraw", "cancel_on_termination", "columns_of", "folded", "without_echo"]
-
 
 def can_redraw(stream: TextIO) -> bool:
     """Whether the stream is a terminal on which the cursor can be moved.

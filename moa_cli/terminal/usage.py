@@ -10,8 +10,6 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.profile import short_name
 
-__all__ = ["spent_lines", "usage_line"]
-
 
 def _tokens(usage: Usage) -> str:
     about = "~" if usage.estimated_calls else ""

@@ -5,25 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Proposal, Usage
-from moa_cli.core.events import (
-    AggregatorDelta,
-    AggregatorFailed,
-    AggregatorFinished,
-    AggregatorStarted,
-    Event,
-    LayerFinished,
-    LayerStarted,
-    ProposerDelta,
-    ProposerFailed,
-    ProposerFinished,
-    Retrying,
-    TurnFailed,
-    TurnFinished,
-    TurnStarted,
-)
-
-__all__ = ["CallView", "Phase", "State", "TurnView"]
+from moa_cli.core.events import Event
 
 State = Literal["waiting", "retrying", "thinking", "streaming", "done", "failed", "dropped"]
 Phase = Literal["proposing", "replying", "ended"]
@@ -104,41 +88,41 @@ class TurnView:
     def apply(self, event: Event) -> None:
         """Take the next event."""
         match event:
-            case TurnStarted():
+            case events.TurnStarted():
                 self.rounds = event.rounds
-            case LayerStarted():
+            case events.LayerStarted():
                 self.layer = event.layer
                 self.proposers = [
                     CallView(one.name, one.model, event.at) for one in event.proposers
                 ]
-            case ProposerDelta():
+            case events.ProposerDelta():
                 self.proposers[event.index].take(event.at, event.text, self._thought(event))
-            case ProposerFinished() | ProposerFailed():
+            case events.ProposerFinished() | events.ProposerFailed():
                 self._end(event.at, event.index, event.proposal)
-            case Retrying():
+            case events.Retrying():
                 self._retry(event)
-            case AggregatorStarted():
+            case events.AggregatorStarted():
                 self.phase = "replying"
                 self.references = event.references
                 self.aggregator = CallView(event.name, event.model, event.at)
-            case AggregatorDelta() if self.aggregator:
+            case events.AggregatorDelta() if self.aggregator:
                 self.aggregator.take(event.at, event.text, self._thought(event))
-            case AggregatorFinished() if self.aggregator:
+            case events.AggregatorFinished() if self.aggregator:
                 self.aggregator.end(event.at, event.usage, None)
-            case AggregatorFailed() if self.aggregator:
+            case events.AggregatorFailed() if self.aggregator:
                 self.aggregator.end(event.at, event.usage, event.error)
-            case TurnFinished() | TurnFailed():
+            case events.TurnFinished() | events.TurnFailed():
                 self.phase = "ended"
-            case LayerFinished() | _:
+            case events.LayerFinished() | _:
                 pass
 
-    def _thought(self, event: ProposerDelta | AggregatorDelta) -> str:
+    def _thought(self, event: events.ProposerDelta | events.AggregatorDelta) -> str:
         return event.reasoning if self.reasoning else ""
 
     def _end(self, at: float, index: int, proposal: Proposal) -> None:
         self.proposers[index].end(at, proposal.usage, proposal.error)
 
-    def _retry(self, event: Retrying) -> None:
+    def _retry(self, event: events.Retrying) -> None:
         call = self.aggregator if event.index is None else self.proposers[event.index]
         if call is not None:
             call.state = "retrying"

@@ -14,7 +14,8 @@ from rich._wrap import divide_line
 from moa_cli.markdown import blocks as blocks_module
 from moa_cli.markdown import elements
 from moa_cli.markdown import pieces as pieces_module
-from moa_cli.markdown.drawing import BlockRenderer, MarkdownStream, render_markdown
+from moa_cli.markdown.blocks import MarkdownStream
+from moa_cli.markdown.drawing import BlockRenderer, render_markdown
 from tests.support.corpus import LINES, chunks_of
 
 TABLE = "| name | what it is |\n|---|--:|\n"

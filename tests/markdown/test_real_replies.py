@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from moa_cli.core.sanitize import Sanitizer, sanitize
-from moa_cli.markdown.drawing import BlockRenderer, MarkdownStream, render_markdown
+from moa_cli.markdown.blocks import MarkdownStream
+from moa_cli.markdown.drawing import BlockRenderer, render_markdown
 
 
 def _replies() -> Iterator[str]:

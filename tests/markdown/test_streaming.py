@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import pytest
 from rich.cells import cell_len
 
-from moa_cli.markdown.drawing import BlockRenderer, Color, MarkdownStream, render_markdown
+from moa_cli.markdown.blocks import MarkdownStream
+from moa_cli.markdown.drawing import BlockRenderer, Color, render_markdown
 from tests.support.corpus import CORPUS, chunks_of
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")

@@ -24,8 +24,6 @@ from moa_cli.core.endpoints import Delta, ModelInfo, Request
 from moa_cli.core.errors import ClientError, ConnectionLost, LocalModelUnavailable
 from moa_cli.core.installation import install_command
 
-__all__ = ["LocalClient"]
-
 _STOP_SECONDS = 2.0
 
 # What installs a package on the systems that know it, and the packages that bring the libraries

