@@ -29,7 +29,7 @@ UNDOCUMENTED = {
     "markdown_it.common": "markdown/blocks.py",
     "prompt_toolkit.input.typeahead": "chat/keys.py",
     "rich._wrap": "markdown/elements.py",
-    "rich.cells": "terminal/cells.py",
+    "rich.cells": "terminal/table.py",
     "typer.core": "cli/commands.py",
     "typer.main": "cli/commands.py",
     "uvicorn.protocols": "server/http_server.py",
@@ -295,14 +295,14 @@ def test_rich_draws_markdown_as_elements_py_relies_on() -> None:
 @pytest.mark.parametrize(
     ("text", "cells"), [("", 0), ("abc", 3), ("日本", 4), ("e\u0301", 1), ("🙂", 2)]
 )
-def test_rich_counts_cells_as_cells_py_relies_on(text: str, cells: int) -> None:
-    from moa_cli.terminal.cells import cell_len, set_cell_size
+def test_rich_counts_cells_as_table_py_relies_on(text: str, cells: int) -> None:
+    from moa_cli.terminal.table import cell_len, set_cell_size
 
     relied_on(
         cell_len(text) == cells and cell_len(set_cell_size(text, 5)) == 5,
         "rich",
         f"{text!r} takes {cells} cells",
-        "terminal/cells.py",
+        "terminal/table.py",
     )
 
 

@@ -20,7 +20,7 @@ from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
 from moa_cli.core.file_lock import locked_folder
 from moa_cli.core.text_files import line_feeds, read_text
-from moa_cli.terminal.editor import open_editor
+from moa_cli.terminal.programs import open_editor
 
 # Where no locks tell, what is so old was left behind.
 _OLD_SECONDS = 24 * 3600

@@ -24,7 +24,7 @@ from prompt_toolkit.styles import Style
 
 from moa_cli.core.errors import StoreError
 from moa_cli.core.sanitize import one_line
-from moa_cli.terminal.cells import cell_len, fitted, padded
+from moa_cli.terminal.table import cell_len, fitted, padded
 from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:

@@ -331,7 +331,7 @@ class _Comparing:
 
     def _choose(self, there: list[ArmAnswer], failed: list[ArmAnswer]) -> bool:
         from moa_cli.compare.standings import standings
-        from moa_cli.terminal.single_keys import single_keys
+        from moa_cli.terminal.tty import single_keys
 
         letters = ascii_lowercase[: len(there)]
         if failed:

@@ -136,7 +136,7 @@ def template_() -> None:
 @group.command("edit")
 def edit() -> None:
     """Open the settings file in $VISUAL or $EDITOR, then check it."""
-    from moa_cli.terminal.editor import open_editor
+    from moa_cli.terminal.programs import open_editor
 
     file = paths.config_file()
     create_file(file)

@@ -114,7 +114,7 @@ def _load_checked(name_or_path: str) -> Profile:
 @group.command("edit")
 def edit(name: NameOrPath) -> None:
     """Open a profile in $VISUAL or $EDITOR, then check it. A shipped one is copied first."""
-    from moa_cli.terminal.editor import open_editor
+    from moa_cli.terminal.programs import open_editor
 
     found = find(name)
     path = found.path

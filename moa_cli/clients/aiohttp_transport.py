@@ -66,7 +66,6 @@ class AiohttpTransport:
     async def post(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AiohttpAnswer:
-        """See `Transport.post`."""
         import aiohttp
 
         session = self._opened()
@@ -84,14 +83,12 @@ class AiohttpTransport:
         return AiohttpAnswer(response)
 
     async def get(self, path: str, seconds: float) -> object:
-        """See `Transport.get`."""
         async with asyncio.timeout(seconds):
             async with self._opened().get(self._base_url + path) as response:
                 await _check(response)
                 return json.loads(await response.read())
 
     def explain(self, error: Exception) -> TransportError | None:
-        """See `Transport.explain`."""
         import aiohttp
 
         return classify(
@@ -170,18 +167,14 @@ class AiohttpAnswer:
 
     @property
     def ended(self) -> bool:
-        """See `Answer.ended`."""
         return self._response.content.at_eof()
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """See `Answer.chunks`."""
         return self._response.content.iter_any()
 
     async def read(self) -> bytes:
-        """See `Answer.read`."""
         return await self._response.read()
 
     async def aclose(self) -> None:
-        """See `Answer.aclose`."""
         # Closes the connection too, unless the body has been read to its end.
         self._response.close()

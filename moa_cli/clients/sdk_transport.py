@@ -64,7 +64,6 @@ class SdkTransport:
     async def post(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> HttpxAnswer:
-        """See `Transport.post`."""
         import httpx
 
         with _explained():
@@ -80,13 +79,11 @@ class SdkTransport:
         return HttpxAnswer(response)
 
     async def get(self, path: str, seconds: float) -> object:
-        """See `Transport.get`."""
         with _explained():
             value: object = await self._sdk.get(path, cast_to=object, options={"timeout": seconds})
         return value
 
     def explain(self, error: Exception) -> TransportError | None:
-        """See `Transport.explain`."""
         return explain(error)
 
     async def aclose(self) -> None:
@@ -143,20 +140,16 @@ class HttpxAnswer:
 
     @property
     def ended(self) -> bool:
-        """See `Answer.ended`."""
         return self._response.is_stream_consumed and self._response.is_closed
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """See `Answer.chunks`."""
         self._body = cast("AsyncGenerator[bytes, None]", self._response.aiter_bytes())
         return self._body
 
     async def read(self) -> bytes:
-        """See `Answer.read`."""
         return await self._response.aread()
 
     async def aclose(self) -> None:
-        """See `Answer.aclose`."""
         if self._body is not None:
             await self._body.aclose()
         await self._response.aclose()

@@ -25,10 +25,10 @@ def page(conversations: Iterable[KeptConversation]) -> Iterator[str]:
     else:
         yield opening("Conversations")
         yield "<header>\n<h1>Conversations</h1>\n</header>\n"
-        for one in chain(filter(None, (first, second)), coming):
+        for conversation in chain(filter(None, (first, second)), coming):
             yield '<details class="conversation">\n<summary>'
-            yield f"<h2>{_plain(one.title)}</h2>{_facts_of(one)}</summary>\n"
-            yield from map(_turn, (kept.turn for kept in one.turns))
+            yield f"<h2>{_plain(conversation.title)}</h2>{_facts_of(conversation)}</summary>\n"
+            yield from map(_turn, (kept.turn for kept in conversation.turns))
             yield "</details>\n"
     yield CLOSING
 

@@ -9,6 +9,7 @@ relies on, and `pyproject.toml` pins the minor release:
   and gives those in `inlines` a style; a `TableElement` keeps its cells in `header` and `body`.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,16 +22,39 @@ from rich._wrap import divide_line
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import MarkdownContext, MarkdownElement
 from rich.segment import Segment
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
-from moa_cli.markdown.code import TAB_SIZE, code_lines, highlighted, syntax_of
-from moa_cli.markdown.inlines import spelled_out, text_token
+from moa_cli.markdown.blocks import PIECE_LINES
 
 MIN_WIDTH = 8
 
 _RULE_WIDTH = 40
 _MIN_COLUMN_WIDTH = 6
+_TAB_SIZE = 4
+
+_CONTEXT_LINES = 96
+_LONGEST_COLORED_LINE = 2000
+
+# Only colours which the usual palettes keep readable on dark and light alike; no backgrounds.
+_CODE_THEME = ANSISyntaxTheme(
+    {
+        ("Comment",): Style(dim=True),
+        ("Keyword",): Style(color="magenta"),
+        ("Literal", "String"): Style(color="green"),
+        ("Literal", "Number"): Style(color="cyan"),
+        ("Name", "Builtin"): Style(color="cyan"),
+        ("Name", "Decorator"): Style(color="cyan"),
+        ("Name", "Tag"): Style(color="magenta"),
+        ("Name", "Function"): Style(bold=True),
+        ("Name", "Class"): Style(bold=True),
+        ("Generic", "Deleted"): Style(color="red"),
+        ("Generic", "Inserted"): Style(color="green"),
+        ("Generic", "Heading"): Style(bold=True),
+    }
+)
 
 # Characters of one cell, of white space only the space, and not at the start.
 _NARROW = re.compile("(?! )[ -~\u00a1-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e]*")
@@ -80,7 +104,7 @@ class _Paragraph(rich_markdown.Paragraph):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in self.text.split("\n", allow_blank=True):
-            line.expand_tabs(TAB_SIZE)
+            line.expand_tabs(_TAB_SIZE)
             for part in line.divide(_breaks(line.plain, options.max_width)):
                 yield from part.render(console, end="\n")
 
@@ -223,8 +247,8 @@ class _Code(rich_markdown.CodeBlock):
         language = (token.info.split() or [""])[0]
         before = markdown.carry.code if token.level == 0 else []
         made = cls(language, "")
-        syntax = None if markdown.plain else syntax_of(language)
-        made.lines, before = highlighted(code_lines(token), before, syntax)
+        syntax = None if markdown.plain else _syntax_of(language)
+        made.lines, before = _highlighted(_code_lines(token), before, syntax)
         if token.level == 0:
             markdown.carry = Carry(code=before)
         return made
@@ -263,9 +287,9 @@ class Document(rich_markdown.Markdown):
         heading = ""
         for token in tokens:
             if token.type == "inline":
-                token.children = spelled_out(token.children or [], plain=self.plain)
+                token.children = _spelled_out(token.children or [], plain=self.plain)
                 if heading:
-                    token.children.insert(0, text_token(heading))
+                    token.children.insert(0, _text_token(heading))
             marked = self.plain and token.type == "heading_open"
             heading = "#" * int(token.tag[1:]) + " " if marked else ""
         self.parsed = tokens
@@ -274,3 +298,79 @@ class Document(rich_markdown.Markdown):
 
 def _visible(line: _Line) -> bool:
     return any(segment.text.strip() for segment in line)
+
+
+def _code_lines(token: Token) -> list[str]:
+    """Return the lines of a code block, tabs expanded."""
+    return [line.expandtabs(_TAB_SIZE) for line in token.content.removesuffix("\n").split("\n")]
+
+
+@functools.lru_cache(maxsize=64)
+def _syntax_of(language: str) -> Syntax | None:
+    """Return what highlights a language, if it is known; to look a name up can be slow."""
+    lexer = Syntax("", language).lexer if language else None
+    return Syntax("", lexer, theme=_CODE_THEME) if lexer else None
+
+
+def _highlighted(
+    lines: list[str], before: list[str], syntax: Syntax | None
+) -> tuple[list[Text], list[str]]:
+    """Highlight code as it is when it arrives in pieces, each after what comes before it.
+
+    Also returns the lines to go on from.
+    """
+    made: list[Text] = []
+    for start in range(0, len(lines), PIECE_LINES):
+        piece = lines[start : start + PIECE_LINES]
+        colored = _colored(before + piece, syntax)[len(before) :]
+        made += colored
+        # A piece which looks the same on its own stands in no comment or string begun earlier.
+        alone = not before or (any(map(str.strip, piece)) and _colored(piece, syntax) == colored)
+        before = piece if alone else (before + piece)[-_CONTEXT_LINES:]
+    return made, before
+
+
+def _colored(lines: list[str], syntax: Syntax | None) -> list[Text]:
+    code = "\n".join(lines)
+    text = Text.styled(code, "markdown.code_block")
+    if syntax and max(map(len, lines)) <= _LONGEST_COLORED_LINE:
+        colored = syntax.highlight(code)
+        text = colored if colored.plain.rstrip("\n") == code.rstrip("\n") else text
+    return list(text.split("\n", allow_blank=True))[: len(lines)]
+
+
+def _spelled_out(tokens: list[Token], *, plain: bool) -> list[Token]:
+    """Return the inline tokens with the targets of links and images as text after them."""
+    made: list[Token] = []
+    begun = 0
+    target = ""
+    for token in tokens:
+        if token.type == "link_open":
+            begun = len(made)
+            target = "" if token.markup == "autolink" else str(token.attrs.get("href", ""))
+            made.append(Token("link", "link", 1))
+        elif token.type == "link_close":
+            made.append(Token("link", "link", -1))
+            shown = "".join(part.content for part in made[begun:])
+            made += _target(target) if target not in ("", shown) else []
+        elif token.type == "image":
+            made.append(_text_token(token.content or "image"))
+            made += _target(str(token.attrs.get("src", "")))
+        elif token.type == "code_inline" and plain:
+            made.append(_text_token(f"{token.markup}{token.content}{token.markup}"))
+        else:
+            made.append(token)
+    return made
+
+
+def _text_token(content: str) -> Token:
+    """Return the token of a text that holds no marks."""
+    return Token("text", "", 0, content=content)
+
+
+def _target(url: str) -> list[Token]:
+    return [
+        Token("link_url", "link_url", 1),
+        _text_token(f" ({url})"),
+        Token("link_url", "link_url", -1),
+    ]

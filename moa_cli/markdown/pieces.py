@@ -147,18 +147,18 @@ def end_of(lines: list[str]) -> list[str]:
 def _around(above: list[str], line: str) -> list[str]:
     """Return what has been opened by the lines `above` and is open still at `line`."""
     fence = markup = ""
-    for one in above:
-        found = _FENCE.fullmatch(one, len(_opening(one)))
+    for source in above:
+        found = _FENCE.fullmatch(source, len(_opening(source)))
         if found and not fence:
-            fence, markup = one, found[1]
+            fence, markup = source, found[1]
         elif found and found[1].startswith(markup) and not found[2].strip():
             fence = ""
     indentation = _indentation(fence or line)
     context = [fence] if fence else []
-    for one in reversed(above):
-        if _indentation(one) < indentation and _opening(one).strip():
-            indentation = _indentation(one)
-            context.insert(0, f"{_opening(one)}…")
+    for source in reversed(above):
+        if _indentation(source) < indentation and _opening(source).strip():
+            indentation = _indentation(source)
+            context.insert(0, f"{_opening(source)}…")
     return context
 
 

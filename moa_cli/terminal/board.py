@@ -13,7 +13,7 @@ from rich.text import Text
 from moa_cli.core.money import usd
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
-from moa_cli.terminal.cells import cell_len, set_cell_size
+from moa_cli.terminal.table import cell_len, set_cell_size
 from moa_cli.terminal.view import CallView, State, TurnView
 
 _MARKS: dict[State, tuple[str, str]] = {
@@ -189,12 +189,12 @@ def _grid(
 ) -> Table:
     grid = Table.grid(padding=0)
     widths = [width // columns + (1 if n < width % columns else 0) for n in range(columns)]
-    for one in widths:
-        grid.add_column(width=one)
+    for cells in widths:
+        grid.add_column(width=cells)
     for start in range(0, len(calls), columns):
         row = [
-            _panel(call, now, one, panel_height)
-            for call, one in zip(calls[start : start + columns], widths, strict=False)
+            _panel(call, now, cells, panel_height)
+            for call, cells in zip(calls[start : start + columns], widths, strict=False)
         ]
         grid.add_row(*row)
     return grid

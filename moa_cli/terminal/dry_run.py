@@ -28,15 +28,15 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
         calls += len(proposers)
         lines.append(f"\nround {number}: {plural(len(proposers), 'call')} at once")
         lines.append(f"  ({estimate.layer_text(forecasts[number - 1])})")
-        lines += [f"  {one.name}: {_settings(one)}" for one in proposers]
+        lines += [f"  {proposer.name}: {_settings(proposer)}" for proposer in proposers]
         lines += _prompts(profile, list(proposers), conversation, references)
-        references = [f"<answer of {one.name} in round {number}>" for one in proposers]
+        references = [f"<answer of {proposer.name} in round {number}>" for proposer in proposers]
     first, *fallbacks = profile.aggregators()
     lines.append("\naggregator: 1 call")
     lines.append(f"  ({estimate.layer_text(forecasts[-1])})")
     lines.append(f"  {_settings(first)}")
     if fallbacks:
-        lines.append(f"  if it fails: {', '.join(one.model for one in fallbacks)}")
+        lines.append(f"  if it fails: {', '.join(fallback.model for fallback in fallbacks)}")
     lines += _prompts(profile, [first], conversation, references)
     in_all = estimate.layer_text(estimate.whole(forecasts))
     lines.append(f"\n{plural(calls + 1, 'call')} in all: {in_all}")
@@ -44,11 +44,13 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
     return "\n".join(lines) + "\n"
 
 
-def _settings(one: ModelSettings) -> str:
+def _settings(settings: ModelSettings) -> str:
     names = ("temperature", "max_tokens", "top_p", "seed")
-    told = [f"{name} {getattr(one, name)}" for name in names if getattr(one, name) is not None]
-    told += [f"{key} {value}" for key, value in one.extra.items()]
-    return one_line(", ".join([one.model, *told]))
+    told = [
+        f"{name} {getattr(settings, name)}" for name in names if getattr(settings, name) is not None
+    ]
+    told += [f"{key} {value}" for key, value in settings.extra.items()]
+    return one_line(", ".join([settings.model, *told]))
 
 
 def _prompts(
@@ -57,8 +59,8 @@ def _prompts(
     """The messages, once for all models that are sent the same."""
     lines: list[str] = []
     shown: list[object] = []
-    for one in models:
-        messages = messages_for(profile, one, conversation, references)
+    for model in models:
+        messages = messages_for(profile, model, conversation, references)
         if messages in shown:
             continue
         shown.append(messages)

@@ -25,8 +25,8 @@ def forecasts(profile: Profile, conversation: Conversation, known: Known) -> lis
 
 def whole(layers: list[LayerForecast]) -> LayerForecast:
     """All layers as one."""
-    total = sum((one.usage for one in layers), Usage())
-    return LayerForecast(0, total, any(one.assumed for one in layers))
+    total = sum((layer.usage for layer in layers), Usage())
+    return LayerForecast(0, total, any(layer.assumed for layer in layers))
 
 
 def layer_text(forecast: LayerForecast) -> str:
@@ -44,7 +44,7 @@ def layer_text(forecast: LayerForecast) -> str:
 def notes(profile: Profile, layers: list[LayerForecast], known: Known) -> list[str]:
     """What the figures rest on."""
     lines = []
-    if any(one.assumed for one in layers):
+    if any(layer.assumed for layer in layers):
         lines.append(f"an answer without max_tokens is counted as {ASSUMED_TOKENS:,} tokens")
     asked = _asked(profile)
     unpriced = [model for model in asked if known[model].price is None]
@@ -72,9 +72,9 @@ def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list
     """The estimate of the open turn, layer by layer."""
     layers = forecasts(profile, conversation, known)
     lines = []
-    for one in layers[:-1]:
-        calls = plural(one.usage.calls, "call")
-        lines.append(f"round {one.layer}: {calls}, {layer_text(one)}")
+    for layer in layers[:-1]:
+        calls = plural(layer.usage.calls, "call")
+        lines.append(f"round {layer.layer}: {calls}, {layer_text(layer)}")
     lines.append(f"aggregator: 1 call, {layer_text(layers[-1])}")
     if len(layers) > 1:
         total = whole(layers)
@@ -86,19 +86,19 @@ def to_dict(profile: Profile, conversation: Conversation, known: Known) -> dict[
     """The same as JSON values; a cost is None where a price is unknown."""
     layers = forecasts(profile, conversation, known)
 
-    def values(one: LayerForecast) -> dict[str, Any]:
-        usage = one.usage
+    def values(forecast: LayerForecast) -> dict[str, Any]:
+        usage = forecast.usage
         return {
             "calls": usage.calls,
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
-            "completion_assumed": one.assumed,
+            "completion_assumed": forecast.assumed,
             "cost": None if usage.unpriced_calls else usage.cost,
         }
 
     return {
         "profile": profile.name,
-        "layers": [{"layer": one.layer, **values(one)} for one in layers],
+        "layers": [{"layer": layer.layer, **values(layer)} for layer in layers],
         "total": values(whole(layers)),
         "prices_as_of": _date(_asked(profile), known),
     }

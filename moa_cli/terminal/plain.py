@@ -70,7 +70,7 @@ class Notices:
         """Take the next event."""
         match event:
             case events.LayerStarted():
-                self._names = [one.name for one in event.proposers]
+                self._names = [proposer.name for proposer in event.proposers]
                 if self._steps:
                     self._say(f"round {event.layer}: asking {', '.join(self._names)}")
             case events.ProposerFinished() if self._steps:
@@ -135,10 +135,11 @@ class Proposals:
 
     def print_layer(self, proposals: Sequence[Proposal]) -> None:
         """Print those that gave an answer, and what had come of one that was stopped at a cap."""
-        for one in proposals:
-            stopped = one.error is not None and one.error.kind == "BudgetReached"
-            if one.error is None or (stopped and one.text.strip()):
-                self._print(one)
+        for proposal in proposals:
+            error = proposal.error
+            stopped = error is not None and error.kind == "BudgetReached"
+            if error is None or (stopped and proposal.text.strip()):
+                self._print(proposal)
 
     def _print(self, proposal: Proposal) -> None:
         head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
@@ -202,7 +203,7 @@ def failure_line(turn: Turn) -> str:
         return ""
     if turn.capped:
         # The call that was stopped at the cap is what the error tells of.
-        before = [one for one in turn.lost if not one.endswith(turn.error.message)]
+        before = [told for told in turn.lost if not told.endswith(turn.error.message)]
         lost = f"; lost before: {'; '.join(before)}" if before else ""
         return one_line(f"{turn.error.message} ({turn.error.hint}){lost}")
     messages = list(dict.fromkeys(cause.message for cause in turn.causes))

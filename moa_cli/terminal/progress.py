@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from moa_cli.core.conversation import Usage
 from moa_cli.core.debug_log import on_terminal
@@ -64,24 +64,8 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class ProgressView(Protocol):
-    """Shows a Progress as it changes."""
-
-    def start(self) -> None:
-        """Begin, in the running event loop."""
-
-    def changed(self) -> None:
-        """A result has come."""
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-
-    def close(self) -> None:
-        """Nothing changes any more."""
-
-
-class _Plain:
-    """Lines that stay, twenty in all."""
+class ProgressView:
+    """Shows a Progress as it changes, in lines that stay, twenty in all."""
 
     def __init__(self, stream: TextIO, progress: Progress) -> None:
         self._stream = stream
@@ -92,37 +76,36 @@ class _Plain:
         return self._progress.ended * _STEPS // max(1, self._progress.total)
 
     def start(self) -> None:
-        """See `ProgressView`."""
+        """Begin, in the running event loop."""
 
     def changed(self) -> None:
-        """See `ProgressView`."""
+        """A result has come."""
         if self._step() != self._told:
             self._told = self._step()
             self.say(self._progress.text())
 
     def say(self, text: str) -> None:
-        """See `ProgressView`."""
+        """Show a line that stays."""
         self._stream.write(f"moa: {one_line(text)}\n")
         self._stream.flush()
 
     def close(self) -> None:
-        """See `ProgressView`."""
+        """End; nothing changes any more."""
 
 
-class _Moving:
-    """One line that moves."""
+class _Moving(ProgressView):
+    """Shows it in one line that moves."""
 
     def __init__(self, stream: TextIO, progress: Progress) -> None:
+        super().__init__(stream, progress)
         from moa_cli.terminal.live import Ticker, console_for
         from moa_cli.terminal.screen import Screen
 
-        self._progress = progress
         self._screen = Screen(stream)
         self._console = console_for(stream)
         self._ticker = Ticker(self._draw)
 
     def start(self) -> None:
-        """See `ProgressView`."""
         self._ticker.start()
 
     def _draw(self) -> None:
@@ -138,14 +121,12 @@ class _Moving:
         self._screen.paint(to_lines(self._console, text, width))
 
     def changed(self) -> None:
-        """See `ProgressView`."""
+        """The next frame shows it."""
 
     def say(self, text: str) -> None:
-        """See `ProgressView`."""
         self._screen.commit([f"moa: {one_line(text)}"])
 
     def close(self) -> None:
-        """See `ProgressView`."""
         self._ticker.stop()
         self._screen.close()
 
@@ -153,4 +134,4 @@ class _Moving:
 def progress_view(stream: TextIO, progress: Progress, *, live: bool) -> ProgressView:
     """A line that moves, or lines that stay where the stream cannot be redrawn or not `live`."""
     moving = live and can_redraw(stream) and not on_terminal()
-    return (_Moving if moving else _Plain)(stream, progress)
+    return (_Moving if moving else ProgressView)(stream, progress)

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from rich.text import Text
 
-from moa_cli.terminal.cells import cell_len
+from moa_cli.terminal.table import cell_len
 
 # Columns and rows.
 Size = Callable[[], tuple[int, int]]
@@ -120,7 +120,7 @@ class Screen:
         if width >= self._width:
             return len(self._shown)
         cells = [cell_len(Text.from_ansi(line).plain) for line in self._shown]
-        return sum(max(1, -(-min(one, self._width) // width)) for one in cells)
+        return sum(max(1, -(-min(count, self._width) // width)) for count in cells)
 
     def _write(self, frame: str) -> None:
         if not frame:

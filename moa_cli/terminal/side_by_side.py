@@ -32,8 +32,8 @@ class SideBySide:
 
 
 def _beside(proposals: Sequence[Proposal]) -> Table:
-    table = _columns([one.proposer for one in proposals])
-    texts = (one.error.message if one.error else one.text for one in proposals)
+    table = _columns([proposal.proposer for proposal in proposals])
+    texts = (p.error.message if p.error else p.text for p in proposals)
     table.add_row(*(Text(sanitize(text).strip()) for text in texts))
     return table
 

@@ -1,16 +1,38 @@
-"""A list as columns that fit a terminal."""
+"""Text in terminal cells, of which a character takes none, one or two; and lists as columns.
+
+The only file that imports `rich.cells`, which Rich does not document: `cell_len` and
+`set_cell_size` are imported from here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len as cell_len
+from rich.cells import set_cell_size as set_cell_size
+
 from moa_cli.core.sanitize import one_line
-from moa_cli.terminal.cells import cell_len, fitted, padded
 
 # The last column is not to be narrower, while there is another to leave out.
 _LEAST = 24
 _GAP = "  "
+
+
+def fitted(text: str, cells: int) -> str:
+    """Untrusted text on one line that takes at most `cells`, with an ellipsis if it was cut."""
+    # What is beyond can not be seen, and a character takes a cell at least; but for marks.
+    line = one_line(text, 8 * max(0, cells) + 1)
+    if cell_len(line) <= cells:
+        return line
+    return set_cell_size(line, cells - 1).rstrip() + "…" if cells > 0 else ""
+
+
+def padded(text: str, cells: int, *, right: bool = False) -> str:
+    """The same, with spaces up to `cells`; at the left of a text that stands to the right."""
+    line = fitted(text, cells)
+    spaces = " " * (cells - cell_len(line))
+    return spaces + line if right else line + spaces
 
 
 @dataclass(frozen=True)
@@ -31,18 +53,18 @@ class Column:
 def table_lines(columns: Sequence[Column], width: int) -> list[str]:
     """The head and the rows, each at most `width` cells wide; the last column is cut to fit."""
     *others, last = columns
-    widths = {id(one): _width_of(one) for one in others}
+    widths = {id(column): _width_of(column) for column in others}
     while True:
-        free = width - sum(widths[id(one)] + len(_GAP) for one in others)
-        spare = [one for one in others if one.spare]
+        free = width - sum(widths[id(column)] + len(_GAP) for column in others)
+        spare = [column for column in others if column.spare]
         if free >= _LEAST or not spare:
             break
-        others.remove(max(spare, key=lambda one: one.spare))
+        others.remove(max(spare, key=lambda column: column.spare))
     lines = []
-    for cells in zip(*([one.head, *one.cells] for one in (*others, last)), strict=True):
+    for cells in zip(*([c.head, *c.cells] for c in (*others, last)), strict=True):
         before = [
-            padded(cell, widths[id(one)], right=one.right)
-            for cell, one in zip(cells, others, strict=False)
+            padded(cell, widths[id(column)], right=column.right)
+            for cell, column in zip(cells, others, strict=False)
         ]
         lines.append(_GAP.join([*before, fitted(cells[-1], free)]).rstrip())
     return lines

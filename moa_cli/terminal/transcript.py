@@ -44,9 +44,10 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
     yield "prompt", f"› {sanitize(turn.user)}"
     yield "note", ""
     for layer in turn.proposals if proposals else ():
-        for one in layer:
-            yield "head", f"── {one_line(one.proposer)} (round {one.layer})"
-            yield "text", sanitize(one.error.message if one.error else one.text).strip()
+        for proposal in layer:
+            yield "head", f"── {one_line(proposal.proposer)} (round {proposal.layer})"
+            text = proposal.error.message if proposal.error else proposal.text
+            yield "text", sanitize(text).strip()
             yield "note", ""
     if turn.reply is not None:
         yield "text", sanitize(turn.reply).strip()

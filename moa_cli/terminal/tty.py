@@ -1,4 +1,4 @@
-"""What a terminal can do, and how it is kept quiet. Standard library only."""
+"""What a terminal can do, its keys, and how it is kept quiet. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
+
+_END_OF_INPUT = "\x04"
+_ENDS = ("SIGTERM", "SIGHUP")
 
 
 def can_redraw(stream: TextIO) -> bool:
@@ -46,7 +49,7 @@ def without_echo(*streams: TextIO) -> Iterator[None]:
         import termios
 
         descriptor = sys.stdin.fileno()
-        if not (os.isatty(descriptor) and any(one.isatty() for one in streams)):
+        if not (os.isatty(descriptor) and any(stream.isatty() for stream in streams)):
             raise OSError
         before = termios.tcgetattr(descriptor)
     except (ImportError, AttributeError, OSError, ValueError):
@@ -69,7 +72,62 @@ def cancel_on_termination() -> None:
     task = asyncio.current_task()
     if task is None:
         return
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in _ENDS:
         # Windows knows neither the second signal nor handlers in an event loop.
         with suppress(AttributeError, NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)
+
+
+@contextmanager
+def single_keys() -> Iterator[Callable[[], str]]:
+    """While inside, a function that waits for a key and returns it, unechoed.
+
+    Keys typed before are thrown away. A key that is more than a character is "", and the end of
+    the input is Ctrl-D's character. Ctrl-C raises KeyboardInterrupt, as ever. Where terminals
+    work otherwise (Windows), a line is read and its first character returned.
+    """
+    try:
+        import termios
+        import tty
+    except ImportError:
+        yield _first_of_line
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    with _ended_by_exception():
+        tty.setcbreak(descriptor, termios.TCSAFLUSH)
+        try:
+            yield lambda: _key(descriptor)
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _key(descriptor: int) -> str:
+    data = os.read(descriptor, 1024)
+    if not data:
+        return _END_OF_INPUT
+    text = data.decode(errors="replace")
+    return "" if text.startswith("\x1b") else text[0]
+
+
+def _first_of_line() -> str:
+    line = sys.stdin.readline()
+    return line.strip()[:1] if line else _END_OF_INPUT
+
+
+@contextmanager
+def _ended_by_exception() -> Iterator[None]:
+    """While inside, SIGTERM and SIGHUP end the program by an exception, so that the terminal's
+    modes are put back."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    # Windows has no SIGHUP.
+    numbers = [getattr(signal, name) for name in _ENDS if hasattr(signal, name)]
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

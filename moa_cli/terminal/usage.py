@@ -29,9 +29,9 @@ def usage_line(usage: Usage, seconds: float, ledger: Sequence[Charge]) -> str:
 def _dearest(ledger: Sequence[Charge]) -> str:
     """The model that cost most, where several were asked and one cost anything."""
     costs: dict[str, float] = {}
-    for one in ledger:
-        costs[one.model] = costs.get(one.model, 0.0) + one.usage.cost
-    model = max(costs, key=lambda one: costs[one], default=None)
+    for charge in ledger:
+        costs[charge.model] = costs.get(charge.model, 0.0) + charge.usage.cost
+    model = max(costs, key=lambda name: costs[name], default=None)
     if model is None or len(costs) < 2 or not costs[model]:
         return ""
     return f"dearest: {one_line(short_name(model), 40)} {usd(costs[model])}"

@@ -93,7 +93,7 @@ class TurnView:
             case events.LayerStarted():
                 self.layer = event.layer
                 self.proposers = [
-                    CallView(one.name, one.model, event.at) for one in event.proposers
+                    CallView(caller.name, caller.model, event.at) for caller in event.proposers
                 ]
             case events.ProposerDelta():
                 self.proposers[event.index].take(event.at, event.text, self._thought(event))

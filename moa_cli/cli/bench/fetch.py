@@ -38,7 +38,7 @@ def fetch(
 async def _fetch(names: tuple[str, ...], folder: Path) -> None:
     from moa_cli.bench.data.datasets import DATASETS
     from moa_cli.bench.data.fetching import fetch
-    from moa_cli.clients.local.download import download
+    from moa_cli.clients.download import download
     from moa_cli.terminal.tty import cancel_on_termination
 
     cancel_on_termination()

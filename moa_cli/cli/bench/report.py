@@ -173,7 +173,7 @@ def _table(table: TextTable, width: int) -> Iterator[str]:
 
 
 def _wide(column: Column) -> int:
-    from moa_cli.terminal.cells import cell_len
+    from moa_cli.terminal.table import cell_len
 
     longest = max(cell_len(one_line(cell)) for cell in (column.head, *column.cells))
     return min(longest, column.widest)

@@ -146,7 +146,7 @@ def show(
     if no_pager or not sys.stdout.isatty():
         print_lines(lines)
         return
-    from moa_cli.terminal.pager import page
+    from moa_cli.terminal.programs import page
 
     trouble = page(lines)
     if trouble:

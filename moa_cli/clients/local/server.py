@@ -1,6 +1,6 @@
 """The embedded model's process: llama.cpp behind an OpenAI-compatible server on loopback.
 
-Run as a child by `local.py`, never by hand. It reads one JSON line from standard input
+Run as a child by `clients.local.client`, never by hand. It reads one JSON line from standard input
 (model path, key, sizes), answers with one JSON line (address or error), and ends when
 standard input ends, which it does however the parent ends.
 

@@ -56,5 +56,5 @@ def _refusal(address: str, status: int) -> ClientError:
         kind = RateLimited
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         kind = ServerFailed
-    known = {one.value: f" {one.phrase}" for one in HTTPStatus}
-    return kind(f"{address}: answered {status}{known.get(status, '')}", hint=_HINT)
+    phrases = {known.value: f" {known.phrase}" for known in HTTPStatus}
+    return kind(f"{address}: answered {status}{phrases.get(status, '')}", hint=_HINT)

@@ -1,4 +1,4 @@
-"""Long texts, through the user's pager."""
+"""The user's own programs: the pager for long texts, the editor for files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import sanitize
-from moa_cli.terminal.cells import cell_len
+from moa_cli.terminal.table import cell_len
 from moa_cli.terminal.tty import can_redraw
 
 # As git does it: leave if all fits, show colours, keep the text on the screen.
@@ -51,7 +53,7 @@ def _through(command: str, text: str) -> str | None:
     environment = {"LESS": _LESS, **os.environ}
     data = text.encode(sys.stdout.encoding, "replace")
     try:
-        with _interrupt_is_the_pager_s():
+        with _interrupts_go_to_pager():
             done = subprocess.run(shlex.split(command), input=data, env=environment, check=False)
     except OSError as error:
         return f"the pager `{command}` could not be started: {error.strerror}"
@@ -61,7 +63,7 @@ def _through(command: str, text: str) -> str | None:
 
 
 @contextmanager
-def _interrupt_is_the_pager_s() -> Iterator[None]:
+def _interrupts_go_to_pager() -> Iterator[None]:
     """While inside, Ctrl-C is a key of the pager's, and does not end this process."""
 
     def ignore(number: int, frame: Any) -> None:
@@ -72,3 +74,19 @@ def _interrupt_is_the_pager_s() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def open_editor(path: Path) -> None:
+    """Open a file in $VISUAL or $EDITOR (else vi), and wait until it is closed.
+
+    Raises UsageError if the editor cannot be started, or ends with a status of failure.
+    """
+    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        done = subprocess.run([*shlex.split(command), str(path)], check=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the editor `{command}` could not be started: {error}", hint="set $EDITOR"
+        ) from None
+    if done.returncode != 0:
+        raise UsageError(f"the editor `{command}` ended with status {done.returncode}")
