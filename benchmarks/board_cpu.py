@@ -17,7 +17,7 @@ import sys
 import termios
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -27,7 +27,7 @@ from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, ProviderSettings
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.events import Caller, Event, LayerStarted, ProposerDelta, TurnStarted
-from moa_cli.core.stream import Sink, deliver, merge
+from moa_cli.core.stream import EventQueue, Sink, deliver
 from moa_cli.engine import run_turn
 from moa_cli.profile import build
 from moa_cli.terminal.live import Board
@@ -93,16 +93,22 @@ async def simulated(proposers: int, seconds: float) -> AsyncGenerator[Event, Non
     now = asyncio.get_running_loop().time
     began = now()
 
-    async def proposer(index: int) -> AsyncGenerator[Event, None]:
+    async def proposer(index: int) -> None:
         for number, chunk in enumerate(answer(seconds)):
             await asyncio.sleep(began + number / _TOKENS_PER_SECOND - now())
-            yield ProposerDelta(at=now() - began, layer=1, index=index, text=chunk)
+            queue.emit(ProposerDelta(at=now() - began, layer=1, index=index, text=chunk))
+
+    async def layer() -> None:
+        async with asyncio.TaskGroup() as group:
+            for index in range(proposers):
+                group.create_task(proposer(index))
 
     yield TurnStarted(profile="p", prompt="?", rounds=1, aggregator="agg")
     callers = tuple(Caller(name=f"model-{n}", model=f"m{n}") for n in range(proposers))
     yield LayerStarted(layer=1, proposers=callers)
-    async with aclosing(merge(*map(proposer, range(proposers)))) as events:
-        async for event in events:
+    async with EventQueue() as queue:
+        queue.start(layer())
+        async for event in queue:
             yield event
 
 

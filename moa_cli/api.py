@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Sequence
 
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, load_config
-from moa_cli.core.conversation import Conversation, Turn
+from moa_cli.core.conversation import Conversation, Turn, Usage
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.events import Event
 from moa_cli.core.stream import Sink, deliver
-from moa_cli.engine import Cap, Control, Limits
+from moa_cli.engine import Budget, Cap, Control, Limits
 from moa_cli.engine import run_turn as _run_turn
 from moa_cli.models.providers import default_profile
 from moa_cli.profile import Profile, load, resolve
@@ -35,19 +35,22 @@ class _Money:
     """
 
     def __init__(self, config: Config, spent: float = 0.0) -> None:
-        books = accounts.open_books(
+        records = accounts.open_records(
             config, save=config.save, open_store=Store.open, warn=_log.warning
         )
-        self._spending = books.spending
+        self._spending = records.spending
         self._process = os.getpid()
-        self._book = book = CallBook(books.spending, _log.warning)
-        book.cost = spent
-        caps = accounts.caps(config, books.spending)
+        budgets = accounts.budgets(config, records.spending)
+        self._session: Budget | None = None
         if config.budget.session is not None:
-            cap = Cap.shared_cost("budget.session", config.budget.session, lambda: book.cost)
-            caps = (*caps, cap)
+            self._session = Budget(Cap("budget.session", "usd", config.budget.session), "shared")
+            self._session.spend(Usage(cost=spent))
+            budgets = (*budgets, self._session)
         self.limits = Limits(
-            concurrency=config.concurrency, retries=config.retries, caps=caps, ledger=book
+            concurrency=config.concurrency,
+            retries=config.retries,
+            budgets=budgets,
+            ledger=None if records.spending is None else CallBook(records.spending, _log.warning),
         )
 
     @property
@@ -57,8 +60,8 @@ class _Money:
 
     @property
     def spent(self) -> float:
-        """USD of all calls that have ended, as far as it is known."""
-        return self._book.cost
+        """USD that count for the session."""
+        return 0.0 if self._session is None else self._session.standing().spent
 
     def close(self) -> None:
         """Close the store. A copy (fork) of a process leaves its parent's store alone."""

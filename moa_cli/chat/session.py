@@ -9,8 +9,7 @@ from moa_cli.core.conversation import Conversation, Proposal, Turn, Usage
 from moa_cli.core.endpoints import Clients, ModelInfo
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.events import Event
-from moa_cli.core.ledger import Standing
-from moa_cli.engine import Cap, Control, Limits, check_names, run_turn
+from moa_cli.engine import Budget, Cap, Control, Limits, check_names, run_turn
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import add_proposer, drop_proposer, override, set_value
 
@@ -42,9 +41,8 @@ class Session:
         self._merging: tuple[tuple[Proposal, ...], ...] | None = None
         self._clients = clients
         if budget is not None:
-            spent = lambda used, more, turn: Standing(self.cost + used.cost)  # noqa: E731
-            cap = Cap("budget.session", "usd", budget, spent)
-            limits = replace(limits, caps=(*limits.caps, cap))
+            session = Budget(Cap("budget.session", "usd", budget), "turns")
+            limits = replace(limits, budgets=(*limits.budgets, session))
         self._limits = limits
 
     @property

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from moa_cli.core.conversation import Conversation, Turn
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.core.stream import Sink, TurnFold
-    from moa_cli.engine import Cap, Limits
-    from moa_cli.store.accounts import Books
+    from moa_cli.engine import Budget, Limits
+    from moa_cli.store.accounts import Records
     from moa_cli.terminal.sinks import Show
 
 _PATIENCE = 15.0
@@ -140,8 +140,8 @@ def ask(
         **display.settled(),
     )
     books = open_books(save=save)
-    turn_caps = caps.caps(books.spending, one_turn=True)
-    raise typer.Exit(_run(profile, text, show, concurrency, resumed, books, turn_caps))
+    budgets = caps.budgets(books.spending, one_turn=True)
+    raise typer.Exit(_run(profile, text, show, concurrency, resumed, books, budgets))
 
 
 def _save_profile(profile: Profile, name: str, *, quiet: bool) -> None:
@@ -220,13 +220,13 @@ def _run(
     show: Show,
     concurrency: int | None,
     resumed: Resumed,
-    books: Books,
-    caps: tuple[Cap, ...],
+    books: Records,
+    budgets: tuple[Budget, ...],
 ) -> int:
     """Ask, show, and return the exit code.
 
     resumed: what goes before the prompt. books: where the turn is kept, if it is.
-    caps: on what it may take.
+    budgets: for what it may take.
     """
     import asyncio
 
@@ -243,7 +243,7 @@ def _run(
             kept = _kept(resumed, books)
             sinks = [*sinks_for(show), *(kept.recorders(profile, say) if kept else ())]
             asked = resumed.conversation.ask(prompt)
-            limits = wiring.limits(concurrency, caps, kept.ledger(say) if kept else None)
+            limits = wiring.limits(concurrency, budgets, kept.ledger(say) if kept else None)
             turn = asyncio.run(_turn(profile, asked, sinks, fold, limits))
     except KeyboardInterrupt:
         say("interrupted")
@@ -258,7 +258,7 @@ def _run(
     return of_turn(turn)
 
 
-def _kept(resumed: Resumed, books: Books) -> Kept | None:
+def _kept(resumed: Resumed, books: Records) -> Kept | None:
     if books.store is None and books.spending is None:
         return None
     from moa_cli.chat.keeping import Kept

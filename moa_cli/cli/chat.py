@@ -59,7 +59,7 @@ def chat(
             return
     resumed = resume(last=continue_, identity=cid)
     books = open_books(save=save)
-    limits = wiring.limits(concurrency, caps.caps(books.spending, one_turn=False))
+    limits = wiring.limits(concurrency, caps.budgets(books.spending, one_turn=False))
     # Over plain lines there is nobody to be told of keys.
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
     greeting = (

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from moa_cli.compare.contest import ArmAnswer
     from moa_cli.compare.standings import Standing
     from moa_cli.core.conversation import Turn
-    from moa_cli.engine import Cap
-    from moa_cli.store.accounts import Books
+    from moa_cli.engine import Budget
+    from moa_cli.store.accounts import Records
     from moa_cli.store.comparisons import Comparison
     from moa_cli.terminal.progress import ProgressView
 
@@ -218,7 +218,7 @@ class _Comparing:
     def __init__(
         self,
         arms: list[Arm],
-        books: Books,
+        books: Records,
         *,
         concurrency: int | None,
         max_cost: float | None,
@@ -237,21 +237,21 @@ class _Comparing:
         # Not for secrets: the order must only be unforeseen, and repeat with a seed.
         self._random = random.Random(seed)  # noqa: S311
         ledger = None if books.spending is None else CallBook(books.spending, say)
-        self._limits = wiring.limits(concurrency, self._caps(max_cost), ledger)
+        self._limits = wiring.limits(concurrency, self._budgets(max_cost), ledger)
         self._contest = Contest(arms, self._limits, self._ended)
         self._progress = Progress(total=0)
         self._view: ProgressView | None = None
         self.chosen: list[Comparison] = []
         self._code = 0
 
-    def _caps(self, max_cost: float | None) -> tuple[Cap, ...]:
-        from moa_cli.engine import Cap
+    def _budgets(self, max_cost: float | None) -> tuple[Budget, ...]:
+        from moa_cli.engine import Budget, Cap
 
         shared = {"budget.session": wiring.config().budget.session, "--max-cost": max_cost}
         return (
-            *wiring.caps(self._books.spending),
+            *wiring.budgets(self._books.spending),
             *(
-                Cap.shared_cost(name, limit, lambda: self._contest.spent())
+                Budget(Cap(name, "usd", limit), "shared")
                 for name, limit in shared.items()
                 if limit is not None
             ),

@@ -29,7 +29,7 @@ from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
 
 if TYPE_CHECKING:
     from moa_cli.core.ledger import DaySpending
-    from moa_cli.engine import Cap
+    from moa_cli.engine import Budget
 
 _T = TypeVar("_T")
 _SPANS = {"h": 3600, "d": 86400, "w": 604800}
@@ -215,9 +215,9 @@ class TurnCaps:
         ),
     ] = None
 
-    def caps(self, spending: DaySpending | None, *, one_turn: bool) -> tuple[Cap, ...]:
-        """With those of the settings; see `wiring.caps`."""
-        return wiring.caps(
+    def budgets(self, spending: DaySpending | None, *, one_turn: bool) -> tuple[Budget, ...]:
+        """With those of the settings; see `wiring.budgets`."""
+        return wiring.budgets(
             spending,
             max_cost=self.max_cost,
             max_total_tokens=self.max_total_tokens,

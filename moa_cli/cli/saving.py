@@ -21,11 +21,11 @@ from moa_cli.core.text import plural
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from moa_cli.store.accounts import Books
+    from moa_cli.store.accounts import Records
     from moa_cli.store.store import Store
 
 
-def open_books(*, save: bool | None) -> Books:
+def open_books(*, save: bool | None) -> Records:
     """Where a conversation and its costs are kept.
 
     save: what was typed; None leaves it to the settings.
@@ -33,7 +33,7 @@ def open_books(*, save: bool | None) -> Books:
     """
     from moa_cli.store import accounts
 
-    return accounts.open_books(wiring.config(), save=saves(save), open_store=open_store, warn=say)
+    return accounts.open_records(wiring.config(), save=saves(save), open_store=open_store, warn=say)
 
 
 def saves(save: bool | None) -> bool:

@@ -141,14 +141,16 @@ def serve(
 
 
 def _limits(concurrency: int | None, caps: TurnCaps) -> Callable[[ServerLedger], Limits]:
-    """Makes the engine's limits, once the ledger that the caps ask is there."""
+    """Makes the engine's limits, once the ledger is there that the day's budget asks."""
+    from moa_cli.engine import Budget, Cap
+
     session = wiring.config().budget.session
 
     def limits(ledger: ServerLedger) -> Limits:
-        known = caps.caps(ledger, one_turn=False)
+        budgets = caps.budgets(ledger, one_turn=False)
         if session is not None:
-            known += (ledger.session_cap("budget.session", session),)
-        return wiring.limits(concurrency, known, ledger)
+            budgets += (Budget(Cap("budget.session", "usd", session), "shared"),)
+        return wiring.limits(concurrency, budgets, ledger)
 
     return limits
 

@@ -15,7 +15,7 @@ from moa_cli.profile import Overrides, Profile, resolve, short_name
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
     from moa_cli.core.ledger import DaySpending, Ledger
-    from moa_cli.engine import Cap, Limits
+    from moa_cli.engine import Budget, Limits
     from moa_cli.models.providers import Providers
 
 _EMBEDDED = "local:smollm2"
@@ -42,7 +42,7 @@ def client_pool() -> ClientPool:
 
 
 def limits(
-    concurrency: int | None = None, caps: tuple[Cap, ...] = (), ledger: Ledger | None = None
+    concurrency: int | None = None, budgets: tuple[Budget, ...] = (), ledger: Ledger | None = None
 ) -> Limits:
     """The engine's limits, `concurrency` in place of the configured one if given."""
     from moa_cli.engine import Limits
@@ -50,26 +50,32 @@ def limits(
     return Limits(
         concurrency=concurrency or config().concurrency,
         retries=config().retries,
-        caps=caps,
+        budgets=budgets,
         ledger=ledger,
     )
 
 
-def caps(
+def budgets(
     spending: DaySpending | None,
     *,
     max_cost: float | None = None,
     max_total_tokens: int | None = None,
     one_turn: bool = False,
-) -> tuple[Cap, ...]:
-    """The caps of the settings and of a turn's options; see `accounts.caps`.
+    firm: bool = False,
+) -> tuple[Budget, ...]:
+    """The budgets of the settings and of a turn's options; see `accounts.budgets`.
 
-    one_turn: whether there is but one turn.
+    one_turn: whether there is but one turn. firm: see `Budget`.
     """
     from moa_cli.store import accounts
 
-    return accounts.caps(
-        config(), spending, max_cost=max_cost, max_total_tokens=max_total_tokens, session=one_turn
+    return accounts.budgets(
+        config(),
+        spending,
+        max_cost=max_cost,
+        max_total_tokens=max_total_tokens,
+        session=one_turn,
+        firm=firm,
     )
 
 

@@ -13,7 +13,7 @@ from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Clients
-from moa_cli.core.stream import TurnFold, deliver
+from moa_cli.core.stream import deliver
 from moa_cli.engine import Limits, run_turn
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import to_table
@@ -74,11 +74,6 @@ class Contest:
         self._arms = arms
         self._limits = limits
         self._ended = ended
-        self._folds: list[TurnFold] = []
-
-    def spent(self) -> float:
-        """USD of all calls that have ended."""
-        return sum(charge.usage.cost for fold in self._folds for charge in fold.ledger)
 
     async def answers(self, item: Item, clients: Clients, limiter: CallLimiter) -> list[ArmAnswer]:
         """What the arms answer, in their order. gate: of the calls of all of them."""
@@ -86,10 +81,7 @@ class Contest:
         limits = replace(self._limits, slots=limiter.slots(0))
 
         async def answer(arm: Arm) -> ArmAnswer:
-            fold = TurnFold()
-            self._folds.append(fold)
-            events = run_turn(arm.profile, conversation, clients, limits=limits)
-            turn = await deliver(events, fold=fold)
+            turn = await deliver(run_turn(arm.profile, conversation, clients, limits=limits))
             self._ended(turn)
             return ArmAnswer(arm, turn)
 

@@ -14,8 +14,6 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.money import Price, priced
 from moa_cli.core.tokens import estimated_usage
 
-__all__ = ["CallBegun", "DaySpending", "Ledger", "Standing", "TurnLedger"]
-
 
 @dataclass(frozen=True)
 class CallBegun:
@@ -86,9 +84,13 @@ class DaySpending(Protocol):
     def broken(self) -> str | None:
         """Why something that was spent could not be written down, or None."""
 
+    def standing(self) -> Standing:
+        """USD spent today, and reserved. Raises StoreError."""
+
     def reserve(self, holder: str, cost: float, limit: float) -> Standing:
         """USD spent today, and reserved by others; reserves `cost` in place of what `holder`
-        had where the limit has room for it. Raises StoreError."""
+        had where the limit has room for it, and leaves that where it has not. Raises
+        StoreError."""
 
     def release(self, holder: str) -> None:
         """Give back what `holder` had reserved. Raises StoreError."""

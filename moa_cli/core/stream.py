@@ -1,13 +1,15 @@
-"""Many streams to one, one stream to many."""
+"""The events of a turn: from many coroutines to one stream, from one stream to many sinks."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, runtime_checkable
 
 from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, TurnStatus, Usage
 from moa_cli.core.events import (
@@ -28,11 +30,7 @@ from moa_cli.core.events import (
     TurnStarted,
 )
 from moa_cli.core.money import Price, priced
-from moa_cli.core.tokens import counted
-
-__all__ = ["Sink", "TurnFold", "deliver", "merge"]
-
-T = TypeVar("T")
+from moa_cli.core.tokens import usage_of
 
 
 class Sink(Protocol):
@@ -43,63 +41,176 @@ class Sink(Protocol):
 
         Args:
             event: What happened. It is called on the event loop, so it must not block.
+
+        Raises:
+            Exception: The turn is cancelled, and `deliver` raises the exception.
         """
 
     def close(self) -> None:
-        """Take note that no more events come: the turn ended, failed, or was cancelled."""
+        """Take note that no more events come: the turn ended, failed, or was cancelled.
+
+        It is called once, also if `handle` raised.
+        """
 
 
-async def merge(*streams: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    """The items of all streams as they come; ends when all have ended.
+@runtime_checkable
+class TurnSink(Sink, Protocol):
+    """A sink that needs the turn so far."""
 
-    What one of the streams raises is raised here. Closing this generator (or an error)
-    cancels and closes all of them before it returns.
+    def follow(self, fold: TurnFold) -> None:
+        """Called before the first event.
+
+        Args:
+            fold: Holds the turn up to the event that `handle` is given, and all of it by the
+                time of `close`.
+        """
+
+
+class EventQueue:
+    """The events of a turn, on their way from the coroutines that emit them to one consumer.
+
+    The coroutine given to `start` runs in a task of its own, with whatever tasks it starts. All
+    of them emit here; whoever iterates over the queue gets the events in that order, and then
+    what the coroutine raised. Leaving the queue as a context manager cancels that task and
+    waits for its end.
+
+    Two things hold back those that emit. Whoever emits without end asks `has_room`, and waits
+    for `room` where a slow consumer leaves none: so at most `most` events wait, and one more of
+    each task. Whoever must not run ahead of the consumer at all waits until all events are
+    `delivered`.
+
+    Emitting itself never waits, so an event is either there or not, also when the task that
+    emits it is cancelled, and the end can be told while there is no room. `asyncio.Queue` does
+    all of this too, but this runs once a token.
     """
-    # Unbounded, and fed by done-callbacks: a bounded queue with an end mark put in a
-    # `finally` dead-locks when the consumer stops early.
-    queue: asyncio.Queue[T | asyncio.Task[None]] = asyncio.Queue()
 
-    async def drain(stream: AsyncGenerator[T, None]) -> None:
-        async with aclosing(stream):
-            async for item in stream:
-                queue.put_nowait(item)
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._events: deque[Event] = deque()
+        self._task: asyncio.Task[None] | None = None
+        # Of the consumer that waits for an event; of the task that waits until it asks for more
+        # than there is; of the tasks that wait for room.
+        self._news: asyncio.Future[None] | None = None
+        self._asked: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()
 
-    tasks = {asyncio.create_task(drain(stream)) for stream in streams}
-    for task in tasks:
-        task.add_done_callback(queue.put_nowait)
-    running = len(tasks)
-    try:
-        while running:
-            item = await queue.get()
-            if isinstance(item, asyncio.Task):
-                running -= 1
-                item.result()
-            else:
-                yield item
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the coroutine that emits the events; what it raises ends them."""
+        self._task = asyncio.create_task(work)
+        self._task.add_done_callback(lambda _: _wake(self._news))
+
+    def emit(self, event: Event) -> None:
+        """The next event."""
+        self._events.append(event)
+        _wake(self._news)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be emitted without waiting for the consumer."""
+        return len(self._events) < self._most
+
+    async def room(self) -> None:
+        """Wait until half of the events that wait are taken."""
+        self._room.clear()
+        await self._room.wait()
+
+    async def delivered(self) -> None:
+        """Wait until the consumer has dealt with all events, and asks for the next.
+
+        One task at a time.
+        """
+        self._asked = asyncio.get_running_loop().create_future()
+        if self._news is None or self._events:
+            await self._asked
+        self._asked = None
+
+    def __aiter__(self) -> EventQueue:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            if self._task is None or self._task.done():
+                if self._task is not None:
+                    self._task.result()
+                raise StopAsyncIteration
+            self._news = asyncio.get_running_loop().create_future()
+            try:
+                if self._asked is not None:
+                    consumer = asyncio.current_task()
+                    if consumer is not None and consumer.cancelling():
+                        # A cancellation that is due comes before anything else begins.
+                        await asyncio.sleep(0)
+                    _wake(self._asked)
+                await self._news
+            finally:
+                self._news = None
+        event = self._events.popleft()
+        if len(self._events) <= self._most // 2:
+            self._room.set()
+        return event
+
+    async def __aenter__(self) -> EventQueue:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is None:
+            return
+        self._task.cancel()
+        cancelled = None
+        while not self._task.done():
+            try:
+                await asyncio.wait([self._task])
+            except asyncio.CancelledError as again:
+                # Connections are being closed, and nobody else will wait for that.
+                cancelled = again
+        if not self._task.cancelled():
+            # Told where the events end; else asyncio would report that nobody looked at it.
+            self._task.exception()
+        if cancelled is not None:
+            raise cancelled
 
 
-async def deliver(events: AsyncIterator[Event], *sinks: Sink, fold: TurnFold | None = None) -> Turn:
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+async def deliver(
+    events: AsyncIterator[Event],
+    *sinks: Sink,
+    fold: TurnFold | None = None,
+    forward: Callable[[Event], Awaitable[None]] | None = None,
+) -> Turn:
     """Show every event to every sink, and return the turn that the events tell.
 
-    The sinks are closed at the end, also when this is cancelled or one of them raises. `events` is
-    closed first, so that no call runs on after the sinks are closed.
+    The sinks are closed at the end, the last one first, also when this is cancelled or one of them
+    raises. `events` is closed first, so that no call runs on after the sinks are closed, and the
+    fold holds the whole turn when they are.
 
     Args:
         events: The events of one turn, as `run_turn` yields them.
         *sinks: What is shown each event, in this order.
         fold: What the turn is gathered in, for a caller that needs the turn also if this is
             cancelled.
+        forward: Awaited with each event, after the sinks. The turn waits for it.
 
     Returns:
         The turn that the events tell.
+
+    Raises:
+        Exception: What `events`, a sink or `forward` raises.
     """
     fold = fold or TurnFold()
+    for sink in sinks:
+        if isinstance(sink, TurnSink):
+            sink.follow(fold)
     async with AsyncExitStack() as stack:
-        for sink in (fold, *sinks):
+        for sink in (*sinks, fold):
             stack.callback(sink.close)
         if isinstance(events, AsyncGenerator):
             await stack.enter_async_context(aclosing(events))
@@ -107,6 +218,8 @@ async def deliver(events: AsyncIterator[Event], *sinks: Sink, fold: TurnFold | N
             fold.handle(event)
             for sink in sinks:
                 sink.handle(event)
+            if forward is not None:
+                await forward(event)
     return fold.turn()
 
 
@@ -131,7 +244,7 @@ class _Open:
         answer = "".join([*self.reasoning, *self.text])
         # As endpoints stream, a piece is a token at least.
         pieces = sum(map(bool, [*self.reasoning, *self.text]))
-        return priced(counted(None, self.prompt_tokens, answer, pieces), self.price)
+        return priced(usage_of(None, self.prompt_tokens, answer, pieces), self.price)
 
     def proposal(self, layer: int, index: int, now: float) -> Proposal:
         """What had come of it when the turn was interrupted."""
@@ -149,9 +262,12 @@ class _Open:
 
 
 class TurnFold:
-    """A sink that holds the turn as far as its events have come.
+    """The one fold of a turn's events into a `Turn`; a sink that holds it as far as it has come.
 
     What calls took that were cut off with the turn is estimated: their endpoints may bill it.
+
+    Attributes:
+        ledger: What each call took that has ended, in the order of their ends.
     """
 
     def __init__(self) -> None:
@@ -173,6 +289,13 @@ class TurnFold:
         """Take the next event."""
         self._now = event.at
         match event:
+            # First what comes most.
+            case AggregatorDelta():
+                self._text.append(event.text)
+                self._reasoning.append(event.reasoning)
+            case ProposerDelta() if event.index in self._open:
+                self._open[event.index].text.append(event.text)
+                self._open[event.index].reasoning.append(event.reasoning)
             case TurnStarted():
                 self._turn = Turn(user=event.prompt, profile=event.profile)
                 self._rounds = event.rounds
@@ -181,13 +304,10 @@ class TurnFold:
                 self._proposals.append([])
             case ProposerStarted() if event.index < len(self._callers):
                 self._open[event.index] = self._started(event, self._callers[event.index])
-            case ProposerDelta() if event.index in self._open:
-                self._open[event.index].text.append(event.text)
-                self._open[event.index].reasoning.append(event.reasoning)
             case Retrying():
-                one = self._replying if event.index is None else self._open.get(event.index)
-                if one is not None:
-                    one.resumes = time.monotonic() + event.delay
+                call = self._replying if event.index is None else self._open.get(event.index)
+                if call is not None:
+                    call.resumes = time.monotonic() + event.delay
             case ProposerFinished() | ProposerFailed():
                 self._open.pop(event.index, None)
                 self._add(event.proposal)
@@ -196,9 +316,6 @@ class TurnFold:
                 self._model = event.model
                 caller = Caller(name=event.name, model=event.model)
                 self._replying = self._started(event, caller)
-            case AggregatorDelta():
-                self._text.append(event.text)
-                self._reasoning.append(event.reasoning)
             case AggregatorFinished():
                 self._answered_by, self._finish_reason = event.answered_by, event.finish_reason
                 self._replied(event.model, event.usage, event.answered_by)
@@ -215,9 +332,10 @@ class TurnFold:
     def _started(self, event: ProposerStarted | AggregatorStarted, caller: Caller) -> _Open:
         return _Open(caller.model, event.at, event.prompt_tokens, event.price, caller.name)
 
-    def _add(self, one: Proposal) -> None:
-        self._proposals[one.layer - 1].append(one)
-        self._charge(Charge(one.layer, one.model, one.usage, one.answered_by))
+    def _add(self, proposal: Proposal) -> None:
+        self._proposals[proposal.layer - 1].append(proposal)
+        model, usage = proposal.model, proposal.usage
+        self._charge(Charge(proposal.layer, model, usage, proposal.answered_by))
 
     def _replied(self, model: str, usage: Usage, answered_by: str | None = None) -> None:
         self._replying = None
@@ -236,17 +354,17 @@ class TurnFold:
         """A turn that has not ended by now was interrupted."""
         if self._turn.status != "open":
             return
-        for index, one in sorted(self._open.items()):
-            self._add(one.proposal(len(self._proposals), index, self._now))
+        for index, call in sorted(self._open.items()):
+            self._add(call.proposal(len(self._proposals), index, self._now))
         self._open = {}
         if self._replying is not None:
-            one = self._replying
-            one.text, one.reasoning = self._text, self._reasoning
-            self._replied(one.model, one.usage())
+            call = self._replying
+            call.text, call.reasoning = self._text, self._reasoning
+            self._replied(call.model, call.usage())
         self._turn = replace(
             self._turn,
             status="interrupted",
-            usage=sum((one.usage for one in self.ledger), Usage()),
+            usage=sum((charge.usage for charge in self.ledger), Usage()),
             seconds=self._now,
         )
 

@@ -117,7 +117,7 @@ def estimated_usage(prompt: int, completion: int) -> Usage:
     )
 
 
-def counted(told: Usage | None, prompt: int, answer: str, at_least: int = 0) -> Usage:
+def usage_of(told: Usage | None, prompt: int, answer: str, at_least: int = 0) -> Usage:
     """What a call took: as its endpoint told, else estimated.
 
     prompt: its tokens. answer: its text and reasoning. at_least: how many tokens that has, as

@@ -1,121 +1,274 @@
-"""Caps on what may be spent, checked before each layer."""
+"""What calls may take: caps, what was spent under them, and what is reserved for calls to come."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Literal
 
 from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.ledger import Standing
 from moa_cli.core.money import Price, usd
+from moa_cli.core.unique import unique_name
 from moa_cli.engine.estimate import ASSUMED_TOKENS
-
-__all__ = ["Cap", "check_prices", "longest_answer"]
 
 # A model that may give so long an answer is not told a limit.
 _LONG_ENOUGH = 32_000
 
+Scope = Literal["turn", "turns", "shared"]
+
 
 @dataclass(frozen=True)
 class Cap:
-    """A limit. name: the option or setting that says it. limit: in USD or tokens.
+    """A limit on what calls take.
 
-    spent: all that counts against the limit by now, given what this turn has taken, what is to
-    come (in the limit's unit; it is reserved where there is room for it), and the turn's own
-    name. Raises BudgetReached where that cannot be told. release: gives back what the turn of
-    that name had reserved. shared: whether other turns spend from it at the same time; then
-    there must be room for the later layers too, which they could take away else. since: words
-    for when the spending began, "" if it was with the turn.
+    name: the option or setting that sets it. unit: of `limit`, and of all amounts that are held
+    against it: USD, or tokens of prompts and answers. since: words for when the spending began,
+    "" if it was with the turn.
     """
 
     name: str
     unit: Literal["usd", "tokens"]
     limit: float
-    spent: Callable[[Usage, float, str], Standing]
-    release: Callable[[str], None] = lambda turn: None
-    shared: bool = False
     since: str = ""
 
-    @classmethod
-    def turn_cost(cls, name: str, limit: float) -> Cap:
-        """So many USD for this turn."""
-        return cls(name, "usd", limit, lambda used, more, turn: Standing(used.cost))
-
-    @classmethod
-    def turn_tokens(cls, name: str, limit: int) -> Cap:
-        """So many tokens, of prompts and answers, for this turn."""
-        return cls(
-            name, "tokens", limit, lambda used, more, turn: Standing(float(used.total_tokens))
-        )
-
-    @classmethod
-    def shared_cost(cls, name: str, limit: float, so_far: Callable[[], float]) -> Cap:
-        """So many USD for turns that may run at once.
-
-        so_far: what all of them have cost, in USD, each call as soon as it ends.
-        """
-        held: dict[str, float] = {}
-
-        def spent(used: Usage, more: float, turn: str) -> Standing:
-            held.pop(turn, None)
-            standing = Standing(so_far(), sum(held.values()))
-            if standing.total + more <= limit:
-                held[turn] = more
-            return standing
-
-        def release(turn: str) -> None:
-            held.pop(turn, None)
-
-        return cls(name, "usd", limit, spent, release, shared=True)
-
     def amount(self, usage: Usage) -> float:
-        """What `usage` is in the limit's unit."""
+        """What `usage` is in the cap's unit."""
         return usage.cost if self.unit == "usd" else usage.total_tokens
 
-    def left(self, used: Usage, ahead: Usage, later: Usage, turn: str) -> float:
-        """What is left of it if `ahead` is taken, beyond what was `used`.
+    def __str__(self) -> str:
+        """The cap in words: `--max-cost $0.01`."""
+        return f"{self.name} {self._text(self.limit)}"
 
-        later: what the layers after that will take at least. Raises BudgetReached if less than
-        nothing is left.
-        """
-        more = self.amount(ahead + later if self.shared else ahead)
-        standing = self.spent(used, more, turn)
-        if more and not standing.total + more <= self.limit:
-            since = f" {self.since}" if self.since else ""
-            others = ""
-            if standing.reserved:
-                others = f" {self._told(standing.reserved)} reserved by turns that run now,"
-            raise BudgetReached(
-                f"{self.told()} would be passed: {self._told(standing.spent)} spent{since},{others}"
-                f" up to {self._told(more)} more to come",
-                hint=f"raise {self.name}, or lower max_tokens, rounds or the number of proposers",
-            )
-        return self.limit - standing.total - more
+    def passed(self, standing: Standing, amount: float) -> BudgetReached:
+        """The error of calls that would take `amount` more than the cap leaves."""
+        since = f" {self.since}" if self.since else ""
+        others = ""
+        if standing.reserved:
+            others = f" {self._text(standing.reserved)} reserved by turns that run now,"
+        return BudgetReached(
+            f"{self} would be passed: {self._text(standing.spent)} spent{since},{others}"
+            f" up to {self._text(amount)} more to come",
+            hint=f"raise {self.name}, or lower max_tokens, rounds or the number of proposers",
+        )
 
-    def holds(self, used: Usage, ahead: Usage, turn: str) -> bool:
-        """Whether there is room for `ahead`, of calls that run, which is reserved then.
-
-        Raises BudgetReached where that cannot be told.
-        """
-        more = self.amount(ahead)
-        return self.spent(used, more, turn).total + more <= self.limit
-
-    def told(self) -> str:
-        """The limit in words: `--max-cost $0.01`."""
-        return f"{self.name} {self._told(self.limit)}"
-
-    def _told(self, value: float) -> str:
+    def _text(self, value: float) -> str:
         return usd(value) if self.unit == "usd" else f"{value:,.0f} tokens"
 
 
-def check_prices(caps: Sequence[Cap], unpriced: Sequence[tuple[str, str | None]]) -> None:
-    """Raise BudgetReached if a cap on cost depends on models of unknown price.
+@dataclass(frozen=True)
+class Reservation:
+    """An amount that is kept free in a budget, in its cap's unit, until it is released.
+
+    As a context manager it releases the amount at the end. holder: unlike any other's.
+    """
+
+    budget: Budget
+    holder: str
+    amount: float
+
+    def release(self) -> None:
+        """Give the amount back; once is enough, twice does no harm."""
+        self.budget.release(self.holder)
+
+    def __enter__(self) -> Reservation:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Budget:
+    """What may be spent under a cap, kept in memory.
+
+    A turn reserves what its next calls may take, before they are sent, and releases it at its
+    end; what calls took in fact is spent as soon as they have ended. All amounts are in the
+    cap's unit.
+
+    scope: "turn", each turn has the whole limit for itself; "turns", turns spend one after
+    another; "shared", turns spend at the same time, and a turn reserves its later layers too,
+    which others could take away otherwise. spent: tells what is spent, where that is known
+    elsewhere; by default it is what `spend` is told. firm: never shorten an answer to what
+    remains, since what is asked must not depend on that.
+    """
+
+    def __init__(
+        self,
+        cap: Cap,
+        scope: Scope = "turn",
+        *,
+        spent: Callable[[], float] | None = None,
+        firm: bool = False,
+    ) -> None:
+        self.cap = cap
+        self.scope: Scope = scope
+        self.firm = firm
+        self._spent = 0.0
+        self._told = spent
+        self._reserved: dict[str, float] = {}
+
+    def for_turn(self) -> Budget:
+        """The budget that one turn spends from."""
+        return Budget(self.cap, firm=self.firm) if self.scope == "turn" else self
+
+    def spend(self, usage: Usage) -> None:
+        """A call has ended, and took that."""
+        self._spent += self.cap.amount(usage)
+
+    def standing(self) -> Standing:
+        """What counts against the cap. Raises BudgetReached if that cannot be told."""
+        spent = self._spent if self._told is None else self._told()
+        return Standing(spent, sum(self._reserved.values()))
+
+    def remaining(self) -> float:
+        """What is neither spent nor reserved; below 0 if the cap was passed.
+
+        Raises BudgetReached if that cannot be told.
+        """
+        return self.cap.limit - self.standing().total
+
+    def reserve(self, amount: float, *, instead_of: Reservation | None = None) -> Reservation:
+        """Keep `amount` free for calls to come.
+
+        instead_of: a reservation that this one takes the place of, in one step. If there is no
+        room for the new one, it stays: calls that it covers may be running.
+        Raises BudgetReached if there is no room, or if that cannot be told.
+        """
+        found, standing = self._try(amount, instead_of)
+        if found is None:
+            raise self.cap.passed(standing, amount)
+        return found
+
+    def try_reserve(
+        self, amount: float, *, instead_of: Reservation | None = None
+    ) -> Reservation | None:
+        """As `reserve`, but None if there is no room."""
+        return self._try(amount, instead_of)[0]
+
+    def _try(
+        self, amount: float, instead_of: Reservation | None
+    ) -> tuple[Reservation | None, Standing]:
+        holder = unique_name() if instead_of is None else instead_of.holder
+        standing = self._book(holder, amount)
+        # NaN is not within.
+        fits = not amount or standing.total + amount <= self.cap.limit
+        return (Reservation(self, holder, amount) if fits else None), standing
+
+    def _book(self, holder: str, amount: float) -> Standing:
+        """Reserve `amount` for `holder` in place of what it had, if there is room; returns what
+        else counts against the cap."""
+        before = self._reserved.pop(holder, None)
+        standing = self.standing()
+        if standing.total + amount <= self.cap.limit:
+            self._reserved[holder] = amount
+        elif before is not None:
+            self._reserved[holder] = before
+        return standing
+
+    def release(self, holder: str) -> None:
+        """Give back what `holder` had reserved; see `Reservation.release`."""
+        self._reserved.pop(holder, None)
+
+
+class TurnBudgets:
+    """The budgets that one turn spends from, and what it holds of each."""
+
+    def __init__(self, budgets: Sequence[Budget]) -> None:
+        self._budgets = [budget.for_turn() for budget in budgets]
+        self._held: dict[Budget, Reservation] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._budgets)
+
+    @property
+    def in_usd(self) -> bool:
+        """Whether one of them depends on prices."""
+        return any(budget.cap.unit == "usd" for budget in self._budgets)
+
+    def check_prices(self, unpriced: Sequence[tuple[str, str | None]]) -> None:
+        """See the function of that name."""
+        check_prices(self._budgets, unpriced)
+
+    def foresee(self, used: Usage, ahead: Usage) -> None:
+        """Raise BudgetReached if there is no room for `ahead`, once this turn has taken `used`."""
+        for budget in self._budgets:
+            cap, standing = budget.cap, budget.standing()
+            if budget.scope != "shared":
+                standing = Standing(standing.spent + cap.amount(used), standing.reserved)
+            amount = cap.amount(ahead)
+            if amount and not standing.total + amount <= cap.limit:
+                raise cap.passed(standing, amount)
+
+    def hold(self, ahead: Usage, later: Usage) -> None:
+        """Reserve what calls may take, in place of what the turn held.
+
+        ahead: by the calls to be made. later: at least, by the layers behind them.
+        Raises BudgetReached if there is no room.
+        """
+        for budget in self._budgets:
+            amount = self._amount(budget, ahead, later)
+            self._held[budget] = budget.reserve(amount, instead_of=self._held.get(budget))
+
+    def try_hold(self, ahead: Usage, later: Usage) -> Cap | None:
+        """As `hold`, but returns the first cap that leaves no room; None if all do."""
+        for budget in self._budgets:
+            amount = self._amount(budget, ahead, later)
+            found = budget.try_reserve(amount, instead_of=self._held.get(budget))
+            if found is None:
+                return budget.cap
+            self._held[budget] = found
+        return None
+
+    @staticmethod
+    def _amount(budget: Budget, ahead: Usage, later: Usage) -> float:
+        return budget.cap.amount(ahead + later if budget.scope == "shared" else ahead)
+
+    def longest_answer(self, prices: Sequence[Price | None]) -> int | None:
+        """How long each answer of unlimited length may be, in tokens, so that no cap is passed.
+
+        prices: of the models that give such answers, for each of which ASSUMED_TOKENS are held.
+        None: as long as they like.
+        """
+        extra = float(_LONG_ENOUGH)
+        for budget in self._budgets:
+            if budget.firm:
+                continue
+            remaining = max(0.0, budget.remaining())
+            if budget.cap.unit == "tokens":
+                extra = min(extra, remaining / len(prices))
+            else:
+                dollars_per_token = sum(price.completion for price in prices if price) / 1e6
+                if dollars_per_token:
+                    extra = min(extra, remaining / dollars_per_token)
+        return None if extra >= _LONG_ENOUGH else ASSUMED_TOKENS + int(extra)
+
+    def spend(self, usage: Usage) -> None:
+        """A call of the turn has ended, and took that."""
+        for budget in self._budgets:
+            budget.spend(usage)
+
+    def release(self) -> None:
+        """Give back all that is held: the turn makes no more calls."""
+        for reservation in self._held.values():
+            reservation.release()
+        self._held = {}
+
+
+def check_prices(budgets: Sequence[Budget], unpriced: Sequence[tuple[str, str | None]]) -> None:
+    """Raise BudgetReached if a budget in USD depends on models of unknown price.
 
     unpriced: their names, and why their provider's list could not be had, if so.
     """
-    cap = next((one for one in caps if one.unit == "usd"), None)
+    cap = next((budget.cap for budget in budgets if budget.cap.unit == "usd"), None)
     if cap is None or not unpriced:
         return
     names = ", ".join(dict.fromkeys(model for model, _ in unpriced))
@@ -125,21 +278,3 @@ def check_prices(caps: Sequence[Cap], unpriced: Sequence[tuple[str, str | None]]
         + (f" ({why})" if why else ""),
         hint="tell it under [prices] in the config file, or cap the tokens by --max-total-tokens",
     )
-
-
-def longest_answer(
-    caps: Sequence[Cap], left: Sequence[float], prices: Sequence[Price | None]
-) -> int | None:
-    """How long each answer of unlimited length may be, in tokens, so that no cap is passed.
-
-    left: of each cap, with ASSUMED_TOKENS taken for each of them. prices: of the models that
-    give them. None: as long as they like.
-    """
-    extra = float(_LONG_ENOUGH)
-    for cap, rest in zip(caps, left, strict=True):
-        if cap.unit == "tokens":
-            extra = min(extra, rest / len(prices))
-        else:
-            dear = sum(price.completion for price in prices if price) / 1e6
-            extra = min(extra, rest / dear) if dear else extra
-    return None if extra >= _LONG_ENOUGH else ASSUMED_TOKENS + int(extra)

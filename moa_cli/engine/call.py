@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from moa_cli.core.conversation import Failure, Message, Proposal, Usage
-from moa_cli.core.endpoints import CallPlace, Clients, Delta, Request
+from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo, Request
 from moa_cli.core.errors import BadResponse, ClientError, ClientTimeout, MoAError
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price, priced
-from moa_cli.core.tokens import RunningCount, counted, estimated_usage
-from moa_cli.engine.budget import Cap
-from moa_cli.engine.deadline import Deadline
+from moa_cli.core.stream import EventQueue
+from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
+from moa_cli.engine.budget import Budget
+from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.profile import ModelSettings, Proposer
 
-__all__ = ["Begun", "Call", "Limits", "Retry", "Slots", "failure", "request_of"]
-
 _LONGEST_DELAY = 60.0
+# Seconds that a call may take which is given no time of its own.
+_PROPOSER_TIMEOUT, _AGGREGATOR_TIMEOUT = 180.0, 600.0
 # Tokens that an answer beyond what was foreseen is allowed at a time.
 _FEWEST_MORE = 64
 # A count that an endpoint told before so many tokens of its answer, or more, was not the last word.
@@ -47,8 +48,8 @@ class Limits:
         retries: How many times a failed call is made again, before its first token.
         first_delay: Seconds before the first retry. The delay doubles from retry to retry, unless
             the endpoint names one.
-        caps: Limits on cost and tokens. They are checked before each layer, and while an answer
-            comes that is longer than was estimated.
+        budgets: What calls may cost, in USD or tokens. Each is asked before each layer, and while
+            an answer comes that is longer than was estimated.
         slots: Shared with other turns, in place of `concurrency`.
         ledger: Where turns and their calls are recorded.
     """
@@ -56,7 +57,7 @@ class Limits:
     concurrency: int = 32
     retries: int = 4
     first_delay: float = 0.5
-    caps: tuple[Cap, ...] = ()
+    budgets: tuple[Budget, ...] = ()
     slots: Slots | None = None
     ledger: Ledger | None = None
 
@@ -73,6 +74,46 @@ class Retry:
     attempt: int
     delay: float
     error: Failure
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A call to be made.
+
+    settings: its limits of length as far as the budgets allow. tokens: about how many it is sent.
+    info: on its model. kept: see `ReferencesTrimmed`. foreseen: tokens of the answer that the
+    budgets were asked for. error: why it is not made, if so.
+    """
+
+    place: CallPlace
+    settings: ModelSettings
+    messages: tuple[Message, ...]
+    tokens: int
+    info: ModelInfo
+    kept: int | None = None
+    foreseen: int = ASSUMED_TOKENS
+    error: Failure | None = None
+
+    @property
+    def index(self) -> int | None:
+        """As in events: the place in its layer, None for the aggregator."""
+        return self.place.index if isinstance(self.settings, Proposer) else None
+
+    @property
+    def usage(self) -> Usage:
+        """What it will take, with as long an answer as it may give."""
+        return forecast_call(self.settings, self.tokens, self.info.price)
+
+    def begun(self) -> CallBegun:
+        """As it is written down before it is sent."""
+        return CallBegun(
+            model=self.settings.model,
+            prompt_tokens=self.tokens,
+            completion_tokens=self.foreseen,
+            price=self.info.price,
+            layer=self.place.layer,
+            index=self.index,
+        )
 
 
 def failure(error: MoAError) -> Failure:
@@ -97,43 +138,47 @@ def request_of(settings: ModelSettings, messages: tuple[Message, ...], model: st
 
 
 def _summed(usages: list[Usage], price: Price | None) -> Usage:
-    return sum((one if not one.unpriced_calls else priced(one, price) for one in usages), Usage())
+    return sum(
+        (priced(usage, price) if usage.unpriced_calls else usage for usage in usages), Usage()
+    )
 
 
 class Call:
     """A call to be made once; its fields tell how far it has come.
 
-    place: in its turn. foreseen: what it is written down as before it is sent. ledger: where
-    that is. grow: asked when the answer goes beyond what was foreseen: given this call, and the
-    tokens that the answer has and should be allowed; returns how many it may have, or raises
-    BudgetReached.
+    queue: of the turn's events; while it has no room, the call does not go on. ledger: where it
+    is written down before it is sent. grow: asked when the answer goes beyond what was foreseen:
+    given this call, and the tokens that the answer has and should be allowed; returns how many it
+    may have, or raises BudgetReached. spend: told what the call took, once.
+
     seconds, first_token: from the start, in seconds; first_token is None until one came.
     """
 
     def __init__(
         self,
-        settings: ModelSettings,
-        messages: tuple[Message, ...],
-        place: CallPlace,
-        foreseen: CallBegun,
+        planned: Planned,
         clients: Clients,
         limits: Limits,
         slots: Slots,
+        queue: EventQueue,
         *,
-        timeout: float,
         ledger: TurnLedger | None = None,
         grow: Callable[[Call, int, int], int] | None = None,
+        spend: Callable[[Usage], None],
     ) -> None:
-        self._settings = settings
-        self._messages = messages
-        self._place = place
-        self._foreseen = foreseen
+        self._settings = planned.settings
+        self._messages = planned.messages
+        self._place = planned.place
+        self._foreseen = planned.begun()
         self._ledger = ledger
         self._grow = grow
+        self._spend = spend
         self._clients = clients
         self._limits = limits
         self._slots = slots
-        self._timeout = settings.timeout or timeout
+        self._queue = queue
+        default = _PROPOSER_TIMEOUT if planned.index is not None else _AGGREGATOR_TIMEOUT
+        self._seconds = planned.settings.timeout or default
         self._began = time.monotonic()
         self._ended: float | None = None
         self._text: list[str] = []
@@ -147,12 +192,14 @@ class Call:
         self._ended_well = False
         self._count = RunningCount()
         # Tokens of the answer up to which nobody needs to be asked.
-        self._allowed = foreseen.completion_tokens
+        self._allowed = self._foreseen.completion_tokens
         # In the ledger: requests that may be billed, and the one that runs.
         self._numbers: list[int] = []
         self._number: int | None = None
         self._settled: Usage | None = None
-        self._price = foreseen.price
+        self._price = self._foreseen.price
+        self._provider = ""
+        self._timeout: asyncio.Timeout
         self.first_token: float | None = None
         self.finish_reason: str | None = None
         self.answered_by: str | None = None
@@ -195,6 +242,7 @@ class Call:
         """
         if self._settled is None:
             self._settled = _summed([*self._taken, *self._attempt_usage()], price)
+            self._spend(self._settled)
             running = [] if self._number is None else [self._number]
             numbers = [*self._numbers, *running]
             if self._ledger is not None and numbers:
@@ -223,7 +271,7 @@ class Call:
         if told is not None and open_end and told.completion_tokens < self._tokens:
             # It has gone on since it told.
             told = None
-        return [counted(told, prompt, self.text + self.reasoning, self._tokens)]
+        return [usage_of(told, prompt, self.text + self.reasoning, self._tokens)]
 
     @property
     def _tokens(self) -> int:
@@ -231,16 +279,17 @@ class Call:
         told = self._told.completion_tokens if self._told is not None else 0
         return max(self._count.tokens, told)
 
-    async def run(self) -> AsyncGenerator[Begun | Delta | Retry, None]:
-        """Make the call. Raises a ClientError if it fails for good, or gives an empty answer."""
+    async def run(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
+        """Make the call. tell: told each step.
+
+        Raises a ClientError if it fails for good, or gives an empty answer; BudgetReached if a
+        budget has no room for the rest of its answer.
+        """
         self._began = time.monotonic()
         try:
-            async with self._slots.slot(self._settings.model):
-                yield Begun()
-                with Deadline(self._timeout) as deadline:
-                    async with aclosing(self._attempts(deadline)) as pieces:
-                        async for piece in pieces:
-                            yield piece
+            async with self._slots.slot(self.model):
+                tell(Begun())
+                await self._answer(tell)
         except MoAError:
             raise
         except BaseException:
@@ -252,25 +301,30 @@ class Call:
         if not self.text.strip():
             raise self._empty()
 
-    async def _attempts(self, deadline: Deadline) -> AsyncGenerator[Delta | Retry, None]:
-        attempt = 1
-        while True:
-            try:
-                async with aclosing(self._attempt(deadline)) as deltas:
-                    async for delta in deltas:
-                        yield delta
-                return
-            except ClientError as error:
-                self._failed(error)
-                delay = self._delay(attempt, error)
-                begun = self.first_token is not None
-                last = attempt > self._limits.retries or delay > deadline.left
-                if begun or not error.retryable or last:
-                    raise
-                retry = Retry(attempt + 1, delay, failure(error))
-            yield retry
-            await asyncio.sleep(retry.delay)
-            attempt += 1
+    async def _answer(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
+        """All attempts, within the time that the call may take."""
+        try:
+            async with asyncio.timeout(self._seconds) as self._timeout:
+                attempt = 1
+                while True:
+                    try:
+                        return await self._attempt(tell)
+                    except ClientError as error:
+                        self._failed(error)
+                        delay = self._delay(attempt, error)
+                        begun = self.first_token is not None
+                        last = attempt > self._limits.retries or delay > self._seconds_left()
+                        if begun or not error.retryable or last:
+                            raise
+                        retry = Retry(attempt + 1, delay, failure(error))
+                    tell(retry)
+                    await asyncio.sleep(retry.delay)
+                    attempt += 1
+        except TimeoutError:
+            raise ClientTimeout(
+                f"{self._provider}: no whole answer within {self._seconds:g} s",
+                hint="raise `timeout` in the profile, or use a faster model",
+            ) from None
 
     def _failed(self, error: ClientError) -> None:
         """Keep what the attempt took: nothing if the endpoint refused it, or was not reached."""
@@ -291,8 +345,9 @@ class Call:
         longest = min(_LONGEST_DELAY, self._limits.first_delay * 2.0 ** (attempt - 1))
         return longest * random.uniform(0.5, 1)  # noqa: S311
 
-    async def _attempt(self, deadline: Deadline) -> AsyncGenerator[Delta, None]:
-        endpoint = self._clients.endpoint(self._settings.model)
+    async def _attempt(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
+        endpoint = self._clients.endpoint(self.model)
+        self._provider = endpoint.provider
         if self._taken and self._grow is not None:
             # An attempt that failed is billed, too, and only one was foreseen.
             self._grow(self, 0, self._allowed)
@@ -300,28 +355,35 @@ class Call:
             self._number = self._ledger.begin(self._foreseen)
         self._sent = True
         async with aclosing(endpoint.client.stream(self._request(endpoint.model))) as deltas:
-            while True:
-                try:
-                    delta = await deadline.next(deltas)
-                except StopAsyncIteration:
-                    self._ended_well = True
-                    return
-                except TimeoutError:
-                    raise ClientTimeout(
-                        f"{endpoint.provider}: no whole answer within {self._timeout:g} s",
-                        hint="raise `timeout` in the profile, or use a faster model",
-                    ) from None
+            async for delta in deltas:
                 self._take(delta)
-                if self._price is None:
+                tokens = self._tokens
+                # Ever more rarely, since this runs once a token.
+                if self._price is None and not tokens & (tokens - 1):
                     self._look_for_price()
-                yield delta
+                tell(delta)
                 # Behind what has come: it was paid for, and is shown.
-                if self.finish_reason is None and self._tokens > self._allowed:
-                    self._go_on()
+                if self.finish_reason is None and tokens > self._allowed:
+                    self._go_on(tokens)
+                if not self._queue.has_room:
+                    await self._wait_for_room()
+        self._ended_well = True
 
-    def _go_on(self) -> None:
+    async def _wait_for_room(self) -> None:
+        """Wait for a slow consumer, whose time is not the model's."""
+        left = self._seconds_left()
+        self._timeout.reschedule(None)
+        await self._queue.room()
+        self._timeout.reschedule(asyncio.get_running_loop().time() + left)
+
+    def _seconds_left(self) -> float:
+        """Until the call has run out of time."""
+        when = self._timeout.when()
+        assert when is not None
+        return when - asyncio.get_running_loop().time()
+
+    def _go_on(self, tokens: int) -> None:
         """The answer is longer than was foreseen. Raises BudgetReached if a cap ends it here."""
-        tokens = self._tokens
         wanted = tokens + max(_FEWEST_MORE, tokens // 4)
         if self._grow is not None:
             wanted = self._grow(self, tokens, wanted)
@@ -331,9 +393,6 @@ class Call:
 
     def _look_for_price(self) -> None:
         """Lists of prices are read beside the calls: one may have come in the meantime."""
-        # Ever more rarely, since this runs once a token.
-        if self._tokens & (self._tokens - 1):
-            return
         self._price = self._clients.known(self.model).price
         if self._price is not None and self._ledger is not None and self._number is not None:
             self._ledger.priced(self._number, self._price)
@@ -363,13 +422,11 @@ class Call:
             )
         return BadResponse("it gave an empty answer")
 
-    def proposal(
-        self, layer: int, index: int, proposer: Proposer, usage: Usage, error: Failure | None
-    ) -> Proposal:
+    def proposal(self, proposer: Proposer, usage: Usage, error: Failure | None) -> Proposal:
         """What came of the call, as the proposal of `proposer`."""
         return Proposal(
-            layer=layer,
-            index=index,
+            layer=self._place.layer,
+            index=self._place.index,
             proposer=proposer.name or proposer.model,
             model=proposer.model,
             text=self.text,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-__all__ = ["Control"]
-
 
 class Control:
     """The one way to speak to a turn that runs: pass one to `run_turn`, and call `enough()`."""

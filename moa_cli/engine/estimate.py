@@ -11,8 +11,6 @@ from moa_cli.core.tokens import estimated_usage, prompt_tokens
 from moa_cli.engine.prompts import messages_for
 from moa_cli.profile import ModelSettings, Profile
 
-__all__ = ["ASSUMED_TOKENS", "LayerForecast", "forecast_call", "forecast_turn"]
-
 # Of an answer whose model has no max_tokens. Measured replies of current models to the 805
 # instructions of AlpacaEval 2 are 300 to 600 tokens long.
 ASSUMED_TOKENS = 1000
@@ -48,12 +46,12 @@ def forecast_turn(
     answers = 0
     for number, group in enumerate(profile.all_layers(), 1):
         usage = Usage()
-        for one in group:
-            prompt = prompt_tokens(messages_for(profile, one, conversation, references))
-            usage += forecast_call(one, prompt + answers, prices.get(one.model))
-        assumed = any(one.max_tokens is None for one in group)
+        for settings in group:
+            prompt = prompt_tokens(messages_for(profile, settings, conversation, references))
+            usage += forecast_call(settings, prompt + answers, prices.get(settings.model))
+        assumed = any(settings.max_tokens is None for settings in group)
         forecasts.append(LayerForecast(number, usage, assumed))
         # The words of the references are not there yet: their numbers are, and their lengths.
         references = [""] * len(group)
-        answers = sum(one.max_tokens or ASSUMED_TOKENS for one in group)
+        answers = sum(settings.max_tokens or ASSUMED_TOKENS for settings in group)
     return forecasts

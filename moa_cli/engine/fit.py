@@ -17,8 +17,6 @@ from moa_cli.core.tokens import estimate_tokens, prompt_tokens
 from moa_cli.engine.prompts import messages_for, strip_reasoning
 from moa_cli.profile import ModelSettings, Profile
 
-__all__ = ["Fitted", "fit"]
-
 _ANSWER_TOKENS = 1024
 # Fewer say nothing.
 _FEWEST_TOKENS = 64
@@ -57,8 +55,8 @@ def fit(
     room = int((context - (settings.max_tokens or min(_ANSWER_TOKENS, context // 4))) / _MARGIN)
     if needed <= room:
         return Fitted(messages, needed)
-    texts = [strip_reasoning(one) for one in references]
-    lengths = [estimate_tokens(one) for one in texts]
+    texts = [strip_reasoning(reference) for reference in references]
+    lengths = [estimate_tokens(text) for text in texts]
     kept = _share(lengths, room - (needed - sum(lengths)))
     if kept < _FEWEST_TOKENS:
         answer = f"up to {settings.max_tokens:,}" if settings.max_tokens else "any length"

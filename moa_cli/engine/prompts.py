@@ -12,14 +12,6 @@ from collections.abc import Sequence
 from moa_cli.core.conversation import Conversation, Message
 from moa_cli.profile import ModelSettings, Placement, Profile
 
-__all__ = [
-    "AGGREGATE_AND_SYNTHESIZE",
-    "messages_for",
-    "references_text",
-    "strip_reasoning",
-    "with_references",
-]
-
 AGGREGATE_AND_SYNTHESIZE = """\
 You have been provided with a set of responses from various open-source models to the latest \
 user query. Your task is to synthesize these responses into a single, high-quality response. \
@@ -48,7 +40,10 @@ def strip_reasoning(text: str) -> str:
 
 def references_text(references: Sequence[str]) -> str:
     """The prompt with `references` numbered from 1, without model names."""
-    numbered = "".join(f"\n{i}. {strip_reasoning(one)}" for i, one in enumerate(references, 1))
+    numbered = "".join(
+        f"\n{number}. {strip_reasoning(reference)}"
+        for number, reference in enumerate(references, 1)
+    )
     return AGGREGATE_AND_SYNTHESIZE + numbered
 
 

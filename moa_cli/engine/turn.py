@@ -1,5 +1,10 @@
 """The mixture itself: one turn as an async generator of events.
 
+`run_turn` is the only generator. Behind it, coroutines emit the events into one queue: the turn,
+its layers, and a task for each call of a layer. The queue lets a turn run ahead of its consumer
+within bounds, but not from one layer to the next: what costs money begins only when the consumer
+has seen all before it, and asks for more.
+
 Layers, eq. 1 of the paper (arXiv:2406.04692): every model of a layer is given the answers
 of the layer before; the aggregator, as the last layer's only model, writes the reply.
 """
@@ -7,21 +12,19 @@ of the layer before; the aggregator, as the last layer's only model, writes the 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.endpoints import Clients, NameCheck
 from moa_cli.core.errors import BudgetReached, MoAError, NotEnoughProposals, TurnError
-from moa_cli.core.events import AggregatorFinished, Event, TurnFailed, TurnFinished, TurnStarted
-from moa_cli.engine.aggregate import run_aggregator
+from moa_cli.core.events import Event, TurnFailed, TurnFinished, TurnStarted
+from moa_cli.core.stream import EventQueue
+from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.call import Limits, failure
 from moa_cli.engine.control import Control
 from moa_cli.engine.layer import run_layer
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.trace import traced
 from moa_cli.profile import Profile, model_faults
-
-__all__ = ["check_names", "run_turn"]
 
 
 def check_names(profile: Profile, clients: Clients) -> None:
@@ -44,37 +47,68 @@ async def run_turn(
 ) -> AsyncGenerator[Event, None]:
     """Answer the open turn of `conversation` (see `Conversation.ask`) by the profile's mixture.
 
-    Yields the turn's events; trouble at an endpoint is an event, only a bug raises. Closing
-    the generator at any point cancels every call; use `contextlib.aclosing` around it.
+    Trouble at an endpoint is an event; only a bug raises. Closing the generator at any point
+    cancels every call; use `contextlib.aclosing` around it.
 
-    Raises ProfileError, before the first event and before anything is sent, if one of the
-    profile's model names leads nowhere (see `NameCheck`): a mixture is not half asked.
+    Args:
+        profile: The mixture that answers.
+        conversation: What was said before, and the prompt: its last turn is open.
+        clients: The way from model names to endpoints; left open.
+        control: By which the turn is told to go on with what has arrived.
+        limits: On calls in flight, retries, and what calls may take; by default those of
+            `Limits`, without budgets.
+        references: Answers that are there already; then no proposer is asked, and the
+            aggregator writes its reply from these.
 
-    references: answers that are there already; then no proposer is asked, and the aggregator
-    writes its reply from these.
+    Yields:
+        The turn's events, as `moa_cli.core.events` tells them: from `TurnStarted` to
+        `TurnFinished` or `TurnFailed`. A layer begins only when the consumer has asked for the
+        event behind the last one of the layer before.
+
+    Raises:
+        ValueError: The conversation has no open turn.
+        ProfileError: Before the first event, and before anything is sent: one of the profile's
+            model names leads nowhere (see `NameCheck`). A mixture is not half asked.
     """
     if not conversation.turns or conversation.turns[-1].reply is not None:
         raise ValueError("the conversation has no open turn; use conversation.ask(prompt)")
     check_names(profile, clients)
-    state = TurnState(
-        profile, conversation, clients, control or Control(), limits or Limits(), references
-    )
-    yield TurnStarted(
-        at=state.now(),
-        profile=profile.name,
-        prompt=conversation.turns[-1].user,
-        rounds=state.rounds,
-        aggregator=profile.aggregator.model,
+    async with EventQueue() as queue:
+        state = TurnState(
+            profile,
+            conversation,
+            clients,
+            control or Control(),
+            limits or Limits(),
+            references,
+            queue,
+        )
+        queue.start(_run(state))
+        async for event in queue:
+            yield event
+
+
+async def _run(state: TurnState) -> None:
+    """The whole turn, from its first event to its last."""
+    await state.emit_and_wait(
+        TurnStarted(
+            at=state.now(),
+            profile=state.profile.name,
+            prompt=state.conversation.turns[-1].user,
+            rounds=state.rounds,
+            aggregator=state.profile.aggregator.model,
+        )
     )
     error: MoAError = TurnError("there is no whole reply")
     try:
         await state.foresee()
-        async with aclosing(_layers(state)) as events:
-            async for event in events:
-                yield event
-                if isinstance(event, AggregatorFinished):
-                    yield _finished(state)
-                    return
+        if await _replied(state):
+            state.emit(
+                TurnFinished(
+                    at=state.now(), usage=state.usage, seconds=state.now(), lost=tuple(state.lost)
+                )
+            )
+            return
     except NotEnoughProposals as raised:
         error = raised
     except BudgetReached as raised:
@@ -83,36 +117,26 @@ async def run_turn(
         if failure(raised) not in state.causes:
             state.causes.append(failure(raised))
     finally:
-        state.release()
-    yield _failed(state, error)
-
-
-def _finished(state: TurnState) -> TurnFinished:
-    return TurnFinished(
-        at=state.now(), usage=state.usage, seconds=state.now(), lost=tuple(state.lost)
+        state.budgets.release()
+    state.emit(
+        TurnFailed(
+            at=state.now(),
+            error=failure(error),
+            causes=tuple(state.causes),
+            usage=state.usage,
+            seconds=state.now(),
+            lost=tuple(state.lost),
+        )
     )
 
 
-def _failed(state: TurnState, error: MoAError) -> TurnFailed:
-    return TurnFailed(
-        at=state.now(),
-        error=failure(error),
-        causes=tuple(state.causes),
-        usage=state.usage,
-        seconds=state.now(),
-        lost=tuple(state.lost),
-    )
-
-
-async def _layers(state: TurnState) -> AsyncGenerator[Event, None]:
-    """All layers of proposers, and the aggregator.
+async def _replied(state: TurnState) -> bool:
+    """Run all layers of proposers, and the aggregator; whether there is a whole reply.
 
     Raises NotEnoughProposals if there is nothing to aggregate, BudgetReached at a cap.
     """
     for number in range(1, state.rounds + 1):
-        async with aclosing(run_layer(state, number)) as events:
-            async for event in events:
-                yield event
+        await run_layer(state, number)
         if not state.references:
             break
         if state.control.said_enough:
@@ -121,6 +145,4 @@ async def _layers(state: TurnState) -> AsyncGenerator[Event, None]:
             break
     if state.rounds and not state.references and state.profile.on_all_failed == "fail":
         raise NotEnoughProposals("no proposer answered")
-    async with aclosing(run_aggregator(state)) as events:
-        async for event in events:
-            yield event
+    return await run_aggregator(state)

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from moa_cli.core.errors import StoreError
 from moa_cli.core.ledger import Standing
-from moa_cli.engine import Cap
 from moa_cli.store.calls import Booking, Journal, TurnCalls
 from moa_cli.store.spending import Spending
 from moa_cli.store.store import Store
@@ -34,30 +33,38 @@ class ServerLedger:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._store: Store | None = None
         self._unwritten: list[Booking] = []
-        self._session = 0.0
 
     @property
     def broken(self) -> str | None:
         """Why something that was spent could not be written down, or None."""
         return self._trouble or (self._spending.broken if self._spending else None)
 
+    def standing(self) -> Standing:
+        """See `Spending.standing`; what is not written yet is counted."""
+        if self._spending is None:
+            return Standing(0.0)
+        standing = self._spending.standing()
+        return Standing(standing.spent + self._unwritten_cost(), standing.reserved)
+
     def reserve(self, holder: str, cost: float, limit: float) -> Standing:
         """See `Spending.reserve`; what is not written yet is counted."""
         if self._spending is None:
             return Standing(0.0)
-        today = self._spending.today()
-        unwritten = sum(call.usage.cost for call in self._unwritten if call.day == today)
+        unwritten = self._unwritten_cost()
         standing = self._spending.reserve(holder, cost, limit - unwritten)
         return Standing(standing.spent + unwritten, standing.reserved)
+
+    def _unwritten_cost(self) -> float:
+        """USD of today's calls that are not written yet."""
+        if self._spending is None:
+            return 0.0
+        today = self._spending.today()
+        return sum(call.usage.cost for call in self._unwritten if call.day == today)
 
     def release(self, holder: str) -> None:
         """See `Spending.release`."""
         if self._spending is not None:
             self._spending.release(holder)
-
-    def session_cap(self, name: str, limit: float) -> Cap:
-        """A limit, in USD, on all turns of this server together."""
-        return Cap.shared_cost(name, limit, lambda: self._session)
 
     def begin_turn(self) -> TurnCalls:
         """One more turn."""
@@ -69,7 +76,6 @@ class ServerLedger:
 
     def _ended(self, booking: Booking) -> None:
         """A call has ended."""
-        self._session += booking.usage.cost
         if self._spending is None:
             self._journal.booked(booking.numbers)
             return

@@ -85,6 +85,9 @@ class Metrics:
             case _:
                 pass
 
+    def close(self) -> None:
+        """The events of a turn have ended; see `ended`."""
+
     def _failed(self, model: str, kind: str) -> None:
         self._failures.labels(model if self._served(model) else "other", kind).inc()
 

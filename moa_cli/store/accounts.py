@@ -15,27 +15,24 @@ from moa_cli.core.errors import BudgetReached, MoAError, StoreError
 from moa_cli.core.ledger import DaySpending, Standing
 
 if TYPE_CHECKING:
-    from moa_cli.core.conversation import Usage
-    from moa_cli.engine import Cap
+    from moa_cli.engine import Budget
     from moa_cli.store.spending import Spending
     from moa_cli.store.store import Store
-
-__all__ = ["Books", "caps", "open_books", "unkept"]
 
 _E = TypeVar("_E", bound=MoAError)
 
 
 @dataclass(frozen=True)
-class Books:
-    """What is written down: a conversation's words, and what was spent; None is not kept."""
+class Records:
+    """Where a conversation's words are kept, and where its costs are; None: they are not."""
 
     store: Store | None = None
     spending: Spending | None = None
 
 
-def open_books(
+def open_records(
     config: Config, *, save: bool, open_store: Callable[[], Store], warn: Callable[[str], None]
-) -> Books:
+) -> Records:
     """Where a conversation and its costs are kept.
 
     save: whether the conversation is. What is not saved leaves its costs neither, unless the day
@@ -43,42 +40,44 @@ def open_books(
     kept. Raises StoreError if the day's budget could not be.
     """
     if not save and config.budget.day is None:
-        return Books()
+        return Records()
     try:
         store = open_store()
     except StoreError as error:
         if config.budget.day is not None:
             raise unkept(StoreError, error) from None
         warn(f"this conversation is not saved: {error.message}")
-        return Books()
+        return Records()
     store.spending.zone = config.zone()
-    return Books(store if save else None, store.spending)
+    return Records(store if save else None, store.spending)
 
 
-def caps(
+def budgets(
     config: Config,
     spending: DaySpending | None,
     *,
     max_cost: float | None = None,
     max_total_tokens: int | None = None,
     session: bool = False,
-) -> tuple[Cap, ...]:
-    """The caps on each turn, and the day's.
+    firm: bool = False,
+) -> tuple[Budget, ...]:
+    """The budgets of each turn, and the day's.
 
-    spending: where the day's costs are kept. session: whether there is but one turn, which the
-    session's budget is a cap on.
+    spending: where the day's costs are kept. session: whether there is but one turn, to which
+    the session's budget belongs. firm: see `Budget`.
     """
-    from moa_cli.engine import Cap
+    from moa_cli.engine import Budget, Cap
 
-    found = []
+    caps = []
     if session and config.budget.session is not None:
-        found.append(Cap.turn_cost("budget.session", config.budget.session))
+        caps.append(Cap("budget.session", "usd", config.budget.session))
     if max_cost is not None:
-        found.append(Cap.turn_cost("--max-cost", max_cost))
+        caps.append(Cap("--max-cost", "usd", max_cost))
     if max_total_tokens is not None:
-        found.append(Cap.turn_tokens("--max-total-tokens", max_total_tokens))
+        caps.append(Cap("--max-total-tokens", "tokens", max_total_tokens))
+    found = [Budget(cap, firm=firm) for cap in caps]
     if config.budget.day is not None and spending is not None:
-        found.append(_day_cap(config.budget.day, spending))
+        found.append(_day_budget(config.budget.day, spending, firm=firm))
     return tuple(found)
 
 
@@ -90,22 +89,32 @@ def unkept(kind: type[_E], error: StoreError) -> _E:
     )
 
 
-def _day_cap(limit: float, spending: DaySpending) -> Cap:
-    """The day's: other processes spend from it too, so what a layer may take is reserved."""
-    from moa_cli.engine import Cap
+def _day_budget(limit: float, spending: DaySpending, *, firm: bool) -> Budget:
+    """The day's budget: other processes spend from it too, so it is kept in the store."""
+    from moa_cli.engine import Budget, Cap
 
-    def spent(used: Usage, more: float, turn: str) -> Standing:
-        # This turn's own calls are in it as soon as they end.
-        try:
-            standing = spending.reserve(turn, more, limit)
-            if spending.broken:
-                raise StoreError(spending.broken)
-        except StoreError as error:
-            raise unkept(BudgetReached, error) from None
-        return standing
+    class DayBudget(Budget):
+        """Spent is what the store's ledger holds, where each call is as soon as it has ended."""
 
-    def release(turn: str) -> None:
-        with contextlib.suppress(StoreError):
-            spending.release(turn)
+        def standing(self) -> Standing:
+            return _kept(spending, spending.standing)
 
-    return Cap("budget.day", "usd", limit, spent, release, shared=True, since="today")
+        def _book(self, holder: str, amount: float) -> Standing:
+            return _kept(spending, lambda: spending.reserve(holder, amount, limit))
+
+        def release(self, holder: str) -> None:
+            with contextlib.suppress(StoreError):
+                spending.release(holder)
+
+    return DayBudget(Cap("budget.day", "usd", limit, since="today"), "shared", firm=firm)
+
+
+def _kept(spending: DaySpending, ask: Callable[[], Standing]) -> Standing:
+    """What `ask` gives. Raises BudgetReached where it cannot be told, or would be too low."""
+    try:
+        standing = ask()
+        if spending.broken:
+            raise StoreError(spending.broken)
+    except StoreError as error:
+        raise unkept(BudgetReached, error) from None
+    return standing

@@ -27,8 +27,8 @@ _TOLD_AFTER_SECONDS = 0.8
 
 
 class Recorder:
-    """Writes one turn into a store: the prompt before the first call, each proposal when it
-    ends, the reply, and what it took.
+    """A sink that writes one turn into a store: the prompt before the first call, each proposal
+    when it ends, the reply, and what it took.
 
     conversation: the id of the one to go on with, or None for a new one. After the turn has
     started, `conversation` and `turn` are its ids; `turn` is None while the store is locked.
@@ -54,16 +54,19 @@ class Recorder:
         self._told = False
         self._locked_since: float | None = None
         self._turn: TurnOnItsWay | None = None
-        self._fold = TurnFold()
+        self._fold: TurnFold
 
     @property
     def turn(self) -> int | None:
         """The number of the turn, None if it is not in the store, or not yet."""
         return None if self._turn is None else self._turn.number
 
+    def follow(self, fold: TurnFold) -> None:
+        """See `TurnSink.follow`."""
+        self._fold = fold
+
     def handle(self, event: Event) -> None:
         """Take the next event."""
-        self._fold.handle(event)
         turn = self._turn
         if isinstance(event, TurnStarted):
             self._begin(event)
@@ -104,7 +107,6 @@ class Recorder:
 
     def close(self) -> None:
         """Write what came of the turn."""
-        self._fold.close()
         if self._turn is None or self._backlog is None:
             return
         known, turn = self._turn, self._fold.turn()

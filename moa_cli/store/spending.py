@@ -50,7 +50,6 @@ class Spent:
 class CallBook:
     """Writes the calls of turns into a journal and a store; see `ledger.Ledger`.
 
-    spending: None only adds up. cost: USD of all calls that have ended, as far as it is known.
     turn: the number, in the store, of the turn that runs, if it is kept there.
     warn: called once, with a sentence, if something cannot be written; it is tried again with
     the next call, and what is left at the end stands in the journal for the next process.
@@ -58,7 +57,7 @@ class CallBook:
 
     def __init__(
         self,
-        spending: Spending | None,
+        spending: Spending,
         warn: Callable[[str], None],
         turn: Callable[[], int | None] = lambda: None,
     ) -> None:
@@ -66,28 +65,22 @@ class CallBook:
         self._warn = warn
         self._turn = turn
         self._warned = False
-        self.cost = 0.0
 
     def begin_turn(self) -> TurnCalls:
         """One more turn."""
         spending = self._spending
-        if spending is None:
-            return TurnCalls(Journal(None), str, self._ended, self._trouble)
         journal = spending.journal(self._trouble)
         self._write(turns=1)
         return TurnCalls(journal, spending.today, self._ended, self._trouble, self._turn)
 
     def _ended(self, booking: Booking) -> None:
-        self.cost += booking.usage.cost
-        if self._spending is not None:
-            self._spending.pending.append(booking)
-            self._write()
+        self._spending.pending.append(booking)
+        self._write()
 
     def _write(self, turns: int = 0) -> None:
         try:
             # A turn does not wait for other processes: what is pending stands in the journal.
-            if self._spending is not None:
-                self._spending.write(turns, seconds=0.0)
+            self._spending.write(turns, seconds=0.0)
         except StoreLocked:
             pass
         except StoreError as error:
@@ -96,8 +89,7 @@ class CallBook:
     def _trouble(self, error: OSError) -> None:
         """A line of the journal cannot be written."""
         why = f"{error.filename or 'the journal'}: {error.strerror}"
-        if self._spending is not None:
-            self._spending.broken = why
+        self._spending.broken = why
         self._tell(why)
 
     def _tell(self, why: str) -> None:
@@ -203,36 +195,51 @@ class Spending:
         if journal is not None:
             journal.booked([number for booking in bookings for number in booking.numbers])
 
-    def reserve(self, holder: str, cost: float, limit: float) -> Standing:
-        """What was spent today, and is reserved by other turns that run, in USD; if that leaves
-        room for `cost` within `limit`, that is reserved for `holder` in place of what it held.
+    def standing(self) -> Standing:
+        """What was spent today, and is reserved by turns that run, in USD."""
+        self._take_up()
+        with store_errors(), patience(self._connection, _RESERVE_SECONDS):
+            return self._standing(self.today())
 
-        One step for all processes: two turns cannot both take the last of a budget. What a
-        process that has ended had reserved is free again, and what it had begun is spent.
-        """
-        day = self.today()
+    def _take_up(self) -> None:
+        """Write what is pending, and count what processes that have ended had begun."""
         if self.pending:
             self.write()
         self.follow()
         with store_errors(), patience(self._connection, _RESERVE_SECONDS):
             absorb(self._connection, self.database)
+
+    def _standing(self, day: str, *, but: str = "") -> Standing:
+        """but: whose reservation does not count."""
+        spent, reserved = self._connection.execute(
+            f"SELECT (SELECT total(cost) FROM spending WHERE day = ? AND {_SOUND}),"  # noqa: S608
+            " (SELECT total(cost) FROM reserved WHERE day = ? AND holder != ?)",
+            (day, day, but),
+        ).fetchone()
+        return Standing(float(spent), float(reserved))
+
+    def reserve(self, holder: str, cost: float, limit: float) -> Standing:
+        """What was spent today, and is reserved by other turns that run, in USD; if that leaves
+        room for `cost` within `limit`, that is reserved for `holder` in place of what it held,
+        which stays reserved if it does not: its calls may be running.
+
+        One step for all processes: two turns cannot both take the last of a budget. What a
+        process that has ended had reserved is free again, and what it had begun is spent.
+        """
+        day = self.today()
+        self._take_up()
         with (
             store_errors(),
             patience(self._connection, _RESERVE_SECONDS),
             immediate(self._connection),
         ):
-            self._connection.execute("DELETE FROM reserved WHERE holder = ?", (holder,))
             tokens = self._connection.execute("SELECT DISTINCT lease FROM reserved").fetchall()
             for (token,) in tokens:
                 if not has_lease(self.database, token):
                     self._connection.execute("DELETE FROM reserved WHERE lease = ?", (token,))
-            spent, reserved = self._connection.execute(
-                f"SELECT (SELECT total(cost) FROM spending WHERE day = ? AND {_SOUND}),"  # noqa: S608
-                " (SELECT total(cost) FROM reserved WHERE day = ?)",
-                (day, day),
-            ).fetchone()
-            standing = Standing(float(spent), float(reserved))
+            standing = self._standing(day, but=holder)
             if standing.total + cost <= limit:
+                self._connection.execute("DELETE FROM reserved WHERE holder = ?", (holder,))
                 self._connection.execute(
                     "INSERT INTO reserved VALUES (?, ?, ?, ?)", (holder, self.lease(), day, cost)
                 )

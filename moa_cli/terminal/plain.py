@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from moa_cli.core import events
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
+
+if TYPE_CHECKING:
+    from moa_cli.core.stream import TurnFold
 
 
 class PlainReply:
@@ -123,15 +126,16 @@ class Proposals:
 
     def __init__(self, err: TextIO) -> None:
         self._err = err
-        self._layer: dict[int, Proposal] = {}
+        self._fold: TurnFold
+
+    def follow(self, fold: TurnFold) -> None:
+        """See `TurnSink.follow`."""
+        self._fold = fold
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
-        if isinstance(event, events.ProposerFinished | events.ProposerFailed):
-            self._layer[event.index] = event.proposal
-        elif isinstance(event, events.LayerFinished):
-            layer, self._layer = self._layer, {}
-            self.print_layer([layer[index] for index in sorted(layer)])
+        if isinstance(event, events.LayerFinished):
+            self.print_layer(self._fold.turn().proposals[-1])
 
     def print_layer(self, proposals: Sequence[Proposal]) -> None:
         """Print those that gave an answer, and what had come of one that was stopped at a cap."""

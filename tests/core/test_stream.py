@@ -1,5 +1,5 @@
-"""Many streams become one without a stall or a leak, and one stream reaches every sink, which
-is closed whatever happens; what the events tell folds into the turn."""
+"""Many workers emit into one stream without a stall or a leak, and one stream reaches every sink,
+which is closed whatever happens; what the events tell folds into the turn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from moa_cli.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from moa_cli.core.stream import TurnFold, deliver, merge
+from moa_cli.core.stream import EventQueue, TurnFold, deliver
 from tests.support.command import PATIENCE
 
 
@@ -41,108 +41,137 @@ def finish(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(checked())
 
 
+Work = Callable[[EventQueue], Coroutine[Any, Any, None]]
+
+
+async def emitted(*workers: Work, most: int = 64) -> AsyncGenerator[str, None]:
+    """The texts that the workers emit, each in a task of its own, as a turn's are yielded."""
+
+    async def run(queue: EventQueue) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for worker in workers:
+                    group.create_task(worker(queue))
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+
+    async with EventQueue(most) as queue:
+        queue.start(run(queue))
+        async for event in queue:
+            assert isinstance(event, AggregatorDelta)
+            yield event.text
+
+
 class Source:
-    """Streams that tell when they were begun and closed."""
+    """Workers that tell when they were begun and closed."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.closed: list[str] = []
+        self.emitted = 0
 
-    async def of(
-        self, name: str, *items: object, pause: int = 1, then_wait: bool = False
-    ) -> AsyncGenerator[object, None]:
-        """The items (an exception is raised), `pause` turns of the loop before each."""
-        self.begun.append(name)
-        try:
-            for item in items:
-                for _ in range(pause):
-                    await asyncio.sleep(0)
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-            if then_wait:
-                await asyncio.Event().wait()
-        finally:
-            # Not done at once: closing has to be waited for.
+    def of(
+        self, name: str, *items: str | Exception, pause: int = 1, then_wait: bool = False
+    ) -> Work:
+        """Emits the items (an exception is raised), `pause` turns of the loop before each."""
+
+        async def work(queue: EventQueue) -> None:
+            self.begun.append(name)
             try:
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+                for item in items:
+                    for _ in range(pause):
+                        await asyncio.sleep(0)
+                    if isinstance(item, Exception):
+                        raise item
+                    queue.emit(AggregatorDelta(text=item))
+                if then_wait:
+                    await asyncio.Event().wait()
+            finally:
+                # Not done at once: closing has to be waited for.
+                try:
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                finally:
+                    self.closed.append(name)
+
+        return work
+
+    def endless(self, name: str) -> Work:
+        """Emits as much as there is room for, for ever."""
+
+        async def work(queue: EventQueue) -> None:
+            self.begun.append(name)
+            try:
+                while True:
+                    queue.emit(AggregatorDelta(text=name))
+                    self.emitted += 1
+                    if not queue.has_room:
+                        await queue.room()
             finally:
                 self.closed.append(name)
 
-    async def endless(self, name: str) -> AsyncGenerator[object, None]:
-        """Something at each turn of the loop, for ever."""
-        self.begun.append(name)
-        try:
-            while True:
-                yield name
-                await asyncio.sleep(0)
-        finally:
-            self.closed.append(name)
+        return work
 
 
-def test_merged_items_keep_their_order_within_a_stream() -> None:
+def texts(*numbers: int) -> list[str]:
+    return [str(number) for number in numbers]
+
+
+def test_events_keep_the_order_of_each_worker() -> None:
     async def work() -> None:
         source = Source()
-        a, b = source.of("a", *range(10)), source.of("b", *range(100, 110), pause=3)
-        found = [item async for item in merge(a, b)]
-        assert [item for item in found if item in range(10)] == list(range(10))
-        assert [item for item in found if item in range(100, 110)] == list(range(100, 110))
+        low, high = texts(*range(10)), texts(*range(100, 110))
+        workers = source.of("a", *low), source.of("b", *high, pause=3)
+        found = [item async for item in emitted(*workers)]
+        assert [item for item in found if item in low] == low
+        assert [item for item in found if item in high] == high
         assert len(found) == 20
         assert sorted(source.closed) == ["a", "b"]
 
     finish(work())
 
 
-def test_a_stream_that_waits_does_not_hold_up_the_others() -> None:
+def test_a_worker_that_waits_does_not_hold_up_the_others() -> None:
     async def work() -> None:
         source = Source()
-        slow, fast = source.of("slow", then_wait=True), source.of("fast", 1, 2, 3)
-        async with aclosing(merge(slow, fast)) as merged:
-            assert [await anext(merged) for _ in range(3)] == [1, 2, 3]
+        slow, fast = source.of("slow", then_wait=True), source.of("fast", "1", "2", "3")
+        async with aclosing(emitted(slow, fast)) as events:
+            assert [await anext(events) for _ in range(3)] == ["1", "2", "3"]
         assert sorted(source.closed) == ["fast", "slow"]
 
     finish(work())
 
 
-def test_no_streams_merge_to_an_empty_one() -> None:
+def test_without_workers_there_are_no_events() -> None:
     async def work() -> None:
-        merged: AsyncGenerator[object, None] = merge()
-        assert [item async for item in merged] == []
+        assert [item async for item in emitted()] == []
 
     finish(work())
 
 
-def test_empty_streams_merge_to_an_empty_one() -> None:
+def test_workers_that_emit_nothing_give_no_events() -> None:
     async def work() -> None:
         source = Source()
-        assert [item async for item in merge(source.of("a"), source.of("b"))] == []
+        assert [item async for item in emitted(source.of("a"), source.of("b"))] == []
         assert sorted(source.closed) == ["a", "b"]
 
     finish(work())
 
 
-def test_none_is_an_item_like_any_other() -> None:
-    async def work() -> None:
-        assert [item async for item in merge(Source().of("a", None, 1, None))] == [None, 1, None]
-
-    finish(work())
-
-
-def test_an_error_in_one_stream_is_raised_behind_its_items_and_ends_the_others() -> None:
+def test_an_error_of_one_worker_is_raised_behind_its_events_and_ends_the_others() -> None:
     async def work() -> None:
         source = Source()
-        broken = source.of("broken", 1, 2, ZeroDivisionError())
+        broken = source.of("broken", "1", "2", ZeroDivisionError())
         others = [source.of("waits", then_wait=True), source.endless("endless")]
-        found: list[object] = []
+        found: list[str] = []
 
         async def consume() -> None:
-            async for item in merge(broken, *others):
+            async for item in emitted(broken, *others):
                 found.append(item)
 
         with pytest.raises(ZeroDivisionError):
             await consume()
-        assert [item for item in found if item != "endless"] == [1, 2]
+        assert [item for item in found if item != "endless"] == ["1", "2"]
         assert sorted(source.closed) == ["broken", "endless", "waits"]
 
     finish(work())
@@ -153,47 +182,46 @@ def test_two_errors_raise_the_first() -> None:
         source = Source()
         late, soon = source.of("late", KeyError(), pause=9), source.of("soon", ZeroDivisionError())
         with pytest.raises(ZeroDivisionError):
-            await anext(merge(late, soon))
+            await anext(emitted(late, soon))
         assert sorted(source.closed) == ["late", "soon"]
 
     finish(work())
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 5, 50])
-def test_closing_a_merged_stream_closes_all_that_were_begun(taken: int) -> None:
+def test_closing_the_events_closes_all_that_were_begun(taken: int) -> None:
     async def work() -> None:
         source = Source()
-        streams = [source.endless("a"), source.of("b", then_wait=True), source.of("c", 1, 2)]
-        async with aclosing(merge(*streams)) as merged:
+        workers = [source.endless("a"), source.of("b", then_wait=True), source.of("c", "1", "2")]
+        async with aclosing(emitted(*workers)) as events:
             for _ in range(taken):
-                await anext(merged)
+                await anext(events)
         assert sorted(source.closed) == sorted(source.begun)
         assert len(source.begun) == (3 if taken else 0)
 
     finish(work())
 
 
-def test_a_consumer_that_leaves_with_many_items_unread_does_not_dead_lock() -> None:
+def test_a_consumer_that_leaves_with_many_events_unread_does_not_dead_lock() -> None:
     async def work() -> None:
         source = Source()
-        streams = [source.of(str(number), *range(500), pause=0) for number in range(8)]
-        async with aclosing(merge(*streams)) as merged:
-            async for _ in merged:
+        workers = [source.of(str(n), *texts(*range(500)), pause=0) for n in range(8)]
+        async with aclosing(emitted(*workers)) as events:
+            async for _ in events:
                 break
         assert len(source.closed) == 8
 
     finish(work())
 
 
-def test_cancelling_the_consumer_of_a_merged_stream_closes_all() -> None:
+def test_cancelling_the_consumer_closes_all() -> None:
     async def work() -> None:
         source = Source()
 
         async def consume() -> None:
-            async with aclosing(
-                merge(source.of("a", 1, then_wait=True), source.of("b", 2))
-            ) as all_:
-                async for _ in all_:
+            workers = source.of("a", "1", then_wait=True), source.of("b", "2")
+            async with aclosing(emitted(*workers)) as events:
+                async for _ in events:
                     pass
 
         task = asyncio.create_task(consume())
@@ -203,6 +231,117 @@ def test_cancelling_the_consumer_of_a_merged_stream_closes_all() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert sorted(source.closed) == ["a", "b"]
+
+    finish(work())
+
+
+@pytest.mark.parametrize("pauses", range(6))
+def test_a_second_cancellation_leaves_no_worker_behind(pauses: int) -> None:
+    async def work() -> None:
+        source = Source()
+
+        async def consume() -> None:
+            async with aclosing(emitted(source.of("a", "1", then_wait=True))) as events:
+                async for _ in events:
+                    pass
+
+        task = asyncio.create_task(consume())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        task.cancel()
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert source.closed == ["a"]
+
+    finish(work())
+
+
+def test_a_slow_consumer_holds_back_workers_without_end() -> None:
+    async def work() -> None:
+        source = Source()
+        workers = [source.endless(name) for name in "abc"]
+        async with aclosing(emitted(*workers, most=10)) as events:
+            for taken in range(1, 30):
+                await anext(events)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                # Those that wait, and one of each worker.
+                assert source.emitted - taken <= 10 + 3
+        assert sorted(source.closed) == ["a", "b", "c"]
+
+    finish(work())
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_closing_while_there_is_no_room_ends_the_workers_that_wait_for_it(cancel: bool) -> None:
+    async def work() -> None:
+        source = Source()
+
+        async def consume() -> None:
+            async with aclosing(emitted(*map(source.endless, "abc"), most=2)) as events:
+                await anext(events)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                if cancel:
+                    await asyncio.Event().wait()
+
+        task = asyncio.create_task(consume())
+        if cancel:
+            for _ in range(40):
+                await asyncio.sleep(0)
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert sorted(source.closed) == ["a", "b", "c"]
+
+    finish(work())
+
+
+def test_delivered_waits_until_the_consumer_asks_for_more() -> None:
+    async def work() -> None:
+        steps: list[str] = []
+
+        async def careful(queue: EventQueue) -> None:
+            for text in "12":
+                queue.emit(AggregatorDelta(text=text))
+                steps.append(f"told {text}")
+                await queue.delivered()
+                steps.append(f"delivered {text}")
+
+        async for item in emitted(careful):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            steps.append(f"dealt with {item}")
+        assert steps == [
+            "told 1",
+            "dealt with 1",
+            "delivered 1",
+            "told 2",
+            "dealt with 2",
+            "delivered 2",
+        ]
+
+    finish(work())
+
+
+def test_a_worker_that_somebody_else_cancels_ends_the_events() -> None:
+    async def work() -> None:
+        source = Source()
+
+        async def consume() -> None:
+            async with EventQueue() as queue:
+                before = asyncio.all_tasks()
+                queue.start(source.of("a", "1", then_wait=True)(queue))
+                [worker] = asyncio.all_tasks() - before
+                async for _ in queue:
+                    worker.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await consume()
+        assert source.closed == ["a"]
 
     finish(work())
 

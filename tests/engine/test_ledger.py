@@ -13,10 +13,9 @@ from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, ProviderSettings
 from moa_cli.core.conversation import Conversation, Turn, Usage
 from moa_cli.core.events import Event, ProposerFinished
-from moa_cli.core.ledger import Standing
 from moa_cli.core.money import Price
 from moa_cli.core.stream import TurnFold, deliver
-from moa_cli.engine import Cap, Control, Limits, run_turn
+from moa_cli.engine import Budget, Cap, Control, Limits, Reservation, run_turn
 from moa_cli.profile import Profile
 from tests.support.mixtures import AT_ONCE, LAB_KEY, asked, lab, mixture
 from tests.support.scenarios import LIMITED, REFUSED
@@ -206,13 +205,16 @@ def test_layers_that_are_skipped_are_not_reserved_any_more(upstream: Upstream) -
     upstream.always("*", WORDS)
     held: list[float] = []
 
-    def spent(used: Usage, more: float, turn: str) -> Standing:
-        held.append(more)
-        return Standing(0.0)
+    class Watched(Budget):
+        """Notes what is reserved."""
 
-    cap = Cap("budget.day", "usd", 1.0, spent, shared=True)
+        def reserve(self, amount: float, *, instead_of: Reservation | None = None) -> Reservation:
+            held.append(amount)
+            return super().reserve(amount, instead_of=instead_of)
+
+    budget = Watched(Cap("budget.day", "usd", 1.0), "shared")
     profile = mixture("a", "b", rounds=3, max_tokens=1000)
-    turn = play(upstream, profile, control=Control(), limits=replace(AT_ONCE, caps=(cap,)))
+    turn = play(upstream, profile, control=Control(), limits=replace(AT_ONCE, budgets=(budget,)))
     assert turn.status == "finished"
     assert len(turn.proposals) == 1
     *_, first, last = held

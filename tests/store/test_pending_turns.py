@@ -16,10 +16,9 @@ import pytest
 
 from moa_cli.core.conversation import Turn
 from moa_cli.store.database import put_aside
-from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
 from tests.support.command import PATIENCE, Moa
-from tests.support.recording import events
+from tests.support.recording import RecorderAlone, events
 from tests.support.upstream import Reply, Upstream
 
 
@@ -117,7 +116,7 @@ def test_what_waits_is_taken_in_once_by_processes_that_start_together(tmp_path: 
     warnings: list[str] = []
     with lock(file):
         for number in range(3):
-            recorder = Recorder(store, None, "", warnings.append)
+            recorder = RecorderAlone(store, None, "", warnings.append)
             for event in events(f"waiting {number}"):
                 recorder.handle(event)
             recorder.close()
@@ -137,7 +136,7 @@ def test_a_line_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
     store = Store.open(file)
     with lock(file):
-        recorder = Recorder(store, None, "", lambda text: None)
+        recorder = RecorderAlone(store, None, "", lambda text: None)
         for event in events()[:7]:
             recorder.handle(event)
         leave_waiting(store)
@@ -156,7 +155,7 @@ def test_a_line_that_a_full_disk_has_cut_spoils_no_later_one(tmp_path: Path) -> 
     file = tmp_path / "conversations.db"
     store = Store.open(file)
     with lock(file):
-        recorder = Recorder(store, None, "", lambda text: None)
+        recorder = RecorderAlone(store, None, "", lambda text: None)
         for event in events()[:7]:
             recorder.handle(event)
         assert store.backlog._file is not None
@@ -284,7 +283,7 @@ def test_what_comes_of_a_turn_that_was_deleted_meanwhile_goes_with_it(
 def test_what_waits_of_a_deleted_turn_does_not_wait_for_ever(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
     store = Store.open(file)
-    recorder = Recorder(store, None, "rounds = 1", print)
+    recorder = RecorderAlone(store, None, "rounds = 1", print)
     told = events()
     for event in told[:4]:
         recorder.handle(event)
@@ -339,7 +338,7 @@ def test_a_full_disk_is_told_and_history_can_still_be_read(tmp_path: Path, moa: 
     store = Store.open(database(moa))
     store._connection.execute("PRAGMA max_page_count = 1")
     warnings: list[str] = []
-    recorder = Recorder(store, None, "", warnings.append)
+    recorder = RecorderAlone(store, None, "", warnings.append)
     for event in events("q " * 50_000):
         recorder.handle(event)
     recorder.close()

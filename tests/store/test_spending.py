@@ -11,7 +11,7 @@ from moa_cli.config.schema import BudgetSettings, Config
 from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.ledger import CallBegun, Standing
-from moa_cli.store.accounts import caps
+from moa_cli.store.accounts import budgets
 from moa_cli.store.spending import CallBook, Spending
 from moa_cli.store.store import Store
 
@@ -88,14 +88,18 @@ def test_a_row_that_cannot_be_right_spoils_no_sum(file: Path) -> None:
 
 def test_no_budget_is_kept_where_spending_could_not_be_written_down(file: Path) -> None:
     store = Store.open(file)
-    [cap] = caps(Config(budget=BudgetSettings(day=1.0)), store.spending)
-    assert cap.left(Usage(), Usage(cost=0.1), Usage(), "turn") == pytest.approx(0.9)
+    [budget] = budgets(Config(budget=BudgetSettings(day=1.0)), store.spending)
+    held = budget.reserve(0.1)
+    assert budget.remaining() == pytest.approx(0.9)
     # From here on as with a full disk: reading works, writing does not.
     store._connection.execute("PRAGMA query_only = ON")
     (warning,) = pay(store.spending)
     assert "the cost of this turn cannot be recorded" in warning
     with pytest.raises(BudgetReached, match=r"budget\.day cannot be kept"):
-        cap.left(Usage(), Usage(cost=0.1), Usage(), "turn")
+        budget.reserve(0.1, instead_of=held)
+    with pytest.raises(BudgetReached, match=r"budget\.day cannot be kept"):
+        budget.remaining()
     # What could not be written is held on to, and counts as soon as it can be.
     store._connection.execute("PRAGMA query_only = OFF")
-    assert cap.left(Usage(), Usage(cost=0.1), Usage(), "turn") == pytest.approx(0.65)
+    budget.reserve(0.1, instead_of=held)
+    assert budget.remaining() == pytest.approx(0.65)

@@ -22,7 +22,7 @@ from moa_cli.core.events import (
 from moa_cli.store.comparisons import Comparison, Contender
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
-from tests.support.recording import GOOD, LOST, events, record
+from tests.support.recording import GOOD, LOST, RecorderAlone, events, record
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_turns_of_a_conversation_stay_in_order(store: Store) -> None:
 
 def test_at_every_event_what_had_ended_is_there(store: Store) -> None:
     for end in range(1, len(events()) + 1):
-        recorder = Recorder(store, None, "", lambda text: None)
+        recorder = RecorderAlone(store, None, "", lambda text: None)
         for event in events()[:end]:
             recorder.handle(event)
         (turn,) = loaded(store, recorder)
@@ -214,7 +214,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> 
 
 def test_a_store_that_cannot_be_written_costs_a_warning(store: Store) -> None:
     warnings: list[str] = []
-    recorder = Recorder(store, None, "", warnings.append)
+    recorder = RecorderAlone(store, None, "", warnings.append)
     store.close()
     with pytest.raises(sqlite3.ProgrammingError):
         store._connection.execute("SELECT 1")
@@ -255,16 +255,15 @@ def test_eight_processes_at_once_lose_no_turn(tmp_path: Path) -> None:
 
 SLOW = """
 import os, sys, time
-from tests.support.recording import events
+from tests.support.recording import RecorderAlone, events
 from moa_cli.store.comparisons import Comparison, Contender
-from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
 from pathlib import Path
 store = Store.open(Path(sys.argv[1]))
 print("ready", flush=True)
 number = 0
 while True:
-    recorder = Recorder(store, None, "", print)
+    recorder = RecorderAlone(store, None, "", print)
     for event in events(f"turn {number}"):
         recorder.handle(event)
     recorder.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from moa_cli.core.conversation import Failure, Proposal, Usage
 from moa_cli.core.events import (
     AggregatorDelta,
@@ -18,10 +20,11 @@ from moa_cli.core.events import (
     TurnFinished,
     TurnStarted,
 )
+from moa_cli.core.stream import TurnFold
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
 
-__all__ = ["GOOD", "LOST", "events", "record"]
+__all__ = ["GOOD", "LOST", "RecorderAlone", "events", "record"]
 
 GOOD = Proposal(1, 0, "a", "lab:a", "one", usage=Usage(3, 2, calls=1), seconds=1.5)
 LOST = Proposal(1, 1, "b", "lab:b", "", error=Failure("ServerFailed", "it failed", "wait"))
@@ -53,9 +56,35 @@ def events(prompt: str = "why?", reply: str = "so.") -> list[Event]:
     ]
 
 
+class RecorderAlone(Recorder):
+    """A recorder that is handed the turn so far as `deliver` hands it."""
+
+    def __init__(
+        self,
+        store: Store,
+        conversation: str | None,
+        settings: str,
+        warn: Callable[[str], None],
+        known: int | None = None,
+    ) -> None:
+        super().__init__(store, conversation, settings, warn, known)
+        self._so_far = TurnFold()
+        self.follow(self._so_far)
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        self._so_far.handle(event)
+        super().handle(event)
+
+    def close(self) -> None:
+        """No more events will come."""
+        self._so_far.close()
+        super().close()
+
+
 def record(store: Store, happened: list[Event], conversation: str | None = None) -> Recorder:
     warnings: list[str] = []
-    recorder = Recorder(store, conversation, "rounds = 1", warnings.append)
+    recorder = RecorderAlone(store, conversation, "rounds = 1", warnings.append)
     for event in happened:
         recorder.handle(event)
     recorder.close()

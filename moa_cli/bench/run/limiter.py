@@ -1,17 +1,13 @@
-"""What bounds a whole run: how many calls are in flight, whose turn it is, and caps on cost."""
+"""What bounds a whole run: how many calls are in flight, and whose turn it is."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-
-from moa_cli.core.conversation import Usage
-from moa_cli.engine import Cap
 
 
 @dataclass(order=True)
@@ -118,15 +114,3 @@ class ItemSlots:
     def slot(self, model: str) -> AbstractAsyncContextManager[None, bool | None]:
         """See `CallLimiter.enter`."""
         return self.limiter.enter(self.order, model)
-
-
-class _FirmCap(Cap):
-    def left(self, used: Usage, ahead: Usage, later: Usage, turn: str) -> float:
-        """As if all were left, where there is room at all."""
-        super().left(used, ahead, later, turn)
-        return math.inf
-
-
-def firm(caps: Iterable[Cap]) -> tuple[Cap, ...]:
-    """Caps that never shorten an answer: what is asked must not depend on what is left."""
-    return tuple(_FirmCap(**vars(cap)) for cap in caps)

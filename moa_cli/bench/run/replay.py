@@ -16,7 +16,7 @@ from moa_cli.core.endpoints import CallPlace, Client, Clients, Delta, Endpoint, 
 from moa_cli.core.errors import ClientError, ClientTimeout
 from moa_cli.core.ledger import CallBegun, TurnLedger
 from moa_cli.core.money import FREE, priced
-from moa_cli.core.tokens import RunningCount, counted, prompt_tokens
+from moa_cli.core.tokens import RunningCount, prompt_tokens, usage_of
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.prompts import strip_reasoning
 
@@ -249,7 +249,7 @@ class _Journalled:
     def _usage(self, request: Request, progress: _CallProgress) -> Usage:
         prompt = prompt_tokens(request.messages)
         answer = progress.text + progress.reasoning
-        usage = counted(progress.usage, prompt, answer, progress.count.tokens)
+        usage = usage_of(progress.usage, prompt, answer, progress.count.tokens)
         price = self._replay.known(self._model).price
         return priced(usage, price) if usage.unpriced_calls else usage
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from moa_cli.bench.run.journal import CallJournal, CallRecord
-from moa_cli.bench.run.limiter import firm
 from moa_cli.cli import wiring
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.ledger import TurnLedger
-from moa_cli.engine import Cap
+from moa_cli.engine import Budget, Cap
 from moa_cli.engine.budget import check_prices
 from moa_cli.store.spending import CallBook
 
@@ -23,11 +22,13 @@ _MOST_TURNS = 10_000
 
 
 class Purse:
-    """The caps of a run, and where its costs are written down.
+    """The budgets of a run, and where its costs are written down.
 
     spending: None keeps no books. max_cost: USD, of all sessions of the run.
 
-    caps: for the engine.
+    budgets: for the engine. What is spent is what the journal holds, which earlier starts of the
+    run have added to; answers are never shortened, since what is asked must not depend on what
+    is left.
     """
 
     def __init__(
@@ -38,20 +39,20 @@ class Purse:
         self._max_cost = max_cost
         self._session = Usage()
         self._turns: dict[tuple[str, int], TurnLedger] = {}
-        found = list(wiring.caps(spending))
+        found = list(wiring.budgets(spending, firm=True))
         session = wiring.config().budget.session
         if session is not None:
-            so_far = lambda: self._session.cost  # noqa: E731
-            found.append(Cap.shared_cost("budget.session", session, so_far))
+            cap = Cap("budget.session", "usd", session)
+            found.append(Budget(cap, "shared", spent=lambda: self._session.cost, firm=True))
         if max_cost is not None:
-            spent = lambda: journal.spent.cost  # noqa: E731
-            found.append(Cap.shared_cost("--max-cost", max_cost, spent))
-        self.caps = firm(found)
+            cap = Cap("--max-cost", "usd", max_cost)
+            found.append(Budget(cap, "shared", spent=lambda: journal.spent.cost, firm=True))
+        self.budgets = tuple(found)
 
     def check(self, facts: Mapping[str, ModelInfo]) -> None:
         """Raise BudgetReached if a cap depends on a price that nobody knows."""
         check_prices(
-            self.caps, [(name, one.trouble) for name, one in facts.items() if one.price is None]
+            self.budgets, [(name, one.trouble) for name, one in facts.items() if one.price is None]
         )
 
     def left(self) -> float | None:

@@ -204,7 +204,7 @@ class _Working:
         cancel_on_termination()
         job, pool = self._job, open_pool()
         given = job.plan.given
-        limits = wiring.limits(job.options.concurrency, self._purse.caps)
+        limits = wiring.limits(job.options.concurrency, self._purse.budgets)
         limiter = CallLimiter(
             limits.concurrency,
             job.options.provider_concurrency,

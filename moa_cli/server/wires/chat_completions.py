@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from moa_cli.core.stream import TurnFold
+from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
 from moa_cli.server import loops
 from moa_cli.server.accesslog import Record
@@ -93,14 +92,9 @@ class Completions:
                 mixture.profile, request.conversation, service.clients, limits=service.limits
             )
             try:
-                async with aclosing(events):
-                    async for event in events:
-                        fold.handle(event)
-                        service.metrics.handle(event)
-                        await reply.take(event)
+                await deliver(events, service.metrics, fold=fold, forward=reply.take)
             finally:
                 # What was in flight when the client left was paid for, too.
-                fold.close()
                 turn = fold.turn()
                 record.usage = turn.usage
                 service.metrics.ended(request.model, turn)

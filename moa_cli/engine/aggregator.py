@@ -1,0 +1,104 @@
+"""The last layer: the aggregator, and its fallbacks."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from moa_cli.core.conversation import Usage
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.errors import BudgetReached, ClientError
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorFinished,
+    AggregatorStarted,
+)
+from moa_cli.engine.call import Begun, Call, Planned, Retry, failure
+from moa_cli.engine.state import TurnState
+from moa_cli.profile import short_name
+
+
+async def run_aggregator(state: TurnState) -> bool:
+    """Have the reply written by the first aggregator that gives one; whether one did.
+
+    Raises BudgetReached, before the call, where one would go beyond a cap; or behind its
+    AggregatorFailed, if the reply did.
+    """
+    for index, settings in enumerate(state.profile.aggregators()):
+        [planned] = await state.plan(state.rounds + 1, [settings], first=index)
+        call = state.call(planned)
+        if await _reply(state, planned, call):
+            return True
+        if call.text:
+            # A reply that has begun is not taken back.
+            break
+    return False
+
+
+async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
+    """One aggregator's reply; whether it is whole."""
+    error = planned.error
+    capped: BudgetReached | None = None
+    model = planned.settings.model
+    await state.emit_and_wait(
+        AggregatorStarted(
+            at=state.now(),
+            name=short_name(model),
+            model=model,
+            references=len(state.references),
+            fallback=planned.place.index > 0,
+            prompt_tokens=planned.tokens,
+            price=planned.info.price,
+        )
+    )
+    state.emit_trimmed(planned)
+    usage = Usage()
+    if error is None:
+        try:
+            await call.run(partial(_tell, state, planned))
+        except ClientError as raised:
+            error = failure(raised)
+        except BudgetReached as reached:
+            capped, error = reached, failure(reached)
+        usage = await state.taken(call)
+    state.usage += usage
+    if error is None:
+        state.emit(_finished(state, model, call, usage))
+        return True
+    state.lose(short_name(model), error)
+    await state.emit_and_wait(
+        AggregatorFailed(
+            at=state.now(),
+            model=model,
+            error=error,
+            text=call.text,
+            usage=usage,
+            seconds=call.seconds,
+        )
+    )
+    if capped is not None:
+        raise capped
+    return False
+
+
+def _tell(state: TurnState, planned: Planned, step: Begun | Delta | Retry) -> None:
+    """Emit the event of one step of the call."""
+    if isinstance(step, Delta):
+        if step.text or step.reasoning:
+            state.emit(AggregatorDelta(at=state.now(), text=step.text, reasoning=step.reasoning))
+    elif isinstance(step, Retry):
+        state.emit_retry(planned, step)
+
+
+def _finished(state: TurnState, model: str, call: Call, usage: Usage) -> AggregatorFinished:
+    return AggregatorFinished(
+        at=state.now(),
+        model=model,
+        text=call.text,
+        reasoning=call.reasoning,
+        answered_by=call.answered_by,
+        usage=usage,
+        seconds=call.seconds,
+        first_token=call.first_token,
+        finish_reason=call.finish_reason,
+    )
