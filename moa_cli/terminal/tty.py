@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -11,6 +12,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 _END_OF_INPUT = "\x04"
+# A character, or what a terminal sends for another key (an arrow: ESC [ A).
+_KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|.", re.DOTALL)
 _ENDS = ("SIGTERM", "SIGHUP")
 
 
@@ -97,17 +100,19 @@ def single_keys() -> Iterator[Callable[[], str]]:
     with _ended_by_exception():
         tty.setcbreak(descriptor, termios.TCSAFLUSH)
         try:
-            yield lambda: _key(descriptor)
+            keys = _keys(descriptor)
+            yield lambda: next(keys)
         finally:
             termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _key(descriptor: int) -> str:
-    data = os.read(descriptor, 1024)
-    if not data:
-        return _END_OF_INPUT
-    text = data.decode(errors="replace")
-    return "" if text.startswith("\x1b") else text[0]
+def _keys(descriptor: int) -> Iterator[str]:
+    # One reading may hold several keys, typed while this program was busy.
+    while data := os.read(descriptor, 1024):
+        for key in _KEY.findall(data.decode(errors="replace")):
+            yield "" if key.startswith("\x1b") else key
+    while True:
+        yield _END_OF_INPUT
 
 
 def _first_of_line() -> str:
