@@ -27,7 +27,7 @@ from moa_cli.bench.export.choice import (
 )
 from moa_cli.bench.export.predictions import PREDICTIONS
 from moa_cli.bench.judge.kind import Question
-from moa_cli.bench.judge.kinds import KINDS
+from moa_cli.bench.judge.kinds import kind_of
 from moa_cli.bench.run.reader import RunReader
 from moa_cli.bench.run.records import Result
 from moa_cli.bench.scoring import flask, mt_bench
@@ -90,7 +90,7 @@ def _mt_judgments(choice: ExportChoice) -> Exported:
     _only(run, "mt")
     told = choice.verdicts()
     model = told.judge.settings.model
-    prompts = KINDS[told.judge.settings.kind].prompts(run, {})
+    prompts = kind_of(told.judge).prompts(run, {})
     rows = []
     for item, result in choice.answers(arm):
         for turn in range(prompts.turns(item)):

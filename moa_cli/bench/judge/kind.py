@@ -116,7 +116,7 @@ class JudgeKind:
     better. figures: of an arm.
     """
 
-    name: Literal["pairwise", "rating", "skills"]
+    name: str
     how: str
     unit: str
     original: str

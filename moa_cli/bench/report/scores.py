@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moa_cli.bench.data.datasets import Grader
 from moa_cli.bench.judge.kind import JudgedArm
-from moa_cli.bench.judge.kinds import KINDS
+from moa_cli.bench.judge.kinds import kind_of
 from moa_cli.bench.run.journal import CallJournal, path_seconds, sum_seconds
 from moa_cli.bench.run.reader import JudgeReader, RunReader, read_run
 from moa_cli.bench.run.records import ANCHOR, Result
@@ -119,7 +119,7 @@ def _arm_scores(
     answered = [result for result in results if result.error is None]
     figures = Figures()
     if judge is not None and arm != judge.settings.against:
-        figures += KINDS[judge.settings.kind].figures(JudgedArm(run, judge, arm, answered))
+        figures += kind_of(judge).figures(JudgedArm(run, judge, arm, answered))
     if run.grader is not None and not arm.startswith(ANCHOR):
         figures += _accuracies(run, run.grader, answered)
     notes.extend(figures.notes)
@@ -186,8 +186,8 @@ def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
     if asked < whole:
         yield f"{asked:,} of {whole:,} items: not comparable with published figures"
     told = judge and judge.settings
-    if told and run.settings.dataset.known:
-        original = KINDS[told.kind].original
+    if judge and told and run.settings.dataset.known:
+        original = kind_of(judge).original
         if told.model.rpartition(":")[2].rpartition("/")[2] == original:
             yield f"the judge {original} is retired, or about to be: soon this cannot be repeated"
         else:

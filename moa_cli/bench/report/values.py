@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from moa_cli.bench.judge.kinds import KINDS
+from moa_cli.bench.judge.kinds import kind_of
 from moa_cli.bench.run.reader import JudgeReader, RunReader, read_run
 
 # An item and the number of a turn in it, from 0.
@@ -84,7 +84,7 @@ def _only_judge(run: RunReader, notes: list[str]) -> JudgeReader | None:
 
 
 def _judged(run: RunReader, judge: JudgeReader) -> AnswerValues:
-    kind = KINDS[judge.settings.kind]
+    kind = kind_of(judge)
     texts = {name: result.replies for name, result in judge.texts.items()}
     texts |= {
         result.name: result.replies

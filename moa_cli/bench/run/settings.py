@@ -124,7 +124,7 @@ class JudgeSettings(WorkSettings):
 
     model: str
     date: str = ""
-    kind: Literal["pairwise", "rating", "skills"]
+    kind: str
     asked: Literal["logprobs", "count", "text"] = "logprobs"
     discrete: bool = False
     files: Mapping[str, str] | None = None

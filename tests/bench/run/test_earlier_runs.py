@@ -189,3 +189,13 @@ def test_a_later_format_is_refused(moa: Moa) -> None:
     ran = moa.run("bench", "report", "own")
     assert (ran.code, ran.out, ran.err.count("\n")) == (1, b"", 1)
     assert "own/run.json: has format 2, written by a later version of moa" in ran.err
+
+
+def test_an_unknown_kind_of_judge_is_named(moa: Moa) -> None:
+    recorded(moa)
+    file = moa.folder / "own" / "judges" / "lab-judge" / "judge.json"
+    table = {**json.loads(file.read_text("utf-8")), "kind": "oracle"}
+    file.write_text(json.dumps(table), "utf-8")
+    ran = moa.run("bench", "report", "own")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, b"", 1)
+    assert "judge.json: there is no kind of judge `oracle`" in ran.err
