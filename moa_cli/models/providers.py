@@ -129,22 +129,20 @@ class Providers:
     def _from_settings(self, name: str, settings: ProviderSettings, place: str) -> Provider:
         base = self.known.get(name) or Provider(name=name, base_url=None)
         path: KeyPath = ("providers", name)
-        where = f"`{TOML.path(path)}`"
-        if name == "local" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        is_odd = name == "local" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)
+        # What is known of its models is kept in a file of its name.
+        unfit = None if is_odd else why_unfit(name)
+        if is_odd or unfit:
+            what = "this cannot be the name of a provider"
             raise ProfileError(
-                f"{where}: this cannot be the name of a provider",
+                f"`{TOML.path(path)}`: {what}: {unfit}"
+                if unfit
+                else f"`{TOML.path(path)}`: {what}",
                 place=place,
                 path=path,
-                hint="use letters, digits, dashes and underscores; `local` is the embedded model",
-            )
-        unfit = why_unfit(name)
-        if unfit:
-            # What is known of its models is kept in a file of its name.
-            raise ProfileError(
-                f"{where}: this cannot be the name of a provider: {unfit}",
-                place=place,
-                path=path,
-                hint="choose another name",
+                hint="choose another name"
+                if unfit
+                else "use letters, digits, dashes and underscores; `local` is the embedded model",
             )
         if settings.base_url is None and base.base_url is None:
             path = (*path, "base_url")

@@ -17,6 +17,7 @@ from moa_cli.profile.schema import (
     PROFILE_KEYS,
     PROPOSER_KEYS,
     Origin,
+    Origins,
     Placement,
     Profile,
     build,
@@ -128,7 +129,19 @@ def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
     table = copy.deepcopy(to_table(profile))
     *above, key = path.split(".")
     (table[above[0]] if above else table)[key] = _toml_value(text)
-    return build(profile.name, table, {**profile.origins, (*above, key): Origin("flag", where)})
+    return _built(profile, table, (*above, key), where)
+
+
+def _built(profile: Profile, table: dict[str, Any], path: KeyPath, where: str) -> Profile:
+    """`profile` with these tables, of which the value at `path` comes from a slash command."""
+    origins = _marked(profile.origins, path, Origin("flag", where))
+    return build(profile.name, table, origins)
+
+
+def _marked(origins: Origins, path: KeyPath, origin: Origin) -> dict[KeyPath, Origin]:
+    """`origins` with that one for the value at `path` and all that it holds."""
+    others = {known: old for known, old in origins.items() if known[: len(path)] != path}
+    return {**others, path: origin}
 
 
 def _toml_value(text: str) -> object:
@@ -146,8 +159,7 @@ def add_proposer(profile: Profile, model: str, where: str) -> Profile:
     for layer in table.get("layers", []):
         layer["proposers"].append({"model": model})
     table["rounds"] = max(1, profile.rounds)
-    path = ("proposers", len(table["proposers"]) - 1)
-    return build(profile.name, table, {**profile.origins, path: Origin("flag", where)})
+    return _built(profile, table, ("proposers", len(table["proposers"]) - 1), where)
 
 
 def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
@@ -174,8 +186,8 @@ def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
     if not dropped:
         names = [proposer.name or proposer.model for proposer in profile.proposers]
         raise ProfileError(f"there is no proposer `{model}`", hint=f"there are {', '.join(names)}")
-    # The places have moved; what is left comes from this command as far as anyone can say.
-    return build(profile.name, table, {**profile.origins, ("proposers",): Origin("flag", where)})
+    # The places have moved, so what is left is said to come from this command.
+    return _built(profile, table, ("proposers",), where)
 
 
 def _lay(
@@ -186,11 +198,11 @@ def _lay(
     where: str = "",
 ) -> None:
     def note(path: KeyPath, setting: str) -> None:
-        for old in [known for known in origins if known[: len(path)] == path]:
-            del origins[old]
         option = f"--{setting.removesuffix('s') if setting == _MODELS else setting}"
         name = option.replace("_", "-") if kind == "flag" else f"MOA_{setting.upper()}"
-        origins[path] = Origin(kind, where or name)
+        marked = _marked(origins, path, Origin(kind, where or name))
+        origins.clear()
+        origins.update(marked)
 
     for setting in ("rounds", "multi_turn", "system", "reference_placement"):
         value = getattr(over, setting)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from moa_cli.core.errors import ProfileError
-from moa_cli.profile import Origin, Overrides, Profile, dump, load, resolve, rows
-from moa_cli.profile.layering import override
+from moa_cli.profile import Origin, Overrides, Profile, dump, load, model_faults, resolve, rows
+from moa_cli.profile.layering import drop_proposer, override, set_value
 
 FILE = """
 rounds = 1
@@ -347,3 +347,15 @@ def test_samples_of_the_environment_hold_for_proposers_that_were_typed() -> None
         flags=Overrides(reference_models=("lab:x",), samples=2),
     )
     assert len(again.layer(1)) == 2
+
+
+def test_what_a_command_sets_hides_where_the_values_in_it_came_from() -> None:
+    def refuse(model: str) -> None:
+        raise ProfileError(f"no `{model}`")
+
+    changed = set_value(resolved(), "aggregator.fallbacks", "['g', 'h']", "/set")
+    faults = [fault for fault in model_faults(changed, refuse) if "fallbacks" in fault.path]
+    assert [fault.message for fault in faults] == ["/set: no `g`", "/set: no `h`"]
+    dropped = drop_proposer(resolved(), "bee", "/drop")
+    left = [origin for path, _, origin in rows(dropped) if path.startswith("proposers")]
+    assert {str(origin) for origin in left} == {"/drop"}

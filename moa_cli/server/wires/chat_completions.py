@@ -16,7 +16,7 @@ from moa_cli.server.mixtures import Mixture
 from moa_cli.server.service import Service
 from moa_cli.server.wires.replies import Envelope
 from moa_cli.server.wires.requests import ChatRequest, parse
-from moa_cli.server.wires.streaming import Reply, Streamed, Whole
+from moa_cli.server.wires.streaming import Reply, StreamedReply
 
 # For the whole body, from its head on.
 _BODY_SECONDS = 30.0
@@ -58,8 +58,10 @@ class Completions:
         if show is None:
             show = self._service.options.show_proposals
         if not request.stream:
-            return Whole(send, envelope, show_proposals=show)
-        return Streamed(send, envelope, include_usage=request.include_usage, show_proposals=show)
+            return Reply(send, envelope, show_proposals=show)
+        return StreamedReply(
+            send, envelope, include_usage=request.include_usage, show_proposals=show
+        )
 
     async def _until_done(
         self, turn: asyncio.Task[None], reply: Reply, receive: Receive, record: Record

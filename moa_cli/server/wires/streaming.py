@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
 
 from starlette.types import Receive, Send
 
@@ -37,43 +36,32 @@ _STREAM_HEADERS = [
 ]
 
 
-class Reply(Protocol):
-    """One reply on its way. begun: whether the head of the response was sent."""
-
-    begun: bool
-
-    async def take(self, event: Event) -> None:
-        """Take the next event of the turn."""
-
-    async def end(self, turn: Turn) -> None:
-        """The turn has finished."""
-
-    async def fail(self, error: ApiError) -> None:
-        """There is no whole reply, though it was begun."""
-
-    async def attend(self, receive: Receive) -> None:
-        """Do what is due beside the turn; returns once the client is gone."""
-
-
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-class Whole:
-    """A reply that is sent once it is there."""
+class Reply:
+    """One reply on its way: this one is sent once it is there.
+
+    Args:
+        send: Sends an ASGI message.
+        envelope: What all parts of the reply have in common.
+        show_proposals: Whether the reply shows the proposals.
+    """
 
     def __init__(self, send: Send, envelope: Envelope, *, show_proposals: bool) -> None:
         self._send = send
         self._envelope = envelope
         self._show_proposals = show_proposals
+        # Whether the head of the response was sent.
         self.begun = False
 
     async def take(self, event: Event) -> None:
-        """Nothing is told before the end."""
+        """Take the next event of the turn."""
 
     async def end(self, turn: Turn) -> None:
-        """Send the completion."""
+        """The turn has finished: send what is left."""
         values = completion(self._envelope, turn, show_proposals=self._show_proposals)
         body = compact(values).encode()
         headers = [
@@ -85,20 +73,20 @@ class Whole:
         await self._send({"type": "http.response.body", "body": body})
 
     async def fail(self, error: ApiError) -> None:
-        """Only the client's leaving can fail what was begun."""
+        """The reply cannot be completed, though it was begun."""
 
     async def attend(self, receive: Receive) -> None:
-        """Watch for the client."""
+        """Do what is due beside the turn; return once the client is gone."""
         await _gone(receive)
 
 
-class Streamed:
+class StreamedReply(Reply):
     """A reply that is sent as it is written, with comments for as long as there is none."""
 
     def __init__(
         self, send: Send, envelope: Envelope, *, include_usage: bool, show_proposals: bool
     ) -> None:
-        self._send = send
+        super().__init__(send, envelope, show_proposals=show_proposals)
         self._chunks = Chunks(envelope, include_usage=include_usage)
         self._proposals = ProposalStream() if show_proposals else None
         self._progress = _ProgressText()
@@ -107,7 +95,6 @@ class Streamed:
         # Set when there may be something to do beside the turn.
         self._stirred = asyncio.Event()
         self._comment_due: asyncio.TimerHandle | None = None
-        self.begun = False
 
     async def take(self, event: Event) -> None:
         """Send what the event tells."""
