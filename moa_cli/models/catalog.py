@@ -41,9 +41,12 @@ class _Listing:
 
 
 class Catalog:
-    """Facts on models by name; belongs to one event loop.
+    """Facts on models by name. A catalog belongs to one event loop.
 
-    client: the client of a provider.
+    Args:
+        config: The settings, whose prices come before those of the lists.
+        providers: The known providers.
+        client: Makes the client of a provider, which reads its list.
     """
 
     def __init__(

@@ -22,9 +22,13 @@ _NAME = ".env"
 
 @dataclass(frozen=True)
 class FoundKey:
-    """A key that was found. foreign: whether it is the working directory's file that has it.
+    """A key that was found.
 
-    differs: whether that file has another one, which is not used.
+    Args:
+        value: The key.
+        file: The file that holds it.
+        foreign: Whether that is the working directory's file.
+        differs: Whether the working directory's file holds another key, which is not used.
     """
 
     value: str = field(repr=False)
@@ -35,7 +39,13 @@ class FoundKey:
 
 @dataclass(frozen=True)
 class _EnvFile:
-    """What a file says. broken: lines that say nothing, by number. trouble: why it is not read."""
+    """What a file holds.
+
+    Args:
+        values: Its values, by name.
+        broken: Lines that hold no value, by number.
+        trouble: Why the file cannot be read, or None.
+    """
 
     path: Path
     values: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -41,8 +41,12 @@ _VENDORS = ("openai", DEFAULT_PROVIDER)
 class Provider:
     """An OpenAI-compatible endpoint.
 
-    base_url: None for the embedded model. key_variable: None if it takes no key.
-    start_hint: how to start it, where it is a server on this machine.
+    Args:
+        base_url: Its address; None for the embedded model.
+        key_variable: The environment variable that holds its key, or None.
+        key_command: The command that prints its key, or None.
+        completion_tokens: Whether it calls `max_tokens` `max_completion_tokens`.
+        start_hint: How to start it, where it is a server on this machine.
     """
 
     name: str
@@ -103,7 +107,12 @@ def is_loopback(url: str) -> bool:
 class Providers:
     """The known providers: the built-in ones, changed and joined by the user's.
 
-    environment: where keys and the `…_BASE_URL` variables are looked up.
+    Args:
+        config: The settings, which hold the user's providers.
+        environment: Where keys and the `…_BASE_URL` variables are looked up.
+
+    Raises:
+        ProfileError: A provider of the settings is wrong.
     """
 
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:

@@ -19,9 +19,14 @@ _LONGEST_PATH = 200
 
 @dataclass
 class Record:
-    """What is told of a request. status: 499 if the client left before the end.
+    """What the log tells of a request.
 
-    model: as the client named it, if there is such a model. usage: of its turn.
+    Args:
+        began: When it came, on the monotonic clock.
+        status: The status of the response; 499 if the client left before the end.
+        model: The model as the client named it, if there is such a model.
+        usage: What its turn took.
+        code: Of the error that it ended in.
     """
 
     id: str
@@ -37,7 +42,7 @@ class Record:
 
 
 class AccessLog:
-    """form: a line of words, or of JSON."""
+    """Writes a line for each request, of words or of JSON."""
 
     def __init__(self, form: LogFormat, out: TextIO | None = None) -> None:
         self._out = out or sys.stderr

@@ -17,9 +17,12 @@ _OPEN = ("/health",)
 
 
 class Guard:
-    """Lets through to `app` what may pass; raises ApiError for the rest.
+    """Passes on what is allowed, and raises ApiError for the rest.
 
-    loopback: whether the server listens on loopback only.
+    Args:
+        app: The application behind it.
+        options: Their keys, or without keys their origins, say what is allowed.
+        loopback: Whether the server listens on loopback only.
     """
 
     def __init__(self, app: ASGIApp, options: ServerOptions, *, loopback: bool) -> None:

@@ -33,9 +33,14 @@ _OTHER = (502, "upstream_failed")
 
 
 class ApiError(Exception):
-    """Ends a request with an error. status: HTTP's. param: the field that it is about.
+    """Ends a request with an error.
 
-    code: for programs. headers: of the response, besides the usual ones.
+    Args:
+        status: The status of the response; 499 if the client has left.
+        message: What is wrong, for people.
+        param: The path of the field to blame, or None.
+        code: What is wrong, for programs.
+        headers: Of the response, besides the usual ones.
     """
 
     def __init__(

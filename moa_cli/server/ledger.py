@@ -16,10 +16,14 @@ from moa_cli.store.store import Store
 class ServerLedger:
     """The ledger of a server's turns; see `ledger.Ledger` and `ledger.DaySpending`.
 
-    spending: read on the event loop, for the day's budget; None keeps none. A line of the
-    journal is written at once. What is added to the database goes through a connection and a
-    thread of its own, many turns at once when there are many. What cannot be written is tried
-    again with the next call; warn is told of it.
+    A line of the journal is written at once. What is added to the database goes through a
+    connection and a thread of its own, many turns together when there are many. What cannot be
+    written is tried again with the next call.
+
+    Args:
+        spending: The store's sums, read on the event loop for the day's budget. None: nothing
+            is kept.
+        warn: Is told, once, that something cannot be written.
     """
 
     def __init__(self, spending: Spending | None, warn: Callable[[str], None]) -> None:

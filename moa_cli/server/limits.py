@@ -17,7 +17,7 @@ _WEIGHT = 0.1
 
 
 class TurnLimiter:
-    """limit: turns at once. queue: turns that may wait, first come, first served."""
+    """Lets `limit` turns run at once, and `queue` more wait: first come, first served."""
 
     def __init__(self, limit: int, queue: int) -> None:
         self._limit = limit

@@ -29,10 +29,12 @@ _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 
 
 class Metrics:
-    """The counters of one server. limiter: its turns.
+    """The counters of one server.
 
-    served: whether a model's name is one that the profiles use. Names that requests bring along
-    are counted as `other`: each label value is kept for good.
+    Args:
+        limiter: Knows how many turns run and wait.
+        served: Whether the profiles use a model of that name. Other names, which requests bring
+            along, are counted as `other`, since each value of a label is kept for good.
     """
 
     def __init__(self, limiter: TurnLimiter, served: Callable[[str], bool]) -> None:

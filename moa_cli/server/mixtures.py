@@ -42,15 +42,19 @@ class Mixture:
 
     @classmethod
     def of(cls, profile: Profile) -> Mixture:
-        """That of a profile."""
+        """The mixture of a profile."""
         text = dump(profile).encode("utf-8", "replace")
         return cls(profile, "fp_" + hashlib.sha256(text).hexdigest()[:10])
 
 
 class Mixtures:
-    """All mixtures of a server. default: what `moa` stands for.
+    """All mixtures of a server.
 
-    environment: its MOA_* variables are laid over each profile, as for any command.
+    Args:
+        default: The profile that the model name `moa` stands for.
+        providers: The known providers.
+        environment: Its MOA_* variables are laid over each profile, as for any command.
+        address: Where the server listens; a mixture must not lead back to it.
     """
 
     def __init__(

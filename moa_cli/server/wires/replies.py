@@ -30,7 +30,13 @@ def event(values: object) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
-    """What all chunks of a reply have in common. model: as the client named it."""
+    """What all chunks of a reply have in common.
+
+    Args:
+        model: The model as the client named it.
+        fingerprint: Changes whenever the mixture does.
+        created: Seconds since 1970.
+    """
 
     model: str
     fingerprint: str
@@ -146,7 +152,9 @@ def _cost(usage: Usage) -> float | None:
 class Chunks:
     """The events of a streamed reply, as bytes.
 
-    include_usage: whether the client asked for a chunk with the usage at the end.
+    Args:
+        envelope: What they have in common.
+        include_usage: Whether the client asked for a chunk with the usage at the end.
     """
 
     def __init__(self, envelope: Envelope, *, include_usage: bool) -> None:
