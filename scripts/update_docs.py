@@ -463,6 +463,16 @@ def environment_page() -> str:
         ),
         "On Linux, `XDG_CONFIG_HOME`, `XDG_DATA_HOME`, `XDG_STATE_HOME` and `XDG_CACHE_HOME` move"
         " the folders, too.",
+        "## Debug log",
+        table(
+            heads,
+            (
+                (
+                    "`MOA_LOG`",
+                    "A file for the [debug log](../how-to/debug.md): requests, answers, decisions.",
+                ),
+            ),
+        ),
         "## Benchmarks",
         table(
             heads,

@@ -259,7 +259,17 @@ def test_the_log_goes_to_standard_error_if_asked_for(moa: Moa, words: tuple[str,
 
 @pytest.mark.parametrize(
     "command",
-    ["ask", "chat", "serve", "batch", "compare", "models", "doctor", "bench run", "bench judge"],
+    [
+        "ask",
+        "chat",
+        "serve",
+        "batch",
+        "compare",
+        "models list",
+        "doctor",
+        "bench run",
+        "bench judge",
+    ],
 )
 def test_each_command_that_calls_models_offers_it(moa: Moa, command: str) -> None:
     assert "--debug" in moa.run(*command.split(), "--help").text
