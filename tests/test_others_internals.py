@@ -219,6 +219,28 @@ def test_uvicorn_ends_as_http_server_py_relies_on() -> None:
     )
 
 
+# --- Starlette
+
+
+def test_starlette_raises_for_unknown_paths_as_app_py_relies_on() -> None:
+    from starlette.exceptions import HTTPException
+    from starlette.routing import Route, Router
+
+    async def never(*_: Any) -> Any:
+        raise AssertionError("nothing is received or sent")
+
+    router = Router([Route("/known", lambda request: None, methods=["POST"])])
+    scope = {"type": "http", "headers": [], "query_string": b"", "root_path": "", "app": router}
+    statuses = []
+    for method, path in (("GET", "/unknown"), ("GET", "/known")):
+        try:
+            asyncio.run(router({**scope, "method": method, "path": path}, never, never))
+        except HTTPException as error:
+            statuses.append(error.status_code)
+    what = "a router whose scope names an application raises in place of answering"
+    relied_on(statuses == [404, 405], "starlette", what, "server/app.py")
+
+
 # --- Rich
 
 

@@ -87,6 +87,7 @@ class OpenAICompatible:
         key = self._key()
         # "none" is no secret but a word, which an answer may hold.
         self._errors.secret = "" if key == NO_KEY else key
+        debug_log.add_secret(self._errors.secret)
         debug_log.add_url(self._base_url)
         if self._open_transport is not None:
             return self._open_transport(self._base_url, key, _HEADERS)

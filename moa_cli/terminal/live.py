@@ -137,7 +137,7 @@ class Board:
         calls = self._view.proposers
         width = self._screen.size()[0]
         summed = self._rounds > 1 or self._compact
-        texts = [_counted(event, calls if self._compact else [])] if summed else []
+        texts = [_layer_line(event, calls if self._compact else [])] if summed else []
         dropped = any(call.state == "dropped" for call in calls)
         if dropped:
             left = f"{event.answered} of {event.asked}" if event.answered else "the round before"
@@ -167,11 +167,11 @@ class Board:
         self._hide()
 
 
-def _counted(event: events.LayerFinished, calls: Sequence[CallView]) -> Text:
+def _layer_line(event: events.LayerFinished, calls: Sequence[CallView]) -> Text:
     """A layer in one line."""
     names = ", ".join(one_line(call.name, 40) for call in calls if call.state == "done")
-    counted = f"round {event.layer}: {event.answered} of {event.asked} answered"
-    return Text(f"{counted} in {event.seconds:.1f} s" + (f" ({names})" if names else ""), "dim")
+    answered = f"round {event.layer}: {event.answered} of {event.asked} answered"
+    return Text(f"{answered} in {event.seconds:.1f} s" + (f" ({names})" if names else ""), "dim")
 
 
 class MarkdownReply:
