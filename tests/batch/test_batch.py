@@ -80,15 +80,15 @@ def test_fields_are_carried_and_none_of_ours_is_overwritten(moa: Moa) -> None:
     ]
     write_lines(moa.folder / "in.jsonl", rows)
     assert moa.run("batch", "in.jsonl", "out.jsonl").code == 0
-    one, two, three = lines_of(moa.folder / "out.jsonl")
-    assert (one["id"], one["topic"], one["input"]) == (
+    first, second, third = lines_of(moa.folder / "out.jsonl")
+    assert (first["id"], first["topic"], first["input"]) == (
         7,
         {"deep": [1, None]},
         {"reply": "gold", "cost": 3},
     )
-    assert one["reply"].startswith("agg says ")
-    assert (two["id"], two["messages"]) == (2, rows[1]["messages"])
-    assert (three["id"], three["input"]) == (3, {"input": "theirs", "id": [1]})
+    assert first["reply"].startswith("agg says ")
+    assert (second["id"], second["messages"]) == (2, rows[1]["messages"])
+    assert (third["id"], third["input"]) == (3, {"input": "theirs", "id": [1]})
 
 
 def test_messages_are_sent_as_they_are(moa: Moa, upstream: Upstream) -> None:
@@ -192,7 +192,9 @@ def test_killed_it_goes_on_and_repeats_no_answered_call(
     assert answered_twice(upstream) == []
     assert len([request for request in upstream.chats() if request.finished]) == 60
     assert lines_of(out)[: len(there)] == there
-    assert sorted(ids(out), key=lambda one: int(one[1:])) == [f"q{n}" for n in range(1, 31)]
+    assert sorted(ids(out), key=lambda identity: int(identity[1:])) == [
+        f"q{n}" for n in range(1, 31)
+    ]
     if not order:
         assert ids(out) == [f"q{n}" for n in range(1, 31)]
 
@@ -249,9 +251,9 @@ def test_a_mixture_without_a_proposer_is_marked(moa: Moa, upstream: Upstream) ->
     upstream.always("b", BUSY)
     ran = moa.run("batch", prompts(moa, 1), "out.jsonl", "-p", "two")
     assert ran.code == 0
-    [one] = lines_of(moa.folder / "out.jsonl")
-    assert one["reply"].startswith("agg says ")
-    assert one["lost"] == ["lab:b: lab failed (500): out of order"]
+    [line] = lines_of(moa.folder / "out.jsonl")
+    assert line["reply"].startswith("agg says ")
+    assert line["lost"] == ["lab:b: lab failed (500): out of order"]
     assert "1 of 1 answer in out.jsonl, 1 without some of the proposals" in ran.err
 
 
@@ -260,9 +262,9 @@ def test_strict_makes_that_a_failure(moa: Moa, upstream: Upstream) -> None:
     upstream.always("b", BUSY)
     ran = moa.run("batch", prompts(moa, 1), "out.jsonl", "-p", "two", "--strict")
     assert ran.code == 1
-    [one] = lines_of(moa.folder / "out.jsonl")
-    assert one["reply"] is None
-    assert one["error"]["message"] == "lab:b: lab failed (500): out of order"
+    [line] = lines_of(moa.folder / "out.jsonl")
+    assert line["reply"] is None
+    assert line["error"]["message"] == "lab:b: lab failed (500): out of order"
     assert not upstream.chats("agg")
 
 
@@ -273,19 +275,19 @@ def test_where_all_failed_the_profile_decides(
     moa.profile("one", "a", on_all_failed=setting)
     upstream.always("a", BUSY)
     assert moa.run("batch", prompts(moa, 1), "out.jsonl").code == code
-    [one] = lines_of(moa.folder / "out.jsonl")
-    assert (one["reply"] is None) == bool(code)
-    assert one["lost"] or code
+    [line] = lines_of(moa.folder / "out.jsonl")
+    assert (line["reply"] is None) == bool(code)
+    assert line["lost"] or code
 
 
 def test_a_fallback_is_named(moa: Moa, upstream: Upstream) -> None:
     moa.profile("one", "a", aggregator={"model": "lab:agg", "fallbacks": ["lab:other"]})
     upstream.always("agg", BUSY)
     assert moa.run("batch", prompts(moa, 1), "out.jsonl").code == 0
-    [one] = lines_of(moa.folder / "out.jsonl")
-    assert (one["model"], one["finish_reason"]) == ("other", "stop")
-    assert one["usage"]["calls"] == 2
-    assert len(one["lost"]) == 1
+    [line] = lines_of(moa.folder / "out.jsonl")
+    assert (line["model"], line["finish_reason"]) == ("other", "stop")
+    assert line["usage"]["calls"] == 2
+    assert len(line["lost"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ def test_a_fallback_is_named(moa: Moa, upstream: Upstream) -> None:
         (["--strict"], "`strict` was false, is true"),
         (["--proposals"], "`proposals` was false, is true"),
     ],
-    ids=lambda one: one[0] if isinstance(one, list) else "",
+    ids=lambda given: given[0] if isinstance(given, list) else "",
 )
 def test_other_settings_are_refused_by_naming_what_differs(
     moa: Moa, upstream: Upstream, changed: list[str], told: str

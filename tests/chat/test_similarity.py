@@ -101,8 +101,8 @@ def test_each_passage_finds_its_own_source_and_a_shared_one_both() -> None:
 
 def test_marks_case_and_line_ends_make_no_difference() -> None:
     reply = "> *warm air* takes up `more` water than **COLD air** does."
-    [one] = closest(reply, [SNOW, RAIN])
-    assert one == Closeness(reply, (1,), 100)
+    [passage] = closest(reply, [SNOW, RAIN])
+    assert passage == Closeness(reply, (1,), 100)
 
 
 def test_code_is_found_in_code() -> None:

@@ -62,7 +62,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda one: "-".join(one[:2]))
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda given: "-".join(given[:2]))
 def test_a_mistyped_provider_in_an_option_ends_every_command(
     moa: Elsewhere, command: list[str]
 ) -> None:
@@ -122,7 +122,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "key"), BAD, ids=lambda one: one if "." in one else "")
+@pytest.mark.parametrize(("changes", "key"), BAD, ids=lambda given: given if "." in given else "")
 def test_a_profile_with_a_mistyped_provider_is_not_half_asked(
     moa: Elsewhere, changes: dict[str, Any], key: str
 ) -> None:

@@ -259,13 +259,13 @@ def test_a_child_killed_amid_several_answers_fails_each_of_them_clearly() -> Non
         async with client_of() as client:
             begun = [asyncio.Event() for _ in range(2)]
 
-            async def one(mark: asyncio.Event) -> None:
+            async def ask_one(mark: asyncio.Event) -> None:
                 async with aclosing(client.stream(LONG)) as deltas:
                     async for delta in deltas:
                         if delta.text:
                             mark.set()
 
-            calls = [asyncio.create_task(one(mark)) for mark in begun]
+            calls = [asyncio.create_task(ask_one(mark)) for mark in begun]
             await asyncio.gather(*(mark.wait() for mark in begun))
             (await client._ready()).child.kill()
             for ended in await asyncio.gather(*calls, return_exceptions=True):
@@ -629,7 +629,7 @@ def test_a_configured_file_that_is_missing_hides_no_other() -> None:
         ("x" * 5000, "there is no model"),
         ("x" * 5000 + ".gguf", "is not there"),
     ],
-    ids=lambda one: one[:20].replace("\0", "0"),
+    ids=lambda said: said[:20].replace("\0", "0"),
 )
 def test_a_file_that_is_no_model_is_said_so_before_anything_is_started(
     model: str, message: str

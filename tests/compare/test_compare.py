@@ -105,13 +105,13 @@ def test_keys_choose_tie_skip_and_quit(moa: Moa) -> None:
         terminal.send("q")
         assert terminal.wait() == 0
     found = results(moa)
-    one, other = found["mixture", "one"], found["mixture", "other"]
+    given, other = found["mixture", "one"], found["mixture", "other"]
     assert (other["compared"], other["wins"], other["ties"]) == (2, 1, 1)
-    assert (one["compared"], one["wins"], one["ties"]) == (2, 0, 1)
-    assert (other["win_rate"], one["win_rate"]) == (0.75, 0.25)
+    assert (given["compared"], given["wins"], given["ties"]) == (2, 0, 1)
+    assert (other["win_rate"], given["win_rate"]) == (0.75, 0.25)
     assert other["standard_error"] == pytest.approx(0.25)
     assert other["cost_per_win"] == pytest.approx(other["cost"])
-    assert one["cost_per_win"] is None
+    assert given["cost_per_win"] is None
     assert list(found) == [("mixture", "other"), ("mixture", "one")]
 
 
@@ -252,7 +252,7 @@ def test_without_a_terminal_it_says_one_line(moa: Moa, upstream: Upstream) -> No
         (["--json"], "--json and --since belong to --results"),
         (["--results"], "--results takes no prompts"),
     ],
-    ids=lambda one: " ".join(one) if isinstance(one, list) else "",
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
 def test_what_makes_no_sense_is_refused(moa: Moa, options: list[str], told: str) -> None:
     with moa.terminal("compare", "p", *options, columns=200) as terminal:

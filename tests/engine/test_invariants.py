@@ -70,8 +70,8 @@ def references_given(up: Upstream, model: str) -> str:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_turn_keeps_the_grammar_and_ends_as_it_must(name: str) -> None:
-    one = played(name)
-    scenario, events, up = one.scenario, one.events, one.up
+    record = played(name)
+    scenario, events, up = record.scenario, record.events, record.up
     assert tuple(failure.kind for failure in failures(events)) == scenario.kinds
     assert len(of_kind(events, Retrying)) == scenario.retries
     asked_last = [event.model for event in of_kind(events, AggregatorStarted)][-1:]
@@ -94,12 +94,12 @@ def test_no_error_and_nothing_unfinished_enters_a_prompt(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_call_that_has_begun_to_answer_is_not_made_again(name: str) -> None:
-    one = played(name)
-    calls = [e for e in one.events if isinstance(e, ProposerStarted | AggregatorStarted)]
-    made = len(calls) + one.scenario.retries
+    record = played(name)
+    calls = [e for e in record.events if isinstance(e, ProposerStarted | AggregatorStarted)]
+    made = len(calls) + record.scenario.retries
     # On a busy machine a call may run out of time before its request is out.
-    timeouts = one.scenario.kinds.count("ClientTimeout")
-    assert made - timeouts <= len(one.up.chats()) <= made
+    timeouts = record.scenario.kinds.count("ClientTimeout")
+    assert made - timeouts <= len(record.up.chats()) <= made
 
 
 def test_the_turn_names_who_was_lost_and_why(upstream: Upstream) -> None:

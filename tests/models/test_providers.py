@@ -640,18 +640,18 @@ def test_no_key_at_all_says_where_to_put_one(blank: dict[str, str]) -> None:
 def test_models_of_one_provider_share_a_client_and_embedded_models_do_not() -> None:
     async def run() -> None:
         pool = ClientPool(Config(), {})
-        one, two = pool.endpoint("openai:gpt-4o"), pool.endpoint("openai:gpt-4.1")
-        assert one.client is two.client
-        assert (one.model, one.provider) == ("gpt-4o", "openai")
-        assert isinstance(one.client, OpenAICompatible)
-        assert pool.client(pool.providers.known["openai"]) is one.client
-        assert pool.endpoint("gpt-4o").client is not one.client
+        first, second = pool.endpoint("openai:gpt-4o"), pool.endpoint("openai:gpt-4.1")
+        assert first.client is second.client
+        assert (first.model, first.provider) == ("gpt-4o", "openai")
+        assert isinstance(first.client, OpenAICompatible)
+        assert pool.client(pool.providers.known["openai"]) is first.client
+        assert pool.endpoint("gpt-4o").client is not first.client
         smollm, other = pool.endpoint("local:smollm2"), pool.endpoint("local:x.gguf")
         assert isinstance(smollm.client, LocalClient)
         assert smollm.client is not other.client
         assert smollm.client is pool.endpoint("local:smollm2").client
         await pool.aclose()
-        assert pool.endpoint("openai:gpt-4o").client is not one.client
+        assert pool.endpoint("openai:gpt-4o").client is not first.client
 
     asyncio.run(run())
 

@@ -231,10 +231,15 @@ def test_naming_reference_models_means_a_round_of_them_unless_rounds_are_typed()
 
 def test_another_aggregator_takes_over_only_what_fits_any_model() -> None:
     profile = resolved(Overrides(aggregator="z"))
-    one = profile.aggregator
-    assert (one.model, one.temperature, one.max_tokens) == ("z", 0.2, 22)
-    assert (one.timeout, one.top_p, one.seed, one.fallbacks) == (None, None, None, ())
-    assert one.extra == {}
+    aggregator = profile.aggregator
+    assert (aggregator.model, aggregator.temperature, aggregator.max_tokens) == ("z", 0.2, 22)
+    assert (aggregator.timeout, aggregator.top_p, aggregator.seed, aggregator.fallbacks) == (
+        None,
+        None,
+        None,
+        (),
+    )
+    assert aggregator.extra == {}
     rest = told(profile)
     assert rest["aggregator.model"] == ("z", "flag", "--aggregator")
     assert rest["aggregator.temperature"] == (0.2, "profile", "own.toml")

@@ -269,10 +269,10 @@ def test_each_profile_is_a_model(moa: Moa, upstream: Upstream) -> None:
         # What cannot answer is not offered: it has an error, or no key.
         assert not {"broken", "openrouter"} & set(names)
         assert server.get("/v1/models/openrouter").status_code == 200
-        one = server.get("/v1/models/other").json()
-        assert one == next(model for model in listed["data"] if model["id"] == "other")
-        assert (one["object"], one["owned_by"]) == ("model", "moa")
-        assert one["description"] == "Another one"
+        described = server.get("/v1/models/other").json()
+        assert described == next(model for model in listed["data"] if model["id"] == "other")
+        assert (described["object"], described["owned_by"]) == ("model", "moa")
+        assert described["description"] == "Another one"
         assert server.ask(model="other").json()["moa"]["aggregator"] == "lab:y"
         # Options are the default profile's alone.
         assert server.ask(model="moa").json()["moa"]["calls"] == 1

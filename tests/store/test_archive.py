@@ -72,12 +72,12 @@ def exported(store: Store) -> bytes:
 def contents(store: Store) -> list[KeptConversation]:
     """All that is kept, without the numbers that rows happen to have."""
 
-    def bare(one: KeptConversation) -> KeptConversation:
+    def bare(kept: KeptConversation) -> KeptConversation:
         turns = [
             dataclasses.replace(kept, turn=dataclasses.replace(kept.turn, stored_as=None))
-            for kept in one.turns
+            for kept in kept.turns
         ]
-        return dataclasses.replace(one, turns=tuple(turns))
+        return dataclasses.replace(kept, turns=tuple(turns))
 
     return [bare(conversation) for conversation in read(store)]
 
@@ -143,10 +143,10 @@ def test_what_is_kept_comes_back_equal_to_the_byte(
     conversations: list[list[tuple[Turn, str, list[Any], bool, bool]]],
 ) -> None:
     with TemporaryDirectory() as folder:
-        one, two = (Store.open(Path(folder, name, "c.db")) for name in ("one", "two"))
+        store, two = (Store.open(Path(folder, name, "c.db")) for name in ("one", "two"))
         for turns in conversations:
-            keep(one, turns)
-        file = exported(one)
+            keep(store, turns)
+        file = exported(store)
         done = add(two, file)
         assert len(done.new) == len(conversations)
         assert exported(two) == file
@@ -158,11 +158,11 @@ def test_what_is_kept_comes_back_equal_to_the_byte(
                     for kept in conversation.turns
                 ),
             )
-            for conversation in contents(one)
+            for conversation in contents(store)
         ]
         # Turns that run on are interrupted in a file; for the rest, nothing is new.
-        assert not add(one, file).new
-        one.close()
+        assert not add(store, file).new
+        store.close()
         two.close()
 
 

@@ -81,8 +81,8 @@ def mixture(
     return build("mixture", table)
 
 
-def _model(one: str | Mapping[str, Any]) -> dict[str, Any]:
-    return lab(one) if isinstance(one, str) else dict(one)
+def _model(model: str | Mapping[str, Any]) -> dict[str, Any]:
+    return lab(model) if isinstance(model, str) else dict(model)
 
 
 def asked(prompt: str = "What is rain?") -> Conversation:
@@ -291,10 +291,10 @@ class _Checker:
     def _trimmed(self, layer: int, index: int | None, model: str) -> None:
         """The event that references are cut, which may follow the start of a call."""
         if isinstance(self.rest[0], ReferencesTrimmed):
-            one = self.rest.pop(0)
-            assert isinstance(one, ReferencesTrimmed)
-            assert (one.layer, one.index, one.model) == (layer, index, model)
-            assert 0 < one.kept < one.context
+            trimmed = self.rest.pop(0)
+            assert isinstance(trimmed, ReferencesTrimmed)
+            assert (trimmed.layer, trimmed.index, trimmed.model) == (layer, index, model)
+            assert 0 < trimmed.kept < trimmed.context
 
     def _abandoned(self) -> bool:
         return any(failure.kind == "Abandoned" for failure in self.failures)

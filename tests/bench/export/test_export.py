@@ -96,7 +96,9 @@ def test_mt_bench_is_as_fastchat_writes_it(moa: Moa, upstream: Upstream, data: P
         if row["model"] == "moa-alpha"
     ]
     words = {row["user_prompt"]: row["judgment"] for row in judgments}
-    upstream.always("judge", Reply(text=lambda one: words[str(one.messages[-1]["content"])]))
+    upstream.always(
+        "judge", Reply(text=lambda request: words[str(request.messages[-1]["content"])])
+    )
     judge(moa, run, data)
     made = rows_of(exported(moa, run, "--to", "mt-judgments", "--name", "moa-alpha"))
     for row in judgments:
@@ -195,7 +197,10 @@ def test_nothing_is_overwritten_unasked(moa: Moa, broken: Path) -> None:
 def arms_run(moa: Moa, upstream: Upstream) -> Path:
     """Three prompts by the mixture and each model alone."""
     upstream.always(
-        "*", Reply(text=lambda one: f"{one.model} \x7f on {len(one.messages)}: {said(one)}")
+        "*",
+        Reply(
+            text=lambda request: f"{request.model} \x7f on {len(request.messages)}: {said(request)}"
+        ),
     )
     moa.profile("lab", "a", aggregator="agg")
     ran = moa.run("bench", "run", write_prompts(moa, 3), "-y", "--arms", "mixture,single")
@@ -278,8 +283,8 @@ def test_our_own_lines_hold_every_arm_and_turn(moa: Moa, upstream: Upstream) -> 
         "prompt": "say in one line what you know of thing 1",
         "reply": "a \x7f on 1: say in one line what you know of thing 1",
     }
-    one = exported(moa, run, "--to", "jsonl", "--arm", "single:lab:a")
-    assert rows_of(one) == rows[3:6]
+    file = exported(moa, run, "--to", "jsonl", "--arm", "single:lab:a")
+    assert rows_of(file) == rows[3:6]
 
 
 def test_two_turns_are_two_lines(moa: Moa) -> None:

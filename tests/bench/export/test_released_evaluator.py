@@ -61,7 +61,9 @@ def run_of(moa: Moa, upstream: Upstream) -> Path:
     folder.mkdir(parents=True)
     items = [{"dataset": "ours", "instruction": output} for output in OUTPUTS]
     (folder / "instructions.json").write_text(json.dumps(items))
-    upstream.always("agg", Reply(text=lambda one: OUTPUTS[str(one.messages[-1]["content"])]))
+    upstream.always(
+        "agg", Reply(text=lambda request: OUTPUTS[str(request.messages[-1]["content"])])
+    )
     ran = moa.run("bench", "run", "alpaca", "--data", "data", "--rounds", "0", "-y")
     assert ran.code == 0, ran.err
     ran = moa.run("bench", "export", "runs/alpaca-lab", "--to", "alpaca", "--name", "our-mixture")

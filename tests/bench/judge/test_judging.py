@@ -318,8 +318,10 @@ def test_known_answers_need_no_judge(moa: Moa, upstream: Upstream) -> None:
     # One proposer knows all, one nothing, one half; the aggregator goes wrong once.
     upstream.always("a", Reply(text=right))
     upstream.always("b", Reply(text="#### 99"))
-    upstream.always("c", Reply(text=lambda one: right(one).replace("3", "7").replace("4", "7")))
-    upstream.always("agg", Reply(text=lambda one: right(one).replace("1", "7")))
+    upstream.always(
+        "c", Reply(text=lambda request: right(request).replace("3", "7").replace("4", "7"))
+    )
+    upstream.always("agg", Reply(text=lambda request: right(request).replace("1", "7")))
     assert moa.run("bench", "run", "gsm8k", "-y").code == 0
     asked = len(upstream.chats())
     ran = moa.run("bench", "judge", "runs/gsm8k-lab", "--judge", "lab:judge", "-y")

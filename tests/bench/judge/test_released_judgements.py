@@ -146,7 +146,7 @@ def test_golden_ratings_of_mt_bench(moa: Moa, upstream: Upstream, data: Path) ->
         return str(answers[questions[first]][len(more)])
 
     upstream.always("m", Reply(text=answer))
-    upstream.always("judge", Reply(text=lambda one: judgments[one.messages[-1]["content"]]))
+    upstream.always("judge", Reply(text=lambda request: judgments[request.messages[-1]["content"]]))
     beta = write_lines(
         moa.folder / "beta.jsonl",
         ({**row, "model_id": "moa-beta"} for row in jsonl_rows(golden / "moa-beta.jsonl")),
@@ -177,9 +177,9 @@ def test_golden_reviews_of_flask(moa: Moa, upstream: Upstream, data: Path) -> No
         text = said(request)
         parts = ("instruction", "target_txt", "answer")
         found = [review for review in reviews if all(review[part] in text for part in parts)]
-        return str(max(found, key=lambda one: len(one["instruction"]))["review"])
+        return str(max(found, key=lambda review: len(review["instruction"]))["review"])
 
-    upstream.always("m", Reply(text=lambda one: replies[one.messages[-1]["content"]]))
+    upstream.always("m", Reply(text=lambda request: replies[request.messages[-1]["content"]]))
     upstream.always("judge", Reply(text=review))
     scores = judged(moa, "flask", data)
 

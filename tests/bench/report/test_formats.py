@@ -46,8 +46,8 @@ def test_every_number_has_its_standard_error_and_its_judge() -> None:
     assert cells(table, "win rate (%)") == ["59.8 ± 1.6", "54.5 ± 1.6"]
     assert cells(table, "LC win rate (own fit) (%)") == ["65.1 ± 1.2", "61.0 ± 1.2"]
     assert table.title == "Scores ± standard error, by lab:judge, 2026-03-01"
-    one = scores("alpaca", [arm("mixture", [metric("win rate", "%", 50.0, None, 1)])])
-    assert cells(only(one).tables[0], "win rate (%)") == ["50.0 ± ?"]
+    run = scores("alpaca", [arm("mixture", [metric("win rate", "%", 50.0, None, 1)])])
+    assert cells(only(run).tables[0], "win rate (%)") == ["50.0 ± ?"]
 
 
 def test_what_is_made_of_fewer_items_than_asked_says_so() -> None:
@@ -75,8 +75,8 @@ def test_a_category_that_lacks_items_is_named() -> None:
         "writing": (metric("average", "of 10", None, None, 0, asked=2),),
         "math": (metric("average", "of 10", 9.0, 0.1, 2),),
     }
-    one = arm("mixture", [metric("average", "of 10", 9.0, 0.1, 4)], categories)
-    table = only(scores("mt", [one])).tables[1]
+    mixture = arm("mixture", [metric("average", "of 10", 9.0, 0.1, 4)], categories)
+    table = only(scores("mt", [mixture])).tables[1]
     assert table.rows == (("mixture", "–*", "9.00 ± 0.10"),)
     assert table.notes == ("* partial: mixture: writing 0 of 2",)
 
@@ -130,8 +130,8 @@ def test_anchors_stand_with_the_arms_but_took_nothing() -> None:
 
 
 def test_a_cost_that_is_unknown_is_not_nothing() -> None:
-    one = scores("mt", [arm("mixture", [metric("average", "of 10", 9.0)], cost=None)])
-    assert cells(only(one).tables[-1], "cost/item") == ["unknown"]
+    run = scores("mt", [arm("mixture", [metric("average", "of 10", 9.0)], cost=None)])
+    assert cells(only(run).tables[-1], "cost/item") == ["unknown"]
 
 
 def test_published_figures_are_in_tables_of_their_own_with_judge_and_source() -> None:
@@ -264,12 +264,12 @@ def test_without_published_figures_there_are_none() -> None:
 def test_json_holds_all_numbers_in_full() -> None:
     run = scores("alpaca", [arm("mixture", [metric("win rate", "%", 200 / 3, 1 / 7, 3, asked=5)])])
     table = json.loads(json_text([run], [only(run)], published=True))
-    (one,) = table["runs"]
-    assert list(one) == [
+    (run,) = table["runs"]
+    assert list(run) == [
         *("run", "path", "dataset", "asked", "whole", "judge", "arms", "anchors", "notes")
     ]
-    assert one["judge"] == {"model": JUDGE.model, "date": JUDGE.date, "discrete": False}
-    (found,) = one["arms"]
+    assert run["judge"] == {"model": JUDGE.model, "date": JUDGE.date, "discrete": False}
+    (found,) = run["arms"]
     assert found["metrics"] == [
         {
             **{"name": "win rate", "unit": "%", "value": 200 / 3, "standard_error": 1 / 7},

@@ -71,7 +71,7 @@ def test_self_moa_takes_the_first_proposer_and_shares_its_sample(
         (["--parity"], "--parity: the authors' scripts know alpaca, flask, mt only"),
         (["--reference-paths", "none.json"], "none.json: cannot be read: No such file"),
     ],
-    ids=lambda one: " ".join(one) if isinstance(one, list) else "",
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
 def test_what_makes_no_sense_is_one_line(
     moa: Moa, upstream: Upstream, typed: list[str], told: str

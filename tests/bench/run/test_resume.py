@@ -142,7 +142,7 @@ def test_samples_keep_their_places_also_after_retries(moa: Moa, upstream: Upstre
         (["--arms", "mixture,single"], "`arms` was "),
         (["-a", "lab:other"], '`profile.aggregator.model` was "lab:agg", is "lab:other"'),
     ],
-    ids=lambda one: one[0] if isinstance(one, list) else "",
+    ids=lambda given: given[0] if isinstance(given, list) else "",
 )
 def test_other_settings_are_refused_by_naming_what_differs(
     moa: Moa, upstream: Upstream, changed: list[str], told: str

@@ -249,10 +249,10 @@ def test_any_text_can_be_read(text: str) -> None:
 
 @given(st.text(), st.text(), st.text())
 def test_a_draw_is_one_from_both_sides_and_the_order_depends_on_the_instruction(
-    instruction: str, one: str, other: str
+    instruction: str, first: str, other: str
 ) -> None:
-    pair, mirrored = OutputPair(instruction, one, other), OutputPair(instruction, other, one)
-    assert pair.draw == mirrored.draw == (one == other)
+    pair, mirrored = OutputPair(instruction, first, other), OutputPair(instruction, other, first)
+    assert pair.draw == mirrored.draw == (first == other)
     assert pair.switched == mirrored.switched == OutputPair(instruction, "", "").switched
 
 

@@ -100,7 +100,7 @@ def test_the_boxed_answer(text: str, inner: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("text", "other"),
     [
         (r"\dfrac{1}{2}", r"\frac12"),
         (r"\tfrac{1}{2}", "0.5"),
@@ -128,13 +128,13 @@ def test_the_boxed_answer(text: str, inner: str | None) -> None:
         ("$5$", "5."),
     ],
 )
-def test_spellings_of_one_answer(one: str, other: str) -> None:
-    assert equal(one, other)
-    assert equal(other, one)
+def test_spellings_of_one_answer(text: str, other: str) -> None:
+    assert equal(text, other)
+    assert equal(other, text)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("text", "other"),
     [
         ("5x", "5"),
         ("(1,234)", "(1234)"),
@@ -145,8 +145,8 @@ def test_spellings_of_one_answer(one: str, other: str) -> None:
         ("", "0"),
     ],
 )
-def test_answers_that_differ(one: str, other: str) -> None:
-    assert not equal(one, other)
+def test_answers_that_differ(text: str, other: str) -> None:
+    assert not equal(text, other)
 
 
 @pytest.mark.parametrize(

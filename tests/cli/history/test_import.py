@@ -619,10 +619,10 @@ def test_other_processes_write_while_a_long_import_runs(moa: Moa) -> None:
 def test_two_imports_at_once_make_no_copies(moa: Moa) -> None:
     path = many_turns(moa.folder, 20, 10)
     with (
-        moa.start("history", "import", path.name) as one,
-        moa.start("history", "import", path.name) as two,
+        moa.start("history", "import", path.name) as first,
+        moa.start("history", "import", path.name) as second,
     ):
-        assert (one.wait(60), two.wait(60)) == (0, 0)
+        assert (first.wait(60), second.wait(60)) == (0, 0)
     assert len(listed(moa, "-n", "100")) == 20
 
 
