@@ -243,7 +243,7 @@ from moa_cli import Conversation, load_profile, open_clients, run_turn
 profile = load_profile("mix")
 
 async def turn():
-    return [one.kind async for one in run_turn(profile, Conversation().ask("hi"), clients)][-1]
+    return [event.kind async for event in run_turn(profile, Conversation().ask("hi"), clients)][-1]
 
 clients = open_clients()
 loop = asyncio.new_event_loop()

@@ -14,7 +14,6 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,10 +40,14 @@ _AT_TERMINAL = (
 )
 
 
-@cache
+_started: list[Forks] = []
+
+
 def forks() -> Forks:
     """The process of this run that forks, which is started by the first command."""
-    return Forks({**_STARTING, "PATH": os.environ.get("PATH", "")})
+    if not _started or not _started[-1].alive:
+        _started.append(Forks({**_STARTING, "PATH": os.environ.get("PATH", "")}))
+    return _started[-1]
 
 
 def _starts_alike(environment: Mapping[str, str]) -> bool:

@@ -60,6 +60,11 @@ class Forks:
             )
         atexit.register(self._end)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs still: whatever ended it, later tests should not fail for it."""
+        return self._process.poll() is None
+
     def _end(self) -> None:
         self._requests.close()
         self._process.wait()

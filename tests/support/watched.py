@@ -18,8 +18,8 @@ log = os.open(os.environ["WATCH_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0
 def hook(event, arguments):
     if event not in ("open", "os.rename", "os.remove", "os.truncate", "os.chmod"):
         return
-    touched = [one for one in arguments[:2] if isinstance(one, (str, bytes, os.PathLike))]
-    named = [os.path.basename(os.path.realpath(os.fsdecode(one))) for one in touched]
+    touched = [given for given in arguments[:2] if isinstance(given, (str, bytes, os.PathLike))]
+    named = [os.path.basename(os.path.realpath(os.fsdecode(path))) for path in touched]
     if not any(name in NAMES for name in named):
         return
     if event == "open" and arguments[2] is not None and arguments[2] & os.O_EXCL:
