@@ -12,6 +12,7 @@ import importlib.metadata
 import inspect
 import io
 import re
+import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,9 +208,9 @@ def test_uvicorn_ends_as_http_server_py_relies_on() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError("nobody has asked")
 
-    config = uvicorn.Config(app, port=0, ws="none", lifespan="off", log_config=None)
-    server = Server(config)
-    asyncio.run(server.serve())
+    server = Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        asyncio.run(server.serve(sockets=[listening]))
     what = "`capture_signals` is around `startup`, and `should_exit` ends serving"
     relied_on(
         steps == ["signals", "started", "ended"] and server.force_exit is False,
@@ -401,7 +402,9 @@ def test_typer_makes_commands_as_commands_py_relies_on() -> None:
     said = app(["hello", "w"], standalone_mode=False)
     holds(said == "said w", "without `standalone_mode` the result of a command is returned")
     holds("get hello" in calls, "a group asks `get_command` for its commands")
-    holds("word" in calls, "`_runtime_param` converts the value of a parameter")
+    # An older Typer has no such converter to be spared.
+    older = importlib.metadata.version("typer").startswith("0.28.")
+    holds(older or "word" in calls, "`_runtime_param` converts the value of a parameter")
 
 
 # --- prompt-toolkit, python-dotenv, markdown-it-py
