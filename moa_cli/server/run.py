@@ -137,6 +137,6 @@ class _Server(HttpServer):
         grace = self._service.options.grace
         running = len(self._service.running)
         turns = plural(running, "running turn")
-        self._service.log.note(f"stopping; waiting up to {grace:g} s for {turns}")
+        self._service.log.note(f"stopping; {turns}, waiting up to {grace:g} s")
         loop.call_later(grace, self._service.end_turns)
         loop.call_later(grace + _FLUSH_SECONDS, self.abort_connections)
