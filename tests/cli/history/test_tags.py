@@ -70,7 +70,7 @@ def test_what_is_no_tag_is_refused(kept: Moa, tag: str) -> None:
     for command in (("tag", zebras, tag), ("list", "--tag", tag), ("export", "--tag", tag)):
         ran = kept.run("history", *command)
         assert (ran.code, ran.err.count("\n")) == (2, 1)
-        assert "is no tag" in ran.err
+        assert "is not a tag" in ran.err
     assert kept.run("history", "tag", zebras, "--remove").code == 2
 
 
@@ -106,7 +106,7 @@ def test_tags_go_with_a_conversation_and_end_with_it(kept: Moa) -> None:
 
 @pytest.mark.parametrize(
     ("tags", "message"),
-    [(7, "tags is not a list"), ([1], "a tag is not text"), (["a b"], "'a b' is no tag")],
+    [(7, "tags is not a list"), ([1], "a tag is not text"), (["a b"], "'a b' is not a tag")],
 )
 def test_wrong_tags_in_a_file_are_refused(kept: Moa, tags: Any, message: str) -> None:
     kept.run("history", "export", "--all", "-o", "all.json")
@@ -174,6 +174,6 @@ def test_a_chat_tags_its_conversation(moa: Moa) -> None:
     ran = moa.run("chat", stdin=lines)
     assert "tags: home, work\n" * 2 + "tags: home\n" in ran.err
     assert "/tag --remove needs tags" in ran.err
-    assert "'a,b' is no tag" in ran.err
+    assert "'a,b' is not a tag" in ran.err
     assert len(ids(moa, "--tag", "home")) == 2
     assert ids(moa, "--tag", "work") == []
