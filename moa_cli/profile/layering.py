@@ -68,11 +68,15 @@ class Overrides:
 
 
 def _parse(setting: str, variable: str, text: str) -> object:
-    """What a variable's text means; the text itself if it means nothing, for the check to blame."""
+    """What a variable's text means. Raises ProfileError if it means nothing."""
     if setting == "aggregator":
         return text
     if setting != _MODELS:
-        return value_of(text, _KEYS[setting])
+        key = _KEYS[setting]
+        value = value_of(text, key)
+        if isinstance(value, str) and key.kind != "text":
+            raise ProfileError(f"must be {TOML.kinds[key.kind]}, not {text!r}", place=variable)
+        return value
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
         raise ProfileError("names no model", place=variable)
