@@ -121,7 +121,7 @@ def choose() -> str | None:
     if not can_pick():
         raise UsageError(
             "choosing a conversation needs a terminal",
-            hint="-c goes on with the last one, --cid ID with any",
+            hint="use --cid ID, or -c for the last one",
         )
 
     async def chosen() -> str | None:
