@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
-    from moa_cli.store.reading import Match, Summary
+    from moa_cli.store.reading import ConversationMatch, ConversationSummary
     from moa_cli.store.store import Store
 
 _MOST_ROWS = 15
@@ -89,7 +89,7 @@ class _Picker:
         self,
         store: Store,
         thread: ThreadPoolExecutor,
-        matches: list[Match],
+        matches: list[ConversationMatch],
         source: Input | None,
         output: Output,
     ) -> None:
@@ -238,7 +238,7 @@ class _Picker:
         return [*about, ("class:dim", fitted(keys, columns))]
 
 
-def _row(summary: Summary, columns: int, longest: int) -> tuple[str, str]:
+def _row(summary: ConversationSummary, columns: int, longest: int) -> tuple[str, str]:
     """A line of the list: figures, as many as leave room for the title, and the title.
 
     longest: the width of the longest profile's name.
@@ -254,7 +254,7 @@ def _row(summary: Summary, columns: int, longest: int) -> tuple[str, str]:
     return before, _steady(summary.title, columns - cell_len(before))
 
 
-def _ends(match: Match, columns: int) -> StyleAndTextTuples:
+def _ends(match: ConversationMatch, columns: int) -> StyleAndTextTuples:
     """How the conversation begins, and how its last reply does."""
     lines = (f"› {match.prompt}", match.reply or "(no reply)")
     return [("class:dim", "".join(f"{_steady(line, columns)}\n" for line in lines))]

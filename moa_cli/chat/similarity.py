@@ -18,7 +18,7 @@ _INNER_MARK = re.compile(r"[*_`]+")
 
 
 @dataclass(frozen=True)
-class Closeness:
+class PassageMatch:
     """A passage, and the texts it stands closest to.
 
     indexes: of those texts, several if they are equally close, none if no text is like it at
@@ -32,7 +32,7 @@ class Closeness:
 
 
 @dataclass(frozen=True)
-class Piece:
+class DiffSpan:
     """A stretch of a text, and whether the other text has it too."""
 
     text: str
@@ -65,7 +65,7 @@ def _bare(text: str) -> str:
     return " ".join(" ".join(lines).casefold().split())
 
 
-def closest(reply: str, texts: Sequence[str]) -> list[Closeness]:
+def closest(reply: str, texts: Sequence[str]) -> list[PassageMatch]:
     """For each passage of `reply` the one of `texts` that it stands closest to."""
     from rapidfuzz import fuzz
 
@@ -82,11 +82,11 @@ def closest(reply: str, texts: Sequence[str]) -> list[Closeness]:
         ]
         percent = float(max(scores, default=0))
         best = tuple(index for index, score in enumerate(scores) if score == percent > 0)
-        found.append(Closeness(passage, best, percent))
+        found.append(PassageMatch(passage, best, percent))
     return found
 
 
-def shares(found: Sequence[Closeness], count: int) -> list[float]:
+def shares(found: Sequence[PassageMatch], count: int) -> list[float]:
     """For each of `count` texts the part (0 to 1) of the reply's letters that stands closest
     to it, each passage weighted by how close it is, and divided where several are equally
     close; what is left is like none."""
@@ -99,7 +99,7 @@ def shares(found: Sequence[Closeness], count: int) -> list[float]:
     return parts
 
 
-def differences(left: str, right: str) -> tuple[list[Piece], list[Piece]]:
+def differences(left: str, right: str) -> tuple[list[DiffSpan], list[DiffSpan]]:
     """Both texts word by word, with what the other does not have marked as `differs`.
 
     White space alone is no difference.
@@ -108,12 +108,12 @@ def differences(left: str, right: str) -> tuple[list[Piece], list[Piece]]:
     # Without the spaces, which match everywhere: 40 times as fast.
     bare_a, bare_b = ([word.strip() for word in words] for words in (a, b))
     matcher = difflib.SequenceMatcher(None, bare_a, bare_b, autojunk=False)
-    lefts: list[Piece] = []
-    rights: list[Piece] = []
+    lefts: list[DiffSpan] = []
+    rights: list[DiffSpan] = []
     for tag, a_from, a_to, b_from, b_to in matcher.get_opcodes():
         kind: Literal["same", "differs"] = "same" if tag == "equal" else "differs"
         if a_to > a_from:
-            lefts.append(Piece("".join(a[a_from:a_to]), kind))
+            lefts.append(DiffSpan("".join(a[a_from:a_to]), kind))
         if b_to > b_from:
-            rights.append(Piece("".join(b[b_from:b_to]), kind))
+            rights.append(DiffSpan("".join(b[b_from:b_to]), kind))
     return lefts, rights

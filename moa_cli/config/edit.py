@@ -16,7 +16,7 @@ from moa_cli.config.template import template
 from moa_cli.config.toml import parse_toml, read_settings_file, read_toml, refused
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
-from moa_cli.core.text_files import Source
+from moa_cli.core.text_files import SourceText
 from moa_cli.core.values import TOML, ValueFault, read_value
 
 Table = dict[str, Any]
@@ -78,7 +78,7 @@ def _change(
 ) -> None:
     """edit: the new text, given the old one and its tables, which it makes into the new ones."""
     with _writing(file) as real:
-        old = read_settings_file(file) or Source(template())
+        old = read_settings_file(file) or SourceText(template())
         tables = parse_toml(old.text, str(file))
         new = edit(old.text, tables)
         check(tables)

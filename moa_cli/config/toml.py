@@ -9,7 +9,7 @@ from typing import Any
 
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
-from moa_cli.core.text_files import Source, read_source
+from moa_cli.core.text_files import SourceText, read_source
 from moa_cli.core.values import TOML, Key, ValueFault, choices_text, range_text
 
 _SWITCH = {
@@ -69,7 +69,7 @@ def read_toml(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
     return parse_toml(source.text if source else "", str(path))
 
 
-def read_settings_file(path: Path) -> Source | None:
+def read_settings_file(path: Path) -> SourceText | None:
     """The text of a settings file, and how it stands there; None if there is no such file.
 
     Raises ProfileError, naming the file, where it cannot be read or is no text.

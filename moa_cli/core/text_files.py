@@ -41,7 +41,7 @@ _SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceText:
     """The text of a file, and how it stands there, so that it can be written back alike.
 
     text: with `\\n` as its line end if the file has only one kind of line end, else as it is.
@@ -87,15 +87,15 @@ def text_of(
     return _decoded(data, name, error, first_line)[0]
 
 
-def read_source(data: bytes, name: str, error: type[MoAError] = UsageError) -> Source:
+def read_source(data: bytes, name: str, error: type[MoAError] = UsageError) -> SourceText:
     """The text in these bytes, and how it stands there. See `text_of`."""
     text, encoding = _decoded(data, name, error)
     ends = text.count("\n")
     if not ends and "\r" in text:
-        return Source(line_feeds(text), encoding, "\r")
+        return SourceText(line_feeds(text), encoding, "\r")
     if ends and ends == text.count("\r\n"):
-        return Source(line_feeds(text), encoding, "\r\n")
-    return Source(text, encoding)
+        return SourceText(line_feeds(text), encoding, "\r\n")
+    return SourceText(text, encoding)
 
 
 def holds_bytes(text: str) -> bool:

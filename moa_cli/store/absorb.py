@@ -12,7 +12,7 @@ from typing import Any
 
 from moa_cli.core.conversation import Charge, Turn, Usage, check_usage
 from moa_cli.core.values import load_value
-from moa_cli.store.calls import Booking, Made, read_calls
+from moa_cli.store.calls import Booking, JournalledCall, read_calls
 from moa_cli.store.lease import DeadLease, dead_leases, has_lease
 from moa_cli.store.packing import dump, unpack, without_defaults
 from moa_cli.store.schema import immediate
@@ -45,7 +45,9 @@ def absorb(connection: sqlite3.Connection, database: Path) -> None:
     _end_turns(connection, database)
 
 
-def _absorb(connection: sqlite3.Connection, lease: DeadLease, made: Sequence[Made]) -> None:
+def _absorb(
+    connection: sqlite3.Connection, lease: DeadLease, made: Sequence[JournalledCall]
+) -> None:
     rows = connection.execute("SELECT call FROM booked WHERE lease = ?", (lease.token,))
     booked = {int(row[0]) for row in rows}
     if _WHOLE not in booked:
@@ -61,7 +63,7 @@ def _absorb(connection: sqlite3.Connection, lease: DeadLease, made: Sequence[Mad
     connection.execute("INSERT INTO booked VALUES (?, ?)", (lease.token, _WHOLE))
 
 
-def _bookings(made: Sequence[Made], booked: set[int]) -> Iterator[Booking]:
+def _bookings(made: Sequence[JournalledCall], booked: set[int]) -> Iterator[Booking]:
     """What is not in the database yet."""
     seen = {(call.group, call.begun.model) for call in made if call.number in booked}
     for call in made:
@@ -114,7 +116,9 @@ def _end_turns(connection: sqlite3.Connection, database: Path) -> None:
             _end_turn(connection, row, ())
 
 
-def _end_turn(connection: sqlite3.Connection, row: sqlite3.Row, made: Sequence[Made]) -> None:
+def _end_turn(
+    connection: sqlite3.Connection, row: sqlite3.Row, made: Sequence[JournalledCall]
+) -> None:
     """Mark a turn interrupted, with what its calls took. made: those of its journal."""
     kept = _loaded(row["rest"])
     if kept is None:

@@ -31,7 +31,7 @@ _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass
-class Made:
+class JournalledCall:
     """A request that was sent, or was about to be.
 
     day: when it was begun, in the zone of the budget. group: the same for all of a turn.
@@ -77,7 +77,7 @@ class Journal:
         self.lease = lease
         self.trouble: OSError | None = None
         self._mutex = threading.Lock()
-        self._made: dict[int, Made] = {}
+        self._made: dict[int, JournalledCall] = {}
         self._number = 0
         self._groups = 0
         self._size = 0
@@ -94,7 +94,7 @@ class Journal:
         """A request is about to be sent; its number."""
         with self._mutex:
             self._number += 1
-            made = Made(self._number, day, group, turn, begun)
+            made = JournalledCall(self._number, day, group, turn, begun)
             self._made[made.number] = made
             self._kept_turn = turn or self._kept_turn
             self._write(_begin_line(made))
@@ -276,7 +276,7 @@ class TurnCalls:
         self._ended(Booking(day, model, usage, first, tuple(numbers)))
 
 
-def _lines(made: Made) -> Iterator[str]:
+def _lines(made: JournalledCall) -> Iterator[str]:
     yield _begin_line(made)
     if made.void:
         yield f'{{"void":{made.number}}}'
@@ -284,7 +284,7 @@ def _lines(made: Made) -> Iterator[str]:
         yield _end_line((made.number,), made.usage)
 
 
-def _begin_line(made: Made) -> str:
+def _begin_line(made: JournalledCall) -> str:
     begun = made.begun
     table = {
         "begin": made.number,
@@ -301,9 +301,9 @@ def _end_line(numbers: Sequence[int], usage: Usage) -> str:
     return _ENCODE({"end": list(numbers), "usage": vars(usage)})
 
 
-def read_calls(lines: Iterable[str]) -> list[Made]:
+def read_calls(lines: Iterable[str]) -> list[JournalledCall]:
     """The calls that a journal tells of. What is no line of one (a torn one) is passed over."""
-    made: dict[int, Made] = {}
+    made: dict[int, JournalledCall] = {}
     for line in lines:
         try:
             _read(json.loads(line), made)
@@ -312,11 +312,13 @@ def read_calls(lines: Iterable[str]) -> list[Made]:
     return list(made.values())
 
 
-def _read(table: dict[str, Any], made: dict[int, Made]) -> None:
+def _read(table: dict[str, Any], made: dict[int, JournalledCall]) -> None:
     """Raises ValueError, TypeError or LookupError for what is no line."""
     if "begin" in table:
         number, day, group, turn = (table.pop(key) for key in ("begin", "day", "group", "turn"))
-        made[number] = Made(int(number), str(day), int(group), turn, load_value(CallBegun, table))
+        made[number] = JournalledCall(
+            int(number), str(day), int(group), turn, load_value(CallBegun, table)
+        )
     elif "grown" in table:
         call = made[table["grown"]]
         call.begun = replace(call.begun, completion_tokens=int(table["completion"]))

@@ -29,11 +29,11 @@ _VOWELS = frozenset("aeiouy")
 _SNIPPET, _BEFORE = 110, 40
 
 
-class Closeness(enum.IntEnum):
+class MatchKind(enum.IntEnum):
     """How a term is met; the closest first."""
 
     WHOLE = 0
-    BEGUN = 1
+    VARIANT = 1
     INSIDE = 2
 
 
@@ -47,22 +47,22 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Examined:
-    """How a text meets each of a query's terms, None if it does not; and where."""
+class TextMatch:
+    """How a text matches each of a query's terms, None if it does not; and where."""
 
-    met: tuple[Closeness | None, ...]
+    met: tuple[MatchKind | None, ...]
     spans: tuple[Span, ...]
 
     @property
-    def closeness(self) -> Closeness | None:
+    def kind(self) -> MatchKind | None:
         """That of the term that is met the least; None if one is not met."""
-        known = [closeness for closeness in self.met if closeness is not None]
+        known = [kind for kind in self.met if kind is not None]
         return max(known) if known and len(known) == len(self.met) else None
 
     @property
     def merit(self) -> tuple[int, int]:
         """The more terms are met, and the more closely, the greater."""
-        met = [closeness for closeness in self.met if closeness is not None]
+        met = [kind for kind in self.met if kind is not None]
         return len(met), -sum(met)
 
 
@@ -96,7 +96,7 @@ class Term:
 
     @cached_property
     def root(self) -> str:
-        """What the folded text holds wherever it meets the term."""
+        """What the folded text holds wherever it matches the term."""
         if self.word:
             return _common_beginning([self.word, *self.forms])
         return self.parts[0] if self.parts else self.literal
@@ -108,7 +108,7 @@ class Term:
         shortest = 1 if self.begun else _SHORTEST_BEGINNING
         return not self.quoted and not is_single(last) and len(last) >= shortest
 
-    def expression(self, closeness: Closeness, inside: Sequence[str]) -> str:
+    def expression(self, kind: MatchKind, inside: Sequence[str]) -> str:
         """The full-text query for it. inside: the words that hold its `part`."""
         terms: list[str] = []
         for part in self.parts:
@@ -120,24 +120,24 @@ class Term:
             del terms[-1]
         exact = f'"{" ".join(terms)}"' + (" *" if cut and len(last) == 1 else "")
         ways = [exact]
-        if closeness >= Closeness.BEGUN:
+        if kind >= MatchKind.VARIANT:
             ways += [f'"{form}"' for form in sorted(self.forms)]
             ways += [f"{exact} *"] if self._opens else []
-        if closeness >= Closeness.INSIDE:
+        if kind >= MatchKind.INSIDE:
             ways += [f'"{word}"' for word in inside]
         return ways[0] if len(ways) == 1 else f"({' OR '.join(ways)})"
 
-    def meets(self, word: str) -> Closeness | None:
-        """How closely a word of a text meets the word that this is."""
+    def matches(self, word: str) -> MatchKind | None:
+        """How closely a word of a text matches the word that this is."""
         if word == self.word:
-            return Closeness.WHOLE
+            return MatchKind.WHOLE
         if word in self.forms or (self._opens and word.startswith(self.word)):
-            return Closeness.BEGUN
-        return Closeness.INSIDE if self.part and self.part in word else None
+            return MatchKind.VARIANT
+        return MatchKind.INSIDE if self.part and self.part in word else None
 
     @cached_property
-    def met(self) -> dict[str, Closeness | None]:
-        """What `meets` said of the words so far."""
+    def met(self) -> dict[str, MatchKind | None]:
+        """What `matches` said of the words so far."""
         return {}
 
     @cached_property
@@ -151,7 +151,7 @@ class Term:
                 made.append((part, False))
         return made
 
-    def meets_at(self, place: int, text: Sequence[Unit]) -> Closeness | None:
+    def matches_at(self, place: int, text: Sequence[Unit]) -> MatchKind | None:
         """How closely the units of a text from `place` on meet the phrase that this is."""
         wanted = self.units
         if len(text) - place < len(wanted):
@@ -164,8 +164,8 @@ class Term:
         if joined and not unit.joined:
             return None
         if unit.text == last:
-            return Closeness.WHOLE
-        return Closeness.BEGUN if self._opens and unit.text.startswith(last) else None
+            return MatchKind.WHOLE
+        return MatchKind.VARIANT if self._opens and unit.text.startswith(last) else None
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Query:
 
     def expression(
         self,
-        closeness: Closeness,
+        kind: MatchKind,
         inside: Mapping[str, Sequence[str]],
         left_out: frozenset[int] = frozenset(),
     ) -> str:
@@ -217,12 +217,12 @@ class Query:
         inside: words by the part of them that a term looks for. left_out: terms not looked for.
         """
         return " AND ".join(
-            term.expression(closeness, inside.get(term.part, ()))
+            term.expression(kind, inside.get(term.part, ()))
             for place, term in enumerate(self.terms)
             if place not in left_out
         )
 
-    def may_meet(self, text: str, *, some: bool = False) -> bool:
+    def may_match(self, text: str, *, some: bool = False) -> bool:
         """Whether it is worth it to examine a text. some: for some of the terms, not all."""
         wanted = any if some else all
         lower = text.lower()
@@ -230,46 +230,46 @@ class Query:
             return True
         return varies(text) and wanted(term.root in folded(text) for term in self.terms)
 
-    def examine(self, text: str) -> Examined:
-        """How a text meets the terms. The spans are those of the closest hits of each."""
+    def examine(self, text: str) -> TextMatch:
+        """How a text matches the terms. The spans are those of the closest hits of each."""
         content = units(text)
-        met: list[Closeness | None] = []
+        met: list[MatchKind | None] = []
         spans: list[Span] = []
         for number, term in enumerate(self.terms):
             hits = list(self._hits(number, term, text, content))
-            closest = min((closeness for closeness, _ in hits), default=None)
+            closest = min((kind for kind, _ in hits), default=None)
             met.append(closest)
-            spans += [span for closeness, span in hits if closeness == closest]
-        return Examined(tuple(met), tuple(sorted(spans, key=lambda span: span.start)))
+            spans += [span for kind, span in hits if kind == closest]
+        return TextMatch(tuple(met), tuple(sorted(spans, key=lambda span: span.start)))
 
     def _hits(
         self, number: int, term: Term, text: str, content: list[Unit]
-    ) -> list[tuple[Closeness, Span]]:
+    ) -> list[tuple[MatchKind, Span]]:
         if not term.parts:
             pattern = re.compile(re.escape(term.literal), re.IGNORECASE)
             return [
-                (Closeness.WHOLE, Span(match.start(), match.end(), number))
+                (MatchKind.WHOLE, Span(match.start(), match.end(), number))
                 for match in pattern.finditer(text)
             ]
-        found: list[tuple[Closeness, Span]] = []
+        found: list[tuple[MatchKind, Span]] = []
         if term.word:
             known = term.met
             for unit in content:
                 word = unit[0]
                 if word not in known:
-                    known[word] = term.meets(word)
-                closeness = known[word]
-                if closeness is not None:
-                    found.append((closeness, Span(unit.start, unit.end, number)))
+                    known[word] = term.matches(word)
+                kind = known[word]
+                if kind is not None:
+                    found.append((kind, Span(unit.start, unit.end, number)))
             return found
         first, last = term.units[0][0], len(term.units) - 1
         for place, unit in enumerate(content):
             # A phrase of one character has no other beginning than its last one.
             if unit.text == first:
-                closeness = term.meets_at(place, content)
-                if closeness is not None:
+                kind = term.matches_at(place, content)
+                if kind is not None:
                     span = Span(unit.start, content[place + last].end, number)
-                    found.append((closeness, span))
+                    found.append((kind, span))
         return found
 
 

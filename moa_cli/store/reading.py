@@ -21,9 +21,9 @@ from moa_cli.core.conversation import (
 from moa_cli.core.errors import StoreError
 from moa_cli.core.values import load_value
 from moa_cli.store.packing import as_unicode, unpack
-from moa_cli.store.query import Closeness, Query
+from moa_cli.store.query import MatchKind, Query
 from moa_cli.store.schema import store_errors
-from moa_cli.store.search import Filter, Found, Search
+from moa_cli.store.search import Search, SearchFilter, SearchHit
 
 _T = TypeVar("_T")
 _SUMMARY = (
@@ -37,7 +37,7 @@ _MOST_ROWS = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Summary:
+class ConversationSummary:
     """A conversation in a list. updated: seconds since 1970."""
 
     id: str
@@ -48,21 +48,24 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Match:
-    """A conversation that may be the one looked for.
+class ConversationMatch:
+    """A conversation that fits what the user has typed so far.
 
-    snippet: as in `Found`, "" if only the title or the id is alike. prompt, reply: how the first
-    prompt and the last reply begin.
+    Attributes:
+        summary: The conversation.
+        snippet: As in `SearchHit`; "" if only the title or the id fits.
+        prompt: The beginning of the first prompt.
+        reply: The beginning of the last reply; "" if there is none.
     """
 
-    summary: Summary
+    summary: ConversationSummary
     snippet: str
     prompt: str
     reply: str
 
 
 @dataclass(frozen=True)
-class Undone:
+class WithdrawnTurn:
     """A turn that was taken back or replaced, and is in the file still. id: of the turn.
 
     started: seconds since 1970. asked_again: whether a turn that still counts has the same prompt.
@@ -96,7 +99,7 @@ class Reader:
         since: float = 0,
         profile: str | None = None,
         tag: str | None = None,
-    ) -> list[Summary]:
+    ) -> list[ConversationSummary]:
         """The latest conversations first. since: seconds since 1970. limit: -1 is none."""
         with store_errors():
             rows = self._connection.execute(
@@ -107,7 +110,7 @@ class Reader:
             ).fetchall()
         return [_summary(row) for row in rows]
 
-    def summaries(self, identities: Sequence[str]) -> list[Summary]:
+    def summaries(self, identities: Sequence[str]) -> list[ConversationSummary]:
         """These conversations, in this order; those that are gone are left out."""
         with store_errors():
             found = (
@@ -284,17 +287,17 @@ class Reader:
         profile: str | None = None,
         proposals: bool = False,
         whole: bool = False,
-    ) -> list[Found]:
+    ) -> list[SearchHit]:
         """Where all the words are found, the best first; not in turns that were taken back.
 
         words: see `query`. since: seconds since 1970. proposals: look through those too, which
         takes as long as reading them. whole: not in other forms and parts of words.
         """
-        search = Search(self._connection, Query.of(as_unicode(words)), Filter(since, profile))
+        search = Search(self._connection, Query.of(as_unicode(words)), SearchFilter(since, profile))
         with store_errors():
             return search.best(limit, proposals=proposals, whole=whole)
 
-    def matching(self, typed: str, *, limit: int = 20) -> list[Match]:
+    def matching(self, typed: str, *, limit: int = 20) -> list[ConversationMatch]:
         """Conversations for what has been typed so far; all of them for "".
 
         The title and a turn hold all the words, or the id begins with what was typed. The latest
@@ -306,16 +309,16 @@ class Reader:
         close = dict.fromkeys(self._beginning_with(typed.strip(), limit=limit), "")
         search = Search(self._connection, Query.of(as_unicode(typed), begun=True))
         with store_errors():
-            close |= search.conversations(Closeness.BEGUN, limit)
+            close |= search.conversations(MatchKind.VARIANT, limit)
             matches = self._matches(close)[:limit]
             if len(matches) < limit:
-                others = search.conversations(Closeness.INSIDE, limit)
+                others = search.conversations(MatchKind.INSIDE, limit)
                 matches += self._matches(
                     {key: snippet for key, snippet in others.items() if key not in close}
                 )
         return matches[:limit]
 
-    def _matches(self, found: Mapping[str, str]) -> list[Match]:
+    def _matches(self, found: Mapping[str, str]) -> list[ConversationMatch]:
         """The conversations of these ids, with these snippets, the latest first."""
         with store_errors():
             made = [self._match(identity, snippet) for identity, snippet in found.items()]
@@ -334,7 +337,7 @@ class Reader:
             ).fetchall()
         return [str(row["id"]) for row in rows]
 
-    def _match(self, identity: str, snippet: str) -> Match | None:
+    def _match(self, identity: str, snippet: str) -> ConversationMatch | None:
         row = self._connection.execute(f"{_SUMMARY} WHERE id = ?", (identity,)).fetchone()
         if row is None:
             # Deleted in the meantime, by another process.
@@ -350,7 +353,7 @@ class Reader:
             (_BEGINNING, identity),
         ).fetchone()
         prompt, reply = (turn["text"] if turn else "" for turn in (first, last))
-        return Match(_summary(row), snippet, prompt, reply)
+        return ConversationMatch(_summary(row), snippet, prompt, reply)
 
     def older_than(self, when: float) -> list[str]:
         """The conversations not touched since `when` (seconds since 1970)."""
@@ -360,13 +363,15 @@ class Reader:
             ).fetchall()
         return [str(row["id"]) for row in rows]
 
-    def undone(self, identities: Sequence[str] | None = None, *, words: str = "") -> list[Undone]:
+    def undone(
+        self, identities: Sequence[str] | None = None, *, words: str = ""
+    ) -> list[WithdrawnTurn]:
         """Turns that were taken back or replaced: of these conversations, or of all; with
         `words`, those that hold all of them, whole."""
         wanted = Query.of(as_unicode(words))
         if words and (not wanted.terms or wanted.is_signs):
             return []
-        query = wanted.expression(Closeness.WHOLE, {})
+        query = wanted.expression(MatchKind.WHOLE, {})
         matching = " AND t.id IN (SELECT rowid FROM search_index WHERE search_index MATCH ?)"
         hits = matching if query else ""
         sql = (
@@ -380,7 +385,7 @@ class Reader:
         with store_errors():
             rows = self._connection.execute(sql, (query,) if query else ()).fetchall()
         return [
-            Undone(*row)
+            WithdrawnTurn(*row)
             for row in rows
             if identities is None or row["conversation_id"] in identities
         ]
@@ -423,8 +428,10 @@ def _values_of(key: str, table: Any) -> Iterator[str]:
                 yield from _values_of(key, value)
 
 
-def _summary(row: sqlite3.Row) -> Summary:
-    return Summary(row["id"], row["title"], row["profile"], row["updated"], row["turns"])
+def _summary(row: sqlite3.Row) -> ConversationSummary:
+    return ConversationSummary(
+        row["id"], row["title"], row["profile"], row["updated"], row["turns"]
+    )
 
 
 def _charged(turn: Turn) -> Turn:

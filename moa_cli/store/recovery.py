@@ -21,7 +21,7 @@ from moa_cli.core.file_lock import try_lock
 from moa_cli.store import archive, upkeep
 from moa_cli.store.database import connect, damaged_files, open_database
 from moa_cli.store.incoming.take import add
-from moa_cli.store.salvage import Progress, Row, salvage
+from moa_cli.store.salvage import Row, SalvageProgress, salvage
 from moa_cli.store.schema import immediate, store_errors
 from moa_cli.store.store import Store
 
@@ -48,7 +48,7 @@ _COLUMNS_OF_A_TURN = 11
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """What a check found.
 
     faults: what is damaged, in SQLite's words, some of it. unreadable: values that are no more
@@ -61,7 +61,7 @@ class Checked:
     free: int
     faults: tuple[str, ...] = ()
     unreadable: int = 0
-    left: upkeep.Leftover = field(default_factory=upkeep.Leftover)
+    left: upkeep.PendingUpkeep = field(default_factory=upkeep.PendingUpkeep)
 
     @property
     def sound(self) -> bool:
@@ -69,12 +69,12 @@ class Checked:
         return not self.faults and not self.unreadable
 
 
-def check(store: Store) -> Checked:
+def check(store: Store) -> CheckResult:
     """Read all of the store. Raises StoreError if that cannot be begun."""
     with store.connection(writing=False) as connection:
         faults = _faults(connection)
         if faults:
-            return Checked(0, 0, 0, 0, faults)
+            return CheckResult(0, 0, 0, 0, faults)
         counts = connection.execute(
             "SELECT (SELECT count(*) FROM conversations), (SELECT count(*) FROM turns)"
         ).fetchone()
@@ -86,7 +86,7 @@ def check(store: Store) -> Checked:
         before = store.unreadable
         for row in connection.execute("SELECT id FROM conversations").fetchall():
             store.load(row["id"])
-    return Checked(
+    return CheckResult(
         counts[0], counts[1], pages * size, free * size, (), store.unreadable - before, left
     )
 
@@ -130,7 +130,7 @@ def back_up(store: Store, target: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Recovered:
+class RecoveryResult:
     """What came of a recovery.
 
     new, same: conversations that were added, and that are there already. renamed: that were
@@ -147,14 +147,14 @@ class Recovered:
     pages: int = 0
 
 
-def recover(store: Store, source: Path, tell: Callable[[Progress], None]) -> Recovered:
+def recover(store: Store, source: Path, tell: Callable[[SalvageProgress], None]) -> RecoveryResult:
     """Add to the store what can be read of another database file, which is left as it is.
 
     tell: called now and then while the file is read. What is in the store already is not added
     again, by whichever call. Raises StoreError, OSError.
     """
     paths.refuse_database(source)
-    progress = Progress()
+    progress = SalvageProgress()
     with _folder_aside(paths.data_dir(), _RECOVERING) as folder:
         with store_errors():
             connection, _ = open_database(folder / "rows.db")
@@ -170,7 +170,7 @@ def recover(store: Store, source: Path, tell: Callable[[Progress], None]) -> Rec
             _add_comparisons(store, rows)
         finally:
             rows.close()
-    return Recovered(
+    return RecoveryResult(
         **done, unreadable=rows.unreadable, skipped=progress.skipped, pages=progress.pages
     )
 
@@ -230,8 +230,8 @@ def _wipe_folder(folder: Path) -> None:
 def _gather(
     connection: sqlite3.Connection,
     source: Path,
-    progress: Progress,
-    tell: Callable[[Progress], None],
+    progress: SalvageProgress,
+    tell: Callable[[SalvageProgress], None],
 ) -> None:
     """The rows of the file, in tables again."""
     for pragma in ("foreign_keys = OFF", "synchronous = OFF"):

@@ -30,7 +30,7 @@ Row = tuple[Any, ...]
 
 
 @dataclass
-class Progress:
+class SalvageProgress:
     """How far the reading of a file has come.
 
     pages: how many it has. done: how many were looked at. skipped: those that could not be read,
@@ -126,7 +126,7 @@ class _File:
         return self._file.read(self.size)
 
 
-def salvage(path: Path, progress: Progress) -> Iterator[tuple[str, Row]]:
+def salvage(path: Path, progress: SalvageProgress) -> Iterator[tuple[str, Row]]:
     """All rows that can be read of a database which no process uses now, each with the name of
     its table; those of `turns`, `notes` and `comparisons` with their numbers in front.
 

@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import chain, islice
 
 from moa_cli.store.packing import unpack
-from moa_cli.store.query import Closeness, Examined, Query, marked
+from moa_cli.store.query import MatchKind, Query, TextMatch, marked
 from moa_cli.store.schema import immediate
 from moa_cli.store.terms import folded
 
@@ -77,7 +77,7 @@ _WANTED = (
 
 
 @dataclass(frozen=True)
-class Filter:
+class SearchFilter:
     """What is looked through. since: seconds since 1970. profile: None is any."""
 
     since: float = 0.0
@@ -90,7 +90,7 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchHit:
     """Where a search found all its words.
 
     title: the conversation's. turn: its place among the conversation's turns, from 1; None if the
@@ -109,8 +109,8 @@ class Found:
 
 
 @dataclass(frozen=True)
-class _Titled:
-    """A conversation whose title, or title and tags, meets some of the terms.
+class _TitleMatch:
+    """A conversation whose title, or title and tags, matches some of the terms.
 
     text: the title with the tags behind it.
     """
@@ -120,14 +120,12 @@ class _Titled:
     profile: str
     updated: float
     text: str
-    examined: Examined
+    examined: TextMatch
 
-    def met(self, closeness: Closeness) -> frozenset[int]:
-        """The terms that the title meets at least so closely."""
+    def met(self, kind: MatchKind) -> frozenset[int]:
+        """The terms that the title matches at least so closely."""
         return frozenset(
-            place
-            for place, met in enumerate(self.examined.met)
-            if met is not None and met <= closeness
+            place for place, met in enumerate(self.examined.met) if met is not None and met <= kind
         )
 
 
@@ -135,15 +133,15 @@ class Search:
     """One query, answered from one store. Its methods raise sqlite3.Error."""
 
     def __init__(
-        self, connection: sqlite3.Connection, query: Query, only: Filter | None = None
+        self, connection: sqlite3.Connection, query: Query, only: SearchFilter | None = None
     ) -> None:
         self._connection = connection
         self._query = query
-        self._only = only or Filter()
-        self._titles: list[_Titled] | None = None
-        self._proposals: dict[Closeness, list[tuple[object, Found]]] | None = None
+        self._only = only or SearchFilter()
+        self._titles: list[_TitleMatch] | None = None
+        self._proposals: dict[MatchKind, list[tuple[object, SearchHit]]] | None = None
 
-    def best(self, limit: int, *, proposals: bool = False, whole: bool = False) -> list[Found]:
+    def best(self, limit: int, *, proposals: bool = False, whole: bool = False) -> list[SearchHit]:
         """The best hits: those that meet the terms most closely come first; whole: only those
         with whole words.
 
@@ -151,14 +149,14 @@ class Search:
         room. Turns with whole words come by how much they hold of them, all else by time.
         """
         limit = min(limit, _MOST_HITS)
-        found: dict[object, Found] = {}
-        for closeness in self._closenesses()[: 1 if whole else None]:
-            titles = self._in_titles(closeness)
+        found: dict[object, SearchHit] = {}
+        for kind in self._kinds()[: 1 if whole else None]:
+            titles = self._in_titles(kind)
             self._add(found, limit, islice(titles, (limit - len(found) + 1) // 2))
-            turns = self._turns(closeness, limit + len(found))
+            turns = self._turns(kind, limit + len(found))
             self._add(found, limit, ((row["id"], row) for row in turns))
             if proposals and len(found) < limit:
-                self._add(found, limit, self._in_proposals(limit)[closeness])
+                self._add(found, limit, self._in_proposals(limit)[kind])
             self._add(found, limit, titles)
             if len(found) == limit:
                 break
@@ -166,84 +164,84 @@ class Search:
 
     def _add(
         self,
-        found: dict[object, Found],
+        found: dict[object, SearchHit],
         limit: int,
-        hits: Iterable[tuple[object, Found | sqlite3.Row]],
+        hits: Iterable[tuple[object, SearchHit | sqlite3.Row]],
     ) -> None:
         """Add what is new of `hits`, as far as there is room."""
         if len(found) == limit:
             return
         for key, hit in hits:
             if key not in found:
-                found[key] = hit if isinstance(hit, Found) else self._in_turn(hit)
+                found[key] = hit if isinstance(hit, SearchHit) else self._in_turn(hit)
                 if len(found) == limit:
                     return
 
-    def conversations(self, closeness: Closeness, limit: int) -> dict[str, str]:
+    def conversations(self, kind: MatchKind, limit: int) -> dict[str, str]:
         """The latest conversations that meet the terms at least so closely, with a snippet.
 
-        The snippet is "" where only the title meets them.
+        The snippet is "" where only the title matches them.
         """
-        if not self._query.terms or (self._query.is_signs and closeness is Closeness.INSIDE):
+        if not self._query.terms or (self._query.is_signs and kind is MatchKind.INSIDE):
             return {}
         count = len(self._query.terms)
-        titled = (row.id for row in self._titled() if len(row.met(closeness)) == count)
+        titled = (row.id for row in self._titled() if len(row.met(kind)) == count)
         found = dict.fromkeys(islice(titled, limit), "")
         said: dict[str, str] = {}
-        rows = self._said(closeness, limit * _HITS_PER_CONVERSATION)
-        for row in chain(rows, self._shared(closeness, limit)):
+        rows = self._said(kind, limit * _HITS_PER_CONVERSATION)
+        for row in chain(rows, self._shared(kind, limit)):
             if row["conversation_id"] not in said:
                 said[row["conversation_id"]] = self._in_texts(row)[1]
             if len(said) == limit:
                 break
         return found | said
 
-    def _closenesses(self) -> list[Closeness]:
+    def _kinds(self) -> list[MatchKind]:
         """The ways in which the terms can be met."""
         if not self._query.terms:
             return []
-        return [Closeness.WHOLE] if self._query.is_signs else list(Closeness)
+        return [MatchKind.WHOLE] if self._query.is_signs else list(MatchKind)
 
-    def _turns(self, closeness: Closeness, count: int) -> Iterator[sqlite3.Row]:
+    def _turns(self, kind: MatchKind, count: int) -> Iterator[sqlite3.Row]:
         """The turns that meet the terms at least so closely, the best first; perhaps twice."""
-        if closeness is Closeness.WHOLE and not self._query.is_signs:
+        if kind is MatchKind.WHOLE and not self._query.is_signs:
             if self._query.literals:
                 yield from self._written_so(count)
-            yield from self._matching(_TURNS, self._expression(closeness), "rank", count)
+            yield from self._matching(_TURNS, self._expression(kind), "rank", count)
         else:
-            yield from self._said(closeness, count)
-        yield from self._shared(closeness, count)
+            yield from self._said(kind, count)
+        yield from self._shared(kind, count)
 
-    def _said(self, closeness: Closeness, count: int) -> Iterator[sqlite3.Row]:
+    def _said(self, kind: MatchKind, count: int) -> Iterator[sqlite3.Row]:
         """The latest turns that meet the terms at least so closely."""
         if self._query.is_signs:
             rows = self._connection.execute(
                 f"{_ALL_TURNS}{_WANTED} ORDER BY t.id DESC", self._only.values
             )
             return islice(filter(self._holds_literals, rows), count)
-        return self._matching(_TURNS, self._expression(closeness), _LATEST, count)
+        return self._matching(_TURNS, self._expression(kind), _LATEST, count)
 
     def _written_so(self, count: int) -> Iterator[sqlite3.Row]:
         """The latest turns with whole words that are written as in the query, signs included."""
-        rows = self._matching(_TURNS, self._expression(Closeness.WHOLE), _LATEST, -1)
+        rows = self._matching(_TURNS, self._expression(MatchKind.WHOLE), _LATEST, -1)
         return islice(filter(self._holds_literals, rows), count)
 
     def _holds_literals(self, row: sqlite3.Row) -> bool:
         texts = [folded(row["prompt"]), folded(row["reply"] or "")]
         return all(any(literal in text for text in texts) for literal in self._query.literals)
 
-    def _shared(self, closeness: Closeness, count: int) -> Iterator[sqlite3.Row]:
+    def _shared(self, kind: MatchKind, count: int) -> Iterator[sqlite3.Row]:
         """The latest turns that meet those of the terms which their conversation's title does
-        not; none where the title meets none of them, or all."""
+        not; none where the title matches none of them, or all."""
         by_met: dict[frozenset[int], list[str]] = {}
         for titled in self._titled():
-            by_met.setdefault(titled.met(closeness), []).append(titled.id)
+            by_met.setdefault(titled.met(kind), []).append(titled.id)
         shares = [met for met in by_met if 0 < len(met) < len(self._query.terms)]
         shares.sort(key=len, reverse=True)
         for met in shares[:_MOST_SHARES]:
             yield from self._matching(
                 _TURNS + _OF_CONVERSATIONS,
-                self._expression(closeness, met),
+                self._expression(kind, met),
                 _LATEST,
                 count,
                 conversations=json.dumps(by_met[met]),
@@ -257,9 +255,9 @@ class Search:
             {"expression": expression, "count": count, **self._only.values, **values},
         )
 
-    def _expression(self, closeness: Closeness, left_out: frozenset[int] = frozenset()) -> str:
-        inside = self._inside if closeness is Closeness.INSIDE else {}
-        return self._query.expression(closeness, inside, left_out)
+    def _expression(self, kind: MatchKind, left_out: frozenset[int] = frozenset()) -> str:
+        inside = self._inside if kind is MatchKind.INSIDE else {}
+        return self._query.expression(kind, inside, left_out)
 
     @cached_property
     def _inside(self) -> dict[str, list[str]]:
@@ -276,8 +274,8 @@ class Search:
             for part in {term.part for term in self._query.terms if term.part}
         }
 
-    def _titled(self) -> list[_Titled]:
-        """Conversations whose title meets a term, the latest first."""
+    def _titled(self) -> list[_TitleMatch]:
+        """Conversations whose title matches a term, the latest first."""
         if self._titles is None:
             rows = self._connection.execute(
                 f"SELECT id, title, profile, updated, title || {self._tags()} AS text"  # noqa: S608
@@ -285,9 +283,9 @@ class Search:
                 self._only.values,
             )
             self._titles = [
-                _Titled(**dict(row), examined=self._query.examine(row["text"]))
+                _TitleMatch(**dict(row), examined=self._query.examine(row["text"]))
                 for row in rows
-                if self._query.may_meet(row["text"], some=True)
+                if self._query.may_match(row["text"], some=True)
             ]
         return self._titles
 
@@ -296,7 +294,7 @@ class Search:
         known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tags'")
         return _TAGS if known.fetchone() else "''"
 
-    def _in_titles(self, closeness: Closeness) -> Iterator[tuple[object, Found]]:
+    def _in_titles(self, kind: MatchKind) -> Iterator[tuple[object, SearchHit]]:
         """Titles that meet all terms just so closely, the latest first.
 
         Not those that are the beginning of the first prompt: that is found itself, or was taken
@@ -304,10 +302,10 @@ class Search:
         """
         for titled in self._titled():
             right = self._only.profile in (None, titled.profile)
-            if right and titled.examined.closeness is closeness and not self._is_prompt(titled):
+            if right and titled.examined.kind is kind and not self._is_prompt(titled):
                 yield (
                     titled.id,
-                    Found(
+                    SearchHit(
                         titled.id,
                         titled.title,
                         None,
@@ -318,8 +316,8 @@ class Search:
                     ),
                 )
 
-    def _is_prompt(self, titled: _Titled) -> bool:
-        """Whether what meets the terms is the beginning of the first prompt, which is looked
+    def _is_prompt(self, titled: _TitleMatch) -> bool:
+        """Whether what matches the terms is the beginning of the first prompt, which is looked
         through too."""
         if titled.examined.spans[-1].end > len(titled.title):
             return False
@@ -329,9 +327,9 @@ class Search:
         ).fetchone()
         return first is not None and " ".join(first[0].split()).startswith(titled.title)
 
-    def _in_turn(self, row: sqlite3.Row) -> Found:
+    def _in_turn(self, row: sqlite3.Row) -> SearchHit:
         where, snippet = self._in_texts(row)
-        return Found(
+        return SearchHit(
             row["conversation_id"],
             row["title"],
             self._place(row),
@@ -342,7 +340,7 @@ class Search:
         )
 
     def _in_texts(self, row: sqlite3.Row) -> tuple[str, str]:
-        """Which of a turn's texts meets the terms best, and its snippet."""
+        """Which of a turn's texts matches the terms best, and its snippet."""
         texts = {where: row[where] or "" for where in ("prompt", "reply")}
         examined = {where: self._query.examine(text) for where, text in texts.items()}
         best = max(examined, key=lambda where: examined[where].merit)
@@ -358,13 +356,13 @@ class Search:
             ).fetchone()[0]
         )
 
-    def _in_proposals(self, limit: int) -> dict[Closeness, list[tuple[object, Found]]]:
+    def _in_proposals(self, limit: int) -> dict[MatchKind, list[tuple[object, SearchHit]]]:
         """The latest proposals by how closely they meet the terms, so many of each.
 
         They are read one after the other until so many hold all as whole words.
         """
         if self._proposals is None:
-            self._proposals = {closeness: [] for closeness in Closeness}
+            self._proposals = {kind: [] for kind in MatchKind}
             rows = self._connection.execute(
                 f"{_PROPOSALS}{_WANTED} ORDER BY t.id DESC",
                 self._only.values,
@@ -376,24 +374,26 @@ class Search:
                 same = self._proposals[examined[0]]
                 if len(same) < limit:
                     same.append(examined[1])
-                if len(self._proposals[Closeness.WHOLE]) == limit:
+                if len(self._proposals[MatchKind.WHOLE]) == limit:
                     break
         return self._proposals
 
-    def _examined_proposal(self, row: sqlite3.Row) -> tuple[Closeness, tuple[object, Found]] | None:
-        """A proposal that meets all terms, with how closely; None if it does not."""
+    def _examined_proposal(
+        self, row: sqlite3.Row
+    ) -> tuple[MatchKind, tuple[object, SearchHit]] | None:
+        """A proposal that matches all terms, with how closely; None if it does not."""
         try:
             proposal = unpack(row["proposal"])
             text, model = str(proposal["text"]), str(proposal["model"])
         except (ValueError, TypeError, KeyError):
             # One damaged row must not end the search.
             return None
-        if not self._query.may_meet(text):
+        if not self._query.may_match(text):
             return None
         examined = self._query.examine(text)
-        if examined.closeness is None:
+        if examined.kind is None:
             return None
-        found = Found(
+        found = SearchHit(
             row["conversation_id"],
             row["title"],
             self._place(row),
@@ -403,7 +403,7 @@ class Search:
             row["profile"],
             model,
         )
-        return examined.closeness, ((row["id"], row["layer"], row["place"]), found)
+        return examined.kind, ((row["id"], row["layer"], row["place"]), found)
 
 
 def wipe_step(connection: sqlite3.Connection, pages: int) -> bool:

@@ -22,7 +22,7 @@ from moa_cli.store.packing import as_unicode, dump, pack, without_defaults
 from moa_cli.store.reading import Reader
 from moa_cli.store.schema import Connection, immediate, patience, store_errors, transaction
 from moa_cli.store.spending import Spending
-from moa_cli.store.upkeep import Leftover
+from moa_cli.store.upkeep import PendingUpkeep
 
 _LONGEST_TITLE = 60
 # Without 0, o, 1, l and i: an id may be read aloud and typed again.
@@ -338,7 +338,7 @@ class Store(Reader):
 
     def delete(
         self, identities: Sequence[str], turns: Sequence[int] = (), *, seconds: float | None = None
-    ) -> Leftover:
+    ) -> PendingUpkeep:
         """Delete conversations, and single turns of others, and wipe their words from the file.
 
         They are gone from every list at once. Their words are then overwritten step by step, so
@@ -356,7 +356,7 @@ class Store(Reader):
                 seconds = upkeep.seconds_to_wipe(self._connection)
             return upkeep.work(self._connection, seconds=seconds)
 
-    def leftover(self) -> Leftover:
+    def leftover(self) -> PendingUpkeep:
         """What is left to be wiped or packed. Raises StoreError."""
         with store_errors():
             return upkeep.leftover(self._connection)
@@ -381,7 +381,7 @@ class Store(Reader):
                     (_title(first), row["id"], _title(row["prompt"])),
                 )
 
-    def upkeep(self, *, seconds: float) -> Leftover:
+    def upkeep(self, *, seconds: float) -> PendingUpkeep:
         """Go on with wiping and packing for about so many seconds; returns what is left then.
 
         Raises StoreError.

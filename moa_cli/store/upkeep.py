@@ -40,7 +40,7 @@ _SMALL_BYTES = 50_000_000
 
 
 @dataclass(frozen=True)
-class Leftover:
+class PendingUpkeep:
     """What is still to be done.
 
     conversations: deleted ones whose turns are not all gone. merge: whether the word index still
@@ -92,17 +92,17 @@ def doom(
         connection.execute("PRAGMA foreign_keys = ON")
 
 
-def leftover(connection: sqlite3.Connection) -> Leftover:
+def leftover(connection: sqlite3.Connection) -> PendingUpkeep:
     """What is to be done. Raises sqlite3.Error."""
     with transaction(connection, "DEFERRED"):
         (doomed,) = connection.execute("SELECT count(*) FROM doomed").fetchone()
         tasks = {task for (task,) in connection.execute("SELECT task FROM upkeep")}
-    return Leftover(
+    return PendingUpkeep(
         int(doomed), _MERGE in tasks, _EMPTY_LOG in tasks, _PACK in tasks, _REWRITE in tasks
     )
 
 
-def work(connection: sqlite3.Connection, *, seconds: float) -> Leftover:
+def work(connection: sqlite3.Connection, *, seconds: float) -> PendingUpkeep:
     """Do what there is to do, for about so many seconds; returns what is left.
 
     Raises sqlite3.Error.

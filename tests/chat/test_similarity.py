@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.chat.similarity import Closeness, closest, differences, passages, shares
+from moa_cli.chat.similarity import PassageMatch, closest, differences, passages, shares
 
 RAIN = """\
 ## Why it rains
@@ -40,7 +40,7 @@ def add(first: int, second: int) -> int:
 PIECES = st.text(st.sampled_from("ab \n\t.,*`é漢字。👍🏽\u200d\u2028"), max_size=60)
 
 
-def names(found: list[Closeness]) -> list[tuple[int, ...]]:
+def names(found: list[PassageMatch]) -> list[tuple[int, ...]]:
     return [share.indexes for share in found]
 
 
@@ -102,7 +102,7 @@ def test_each_passage_finds_its_own_source_and_a_shared_one_both() -> None:
 def test_marks_case_and_line_ends_make_no_difference() -> None:
     reply = "> *warm air* takes up `more` water than **COLD air** does."
     [passage] = closest(reply, [SNOW, RAIN])
-    assert passage == Closeness(reply, (1,), 100)
+    assert passage == PassageMatch(reply, (1,), 100)
 
 
 def test_code_is_found_in_code() -> None:

@@ -22,7 +22,7 @@ from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.events import AggregatorFailed, Retrying, to_dict
 from moa_cli.core.text import dumps
 from moa_cli.store.archive import read, text_of
-from moa_cli.store.incoming.take import Took, take
+from moa_cli.store.incoming.take import ImportResult, take
 from moa_cli.store.store import Store
 from tests.support.recording import events, record
 from tests.support.values import values_of
@@ -47,7 +47,7 @@ def other(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def add(store: Store, content: bytes) -> Took:
+def add(store: Store, content: bytes) -> ImportResult:
     """Import a file of that content."""
     (took,) = take(store, ["-"], io.BytesIO(content))
     return took

@@ -70,7 +70,7 @@ def test_a_deleted_word_is_in_no_byte_of_the_file(store: Store, file: Path) -> N
     chosen = fill(store, 3, 5, SECRET)
     assert holds(file, SECRET)
     left = store.delete(chosen, seconds=30)
-    assert left == upkeep.Leftover()
+    assert left == upkeep.PendingUpkeep()
     assert store.search(SECRET) == []
     assert holds(file, SECRET) == []
     assert len(store.conversations()) == 5
@@ -114,10 +114,10 @@ def test_the_log_that_another_process_reads_is_told_and_emptied_later(
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM turns").fetchone()
     left = store.delete(chosen, seconds=1)
-    assert left == upkeep.Leftover(log=True)
+    assert left == upkeep.PendingUpkeep(log=True)
     reader.execute("ROLLBACK")
     reader.close()
-    assert store.upkeep(seconds=1) == upkeep.Leftover()
+    assert store.upkeep(seconds=1) == upkeep.PendingUpkeep()
     assert holds(file, SECRET) == []
 
 
@@ -139,7 +139,7 @@ def test_others_write_while_a_large_conversation_is_wiped(store: Store, file: Pa
     writer.start()
     try:
         left = store.delete([chosen], seconds=0.5)
-        while left.words and left != upkeep.Leftover(log=True):
+        while left.words and left != upkeep.PendingUpkeep(log=True):
             left = store.upkeep(seconds=0.5)
     finally:
         done.set()
@@ -222,6 +222,6 @@ def test_what_an_older_version_wrote_is_packed_beside_other_work(store: Store, f
         connection.execute("INSERT INTO old_proposals VALUES (?, ?, ?, ?)", (*values, text))
     connection.execute("INSERT INTO upkeep VALUES ('pack proposals')")
     assert store.load(identity) == before
-    assert store.upkeep(seconds=30) == upkeep.Leftover()
+    assert store.upkeep(seconds=30) == upkeep.PendingUpkeep()
     assert connection.execute("SELECT count(*) FROM old_proposals").fetchone()[0] == 0
     assert store.load(identity) == before

@@ -23,7 +23,7 @@ from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from moa_cli.core.conversation import KeptConversation
-    from moa_cli.store.incoming.take import Took
+    from moa_cli.store.incoming.take import ImportResult
     from moa_cli.store.store import Store
 
 
@@ -187,7 +187,7 @@ def import_(
         _tell(took, would="would be " if dry_run else "")
 
 
-def _tell(took: Took, would: str) -> None:
+def _tell(took: ImportResult, would: str) -> None:
     from moa_cli.store.incoming.bounds import FUTURE, NO_AMOUNT
     from moa_cli.store.incoming.recognise import SOURCES
 

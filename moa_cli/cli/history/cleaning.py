@@ -10,7 +10,7 @@ from moa_cli.core import paths
 
 if TYPE_CHECKING:
     from moa_cli.store.store import Store
-    from moa_cli.store.upkeep import Leftover
+    from moa_cli.store.upkeep import PendingUpkeep
 
 
 def cleaning_lock() -> Path:
@@ -35,7 +35,7 @@ def go_on_cleaning(store: Store) -> None:
         _start()
 
 
-def finish_later(left: Leftover) -> str | None:
+def finish_later(left: PendingUpkeep) -> str | None:
     """Have what is left to wipe finished; returns what to tell of it, if anything."""
     if not left.words:
         return None

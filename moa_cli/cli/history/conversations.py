@@ -24,8 +24,8 @@ from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:
     from moa_cli.core.conversation import Turn, Usage
-    from moa_cli.store.reading import Summary
-    from moa_cli.store.search import Found
+    from moa_cli.store.reading import ConversationSummary
+    from moa_cli.store.search import SearchHit
     from moa_cli.store.store import Store
 
 Since = Annotated[
@@ -77,14 +77,14 @@ def list_(
     tell_unreadable(store)
 
 
-def _listed(row: Summary, usage: Usage, tags: Sequence[str]) -> str:
+def _listed(row: ConversationSummary, usage: Usage, tags: Sequence[str]) -> str:
     """A conversation on one line, for other programs."""
     turns = plural(row.turns, "turn")
     profile, title = one_line(row.profile), one_line(_titled(row, tags))
     return f"{row.id}  {_when(row.updated)}  {turns:>9}  {profile:<16}  {_cost(usage):>8}  {title}"
 
 
-def _titled(row: Summary, tags: Sequence[str]) -> str:
+def _titled(row: ConversationSummary, tags: Sequence[str]) -> str:
     """The title, with the tags behind it."""
     return " ".join([row.title, *(f"#{tag}" for tag in tags)])
 
@@ -96,7 +96,7 @@ def _cost(usage: Usage) -> str:
 
 
 def _print_table(
-    rows: Sequence[Summary], usages: Sequence[Usage], tags: Sequence[Sequence[str]]
+    rows: Sequence[ConversationSummary], usages: Sequence[Usage], tags: Sequence[Sequence[str]]
 ) -> None:
     from moa_cli.terminal.table import Column, table_lines
 
@@ -213,7 +213,7 @@ def search(
         say("nothing found")
 
 
-def _hit_values(hit: Found) -> dict[str, object]:
+def _hit_values(hit: SearchHit) -> dict[str, object]:
     """A hit as JSON values: the snippet without marks, and where its hits begin and end."""
     text, spans = "", []
     for piece in re.split("([\x02\x03])", hit.snippet):
@@ -226,7 +226,7 @@ def _hit_values(hit: Found) -> dict[str, object]:
     return {**vars(hit), "snippet": text, "hits": spans}
 
 
-def _shown_hit(hit: Found) -> str:
+def _shown_hit(hit: SearchHit) -> str:
     """A hit on two lines: its conversation, and the words around it."""
     marks = ("\x1b[1m", "\x1b[0m") if can_redraw(sys.stdout) else ("[", "]")
     # The marks stand in the snippet as control characters, which sanitizing takes out.

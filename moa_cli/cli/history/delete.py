@@ -24,7 +24,7 @@ from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
-    from moa_cli.store.reading import Undone
+    from moa_cli.store.reading import WithdrawnTurn
     from moa_cli.store.store import Store
 
 # A text file beside a prompt, as `/file` puts it there.
@@ -37,7 +37,7 @@ class _Chosen:
     """What is to go. unwanted: whether a prompt of the prompt history is."""
 
     conversations: Sequence[str]
-    turns: Sequence[Undone]
+    turns: Sequence[WithdrawnTurn]
     unwanted: Callable[[Entry], bool]
 
     def told(self, prompts: int) -> str:
@@ -126,7 +126,7 @@ def _check(typed: _Typed, *, undone: bool, prompts: bool) -> None:
 
 
 def _chosen(store: Store, typed: _Typed) -> _Chosen:
-    turns: Sequence[Undone] = ()
+    turns: Sequence[WithdrawnTurn] = ()
     if typed.identities:
         found = [store.find(prefix) for prefix in typed.identities]
     elif typed.every:
@@ -156,7 +156,7 @@ def _undone(store: Store, typed: _Typed) -> _Chosen:
     return _Chosen((), turns, lambda entry: _is_one_of(entry.text, texts))
 
 
-def _matching(turns: Sequence[Undone], typed: _Typed) -> Sequence[Undone]:
+def _matching(turns: Sequence[WithdrawnTurn], typed: _Typed) -> Sequence[WithdrawnTurn]:
     if typed.before is None:
         return turns
     return [turn for turn in turns if turn.started < typed.before]
@@ -167,7 +167,7 @@ def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
     if typed.every or typed.nothing:
         return lambda entry: True
     from moa_cli.store.packing import as_unicode
-    from moa_cli.store.query import Closeness, Query
+    from moa_cli.store.query import MatchKind, Query
 
     spellings = _spellings(texts)
     before, filtered = typed.before, not typed.identities
@@ -180,7 +180,7 @@ def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
             filtered
             and (before is None or entry.at < before)
             # As `search --whole` finds them in a turn.
-            and (query is None or query.examine(entry.text).closeness is Closeness.WHOLE)
+            and (query is None or query.examine(entry.text).kind is MatchKind.WHOLE)
         )
 
     return unwanted

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from moa_cli.store.salvage import Progress
+    from moa_cli.store.salvage import SalvageProgress
     from moa_cli.store.store import Store
-    from moa_cli.store.upkeep import Leftover
+    from moa_cli.store.upkeep import PendingUpkeep
 
 _POLL_SECONDS = 0.5
 _LONGEST_SECONDS = 3600.0
@@ -155,7 +155,7 @@ class _Progress:
     def __init__(self) -> None:
         self._told = time.monotonic()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: SalvageProgress) -> None:
         now = time.monotonic()
         if progress.pages and now - self._told > 1 and sys.stderr.isatty():
             self._told = now
@@ -202,7 +202,7 @@ def _is_quiet(store: Store) -> bool:
     return False
 
 
-def _tell_left(left: Leftover) -> None:
+def _tell_left(left: PendingUpkeep) -> None:
     if left.traces:
         say("done, but for traces in unused parts of the file: another process is writing")
     elif left.log:

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moa_cli.store.incoming.bounds import seconds_of
-from moa_cli.store.incoming.coming import Coming, Messages, list_in, table_in, text_in
+from moa_cli.store.incoming.coming import (
+    IncomingConversation,
+    TurnBuilder,
+    list_in,
+    table_in,
+    text_in,
+)
 
 PROFILE = "aichat"
 # Characters of a session, and of an entry of the log.
@@ -67,9 +73,9 @@ def _loader() -> Any:
     return getattr(library, "CSafeLoader", library.SafeLoader)
 
 
-def session(values: dict[str, Any], name: str, at: float, where: str) -> Coming:
+def session(values: dict[str, Any], name: str, at: float, where: str) -> IncomingConversation:
     """A session. name: its own, which is that of its file; at: when it was written."""
-    messages = Messages(PROFILE)
+    messages = TurnBuilder(PROFILE)
     model = text_in(values, "model") or None
     earlier = list_in(values, "compressed_messages")
     for place, message in enumerate([*earlier, *list_in(values, "messages")]):
@@ -81,7 +87,12 @@ def session(values: dict[str, Any], name: str, at: float, where: str) -> Coming:
 
 
 def _add(
-    messages: Messages, message: dict[str, Any], model: str | None, at: float, *, skip_system: bool
+    messages: TurnBuilder,
+    message: dict[str, Any],
+    model: str | None,
+    at: float,
+    *,
+    skip_system: bool,
 ) -> None:
     role, content = text_in(message, "role"), message.get("content")
     if isinstance(content, dict):
@@ -130,7 +141,7 @@ def _apart(text: str) -> tuple[str, str, int]:
     return text, thought, calls
 
 
-def log(lines: Iterable[str]) -> Iterator[Coming]:
+def log(lines: Iterable[str]) -> Iterator[IncomingConversation]:
     """The entries of the log, each a conversation of one turn, as aichat keeps nothing that
     joins them. Raises ValueError."""
     heading: re.Match[str] | None = None
@@ -151,8 +162,8 @@ def log(lines: Iterable[str]) -> Iterator[Coming]:
         yield _entry(heading, "".join(said), f"entry {number}")
 
 
-def _entry(heading: re.Match[str], text: str, where: str) -> Coming:
-    messages = Messages(PROFILE)
+def _entry(heading: re.Match[str], text: str, where: str) -> IncomingConversation:
+    messages = TurnBuilder(PROFILE)
     at = seconds_of(heading["at"].replace("Z", "+00:00"))
     prompt, found, rest = f"\n{text}".replace("\r\n", "\n").partition(_RULE)
     if not found:

@@ -13,7 +13,13 @@ from typing import Any
 
 from moa_cli.core.text import fenced
 from moa_cli.store.incoming.bounds import seconds_of
-from moa_cli.store.incoming.coming import Coming, Messages, list_in, table_in, text_in
+from moa_cli.store.incoming.coming import (
+    IncomingConversation,
+    TurnBuilder,
+    list_in,
+    table_in,
+    text_in,
+)
 
 PROFILE = "chatgpt"
 # A reference to a search result or the like, which means nothing outside of ChatGPT.
@@ -24,12 +30,12 @@ _SOUNDS = ("audio_asset_pointer", "real_time_user_audio_video_asset_pointer")
 _TOOL_KINDS = ("execution_output", "system_error", "computer_output")
 
 
-def conversation(values: Mapping[str, Any], where: str) -> Coming:
+def conversation(values: Mapping[str, Any], where: str) -> IncomingConversation:
     """The branch of the conversation that was seen last. Raises ValueError."""
     nodes = values["mapping"]
     if not isinstance(nodes, dict) or not all(isinstance(node, dict) for node in nodes.values()):
         raise ValueError("mapping is not a table of messages")
-    messages = Messages(PROFILE)
+    messages = TurnBuilder(PROFILE)
     path = _path(nodes, values.get("current_node"))
     model = text_in(values, "default_model_slug") or None
     for identity in path:
@@ -78,7 +84,7 @@ def _others(nodes: Mapping[str, Any], path: set[str]) -> int:
     )
 
 
-def _add(messages: Messages, message: Mapping[str, Any], model: str | None) -> None:
+def _add(messages: TurnBuilder, message: Mapping[str, Any], model: str | None) -> None:
     role = text_in(table_in(message, "author"), "role")
     content, metadata = table_in(message, "content"), table_in(message, "metadata")
     kind = text_in(content, "content_type") or "text"
@@ -121,7 +127,7 @@ def _add(messages: Messages, message: Mapping[str, Any], model: str | None) -> N
         messages.left["message of an unknown role"] += 1
 
 
-def _text(messages: Messages, content: Mapping[str, Any]) -> str:
+def _text(messages: TurnBuilder, content: Mapping[str, Any]) -> str:
     """The text of a message; what else there is in it is counted."""
     if text_in(content, "content_type") == "code":
         language = text_in(content, "language")

@@ -11,7 +11,7 @@ from typing import Any
 
 from moa_cli.core.text import fenced
 from moa_cli.store.incoming.bounds import seconds_of
-from moa_cli.store.incoming.coming import Coming, Messages, list_in, text_in
+from moa_cli.store.incoming.coming import IncomingConversation, TurnBuilder, list_in, text_in
 
 PROFILE = "claude"
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".heic")
@@ -20,12 +20,12 @@ _COUNTED = {"tool_use": "tool call", "tool_result": "tool result", "image": "ima
 _SILENT = ("token_budget", "flag")
 
 
-def conversation(values: Mapping[str, Any], where: str) -> Coming:
+def conversation(values: Mapping[str, Any], where: str) -> IncomingConversation:
     """The branch of the conversation that was written last. Raises ValueError."""
     given = values["chat_messages"]
     if not isinstance(given, list) or not all(isinstance(message, dict) for message in given):
         raise ValueError("chat_messages is not a list of messages")
-    messages = Messages(PROFILE)
+    messages = TurnBuilder(PROFILE)
     path = _path(given, text_in(values, "current_leaf_message_uuid"))
     model = text_in(values, "model") or None
     for message in path:
@@ -68,7 +68,7 @@ def _others(given: Sequence[Mapping[str, Any]], path: Sequence[Mapping[str, Any]
     return len({text_in(message, "uuid") for message in given} - taken - parents)
 
 
-def _add(messages: Messages, message: Mapping[str, Any], model: str | None) -> None:
+def _add(messages: TurnBuilder, message: Mapping[str, Any], model: str | None) -> None:
     said, reasoning = [], []
     for part in list_in(message, "content"):
         if not isinstance(part, dict):
@@ -96,7 +96,7 @@ def _add(messages: Messages, message: Mapping[str, Any], model: str | None) -> N
         messages.left["message of an unknown role"] += 1
 
 
-def _files(messages: Messages, message: Mapping[str, Any]) -> list[str]:
+def _files(messages: TurnBuilder, message: Mapping[str, Any]) -> list[str]:
     """The texts that were attached, each in a fence; files that are no text are counted."""
     texts, names = [], set()
     for attachment in list_in(message, "attachments"):
@@ -113,6 +113,6 @@ def _files(messages: Messages, message: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def _count(messages: Messages, name: str) -> None:
+def _count(messages: TurnBuilder, name: str) -> None:
     picture = PurePosixPath(name).suffix.lower() in _PICTURES
     messages.left["image" if picture else "file"] += 1

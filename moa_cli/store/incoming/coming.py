@@ -18,7 +18,7 @@ _NO_TEXT = "(something other than text, which was not imported)"
 
 
 @dataclass(frozen=True)
-class Head:
+class ConversationHead:
     """What a conversation is besides its turns; as in `KeptConversation`.
 
     id: the one that it gets, if that is free.
@@ -33,7 +33,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Coming:
+class IncomingConversation:
     """A conversation that is being read.
 
     where: what to call it in a message. turns: to be read once; head: known after that.
@@ -44,7 +44,7 @@ class Coming:
 
     where: str
     turns: Iterator[KeptTurn]
-    head: Callable[[], Head]
+    head: Callable[[], ConversationHead]
     exact: bool = False
     left: Counter[str] = field(default_factory=Counter)
     identity: Callable[[], str | None] = lambda: None
@@ -90,8 +90,8 @@ class _Asked:
     stopped: bool = False
 
 
-class Messages:
-    """Messages in their order, made into turns: a user message, and all that answered it.
+class TurnBuilder:
+    """TurnBuilder in their order, made into turns: a user message, and all that answered it.
 
     profile: what the turns are said to be of, the program that they came from.
     """
@@ -149,7 +149,7 @@ class Messages:
         title: str = "",
         created: float | None = None,
         updated: float | None = None,
-    ) -> Coming:
+    ) -> IncomingConversation:
         """The conversation of these messages.
 
         source: its id where it came from; None if it has none: then its beginning stands for it.
@@ -163,14 +163,14 @@ class Messages:
         if source is None:
             source = "\0".join((turns[0].turn.user, turns[0].turn.reply or "") if turns else ())
         title = " ".join(title.split()) or (turns[0].turn.user if turns else "")
-        head = Head(
+        head = ConversationHead(
             identity_of(self.profile, source),
             " ".join(title.split())[:_LONGEST_TITLE] or "untitled",
             self.profile,
             begun,
             last,
         )
-        return Coming(where, iter(turns), lambda: head, left=self.left)
+        return IncomingConversation(where, iter(turns), lambda: head, left=self.left)
 
     def _turns(self, begun: float) -> Iterable[KeptTurn]:
         at, system = begun, ""

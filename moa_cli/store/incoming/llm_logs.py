@@ -20,16 +20,16 @@ from typing import Any
 
 from moa_cli.core.conversation import Usage
 from moa_cli.store.incoming.bounds import seconds_of
-from moa_cli.store.incoming.coming import Coming, Messages
+from moa_cli.store.incoming.coming import IncomingConversation, TurnBuilder
 
 PROFILE = "llm"
 # Bytes of one value.
 _LONGEST = 64 << 20
-# Messages between what was sent and what came back.
+# TurnBuilder between what was sent and what came back.
 _LONGEST_CHAIN = 10_000
 
 
-def conversations(path: Path) -> Iterator[Coming]:
+def conversations(path: Path) -> Iterator[IncomingConversation]:
     """The conversations in the file, in the order in which they began. Raises ValueError."""
     try:
         with _opened(path) as connection:
@@ -94,7 +94,7 @@ class _Log:
     def _of(self, table: str) -> set[str]:
         return self._columns.get(table, set())
 
-    def conversations(self) -> Iterator[Coming]:
+    def conversations(self) -> Iterator[IncomingConversation]:
         """All conversations, the first begun first."""
         for number, rows in enumerate(self._by_conversation(), 1):
             yield self._conversation(rows, f"conversation {number}")
@@ -134,8 +134,8 @@ class _Log:
             f" coalesce({at}, '') AS at FROM {table}{legacy}"
         )
 
-    def _conversation(self, rows: list[sqlite3.Row], where: str) -> Coming:
-        messages = Messages(PROFILE)
+    def _conversation(self, rows: list[sqlite3.Row], where: str) -> IncomingConversation:
+        messages = TurnBuilder(PROFILE)
         identity = str(rows[0]["conversation"])
         for row in rows:
             if row["generation"] == 1:
@@ -162,7 +162,7 @@ class _Log:
                     return row["name"]
         return ""
 
-    def _add_response(self, messages: Messages, row: dict[str, Any]) -> None:
+    def _add_response(self, messages: TurnBuilder, row: dict[str, Any]) -> None:
         identity = row["id"]
         system = [*self._fragments("system_fragments", identity), _text(row.get("system"))]
         messages.system("\n\n".join(filter(None, system)))
@@ -180,7 +180,7 @@ class _Log:
             _text(row.get("response")), reasoning=_text(row.get("reasoning")), **_told(row)
         )
 
-    def _add_turn(self, messages: Messages, row: dict[str, Any]) -> None:
+    def _add_turn(self, messages: TurnBuilder, row: dict[str, Any]) -> None:
         sent = row["parent_message_hash"]
         asked = self._chain(sent, until="assistant")
         system = [text for _, role, text in asked if role == "system"]

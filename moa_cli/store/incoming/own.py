@@ -14,7 +14,7 @@ from moa_cli.core.events import from_dict, to_dict
 from moa_cli.core.values import check_plain, load_value
 from moa_cli.store.archive import FORMAT, TAGGED, VERSION
 from moa_cli.store.incoming.bounds import bounded, not_later, seconds_of
-from moa_cli.store.incoming.coming import Coming, Head
+from moa_cli.store.incoming.coming import ConversationHead, IncomingConversation
 from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.store import ID_LETTERS
 from moa_cli.store.tags import checked_tag
@@ -40,7 +40,7 @@ def check_heading(values: Mapping[str, Any], name: str) -> None:
         )
 
 
-def conversations(stream: JsonStream) -> Iterator[Coming]:
+def conversations(stream: JsonStream) -> Iterator[IncomingConversation]:
     """The conversations of a file whose heading has been checked. Raises ValueError."""
     seen: set[str] = set()
     found = False
@@ -57,8 +57,8 @@ def conversations(stream: JsonStream) -> Iterator[Coming]:
             if stream.next() != "{":
                 stream.value()
                 raise ValueError(_without_id(number))
-            reading = _Reading(stream, number, seen)
-            yield Coming(
+            reading = _ConversationReader(stream, number, seen)
+            yield IncomingConversation(
                 f"conversation {number}",
                 reading.turns(),
                 reading.head,
@@ -75,7 +75,7 @@ def _without_id(number: int) -> str:
     return f"conversation {number} has no id (10 letters or digits, none of 0, 1, i, l and o)"
 
 
-class _Reading:
+class _ConversationReader:
     """One conversation of the file, whose keys may come in any order."""
 
     def __init__(self, stream: JsonStream, number: int, seen: set[str]) -> None:
@@ -132,7 +132,7 @@ class _Reading:
                 raise ValueError(f"turn {number}: {error}") from None
             yield kept
 
-    def head(self) -> Head:
+    def head(self) -> ConversationHead:
         """What it is besides its turns, which have been read. Raises ValueError."""
         values = self._values
         if "id" not in values:
@@ -147,7 +147,7 @@ class _Reading:
             tags = values.get("tags", [])
             if not isinstance(tags, list):
                 raise ValueError("tags is not a list")
-            return Head(
+            return ConversationHead(
                 values["id"],
                 values["title"],
                 values["profile"],

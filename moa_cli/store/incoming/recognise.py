@@ -11,7 +11,7 @@ from typing import Any
 
 from moa_cli.store.archive import FORMAT
 from moa_cli.store.incoming import aichat, chatgpt, claude, own
-from moa_cli.store.incoming.coming import Coming
+from moa_cli.store.incoming.coming import IncomingConversation
 from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.incoming.parts import Part, lines_of
 
@@ -63,7 +63,7 @@ def refuse(part: Part, source: str | None = None) -> ValueError:
 
 
 @contextmanager
-def reading(part: Part, source: str) -> Iterator[Iterator[Coming]]:
+def reading(part: Part, source: str) -> Iterator[Iterator[IncomingConversation]]:
     """The conversations of a file, which is an export of that source, one at a time.
 
     Raises ValueError, or StoreError for a file of a newer moa.
@@ -142,7 +142,7 @@ def _skip_items(stream: JsonStream) -> None:
         stream.value()
 
 
-def _listed(stream: JsonStream, source: str) -> Iterator[Coming]:
+def _listed(stream: JsonStream, source: str) -> Iterator[IncomingConversation]:
     """The conversations of a list, or the one that the file is."""
     if stream.next() != "[":
         yield _conversation(stream.value(), source, "the conversation")
@@ -152,7 +152,7 @@ def _listed(stream: JsonStream, source: str) -> Iterator[Coming]:
     stream.end()
 
 
-def _conversation(values: Any, source: str, where: str) -> Coming:
+def _conversation(values: Any, source: str, where: str) -> IncomingConversation:
     key = next(key for key, named in _LISTS.items() if named == source)
     if not isinstance(values, Mapping) or key not in values:
         raise ValueError(f"{where}: is none of {SOURCES[source]} (it has no `{key}`)")
@@ -165,7 +165,7 @@ def _conversation(values: Any, source: str, where: str) -> Coming:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _aichat(part: Part) -> Iterator[Coming]:
+def _aichat(part: Part) -> Iterator[IncomingConversation]:
     start = part.start()
     if aichat.HEADING.match(_begun(start)):
         with part.open() as file:

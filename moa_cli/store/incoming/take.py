@@ -25,7 +25,7 @@ from moa_cli.core.file_lock import try_lock
 from moa_cli.core.text import dumps
 from moa_cli.store.absorb import database_of
 from moa_cli.store.archive import StoredTurns, turn_values
-from moa_cli.store.incoming.coming import Coming, Head, identity_of
+from moa_cli.store.incoming.coming import ConversationHead, IncomingConversation, identity_of
 from moa_cli.store.incoming.json_stream import EncodingFault
 from moa_cli.store.incoming.parts import ArchiveFault, Part, parts_of
 from moa_cli.store.incoming.recognise import reading, recognise, refuse
@@ -41,7 +41,7 @@ _READ_AHEAD = 50
 
 
 @dataclass
-class Took:
+class ImportResult:
     """What came of the files of one source (see `recognise.SOURCES`), by conversations' ids.
 
     new: were not there. same: are there already. renamed: are there with other content; the ids
@@ -76,7 +76,7 @@ def take(
     tags: Sequence[str] = (),
     dry_run: bool = False,
     waiting: Callable[[], None] = lambda: None,
-) -> list[Took]:
+) -> list[ImportResult]:
     """Take in the conversations of files, folders and archives; - is `piped`.
 
     source: what the files are, where that need not be told by their content. tags: what the
@@ -97,9 +97,9 @@ def take(
         return list(plan.took.values())
 
 
-def add(store: Store, conversations: Iterable[KeptConversation]) -> Took:
+def add(store: Store, conversations: Iterable[KeptConversation]) -> ImportResult:
     """Take in our own conversations, as `archive.read` gives them. Raises StoreError, OSError."""
-    took = Took("moa")
+    took = ImportResult("moa")
     with _alone(store, lambda: None):
         store.clear_unfinished()
         plan = _Plan(store, None)
@@ -110,10 +110,12 @@ def add(store: Store, conversations: Iterable[KeptConversation]) -> Took:
     return took
 
 
-def _again(conversation: KeptConversation) -> Coming:
+def _again(conversation: KeptConversation) -> IncomingConversation:
     held = conversation
-    head = Head(held.id, held.title, held.profile, held.created, held.updated, held.tags)
-    return Coming(
+    head = ConversationHead(
+        held.id, held.title, held.profile, held.created, held.updated, held.tags
+    )
+    return IncomingConversation(
         f"conversation {held.id}",
         iter(held.turns),
         lambda: head,
@@ -126,7 +128,7 @@ class _Plan:
     """What is to be done with each conversation of each file, in their order."""
 
     def __init__(self, store: Store, source: str | None) -> None:
-        self.took: dict[str, Took] = {}
+        self.took: dict[str, ImportResult] = {}
         self._store = store
         self._source = source
         self._parts: list[tuple[Part, str]] = []
@@ -144,7 +146,7 @@ class _Plan:
                     others += 1
                     continue
                 self._parts.append((part, source))
-                took = self.took.setdefault(source, Took(source))
+                took = self.took.setdefault(source, ImportResult(source))
                 with reading(part, source) as conversations:
                     for coming in conversations:
                         self._decisions.append(self.decide(coming, took, alone=part.given))
@@ -170,7 +172,7 @@ class _Plan:
             raise refuse(part)
         return found if wanted in (None, found) else None
 
-    def decide(self, coming: Coming, took: Took, *, alone: bool) -> _Decision:
+    def decide(self, coming: IncomingConversation, took: ImportResult, *, alone: bool) -> _Decision:
         """What to do with a conversation, whose turns are read for it.
 
         alone: whether none of those read before can be the same.
@@ -197,7 +199,12 @@ class _Plan:
         return decision
 
     def _compared(
-        self, head: Head, keys: list[bytes], count: int, coming: Coming, took: Took
+        self,
+        head: ConversationHead,
+        keys: list[bytes],
+        count: int,
+        coming: IncomingConversation,
+        took: ImportResult,
     ) -> _Decision:
         for identity in _ids(head.id, keys):
             there = self._known(identity, exact=coming.exact)
@@ -290,7 +297,7 @@ class _Writer:
         # The conversation of which some turns are written, but not all.
         self._begun: str | None = None
 
-    def write(self, coming: Coming, decision: _Decision) -> None:
+    def write(self, coming: IncomingConversation, decision: _Decision) -> None:
         """Write a conversation's turns, then itself."""
         for place, kept in enumerate(coming.turns):
             if decision.do != "skip" and place >= decision.first:
@@ -320,7 +327,9 @@ class _Writer:
             raise StoreError(f"conversation {identity} is being deleted", hint="import it again")
         self._begun = identity
 
-    def _end(self, decision: _Decision, head: Head) -> Callable[[sqlite3.Connection], None]:
+    def _end(
+        self, decision: _Decision, head: ConversationHead
+    ) -> Callable[[sqlite3.Connection], None]:
         def write(connection: sqlite3.Connection) -> None:
             identity = decision.identity
             if decision.do == "begin":
