@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.startup import home, seconds
 from moa_cli.core.conversation import Proposal, Turn, Usage
 from moa_cli.store.database import open_database
-from moa_cli.store.packing import dump, pack, without_defaults
+from moa_cli.store.stored_values import dump, pack, without_defaults
 
 _SIZES = (1_000, 100_000)
 _TURNS_OF_ONE = 10

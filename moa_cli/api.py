@@ -18,7 +18,7 @@ from moa_cli.engine import run_turn as _run_turn
 from moa_cli.models.providers import default_profile
 from moa_cli.profile import Profile, load, resolve
 from moa_cli.store import accounts
-from moa_cli.store.spending import CallBook
+from moa_cli.store.spending import CallRecorder
 from moa_cli.store.store import Store
 
 __all__ = ["ask", "ask_async", "load_profile", "open_clients", "run_turn"]
@@ -28,10 +28,16 @@ _log = logging.getLogger("moa_cli")
 
 
 class _Money:
-    """What the settings file lets turns spend, and where that is recorded.
+    """The budgets of the settings file, and where spending is recorded.
 
-    It belongs to one thread of one process. spent: USD that already count for the session.
-    Raises StoreError if the day's budget cannot be kept.
+    It belongs to one thread of one process.
+
+    Args:
+        config: The settings.
+        spent: USD that already count for the budget of the session.
+
+    Raises:
+        StoreError: The budget of the day cannot be kept.
     """
 
     def __init__(self, config: Config, spent: float = 0.0) -> None:
@@ -50,12 +56,12 @@ class _Money:
             concurrency=config.concurrency,
             retries=config.retries,
             budgets=budgets,
-            ledger=None if records.spending is None else CallBook(records.spending, _log.warning),
+            ledger=CallRecorder(records.spending, _log.warning) if records.spending else None,
         )
 
     @property
     def inherited(self) -> bool:
-        """Whether this process is a copy (fork) of the one that it belongs to."""
+        """Whether this process was forked from the one that this belongs to."""
         return self._process != os.getpid()
 
     @property
@@ -64,26 +70,26 @@ class _Money:
         return 0.0 if self._session is None else self._session.standing().spent
 
     def close(self) -> None:
-        """Close the store. A copy (fork) of a process leaves its parent's store alone."""
+        """Close the store. A forked process leaves the store of its parent open."""
         if self._spending is not None and not self.inherited:
             self._spending.close()
 
 
 class _Clients(ClientPool):
-    """Clients, and what turns over them may spend together."""
+    """Clients, and the budgets that all turns over them share."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._settings = config
         self._money: _Money | None = None
-        # Never closed, nor collected: they are other processes' connections.
+        # These hold connections of parent processes, so they are never closed or collected.
         self._inherited: list[_Money] = []
 
     def limits(self) -> Limits:
-        """What the config file says. Raises StoreError if the day's budget cannot be kept."""
+        """The limits of the settings file. Raises StoreError if the day's budget cannot be kept."""
         spent = 0.0
         if self._money is not None and self._money.inherited:
-            # Two processes can share neither a connection nor a journal.
+            # Processes can share neither a connection nor a journal.
             self._inherited.append(self._money)
             spent, self._money = self._money.spent, None
         if self._money is None:

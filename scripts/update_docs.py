@@ -23,7 +23,7 @@ import griffe
 import typer.main
 
 import moa_cli
-from moa_cli.chat.commands import COMMANDS
+from moa_cli.chat.commands.registry import COMMANDS
 from moa_cli.cli import exit_codes
 from moa_cli.cli.table import app
 from moa_cli.config import explanation, leaves, template

@@ -1,4 +1,4 @@
-"""The clipboard: through the system's tool where there is one, else through the terminal."""
+"""Copies to the clipboard, with a tool of the system if there is one, else via the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 
 from moa_cli.core.errors import UsageError
 
-# tool, what it needs in the environment
+# Each tool with the environment variable that it needs.
 _TOOLS = (
     (("pbcopy",), None),
     (("wl-copy",), "WAYLAND_DISPLAY"),
@@ -20,42 +20,48 @@ _TOOLS = (
     (("clip.exe",), "WSL_DISTRO_NAME"),
     (("clip",), "WINDIR"),
 )
-# Terminals drop a longer sequence, or the rest of it.
+# Terminals drop longer sequences, or a part of them.
 _LONGEST_OSC52 = 74_994
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n(.*?)(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.M | re.S)
 
 
 def last_code(text: str) -> str | None:
-    """What stands in the last fenced block of `text`, or None if there is none."""
+    """The content of the last fenced block of `text`; None if there is none."""
     blocks = _FENCE.findall(text)
     return blocks[-1][1].rstrip("\n") if blocks else None
 
 
 def osc52(text: str, *, tmux: bool = False) -> str:
-    """The sequence that puts `text` on the clipboard of the terminal's machine (xterm's
-    control sequences, OSC 52); wrapped to pass through tmux."""
+    """The sequence that copies `text` to the clipboard of the terminal's machine.
+
+    See OSC 52 in xterm's control sequences. tmux: wrap it to pass through tmux.
+    """
     encoded = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
     sequence = f"\x1b]52;c;{encoded}\x07"
     return f"\x1bPtmux;{sequence.replace(chr(27), chr(27) * 2)}\x1b\\" if tmux else sequence
 
 
 def copy(text: str) -> str:
-    """Put `text` on the clipboard; returns by what means.
+    """Copy `text` to the clipboard.
 
-    Raises UsageError if there is no tool and no terminal to ask.
+    Returns:
+        What was used for it, in words.
+
+    Raises:
+        UsageError: There is neither a tool nor a terminal.
     """
-    # Over ssh a tool would fill the clipboard of the far machine.
+    # Over ssh a tool would use the clipboard of the remote machine.
     if not os.environ.get("SSH_CONNECTION"):
         for command, variable in _TOOLS:
             if (variable is None or os.environ.get(variable)) and _pipe(text, *command):
                 return command[0]
     tmux = bool(os.environ.get("TMUX"))
-    # tmux hands its buffer to the outer terminal, if that takes it.
+    # tmux passes its buffer on to the outer terminal, if that accepts it.
     if tmux and _pipe(text, "tmux", "load-buffer", "-w", "-"):
         return "tmux"
     sequence = osc52(text, tmux=tmux)
     if not sys.stderr.isatty():
-        raise UsageError("there is no clipboard tool, and no terminal to ask")
+        raise UsageError("there is neither a clipboard tool nor a terminal")
     if len(sequence) > _LONGEST_OSC52:
         raise UsageError(
             "the text is too long for the terminal's clipboard",
@@ -67,11 +73,11 @@ def copy(text: str) -> str:
 
 
 def _pipe(text: str, *command: str) -> bool:
-    """Whether the tool is there, and took the text."""
+    """Pass the text to a tool; return whether that worked."""
     if not shutil.which(command[0]):
         return False
     data = text.encode("utf-8", "replace")
-    # Some stay in the background, and would hold a pipe of ours open.
+    # Some tools stay in the background, and would keep a pipe open.
     none = subprocess.DEVNULL
     done = subprocess.run(command, input=data, stdout=none, stderr=none, check=False)
     return done.returncode == 0

@@ -1,4 +1,4 @@
-"""The line that the user types: editing, history, completion, and the bar below it."""
+"""The prompt of `moa chat`: editing, history, completion, and the bar below the line."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
-from moa_cli.chat.commands import complete
+from moa_cli.chat.commands.registry import ChatOptions, complete
 from moa_cli.chat.drafts import edited
 from moa_cli.chat.keys import typed_ahead
-from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.sanitize import one_line
-from moa_cli.store.packing import as_unicode
+from moa_cli.store.stored_values import as_unicode
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
 _PROMPT = "› "
-# An Esc waits this long for the rest of a terminal's sequence, and a key that may begin a
-# longer binding (Ctrl-X Ctrl-E) for the next one; the defaults feel dead.
+# How long an Esc waits for the rest of a terminal's sequence, and a key that may begin a longer
+# binding (Ctrl-X Ctrl-E) for the next key. The defaults feel slow.
 _ESCAPE_SECONDS, _SEQUENCE_SECONDS = 0.05, 0.4
-# The default bar is a block in reverse video, brighter than what was said.
+# The default bar is in reverse video, brighter than the conversation.
 _STYLE = Style.from_dict(
     {"bottom-toolbar": "noreverse ansibrightblack", "prompt": "bold", "auto-suggestion": "italic"}
 )
@@ -64,10 +63,12 @@ class _Commands(Completer):
 
 
 class _Prompts(History):
-    """Prompts typed before: those of the file, and this chat's own.
+    """The prompts of earlier chats and of this one.
 
-    adds: whether this chat's own go into the file. trouble: what was wrong with it, once.
-    A line that begins with a space is kept nowhere, as in shells.
+    As in shells, a line that begins with a space is not kept.
+
+    Attributes:
+        trouble: What was wrong with the file; set once.
     """
 
     def __init__(self, file: PromptFile | None, *, adds: bool) -> None:
@@ -76,9 +77,8 @@ class _Prompts(History):
         self._file = file
         self._adds = adds
         self._told = False
-        # The latest first, and of each whether it is in the file.
-        self._texts: list[str] = []
-        self._filed: list[bool] = []
+        # The latest first, each with whether it is in the file.
+        self._entries: list[tuple[str, bool]] = []
         self._state: object = None
         self._read()
 
@@ -87,21 +87,19 @@ class _Prompts(History):
             return
         self._state = self._file.state()
         try:
-            texts = [entry.text for entry in reversed(self._file.read())]
+            self._entries = [(entry.text, True) for entry in reversed(self._file.read())]
         except StoreError as error:
             self._file = None
             self._tell(error)
-            return
-        self._texts, self._filed = texts, [True] * len(texts)
 
     async def load(self) -> AsyncGenerator[str, None]:
-        """See `History`. Asked before each line."""
+        """See `History`. prompt-toolkit calls it before each line."""
         self._forget_deleted()
-        for text in list(self._texts):
+        for text in self.load_history_strings():
             yield text
 
     def _forget_deleted(self) -> None:
-        """What another process took out of the file is not offered here either."""
+        """Forget what another process has removed from the file."""
         if self._file is None or self._file.state() == self._state:
             return
         self._state = self._file.state()
@@ -109,26 +107,24 @@ class _Prompts(History):
             there = {entry.text for entry in self._file.read()}
         except StoreError:
             return
-        rows = list(zip(self._texts, self._filed, strict=True))
-        kept = [(text, filed) for text, filed in rows if not filed or as_unicode(text) in there]
-        self._texts = [text for text, _ in kept]
-        self._filed = [filed for _, filed in kept]
+        self._entries = [
+            (text, filed) for text, filed in self._entries if not filed or as_unicode(text) in there
+        ]
 
     def get_strings(self) -> list[str]:
         """See `History`."""
-        return self._texts[::-1]
+        return self.load_history_strings()[::-1]
 
-    def load_history_strings(self) -> Iterable[str]:
+    def load_history_strings(self) -> list[str]:
         """See `History`."""
-        return list(self._texts)
+        return [text for text, _ in self._entries]
 
     def append_string(self, string: str) -> None:
         """See `History`."""
         if string.startswith(" "):
             return
         self._forget_deleted()
-        self._texts.insert(0, string)
-        self._filed.insert(0, False)
+        self._entries.insert(0, (string, False))
         self.store_string(string)
 
     def store_string(self, string: str) -> None:
@@ -136,7 +132,7 @@ class _Prompts(History):
         if self._file is None or not self._adds:
             return
         try:
-            self._filed[0] = self._file.add(string)
+            self._entries[0] = (string, self._file.add(string))
         except StoreError as error:
             self._tell(error)
         self._state = self._file.state()
@@ -158,14 +154,14 @@ def _keys(options: ChatOptions) -> KeyBindings:
         event.current_buffer.insert_text("\n")
 
     def open_editor(event: KeyPressEvent) -> None:
-        # prompt-toolkit's own way keeps the text in the folder for temporary files, where a kill
-        # leaves it.
+        # prompt-toolkit's own function leaves the text in the system's temporary folder if the
+        # process is killed.
         event.app.create_background_task(_edit(event.current_buffer))
 
-    # Without ~is_searching, Enter would leave an incremental search open for ever.
+    # Without ~is_searching, Enter could not end an incremental search.
     keys.add("enter", filter=~swapped & ~is_searching)(send)
     keys.add("enter", filter=swapped & ~is_searching)(new_line)
-    # In vi mode Esc must act at once, not wait for an Enter.
+    # In vi mode Esc must act at once instead of waiting for an Enter.
     keys.add("escape", "enter", filter=~swapped & ~vi_mode)(new_line)
     keys.add("escape", "enter", filter=swapped)(send)
     keys.add("c-j", filter=~is_searching)(new_line)
@@ -174,7 +170,7 @@ def _keys(options: ChatOptions) -> KeyBindings:
 
 
 async def _edit(buffer: Buffer) -> None:
-    """Let the user's editor change what stands in the line; what goes wrong is told above it."""
+    """Open the user's editor on the line. Errors are shown above it."""
 
     def edit() -> str:
         try:
@@ -192,8 +188,12 @@ async def _edit(buffer: Buffer) -> None:
 class Editor:
     """The prompt of a chat.
 
-    bar: the text below the line, asked for each time it is drawn.
-    source, output: in place of the process's terminal.
+    Args:
+        session: For the completion of commands.
+        options: How the prompt behaves.
+        bar: Returns the text below the line for a number of columns.
+        source: In place of the terminal's keyboard.
+        output: In place of the terminal's screen.
     """
 
     def __init__(
@@ -207,11 +207,11 @@ class Editor:
     ) -> None:
         self._options = options
         self._bar = bar
-        # With no output of its own, a session does without moving the cursor where that cannot
-        # be; it must not show or hide it either.
+        # On a dumb terminal, a session without an output of its own does not move the cursor. It
+        # must not show or hide it either.
         dumb = output is None and is_dumb_terminal()
         if output is None and not dumb:
-            # The prompt is for the user, also where standard output goes to a file.
+            # The user sees the prompt even if standard output goes to a file.
             output = create_output(always_prefer_tty=True)
         file = PromptFile(options.prompts) if options.prompts else None
         self._prompts = _Prompts(file, adds=options.save)
@@ -223,7 +223,7 @@ class Editor:
                 auto_suggest=AutoSuggestFromHistory(),
                 key_bindings=_keys(options),
                 multiline=True,
-                # A line that is folded is none that was begun.
+                # A folded line is not a new line.
                 prompt_continuation=lambda width, line, folds: "  " if folds else "… ",
                 enable_open_in_editor=False,
                 enable_suspend=True,
@@ -232,7 +232,7 @@ class Editor:
                 input=source,
                 output=output,
             )
-        # Else the bar would stand at the foot of the screen, far from the line.
+        # Otherwise the bar would be at the bottom of the screen, far from the line.
         self._prompt.app.layout.current_window.dont_extend_height = Always()
         self._prompt.app.ttimeoutlen = _ESCAPE_SECONDS
         self._prompt.app.timeoutlen = _SEQUENCE_SECONDS
@@ -247,7 +247,7 @@ class Editor:
         return [("", self._bar(columns))]
 
     def clear_screen(self) -> None:
-        """Begin with an empty screen, where the cursor can be moved."""
+        """Clear the screen, unless the terminal cannot."""
         if is_dumb_terminal():
             return
         output = self._prompt.app.output
@@ -256,17 +256,22 @@ class Editor:
         output.flush()
 
     async def read(self, default: str = "") -> str:
-        """The next line that is sent, `default` standing in it at first.
+        """Read the next line.
 
-        Raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D.
+        Args:
+            default: What the line holds at first.
+
+        Raises:
+            KeyboardInterrupt: The user pressed Ctrl-C.
+            EOFError: The user pressed Ctrl-D.
         """
         self._prompt.editing_mode = EditingMode.VI if self._options.vi else EditingMode.EMACS
-        # Where the cursor cannot be moved, nothing is shown but what is typed.
+        # A dumb terminal shows only what is typed.
         message = f"{_PROMPT}{default}" if is_dumb_terminal() else _PROMPT
         return await self._prompt.prompt_async(message, default=default)
 
     def trouble(self) -> str | None:
-        """What was wrong with the file of prompts, if that was not told yet."""
+        """What was wrong with the file of prompts, if the user does not know it yet."""
         trouble, self._prompts.trouble = self._prompts.trouble, None
         return trouble
 
@@ -275,5 +280,5 @@ class Editor:
         return typed_ahead(self.source)
 
     def typed(self) -> str:
-        """What stood in the line when it was last left."""
+        """What the line held when the user last left it."""
         return self._prompt.default_buffer.text

@@ -1,4 +1,4 @@
-"""Keeping a conversation while it is held."""
+"""Saves the conversation of a chat, and loads others."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from moa_cli.core.ledger import Ledger
 from moa_cli.core.stream import Sink
 from moa_cli.profile import Profile, dump
 from moa_cli.store.recorder import Recorder
-from moa_cli.store.spending import CallBook, Spending
+from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.store.store import Store
 
 
-class Kept:
-    """Where a conversation is kept, and under which id; with no store it is not kept.
+class SavedConversation:
+    """A conversation and where it is saved. Its methods raise StoreError.
 
-    conversation: what was said before, where an old one goes on. spending: where its costs are
-    kept, if they are.
+    Attributes:
+        store: Where it is saved; None if it is not saved.
+        id: Its id in the store; None before its first turn.
+        conversation: What was said before, if an earlier conversation is continued.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Kept:
         self._recorder: Recorder | None = None
 
     def recorders(self, profile: Profile, warn: Callable[[str], None]) -> list[Sink]:
-        """The sinks that write the next turn down, if it is to be kept."""
+        """The sinks that write the next turn, if it is to be saved."""
         if self.store is None:
             return []
         known = self._known if self.id is not None else None
@@ -44,17 +46,17 @@ class Kept:
         return [self._recorder]
 
     def ledger(self, warn: Callable[[str], None]) -> Ledger | None:
-        """Where the costs of all turns are written down, if they are to be kept."""
+        """Where the costs of all turns are written, if they are to be stored."""
         if self._spending is None:
             return None
-        return CallBook(self._spending, warn, self._turn)
+        return CallRecorder(self._spending, warn, self._turn)
 
     def _turn(self) -> int | None:
         """The number of the turn that runs."""
         return None if self._recorder is None else self._recorder.turn
 
     def stored_as(self) -> int | None:
-        """The number of the turn that has just ended, which belongs to a conversation now."""
+        """Take over the ids of the turn that has just ended, and return its number."""
         if self._recorder is None:
             return None
         self.id = self._recorder.conversation
@@ -63,14 +65,21 @@ class Kept:
         return self._recorder.turn
 
     def withdraw(self, turn: Turn | None) -> None:
-        """The turn was taken back, or replaced. Raises StoreError."""
+        """Note that a turn was taken back or replaced."""
         if self.store is not None and turn is not None and turn.stored_as is not None:
             self.store.withdraw(turn.stored_as, self.id)
 
     def go_on(self, prefix: str) -> tuple[str, Conversation]:
-        """Go on with the conversation whose id begins so; returns its title and what was said.
+        """Continue another conversation.
 
-        Raises StoreError if there is none, or more than one.
+        Args:
+            prefix: The beginning of its id.
+
+        Returns:
+            Its title and what was said in it.
+
+        Raises:
+            StoreError: There is no such conversation, or more than one.
         """
         store = self.store or Store.open()
         try:
@@ -84,7 +93,7 @@ class Kept:
         return found
 
     def fork(self) -> Conversation:
-        """Go on in a copy, which is returned. Raises UsageError if nothing is kept yet."""
+        """Continue in a copy, and return it. Raises UsageError if nothing is saved yet."""
         store, identity = self._place()
         self.id = store.fork(identity)
         found = store.load(self.id)
@@ -92,14 +101,14 @@ class Kept:
         return found
 
     def rename(self, title: str) -> None:
-        """Give the conversation another title. Raises UsageError if nothing is kept yet."""
+        """Give the conversation another title. Raises UsageError if nothing is saved yet."""
         store, identity = self._place()
         store.rename(identity, title)
 
     def tag(self, tags: Sequence[str], *, remove: bool = False) -> tuple[str, ...]:
-        """Give the conversation tags, or take them away; returns those that it has then.
+        """Add or remove tags, and return the tags that the conversation has then.
 
-        Raises UsageError if nothing is kept yet.
+        Raises UsageError if nothing is saved yet.
         """
         store, identity = self._place()
         if remove:
@@ -110,20 +119,20 @@ class Kept:
 
     def _place(self) -> tuple[Store, str]:
         if self.store is None or self.id is None:
-            raise UsageError("this conversation is not kept, or has not begun")
+            raise UsageError("this conversation is not saved, or has not begun")
         return self.store, self.id
 
     def forget(self) -> None:
-        """The next turn begins a new conversation."""
+        """Let the next turn begin a new conversation."""
         self.id = None
 
     def close(self) -> None:
-        """Give the store back."""
+        """Close the store."""
         if self.store is not None:
             self.store.close()
 
 
 def _latest(conversation: Conversation) -> int | None:
-    """The number of the latest turn of a conversation that is kept."""
+    """The number of the latest turn that is stored; None if there is none."""
     numbers = [turn.stored_as for turn in conversation.turns if turn.stored_as is not None]
     return max(numbers, default=None)

@@ -1,4 +1,7 @@
-"""The keys typed while a turn runs: some stop it, the rest waits for the next prompt."""
+"""Reads the keys that are typed while a turn runs.
+
+Ctrl-C and Esc stop the turn; all other keys wait for the next prompt.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,18 @@ if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.key_binding import KeyPress
 
-# An Esc that nothing follows for this long was the key, not the start of a sequence.
+# An Esc that nothing follows for this long is the key, not the start of a sequence.
 _ESCAPE_SECONDS = 0.05
 _PASTE_ON, _PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 
 
 class TurnKeys:
-    """While inside, the terminal is raw and its keys are read.
+    """Reads the keys of a terminal in raw mode within a `with` block.
 
-    stop: called for each Ctrl-C or Esc. All other keys are handed to the next prompt.
-    terminal: asked to mark pastes, so that the lines of one do not become prompts each.
+    Args:
+        source: Where keys come from.
+        stop: Called for each Ctrl-C or Esc. All other keys are passed to the next prompt.
+        terminal: Asked to mark pastes, so that each line of a paste does not become a prompt.
     """
 
     def __init__(self, source: Input, stop: Callable[[], None], terminal: TextIO) -> None:
@@ -38,12 +43,14 @@ class TurnKeys:
         self._drop_sends = False
 
     def drop_sends(self) -> None:
-        """What was typed ahead shall wait in the editor, no Enter send it: the turn it was meant
-        to follow has been cancelled."""
+        """Drop each Enter that was typed ahead: the turn that it was meant to follow is cancelled.
+
+        The text waits in the editor.
+        """
         self._drop_sends = True
 
     def __enter__(self) -> TurnKeys:
-        # No application of prompt-toolkit's: it would draw over the live lines.
+        # An application of prompt-toolkit would draw over the live lines.
         self._stack.enter_context(self._source.raw_mode())
         self._stack.enter_context(self._source.attach(self._ready))
         self._mark_pastes(_PASTE_ON)
@@ -56,7 +63,7 @@ class TurnKeys:
         self._mark_pastes(_PASTE_OFF)
         self._stack.close()
         if self._drop_sends:
-            # With the Alt of an Alt-Enter.
+            # An Escape before an Enter is the Alt of an Alt-Enter, and is dropped too.
             sends = [key.key == Keys.ControlM for key in self._typed] + [False]
             self._typed = [
                 key
@@ -81,7 +88,7 @@ class TurnKeys:
 
     def _take(self, keys: list[KeyPress]) -> None:
         for place, key in enumerate(keys):
-            # An Esc that came together with another key is that key's Alt.
+            # An Esc that comes together with another key is the Alt of that key.
             alone = all(after.key == Keys.Escape for after in keys[place + 1 : place + 2])
             if key.key == Keys.ControlC or (key.key == Keys.Escape and alone):
                 self._stop()
@@ -90,7 +97,7 @@ class TurnKeys:
 
 
 def typed_ahead(source: Input) -> bool:
-    """Whether keys that were typed during a turn wait for the next line."""
+    """Whether keys that were typed during a turn wait for the next prompt."""
     keys = get_typeahead(source)
     store_typeahead(source, keys)
     return bool(keys)

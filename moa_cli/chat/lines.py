@@ -1,4 +1,4 @@
-"""A standard input that is no terminal, line by line."""
+"""Reads standard input line by line if it is not a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 async def stdin_lines() -> AsyncGenerator[str, None]:
     """The lines of standard input, without their ends.
 
-    Raises UsageError at a line that is not text (see `text_files`).
+    Raises:
+        UsageError: A line is not text (see `text_files`).
     """
     if sys.stdin is None:
         return
@@ -26,11 +27,11 @@ async def stdin_lines() -> AsyncGenerator[str, None]:
     lines: asyncio.Queue[str | UsageError | None] = asyncio.Queue()
 
     def put(line: str | UsageError | None) -> None:
-        # The loop is closed if the program ends while this waits for input.
+        # If the program ends while this thread waits for input, the loop is closed.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
-    # A daemon on the bare descriptor: no one waits for it, and it holds no lock at the end.
+    # A daemon thread on the bare descriptor: the program can end without waiting for input.
     reader = threading.Thread(target=_read_lines, args=(sys.stdin.fileno(), put), daemon=True)
     reader.start()
     while (line := await lines.get()) is not None:
@@ -40,7 +41,7 @@ async def stdin_lines() -> AsyncGenerator[str, None]:
 
 
 def _read_lines(descriptor: int, put: Callable[[str | UsageError | None], None]) -> None:
-    """Put each line as soon as its end is there; what is not text, as the last one."""
+    """Put each line as soon as it is complete. A line that is not text is put as an error."""
     lines = _Lines()
     data = b"-"
     try:
@@ -57,24 +58,24 @@ def _read_lines(descriptor: int, put: Callable[[str | UsageError | None], None])
 
 
 class _Lines:
-    """Lines out of pieces of bytes."""
+    """Splits bytes that arrive in pieces into lines."""
 
     def __init__(self) -> None:
         self._held = b""
         self._begun = 0
 
     def add(self, data: bytes) -> Iterator[str]:
-        """The lines that end in this piece. Raises UsageError at one that is not text."""
+        """The lines that end in this piece. Raises UsageError for a line that is not text."""
         self._held += data
         if not self._begun and self._held[:2] in _WIDE_MARKS:
-            # A line end is two bytes there; shells that write so are done when they write.
+            # UTF-16 needs two bytes for a line end; `rest` decodes all of it at the end.
             return
         *whole, self._held = self._held.split(b"\n")
         for line in whole:
             yield self._text(line).removesuffix("\r")
 
     def rest(self) -> Iterator[str]:
-        """The lines that are left at the end of the input. Raises as `add` does."""
+        """The lines that are left at the end of the input. Raises UsageError like `add`."""
         if self._held:
             lines = lines_of(self._text(self._held))
             yield from lines if lines[-1] else lines[:-1]

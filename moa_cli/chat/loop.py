@@ -1,27 +1,37 @@
-"""The loop of `moa chat`: prompt, turn, prompt."""
+"""The loop of `moa chat`: prompt, turn, prompt.
+
+This part works with and without a terminal. `chat.talk` adds the editor of a terminal.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from moa_cli.chat.commands import Leave, Outcome, Remerge, Resume, Send, perform
-from moa_cli.chat.control import Stopper, interrupting
-from moa_cli.chat.keeping import Kept
+from moa_cli.chat.commands.registry import (
+    ChatOptions,
+    Leave,
+    Outcome,
+    Remerge,
+    Resume,
+    Send,
+    perform,
+)
+from moa_cli.chat.keeping import SavedConversation
 from moa_cli.chat.lines import stdin_lines
-from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Turn
 from moa_cli.core.errors import MoAError, UsageError
-from moa_cli.core.events import Event
+from moa_cli.core.events import AggregatorStarted, Event, ProposerFinished
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.stream import Sink, TurnFold, deliver
-from moa_cli.engine import Limits
+from moa_cli.engine import Control, Limits
 from moa_cli.profile import Profile
 from moa_cli.terminal.plain import failure_line, print_paid
 from moa_cli.terminal.sinks import Show, sinks_for
@@ -32,7 +42,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from moa_cli.chat.input import Editor
-    from moa_cli.chat.keys import TurnKeys
 
 _FAILED, _CAPPED, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
 
@@ -41,17 +50,25 @@ def run(
     profile: Profile,
     options: ChatOptions,
     *,
-    kept: Kept,
+    kept: SavedConversation,
     clients: Callable[[], ClientPool],
     limits: Limits,
     greeting: Sequence[str],
     budget: float | None = None,
 ) -> int:
-    """Hold a conversation until the user leaves; returns the exit code.
+    """Hold a conversation until the user leaves.
 
-    kept: where the conversation is kept, and what was said in it before.
-    clients: makes the clients, once the event loop runs. greeting: lines shown at the start.
-    budget: USD that all turns may cost together.
+    Args:
+        profile: The mixture.
+        options: How the chat is shown and typed.
+        kept: What was said before, and where the conversation is saved.
+        clients: Makes the clients, once the event loop runs.
+        limits: The limits of each turn.
+        greeting: Lines to show at the start.
+        budget: USD that all turns together may cost.
+
+    Returns:
+        The exit code.
     """
     interactive = sys.stdin is not None and sys.stdin.isatty()
 
@@ -82,29 +99,32 @@ def run(
 
 
 class Chat:
-    """A conversation, at a terminal or over plain lines. editor: the terminal's, if any."""
+    """A conversation at a terminal or over plain lines. editor: None without a terminal."""
 
     def __init__(
-        self, session: Session, options: ChatOptions | None = None, kept: Kept | None = None
+        self,
+        session: Session,
+        options: ChatOptions | None = None,
+        kept: SavedConversation | None = None,
     ) -> None:
         self.session = session
-        self.kept = kept or Kept()
+        self.kept = kept or SavedConversation()
         self.options = options or ChatOptions()
         self.editor: Editor | None = None
 
     def say(self, text: str) -> None:
-        """Show words of ours beside the conversation, on standard error."""
+        """Show a message beside the conversation, on standard error, folded to the terminal."""
         lines = sanitize(text).rstrip("\n").split("\n")
         sys.stderr.write("".join(f"{folded(line, sys.stderr)}\n" for line in lines))
         sys.stderr.flush()
 
     def show(self, text: str) -> None:
-        """Show a model's words as they are: their lines may be code."""
+        """Show a text of a model without folding its lines, which may be code."""
         sys.stderr.write(sanitize(text).rstrip("\n") + "\n")
         sys.stderr.flush()
 
     def remark(self, text: str) -> None:
-        """Show words of ours that need not be read."""
+        """Show a less important message, dimmed."""
         from rich.text import Text
 
         self.draw(Text(text, "dim"))
@@ -116,16 +136,16 @@ class Chat:
         console_for(sys.stderr, terminal=can_redraw(sys.stderr)).print(drawing)
 
     def clear_screen(self) -> None:
-        """Begin with an empty screen, where there is one."""
+        """Clear the screen, if there is one."""
         if self.editor is not None:
             self.editor.clear_screen()
 
     def complain(self, message: str, hint: str | None = None) -> None:
-        """Tell what could not be done, on one line."""
+        """Show what could not be done, on one line."""
         self.say(one_line(f"moa: {message} ({hint})" if hint else f"moa: {message}"))
 
     async def read(self, lines: AsyncIterator[str]) -> int:
-        """Take each line as a prompt or a command; the code is 0 if each prompt was answered."""
+        """Take each line as a prompt or a command; return the exit code."""
         code = 0
         async for line in lines:
             outcome = self.outcome(line)
@@ -144,7 +164,7 @@ class Chat:
         return code
 
     def resume(self, prefix: str) -> bool:
-        """Go on with the conversation whose id begins so; whether that could be done."""
+        """Continue the conversation whose id begins with `prefix`; return whether that worked."""
         try:
             if not prefix:
                 raise UsageError("/resume needs an id here", hint="`moa history list`")
@@ -153,11 +173,11 @@ class Chat:
             self.complain(error.message, error.hint)
             return False
         self.session.go_on(conversation)
-        self.say(one_line(f"going on with {self.kept.id}: {title}"))
+        self.say(one_line(f"continuing {self.kept.id}: {title}"))
         return True
 
     def outcome(self, line: str) -> Outcome:
-        """What a line asks for; a command that cannot be carried out is told of."""
+        """What a line asks for. If a command fails, this shows why."""
         text = line.strip()
         if not text:
             return None
@@ -170,7 +190,7 @@ class Chat:
             return None
 
     async def carry_out(self, outcome: Outcome) -> Turn | None:
-        """The turn that an outcome causes, once it has ended; None if it causes none."""
+        """Run the turn that an outcome asks for, and return it; None if it asks for none."""
         stopper = Stopper()
         try:
             match outcome:
@@ -195,7 +215,7 @@ class Chat:
 
     def _with_attachments(self, prompt: str) -> str:
         texts = "\n\n".join(self.options.attachments)
-        # A prompt that is asked again has them already.
+        # A repeated prompt contains them already.
         return prompt if prompt.endswith(texts) else f"{prompt}\n\n{texts}"
 
     def _withdraw(self, turn: Turn | None) -> None:
@@ -205,50 +225,44 @@ class Chat:
             self.complain(error.message, error.hint)
 
     async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
-        """Show the turn. Ctrl-C stops the turn, not the program."""
+        """Run and show a turn. Ctrl-C stops the turn, not the program."""
         fold = TurnFold()
+        options = self.options
+        shown = Show(
+            live=options.live,
+            plain=options.plain,
+            compact=options.compact,
+            reasoning=options.reasoning,
+            # Without a terminal, nobody watches the progress.
+            progress=self.editor is not None,
+        )
         recorders = self.kept.recorders(self.session.profile, self.complain)
-        sinks: list[Sink] = [*sinks_for(self._how()), *recorders, stopper]
+        sinks: list[Sink] = [*sinks_for(shown), *recorders, stopper]
         running = asyncio.create_task(deliver(events, *sinks, fold=fold))
         stopper.watch(running)
         with ExitStack() as stack:
-            keys = self._keys(stopper)
-            if keys is not None:
+            keys: TurnKeys | None = None
+            if self.editor is not None:
+                from moa_cli.chat.keys import TurnKeys
+
+                keys = TurnKeys(self.editor.source, stopper.stop, sys.stderr)
                 stack.enter_context(keys)
-            stack.enter_context(interrupting(stopper.stop))
+            stack.enter_context(_interrupting(stopper.stop))
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
             if keys is not None and stopper.cancelled:
                 keys.drop_sends()
             if not running.done() or _is_being_cancelled():
-                # This task was cancelled itself: the program is to end.
+                # This task was cancelled: the program is ending.
                 running.cancel()
                 await asyncio.wait([running])
                 raise asyncio.CancelledError
         return fold.turn() if running.cancelled() else running.result()
 
-    def _keys(self, stopper: Stopper) -> TurnKeys | None:
-        if self.editor is None:
-            return None
-        from moa_cli.chat.keys import TurnKeys
-
-        return TurnKeys(self.editor.source, stopper.stop, sys.stderr)
-
-    def _how(self) -> Show:
-        options = self.options
-        return Show(
-            live=options.live,
-            plain=options.plain,
-            compact=options.compact,
-            reasoning=options.reasoning,
-            # Over plain lines, what is asked is not waited for by anybody.
-            progress=self.editor is not None,
-        )
-
     def _tell(self, turn: Turn) -> None:
-        """What the user should know after a turn."""
+        """Show what the user should know after a turn."""
         if turn.status == "interrupted":
-            kept = "what had come of the reply is kept" if turn.reply else "nothing was kept"
+            kept = "the reply so far is kept" if turn.reply else "nothing was kept"
             self.say(f"moa: interrupted; {kept}")
         elif turn.error is not None:
             print_paid(turn, sys.stderr)
@@ -263,3 +277,60 @@ class Chat:
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+class Stopper:
+    """A sink that decides what Ctrl-C and Esc do at the present point of a turn.
+
+    While proposers run and at least one has answered, the first stop ends the waiting, and the
+    aggregator writes its reply from the proposals so far. At any other time, and at the second
+    stop, the turn is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.control = Control()
+        self.cancelled = False
+        self._task: asyncio.Task[Any] | None = None
+        self._arrived = 0
+        self._replying = False
+
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """Set the task that runs the turn."""
+        self._task = task
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, ProposerFinished):
+            self._arrived += 1
+        elif isinstance(event, AggregatorStarted):
+            self._replying = True
+
+    def close(self) -> None:
+        """Note that the turn has ended."""
+        self._task = None
+
+    def stop(self) -> None:
+        """Handle Ctrl-C or Esc."""
+        if self._arrived and not self._replying and not self.control.said_enough:
+            self.control.enough()
+        elif self._task is not None:
+            self.cancelled = True
+            self._task.cancel()
+
+
+@contextmanager
+def _interrupting(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT call `stop` within the block instead of ending the program."""
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGINT)
+    # Event loops on Windows have no signal handlers; there `TurnKeys` reads the key.
+    with suppress(NotImplementedError):
+        loop.add_signal_handler(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        with suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
+            # This leaves Python's own handler, whose KeyboardInterrupt may be lost in a finalizer.
+            # The handler of asyncio cancels the main task.
+            signal.signal(signal.SIGINT, before)

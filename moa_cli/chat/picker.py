@@ -1,4 +1,4 @@
-"""Choosing the conversation to go on with: a list that narrows as one types."""
+"""Lets the user choose a conversation to continue from a list that narrows while they type."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from moa_cli.store.store import Store
 
 _MOST_ROWS = 15
-# Below the list: two lines on the conversation at the mark, one on the list.
+# Two lines about the marked conversation, and one about the list.
 _ROWS_BELOW = 3
 _PROFILE_CELLS = 16
-# More than anybody scrolls through; words narrow the list sooner.
+# Nobody scrolls through a longer list.
 _MOST_MATCHES = 200
-# An Esc waits this long for the rest of a sequence, and for a key that it is the Alt of.
+# How long an Esc waits for the rest of a terminal's sequence.
 _ESCAPE_SECONDS = 0.05
-# As the store marks hits.
+# The store marks hits with these.
 _HIT, _HIT_END = "\x02", "\x03"
-# What makes one emoji of several, two cells wide here and as wide as all of them there; the
-# letters of flags become letters.
+# Terminals disagree about the width of emoji that are joined from several characters. Without the
+# joiners the width is certain; the letters of flags become plain letters.
 _JOINING = dict.fromkeys([0x200D, 0xFE0E, 0xFE0F, *range(0x1F3FB, 0x1F400)], "") | {
     0x1F1E6 + place: letter for place, letter in enumerate(ascii_uppercase)
 }
@@ -53,7 +53,7 @@ _STYLE = Style.from_dict({"chosen": "bold", "dim": "ansibrightblack", "hit": "bo
 
 
 def can_pick() -> bool:
-    """Whether there is a terminal to choose at."""
+    """Whether there is a terminal that can show the list."""
     streams = (sys.stdout, sys.stderr)
     return sys.stdin is not None and sys.stdin.isatty() and any(map(can_redraw, streams))
 
@@ -64,17 +64,25 @@ async def pick(
     source: Input | None = None,
     output: Output | None = None,
 ) -> str | None:
-    """The id of the conversation that the user chooses; None if they leave without.
+    """Let the user choose a conversation.
 
-    open_store: called in the thread that asks the store. source, output: in place of the
-    process's terminal. Raises StoreError if no conversation is kept, or none can be read.
+    Args:
+        open_store: Opens the store; called in the thread that queries it.
+        source: In place of the terminal's keyboard.
+        output: In place of the terminal's screen.
+
+    Returns:
+        The id of the conversation, or None if the user left the list.
+
+    Raises:
+        StoreError: There is no conversation, or the store cannot be read.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
         store = thread.submit(open_store).result()
         try:
             first = thread.submit(store.matching, "", limit=_MOST_MATCHES).result()
             if not first:
-                raise StoreError("there is no conversation to go on with")
+                raise StoreError("there is no conversation to continue")
             output = output or create_output(always_prefer_tty=True)
             return await _Picker(store, thread, first, source, output).run()
         finally:
@@ -83,7 +91,7 @@ async def pick(
 
 
 class _Picker:
-    """The list, the line that is typed, and which conversation is marked."""
+    """The list, the line that the user types, and the marked conversation."""
 
     def __init__(
         self,
@@ -96,7 +104,7 @@ class _Picker:
         self._store = store
         self._thread = thread
         self._matches = matches
-        # What was typed for which these are the matches.
+        # The text that the matches belong to.
         self._answered = ""
         self._changed = asyncio.Event()
         self._accepting = False
@@ -116,7 +124,7 @@ class _Picker:
         self._app.ttimeoutlen = self._app.timeoutlen = _ESCAPE_SECONDS
 
     async def run(self) -> str | None:
-        """Show the list until a choice is made."""
+        """Show the list until the user chooses or leaves."""
 
         def begin() -> None:
             self._app.create_background_task(self._keep_up())
@@ -128,7 +136,7 @@ class _Picker:
         self._changed.set()
 
     async def _keep_up(self) -> None:
-        """Ask the store for what has been typed, as often as that changes."""
+        """Query the store each time the typed text has changed."""
         loop = asyncio.get_running_loop()
         while True:
             await self._changed.wait()
@@ -139,7 +147,7 @@ class _Picker:
                 matches = await loop.run_in_executor(self._thread, ask)
             except StoreError as error:
                 if self._changed.is_set():
-                    # It was interrupted.
+                    # `_typed` interrupted the query.
                     continue
                 matches, self._trouble = [], error.message
             else:
@@ -152,13 +160,13 @@ class _Picker:
             self._app.invalidate()
 
     def _accept(self) -> None:
-        # What the list shows may still be for less than what was typed before the Enter.
+        # The list may still be the one for a shorter text than the user has typed by now.
         self._accepting = self._answered != self._line.text
         if not self._accepting and self._matches:
             self._leave(self._matches[self._place].summary.id)
 
     def _leave(self, chosen: str | None) -> None:
-        # Matches may come in between the key that leaves and the end.
+        # New matches may arrive after the key that leaves the list.
         if not self._app.is_done:
             self._app.exit(result=chosen)
 
@@ -199,7 +207,7 @@ class _Picker:
         return Layout(HSplit(parts))
 
     def _size(self) -> tuple[int, int]:
-        """Columns that may be written to, and rows that may be taken."""
+        """The columns and rows that the picker may use."""
         size = self._app.output.get_size()
         return max(1, size.columns - 1), max(2, min(_MOST_ROWS, size.rows - 1))
 
@@ -239,9 +247,9 @@ class _Picker:
 
 
 def _row(summary: ConversationSummary, columns: int, longest: int) -> tuple[str, str]:
-    """A line of the list: figures, as many as leave room for the title, and the title.
+    """A line of the list: date, turns and profile, as far as they leave room, and the title.
 
-    longest: the width of the longest profile's name.
+    longest: the width of the longest name of a profile, in cells.
     """
     turns = f"{summary.turns} turn{'s' if summary.turns != 1 else ' '}"
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.updated))
@@ -255,18 +263,18 @@ def _row(summary: ConversationSummary, columns: int, longest: int) -> tuple[str,
 
 
 def _ends(match: ConversationMatch, columns: int) -> StyleAndTextTuples:
-    """How the conversation begins, and how its last reply does."""
+    """The beginnings of the first prompt and of the last reply."""
     lines = (f"› {match.prompt}", match.reply or "(no reply)")
     return [("class:dim", "".join(f"{_steady(line, columns)}\n" for line in lines))]
 
 
 def _steady(text: str, cells: int) -> str:
-    """Text on a line of at most `cells`, without what terminals disagree about the width of."""
+    """The text in at most `cells`, without characters whose width differs among terminals."""
     return fitted(text.translate(_JOINING), cells)
 
 
 def _snippet(snippet: str, columns: int) -> StyleAndTextTuples:
-    """Words around the hits, on two lines."""
+    """The words around the hits, on two lines."""
     text = " ".join(snippet.split())
     if text.find(_HIT) > columns:
         text = f"…{text[text.find(_HIT) - columns // 2 :]}"

@@ -1,8 +1,8 @@
-"""The file of the prompts that were typed in `moa chat`, for Up and Ctrl-R in later chats.
+"""The file of prompts from `moa chat`, which Up and Ctrl-R offer in later chats.
 
-It has prompt-toolkit's form: a line `# TIME`, then the prompt's lines, each behind a `+`. All
-that changes it holds a lock on its folder, so that several chats, and a deletion beside them,
-lose nothing of each other's.
+It has the format of prompt-toolkit: a line `# TIME`, then the lines of the prompt, each after a
+`+`. Whoever changes the file holds a lock on its folder, so that several chats and a deletion at
+the same time do not overwrite each other's changes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +18,9 @@ from pathlib import Path
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError
 
-# No more of the file is looked at, from its end; what is older goes when it is next rewritten.
+# Only this much of the end of the file is read. Older prompts go when it is next rewritten.
 _MOST_BYTES = 8 << 20
-# A longer prompt is kept in its own chat alone.
+# A longer prompt is kept only in its own chat.
 _LONGEST_BYTES = 1 << 20
 _LOCK_SECONDS = 2.0
 _HEAD = b"\n# "
@@ -28,9 +28,12 @@ _HEAD = b"\n# "
 
 @dataclass(frozen=True)
 class Entry:
-    """A prompt. at: when it was sent, seconds since 1970; 0.0 if the file does not tell.
+    """A prompt in the file.
 
-    raw: as it stands in the file.
+    Attributes:
+        text: The prompt.
+        at: When it was sent, in seconds since 1970; 0.0 if that is unknown.
+        raw: Its bytes in the file.
     """
 
     text: str
@@ -39,32 +42,34 @@ class Entry:
 
 
 class PromptFile:
-    """path: None is the state folder's. most: prompts that are kept; the oldest go first."""
+    """The file of prompts. Its methods raise StoreError.
+
+    Args:
+        most: How many prompts it keeps; the oldest are removed first.
+        path: The file; None for the one in the state folder.
+    """
 
     def __init__(self, most: int, path: Path | None = None) -> None:
         self._path = path or paths.history_file()
         self._most = most
-        # A way to keep nothing that shells have taught.
+        # As with shells, a link to /dev/null keeps nothing.
         self._nowhere = os.path.realpath(self._path) == os.path.realpath(os.devnull)
 
     def read(self) -> list[Entry]:
-        """All prompts, the oldest first; none if there is no file. Raises StoreError."""
+        """All prompts, the oldest first; none if there is no file."""
         if self._nowhere:
             return []
         with self._errors():
             try:
-                # What another process replaces meanwhile it overwrites, too.
-                with paths.alone(self._path.parent, seconds=_LOCK_SECONDS):
-                    handle = _opened(self._path, os.O_RDONLY)
-                    try:
-                        return _entries(_end_of(handle))[-self._most :]
-                    finally:
-                        os.close(handle)
+                # Under the lock, because a process that replaces the file also overwrites the old
+                # one.
+                with self._locked(), _opened(self._path, os.O_RDONLY) as handle:
+                    return _entries(_end_of(handle))[-self._most :]
             except FileNotFoundError:
                 return []
 
     def state(self) -> object:
-        """Differs when the file was changed in between."""
+        """A value that changes when the file changes."""
         try:
             status = self._path.stat()
         except OSError:
@@ -72,22 +77,21 @@ class PromptFile:
         return status.st_ino, status.st_size, status.st_mtime_ns
 
     def add(self, text: str) -> bool:
-        """One more prompt, now; False if the file takes none like it. Raises StoreError."""
+        """Add a prompt; return False if the file does not keep it."""
         entry = _entry(text)
         if self._nowhere or len(entry.raw) > _LONGEST_BYTES:
             return False
         with self._errors():
             paths.make_private(self._path.parent)
-            with paths.alone(self._path.parent, seconds=_LOCK_SECONDS):
+            with self._locked():
                 self._put(entry)
         return True
 
     def _put(self, entry: Entry) -> None:
-        handle = _opened(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        try:
+        with _opened(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as handle:
             status = os.fstat(handle)
             if stat.S_IMODE(status.st_mode) & 0o077:
-                # Made by something else: prompt-toolkit lets all read it.
+                # prompt-toolkit creates a file that everybody can read.
                 with suppress(OSError):
                     self._path.chmod(0o600)
             data = _end_of(handle)
@@ -95,40 +99,32 @@ class PromptFile:
             if whole and data.count(_HEAD) < self._most:
                 _append(handle, entry.raw, status.st_size)
                 return
-        finally:
-            os.close(handle)
         self._rewrite([*_entries(data), entry])
 
     def remove(self, unwanted: Callable[[Entry], bool]) -> int:
-        """Take prompts out so that nothing of them is left in the file; how many those were.
-
-        Raises StoreError.
-        """
+        """Remove prompts so that no trace of them is left in the file; return how many."""
         if self._nowhere:
             return 0
         with self._errors():
             if not self._path.parent.is_dir():
                 return 0
-            with paths.alone(self._path.parent, seconds=_LOCK_SECONDS):
+            with self._locked():
                 self._wipe_leftovers()
                 try:
-                    handle = _opened(self._path, os.O_RDONLY)
+                    with _opened(self._path, os.O_RDONLY) as handle:
+                        data, size = _end_of(handle), os.fstat(handle).st_size
                 except FileNotFoundError:
                     return 0
-                try:
-                    data, size = _end_of(handle), os.fstat(handle).st_size
-                finally:
-                    os.close(handle)
                 found = _entries(data)
                 kept = [entry for entry in found if not unwanted(entry)]
-                # What was not looked at may hold what is to go.
+                # The part of the file that was not read may hold unwanted prompts too.
                 if len(kept) < len(found) or len(data) < size or not kept:
                     self._rewrite(kept)
         return len(found) - len(kept)
 
     def _rewrite(self, entries: Sequence[Entry]) -> None:
-        """Make these the whole content, in one step, and overwrite what stood there."""
-        # A link stays a link.
+        """Replace the whole content by these, in one step, and overwrite the old content."""
+        # Keeps a link in place.
         real = Path(os.path.realpath(self._path))
         self._wipe_leftovers()
         kept, size = list(entries[-self._most :]), 0
@@ -144,15 +140,18 @@ class PromptFile:
             file.writelines(entry.raw for entry in kept)
 
     def _wipe_leftovers(self) -> None:
-        """What a killed process left of a rewriting: under the lock, nobody else is at one."""
+        """Wipe what a killed process left of a rewrite. The lock rules out any other rewrite."""
         folder = self._path.parent
         if Path(os.path.realpath(self._path)).parent != Path(os.path.realpath(folder)):
-            # Where a link leads, files of such names may be anybody's.
+            # The folder that a link leads to may hold other files with such names.
             return
-        # As `paths.replacing` names them.
+        # `paths.replacing` gives them such names.
         for leftover in folder.glob(f".{self._path.stem[:40]}-????????"):
             with suppress(OSError):
                 paths.wipe(leftover)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return paths.alone(self._path.parent, seconds=_LOCK_SECONDS)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -164,36 +163,36 @@ class PromptFile:
             raise StoreError(f"{self._path}: {error.strerror or error}") from None
 
 
-def _opened(path: Path, flags: int) -> int:
-    """A descriptor of a file. Raises OSError, also for what is no file; waits for no FIFO."""
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a regular file, and yield its descriptor. Raises OSError; never waits for a FIFO."""
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags, 0o600)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(0, "is not a file")
+        yield handle
+    finally:
         os.close(handle)
-        raise OSError(0, "is not a file")
-    return handle
 
 
 @contextmanager
 def _overwritten(path: Path) -> Iterator[None]:
-    """Overwrite what the file holds, if the block puts another in its place."""
+    """Overwrite the content of a file if the block puts another file in its place."""
     if os.name == "nt":
-        # A file that is open cannot be replaced there.
+        # Windows does not replace an open file.
         yield
         return
-    handle = _opened(path, os.O_RDWR)
-    try:
+    with _opened(path, os.O_RDWR) as handle:
         yield
         status = os.fstat(handle)
         if status.st_nlink == 0:
             with suppress(OSError):
                 paths.blank(handle, status.st_size)
-    finally:
-        os.close(handle)
 
 
 def _end_of(handle: int) -> bytes:
-    """The end of the file, from the beginning of a prompt."""
+    """The end of the file, beginning with a whole prompt."""
     size = os.fstat(handle).st_size
     start = max(0, size - _MOST_BYTES)
     os.lseek(handle, start, os.SEEK_SET)
@@ -203,7 +202,7 @@ def _end_of(handle: int) -> bytes:
 
 
 def _append(handle: int, raw: bytes, size: int) -> None:
-    """Add all of it, or nothing. size: what the file holds."""
+    """Append all of `raw`, or nothing. size: the size of the file before."""
     try:
         while raw:
             raw = raw[os.write(handle, raw) :]
@@ -215,7 +214,7 @@ def _append(handle: int, raw: bytes, size: int) -> None:
 
 def _entry(text: str) -> Entry:
     now = datetime.now().astimezone()
-    # A paste may hold half a surrogate pair.
+    # A paste may hold half of a surrogate pair.
     lines = text.encode("utf-8", "replace").split(b"\n")
     return Entry(text, now.timestamp(), _raw(b"# " + str(now).encode(), lines))
 
@@ -242,7 +241,7 @@ def _entries(data: bytes) -> list[Entry]:
 
 
 def _time(text: bytes, before: float) -> float:
-    """The time that a head tells; that of the prompt before if it tells none."""
+    """The time in a head; the time of the prompt before if it holds none."""
     try:
         return datetime.fromisoformat(text.decode("ascii").strip()).timestamp()
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,7 @@
-"""One conversation being held; there is no terminal in it."""
+"""The state of a chat: its conversation, its mixture and what it has spent.
+
+Nothing here knows of a terminal.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,14 @@ from moa_cli.profile.layering import add_proposer, drop_proposer, override, set_
 
 
 class Session:
-    """The conversation, and the mixture that answers in it.
+    """A conversation, and the mixture that answers in it.
 
-    last: the latest turn, also one that failed; None at first.
-    replaced: the turn that the one kept last took the place of, if it did.
-    spent: what was used so far, by model name, also by turns that were taken back.
-    budget: USD that all turns may cost together.
+    Attributes:
+        profile: The mixture.
+        conversation: The turns so far that have a reply.
+        last: The latest turn, even if it failed; None at first.
+        replaced: The turn that was replaced by the turn kept last, or None.
+        spent: What all turns took, by model name, including turns that were taken back.
     """
 
     def __init__(
@@ -51,16 +56,25 @@ class Session:
         return sum(usage.cost for usage in self.spent.values())
 
     def known(self) -> dict[str, ModelInfo]:
-        """What is known of the profile's models, by name, without asking anybody."""
+        """What is known of the profile's models, by name, without any request."""
         return {model: self._clients.known(model) for model in self.profile.models()}
 
     def ask(
         self, prompt: str, control: Control | None = None, aggregator: str | None = None
     ) -> AsyncGenerator[Event, None]:
-        """The events of the turn that answers `prompt`; hand the turn to `keep` afterwards.
+        """Begin a turn. Pass the finished turn to `keep`.
 
-        aggregator: the model that writes this one reply, in place of the profile's.
-        Raises ProfileError if that is no model's name; what was taken back for this is put back.
+        Args:
+            prompt: The prompt.
+            control: Stops the waiting for proposers.
+            aggregator: The model that writes only this reply, in place of the profile's.
+
+        Returns:
+            The events of the turn.
+
+        Raises:
+            ProfileError: The aggregator is not the name of a model. A turn that was taken back
+                for this is put back.
         """
         try:
             profile = self._with_aggregator(aggregator, "/retry")
@@ -76,9 +90,16 @@ class Session:
         )
 
     def remerge(self, aggregator: str | None = None) -> tuple[str, AsyncGenerator[Event, None]]:
-        """The last prompt, and the events of a new reply to it from its proposals; `keep` that.
+        """Begin a turn that writes a new reply from the last proposals.
 
-        Raises UsageError if nothing was asked yet.
+        Args:
+            aggregator: The model that writes it, in place of the profile's.
+
+        Returns:
+            The last prompt, and the events of the turn.
+
+        Raises:
+            UsageError: Nothing was asked yet.
         """
         profile = self._with_aggregator(aggregator, "/remerge")
         last = self.last
@@ -100,19 +121,23 @@ class Session:
         return self._checked(override(self.profile, Overrides(aggregator=model), where))
 
     def _checked(self, profile: Profile) -> Profile:
-        """The profile. Raises ProfileError if one of its model names leads nowhere."""
+        """The profile, checked. Raises ProfileError if one of its model names leads nowhere."""
         check_names(profile, self._clients)
         return profile
 
     def use(self, profile: Profile) -> None:
-        """Answer by this profile from now on. Raises ProfileError, and changes nothing, if one
-        of its model names leads nowhere."""
+        """Use this profile from now on.
+
+        Raises:
+            ProfileError: One of its model names leads nowhere. Nothing changes.
+        """
         self.profile = self._checked(profile)
 
     def keep(self, turn: Turn) -> bool:
-        """Add a turn that has ended; returns whether it holds a reply and so is remembered.
+        """Add a turn that has ended, and return whether it has a reply.
 
-        One that should have replaced another (`take_back`), and has no reply, changes nothing.
+        If the turn was to replace another one (see `take_back`) and has no reply, the other one
+        stays.
         """
         merged, self._merging = self._merging, None
         self._count(turn)
@@ -128,7 +153,7 @@ class Session:
         return bool(turn.reply)
 
     def _put_back(self) -> bool:
-        """Remember again the turn that was taken back, if one was."""
+        """Restore the turn that was taken back; return whether there was one."""
         turn, self._taken_back = self._taken_back, None
         if turn is not None:
             self._remember(turn)
@@ -144,35 +169,40 @@ class Session:
             self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
 
     def change(self, overrides: Overrides, where: str) -> None:
-        """Lay settings over the profile. where: the command that did it.
+        """Lay settings over the profile.
 
-        Raises ProfileError, and changes nothing, if the result would be no valid profile.
+        Args:
+            overrides: The settings.
+            where: The command that they come from.
+
+        Raises:
+            ProfileError: The result is not a valid profile. Nothing changes.
         """
         self.use(override(self.profile, overrides, where))
 
     def set(self, path: str, text: str) -> None:
-        """Set one key of the profile. Raises ProfileError, and changes nothing, if it cannot."""
+        """Set one key of the profile. Raises ProfileError if that fails; then nothing changes."""
         self.use(set_value(self.profile, path, text, "/set"))
 
     def add(self, model: str) -> None:
-        """One more proposer in every round. Raises ProfileError if that is no model's name."""
+        """Add a proposer to each round. Raises ProfileError if it is not the name of a model."""
         self.use(add_proposer(self.profile, model, "/add"))
 
     def drop(self, model: str) -> None:
-        """One proposer less. Raises ProfileError if it is not there, or the last one."""
+        """Remove a proposer. Raises ProfileError if there is no such proposer, or no other."""
         self.profile = drop_proposer(self.profile, model, "/drop")
 
     def go_on(self, conversation: Conversation) -> None:
-        """Hold this conversation from now on."""
+        """Continue with this conversation."""
         self.conversation = replace(conversation, turns=conversation.closed_turns())
         self.last = self.conversation.turns[-1] if self.conversation.turns else None
 
     def clear(self) -> None:
-        """Forget all turns; what they used stays counted."""
+        """Forget all turns; what they took still counts."""
         self.go_on(Conversation())
 
     def undo(self) -> Turn:
-        """Forget the last turn, and return it. Raises UsageError if there is none."""
+        """Forget the last turn and return it. Raises UsageError if there is none."""
         turns = self.conversation.turns
         if not turns:
             raise UsageError("there is no turn to undo")
@@ -181,7 +211,7 @@ class Session:
         return turns[-1]
 
     def take_back(self) -> str:
-        """Take the last turn out, and return its prompt, to be asked again.
+        """Take out the last turn and return its prompt, to ask it again.
 
         Raises UsageError if nothing was asked yet.
         """
@@ -193,7 +223,7 @@ class Session:
         return prompt
 
     def proposals(self) -> list[Proposal]:
-        """All proposals of the last turn, layer by layer; numbered from 1 on screen."""
+        """All proposals of the last turn, layer by layer."""
         return (
             [proposal for layer in self.last.proposals for proposal in layer] if self.last else []
         )

@@ -1,4 +1,4 @@
-"""How a reply and its proposals resemble one another: measures of text, not proofs of origin."""
+"""Measures how similar a reply and its proposals are, which does not prove where a text is from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# A passage shorter than this (in letters and digits) is like anything.
+# Letters and digits. A shorter passage is similar to any text.
 _SHORTEST = 12
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*")
 _WORD = re.compile(r"\s+|\w+\s*|[^\w\s]\s*")
@@ -19,11 +19,14 @@ _INNER_MARK = re.compile(r"[*_`]+")
 
 @dataclass(frozen=True)
 class PassageMatch:
-    """A passage, and the texts it stands closest to.
+    """A passage of a reply, and the texts that are most similar to it.
 
-    indexes: of those texts, several if they are equally close, none if no text is like it at
-    all. percent: 0 to 100, how much of the passage is found in the text's most similar stretch
-    (rapidfuzz's partial ratio).
+    Attributes:
+        passage: The passage.
+        indexes: The indexes of these texts: several if they are equally similar, none if no text
+            is similar at all.
+        percent: 0 to 100: the similarity to the most similar part of the text (the partial ratio
+            of rapidfuzz).
     """
 
     passage: str
@@ -33,7 +36,7 @@ class PassageMatch:
 
 @dataclass(frozen=True)
 class DiffSpan:
-    """A stretch of a text, and whether the other text has it too."""
+    """A part of a text, and whether the other text has it too."""
 
     text: str
     kind: Literal["same", "differs"]
@@ -53,27 +56,27 @@ def passages(text: str) -> list[str]:
 
 
 def _letters(text: str) -> int:
-    """Letters and digits; one of a wide script says as much as two."""
+    """The number of letters and digits; one of a wide script counts as two."""
     return sum(
         1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text if letter.isalnum()
     )
 
 
 def _bare(text: str) -> str:
-    """Without Markdown's marks, case, and the width of spaces."""
+    """The text in lower case, without Markdown's marks, with single spaces."""
     lines = (_INNER_MARK.sub("", _LEADING_MARK.sub(" ", line)) for line in text.split("\n"))
     return " ".join(" ".join(lines).casefold().split())
 
 
 def closest(reply: str, texts: Sequence[str]) -> list[PassageMatch]:
-    """For each passage of `reply` the one of `texts` that it stands closest to."""
+    """For each passage of `reply`, find those of `texts` that are most similar to it."""
     from rapidfuzz import fuzz
 
     bare = [_bare(text) for text in texts]
     found = []
     for passage in passages(reply):
         wanted = _bare(passage)
-        # A text shorter than the passage would be sought in the passage, not the other way.
+        # The partial ratio would search a shorter text in the passage, not the passage in it.
         scores = [
             fuzz.partial_ratio(wanted, candidate)
             if len(candidate) >= len(wanted)
@@ -87,9 +90,11 @@ def closest(reply: str, texts: Sequence[str]) -> list[PassageMatch]:
 
 
 def shares(found: Sequence[PassageMatch], count: int) -> list[float]:
-    """For each of `count` texts the part (0 to 1) of the reply's letters that stands closest
-    to it, each passage weighted by how close it is, and divided where several are equally
-    close; what is left is like none."""
+    """For each of `count` texts, the share (0 to 1) of the reply that is most similar to it.
+
+    Each passage counts by its letters and its similarity, and is divided among texts that are
+    equally similar. What is missing to 1 is similar to no text.
+    """
     whole = sum(_letters(passage.passage) for passage in found)
     parts = [0.0] * count
     for closeness in found:
@@ -100,12 +105,13 @@ def shares(found: Sequence[PassageMatch], count: int) -> list[float]:
 
 
 def differences(left: str, right: str) -> tuple[list[DiffSpan], list[DiffSpan]]:
-    """Both texts word by word, with what the other does not have marked as `differs`.
+    """Compare two texts word by word; white space makes no difference.
 
-    White space alone is no difference.
+    Returns:
+        Each text in spans, which are `differs` if the other text does not have them.
     """
     a, b = _WORD.findall(left), _WORD.findall(right)
-    # Without the spaces, which match everywhere: 40 times as fast.
+    # Leaving out spaces, which match everywhere, is 40 times as fast.
     bare_a, bare_b = ([word.strip() for word in words] for words in (a, b))
     matcher = difflib.SequenceMatcher(None, bare_a, bare_b, autojunk=False)
     lefts: list[DiffSpan] = []

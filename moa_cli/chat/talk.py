@@ -1,11 +1,11 @@
-"""A conversation at a terminal: the editor, and what happens between two turns."""
+"""The part of `moa chat` that needs a terminal: the editor, and what happens between turns."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-from moa_cli.chat.commands import Edit, Leave, Resume, Send
+from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
 from moa_cli.chat.loop import Chat
@@ -19,20 +19,20 @@ from moa_cli.profile import short_name
 from moa_cli.store.store import Store
 
 _TWICE_SECONDS = 2.0
-# Of a conversation that goes on, no more are shown: the prompt must not be far.
+# How many turns of a continued conversation are shown.
 _PAST_TURNS = 10
 
 
 async def talk(chat: Chat) -> int:
-    """Prompt and answer until the user leaves; returns the exit code."""
+    """Prompt and answer until the user leaves; return the exit code."""
     wipe_leftovers()
     editor = chat.editor = Editor(chat.session, chat.options, lambda columns: bar(chat, columns))
     warmed = asyncio.create_task(asyncio.to_thread(_preload))
     _show_past(chat)
     _tell_trouble(chat, editor)
     try:
-        # Raw also between two prompts: a cooked terminal would turn an Enter typed there into
-        # another key, and echo it.
+        # Raw mode between two prompts too: otherwise the terminal would echo an Enter that is
+        # typed there, and turn it into another key.
         with editor.source.raw_mode():
             await _hold(chat, editor)
     finally:
@@ -43,7 +43,7 @@ async def talk(chat: Chat) -> int:
 async def _hold(chat: Chat, editor: Editor) -> None:
     unsent = ""
     while True:
-        # Parts what was said from what will be.
+        # Separates the next turn from the last one.
         chat.say("")
         line, unsent = await _line(chat, editor, unsent), ""
         _tell_trouble(chat, editor)
@@ -70,7 +70,7 @@ def _tell_trouble(chat: Chat, editor: Editor) -> None:
 
 
 async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
-    """Go on with another conversation, which the user chooses if no id was begun."""
+    """Continue another conversation, which the user chooses if there is no prefix."""
     if not prefix and can_pick():
         try:
             chosen = await pick(Store.open, source=editor.source)
@@ -85,7 +85,7 @@ async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
 
 
 def _show_past(chat: Chat) -> None:
-    """The last turns of a conversation that goes on."""
+    """Show the last turns of a continued conversation."""
     turns = chat.session.conversation.turns
     earlier = len(turns) - _PAST_TURNS
     if earlier > 0:
@@ -97,7 +97,7 @@ def _show_past(chat: Chat) -> None:
 
 
 async def _line(chat: Chat, editor: Editor, default: str) -> str | None:
-    """The next line; None to leave: Ctrl-D, or Ctrl-C twice at an empty line."""
+    """The next line. None if the user leaves: by Ctrl-D, or Ctrl-C twice at an empty line."""
     last_time = -_TWICE_SECONDS
     while True:
         try:
@@ -115,7 +115,7 @@ async def _line(chat: Chat, editor: Editor, default: str) -> str | None:
 
 
 def _edited(chat: Chat, text: str) -> str:
-    """What the user's editor leaves of `text`; `text` itself if that fails."""
+    """What the user makes of `text` in their editor; `text` itself if that fails."""
     try:
         return edited(text)
     except UsageError as error:
@@ -124,7 +124,7 @@ def _edited(chat: Chat, text: str) -> str:
 
 
 def bar(chat: Chat, columns: int) -> str:
-    """Profile, rounds, models, and what was used so far, as much as fits."""
+    """The text below the line: profile, rounds, models and usage, as much as fits."""
     profile = chat.session.profile
     used = sum(chat.session.spent.values(), Usage())
     count = len(profile.layer(1)) if profile.rounds else 0

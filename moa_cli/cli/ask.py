@@ -29,7 +29,7 @@ from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile, save
 
 if TYPE_CHECKING:
-    from moa_cli.chat.keeping import Kept
+    from moa_cli.chat.keeping import SavedConversation
     from moa_cli.core.conversation import Conversation, Turn
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.core.stream import Sink, TurnFold
@@ -258,12 +258,12 @@ def _run(
     return of_turn(turn)
 
 
-def _kept(resumed: Resumed, books: Records) -> Kept | None:
+def _kept(resumed: Resumed, books: Records) -> SavedConversation | None:
     if books.store is None and books.spending is None:
         return None
-    from moa_cli.chat.keeping import Kept
+    from moa_cli.chat.keeping import SavedConversation
 
-    return Kept(books.store, resumed.id, spending=books.spending)
+    return SavedConversation(books.store, resumed.id, spending=books.spending)
 
 
 async def _turn(

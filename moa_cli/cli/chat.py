@@ -33,16 +33,16 @@ def chat(
     continue_: Continue = False,
     cid: Cid = None,
     resume_: Annotated[
-        bool, typer.Option("--resume", help="Choose the conversation to go on with from a list.")
+        bool, typer.Option("--resume", help="Choose the conversation to continue from a list.")
     ] = False,
     save: Save = None,
     caps: TurnCaps,
     vi: Annotated[bool | None, option_of(CONFIG_KEYS["vi"], "--vi/--no-vi")] = None,
 ) -> None:
     """Hold a conversation in the terminal."""
-    from moa_cli.chat.keeping import Kept
+    from moa_cli.chat.commands.registry import ChatOptions
+    from moa_cli.chat.keeping import SavedConversation
     from moa_cli.chat.loop import run
-    from moa_cli.chat.options import ChatOptions
 
     settings = wiring.config()
     options = ChatOptions(
@@ -69,7 +69,7 @@ def chat(
         run(
             profile,
             options,
-            kept=Kept(books.store, resumed.id, resumed.conversation, books.spending),
+            kept=SavedConversation(books.store, resumed.id, resumed.conversation, books.spending),
             clients=wiring.client_pool,
             limits=limits,
             budget=settings.budget.session,

@@ -227,7 +227,7 @@ class _Comparing:
         live: bool,
     ) -> None:
         from moa_cli.compare.contest import Contest
-        from moa_cli.store.spending import CallBook
+        from moa_cli.store.spending import CallRecorder
         from moa_cli.terminal.progress import Progress
 
         self._arms = arms
@@ -236,7 +236,7 @@ class _Comparing:
         self._live = live
         # Not for secrets: the order must only be unforeseen, and repeat with a seed.
         self._random = random.Random(seed)  # noqa: S311
-        ledger = None if books.spending is None else CallBook(books.spending, say)
+        ledger = None if books.spending is None else CallRecorder(books.spending, say)
         self._limits = wiring.limits(concurrency, self._budgets(max_cost), ledger)
         self._contest = Contest(arms, self._limits, self._ended)
         self._progress = Progress(total=0)

@@ -1,4 +1,4 @@
-"""Opening the store for a command, and finding the conversation to go on with."""
+"""Opens the store for a command, and finds the conversation to continue."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def tell_unreadable(store: Store) -> None:
 
 @dataclass(frozen=True)
 class Resumed:
-    """The conversation to go on with; a new one has no id yet."""
+    """The conversation to continue; a new one has no id yet."""
 
     id: str | None = None
     conversation: Conversation = field(default_factory=Conversation)
@@ -101,7 +101,7 @@ def resume(*, last: bool, identity: str | None) -> Resumed:
         if identity is None:
             identity = store.latest()
             if identity is None:
-                raise StoreError("there is no conversation to go on with")
+                raise StoreError("there is no conversation to continue")
         found = store.find(identity)
         return Resumed(found, store.load(found))
     finally:

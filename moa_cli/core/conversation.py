@@ -27,7 +27,7 @@ __all__ = [
 
 Role = Literal["system", "user", "assistant"]
 TurnStatus = Literal["open", "finished", "interrupted", "failed"]
-# No sum of tokens, calls or USD is beyond this; a conversation of years is far below.
+# Sums of tokens, calls and USD stay far below this, even over years.
 _MOST = 10**12
 
 
@@ -74,7 +74,7 @@ class Usage:
     unpriced_calls: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        # All fields are numbers, in the same order.
+        # All fields are numbers.
         return Usage(*map(add, vars(self).values(), vars(other).values()))
 
     @property
@@ -84,11 +84,15 @@ class Usage:
 
 
 def check_usage(usage: Usage) -> None:
-    """Raise ValueError, naming the field, if `usage` holds what is no count or no amount: NaN,
-    infinity, a negative or absurd number, a truth value."""
+    """Check that all numbers of `usage` are possible.
+
+    Raises:
+        ValueError: A field, which the message names, is NaN, infinite, negative, absurdly large,
+            or not a number.
+    """
     for name, value in vars(usage).items():
         kinds = (int, float) if name == "cost" else (int,)
-        # NaN is neither.
+        # A comparison with NaN is false.
         if type(value) not in kinds or not 0 <= value <= _MOST:
             raise ValueError(f"{name} is no {'amount' if name == 'cost' else 'count'}: {value!r}")
 
@@ -285,11 +289,13 @@ class Conversation:
 
 @dataclass(frozen=True)
 class KeptTurn:
-    """A turn as it is kept.
+    """A turn as it is stored.
 
-    started: seconds since 1970. settings: the resolved profile as TOML.
-    notes: what happened that no proposal tells of (a retry, a lost aggregator), as events are
-    written in JSON.
+    Attributes:
+        turn: The turn.
+        started: When it began, in seconds since 1970.
+        settings: The resolved profile as TOML.
+        notes: Events that no proposal holds, such as a retry or a lost aggregator, as in JSON.
     """
 
     turn: Turn
@@ -300,9 +306,16 @@ class KeptTurn:
 
 @dataclass(frozen=True)
 class KeptConversation:
-    """A conversation as it is kept. created, updated: seconds since 1970.
+    """A conversation as it is stored.
 
-    turns: may be read from the store one at a time, as they are looped over.
+    Attributes:
+        id: Its id.
+        title: Its title.
+        profile: The name of the profile of its latest turn.
+        created: When it began, in seconds since 1970.
+        updated: When it last changed, in seconds since 1970.
+        turns: Its turns. They may be read from the store one at a time, when they are accessed.
+        tags: Its tags.
     """
 
     id: str

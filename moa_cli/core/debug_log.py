@@ -1,12 +1,12 @@
-"""The debug log: what was asked of endpoints, what came of it, and why something was decided.
+"""The debug log: requests to endpoints, their results, and the reasons for decisions.
 
 `--debug` writes it to standard error, `MOA_LOG=FILE` to a file. Entries go through `logging`, under
-a name for each room (`moa.clients`, `moa.engine`, …), so a program that uses the library can take
-them with a handler of its own. Prompts and answers are in it, secrets are not: known ones are
-replaced before a record is made, whoever handles it.
+a name for each package (`moa.clients`, `moa.engine`, …), so that a program that uses the library
+can handle them itself. The log holds prompts and answers, but no secrets: those that are known are
+replaced before a record is made.
 
-`logging` is imported with the first handler, and a room asks once a request whether anybody
-listens: without a log, a token costs nothing.
+`logging` is imported with the first handler, and each package asks only once per request whether
+there is one. Without a log, a token costs nothing.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ if TYPE_CHECKING:
     import logging
 
 _MASK = "[key]"
-# A part of a secret is replaced too: an endpoint may send one back in pieces.
+# Parts of a secret are replaced too, because an endpoint may send it back in pieces.
 _SHORTEST_SECRET, _PIECE = 4, 8
-# Headers, fields and variables that hold secrets, by their names.
+# The names of headers, fields and variables that hold secrets.
 _NAMES = r"api[-_]?key|(?:access|auth|refresh|id)[-_]token|secret|passw(?:or)?d|credentials?"
 _HEADER = re.compile(r".*(?:key|token|secret|password|cookie|authorization)", re.IGNORECASE)
 _VARIABLE = re.compile(r".*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?", re.IGNORECASE)
 _OPTION = re.compile(r"-+(?:.*-)?(?:key|token|secret|password)", re.IGNORECASE)
-# In text: `"api_key": "…"` (its quotes perhaps escaped), `x-api-key: …`, `?key=…`, `://name:…@`.
+# Secrets in a text: `"api_key": "…"` (perhaps with escaped quotes), `x-api-key: …`, `?key=…`,
+# `Bearer …` and `://name:…@`.
 _PLACED = (
     re.compile(rf"""((?:{_NAMES}|authorization|cookie)\\*["']\s*:\s*\\*["'])[^"'\\]+""", re.I),
     re.compile(rf"((?:{_NAMES}|authorization|cookie)\s*[:=]\s*)[^\s\"'&,;[]+", re.I),
@@ -46,7 +47,7 @@ _PLACED = (
     re.compile(r"(\b(?:Bearer|Basic) )[\w.~+/=-]{4,}", re.I),
     re.compile(r"(://)[^/\s@\"']+(?=@)"),
 )
-# Besides control characters: what separates lines, or turns the direction of text.
+# Control characters, line separators, and characters that change the direction of text.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ENTRY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 
@@ -58,7 +59,7 @@ TURN: ContextVar[int | None] = ContextVar("turn", default=None)
 
 
 def add_secret(text: str) -> None:
-    """From now on `text` is replaced in the log, as it is and as JSON and URLs write it."""
+    """Replace `text` in the log from now on, as it is and as JSON and URLs write it."""
     for form in {text, json.dumps(text)[1:-1], quote(text, safe="")}:
         if len(form) >= _SHORTEST_SECRET:
             _secrets.add(form)
@@ -66,7 +67,7 @@ def add_secret(text: str) -> None:
 
 
 def add_url(url: str) -> None:
-    """From now on the user name and password in `url` are replaced in the log."""
+    """Replace the user name and password of `url` in the log from now on."""
     with contextlib.suppress(ValueError):
         pair = unquote(urlsplit(url).netloc.rpartition("@")[0])
         if pair:
@@ -75,7 +76,7 @@ def add_url(url: str) -> None:
 
 
 def mask(text: str) -> str:
-    """`text` without known secrets, and without what stands where secrets do."""
+    """`text` without known secrets, and without values in places where secrets are."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, _MASK)
     text = _without_pieces(text)
@@ -98,23 +99,25 @@ def _without_pieces(text: str) -> str:
 
 
 class RoomLog:
-    """The entries of one room. name: as `logging` knows it."""
+    """The log of one package. name: its name in `logging`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     @property
     def enabled(self) -> bool:
-        """Whether anybody listens; to be asked once for many entries."""
-        # Whoever listens has imported it.
+        """Whether there is a handler; ask once for many entries."""
+        # Adding a handler imports `logging`.
         logging = sys.modules.get("logging")
         return logging is not None and bool(logging.getLogger(self._name).isEnabledFor(10))
 
     def write(self, what: str, *, data: str | None = None, **values: object) -> None:
-        """Add an entry, if anybody listens.
+        """Add an entry, if there is a handler.
 
-        values: written as JSON, single words as they are, None left out. data: written as it
-        is, at the end.
+        Args:
+            what: What happened.
+            data: Written at the end as it is.
+            **values: Written as JSON; single words are written as they are, None is left out.
         """
         if self.enabled:
             import logging
@@ -134,14 +137,19 @@ def _told(value: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    """`text` on one line, its control characters as JSON writes them."""
+    """`text` on one line, with control characters escaped as in JSON."""
     return _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def to_file(name: str, arguments: Iterable[str]) -> None:
     """Append the debug log to a file from now on.
 
-    arguments: the command line, for the first entry. Raises UsageError if the file cannot be used.
+    Args:
+        name: The path of the file.
+        arguments: The command line, for the first entry.
+
+    Raises:
+        UsageError: The file cannot be used.
     """
     _begin(_opened(paths.expand(name)), arguments)
 
@@ -176,24 +184,24 @@ def _begin(target: int, arguments: Iterable[str]) -> None:
 
 
 def on_terminal() -> bool:
-    """Whether the log is written to a terminal, where nothing else may move."""
+    """Whether the log goes to a terminal, so that nothing else may be redrawn there."""
     return _on_terminal
 
 
 def _learn_secrets(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         add_url(value)
-        # Some hold several, separated by commas; a path is no secret.
+        # Some variables hold several secrets, separated by commas. A path is not a secret.
         for text in value.split(",") if _VARIABLE.fullmatch(name) else ():
             if len(text.strip()) >= _PIECE and not text.startswith("/"):
                 add_secret(text.strip())
-    # The SDK sends what stands there after each colon.
+    # The SDK sends the values after the colons.
     for line in environment.get("TOGETHER_CUSTOM_HEADERS", "").split("\n"):
         add_secret(line.partition(":")[2].strip())
 
 
 def _without_values(arguments: list[str]) -> list[str]:
-    """The arguments without the values of options that are named like secrets."""
+    """The arguments without the values of options with names of secrets."""
     found: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, _ = argument.partition("=")
@@ -205,7 +213,7 @@ def _without_values(arguments: list[str]) -> list[str]:
 
 
 def _opened(path: Path) -> int:
-    """The file, open for appending. Raises UsageError if it is none, or is something else's."""
+    """Open a log file for appending. Raises UsageError if it is not a log file."""
     hint = "name a file that does not exist yet, or an earlier log"
     try:
         paths.refuse_database(path)
@@ -234,7 +242,7 @@ def _handler(descriptor: int) -> logging.Handler:
     import logging
 
     class Handler(logging.Handler):
-        """Appends each line in one piece, so that several processes can write to one file."""
+        """Writes each line in one piece, so that several processes can share a file."""
 
         target = descriptor
         failed = False

@@ -1,8 +1,8 @@
-"""All that can go wrong, as one tree.
+"""All errors of moa, as one tree.
 
 MoAError
-├── UsageError               the command line asks for something that makes no sense
-├── ProfileError             a profile or the config file is wrong, or is not there
+├── UsageError               the command line asks for something that is not possible
+├── ProfileError             a profile or the settings file is wrong or missing
 ├── ClientError              a model endpoint did not do what was asked
 │   ├── AuthenticationFailed     no key, or the key was refused
 │   ├── RateLimited              too many requests, or no credit left
@@ -20,10 +20,10 @@ MoAError
 ├── BenchError               an evaluation's data cannot be used, or part of it is missing
 └── StoreError               conversations could not be read or written
     ├── StoreLocked              another process writes to them, and did not end in time
-    └── NoConversation           there is no such conversation, or not any more
+    └── NoConversation           there is no such conversation, or no longer
 
-Every error carries a message that names what was wrong and, where there is one,
-a hint that says what to do about it. Neither ever holds a secret.
+Each error has a message that names what is wrong and, if possible, a hint that says what to do.
+Neither of them ever holds a secret.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class UsageError(MoAError):
 
 
 class ProfileError(MoAError):
-    """A profile or the settings file is wrong, or is not there.
+    """A profile or the settings file is wrong or missing.
 
     Args:
         problem: One sentence that names what is wrong.
@@ -185,4 +185,4 @@ class StoreLocked(StoreError):
 
 
 class NoConversation(StoreError):
-    """There is no such conversation, or not any more."""
+    """There is no such conversation, or no longer."""

@@ -1,4 +1,4 @@
-"""Locks on files that the kernel drops when the process that holds them ends, however it ends."""
+"""Locks on files. The kernel drops them when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _POLL_SECONDS = 0.02
 def try_lock(handle: int) -> bool | None:
     """Lock an open file without waiting.
 
-    Returns whether that was possible; None where the file system knows no locks.
+    Returns:
+        Whether the lock was free; None if the file system has no locks.
     """
     try:
         if sys.platform == "win32":
@@ -35,10 +36,17 @@ def try_lock(handle: int) -> bool | None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, seconds: float | None = None) -> Iterator[bool | None]:
-    """Hold the lock of a file, which is made if need be and stays there.
+    """Hold the lock of a file within a `with` block. The file is created if need be, and stays.
 
-    seconds: how long to wait for another process that holds it; None waits for ever. Yields
-    whether it is held, None where there are no locks. Raises OSError if the file cannot be made.
+    Args:
+        path: The file.
+        seconds: How long to wait for another process; None waits without a limit.
+
+    Yields:
+        Whether the lock is held; None if the file system has no locks.
+
+    Raises:
+        OSError: The file cannot be created.
     """
     with _held(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), seconds) as taken:
         yield taken
@@ -46,9 +54,10 @@ def locked(path: Path, *, seconds: float | None = None) -> Iterator[bool | None]
 
 @contextlib.contextmanager
 def locked_folder(folder: Path, *, seconds: float | None = None) -> Iterator[bool | None]:
-    """Hold the lock of a folder; see `locked`. Windows has none for folders.
+    """Hold the lock of a folder, as `locked` does for a file. Windows cannot lock folders.
 
-    Raises OSError if there is no such folder, or it cannot be opened.
+    Raises:
+        OSError: The folder cannot be opened.
     """
     if sys.platform == "win32":
         folder.stat()

@@ -1,17 +1,17 @@
-"""Which names a file may have on every system."""
+"""Tells which file names are valid on every system."""
 
 from __future__ import annotations
 
-# Windows opens a device in place of a file of such a name, whatever stands behind a dot. It takes
-# the superscript digits for digits.
+# Windows opens a device in place of a file with such a name, whatever follows a dot. It treats
+# superscript digits as digits.
 _PORTS = (f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")
 _DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$", *_PORTS})
 
 
 def why_unfit(name: str) -> str | None:
-    """Why no file can be called `name` on Windows; None if one can.
+    """Why Windows cannot have a file called `name`; None if it can.
 
-    It is asked on every system, because configurations and results are carried to others.
+    This is checked on every system, because users carry settings and results to other ones.
     """
     stem = name.partition(".")[0].rstrip(" ").lower()
     if stem in _DEVICES:

@@ -1,4 +1,4 @@
-"""How this copy of moa was installed, and so how an extra is added to it."""
+"""Tells how this moa was installed, and so how to add an extra to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 def install_command(extra: str) -> str:
     """The command that adds an extra, such as `local`, to this installation."""
     prefix = Path(sys.prefix)
-    # uv and pipx install anew, so they must be told where moa comes from; pip knows it is there.
+    # uv and pipx install anew, so they need to know where moa comes from. pip finds it installed.
     if (prefix / "uv-receipt.toml").is_file() or "uv/tools" in prefix.as_posix():
         return f"uv tool install --force 'moa-chat[{extra}]{_origin()}'"
     if (prefix / "pipx_metadata.json").is_file():
@@ -23,7 +23,7 @@ def install_command(extra: str) -> str:
 
 
 def _origin() -> str:
-    """The folder or file that moa was installed from, as a requirement ends; else nothing."""
+    """The end of a requirement: the folder or file that moa was installed from, if any."""
     try:
         recorded = importlib.metadata.distribution("moa-chat").read_text("direct_url.json")
         return f" @ {json.loads(recorded or '')['url']}"

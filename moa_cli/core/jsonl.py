@@ -1,4 +1,4 @@
-"""Turns and events as JSON, safe to print: control characters are escaped."""
+"""Turns and events as JSON, with control characters escaped, so that it is safe to print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moa_cli.core.text import dumps
 
 
 def turn_to_dict(turn: Turn) -> dict[str, Any]:
-    """What `--json` prints: reply, proposals by layer, usage, seconds, and what was lost."""
+    """A turn as `--json` prints it."""
     values = dataclasses.asdict(turn)
     values["prompt"] = values.pop("user")
     del values["stored_as"]
@@ -36,8 +36,11 @@ def turn_to_dict(turn: Turn) -> dict[str, Any]:
 
 
 def usage_to_dict(usage: Usage) -> dict[str, Any]:
-    """Usage as JSON values. cost: USD, None where a call's price is unknown; known_cost: of the
-    calls whose price is known."""
+    """Usage as JSON values.
+
+    `cost` is in USD, and None if the price of a call is unknown. `known_cost` is the cost of the
+    calls with a known price.
+    """
     values = dataclasses.asdict(usage)
     known = values.pop("cost")
     return {
@@ -60,4 +63,4 @@ class JsonLines:
         self._out.flush()
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: each line was written at once."""

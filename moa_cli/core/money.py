@@ -1,4 +1,4 @@
-"""What calls cost: prices, and amounts in words. Unknown is never zero."""
+"""Prices of calls, and costs in words. An unknown cost is never shown as zero."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.values import Key
 
 _MILLION = 1_000_000
-# What is beyond these is no limit, and no price for a million tokens or for a request, in USD.
+# The highest limit, price of a million tokens and price of a request that are valid, in USD.
 MOST_USD, MOST_PRICE, _MOST_FEE = 1e9, 1e6, 1e3
 
 
@@ -64,40 +64,44 @@ FREE = Price(0.0, 0.0)
 
 
 def check_price(price: Price) -> None:
-    """Raise ValueError if `price` holds what is no price: NaN, infinity, a negative or absurd
-    number, a truth value."""
+    """Check that all numbers of `price` are possible.
+
+    Raises:
+        ValueError: A field, which the message names, is NaN, infinite, negative, absurdly large,
+            or not a number.
+    """
     for name, value in vars(price).items():
         most = _MOST_FEE if name == "request" else MOST_PRICE
         if value is None and name == "cached":
             continue
-        # NaN is not within.
+        # A comparison with NaN is false.
         if type(value) not in (int, float) or not 0 <= value <= most:
             raise ValueError(f"{name} is no price: {value!r}")
 
 
 def priced(usage: Usage, price: Price | None) -> Usage:
-    """`usage` with its cost at that price; its calls are unpriced if there is none."""
+    """`usage` with its cost at `price`. Without a price, its calls count as unpriced."""
     if price is None:
         return replace(usage, cost=0.0, unpriced_calls=usage.calls)
     return replace(usage, cost=price.of(usage), unpriced_calls=0)
 
 
 def usd(amount: float) -> str:
-    """An amount in words: `$0`, `$0.00042`, `$0.31`, `$12.50`."""
+    """An amount as users read it: `$0`, `$0.00042`, `$0.31`, `$12.50`."""
     if amount <= 0:
         return "$0"
     if amount >= 1:
         return f"${amount:,.2f}"
-    # Two digits that say something.
+    # Two significant digits.
     decimals = max(2, 1 - math.floor(math.log10(amount)))
     return f"${amount:.{decimals}f}"
 
 
 def cost_text(usage: Usage) -> str:
-    """What `usage` cost, in words.
+    """The cost of `usage` as users read it.
 
-    `~` stands before a sum with estimates in it, `+ ?` behind one that lacks calls of unknown
-    price.
+    `~` before a sum means that it includes estimates. `+ ?` after a sum means that calls of
+    unknown price are missing from it.
     """
     if usage.unpriced_calls and usage.unpriced_calls >= usage.calls:
         return "cost unknown"

@@ -1,8 +1,7 @@
-"""Where files live.
+"""Where moa keeps its files, and safe ways to write and remove them.
 
-The platform's own folders (XDG on Linux), each replaced by an environment variable:
-MOA_CONFIG_DIR, MOA_DATA_DIR, MOA_STATE_DIR, MOA_CACHE_DIR. Nothing is created or looked
-up at import.
+The folders are those of the platform (XDG on Linux). MOA_CONFIG_DIR, MOA_DATA_DIR, MOA_STATE_DIR
+and MOA_CACHE_DIR override them. Importing this module creates nothing and looks up nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from typing import BinaryIO
 
 from moa_cli.core.file_lock import locked_folder
 
-# What SQLite puts beside a database, by the ends of the names.
+# The suffixes of the files that SQLite puts beside a database.
 DATABASE_SUFFIXES = ("-wal", "-shm")
-_WAIT_SECONDS = 0.02
 
 
 def _folder(kind: str) -> Path:
@@ -38,41 +36,44 @@ def config_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """The folder of what the user would miss (conversations)."""
+    """The folder of data that cannot be replaced, such as conversations."""
     return _folder("data")
 
 
 def state_dir() -> Path:
-    """The folder of what is kept between runs but not missed (prompt history)."""
+    """The folder of data that is kept between runs but can be lost, such as the prompt history."""
     return _folder("state")
 
 
 def cache_dir() -> Path:
-    """The folder of what can be fetched again (weights)."""
+    """The folder of data that can be downloaded again, such as weights."""
     return _folder("cache")
 
 
 def config_file() -> Path:
-    """The one settings file."""
+    """The settings file."""
     return config_dir() / "config.toml"
 
 
 def database_file() -> Path:
-    """The file that conversations and spending are kept in."""
+    """The database of conversations and spending."""
     return data_dir() / "conversations.db"
 
 
 def refuse_database(path: Path) -> None:
-    """Raise OSError if `path` leads to the database or a file beside it, by whatever name.
+    """Refuse a path that leads to the database or a file beside it.
 
-    To open and close the file would drop the locks that this process holds on it, and to
-    replace it would lose the conversations (see `moa_cli.store.database`).
+    Opening and closing the file would drop the locks that this process holds on it, and replacing
+    it would lose the conversations (see `moa_cli.store.database`).
+
+    Raises:
+        OSError: The path leads there.
     """
     try:
         named = path.stat()
     except (OSError, ValueError):
         return
-    # SQLite puts what belongs to it beside the file itself, not beside a link to it.
+    # The other files are beside the file itself, not beside a link to it.
     database = Path(os.path.realpath(database_file()))
     for suffix in ("", *DATABASE_SUFFIXES):
         try:
@@ -85,7 +86,7 @@ def refuse_database(path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a file that the user names holds. Raises OSError, also for the database."""
+    """The content of a file that the user names. Raises OSError, also for the database."""
     refuse_database(path)
     with path.open("rb") as file:
         return file.read()
@@ -97,31 +98,31 @@ def user_profiles_dir() -> Path:
 
 
 def history_file() -> Path:
-    """The prompts typed in `moa chat`."""
+    """The file of prompts from `moa chat`."""
     return state_dir() / "prompt-history"
 
 
 def drafts_dir() -> Path:
-    """Where a prompt is while it is written in the user's editor."""
+    """The folder of prompts that are being edited."""
     return state_dir() / "drafts"
 
 
 def weights_dir() -> Path:
-    """Where `moa models pull` puts weights."""
+    """The folder that `moa models pull` downloads weights to."""
     return cache_dir() / "models"
 
 
 def shipped_profiles_dir() -> Path:
-    """The profiles that come with the package (in a checkout: its `profiles/`)."""
+    """The profiles of the package; in a checkout, those in its `profiles/`."""
     package = Path(__file__).parents[1]
     carried = package / "_profiles"
     return carried if carried.is_dir() else package.parent / "profiles"
 
 
 def make_private(folder: Path) -> Path:
-    """Create `folder` (and its parents) readable by its owner alone, and return it."""
+    """Create `folder` and its parents so that only their owner can read them, and return it."""
     if not folder.is_dir():
-        # Not `parents=True`, which leaves the parents open to everyone.
+        # `parents=True` would leave the parents open to everyone.
         make_private(folder.parent)
         folder.mkdir(exist_ok=True, mode=0o700)
     return folder
@@ -129,10 +130,19 @@ def make_private(folder: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write what `path` is to hold, readable by its owner alone.
+    """Replace the content of a file within a `with` block.
 
-    It is written aside and renamed when the block has ended, so that a crash or an error leaves
-    what was there. Raises OSError if the folder cannot be written, or `path` is the database.
+    The new content is written to another file, which is renamed at the end of the block. A crash
+    or an error leaves the old content. Only the owner can read the new file.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The file to write to.
+
+    Raises:
+        OSError: The folder cannot be written, or `path` is the database.
     """
     import tempfile
 
@@ -150,22 +160,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def alone(folder: Path, *, seconds: float | None = None) -> Iterator[None]:
-    """Until no other process is inside such a block for that folder.
+    """Keep other processes out of such a block for the same folder; wait until none is in one.
 
-    seconds: how long to wait for another one; None waits for ever. Raises OSError if the folder
-    cannot be opened, or the other one is not done by then.
+    Args:
+        folder: The folder.
+        seconds: How long to wait; None waits without a limit.
+
+    Raises:
+        OSError: The folder cannot be opened, or another process is still in its block.
     """
     with locked_folder(folder, seconds=seconds) as held:
         if held is False:
             raise BlockingIOError(errno.EAGAIN, "another process is busy with it", str(folder))
-        # Where there are no locks, the last one wins.
+        # Without locks, the last process to write wins.
         yield
 
 
 def wipe(path: Path) -> None:
-    """Remove a file, its content overwritten first where nothing else points to it.
+    """Overwrite and remove a file; it is not overwritten if it has other hard links.
 
-    Raises OSError if it cannot be removed.
+    Raises:
+        OSError: It cannot be removed.
     """
     with suppress(OSError):
         handle = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
@@ -188,7 +203,7 @@ def blank(handle: int, size: int) -> None:
 
 
 def expand(text: str) -> Path:
-    """The path with a leading `~` replaced, or as it is where that means nobody."""
+    """The path with a leading `~` replaced, if that names a user."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -196,7 +211,7 @@ def expand(text: str) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False too for what can be no path, or may not be looked at."""
+    """Whether there is such a file; False also for an invalid or inaccessible path."""
     try:
         return path.is_file()
     except OSError:

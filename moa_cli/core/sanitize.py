@@ -1,4 +1,4 @@
-"""Removes from untrusted text whatever could act on a terminal; what is merely visible stays."""
+"""Removes everything from untrusted text that could control a terminal; visible text stays."""
 
 import re
 
@@ -6,7 +6,7 @@ _STRING_LIMIT = 4096
 _PARAMETER_LIMIT = 128
 
 _CSI = rf"(?:\x1b\[|\x9b)[0-?]{{0,{_PARAMETER_LIMIT}}}+[ -/]{{0,8}}+"
-# Not across another control character: no body is scanned twice, so the cost stays linear.
+# A body ends at any other control character. So no body is scanned twice, and the cost is linear.
 _STRING = rf"(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]{{0,{_STRING_LIMIT}}}+"
 _DROPPED = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
 
@@ -24,23 +24,23 @@ _UNFINISHED = re.compile(rf"(?:\r|[\ud800-\udbff]|\x1b[ -/]{{0,8}}+|{_CSI}|{_STR
 
 
 class Sanitizer:
-    """Sanitizes text that arrives in chunks; every split gives what `sanitize` gives for the whole.
+    """Sanitizes text that arrives in chunks, with the same result as `sanitize` for the whole text.
 
-    Dropped: control sequences (CSI, OSC, DCS, SOS, PM, APC and the shorter escapes, 7- and
-    8-bit), control characters but newline and tab, bidirectional embeddings, overrides and
-    isolates, tag characters. CRLF and CR become a newline, surrogate pairs their character,
-    lone surrogates U+FFFD.
+    It removes control sequences (CSI, OSC, DCS, SOS, PM, APC and shorter escapes, in 7 and 8 bits),
+    control characters except newline and tab, bidirectional embeddings, overrides and isolates, and
+    tag characters. CRLF and CR become a newline, a surrogate pair becomes its character, and half
+    of a pair becomes U+FFFD.
 
-    A sequence that never ends (met by a newline or another control character, the end of the
-    text, or grown beyond its limit) loses only the characters that introduce it: what followed
-    is shown as the text it then is.
+    A sequence may lack its end: it meets a newline, another control character or the end of the
+    text, or exceeds its limit. Then only the characters that introduce it are removed, and the
+    rest is shown as text.
     """
 
     def __init__(self) -> None:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Take the next chunk; return what is safe to show so far."""
+        """Take the next chunk; return the text that is safe to show now."""
         if not self._held and not _SUSPICIOUS.search(text):
             return text
         text = self._held + text
@@ -50,13 +50,13 @@ class Sanitizer:
         return _ACTIVE.sub(_harmless, text[:end])
 
     def flush(self) -> str:
-        """End the text; return what was held back for being perhaps the start of a sequence."""
+        """End the text; return what was held back because it might begin a sequence."""
         held, self._held = self._held, ""
         return _ACTIVE.sub(_harmless, held)
 
 
 def sanitize(text: str) -> str:
-    """Return `text` without anything that could act on a terminal (see `Sanitizer`)."""
+    """Return `text` without anything that could control a terminal (see `Sanitizer`)."""
     return _ACTIVE.sub(_harmless, text) if _SUSPICIOUS.search(text) else text
 
 

@@ -1,4 +1,4 @@
-"""Small pieces of text: a number with its noun, the nearest name, JSON that is safe to print."""
+"""Helpers for texts: plurals, the nearest name, and JSON that is safe to print."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-# Nobody means a longer name, and to compare one takes long.
+# Nobody types a longer name, and comparing it would take long.
 _LONGEST_NAME = 60
-# json.dumps escapes C0 only; these too act on a terminal, or cannot be encoded.
+# Characters that control a terminal or cannot be encoded, and that `json.dumps` does not escape.
 _ACTIVE = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -21,7 +21,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, or None if none is like it."""
+    """The known word that is most similar to `word`; None if none is similar."""
     import difflib
 
     close = difflib.get_close_matches(word[:_LONGEST_NAME], list(known), n=1, cutoff=0.65)
@@ -29,18 +29,18 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def quoted(name: str) -> str:
-    """A key as TOML writes it: in quotes, unless it is a plain word."""
+    """A key as TOML writes it: in quotes unless it is a plain word."""
     return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def dumps(values: object, *, indent: int | None = None) -> str:
-    """JSON text in readable Unicode that holds no character which acts on a terminal."""
+    """JSON in readable Unicode, without characters that control a terminal."""
     text = json.dumps(values, ensure_ascii=False, indent=indent)
     return _ACTIVE.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def fenced(text: str, name: str = "") -> str:
-    """`text` in a fence that is longer than any run of backticks inside it, under its name."""
+    """`text` in a fence of backticks, longer than any in the text, with its name above."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     label = f"{' '.join(name.split())}:\n" if name else ""

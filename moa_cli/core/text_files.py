@@ -1,8 +1,8 @@
-"""Texts as people write them: which encoding and which line ends their bytes have.
+"""Reads text files of users, and keeps their encoding and line ends.
 
-Every file that a person writes or attaches, and standard input, is read here: UTF-8 with or
-without a byte order mark, and UTF-16 with one, as editors and shells on Windows write it. No other
-encoding is guessed, because a wrong guess changes letters without a word.
+All files that users write or attach, and standard input, are read here. They are in UTF-8, with or
+without a byte order mark, or in UTF-16 with one, as editors and shells on Windows write it. No
+other encoding is guessed, because a wrong guess silently changes letters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from moa_cli.core.text import fenced
 
 STANDARD_INPUT = "standard input"
 
-# The mark of UTF-32 LE begins with that of UTF-16 LE, so it comes first.
+# The mark of UTF-32 LE begins with the one of UTF-16 LE, so it comes first.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -26,8 +26,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Files whose bytes may happen to be UTF-8, and are still no text to read: how they begin, what
-# they are, and what to do.
+# Files that are not text even if their bytes happen to be UTF-8: how they begin, what they are, and
+# what the user can do.
 _KINDS = (
     (
         rb"%PDF-\d\.\d\s*[\r\n]",
@@ -42,10 +42,12 @@ _SAMPLE_BYTES = 4096
 
 @dataclass(frozen=True)
 class SourceText:
-    """The text of a file, and how it stands there, so that it can be written back alike.
+    """The text of a file with what is needed to write it back in the same form.
 
-    text: with `\\n` as its line end if the file has only one kind of line end, else as it is.
-    encoding: Python's name of it; newline: what a `\\n` of the text is in the file.
+    Attributes:
+        text: With `\\n` as its line end if the file has only one kind of line end, else as it is.
+        encoding: Python's name of the encoding.
+        newline: What the file holds for a `\\n` of the text.
     """
 
     text: str
@@ -53,14 +55,14 @@ class SourceText:
     newline: str = "\n"
 
     def encode(self, text: str) -> bytes:
-        """The bytes of a file that holds `text` in the same way. Raises UnicodeEncodeError."""
+        """The bytes of a file that holds `text` in the same form. Raises UnicodeEncodeError."""
         mark = next((mark for mark, name in _MARKS if name == self.encoding), b"")
         body = text if self.newline == "\n" else text.replace("\n", self.newline)
         return mark + body.encode(self.encoding.removesuffix("-sig"))
 
 
 def read_bytes(path: Path, error: type[MoAError] = UsageError) -> bytes:
-    """What the file holds. Raises `error`, naming the file, if it cannot be read."""
+    """The content of a file. Raises `error`, which names the file, if it cannot be read."""
     try:
         return paths.read_bytes(path)
     except OSError as trouble:
@@ -68,9 +70,9 @@ def read_bytes(path: Path, error: type[MoAError] = UsageError) -> bytes:
 
 
 def read_text(path: Path, error: type[MoAError] = UsageError) -> str:
-    """The text of a file, line ends as they are.
+    """The text of a file, with its own line ends.
 
-    Raises `error`, naming the file and what to do, if it cannot be read or is no text.
+    Raises `error`, which names the file and what to do, if it cannot be read or is not text.
     """
     return text_of(read_bytes(path, error), str(path), error)
 
@@ -78,17 +80,22 @@ def read_text(path: Path, error: type[MoAError] = UsageError) -> str:
 def text_of(
     data: bytes, name: str, error: type[MoAError] = UsageError, *, first_line: int = 1
 ) -> str:
-    """The text in these bytes, line ends as they are, without a byte order mark.
+    """Decode the bytes of a text; keep its line ends, and remove a byte order mark.
 
-    name: of the file, for messages; STANDARD_INPUT for that. first_line: the number of their
-    first line, if they are not the beginning of it.
-    Raises `error`, naming the file, the place and what to do, if the bytes are no text.
+    Args:
+        data: The bytes.
+        name: The file's name for messages, or STANDARD_INPUT.
+        error: The error to raise.
+        first_line: The number of the first line of `data` in the file.
+
+    Raises:
+        MoAError: An `error` that names the file, the place and what to do: it is not text.
     """
     return _decoded(data, name, error, first_line)[0]
 
 
 def read_source(data: bytes, name: str, error: type[MoAError] = UsageError) -> SourceText:
-    """The text in these bytes, and how it stands there. See `text_of`."""
+    """Decode the bytes of a text, and keep its form. See `text_of`."""
     text, encoding = _decoded(data, name, error)
     ends = text.count("\n")
     if not ends and "\r" in text:
@@ -101,16 +108,15 @@ def read_source(data: bytes, name: str, error: type[MoAError] = UsageError) -> S
 def holds_bytes(text: str) -> bool:
     """Whether a text from the command line or a terminal holds bytes that are not UTF-8.
 
-    Python puts each of them into the text as half of a surrogate pair.
+    Python represents each of them by half of a surrogate pair.
     """
     return any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text, without their ends: `\\n`, `\\r\\n`, or a lone `\\r` in a text that has
-    no other.
+    """The lines of a text without their ends: `\\n`, `\\r\\n`, or `\\r` if the text has no other.
 
-    Unlike `str.splitlines`, it splits at no character that a line may hold, such as U+2028.
+    Unlike `str.splitlines`, this does not split at characters such as U+2028.
     """
     if "\n" not in text:
         return text.split("\r")
@@ -127,7 +133,7 @@ def _decoded(data: bytes, name: str, error: type[MoAError], first_line: int = 1)
     for start, kind, remedy in _KINDS:
         if re.match(start, data):
             raise error(f"{name}: is not {_noun(name)}, but {kind}", hint=remedy)
-    # A mark stands at the beginning of a file only.
+    # Only the beginning of a file can hold a mark.
     marks = _MARKS if first_line == 1 else ()
     found = next((pair for pair in marks if data.startswith(pair[0])), None)
     mark, encoding = found or (b"", "utf-8")
@@ -157,7 +163,7 @@ def _decoded(data: bytes, name: str, error: type[MoAError], first_line: int = 1)
         ) from None
     if "\0" in text:
         raise error(_binary(name, text.count("\n", 0, text.index("\0")) + 1))
-    # A mark that was written twice means no more than one.
+    # Some programs write the mark twice.
     return text.lstrip("\ufeff"), encoding
 
 
@@ -170,7 +176,7 @@ def _noun(name: str) -> str:
 
 
 def _wide(data: bytes) -> str | None:
-    """The encoding of two or four bytes a character that bytes without a mark seem to have."""
+    """The UTF-16 or UTF-32 encoding that bytes without a mark seem to have; None if neither."""
     sample = data[:_SAMPLE_BYTES]
     if b"\0" not in sample or len(sample) < 4:
         return None
@@ -182,7 +188,7 @@ def _wide(data: bytes) -> str | None:
     ):
         whole = sample[: len(sample) // size * size]
         characters = len(whole) // size
-        # Of most characters in most languages all bytes but one are 0, and that one never is.
+        # In most languages, all bytes of most characters but one are 0, and that one is not.
         if whole[place::size].count(0) or whole.count(0) < characters * (size - 1) // 2:
             continue
         try:
@@ -196,7 +202,7 @@ def _wide(data: bytes) -> str | None:
 
 
 def fenced_file(path: Path) -> str:
-    """The text of a file, fenced under its path.
+    """The text of a file in a fence, with its path above.
 
     Raises:
         UsageError: It cannot be read, or is not text.

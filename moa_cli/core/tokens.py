@@ -1,12 +1,12 @@
-"""How many tokens a text is likely to be, without any model's tokenizer.
+"""Estimates how many tokens a text has, without the tokenizer of a model.
 
-Within 15 % of GPT-4's own counts for 150 real English prompts, and within 10 % for 29 of 30 (the
-judge prompts of AlpacaEval 2, whose counts were kept).
+For 150 real English prompts the estimates are within 15 % of GPT-4's own counts, and for 29 of 30
+they are within 10 % (the judge prompts of AlpacaEval 2, whose counts are recorded).
 
-Other languages are rougher, since tokenizers differ more among themselves: a text in Hindi is 66
-tokens for GPT-4o, 123 for DeepSeek, 231 for GPT-4, 253 for Claude 2. An estimate lies in the middle
-of those four, by script: at most 2.5 times too low and 3 times too high for any of them, in 40
-languages, emoji and code.
+Estimates for other languages are rougher, since tokenizers differ more: a text in Hindi has 66
+tokens for GPT-4o, 123 for DeepSeek, 231 for GPT-4 and 253 for Claude 2. An estimate is in the
+middle of these four, by script. In 40 languages, emoji and code it is at most 2.5 times too low and
+3 times too high for any of them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from functools import lru_cache
 from moa_cli.core.conversation import Message, Usage
 
 _PIECE = re.compile(r"([A-Za-z]+)|(\d{1,3})|(\n+)|([^\x00-\x7f]+)|[^\s\w]+|_+")
-# A common word of up to so many letters is one token as a rule.
+# A common word of up to so many letters is usually one token.
 _WORD_LETTERS = 7
-# The pieces above are counted a little too finely.
+# Counting the pieces above gives slightly too many tokens.
 _CALIBRATION = 0.9
-# Tokens a letter, by script: between the fewest and the most of the four tokenizers above.
+# Tokens per letter by script: between the lowest and highest of the four tokenizers above.
 _SCRIPTS = {
     "\u0080-\u02ff\u1e00-\u1eff": 0.9,  # Latin beyond ASCII
     "\u0300-\u036f": 1.0,  # accents by themselves
@@ -51,22 +51,22 @@ _SCRIPTS = {
 }
 _SCRIPT = re.compile("|".join(f"([{ranges}]+)" for ranges in _SCRIPTS))
 _WEIGHTS = (0.0, *_SCRIPTS.values())
-# Of all others a letter is as many tokens as it has bytes, or nearly.
+# A letter of another script has nearly as many tokens as bytes.
 _RARE = 2.5
-# What a chat template puts around each message, and before the answer.
+# Tokens that a chat template adds to each message, and before the answer.
 _PER_MESSAGE, _PER_PROMPT = 4, 3
-# Letters of a text that comes in pieces which are looked at together.
+# Letters of a streamed text that are counted together.
 _AT_ONCE = 256
-# Longer texts are not held on to: a server is sent megabytes.
+# Longer texts are not cached: a server may receive megabytes.
 _SHORT = 10_000
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens `text` is; 0 only if it is empty."""
+    """About how many tokens `text` has; 0 only if it is empty."""
     return _remembered(text) if len(text) <= _SHORT else _count(text)
 
 
-# Proposers of a layer are sent the same, and a conversation's history again and again.
+# All proposers of a layer get the same prompt, and each turn repeats the conversation's history.
 @lru_cache(maxsize=256)
 def _remembered(text: str) -> int:
     return _count(text)
@@ -88,7 +88,7 @@ def _count(text: str) -> int:
 
 
 def _foreign(text: str) -> float:
-    """About how many tokens the characters of `text` are, all of them beyond ASCII."""
+    """About how many tokens a text without ASCII characters has."""
     found, known = 0.0, 0
     for match in _SCRIPT.finditer(text):
         length = match.end() - match.start()
@@ -98,14 +98,14 @@ def _foreign(text: str) -> float:
 
 
 def prompt_tokens(messages: Iterable[Message]) -> int:
-    """About how many tokens a chat completion's prompt is, its template included."""
+    """About how many tokens the prompt of a chat completion has, including its template."""
     return _PER_PROMPT + sum(
         _PER_MESSAGE + estimate_tokens(message.content) for message in messages
     )
 
 
 def estimated_usage(prompt: int, completion: int) -> Usage:
-    """The usage of one call whose tokens are not counted but guessed; it has no price yet."""
+    """The usage of one call with estimated tokens and without a price."""
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -125,8 +125,7 @@ def usage_of(told: Usage | None, prompt: int, answer: str, at_least: int = 0) ->
     """
     if told is None:
         return estimated_usage(prompt, max(estimate_tokens(answer), at_least))
-    # Some count nothing, or the half of it, which a prompt and an answer give the lie to; others
-    # tell what can be no count.
+    # Some endpoints count no prompt or no answer although there was one.
     no_prompt = prompt if not told.prompt_tokens and (answer or told.completion_tokens) else 0
     no_answer = 0
     if answer and not told.completion_tokens:
@@ -144,7 +143,7 @@ def usage_of(told: Usage | None, prompt: int, answer: str, at_least: int = 0) ->
 
 
 class RunningCount:
-    """About how many tokens a text has so far, while it comes in pieces."""
+    """Estimates the tokens of a text while it is streamed."""
 
     def __init__(self) -> None:
         self._pieces = 0
@@ -153,16 +152,16 @@ class RunningCount:
         self._letters = 0
 
     def take(self, piece: str) -> None:
-        """The next piece, which is a token at least, as endpoints stream."""
+        """Take the next piece, which has at least one token."""
         self._pieces += 1
         self._rest.append(piece)
         self._letters += len(piece)
-        # Looked at now and then only: this runs once a token.
+        # Counts only now and then, because this runs for each token.
         if self._letters >= _AT_ONCE:
             self._estimate += _count("".join(self._rest))
             self._rest, self._letters = [], 0
 
     @property
     def tokens(self) -> int:
-        """The higher of two counts: by the text, and by the pieces."""
+        """The number of tokens so far: the higher of the estimate and the number of pieces."""
         return max(self._pieces, self._estimate)

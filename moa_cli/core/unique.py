@@ -1,4 +1,4 @@
-"""Names that nothing else has, in this process or another."""
+"""Makes names that are unique across processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ _COUNT = itertools.count()
 
 
 def unique_name() -> str:
-    """24 or more hexadecimal digits; not secret. Asking the system for random ones each time
-    would take a server 1 % of its time."""
+    """A new name of 24 or more hexadecimal digits. It is not secret.
+
+    Asking the system for random digits each time would take a server 1 % of its time.
+    """
     return f"{_PROCESS}{next(_COUNT):08x}"

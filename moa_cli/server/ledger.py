@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from moa_cli.core.errors import StoreError
 from moa_cli.core.ledger import Standing
-from moa_cli.store.calls import Booking, Journal, TurnCalls
+from moa_cli.store.calls import Journal, SpendingEntry, TurnCalls
 from moa_cli.store.spending import Spending
 from moa_cli.store.store import Store
 
@@ -32,11 +32,11 @@ class ServerLedger:
         self._trouble: str | None = None
         self._journal = Journal(None) if spending is None else spending.journal(self._unwritable)
         self._turns = 0
-        self._bookings: list[Booking] = []
+        self._entries: list[SpendingEntry] = []
         self._writing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._store: Store | None = None
-        self._unwritten: list[Booking] = []
+        self._unwritten: list[SpendingEntry] = []
 
     @property
     def broken(self) -> str | None:
@@ -78,13 +78,13 @@ class ServerLedger:
         self._begin_writing()
         return TurnCalls(self._journal, self._spending.today, self._ended, self._unwritable)
 
-    def _ended(self, booking: Booking) -> None:
+    def _ended(self, entry: SpendingEntry) -> None:
         """A call has ended."""
         if self._spending is None:
-            self._journal.booked(booking.numbers)
+            self._journal.booked(entry.numbers)
             return
-        self._unwritten.append(booking)
-        self._bookings.append(booking)
+        self._unwritten.append(entry)
+        self._entries.append(entry)
         self._begin_writing()
 
     def _unwritable(self, error: OSError) -> None:
@@ -102,32 +102,32 @@ class ServerLedger:
 
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._turns or self._bookings:
+        while self._turns or self._entries:
             turns, self._turns = self._turns, 0
-            bookings, self._bookings = self._bookings, []
+            entries, self._entries = self._entries, []
             try:
-                await loop.run_in_executor(self._thread, self._write, turns, bookings)
+                await loop.run_in_executor(self._thread, self._write, turns, entries)
             except StoreError as error:
                 self._turns += turns
-                self._bookings = bookings + self._bookings
+                self._entries = entries + self._entries
                 self._broke(error.message)
                 return
             self._trouble = None
-            self._unwritten = list(self._bookings)
+            self._unwritten = list(self._entries)
 
-    def _write(self, turns: int, bookings: list[Booking]) -> None:
+    def _write(self, turns: int, entries: list[SpendingEntry]) -> None:
         """In the thread of its own, which its connection belongs to."""
         if self._store is None:
             self._store = Store.open()
             if self._spending is not None:
                 self._store.spending.zone = self._spending.zone
-        self._store.spending.book(turns, bookings, self._journal)
+        self._store.spending.book(turns, entries, self._journal)
 
     async def aclose(self) -> None:
         """Write what is left."""
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
-        if self._turns or self._bookings:
+        if self._turns or self._entries:
             await self._write_all()
         if self._store is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)

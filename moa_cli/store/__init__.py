@@ -1,1 +1,1 @@
-"""Conversations, spending and blind choices that last, in SQLite."""
+"""Stores conversations, spending and blind comparisons in SQLite."""

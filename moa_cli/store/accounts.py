@@ -1,6 +1,6 @@
-"""What turns may spend, and where it is written down, put together from the settings.
+"""Opens the store and makes the budgets that the settings ask for.
 
-Commands, the server and the library share this, so that a budget holds whoever asks.
+Commands, the server and the library share this module, so the same budgets hold for all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _E = TypeVar("_E", bound=MoAError)
 
 @dataclass(frozen=True)
 class Records:
-    """Where a conversation's words are kept, and where its costs are; None: they are not."""
+    """Where a conversation and its costs are stored; None if they are not."""
 
     store: Store | None = None
     spending: Spending | None = None
@@ -33,11 +33,17 @@ class Records:
 def open_records(
     config: Config, *, save: bool, open_store: Callable[[], Store], warn: Callable[[str], None]
 ) -> Records:
-    """Where a conversation and its costs are kept.
+    """Open what a conversation and its costs are stored in.
 
-    save: whether the conversation is. What is not saved leaves its costs neither, unless the day
-    has a budget. open_store: gives the store, or raises StoreError. warn: told if nothing can be
-    kept. Raises StoreError if the day's budget could not be.
+    Args:
+        config: The settings.
+        save: Whether to store the conversation. If not, its costs are stored only if there is a
+            budget for the day.
+        open_store: Opens the store, or raises StoreError.
+        warn: Called with a sentence if nothing can be stored.
+
+    Raises:
+        StoreError: There is a budget for the day, and the store cannot be opened.
     """
     if not save and config.budget.day is None:
         return Records()
@@ -61,10 +67,15 @@ def budgets(
     session: bool = False,
     firm: bool = False,
 ) -> tuple[Budget, ...]:
-    """The budgets of each turn, and the day's.
+    """The budgets that hold for a turn, those of the turn first and that of the day last.
 
-    spending: where the day's costs are kept. session: whether there is but one turn, to which
-    the session's budget belongs. firm: see `Budget`.
+    Args:
+        config: The settings.
+        spending: Where the costs of the day are stored.
+        max_cost: USD that a turn may cost.
+        max_total_tokens: Tokens that a turn may take.
+        session: Whether the session has only one turn, so that its budget is one of the turn.
+        firm: See `Budget`.
     """
     from moa_cli.engine import Budget, Cap
 
@@ -82,7 +93,7 @@ def budgets(
 
 
 def unkept(kind: type[_E], error: StoreError) -> _E:
-    """What to raise, of that kind, where the day's spending cannot be written or read."""
+    """The error to raise, of that kind, if the spending of the day cannot be written or read."""
     return kind(
         f"budget.day cannot be kept: {error.message}",
         hint="fix that, or take `budget.day` out of the config file",
@@ -90,11 +101,11 @@ def unkept(kind: type[_E], error: StoreError) -> _E:
 
 
 def _day_budget(limit: float, spending: DaySpending, *, firm: bool) -> Budget:
-    """The day's budget: other processes spend from it too, so it is kept in the store."""
+    """The budget of the day. Other processes share it, so it is stored in the database."""
     from moa_cli.engine import Budget, Cap
 
     class DayBudget(Budget):
-        """Spent is what the store's ledger holds, where each call is as soon as it has ended."""
+        """Counts what the store holds, which gets each call as soon as it has ended."""
 
         def standing(self) -> Standing:
             return _kept(spending, spending.standing)
@@ -110,7 +121,7 @@ def _day_budget(limit: float, spending: DaySpending, *, firm: bool) -> Budget:
 
 
 def _kept(spending: DaySpending, ask: Callable[[], Standing]) -> Standing:
-    """What `ask` gives. Raises BudgetReached where it cannot be told, or would be too low."""
+    """The result of `ask`. Raises BudgetReached if it is unknown or would be too low."""
     try:
         standing = ask()
         if spending.broken:

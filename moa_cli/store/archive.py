@@ -1,24 +1,23 @@
-"""Conversations as one JSON file, which any store takes in again.
+"""Writes conversations as one JSON file, which any store can import.
 
-The file is an object: `format` is "moa-conversations", `version` 1, and `conversations` a list.
-Where a conversation has tags, `version` is 2: releases that know none refuse them.
+The file is an object: `format` is "moa-conversations", `version` is 1, and `conversations` is a
+list. If a conversation has tags, `version` is 2, which releases without tags refuse.
 
-A conversation has `id`, `title`, `profile`, `created`, `updated` (seconds since 1970), `tags` if
-there are any, and `turns`, which have `prompt`, `reply`, `status`, `started`, `settings` (the
-resolved profile as TOML), `notes` (retries and lost aggregators, as events), and all other fields
-of `conversation.Turn`; `proposals` are by layer. Turns that were taken back are left out, and a
-turn that runs while it is exported counts as interrupted. Fields that have a default may be
-missing; unknown ones are refused.
+A conversation has `id`, `title`, `profile`, `created` and `updated` (seconds since 1970), `tags` if
+there are any, and `turns`. A turn has `prompt`, `reply`, `status`, `started`, `settings` (the
+resolved profile as TOML), `notes` (events such as a retry or a lost aggregator), and all other
+fields of `conversation.Turn`; `proposals` are by layer. Turns that were taken back are left out,
+and a turn that still runs is written as interrupted. Fields with a default may be missing; unknown
+fields are refused.
 
-Exported, imported into an empty store and exported again, a file is the same to the byte.
+An export that is imported into an empty store and exported again is the same to the byte.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, overload
+from typing import Any
 
 from moa_cli.core.conversation import KeptConversation, KeptTurn
 from moa_cli.core.text import dumps
@@ -31,28 +30,30 @@ _HEADS = "SELECT id, title, profile, created, updated FROM conversations"
 def read(
     store: Store, identities: Iterable[str] | None = None
 ) -> Generator[KeptConversation, None, None]:
-    """The conversations of these ids, or all, in the order in which they began.
+    """Read conversations in the order in which they began.
 
-    All of them are read from one state of the file, one turn at a time, as they are looped over.
-    Raises StoreError.
+    All of them are read from one state of the file, one turn at a time while the caller loops.
+
+    Args:
+        store: Where they are.
+        identities: Their ids; None for all conversations.
+
+    Raises:
+        StoreError: The store cannot be read.
     """
     with store.connection(writing=False) as connection:
         heads = connection.execute(f"{_HEADS} ORDER BY created, id").fetchall()
         wanted = None if identities is None else set(identities)
         for head in heads:
-            if wanted is None or head["id"] in wanted:
-                yield _read(store, head)
-
-
-def _read(store: Store, head: sqlite3.Row) -> KeptConversation:
-    identity = head["id"]
-    return KeptConversation(
-        **dict(head), turns=StoredTurns(store, identity), tags=store.tags(identity)
-    )
+            identity = head["id"]
+            if wanted is None or identity in wanted:
+                yield KeptConversation(
+                    **dict(head), turns=StoredTurns(store, identity), tags=store.tags(identity)
+                )
 
 
 class StoredTurns(Sequence[KeptTurn]):
-    """The turns of a conversation in the store, each read when it is asked for."""
+    """The turns of a conversation in a store; each one is read when it is accessed."""
 
     def __init__(self, store: Store, identity: str) -> None:
         self._store = store
@@ -61,20 +62,14 @@ class StoredTurns(Sequence[KeptTurn]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, place: int) -> KeptTurn: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[KeptTurn]: ...
-
-    def __getitem__(self, place: int | slice) -> KeptTurn | Sequence[KeptTurn]:
+    def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return [self._store.kept_turn(number) for number in self._numbers[place]]
         return self._store.kept_turn(self._numbers[place])
 
 
 def text_of(conversations: Iterable[KeptConversation], *, tagged: bool = False) -> Iterator[str]:
-    """The text of a file that holds `conversations`, piece by piece.
+    """The text of a file that holds `conversations`, in pieces.
 
     tagged: whether any of them may have tags.
     """
@@ -89,8 +84,10 @@ def text_of(conversations: Iterable[KeptConversation], *, tagged: bool = False) 
 
 
 def _text(conversation: KeptConversation) -> Iterator[str]:
-    """A conversation, four spaces in. No text in JSON holds a line end: each one is between two
-    values."""
+    """A conversation, indented by four spaces.
+
+    JSON texts hold no line ends, so each line end is one between two values.
+    """
     values = {**vars(conversation), "tags": list(conversation.tags)}
     del values["turns"]
     if not conversation.tags:
@@ -105,7 +102,7 @@ def _text(conversation: KeptConversation) -> Iterator[str]:
 
 
 def turn_values(kept: KeptTurn) -> dict[str, Any]:
-    """A turn as a file holds it."""
+    """A turn as the file holds it."""
     values = dataclasses.asdict(kept.turn)
     del values["stored_as"]
     first = {

@@ -1,15 +1,13 @@
-"""Turns on their way into the database, and where they wait when it cannot be written.
+"""Writes turns as they happen, and keeps what cannot be written yet.
 
-What happens in a turn is written as it happens. While another process holds the database, or the
-disk is full, it waits here, and in a file of its own in the folder `pending`, so that it outlives
-this process. It is written as soon as that can be: with the next event, the next turn, or by the
-next process that opens the store.
+While another process holds the database or the disk is full, the steps of a turn wait in memory and
+in a file in the folder `pending`, which outlives this process. They are written as soon as that is
+possible: with the next event, with the next turn, or by the next process that opens the store.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import secrets
@@ -25,25 +23,32 @@ from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import NoConversation, StoreError, StoreLocked
 from moa_cli.core.file_lock import try_lock
 from moa_cli.core.values import load_value
-from moa_cli.store.packing import dump, without_defaults
+from moa_cli.store.lease import AppendedLines, is_at
+from moa_cli.store.stored_values import dump, without_defaults
 
 if TYPE_CHECKING:
     from moa_cli.store.store import Store
 
-# Between two attempts on a database that is locked: each one holds up what is on the screen.
+# Between two attempts to write to a locked database: each attempt stops the screen for a moment.
 _RETRY_SECONDS = 1.0
 _LAST_TRY_SECONDS = 0.5
 _MARK = "taken in "
 
 
 @dataclass(eq=False)
-class TurnOnItsWay:
-    """A turn that is being written. number: its number in the store, None until it is there.
+class PendingTurn:
+    """A turn that is being written.
 
-    conversation: its id. new: whether that conversation begins with it. known: the number of the
-    latest turn of the conversation that this process knows, None if it does not matter.
-    others: how many turns other processes have added since then. file: which file the number is
-    of. written: what stands in that file, to be written again if another takes its place.
+    Attributes:
+        conversation: The id of its conversation.
+        new: Whether the conversation begins with this turn.
+        known: The number of the conversation's latest turn that this process knows; None if that
+            does not matter.
+        number: Its number in the store; None until it is written.
+        others: How many turns other processes have added since `known`.
+        file: The identity of the file that `number` belongs to (`Store.identity`).
+        written: The steps that this file holds. They are written again if another file takes its
+            place.
     """
 
     conversation: str
@@ -57,15 +62,24 @@ class TurnOnItsWay:
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """Something to be written of one turn. kind: begin, proposal, note or end."""
+    """One thing to write of a turn. kind: `begin`, `proposal`, `note` or `end`."""
 
-    turn: TurnOnItsWay
+    turn: PendingTurn
     kind: str
     values: Mapping[str, Any]
 
 
 class Backlog:
-    """What is to be written into a store, in order; it belongs to one process and thread."""
+    """What is to be written into a store, in order. It belongs to one process and thread.
+
+    `begin`, `proposal`, `note` and `end` write one step, after those that wait.
+
+    Raises:
+        StoreLocked: Another process writes; the step waits.
+        StoreError: The database cannot be written; the step waits.
+        OSError: The step waits only in memory, so it would not outlive this process.
+        NoConversation: The conversation was deleted; nothing of the turn waits.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -75,37 +89,27 @@ class Backlog:
         self._keys: dict[int, int] = {}
 
     def __bool__(self) -> bool:
-        """Whether something waits."""
+        """Whether a step waits."""
         return bool(self._steps)
 
-    def begin(self, turn: TurnOnItsWay, prompt: str, profile: str, settings: str) -> None:
-        """The turn has begun. settings: the resolved profile as TOML.
-
-        Raises StoreLocked or StoreError as the other methods do, NoConversation if the
-        conversation was deleted; then nothing of the turn waits.
-        """
+    def begin(self, turn: PendingTurn, prompt: str, profile: str, settings: str) -> None:
+        """Write that a turn has begun. settings: the resolved profile as TOML."""
         values = {"prompt": prompt, "profile": profile, "settings": settings, "at": time.time()}
         self._put(_Step(turn, "begin", values))
 
-    def proposal(self, turn: TurnOnItsWay, proposal: Proposal) -> None:
-        """A proposal has ended."""
+    def proposal(self, turn: PendingTurn, proposal: Proposal) -> None:
+        """Write a proposal that has ended."""
         self._put(_Step(turn, "proposal", without_defaults(proposal)))
 
-    def note(self, turn: TurnOnItsWay, event: Mapping[str, Any]) -> None:
-        """Something happened that no proposal tells of."""
+    def note(self, turn: PendingTurn, event: Mapping[str, Any]) -> None:
+        """Write an event that no proposal holds."""
         self._put(_Step(turn, "note", event))
 
-    def end(self, turn: TurnOnItsWay, ended: Turn) -> None:
-        """What came of the turn, so far."""
+    def end(self, turn: PendingTurn, ended: Turn) -> None:
+        """Write the result of the turn so far."""
         self._put(_Step(turn, "end", without_defaults(replace(ended, proposals=()))))
 
     def _put(self, step: _Step) -> None:
-        """Write a step, and those that wait before it.
-
-        Raises StoreLocked if it has to wait, StoreError if the database cannot be written; it
-        waits then, too. Raises OSError besides where it would not outlive this process,
-        NoConversation if the turn's conversation was deleted; then nothing of it waits.
-        """
         self._steps.append(step)
         waits = self._file is not None
         if waits and time.monotonic() - self._tried < _RETRY_SECONDS:
@@ -120,7 +124,7 @@ class Backlog:
             raise
 
     def flush(self, seconds: float = _LAST_TRY_SECONDS) -> bool:
-        """Try once more to write what waits; whether all of it is written."""
+        """Try once more to write what waits; return whether all of it is written."""
         if self._steps:
             with contextlib.suppress(StoreError):
                 self._write(seconds)
@@ -131,7 +135,7 @@ class Backlog:
         store = self._store
         turns = list(dict.fromkeys(step.turn for step in self._steps))
         places = [(turn, turn.number, turn.file, list(turn.written)) for turn in turns]
-        gone: list[TurnOnItsWay] = []
+        gone: list[PendingTurn] = []
         try:
             with store.connection(writing=True, seconds=seconds):
                 for step in self._steps:
@@ -141,7 +145,7 @@ class Backlog:
                         except NoConversation:
                             gone.append(step.turn)
         except BaseException:
-            # Rolled back, so that the numbers of this attempt are nobody's.
+            # The transaction was rolled back, and the new numbers with it.
             for turn, number, file, written in places:
                 turn.number, turn.file, turn.written = number, file, written
             raise
@@ -151,12 +155,12 @@ class Backlog:
             self._file.remove()
             self._file = None
             self._keys = {}
-        # What was deleted meanwhile takes what comes of it along.
+        # Steps of deleted conversations are dropped.
         if last in gone:
             raise NoConversation(f"the conversation {last.conversation} was deleted")
 
     def _keep(self, steps: list[_Step]) -> None:
-        """Write steps into the file of what waits. Raises OSError."""
+        """Write steps into the pending file. Raises OSError."""
         if self._file is None:
             self._file = _PendingFile.create(_folder(self._store))
         for step in steps:
@@ -173,7 +177,7 @@ class Backlog:
             )
 
     def close(self) -> None:
-        """Try a last time; what cannot be written now stays for the next process."""
+        """Try a last time. What cannot be written stays for the next process."""
         self.flush()
         if self._file is not None:
             self._file.leave()
@@ -181,12 +185,12 @@ class Backlog:
 
 
 def _carry_out(store: Store, step: _Step) -> None:
-    """Write one step, within a transaction. Raises NoConversation if the turn was deleted."""
+    """Write a step within a transaction. Raises NoConversation if the turn was deleted."""
     turn, values = step.turn, step.values
     if step.kind != "begin" and not store.has_turn(turn.conversation, turn.number):
         if not turn.written or turn.file == store.identity:
             raise NoConversation(f"the conversation {turn.conversation} was deleted")
-        # Another file stands in the place of the one that the turn was begun in.
+        # Another file has taken the place of the one in which the turn began.
         again, turn.written = turn.written, []
         turn.new, turn.known = not store.has(turn.conversation), None
         for written in again:
@@ -222,16 +226,16 @@ def _folder(store: Store) -> Path:
 
 
 class _PendingFile:
-    """A file of steps, locked by the process that writes it for as long as that lives."""
+    """A file of steps, which the process that writes it keeps locked for as long as it lives."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self.path = path
         self._handle = handle
-        self._torn = False
+        self._lines = AppendedLines(handle)
 
     @classmethod
     def create(cls, folder: Path) -> _PendingFile:
-        """A new file. Raises OSError."""
+        """Create a file. Raises OSError."""
         paths.make_private(folder)
         path = folder / f"{secrets.token_hex(8)}.jsonl"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
@@ -240,69 +244,60 @@ class _PendingFile:
 
     @classmethod
     def take_up(cls, path: Path) -> _PendingFile | None:
-        """The file of a process that has ended; None if it lives, or another reads it."""
+        """Take over a file; None if its process lives, or another process has taken it over."""
         try:
             handle = os.open(path, os.O_RDWR)
         except OSError:
             return None
-        if try_lock(handle) is False or not _is_there(path, handle):
+        if try_lock(handle) is False or not is_at(path, handle):
             os.close(handle)
             return None
         return cls(path, handle)
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """One more line. Raises OSError."""
-        # A line that a full disk has cut must not spoil the next one, too.
-        data = (b"\n" if self._torn else b"") + dump(values).encode() + b"\n"
-        try:
-            self._torn = os.write(self._handle, data) < len(data)
-        except OSError:
-            self._torn = True
-            raise
-        if self._torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        """Append a line. Raises OSError."""
+        self._lines.write(dump(values))
 
     def lines(self) -> list[dict[str, Any]]:
-        """All whole lines. Raises OSError, ValueError if none of them is one of ours."""
+        """All whole lines. Raises OSError, or ValueError if the file is not a pending file."""
         found, others = [], 0
         with os.fdopen(os.dup(self._handle), "rb") as file:
             file.seek(0)
             for line in file:
-                # A kill, or a full disk, leaves half of a line.
+                # A kill or a full disk leaves half of a line.
                 try:
                     values = json.loads(line)
                 except (ValueError, RecursionError):
                     others += 1
                     continue
                 if not isinstance(values, dict):
-                    raise ValueError("a line that is not a table")
+                    raise ValueError("a line is not a JSON object")
                 found.append(values)
         if others and not found:
-            raise ValueError("nothing of it can be read")
+            raise ValueError("no line can be read")
         return found
 
     def remove(self) -> None:
-        """All of it is written."""
+        """Remove the file: all of it is written."""
         with contextlib.suppress(OSError):
             self.path.unlink()
         self.leave()
 
     def leave(self) -> None:
-        """It stays for another process."""
+        """Keep the file for another process."""
         os.close(self._handle)
 
 
-def _is_there(path: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except OSError:
-        return False
+def import_pending(store: Store) -> int:
+    """Write what ended processes could not write.
 
+    Each file is written once, even if this process is killed on the way.
 
-def take_in(store: Store) -> int:
-    """Write what processes that have ended could not; returns how many turns that were.
+    Returns:
+        How many turns were written.
 
-    Each file is taken in once, also where this process is killed on the way. Raises StoreError.
+    Raises:
+        StoreError: The database cannot be written.
     """
     folder = _folder(store)
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
@@ -312,20 +307,20 @@ def take_in(store: Store) -> int:
         if file is None:
             continue
         try:
-            count += _take_in(store, file)
+            count += _write_file(store, file)
         except StoreLocked:
             file.leave()
             return count
         except (OSError, ValueError, TypeError, KeyError, StoreError):
-            # It stays where it is, for `moa history check` and a newer version to see.
+            # The file stays, for a newer version to read.
             file.leave()
             continue
         file.remove()
     return count
 
 
-def _take_in(store: Store, file: _PendingFile) -> int:
-    turns: dict[int, TurnOnItsWay] = {}
+def _write_file(store: Store, file: _PendingFile) -> int:
+    turns: dict[int, PendingTurn] = {}
     mark = _MARK + file.path.stem
     with store.connection(writing=True) as connection:
         if connection.execute("SELECT 1 FROM upkeep WHERE task = ?", (mark,)).fetchone():
@@ -335,7 +330,7 @@ def _take_in(store: Store, file: _PendingFile) -> int:
             key = int(values["turn"])
             if key not in turns:
                 turns[key] = _known(store, values)
-            # Of what was deleted meanwhile, nothing is to come back or to stay in the file.
+            # Turns of deleted conversations are dropped.
             with contextlib.suppress(NoConversation):
                 _carry_out(store, _Step(turns[key], str(values["kind"]), values["values"]))
         for turn in turns.values():
@@ -345,16 +340,16 @@ def _take_in(store: Store, file: _PendingFile) -> int:
     return len(turns)
 
 
-def _known(store: Store, values: Mapping[str, Any]) -> TurnOnItsWay:
-    """The turn of a line, whose conversation may be gone by now."""
+def _known(store: Store, values: Mapping[str, Any]) -> PendingTurn:
+    """The turn of a line. Its conversation may have been deleted."""
     identity, number = str(values["conversation"]), values["number"]
     if values["kind"] == "begin":
-        return TurnOnItsWay(identity, new=not store.has(identity))
-    return TurnOnItsWay(identity, number=None if number is None else int(number))
+        return PendingTurn(identity, new=not store.has(identity))
+    return PendingTurn(identity, number=None if number is None else int(number))
 
 
 def _forget_marks(connection: sqlite3.Connection, folder: Path) -> None:
-    """Forget those files that are gone."""
+    """Forget files that no longer exist."""
     rows = connection.execute("SELECT task FROM upkeep WHERE task GLOB ?", (f"{_MARK}*",))
     for (task,) in rows.fetchall():
         if not (folder / f"{task.removeprefix(_MARK)}.jsonl").exists():

@@ -1,11 +1,11 @@
-"""The calls of this process, written down before they are sent and when they have ended.
+"""The journal of calls, so that no cost is lost when a process is killed.
 
-A line goes to the journal of the process's lease (`store.lease`) before each request is sent, and
-another when the call has ended; then its usage is added to the database. What a process that was
-killed had begun stands in its journal, and whoever opens the store next counts it: with what the
-endpoint told if the call had ended, else with the estimate from its first line.
+Before each request is sent, a line is written to the journal of this process (see `store.lease`).
+Another line is written when the call has ended, and then its usage is added to the database. The
+next process that opens the store counts what a killed process had begun: by the endpoint's count if
+the call had ended, else by the estimate in its first line.
 
-There are no words in it, only numbers and the names of models.
+The journal holds numbers and names of models, no prompts and no answers.
 """
 
 from __future__ import annotations
@@ -24,19 +24,26 @@ from moa_cli.core.money import Price, check_price
 from moa_cli.core.values import load_value
 from moa_cli.store.lease import Lease, lease_for
 
-# Then the lines of calls that are in the database are taken out of the journal.
+# Bytes. A longer journal is rewritten without the calls that are in the database.
 _LONGEST_JOURNAL = 1_000_000
-# Two lines a call: json.dumps would make an encoder for each.
+# `json.dumps` would make an encoder for each line.
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass
 class JournalledCall:
-    """A request that was sent, or was about to be.
+    """A request that was sent or was about to be sent.
 
-    day: when it was begun, in the zone of the budget. group: the same for all of a turn.
-    turn: its number in the store, if it is kept there. usage: None until its call has ended;
-    of several requests of a call, the last one holds it all. void: nothing is billed for it.
+    Attributes:
+        number: Its number in the journal.
+        day: The day when it began, in the time zone of the budget.
+        group: The same number for all calls of a turn.
+        turn: The turn's number in the store, or None if it is not kept.
+        begun: What was known when it began.
+        usage: What the call took; None until it has ended. If a call needs several requests, the
+            last one holds all of it.
+        void: Whether nothing is billed for it.
+        booked: Whether it is in the database.
     """
 
     number: int
@@ -50,14 +57,21 @@ class JournalledCall:
 
     @property
     def taken(self) -> Usage:
-        """What it took: estimated if that is not known."""
+        """What it took; an estimate if that is not known."""
         return self.begun.usage if self.usage is None else self.usage
 
 
 @dataclass(frozen=True)
-class Booking:
-    """What a call took, to be added to the database. first: whether it is its model's first in
-    its turn. numbers: of its requests in the journal."""
+class SpendingEntry:
+    """What a call took, to be added to the database.
+
+    Attributes:
+        day: The day that it counts for.
+        model: The model name.
+        usage: What it took.
+        first: Whether it is the first call of its model in its turn.
+        numbers: The numbers of its requests in the journal.
+    """
 
     day: str
     model: str
@@ -69,15 +83,16 @@ class Booking:
 class Journal:
     """The journal of this process for one store; threads may share it.
 
-    lease: None where there can be no file, and so nothing outlives a kill. trouble: why the last
-    line could not be written, or None.
+    Attributes:
+        lease: The lease that it belongs to. None if no file can be written; then a kill loses it.
+        trouble: Why the last line could not be written, or None.
     """
 
     def __init__(self, lease: Lease | None) -> None:
         self.lease = lease
         self.trouble: OSError | None = None
         self._mutex = threading.Lock()
-        self._made: dict[int, JournalledCall] = {}
+        self._entries: dict[int, JournalledCall] = {}
         self._number = 0
         self._groups = 0
         self._size = 0
@@ -85,52 +100,52 @@ class Journal:
         self._forgotten: list[int] = []
 
     def group(self) -> int:
-        """A number for the calls of one turn."""
+        """A new number for the calls of one turn."""
         with self._mutex:
             self._groups += 1
             return self._groups
 
     def begin(self, day: str, group: int, turn: int | None, begun: CallBegun) -> int:
-        """A request is about to be sent; its number."""
+        """Note that a request will be sent, and return its number."""
         with self._mutex:
             self._number += 1
-            made = JournalledCall(self._number, day, group, turn, begun)
-            self._made[made.number] = made
+            entry = JournalledCall(self._number, day, group, turn, begun)
+            self._entries[entry.number] = entry
             self._kept_turn = turn or self._kept_turn
-            self._write(_begin_line(made))
-            return made.number
+            self._write(_begin_line(entry))
+            return entry.number
 
     def grown(self, number: int, completion_tokens: int) -> None:
-        """Its answer may be that long."""
+        """Note how long its answer may be."""
         with self._mutex:
-            made = self._made[number]
-            made.begun = replace(made.begun, completion_tokens=completion_tokens)
+            entry = self._entries[number]
+            entry.begun = replace(entry.begun, completion_tokens=completion_tokens)
             self._write(f'{{"grown":{number},"completion":{completion_tokens}}}')
 
     def priced(self, number: int, price: Price) -> None:
-        """The price of its model has become known."""
+        """Note the price of its model, once that is known."""
         with self._mutex:
-            made = self._made[number]
-            made.begun = replace(made.begun, price=price)
+            entry = self._entries[number]
+            entry.begun = replace(entry.begun, price=price)
             self._write(_ENCODE({"priced": number, "price": vars(price)}))
 
     def void(self, number: int) -> None:
-        """Nothing is billed for it."""
+        """Note that nothing is billed for it."""
         with self._mutex:
-            self._made[number].void = True
+            self._entries[number].void = True
             self._done(number)
             self._write(f'{{"void":{number}}}')
 
     def end(self, numbers: Sequence[int], usage: Usage) -> None:
-        """A call has taken that."""
+        """Note what a call took. numbers: of its requests."""
         with self._mutex:
             for number in numbers[:-1]:
-                self._made[number].void = True
-            self._made[numbers[-1]].usage = usage
+                self._entries[number].void = True
+            self._entries[numbers[-1]].usage = usage
             self._write(_end_line(numbers, usage))
 
     def booked(self, numbers: Iterable[int]) -> None:
-        """These are in the database."""
+        """Note that these are in the database."""
         with self._mutex:
             for number in numbers:
                 self._done(number)
@@ -138,31 +153,31 @@ class Journal:
                 self._shorten(self.lease)
 
     def _done(self, number: int) -> None:
-        made = self._made[number]
-        made.booked = True
+        entry = self._entries[number]
+        entry.booked = True
         if self.lease is None:
-            del self._made[number]
+            del self._entries[number]
 
     def _shorten(self, lease: Lease) -> None:
-        """Take out what nobody needs again: not the calls of the turn that is kept now."""
+        """Drop calls that are in the database, except those of the turn that runs now."""
         old: list[int] = []
         lines: list[str] = []
-        for made in self._made.values():
-            if made.booked and (made.turn is None or made.turn != self._kept_turn):
-                old.append(made.number)
+        for entry in self._entries.values():
+            if entry.booked and (entry.turn is None or entry.turn != self._kept_turn):
+                old.append(entry.number)
             else:
-                lines += _lines(made)
+                lines += _lines(entry)
         try:
             lease.rewrite(iter(lines))
         except OSError:
-            return  # As long as before, and as true.
+            return  # The longer journal is still correct.
         self._size = sum(map(len, lines))
         for number in old:
-            del self._made[number]
+            del self._entries[number]
         self._forgotten += old
 
     def forgotten(self) -> list[int]:
-        """Numbers that the journal holds no more, so that the database need not remember them."""
+        """Numbers that the journal no longer holds, so that the database can forget them too."""
         with self._mutex:
             forgotten, self._forgotten = self._forgotten, []
             return forgotten
@@ -178,9 +193,9 @@ class Journal:
             self.trouble = error
 
     def close(self) -> None:
-        """The process ends in good order."""
+        """End the journal in good order."""
         if self.lease is not None:
-            self.lease.close(settled=all(call.booked for call in self._made.values()))
+            self.lease.close(settled=all(call.booked for call in self._entries.values()))
 
 
 # By the path of the database.
@@ -189,9 +204,14 @@ _USERS: dict[Path, set[int]] = {}
 
 
 def journal_for(database: Path, user: object) -> Journal:
-    """This process's journal for that database file. Raises OSError if there can be none.
+    """The journal of this process for a database file.
 
-    user: who calls `leave_journal` in the end, if before the process's own end.
+    Args:
+        database: The file.
+        user: The object that will call `leave_journal`, unless the process ends before.
+
+    Raises:
+        OSError: It cannot be written.
     """
     lease = lease_for(database)
     journal = _JOURNALS.get(database)
@@ -202,7 +222,7 @@ def journal_for(database: Path, user: object) -> Journal:
 
 
 def leave_journal(database: Path, user: object) -> None:
-    """That user needs the journal no more; it ends with its last one."""
+    """Note that a user no longer needs the journal; it ends with its last user."""
     users = _USERS.get(database, set())
     users.discard(id(user))
     journal = _JOURNALS.get(database)
@@ -215,23 +235,27 @@ def leave_journal(database: Path, user: object) -> None:
 @atexit.register
 def _close_all() -> None:
     for database, journal in list(_JOURNALS.items()):
-        # A copy of a process (fork) leaves what its parent holds alone.
+        # A forked process leaves the journal of its parent alone.
         if journal.lease is not None and journal.lease.is_mine(database):
             journal.close()
 
 
 class TurnCalls:
-    """The calls of one turn; see `ledger.TurnLedger`.
+    """Notes the calls of one turn; see `ledger.TurnLedger`.
 
-    today: the day now. turn: the turn's number in the store by now, if it has one.
-    ended: given what is to be added to the database. trouble: told why a line is not written.
+    Args:
+        journal: Where they are noted.
+        today: Returns the current day.
+        ended: Called with what is to be added to the database.
+        trouble: Called if a line cannot be written.
+        turn: Returns the number of the turn in the store, or None if it has none yet.
     """
 
     def __init__(
         self,
         journal: Journal,
         today: Callable[[], str],
-        ended: Callable[[Booking], None],
+        ended: Callable[[SpendingEntry], None],
         trouble: Callable[[OSError], None],
         turn: Callable[[], int | None] = lambda: None,
     ) -> None:
@@ -243,6 +267,8 @@ class TurnCalls:
         self._turn = turn
         self._models: set[str] = set()
         self._days: dict[int, str] = {}
+        self.grown = journal.grown
+        self.priced = journal.priced
 
     def begin(self, call: CallBegun) -> int:
         """See `TurnLedger.begin`."""
@@ -253,14 +279,6 @@ class TurnCalls:
             self._trouble(self._journal.trouble)
         return number
 
-    def grown(self, number: int, completion_tokens: int) -> None:
-        """See `TurnLedger.grown`."""
-        self._journal.grown(number, completion_tokens)
-
-    def priced(self, number: int, price: Price) -> None:
-        """See `TurnLedger.priced`."""
-        self._journal.priced(number, price)
-
     def void(self, number: int) -> None:
         """See `TurnLedger.void`."""
         self._days.pop(number, None)
@@ -269,28 +287,28 @@ class TurnCalls:
     def end(self, numbers: Sequence[int], model: str, usage: Usage) -> None:
         """See `TurnLedger.end`."""
         self._journal.end(numbers, usage)
-        # The day whose budget let it begin.
+        # It counts for the day whose budget allowed it.
         day = [self._days.pop(number) for number in numbers][-1]
         first = model not in self._models
         self._models.add(model)
-        self._ended(Booking(day, model, usage, first, tuple(numbers)))
+        self._ended(SpendingEntry(day, model, usage, first, tuple(numbers)))
 
 
-def _lines(made: JournalledCall) -> Iterator[str]:
-    yield _begin_line(made)
-    if made.void:
-        yield f'{{"void":{made.number}}}'
-    if made.usage is not None:
-        yield _end_line((made.number,), made.usage)
+def _lines(entry: JournalledCall) -> Iterator[str]:
+    yield _begin_line(entry)
+    if entry.void:
+        yield f'{{"void":{entry.number}}}'
+    if entry.usage is not None:
+        yield _end_line((entry.number,), entry.usage)
 
 
-def _begin_line(made: JournalledCall) -> str:
-    begun = made.begun
+def _begin_line(entry: JournalledCall) -> str:
+    begun = entry.begun
     table = {
-        "begin": made.number,
-        "day": made.day,
-        "group": made.group,
-        "turn": made.turn,
+        "begin": entry.number,
+        "day": entry.day,
+        "group": entry.group,
+        "turn": entry.turn,
         **vars(begun),
         "price": None if begun.price is None else vars(begun.price),
     }
@@ -302,35 +320,35 @@ def _end_line(numbers: Sequence[int], usage: Usage) -> str:
 
 
 def read_calls(lines: Iterable[str]) -> list[JournalledCall]:
-    """The calls that a journal tells of. What is no line of one (a torn one) is passed over."""
-    made: dict[int, JournalledCall] = {}
+    """The calls that a journal holds. Broken lines are left out."""
+    calls: dict[int, JournalledCall] = {}
     for line in lines:
         try:
-            _read(json.loads(line), made)
+            _read(json.loads(line), calls)
         except (ValueError, TypeError, LookupError, RecursionError):
             continue
-    return list(made.values())
+    return list(calls.values())
 
 
-def _read(table: dict[str, Any], made: dict[int, JournalledCall]) -> None:
-    """Raises ValueError, TypeError or LookupError for what is no line."""
+def _read(table: dict[str, Any], calls: dict[int, JournalledCall]) -> None:
+    """Apply a line. Raises ValueError, TypeError or LookupError if it is not a valid one."""
     if "begin" in table:
         number, day, group, turn = (table.pop(key) for key in ("begin", "day", "group", "turn"))
-        made[number] = JournalledCall(
+        calls[number] = JournalledCall(
             int(number), str(day), int(group), turn, load_value(CallBegun, table)
         )
     elif "grown" in table:
-        call = made[table["grown"]]
+        call = calls[table["grown"]]
         call.begun = replace(call.begun, completion_tokens=int(table["completion"]))
     elif "priced" in table:
-        call = made[table["priced"]]
+        call = calls[table["priced"]]
         price = load_value(Price, table["price"])
         check_price(price)
         call.begun = replace(call.begun, price=price)
     elif "void" in table:
-        made[table["void"]].void = True
+        calls[table["void"]].void = True
     elif "end" in table:
         *earlier, last = table["end"]
         for number in earlier:
-            made[number].void = True
-        made[last].usage = load_value(Usage, table["usage"])
+            calls[number].void = True
+        calls[last].usage = load_value(Usage, table["usage"])

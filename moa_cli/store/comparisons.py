@@ -1,17 +1,19 @@
-"""Blind choices between answers: whose was chosen, and at what price; none of their words."""
+"""Stores blind comparisons of answers: which one the user chose, and what each one took.
+
+No prompt and no answer is stored, so comparisons outlive the conversations.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from moa_cli.core.conversation import Usage, check_usage
 from moa_cli.core.values import load_value
-from moa_cli.store.schema import immediate, store_errors, transaction
+from moa_cli.store.schema import Queries, immediate, store_errors, transaction
 
-# Seconds of a turn: more is no time.
+# Seconds. A turn cannot last longer.
 _LONGEST = 1e9
 
 
@@ -19,8 +21,12 @@ _LONGEST = 1e9
 class Contender:
     """One of the answers that were shown.
 
-    arm: what gave it ("mixture", "single:MODEL"); profile: of which profile; settings: a digest
-    of all settings of that arm. usage: of its turn. seconds: the turn's.
+    Attributes:
+        arm: What answered: `mixture` or `single:MODEL`.
+        profile: The name of its profile.
+        settings: A digest of all settings of that arm.
+        usage: What its turn took.
+        seconds: How long its turn took.
     """
 
     arm: str
@@ -32,9 +38,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A choice. when: seconds since 1970. contenders: in the order in which they were shown.
+    """A choice between answers.
 
-    winner: the place of the chosen one, from 0; None is a tie.
+    Attributes:
+        when: Seconds since 1970.
+        contenders: The answers, in the order in which they were shown.
+        winner: The place of the chosen answer, from 0; None for a tie.
     """
 
     when: float
@@ -42,22 +51,19 @@ class Comparison:
     winner: int | None
 
 
-class Comparisons:
-    """All choices, in the file of a store. They hold no words, and so outlive conversations.
+class Comparisons(Queries):
+    """All comparisons in the file of a store. Its methods raise StoreError.
 
-    unsound: how many were left out when they were read last, since their numbers cannot be right.
+    Attributes:
+        unsound: How many comparisons with impossible numbers the last call of `since` left out.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self.unsound = 0
 
-    def use(self, connection: sqlite3.Connection) -> None:
-        """Go on with another file, as the store does."""
-        self._connection = connection
-
     def add(self, comparison: Comparison) -> None:
-        """Keep a choice. Raises StoreError."""
+        """Add a comparison."""
         with store_errors(), immediate(self._connection):
             number = self._connection.execute(
                 "INSERT INTO comparisons (chosen, winner) VALUES (?, ?)",
@@ -80,11 +86,11 @@ class Comparisons:
             )
 
     def since(self, when: float = 0.0) -> list[Comparison]:
-        """The choices from then on (seconds since 1970), oldest first. Raises StoreError."""
+        """The comparisons made at `when` (seconds since 1970) or later, the oldest first."""
         with store_errors(), transaction(self._connection, "DEFERRED"):
-            chosen = self._connection.execute(
-                "SELECT id, chosen, winner FROM comparisons WHERE chosen >= ? ORDER BY id", (when,)
-            ).fetchall()
+            chosen = self._rows(
+                "SELECT id, chosen, winner FROM comparisons WHERE chosen >= ? ORDER BY id", when
+            )
             found = []
             self.unsound = 0
             for row in chosen:
@@ -97,21 +103,15 @@ class Comparisons:
             return found
 
     def _contenders(self, number: int) -> tuple[Contender, ...]:
-        """Raises ValueError if what they took cannot be right."""
-        rows: Sequence[sqlite3.Row] = self._connection.execute(
+        """The contenders of a comparison. Raises ValueError if their numbers are impossible."""
+        rows = self._rows(
             "SELECT arm, profile, settings, usage, seconds FROM contenders"
             " WHERE comparison_id = ? ORDER BY place",
-            (number,),
-        ).fetchall()
+            number,
+        )
         found = tuple(
-            Contender(
-                arm=row["arm"],
-                profile=row["profile"],
-                settings=row["settings"],
-                usage=load_value(Usage, json.loads(row["usage"])),
-                seconds=row["seconds"],
-            )
-            for row in rows
+            Contender(arm, profile, settings, load_value(Usage, json.loads(usage)), seconds)
+            for arm, profile, settings, usage, seconds in rows
         )
         for contender in found:
             check_usage(contender.usage)

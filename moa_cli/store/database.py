@@ -1,10 +1,9 @@
-"""The database file: the one place that creates, opens and moves it.
+"""Creates, opens and moves the database file. No other module does.
 
-SQLite holds its locks on POSIX systems by `fcntl`, and the kernel drops those of a whole process
-as soon as the process closes any descriptor of the file, whoever opened it. Another process then
-takes a file for unused that is in use, and removes its write-ahead log. So nothing here or
-elsewhere opens the file, or one beside it, but SQLite itself; `paths.refuse_database` guards what
-users name.
+On POSIX systems SQLite locks the file with `fcntl`. The kernel drops these locks as soon as the
+process closes any descriptor of the file, no matter who opened it. Another process then believes
+that nobody uses the file, and removes its write-ahead log. So only SQLite may open the file and
+those beside it; `paths.refuse_database` checks paths that users name.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -24,38 +23,44 @@ from moa_cli.core.errors import StoreError
 from moa_cli.core.file_lock import locked
 from moa_cli.store.schema import Connection, is_current, migrate
 
-# SQLite itself waits no longer than this for a lock, so that Ctrl-C acts; see `schema.immediate`.
+# SQLite itself waits only this long for a lock, so that Ctrl-C works; see `Connection.patiently`.
 _BUSY_SECONDS = 0.2
 _PUT_ASIDE_SECONDS = 60.0
-# Of a new file. Larger pages waste less where texts of some thousand characters follow each other.
+# Of a new file. Larger pages waste less room for texts of some thousand characters.
 _PAGE_BYTES = 8192
-# To bring such a file up to date takes long enough to be told.
+# Migrating a larger file takes so long that the user is told.
 _LARGE_BYTES = 20_000_000
 Tell = Callable[[str], None] | None
 _CORRUPT, _NOT_A_DATABASE = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB
-# Another thread must not find a file here, and lock it, that is still to be closed by its maker.
+# Keeps other threads from locking a new file before `_create` has closed it.
 _creating = threading.Lock()
 
 
 def open_database(
     path: Path, prepare: Callable[[Connection], None] = lambda connection: None, tell: Tell = None
 ) -> tuple[Connection, Path | None]:
-    """A connection to the file, made or brought up to date if need be.
+    """Connect to the file; create it or migrate its tables if need be.
 
-    A file that is damaged is put aside, never deleted or written over; its new place is returned
-    beside the connection to a new file. prepare: is given the connection; what it finds damaged
-    counts, too. tell: called with a sentence where opening or a later write takes long. Raises
-    StoreError if the file cannot be used.
+    A damaged file is put aside, never deleted or overwritten, and a new file takes its place.
+
+    Args:
+        path: The file.
+        prepare: Called with the connection. If it meets damage, the file counts as damaged too.
+        tell: Called with a sentence if opening or a later write takes long.
+
+    Returns:
+        The connection, and where a damaged file was put, or None.
+
+    Raises:
+        StoreError: The file cannot be used.
     """
     try:
-        _create(path)
-        return _connect(path, prepare, tell), None
-    except sqlite3.DatabaseError as error:
-        if not _is_damage(error):
-            raise StoreError(f"{path}: {error}") from None
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
-    try:
+        try:
+            _create(path)
+            return _connect(path, prepare, tell), None
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
         return _replace_damaged(path, prepare, tell)
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path}: {error}") from None
@@ -64,7 +69,7 @@ def open_database(
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    # The lowest byte is the kind; those above tell it more closely.
+    # The lowest byte is the primary error code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (_CORRUPT, _NOT_A_DATABASE)
 
 
@@ -73,12 +78,10 @@ def _replace_damaged(
 ) -> tuple[Connection, Path | None]:
     """Put a damaged file aside and open a new one.
 
-    Several processes may meet the damage at once. One after the other looks again: what the first
-    has put in its place, and perhaps written to by then, is not put aside by the second.
+    Several processes may meet the damage at once. Each one looks again under the lock, so that
+    the second does not put aside the new file of the first.
     """
-    with locked(path.with_name(f"{path.name}.lock"), seconds=_PUT_ASIDE_SECONDS) as alone:
-        if alone is False:
-            raise StoreError(f"{path}: is damaged, and another process is busy with it")
+    with _alone(path):
         try:
             return _connect(path, prepare, tell), None
         except sqlite3.DatabaseError as error:
@@ -90,14 +93,25 @@ def _replace_damaged(
 
 
 def put_aside(path: Path) -> Path:
-    """Put a damaged file aside; returns its new place. Raises StoreError if that cannot be."""
-    with locked(path.with_name(f"{path.name}.lock"), seconds=_PUT_ASIDE_SECONDS) as alone:
-        if alone is False:
-            raise StoreError(f"{path}: is damaged, and another process is busy with it")
+    """Put a damaged file aside, and return its new path.
+
+    Raises:
+        StoreError: It cannot be moved.
+    """
+    with _alone(path):
         try:
             return _put_aside(path)
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process puts the file aside, and keep others out."""
+    with locked(path.with_name(f"{path.name}.lock"), seconds=_PUT_ASIDE_SECONDS) as held:
+        if held is False:
+            raise StoreError(f"{path}: is damaged, and another process is putting it aside")
+        yield
 
 
 def _put_aside(path: Path) -> Path:
@@ -110,10 +124,10 @@ def _put_aside(path: Path) -> Path:
 
 
 def _free_name(path: Path) -> Path:
-    """A name beside `path`, with the time in it, that nothing has.
+    """An unused name beside `path` with the time in it.
 
-    If a process was killed on the way, its log is put aside and the file is not: the file gets
-    the name that goes with that log.
+    A killed process may have put the log aside but not the file. Then the file gets the name that
+    belongs to that log.
     """
     log = paths.DATABASE_SUFFIXES[0]
     if not path.with_name(path.name + log).exists():
@@ -127,23 +141,23 @@ def _free_name(path: Path) -> Path:
 
 
 def damaged_files(path: Path) -> list[Path]:
-    """The damaged files that were put aside, the latest first."""
+    """The damaged files that were put aside beside `path`, the latest first."""
     sides = tuple(paths.DATABASE_SUFFIXES)
     found = [file for file in path.parent.glob(f"{path.name}.damaged-*") if file.suffix != ".lock"]
     return sorted((file for file in found if not file.name.endswith(sides)), reverse=True)
 
 
 def _create(path: Path) -> None:
-    """Make an empty file if there is none: SQLite would make it readable by all."""
+    """Create an empty file if there is none: SQLite would create one that everybody can read."""
     paths.make_private(path.parent)
-    # The file is opened only where this very call makes it, so that no connection can hold a
-    # lock on it yet: closing it takes none away.
+    # This opens only a file that this call creates. No connection can hold a lock on it yet, so
+    # closing it drops none.
     with _creating, contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def connect(target: str | Path, *, uri: bool = False) -> Connection:
-    """A connection without any setting but how its rows are given. Raises sqlite3.Error."""
+    """A connection that gives rows as `sqlite3.Row`, without other settings."""
     connection = sqlite3.connect(
         target, timeout=_BUSY_SECONDS, isolation_level=None, uri=uri, factory=Connection
     )
@@ -160,16 +174,16 @@ def _connect(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> C
         )
     try:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        # They are for a new file: an older one would be written to at each opening.
+        # Only a new file can take these settings.
         new = () if pages else (f"page_size = {_PAGE_BYTES}", "auto_vacuum = INCREMENTAL")
         for pragma in (
             *new,
             "journal_mode = WAL",
             "synchronous = NORMAL",
             "foreign_keys = ON",
-            # What is deleted is overwritten, not left in the file's free pages.
+            # Overwrites what is deleted.
             "secure_delete = ON",
-            # Sorting must not leave words in a temporary file.
+            # Keeps words out of temporary files.
             "temp_store = MEMORY",
         ):
             connection.patiently(f"PRAGMA {pragma}")
@@ -185,9 +199,13 @@ def _connect(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> C
 
 
 def open_to_read(path: Path) -> tuple[Connection, str | None]:
-    """A connection that changes nothing, where the folder cannot be written or the disk is full.
+    """Connect to a file that cannot be written, without changing anything.
 
-    Returns a notice beside it where what is read may lack the latest turns. Raises StoreError.
+    Returns:
+        The connection, and a notice if the latest turns may be missing.
+
+    Raises:
+        StoreError: The file cannot be read.
     """
     try:
         return _opened_to_read(path)
@@ -202,14 +220,14 @@ def _opened_to_read(path: Path) -> tuple[Connection, str | None]:
         connection = connect(f"{where}?mode=ro", uri=True)
         current = is_current(connection, path)
     except sqlite3.OperationalError:
-        # The log's index cannot be made here. Without the log the file itself is whole.
+        # SQLite cannot create the index of the log here. The file is consistent without the log.
         connection = connect(f"{where}?mode=ro&immutable=1", uri=True)
         current = is_current(connection, path)
         log = path.with_name(path.name + paths.DATABASE_SUFFIXES[0])
         if log.exists() and log.stat().st_size:
             notice = "the latest turns may be missing: the folder cannot be written"
     if not current:
-        # Tables of an older version are brought up to date in memory.
+        # Migrates tables of an older version in memory.
         copy = connect(":memory:")
         connection.backup(copy)
         connection.close()

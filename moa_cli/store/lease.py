@@ -1,11 +1,11 @@
-"""Which processes that write into a store live still: told by locks that the kernel drops.
+"""Leases: they tell which of the processes that write into a store still live.
 
 A process that writes holds a lock on a file of its own in the folder `running`, beside the
-database, for as long as it lives. Whoever can take that lock knows that the process has ended,
-however it ended. Process ids tell nothing of the kind: in a container each process may have the
-same one, and on Windows a question about one may end it.
+database. The kernel drops that lock when the process ends, however it ends. So whoever can take the
+lock knows that the process has ended. Process ids cannot tell this: in containers many processes
+have the same id, and on Windows asking for a process may end it.
 
-Beside the lock lies the journal of that process (see `store.calls`): what it had begun to pay for.
+Beside the lock is the journal of the process (see `store.calls`): the calls that it has begun.
 """
 
 from __future__ import annotations
@@ -25,63 +25,78 @@ from moa_cli.core.file_lock import try_lock
 
 _FOLDER = "running"
 _LOCK, _JOURNAL = ".lock", ".jsonl"
-# Where the file system knows no locks, a lease holds for so long after its last line.
+# On a file system without locks, a lease is valid for so long after its last line.
 _DATED_SECONDS = 3600.0
 
 
 @dataclass(eq=False)
-class Lease:
-    """This process's place among those that write into the store of one folder.
+class AppendedLines:
+    """A file that lines are appended to. handle: opened with O_APPEND."""
 
-    dated: whether the file system knows no locks, so that the file's date stands for one.
+    handle: int
+    _torn: bool = False
+
+    def write(self, line: str) -> None:
+        """Append a line. Raises OSError."""
+        # A full disk may have cut the last line; it must not spoil this one too.
+        data = (b"\n" if self._torn else b"") + line.encode() + b"\n"
+        self._torn = True
+        if os.write(self.handle, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._torn = False
+
+
+@dataclass(eq=False)
+class Lease:
+    """The lease of this process for the store in one folder.
+
+    Attributes:
+        token: The name of its files.
+        dated: Whether the file system has no locks, so that the date of the file replaces one.
     """
 
     token: str
     _folder: Path
     _lock: int
     dated: bool = False
-    _journal: int | None = None
-    _torn: bool = False
+    _journal: AppendedLines | None = None
 
     @property
     def journal(self) -> Path:
-        """Where its journal is."""
+        """The file of its journal."""
         return self._folder / f"{self.token}{_JOURNAL}"
 
     def write(self, line: str) -> None:
-        """Add one line to the journal; it outlives this process. Raises OSError."""
+        """Append a line to the journal; it outlives this process. Raises OSError."""
         if self._journal is None:
-            binary = getattr(os, "O_BINARY", 0)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | binary
-            self._journal = os.open(self.journal, flags, 0o600)
-        data = (b"\n" if self._torn else b"") + line.encode() + b"\n"
-        # A line that was cut by a full disk must not spoil the next one, too.
-        self._torn = os.write(self._journal, data) < len(data)
-        if self._torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            self._journal = AppendedLines(os.open(self.journal, flags, 0o600))
+        self._journal.write(line)
         if self.dated:
             os.utime(self._folder / f"{self.token}{_LOCK}")
 
     def rewrite(self, lines: Iterator[str]) -> None:
-        """Make these the whole journal, in one step. Raises OSError."""
+        """Replace the whole journal by these lines, in one step. Raises OSError."""
         self._close_journal()
-        self._torn = False
         with paths.replacing(self.journal) as file:
             for line in lines:
                 file.write(line.encode() + b"\n")
 
     def _close_journal(self) -> None:
         if self._journal is not None:
-            os.close(self._journal)
+            os.close(self._journal.handle)
             self._journal = None
 
     def is_mine(self, database: Path) -> bool:
-        """Whether this process holds it still, and not another that this is a copy of."""
+        """Whether this process holds it, and not a parent that this process was forked from."""
         return _LEASES.get(database.parent / _FOLDER) is self
 
     def close(self, *, settled: bool) -> None:
-        """End it. settled: whether all of its journal is in the database; else the files stay
-        for the next process that opens the store."""
+        """End the lease.
+
+        settled: whether all of its journal is in the database. If not, its files stay for the next
+        process that opens the store.
+        """
         _LEASES.pop(self._folder, None)
         self._close_journal()
         if settled:
@@ -90,21 +105,21 @@ class Lease:
             os.close(self._lock)
 
     def forget(self) -> None:
-        """Leave it to the process that this one is a copy of."""
+        """Leave the lease to the parent that this process was forked from."""
         self._close_journal()
         os.close(self._lock)
 
 
 @dataclass(frozen=True, eq=False)
 class DeadLease:
-    """The lease of a process that has ended; nobody else takes it up at the same time."""
+    """The lease of an ended process. Its lock is held here, so no other process handles it."""
 
     token: str
     _folder: Path
     _lock: int
 
     def lines(self) -> list[str]:
-        """Its journal. Raises OSError if it cannot be read."""
+        """The lines of its journal. Raises OSError."""
         try:
             data = (self._folder / f"{self.token}{_JOURNAL}").read_bytes()
         except FileNotFoundError:
@@ -112,20 +127,20 @@ class DeadLease:
         return data.decode("utf-8", "replace").splitlines()
 
     def remove(self) -> None:
-        """All that it tells is in the database."""
+        """Remove its files: all that they hold is in the database."""
         _remove(self._folder, self.token, self._lock)
 
     def leave(self) -> None:
-        """It stays for another time."""
+        """Keep its files for another process."""
         os.close(self._lock)
 
 
-# By the folder of the store.
+# The leases of this process, by the folder of the store.
 _LEASES: dict[Path, Lease] = {}
 
 
 def _in_child() -> None:
-    # The lock belongs to parent and copy alike, and would outlive the parent.
+    # A forked process shares the lock, which would then outlive the parent.
     for lease in _LEASES.values():
         with contextlib.suppress(OSError):
             lease.forget()
@@ -137,7 +152,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def lease_for(database: Path) -> Lease:
-    """This process's lease for that database file, taken if it has none. Raises OSError."""
+    """The lease of this process for a database file, taken if it has none yet. Raises OSError."""
     folder = database.parent / _FOLDER
     lease = _LEASES.get(folder)
     if lease is None:
@@ -152,15 +167,14 @@ def _take(folder: Path) -> Lease:
         path = folder / f"{token}{_LOCK}"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         taken = try_lock(handle)
-        # Another process may have taken it up, and removed it, before it was locked.
-        if taken is None or (taken and _is_at(path, handle)):
+        # Another process may have found it unlocked just now, and removed it.
+        if taken is None or (taken and is_at(path, handle)):
             return Lease(token, folder, handle, dated=taken is None)
         os.close(handle)
 
 
 def has_lease(database: Path, token: str) -> bool:
-    """Whether there is still something of that lease: its process lives, or nobody has taken up
-    yet what it left."""
+    """Whether the lease's process lives, or what it left is not settled yet."""
     folder = database.parent / _FOLDER
     return _is_token(token) and any(
         (folder / f"{token}{kind}").exists() for kind in (_LOCK, _JOURNAL)
@@ -168,7 +182,7 @@ def has_lease(database: Path, token: str) -> bool:
 
 
 def dead_leases(database: Path) -> Iterator[DeadLease]:
-    """The leases of processes that have ended. Remove or leave each one."""
+    """The leases of ended processes. The caller removes or leaves each one."""
     folder = database.parent / _FOLDER
     own = _LEASES.get(folder)
     try:
@@ -178,7 +192,7 @@ def dead_leases(database: Path) -> Iterator[DeadLease]:
     for token in sorted({name.partition(".")[0] for name in names}):
         if not _is_token(token) or (own is not None and own.token == token):
             continue
-        # A journal whose lock was removed by hand is one of a process that has ended.
+        # If somebody removed the lock by hand, the process counts as ended.
         handle = _take_up(folder / f"{token}{_LOCK}", create=f"{token}{_JOURNAL}" in names)
         if handle is not None:
             yield DeadLease(token, folder, handle)
@@ -189,8 +203,10 @@ def _is_token(name: str) -> bool:
 
 
 def _take_up(path: Path, *, create: bool) -> int | None:
-    """A handle of a lock whose process has ended, locked; None if the process lives, or nothing
-    can be told."""
+    """Lock the file of a process that has ended, and return its handle.
+
+    Returns None if the process lives or that cannot be told.
+    """
     try:
         handle = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     except OSError:
@@ -199,7 +215,7 @@ def _take_up(path: Path, *, create: bool) -> int | None:
         taken = try_lock(handle)
         if taken is None:
             taken = time.time() - os.fstat(handle).st_mtime > _DATED_SECONDS
-        if taken and _is_at(path, handle):
+        if taken and is_at(path, handle):
             return handle
     except OSError:
         pass
@@ -207,23 +223,23 @@ def _take_up(path: Path, *, create: bool) -> int | None:
     return None
 
 
-def _is_at(path: Path, handle: int) -> bool:
+def is_at(path: Path, handle: int) -> bool:
     """Whether the open file is still the one at that path."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
 def _remove(folder: Path, token: str, lock: int) -> None:
-    """Take away the files of a lease whose lock is held here: the lock last."""
+    """Remove the files of a lease whose lock is held here, the lock last."""
     with contextlib.suppress(OSError):
-        # Whatever was written aside when the process was killed is no part of it.
+        # A process that was killed in `rewrite` leaves a half-written file.
         for aside in folder.glob(f".{token}-*"):
             aside.unlink(missing_ok=True)
         (folder / f"{token}{_JOURNAL}").unlink(missing_ok=True)
         if sys.platform == "win32":
-            # Nothing that is open can be removed there.
+            # Windows removes no open file.
             os.close(lock)
             (folder / f"{token}{_LOCK}").unlink(missing_ok=True)
             return

@@ -1,8 +1,7 @@
-"""What a search asks for, and where a text holds it.
+"""Parses what a user searches for, and finds it in texts.
 
-A query is words and quoted phrases; nothing in it is syntax but the quotes. Each of its terms is
-met more or less closely: as a whole word, by another form or the beginning of a word, or inside
-a word.
+A query is words and quoted phrases; only the quotes are syntax. A text may match each term as a
+whole word, as another form or the beginning of a word, or inside a word (`MatchKind`).
 """
 
 from __future__ import annotations
@@ -16,21 +15,24 @@ from itertools import islice
 
 from moa_cli.store.terms import Unit, folded, is_single, pairs, runs, units, varies
 
-# A hit stands between these in a snippet; sanitizing takes them out of all other text.
+# These mark the hits in a snippet; sanitizing removes them from all other text.
 _HIT, _HIT_END = "\x02", "\x03"
 _QUOTES = str.maketrans("“”„‟", '""""')
 _CHUNK = re.compile(r'"([^"]*)"|([^\s"]+)')
-# Around and after a word in a sentence, these are no part of what is looked for.
+# Punctuation around and after a word, which is not part of the term.
 _AROUND, _AFTER = "'‘’()[]{}<>«»", ".,;:!?…"
-# A beginning or a part of a word must have so many characters.
+# The fewest characters of the beginning and of a part of a word.
 _SHORTEST_BEGINNING, _SHORTEST_PART = 2, 3
 _VOWELS = frozenset("aeiouy")
-# How much of a text a snippet shows, and how much of that before the first hit.
+# Characters of a snippet, and of those the ones before the first hit.
 _SNIPPET, _BEFORE = 110, 40
 
 
 class MatchKind(enum.IntEnum):
-    """How a term is met; the closest first."""
+    """How a text matches a term, the best kind first.
+
+    WHOLE: as a whole word. VARIANT: as another form or the beginning of a word. INSIDE: in a word.
+    """
 
     WHOLE = 0
     VARIANT = 1
@@ -39,7 +41,7 @@ class MatchKind(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Span:
-    """A hit in a text: from `start` up to `end`."""
+    """A hit in a text, from `start` to before `end`. term: the number of the term, from 0."""
 
     start: int
     end: int
@@ -48,30 +50,38 @@ class Span:
 
 @dataclass(frozen=True)
 class TextMatch:
-    """How a text matches each of a query's terms, None if it does not; and where."""
+    """How a text matches a query.
+
+    Attributes:
+        met: How it matches each term; None for a term that it does not match.
+        spans: The hits of the best kind of each term, in the order of the text.
+    """
 
     met: tuple[MatchKind | None, ...]
     spans: tuple[Span, ...]
 
     @property
     def kind(self) -> MatchKind | None:
-        """That of the term that is met the least; None if one is not met."""
+        """The worst kind among all terms; None if one of them does not match."""
         known = [kind for kind in self.met if kind is not None]
         return max(known) if known and len(known) == len(self.met) else None
 
     @property
     def merit(self) -> tuple[int, int]:
-        """The more terms are met, and the more closely, the greater."""
+        """Greater for more terms that match, then for better kinds of match."""
         met = [kind for kind in self.met if kind is not None]
         return len(met), -sum(met)
 
 
 @dataclass(frozen=True)
 class Term:
-    """A word or a phrase that is looked for.
+    """A word or a phrase to search for.
 
-    parts: its runs, folded. quoted: only as it is. begun: it is being typed, so that its last
-    word may be short. literal: how it is written, if that is more than its runs.
+    Attributes:
+        parts: Its runs (see `store.terms`), folded.
+        quoted: Whether only exactly this matches.
+        begun: Whether the user is still typing it, so that its last word may be short.
+        literal: How it is written, if it holds more than its runs, such as punctuation.
     """
 
     parts: tuple[str, ...]
@@ -81,7 +91,7 @@ class Term:
 
     @cached_property
     def word(self) -> str:
-        """The word that it is; "" if it is more than one, or characters that are cut apart."""
+        """The word, if the term is a single one; else ""."""
         return self.parts[0] if len(self.parts) == 1 and not is_single(self.parts[0]) else ""
 
     @cached_property
@@ -91,12 +101,12 @@ class Term:
 
     @cached_property
     def part(self) -> str:
-        """What is looked for inside words; "" if nothing is."""
+        """What to search for inside words; "" for nothing."""
         return self.word if not self.quoted and len(self.word) >= _SHORTEST_PART else ""
 
     @cached_property
     def root(self) -> str:
-        """What the folded text holds wherever it matches the term."""
+        """What each folded text holds that matches the term."""
         if self.word:
             return _common_beginning([self.word, *self.forms])
         return self.parts[0] if self.parts else self.literal
@@ -109,14 +119,14 @@ class Term:
         return not self.quoted and not is_single(last) and len(last) >= shortest
 
     def expression(self, kind: MatchKind, inside: Sequence[str]) -> str:
-        """The full-text query for it. inside: the words that hold its `part`."""
+        """The full-text query for the term. inside: the words that hold its `part`."""
         terms: list[str] = []
         for part in self.parts:
             terms += pairs(part) if is_single(part) else [part]
         last = self.parts[-1]
         cut = is_single(last)
         if cut and len(last) > 1:
-            # The last character stands in the last pair already.
+            # The last pair already holds the last character.
             del terms[-1]
         exact = f'"{" ".join(terms)}"' + (" *" if cut and len(last) == 1 else "")
         ways = [exact]
@@ -128,7 +138,7 @@ class Term:
         return ways[0] if len(ways) == 1 else f"({' OR '.join(ways)})"
 
     def matches(self, word: str) -> MatchKind | None:
-        """How closely a word of a text matches the word that this is."""
+        """How a word of a text matches this word; None if it does not."""
         if word == self.word:
             return MatchKind.WHOLE
         if word in self.forms or (self._opens and word.startswith(self.word)):
@@ -136,13 +146,13 @@ class Term:
         return MatchKind.INSIDE if self.part and self.part in word else None
 
     @cached_property
-    def met(self) -> dict[str, MatchKind | None]:
-        """What `matches` said of the words so far."""
+    def known(self) -> dict[str, MatchKind | None]:
+        """The results of `matches` so far, by word."""
         return {}
 
     @cached_property
     def units(self) -> list[tuple[str, bool]]:
-        """Its words and characters; whether each directly follows the one before."""
+        """Its words and characters, each with whether it directly follows the one before."""
         made: list[tuple[str, bool]] = []
         for part in self.parts:
             if is_single(part):
@@ -152,7 +162,7 @@ class Term:
         return made
 
     def matches_at(self, place: int, text: Sequence[Unit]) -> MatchKind | None:
-        """How closely the units of a text from `place` on meet the phrase that this is."""
+        """How the units of a text from `place` on match this phrase; None if they do not."""
         wanted = self.units
         if len(text) - place < len(wanted):
             return None
@@ -170,13 +180,13 @@ class Term:
 
 @dataclass(frozen=True)
 class Query:
-    """All the terms that a text has to meet."""
+    """The terms that a text has to match."""
 
     terms: tuple[Term, ...]
 
     @classmethod
     def of(cls, text: str, *, begun: bool = False) -> Query:
-        """The query for what was typed. begun: its last word may not be typed to its end yet."""
+        """Parse what a user typed. begun: whether they may still be typing the last word."""
         text = text.translate(_QUOTES)
         found: dict[tuple[tuple[str, ...], bool], Term] = {}
         for chunk in _CHUNK.finditer(text):
@@ -187,23 +197,23 @@ class Query:
             if parts:
                 literal = literal.strip(_AROUND).rstrip(_AFTER)
                 literal = "" if literal in ("".join(parts), " ".join(parts)) else literal
-            # A sign after a word ends it.
+            # A word that is followed by punctuation is complete.
             typed_on = begun and chunk.end() == len(text) and typed.endswith(parts[-1:])
             if parts or literal:
                 key = (parts or (literal,), quoted)
                 found.setdefault(key, Term(parts, quoted, typed_on, literal))
         terms = tuple(found.values())
-        # Signs between words are no words; alone they are what is looked for.
+        # Punctuation counts only if there are no words.
         return cls(tuple(term for term in terms if term.parts) or terms)
 
     @property
     def literals(self) -> list[str]:
-        """What is written otherwise than as its runs alone."""
+        """The literals of terms that are written with more than their runs."""
         return [term.literal for term in self.terms if term.literal]
 
     @property
     def is_signs(self) -> bool:
-        """Whether nothing is looked for that the index could hold."""
+        """Whether all terms are punctuation, which the index does not hold."""
         return not any(term.parts for term in self.terms)
 
     def expression(
@@ -212,9 +222,12 @@ class Query:
         inside: Mapping[str, Sequence[str]],
         left_out: frozenset[int] = frozenset(),
     ) -> str:
-        """The full-text query for turns that meet the terms at least so closely.
+        """The full-text query for turns.
 
-        inside: words by the part of them that a term looks for. left_out: terms not looked for.
+        Args:
+            kind: The worst kind of match allowed.
+            inside: The words that hold the `part` of a term, by that part.
+            left_out: The numbers of terms to leave out.
         """
         return " AND ".join(
             term.expression(kind, inside.get(term.part, ()))
@@ -223,7 +236,7 @@ class Query:
         )
 
     def may_match(self, text: str, *, some: bool = False) -> bool:
-        """Whether it is worth it to examine a text. some: for some of the terms, not all."""
+        """Whether a text can match all terms, or `some` of them; quicker than `examine`."""
         wanted = any if some else all
         lower = text.lower()
         if wanted(term.root in lower for term in self.terms):
@@ -231,7 +244,7 @@ class Query:
         return varies(text) and wanted(term.root in folded(text) for term in self.terms)
 
     def examine(self, text: str) -> TextMatch:
-        """How a text matches the terms. The spans are those of the closest hits of each."""
+        """Find the terms in a text."""
         content = units(text)
         met: list[MatchKind | None] = []
         spans: list[Span] = []
@@ -253,7 +266,7 @@ class Query:
             ]
         found: list[tuple[MatchKind, Span]] = []
         if term.word:
-            known = term.met
+            known = term.known
             for unit in content:
                 word = unit[0]
                 if word not in known:
@@ -264,7 +277,7 @@ class Query:
             return found
         first, last = term.units[0][0], len(term.units) - 1
         for place, unit in enumerate(content):
-            # A phrase of one character has no other beginning than its last one.
+            # A phrase of a single unit may match the beginning of a word.
             if unit.text == first:
                 kind = term.matches_at(place, content)
                 if kind is not None:
@@ -274,7 +287,7 @@ class Query:
 
 
 def marked(text: str, spans: Sequence[Span]) -> str:
-    """The part of a text that holds the most terms, hits between \\x02 and \\x03."""
+    """The part of a text with the most terms, with each hit between \\x02 and \\x03."""
     text = text.translate({ord(_HIT): " ", ord(_HIT_END): " "})
     start, end = _window(text, spans)
     pieces, at = ["…" if start else ""], start
@@ -287,7 +300,7 @@ def marked(text: str, spans: Sequence[Span]) -> str:
 
 
 def _window(text: str, spans: Sequence[Span]) -> tuple[int, int]:
-    """The best place of a snippet, cut between words where that is near."""
+    """Where the best snippet begins and ends; it is cut between words where possible."""
     best, start, count = 0, 0, len({span.term for span in spans})
     for place, span in enumerate(spans):
         terms = set()
@@ -322,7 +335,7 @@ def _common_beginning(words: Sequence[str]) -> str:
 
 
 def _forms(word: str) -> frozenset[str]:
-    """The forms of an English word as its endings allow; some are of no word, which harms not."""
+    """The forms of an English word by its endings. Some do not exist; that does no harm."""
     if len(word) < 3 or not (word.isascii() and word.isalpha()):
         return frozenset()
     bases = {word, *_bases(word)}
@@ -330,7 +343,7 @@ def _forms(word: str) -> frozenset[str]:
 
 
 def _bases(word: str) -> set[str]:
-    """What the word may be a form of."""
+    """The words that this word may be a form of."""
     found: set[str] = set()
     if word.endswith(("ies", "ied")) and len(word) > 4:
         found |= {word[:-3] + "y", word[:-1]}
@@ -348,7 +361,7 @@ def _bases(word: str) -> set[str]:
 
 
 def _inflected(base: str) -> set[str]:
-    """The plural, the past and the other forms of a noun or a verb."""
+    """The plural, the past tense and the other forms of a noun or verb."""
     if base.endswith("y") and base[-2:-1] not in _VOWELS:
         return {base[:-1] + "ies", base[:-1] + "ied", base + "ing"}
     if base.endswith("e"):

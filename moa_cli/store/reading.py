@@ -1,10 +1,14 @@
-"""What is read from the store: lists, searches, and conversations as they were."""
+"""Reads from the store: lists, searches, and whole conversations.
+
+`Reader` is the half of a store that changes nothing. One damaged row does not make a conversation
+unreadable: the reader leaves the damaged value out and counts it.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -20,25 +24,27 @@ from moa_cli.core.conversation import (
 )
 from moa_cli.core.errors import StoreError
 from moa_cli.core.values import load_value
-from moa_cli.store.packing import as_unicode, unpack
 from moa_cli.store.query import MatchKind, Query
-from moa_cli.store.schema import store_errors
+from moa_cli.store.schema import Queries, store_errors
 from moa_cli.store.search import Search, SearchFilter, SearchHit
+from moa_cli.store.stored_values import as_unicode, unpack
 
 _T = TypeVar("_T")
 _SUMMARY = (
-    "SELECT c.*, (SELECT count(*) FROM turns t WHERE t.conversation_id = c.id"
-    " AND NOT withdrawn) AS turns FROM conversations c"
+    "SELECT c.id, title, profile, updated, (SELECT count(*) FROM turns t"
+    " WHERE t.conversation_id = c.id AND NOT withdrawn) AS turns FROM conversations c"
 )
-# How much of a prompt or a reply stands for it.
+# Characters of a prompt or a reply that a list shows.
 _BEGINNING = 300
 # SQLite knows no larger number.
 _MOST_ROWS = 2**63 - 1
+# The turns of one conversation that were neither taken back nor replaced.
+_ITS_TURNS = "FROM turns WHERE conversation_id = ? AND NOT withdrawn"
 
 
 @dataclass(frozen=True)
 class ConversationSummary:
-    """A conversation in a list. updated: seconds since 1970."""
+    """A conversation in a list. updated: seconds since 1970. turns: how many it has."""
 
     id: str
     title: str
@@ -66,9 +72,14 @@ class ConversationMatch:
 
 @dataclass(frozen=True)
 class WithdrawnTurn:
-    """A turn that was taken back or replaced, and is in the file still. id: of the turn.
+    """A turn that the user took back or replaced, and that the file still holds.
 
-    started: seconds since 1970. asked_again: whether a turn that still counts has the same prompt.
+    Attributes:
+        id: The turn's number.
+        conversation: The id of its conversation.
+        prompt: Its prompt.
+        started: Seconds since 1970.
+        asked_again: Whether a turn that still counts has the same prompt.
     """
 
     id: int
@@ -78,14 +89,15 @@ class WithdrawnTurn:
     asked_again: bool
 
 
-class Reader:
-    """The half of a store that changes nothing.
+class Reader(Queries):
+    """The half of a store that changes nothing. Its methods raise StoreError.
 
-    unreadable: how many values were left out of what was read, because they are damaged.
+    Attributes:
+        unreadable: How many damaged values were left out of what was read so far.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self.unreadable = 0
 
     def interrupt(self) -> None:
@@ -100,50 +112,54 @@ class Reader:
         profile: str | None = None,
         tag: str | None = None,
     ) -> list[ConversationSummary]:
-        """The latest conversations first. since: seconds since 1970. limit: -1 is none."""
-        with store_errors():
-            rows = self._connection.execute(
-                f"{_SUMMARY} WHERE updated >= ?1 AND (?2 IS NULL OR profile = ?2)"  # noqa: S608
-                " AND (?3 IS NULL OR id IN (SELECT conversation_id FROM tags WHERE tag = ?3))"
-                " ORDER BY updated DESC LIMIT ?4",
-                (since, profile, tag, min(limit, _MOST_ROWS)),
-            ).fetchall()
-        return [_summary(row) for row in rows]
+        """List conversations, the latest first.
 
-    def summaries(self, identities: Sequence[str]) -> list[ConversationSummary]:
-        """These conversations, in this order; those that are gone are left out."""
-        with store_errors():
-            found = (
-                self._connection.execute(f"{_SUMMARY} WHERE id = ?", (identity,)).fetchone()
-                for identity in identities
-            )
-            return [_summary(row) for row in found if row is not None]
+        Args:
+            limit: How many at most; -1 for all.
+            since: Only those that changed at this time or later, in seconds since 1970.
+            profile: Only those of this profile.
+            tag: Only those with this tag.
+        """
+        rows = self._rows(
+            f"{_SUMMARY} WHERE updated >= ?1 AND (?2 IS NULL OR profile = ?2)"
+            " AND (?3 IS NULL OR id IN (SELECT conversation_id FROM tags WHERE tag = ?3))"
+            " ORDER BY updated DESC LIMIT ?4",
+            since,
+            profile,
+            tag,
+            min(limit, _MOST_ROWS),
+        )
+        return [ConversationSummary(*row) for row in rows]
+
+    def summaries(self, identities: Iterable[str]) -> list[ConversationSummary]:
+        """List these conversations, in this order, without those that no longer exist."""
+        found = (self._row(f"{_SUMMARY} WHERE id = ?", identity) for identity in identities)
+        return [ConversationSummary(*row) for row in found if row is not None]
 
     def latest(self) -> str | None:
         """The id of the conversation with the latest turn; None if there is no conversation."""
         return next((summary.id for summary in self.conversations(limit=1)), None)
 
     def usage(self, identity: str) -> Usage:
-        """What a conversation took, turns that were taken back included."""
-        with store_errors():
-            turns = self._connection.execute(
-                "SELECT CASE WHEN json_valid(rest) THEN json_extract(rest, '$.usage') ELSE '!' END"
-                " FROM turns WHERE conversation_id = ?",
-                (identity,),
-            ).fetchall()
-            # Of a turn that runs still, its proposals tell.
-            ended = self._connection.execute(
-                "SELECT proposal FROM turns JOIN every_proposal ON turn_id = turns.id"
-                " WHERE conversation_id = ? AND rest = '{}'",
-                (identity,),
-            ).fetchall()
+        """What a conversation took, including turns that were taken back."""
+        turns = self._rows(
+            "SELECT CASE WHEN json_valid(rest) THEN json_extract(rest, '$.usage') ELSE '!' END"
+            " FROM turns WHERE conversation_id = ?",
+            identity,
+        )
+        # A turn that still runs has no usage of its own: its proposals tell.
+        ended = self._rows(
+            "SELECT proposal FROM turns JOIN every_proposal ON turn_id = turns.id"
+            " WHERE conversation_id = ? AND rest = '{}'",
+            identity,
+        )
         found = [self._sound(self._load(Usage, text)) for (text,) in turns if text]
         proposals = [self._load(Proposal, kept) for (kept,) in ended]
         found += [self._sound(proposal.usage if proposal else None) for proposal in proposals]
         return sum(found, Usage())
 
     def _sound(self, usage: Usage | None) -> Usage:
-        """A usage as it was kept; a call of unknown price if it cannot be read or be right."""
+        """The usage, or one call of unknown price if its numbers are impossible."""
         if usage is not None:
             try:
                 check_usage(usage)
@@ -154,18 +170,18 @@ class Reader:
         return Usage(calls=1, unpriced_calls=1)
 
     def _load(self, kind: type[_T], kept: str | bytes) -> _T | None:
-        """A value as it was kept; None, and counted, if it cannot be read."""
+        """A stored value; None, and counted, if it is damaged."""
         try:
             return load_value(kind, unpack(kept))
         except (ValueError, TypeError):
-            # One damaged row must not make all conversations unreadable.
             self.unreadable += 1
             return None
 
     def find(self, prefix: str) -> str:
-        """The one conversation whose id begins with `prefix`.
+        """Find the only conversation whose id begins with `prefix`.
 
-        Raises StoreError if there is none, or more than one.
+        Raises:
+            StoreError: There is none, or more than one.
         """
         found = self._beginning_with(prefix, limit=2)
         if len(found) == 1 and prefix:
@@ -177,28 +193,25 @@ class Reader:
         raise StoreError(f"there is no conversation `{prefix}`", hint="`moa history list`")
 
     def load(self, identity: str) -> Conversation:
-        """The conversation of that id: turns that failed included, withdrawn ones not."""
-        with store_errors():
-            rows = self._connection.execute(
-                "SELECT * FROM turns WHERE conversation_id = ? AND NOT withdrawn ORDER BY id",
-                (identity,),
-            ).fetchall()
-            proposals = self._connection.execute(
-                "SELECT p.* FROM turns t JOIN every_proposal p ON p.turn_id = t.id"
-                " WHERE t.conversation_id = ? AND NOT t.withdrawn"
-                " ORDER BY p.turn_id, p.layer, p.place",
-                (identity,),
-            ).fetchall()
-        by_turn: dict[int, dict[int, list[Proposal]]] = {}
-        for row in proposals:
-            proposal = self._load(Proposal, row["proposal"])
-            if proposal is not None:
-                layers = by_turn.setdefault(row["turn_id"], {})
-                layers.setdefault(row["layer"], []).append(proposal)
-        return Conversation(tuple(self._turn(row, by_turn.get(row["id"], {})) for row in rows))
+        """Read a conversation, with turns that failed and without those taken back."""
+        rows = self._rows(f"SELECT * {_ITS_TURNS} ORDER BY id", identity)
+        proposals: dict[int, list[sqlite3.Row]] = {}
+        for row in self._rows(
+            "SELECT p.* FROM turns t JOIN every_proposal p ON p.turn_id = t.id"
+            " WHERE t.conversation_id = ? AND NOT t.withdrawn"
+            " ORDER BY p.turn_id, p.layer, p.place",
+            identity,
+        ):
+            proposals.setdefault(row["turn_id"], []).append(row)
+        return Conversation(tuple(self._turn(row, proposals.get(row["id"], ())) for row in rows))
 
-    def _turn(self, row: sqlite3.Row, layers: Mapping[int, Sequence[Proposal]]) -> Turn:
-        """A turn of these proposals, by layer; what cannot be read of it is left at its default."""
+    def _turn(self, row: sqlite3.Row, proposals: Iterable[sqlite3.Row]) -> Turn:
+        """A turn of these rows; damaged values are left at their defaults."""
+        layers: dict[int, list[Proposal]] = {}
+        for kept in proposals:
+            proposal = self._load(Proposal, kept["proposal"])
+            if proposal is not None:
+                layers.setdefault(kept["layer"], []).append(proposal)
         said = {"user": row["prompt"], "reply": row["reply"], "status": row["status"]}
         bare = {**said, "stored_as": row["id"], "profile": row["profile"]}
         rest: Any = {}
@@ -212,70 +225,49 @@ class Reader:
         return turn if rest else _charged(turn)
 
     def has(self, identity: str) -> bool:
-        """Whether there is a conversation of that very id."""
-        with store_errors():
-            row = self._connection.execute(
-                "SELECT 1 FROM conversations WHERE id = ?", (identity,)
-            ).fetchone()
-        return row is not None
+        """Whether there is a conversation of exactly that id."""
+        return self._row("SELECT 1 FROM conversations WHERE id = ?", identity) is not None
 
     def turn_numbers(self, identity: str) -> list[int]:
-        """The numbers of a conversation's turns, in order; not of those taken back."""
-        with store_errors():
-            rows = self._connection.execute(
-                "SELECT id FROM turns WHERE conversation_id = ? AND NOT withdrawn ORDER BY id",
-                (identity,),
-            ).fetchall()
-        return [int(row["id"]) for row in rows]
+        """The numbers of a conversation's turns, in order, without those taken back."""
+        return [row["id"] for row in self._rows(f"SELECT id {_ITS_TURNS} ORDER BY id", identity)]
 
     def kept_turn(self, number: int) -> KeptTurn:
-        """The turn of that number, with all that is kept of it. Raises StoreError."""
-        with store_errors():
-            row = self._connection.execute("SELECT * FROM turns WHERE id = ?", (number,)).fetchone()
-            if row is None:
-                raise StoreError("the conversation was deleted while it was read")
-            proposals = self._connection.execute(
-                "SELECT layer, proposal FROM every_proposal WHERE turn_id = ?"
-                " ORDER BY layer, place",
-                (number,),
-            ).fetchall()
-            notes = self._connection.execute(
-                "SELECT event FROM notes WHERE turn_id = ? ORDER BY rowid", (number,)
-            ).fetchall()
-        layers: dict[int, list[Proposal]] = {}
-        for held in proposals:
-            proposal = self._load(Proposal, held["proposal"])
-            if proposal is not None:
-                layers.setdefault(held["layer"], []).append(proposal)
-        kept = []
-        for note in notes:
+        """Read a turn with everything that is stored of it.
+
+        Raises:
+            StoreError: The turn was deleted in the meantime, or the file cannot be read.
+        """
+        row = self._row("SELECT * FROM turns WHERE id = ?", number)
+        if row is None:
+            raise StoreError("the conversation was deleted while it was read")
+        proposals = self._rows(
+            "SELECT layer, proposal FROM every_proposal WHERE turn_id = ? ORDER BY layer, place",
+            number,
+        )
+        notes = []
+        for (event,) in self._rows(
+            "SELECT event FROM notes WHERE turn_id = ? ORDER BY rowid", number
+        ):
             try:
-                kept.append(unpack(note["event"]))
+                notes.append(unpack(event))
             except (ValueError, TypeError):
                 self.unreadable += 1
-        return KeptTurn(self._turn(row, layers), row["started"], row["settings"], tuple(kept))
+        return KeptTurn(self._turn(row, proposals), row["started"], row["settings"], tuple(notes))
 
     def tags(self, identity: str) -> tuple[str, ...]:
-        """The tags of a conversation, in the order of the alphabet."""
-        with store_errors():
-            rows = self._connection.execute(
-                "SELECT tag FROM tags WHERE conversation_id = ? ORDER BY tag", (identity,)
-            ).fetchall()
-        return tuple(str(row["tag"]) for row in rows)
+        """The tags of a conversation, in alphabetical order."""
+        rows = self._rows("SELECT tag FROM tags WHERE conversation_id = ? ORDER BY tag", identity)
+        return tuple(str(tag) for (tag,) in rows)
 
     def tagged(self, identities: Sequence[str] | None = None) -> bool:
-        """Whether any of these conversations, or of all, has a tag."""
-        with store_errors():
-            rows = self._connection.execute("SELECT DISTINCT conversation_id FROM tags").fetchall()
-        having = {str(row[0]) for row in rows}
+        """Whether any of these conversations (None: of all) has a tag."""
+        having = {str(row[0]) for row in self._rows("SELECT DISTINCT conversation_id FROM tags")}
         return bool(having if identities is None else having.intersection(identities))
 
     def title(self, identity: str) -> str:
-        """The title of a conversation."""
-        with store_errors():
-            row = self._connection.execute(
-                "SELECT title FROM conversations WHERE id = ?", (identity,)
-            ).fetchone()
+        """The title of a conversation; "" if there is no such conversation."""
+        row = self._row("SELECT title FROM conversations WHERE id = ?", identity)
         return str(row["title"]) if row else ""
 
     def search(
@@ -288,20 +280,26 @@ class Reader:
         proposals: bool = False,
         whole: bool = False,
     ) -> list[SearchHit]:
-        """Where all the words are found, the best first; not in turns that were taken back.
+        """Find where all the words occur, the best hits first; turns taken back are not searched.
 
-        words: see `query`. since: seconds since 1970. proposals: look through those too, which
-        takes as long as reading them. whole: not in other forms and parts of words.
+        Args:
+            words: What the user typed (see `store.query`).
+            limit: How many hits at most.
+            since: Only turns that began at this time or later, in seconds since 1970.
+            profile: Only turns of this profile.
+            proposals: Search the proposals too. They have no index: each one is read.
+            whole: Find whole words only, not other forms or parts of words.
         """
         search = Search(self._connection, Query.of(as_unicode(words)), SearchFilter(since, profile))
         with store_errors():
             return search.best(limit, proposals=proposals, whole=whole)
 
     def matching(self, typed: str, *, limit: int = 20) -> list[ConversationMatch]:
-        """Conversations for what has been typed so far; all of them for "".
+        """List the conversations that fit what has been typed so far; all of them for "".
 
-        The title and a turn hold all the words, or the id begins with what was typed. The latest
-        come first, but those with words that are only parts of others come last.
+        A conversation fits if its title and one of its turns hold all the words, or if its id
+        begins with what was typed. The latest come first. Those that hold the words only inside
+        other words come last.
         """
         if not typed.strip():
             found = dict.fromkeys((row.id for row in self.conversations(limit=limit)), "")
@@ -319,91 +317,80 @@ class Reader:
         return matches[:limit]
 
     def _matches(self, found: Mapping[str, str]) -> list[ConversationMatch]:
-        """The conversations of these ids, with these snippets, the latest first."""
-        with store_errors():
-            made = [self._match(identity, snippet) for identity, snippet in found.items()]
-        matches = [match for match in made if match is not None]
-        matches.sort(key=lambda match: match.summary.updated, reverse=True)
-        return matches
+        """The conversations of these ids with these snippets, the latest first."""
+        matches = []
+        for summary in self.summaries(found):
+            first = self._row(
+                f"SELECT substr(prompt, 1, {_BEGINNING}) {_ITS_TURNS} ORDER BY id LIMIT 1",
+                summary.id,
+            )
+            last = self._row(
+                f"SELECT substr(reply, 1, {_BEGINNING}) {_ITS_TURNS} AND reply IS NOT NULL"
+                " ORDER BY id DESC LIMIT 1",
+                summary.id,
+            )
+            prompt, reply = (turn[0] if turn else "" for turn in (first, last))
+            matches.append(ConversationMatch(summary, found[summary.id], prompt, reply))
+        return sorted(matches, key=lambda match: match.summary.updated, reverse=True)
 
     def _beginning_with(self, prefix: str, *, limit: int) -> list[str]:
         """Ids that begin with `prefix`."""
-        start = as_unicode(prefix)
-        with store_errors():
-            # A range, for which there is an index, unlike for a pattern.
-            rows = self._connection.execute(
-                "SELECT id FROM conversations WHERE id >= ? AND id < ? || char(0x10ffff) LIMIT ?",
-                (start, start, limit),
-            ).fetchall()
+        # A range uses the index on the id; a pattern would not.
+        rows = self._rows(
+            "SELECT id FROM conversations WHERE id >= ?1 AND id < ?1 || char(0x10ffff) LIMIT ?2",
+            as_unicode(prefix),
+            limit,
+        )
         return [str(row["id"]) for row in rows]
 
-    def _match(self, identity: str, snippet: str) -> ConversationMatch | None:
-        row = self._connection.execute(f"{_SUMMARY} WHERE id = ?", (identity,)).fetchone()
-        if row is None:
-            # Deleted in the meantime, by another process.
-            return None
-        of_turns = "FROM turns WHERE conversation_id = ? AND NOT withdrawn"
-        first = self._connection.execute(
-            f"SELECT substr(prompt, 1, ?) AS text {of_turns} ORDER BY id LIMIT 1",
-            (_BEGINNING, identity),
-        ).fetchone()
-        last = self._connection.execute(
-            f"SELECT substr(reply, 1, ?) AS text {of_turns}"
-            " AND reply IS NOT NULL ORDER BY id DESC LIMIT 1",
-            (_BEGINNING, identity),
-        ).fetchone()
-        prompt, reply = (turn["text"] if turn else "" for turn in (first, last))
-        return ConversationMatch(_summary(row), snippet, prompt, reply)
-
     def older_than(self, when: float) -> list[str]:
-        """The conversations not touched since `when` (seconds since 1970)."""
-        with store_errors():
-            rows = self._connection.execute(
-                "SELECT id FROM conversations WHERE updated < ?", (when,)
-            ).fetchall()
+        """The ids of conversations that did not change since `when` (seconds since 1970)."""
+        rows = self._rows("SELECT id FROM conversations WHERE updated < ?", when)
         return [str(row["id"]) for row in rows]
 
     def undone(
         self, identities: Sequence[str] | None = None, *, words: str = ""
     ) -> list[WithdrawnTurn]:
-        """Turns that were taken back or replaced: of these conversations, or of all; with
-        `words`, those that hold all of them, whole."""
+        """List turns that the user took back or replaced.
+
+        Args:
+            identities: Only turns of these conversations; None for all.
+            words: Only turns that hold all these words, whole.
+        """
         wanted = Query.of(as_unicode(words))
         if words and (not wanted.terms or wanted.is_signs):
             return []
         query = wanted.expression(MatchKind.WHOLE, {})
         matching = " AND t.id IN (SELECT rowid FROM search_index WHERE search_index MATCH ?)"
-        hits = matching if query else ""
-        sql = (
-            "SELECT t.id, conversation_id, prompt, started, EXISTS (SELECT 1 FROM turns o"  # noqa: S608
+        rows = self._rows(
+            "SELECT t.id, conversation_id, prompt, started, EXISTS (SELECT 1 FROM turns o"
             " WHERE o.conversation_id = t.conversation_id AND NOT o.withdrawn"
             " AND o.prompt = t.prompt) AS again FROM turns t"
-            # Without those of deleted conversations, which are being wiped.
+            # Leaves out turns of deleted conversations, which are being wiped.
             " JOIN conversations c ON c.id = t.conversation_id"
-            f" WHERE withdrawn{hits} ORDER BY t.id"
+            f" WHERE withdrawn{matching if query else ''} ORDER BY t.id",
+            *((query,) if query else ()),
         )
-        with store_errors():
-            rows = self._connection.execute(sql, (query,) if query else ()).fetchall()
         return [
             WithdrawnTurn(*row)
             for row in rows
             if identities is None or row["conversation_id"] in identities
         ]
 
-    def typed(self, identities: Sequence[str]) -> set[str]:
-        """What the user may have typed for these conversations: the prompts of all turns, undone
-        ones too, the titles, and the system prompts."""
+    def typed(self, identities: Iterable[str]) -> set[str]:
+        """What the user may have typed for these conversations.
+
+        These are the titles, the system prompts, and the prompts of all turns, including those
+        taken back.
+        """
         found: set[str] = set()
-        with store_errors():
-            for identity in identities:
-                found.add(self.title(identity))
-                for column in ("prompt", "settings"):
-                    rows = self._connection.execute(
-                        f"SELECT DISTINCT {column} FROM turns WHERE conversation_id = ?",  # noqa: S608
-                        (identity,),
-                    )
-                    for (text,) in rows:
-                        found.update((text,) if column == "prompt" else _system_prompts(text))
+        for identity in identities:
+            found.add(self.title(identity))
+            for column in ("prompt", "settings"):
+                for (text,) in self._rows(
+                    f"SELECT DISTINCT {column} FROM turns WHERE conversation_id = ?", identity
+                ):
+                    found.update((text,) if column == "prompt" else _system_prompts(text))
         return found
 
 
@@ -411,12 +398,13 @@ def _system_prompts(settings: str) -> Iterator[str]:
     """The system prompts in a profile's TOML."""
     if "system" not in settings:
         return
-    # A profile that a foreign import brought along may be none.
+    # An import may have brought a text that is not TOML.
     with suppress(ValueError, RecursionError):
         yield from _values_of("system", tomllib.loads(settings))
 
 
 def _values_of(key: str, table: Any) -> Iterator[str]:
+    """All texts under that key, at any depth."""
     if isinstance(table, list):
         for item in table:
             yield from _values_of(key, item)
@@ -428,14 +416,8 @@ def _values_of(key: str, table: Any) -> Iterator[str]:
                 yield from _values_of(key, value)
 
 
-def _summary(row: sqlite3.Row) -> ConversationSummary:
-    return ConversationSummary(
-        row["id"], row["title"], row["profile"], row["updated"], row["turns"]
-    )
-
-
 def _charged(turn: Turn) -> Turn:
-    """A turn whose process was killed, with what its proposals took."""
+    """A turn whose process was killed, with the usage of its proposals."""
     ended = [proposal for layer in turn.proposals for proposal in layer if proposal.usage.calls]
     return replace(
         turn,

@@ -1,4 +1,4 @@
-"""A sink that writes a turn down as it goes."""
+"""The sink that writes a turn into the store while it runs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.stream import TurnFold
 from moa_cli.core.text import plural
-from moa_cli.store.backlog import Backlog, TurnOnItsWay
+from moa_cli.store.backlog import Backlog, PendingTurn
 from moa_cli.store.store import Store, new_id
 
 _TOLD_AFTER_SECONDS = 0.8
 
 
 class Recorder:
-    """A sink that writes one turn into a store: the prompt before the first call, each proposal
-    when it ends, the reply, and what it took.
+    """A sink that writes one turn into a store.
 
-    conversation: the id of the one to go on with, or None for a new one. After the turn has
-    started, `conversation` and `turn` are its ids; `turn` is None while the store is locked.
-    settings: the resolved profile as TOML. known: the number of the latest turn of the
-    conversation that the models are shown, None if that does not matter.
-    warn: called with a sentence where something is not as expected; the turn goes on.
+    It writes the prompt before the first call, each proposal when it ends, and then the reply and
+    what the turn took. If the store cannot be written, the turn goes on.
+
+    Args:
+        store: The store.
+        conversation: The id of the conversation to continue; None for a new one. The attribute
+            `conversation` holds the id once the turn has begun.
+        settings: The resolved profile as TOML.
+        warn: Called with a sentence if something cannot be written.
+        known: The number of the latest turn that the models are shown; None if other processes'
+            turns do not matter.
     """
 
     def __init__(
@@ -53,12 +58,12 @@ class Recorder:
         self._known = known
         self._told = False
         self._locked_since: float | None = None
-        self._turn: TurnOnItsWay | None = None
+        self._turn: PendingTurn | None = None
         self._fold: TurnFold
 
     @property
     def turn(self) -> int | None:
-        """The number of the turn, None if it is not in the store, or not yet."""
+        """The number of the turn in the store; None while it is not there."""
         return None if self._turn is None else self._turn.number
 
     def follow(self, fold: TurnFold) -> None:
@@ -79,12 +84,12 @@ class Recorder:
             values = to_dict(event)
             self._try(lambda backlog: backlog.note(turn, values))
         elif isinstance(event, AggregatorFinished):
-            # Before the turn's own end: between the two the process may be killed.
+            # The process may be killed between this event and the end of the turn.
             self._try(lambda backlog: backlog.end(turn, self._fold.turn()))
 
     def _begin(self, event: TurnStarted) -> None:
         new = self.conversation is None
-        self._turn = TurnOnItsWay(self.conversation or new_id(), new, self._known)
+        self._turn = PendingTurn(self.conversation or new_id(), new, self._known)
         self._try(partial(self._write_begin, self._turn, event))
         self.conversation = self._turn.conversation
         if self._turn.others:
@@ -94,24 +99,24 @@ class Recorder:
                 f" `/resume {self.conversation}` reads them"
             )
 
-    def _write_begin(self, turn: TurnOnItsWay, event: TurnStarted, backlog: Backlog) -> None:
+    def _write_begin(self, turn: PendingTurn, event: TurnStarted, backlog: Backlog) -> None:
         try:
             backlog.begin(turn, event.prompt, event.profile, self._settings)
         except NoConversation:
             turn.conversation, turn.new, turn.known = new_id(), True, None
             self._warn(
-                "the conversation was deleted elsewhere: it goes on here as a new one,"
-                f" {turn.conversation}, which begins with this turn"
+                "another process has deleted the conversation: this turn begins a new one,"
+                f" {turn.conversation}"
             )
             backlog.begin(turn, event.prompt, event.profile, self._settings)
 
     def close(self) -> None:
-        """Write what came of the turn."""
+        """Write the result of the turn."""
         if self._turn is None or self._backlog is None:
             return
         known, turn = self._turn, self._fold.turn()
         if turn.status == "interrupted":
-            # Those that had ended are written again as they are.
+            # This adds proposals that were cut off; it rewrites complete ones as they are.
             for layer in turn.proposals:
                 for proposal in layer:
                     self._try(partial(Backlog.proposal, turn=known, proposal=proposal))
@@ -130,7 +135,7 @@ class Recorder:
         except StoreLocked:
             now = time.monotonic()
             self._locked_since = self._locked_since or now
-            # Many processes that write a little each are no trouble.
+            # No warning is due if several processes only write a little each.
             if not self._told and now - self._locked_since > _TOLD_AFTER_SECONDS:
                 self._told = True
                 self._warn(

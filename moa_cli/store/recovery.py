@@ -1,48 +1,38 @@
-"""Checking a store, copying it, and bringing back what can be read of a damaged one.
+"""Checks a store, copies it, and recovers what can be read of a damaged one.
 
-All of it may be done while other processes use the store.
+All of this is safe while other processes use the store.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError
-from moa_cli.core.file_lock import try_lock
+from moa_cli.core.scratch import scratch_folder, wipe_scratch_folders
 from moa_cli.store import archive, upkeep
 from moa_cli.store.database import connect, damaged_files, open_database
 from moa_cli.store.incoming.take import add
-from moa_cli.store.salvage import Row, SalvageProgress, salvage
+from moa_cli.store.salvage import SalvageProgress, salvage
 from moa_cli.store.schema import immediate, store_errors
 from moa_cli.store.store import Store
 
 _MOST_FAULTS = 20
-_RECOVERING = ".moa-recover-"
-_NEW_SECONDS = 5.0
-_INSERTS = {
-    "conversations": "INSERT OR IGNORE INTO conversations VALUES (?, ?, ?, ?, ?)",
+_BACKING_UP, _RECOVERING = ".moa-backup-", ".moa-recover-"
+# What `mkdtemp` appends to these.
+_RANDOM = "????????"
+# Where to insert the rows of a table, unless all of its columns into the table itself.
+_TARGETS = {
     "turns": (
-        "INSERT OR IGNORE INTO turns (id, conversation_id, started, process, profile, settings,"
-        " prompt, status, reply, rest, withdrawn) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "turns (id, conversation_id, started, process, profile, settings, prompt, status, reply,"
+        " rest, withdrawn)"
     ),
-    "proposals": "INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?)",
-    "old_proposals": "INSERT OR IGNORE INTO proposals VALUES (?, ?, ?, ?)",
-    "notes": "INSERT OR IGNORE INTO notes (rowid, turn_id, event) VALUES (?, ?, ?)",
-    "spending": "INSERT OR IGNORE INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "days": "INSERT OR IGNORE INTO days VALUES (?, ?)",
-    "doomed": "INSERT OR IGNORE INTO doomed VALUES (?, ?, ?)",
-    "comparisons": "INSERT OR IGNORE INTO comparisons (id, chosen, winner) VALUES (?, ?, ?)",
-    "contenders": "INSERT OR IGNORE INTO contenders VALUES (?, ?, ?, ?, ?, ?, ?)",
-    "tags": "INSERT OR IGNORE INTO tags VALUES (?, ?)",
+    "old_proposals": "proposals",
+    "notes": "notes (rowid, turn_id, event)",
+    "comparisons": "comparisons (id, chosen, winner)",
 }
 _COLUMNS_OF_A_TURN = 11
 
@@ -51,8 +41,14 @@ _COLUMNS_OF_A_TURN = 11
 class CheckResult:
     """What a check found.
 
-    faults: what is damaged, in SQLite's words, some of it. unreadable: values that are no more
-    what was written. free: bytes of the file that hold nothing.
+    Attributes:
+        conversations: How many there are.
+        turns: How many there are.
+        size: Bytes of the file.
+        free: Bytes of the file that hold nothing.
+        faults: What is damaged, in SQLite's words; at most 20 of them.
+        unreadable: How many values are damaged.
+        left: What is still to be wiped and packed.
     """
 
     conversations: int
@@ -65,12 +61,16 @@ class CheckResult:
 
     @property
     def sound(self) -> bool:
-        """Whether all can be read."""
+        """Whether everything can be read."""
         return not self.faults and not self.unreadable
 
 
 def check(store: Store) -> CheckResult:
-    """Read all of the store. Raises StoreError if that cannot be begun."""
+    """Check a store by reading all of it.
+
+    Raises:
+        StoreError: The store cannot be read at all.
+    """
     with store.connection(writing=False) as connection:
         faults = _faults(connection)
         if faults:
@@ -100,21 +100,32 @@ def _faults(connection: sqlite3.Connection) -> tuple[str, ...]:
 
 
 def back_up(store: Store, target: Path) -> int:
-    """Copy the store, as it is at this moment, into a new file; returns its size in bytes.
+    """Copy a store, as it is at this moment, into one file.
 
-    Other processes go on writing meanwhile. The file is there complete or not at all, and
-    replaces one of that name. Raises StoreError, OSError.
+    Other processes can write meanwhile. The copy appears as a whole or not at all.
+
+    Args:
+        store: The store.
+        target: The file of the copy; an existing file is replaced.
+
+    Returns:
+        The size of the copy in bytes.
+
+    Raises:
+        StoreError: The store is damaged or cannot be read.
+        OSError: The copy cannot be written.
     """
     paths.refuse_database(target)
-    with _folder_aside(target.parent, ".moa-backup-") as folder:
+    wipe_scratch_folders(target.parent, f"{_BACKING_UP}{_RANDOM}")
+    with scratch_folder(target.parent, _BACKING_UP) as folder:
         aside = folder / target.name
         with store_errors(), store.connection(writing=False) as source:
-            # Within one read transaction, the copy is of one state, whoever writes meanwhile.
+            # One read transaction makes a copy of one state.
             source.execute("SELECT 1 FROM sqlite_master").fetchone()
             copy = connect(aside)
             try:
                 source.backup(copy)
-                # One file alone, without a log beside it.
+                # The copy is a single file, without a log.
                 copy.execute("PRAGMA journal_mode = DELETE")
                 faults = _faults(copy)
             finally:
@@ -131,11 +142,16 @@ def back_up(store: Store, target: Path) -> int:
 
 @dataclass(frozen=True)
 class RecoveryResult:
-    """What came of a recovery.
+    """What was recovered.
 
-    new, same: conversations that were added, and that are there already. renamed: that were
-    added under another id. turns: in those that were added. unreadable: values that could not be
-    read. skipped: pages of the file with rows that could not be read; pages: all that it has.
+    Attributes:
+        new: Conversations that were added.
+        same: Conversations that existed already.
+        renamed: Conversations that were added under another id.
+        turns: Turns that were added.
+        unreadable: Values that could not be read.
+        skipped: Pages of the file with rows that could not be read.
+        pages: All pages of the file.
     """
 
     new: int = 0
@@ -148,14 +164,23 @@ class RecoveryResult:
 
 
 def recover(store: Store, source: Path, tell: Callable[[SalvageProgress], None]) -> RecoveryResult:
-    """Add to the store what can be read of another database file, which is left as it is.
+    """Add to a store what can be read of another database file.
 
-    tell: called now and then while the file is read. What is in the store already is not added
-    again, by whichever call. Raises StoreError, OSError.
+    What the store holds already is not added again. The other file is not changed.
+
+    Args:
+        store: The store.
+        source: The other file.
+        tell: Called now and then while the file is read.
+
+    Raises:
+        StoreError: The store cannot be written.
+        OSError: The file cannot be read.
     """
     paths.refuse_database(source)
     progress = SalvageProgress()
-    with _folder_aside(paths.data_dir(), _RECOVERING) as folder:
+    wipe_leftovers()
+    with scratch_folder(paths.data_dir(), _RECOVERING) as folder:
         with store_errors():
             connection, _ = open_database(folder / "rows.db")
             try:
@@ -164,67 +189,26 @@ def recover(store: Store, source: Path, tell: Callable[[SalvageProgress], None])
                 connection.close()
         rows = Store.open(folder / "rows.db")
         try:
-            done = _add(store, rows)
+            done = add(store, archive.read(rows))
             with store.connection(writing=True) as target, store_errors():
                 _add_spending(target, rows, source)
             _add_comparisons(store, rows)
         finally:
             rows.close()
     return RecoveryResult(
-        **done, unreadable=rows.unreadable, skipped=progress.skipped, pages=progress.pages
+        new=len(done.new),
+        same=len(done.same),
+        renamed=len(done.renamed),
+        turns=done.turns,
+        unreadable=rows.unreadable,
+        skipped=progress.skipped,
+        pages=progress.pages,
     )
 
 
 def wipe_leftovers() -> None:
-    """Wipe what killed recoveries left in the data folder: copies of what they read."""
-    _wipe_leftovers(paths.data_dir(), _RECOVERING)
-
-
-@contextmanager
-def _folder_aside(parent: Path, prefix: str) -> Iterator[Path]:
-    """A folder for a copy, which is wiped in the end; by a later process if this one is killed.
-
-    Raises OSError.
-    """
-    _wipe_leftovers(parent, prefix)
-    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
-    handle = _handle_of(folder)
-    try:
-        if handle is not None:
-            try_lock(handle)
-        yield folder
-    finally:
-        _wipe_folder(folder)
-        if handle is not None:
-            os.close(handle)
-
-
-def _wipe_leftovers(parent: Path, prefix: str) -> None:
-    for folder in parent.glob(f"{prefix}????????"):
-        handle = _handle_of(folder)
-        if handle is None:
-            continue
-        # A folder that was made this very moment may not be locked yet.
-        old = time.time() - os.fstat(handle).st_mtime > _NEW_SECONDS
-        if old and try_lock(handle):
-            _wipe_folder(folder)
-        os.close(handle)
-
-
-def _handle_of(folder: Path) -> int | None:
-    """A descriptor of a folder, to be locked; None where there are none."""
-    try:
-        return os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    except OSError:
-        return None
-
-
-def _wipe_folder(folder: Path) -> None:
-    with suppress(OSError):
-        for path in folder.rglob("*"):
-            if not path.is_dir():
-                paths.wipe(path)
-    shutil.rmtree(folder, ignore_errors=True)
+    """Wipe the copies that killed recoveries left in the data folder."""
+    wipe_scratch_folders(paths.data_dir(), f"{_RECOVERING}{_RANDOM}")
 
 
 def _gather(
@@ -233,20 +217,27 @@ def _gather(
     progress: SalvageProgress,
     tell: Callable[[SalvageProgress], None],
 ) -> None:
-    """The rows of the file, in tables again."""
+    """Put the rows that can be read of a file into tables."""
     for pragma in ("foreign_keys = OFF", "synchronous = OFF"):
         connection.execute(f"PRAGMA {pragma}")
     with immediate(connection):
         for number, (table, row) in enumerate(salvage(source, progress)):
-            connection.execute(_INSERTS[table], _fitting(table, row))
+            # Later versions have more columns; those of the first one hold all that is needed.
+            row = row[:_COLUMNS_OF_A_TURN] if table == "turns" else row
+            # A packed proposal is newer than an old one of the same place.
+            do = "REPLACE" if table == "proposals" else "IGNORE"
+            places = ", ".join("?" * len(row))
+            connection.execute(
+                f"INSERT OR {do} INTO {_TARGETS.get(table, table)} VALUES ({places})", row
+            )
             if number % 1000 == 0:
                 tell(progress)
         connection.execute("UPDATE turns SET status = 'interrupted' WHERE status = 'open'")
-        # What was deleted stays deleted, also where it was not wiped yet.
+        # Deleted conversations stay deleted, even those that were not wiped yet.
         connection.execute(
             "DELETE FROM turns WHERE conversation_id IN (SELECT conversation_id FROM doomed)"
         )
-        # The page with the conversation's own row may be lost, and its turns not.
+        # The row of a conversation may be lost while its turns are not.
         connection.execute(
             "INSERT INTO conversations SELECT conversation_id, substr(min(prompt), 1, 60),"
             " max(profile), min(started), max(started) FROM turns"
@@ -257,58 +248,43 @@ def _gather(
             "DELETE FROM tags WHERE conversation_id NOT IN (SELECT id FROM conversations)"
         )
         for table in ("proposals", "notes"):
-            connection.execute(
-                f"DELETE FROM {table} WHERE turn_id NOT IN (SELECT id FROM turns)"  # noqa: S608
-            )
+            connection.execute(f"DELETE FROM {table} WHERE turn_id NOT IN (SELECT id FROM turns)")
     tell(progress)
 
 
-def _fitting(table: str, row: Row) -> Row:
-    return row[:_COLUMNS_OF_A_TURN] if table == "turns" else row
-
-
-def _add(store: Store, rows: Store) -> dict[str, int]:
-    done = add(store, archive.read(rows))
-    return {
-        "new": len(done.new),
-        "same": len(done.same),
-        "renamed": len(done.renamed),
-        "turns": done.turns,
-    }
-
-
 def _add_spending(target: sqlite3.Connection, rows: Store, source: Path) -> None:
-    """Add what was spent by the file that was put aside, once; of a copy, what is missing."""
+    """Add the spending of the other file.
+
+    A damaged file that was put aside holds the spending before it, which is added once. Any other
+    file is a copy, and counts where it holds more.
+    """
     mark = f"recovered {source.name}"
     is_part = source.resolve() in [file.resolve() for file in damaged_files(paths.database_file())]
     done = target.execute("SELECT 1 FROM upkeep WHERE task = ?", (mark,)).fetchone()
     if is_part and done is None:
-        # The new file began at nothing: both together were spent.
+        # The file in its place began with no spending, so both sums add up.
         combine = "{name} = {name} + excluded.{name}"
         target.execute("INSERT INTO upkeep VALUES (?)", (mark,))
     else:
         combine = "{name} = max({name}, excluded.{name})"
     for table, keys in (("spending", "day, model"), ("days", "day")):
-        for row in _rows_of(rows, table):
+        with rows.connection(writing=False) as connection:
+            spent = connection.execute(f"SELECT * FROM {table}").fetchall()
+        for row in spent:
             names = [name for name in row.keys() if name not in keys.split(", ")]  # noqa: SIM118
             changes = ", ".join(combine.format(name=name) for name in names)
             places = ", ".join("?" * len(row))
             target.execute(
-                f"INSERT INTO {table} VALUES ({places})"  # noqa: S608
+                f"INSERT INTO {table} VALUES ({places})"
                 f" ON CONFLICT ({keys}) DO UPDATE SET {changes}",
                 tuple(row),
             )
 
 
 def _add_comparisons(store: Store, rows: Store) -> None:
-    """Add the blind choices that are not there."""
+    """Add the blind comparisons that the store lacks."""
     there = store.comparisons.since()
     for comparison in rows.comparisons.since():
-        # One whose contenders are lost tells nothing.
+        # A comparison without contenders is of no use.
         if len(comparison.contenders) > 1 and comparison not in there:
             store.comparisons.add(comparison)
-
-
-def _rows_of(rows: Store, table: str) -> Iterator[sqlite3.Row]:
-    with rows.connection(writing=False) as connection:
-        yield from connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608

@@ -1,10 +1,10 @@
-"""Rows out of a damaged database, read page by page without SQLite.
+"""Reads rows from a damaged database, page by page and without SQLite.
 
-SQLite finds rows through a tree of pages, and gives up where one of them is damaged. Here every
-page is looked at by itself: one that holds rows of a table is read, whatever became of the pages
-that led to it (SQLite's "Database File Format", sections 1.6 and 2). Which table a row belongs to
-is told by its columns. Pages that were freed hold nothing: they are overwritten when rows are
-deleted. Of a page that stands in the write-ahead log too, its last state there counts.
+SQLite finds rows through a tree of pages, and stops at a damaged one. This module reads each page
+that holds rows by itself, even if the pages that lead to it are damaged (see "Database File
+Format", sections 1.6 and 2, in SQLite's documentation). The columns of a row tell its table. Freed
+pages hold nothing, because rows are overwritten when they are deleted. If the write-ahead log holds
+a page too, its last state there counts.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _LEAF, _INDEX_LEAF = 0x0D, 0x0A
-# How pages begin that hold no rows: branches of trees, maps of pages, the rest of a long row (whose
-# first bytes are the number of a page, which is small), and those that hold nothing.
+# The first bytes of pages without rows: branches of trees, maps of pages, the rest of a long row
+# (which begins with the number of a page, a small number), and empty pages.
 _OTHERS = (0x00, 0x01, 0x02, 0x03, 0x04, 0x05)
 _SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 _WAL_HEAD, _FRAME_HEAD = 32, 24
@@ -33,8 +33,10 @@ Row = tuple[Any, ...]
 class SalvageProgress:
     """How far the reading of a file has come.
 
-    pages: how many it has. done: how many were looked at. skipped: those that could not be read,
-    or not all rows of which could.
+    Attributes:
+        pages: How many pages it has.
+        done: How many of them were read.
+        skipped: How many of these hold rows that could not be read.
     """
 
     pages: int = 0
@@ -43,11 +45,11 @@ class SalvageProgress:
 
 
 class _Damaged(Exception):
-    """This page, or this row of it, is not what it should be."""
+    """A page or a row is damaged."""
 
 
 class _File:
-    """A database file and its log, as pages. Raises OSError if it cannot be read."""
+    """The pages of a database file and its log. Raises OSError if it cannot be read."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._file = file
@@ -62,7 +64,7 @@ class _File:
         told = 65536 if told == 1 else told
         if head.startswith(b"SQLite format 3\0") and told in _SIZES:
             return told
-        # The log knows it, too.
+        # The log holds it too.
         try:
             with path.with_name(path.name + "-wal").open("rb") as log:
                 magic, _, size = struct.unpack(">III", log.read(12))
@@ -75,8 +77,7 @@ class _File:
     def _likely_size(self) -> int:
         """The size for which most places where a page would begin look like one.
 
-        Where pages of 8,192 bytes are guessed for such of 4,096, each place looks like a page
-        too: so the smallest of sizes that do about equally well is taken.
+        A multiple of the real size fits about equally well, so the smallest such size wins.
         """
         shares = {}
         for size in _SIZES:
@@ -87,7 +88,7 @@ class _File:
         return next(size for size in _SIZES if shares[size] >= 0.9 * best)
 
     def _is_page(self, place: int, size: int) -> bool:
-        """Whether the head of a page of a tree may stand there."""
+        """Whether a page of a tree may begin there."""
         self._file.seek(place)
         head = self._file.read(8)
         if len(head) < 8 or head[0] not in (0x0D, 0x0A, 0x05, 0x02):
@@ -96,7 +97,7 @@ class _File:
         return bool(cells) and 8 + 2 * cells <= (content or 65536) <= size
 
     def _read_log(self, path: Path) -> dict[int, bytes]:
-        """The last committed state of each page that stands in the log."""
+        """The last committed state of each page in the log."""
         pages: dict[int, bytes] = {}
         try:
             data = path.read_bytes()
@@ -109,7 +110,7 @@ class _File:
         for place in range(_WAL_HEAD, len(data) - step + 1, step):
             number, commit = struct.unpack(">II", data[place : place + 8])
             if data[place + 8 : place + 16] != salt:
-                # Frames behind are of an earlier round, which is in the file by now.
+                # Later frames are from an earlier round, which the file holds by now.
                 break
             pending[number] = data[place + _FRAME_HEAD : place + step]
             if commit:
@@ -119,7 +120,7 @@ class _File:
         return pages
 
     def page(self, number: int) -> bytes:
-        """The page of that number, from 1."""
+        """The page of that number, counted from 1."""
         if number in self._log:
             return self._log[number]
         self._file.seek((number - 1) * self.size)
@@ -127,12 +128,20 @@ class _File:
 
 
 def salvage(path: Path, progress: SalvageProgress) -> Iterator[tuple[str, Row]]:
-    """All rows that can be read of a database which no process uses now, each with the name of
-    its table; those of `turns`, `notes` and `comparisons` with their numbers in front.
+    """Read all rows that can be read of a database that no process uses.
 
-    progress: is brought up to date on the way. Raises OSError if the file cannot be read at all.
+    Args:
+        path: The file.
+        progress: Updated on the way.
+
+    Yields:
+        The name of a table and a row of it. Rows of `turns`, `notes` and `comparisons` begin with
+        their numbers.
+
+    Raises:
+        OSError: The file cannot be read at all.
     """
-    # SQLite puts the log beside the file itself, not beside a link to it.
+    # The log is beside the file itself, not beside a link to it.
     path = path.resolve()
     with path.open("rb") as opened:
         file = _File(path, opened)
@@ -154,7 +163,7 @@ def salvage(path: Path, progress: SalvageProgress) -> Iterator[tuple[str, Row]]:
 
 
 def _rows(file: _File, page: bytes, start: int) -> Iterator[tuple[int | None, Row]]:
-    """The rows of a leaf, with their numbers where the page has them."""
+    """The rows of a leaf, with their numbers if the page has them."""
     is_table = page[start] == _LEAF
     (count,) = struct.unpack(">H", page[start + 3 : start + 5])
     damaged = False
@@ -173,7 +182,7 @@ def _rows(file: _File, page: bytes, start: int) -> Iterator[tuple[int | None, Ro
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number of one to nine bytes, signed, and where it ends."""
+    """Read a signed number of one to nine bytes; return it and where it ends."""
     value = 0
     for length in range(8):
         byte = data[place + length]
@@ -185,7 +194,7 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _payload(file: _File, page: bytes, place: int, size: int, *, is_table: bool) -> bytes:
-    """What a row holds: in its page, and in a chain of others if it is long."""
+    """The bytes of a row; a long one continues in a chain of other pages."""
     if not 0 < size <= _WORST_BYTES:
         raise _Damaged
     usable = file.size
@@ -214,7 +223,7 @@ def _payload(file: _File, page: bytes, place: int, size: int, *, is_table: bool)
 
 
 def _record(data: bytes) -> Row:
-    """The columns of a row."""
+    """Parse the columns of a row."""
     end, place = _varint(data, 0)
     kinds = []
     while place < end:
@@ -262,7 +271,7 @@ _COUNTS = (int,) * 6
 
 
 def _table_of(rowid: int | None, row: Row) -> str | None:
-    """The table whose columns a row has; None if it is of an index, or of nobody's interest."""
+    """The table that a row belongs to by its columns; None if the row is not needed."""
     if rowid is None:
         if _is(row, _TEXT, _TEXT, *_COUNTS, _NUMBER) and _is_day(row[0]):
             return "spending"
@@ -289,7 +298,7 @@ def _table_of(rowid: int | None, row: Row) -> str | None:
 
 def _numbered(table: str, rowid: int | None, row: Row) -> Row:
     if table in ("turns", "comparisons"):
-        # Its number is the row's, and so not in the row itself.
+        # SQLite stores the id as the number of the row, not in the row.
         return (rowid, *row[1:])
     return (rowid, *row) if table == "notes" else row
 

@@ -1,4 +1,4 @@
-"""The tables of the database, their changes over time, and transactions."""
+"""The tables of the database, their migrations, and transactions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ _POLL_SECONDS = 0.01
 
 
 def _pack_proposals(connection: sqlite3.Connection) -> None:
-    """A table of proposals that wastes no room: as part of an index (WITHOUT ROWID), a row of
-    more than a quarter of a page took whole pages beside it. Older rows stay where they are until
-    `store.upkeep` moves them, a few at a time; `every_proposal` holds both."""
+    """Make a table of proposals that wastes no room.
+
+    The old table was WITHOUT ROWID, in which a row of more than a quarter of a page takes whole
+    pages. `store.upkeep` moves the old rows, a few at a time; `every_proposal` shows both tables.
+    """
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'old_proposals'")
     if known.fetchone():
         return
@@ -38,9 +40,9 @@ def _pack_proposals(connection: sqlite3.Connection) -> None:
             UNION ALL
             SELECT turn_id, layer, place, CAST(proposal AS BLOB) FROM old_proposals
         """,
-        # What is still to be done on the file, and what was deleted but not wiped yet.
+        # Tasks that are still to be done, and conversations that are deleted but not wiped yet.
         "CREATE TABLE upkeep (task TEXT PRIMARY KEY) WITHOUT ROWID",
-        # The columns beside the id tell such a row from one of any other table, in a damaged file.
+        # `state` and `mark` tell a row of this table from others in a damaged file.
         """
         CREATE TABLE doomed (
             conversation_id TEXT PRIMARY KEY,
@@ -57,7 +59,7 @@ def _pack_proposals(connection: sqlite3.Connection) -> None:
 
 
 def _know_by_leases(connection: sqlite3.Connection) -> None:
-    """Processes are known by leases (see `store.lease`), no longer by their ids."""
+    """Identify processes by leases (see `store.lease`) instead of process ids."""
     columns = connection.execute("SELECT name FROM pragma_table_info('turns')").fetchall()
     if ("lease",) not in [tuple(row) for row in columns]:
         connection.execute("ALTER TABLE turns ADD COLUMN lease TEXT NOT NULL DEFAULT ''")
@@ -71,7 +73,7 @@ def _know_by_leases(connection: sqlite3.Connection) -> None:
             cost REAL NOT NULL
         ) WITHOUT ROWID
         """,
-        # Calls of leases that are in `spending`; 0 stands for all of a lease.
+        # Which calls of a lease are counted in `spending`; 0 stands for all of them.
         """
         CREATE TABLE IF NOT EXISTS booked (
             lease TEXT NOT NULL,
@@ -83,7 +85,7 @@ def _know_by_leases(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-# One script or function a version; user_version counts those that have been run. Never change
+# A script or function for each version; `user_version` counts those that were run. Never change
 # one that was released: add another.
 _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
@@ -138,7 +140,7 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
             VALUES ('delete', old.id, old.prompt, old.reply);
     END;
     """,
-    # Spending holds no words, and outlives the conversations: what was paid was paid.
+    # Spending holds no prompts and replies, and outlives the conversations.
     """
     UPDATE turns SET rest = replace(rest, '"unknown_calls": ', '"estimated_calls": ');
     UPDATE proposals
@@ -163,7 +165,7 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     ) WITHOUT ROWID;
     CREATE TABLE days (day TEXT PRIMARY KEY, turns INTEGER NOT NULL) WITHOUT ROWID;
     """,
-    # Blind choices hold no words either.
+    # Blind comparisons likewise.
     """
     CREATE TABLE comparisons (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -183,7 +185,7 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     ) WITHOUT ROWID;
     """,
     _pack_proposals,
-    # The search index holds terms that `terms` makes of a text; `search` describes the tables.
+    # The search index holds the terms of `store.terms`; `store.search` describes its tables.
     """
     DROP TRIGGER IF EXISTS words_insert;
     DROP TRIGGER IF EXISTS words_update;
@@ -237,8 +239,8 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         INSERT OR REPLACE INTO search_unwiped VALUES ('search_index', 0);
     END;
     """,
-    # Tags are the user's own words. A conversation whose turns are still being imported stands
-    # in `unfinished`, and in `conversations` once all of them are there.
+    # A conversation is in `unfinished` while its turns are imported, and in `conversations` once
+    # all of them are written.
     """
     CREATE TABLE IF NOT EXISTS tags (
         conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
@@ -252,20 +254,21 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
 
 
 class Connection(sqlite3.Connection):
-    """A connection to a store that can wait for its turn to write.
+    """A connection to a store that can wait until it may write.
 
-    patience: seconds to wait while another process writes. waiting: called once, when that
-    begins to take long.
+    Attributes:
+        patience: Seconds to wait while another process writes.
+        waiting: Called once if that takes longer than a moment.
     """
 
     patience = 30.0
     waiting: Callable[[], None] | None = None
 
     def patiently(self, statement: str) -> None:
-        """Carry out a statement that needs a lock, once other processes let it.
+        """Carry out a statement that needs a lock; wait for the lock.
 
-        SQLite's own wait is short, so that a signal (Ctrl-C) acts. Raises sqlite3.Error, also
-        when the patience has ended.
+        SQLite's own wait is short, so that Ctrl-C works. Raises sqlite3.Error, also if the lock is
+        not free within `patience`.
         """
         began = time.monotonic()
         told = False
@@ -285,7 +288,7 @@ class Connection(sqlite3.Connection):
 
 @contextmanager
 def patience(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
-    """While inside, wait no longer than that for another process that writes; None: as before."""
+    """Wait only so many seconds for other processes within the block; None changes nothing."""
     if seconds is None or not isinstance(connection, Connection):
         yield
         return
@@ -298,7 +301,7 @@ def patience(connection: sqlite3.Connection, seconds: float | None) -> Iterator[
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """While inside, what SQLite raises is a StoreError."""
+    """Turn errors of SQLite into StoreError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -316,46 +319,64 @@ def store_errors() -> Iterator[None]:
         ) from None
 
 
+class Queries:
+    """Base of classes that read from a connection; errors of SQLite become StoreError."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def use(self, connection: sqlite3.Connection) -> None:
+        """Continue with another file, as the store does."""
+        self._connection = connection
+
+    def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        with store_errors():
+            return self._connection.execute(sql, values).fetchall()
+
+    def _row(self, sql: str, *values: object) -> sqlite3.Row | None:
+        """The first row, or None."""
+        with store_errors():
+            row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
+            return row
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
-    """While inside, all is done or nothing. kind: DEFERRED to read, IMMEDIATE to write.
+    """Do everything in the block in one transaction, or nothing if the block raises.
 
-    Inside another one, this is a part of that.
+    Within another transaction, the block becomes a part of it.
+
+    kind: DEFERRED to read, IMMEDIATE to write.
     """
     if connection.in_transaction:
         yield
         return
-    _begin(connection, kind)
+    if isinstance(connection, Connection):
+        connection.patiently(f"BEGIN {kind}")
+    else:
+        connection.execute(f"BEGIN {kind}")
     try:
         yield
     except BaseException:
         _roll_back(connection)
         raise
-    # Where nothing was written there is nothing to keep, and in a damaged file no way to.
+    # A damaged file that was only read cannot be committed.
     connection.execute("COMMIT" if kind == "IMMEDIATE" else "ROLLBACK")
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    # A full disk may have ended it already.
+    # A full disk may have ended the transaction already.
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 
 
-def _begin(connection: sqlite3.Connection, kind: str) -> None:
-    """Begin, as soon as no other process writes, if this is to write."""
-    if isinstance(connection, Connection):
-        connection.patiently(f"BEGIN {kind}")
-    else:
-        connection.execute(f"BEGIN {kind}")
-
-
 def immediate(connection: sqlite3.Connection) -> AbstractContextManager[None]:
-    """A transaction that writes: no other process does meanwhile."""
+    """A transaction that writes; no other process can write meanwhile."""
     return transaction(connection, "IMMEDIATE")
 
 
 def is_current(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the tables are up to date. Raises StoreError if a newer version wrote them."""
+    """Whether the tables are of this version. Raises StoreError if they are of a newer one."""
     version = _version(connection)
     if version > len(_MIGRATIONS):
         raise StoreError(
@@ -365,16 +386,18 @@ def is_current(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the tables up to date.
+    """Bring the tables to this version.
 
-    Raises StoreError if a newer version of moa wrote them, sqlite3.Error if it cannot be done.
+    Raises:
+        StoreError: A newer version of moa wrote them.
+        sqlite3.Error: They cannot be changed.
     """
     # The triggers of the search index call its functions.
     terms.register(connection)
     if is_current(connection, path):
         return
     with immediate(connection):
-        # Two processes may start at once: the second finds the work done.
+        # Another process may have done it meanwhile.
         if is_current(connection, path):
             return
         for script in _MIGRATIONS[_version(connection) :]:

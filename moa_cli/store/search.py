@@ -1,12 +1,12 @@
-"""Finding turns by their words: the index, what is found in it, and how it forgets.
+"""Finds turns by their words, and makes the search index forget deleted texts.
 
-`search_index` holds the terms of prompts and replies (`terms`), and `search_words` each word once,
-to look for parts of words in. Triggers keep both up with the turns. Titles and proposals are not
-indexed: they are read through.
+The table `search_index` holds the terms of prompts and replies (see `store.terms`). `search_words`
+holds each word once, to find parts of words. Triggers update both with each turn. Titles and
+proposals are not indexed: a search reads all of them.
 
 The full-text index keeps the terms of a deleted row until its segments are merged. `search_unwiped`
-says that there are such, and `search_doubted` holds words that perhaps no turn holds any more;
-`wipe_step` ends both, a little at a time.
+tells that there are such terms. `search_doubted` holds words that perhaps no turn holds any more.
+`wipe_step` cleans up both, a little at a time.
 """
 
 from __future__ import annotations
@@ -18,43 +18,42 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 
-from moa_cli.store.packing import unpack
 from moa_cli.store.query import MatchKind, Query, TextMatch, marked
 from moa_cli.store.schema import immediate
+from moa_cli.store.stored_values import unpack
 from moa_cli.store.terms import folded
 
 # The full-text tables, whose segments keep deleted words until they are merged.
 FTS_TABLES = ("search_index",)
-# Any more are all of them; SQLite counts to a limit.
+# SQLite has a greatest limit; this one stands for no limit.
 _MOST_HITS = 1_000_000_000
-# Words that hold a part, looked for at once; the shortest, which the part is most of, first.
+# How many words that hold a part are searched for; the shortest words come first.
 _MOST_WORDS = 1000
-# Ways in which titles and turns share the terms that are tried.
+# How many ways to divide the terms between a title and a turn are tried.
 _MOST_SHARES = 200
-# Hits looked at for each conversation that is wanted: one may hold many.
+# Hits that are read for each wanted conversation, since one conversation may hold many.
 _HITS_PER_CONVERSATION = 10
-# How much of a first prompt is looked at, to see whether the title was made of it.
+# Characters of a first prompt that are compared with the title.
 _BEGINNING = 300
-# Doubted words that are looked up for each page of a step.
+# Doubted words to look up for each page that a step may write.
 _DOUBTED_PER_PAGE = 4
-# Ids of blocks are alike above these bits if they are of one kind and one segment.
+# Ids of blocks of one kind and segment have the same bits above these.
 _BITS_OF_KIND = 31
-# Empty rows, of 14 bytes, for some pages.
+# How many empty rows of 14 bytes fill some pages.
 _FILLERS = 2000
-# The index's own order: what comes after the last row that is wanted is not looked at.
+# The order of the index itself, so that SQLite reads no more rows than are wanted.
 _LATEST = "search_index.rowid DESC"
 # The left table of a CROSS JOIN is the outer loop.
+_SELECT = "SELECT t.id, t.conversation_id, t.prompt, t.reply, t.started, t.profile, c.title"
 _TURNS = (
-    "SELECT t.id, t.conversation_id, t.prompt, t.reply, t.started, t.profile, c.title"
-    " FROM search_index CROSS JOIN turns t ON t.id = search_index.rowid"
+    f"{_SELECT} FROM search_index CROSS JOIN turns t ON t.id = search_index.rowid"
     " JOIN conversations c ON c.id = t.conversation_id"
     " WHERE search_index MATCH :expression AND NOT t.withdrawn"
 )
 _OF_CONVERSATIONS = " AND t.conversation_id IN (SELECT value FROM json_each(:conversations))"
-# Without an index's help, for what no index holds.
+# Reads all turns, for punctuation, which the index does not hold.
 _ALL_TURNS = (
-    "SELECT t.id, t.conversation_id, t.prompt, t.reply, t.started, t.profile, c.title"
-    " FROM turns t JOIN conversations c ON c.id = t.conversation_id WHERE NOT t.withdrawn"
+    f"{_SELECT} FROM turns t JOIN conversations c ON c.id = t.conversation_id WHERE NOT t.withdrawn"
 )
 _PROPOSALS = (
     "SELECT t.id, t.conversation_id, t.started, t.profile, c.title, p.layer, p.place, p.proposal"
@@ -69,7 +68,7 @@ _TAGS = (
     "coalesce((SELECT group_concat(' #' || tag, '') FROM tags"
     " WHERE conversation_id = conversations.id), '')"
 )
-# A conversation is as young as its youngest turn, unless its times were changed.
+# The condition on the conversation lets SQLite leave out old ones early.
 _WANTED = (
     " AND t.started >= :since AND c.updated >= :since"
     " AND (:profile IS NULL OR t.profile = :profile)"
@@ -78,24 +77,30 @@ _WANTED = (
 
 @dataclass(frozen=True)
 class SearchFilter:
-    """What is looked through. since: seconds since 1970. profile: None is any."""
+    """Which turns to search. since: seconds since 1970. profile: None for any."""
 
     since: float = 0.0
     profile: str | None = None
 
     @property
     def values(self) -> dict[str, object]:
-        """The parameters of a statement."""
+        """The parameters for a statement."""
         return {"since": self.since, "profile": self.profile}
 
 
 @dataclass(frozen=True)
 class SearchHit:
-    """Where a search found all its words.
+    """A place where a search found all its words.
 
-    title: the conversation's. turn: its place among the conversation's turns, from 1; None if the
-    title alone was found. where: "prompt", "reply", "title" or "proposal". snippet: words around
-    the hits, hits between \\x02 and \\x03. when: seconds since 1970. model: whose proposal it is.
+    Attributes:
+        conversation: The id of the conversation.
+        title: Its title.
+        turn: The place of the turn in the conversation, from 1; None for a hit in the title.
+        where: `prompt`, `reply`, `title` or `proposal`.
+        snippet: Words around the hits, with each hit between \\x02 and \\x03.
+        when: Seconds since 1970.
+        profile: The name of the profile.
+        model: The model of a proposal, else None.
     """
 
     conversation: str
@@ -112,7 +117,7 @@ class SearchHit:
 class _TitleMatch:
     """A conversation whose title, or title and tags, matches some of the terms.
 
-    text: the title with the tags behind it.
+    text: the title, followed by the tags.
     """
 
     id: str
@@ -123,14 +128,14 @@ class _TitleMatch:
     examined: TextMatch
 
     def met(self, kind: MatchKind) -> frozenset[int]:
-        """The terms that the title matches at least so closely."""
+        """The numbers of terms that the title matches by this kind or a better one."""
         return frozenset(
             place for place, met in enumerate(self.examined.met) if met is not None and met <= kind
         )
 
 
 class Search:
-    """One query, answered from one store. Its methods raise sqlite3.Error."""
+    """Runs one query on one store. Its methods raise sqlite3.Error."""
 
     def __init__(
         self, connection: sqlite3.Connection, query: Query, only: SearchFilter | None = None
@@ -142,11 +147,15 @@ class Search:
         self._proposals: dict[MatchKind, list[tuple[object, SearchHit]]] | None = None
 
     def best(self, limit: int, *, proposals: bool = False, whole: bool = False) -> list[SearchHit]:
-        """The best hits: those that meet the terms most closely come first; whole: only those
-        with whole words.
+        """The best hits, those with the best kind of match first.
 
-        Of those that meet them equally, titles come first, but take no more than half of the
-        room. Turns with whole words come by how much they hold of them, all else by time.
+        Among hits of the same kind titles come first, but fill at most half of the room. Turns
+        with whole words are ranked by how much of them they hold, all others by time.
+
+        Args:
+            limit: How many hits at most.
+            proposals: Whether to search proposals too.
+            whole: Whether only whole words match.
         """
         limit = min(limit, _MOST_HITS)
         found: dict[object, SearchHit] = {}
@@ -168,7 +177,7 @@ class Search:
         limit: int,
         hits: Iterable[tuple[object, SearchHit | sqlite3.Row]],
     ) -> None:
-        """Add what is new of `hits`, as far as there is room."""
+        """Add those of `hits` that are new, while there is room."""
         if len(found) == limit:
             return
         for key, hit in hits:
@@ -178,7 +187,7 @@ class Search:
                     return
 
     def conversations(self, kind: MatchKind, limit: int) -> dict[str, str]:
-        """The latest conversations that meet the terms at least so closely, with a snippet.
+        """The latest conversations that match by this kind or a better one, each with a snippet.
 
         The snippet is "" where only the title matches them.
         """
@@ -197,13 +206,13 @@ class Search:
         return found | said
 
     def _kinds(self) -> list[MatchKind]:
-        """The ways in which the terms can be met."""
+        """The kinds by which the terms can match."""
         if not self._query.terms:
             return []
         return [MatchKind.WHOLE] if self._query.is_signs else list(MatchKind)
 
     def _turns(self, kind: MatchKind, count: int) -> Iterator[sqlite3.Row]:
-        """The turns that meet the terms at least so closely, the best first; perhaps twice."""
+        """The turns that match by this kind or a better one, the best first; some appear twice."""
         if kind is MatchKind.WHOLE and not self._query.is_signs:
             if self._query.literals:
                 yield from self._written_so(count)
@@ -213,7 +222,7 @@ class Search:
         yield from self._shared(kind, count)
 
     def _said(self, kind: MatchKind, count: int) -> Iterator[sqlite3.Row]:
-        """The latest turns that meet the terms at least so closely."""
+        """The latest turns that match by this kind or a better one."""
         if self._query.is_signs:
             rows = self._connection.execute(
                 f"{_ALL_TURNS}{_WANTED} ORDER BY t.id DESC", self._only.values
@@ -222,7 +231,7 @@ class Search:
         return self._matching(_TURNS, self._expression(kind), _LATEST, count)
 
     def _written_so(self, count: int) -> Iterator[sqlite3.Row]:
-        """The latest turns with whole words that are written as in the query, signs included."""
+        """The latest turns with whole words, written as in the query with its punctuation."""
         rows = self._matching(_TURNS, self._expression(MatchKind.WHOLE), _LATEST, -1)
         return islice(filter(self._holds_literals, rows), count)
 
@@ -231,8 +240,10 @@ class Search:
         return all(any(literal in text for text in texts) for literal in self._query.literals)
 
     def _shared(self, kind: MatchKind, count: int) -> Iterator[sqlite3.Row]:
-        """The latest turns that meet those of the terms which their conversation's title does
-        not; none where the title matches none of them, or all."""
+        """The latest turns that match the terms which the title of their conversation lacks.
+
+        This leaves out conversations whose titles match none of the terms, or all of them.
+        """
         by_met: dict[frozenset[int], list[str]] = {}
         for titled in self._titled():
             by_met.setdefault(titled.met(kind), []).append(titled.id)
@@ -261,7 +272,7 @@ class Search:
 
     @cached_property
     def _inside(self) -> dict[str, list[str]]:
-        """The words that hold a part which is looked for, but do not begin with it."""
+        """The words that hold the part of a term but do not begin with it, by part."""
         return {
             part: [
                 row["word"]
@@ -278,7 +289,7 @@ class Search:
         """Conversations whose title matches a term, the latest first."""
         if self._titles is None:
             rows = self._connection.execute(
-                f"SELECT id, title, profile, updated, title || {self._tags()} AS text"  # noqa: S608
+                f"SELECT id, title, profile, updated, title || {self._tags()} AS text"
                 " FROM conversations WHERE updated >= :since ORDER BY updated DESC",
                 self._only.values,
             )
@@ -290,35 +301,26 @@ class Search:
         return self._titles
 
     def _tags(self) -> str:
-        """The expression for a conversation's tags; "" in a file that can have none."""
+        """The SQL expression for a conversation's tags; files of older versions have none."""
         known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tags'")
         return _TAGS if known.fetchone() else "''"
 
     def _in_titles(self, kind: MatchKind) -> Iterator[tuple[object, SearchHit]]:
-        """Titles that meet all terms just so closely, the latest first.
+        """Titles that match all terms by exactly this kind, the latest first.
 
-        Not those that are the beginning of the first prompt: that is found itself, or was taken
-        back.
+        This leaves out titles made from the first prompt: the prompt is a hit itself.
         """
         for titled in self._titled():
             right = self._only.profile in (None, titled.profile)
             if right and titled.examined.kind is kind and not self._is_prompt(titled):
-                yield (
-                    titled.id,
-                    SearchHit(
-                        titled.id,
-                        titled.title,
-                        None,
-                        "title",
-                        marked(titled.text, titled.examined.spans),
-                        titled.updated,
-                        titled.profile,
-                    ),
+                snippet = marked(titled.text, titled.examined.spans)
+                hit = SearchHit(
+                    titled.id, titled.title, None, "title", snippet, titled.updated, titled.profile
                 )
+                yield titled.id, hit
 
     def _is_prompt(self, titled: _TitleMatch) -> bool:
-        """Whether what matches the terms is the beginning of the first prompt, which is looked
-        through too."""
+        """Whether the title is the beginning of the first prompt, which is searched too."""
         if titled.examined.spans[-1].end > len(titled.title):
             return False
         first = self._connection.execute(
@@ -328,15 +330,25 @@ class Search:
         return first is not None and " ".join(first[0].split()).startswith(titled.title)
 
     def _in_turn(self, row: sqlite3.Row) -> SearchHit:
-        where, snippet = self._in_texts(row)
+        return self._hit(row, *self._in_texts(row))
+
+    def _hit(
+        self, row: sqlite3.Row, where: str, snippet: str, model: str | None = None
+    ) -> SearchHit:
+        # Its place among the turns of the conversation.
+        [turn] = self._connection.execute(
+            "SELECT count(*) FROM turns WHERE conversation_id = ? AND id <= ? AND NOT withdrawn",
+            (row["conversation_id"], row["id"]),
+        ).fetchone()
         return SearchHit(
             row["conversation_id"],
             row["title"],
-            self._place(row),
+            turn,
             where,
             snippet,
             row["started"],
             row["profile"],
+            model,
         )
 
     def _in_texts(self, row: sqlite3.Row) -> tuple[str, str]:
@@ -346,20 +358,10 @@ class Search:
         best = max(examined, key=lambda where: examined[where].merit)
         return best, marked(texts[best], examined[best].spans)
 
-    def _place(self, row: sqlite3.Row) -> int:
-        """The turn's place among its conversation's, from 1."""
-        return int(
-            self._connection.execute(
-                "SELECT count(*) FROM turns"
-                " WHERE conversation_id = ? AND id <= ? AND NOT withdrawn",
-                (row["conversation_id"], row["id"]),
-            ).fetchone()[0]
-        )
-
     def _in_proposals(self, limit: int) -> dict[MatchKind, list[tuple[object, SearchHit]]]:
-        """The latest proposals by how closely they meet the terms, so many of each.
+        """The latest proposals by kind of match, at most `limit` of each kind.
 
-        They are read one after the other until so many hold all as whole words.
+        They are read one after the other until `limit` of them match by whole words.
         """
         if self._proposals is None:
             self._proposals = {kind: [] for kind in MatchKind}
@@ -381,7 +383,7 @@ class Search:
     def _examined_proposal(
         self, row: sqlite3.Row
     ) -> tuple[MatchKind, tuple[object, SearchHit]] | None:
-        """A proposal that matches all terms, with how closely; None if it does not."""
+        """The kind of match and the hit of a proposal; None if it does not match all terms."""
         try:
             proposal = unpack(row["proposal"])
             text, model = str(proposal["text"]), str(proposal["model"])
@@ -393,25 +395,25 @@ class Search:
         examined = self._query.examine(text)
         if examined.kind is None:
             return None
-        found = SearchHit(
-            row["conversation_id"],
-            row["title"],
-            self._place(row),
-            "proposal",
-            marked(text, examined.spans),
-            row["started"],
-            row["profile"],
-            model,
-        )
-        return examined.kind, ((row["id"], row["layer"], row["place"]), found)
+        hit = self._hit(row, "proposal", marked(text, examined.spans), model)
+        return examined.kind, ((row["id"], row["layer"], row["place"]), hit)
 
 
 def wipe_step(connection: sqlite3.Connection, pages: int) -> bool:
-    """Do a little of what makes the index forget deleted texts; returns whether more is to do.
+    """Do one step to make the index forget deleted texts, in a transaction of its own.
 
-    pages: how many pages of the index to write at most, roughly. Each step is a transaction of
-    its own. Once none is left, no page of the file holds words that only deleted texts held, as
-    far as `secure_delete` is on and the write-ahead log has been emptied. Raises sqlite3.Error.
+    After the last step no page of the index holds words that only deleted texts held, if
+    `secure_delete` is on and the write-ahead log has been emptied.
+
+    Args:
+        connection: The database.
+        pages: About how many pages of the index to write at most.
+
+    Returns:
+        Whether more steps are needed.
+
+    Raises:
+        sqlite3.Error: The step could not be done.
     """
     with immediate(connection):
         doubted = connection.execute(
@@ -429,7 +431,7 @@ def wipe_step(connection: sqlite3.Connection, pages: int) -> bool:
 
 
 def is_wiped(connection: sqlite3.Connection) -> bool:
-    """Whether the index holds nothing of what was deleted. Raises sqlite3.Error."""
+    """Whether the index has forgotten all deleted texts. Raises sqlite3.Error."""
     (left,) = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM search_doubted) OR EXISTS (SELECT 1 FROM search_unwiped)"
     ).fetchone()
@@ -449,15 +451,15 @@ def _settle(connection: sqlite3.Connection, word: str) -> None:
 def _merge(connection: sqlite3.Connection, table: str, pages: int, *, begun: bool) -> None:
     """Merge some pages of a full-text table's segments.
 
-    The first time, a negative number makes all segments of now the input; segments that are
-    written meanwhile hold nothing that is deleted now, and are not waited for.
+    In the first call, the negative number makes SQLite merge all segments that exist now. Later
+    segments hold nothing that is deleted now, so the merge does not wait for them.
     """
     before = connection.total_changes
     connection.execute(
-        f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)",  # noqa: S608
+        f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)",
         (pages if begun else -pages,),
     )
-    # The command itself counts as one change.
+    # The command itself counts as one change, so fewer than two mean that nothing was merged.
     if begun and connection.total_changes - before < 2:
         _overwrite(connection, table)
         connection.execute("DELETE FROM search_unwiped WHERE name = ?", (table,))
@@ -466,17 +468,17 @@ def _merge(connection: sqlite3.Connection, table: str, pages: int, *, begun: boo
 
 
 def _overwrite(connection: sqlite3.Connection, table: str) -> None:
-    """Write over what is left in pages of a full-text table that are not full.
+    """Overwrite the unused room in pages of a full-text table that are not full.
 
     SQLite overwrites what is deleted, but when it moves rows between pages, it leaves copies in
-    the room that becomes free. Blocks of a segment fill their pages, but for the last ones; so
-    behind those, and before the first, empty rows are put where the free room is, and taken away.
+    the room that becomes free. Only the last pages of a segment have unused room. Empty rows that
+    are inserted there and deleted again overwrite it.
     """
     ends = connection.execute(
-        f"SELECT max(id) FROM {table}_data GROUP BY id >> ?",  # noqa: S608
+        f"SELECT max(id) FROM {table}_data GROUP BY id >> ?",
         (_BITS_OF_KIND,),
     ).fetchall()
     for (end,) in ends:
         fillers = [(end + place,) for place in range(1, _FILLERS + 1)]
-        connection.executemany(f"INSERT INTO {table}_data VALUES (?, x'')", fillers)  # noqa: S608
-        connection.executemany(f"DELETE FROM {table}_data WHERE id = ?", fillers)  # noqa: S608
+        connection.executemany(f"INSERT INTO {table}_data VALUES (?, x'')", fillers)
+        connection.executemany(f"DELETE FROM {table}_data WHERE id = ?", fillers)

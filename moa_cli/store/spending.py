@@ -1,4 +1,7 @@
-"""What was spent, by day and model; no words, and kept when conversations are deleted."""
+"""Stores what turns cost, by day and model.
+
+No prompt and no answer is stored, and deleting conversations does not change it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,17 @@ from datetime import UTC, datetime, tzinfo
 from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import StoreError, StoreLocked
 from moa_cli.core.ledger import Standing
-from moa_cli.store.absorb import absorb, add_booking, database_of, forget_ended
-from moa_cli.store.calls import Booking, Journal, TurnCalls, journal_for, leave_journal
+from moa_cli.store.calls import Journal, SpendingEntry, TurnCalls, journal_for, leave_journal
+from moa_cli.store.ended_processes import (
+    add_spending_entry,
+    database_of,
+    forget_ended,
+    settle_ended_processes,
+)
 from moa_cli.store.lease import has_lease
-from moa_cli.store.schema import immediate, patience, store_errors
+from moa_cli.store.schema import Queries, immediate, patience, store_errors
 
-# A turn waits no longer than that to learn whether the day's budget has room.
+# How long a turn waits at most to learn whether the budget of the day has room.
 _RESERVE_SECONDS = 3.0
 _COUNTS = (
     "turns",
@@ -25,7 +33,8 @@ _COUNTS = (
     "estimated_calls",
     "unpriced_calls",
 )
-# What makes sense in a row: others are left out of sums, which they would spoil.
+_SUMS = ", ".join(f"sum({name}) AS {name}" for name in _COUNTS)
+# The condition for plausible rows; all others are left out of sums.
 _SOUND = " AND ".join(
     [
         *(f"typeof({name}) = 'integer' AND {name} BETWEEN 0 AND 1e12" for name in _COUNTS),
@@ -35,10 +44,14 @@ _SOUND = " AND ".join(
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What one model took in one month. month: `2026-11`, in the zone of the budget.
+class MonthlySpending:
+    """What one model took in one month.
 
-    turns: how many it took part in.
+    Attributes:
+        month: Such as `2026-11`, in the time zone of the budget.
+        model: The model name.
+        turns: How many turns it took part in.
+        usage: What its calls took.
     """
 
     month: str
@@ -47,12 +60,14 @@ class Spent:
     usage: Usage
 
 
-class CallBook:
+class CallRecorder:
     """Writes the calls of turns into a journal and a store; see `ledger.Ledger`.
 
-    turn: the number, in the store, of the turn that runs, if it is kept there.
-    warn: called once, with a sentence, if something cannot be written; it is tried again with
-    the next call, and what is left at the end stands in the journal for the next process.
+    Args:
+        spending: Where they are written.
+        warn: Called once with a sentence if something cannot be written. It is tried again with
+            the next call. What is left at the end is in the journal, for the next process.
+        turn: Returns the number in the store of the turn that runs, or None.
     """
 
     def __init__(
@@ -67,19 +82,19 @@ class CallBook:
         self._warned = False
 
     def begin_turn(self) -> TurnCalls:
-        """One more turn."""
+        """Note that a turn begins."""
         spending = self._spending
         journal = spending.journal(self._trouble)
         self._write(turns=1)
         return TurnCalls(journal, spending.today, self._ended, self._trouble, self._turn)
 
-    def _ended(self, booking: Booking) -> None:
-        self._spending.pending.append(booking)
+    def _ended(self, entry: SpendingEntry) -> None:
+        self._spending.pending.append(entry)
         self._write()
 
     def _write(self, turns: int = 0) -> None:
         try:
-            # A turn does not wait for other processes: what is pending stands in the journal.
+            # A turn does not wait for other processes: the journal holds what is pending.
             self._spending.write(turns, seconds=0.0)
         except StoreLocked:
             pass
@@ -87,7 +102,7 @@ class CallBook:
             self._tell(error.message)
 
     def _trouble(self, error: OSError) -> None:
-        """A line of the journal cannot be written."""
+        """Note that a line of the journal cannot be written."""
         why = f"{error.filename or 'the journal'}: {error.strerror}"
         self._spending.broken = why
         self._tell(why)
@@ -98,47 +113,47 @@ class CallBook:
             self._warn(f"the cost of this turn cannot be recorded: {why}")
 
 
-class Spending:
-    """The ledger of all turns, in the file of a store.
+class Spending(Queries):
+    """The spending of all turns, in the file of a store. Its methods raise StoreError.
 
-    zone: whose days they are. broken: why something that was spent could not be written down;
-    then no budget can be kept. pending: what is not written down yet, for `write`. follow: called
-    before anything is written, to go on with the file that stands in the place of this one.
+    Attributes:
+        database: The file.
+        zone: The time zone of the days.
+        broken: Why some spending could not be written, or None. If so, no budget can be kept.
+        pending: What `write` has still to write.
+        follow: Called before anything is written, to continue with the file that has taken the
+            place of this one.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self.database = database_of(connection)
         self.zone: tzinfo = UTC
         self.broken: str | None = None
-        self.pending: list[Booking] = []
+        self.pending: list[SpendingEntry] = []
         self.follow: Callable[[], None] = lambda: None
         self._turns = 0
         self._journal: Journal | None = None
         self._no_lease: OSError | None = None
         self._tidied = False
 
-    def use(self, connection: sqlite3.Connection) -> None:
-        """Go on with another file, as the store does."""
-        self._connection = connection
-
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self.leave()
         self._connection.close()
 
     def leave(self) -> None:
-        """Nothing more is written here: this process's lease ends with the last that uses it."""
+        """Stop writing. The lease of this process ends with its last user."""
         if self._journal is not None:
             leave_journal(self.database, self)
             self._journal = None
 
     def today(self) -> str:
-        """The day now, in the zone."""
+        """The current day in the time zone, such as `2026-11-28`."""
         return datetime.now(self.zone).date().isoformat()
 
     def journal(self, trouble: Callable[[OSError], None]) -> Journal:
-        """This process's journal. trouble: told why there is none that outlives it, if so."""
+        """The journal of this process. trouble: called if it cannot be written to a file."""
         if self._journal is None:
             try:
                 self._journal = journal_for(self.database, self)
@@ -148,9 +163,12 @@ class Spending:
         return self._journal
 
     def write(self, turns: int = 0, *, seconds: float | None = None) -> None:
-        """Write down so many more turns, and all that is pending. Raises StoreError, and holds on
-        to it then. seconds: how long to wait while another process writes, if not as long as
-        all else does."""
+        """Write so many more turns and everything that is pending. On an error it stays pending.
+
+        Args:
+            turns: How many turns have begun.
+            seconds: How long to wait for another process that writes; None for the usual time.
+        """
         self._turns += turns
         try:
             self.follow()
@@ -163,10 +181,13 @@ class Spending:
             raise
         self._turns, self.pending, self.broken = 0, [], None
 
-    def book(self, turns: int, bookings: Sequence[Booking], journal: Journal | None) -> None:
-        """So many more turns, and calls that have ended, in one transaction. Raises StoreError.
+    def book(self, turns: int, entries: Sequence[SpendingEntry], journal: Journal | None) -> None:
+        """Write turns and calls in one transaction.
 
-        journal: where the calls stand, which is told that they are in the database now.
+        Args:
+            turns: How many turns have begun.
+            entries: The calls that have ended.
+            journal: The journal that holds the calls; it is told that they are written.
         """
         lease = journal.lease if journal is not None else None
         self.follow()
@@ -177,12 +198,12 @@ class Spending:
                     " ON CONFLICT (day) DO UPDATE SET turns = turns + excluded.turns",
                     (self.today(), turns),
                 )
-            for booking in bookings:
-                add_booking(self._connection, booking)
+            for entry in entries:
+                add_spending_entry(self._connection, entry)
                 if lease is not None:
                     self._connection.executemany(
                         "INSERT INTO booked VALUES (?, ?)",
-                        [(lease.token, number) for number in booking.numbers],
+                        [(lease.token, number) for number in entry.numbers],
                     )
             if lease is not None and journal is not None:
                 self._connection.executemany(
@@ -193,38 +214,47 @@ class Spending:
                 forget_ended(self._connection, self.database)
                 self._tidied = True
         if journal is not None:
-            journal.booked([number for booking in bookings for number in booking.numbers])
+            journal.booked([number for entry in entries for number in entry.numbers])
 
     def standing(self) -> Standing:
-        """What was spent today, and is reserved by turns that run, in USD."""
+        """What was spent today, and what running turns have reserved, in USD."""
         self._take_up()
         with store_errors(), patience(self._connection, _RESERVE_SECONDS):
             return self._standing(self.today())
 
     def _take_up(self) -> None:
-        """Write what is pending, and count what processes that have ended had begun."""
+        """Write what is pending, and count what ended processes had begun."""
         if self.pending:
             self.write()
         self.follow()
         with store_errors(), patience(self._connection, _RESERVE_SECONDS):
-            absorb(self._connection, self.database)
+            settle_ended_processes(self._connection, self.database)
 
     def _standing(self, day: str, *, but: str = "") -> Standing:
-        """but: whose reservation does not count."""
+        """The standing of a day without the reservation of `but`."""
         spent, reserved = self._connection.execute(
-            f"SELECT (SELECT total(cost) FROM spending WHERE day = ? AND {_SOUND}),"  # noqa: S608
+            f"SELECT (SELECT total(cost) FROM spending WHERE day = ? AND {_SOUND}),"
             " (SELECT total(cost) FROM reserved WHERE day = ? AND holder != ?)",
             (day, day, but),
         ).fetchone()
         return Standing(float(spent), float(reserved))
 
     def reserve(self, holder: str, cost: float, limit: float) -> Standing:
-        """What was spent today, and is reserved by other turns that run, in USD; if that leaves
-        room for `cost` within `limit`, that is reserved for `holder` in place of what it held,
-        which stays reserved if it does not: its calls may be running.
+        """Reserve a part of the budget of the day, if there is room.
 
-        One step for all processes: two turns cannot both take the last of a budget. What a
-        process that has ended had reserved is free again, and what it had begun is spent.
+        This is one step for all processes, so two turns cannot both take the last of a budget.
+        What an ended process had reserved is freed first, and the calls that it had begun count
+        as spent.
+
+        Args:
+            holder: Who reserves it. A new reservation replaces an earlier one; if there is no
+                room, the earlier one stays, since its calls may be running.
+            cost: USD to reserve.
+            limit: USD of the budget.
+
+        Returns:
+            What was spent today, and what others have reserved. The reservation was made if this
+            and `cost` are within `limit`.
         """
         day = self.today()
         self._take_up()
@@ -246,7 +276,7 @@ class Spending:
         return standing
 
     def lease(self) -> str:
-        """The token of this process's lease. Raises StoreError if it can have none."""
+        """The token of the lease of this process. Raises StoreError if it cannot have one."""
         lease = self.journal(lambda error: None).lease
         if lease is None:
             error = self._no_lease or OSError()
@@ -254,50 +284,37 @@ class Spending:
         return lease.token
 
     def release(self, holder: str) -> None:
-        """Give back what `holder` had reserved."""
+        """Free what `holder` has reserved."""
         self.follow()
         with store_errors():
             self._connection.execute("DELETE FROM reserved WHERE holder = ?", (holder,))
 
-    def by_month(self) -> list[Spent]:
-        """What each model took in each month, the latest month first, the dearest model first."""
-        with store_errors():
-            rows = self._connection.execute(
-                "SELECT substr(day, 1, 7) AS month, model, sum(turns) AS turns,"  # noqa: S608
-                " sum(calls) AS calls, sum(prompt_tokens) AS prompt_tokens,"
-                " sum(completion_tokens) AS completion_tokens,"
-                " sum(estimated_calls) AS estimated_calls,"
-                " sum(unpriced_calls) AS unpriced_calls, total(cost) AS cost"
-                f" FROM spending WHERE {_SOUND} GROUP BY month, model"
-                " ORDER BY month DESC, cost DESC, prompt_tokens + completion_tokens DESC"
-            ).fetchall()
-        return [_spent(row) for row in rows]
+    def by_month(self) -> list[MonthlySpending]:
+        """What each model took in each month: the latest month and its dearest model first."""
+        rows = self._rows(
+            f"SELECT substr(day, 1, 7) AS month, model, {_SUMS}, total(cost) AS cost"
+            f" FROM spending WHERE {_SOUND} GROUP BY month, model"
+            " ORDER BY month DESC, cost DESC, prompt_tokens + completion_tokens DESC"
+        )
+        return [
+            MonthlySpending(
+                row["month"],
+                row["model"],
+                row["turns"],
+                Usage(**{name: row[name] for name in (*_COUNTS[1:], "cost")}),
+            )
+            for row in rows
+        ]
 
     def unsound(self) -> int:
-        """How many rows hold what is no count or no amount, and are left out of all sums."""
-        with store_errors():
-            (rows,) = self._connection.execute(
-                f"SELECT count(*) FROM spending WHERE NOT ({_SOUND})"  # noqa: S608
-            ).fetchone()
+        """How many rows hold impossible numbers, and are left out of all sums."""
+        [[rows]] = self._rows(f"SELECT count(*) FROM spending WHERE NOT ({_SOUND})")
         return int(rows)
 
     def turns_by_month(self) -> dict[str, int]:
         """How many turns there were in each month."""
-        with store_errors():
-            rows = self._connection.execute(
-                "SELECT substr(day, 1, 7), sum(turns) FROM days"
-                " WHERE typeof(turns) = 'integer' AND turns BETWEEN 0 AND 1e12 GROUP BY 1"
-            ).fetchall()
+        rows = self._rows(
+            "SELECT substr(day, 1, 7), sum(turns) FROM days"
+            " WHERE typeof(turns) = 'integer' AND turns BETWEEN 0 AND 1e12 GROUP BY 1"
+        )
         return {str(month): int(turns) for month, turns in rows}
-
-
-def _spent(row: sqlite3.Row) -> Spent:
-    usage = Usage(
-        prompt_tokens=row["prompt_tokens"],
-        completion_tokens=row["completion_tokens"],
-        calls=row["calls"],
-        estimated_calls=row["estimated_calls"],
-        cost=row["cost"],
-        unpriced_calls=row["unpriced_calls"],
-    )
-    return Spent(row["month"], row["model"], row["turns"], usage)

@@ -1,4 +1,8 @@
-"""Conversations in one SQLite file, used by any number of processes at once."""
+"""The store: conversations in one SQLite file, which any number of processes use at once.
+
+`Store` writes conversations and turns, `Reader` (its base) reads them. What they cannot write now
+waits in a `Backlog`; spending and blind comparisons have classes of their own.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +18,34 @@ from moa_cli.core import paths
 from moa_cli.core.conversation import KeptTurn, Proposal, Turn
 from moa_cli.core.errors import NoConversation, StoreError
 from moa_cli.store import upkeep
-from moa_cli.store.absorb import absorb, database_of, rest_of
-from moa_cli.store.backlog import Backlog, take_in
+from moa_cli.store.backlog import Backlog, import_pending
 from moa_cli.store.comparisons import Comparisons
 from moa_cli.store.database import open_database, open_to_read
-from moa_cli.store.packing import as_unicode, dump, pack, without_defaults
+from moa_cli.store.ended_processes import database_of, rest_of, settle_ended_processes
 from moa_cli.store.reading import Reader
 from moa_cli.store.schema import Connection, immediate, patience, store_errors, transaction
 from moa_cli.store.spending import Spending
+from moa_cli.store.stored_values import as_unicode, dump, pack, without_defaults
 from moa_cli.store.upkeep import PendingUpkeep
 
 _LONGEST_TITLE = 60
-# Without 0, o, 1, l and i: an id may be read aloud and typed again.
+# Without 0, o, 1, l and i: people read ids aloud and type them again.
 ID_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
+_NEW_CONVERSATION = "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)"
 _COLUMNS = "started, process, lease, profile, settings, prompt, status, reply, rest"
 
 
 class Store(Reader):
-    """Open one with `Store.open`; close it when done.
+    """A store of conversations. Open one with `Store.open`, and close it when you are done.
 
-    damaged: where a damaged file was put aside at opening, or None. notice: what should be known
-    of a store that can only be read, or None. spending: what was paid.
-    comparisons: what was chosen blind.
+    Its methods raise StoreError.
+
+    Attributes:
+        damaged: Where a damaged file was put aside when the store was opened, or None.
+        notice: What the user should know of a store that can only be read, or None.
+        backlog: What is to be written, in order.
+        spending: What turns cost.
+        comparisons: What users chose blind.
     """
 
     def __init__(self, connection: Connection, damaged: Path | None = None) -> None:
@@ -52,23 +62,32 @@ class Store(Reader):
 
     @classmethod
     def open(cls, path: Path | None = None, tell: Callable[[str], None] | None = None) -> Store:
-        """The store in `path` (default: the data folder's).
+        """Open a store, and create it if need be.
 
-        tell: called with a sentence where opening, or a later write, takes long. Raises StoreError.
+        Args:
+            path: Its file; None for the one in the data folder.
+            tell: Called with a sentence if opening or a later write takes long.
+
+        Raises:
+            StoreError: The file cannot be used.
         """
         path = path or paths.database_file()
         connection, damaged = open_database(path, _take_up_leases, tell)
         store = cls(connection, damaged)
         store._file, store._identity = path, _identity_of(path)
-        store._take_in()
+        # Writes what earlier processes could not; if the file is busy, a later opening does.
+        with patience(connection, 0.0), suppress(StoreError):
+            import_pending(store)
         return store
 
     @classmethod
     def open_to_read(
         cls, path: Path | None = None, tell: Callable[[str], None] | None = None
     ) -> Store:
-        """The same, also where nothing can be written: then it changes nothing, and `notice` says
-        what that means. Raises StoreError."""
+        """Open a store even if it cannot be written; then it only reads, and `notice` says so.
+
+        See `open` for the arguments and errors.
+        """
         path = path or paths.database_file()
         try:
             return cls.open(path, tell)
@@ -80,19 +99,14 @@ class Store(Reader):
         store.notice = notice
         return store
 
-    def _take_in(self) -> None:
-        """Write what other processes could not. That waits if it cannot be done at once."""
-        with patience(self._connection, 0.0), suppress(StoreError):
-            take_in(self)
-
     def close(self) -> None:
-        """Give the file back."""
+        """Write what still waits, if possible, and close the file."""
         self.backlog.close()
         self.spending.close()
 
     @property
     def folder(self) -> Path:
-        """Where the file is."""
+        """The folder of the file."""
         return (self._file or paths.database_file()).parent
 
     @contextmanager
@@ -102,9 +116,16 @@ class Store(Reader):
             with immediate(self._connection):
                 yield self._connection
 
+    def _write(self, sql: str, *values: object) -> sqlite3.Cursor:
+        """Carry out one statement in a transaction of its own, or in the one that runs."""
+        with self._writing() as connection:
+            return connection.execute(sql, values)
+
     def _follow(self) -> None:
-        """Open the new file where another process has put a damaged one aside: what is written
-        into the old one would be seen by nobody."""
+        """Open the new file if another process has put a damaged one aside.
+
+        Nobody would see what is written into the old one.
+        """
         if self._file is None or self._connection.in_transaction:
             return
         if _identity_of(self._file) == self._identity:
@@ -121,24 +142,27 @@ class Store(Reader):
     def begin_conversation(
         self, prompt: str, profile: str, identity: str | None = None, at: float | None = None
     ) -> str:
-        """A new conversation, titled by its first prompt; returns its id.
+        """Begin a conversation, titled by its first prompt.
 
-        identity: the id, if it has one already. at: seconds since 1970, if not now.
+        Args:
+            prompt: The first prompt.
+            profile: The name of the profile.
+            identity: Its id; None for a new one.
+            at: When it began, in seconds since 1970; None for now.
+
+        Returns:
+            The id.
         """
         identity = identity or new_id()
         now = time.time() if at is None else at
-        with self._writing() as connection:
-            connection.execute(
-                "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)",
-                (identity, _title(prompt), profile, now, now),
-            )
+        self._write(_NEW_CONVERSATION, identity, _title(prompt), profile, now, now)
         return identity
 
     def keep_turn(self, conversation: str, kept: KeptTurn) -> None:
-        """A turn that has ended elsewhere, whole; within `connection(writing=True)`."""
+        """Add a whole turn of an import. Call it within `connection(writing=True)`."""
         turn = kept.turn
         cursor = self._connection.execute(
-            f"INSERT INTO turns ({_COLUMNS}, conversation_id)"  # noqa: S608
+            f"INSERT INTO turns ({_COLUMNS}, conversation_id)"
             " VALUES (?, 0, '', ?, ?, ?, ?, ?, ?, ?)",
             (
                 kept.started,
@@ -167,10 +191,20 @@ class Store(Reader):
         *,
         started: float | None = None,
     ) -> int:
-        """A new open turn; returns its id.
+        """Begin a turn.
 
-        settings: the resolved profile as TOML. started: seconds since 1970, if not now.
-        Raises NoConversation if the conversation was deleted in the meantime.
+        Args:
+            conversation: The id of its conversation.
+            prompt: Its prompt.
+            profile: The name of the profile.
+            settings: The resolved profile as TOML.
+            started: When it began, in seconds since 1970; None for now.
+
+        Returns:
+            The number of the turn.
+
+        Raises:
+            NoConversation: The conversation was deleted in the meantime.
         """
         with self._writing() as connection:
             now = time.time() if started is None else started
@@ -184,129 +218,113 @@ class Store(Reader):
             return self.add_turn(conversation, turn, started=now, settings=settings)
 
     def has_turn(self, conversation: str, turn: int | None) -> bool:
-        """Whether there is a turn of that number, and it is one of that conversation."""
-        with store_errors():
-            row = self._connection.execute(
-                "SELECT 1 FROM turns t JOIN conversations c ON c.id = t.conversation_id"
-                " WHERE t.id = ? AND c.id = ?",
-                (turn, conversation),
-            ).fetchone()
+        """Whether that conversation exists and has a turn of that number."""
+        row = self._row(
+            "SELECT 1 FROM turns t JOIN conversations c ON c.id = t.conversation_id"
+            " WHERE t.id = ? AND c.id = ?",
+            turn,
+            conversation,
+        )
         return row is not None
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """Which file is open: another one if it was put aside or replaced."""
+        """Identifies the open file; it changes when the file is put aside or replaced."""
         return self._identity
 
     def turns_since(self, identity: str, number: int | None) -> int:
-        """How many turns of a conversation came after the one of that number; 0 for None."""
-        if number is None:
-            return 0
-        with store_errors():
-            (count,) = self._connection.execute(
-                "SELECT count(*) FROM turns WHERE conversation_id = ? AND id > ? AND NOT withdrawn",
-                (identity, number),
-            ).fetchone()
-        return int(count)
+        """How many turns a conversation got after that one; 0 if the number is None."""
+        return sum(turn > number for turn in self.turn_numbers(identity)) if number else 0
 
     def end_interrupted(self, turn: int) -> None:
-        """The turn's process has ended; so has the turn, if it had not before."""
-        with self._writing() as connection:
-            connection.execute(
-                "UPDATE turns SET status = 'interrupted' WHERE id = ? AND status = 'open'", (turn,)
-            )
+        """Mark a turn as interrupted if it is still open: its process has ended."""
+        self._write(
+            "UPDATE turns SET status = 'interrupted' WHERE id = ? AND status = 'open'", turn
+        )
 
     def add_turn(self, conversation: str, turn: Turn, *, started: float, settings: str) -> int:
-        """A turn of which nothing but the question is kept yet; returns its id.
+        """Add a turn of which only the prompt is known yet, and return its number.
 
-        started: seconds since 1970. settings: as for `begin_turn`.
+        See `begin_turn`.
         """
-        with self._writing() as connection:
-            cursor = connection.execute(
-                "INSERT INTO turns (conversation_id, started, process, lease, profile, settings,"
-                " prompt, status) VALUES (?, ?, 0, ?, ?, ?, ?, ?)",
-                (
-                    conversation,
-                    started,
-                    self._lease() if turn.status == "open" else "",
-                    turn.profile,
-                    as_unicode(settings),
-                    as_unicode(turn.user),
-                    turn.status,
-                ),
-            )
+        lease = ""
+        if turn.status == "open":
+            # Without a lease, other processes show the turn as interrupted until it ends.
+            with suppress(StoreError):
+                lease = self.spending.lease()
+        cursor = self._write(
+            "INSERT INTO turns (conversation_id, started, process, lease, profile, settings,"
+            " prompt, status) VALUES (?, ?, 0, ?, ?, ?, ?, ?)",
+            conversation,
+            started,
+            lease,
+            turn.profile,
+            as_unicode(settings),
+            as_unicode(turn.user),
+            turn.status,
+        )
         return int(cursor.lastrowid or 0)
 
-    def _lease(self) -> str:
-        """What tells other processes that this one lives."""
-        try:
-            return self.spending.lease()
-        except StoreError:
-            # Others take the turn for one that was interrupted, until it ends.
-            return ""
-
     def add_proposal(self, turn: int, proposal: Proposal) -> None:
-        """A proposal that has ended, well or not."""
-        kept = pack(without_defaults(proposal))
-        with self._writing() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?)",
-                (turn, proposal.layer, proposal.index, kept),
-            )
+        """Write a proposal that has ended, with or without an answer."""
+        self._write(
+            "INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?)",
+            turn,
+            proposal.layer,
+            proposal.index,
+            pack(without_defaults(proposal)),
+        )
 
     def add_note(self, turn: int, event: dict[str, Any]) -> None:
-        """An event worth keeping that no proposal tells of: a retry, a lost aggregator."""
-        with self._writing() as connection:
-            connection.execute("INSERT INTO notes VALUES (?, ?)", (turn, dump(event)))
+        """Write an event that no proposal holds, such as a retry or a lost aggregator."""
+        self._write("INSERT INTO notes VALUES (?, ?)", turn, dump(event))
 
     def end_turn(self, identity: int, turn: Turn) -> None:
-        """What came of the turn, partial if its status says so."""
+        """Write the result of a turn; it is partial if its status says so."""
         reply = None if turn.reply is None else as_unicode(turn.reply)
-        with self._writing() as connection:
-            connection.execute(
-                "UPDATE turns SET status = ?, reply = ?, rest = ? WHERE id = ?",
-                (turn.status, reply, rest_of(turn), identity),
-            )
+        self._write(
+            "UPDATE turns SET status = ?, reply = ?, rest = ? WHERE id = ?",
+            turn.status,
+            reply,
+            rest_of(turn),
+            identity,
+        )
 
     def withdraw(self, turn: int, conversation: str | None = None) -> None:
-        """The turn was taken back, or another stands in its place; it is kept, but no part of
-        the conversation any more.
+        """Mark a turn as taken back or replaced: it stays in the file, but not in the conversation.
 
-        conversation: of no other one, where another file may stand in the place of the turn's.
+        Args:
+            turn: The number of the turn.
+            conversation: Only if the turn belongs to this conversation: another file may have
+                taken the place of the one that the number is from.
         """
-        with self._writing() as connection:
-            connection.execute(
-                "UPDATE turns SET withdrawn = 1"
-                " WHERE id = ?1 AND (?2 IS NULL OR conversation_id = ?2)",
-                (turn, conversation),
-            )
+        self._write(
+            "UPDATE turns SET withdrawn = 1 WHERE id = ?1 AND (?2 IS NULL OR conversation_id = ?2)",
+            turn,
+            conversation,
+        )
 
     def fork(self, identity: str) -> str:
-        """A new conversation with the same turns; returns its id."""
+        """Copy a conversation, and return the id of the copy."""
         with store_errors(), immediate(self._connection):
-            row = self._connection.execute(
-                "SELECT title, profile FROM conversations WHERE id = ?", (identity,)
-            ).fetchone()
+            execute = self._connection.execute
             new, now = new_id(), time.time()
-            self._connection.execute(
-                "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)",
-                (new, row["title"], row["profile"], now, now),
+            execute(
+                "INSERT INTO conversations SELECT ?1, title, profile, ?2, ?2 FROM conversations"
+                " WHERE id = ?3",
+                (new, now, identity),
             )
-            self._connection.execute(
+            execute(
                 "INSERT INTO tags SELECT ?, tag FROM tags WHERE conversation_id = ?",
                 (new, identity),
             )
-            turns = self._connection.execute(
-                "SELECT id FROM turns WHERE conversation_id = ? AND NOT withdrawn ORDER BY id",
-                (identity,),
-            ).fetchall()
-            for (old,) in turns:
-                copied = self._connection.execute(
-                    f"INSERT INTO turns ({_COLUMNS}, conversation_id)"  # noqa: S608
+            for old in self.turn_numbers(identity):
+                copied = execute(
+                    f"INSERT INTO turns ({_COLUMNS}, conversation_id)"
                     f" SELECT {_COLUMNS}, ? FROM turns WHERE id = ?",
                     (new, old),
                 ).lastrowid
-                self._connection.execute(
+                execute(
                     "INSERT INTO proposals SELECT ?, layer, place, proposal FROM every_proposal"
                     " WHERE turn_id = ?",
                     (copied, old),
@@ -315,13 +333,10 @@ class Store(Reader):
 
     def rename(self, identity: str, title: str) -> None:
         """Give a conversation another title."""
-        with self._writing() as connection:
-            connection.execute(
-                "UPDATE conversations SET title = ? WHERE id = ?", (as_unicode(title), identity)
-            )
+        self._write("UPDATE conversations SET title = ? WHERE id = ?", as_unicode(title), identity)
 
     def tag(self, identity: str, tags: Iterable[str]) -> None:
-        """Give a conversation tags, which have been checked, beside those that it has."""
+        """Add tags to a conversation. They have to be checked (see `stored_values.checked_tag`)."""
         with self._writing() as connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO tags SELECT id, ? FROM conversations WHERE id = ?",
@@ -329,7 +344,7 @@ class Store(Reader):
             )
 
     def untag(self, identity: str, tags: Iterable[str]) -> None:
-        """Take tags from a conversation."""
+        """Remove tags from a conversation."""
         with self._writing() as connection:
             connection.executemany(
                 "DELETE FROM tags WHERE conversation_id = ? AND tag = ?",
@@ -341,12 +356,17 @@ class Store(Reader):
     ) -> PendingUpkeep:
         """Delete conversations, and single turns of others, and wipe their words from the file.
 
-        They are gone from every list at once. Their words are then overwritten step by step, so
+        They disappear from every list at once. Their words are then overwritten step by step, so
         that other processes can write in between.
 
-        seconds: how long that may take now; by default, as long as it needs in a small file, and
-        next to nothing in a large one. Returns what is left to be done by `upkeep.work` afterwards.
-        Raises StoreError.
+        Args:
+            identities: The ids of conversations to delete.
+            turns: The numbers of turns to delete.
+            seconds: How long the wiping may take now. None lets a small file be finished, and
+                spends next to no time on a large one.
+
+        Returns:
+            What is left for `upkeep` to do.
         """
         with store_errors():
             if turns:
@@ -357,12 +377,12 @@ class Store(Reader):
             return upkeep.work(self._connection, seconds=seconds)
 
     def leftover(self) -> PendingUpkeep:
-        """What is left to be wiped or packed. Raises StoreError."""
+        """What is left to be wiped or packed."""
         with store_errors():
             return upkeep.leftover(self._connection)
 
     def _retitle(self, turns: Sequence[int]) -> None:
-        """Give other titles to conversations that are titled by these turns, which go."""
+        """Give new titles to conversations that are titled by turns which will be deleted."""
         going = set(turns)
         with immediate(self._connection):
             for turn in turns:
@@ -382,18 +402,20 @@ class Store(Reader):
                 )
 
     def upkeep(self, *, seconds: float) -> PendingUpkeep:
-        """Go on with wiping and packing for about so many seconds; returns what is left then.
-
-        Raises StoreError.
-        """
+        """Continue to wipe and pack for about so many seconds, and return what is left then."""
         with store_errors():
             return upkeep.work(self._connection, seconds=seconds)
 
     def rewrite(self, *, seconds: float = 30.0) -> bool:
-        """Write the file anew, without unused room and what may stand in it; nobody else can
-        write meanwhile.
+        """Write the file anew, without unused room and the traces in it.
 
-        seconds: to wait for others that write. Returns whether it was done. Raises StoreError.
+        No other process can write meanwhile.
+
+        Args:
+            seconds: How long to wait for other processes that write.
+
+        Returns:
+            Whether it was done.
         """
         deadline = time.monotonic() + seconds
         with store_errors():
@@ -403,14 +425,14 @@ class Store(Reader):
         return done
 
     def changes(self) -> int:
-        """A number that is another one once any other process has written."""
+        """A number that changes whenever another process has written."""
         with store_errors():
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def clear_unfinished(self) -> None:
-        """Take away what killed imports left, and all else that is still to be wiped.
+        """Remove what killed imports left, and everything else that is still to be wiped.
 
-        Only for the one process that imports. Raises StoreError.
+        Only the process that holds the lock for imports may call it.
         """
         with store_errors():
             rows = self._connection.execute("SELECT conversation_id FROM unfinished").fetchall()
@@ -418,13 +440,13 @@ class Store(Reader):
                 upkeep.doom(self._connection, [row[0] for row in rows])
                 with immediate(self._connection):
                     self._connection.execute("DELETE FROM unfinished")
-            # A conversation that comes again must not meet the wiping of its older turns.
+            # Wiping the old turns of a conversation that is imported again would take the new ones.
             while upkeep.leftover(self._connection).conversations:
                 upkeep.work(self._connection, seconds=1.0)
 
     @contextmanager
     def unlinked(self) -> Iterator[None]:
-        """While inside, turns may be written before the conversation that they belong to."""
+        """Allow turns to be written before the conversation that they belong to."""
         with store_errors():
             self._connection.execute("PRAGMA foreign_keys = OFF")
             try:
@@ -436,11 +458,14 @@ class Store(Reader):
     def connection(
         self, *, writing: bool, seconds: float | None = None
     ) -> Iterator[sqlite3.Connection]:
-        """The connection in one transaction: what is read is one state of the file, what is
-        written is there wholly or not at all.
+        """Yield the connection within one transaction.
 
-        seconds: how long to wait for another process that writes, if not as long as usual.
-        Raises StoreError.
+        Everything that is read is from one state of the file. What is written is written as a
+        whole or not at all.
+
+        Args:
+            writing: Whether to write.
+            seconds: How long to wait for another process that writes; None for the usual time.
         """
         with store_errors():
             if writing:
@@ -452,7 +477,7 @@ class Store(Reader):
 
 
 def _identity_of(path: Path) -> tuple[int, int] | None:
-    """Which file is there. It is not opened for that (see `store.database`)."""
+    """Identifies the file at a path without opening it (see `store.database`)."""
     try:
         found = path.stat()
     except OSError:
@@ -461,10 +486,9 @@ def _identity_of(path: Path) -> tuple[int, int] | None:
 
 
 def _take_up_leases(connection: Connection) -> None:
-    """Count what processes that have ended had begun, and end their turns. Where another process
-    writes, or nothing can be written, that waits for the next opening."""
+    """Settle what ended processes left. If the file cannot be written now, a later opening does."""
     with patience(connection, 0.0), suppress(sqlite3.OperationalError):
-        absorb(connection, database_of(connection))
+        settle_ended_processes(connection, database_of(connection))
 
 
 def _title(prompt: str) -> str:
@@ -472,5 +496,5 @@ def _title(prompt: str) -> str:
 
 
 def new_id() -> str:
-    """An id for a new conversation."""
+    """A new random id for a conversation."""
     return "".join(secrets.choice(ID_LETTERS) for _ in range(10))

@@ -1,13 +1,14 @@
-"""The words of a text, as the search index holds them.
+"""Cuts texts into the terms that the search index holds.
 
-A text is folded first: upper and lower case, accents, ligatures, full and half width are one.
-Then it is cut into terms. A run of letters and digits is a term. Scripts without spaces between
-words (Chinese, Japanese, Korean, Thai and others), and symbols, are cut at each character: the
-index holds overlapping pairs of them, so that a query of any length is found by exact lookups.
+A text is folded first, so that case, accents, ligatures, and full and half width make no
+difference. Then it is cut into terms. A run of letters and digits is a term. Scripts without spaces
+between words (Chinese, Japanese, Korean, Thai and others) and symbols are cut at each character:
+the index holds overlapping pairs of characters, so that exact lookups find a query of any length.
 
-The index must forget a deleted text, and for that it is given the same terms again, perhaps years
-later by another Python. So the classes are ranges of code points, not properties that change with
-Python's version of Unicode; case and decomposition of a character never change once it has them.
+To remove a deleted text from the index, SQLite needs the same terms again, perhaps years later and
+from another version of Python. So classes of characters are ranges of code points here: properties
+of characters change with the version of Unicode. Case and decomposition of a character never
+change once they are defined.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ _SINGLE = (
     r"\u20a0-\u20cf\u2190-\u24ff\u25a0-\u2bff\u2e80-\u2fdf\u3005-\u3007\u3021-\u302f\u3031-\u30fa"
     r"\u30fc-\u4dbf\u4dc0-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00010000-\U0010ffff"
 )
-# Part terms: controls, blanks, punctuation, box drawing, selectors.
+# Separate terms: controls, white space, punctuation, box drawing, variation selectors.
 _BETWEEN = (
     r"\x00-/:-@\[-`{-\xa9\xab\xac\xae-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u037e\u0387\u055a-\u055f\u0589"
     r"\u058a\u05be\u060c\u061b\u061f\u06d4\u0964\u0965\u10fb\u1361-\u1368\u17d4-\u17d6\u2000-\u206f"
     r"\u2500-\u259f\u2e00-\u2e7f\u2ff0-\u3004\u3008-\u3020\u3030\u30fb\ud800-\udfff\ufe00-\ufe1f"
     r"\ufe30-\ufe6f\ufeff\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\ufff0-\uffff"
 )
-# What is written in several ways, soft hyphens and vowel points included.
+# Characters that folding may change, such as soft hyphens and vowel points.
 _VARYING = (
     r"\xad\xc0-\u036f\u0370-\u0373\u0376-\u03ff\u0400-\u052f\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a"
     r"\u0622-\u0626\u0640\u064b-\u065f\u0670\u06d6-\u06ed\u1d2c-\u1d6a\u1dc0-\u1fff\u2070-\u209c"
@@ -43,7 +44,7 @@ _VARYING = (
 )
 _ASCII_RUN = re.compile("[a-z0-9]+")
 _RUN = re.compile(f"[{_SINGLE}]+|[^{_SINGLE}{_BETWEEN}]+")
-# As a text has it before it is folded: a mark belongs to the character before it.
+# In a text before folding, a mark belongs to the character before it.
 _RAW_RUN = re.compile(f"[^{_BETWEEN}]+")
 _IS_SINGLE = re.compile(f"[{_SINGLE}]")
 _VARIES = re.compile(f"[{_VARYING}]+")
@@ -53,19 +54,24 @@ _MARK = re.compile(
 _CLUSTER = re.compile(
     r"[\u1100-\u115f][\u1160-\u11ff]*|.[\u0300-\u036f\u3099\u309a\uff9e\uff9f]*", re.DOTALL
 )
-# Letters that are not decomposed, but are typed without their strokes where there is no key.
+# Letters without a decomposition that people type without their strokes.
 _TYPED = str.maketrans(
     {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ħ": "h", "ŧ": "t"}
     | {"ı": "i", "ŋ": "n", "ſ": "s", "ĸ": "k"}
 )
-# Words in which parts are looked for. Longer ones are found whole, or by their beginnings.
+# The lengths of words in which parts are found. Longer words are found whole, or by a beginning.
 _SHORTEST_KNOWN, _LONGEST_KNOWN = 4, 64
 
 
 class Unit(NamedTuple):
-    """A word, or one character of those that are cut apart; and where the text has it.
+    """A word or a single character of a text.
 
-    single: whether it is such a character. joined: whether it follows the one before directly.
+    Attributes:
+        text: It, folded.
+        single: Whether it is a character of a script that is cut at each character.
+        joined: Whether it directly follows the unit before.
+        start: Where it begins in the text.
+        end: Where it ends.
     """
 
     text: str
@@ -76,10 +82,12 @@ class Unit(NamedTuple):
 
 
 def folded(text: str) -> str:
-    """`text` with what is written in several ways written in one."""
+    """Fold a text: ways to write the same thing become one."""
     if text.isascii():
         return text.lower()
-    return _VARIES.sub(_plain, unicodedata.normalize("NFC", text).casefold())
+    return _VARIES.sub(
+        lambda run: _plain_run(run[0]), unicodedata.normalize("NFC", text).casefold()
+    )
 
 
 def varies(text: str) -> bool:
@@ -89,10 +97,6 @@ def varies(text: str) -> bool:
     return _VARIES.search(text) is not None or not unicodedata.is_normalized("NFC", text)
 
 
-def _plain(match: re.Match[str]) -> str:
-    return _plain_run(match.group())
-
-
 @lru_cache(maxsize=20_000)
 def _plain_run(run: str) -> str:
     bare = _MARK.sub("", unicodedata.normalize("NFKD", run).casefold().translate(_TYPED))
@@ -100,24 +104,24 @@ def _plain_run(run: str) -> str:
 
 
 def runs(text: str) -> list[str]:
-    """The runs of a text: of letters and digits, or of characters that are cut apart."""
+    """The runs of a text: words, or sequences of characters that are cut apart."""
     if text.isascii():
         return _ASCII_RUN.findall(text.lower())
     return _RUN.findall(folded(text))
 
 
 def is_single(run: str) -> bool:
-    """Whether a run is one of characters that are cut apart."""
+    """Whether a run is a sequence of characters that are cut apart."""
     return not run.isascii() and _IS_SINGLE.match(run) is not None
 
 
 def pairs(run: str) -> list[str]:
-    """The terms that stand for a run of characters that are cut apart: one for each of them."""
+    """The terms for a sequence of characters that are cut apart, one for each character."""
     return [run[place : place + 2] for place in range(len(run))]
 
 
 def units(text: str) -> list[Unit]:
-    """The units of a text in their order."""
+    """The words and single characters of a text, in order."""
     if text.isascii():
         matches = _ASCII_RUN.finditer(text.lower())
         return [Unit(match.group(), False, False, *match.span()) for match in matches]
@@ -127,7 +131,7 @@ def units(text: str) -> list[Unit]:
 
 
 def _units(raw: str, start: int, end: int) -> Iterator[Unit]:
-    """The units of a part that holds nothing that parts them."""
+    """The units of a part of a text without separators."""
     if raw.isascii():
         yield Unit(raw.lower(), False, False, start, end)
         return
@@ -135,7 +139,7 @@ def _units(raw: str, start: int, end: int) -> Iterator[Unit]:
         for word in runs(raw):
             yield Unit(word, False, False, start, end)
         return
-    # Where each folded character comes from.
+    # Each folded character with the place that it comes from.
     origins: list[tuple[str, int, int]] = []
     for cluster in _CLUSTER.finditer(raw):
         span = start + cluster.start(), start + cluster.end()
@@ -151,13 +155,11 @@ def _units(raw: str, start: int, end: int) -> Iterator[Unit]:
 
 
 def _indexed(text: str | None) -> str:
-    """The terms of a text, blanks between them, for the index to cut at."""
+    """The terms of a text with spaces between them, at which the index cuts."""
     if not text:
         return ""
-    if text.isascii():
-        return " ".join(_ASCII_RUN.findall(text.lower()))
     terms: list[str] = []
-    for run in _RUN.findall(folded(text)):
+    for run in runs(text):
         if is_single(run):
             terms += pairs(run)
         else:
@@ -166,19 +168,13 @@ def _indexed(text: str | None) -> str:
 
 
 def _known(*texts: str | None) -> str:
-    """The words of texts in which parts of words are looked for, as a JSON list."""
+    """The words of texts in which parts can be found, as a JSON list."""
     words = {word for text in texts if text for word in _indexed(text).split(" ")}
-    return json.dumps([word for word in words if _may_be_known(word)])
-
-
-def _may_be_known(word: str) -> bool:
-    return _SHORTEST_KNOWN <= len(word) <= _LONGEST_KNOWN and not is_single(word)
+    fitting = (word for word in words if _SHORTEST_KNOWN <= len(word) <= _LONGEST_KNOWN)
+    return json.dumps([word for word in fitting if not is_single(word)])
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Give the connection the functions that the triggers of the search index call.
-
-    They are used at each change of a turn, so a connection needs them to write, not to read.
-    """
+    """Register the functions that the triggers call, which update the index with each turn."""
     connection.create_function("moa_terms", 1, _indexed, deterministic=True)
     connection.create_function("moa_words", -1, _known, deterministic=True)

@@ -1,18 +1,18 @@
-"""What is done on the file beside other processes, a little at a time: wiping what was deleted,
-packing what an older version wrote, giving back room.
+"""Maintains the database file in small steps, so that other processes can use it meanwhile.
 
-Each step is a transaction of its own of about a twentieth of a second. Between two steps others
-may write. What is still to be done stands in the file itself (the tables `doomed` and `upkeep`),
-so that any later process can go on with it.
+The steps wipe what was deleted, pack what an older version wrote, and return free room to the disk.
+Each step is a transaction of about a twentieth of a second; between two steps other processes can
+write. The tables `doomed` and `upkeep` hold what is still to be done, so any later process can
+continue.
 
-A conversation that is deleted is taken out of every list at once. Its turns go in steps. SQLite
-overwrites what they held (`secure_delete`), but the search index keeps a deleted turn's words in
-its older segments: they are gone once all segments are merged into one.
+A deleted conversation disappears from every list at once. Its turns are deleted in steps. SQLite
+overwrites what they held (`secure_delete`), but the search index keeps the words of deleted turns
+in older segments, until all segments are merged into one.
 
-That is not all. Where SQLite moves rows from page to page to balance its trees, it leaves copies of
-them in the unused part of pages. Only writing the whole file anew (VACUUM) takes those away. That
-holds up whoever writes, for a moment if the file is small; a large one is written anew when nobody
-has used it for a while, or when the user says so.
+There is one more place. When SQLite moves rows between pages to balance its trees, it leaves copies
+in the unused part of pages. Only writing the whole file anew (VACUUM) removes them, and nobody can
+write meanwhile. A small file takes a moment, so this is done at once. A large file is written anew
+when nobody has used it for a while, or when the user asks for it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from moa_cli.store import search
-from moa_cli.store.packing import pack, unpack
 from moa_cli.store.schema import immediate, transaction
+from moa_cli.store.stored_values import pack, unpack
 
 _STEP_SECONDS = 0.05
-# Between two steps: as long as the last one took, so that whoever waits gets in.
+# Seconds between two steps: as long as the last step took, within these limits.
 _SHORTEST_REST, _LONGEST_REST = 0.01, 0.1
 _ROWS, _MERGE_PAGES, _FREE_PAGES = 50, 100, 500
-# In the place of a conversation's id, which has no space.
+# Takes the place of a conversation's id; ids have no spaces.
 _SINGLE = "single turns"
 _DOOM = "INSERT OR IGNORE INTO doomed (conversation_id) VALUES (?)"
 _MERGE, _PACK, _EMPTY_LOG = "merge words", "pack proposals", "empty the log"
 _REWRITE = "write the file anew"
-# Such a file is written anew within about a third of a second.
+# A file of this size is written anew within about a third of a second.
 _SMALL_BYTES = 50_000_000
 
 
@@ -43,10 +43,12 @@ _SMALL_BYTES = 50_000_000
 class PendingUpkeep:
     """What is still to be done.
 
-    conversations: deleted ones whose turns are not all gone. merge: whether the word index still
-    holds deleted words. log: whether the write-ahead log does, which other processes that read
-    keep from being emptied. pack: whether there are proposals of an older version.
-    traces: whether unused parts of pages may hold deleted words.
+    Attributes:
+        conversations: How many deleted conversations still have turns.
+        merge: Whether the search index still holds deleted words.
+        log: Whether the write-ahead log does. It cannot be emptied while other processes read.
+        pack: Whether there are proposals of an older version.
+        traces: Whether unused parts of pages may hold deleted words.
     """
 
     conversations: int = 0
@@ -57,33 +59,28 @@ class PendingUpkeep:
 
     @property
     def words(self) -> bool:
-        """Whether words of deleted conversations may still stand in the file."""
+        """Whether the file may still hold words of deleted conversations."""
         return bool(self.conversations or self.merge or self.log or self.traces)
 
 
 def doom(
     connection: sqlite3.Connection, identities: Sequence[str], turns: Sequence[int] = ()
 ) -> None:
-    """Take conversations out of every list, and single turns out of theirs; the turns are deleted
-    by `work`.
+    """Remove conversations from every list, and single turns from their conversations.
 
-    Raises sqlite3.Error.
+    `work` deletes the turns. Raises sqlite3.Error.
     """
-    # The turns stay behind for now, which they may not while references are checked.
+    # The turns stay for now; a check of references would not allow that.
     connection.execute("PRAGMA foreign_keys = OFF")
     try:
         with immediate(connection):
             for identity in identities:
-                connection.execute(
-                    "INSERT OR IGNORE INTO doomed (conversation_id) VALUES (?)", (identity,)
-                )
+                connection.execute(_DOOM, (identity,))
                 connection.execute("DELETE FROM conversations WHERE id = ?", (identity,))
                 connection.execute("DELETE FROM tags WHERE conversation_id = ?", (identity,))
             if turns:
-                # As if they were those of one more conversation, which is deleted.
-                connection.execute(
-                    "INSERT OR IGNORE INTO doomed (conversation_id) VALUES (?)", (_SINGLE,)
-                )
+                # They become turns of one more conversation, which is deleted.
+                connection.execute(_DOOM, (_SINGLE,))
                 connection.executemany(
                     "UPDATE turns SET conversation_id = ? WHERE id = ?",
                     [(_SINGLE, turn) for turn in turns],
@@ -93,7 +90,7 @@ def doom(
 
 
 def leftover(connection: sqlite3.Connection) -> PendingUpkeep:
-    """What is to be done. Raises sqlite3.Error."""
+    """What is still to be done. Raises sqlite3.Error."""
     with transaction(connection, "DEFERRED"):
         (doomed,) = connection.execute("SELECT count(*) FROM doomed").fetchone()
         tasks = {task for (task,) in connection.execute("SELECT task FROM upkeep")}
@@ -103,20 +100,16 @@ def leftover(connection: sqlite3.Connection) -> PendingUpkeep:
 
 
 def work(connection: sqlite3.Connection, *, seconds: float) -> PendingUpkeep:
-    """Do what there is to do, for about so many seconds; returns what is left.
-
-    Raises sqlite3.Error.
-    """
+    """Work for about so many seconds, and return what is left. Raises sqlite3.Error."""
     deadline = time.monotonic() + seconds
     for _ in _steps(connection):
-        now = time.monotonic()
-        if now >= deadline:
+        if time.monotonic() >= deadline:
             break
     return leftover(connection)
 
 
 def _steps(connection: sqlite3.Connection) -> Iterator[None]:
-    """Work, step by step, resting between two."""
+    """Do all steps, with a rest after each one."""
     for step in (_wipe_turns, _merge_words, _pack_proposals, _rewrite_small, _give_back):
         while True:
             began = time.monotonic()
@@ -142,7 +135,7 @@ def _done(connection: sqlite3.Connection, task: str) -> None:
 
 
 def _wipe_turns(connection: sqlite3.Connection) -> bool:
-    """Delete turns of one doomed conversation; whether there may be more."""
+    """Delete turns of one deleted conversation; return whether there may be more."""
     row = connection.execute("SELECT conversation_id FROM doomed LIMIT 1").fetchone()
     if row is None:
         return False
@@ -165,7 +158,7 @@ def _wipe_turns(connection: sqlite3.Connection) -> bool:
 
 
 def _merge_words(connection: sqlite3.Connection) -> bool:
-    """Merge some pages of the search index; whether there is more to merge."""
+    """Merge some pages of the search index; return whether there is more to merge."""
     if not _has(connection, _MERGE):
         return False
     began = time.monotonic()
@@ -180,8 +173,7 @@ def _merge_words(connection: sqlite3.Connection) -> bool:
 
 
 def _pack_proposals(connection: sqlite3.Connection) -> bool:
-    """Move some proposals of an older version to where they take less room; whether there are
-    more."""
+    """Move some proposals of an older version to the new table; return whether there are more."""
     if not _has(connection, _PACK):
         return False
     began = time.monotonic()
@@ -209,13 +201,15 @@ def _packed(proposal: str | bytes) -> str | bytes:
     try:
         return pack(unpack(proposal))
     except (ValueError, TypeError):
-        # It cannot be read, and is not lost for that.
+        # A damaged proposal is kept as it is.
         return proposal
 
 
 def _give_back(connection: sqlite3.Connection) -> bool:
-    """Give some free pages back to the disk; whether there are more. A file of an older version
-    gives none back: new conversations fill them."""
+    """Return some free pages to the disk; return whether there are more.
+
+    Files of an older version keep their free pages for new conversations.
+    """
     (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     if mode != 2 or not free:
@@ -229,8 +223,7 @@ def _give_back(connection: sqlite3.Connection) -> bool:
 
 
 def seconds_to_wipe(connection: sqlite3.Connection) -> float:
-    """How long somebody who waits for the wiping should wait: all of it is done in a small file
-    within a moment, and in a large one after that anyway."""
+    """How long a caller should wait for the wiping: only a small file is done within a moment."""
     return 3.0 if _is_small(connection) else 0.2
 
 
@@ -241,7 +234,7 @@ def _is_small(connection: sqlite3.Connection) -> bool:
 
 
 def _rewrite_small(connection: sqlite3.Connection) -> bool:
-    """Write a small file anew, if that is to be done."""
+    """Write a small file anew, if it still has to be."""
     if _has(connection, _REWRITE) and not _has(connection, _MERGE) and _is_small(connection):
         rewrite(connection)
     return False
@@ -250,7 +243,8 @@ def _rewrite_small(connection: sqlite3.Connection) -> bool:
 def rewrite(connection: sqlite3.Connection) -> bool:
     """Write the file anew, without free pages and traces; nobody else can write meanwhile.
 
-    Returns whether it was done: not while another process writes, nor without room on the disk.
+    Returns:
+        Whether it was done. It is not done while another process writes, or if the disk is full.
     """
     try:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -266,8 +260,8 @@ def _empty_log(connection: sqlite3.Connection) -> None:
     """Empty the write-ahead log, which holds older states of pages, unless it is in use."""
     if not _has(connection, _EMPTY_LOG) or _has(connection, _MERGE):
         return
-    # The task is taken out first: else that very change would fill the log again. Where the log
-    # could not be emptied, it comes back.
+    # Deletes the task first, because this change goes to the log itself. If the log cannot be
+    # emptied, the task is added again.
     with immediate(connection):
         _done(connection, _EMPTY_LOG)
     (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

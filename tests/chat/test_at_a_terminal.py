@@ -168,7 +168,7 @@ def test_ctrl_c_while_the_reply_comes_keeps_what_came_and_the_next_turn_knows_it
         assert said(terminal)[-6:] == [
             "",
             "Half of",
-            "moa: interrupted; what had come of the reply is kept",
+            "moa: interrupted; the reply so far is kept",
             "…",
             "",
             "›",

@@ -81,7 +81,7 @@ def test_a_tool_that_fails_or_belongs_to_another_machine_is_passed_over(
     log.unlink()
     monkeypatch.setenv("SSH_CONNECTION", "far away")
     said = talk.do("/copy")
-    assert said == "moa: there is no clipboard tool, and no terminal to ask"
+    assert said == "moa: there is neither a clipboard tool nor a terminal"
     assert not log.exists()
 
 

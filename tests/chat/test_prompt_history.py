@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.chat.options import ChatOptions
+from moa_cli.chat.commands.registry import ChatOptions
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.core import paths
 from tests.support.command import Moa

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.chat.commands import COMMANDS
+from moa_cli.chat.commands.registry import COMMANDS
 from tests.support.talk import Talk
 from tests.support.upstream import Reply
 
@@ -99,7 +99,7 @@ def test_why_tells_of_each_passage_where_it_stands_and_of_each_proposal_its_shar
     assert re.search(r"Rain falls when .* lab:a 100 ", text)
     assert re.search(r"Snow is made .* lab:b 100 ", text)
     assert "closest to: lab:a 53%, lab:b 47%" in text
-    assert said.splitlines()[-1].endswith("not a proof of origin)")
+    assert said.splitlines()[-1].endswith("does not prove where a passage comes from)")
 
 
 def test_why_claims_nothing_of_a_reply_too_short_to_tell(talk: Talk) -> None:

@@ -276,7 +276,7 @@ def test_two_ways_of_choosing_are_refused(moa: Moa, other: list[str]) -> None:
 def test_where_nothing_is_kept_that_is_said(moa: Moa) -> None:
     with moa.terminal("chat", "--resume") as terminal:
         assert terminal.wait() == 1
-        assert terminal.lines() == ["moa: there is no conversation to go on with"]
+        assert terminal.lines() == ["moa: there is no conversation to continue"]
 
 
 def test_in_a_chat_another_conversation_is_gone_on_with(
@@ -295,7 +295,7 @@ def test_in_a_chat_another_conversation_is_gone_on_with(
         terminal.wait_for(lambda: titles(terminal) == ["› what do zebras wear?"])
         terminal.send("\r")
         at_chat(terminal)
-        assert f"going on with {three['zebras']}: what do zebras wear?" in terminal.lines()
+        assert f"continuing {three['zebras']}: what do zebras wear?" in terminal.lines()
         assert "Flies." in terminal.lines()
         terminal.send("Really?\r")
         terminal.wait_for(lambda: len(upstream.chats("agg")) == 2)

@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from moa_cli.chat.commands import COMMANDS, Leave, Outcome, Send, complete, perform
-from moa_cli.chat.keeping import Kept
-from moa_cli.chat.options import ChatOptions
+from moa_cli.chat.commands.registry import (
+    COMMANDS,
+    ChatOptions,
+    Leave,
+    Outcome,
+    Send,
+    complete,
+    perform,
+)
+from moa_cli.chat.keeping import SavedConversation
 from moa_cli.chat.session import Session
 from moa_cli.core import paths
 from moa_cli.core.conversation import Failure, Proposal, Turn
@@ -27,7 +34,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.session = Session(mixture("a", "b"), InProcess({}), Limits())
-        self.kept = Kept()
+        self.kept = SavedConversation()
         self.options = ChatOptions()
         self.said: list[str] = []
 

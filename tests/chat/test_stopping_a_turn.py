@@ -24,7 +24,7 @@ SILENT = Reply(stall_after=0)
 STUCK = Reply(chunks=["Half ", "of ", "it"], stall_after=2)
 REFUSED = Reply(status=400, error={"error": {"message": "no"}})
 CTRL_C, ESC = "\x03", "\x1b"
-KEPT = "moa: interrupted; what had come of the reply is kept"
+KEPT = "moa: interrupted; the reply so far is kept"
 NOTHING = "moa: interrupted; nothing was kept"
 both_keys = pytest.mark.parametrize("key", [CTRL_C, ESC], ids=["Ctrl-C", "Esc"])
 

@@ -234,7 +234,7 @@ def test_deleted_conversations_stay_deleted(store: Store, file: Path) -> None:
 PROCESS = """
 import sys
 from pathlib import Path
-from moa_cli.store.calls import Booking
+from moa_cli.store.calls import SpendingEntry
 from moa_cli.store.store import Store
 store = Store.open(Path(sys.argv[1]))
 identity = store.begin_conversation(f"from {sys.argv[2]}", "lab")

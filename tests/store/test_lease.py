@@ -15,9 +15,9 @@ import pytest
 from moa_cli.core.conversation import Usage
 from moa_cli.core.ledger import CallBegun, Standing
 from moa_cli.core.money import Price
-from moa_cli.store.calls import Booking, TurnCalls, read_calls
+from moa_cli.store.calls import SpendingEntry, TurnCalls, read_calls
 from moa_cli.store.lease import dead_leases
-from moa_cli.store.spending import CallBook, Spending
+from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.store.store import Store
 
 CALL = CallBegun("lab:a", 10, 90, Price(1.0, 1.0), 1, 0)
@@ -27,10 +27,10 @@ import os, sys
 from pathlib import Path
 from moa_cli.core.ledger import CallBegun
 from moa_cli.core.money import Price
-from moa_cli.store.spending import CallBook
+from moa_cli.store.spending import CallRecorder
 from moa_cli.store.store import Store
 spending = Store.open(Path(sys.argv[1])).spending
-turn = CallBook(spending, print).begin_turn()
+turn = CallRecorder(spending, print).begin_turn()
 turn.begin(CallBegun("lab:a", 10, 90, Price(1.0, 1.0), 1, 0))
 spending.reserve("theirs", 0.5, 1.0)
 {more}
@@ -146,7 +146,7 @@ def _is_theirs(lock: Path) -> bool:
 def test_a_long_journal_is_shortened_and_loses_no_call(file: Path) -> None:
     store = Store.open(file)
     warnings: list[str] = []
-    book = CallBook(store.spending, warnings.append)
+    book = CallRecorder(store.spending, warnings.append)
     waiting = book.begin_turn()
     first = waiting.begin(CALL)
     turn = book.begin_turn()
@@ -168,7 +168,7 @@ def test_a_long_journal_is_shortened_and_loses_no_call(file: Path) -> None:
 def test_a_call_counts_for_the_day_on_which_it_began(file: Path) -> None:
     store = Store.open(file)
     days = iter(["2026-11-20", "2026-11-21", "2026-11-21"])
-    ended: list[Booking] = []
+    ended: list[SpendingEntry] = []
     trouble: list[OSError] = []
     journal = store.spending.journal(trouble.append)
     turn = TurnCalls(journal, lambda: next(days), ended.append, trouble.append)

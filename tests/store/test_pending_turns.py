@@ -161,7 +161,7 @@ def test_a_line_that_a_full_disk_has_cut_spoils_no_later_one(tmp_path: Path) -> 
         assert store.backlog._file is not None
         # Half of a line, and then the disk has room again.
         os.write(store.backlog._file._handle, b'{"turn": 0, "kind": "pro')
-        store.backlog._file._torn = True
+        store.backlog._file._lines._torn = True
         for event in events()[7:]:
             recorder.handle(event)
         recorder.close()
@@ -194,13 +194,13 @@ def test_a_conversation_deleted_elsewhere_goes_on_as_a_new_one(moa: Moa) -> None
         store.close()
         assert moa.run("history", "delete", "--yes", gone.id).code == 0
         terminal.send("second\r")
-        terminal.wait_for("the conversation was deleted elsewhere")
+        terminal.wait_for("another process has deleted the conversation")
         terminal.wait_for(lambda: terminal.raw.count(b"4 calls") == 2)
         terminal.send("third\r")
         terminal.wait_for(lambda: terminal.raw.count(b"4 calls") == 3)
         terminal.send("\x04")
         assert terminal.wait() == 0
-        assert terminal.raw.count(b"deleted elsewhere") == 1
+        assert terminal.raw.count(b"has deleted the conversation") == 1
     store = Store.open(database(moa))
     [kept] = store.conversations()
     assert kept.id != gone.id

@@ -12,7 +12,7 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.ledger import CallBegun, Standing
 from moa_cli.store.accounts import budgets
-from moa_cli.store.spending import CallBook, Spending
+from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.store.store import Store
 
 USAGE = Usage(5, 5, calls=1, cost=0.25)
@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
 def pay(spending: Spending, usage: Usage = USAGE) -> list[str]:
     """One call that was made and has ended; what was warned of."""
     warnings: list[str] = []
-    turn = CallBook(spending, warnings.append).begin_turn()
+    turn = CallRecorder(spending, warnings.append).begin_turn()
     turn.end([turn.begin(CALL)], CALL.model, usage)
     return warnings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moa_cli.core.conversation import Proposal, Turn, Usage
-from moa_cli.store.calls import Booking
+from moa_cli.store.calls import SpendingEntry
 from moa_cli.store.store import Store
 from tests.support.command import Moa
 
@@ -27,8 +27,8 @@ def keep(moa: Moa, *turns: tuple[str, str], title: str | None = None, profile: s
 
 def pay(store: Store, usage: Usage) -> None:
     """A turn of one call."""
-    booking = Booking(store.spending.today(), "lab:a", usage, True, ())
-    store.spending.book(1, [booking], None)
+    entry = SpendingEntry(store.spending.today(), "lab:a", usage, True, ())
+    store.spending.book(1, [entry], None)
 
 
 def fill(store: Store, conversations: int) -> None:

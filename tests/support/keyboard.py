@@ -8,8 +8,8 @@ import os
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from moa_cli.chat.commands.registry import ChatOptions
 from moa_cli.chat.input import Editor
-from moa_cli.chat.options import ChatOptions
 from moa_cli.chat.session import Session
 from moa_cli.engine import Limits
 from tests.support.command import PATIENCE

@@ -1,4 +1,4 @@
-"""Slash commands on typing and showing."""
+"""Slash commands for typing, attaching files and showing replies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moa_cli.chat.commands.registry import COMMANDS, Edit, Host, Leave, Outcome,
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text_files import fenced_file
 
-# Where the help of a command begins; one that is longer itself has a line of its own.
+# The column at which the help of a command begins.
 _HEAD = 25
 
 
@@ -68,11 +68,11 @@ def _edit(host: Host, argument: str) -> Outcome:
 
 @command("file", "PATH")
 def _file(host: Host, argument: str) -> Outcome:
-    """Put a text file beside the next prompt."""
+    """Attach a text file to the next prompt."""
     try:
         host.options.attachments.append(fenced_file(Path(argument).expanduser()))
     except (RuntimeError, ValueError):
-        # The home of nobody, a NUL, half a character.
+        # An unknown home, a NUL character, or half of a surrogate pair.
         raise UsageError(f"{argument}: is not a path") from None
     count = len(host.options.attachments)
     host.say(f"{argument} goes with the next prompt" + (f" ({count} files)" if count > 1 else ""))

@@ -1,4 +1,4 @@
-"""Slash commands on the mixture: its profile, models and settings."""
+"""Slash commands for the mixture: its profile, models and settings."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _add(host: Host, argument: str) -> Outcome:
 
 @command("drop", "MODEL", _proposer_words)
 def _drop(host: Host, argument: str) -> Outcome:
-    """Take a proposer out of every round."""
+    """Remove a proposer from every round."""
     host.session.drop(argument)
     host.say(_who(host))
     return None

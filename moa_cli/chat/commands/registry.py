@@ -1,4 +1,7 @@
-"""The registry of slash commands, read by help, completion, the loop and the README."""
+"""The registry of slash commands: help, completion, the loop and the documentation use it.
+
+Each module of this package registers its commands when it is imported.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,41 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from moa_cli.chat.keeping import Kept
-from moa_cli.chat.options import ChatOptions
+from moa_cli.chat.keeping import SavedConversation
 from moa_cli.chat.session import Session
+from moa_cli.config.schema import Config
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+@dataclass
+class ChatOptions:
+    """How a chat is shown and typed. Nothing of it is sent to a model.
+
+    Attributes:
+        plain: Show replies as raw text.
+        compact: Show each layer on one line.
+        live: Draw moving parts.
+        reasoning: Show the reasoning of models while it comes.
+        multiline: Enter begins a new line, Alt-Enter sends.
+        vi: Edit with the keys of vi.
+        attachments: Texts that go with the next prompt.
+        prompts: How many prompts the file of prompts holds at most; 0 for no file.
+        save: Whether this chat adds to that file.
+    """
+
+    plain: bool = False
+    compact: bool = False
+    live: bool = True
+    reasoning: bool = False
+    multiline: bool = False
+    vi: bool = False
+    attachments: list[str] = field(default_factory=list)
+    prompts: int = Config.prompt_history
+    save: bool = True
 
 
 @dataclass(frozen=True)
@@ -23,7 +53,7 @@ class Leave:
 
 @dataclass(frozen=True)
 class Send:
-    """Ask this prompt now; `aggregator` writes this one reply, if given."""
+    """Ask this prompt now. aggregator: the model that writes only this reply, if given."""
 
     prompt: str
     aggregator: str | None = None
@@ -38,14 +68,14 @@ class Remerge:
 
 @dataclass(frozen=True)
 class Edit:
-    """Open the user's editor on this text; what is saved becomes the next line's start."""
+    """Open the user's editor on this text; what they save is put into the next line."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with the conversation whose id begins so; "" lets the user choose."""
+    """Continue the conversation whose id begins with `prefix`; "" lets the user choose."""
 
     prefix: str
 
@@ -58,19 +88,19 @@ class Host(Protocol):
 
     session: Session
     options: ChatOptions
-    kept: Kept
+    kept: SavedConversation
 
     def say(self, text: str) -> None:
-        """Show words of ours, folded at the width of the terminal."""
+        """Show a message, folded at the width of the terminal."""
 
     def show(self, text: str) -> None:
-        """Show a model's words as they are."""
+        """Show a text of a model without folding it."""
 
     def draw(self, drawing: RenderableType) -> None:
-        """Show something that Rich draws; it must hold no markup of a model's."""
+        """Show something that Rich draws; it must hold no markup from a model."""
 
     def clear_screen(self) -> None:
-        """Begin with an empty screen."""
+        """Clear the screen."""
 
 
 Run = Callable[[Host, str], Outcome]
@@ -79,10 +109,13 @@ Values = Callable[[Session], Iterable[str]]
 
 @dataclass(frozen=True)
 class Command:
-    """A slash command. usage: its argument in words; a single one that cannot be left out
-    stands without brackets.
+    """A slash command.
 
-    values: what its argument may be, for completion.
+    Attributes:
+        name: Its name without the slash.
+        run: The function that carries it out; its docstring is the help.
+        usage: Its arguments; brackets mark those that can be left out.
+        values: Returns possible arguments, for completion.
     """
 
     name: str
@@ -92,7 +125,7 @@ class Command:
 
     @property
     def help(self) -> str:
-        """One line: the first of its function's docstring."""
+        """The first line of its function's docstring."""
         return (self.run.__doc__ or "").strip().splitlines()[0]
 
 
@@ -110,7 +143,7 @@ def command(name: str, usage: str = "", values: Values | None = None) -> Callabl
 
 
 def find(name: str) -> Command:
-    """The command of that name or unique prefix. Raises UsageError with the nearest name."""
+    """The command of that name or unique prefix. Raises UsageError that names the nearest one."""
     if name in COMMANDS:
         return COMMANDS[name]
     begun = [known for known in COMMANDS if name and known.startswith(name)]
@@ -125,7 +158,7 @@ def find(name: str) -> Command:
 
 
 def perform(host: Host, line: str) -> Outcome:
-    """Carry out a line that begins with a slash. Raises MoAError if it cannot be done."""
+    """Carry out a line that begins with a slash. Raises MoAError if that fails."""
     name, _, argument = line[1:].partition(" ")
     found, argument = find(name.strip()), argument.strip()
     if found.usage.isalpha() and not argument:
@@ -134,7 +167,7 @@ def perform(host: Host, line: str) -> Outcome:
 
 
 def complete(line: str, session: Session) -> list[str]:
-    """The words that could stand where the line's last one is being typed."""
+    """The words that can complete the last word of a line."""
     name, space, argument = line[1:].partition(" ")
     if not space:
         return sorted(f"/{known}" for known in COMMANDS if known.startswith(name))
@@ -146,7 +179,7 @@ def complete(line: str, session: Session) -> list[str]:
 
 
 def whole(text: str) -> int:
-    """The whole number in `text`. Raises UsageError if it is none."""
+    """The whole number in `text`. Raises UsageError if there is none."""
     try:
         return int(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Slash commands on the turns: look at them, ask again, take them back."""
+"""Slash commands for turns: show them, ask again, take them back, and save them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from moa_cli.chat.session import Session
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.store.tags import checked_tag, checked_title
+from moa_cli.store.stored_values import checked_tag, checked_title
 
 
 def _numbers(session: Session) -> list[str]:
@@ -25,7 +25,7 @@ def _last(session: Session) -> Turn:
 
 
 def _layer(session: Session, number: int | None) -> tuple[Proposal, ...]:
-    """The proposals of a layer of the last turn; of the last layer if no number is given."""
+    """The proposals of a layer of the last turn; None for its last layer."""
     layers = session.last.proposals if session.last else ()
     if number is None:
         return layers[-1] if layers else ()
@@ -35,7 +35,7 @@ def _layer(session: Session, number: int | None) -> tuple[Proposal, ...]:
 
 
 def _proposal(session: Session, text: str, layer: int | None = None) -> Proposal:
-    """The proposal of that number, from 1. Raises UsageError if there is none."""
+    """The proposal of that number, counted from 1. Raises UsageError if there is none."""
     proposals = _layer(session, layer)
     if not proposals:
         raise UsageError("there are no proposals yet")
@@ -77,12 +77,12 @@ def _diff(host: Host, argument: str) -> Outcome:
     words = argument.split()
     if len(words) != 2:
         raise UsageError("/diff needs the numbers of two proposals", hint="/diff 1 2")
-    proposal, two = (_proposal(host.session, word) for word in words)
-    left, right = differences(proposal.text, two.text)
+    first, second = (_proposal(host.session, word) for word in words)
+    left, right = differences(first.text, second.text)
     host.draw(
         marked_side_by_side(
-            (proposal.proposer, [(piece.text, piece.kind == "differs") for piece in left]),
-            (two.proposer, [(piece.text, piece.kind == "differs") for piece in right]),
+            (first.proposer, [(span.text, span.kind == "differs") for span in left]),
+            (second.proposer, [(span.text, span.kind == "differs") for span in right]),
         )
     )
     return None
@@ -90,7 +90,7 @@ def _diff(host: Host, argument: str) -> Outcome:
 
 @command("why")
 def _why(host: Host, argument: str) -> Outcome:
-    """For each passage of the reply, the proposal that it stands closest to."""
+    """Show the most similar proposal for each passage of the reply."""
     from moa_cli.chat.similarity import closest, shares
     from moa_cli.terminal.side_by_side import closeness_table
 
@@ -106,19 +106,19 @@ def _why(host: Host, argument: str) -> Outcome:
     host.draw(closeness_table(rows, len(names)))
     parts = sorted(zip(shares(found, len(names)), names, strict=True), key=lambda part: -part[0])
     host.say("closest to: " + ", ".join(f"{name} {share:.0%}" for share, name in parts))
-    host.say("(a likeness of the letters, rapidfuzz's partial ratio; not a proof of origin)")
+    host.say("(by the similarity of letters, which does not prove where a passage comes from)")
     return None
 
 
 @command("retry", "[MODEL]", _model_words)
 def _retry(host: Host, argument: str) -> Outcome:
-    """Ask the last prompt again; MODEL writes this one reply."""
+    """Ask the last prompt again; MODEL writes only this reply."""
     return Send(host.session.take_back(), argument or None)
 
 
 @command("remerge", "[MODEL]", _model_words)
 def _remerge(host: Host, argument: str) -> Outcome:
-    """Write a new reply from the proposals that are there (one call), by MODEL if given."""
+    """Write a new reply from the last proposals (one call), by MODEL if given."""
     if not any(proposal.error is None for proposal in _layer(host.session, None)):
         raise UsageError("there are no proposals to write a reply from")
     return Remerge(argument or None)
@@ -140,7 +140,7 @@ def _undo(host: Host, argument: str) -> Outcome:
 
 @command("fork")
 def _fork(host: Host, argument: str) -> Outcome:
-    """Go on in a copy; the conversation so far stays as it is."""
+    """Continue in a copy; the conversation so far stays as it is."""
     host.session.go_on(host.kept.fork())
     host.say(f"a copy: {host.kept.id}")
     return None
@@ -148,7 +148,7 @@ def _fork(host: Host, argument: str) -> Outcome:
 
 @command("resume", "[ID]")
 def _resume(host: Host, argument: str) -> Outcome:
-    """Go on with another conversation, chosen from a list if no ID is given."""
+    """Continue another conversation, chosen from a list if no ID is given."""
     return Resume(argument)
 
 
@@ -166,7 +166,7 @@ def _rename(host: Host, argument: str) -> Outcome:
 
 @command("tag", "[[--remove] TAG…]")
 def _tag(host: Host, argument: str) -> Outcome:
-    """Tag the conversation, take tags away, or show those that it has."""
+    """Tag the conversation, remove tags, or show its tags."""
     words = argument.split()
     remove = "--remove" in words
     try:
@@ -182,7 +182,7 @@ def _tag(host: Host, argument: str) -> Outcome:
 
 @command("usage", "[--json]", lambda session: ["--json"])
 def _usage(host: Host, argument: str) -> Outcome:
-    """Tell the calls, tokens and cost since this chat began, by model."""
+    """Show the calls, tokens and cost since this chat began, by model."""
     from moa_cli.terminal.usage import spent_lines
 
     spent = host.session.spent
@@ -213,7 +213,7 @@ def _copy(host: Host, argument: str) -> Outcome:
     text = last_code(reply) if argument else reply
     if text is None:
         raise UsageError("the reply holds no block of code")
-    # Pasted, it must be no more than the text that was seen.
+    # What is pasted must be the text that was shown.
     text = sanitize(text)
     host.say(f"copied {len(text)} characters ({copy(text)})")
     return None

@@ -12,7 +12,7 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.ledger import TurnLedger
 from moa_cli.engine import Budget, Cap
 from moa_cli.engine.budget import check_prices
-from moa_cli.store.spending import CallBook
+from moa_cli.store.spending import CallRecorder
 
 if TYPE_CHECKING:
     from moa_cli.store.spending import Spending
@@ -72,7 +72,7 @@ class Purse:
         """
         if self._spending is None:
             return None
-        book = CallBook(self._spending, warn)
+        book = CallRecorder(self._spending, warn)
 
         def of(item: str, turn: int) -> TurnLedger:
             key = (item, turn)

@@ -188,7 +188,7 @@ def import_(
 
 
 def _tell(took: ImportResult, would: str) -> None:
-    from moa_cli.store.incoming.bounds import FUTURE, NO_AMOUNT
+    from moa_cli.store.incoming.conversation import FUTURE, NO_AMOUNT
     from moa_cli.store.incoming.recognise import SOURCES
 
     for old, new in took.renamed:

@@ -166,8 +166,8 @@ def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
     """Whether a prompt of the prompt history goes. texts: what was typed for what is deleted."""
     if typed.every or typed.nothing:
         return lambda entry: True
-    from moa_cli.store.packing import as_unicode
     from moa_cli.store.query import MatchKind, Query
+    from moa_cli.store.stored_values import as_unicode
 
     spellings = _spellings(texts)
     before, filtered = typed.before, not typed.identities

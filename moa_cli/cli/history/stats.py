@@ -14,7 +14,7 @@ from moa_cli.core.money import cost_text
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
-    from moa_cli.store.spending import Spent
+    from moa_cli.store.spending import MonthlySpending
 
 
 def stats(json: Json = False) -> None:
@@ -42,7 +42,7 @@ def stats(json: Json = False) -> None:
     say(f"months are those of {zone} (budget.zone)")
 
 
-def _month(month: str, turns: int, models: Iterable[Spent]) -> list[str]:
+def _month(month: str, turns: int, models: Iterable[MonthlySpending]) -> list[str]:
     from moa_cli.core.conversation import Usage
     from moa_cli.terminal.table import Column, table_lines
 

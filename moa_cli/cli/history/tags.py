@@ -14,7 +14,7 @@ from moa_cli.core.errors import UsageError
 
 def tag_named(text: str) -> str:
     """The tag that was typed, as it is kept. Raises UsageError if it is none."""
-    from moa_cli.store.tags import checked_tag
+    from moa_cli.store.stored_values import checked_tag
 
     try:
         return checked_tag(text)
@@ -64,7 +64,7 @@ def rename(
     title: Annotated[list[str], typer.Argument(metavar="TITLE")],
 ) -> None:
     """Give a conversation another title."""
-    from moa_cli.store.tags import checked_title
+    from moa_cli.store.stored_values import checked_title
 
     try:
         chosen = checked_title(" ".join(title))

@@ -1,1 +1,1 @@
-"""Conversations from elsewhere: what kind of file it is, what it holds, and taking it in."""
+"""Imports conversations: recognises what a file is, reads it, and writes it into the store."""

@@ -1,4 +1,4 @@
-"""aichat's sessions, a YAML file each, and its log of what was asked outside of sessions."""
+"""Reads what aichat keeps: a YAML file for each session, and a log of prompts outside sessions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from moa_cli.store.incoming.bounds import seconds_of
-from moa_cli.store.incoming.coming import (
+from moa_cli.store.incoming.conversation import (
     IncomingConversation,
     TurnBuilder,
     list_in,
+    seconds_of,
     table_in,
     text_in,
 )
 
 PROFILE = "aichat"
-# Characters of a session, and of an entry of the log.
+# Characters of a session, or of an entry of the log.
 LONGEST = 64 << 20
 _DEEPEST = 50
 HEADING = re.compile(
@@ -29,7 +29,7 @@ _THOUGHT = re.compile(r"<think>\n?(?P<thought>.*?)</think>\n*", re.DOTALL)
 
 
 def is_session(values: Any) -> bool:
-    """Whether these are a session's values."""
+    """Whether these values are those of a session."""
     return (
         isinstance(values, dict)
         and isinstance(values.get("model"), str)
@@ -42,9 +42,13 @@ def is_session(values: Any) -> bool:
 
 
 def yaml(text: str) -> Any:
-    """The value that a YAML file holds. Raises ValueError.
+    """The value that a YAML file holds.
 
-    Aliases are refused: aichat writes none, and a short file could mean billions of values.
+    Aliases are refused: aichat writes none, and with them a short file can stand for billions of
+    values.
+
+    Raises:
+        ValueError: The text cannot be read as YAML.
     """
     import yaml as library
 
@@ -67,27 +71,34 @@ def yaml(text: str) -> Any:
 
 
 def _loader() -> Any:
-    """YAML's plain values only; in C, where there is such a library."""
+    """A loader of plain values only, written in C where that is available."""
     import yaml as library
 
     return getattr(library, "CSafeLoader", library.SafeLoader)
 
 
 def session(values: dict[str, Any], name: str, at: float, where: str) -> IncomingConversation:
-    """A session. name: its own, which is that of its file; at: when it was written."""
-    messages = TurnBuilder(PROFILE)
+    """The conversation of a session.
+
+    Args:
+        values: What its file holds.
+        name: The name of the session, which is that of its file.
+        at: When the file was written, in seconds since 1970.
+        where: How messages name it.
+    """
+    builder = TurnBuilder(PROFILE)
     model = text_in(values, "model") or None
     earlier = list_in(values, "compressed_messages")
     for place, message in enumerate([*earlier, *list_in(values, "messages")]):
         if isinstance(message, dict):
-            # After a compression, the first message sums up those that are still there.
+            # After aichat compresses a session, its first message only sums up earlier ones.
             summed_up = bool(earlier) and place == len(earlier)
-            _add(messages, message, model, at, skip_system=summed_up)
-    return messages.coming(where, None, title=name, created=at, updated=at)
+            _add(builder, message, model, at, skip_system=summed_up)
+    return builder.conversation(where, None, title=name, created=at, updated=at)
 
 
 def _add(
-    messages: TurnBuilder,
+    builder: TurnBuilder,
     message: dict[str, Any],
     model: str | None,
     at: float,
@@ -96,31 +107,31 @@ def _add(
 ) -> None:
     role, content = text_in(message, "role"), message.get("content")
     if isinstance(content, dict):
-        # Its answer, and the tools that it called with what they said.
+        # The answer, and the tools that were called with their results.
         calls = len(list_in(content, "tool_results"))
-        messages.left["tool call"] += calls
-        messages.left["tool result"] += calls
-        messages.assistant(text_in(content, "text"), model=model)
+        builder.left["tool call"] += calls
+        builder.left["tool result"] += calls
+        builder.assistant(text_in(content, "text"), model=model)
         return
     text, images = _said(content)
-    messages.left["image"] += images
+    builder.left["image"] += images
     if role == "system":
         if not skip_system and text.strip():
-            messages.system(text)
+            builder.system(text)
     elif role == "user":
-        messages.user(text, at, more=bool(images))
+        builder.user(text, at, more=bool(images))
     elif role == "assistant":
         said, thought, calls = _apart(text)
-        messages.left["tool call"] += calls
-        messages.assistant(said, model=model, reasoning=thought)
+        builder.left["tool call"] += calls
+        builder.assistant(said, model=model, reasoning=thought)
     elif role == "tool":
-        messages.left["tool result"] += 1
+        builder.left["tool result"] += 1
     else:
-        messages.left["message of an unknown role"] += 1
+        builder.left["message of an unknown role"] += 1
 
 
 def _said(content: Any) -> tuple[str, int]:
-    """The text of a message, and how many images there are beside it."""
+    """The text of a message, and how many images come with it."""
     if isinstance(content, str):
         return content, 0
     parts = content if isinstance(content, list) else []
@@ -131,7 +142,7 @@ def _said(content: Any) -> tuple[str, int]:
 
 
 def _apart(text: str) -> tuple[str, str, int]:
-    """What was said, what was thought before, and how many lists of tools were called."""
+    """The answer, the reasoning before it, and how many lists of tool calls came between."""
     thought = ""
     if match := _THOUGHT.match(text):
         thought, text = match["thought"], text[match.end() :]
@@ -142,8 +153,11 @@ def _apart(text: str) -> tuple[str, str, int]:
 
 
 def log(lines: Iterable[str]) -> Iterator[IncomingConversation]:
-    """The entries of the log, each a conversation of one turn, as aichat keeps nothing that
-    joins them. Raises ValueError."""
+    """The entries of the log, each as a conversation of one turn: nothing in the log joins them.
+
+    Raises:
+        ValueError: An entry is broken or too long.
+    """
     heading: re.Match[str] | None = None
     said: list[str] = []
     number = length = 0
@@ -156,23 +170,23 @@ def log(lines: Iterable[str]) -> Iterator[IncomingConversation]:
             continue
         length += len(line)
         if length > LONGEST:
-            raise ValueError(f"entry {number}: is longer than {LONGEST >> 20} MB")
+            raise ValueError(f"entry {number} is longer than {LONGEST >> 20} MB")
         said.append(line)
     if heading is not None:
         yield _entry(heading, "".join(said), f"entry {number}")
 
 
 def _entry(heading: re.Match[str], text: str, where: str) -> IncomingConversation:
-    messages = TurnBuilder(PROFILE)
+    builder = TurnBuilder(PROFILE)
     at = seconds_of(heading["at"].replace("Z", "+00:00"))
     prompt, found, rest = f"\n{text}".replace("\r\n", "\n").partition(_RULE)
     if not found:
-        raise ValueError(f"{where}: lacks the line of dashes after the prompt")
+        raise ValueError(f"{where} has no line of dashes after the prompt")
     reply = rest.rstrip("\n")
     reply = f"\n{reply}".removesuffix(_RULE.rstrip("\n"))
     said, thought, calls = _apart(reply.removeprefix("\n"))
-    messages.left["tool call"] += calls
-    messages.user(prompt.removeprefix("\n"), at)
-    messages.assistant(said, reasoning=thought)
+    builder.left["tool call"] += calls
+    builder.user(prompt.removeprefix("\n"), at)
+    builder.assistant(said, reasoning=thought)
     source = f"{heading['at']} {prompt}"
-    return messages.coming(where, source, title=heading["title"], created=at, updated=at)
+    return builder.conversation(where, source, title=heading["title"], created=at, updated=at)

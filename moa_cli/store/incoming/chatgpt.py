@@ -1,8 +1,8 @@
-"""ChatGPT's data export: a tree of messages for each conversation.
+"""Reads ChatGPT's data export, which holds a tree of messages for each conversation.
 
-`mapping` holds nodes by id, each with its `parent`, its `children` and perhaps a `message`;
-`current_node` is the last one of the branch that the user saw last. Editing a message or asking
-again begins another branch.
+`mapping` holds nodes by id. Each node has a `parent`, `children` and perhaps a `message`.
+`current_node` is the end of the branch that the user saw last. Each edited message and each
+repeated prompt begins another branch.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from moa_cli.core.text import fenced
-from moa_cli.store.incoming.bounds import seconds_of
-from moa_cli.store.incoming.coming import (
+from moa_cli.store.incoming.conversation import (
     IncomingConversation,
     TurnBuilder,
     list_in,
+    seconds_of,
     table_in,
     text_in,
 )
 
 PROFILE = "chatgpt"
-# A reference to a search result or the like, which means nothing outside of ChatGPT.
+# A reference, such as to a search result, that means nothing outside ChatGPT.
 _CITATION = re.compile("\ue200[^\ue200\ue201]{0,10000}\ue201")
 _FINISH = {"stop": "stop", "max_tokens": "length"}
 _PICTURES = ("image_asset_pointer",)
@@ -31,19 +31,23 @@ _TOOL_KINDS = ("execution_output", "system_error", "computer_output")
 
 
 def conversation(values: Mapping[str, Any], where: str) -> IncomingConversation:
-    """The branch of the conversation that was seen last. Raises ValueError."""
+    """The branch of the conversation that the user saw last.
+
+    Raises:
+        ValueError: The conversation is broken.
+    """
     nodes = values["mapping"]
     if not isinstance(nodes, dict) or not all(isinstance(node, dict) for node in nodes.values()):
         raise ValueError("mapping is not a table of messages")
-    messages = TurnBuilder(PROFILE)
+    builder = TurnBuilder(PROFILE)
     path = _path(nodes, values.get("current_node"))
     model = text_in(values, "default_model_slug") or None
     for identity in path:
         if message := table_in(nodes[identity], "message"):
-            _add(messages, message, model)
+            _add(builder, message, model)
     if branches := _others(nodes, set(path)):
-        messages.left["branch that an edit replaced"] = branches
-    return messages.coming(
+        builder.left["branch that an edit replaced"] = branches
+    return builder.conversation(
         where,
         text_in(values, "conversation_id") or text_in(values, "id") or None,
         title=text_in(values, "title"),
@@ -55,7 +59,7 @@ def conversation(values: Mapping[str, Any], where: str) -> IncomingConversation:
 def _path(nodes: Mapping[str, Any], current: object) -> list[str]:
     """The ids of the nodes from the root to `current`."""
     if not isinstance(current, str) or current not in nodes:
-        # The last one that nothing follows, as the file has them in the order of their times.
+        # Nodes are in the order of their times: take the last one without children.
         ends = [identity for identity, node in nodes.items() if not list_in(node, "children")]
         current = ends[-1] if ends else None
         if current is None and nodes:
@@ -72,7 +76,7 @@ def _path(nodes: Mapping[str, Any], current: object) -> list[str]:
 
 
 def _others(nodes: Mapping[str, Any], path: set[str]) -> int:
-    """How many branches are not taken: ends off the path at which somebody says something."""
+    """How many branches are left out: ends off the path that hold a message of either side."""
     ends = (
         node
         for identity, node in nodes.items()
@@ -84,51 +88,51 @@ def _others(nodes: Mapping[str, Any], path: set[str]) -> int:
     )
 
 
-def _add(messages: TurnBuilder, message: Mapping[str, Any], model: str | None) -> None:
+def _add(builder: TurnBuilder, message: Mapping[str, Any], model: str | None) -> None:
     role = text_in(table_in(message, "author"), "role")
     content, metadata = table_in(message, "content"), table_in(message, "metadata")
     kind = text_in(content, "content_type") or "text"
     if kind in ("user_editable_context", "model_editable_context"):
         if instructions := _instructions(content):
-            messages.system(instructions)
+            builder.system(instructions)
         return
     if kind in ("thoughts", "reasoning_recap"):
         if kind == "thoughts":
-            messages.assistant("", reasoning=_thoughts(content))
+            builder.assistant("", reasoning=_thoughts(content))
         return
     if role == "tool" or kind in _TOOL_KINDS or kind.startswith("tether_"):
-        messages.left["tool result"] += 1
-        _text(messages, content)
+        builder.left["tool result"] += 1
+        _text(builder, content)
         return
     if role == "assistant" and text_in(message, "recipient") not in ("", "all"):
-        messages.left["tool call"] += 1
+        builder.left["tool call"] += 1
         return
-    text = _text(messages, content)
+    text = _text(builder, content)
     if role == "system":
         if text.strip():
-            messages.system(text)
+            builder.system(text)
     elif role == "user":
         attachments = [item for item in list_in(metadata, "attachments") if isinstance(item, dict)]
-        # A picture among them is counted where it stands in the text.
-        messages.left["file"] += sum(not _is_picture(item) for item in attachments)
+        # Pictures are counted where they stand in the text.
+        builder.left["file"] += sum(not _is_picture(item) for item in attachments)
         more = bool(attachments) or any(
             isinstance(part, dict) for part in list_in(content, "parts")
         )
-        messages.user(text, seconds_of(message.get("create_time")), more=more)
+        builder.user(text, seconds_of(message.get("create_time")), more=more)
     elif role == "assistant":
         details = table_in(metadata, "finish_details")
-        messages.assistant(
+        builder.assistant(
             text,
             model=text_in(metadata, "model_slug") or model,
             finish=_FINISH.get(text_in(details, "type")),
             stopped=text_in(details, "type") == "interrupted",
         )
     else:
-        messages.left["message of an unknown role"] += 1
+        builder.left["message of an unknown role"] += 1
 
 
-def _text(messages: TurnBuilder, content: Mapping[str, Any]) -> str:
-    """The text of a message; what else there is in it is counted."""
+def _text(builder: TurnBuilder, content: Mapping[str, Any]) -> str:
+    """The text of a message; its other parts are counted."""
     if text_in(content, "content_type") == "code":
         language = text_in(content, "language")
         return fenced(text_in(content, "text"), language if language != "unknown" else "")
@@ -141,18 +145,18 @@ def _text(messages: TurnBuilder, content: Mapping[str, Any]) -> str:
             if text := text_in(part, "text"):
                 pieces.append(text)
             elif kind in _PICTURES:
-                messages.left["image"] += 1
+                builder.left["image"] += 1
             elif kind in _SOUNDS:
-                messages.left["recording"] += 1
+                builder.left["recording"] += 1
             else:
-                messages.left["part of another kind"] += 1
+                builder.left["part of another kind"] += 1
     if not pieces and (text := text_in(content, "text") or text_in(content, "result")):
         pieces.append(text)
     return _CITATION.sub("", "\n\n".join(piece for piece in pieces if piece.strip()))
 
 
 def _instructions(content: Mapping[str, Any]) -> str:
-    """What the user had told ChatGPT of themselves, and of the answers that they want."""
+    """The user's custom instructions: about themselves, and about the answers that they want."""
     wanted = (
         text_in(content, key) for key in ("user_profile", "user_instructions", "model_set_context")
     )

@@ -1,6 +1,6 @@
-"""Claude's data export: a list of messages for each conversation.
+"""Reads Claude's data export, which holds a list of messages for each conversation.
 
-Newer ones name the message that each one follows, so that edited messages can be told.
+In newer exports each message names the one that it follows, which tells edited messages apart.
 """
 
 from __future__ import annotations
@@ -10,29 +10,38 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from moa_cli.core.text import fenced
-from moa_cli.store.incoming.bounds import seconds_of
-from moa_cli.store.incoming.coming import IncomingConversation, TurnBuilder, list_in, text_in
+from moa_cli.store.incoming.conversation import (
+    IncomingConversation,
+    TurnBuilder,
+    list_in,
+    seconds_of,
+    text_in,
+)
 
 PROFILE = "claude"
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".heic")
 _COUNTED = {"tool_use": "tool call", "tool_result": "tool result", "image": "image"}
-# These are about the talk, and say nothing.
+# Parts that hold no content.
 _SILENT = ("token_budget", "flag")
 
 
 def conversation(values: Mapping[str, Any], where: str) -> IncomingConversation:
-    """The branch of the conversation that was written last. Raises ValueError."""
+    """The branch of the conversation that was written last.
+
+    Raises:
+        ValueError: The conversation is broken.
+    """
     given = values["chat_messages"]
     if not isinstance(given, list) or not all(isinstance(message, dict) for message in given):
         raise ValueError("chat_messages is not a list of messages")
-    messages = TurnBuilder(PROFILE)
+    builder = TurnBuilder(PROFILE)
     path = _path(given, text_in(values, "current_leaf_message_uuid"))
     model = text_in(values, "model") or None
     for message in path:
-        _add(messages, message, model)
+        _add(builder, message, model)
     if branches := _others(given, path):
-        messages.left["branch that an edit replaced"] = branches
-    return messages.coming(
+        builder.left["branch that an edit replaced"] = branches
+    return builder.conversation(
         where,
         text_in(values, "uuid") or None,
         title=text_in(values, "name"),
@@ -42,7 +51,7 @@ def conversation(values: Mapping[str, Any], where: str) -> IncomingConversation:
 
 
 def _path(given: Sequence[dict[str, Any]], leaf: str) -> list[dict[str, Any]]:
-    """The messages from the first to the last one, edited ones left out."""
+    """The messages from the first to the last, without those that an edit replaced."""
     by_id = {text_in(message, "uuid"): message for message in given if text_in(message, "uuid")}
     if not any(text_in(message, "parent_message_uuid") in by_id for message in given):
         return list(given)
@@ -62,13 +71,13 @@ def _path(given: Sequence[dict[str, Any]], leaf: str) -> list[dict[str, Any]]:
 
 
 def _others(given: Sequence[Mapping[str, Any]], path: Sequence[Mapping[str, Any]]) -> int:
-    """How many branches are not taken."""
+    """How many branches are left out."""
     taken = {text_in(message, "uuid") for message in path}
     parents = {text_in(message, "parent_message_uuid") for message in given}
     return len({text_in(message, "uuid") for message in given} - taken - parents)
 
 
-def _add(messages: TurnBuilder, message: Mapping[str, Any], model: str | None) -> None:
+def _add(builder: TurnBuilder, message: Mapping[str, Any], model: str | None) -> None:
     said, reasoning = [], []
     for part in list_in(message, "content"):
         if not isinstance(part, dict):
@@ -77,27 +86,27 @@ def _add(messages: TurnBuilder, message: Mapping[str, Any], model: str | None) -
         if kind == "thinking":
             reasoning.append(text_in(part, "thinking"))
         elif kind in _COUNTED:
-            messages.left[_COUNTED[kind]] += 1
+            builder.left[_COUNTED[kind]] += 1
         elif text := text_in(part, "text"):
             said.append(text)
         elif kind not in (*_SILENT, "text"):
-            messages.left["part of another kind"] += 1
-    # Beside parts, `text` repeats them, with notices about those that it cannot show.
+            builder.left["part of another kind"] += 1
+    # `text` only repeats the parts, with notices in place of those that are not text.
     text = "\n\n".join(said) if said or list_in(message, "content") else text_in(message, "text")
     sender = text_in(message, "sender")
     if sender == "assistant":
-        messages.assistant(text, model=model, reasoning="\n\n".join(reasoning))
+        builder.assistant(text, model=model, reasoning="\n\n".join(reasoning))
     elif sender in ("human", "user"):
         texts = [text] if text.strip() else []
-        prompt = "\n\n".join([*texts, *_files(messages, message)])
+        prompt = "\n\n".join([*texts, *_files(builder, message)])
         more = bool(list_in(message, "attachments") or list_in(message, "files"))
-        messages.user(prompt, seconds_of(message.get("created_at")), more=more)
+        builder.user(prompt, seconds_of(message.get("created_at")), more=more)
     else:
-        messages.left["message of an unknown role"] += 1
+        builder.left["message of an unknown role"] += 1
 
 
-def _files(messages: TurnBuilder, message: Mapping[str, Any]) -> list[str]:
-    """The texts that were attached, each in a fence; files that are no text are counted."""
+def _files(builder: TurnBuilder, message: Mapping[str, Any]) -> list[str]:
+    """The texts of attached files, each in a fence; files without a text are counted."""
     texts, names = [], set()
     for attachment in list_in(message, "attachments"):
         if isinstance(attachment, dict):
@@ -106,13 +115,13 @@ def _files(messages: TurnBuilder, message: Mapping[str, Any]) -> list[str]:
                 texts.append(fenced(text, name))
                 names.add(name)
             else:
-                _count(messages, name)
+                _count(builder, name)
     for file in list_in(message, "files"):
         if isinstance(file, dict) and text_in(file, "file_name") not in names:
-            _count(messages, text_in(file, "file_name"))
+            _count(builder, text_in(file, "file_name"))
     return texts
 
 
-def _count(messages: TurnBuilder, name: str) -> None:
+def _count(builder: TurnBuilder, name: str) -> None:
     picture = PurePosixPath(name).suffix.lower() in _PICTURES
-    messages.left["image" if picture else "file"] += 1
+    builder.left["image" if picture else "file"] += 1

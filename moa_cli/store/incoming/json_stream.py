@@ -1,8 +1,8 @@
-"""JSON read piece by piece, so that a file of any size takes little memory.
+"""Reads JSON in pieces, so that a file of any size takes little memory.
 
-The outer objects and lists are walked; the values in them are parsed whole by `json`, so that
-faults are told in its words, with line and column. NaN and infinity are read, as Python writes
-them: own files may hold them, and a parser in C such as `ijson` refuses them.
+`JsonStream` walks the outer objects and lists, and `json` parses each value in them as a whole, so
+errors have its wording, with line and column. NaN and infinity are accepted, because older exports
+of moa may hold them. That is why no parser such as `ijson` is used, which refuses them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
 _CHUNK = 1 << 16
-# Characters of one value. A longer one is none of a conversation's, and would fill the memory.
+# Characters of one value. A longer one would fill the memory.
 _LONGEST = 64 << 20
-# A fault so near to the end of what was read may be none: the rest is still to come.
+# An error this close to the end of what was read may only mean that the rest is still missing.
 _MARGIN = 16
 _SPACE = re.compile(r"[ \t\n\r]*")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -24,29 +24,22 @@ _DECODER = json.JSONDecoder()
 
 
 class JsonFault(ValueError):
-    """The file is no JSON, or none that can be read; the message says where."""
+    """The file is not JSON, or cannot be read; the message says where."""
 
 
 class EncodingFault(JsonFault):
     """The file is not text."""
 
 
-class Readable(Protocol):
-    """What bytes are read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most that many bytes; none at the end."""
-
-
 class JsonStream:
-    """A file of JSON, from its beginning. All methods raise JsonFault."""
+    """A JSON file, read from its beginning. All methods raise JsonFault."""
 
-    def __init__(self, file: Readable) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._text = ""
         self._at = 0
         self._ended = False
-        # Where the text that is held begins.
+        # The place in the file where `_text` begins.
         self._line, self._column = 1, 1
         start = file.read(_CHUNK)
         encoding = json.detect_encoding(start[:4]) if len(start) > 1 else "utf-8"
@@ -55,7 +48,7 @@ class JsonStream:
         self._add(start)
 
     def next(self) -> str:
-        """The character that comes next, not counting space; "" at the end."""
+        """The next character that is not white space, without taking it; "" at the end."""
         while True:
             match = _SPACE.match(self._text, self._at)
             self._at = match.end() if match else self._at
@@ -64,7 +57,7 @@ class JsonStream:
             self._more()
 
     def value(self) -> Any:
-        """The value that comes next, whole. Half a surrogate pair in it becomes `?`."""
+        """Read the next value as a whole. Half of a surrogate pair in it becomes `?`."""
         self.next()
         while True:
             try:
@@ -78,7 +71,7 @@ class JsonStream:
             except ValueError:
                 raise self._refusal("a number is too long") from None
             else:
-                # A number may go on, but not what has an end of its own.
+                # A number at the end of what was read may go on; other values end by themselves.
                 if self._ended or self._text[end - 1] in '"]}' or end < len(self._text) - _MARGIN:
                     break
             if len(self._text) - self._at > _LONGEST:
@@ -94,7 +87,7 @@ class JsonStream:
         return value
 
     def members(self) -> Iterator[str]:
-        """The keys of the object that comes next; read each one's value before going on."""
+        """Walk the next object: yield each key; the caller then reads its value."""
         for _ in self._inside("{", "}"):
             if self.next() != '"':
                 raise self._fault("Expecting property name enclosed in double quotes", self._at)
@@ -103,11 +96,11 @@ class JsonStream:
             yield key
 
     def items(self) -> Iterator[int]:
-        """The numbers, from 1, of the list that comes next; read each item before going on."""
+        """Walk the next list: yield the number of each item, from 1; the caller then reads it."""
         return self._inside("[", "]")
 
     def end(self) -> None:
-        """Nothing more may come."""
+        """Check that nothing follows."""
         if self.next():
             raise self._fault("Extra data", self._at)
 
@@ -129,7 +122,7 @@ class JsonStream:
         self._at += 1
 
     def _more(self) -> None:
-        """Read on, as much again as is held, so that a long value is not parsed too often."""
+        """Read more: as much again as is held, so that a long value is not parsed too often."""
         gone = self._text[: self._at]
         if lines := gone.count("\n"):
             self._line += lines

@@ -1,10 +1,10 @@
-"""`llm`'s log, an SQLite file: its `responses`, and the `turns` that newer releases write.
+"""Reads the log of `llm`, an SQLite file with `responses` or, from newer releases, `turns`.
 
-A response stands in a conversation; its prompt may be put together from fragments. A turn names
-the last message that was sent and the last one that came back, in chains of messages that
-conversations share. What an older release wrote stays in the older tables.
+A response belongs to a conversation, and its prompt may be made of fragments. A turn names the
+last message that was sent and the last one that came back; messages form chains, which
+conversations share. A newer release leaves what an older one wrote in the older tables.
 
-The file is never written to, nor is anything beside it.
+Neither the file nor anything beside it is written to.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.core.conversation import Usage
-from moa_cli.store.incoming.bounds import seconds_of
-from moa_cli.store.incoming.coming import IncomingConversation, TurnBuilder
+from moa_cli.store.incoming.conversation import IncomingConversation, TurnBuilder, seconds_of
 
 PROFILE = "llm"
 # Bytes of one value.
 _LONGEST = 64 << 20
-# TurnBuilder between what was sent and what came back.
+# Messages between what was sent and what came back.
 _LONGEST_CHAIN = 10_000
 
 
 def conversations(path: Path) -> Iterator[IncomingConversation]:
-    """The conversations in the file, in the order in which they began. Raises ValueError."""
+    """The conversations in the file, in the order in which they began.
+
+    Raises:
+        ValueError: The file is not such a log, or cannot be read.
+    """
     try:
         with _opened(path) as connection:
             yield from _Log(connection).conversations()
@@ -43,8 +46,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     with tempfile.TemporaryDirectory() as folder:
         side = path.with_name(f"{path.name}-wal")
         if side.exists() and side.stat().st_size:
-            # To read what is in there yet, SQLite would write beside the file: it does so to a
-            # copy.
+            # To read a file with a write-ahead log, SQLite has to write beside it: let it do so
+            # beside a copy.
             copy = Path(folder, "copy.db")
             shutil.copyfile(path, copy)
             shutil.copyfile(side, copy.with_name(f"{copy.name}-wal"))
@@ -58,7 +61,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             connection.text_factory = lambda data: data.decode("utf-8", "replace")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             connection.execute("PRAGMA query_only = ON")
-            # No function that the file's own schema calls may do harm.
+            # The file's schema may call functions; none of them may do harm.
             connection.execute("PRAGMA trusted_schema = OFF")
             yield connection
         finally:
@@ -66,7 +69,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 class _Log:
-    """The log's tables, those of them that there are."""
+    """The tables that this log has."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -74,13 +77,13 @@ class _Log:
             "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'"
         )
         self._columns = {
-            str(row["name"]): {
-                str(column["name"])
-                for column in connection.execute(
-                    "SELECT name FROM pragma_table_info(?)", (row["name"],)
+            str(table): {
+                str(column)
+                for (column,) in connection.execute(
+                    "SELECT name FROM pragma_table_info(?)", (table,)
                 )
             }
-            for row in rows.fetchall()
+            for (table,) in rows.fetchall()
         }
         self._old = {"id", "prompt", "response", "conversation_id"} <= self._of("responses")
         self._new = (
@@ -91,11 +94,14 @@ class _Log:
         if not self._old and not self._new:
             raise ValueError("is an SQLite file, but not a log of llm")
 
+    def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        return self._connection.execute(sql, values).fetchall()
+
     def _of(self, table: str) -> set[str]:
         return self._columns.get(table, set())
 
     def conversations(self) -> Iterator[IncomingConversation]:
-        """All conversations, the first begun first."""
+        """All conversations, in the order in which they began."""
         for number, rows in enumerate(self._by_conversation(), 1):
             yield self._conversation(rows, f"conversation {number}")
 
@@ -106,9 +112,9 @@ class _Log:
             selects.append(self._places(1, "responses", "conversation_id"))
         if self._new:
             selects.append(self._places(2, "turns", "thread_id"))
-        # Only the places are sorted, not the texts. Those without a conversation are one each.
+        # Sorts only places, not texts. A turn without a conversation is a conversation itself.
         rows = self._connection.execute(
-            "SELECT generation, place, conversation,"  # noqa: S608
+            "SELECT generation, place, conversation,"
             " min(at) OVER (PARTITION BY conversation) AS begun"
             f" FROM ({' UNION ALL '.join(selects)})"
             " ORDER BY begun, conversation, at, generation, place"
@@ -126,66 +132,59 @@ class _Log:
         at = "datetime_utc" if "datetime_utc" in self._of(table) else "''"
         legacy = ""
         if generation == 1 and self._new:
-            # A response that was moved to the newer tables has the same id there.
+            # A response that llm has moved to the newer tables keeps its id.
             legacy = " WHERE id NOT IN (SELECT id FROM turns)"
         return (
-            f"SELECT {generation} AS generation, rowid AS place,"  # noqa: S608
+            f"SELECT {generation} AS generation, rowid AS place,"
             f" coalesce({conversation}, 'alone ' || id) AS conversation,"
             f" coalesce({at}, '') AS at FROM {table}{legacy}"
         )
 
     def _conversation(self, rows: list[sqlite3.Row], where: str) -> IncomingConversation:
-        messages = TurnBuilder(PROFILE)
+        builder = TurnBuilder(PROFILE)
         identity = str(rows[0]["conversation"])
         for row in rows:
             if row["generation"] == 1:
-                self._add_response(messages, self._row("responses", row["place"]))
+                self._add_response(builder, self._row("responses", row["place"]))
             else:
-                self._add_turn(messages, self._row("turns", row["place"]))
-        return messages.coming(where, identity, title=self._name(identity))
+                self._add_turn(builder, self._row("turns", row["place"]))
+        return builder.conversation(where, identity, title=self._name(identity))
 
     def _row(self, table: str, place: int) -> dict[str, Any]:
-        found = self._connection.execute(
-            f"SELECT * FROM {table} WHERE rowid = ?",  # noqa: S608
-            (place,),
-        ).fetchone()
-        return dict(found)
+        return dict(self._rows(f"SELECT * FROM {table} WHERE rowid = ?", place)[0])
 
     def _name(self, identity: str) -> str:
         for table in ("threads", "conversations"):
             if {"id", "name"} <= self._of(table):
-                row = self._connection.execute(
-                    f"SELECT name FROM {table} WHERE id = ?",  # noqa: S608
-                    (identity,),
-                ).fetchone()
-                if row and isinstance(row["name"], str):
-                    return row["name"]
+                for (name,) in self._rows(f"SELECT name FROM {table} WHERE id = ?", identity):
+                    if isinstance(name, str):
+                        return name
         return ""
 
-    def _add_response(self, messages: TurnBuilder, row: dict[str, Any]) -> None:
+    def _add_response(self, builder: TurnBuilder, row: dict[str, Any]) -> None:
         identity = row["id"]
         system = [*self._fragments("system_fragments", identity), _text(row.get("system"))]
-        messages.system("\n\n".join(filter(None, system)))
+        builder.system("\n\n".join(filter(None, system)))
         prompt = [*self._fragments("prompt_fragments", identity), _text(row.get("prompt"))]
         attached = self._attachments("prompt_attachments", "response_id", identity)
-        messages.left.update(attached)
+        builder.left.update(attached)
         results = self._count("tool_results", identity)
-        messages.left["tool result"] += results
-        messages.left["tool call"] += self._count("tool_calls", identity)
+        builder.left["tool result"] += results
+        builder.left["tool call"] += self._count("tool_calls", identity)
         at = seconds_of(row.get("datetime_utc"))
-        # What goes on after a tool's result belongs to the prompt that was there before.
+        # What follows the result of a tool belongs to the earlier prompt.
         if not results or any(text.strip() for text in prompt):
-            messages.user("\n".join(filter(None, prompt)), at, more=bool(attached) or not results)
-        messages.assistant(
+            builder.user("\n".join(filter(None, prompt)), at, more=bool(attached) or not results)
+        builder.assistant(
             _text(row.get("response")), reasoning=_text(row.get("reasoning")), **_told(row)
         )
 
-    def _add_turn(self, messages: TurnBuilder, row: dict[str, Any]) -> None:
+    def _add_turn(self, builder: TurnBuilder, row: dict[str, Any]) -> None:
         sent = row["parent_message_hash"]
         asked = self._chain(sent, until="assistant")
         system = [text for _, role, text in asked if role == "system"]
         if system:
-            messages.system("\n\n".join(system))
+            builder.system("\n\n".join(system))
         at = seconds_of(row.get("datetime_utc"))
         prompt, more, results = [], False, 0
         for identity, role, text in asked:
@@ -193,26 +192,29 @@ class _Log:
                 prompt += [text] if text.strip() else []
                 kinds = self._kinds(identity)
                 attached = kinds.get("attachment", 0)
-                messages.left["file"] += attached
+                builder.left["file"] += attached
                 results += kinds.get("tool_result", 0)
                 more = more or bool(attached)
-        messages.left["tool result"] += results
+        builder.left["tool result"] += results
         if prompt or not results:
-            messages.user("\n\n".join(prompt), at, more=more or not results)
+            builder.user("\n\n".join(prompt), at, more=more or not results)
         for number, (identity, role, text) in enumerate(self._chain(row["tip_message_hash"], sent)):
             kinds = self._kinds(identity)
-            messages.left["tool call"] += kinds.get("tool_call", 0)
-            messages.left["tool result"] += kinds.get("tool_result", 0)
+            builder.left["tool call"] += kinds.get("tool_call", 0)
+            builder.left["tool result"] += kinds.get("tool_result", 0)
             if role == "assistant":
                 thought = self._said(identity, "reasoning")
                 told = _told(row) if number == 0 else {}
-                messages.assistant(text, reasoning=thought, **told)
+                builder.assistant(text, reasoning=thought, **told)
 
     def _chain(
         self, tip: str | None, end: str | None = None, until: str | None = None
     ) -> list[tuple[str, str, str]]:
-        """(hash, role, text) of the messages that lead to `tip`, after `end`, or after the last
-        one of that role. Raises ValueError if they go round in a circle."""
+        """(hash, role, text) of the messages that lead to `tip`.
+
+        end: the message after which they begin. until: or the role after whose last message they
+        begin.
+        """
         found: list[tuple[str, str, str]] = []
         while tip is not None and tip != end:
             row = self._connection.execute(
@@ -227,15 +229,16 @@ class _Log:
         return found[::-1]
 
     def _said(self, message: str, kind: str) -> str:
-        rows = self._connection.execute(
+        rows = self._rows(
             "SELECT text, payload FROM parts WHERE message_hash = ? AND type = ? ORDER BY position",
-            (message, kind),
-        ).fetchall()
+            message,
+            kind,
+        )
         texts = (_text(row["text"]) or self._referred(row) for row in rows)
         return "\n\n".join(text for text in texts if text)
 
     def _referred(self, row: sqlite3.Row) -> str:
-        """The text of a part that is put together from fragments."""
+        """The text of a part that is made of fragments."""
         try:
             pieces = json.loads(row["payload"] or "{}").get("text_ref")
         except (ValueError, AttributeError, TypeError, RecursionError):
@@ -252,33 +255,28 @@ class _Log:
     def _fragment(self, identity: int) -> str:
         if not {"id", "content"} <= self._of("fragments"):
             return ""
-        row = self._connection.execute(
-            "SELECT content FROM fragments WHERE id = ?", (identity,)
-        ).fetchone()
-        return _text(row["content"]) if row else ""
+        rows = self._rows("SELECT content FROM fragments WHERE id = ?", identity)
+        return _text(rows[0]["content"]) if rows else ""
 
     def _kinds(self, message: str) -> dict[str, int]:
-        rows = self._connection.execute(
-            "SELECT type, count(*) AS number FROM parts WHERE message_hash = ? GROUP BY type",
-            (message,),
+        rows = self._rows(
+            "SELECT type, count(*) FROM parts WHERE message_hash = ? GROUP BY type", message
         )
-        return {str(row["type"]): int(row["number"]) for row in rows}
+        return {str(kind): int(number) for kind, number in rows}
 
     def _fragments(self, table: str, response: str) -> list[str]:
         if not {"response_id", "fragment_id", "order"} <= self._of(table):
             return []
-        rows = self._connection.execute(
-            f'SELECT fragment_id FROM {table} WHERE response_id = ? ORDER BY "order"',  # noqa: S608
-            (response,),
-        ).fetchall()
-        return [self._fragment(row["fragment_id"]) for row in rows]
+        rows = self._rows(
+            f'SELECT fragment_id FROM {table} WHERE response_id = ? ORDER BY "order"', response
+        )
+        return [self._fragment(fragment) for (fragment,) in rows]
 
     def _attachments(self, table: str, column: str, identity: str) -> dict[str, int]:
         if column not in self._of(table) or "type" not in self._of("attachments"):
             return {}
         rows = self._connection.execute(
-            f"SELECT type FROM {table} JOIN attachments ON id = attachment_id"  # noqa: S608
-            f" WHERE {column} = ?",
+            f"SELECT type FROM {table} JOIN attachments ON id = attachment_id WHERE {column} = ?",
             (identity,),
         ).fetchall()
         pictures = sum(_text(row["type"]).startswith("image/") for row in rows)
@@ -287,11 +285,9 @@ class _Log:
     def _count(self, table: str, response: str) -> int:
         if "response_id" not in self._of(table):
             return 0
-        row = self._connection.execute(
-            f"SELECT count(*) FROM {table} WHERE response_id = ?",  # noqa: S608
-            (response,),
-        ).fetchone()
-        return int(row[0])
+        return int(
+            self._rows(f"SELECT count(*) FROM {table} WHERE response_id = ?", response)[0][0]
+        )
 
 
 def _text(value: Any) -> str:
@@ -303,7 +299,7 @@ def _whole(value: Any) -> int:
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row tells of the answer: the model, tokens, seconds. Its price was not kept."""
+    """What a row says of the answer: the model, tokens and seconds. llm keeps no price."""
     tokens = _whole(row.get("input_tokens")), _whole(row.get("output_tokens"))
     usage = Usage(*tokens, calls=1, unpriced_calls=1) if any(tokens) else Usage()
     return {

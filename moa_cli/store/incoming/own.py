@@ -1,4 +1,7 @@
-"""Our own exports, read piece by piece; what is none is refused."""
+"""Reads moa's own exports, one turn at a time, and refuses what does not follow their format.
+
+The format is described in `store.archive`.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,16 @@ from moa_cli.core.errors import StoreError
 from moa_cli.core.events import from_dict, to_dict
 from moa_cli.core.values import check_plain, load_value
 from moa_cli.store.archive import FORMAT, TAGGED, VERSION
-from moa_cli.store.incoming.bounds import bounded, not_later, seconds_of
-from moa_cli.store.incoming.coming import ConversationHead, IncomingConversation
+from moa_cli.store.incoming.conversation import (
+    ConversationHead,
+    IncomingConversation,
+    bounded,
+    not_later,
+    seconds_of,
+)
 from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.store import ID_LETTERS
-from moa_cli.store.tags import checked_tag
+from moa_cli.store.stored_values import checked_tag
 
 NONE_OF_OURS = f'not an export of conversations ("format" is not "{FORMAT}")'
 _ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
@@ -26,8 +34,16 @@ _KEYS = ("id", "title", "profile", "created", "updated", "turns")
 
 
 def check_heading(values: Mapping[str, Any], name: str) -> None:
-    """Raise ValueError or StoreError unless `format` and `version` are those of a file that can
-    be read here. name: the file, for messages."""
+    """Check that this version can read a file.
+
+    Args:
+        values: Its `format` and `version`.
+        name: The file's name for messages.
+
+    Raises:
+        ValueError: The file is not an export of moa.
+        StoreError: A newer version wrote it.
+    """
     if values.get("format") != FORMAT:
         raise ValueError(NONE_OF_OURS)
     version = values.get("version")
@@ -41,7 +57,11 @@ def check_heading(values: Mapping[str, Any], name: str) -> None:
 
 
 def conversations(stream: JsonStream) -> Iterator[IncomingConversation]:
-    """The conversations of a file whose heading has been checked. Raises ValueError."""
+    """The conversations of a file whose heading has been checked.
+
+    Raises:
+        ValueError: The file is broken.
+    """
     seen: set[str] = set()
     found = False
     for key in stream.members():
@@ -76,7 +96,7 @@ def _without_id(number: int) -> str:
 
 
 class _ConversationReader:
-    """One conversation of the file, whose keys may come in any order."""
+    """Reads one conversation of the file, whose keys may come in any order."""
 
     def __init__(self, stream: JsonStream, number: int, seen: set[str]) -> None:
         self.left: Counter[str] = Counter()
@@ -86,7 +106,7 @@ class _ConversationReader:
         self._values: dict[str, Any] = {}
 
     def identity(self) -> str | None:
-        """Its id, once that has been read."""
+        """Its id, or None while that has not been read."""
         return self._values.get("id")
 
     @property
@@ -94,7 +114,7 @@ class _ConversationReader:
         return f"conversation {self._values.get('id', self._number)}"
 
     def turns(self) -> Iterator[KeptTurn]:
-        """Its turns. Raises ValueError."""
+        """Read its turns; the rest is read on the way. Raises ValueError."""
         try:
             for key in self._stream.members():
                 if key in ("id", "turns") and key in self._values:
@@ -133,7 +153,7 @@ class _ConversationReader:
             yield kept
 
     def head(self) -> ConversationHead:
-        """What it is besides its turns, which have been read. Raises ValueError."""
+        """Its head, once all turns have been read. Raises ValueError."""
         values = self._values
         if "id" not in values:
             raise ValueError(_without_id(self._number))
@@ -160,7 +180,7 @@ class _ConversationReader:
 
 
 class _IdFault(ValueError):
-    """A conversation's id is none; the message names the conversation."""
+    """A conversation has no valid id; the message names the conversation."""
 
 
 def _tag(value: Any) -> str:
@@ -189,7 +209,7 @@ def _turn(values: Any, told: Counter[str]) -> KeptTurn:
         raise ValueError("notes is not a list")
     notes = tuple(_note(note, told) for note in notes)
     if turn.status == "open":
-        # The process that would end it is not here.
+        # No process will end it here.
         turn = dataclasses.replace(turn, status="interrupted")
     return KeptTurn(bounded(turn, told), started, settings, notes)
 

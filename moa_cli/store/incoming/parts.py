@@ -1,6 +1,6 @@
-"""The files that an import is made of: given by name, in a folder, in a zip archive, or piped in.
+"""Finds the files to import: named, in a folder, in a zip archive, or from standard input.
 
-Nothing is ever unpacked to the disk: a file in an archive is read where it stands.
+Nothing is unpacked to the disk: files in an archive are read in place.
 """
 
 from __future__ import annotations
@@ -17,50 +17,62 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from moa_cli.core import paths
-from moa_cli.store.incoming.json_stream import Readable
 
-# Files in a folder or an archive; a longer list is no export.
+# The most files that a folder or an archive may hold.
 _MOST_FILES = 100_000
-# Bytes that an archive may expand to, and how many times its size they may be beyond a first
-# gigabyte: text becomes ten times smaller, zeros a thousand times.
+# Guards against archives that expand without end: the bytes that one may expand to, and how many
+# times its packed size a file may have beyond the first gigabyte. Text packs about 10 times
+# smaller, zeros 1000 times.
 _MOST_BYTES, _FREE_BYTES, _MOST_TIMES = 32 << 30, 1 << 30, 100
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
 
 
 class ArchiveFault(ValueError):
-    """An archive that cannot be read, or should not be."""
+    """An archive that cannot be read, or that is not safe to read."""
 
 
 @dataclass(frozen=True)
 class Part:
     """A file to import from.
 
-    name: for messages. open: begins to read it, any number of times, one at a time.
-    modified: seconds since 1970. path: where it is, if it is a file of its own.
-    given: whether the user named this very file.
+    Attributes:
+        name: Its name for messages.
+        open: Opens it for reading; it may be called again once the file is closed.
+        modified: When it was changed, in seconds since 1970.
+        path: Where it is, if it is a file of its own.
+        given: Whether the user named this file, and not a folder or an archive that holds it.
     """
 
     name: str
-    open: Callable[[], contextlib.AbstractContextManager[Readable]]
+    open: Callable[[], contextlib.AbstractContextManager[BinaryIO]]
     modified: float
     path: Path | None = None
     given: bool = True
 
     def start(self) -> bytes:
-        """How it begins."""
+        """Its first 4 kB."""
         with self.open() as file:
             return file.read(1 << 12)
 
 
 @contextmanager
 def parts_of(argument: str, piped: BinaryIO) -> Iterator[Iterator[Part]]:
-    """The files behind what the user typed: a file's name, a folder's, or - for `piped`.
+    """Find the files that an argument stands for.
 
-    Raises OSError, and ValueError for an archive that cannot be read.
+    Args:
+        argument: The path of a file or a folder, or `-` for `piped`.
+        piped: Standard input.
+
+    Yields:
+        The files. They can be opened until the block ends.
+
+    Raises:
+        OSError: A file or folder cannot be read.
+        ValueError: An archive cannot be read.
     """
     with ExitStack() as stack:
         if argument == "-":
@@ -75,22 +87,29 @@ def parts_of(argument: str, piped: BinaryIO) -> Iterator[Iterator[Part]]:
         if stat.S_ISREG(kind):
             yield _unpacked(stack, _file(path, argument))
             return
-        # A pipe can be read once only.
+        # A pipe can be read only once.
         with open(path, "rb") as file:
             part = _spooled(stack, file, argument)
         yield _unpacked(stack, part)
 
 
-def lines_of(file: Readable, encoding: str, longest: int) -> Iterator[str]:
-    """The lines of a text file. Raises ValueError for one that is too long, or no text."""
-    text = io.TextIOWrapper(io.BufferedReader(_Raw(file)), encoding, newline="\n")
+def lines_of(file: BinaryIO, encoding: str, longest: int) -> Iterator[str]:
+    """The lines of a text file.
+
+    Raises:
+        ValueError: A line has `longest` characters or more, or the file is not text.
+    """
+    text = io.TextIOWrapper(file, encoding, newline="\n")
     try:
         while line := text.readline(longest):
             if len(line) == longest:
-                raise ValueError("not a text that can be read: a line is too long")
+                raise ValueError("a line is too long")
             yield line
     except UnicodeDecodeError:
         raise ValueError(f"not {encoding.removesuffix('-sig').upper()} text") from None
+    finally:
+        # Without this, the wrapper would close the file, which may be read again.
+        text.detach()
 
 
 def _file(path: Path, name: str, *, given: bool = True) -> Part:
@@ -98,12 +117,12 @@ def _file(path: Path, name: str, *, given: bool = True) -> Part:
 
 
 def _spooled(stack: ExitStack, file: BinaryIO, name: str) -> Part:
-    """What can be read only once, in a file without a name."""
+    """A copy, in a file without a name, of what can be read only once."""
     held = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     shutil.copyfileobj(file, held)
 
     @contextmanager
-    def again() -> Iterator[Readable]:
+    def again() -> Iterator[BinaryIO]:
         held.seek(0)
         yield held
 
@@ -129,14 +148,14 @@ def _in_folder(folder: Path, name: str) -> Iterator[Part]:
 
 
 def _unpacked(stack: ExitStack, part: Part) -> Iterator[Part]:
-    """The part itself, or the files in it if it is an archive."""
+    """The file itself, or the files in it if it is an archive."""
     if not part.start().startswith((_ZIP, _EMPTY_ZIP)):
         yield part
         return
     with _zip_faults():
-        # An archive is read from its end: not every source of bytes can do that.
+        # `zipfile` reads an archive from its end, so the source has to be a real file.
         source = stack.enter_context(part.open())
-        archive = stack.enter_context(zipfile.ZipFile(source))  # type: ignore[call-overload]
+        archive = stack.enter_context(zipfile.ZipFile(source))
     files = [info for info in archive.infolist() if not info.is_dir()]
     if len(files) > _MOST_FILES:
         raise ValueError(f"holds more than {_MOST_FILES} files")
@@ -150,70 +169,57 @@ def _unpacked(stack: ExitStack, part: Part) -> Iterator[Part]:
         )
 
 
+@dataclass
 class _Expanded:
-    """How many bytes an archive has given."""
+    """How many bytes were read from an archive."""
 
-    def __init__(self) -> None:
-        self.total = 0
-        self.by_name: dict[str, int] = {}
+    total: int = 0
 
 
 @contextmanager
 def _member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, expanded: _Expanded
-) -> Iterator[Readable]:
+) -> Iterator[BinaryIO]:
     with _zip_faults():
         file = archive.open(info)
     with file:
-        yield _Member(file, info.compress_size, expanded)
+        yield io.BufferedReader(_Member(file, info.compress_size, expanded))
 
 
-class _Member:
-    """A file in an archive, up to what a sound one may hold."""
+class _Member(io.RawIOBase):
+    """A file in an archive; reading it fails once it has expanded too far."""
 
-    def __init__(self, file: Readable, packed: int, expanded: _Expanded) -> None:
+    def __init__(self, file: IO[bytes], packed: int, expanded: _Expanded) -> None:
+        super().__init__()
         self._file = file
         self._packed = packed
         self._expanded = expanded
         self._given = 0
 
-    def read(self, size: int, /) -> bytes:
-        """As of any file; raises ValueError."""
+    def readable(self) -> bool:
+        """Always true."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer as far as possible; return how many bytes. Raises ArchiveFault."""
         with _zip_faults():
-            data = self._file.read(size)
+            data = self._file.read(len(buffer))
         self._given += len(data)
         self._expanded.total += len(data)
         if self._expanded.total > _MOST_BYTES or (
             self._given > max(_FREE_BYTES, _MOST_TIMES * self._packed)
         ):
             raise ArchiveFault("expands to more than an export does")
-        return data
+        buffer[: len(data)] = data
+        return len(data)
 
 
 @contextmanager
 def _zip_faults() -> Iterator[None]:
-    """While inside, what `zipfile` raises of a file that is none is an ArchiveFault."""
+    """Turn what `zipfile` raises for a broken archive into an ArchiveFault."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ArchiveFault(f"cannot be read as a zip archive: {error}") from None
     except UnicodeDecodeError:
         raise ArchiveFault("cannot be read as a zip archive: a name in it is not text") from None
-
-
-class _Raw(io.RawIOBase):
-    """A source of bytes as the wrapper of text wants it."""
-
-    def __init__(self, file: Readable) -> None:
-        super().__init__()
-        self._file = file
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer as far as there are bytes."""
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)

@@ -1,4 +1,4 @@
-"""What a file is an export of, told by what is in it."""
+"""Tells from a file's content which program exported it, and chooses the reader for it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from moa_cli.store.archive import FORMAT
 from moa_cli.store.incoming import aichat, chatgpt, claude, own
-from moa_cli.store.incoming.coming import IncomingConversation
+from moa_cli.store.incoming.conversation import IncomingConversation
 from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.incoming.parts import Part, lines_of
 
-# What is read, by its name on the command line, with how it is called in a message.
+# The sources, by their names on the command line, and how messages name them.
 SOURCES = {
     "moa": "an export of moa",
     "chatgpt": "a ChatGPT export",
@@ -26,16 +26,23 @@ SOURCES = {
 _SQLITE = b"SQLite format 3\0"
 _OURS_TOO = "moa reads its own exports and those of ChatGPT, Claude, llm and aichat"
 _LISTS = {"mapping": "chatgpt", "chat_messages": "claude"}
-# How a session in YAML begins, and what it holds somewhere.
+# An aichat session in YAML begins with the first, and holds the second.
 _FIRST_KEY, _MESSAGES = re.compile("(?:path|model):"), re.compile("^messages:", re.MULTILINE)
-# Items of a list in which something must be known.
+# How many items of a list are looked at before it counts as unknown.
 _LOOKED_AT = 100
 
 
 def recognise(part: Part) -> str | None:
-    """The source (see `SOURCES`) that the file is an export of; None if of none.
+    """Recognise which program exported a file.
 
-    Raises ValueError if it looks like an export but is broken.
+    Args:
+        part: The file.
+
+    Returns:
+        A key of `SOURCES`, or None if the file is not an export.
+
+    Raises:
+        ValueError: The file looks like an export but is broken.
     """
     start = part.start()
     if start.startswith(_SQLITE):
@@ -49,9 +56,10 @@ def recognise(part: Part) -> str | None:
 
 
 def refuse(part: Part, source: str | None = None) -> ValueError:
-    """Why a file that the user named is no export, or none of `source`.
+    """The error for a file that is not an export, or not one of `source`.
 
-    Raises ValueError if it is not even JSON.
+    Raises:
+        ValueError: The file is not even JSON.
     """
     if source is not None:
         return ValueError(f"not {SOURCES[source]}")
@@ -64,9 +72,15 @@ def refuse(part: Part, source: str | None = None) -> ValueError:
 
 @contextmanager
 def reading(part: Part, source: str) -> Iterator[Iterator[IncomingConversation]]:
-    """The conversations of a file, which is an export of that source, one at a time.
+    """Read the conversations of a file one at a time.
 
-    Raises ValueError, or StoreError for a file of a newer moa.
+    Args:
+        part: The file.
+        source: Which program exported it, a key of `SOURCES`.
+
+    Raises:
+        ValueError: The file is broken.
+        StoreError: A newer version of moa wrote it.
     """
     if source == "llm":
         if part.path is None:
@@ -88,7 +102,7 @@ def reading(part: Part, source: str) -> Iterator[Iterator[IncomingConversation]]
 
 
 def _begun(start: bytes) -> str:
-    """How a text file begins, without the space before it."""
+    """The beginning of a text file, without white space before it."""
     encoding = json.detect_encoding(start[:4]) if len(start) > 1 else "utf-8"
     return start.decode(encoding, "ignore").lstrip(" \t\r\n")
 
@@ -107,12 +121,12 @@ def _json_source(part: Part) -> str | None:
 
 
 def _object_source(stream: JsonStream, *, whole: bool = False) -> str | None:
-    """The source that an object's keys tell. whole: read on to its end if they tell none."""
+    """The source that an object's keys tell. whole: read it to its end if they tell none."""
     for key in stream.members():
         if key in _LISTS:
             return _LISTS[key]
         if not whole and key in ("format", "conversations"):
-            # A list by that name may also be somebody else's: the heading tells.
+            # Other programs may have a key of that name; only `format` tells.
             if key == "conversations":
                 _skip_items(stream)
                 continue
@@ -122,7 +136,7 @@ def _object_source(stream: JsonStream, *, whole: bool = False) -> str | None:
 
 
 def _heading(stream: JsonStream) -> dict[str, Any]:
-    """`format` and `version` of a file, wherever they stand in it."""
+    """`format` and `version` of a file, wherever they are in it."""
     heading: dict[str, Any] = {}
     for key in stream.members():
         if key == "conversations":
@@ -143,7 +157,7 @@ def _skip_items(stream: JsonStream) -> None:
 
 
 def _listed(stream: JsonStream, source: str) -> Iterator[IncomingConversation]:
-    """The conversations of a list, or the one that the file is."""
+    """The conversations of a list, or the only one if the file holds no list."""
     if stream.next() != "[":
         yield _conversation(stream.value(), source, "the conversation")
     else:
@@ -155,7 +169,7 @@ def _listed(stream: JsonStream, source: str) -> Iterator[IncomingConversation]:
 def _conversation(values: Any, source: str, where: str) -> IncomingConversation:
     key = next(key for key, named in _LISTS.items() if named == source)
     if not isinstance(values, Mapping) or key not in values:
-        raise ValueError(f"{where}: is none of {SOURCES[source]} (it has no `{key}`)")
+        raise ValueError(f"{where} is not from {SOURCES[source]}: it has no `{key}`")
     read = {"chatgpt": chatgpt.conversation, "claude": claude.conversation}[source]
     try:
         return read(values, where)
@@ -180,8 +194,10 @@ def _aichat(part: Part) -> Iterator[IncomingConversation]:
 
 
 def _session(part: Part) -> dict[str, Any] | None:
-    """The values of a file that is one of aichat's sessions. Raises ValueError for YAML that
-    looks like one but is broken."""
+    """The values of a session of aichat; None if the file is something else.
+
+    Raises ValueError for a broken file that looks like a session.
+    """
     if not _FIRST_KEY.match(_begun(part.start())):
         return None
     data = b""

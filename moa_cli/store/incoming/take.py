@@ -1,8 +1,8 @@
-"""Taking conversations in: all files are read and checked first, then written.
+"""Imports conversations: reads and checks all files first, then reads them again and writes.
 
-The second reading writes in many short transactions, so that other processes wait for no more
-than a moment. Until a conversation's last turn is there, its turns belong to no conversation: it
-is wholly there or not at all. What a killed import left is taken away by the next one.
+The second pass writes in many short transactions, so that other processes wait only for a moment.
+A conversation gets its row when its last turn is written, so it is imported as a whole or not at
+all. The next import removes what a killed one left.
 """
 
 from __future__ import annotations
@@ -23,30 +23,36 @@ from moa_cli.core.conversation import KeptConversation, KeptTurn
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.file_lock import try_lock
 from moa_cli.core.text import dumps
-from moa_cli.store.absorb import database_of
 from moa_cli.store.archive import StoredTurns, turn_values
-from moa_cli.store.incoming.coming import ConversationHead, IncomingConversation, identity_of
+from moa_cli.store.ended_processes import database_of
+from moa_cli.store.incoming.conversation import ConversationHead, IncomingConversation, identity_of
 from moa_cli.store.incoming.json_stream import EncodingFault
 from moa_cli.store.incoming.parts import ArchiveFault, Part, parts_of
 from moa_cli.store.incoming.recognise import reading, recognise, refuse
-from moa_cli.store.packing import as_unicode
 from moa_cli.store.store import Store
+from moa_cli.store.stored_values import as_unicode
 
 NO_REPLY, OTHER_FILE = "conversation without a reply", "other file"
-# Seconds that one transaction may last, and that must pass before the next: who waits for the
-# file looks at it every twentieth of a second at least.
-_HELD, _FREE = 0.08, 0.06
-# Turns that are read before some are written.
+# Seconds that one transaction may last, and that pass before the next one, so that other processes
+# get in: they look at least every twentieth of a second.
+_TRANSACTION_SECONDS, _PAUSE_SECONDS = 0.08, 0.06
+# Turns that are read before they are written.
 _READ_AHEAD = 50
 
 
 @dataclass
 class ImportResult:
-    """What came of the files of one source (see `recognise.SOURCES`), by conversations' ids.
+    """What was imported from the files of one source.
 
-    new: were not there. same: are there already. renamed: are there with other content; the ids
-    that they would have with those that they got. longer: were there, and got these many turns
-    more. turns: how many were taken in all. left: what was not taken, by kind.
+    Attributes:
+        source: A key of `recognise.SOURCES`.
+        new: Ids of conversations that were added.
+        same: Ids of conversations that existed already.
+        renamed: Conversations that were added under another id, because theirs belongs to other
+            content: the id in the file, and the new one.
+        longer: Ids of conversations that got more turns, and how many.
+        turns: How many turns were added in all.
+        left: What was not imported or was changed, counted by kind.
     """
 
     source: str
@@ -60,7 +66,7 @@ class ImportResult:
 
 @dataclass(frozen=True)
 class _Decision:
-    """What to do with one conversation of a file. first: the turn, from 0, to begin with."""
+    """What to do with one conversation of a file. first: the first turn to write, from 0."""
 
     do: Literal["begin", "go on", "skip"]
     identity: str = ""
@@ -77,13 +83,24 @@ def take(
     dry_run: bool = False,
     waiting: Callable[[], None] = lambda: None,
 ) -> list[ImportResult]:
-    """Take in the conversations of files, folders and archives; - is `piped`.
+    """Import the conversations of files, folders and archives.
 
-    source: what the files are, where that need not be told by their content. tags: what the
-    conversations are tagged with. dry_run: only tell what would be taken. waiting: called once if
-    another process has to end its import first.
-    Raises StoreError, naming the file and the place in it, and OSError. Nothing is taken then,
-    unless the trouble is with writing.
+    Args:
+        store: Where they go.
+        arguments: Paths of files and folders, or `-` for `piped`.
+        piped: Standard input.
+        source: Which program exported the files; None to recognise it by their content.
+        tags: Tags for each imported conversation.
+        dry_run: Only report what would be imported.
+        waiting: Called once if another process has to end its import first.
+
+    Returns:
+        A result for each source.
+
+    Raises:
+        StoreError: A file is broken (the message names the place in it), or the store cannot be
+            written. If a file is broken, nothing is imported.
+        OSError: A file cannot be read. Nothing is imported.
     """
     with ExitStack() as stack:
         if not dry_run:
@@ -91,53 +108,63 @@ def take(
             store.clear_unfinished()
         plan = _Plan(store, source)
         for argument in arguments:
-            plan.read(argument, stack.enter_context(_parts(argument, piped)))
+            with _named("standard input" if argument == "-" else argument):
+                plan.read(argument, stack.enter_context(parts_of(argument, piped)))
         if not dry_run:
             plan.carry_out(tags)
-        return list(plan.took.values())
+        return list(plan.results.values())
 
 
 def add(store: Store, conversations: Iterable[KeptConversation]) -> ImportResult:
-    """Take in our own conversations, as `archive.read` gives them. Raises StoreError, OSError."""
-    took = ImportResult("moa")
+    """Import conversations of another store of moa.
+
+    Args:
+        store: Where they go.
+        conversations: As `archive.read` gives them.
+
+    Raises:
+        StoreError: The store cannot be written.
+        OSError: The lock of the import cannot be taken.
+    """
+    result = ImportResult("moa")
     with _alone(store, lambda: None):
         store.clear_unfinished()
         plan = _Plan(store, None)
         with _writing(store, ()) as writer:
-            for conversation in conversations:
-                decision = plan.decide(_again(conversation), took, alone=True)
-                writer.write(_again(conversation), decision)
-    return took
+            for kept in conversations:
+                # The turns of an incoming conversation can be read only once.
+                decision = plan.decide(_incoming(kept), result, alone=True)
+                writer.write(_incoming(kept), decision)
+    return result
 
 
-def _again(conversation: KeptConversation) -> IncomingConversation:
-    held = conversation
+def _incoming(kept: KeptConversation) -> IncomingConversation:
     head = ConversationHead(
-        held.id, held.title, held.profile, held.created, held.updated, held.tags
+        kept.id, kept.title, kept.profile, kept.created, kept.updated, kept.tags
     )
     return IncomingConversation(
-        f"conversation {held.id}",
-        iter(held.turns),
+        f"conversation {kept.id}",
+        iter(kept.turns),
         lambda: head,
         exact=True,
-        identity=lambda: held.id,
+        identity=lambda: kept.id,
     )
 
 
 class _Plan:
-    """What is to be done with each conversation of each file, in their order."""
+    """Decides what to do with each conversation of each file, and then does it."""
 
     def __init__(self, store: Store, source: str | None) -> None:
-        self.took: dict[str, ImportResult] = {}
+        self.results: dict[str, ImportResult] = {}
         self._store = store
         self._source = source
         self._parts: list[tuple[Part, str]] = []
         self._decisions: list[_Decision] = []
-        # The keys of the turns that conversations will have after what is planned so far.
+        # The keys of the turns that conversations will have when the plan is carried out.
         self._planned: dict[str, list[bytes]] = {}
 
     def read(self, argument: str, parts: Iterator[Part]) -> None:
-        """Read files, check them, and decide. Raises StoreError."""
+        """Read and check files, and decide on each conversation. Raises StoreError."""
         others, known = 0, len(self._parts)
         for part in parts:
             with _named(part.name):
@@ -146,14 +173,14 @@ class _Plan:
                     others += 1
                     continue
                 self._parts.append((part, source))
-                took = self.took.setdefault(source, ImportResult(source))
+                result = self.results.setdefault(source, ImportResult(source))
                 with reading(part, source) as conversations:
-                    for coming in conversations:
-                        self._decisions.append(self.decide(coming, took, alone=part.given))
+                    for conversation in conversations:
+                        self._decisions.append(self.decide(conversation, result, alone=part.given))
         if len(self._parts) == known:
             raise StoreError(f"{argument}: holds no export of conversations")
         if others:
-            self.took[self._parts[known][1]].left[OTHER_FILE] += others
+            self.results[self._parts[known][1]].left[OTHER_FILE] += others
 
     def _source_of(self, part: Part) -> str | None:
         wanted = self._source
@@ -166,36 +193,41 @@ class _Plan:
         except ValueError:
             if part.given:
                 raise
-            # Some other file of those that lie about.
+            # A folder may hold files of any kind.
             return None
         if part.given and found is None:
             raise refuse(part)
         return found if wanted in (None, found) else None
 
-    def decide(self, coming: IncomingConversation, took: ImportResult, *, alone: bool) -> _Decision:
-        """What to do with a conversation, whose turns are read for it.
+    def decide(
+        self, conversation: IncomingConversation, result: ImportResult, *, alone: bool
+    ) -> _Decision:
+        """Decide what to do with a conversation; this reads its turns.
 
-        alone: whether none of those read before can be the same.
+        Args:
+            conversation: The conversation.
+            result: Updated with the decision.
+            alone: Whether no conversation that was read before can be the same.
         """
         keys: list[bytes] = []
         count, answered, needed = 0, False, True
-        for kept in coming.turns:
-            if count == 0 and coming.exact and alone:
-                # A key takes as long as all the rest: none where nothing is to be compared.
-                identity = coming.identity()
+        for kept in conversation.turns:
+            if count == 0 and conversation.exact and alone:
+                # Making keys takes as long as all the rest, so only if there is one to compare.
+                identity = conversation.identity()
                 needed = identity is None or self._store.has(identity)
             if needed:
-                keys.append(_key(kept, exact=coming.exact))
+                keys.append(_key(kept, exact=conversation.exact))
             count += 1
             answered = answered or kept.turn.reply is not None
-        head = coming.head()
-        if not answered and not coming.exact:
-            took.left[NO_REPLY] += 1
+        head = conversation.head()
+        if not answered and not conversation.exact:
+            result.left[NO_REPLY] += 1
             return _Decision("skip")
-        decision = self._compared(head, keys, count, coming, took)
+        decision = self._compared(head, keys, count, conversation, result)
         if decision.do != "skip":
-            took.left += coming.left
-            took.turns += count - decision.first
+            result.left += conversation.left
+            result.turns += count - decision.first
         return decision
 
     def _compared(
@@ -203,30 +235,30 @@ class _Plan:
         head: ConversationHead,
         keys: list[bytes],
         count: int,
-        coming: IncomingConversation,
-        took: ImportResult,
+        conversation: IncomingConversation,
+        result: ImportResult,
     ) -> _Decision:
         for identity in _ids(head.id, keys):
-            there = self._known(identity, exact=coming.exact)
+            there = self._known(identity, exact=conversation.exact)
             if there is None:
                 self._planned[identity] = keys
                 if identity == head.id:
-                    took.new.append(identity)
+                    result.new.append(identity)
                 else:
-                    took.renamed.append((head.id, identity))
+                    result.renamed.append((head.id, identity))
                 return _Decision("begin", identity)
-            if there == keys or (not coming.exact and there[: len(keys)] == keys):
+            if there == keys or (not conversation.exact and there[: len(keys)] == keys):
                 break
-            if not coming.exact and keys[: len(there)] == there:
-                # It went on where it came from, and not here.
+            if not conversation.exact and keys[: len(there)] == there:
+                # The other program added turns to it; moa did not.
                 self._planned[identity] = keys
-                took.longer.append((identity, count - len(there)))
+                result.longer.append((identity, count - len(there)))
                 return _Decision("go on", identity, len(there))
-        took.same.append(identity)
+        result.same.append(identity)
         return _Decision("skip")
 
     def _known(self, identity: str, *, exact: bool) -> list[bytes] | None:
-        """The keys of the turns of that conversation; None if there is none."""
+        """The keys of that conversation's turns; None if there is no such conversation."""
         if identity in self._planned:
             return self._planned[identity]
         if not self._store.has(identity):
@@ -241,17 +273,17 @@ class _Plan:
         with _writing(self._store, tags) as writer:
             for part, source in self._parts:
                 with _named(part.name), reading(part, source) as conversations:
-                    for coming in conversations:
+                    for conversation in conversations:
                         decision = next(decisions, None)
                         if decision is None:
-                            raise ValueError("has changed while it was read")
-                        writer.write(coming, decision)
+                            raise ValueError("the file changed while it was read")
+                        writer.write(conversation, decision)
 
 
 def _ids(identity: str, keys: list[bytes]) -> Iterator[str]:
-    """The conversation's id, then others that are made of its content.
+    """The conversation's own id, then others made from its content.
 
-    So a file that is imported twice makes no second copy, also under another id.
+    They are the same each time, so importing a file twice makes no second copy under a new id.
     """
     yield identity
     content = hashlib.sha256(b"".join(keys)).hexdigest()
@@ -260,8 +292,10 @@ def _ids(identity: str, keys: list[bytes]) -> Iterator[str]:
 
 
 def _key(kept: KeptTurn, *, exact: bool) -> bytes:
-    """What tells a turn from another. Of our own, all fields do, but not when it was asked: a
-    time that lay in the future is another one each time."""
+    """What tells a turn from another: its texts, and for turns of moa all fields but its time.
+
+    A time in the future is replaced by now, so it differs at each import.
+    """
     if exact:
         values = turn_values(kept)
         del values["started"]
@@ -274,7 +308,7 @@ def _key(kept: KeptTurn, *, exact: bool) -> bytes:
 
 @contextmanager
 def _writing(store: Store, tags: Sequence[str]) -> Iterator[_Writer]:
-    """While inside, conversations are written; in the end, all that are complete are there."""
+    """Yield a writer; write what it holds in the end, or remove what is incomplete on an error."""
     try:
         with store.unlinked():
             writer = _Writer(store, tags)
@@ -287,22 +321,22 @@ def _writing(store: Store, tags: Sequence[str]) -> Iterator[_Writer]:
 
 
 class _Writer:
-    """Writes turns and conversations, many in a transaction, for as long as one may last."""
+    """Writes turns and conversations, as many in a transaction as its time allows."""
 
     def __init__(self, store: Store, tags: Sequence[str]) -> None:
         self._store = store
         self._tags = tags
         self._steps: deque[Callable[[sqlite3.Connection], None]] = deque()
-        self._pace = _Pace()
-        # The conversation of which some turns are written, but not all.
+        self._ended = 0.0
+        # The conversation of which only some turns are written.
         self._begun: str | None = None
 
-    def write(self, coming: IncomingConversation, decision: _Decision) -> None:
-        """Write a conversation's turns, then itself."""
-        for place, kept in enumerate(coming.turns):
+    def write(self, conversation: IncomingConversation, decision: _Decision) -> None:
+        """Write a conversation's turns, then the conversation."""
+        for place, kept in enumerate(conversation.turns):
             if decision.do != "skip" and place >= decision.first:
                 self._add(self._turn(decision, kept))
-        head = coming.head()
+        head = conversation.head()
         if decision.do != "skip":
             self._add(self._end(decision, head))
 
@@ -320,7 +354,7 @@ class _Writer:
         return write
 
     def _begin(self, connection: sqlite3.Connection, identity: str) -> None:
-        # Deleted since it was planned: to wipe its old turns would take the new ones along.
+        # It was deleted since the plan was made: wiping its old turns would take the new ones too.
         if connection.execute(
             "SELECT 1 FROM doomed WHERE conversation_id = ?", (identity,)
         ).fetchone():
@@ -356,50 +390,23 @@ class _Writer:
         return write
 
     def flush(self) -> None:
-        """Write all that waits. Raises StoreError."""
+        """Write everything that waits. Raises StoreError."""
         while self._steps:
-            with self._pace.step(), self._store.connection(writing=True) as connection:
-                while self._steps and not self._pace.over():
+            time.sleep(max(0.0, self._ended + _PAUSE_SECONDS - time.monotonic()))
+            with self._store.connection(writing=True) as connection:
+                deadline = time.monotonic() + _TRANSACTION_SECONDS
+                while self._steps and time.monotonic() < deadline:
                     self._steps.popleft()(connection)
                 if self._begun is not None:
                     connection.execute(
                         "INSERT OR IGNORE INTO unfinished VALUES (?)", (self._begun,)
                     )
-
-
-class _Pace:
-    """Lets others at the file between short transactions."""
-
-    def __init__(self) -> None:
-        self._began = self._ended = 0.0
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """One transaction, as soon as the next one may begin."""
-        time.sleep(max(0.0, self._ended + _FREE - time.monotonic()))
-        self._began = time.monotonic()
-        yield
-        self._ended = time.monotonic()
-
-    def over(self) -> bool:
-        """Whether it has lasted long enough."""
-        return time.monotonic() - self._began > _HELD
-
-
-@contextmanager
-def _parts(argument: str, piped: BinaryIO) -> Iterator[Iterator[Part]]:
-    with ExitStack() as stack:
-        yield _named_parts(argument, stack.enter_context(parts_of(argument, piped)))
-
-
-def _named_parts(argument: str, parts: Iterator[Part]) -> Iterator[Part]:
-    with _named("standard input" if argument == "-" else argument):
-        yield from parts
+            self._ended = time.monotonic()
 
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """While inside, what is wrong with a file is a StoreError that names it."""
+    """Turn what is wrong with a file into an error that names it."""
     try:
         yield
     except RecursionError:
@@ -412,20 +419,21 @@ def _named(name: str) -> Iterator[None]:
 
 @contextmanager
 def _alone(store: Store, waiting: Callable[[], None]) -> Iterator[None]:
-    """Until no other process imports into the store: two would not see each other's plans.
+    """Wait until no other process imports into the store, and keep others out.
 
-    The kernel drops the lock of a process that dies. Raises OSError.
+    Two imports at once would not see each other's plans. The kernel drops the lock of a process
+    that dies. Raises OSError.
     """
     with store.connection(writing=False) as connection:
         database = database_of(connection)
-    # A file of its own: to close one of the database's would drop SQLite's locks.
+    # Not a file of the database: closing one would drop the locks that SQLite holds on it.
     path = database.with_name(f"{database.name}.importing")
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         if try_lock(handle) is False:
             waiting()
             while try_lock(handle) is False:
-                time.sleep(_FREE)
+                time.sleep(_PAUSE_SECONDS)
         yield
     finally:
         os.close(handle)

@@ -352,7 +352,7 @@ def test_from_says_what_a_file_is_meant_to_be(moa: Moa) -> None:
     ran = moa.run("history", "import", "a.json", "--from", "claude")
     assert (ran.code, ran.err) == (
         1,
-        "moa: a.json: conversation 1: is none of a Claude export (it has no `chat_messages`)\n",
+        "moa: a.json: conversation 1 is not from a Claude export: it has no `chat_messages`\n",
     )
     assert imported(moa, "a.json", "--from", "chatgpt")[0].startswith("moa: imported 1 conv")
 
@@ -371,8 +371,8 @@ def bomb() -> bytes:
 ALIASES = "model: x\nmessages:\n- &a\n  role: user\n  content: hi\n- *a\n"
 FAULTS: dict[str, tuple[Any, str]] = {
     "no list": ({"mapping": []}, "the conversation: mapping is not a table of messages"),
-    "later item": ([OWL, 5], "conversation 2: is none of a ChatGPT export (it has no `mapping`)"),
-    "mixed": ([OWL, FOX], "conversation 2: is none of a ChatGPT export"),
+    "later item": ([OWL, 5], "conversation 2 is not from a ChatGPT export: it has no `mapping`"),
+    "mixed": ([OWL, FOX], "conversation 2 is not from a ChatGPT export"),
     "ring": ([OWL, ring()], "conversation 2: its messages form a loop"),
     "broken": (
         b'[{"mapping": {}},\n {"mapping": }]',
@@ -391,7 +391,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "claude": ([{"chat_messages": [1]}], "conversation 1: chat_messages is not a list of messages"),
     "aliases": (ALIASES.encode(), "not YAML that can be read: it holds an alias"),
     "yaml": (b"model: x\nmessages:\n- [\n", "not YAML: "),
-    "log": (b"# CHAT: x [2024-07-02T09:00:00Z]\nno answer\n", "entry 1: lacks the line of dashes"),
+    "log": (b"# CHAT: x [2024-07-02T09:00:00Z]\nno answer\n", "entry 1 has no line of dashes"),
 }
 
 

@@ -1,4 +1,9 @@
-"""What processes that were killed leave behind, put in order by the next one."""
+"""Recovers what ended processes left behind: open turns, begun calls and reserved budget.
+
+A process may be killed at any time. The next one that opens the store finds its lease (see
+`store.lease`), counts the calls in its journal, marks its turns as interrupted, and frees the
+budget that it had reserved.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +17,34 @@ from typing import Any
 
 from moa_cli.core.conversation import Charge, Turn, Usage, check_usage
 from moa_cli.core.values import load_value
-from moa_cli.store.calls import Booking, JournalledCall, read_calls
+from moa_cli.store.calls import JournalledCall, SpendingEntry, read_calls
 from moa_cli.store.lease import DeadLease, dead_leases, has_lease
-from moa_cli.store.packing import dump, unpack, without_defaults
 from moa_cli.store.schema import immediate
+from moa_cli.store.stored_values import dump, unpack, without_defaults
 
-# Stand in columns and tables of their own.
+# Fields of a turn that have columns or tables of their own.
 _APART = ("user", "reply", "status", "proposals", "stored_as")
-# In place of a number of a call: the whole journal is in the database.
+# In place of the number of a call: the whole journal is in the database.
 _WHOLE = 0
 
 
-def absorb(connection: sqlite3.Connection, database: Path) -> None:
-    """Count what processes that have ended had begun, end their turns, give back what they had
-    reserved.
+def settle_ended_processes(connection: sqlite3.Connection, database: Path) -> None:
+    """Count the calls of ended processes, end their turns, and free what they had reserved.
 
-    All of one process is done in one transaction, once, also where this process is killed on the
-    way. What cannot be written now stays for the next time. Raises sqlite3.Error then.
+    Each process is settled once, in one transaction, even if this process is killed on the way.
+
+    Args:
+        connection: The database.
+        database: Its file.
+
+    Raises:
+        sqlite3.Error: The database cannot be written. What is left is settled another time.
     """
     for lease in dead_leases(database):
         try:
-            made = read_calls(lease.lines())
+            calls = read_calls(lease.lines())
             with immediate(connection):
-                _absorb(connection, lease, made)
+                _settle(connection, lease, calls)
         except OSError:
             lease.leave()
             continue
@@ -45,38 +55,38 @@ def absorb(connection: sqlite3.Connection, database: Path) -> None:
     _end_turns(connection, database)
 
 
-def _absorb(
-    connection: sqlite3.Connection, lease: DeadLease, made: Sequence[JournalledCall]
+def _settle(
+    connection: sqlite3.Connection, lease: DeadLease, calls: Sequence[JournalledCall]
 ) -> None:
     rows = connection.execute("SELECT call FROM booked WHERE lease = ?", (lease.token,))
     booked = {int(row[0]) for row in rows}
     if _WHOLE not in booked:
-        for booking in _bookings(made, booked):
-            add_booking(connection, booking)
+        for entry in _spending_entries(calls, booked):
+            add_spending_entry(connection, entry)
     turns = connection.execute(
         "SELECT id, profile, rest FROM turns WHERE status = 'open' AND lease = ?", (lease.token,)
     ).fetchall()
     for row in turns:
-        _end_turn(connection, row, [call for call in made if call.turn == row["id"]])
+        _end_turn(connection, row, [call for call in calls if call.turn == row["id"]])
     connection.execute("DELETE FROM reserved WHERE lease = ?", (lease.token,))
     connection.execute("DELETE FROM booked WHERE lease = ?", (lease.token,))
     connection.execute("INSERT INTO booked VALUES (?, ?)", (lease.token, _WHOLE))
 
 
-def _bookings(made: Sequence[JournalledCall], booked: set[int]) -> Iterator[Booking]:
-    """What is not in the database yet."""
-    seen = {(call.group, call.begun.model) for call in made if call.number in booked}
-    for call in made:
+def _spending_entries(calls: Sequence[JournalledCall], booked: set[int]) -> Iterator[SpendingEntry]:
+    """Those of the calls that are not in the database yet."""
+    seen = {(call.group, call.begun.model) for call in calls if call.number in booked}
+    for call in calls:
         if call.void or call.number in booked or not _makes_sense(call.taken):
             continue
         key = (call.group, call.begun.model)
-        yield Booking(call.day, call.begun.model, call.taken, key not in seen, (call.number,))
+        yield SpendingEntry(call.day, call.begun.model, call.taken, key not in seen, (call.number,))
         seen.add(key)
 
 
-def add_booking(connection: sqlite3.Connection, booking: Booking) -> None:
-    """Add what a call took to its day and model. Raises sqlite3.Error."""
-    usage = booking.usage
+def add_spending_entry(connection: sqlite3.Connection, entry: SpendingEntry) -> None:
+    """Add what a call took to the sums of its day and model. Raises sqlite3.Error."""
+    usage = entry.usage
     connection.execute(
         "INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (day, model) DO UPDATE SET turns = turns + excluded.turns,"
@@ -87,9 +97,9 @@ def add_booking(connection: sqlite3.Connection, booking: Booking) -> None:
         " unpriced_calls = unpriced_calls + excluded.unpriced_calls,"
         " cost = cost + excluded.cost",
         (
-            booking.day,
-            booking.model,
-            int(booking.first),
+            entry.day,
+            entry.model,
+            int(entry.first),
             usage.calls,
             usage.prompt_tokens,
             usage.completion_tokens,
@@ -101,15 +111,14 @@ def add_booking(connection: sqlite3.Connection, booking: Booking) -> None:
 
 
 def forget_ended(connection: sqlite3.Connection, database: Path) -> None:
-    """Forget which calls of processes are in the database whose journals are gone."""
+    """Forget which calls were counted, for processes whose journals are gone."""
     for (token,) in connection.execute("SELECT DISTINCT lease FROM booked").fetchall():
         if not has_lease(database, token):
             connection.execute("DELETE FROM booked WHERE lease = ?", (token,))
 
 
 def _end_turns(connection: sqlite3.Connection, database: Path) -> None:
-    """End turns whose process has left no journal: it was of an earlier version, or somebody
-    has removed its files."""
+    """End turns of processes without a lease: earlier versions had none, or it was removed."""
     rows = connection.execute("SELECT id, profile, rest, lease FROM turns WHERE status = 'open'")
     for row in rows.fetchall():
         if not has_lease(database, row["lease"]):
@@ -117,9 +126,9 @@ def _end_turns(connection: sqlite3.Connection, database: Path) -> None:
 
 
 def _end_turn(
-    connection: sqlite3.Connection, row: sqlite3.Row, made: Sequence[JournalledCall]
+    connection: sqlite3.Connection, row: sqlite3.Row, calls: Sequence[JournalledCall]
 ) -> None:
-    """Mark a turn interrupted, with what its calls took. made: those of its journal."""
+    """Mark a turn as interrupted, with the usage of its calls in the journal."""
     kept = _loaded(row["rest"])
     if kept is None:
         places = set()
@@ -134,7 +143,7 @@ def _end_turn(
             ledger += _charge(layer, text)
         ledger += [
             Charge(call.begun.layer, call.begun.model, call.taken)
-            for call in made
+            for call in calls
             if not call.void
             and (call.begun.layer, call.begun.index) not in places
             and _makes_sense(call.taken)
@@ -148,7 +157,7 @@ def _end_turn(
 
 
 def _loaded(rest: str) -> Turn | None:
-    """What is kept of a turn whose reply was whole when it was killed."""
+    """What is stored of a turn whose reply was complete when the process was killed."""
     try:
         values = json.loads(rest)
         return load_value(Turn, {"user": "", **values}) if values else None
@@ -157,7 +166,7 @@ def _loaded(rest: str) -> Turn | None:
 
 
 def _charge(layer: int, proposal: bytes) -> list[Charge]:
-    """What a kept proposal took; nothing if it cannot be read."""
+    """The charge of a stored proposal; none if it is damaged."""
     try:
         values: dict[str, Any] = unpack(proposal)
         usage = load_value(Usage, values.get("usage", {}))
@@ -177,17 +186,17 @@ def _makes_sense(usage: Usage) -> bool:
 
 
 def rest_of(turn: Turn) -> str:
-    """What has no column of its own, as JSON."""
+    """The fields of a turn without a column of their own, as JSON."""
     bare = without_defaults(turn.with_proposals(()))
     rest = {name: value for name, value in bare.items() if name not in _APART}
-    # Never empty: so is that of a turn that runs.
+    # This makes it not empty; it is empty while a turn runs.
     rest["profile"] = turn.profile
     return dump(rest)
 
 
 def database_of(connection: sqlite3.Connection) -> Path:
-    """The file of a connection."""
-    # As bytes: a folder's name need not be UTF-8.
+    """The file of a connection to a database."""
+    # As bytes, because the name of a folder may not be UTF-8.
     (name,) = connection.execute(
         "SELECT CAST(file AS BLOB) FROM pragma_database_list WHERE name = 'main'"
     ).fetchone()

@@ -1,0 +1,115 @@
+"""Values as the store keeps them: titles and tags in one form, fields without defaults, packed.
+
+A turn of a mixture holds as many answers as it has proposers, and each answer has a usage of its
+own. Written out in full, they would take ten times the room of the conversation itself. So fields
+at their defaults are left out, and longer texts are compressed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import unicodedata
+import zlib
+from typing import Any
+
+# Characters of a tag and of a title.
+_LONGEST_TAG, _LONGEST_TITLE = 50, 200
+_NOT_IN_TAGS = re.compile(r"[\s,\x00-\x1f\x7f-\x9f]")
+# Bytes. Compression makes shorter texts no smaller.
+_SHORTEST = 200
+# Bytes. A damaged or hostile value must not expand to more.
+_MOST_BYTES = 256_000_000
+
+
+def checked_tag(text: str) -> str:
+    """A tag as the store keeps it: in lower case, so that `Work` and `work` are the same tag.
+
+    Raises:
+        ValueError: The text cannot be a tag.
+    """
+    tag = unicodedata.normalize("NFC", text.strip().removeprefix("#")).lower()
+    visible = any(unicodedata.category(letter)[0] in "LNSP" for letter in tag)
+    if not visible or len(tag) > _LONGEST_TAG or tag.startswith("-") or _NOT_IN_TAGS.search(tag):
+        raise ValueError(
+            f"{text[:80]!r} is not a tag (up to {_LONGEST_TAG} letters, without spaces and commas)"
+        )
+    return tag
+
+
+def checked_title(text: str) -> str:
+    """A title as the store keeps it, on one line.
+
+    Raises:
+        ValueError: The title is empty or too long.
+    """
+    title = " ".join(text.split())
+    if not title:
+        raise ValueError("a title cannot be empty")
+    if len(title) > _LONGEST_TITLE:
+        raise ValueError(f"a title has at most {_LONGEST_TITLE} characters, not {len(title)}")
+    return title
+
+
+def as_unicode(text: str) -> str:
+    """`text` without halves of surrogate pairs: UTF-8, and so SQLite, cannot hold them."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def without_defaults(value: Any) -> Any:
+    """A dataclass as plain values (see `dataclasses.asdict`), without fields at their defaults.
+
+    `values.load_value` makes the same dataclass from the result.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: without_defaults(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not _is_default(field, getattr(value, field.name))
+        }
+    if isinstance(value, list | tuple):
+        return [without_defaults(item) for item in value]
+    return value
+
+
+def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
+    # 0 and 0.0 are equal, but JSON writes them differently.
+    return type(value) is type(default) and bool(value == default)
+
+
+def dump(values: object) -> str:
+    """Values as JSON."""
+    return as_unicode(json.dumps(values, ensure_ascii=False, separators=(",", ":")))
+
+
+def pack(values: object) -> bytes:
+    """Values as JSON, compressed if that is shorter."""
+    data = dump(values).encode()
+    if len(data) < _SHORTEST:
+        return data
+    return min(zlib.compress(data, 6), data, key=len)
+
+
+def unpack(kept: str | bytes) -> Any:
+    """What `pack` or `dump` was given.
+
+    Raises:
+        ValueError: `kept` comes from neither, or is damaged.
+    """
+    data = kept.encode() if isinstance(kept, str) else kept
+    # Compressed data begins with neither of these.
+    if data[:1] not in (b"{", b"["):
+        reader = zlib.decompressobj()
+        try:
+            data = reader.decompress(data, _MOST_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"is damaged: {error}") from None
+        if not reader.eof:
+            raise ValueError("is damaged: it is cut off")
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
