@@ -77,7 +77,7 @@ def _only_judge(run: RunReader, notes: list[str]) -> JudgeReader | None:
         notes.append(f"no judgements are used: --judge names one of {', '.join(run.judges)}")
     else:
         notes.append(
-            f"nobody has judged {run.path}, and its items have no known answers: figures that"
+            f"{run.path} has no judgements, and its items have no known answers: figures that"
             " need the worth of answers are left out (moa bench judge)"
         )
     return None

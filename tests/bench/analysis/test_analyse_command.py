@@ -141,7 +141,7 @@ def test_a_run_over_released_outputs(moa: Moa, upstream: Upstream, data: Path) -
         # Terms are weighed over the run's own texts.
         assert pair["likeness"][:2] == pytest.approx(told[:2], abs=1e-6)
     shown = moa.run("bench", "analyse", "runs/mine-lab")
-    assert "nobody has judged runs/mine-lab" in shown.text
+    assert "runs/mine-lab has no judgements" in shown.text
     assert "Rank correlation of likeness and worth: cannot be told" in shown.text
 
 

@@ -120,7 +120,7 @@ def test_a_judge_decides_where_there_is_one(moa: Moa) -> None:
     run = write_run(moa.folder / "run", items, results, profile=PROFILE)
     ran = moa.run("bench", "select", str(run))
     assert ran.code == 1
-    assert ran.err.startswith(f"moa: nobody has judged {run}")
+    assert ran.err.startswith(f"moa: {run} has no judgements")
     values = {"a": 1.2, "b": 1.9, "c": 1.5, "d": 1.4}
     verdicts = [(f"single:lab:{name}", n, value) for name, value in values.items() for n in "123"]
     judge = write_judge(run, verdicts, "pairwise")

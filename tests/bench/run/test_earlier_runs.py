@@ -17,7 +17,7 @@ from tests.support.upstream import Reply, Request, Upstream
 
 RECORDED = Path(__file__).parent / "recorded"
 # In the place of the user's folder, which is another one in each test.
-HOME = "/home/user/work"
+HOME = "/home/user/evals"
 TEMPLATE = "<|im_start|>user\n{instruction} | {output_1} | {output_2}\n<|im_end|>\n"
 RUN = ("bench", "run", "mine.jsonl", "-y", "--arms", "mixture,self,single", "-o", "own")
 MT = ("bench", "run", "mt", "--data", "data", "-p", "two", "--parity", "-y", "-o", "mt")
