@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from moa_cli.core.conversation import Message, Usage
 from moa_cli.core.money import Price, check_price
@@ -215,7 +215,6 @@ class Clients(Protocol):
         """
 
 
-@runtime_checkable
 class NameCheck(Protocol):
     """Clients that can tell before a turn whether a model name leads anywhere."""
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, TurnStatus, Usage
 from moa_cli.core.events import (
@@ -53,9 +53,8 @@ class Sink(Protocol):
         """
 
 
-@runtime_checkable
 class TurnSink(Sink, Protocol):
-    """A sink that needs the turn so far."""
+    """A sink that needs the turn so far; known by having `follow`."""
 
     def follow(self, fold: TurnFold) -> None:
         """Called before the first event.
@@ -207,8 +206,10 @@ async def deliver(
     """
     fold = fold or TurnFold()
     for sink in sinks:
-        if isinstance(sink, TurnSink):
-            sink.follow(fold)
+        # `isinstance` with a protocol costs more than a small event.
+        follow = getattr(sink, "follow", None)
+        if follow is not None:
+            follow(fold)
     async with AsyncExitStack() as stack:
         for sink in (*sinks, fold):
             stack.callback(sink.close)
