@@ -51,8 +51,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
         def say(text: str) -> None:
             reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-            # Below the row of dots, which may be unfinished.
-            reporter.write_line(f"\n{text}")
+            # Gone when the run is over.
+            if reporter is not None:
+                # Below the row of dots, which may be unfinished.
+                reporter.write_line(f"\n{text}")
 
         config.pluginmanager.register(SlowTests(say), "slow tests")
 

@@ -15,7 +15,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import (
     Annotated,
@@ -157,7 +157,7 @@ class Key:
     type: Any = None
     choices: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         """What kind of value it is."""
         if self.type in _PLAIN:
@@ -170,12 +170,12 @@ class Key:
         is_table = dataclasses.is_dataclass(self.type) or origin is Mapping
         return "table" if is_table else "other"
 
-    @property
+    @cached_property
     def item(self) -> Key:
         """What an item of a list, or a value of a table of the user's own names, may be."""
         return key_of(get_args(self.type)[0 if get_origin(self.type) is tuple else 1])
 
-    @property
+    @cached_property
     def either(self) -> tuple[Key, ...]:
         """What the value may be, where it may be one of several kinds."""
         return tuple(map(key_of, get_args(self.type)))
