@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.run.arms import Arm
     from moa_cli.bench.scoring.means import Mean
     from moa_cli.compare.contest import ArmAnswer
-    from moa_cli.compare.standings import Standing
+    from moa_cli.compare.leaderboard import LeaderboardRow
     from moa_cli.core.conversation import Turn
     from moa_cli.engine import Budget
     from moa_cli.store.accounts import Records
@@ -330,7 +330,7 @@ class _Comparing:
             await clients.aclose()
 
     def _choose(self, there: list[ArmAnswer], failed: list[ArmAnswer]) -> bool:
-        from moa_cli.compare.standings import standings
+        from moa_cli.compare.leaderboard import leaderboard
         from moa_cli.terminal.tty import single_keys
 
         letters = ascii_lowercase[: len(there)]
@@ -354,7 +354,7 @@ class _Comparing:
         print_lines(_revealed(there, failed, winner))
         if pressed != _SKIP:
             print_lines(
-                ["", *_standing_lines(standings(self.chosen), columns_of(sys.stdout) or 80)]
+                ["", *_leaderboard_lines(leaderboard(self.chosen), columns_of(sys.stdout) or 80)]
             )
         return True
 
@@ -416,22 +416,22 @@ def _revealed(
 
 def _print_results(since: str | None, *, json: bool) -> None:
     """Print the table over all choices that were kept. since: a span such as `7d`."""
-    from moa_cli.compare.standings import standings
+    from moa_cli.compare.leaderboard import leaderboard
 
     after = time.time() - span_seconds(since) if since else 0.0
     comparisons = open_store(to_read=True).comparisons
-    found = standings(comparisons.since(after))
+    found = leaderboard(comparisons.since(after))
     if comparisons.unsound:
         say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
     if json:
         print_json([standing.to_dict() for standing in found])
     elif found:
-        print_lines(_standing_lines(found, output_width()))
+        print_lines(_leaderboard_lines(found, output_width()))
     else:
         say("nothing was chosen yet")
 
 
-def _standing_lines(found: Sequence[Standing], width: int) -> list[str]:
+def _leaderboard_lines(found: Sequence[LeaderboardRow], width: int) -> list[str]:
     """A table. width: in cells."""
     from moa_cli.terminal.table import Column, table_lines
 
@@ -461,7 +461,7 @@ def _rate(rate: Mean) -> str:
     return f"{value} ± {100 * rate.standard_error:.0f}" if rate.standard_error else value
 
 
-def _cost(row: Standing) -> str:
+def _cost(row: LeaderboardRow) -> str:
     if row.usage.unpriced_calls:
         return "?"
     return "–" if row.cost_per_win is None else usd(row.cost_per_win)

@@ -51,7 +51,7 @@ def _tame(tokens: Sequence[Token]) -> None:
         _tame(token.children or ())
 
 
-class _Parser(MarkdownIt):
+class _HtmlParser(MarkdownIt):
     def validateLink(self, url: str) -> bool:
         return bool(_ADDRESS.match(url))
 
@@ -117,5 +117,5 @@ def _colored(code: str, language: str) -> str:
 @cache
 def _parser() -> MarkdownIt:
     options = {"html": False, "linkify": False, "maxNesting": 50}
-    made = _Parser("commonmark", options, renderer_cls=_Renderer)
+    made = _HtmlParser("commonmark", options, renderer_cls=_Renderer)
     return made.enable(["table", "strikethrough"])

@@ -49,7 +49,7 @@ class Piece:
     header: tuple[str, ...] = ()
 
 
-class _Parser(MarkdownIt):
+class _BlockParser(MarkdownIt):
     def normalizeLinkText(self, link: str) -> str:
         # The inherited one decodes percent escapes, and with them escape sequences.
         return link
@@ -58,7 +58,7 @@ class _Parser(MarkdownIt):
 @functools.cache
 def parser(*, inline: bool) -> MarkdownIt:
     """Return the parser of all replies; without `inline` it tells blocks apart, no more."""
-    made = _Parser("commonmark", {"html": False, "maxNesting": 50})
+    made = _BlockParser("commonmark", {"html": False, "maxNesting": 50})
     made.enable(["table", "strikethrough"])
     return made if inline else made.disable("inline")
 

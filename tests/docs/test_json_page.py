@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.compare.standings import Standing
+from moa_cli.compare.leaderboard import LeaderboardRow
 from tests.support.command import Moa
 from tests.support.pages import ROOT, machine
 from tests.support.upstream import Reply, Upstream
@@ -109,5 +109,5 @@ def test_a_line_of_a_batch_that_failed_has_the_other_fields(tmp_path: Path) -> N
 
 
 def test_the_fields_of_blind_choices_are_those_of_the_code() -> None:
-    row = Standing(arm="mixture", profile="p", settings="s", wins=1, points=[1.0, 0.0])
+    row = LeaderboardRow(arm="mixture", profile="p", settings="s", wins=1, points=[1.0, 0.0])
     assert row.to_dict().keys() == documented("moa compare")

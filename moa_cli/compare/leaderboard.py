@@ -13,7 +13,7 @@ from moa_cli.store.comparisons import Comparison
 
 
 @dataclass
-class Standing:
+class LeaderboardRow:
     """An arm of a profile with certain settings, over all choices that it was part of.
 
     points: 1 for a win, 0 for a loss; a tie shares the point among all. usage, seconds: summed.
@@ -63,13 +63,13 @@ class Standing:
         }
 
 
-def standings(comparisons: Iterable[Comparison]) -> list[Standing]:
+def leaderboard(comparisons: Iterable[Comparison]) -> list[LeaderboardRow]:
     """The best win rate first."""
-    found: dict[tuple[str, str, str], Standing] = {}
+    found: dict[tuple[str, str, str], LeaderboardRow] = {}
     for comparison in comparisons:
         for place, contender in enumerate(comparison.contenders):
             name = (contender.arm, contender.profile, contender.settings)
-            standing = found.setdefault(name, Standing(*name))
+            standing = found.setdefault(name, LeaderboardRow(*name))
             tied = comparison.winner is None
             won = comparison.winner == place
             standing.wins += won
