@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Between two attempts to write to a locked database: each attempt stops the screen for a moment.
 _RETRY_SECONDS = 1.0
 _LAST_TRY_SECONDS = 0.5
-_MARK = "taken in "
+_FOLDER, _MARK = "pending", "taken in "
 
 
 @dataclass(eq=False)
@@ -162,7 +162,7 @@ class Backlog:
     def _keep(self, steps: list[_Step]) -> None:
         """Write steps into the pending file. Raises OSError."""
         if self._file is None:
-            self._file = _PendingFile.create(_folder(self._store))
+            self._file = _PendingFile.create(self._store.folder / _FOLDER)
         for step in steps:
             key = self._keys.setdefault(id(step.turn), len(self._keys))
             self._file.add(
@@ -219,10 +219,6 @@ def _carry_out(store: Store, step: _Step) -> None:
             store.add_note(turn.number, dict(values))
         case "end":
             store.end_turn(turn.number, load_value(Turn, values))
-
-
-def _folder(store: Store) -> Path:
-    return store.folder / "pending"
 
 
 class _PendingFile:
@@ -299,7 +295,7 @@ def import_pending(store: Store) -> int:
     Raises:
         StoreError: The database cannot be written.
     """
-    folder = _folder(store)
+    folder = store.folder / _FOLDER
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
     count = 0
     for path in files:
@@ -325,7 +321,7 @@ def _write_file(store: Store, file: _PendingFile) -> int:
     with store.connection(writing=True) as connection:
         if connection.execute("SELECT 1 FROM upkeep WHERE task = ?", (mark,)).fetchone():
             return 0
-        _forget_marks(connection, _folder(store))
+        _forget_marks(connection, store.folder / _FOLDER)
         for values in file.lines():
             key = int(values["turn"])
             if key not in turns:

@@ -44,6 +44,7 @@ class Store(Reader):
         damaged: Where a damaged file was put aside when the store was opened, or None.
         notice: What the user should know of a store that can only be read, or None.
         backlog: What is to be written, in order.
+        identity: Identifies the open file; it changes when another file takes its place.
         spending: What turns cost.
         comparisons: What users chose blind.
     """
@@ -55,7 +56,7 @@ class Store(Reader):
         self.notice: str | None = None
         self.backlog = Backlog(self)
         self._file: Path | None = None
-        self._identity: tuple[int, int] | None = None
+        self.identity: tuple[int, int] | None = None
         self.spending = Spending(connection)
         self.spending.follow = self._follow
         self.comparisons = Comparisons(connection)
@@ -74,7 +75,7 @@ class Store(Reader):
         path = path or paths.database_file()
         connection, damaged = open_database(path, _take_up_leases, tell)
         store = cls(connection, damaged)
-        store._file, store._identity = path, _identity_of(path)
+        store._file, store.identity = path, _identity_of(path)
         # Writes what earlier processes could not; if the file is busy, a later opening does.
         with patience(connection, 0.0), suppress(StoreError):
             import_pending(store)
@@ -128,12 +129,12 @@ class Store(Reader):
         """
         if self._file is None or self._connection.in_transaction:
             return
-        if _identity_of(self._file) == self._identity:
+        if _identity_of(self._file) == self.identity:
             return
         connection, _ = open_database(self._file, _take_up_leases)
         old, self._connection = self._connection, connection
         connection.patience, connection.waiting = old.patience, old.waiting
-        self._identity = _identity_of(self._file)
+        self.identity = _identity_of(self._file)
         Reader.__init__(self, connection)
         self.spending.use(connection)
         self.comparisons.use(connection)
@@ -226,11 +227,6 @@ class Store(Reader):
             conversation,
         )
         return row is not None
-
-    @property
-    def identity(self) -> tuple[int, int] | None:
-        """Identifies the open file; it changes when the file is put aside or replaced."""
-        return self._identity
 
     def turns_since(self, identity: str, number: int | None) -> int:
         """How many turns a conversation got after that one; 0 if the number is None."""
