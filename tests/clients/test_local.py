@@ -186,7 +186,7 @@ import asyncio, pathlib, sys
 from contextlib import aclosing
 from moa_cli.core.endpoints import Request
 from moa_cli.clients.local.client import LocalClient
-from moa_cli.config.schema import Config
+from moa_cli.config.schema import Config, LocalSettings
 from moa_cli.core.conversation import Message
 
 async def main():
