@@ -296,15 +296,16 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
         ProfileError: A value is wrong; the error names its place and carries its path.
     """
     origins = origins or {}
-    if "aggregator" not in table:
-        raise ProfileError(
-            "there is no [aggregator]",
-            place=str(origins.get((), name)),
-            path=("aggregator",),
-            hint="every mixture needs a model that replies",
-        )
     try:
-        settings = read_fields(Profile, table, TOML)
+        # With a stand-in: a misspelled key or a wrong value is blamed before what is missing.
+        settings = read_fields(Profile, {"aggregator": {"model": "-"}, **table}, TOML)
+        if "aggregator" not in table:
+            raise ProfileError(
+                "there is no [aggregator]",
+                place=str(origins.get((), name)),
+                path=("aggregator",),
+                hint="every mixture needs a model that replies",
+            )
         proposers = settings.get("proposers", ())
         layers = _layers(settings.pop("layers", ()), proposers)
     except ValueFault as fault:

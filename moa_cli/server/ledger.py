@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -36,7 +37,9 @@ class ServerLedger:
         self._writing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._store: Store | None = None
-        self._unwritten: list[SpendingEntry] = []
+        # The thread takes out what it has written, so that no call counts twice for longer than
+        # the database needs.
+        self._unwritten: deque[SpendingEntry] = deque()
 
     @property
     def broken(self) -> str | None:
@@ -63,7 +66,7 @@ class ServerLedger:
         if self._spending is None:
             return 0.0
         today = self._spending.today()
-        return sum(call.usage.cost for call in self._unwritten if call.day == today)
+        return sum(call.usage.cost for call in tuple(self._unwritten) if call.day == today)
 
     def release(self, holder: str) -> None:
         """See `Spending.release`."""
@@ -113,7 +116,6 @@ class ServerLedger:
                 self._broke(error.message)
                 return
             self._trouble = None
-            self._unwritten = list(self._entries)
 
     def _write(self, turns: int, entries: list[SpendingEntry]) -> None:
         """In the thread of its own, which its connection belongs to."""
@@ -122,6 +124,8 @@ class ServerLedger:
             if self._spending is not None:
                 self._store.spending.zone = self._spending.zone
         self._store.spending.book(turns, entries, self._journal)
+        for _ in entries:
+            self._unwritten.popleft()
 
     async def aclose(self) -> None:
         """Write what is left."""

@@ -183,7 +183,7 @@ def test_the_log_has_a_line_a_request(moa: Moa) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_running_turns_end_well_after_the_signal(moa: Moa, upstream: Upstream, number: int) -> None:
-    upstream.always("agg", Reply(text="one two three", pause=0.3))
+    upstream.always("agg", Reply(text="one two three", pause=1.5))
     with serving(moa) as server:
         with server.streaming() as response:
             lines = response.iter_lines()

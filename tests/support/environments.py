@@ -32,7 +32,10 @@ def made_once(factory: pytest.TempPathFactory, name: str, *commands: Sequence[st
         if not folder.exists() and not failure.exists():
             for command in commands:
                 filled = [argument.replace("{}", str(folder)) for argument in command]
-                ran = subprocess.run(filled, capture_output=True, text=True, check=False)
+                # Not in the checkout, whose settings for uv are of the project alone.
+                ran = subprocess.run(
+                    filled, cwd=shared, capture_output=True, text=True, check=False
+                )
                 if ran.returncode != 0:
                     failure.write_text(ran.stderr.strip()[-2000:], "utf-8")
                     break
