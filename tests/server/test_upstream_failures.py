@@ -166,7 +166,9 @@ def test_turns_that_run_side_by_side_share_a_budget(
         codes = list(pool.map(lambda _: server.ask(max_tokens=2).status_code, range(8)))
         assert sorted(codes) == [200, 200, *[402] * 6]
         assert server.ask(max_tokens=2).status_code == 402
-        # What was reserved is given back, once the last turn is written down.
+        # What was reserved is given back, once the last turn is written down. An endpoint that
+        # is allowed one token sends one: a second would be cut off at the cap.
+        upstream.always("agg", Reply(text="word"))
         upstream.wait_for(lambda: server.ask(max_tokens=1).status_code == 200)
     assert len(upstream.chats()) == 3
 
