@@ -60,7 +60,7 @@ def chat(
     resumed = resume(last=continue_, identity=cid)
     books = open_books(save=save)
     limits = wiring.limits(concurrency, caps.budgets(books.spending, one_turn=False))
-    # Over plain lines there is nobody to be told of keys.
+    # Plain lines come from a pipe, where no keys are typed.
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
     greeting = (
         wiring.greeting(profile) if at_terminal else wiring.introduction(profile, switching=True)

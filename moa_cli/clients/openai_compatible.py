@@ -180,7 +180,7 @@ class OpenAICompatible:
             raise await self._mapped(error, None) from error
         rows = listed.get("data") if isinstance(listed, Mapping) else listed
         if not isinstance(rows, list):
-            raise BadResponse(f"{self._errors.provider}: the list of models is no list")
+            raise BadResponse(f"{self._errors.provider}: the list of models is not a list")
         infos = [info for info in map(_model_info, rows) if info is not None]
         exchange.add("ended", models=len(infos))
         return infos

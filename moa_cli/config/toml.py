@@ -72,7 +72,7 @@ def read_toml(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
 def read_settings_file(path: Path) -> SourceText | None:
     """The text of a settings file, and how it stands there; None if there is no such file.
 
-    Raises ProfileError, naming the file, where it cannot be read or is no text.
+    Raises ProfileError, naming the file, where it cannot be read or is not text.
     """
     try:
         data = paths.read_bytes(path)

@@ -40,7 +40,8 @@ def find_weights(model: str, config: Config) -> Path:
     if config.local.model is not None:
         if not paths.is_file(config.local.model):
             raise LocalModelUnavailable(
-                f"local: {config.local.model} is not there", hint="mend `local.model` in the config"
+                f"local: {config.local.model} is not there",
+                hint="correct `local.model` in the config",
             )
         return config.local.model
     if paths.is_file(pulled_path()):
