@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
 
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.errors import UsageError
 from moa_cli.core.ledger import Ledger
 from moa_cli.core.stream import Sink
 from moa_cli.profile import Profile, dump
-from moa_cli.store.recorder import Recorder
-from moa_cli.store.spending import CallRecorder, Spending
-from moa_cli.store.store import Store
+from moa_cli.store.stored_values import checked_tag, checked_title
+
+if TYPE_CHECKING:
+    from moa_cli.store.recorder import Recorder
+    from moa_cli.store.spending import Spending
+    from moa_cli.store.store import Store
 
 
 class SavedConversation:
     """A conversation and where it is saved. Its methods raise StoreError.
 
-    Attributes:
-        store: Where it is saved; None if it is not saved.
-        id: Its id in the store; None before its first turn.
-        conversation: What was said before, if an earlier conversation is continued.
+    store: where it is saved; None if it is not. id: in the store; None before its first turn.
+    conversation: what was said before, if an earlier conversation is continued. SQLite is loaded
+    only if something is saved.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class SavedConversation:
         """The sinks that write the next turn, if it is to be saved."""
         if self.store is None:
             return []
+        from moa_cli.store.recorder import Recorder
+
         known = self._known if self.id is not None else None
         self._recorder = Recorder(self.store, self.id, dump(profile), warn, known)
         return [self._recorder]
@@ -49,11 +55,11 @@ class SavedConversation:
         """Where the costs of all turns are written, if they are to be stored."""
         if self._spending is None:
             return None
-        return CallRecorder(self._spending, warn, self._turn)
+        from moa_cli.store.spending import CallRecorder
 
-    def _turn(self) -> int | None:
-        """The number of the turn that runs."""
-        return None if self._recorder is None else self._recorder.turn
+        return CallRecorder(
+            self._spending, warn, lambda: self._recorder.turn if self._recorder else None
+        )
 
     def stored_as(self) -> int | None:
         """Take over the ids of the turn that has just ended, and return its number."""
@@ -70,27 +76,15 @@ class SavedConversation:
             self.store.withdraw(turn.stored_as, self.id)
 
     def go_on(self, prefix: str) -> tuple[str, Conversation]:
-        """Continue another conversation.
+        """Continue the conversation whose id begins so; its title and what was said in it."""
+        from moa_cli.store.store import Store
 
-        Args:
-            prefix: The beginning of its id.
-
-        Returns:
-            Its title and what was said in it.
-
-        Raises:
-            StoreError: There is no such conversation, or more than one.
-        """
-        store = self.store or Store.open()
-        try:
+        with ExitStack() as opened:
+            store = self.store or opened.enter_context(closing(Store.open()))
             identity = store.find(prefix)
-            found = store.title(identity), store.load(identity)
-        finally:
-            if store is not self.store:
-                store.close()
-        self.id = identity
-        self._known = _latest(found[1])
-        return found
+            title, conversation = store.title(identity), store.load(identity)
+        self.id, self._known = identity, _latest(conversation)
+        return title, conversation
 
     def fork(self) -> Conversation:
         """Continue in a copy, and return it. Raises UsageError if nothing is saved yet."""
@@ -106,7 +100,7 @@ class SavedConversation:
         store.rename(identity, title)
 
     def tag(self, tags: Sequence[str], *, remove: bool = False) -> tuple[str, ...]:
-        """Add or remove tags, and return the tags that the conversation has then.
+        """Add or remove tags (see `tag_named`), and return the tags that there are then.
 
         Raises UsageError if nothing is saved yet.
         """
@@ -122,14 +116,22 @@ class SavedConversation:
             raise UsageError("this conversation is not saved, or has not begun")
         return self.store, self.id
 
-    def forget(self) -> None:
-        """Let the next turn begin a new conversation."""
-        self.id = None
 
-    def close(self) -> None:
-        """Close the store."""
-        if self.store is not None:
-            self.store.close()
+def title_named(text: str) -> str:
+    """A typed title as the store keeps it. Raises UsageError if it cannot be one."""
+    return _checked(checked_title, text)
+
+
+def tag_named(text: str) -> str:
+    """A typed tag as the store keeps it. Raises UsageError if it cannot be one."""
+    return _checked(checked_tag, text)
+
+
+def _checked(check: Callable[[str], str], text: str) -> str:
+    try:
+        return check(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _latest(conversation: Conversation) -> int | None:

@@ -9,7 +9,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, aclosing, contextmanager, suppress
+from contextlib import ExitStack, aclosing, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,11 @@ from moa_cli.core.conversation import Turn
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.events import AggregatorStarted, Event, ProposerFinished
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.stream import Sink, TurnFold, deliver
+from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Control, Limits
 from moa_cli.profile import Profile
 from moa_cli.terminal.plain import failure_line, print_paid
-from moa_cli.terminal.sinks import Show, sinks_for
+from moa_cli.terminal.sinks import sinks_for
 from moa_cli.terminal.tty import can_redraw, cancel_on_termination, folded
 from moa_cli.terminal.usage import usage_line
 
@@ -54,43 +54,28 @@ def run(
     clients: Callable[[], ClientPool],
     limits: Limits,
     greeting: Sequence[str],
-    budget: float | None = None,
 ) -> int:
-    """Hold a conversation until the user leaves.
+    """Hold a conversation until the user leaves; return the exit code.
 
-    Args:
-        profile: The mixture.
-        options: How the chat is shown and typed.
-        kept: What was said before, and where the conversation is saved.
-        clients: Makes the clients, once the event loop runs.
-        limits: The limits of each turn.
-        greeting: Lines to show at the start.
-        budget: USD that all turns together may cost.
-
-    Returns:
-        The exit code.
+    kept: what was said before, and where the conversation is saved. clients: makes the clients,
+    once the event loop runs. limits: of each turn. greeting: lines to show at the start.
     """
     interactive = sys.stdin is not None and sys.stdin.isatty()
 
     async def hold() -> int:
         cancel_on_termination()
-        pool = clients()
-        try:
-            ledger = kept.ledger(lambda text: chat.complain(text))
-            told = replace(limits, ledger=ledger)
-            session = Session(profile, pool, told, kept.conversation, budget)
-            chat = Chat(session, options, kept)
-            for line in greeting:
-                chat.say(f"moa: {one_line(line)}")
-            if interactive:
-                from moa_cli.chat.talk import talk
+        with closing(kept.store) if kept.store else nullcontext():
+            async with aclosing(clients()) as pool:
+                told = replace(limits, ledger=kept.ledger(lambda text: chat.complain(text)))
+                chat = Chat(Session(profile, pool, told, kept.conversation), options, kept)
+                for line in greeting:
+                    chat.say(f"moa: {one_line(line)}")
+                if interactive:
+                    from moa_cli.chat.talk import talk
 
-                return await talk(chat)
-            async with aclosing(stdin_lines()) as lines:
-                return await chat.read(lines)
-        finally:
-            await pool.aclose()
-            kept.close()
+                    return await talk(chat)
+                async with aclosing(stdin_lines()) as lines:
+                    return await chat.read(lines)
 
     try:
         return asyncio.run(hold())
@@ -194,11 +179,14 @@ class Chat:
         stopper = Stopper()
         try:
             match outcome:
-                case Send():
-                    prompt = self._with_attachments(outcome.prompt)
-                    events = self.session.ask(prompt, stopper.control, outcome.aggregator)
-                case Remerge():
-                    prompt, events = self.session.remerge(outcome.aggregator)
+                case Send(prompt, aggregator):
+                    attached = "\n\n".join(self.options.attachments)
+                    # A repeated prompt contains them already.
+                    if not prompt.endswith(attached):
+                        prompt = f"{prompt}\n\n{attached}"
+                    events = self.session.ask(prompt, stopper.control, aggregator)
+                case Remerge(aggregator):
+                    prompt, events = self.session.remerge(aggregator)
                 case _:
                     return None
         except MoAError as error:
@@ -207,38 +195,22 @@ class Chat:
         turn = await self._run(events, stopper)
         turn = replace(turn, user=prompt, stored_as=self.kept.stored_as())
         self.session.keep(turn)
-        self._withdraw(self.session.replaced)
+        try:
+            self.kept.withdraw(self.session.replaced)
+        except MoAError as error:
+            self.complain(error.message, error.hint)
         if turn.reply and isinstance(outcome, Send):
             self.options.attachments.clear()
         self._tell(turn)
         return turn
 
-    def _with_attachments(self, prompt: str) -> str:
-        texts = "\n\n".join(self.options.attachments)
-        # A repeated prompt contains them already.
-        return prompt if prompt.endswith(texts) else f"{prompt}\n\n{texts}"
-
-    def _withdraw(self, turn: Turn | None) -> None:
-        try:
-            self.kept.withdraw(turn)
-        except MoAError as error:
-            self.complain(error.message, error.hint)
-
     async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
         """Run and show a turn. Ctrl-C stops the turn, not the program."""
         fold = TurnFold()
-        options = self.options
-        shown = Show(
-            live=options.live,
-            plain=options.plain,
-            compact=options.compact,
-            reasoning=options.reasoning,
-            # Without a terminal, nobody watches the progress.
-            progress=self.editor is not None,
-        )
+        # Without a terminal, nobody watches the progress.
+        shown = sinks_for(replace(self.options, progress=self.editor is not None))
         recorders = self.kept.recorders(self.session.profile, self.complain)
-        sinks: list[Sink] = [*sinks_for(shown), *recorders, stopper]
-        running = asyncio.create_task(deliver(events, *sinks, fold=fold))
+        running = asyncio.create_task(deliver(events, *shown, *recorders, stopper, fold=fold))
         stopper.watch(running)
         with ExitStack() as stack:
             keys: TurnKeys | None = None
@@ -252,7 +224,8 @@ class Chat:
                 await asyncio.wait([running])
             if keys is not None and stopper.cancelled:
                 keys.drop_sends()
-            if not running.done() or _is_being_cancelled():
+            task = asyncio.current_task()
+            if not running.done() or (task is not None and task.cancelling()):
                 # This task was cancelled: the program is ending.
                 running.cancel()
                 await asyncio.wait([running])
@@ -272,11 +245,6 @@ class Chat:
         if turn.usage.calls:
             line = f"({usage_line(turn.usage, turn.seconds, turn.ledger)})"
             self.remark(folded(line, sys.stderr))
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 class Stopper:

@@ -59,10 +59,7 @@ def can_pick() -> bool:
 
 
 async def pick(
-    open_store: Callable[[], Store],
-    *,
-    source: Input | None = None,
-    output: Output | None = None,
+    open_store: Callable[[], Store], *, source: Input | None = None, output: Output | None = None
 ) -> str | None:
     """Let the user choose a conversation.
 

@@ -12,20 +12,17 @@ from moa_cli.core.conversation import Conversation, Proposal, Turn, Usage
 from moa_cli.core.endpoints import Clients, ModelInfo
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.events import Event
-from moa_cli.engine import Budget, Cap, Control, Limits, check_names, run_turn
+from moa_cli.engine import Control, Limits, check_names, run_turn
 from moa_cli.profile import Overrides, Profile
-from moa_cli.profile.layering import add_proposer, drop_proposer, override, set_value
+from moa_cli.profile.layering import override
 
 
 class Session:
     """A conversation, and the mixture that answers in it.
 
-    Attributes:
-        profile: The mixture.
-        conversation: The turns so far that have a reply.
-        last: The latest turn, even if it failed; None at first.
-        replaced: The turn that was replaced by the turn kept last, or None.
-        spent: What all turns took, by model name, including turns that were taken back.
+    conversation: the turns so far that have a reply. last: the latest turn, even if it failed.
+    replaced: the turn that was replaced by the turn kept last. spent: what all turns took, by
+    model name, including turns that were taken back.
     """
 
     def __init__(
@@ -34,7 +31,6 @@ class Session:
         clients: Clients,
         limits: Limits,
         conversation: Conversation | None = None,
-        budget: float | None = None,
     ) -> None:
         self.profile = profile
         self.conversation = Conversation()
@@ -45,15 +41,7 @@ class Session:
         self._taken_back: Turn | None = None
         self._merging: tuple[tuple[Proposal, ...], ...] | None = None
         self._clients = clients
-        if budget is not None:
-            session = Budget(Cap("budget.session", "usd", budget), "turns")
-            limits = replace(limits, budgets=(*limits.budgets, session))
         self._limits = limits
-
-    @property
-    def cost(self) -> float:
-        """USD that was spent so far, as far as prices were known."""
-        return sum(usage.cost for usage in self.spent.values())
 
     def known(self) -> dict[str, ModelInfo]:
         """What is known of the profile's models, by name, without any request."""
@@ -62,44 +50,24 @@ class Session:
     def ask(
         self, prompt: str, control: Control | None = None, aggregator: str | None = None
     ) -> AsyncGenerator[Event, None]:
-        """Begin a turn. Pass the finished turn to `keep`.
+        """Begin a turn, and return its events. Pass the finished turn to `keep`.
 
-        Args:
-            prompt: The prompt.
-            control: Stops the waiting for proposers.
-            aggregator: The model that writes only this reply, in place of the profile's.
-
-        Returns:
-            The events of the turn.
-
-        Raises:
-            ProfileError: The aggregator is not the name of a model. A turn that was taken back
-                for this is put back.
+        aggregator: writes only this reply, in place of the profile's. Raises ProfileError if it
+        is not the name of a model; a turn that was taken back for this is put back then.
         """
         try:
             profile = self._with_aggregator(aggregator, "/retry")
         except ProfileError:
             self._put_back()
             raise
-        return run_turn(
-            profile,
-            self.conversation.ask(prompt),
-            self._clients,
-            control=control,
-            limits=self._limits,
-        )
+        asked = self.conversation.ask(prompt)
+        return run_turn(profile, asked, self._clients, control=control, limits=self._limits)
 
     def remerge(self, aggregator: str | None = None) -> tuple[str, AsyncGenerator[Event, None]]:
         """Begin a turn that writes a new reply from the last proposals.
 
-        Args:
-            aggregator: The model that writes it, in place of the profile's.
-
-        Returns:
-            The last prompt, and the events of the turn.
-
-        Raises:
-            UsageError: Nothing was asked yet.
+        Returns the last prompt, and the events of the turn. Raises UsageError if nothing was asked
+        yet, ProfileError like `ask`.
         """
         profile = self._with_aggregator(aggregator, "/remerge")
         last = self.last
@@ -121,17 +89,20 @@ class Session:
         return self._checked(override(self.profile, Overrides(aggregator=model), where))
 
     def _checked(self, profile: Profile) -> Profile:
-        """The profile, checked. Raises ProfileError if one of its model names leads nowhere."""
         check_names(profile, self._clients)
         return profile
 
     def use(self, profile: Profile) -> None:
-        """Use this profile from now on.
-
-        Raises:
-            ProfileError: One of its model names leads nowhere. Nothing changes.
-        """
+        """Use this profile from now on. Raises ProfileError, and changes nothing, if one of its
+        model names leads nowhere."""
         self.profile = self._checked(profile)
+
+    def change(self, overrides: Overrides, where: str) -> None:
+        """Lay settings over the profile. where: the command that they come from.
+
+        Raises ProfileError, and changes nothing, if the result is not a valid profile.
+        """
+        self.use(override(self.profile, overrides, where))
 
     def keep(self, turn: Turn) -> bool:
         """Add a turn that has ended, and return whether it has a reply.
@@ -140,7 +111,8 @@ class Session:
         stays.
         """
         merged, self._merging = self._merging, None
-        self._count(turn)
+        for charge in turn.ledger:
+            self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
         if merged is not None:
             turn = replace(turn, proposals=merged)
         self.replaced = None
@@ -164,42 +136,11 @@ class Session:
         self.conversation = replace(self.conversation, turns=turns)
         self.last = turn
 
-    def _count(self, turn: Turn) -> None:
-        for charge in turn.ledger:
-            self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
-
-    def change(self, overrides: Overrides, where: str) -> None:
-        """Lay settings over the profile.
-
-        Args:
-            overrides: The settings.
-            where: The command that they come from.
-
-        Raises:
-            ProfileError: The result is not a valid profile. Nothing changes.
-        """
-        self.use(override(self.profile, overrides, where))
-
-    def set(self, path: str, text: str) -> None:
-        """Set one key of the profile. Raises ProfileError if that fails; then nothing changes."""
-        self.use(set_value(self.profile, path, text, "/set"))
-
-    def add(self, model: str) -> None:
-        """Add a proposer to each round. Raises ProfileError if it is not the name of a model."""
-        self.use(add_proposer(self.profile, model, "/add"))
-
-    def drop(self, model: str) -> None:
-        """Remove a proposer. Raises ProfileError if there is no such proposer, or no other."""
-        self.profile = drop_proposer(self.profile, model, "/drop")
-
     def go_on(self, conversation: Conversation) -> None:
-        """Continue with this conversation."""
-        self.conversation = replace(conversation, turns=conversation.closed_turns())
-        self.last = self.conversation.turns[-1] if self.conversation.turns else None
-
-    def clear(self) -> None:
-        """Forget all turns; what they took still counts."""
-        self.go_on(Conversation())
+        """Continue with this conversation; what the turns so far took still counts."""
+        turns = conversation.closed_turns()
+        self.conversation = replace(conversation, turns=turns)
+        self.last = turns[-1] if turns else None
 
     def undo(self) -> Turn:
         """Forget the last turn and return it. Raises UsageError if there is none."""
@@ -221,9 +162,3 @@ class Session:
         if self.conversation.turns and self.conversation.turns[-1] is self.last:
             self._taken_back = self.undo()
         return prompt
-
-    def proposals(self) -> list[Proposal]:
-        """All proposals of the last turn, layer by layer."""
-        return (
-            [proposal for layer in self.last.proposals for proposal in layer] if self.last else []
-        )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import aclosing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import TERMINATED, of_turn
@@ -23,18 +25,17 @@ from moa_cli.cli.options import (
     typed_or,
 )
 from moa_cli.cli.output import print_json, print_lines, say
-from moa_cli.cli.saving import Resumed, open_books, resume
+from moa_cli.cli.saving import open_books, resume
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
-from moa_cli.profile import Profile, save
+from moa_cli.profile import Profile
+from moa_cli.profile import save as save_as
 
 if TYPE_CHECKING:
     from moa_cli.chat.keeping import SavedConversation
     from moa_cli.core.conversation import Conversation, Turn
     from moa_cli.core.endpoints import ModelInfo
-    from moa_cli.core.stream import Sink, TurnFold
-    from moa_cli.engine import Budget, Limits
-    from moa_cli.store.accounts import Records
+    from moa_cli.engine import Limits
     from moa_cli.terminal.sinks import Show
 
 _PATIENCE = 15.0
@@ -56,11 +57,11 @@ def ask(
     *,
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PROMPT", help="The question; standard input is added to it."),
+        Argument(metavar="PROMPT", help="The question; standard input is added to it."),
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option(
+        Option(
             "-f",
             "--file",
             metavar="PATH",
@@ -68,45 +69,41 @@ def ask(
         ),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object: reply, proposals, usage.")
+        bool, Option("--json", help="Print one JSON object: reply, proposals, usage.")
     ] = False,
     output: Annotated[
-        Output, typer.Option("--output", help="What to print; jsonl is the stream of events.")
+        Output, Option(help="What to print; jsonl is the stream of events.")
     ] = Output.text,
     show_proposals: Annotated[
-        bool, typer.Option("--show-proposals", help="Print each proposal in full, on stderr.")
+        bool, Option("--show-proposals", help="Print each proposal in full, on stderr.")
     ] = False,
     no_stream: Annotated[
-        bool, typer.Option("--no-stream", help="Print the reply once it is whole.")
+        bool, Option("--no-stream", help="Print the reply once it is whole.")
     ] = False,
     display: Display,
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")
-    ] = False,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
+        bool, Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
     ] = False,
     usage: Annotated[
         bool | None, option_of(CONFIG_KEYS["usage"], "-u", "--usage/--no-usage")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
+        bool, Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
     ] = False,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Print what the turn would take; send no prompt.")
+        bool, Option("--estimate", help="Print what the turn would take; send no prompt.")
     ] = False,
     caps: TurnCaps,
     save_profile: Annotated[
-        str | None,
-        typer.Option(
-            "--save-profile", metavar="NAME", help="Keep the settings in force as a profile."
-        ),
+        str | None, Option(metavar="NAME", help="Keep the settings in force as a profile.")
     ] = None,
     continue_: Continue = False,
     cid: Cid = None,
     save: Save = None,
 ) -> None:
     """Ask once, and print the reply."""
+    from moa_cli.chat.keeping import SavedConversation
     from moa_cli.core.text_files import holds_bytes
     from moa_cli.terminal.sinks import Show
 
@@ -115,47 +112,45 @@ def ask(
             raise UsageError("--json and --output exclude each other")
         output = Output.json
     if save_profile is not None:
-        _save_profile(profile, save_profile, quiet=quiet)
+        path = save_as(profile, save_profile)
+        if not quiet:
+            say(f"saved profile {save_profile}: {path}")
     text = _compose_prompt(prompt or [], file or [], needed=save_profile is None)
     if not text:
         return
     if not quiet and any(map(holds_bytes, prompt or ())):
         # A shell in another encoding gives bytes that are no letters; they cannot be sent.
         say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
-    resumed = resume(last=continue_, identity=cid)
+    identity, conversation = resume(last=continue_, identity=cid)
+    asked = conversation.ask(text)
     if dry_run:
-        _print_plan(profile, resumed.conversation.ask(text))
+        _print_plan(profile, asked)
         return
     if estimate:
-        _print_estimate(profile, resumed.conversation.ask(text), json=json)
+        _print_estimate(profile, asked, json=json)
         return
-    show = Show(
-        output=output.value,
-        stream=not no_stream,
-        quiet=quiet,
-        verbose=verbose,
-        usage=verbose or typed_or(usage, wiring.config().usage),
-        show_proposals=show_proposals,
-        progress=display.live is False,
-        **display.settled(),
+    show = display.over(
+        Show(
+            output=output.value,
+            stream=not no_stream,
+            quiet=quiet,
+            verbose=verbose,
+            usage=verbose or typed_or(usage, wiring.config().usage),
+            show_proposals=show_proposals,
+            progress=display.live is False,
+        )
     )
     books = open_books(save=save)
-    budgets = caps.budgets(books.spending, one_turn=True)
-    raise typer.Exit(_run(profile, text, show, concurrency, resumed, books, budgets))
-
-
-def _save_profile(profile: Profile, name: str, *, quiet: bool) -> None:
-    path = save(profile, name)
-    if not quiet:
-        say(f"saved profile {name}: {path}")
+    kept = SavedConversation(books.store, identity, spending=books.spending)
+    limits = wiring.limits(
+        concurrency, caps.budgets(books.spending, one_turn=True), kept.ledger(say)
+    )
+    raise typer.Exit(_run(profile, asked, show, kept, limits))
 
 
 def _compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool) -> str:
     """The prompt: the words, then each file and standard input in fences; standard input
-    alone is the prompt itself. A file `-` is standard input.
-
-    Raises UsageError if there is nothing to ask (and it is `needed`), or a file is not text.
-    """
+    alone is the prompt itself. A file `-` is standard input. Raises UsageError."""
     from moa_cli.core.text import fenced
     from moa_cli.core.text_files import fenced_file
 
@@ -198,7 +193,13 @@ def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool)
     from moa_cli.terminal import estimate
     from moa_cli.terminal.tty import folded
 
-    known = asyncio.run(_facts(profile))
+    async def facts() -> dict[str, ModelInfo]:
+        async with aclosing(wiring.client_pool()) as pool:
+            return {
+                model: await pool.facts(model, patience=_PATIENCE) for model in profile.models()
+            }
+
+    known = asyncio.run(facts())
     if json:
         print_json(estimate.to_dict(profile, conversation, known))
     else:
@@ -206,45 +207,32 @@ def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool)
         print_lines(folded(line, sys.stdout) for line in lines)
 
 
-async def _facts(profile: Profile) -> dict[str, ModelInfo]:
-    pool = wiring.client_pool()
-    try:
-        return {model: await pool.facts(model, patience=_PATIENCE) for model in profile.models()}
-    finally:
-        await pool.aclose()
-
-
 def _run(
-    profile: Profile,
-    prompt: str,
-    show: Show,
-    concurrency: int | None,
-    resumed: Resumed,
-    books: Records,
-    budgets: tuple[Budget, ...],
+    profile: Profile, asked: Conversation, show: Show, kept: SavedConversation, limits: Limits
 ) -> int:
-    """Ask, show, and return the exit code.
-
-    resumed: what goes before the prompt. books: where the turn is kept, if it is.
-    budgets: for what it may take.
-    """
+    """Answer and show the open turn of a conversation, and return the exit code."""
     import asyncio
 
-    from moa_cli.core.stream import TurnFold
+    from moa_cli.core.stream import TurnFold, deliver
+    from moa_cli.engine import run_turn
     from moa_cli.terminal.sinks import sinks_for
-    from moa_cli.terminal.tty import without_echo
+    from moa_cli.terminal.tty import cancel_on_termination, without_echo
+
+    fold = TurnFold()
+
+    async def answer() -> Turn:
+        cancel_on_termination()
+        sinks = [*sinks_for(show), *kept.recorders(profile, say)]
+        async with aclosing(wiring.client_pool()) as pool:
+            events = run_turn(profile, asked, pool, limits=limits)
+            return await deliver(events, *sinks, fold=fold)
 
     if not show.quiet:
         for line in wiring.introduction(profile):
             say(line)
-    fold = TurnFold()
     try:
         with without_echo(sys.stdout, sys.stderr):
-            kept = _kept(resumed, books)
-            sinks = [*sinks_for(show), *(kept.recorders(profile, say) if kept else ())]
-            asked = resumed.conversation.ask(prompt)
-            limits = wiring.limits(concurrency, budgets, kept.ledger(say) if kept else None)
-            turn = asyncio.run(_turn(profile, asked, sinks, fold, limits))
+            turn = asyncio.run(answer())
     except KeyboardInterrupt:
         say("interrupted")
         turn = fold.turn()
@@ -254,40 +242,6 @@ def _run(
         from moa_cli.core.jsonl import turn_to_dict
 
         print_json(turn_to_dict(turn))
-    _tell(turn, show)
-    return of_turn(turn)
-
-
-def _kept(resumed: Resumed, books: Records) -> SavedConversation | None:
-    if books.store is None and books.spending is None:
-        return None
-    from moa_cli.chat.keeping import SavedConversation
-
-    return SavedConversation(books.store, resumed.id, spending=books.spending)
-
-
-async def _turn(
-    profile: Profile,
-    conversation: Conversation,
-    sinks: Sequence[Sink],
-    fold: TurnFold,
-    limits: Limits,
-) -> Turn:
-    from moa_cli.core.stream import deliver
-    from moa_cli.engine import run_turn
-    from moa_cli.terminal.tty import cancel_on_termination
-
-    cancel_on_termination()
-    pool = wiring.client_pool()
-    try:
-        events = run_turn(profile, conversation, pool, limits=limits)
-        return await deliver(events, *sinks, fold=fold)
-    finally:
-        await pool.aclose()
-
-
-def _tell(turn: Turn, show: Show) -> None:
-    """What should be known after the turn."""
     if turn.error is not None:
         from moa_cli.terminal.plain import failure_line, print_paid
 
@@ -298,3 +252,4 @@ def _tell(turn: Turn, show: Show) -> None:
         from moa_cli.terminal.usage import usage_line
 
         say(usage_line(turn.usage, turn.seconds, turn.ledger))
+    return of_turn(turn)

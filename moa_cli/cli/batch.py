@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import BUDGET, FAILED
-from moa_cli.cli.options import (
-    Live,
-    ProviderConcurrency,
-    max_cost_option,
-    takes_profile,
-    typed_or,
-)
+from moa_cli.cli.options import Live, ProviderConcurrency, max_cost_option, takes_profile, typed_or
 from moa_cli.cli.output import say
 from moa_cli.cli.saving import saves
 from moa_cli.cli.writing import check_name
@@ -47,41 +42,38 @@ def batch(
     *,
     source: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="IN",
             help="Lines of {prompt or messages, id?, …}, or of one prompt each; - is standard"
             " input.",
         ),
     ],
     target: Annotated[
-        str,
-        typer.Argument(metavar="OUT", help="Where the lines of answers go; - is standard output."),
+        str, Argument(metavar="OUT", help="Where the lines of answers go; - is standard output.")
     ],
     lines: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--lines/--jsonl",
             help="What IN holds: a prompt on each line, or JSON; else as it is named (.jsonl,"
             " .ndjson and .json are JSON, and so is standard input).",
         ),
     ] = None,
     as_finished: Annotated[
-        bool,
-        typer.Option("--as-finished", help="Write lines as answers end, not in the order of IN."),
+        bool, Option("--as-finished", help="Write lines as answers end, not in the order of IN.")
     ] = False,
     proposals: Annotated[
-        bool, typer.Option("--proposals", help="Write every layer's proposals too.")
+        bool, Option("--proposals", help="Write every layer's proposals too.")
     ] = False,
     strict: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--strict",
             help="An answer that lost a proposer has failed; else it is marked (`lost`).",
         ),
     ] = False,
     limit: Annotated[
-        int | None,
-        typer.Option("-n", "--limit", metavar="N", min=1, help="The first N prompts only."),
+        int | None, Option("-n", "--limit", metavar="N", min=1, help="The first N prompts only.")
     ] = None,
     provider_concurrency: ProviderConcurrency = None,
     max_cost: Annotated[
@@ -90,7 +82,7 @@ def batch(
     ] = None,
     yes: Annotated[
         bool,
-        typer.Option(
+        Option(
             "-y",
             "--yes",
             help="Do not ask before anything is sent; without a terminal, moa never asks.",
@@ -99,7 +91,7 @@ def batch(
     live: Live = None,
     save: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--save/--no-save",
             help="Keep OUT.state, by which the same command goes on; else `save` in the settings"
             " says.",

@@ -6,6 +6,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.options import (
@@ -33,11 +34,11 @@ def chat(
     continue_: Continue = False,
     cid: Cid = None,
     resume_: Annotated[
-        bool, typer.Option("--resume", help="Choose the conversation to continue from a list.")
+        bool, Option("--resume", help="Choose the conversation to continue from a list.")
     ] = False,
     save: Save = None,
     caps: TurnCaps,
-    vi: Annotated[bool | None, option_of(CONFIG_KEYS["vi"], "--vi/--no-vi")] = None,
+    vi: Annotated[bool | None, option_of(CONFIG_KEYS["vi"])] = None,
 ) -> None:
     """Hold a conversation in the terminal."""
     from moa_cli.chat.commands.registry import ChatOptions
@@ -45,11 +46,8 @@ def chat(
     from moa_cli.chat.loop import run
 
     settings = wiring.config()
-    options = ChatOptions(
-        vi=typed_or(vi, settings.vi),
-        prompts=settings.prompt_history,
-        save=saves(save),
-        **display.settled(),
+    options = display.over(
+        ChatOptions(vi=typed_or(vi, settings.vi), prompts=settings.prompt_history, save=saves(save))
     )
     if resume_:
         if continue_ or cid is not None:
@@ -57,22 +55,19 @@ def chat(
         cid = choose()
         if cid is None:
             return
-    resumed = resume(last=continue_, identity=cid)
+    identity, conversation = resume(last=continue_, identity=cid)
     books = open_books(save=save)
-    limits = wiring.limits(concurrency, caps.budgets(books.spending, one_turn=False))
+    budgets = (*caps.budgets(books.spending, one_turn=False), *wiring.session_budget("turns"))
     # Plain lines come from a pipe, where no keys are typed.
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
-    greeting = (
-        wiring.greeting(profile) if at_terminal else wiring.introduction(profile, switching=True)
+    code = run(
+        profile,
+        options,
+        kept=SavedConversation(books.store, identity, conversation, books.spending),
+        clients=wiring.client_pool,
+        limits=wiring.limits(concurrency, budgets),
+        greeting=wiring.greeting(profile)
+        if at_terminal
+        else wiring.introduction(profile, switching=True),
     )
-    raise typer.Exit(
-        run(
-            profile,
-            options,
-            kept=SavedConversation(books.store, resumed.id, resumed.conversation, books.spending),
-            clients=wiring.client_pool,
-            limits=limits,
-            budget=settings.budget.session,
-            greeting=greeting,
-        )
-    )
+    raise typer.Exit(code)

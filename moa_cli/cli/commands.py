@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 import typer.main
+from typer import Option
 from typer.core import TyperCommand, TyperGroup
 
 from moa_cli.core.errors import UsageError
@@ -52,7 +53,7 @@ def _write_debug_log(wanted: bool) -> None:
 # Of `moa` itself, and of each command that calls models. It acts before the others are read.
 Debug = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--debug",
         help="Write a debug log to standard error: requests, answers, decisions; no keys."
         " MOA_LOG=FILE writes it to a file.",

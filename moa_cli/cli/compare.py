@@ -7,12 +7,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
@@ -23,9 +25,9 @@ from moa_cli.cli.options import (
     Save,
     arm_names,
     max_cost_option,
-    span_seconds,
     split_names,
     takes_profile,
+    time_ago,
     typed_or,
 )
 from moa_cli.cli.output import output_width, print_json, print_lines, say
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from moa_cli.compare.contest import ArmAnswer
     from moa_cli.compare.leaderboard import LeaderboardRow
     from moa_cli.core.conversation import Turn
-    from moa_cli.engine import Budget
     from moa_cli.store.accounts import Records
     from moa_cli.store.comparisons import Comparison
     from moa_cli.terminal.progress import ProgressView
@@ -60,12 +61,10 @@ def compare(
     profile: Profile,
     concurrency: int | None,
     *,
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What to ask.")
-    ] = None,
+    prompts: Annotated[list[str] | None, Argument(metavar="PROMPT", help="What to ask.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "-f",
             "--file",
             metavar="FILE",
@@ -74,8 +73,7 @@ def compare(
     ] = None,
     arms: Annotated[
         str,
-        typer.Option(
-            "--arms",
+        Option(
             metavar="NAMES",
             help="What is compared, by commas: mixture, self (Self-MoA: one proposer in the place"
             " of all), single (each model alone).",
@@ -84,26 +82,18 @@ def compare(
     best: Best = None,
     profiles: Annotated[
         list[str] | None,
-        typer.Option(
-            "--profiles",
-            metavar="NAMES",
-            help="Compare these profiles, by commas, and no arms of one.",
-        ),
+        Option(metavar="NAMES", help="Compare these profiles, by commas, and no arms of one."),
     ] = None,
     max_cost: Annotated[float | None, max_cost_option("Most that all prompts may cost.")] = None,
     seed: Annotated[
-        int | None,
-        typer.Option("--seed", metavar="N", help="Makes the order of the answers repeat."),
+        int | None, Option(metavar="N", help="Makes the order of the answers repeat.")
     ] = None,
     results: Annotated[
-        bool, typer.Option("--results", help="Print what was chosen so far, and ask nothing.")
+        bool, Option("--results", help="Print what was chosen so far, and ask nothing.")
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="With --results: print a JSON array.")
-    ] = False,
+    json: Annotated[bool, Option("--json", help="With --results: print a JSON array.")] = False,
     since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="SPAN", help="With --results: not older than, such as 7d."),
+        str | None, Option(metavar="SPAN", help="With --results: not older than, such as 7d.")
     ] = None,
     save: Save = None,
     plain: Plain = None,
@@ -226,7 +216,8 @@ class _Comparing:
         plain: bool,
         live: bool,
     ) -> None:
-        from moa_cli.compare.contest import Contest
+        from moa_cli.engine import Budget, Cap
+        from moa_cli.store.accounts import budgets
         from moa_cli.store.spending import CallRecorder
         from moa_cli.terminal.progress import Progress
 
@@ -237,25 +228,14 @@ class _Comparing:
         # Not for secrets: the order must only be unforeseen, and repeat with a seed.
         self._random = random.Random(seed)  # noqa: S311
         ledger = None if books.spending is None else CallRecorder(books.spending, say)
-        self._limits = wiring.limits(concurrency, self._budgets(max_cost), ledger)
-        self._contest = Contest(arms, self._limits, self._ended)
+        found = budgets(wiring.config(), books.spending) + wiring.session_budget("shared")
+        if max_cost is not None:
+            found += (Budget(Cap("--max-cost", "usd", max_cost), "shared"),)
+        self._limits = wiring.limits(concurrency, found, ledger)
         self._progress = Progress(total=0)
         self._view: ProgressView | None = None
         self.chosen: list[Comparison] = []
         self._code = 0
-
-    def _budgets(self, max_cost: float | None) -> tuple[Budget, ...]:
-        from moa_cli.engine import Budget, Cap
-
-        shared = {"budget.session": wiring.config().budget.session, "--max-cost": max_cost}
-        return (
-            *wiring.budgets(self._books.spending),
-            *(
-                Budget(Cap(name, "usd", limit), "shared")
-                for name, limit in shared.items()
-                if limit is not None
-            ),
-        )
 
     def _ended(self, turn: Turn) -> None:
         if turn.error is None and not turn.lost:
@@ -307,27 +287,24 @@ class _Comparing:
     async def _answers(self, item: Item) -> list[ArmAnswer]:
         from moa_cli.bench.run.limiter import CallLimiter
         from moa_cli.cli.bench.session import open_pool
+        from moa_cli.compare.contest import answers
         from moa_cli.terminal.progress import Progress, progress_view
         from moa_cli.terminal.tty import cancel_on_termination, without_echo
 
         cancel_on_termination()
-        clients = open_pool()
-        limiter = CallLimiter(
-            self._limits.concurrency,
-            None,
-            lambda model: clients.providers.parse(model)[0].name,
-        )
-        self._progress = Progress(total=len(self._arms), in_flight=lambda: limiter.in_flight)
-        self._view = progress_view(sys.stderr, self._progress, live=self._live)
-        try:
+        async with aclosing(open_pool()) as clients:
+            limiter = CallLimiter(
+                self._limits.concurrency, None, lambda model: clients.providers.parse(model)[0].name
+            )
+            limits = replace(self._limits, slots=limiter.slots(0))
+            self._progress = Progress(total=len(self._arms), in_flight=lambda: limiter.in_flight)
+            self._view = view = progress_view(sys.stderr, self._progress, live=self._live)
             with without_echo(sys.stdout):
-                self._view.start()
+                view.start()
                 try:
-                    return await self._contest.answers(item, clients, limiter)
+                    return await answers(self._arms, item, clients, limits, self._ended)
                 finally:
-                    self._view.close()
-        finally:
-            await clients.aclose()
+                    view.close()
 
     def _choose(self, there: list[ArmAnswer], failed: list[ArmAnswer]) -> bool:
         from moa_cli.compare.leaderboard import leaderboard
@@ -418,9 +395,8 @@ def _print_results(since: str | None, *, json: bool) -> None:
     """Print the table over all choices that were kept. since: a span such as `7d`."""
     from moa_cli.compare.leaderboard import leaderboard
 
-    after = time.time() - span_seconds(since) if since else 0.0
     comparisons = open_store(to_read=True).comparisons
-    found = leaderboard(comparisons.since(after))
+    found = leaderboard(comparisons.since(time_ago(since)))
     if comparisons.unsound:
         say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
     if json:

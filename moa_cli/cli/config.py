@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands
@@ -50,7 +51,7 @@ def _setting_names(incomplete: str) -> list[str]:
 
 KeyName = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="KEY",
         help="As `moa config list` names it: save, budget.day, providers.lab.base_url.",
         autocompletion=_setting_names,
@@ -91,9 +92,8 @@ def set_(
     key: KeyName,
     value: Annotated[
         str,
-        typer.Argument(
-            metavar="VALUE",
-            help="A number, true or false, a text without quotes, or a TOML table.",
+        Argument(
+            metavar="VALUE", help="A number, true or false, a text without quotes, or a TOML table."
         ),
     ],
 ) -> None:

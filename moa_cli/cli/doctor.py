@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.options import takes_profile
@@ -35,7 +36,7 @@ class Finding:
 @functools.partial(takes_profile, checked=False)
 def doctor(
     profile: Profile,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no provider anything.")] = False,
+    offline: Annotated[bool, Option("--offline", help="Ask no provider anything.")] = False,
 ) -> None:
     """Check that everything is in place.
 

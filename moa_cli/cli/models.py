@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands, Debug, Group
@@ -33,10 +34,7 @@ class _ListByDefault(Group):
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """See `Group`: the names of commands, and of providers."""
         provider = self.commands["list"].params[0]
-        return [
-            *super().shell_complete(ctx, incomplete),
-            *provider.shell_complete(ctx, incomplete),
-        ]
+        return [*super().shell_complete(ctx, incomplete), *provider.shell_complete(ctx, incomplete)]
 
 
 group = Commands(
@@ -64,9 +62,7 @@ def _weights_names(incomplete: str) -> list[str]:
 def list_(
     provider: Annotated[
         str | None,
-        typer.Argument(
-            metavar="PROVIDER", help="A provider's name.", autocompletion=_provider_names
-        ),
+        Argument(metavar="PROVIDER", help="A provider's name.", autocompletion=_provider_names),
     ] = None,
     json: JsonArray = False,
     debug: Debug = False,
@@ -90,10 +86,8 @@ def list_(
 def pull(
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="The weights to fetch: smollm2.",
-            autocompletion=_weights_names,
+        Argument(
+            metavar="NAME", help="The weights to fetch: smollm2.", autocompletion=_weights_names
         ),
     ] = None,
 ) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer import Argument, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Debug
@@ -30,8 +32,10 @@ from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
 if TYPE_CHECKING:
     from moa_cli.core.ledger import DaySpending
     from moa_cli.engine import Budget
+    from moa_cli.terminal.sinks import Show
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound="Show")
 _SPANS = {"h": 3600, "d": 86400, "w": 604800}
 _MOST_TOKENS = 10**12
 
@@ -43,116 +47,47 @@ def _profile_names(incomplete: str) -> list[str]:
 
 def option_of(key: Key, *names: str, more: str = "", **settings: Any) -> Any:
     """An option that is explained as the key of a setting or a profile. more: see `sentence`."""
-    return typer.Option(*names, help=sentence(key, more), **settings)
+    return Option(*names, help=sentence(key, more), **settings)
 
 
-ProfileName = Annotated[
-    str | None,
-    option_of(
-        CONFIG_KEYS["profile"],
-        "-p",
-        "--profile",
-        metavar="NAME|PATH",
-        autocompletion=_profile_names,
-    ),
-]
-AggregatorName = Annotated[
-    str | None, option_of(PROFILE_KEYS["aggregator"], "-a", "--aggregator", metavar="MODEL")
-]
-ReferenceModels = Annotated[
-    list[str] | None,
-    option_of(
-        PROFILE_KEYS["proposers"],
-        "-m",
-        "--reference-model",
-        more="repeat the option, or separate by commas",
-        metavar="MODEL",
-    ),
-]
-Samples = Annotated[int | None, option_of(PROPOSER_KEYS["samples"], "--samples", metavar="N")]
-Temperature = Annotated[
-    float | None, option_of(PROFILE_KEYS["temperature"], "-t", "--temperature", metavar="T")
-]
-MaxTokens = Annotated[
-    int | None, option_of(PROFILE_KEYS["max_tokens"], "--max-tokens", metavar="N")
-]
-Rounds = Annotated[int | None, option_of(PROFILE_KEYS["rounds"], "-r", "--rounds", metavar="N")]
-MultiTurn = Annotated[
-    bool | None, option_of(PROFILE_KEYS["multi_turn"], "--multi-turn/--no-multi-turn")
-]
-System = Annotated[str | None, option_of(PROFILE_KEYS["system"], "-s", "--system", metavar="TEXT")]
-ReferencePlacement = Annotated[
-    str | None,
-    option_of(PROFILE_KEYS["reference_placement"], "--reference-placement", metavar="PLACE"),
-]
-Concurrency = Annotated[
-    int | None, option_of(CONFIG_KEYS["concurrency"], "--concurrency", metavar="N", min=1)
-]
+Concurrency = Annotated[int | None, option_of(CONFIG_KEYS["concurrency"], metavar="N", min=1)]
 ProviderConcurrency = Annotated[
-    int | None,
-    typer.Option(
-        "--provider-concurrency", metavar="N", min=1, help="Calls in flight to one provider."
-    ),
+    int | None, Option(metavar="N", min=1, help="Calls in flight to one provider.")
 ]
-# How things are shown: None leaves it to the settings file.
-Plain = Annotated[bool | None, option_of(CONFIG_KEYS["plain"], "--plain/--no-plain")]
-Live = Annotated[bool | None, option_of(CONFIG_KEYS["live"], "--live/--no-live")]
-Compact = Annotated[bool | None, option_of(CONFIG_KEYS["compact"], "--compact/--no-compact")]
-ShowReasoning = Annotated[
-    bool | None, option_of(CONFIG_KEYS["show_reasoning"], "--show-reasoning/--no-show-reasoning")
-]
-# What goes on, and what is kept.
-Continue = Annotated[
-    bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")
-]
+# None leaves it to the settings file.
+Plain = Annotated[bool | None, option_of(CONFIG_KEYS["plain"])]
+Live = Annotated[bool | None, option_of(CONFIG_KEYS["live"])]
+Save = Annotated[bool | None, option_of(CONFIG_KEYS["save"])]
+Continue = Annotated[bool, Option("-c", "--continue", help="Go on with the last conversation.")]
 Cid = Annotated[
-    str | None,
-    typer.Option("--cid", metavar="ID", help="Go on with this conversation (a unique prefix)."),
+    str | None, Option(metavar="ID", help="Go on with this conversation (a unique prefix).")
 ]
-Save = Annotated[bool | None, option_of(CONFIG_KEYS["save"], "--save/--no-save")]
-Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+Yes = Annotated[bool, Option("-y", "--yes", help="Do not ask.")]
 YesBeforeSending = Annotated[
-    bool, typer.Option("-y", "--yes", help="Do not ask before anything is sent.")
+    bool, Option("-y", "--yes", help="Do not ask before anything is sent.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-JsonArray = Annotated[bool, typer.Option("--json", help="Print a JSON array.")]
-ForceFile = Annotated[bool, typer.Option("--force", help="Overwrite the file.")]
-ForceProfile = Annotated[bool, typer.Option("--force", help="Replace a profile of that name.")]
+Json = Annotated[bool, Option("--json", help="Print JSON.")]
+JsonArray = Annotated[bool, Option("--json", help="Print a JSON array.")]
+ForceFile = Annotated[bool, Option("--force", help="Overwrite the file.")]
+ForceProfile = Annotated[bool, Option("--force", help="Replace a profile of that name.")]
 # Of evaluations, and of what resembles them.
 Best = Annotated[
-    str | None,
-    typer.Option(
-        "--best", metavar="MODEL", help="The proposer that Self-MoA samples; else the first."
-    ),
+    str | None, Option(metavar="MODEL", help="The proposer that Self-MoA samples; else the first.")
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(
-        "--data",
-        metavar="FOLDER",
-        help="Where datasets are; else MOA_BENCH_DATA, else the cache folder.",
+    Option(
+        metavar="FOLDER", help="Where datasets are; else MOA_BENCH_DATA, else the cache folder."
     ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunFolder = Annotated[Path, Argument(metavar="RUN", help="The folder of a run.")]
 OutputFile = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Write to a file, not to the screen."),
+    Option("-o", "--output", metavar="FILE", help="Write to a file, not to the screen."),
 ]
-# The reference implementation's own spellings, so that its documented commands run.
-_OtherReferenceModels = Annotated[
-    list[str] | None,
-    typer.Option("--reference-models", "--reference_models", hidden=True),
-]
-_OtherAggregator = Annotated[str | None, typer.Option("--model", hidden=True)]
-_OtherMaxTokens = Annotated[int | None, typer.Option("--max_tokens", hidden=True)]
-_OtherConcurrency = Annotated[
-    int | None, typer.Option("--num_proc", "--num-proc", min=1, hidden=True)
-]
-_OtherMultiTurn = Annotated[bool | None, typer.Option("--multi_turn/--no_multi_turn", hidden=True)]
 
 
 def _amount(value: float | None) -> float | None:
-    """The value of an option in USD. Raises BadParameter for what would be no limit."""
     # NaN is not within.
     if value is not None and not 0 <= value <= MOST_USD:
         raise typer.BadParameter(f"{value} is not an amount between 0 and {MOST_USD:,.0f}")
@@ -167,16 +102,7 @@ def _tokens(value: int | None) -> int | None:
 
 def max_cost_option(help: str) -> Any:
     """The option `--max-cost`. help: of what it is the cap."""
-    return typer.Option("--max-cost", metavar="USD", min=0, callback=_amount, help=help)
-
-
-class DisplaySettings(TypedDict):
-    """See `Display`, with the settings in the place of what was not typed."""
-
-    plain: bool
-    live: bool
-    compact: bool
-    reasoning: bool
+    return Option("--max-cost", metavar="USD", min=0, callback=_amount, help=help)
 
 
 @dataclass(frozen=True)
@@ -185,13 +111,14 @@ class Display:
 
     plain: Plain = None
     live: Live = None
-    compact: Compact = None
-    show_reasoning: ShowReasoning = None
+    compact: Annotated[bool | None, option_of(CONFIG_KEYS["compact"])] = None
+    show_reasoning: Annotated[bool | None, option_of(CONFIG_KEYS["show_reasoning"])] = None
 
-    def settled(self) -> DisplaySettings:
-        """What was typed, else what is configured."""
+    def over(self, show: _S) -> _S:
+        """`show` with what was typed, else what is configured."""
         settings = wiring.config()
-        return DisplaySettings(
+        return replace(
+            show,
             plain=typed_or(self.plain, settings.plain),
             live=typed_or(self.live, settings.live),
             compact=typed_or(self.compact, settings.compact),
@@ -206,8 +133,7 @@ class TurnCaps:
     max_cost: Annotated[float | None, max_cost_option("Most that one turn may cost.")] = None
     max_total_tokens: Annotated[
         int | None,
-        typer.Option(
-            "--max-total-tokens",
+        Option(
             metavar="N",
             min=1,
             callback=_tokens,
@@ -216,12 +142,15 @@ class TurnCaps:
     ] = None
 
     def budgets(self, spending: DaySpending | None, *, one_turn: bool) -> tuple[Budget, ...]:
-        """With those of the settings; see `wiring.budgets`."""
-        return wiring.budgets(
+        """With those of the settings. one_turn: whether there is but one."""
+        from moa_cli.store import accounts
+
+        return accounts.budgets(
+            wiring.config(),
             spending,
             max_cost=self.max_cost,
             max_total_tokens=self.max_total_tokens,
-            one_turn=one_turn,
+            session=one_turn,
         )
 
 
@@ -233,12 +162,17 @@ def typed_or(typed: _T | None, configured: _T) -> _T:
     return configured if typed is None else typed
 
 
-def span_seconds(text: str) -> float:
-    """The seconds in `30d`, `12h` or `2w`. Raises UsageError for anything else."""
-    match = re.fullmatch(r"(\d{1,6})([hdw])", text)
+def time_ago(span: str | None) -> float:
+    """When `30d`, `12h` or `2w` ago was, in seconds since 1970; 0.0 for None.
+
+    Raises UsageError for anything else.
+    """
+    if span is None:
+        return 0.0
+    match = re.fullmatch(r"(\d{1,6})([hdw])", span)
     if match is None:
-        raise UsageError(f"{text!r} is not a span of time", hint="for example 12h, 30d or 2w")
-    return int(match.group(1)) * float(_SPANS[match.group(2)])
+        raise UsageError(f"{span!r} is not a span of time", hint="for example 12h, 30d or 2w")
+    return time.time() - int(match.group(1)) * _SPANS[match.group(2)]
 
 
 def split_names(given: list[str] | None, option: str, noun: str) -> tuple[str, ...] | None:
@@ -269,22 +203,53 @@ def arm_names(typed: str) -> tuple[str, ...]:
 
 
 def _shared(
-    profile: ProfileName = None,
-    aggregator: AggregatorName = None,
-    reference_model: ReferenceModels = None,
-    samples: Samples = None,
-    temperature: Temperature = None,
-    max_tokens: MaxTokens = None,
-    rounds: Rounds = None,
-    multi_turn: MultiTurn = None,
-    system: System = None,
-    reference_placement: ReferencePlacement = None,
+    profile: Annotated[
+        str | None,
+        option_of(
+            CONFIG_KEYS["profile"],
+            "-p",
+            "--profile",
+            metavar="NAME|PATH",
+            autocompletion=_profile_names,
+        ),
+    ] = None,
+    aggregator: Annotated[
+        str | None, option_of(PROFILE_KEYS["aggregator"], "-a", "--aggregator", metavar="MODEL")
+    ] = None,
+    reference_model: Annotated[
+        list[str] | None,
+        option_of(
+            PROFILE_KEYS["proposers"],
+            "-m",
+            "--reference-model",
+            more="repeat the option, or separate by commas",
+            metavar="MODEL",
+        ),
+    ] = None,
+    samples: Annotated[int | None, option_of(PROPOSER_KEYS["samples"], metavar="N")] = None,
+    temperature: Annotated[
+        float | None, option_of(PROFILE_KEYS["temperature"], "-t", "--temperature", metavar="T")
+    ] = None,
+    max_tokens: Annotated[int | None, option_of(PROFILE_KEYS["max_tokens"], metavar="N")] = None,
+    rounds: Annotated[
+        int | None, option_of(PROFILE_KEYS["rounds"], "-r", "--rounds", metavar="N")
+    ] = None,
+    multi_turn: Annotated[bool | None, option_of(PROFILE_KEYS["multi_turn"])] = None,
+    system: Annotated[
+        str | None, option_of(PROFILE_KEYS["system"], "-s", "--system", metavar="TEXT")
+    ] = None,
+    reference_placement: Annotated[
+        str | None, option_of(PROFILE_KEYS["reference_placement"], metavar="PLACE")
+    ] = None,
     concurrency: Concurrency = None,
-    reference_models: _OtherReferenceModels = None,
-    model: _OtherAggregator = None,
-    max_tokens_: _OtherMaxTokens = None,
-    num_proc: _OtherConcurrency = None,
-    multi_turn_: _OtherMultiTurn = None,
+    # The reference implementation's own spellings, so that its documented commands run.
+    reference_models: Annotated[
+        list[str] | None, Option("--reference-models", "--reference_models", hidden=True)
+    ] = None,
+    model: Annotated[str | None, Option(hidden=True)] = None,
+    max_tokens_: Annotated[int | None, Option("--max_tokens", hidden=True)] = None,
+    num_proc: Annotated[int | None, Option("--num_proc", "--num-proc", min=1, hidden=True)] = None,
+    multi_turn_: Annotated[bool | None, Option("--multi_turn/--no_multi_turn", hidden=True)] = None,
     debug: Debug = False,
 ) -> tuple[str | None, Overrides, int | None]:
     """The profile's name, what was typed over it, and the concurrency."""

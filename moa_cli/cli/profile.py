@@ -9,6 +9,7 @@ import textwrap
 from typing import Annotated
 
 import typer
+from typer import Argument
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands
@@ -32,8 +33,8 @@ from moa_cli.terminal.tty import columns_of
 
 group = Commands(help="List, show, make, change and check profiles.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME")]
-NameOrPath = Annotated[str, typer.Argument(metavar="NAME|PATH")]
+Name = Annotated[str, Argument(metavar="NAME")]
+NameOrPath = Annotated[str, Argument(metavar="NAME|PATH")]
 
 
 @group.command("list")
@@ -72,8 +73,7 @@ def _hanging(head: str, text: str) -> str:
 @group.command("show")
 @functools.partial(takes_profile, checked=False)
 def show(
-    profile: Profile,
-    named: Annotated[str | None, typer.Argument(metavar="NAME|PATH")] = None,
+    profile: Profile, named: Annotated[str | None, Argument(metavar="NAME|PATH")] = None
 ) -> None:
     """Print each setting in force, and where it came from."""
     from moa_cli.terminal.plain import setting_lines
@@ -136,9 +136,7 @@ def delete_(name: Name, yes: Yes = False) -> None:
 
 
 @group.command("check")
-def check(
-    name: Annotated[str | None, typer.Argument(metavar="NAME|PATH")] = None,
-) -> None:
+def check(name: Annotated[str | None, Argument(metavar="NAME|PATH")] = None) -> None:
     """Check a profile (default: all of them) without calling anything."""
     broken = False
     for profile_name in [name] if name else [file.name for file in list_profiles()]:
@@ -156,8 +154,6 @@ def check(
 
 
 @group.command("path")
-def path_(
-    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
-) -> None:
+def path_(name: Annotated[str | None, Argument(metavar="NAME")] = None) -> None:
     """Print the file of a profile, or the folder of your own."""
     typer.echo(find(name).path if name else paths.user_profiles_dir())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,16 +18,13 @@ from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from moa_cli.store.accounts import Records
     from moa_cli.store.store import Store
 
 
 def open_books(*, save: bool | None) -> Records:
-    """Where a conversation and its costs are kept.
+    """Where a conversation and its costs are kept. save: see `saves`.
 
-    save: what was typed; None leaves it to the settings.
     Raises StoreError if the day's budget could not be kept.
     """
     from moa_cli.store import accounts
@@ -44,7 +40,7 @@ def saves(save: bool | None) -> bool:
     """
     kept = typed_or(save, wiring.config().save)
     if not kept:
-        with contextlib.suppress(ImportError, OSError, ValueError):
+        with suppress(ImportError, OSError, ValueError):
             import resource
 
             hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
@@ -66,7 +62,13 @@ def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
 
     store = Store.open_to_read(tell=say) if to_read else Store.open(tell=say)
     if store.damaged is not None:
-        say(_damage_notice(store.damaged))
+        notice = (
+            f"the file of conversations was damaged and put aside: {store.damaged};"
+            " `moa history recover` brings back what can be read"
+        )
+        if wiring.config().budget.day is not None:
+            notice += "; what was spent today stands in it, and budget.day begins anew"
+        say(notice)
     if store.notice is not None:
         say(store.notice)
     if not cleaning:
@@ -81,38 +83,23 @@ def tell_unreadable(store: Store) -> None:
         say(f"{values} in the history left out; see `moa history check`")
 
 
-@dataclass(frozen=True)
-class Resumed:
-    """The conversation to continue; a new one has no id yet."""
-
-    id: str | None = None
-    conversation: Conversation = field(default_factory=Conversation)
-
-
-def resume(*, last: bool, identity: str | None) -> Resumed:
-    """The conversation of that id, or the last one, or a new one.
+def resume(*, last: bool, identity: str | None) -> tuple[str | None, Conversation]:
+    """The conversation of that id, or the last one, or a new one, which has no id yet.
 
     Raises StoreError if there is no such conversation.
     """
     if not last and identity is None:
-        return Resumed()
-    store = open_store()
-    try:
+        return None, Conversation()
+    with closing(open_store()) as store:
+        identity = identity or store.latest()
         if identity is None:
-            identity = store.latest()
-            if identity is None:
-                raise StoreError("there is no conversation to continue")
+            raise StoreError("there is no conversation to continue")
         found = store.find(identity)
-        return Resumed(found, store.load(found))
-    finally:
-        store.close()
+        return found, store.load(found)
 
 
 def choose() -> str | None:
-    """The id of the conversation that the user chooses at the terminal; None if they leave.
-
-    Raises UsageError if there is no terminal, StoreError if there is nothing to choose from.
-    """
+    """The id of the conversation that the user chooses at the terminal; None if they leave."""
     import asyncio
 
     from moa_cli.chat.picker import can_pick, pick
@@ -120,8 +107,7 @@ def choose() -> str | None:
 
     if not can_pick():
         raise UsageError(
-            "choosing a conversation needs a terminal",
-            hint="use --cid ID, or -c for the last one",
+            "choosing a conversation needs a terminal", hint="use --cid ID, or -c for the last one"
         )
 
     async def chosen() -> str | None:
@@ -132,14 +118,3 @@ def choose() -> str | None:
         return asyncio.run(chosen())
     except asyncio.CancelledError:
         raise typer.Exit(TERMINATED) from None
-
-
-def _damage_notice(aside: Path) -> str:
-    """That a damaged file was put aside, and what that means."""
-    notice = (
-        f"the file of conversations was damaged and put aside: {aside};"
-        " `moa history recover` brings back what can be read"
-    )
-    if wiring.config().budget.day is not None:
-        notice += "; what was spent today stands in it, and budget.day begins anew"
-    return notice

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import check_not_empty
 from moa_cli.cli.options import TurnCaps, takes_profile
 from moa_cli.cli.saving import open_books
 from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.installation import install_command
 from moa_cli.core.text_files import lines_of, read_text
 from moa_cli.profile import Profile
 
@@ -33,85 +35,59 @@ class LogFormat(StrEnum):
     json = "json"
 
 
-Host = Annotated[str, typer.Option("--host", metavar="HOST", help="Where to listen.")]
-Port = Annotated[
-    int,
-    typer.Option(
-        "--port", metavar="N", min=0, max=65535, help="The port; 0 takes any that is free."
-    ),
-]
-ApiKeys = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--api-key",
-        metavar="KEY",
-        help="A key that clients must send (repeat it for several). Other users of this machine"
-        f" can see it in the list of processes; better: --api-key-file, or {_KEYS}.",
-    ),
-]
-ApiKeyFile = Annotated[
-    Path | None,
-    typer.Option("--api-key-file", metavar="PATH", help="A file of such keys, one a line."),
-]
-Insecure = Annotated[
-    bool,
-    typer.Option("--insecure", help="Let other machines in without a key."),
-]
-Origins = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--cors-origin",
-        metavar="ORIGIN",
-        help="A web page's origin that may call, such as http://localhost:3000; repeatable.",
-    ),
-]
-MaxConcurrency = Annotated[
-    int, typer.Option("--max-concurrency", metavar="N", min=1, help="Turns that run at once.")
-]
-Queue = Annotated[
-    int,
-    typer.Option(
-        "--queue", metavar="N", min=0, help="Turns that may wait to run; beyond them: 429."
-    ),
-]
-Grace = Annotated[
-    float,
-    typer.Option(
-        "--grace", metavar="SECONDS", min=0, help="What running turns get when the server stops."
-    ),
-]
-ShowProposals = Annotated[
-    bool,
-    typer.Option("--show-proposals", help="Give the proposals as `reasoning_content`."),
-]
-Log = Annotated[LogFormat, typer.Option("--log-format", help="The form of the log's lines.")]
-MaxBody = Annotated[
-    int,
-    typer.Option("--max-body", metavar="BYTES", min=1, help="Most that a request body may hold."),
-]
-
-
 @takes_profile
 def serve(
     profile: Profile,
     concurrency: int | None,
     *,
-    host: Host = "127.0.0.1",
-    port: Port = 8000,
-    api_key: ApiKeys = None,
-    api_key_file: ApiKeyFile = None,
-    insecure: Insecure = False,
-    cors_origin: Origins = None,
-    max_concurrency: MaxConcurrency = 64,
-    queue: Queue = 256,
-    grace: Grace = 30.0,
-    show_proposals: ShowProposals = False,
-    log_format: Log = LogFormat.text,
-    max_body: MaxBody = 10_000_000,
+    host: Annotated[str, Option(metavar="HOST", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[
+        int, Option(metavar="N", min=0, max=65535, help="The port; 0 takes any that is free.")
+    ] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        Option(
+            metavar="KEY",
+            help="A key that clients must send (repeat it for several). Other users of this machine"
+            f" can see it in the list of processes; better: --api-key-file, or {_KEYS}.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, Option(metavar="PATH", help="A file of such keys, one a line.")
+    ] = None,
+    insecure: Annotated[
+        bool, Option("--insecure", help="Let other machines in without a key.")
+    ] = False,
+    cors_origin: Annotated[
+        list[str] | None,
+        Option(
+            metavar="ORIGIN",
+            help="A web page's origin that may call, such as http://localhost:3000; repeatable.",
+        ),
+    ] = None,
+    max_concurrency: Annotated[
+        int, Option(metavar="N", min=1, help="Turns that run at once.")
+    ] = 64,
+    queue: Annotated[
+        int, Option(metavar="N", min=0, help="Turns that may wait to run; beyond them: 429.")
+    ] = 256,
+    grace: Annotated[
+        float,
+        Option(metavar="SECONDS", min=0, help="What running turns get when the server stops."),
+    ] = 30.0,
+    show_proposals: Annotated[
+        bool, Option("--show-proposals", help="Give the proposals as `reasoning_content`.")
+    ] = False,
+    log_format: Annotated[LogFormat, Option(help="The form of the log's lines.")] = LogFormat.text,
+    max_body: Annotated[
+        int, Option(metavar="BYTES", min=1, help="Most that a request body may hold.")
+    ] = 10_000_000,
     caps: TurnCaps,
 ) -> None:
     """Serve mixtures to any program that speaks to OpenAI."""
-    _check_installed()
+    if any(find_spec(name) is None for name in _MODULES):
+        command = install_command("serve")
+        raise MoAError("the server is not installed", hint=f"install it with: {command}")
     from moa_cli.server.run import run
     from moa_cli.server.service import ServerOptions
 
@@ -128,41 +104,21 @@ def serve(
         log_format=log_format.value,
         max_body=max_body,
     )
-    spending = open_books(save=None).spending
+
+    def limits(ledger: ServerLedger) -> Limits:
+        # The day's budget asks the server's ledger.
+        budgets = (*caps.budgets(ledger, one_turn=False), *wiring.session_budget("shared"))
+        return wiring.limits(concurrency, budgets, ledger)
+
     code = run(
         profile,
         options,
         config=wiring.config(),
-        spending=spending,
-        limits=_limits(concurrency, caps),
+        spending=open_books(save=None).spending,
+        limits=limits,
         introduction=wiring.introduction(profile, switching=True),
     )
     raise typer.Exit(code)
-
-
-def _limits(concurrency: int | None, caps: TurnCaps) -> Callable[[ServerLedger], Limits]:
-    """Makes the engine's limits, once the ledger is there that the day's budget asks."""
-    from moa_cli.engine import Budget, Cap
-
-    session = wiring.config().budget.session
-
-    def limits(ledger: ServerLedger) -> Limits:
-        budgets = caps.budgets(ledger, one_turn=False)
-        if session is not None:
-            budgets += (Budget(Cap("budget.session", "usd", session), "shared"),)
-        return wiring.limits(concurrency, budgets, ledger)
-
-    return limits
-
-
-def _check_installed() -> None:
-    import importlib.util
-
-    if any(importlib.util.find_spec(name) is None for name in _MODULES):
-        from moa_cli.core.installation import install_command
-
-        command = install_command("serve")
-        raise MoAError("the server is not installed", hint=f"install it with: {command}")
 
 
 def _keys(typed: list[str], file: Path | None) -> tuple[str, ...]:

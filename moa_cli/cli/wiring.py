@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,9 @@ from moa_cli.profile import Overrides, Profile, resolve, short_name
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
-    from moa_cli.core.ledger import DaySpending, Ledger
+    from moa_cli.core.ledger import Ledger
     from moa_cli.engine import Budget, Limits
+    from moa_cli.engine.budget import Scope
     from moa_cli.models.providers import Providers
 
 _EMBEDDED = "local:smollm2"
@@ -55,28 +57,12 @@ def limits(
     )
 
 
-def budgets(
-    spending: DaySpending | None,
-    *,
-    max_cost: float | None = None,
-    max_total_tokens: int | None = None,
-    one_turn: bool = False,
-    firm: bool = False,
-) -> tuple[Budget, ...]:
-    """The budgets of the settings and of a turn's options; see `accounts.budgets`.
+def session_budget(scope: Scope) -> tuple[Budget, ...]:
+    """The budget of all turns of a command together, if the settings set one."""
+    from moa_cli.engine import Budget, Cap
 
-    one_turn: whether there is but one turn. firm: see `Budget`.
-    """
-    from moa_cli.store import accounts
-
-    return accounts.budgets(
-        config(),
-        spending,
-        max_cost=max_cost,
-        max_total_tokens=max_total_tokens,
-        session=one_turn,
-        firm=firm,
-    )
+    limit = config().budget.session
+    return () if limit is None else (Budget(Cap("budget.session", "usd", limit), scope),)
 
 
 def default_profile() -> str:
@@ -89,7 +75,7 @@ def default_profile() -> str:
 def choose_profile(name: str | None, flags: Overrides, *, checked: bool = True) -> Profile:
     """The profile of that name (or the default one) under the environment and the flags.
 
-    checked: refuse a model name whose provider is not known, by raising ProfileError.
+    Raises ProfileError; for a model name whose provider is not known, only if `checked`.
     """
     return resolve(
         name or default_profile(),
@@ -111,18 +97,15 @@ def describe(profile: Profile) -> str:
     """Which profile and models answer, on one line."""
     parts = []
     for number in range(1, profile.rounds + 1):
-        models = [short_name(proposer.model) for proposer in profile.layer(number)]
-        counts = {model: models.count(model) for model in models}
-        text = ", ".join(f"{model} ×{n}" if n > 1 else model for model, n in counts.items())
-        parts.append(text)
+        counts = Counter(short_name(proposer.model) for proposer in profile.layer(number))
+        parts.append(", ".join(f"{model} ×{n}" if n > 1 else model for model, n in counts.items()))
     if len(parts) > 1 and len(set(parts)) == 1:
         parts = [f"({parts[0]}) × {len(parts)} rounds"]
     line = " → ".join([*parts, short_name(profile.aggregator.model)])
-    warning = ""
     if _EMBEDDED in profile.models():
-        warning = " (a tiny demonstration model, often wrong)"
+        line += " (a tiny demonstration model, often wrong)"
     changed = any(origin.kind in ("environment", "flag") for origin in profile.origins.values())
-    return f"profile {profile.name}{' (changed)' if changed else ''}: {line}{warning}"
+    return f"profile {profile.name}{' (changed)' if changed else ''}: {line}"
 
 
 def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
@@ -132,10 +115,9 @@ def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
     switching: whether other models than the profile's may be asked later.
     """
     known = providers()
-    faults = known.price_faults()
     return [
         describe(profile),
-        *(f"{fault.message} ({fault.hint})" for fault in faults),
+        *(f"{fault.message} ({fault.hint})" for fault in known.price_faults()),
         *known.key_notices(None if switching else profile.models()),
     ]
 

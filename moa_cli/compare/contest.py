@@ -6,11 +6,10 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
-from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.stream import deliver
@@ -43,51 +42,35 @@ class ArmAnswer:
 
     def contender(self) -> Contender:
         """As the store keeps it."""
-        arm, turn = self.arm, self.turn
+        arm = self.arm
+        # Tells the same arm of a profile apart before and after a change of its settings.
+        settings = json.dumps(to_table(arm.profile), sort_keys=True)
         return Contender(
             arm=arm.name,
             profile=arm.profile.name,
-            settings=settings_digest(arm),
-            usage=turn.usage,
-            seconds=turn.seconds,
+            settings=hashlib.sha256(settings.encode()).hexdigest()[:7],
+            usage=self.turn.usage,
+            seconds=self.turn.seconds,
         )
 
 
-def settings_digest(arm: Arm) -> str:
-    """What tells the same arm of a profile apart before and after a change of its settings."""
-    text = json.dumps(to_table(arm.profile), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:7]
-
-
-class Contest:
-    """Asks all arms, prompt after prompt.
+async def answers(
+    arms: Sequence[Arm], item: Item, clients: Clients, limits: Limits, ended: Callable[[Turn], None]
+) -> list[ArmAnswer]:
+    """What the arms answer, in their order; all are asked at once.
 
     ended: called as soon as an arm's turn has ended.
     """
+    conversation = Conversation(before=item.before).ask(item.turns[0])
 
-    def __init__(
-        self,
-        arms: Sequence[Arm],
-        limits: Limits,
-        ended: Callable[[Turn], None],
-    ) -> None:
-        self._arms = arms
-        self._limits = limits
-        self._ended = ended
+    async def answer(arm: Arm) -> ArmAnswer:
+        turn = await deliver(run_turn(arm.profile, conversation, clients, limits=limits))
+        ended(turn)
+        return ArmAnswer(arm, turn)
 
-    async def answers(self, item: Item, clients: Clients, limiter: CallLimiter) -> list[ArmAnswer]:
-        """What the arms answer, in their order. gate: of the calls of all of them."""
-        conversation = Conversation(before=item.before).ask(item.turns[0])
-        limits = replace(self._limits, slots=limiter.slots(0))
-
-        async def answer(arm: Arm) -> ArmAnswer:
-            turn = await deliver(run_turn(arm.profile, conversation, clients, limits=limits))
-            self._ended(turn)
-            return ArmAnswer(arm, turn)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(answer(arm)) for arm in self._arms]
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
-        return [task.result() for task in tasks]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(answer(arm)) for arm in arms]
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -15,7 +15,7 @@ from moa_cli.terminal.plain import Notices, PlainReply, Proposals
 from moa_cli.terminal.tty import can_redraw
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Show:
     """How a turn is shown.
 

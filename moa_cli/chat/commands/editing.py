@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from moa_cli.chat.commands.registry import COMMANDS, Edit, Host, Leave, Outcome, command, find
+from moa_cli.core.conversation import Conversation
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text_files import fenced_file
 
@@ -44,18 +45,15 @@ def _exit(host: Host, argument: str) -> Outcome:
 @command("clear")
 def _clear(host: Host, argument: str) -> Outcome:
     """Forget the conversation, and clear the screen."""
-    host.session.clear()
-    host.kept.forget()
     host.clear_screen()
-    host.say("a new conversation")
-    return None
+    return _new(host, argument)
 
 
 @command("new")
 def _new(host: Host, argument: str) -> Outcome:
     """Forget the conversation, and begin a new one."""
-    host.session.clear()
-    host.kept.forget()
+    host.session.go_on(Conversation())
+    host.kept.id = None
     host.say("a new conversation")
     return None
 

@@ -9,7 +9,7 @@ from moa_cli.chat.session import Session
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
 from moa_cli.profile import Overrides, list_profiles, resolve, rows, save
-from moa_cli.profile.layering import SETTABLE
+from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_value
 from moa_cli.terminal.plain import setting_text
 
 _SHOWN = ("compact", "live", "plain", "reasoning", "vi")
@@ -36,7 +36,11 @@ def _profile(host: Host, argument: str) -> Outcome:
     if word == "list":
         host.say("\n".join(f"{profile.name}  ({profile.source})" for profile in list_profiles()))
     elif word == "show" or not word:
-        host.say(_settings(session))
+        settings = rows(session.profile)
+        width = max(len(path) for path, _, _ in settings)
+        host.say(f"profile {session.profile.name}")
+        for path, value, origin in settings:
+            host.say(f"{path:<{width}}  {setting_text(value)}  ({origin})")
     elif word == "save":
         if not rest.strip():
             raise UsageError("/profile save needs a name")
@@ -45,13 +49,6 @@ def _profile(host: Host, argument: str) -> Outcome:
         session.use(resolve(argument, environment=os.environ))
         host.say(f"profile {session.profile.name}: {session.profile.description}")
     return None
-
-
-def _settings(session: Session) -> str:
-    found = rows(session.profile)
-    width = max(len(path) for path, _, _ in found)
-    lines = [f"{path:<{width}}  {setting_text(value)}  ({origin})" for path, value, origin in found]
-    return "\n".join([f"profile {session.profile.name}", *lines])
 
 
 @command("aggregator", "[MODEL]", _model_words)
@@ -85,7 +82,8 @@ def _who(host: Host) -> str:
 @command("add", "MODEL", _model_words)
 def _add(host: Host, argument: str) -> Outcome:
     """Add a proposer to every round."""
-    host.session.add(argument)
+    session = host.session
+    session.use(add_proposer(session.profile, argument, "/add"))
     host.say(_who(host))
     return None
 
@@ -93,7 +91,8 @@ def _add(host: Host, argument: str) -> Outcome:
 @command("drop", "MODEL", _proposer_words)
 def _drop(host: Host, argument: str) -> Outcome:
     """Remove a proposer from every round."""
-    host.session.drop(argument)
+    session = host.session
+    session.use(drop_proposer(session.profile, argument, "/drop"))
     host.say(_who(host))
     return None
 
@@ -160,7 +159,7 @@ def _set(host: Host, argument: str) -> Outcome:
     elif key == "multi_turn":
         host.session.change(Overrides(multi_turn=_switch(key, value)), "/set")
     elif key in SETTABLE:
-        host.session.set(key, value)
+        host.session.use(set_value(host.session.profile, key, value, "/set"))
     else:
         near = nearest(key, (*SETTABLE, *_SHOWN))
         hint = f"did you mean `{near}`?" if near else f"known: {', '.join((*SETTABLE, *_SHOWN))}"

@@ -14,31 +14,21 @@ from moa_cli.chat.session import Session
 from moa_cli.config.schema import Config
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
+from moa_cli.terminal.sinks import Show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-@dataclass
-class ChatOptions:
+@dataclass(kw_only=True)
+class ChatOptions(Show):
     """How a chat is shown and typed. Nothing of it is sent to a model.
 
-    Attributes:
-        plain: Show replies as raw text.
-        compact: Show each layer on one line.
-        live: Draw moving parts.
-        reasoning: Show the reasoning of models while it comes.
-        multiline: Enter begins a new line, Alt-Enter sends.
-        vi: Edit with the keys of vi.
-        attachments: Texts that go with the next prompt.
-        prompts: How many prompts the file of prompts holds at most; 0 for no file.
-        save: Whether this chat adds to that file.
+    multiline: Enter begins a new line, Alt-Enter sends. vi: edit with the keys of vi.
+    attachments: texts that go with the next prompt. prompts: how many prompts the file of prompts
+    holds at most; 0 for no file. save: whether this chat adds to that file.
     """
 
-    plain: bool = False
-    compact: bool = False
-    live: bool = True
-    reasoning: bool = False
     multiline: bool = False
     vi: bool = False
     attachments: list[str] = field(default_factory=list)
@@ -103,6 +93,7 @@ class Host(Protocol):
         """Clear the screen."""
 
 
+# Takes what was typed after the command's name.
 Run = Callable[[Host, str], Outcome]
 Values = Callable[[Session], Iterable[str]]
 
@@ -111,17 +102,14 @@ Values = Callable[[Session], Iterable[str]]
 class Command:
     """A slash command.
 
-    Attributes:
-        name: Its name without the slash.
-        run: The function that carries it out; its docstring is the help.
-        usage: Its arguments; brackets mark those that can be left out.
-        values: Returns possible arguments, for completion.
+    run: carries it out. usage: its arguments; brackets mark those that can be left out. values:
+    possible arguments, for completion.
     """
 
     name: str
     run: Run
-    usage: str = ""
-    values: Values = field(default=lambda session: ())
+    usage: str
+    values: Values
 
     @property
     def help(self) -> str:
@@ -132,11 +120,13 @@ class Command:
 COMMANDS: dict[str, Command] = {}
 
 
-def command(name: str, usage: str = "", values: Values | None = None) -> Callable[[Run], Run]:
+def command(
+    name: str, usage: str = "", values: Values = lambda session: ()
+) -> Callable[[Run], Run]:
     """Register a function as the slash command `name`; its docstring is the help."""
 
     def register(run: Run) -> Run:
-        COMMANDS[name] = Command(name, run, usage, values or (lambda session: ()))
+        COMMANDS[name] = Command(name, run, usage, values)
         return run
 
     return register

@@ -12,6 +12,7 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.ledger import TurnLedger
 from moa_cli.engine import Budget, Cap
 from moa_cli.engine.budget import check_prices
+from moa_cli.store import accounts
 from moa_cli.store.spending import CallRecorder
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Purse:
         self._max_cost = max_cost
         self._session = Usage()
         self._turns: dict[tuple[str, int], TurnLedger] = {}
-        found = list(wiring.budgets(spending, firm=True))
+        found = list(accounts.budgets(wiring.config(), spending, firm=True))
         session = wiring.config().budget.session
         if session is not None:
             cap = Cap("budget.session", "usd", session)

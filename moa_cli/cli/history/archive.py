@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from moa_cli.cli.history.tags import tag_named, tags_named
-from moa_cli.cli.options import ForceFile, span_seconds
+from moa_cli.chat.keeping import tag_named
+from moa_cli.cli.options import ForceFile, time_ago
 from moa_cli.cli.output import say
 from moa_cli.cli.saving import open_store, tell_unreadable
 from moa_cli.cli.writing import destination
@@ -51,32 +50,24 @@ _ALL_HITS = 10**9
 
 
 def export(
-    conversations: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All conversations.")] = False,
+    conversations: Annotated[list[str] | None, Argument(metavar="ID")] = None,
+    all_: Annotated[bool, Option("--all", help="All conversations.")] = False,
     search: Annotated[
-        str | None,
-        typer.Option("--search", metavar="WORDS", help="Those where a turn holds all the words."),
+        str | None, Option(metavar="WORDS", help="Those where a turn holds all the words.")
     ] = None,
     since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="SPAN", help="Those not older, such as 7d."),
+        str | None, Option(metavar="SPAN", help="Those not older, such as 7d.")
     ] = None,
-    tag: Annotated[
-        str | None, typer.Option("--tag", metavar="TAG", help="Those with this tag.")
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", metavar="NAME", help="Those of this profile.")
-    ] = None,
+    tag: Annotated[str | None, Option(metavar="TAG", help="Those with this tag.")] = None,
+    profile: Annotated[str | None, Option(metavar="NAME", help="Those of this profile.")] = None,
     format_: Annotated[
-        Format | None,
-        typer.Option("--format", help="What to write; else as FILE is named, else md."),
+        Format | None, Option("--format", help="What to write; else as FILE is named, else md.")
     ] = None,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")
+        str | None, Option("-o", "--output", metavar="FILE", help="Where to write it.")
     ] = None,
     proposals: Annotated[
-        bool,
-        typer.Option("--proposals", help="Every answer of every layer, in Markdown too."),
+        bool, Option("--proposals", help="Every answer of every layer, in Markdown too.")
     ] = False,
     force: ForceFile = False,
 ) -> None:
@@ -90,12 +81,11 @@ def export(
         raise UsageError("--search needs words")
     from moa_cli.store.archive import read
 
-    after = time.time() - span_seconds(since) if since else 0.0
-    tag = tag_named(tag) if tag is not None else None
+    after = time_ago(since)
+    tag = tag and tag_named(tag)
     path = None if output in (None, "-") else paths.expand(output or "")
     format_ = format_ or _BY_SUFFIX.get(path.suffix.lower() if path else "", Format.md)
-    store = open_store(to_read=True)
-    try:
+    with closing(open_store(to_read=True)) as store:
         chosen = None if all_ else [store.find(prefix) for prefix in conversations or ()]
         if filtered:
             chosen = _matching(store, search, since=after, tag=tag, profile=profile)
@@ -109,8 +99,6 @@ def export(
             for piece in _written(found, format_, proposals=proposals, tagged=tagged):
                 file.write(piece.encode())
         tell_unreadable(store)
-    finally:
-        store.close()
 
 
 def _matching(
@@ -128,11 +116,7 @@ def _matching(
 
 
 def _written(
-    conversations: Iterable[KeptConversation],
-    format_: Format,
-    *,
-    proposals: bool,
-    tagged: bool,
+    conversations: Iterable[KeptConversation], format_: Format, *, proposals: bool, tagged: bool
 ) -> Iterator[str]:
     if format_ is Format.json:
         from moa_cli.store.archive import text_of
@@ -149,19 +133,17 @@ def _written(
 
 def import_(
     files: Annotated[
-        list[str],
-        typer.Argument(metavar="FILE", help="An export, or a folder of them; - for stdin."),
+        list[str], Argument(metavar="FILE", help="An export, or a folder of them; - for stdin.")
     ],
     source: Annotated[
-        Source | None,
-        typer.Option("--from", help="What the files are; else their content tells."),
+        Source | None, Option("--from", help="What the files are; else their content tells.")
     ] = None,
     tags: Annotated[
         list[str] | None,
-        typer.Option("--tag", metavar="TAG", help="Tag what is imported; may be repeated."),
+        Option("--tag", metavar="TAG", help="Tag what is imported; may be repeated."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would be taken; take nothing.")
+        bool, Option("--dry-run", help="Tell what would be taken; take nothing.")
     ] = False,
 ) -> None:
     """Take in conversations: from `export`'s JSON, ChatGPT, Claude, llm's logs.db or aichat.
@@ -170,19 +152,16 @@ def import_(
     """
     from moa_cli.store.incoming.take import take
 
-    store = open_store()
-    try:
+    with closing(open_store()) as store:
         done = take(
             store,
             files,
             sys.stdin.buffer,
             source=source and source.value,
-            tags=tags_named(tags or []),
+            tags=list(dict.fromkeys(map(tag_named, tags or []))),
             dry_run=dry_run,
             waiting=lambda: say("waiting for another import to end"),
         )
-    finally:
-        store.close()
     for took in done:
         _tell(took, would="would be " if dry_run else "")
 

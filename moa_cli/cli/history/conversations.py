@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
+from moa_cli.chat.keeping import tag_named
 from moa_cli.cli import wiring
-from moa_cli.cli.history.tags import tag_named
-from moa_cli.cli.options import Json, Plain, span_seconds, typed_or
+from moa_cli.cli.options import Json, Plain, time_ago, typed_or
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store, tell_unreadable
 from moa_cli.core import paths
@@ -26,19 +27,9 @@ if TYPE_CHECKING:
     from moa_cli.core.conversation import Turn, Usage
     from moa_cli.store.reading import ConversationSummary
     from moa_cli.store.search import SearchHit
-    from moa_cli.store.store import Store
 
-Since = Annotated[
-    str | None, typer.Option("--since", metavar="SPAN", help="Not older than, such as 7d.")
-]
-OfProfile = Annotated[
-    str | None, typer.Option("--profile", metavar="NAME", help="Only of this profile.")
-]
-
-
-def _after(since: str | None) -> float:
-    """The time, in seconds since 1970, before which nothing is wanted."""
-    return time.time() - span_seconds(since) if since is not None else 0.0
+Since = Annotated[str | None, Option("--since", metavar="SPAN", help="Not older than, such as 7d.")]
+OfProfile = Annotated[str | None, Option("--profile", metavar="NAME", help="Only of this profile.")]
 
 
 def _when(at: float) -> str:
@@ -46,28 +37,27 @@ def _when(at: float) -> str:
 
 
 def list_(
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many.")] = 20,
+    limit: Annotated[int, Option("-n", "--limit", min=1, help="How many.")] = 20,
     since: Since = None,
     profile: OfProfile = None,
-    tag: Annotated[
-        str | None, typer.Option("--tag", metavar="TAG", help="Only with this tag.")
-    ] = None,
+    tag: Annotated[str | None, Option(metavar="TAG", help="Only with this tag.")] = None,
     json: Json = False,
 ) -> None:
     """List conversations, the latest first."""
-    tag = tag_named(tag) if tag is not None else None
+    tag = tag and tag_named(tag)
     store = open_store(to_read=True)
-    rows = store.conversations(limit=limit, since=_after(since), profile=profile, tag=tag)
+    rows = store.conversations(limit=limit, since=time_ago(since), profile=profile, tag=tag)
     usages = [store.usage(row.id) for row in rows]
     tags = [store.tags(row.id) for row in rows]
     if json:
         from moa_cli.core.jsonl import usage_to_dict
 
-        values = [
-            {**vars(row), "tags": list(held), "usage": usage_to_dict(usage)}
-            for row, held, usage in zip(rows, tags, usages, strict=True)
-        ]
-        print_json(values)
+        print_json(
+            [
+                {**vars(row), "tags": list(held), "usage": usage_to_dict(usage)}
+                for row, held, usage in zip(rows, tags, usages, strict=True)
+            ]
+        )
     elif not sys.stdout.isatty():
         print_lines(map(_listed, rows, usages, tags))
     elif rows:
@@ -114,21 +104,22 @@ def _print_table(
 
 def show(
     conversation: Annotated[
-        str | None,
-        typer.Argument(metavar="ID", help="An id, or its unique beginning; else the latest."),
+        str | None, Argument(metavar="ID", help="An id, or its unique beginning; else the latest.")
     ] = None,
     proposals: Annotated[
-        bool, typer.Option("--proposals", help="Every answer of every layer too.")
+        bool, Option("--proposals", help="Every answer of every layer too.")
     ] = False,
     plain: Plain = None,
     no_pager: Annotated[
-        bool, typer.Option("--no-pager", help="Print also what is longer than the screen.")
+        bool, Option("--no-pager", help="Print also what is longer than the screen.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Print a conversation, at a terminal through $PAGER if it is long."""
     store = open_store(to_read=True)
-    found = store.find(conversation) if conversation is not None else _latest(store)
+    found = store.latest() if conversation is None else store.find(conversation)
+    if found is None:
+        raise StoreError("no conversation is kept")
     turns = store.load(found).turns
     tell_unreadable(store)
     if json:
@@ -153,13 +144,6 @@ def show(
         say(trouble)
 
 
-def _latest(store: Store) -> str:
-    latest = store.latest()
-    if latest is None:
-        raise StoreError("no conversation is kept")
-    return latest
-
-
 def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
     """The turns, blank lines between them: raw text, or drawn where that can be seen."""
     from moa_cli.terminal.transcript import drawn_turn, turn_text
@@ -179,16 +163,15 @@ def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
 
 
 def search(
-    words: Annotated[list[str], typer.Argument(metavar="WORDS")],
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many.")] = 20,
+    words: Annotated[list[str], Argument(metavar="WORDS")],
+    limit: Annotated[int, Option("-n", "--limit", min=1, help="How many.")] = 20,
     since: Since = None,
     profile: OfProfile = None,
     proposals: Annotated[
-        bool,
-        typer.Option("--proposals", help="Look through all proposals too, which takes longer."),
+        bool, Option("--proposals", help="Look through all proposals too, which takes longer.")
     ] = False,
     whole: Annotated[
-        bool, typer.Option("-w", "--whole", help="Whole words only, no forms and parts of them.")
+        bool, Option("-w", "--whole", help="Whole words only, no forms and parts of them.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -200,7 +183,7 @@ def search(
     hits = open_store(to_read=True).search(
         " ".join(words),
         limit=limit,
-        since=_after(since),
+        since=time_ago(since),
         profile=profile,
         proposals=proposals,
         whole=whole,

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from moa_cli.chat.prompt_history import Entry, PromptFile
 from moa_cli.cli import wiring
 from moa_cli.cli.history.cleaning import finish_later
-from moa_cli.cli.options import Yes, span_seconds
+from moa_cli.cli.options import Yes, time_ago
 from moa_cli.cli.output import MOST_NAMED, check_can_confirm, confirm, say
 from moa_cli.cli.saving import open_store
 from moa_cli.config.schema import Config
@@ -65,22 +64,19 @@ class _Typed:
 
 
 def delete(
-    conversations: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All conversations.")] = False,
+    conversations: Annotated[list[str] | None, Argument(metavar="ID")] = None,
+    all_: Annotated[bool, Option("--all", help="All conversations.")] = False,
     search: Annotated[
-        str | None,
-        typer.Option("--search", metavar="WORDS", help="All in which `search -w` finds the words."),
+        str | None, Option(metavar="WORDS", help="All in which `search -w` finds the words.")
     ] = None,
     older_than: Annotated[
-        str | None,
-        typer.Option("--older-than", metavar="SPAN", help="All older than, such as 30d."),
+        str | None, Option(metavar="SPAN", help="All older than, such as 30d.")
     ] = None,
     undone: Annotated[
-        bool,
-        typer.Option("--undone", help="Only turns taken back or replaced (/undo, /retry)."),
+        bool, Option("--undone", help="Only turns taken back or replaced (/undo, /retry).")
     ] = False,
     prompts: Annotated[
-        bool, typer.Option("--prompts", help="Only the prompts that `moa chat` offers again.")
+        bool, Option("--prompts", help="Only the prompts that `moa chat` offers again.")
     ] = False,
     yes: Yes = False,
 ) -> None:
@@ -88,7 +84,7 @@ def delete(
     from moa_cli.chat.drafts import wipe_leftovers
     from moa_cli.store import recovery
 
-    before = None if older_than is None else time.time() - span_seconds(older_than)
+    before = None if older_than is None else time_ago(older_than)
     typed = _Typed(conversations or (), all_, search or "", before)
     _check(typed, undone=undone, prompts=prompts)
     wipe_leftovers()

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from moa_cli.cli.history.cleaning import cleaning_lock
 from moa_cli.cli.options import ForceFile
@@ -73,7 +74,7 @@ def _open_whole() -> Store:
 
 
 def backup(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write the copy.")],
+    file: Annotated[str, Argument(metavar="FILE", help="Where to write the copy.")],
     force: ForceFile = False,
 ) -> None:
     """Copy the history and what was spent into one file; other processes may write meanwhile."""
@@ -97,7 +98,7 @@ def backup(
 def recover(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help="A copy or a damaged file; else the latest put aside."),
+        Argument(metavar="FILE", help="A copy or a damaged file; else the latest put aside."),
     ] = None,
 ) -> None:
     """Bring back what can be read of a damaged history, or of a copy."""
@@ -165,11 +166,9 @@ class _Progress:
 def clean(
     compact: Annotated[
         bool,
-        typer.Option(
-            "--compact", help="Also write the file anew, so that it gives all free room back."
-        ),
+        Option("--compact", help="Also write the file anew, so that it gives all free room back."),
     ] = False,
-    background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
+    background: Annotated[bool, Option("--background", hidden=True)] = False,
 ) -> None:
     """Finish wiping what was deleted from the file; this also goes on by itself."""
     from moa_cli.core.file_lock import locked
