@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, closing
 
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, load_config
@@ -30,14 +31,8 @@ _log = logging.getLogger("moa_cli")
 class _Money:
     """The budgets of the settings file, and where spending is recorded.
 
-    It belongs to one thread of one process.
-
-    Args:
-        config: The settings.
-        spent: USD that already count for the budget of the session.
-
-    Raises:
-        StoreError: The budget of the day cannot be kept.
+    It belongs to one thread of one process. spent: USD that already count for the budget of the
+    session. Raises StoreError if the budget of the day cannot be kept.
     """
 
     def __init__(self, config: Config, spent: float = 0.0) -> None:
@@ -172,21 +167,23 @@ def ask(
 
     Args:
         prompt: The user's message.
-        profile: A profile, or the name or path of one. None takes the one that `moa ask` would
-            use, with the `MOA_*` variables laid over it.
+        profile: See `ask_async`.
         conversation: What was said before.
         sinks: What is shown each event as it comes.
 
     Returns:
-        The turn. If its models failed, it is returned, too; `turn.status` and `turn.error` say so.
+        The turn; see `ask_async`.
 
     Raises:
         RuntimeError: An event loop is running.
-        ProfileError: There is no such profile, or it is wrong, or one of its model names leads
-            nowhere. Nothing is sent then.
-        StoreError: The budget of the day cannot be kept.
+        ProfileError: See `ask_async`.
+        StoreError: See `ask_async`.
     """
-    if _in_event_loop():
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
         raise RuntimeError("ask() cannot run inside a running event loop; use `await ask_async(…)`")
     return asyncio.run(ask_async(prompt, profile=profile, conversation=conversation, sinks=sinks))
 
@@ -221,34 +218,17 @@ async def ask_async(
         StoreError: The budget of the day cannot be kept.
     """
     if clients is None:
-        pool = open_clients()
-        try:
+        async with aclosing(open_clients()) as pool:
             return await ask_async(
                 prompt, profile=profile, conversation=conversation, sinks=sinks, clients=pool
             )
-        finally:
-            await pool.aclose()
     config = load_config()
-    resolved = _resolved(profile, config)
+    if profile is None:
+        profile = resolve(default_profile(config, os.environ), environment=os.environ)
+    elif isinstance(profile, str):
+        profile = load(profile)
     asked = (conversation or Conversation()).ask(prompt)
     if isinstance(clients, _Clients):
-        return await deliver(run_turn(resolved, asked, clients), *sinks)
-    money = _Money(config)
-    try:
-        return await deliver(_run_turn(resolved, asked, clients, limits=money.limits), *sinks)
-    finally:
-        money.close()
-
-
-def _resolved(profile: Profile | str | None, config: Config) -> Profile:
-    if profile is None:
-        return resolve(default_profile(config, os.environ), environment=os.environ)
-    return load(profile) if isinstance(profile, str) else profile
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+        return await deliver(run_turn(profile, asked, clients), *sinks)
+    with closing(_Money(config)) as money:
+        return await deliver(_run_turn(profile, asked, clients, limits=money.limits), *sinks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from moa_cli.batch.prompts import Batch
 from moa_cli.bench.data.json_lines import Lines, read_lines
@@ -14,14 +14,20 @@ from moa_cli.bench.run.records import Result
 from moa_cli.core.conversation import Failure
 
 
-class Written(Protocol):
-    """Where lines go."""
+class OutputStream:
+    """Writes lines to a stream, from which none can be taken back."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
 
     def add(self, order: int, line: str) -> None:
-        """One more. order: of its item. Raises OSError."""
+        """Write a line. order: of its item. Raises OSError."""
+        del order
+        self._stream.write(line + "\n")
+        self._stream.flush()
 
     def finish(self) -> None:
-        """No more will come. Raises OSError, BenchError."""
+        """No more will come."""
 
 
 class OutputFile:
@@ -53,7 +59,7 @@ class OutputFile:
         return name, line, values["reply"] is not None and values.get("error") is None
 
     def add(self, order: int, line: str) -> None:
-        """See `Written`. The first takes out the lines of failed items, which are tried again."""
+        """Write a line. The first takes out those of failed items, which are tried again."""
         if not self._changed and self._dropped:
             self._lines.replace(self._kept)
         self._kept, self._changed = [], True
@@ -61,7 +67,7 @@ class OutputFile:
         self._places.append(order)
 
     def finish(self) -> None:
-        """See `Written`."""
+        """Put the lines in order. Raises OSError, BenchError."""
         if self._in_order and self._changed and self._places != sorted(self._places):
             lines = read_lines(self._path, self._read)
             lines.sort(key=lambda line: self._orders[line[0]])
@@ -73,46 +79,33 @@ class OutputFile:
         self._lines.close()
 
 
-class OutputStream:
-    """Writes lines to a stream, from which none can be taken back."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def add(self, order: int, line: str) -> None:
-        """See `Written`."""
-        del order
-        self._stream.write(line + "\n")
-        self._stream.flush()
-
-    def finish(self) -> None:
-        """See `Written`."""
-
-
 class InOrder:
     """Holds lines back until those before them have been written.
 
     orders: of all lines that will come.
     """
 
-    def __init__(self, inner: Written, orders: list[int]) -> None:
+    def __init__(self, inner: OutputStream | OutputFile | InOrder, orders: list[int]) -> None:
         self._inner = inner
         self._orders = iter(sorted(orders))
         self._next = next(self._orders, None)
         self._held: dict[int, str] = {}
 
     def add(self, order: int, line: str) -> None:
-        """See `Written`."""
+        """Write what can be written now."""
         self._held[order] = line
         while self._next in self._held:
             self._inner.add(self._next, self._held.pop(self._next))
             self._next = next(self._orders, None)
 
     def finish(self) -> None:
-        """See `Written`; what was held back is written."""
+        """Write what was held back."""
         for order in sorted(self._held):
             self._inner.add(order, self._held.pop(order))
         self._inner.finish()
+
+
+Written = OutputStream | OutputFile | InOrder
 
 
 class Answers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -169,11 +169,23 @@ def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
     is not text.
     """
     text = text_of(data, name)
-    rows = _prompts(text, name) if lines else rows_of_text(text, name)
+    rows: Iterable[DataRow]
+    if lines:
+        prompts = [(number, line) for number, line in enumerate(lines_of(text), 1) if line.strip()]
+        rows = (DataRow(f"{name}:{number}", number, {"prompt": line}) for number, line in prompts)
+    else:
+        rows = rows_of_text(text, name)
     items = tuple(map(read_own, rows))
     if not items:
         raise BenchError(f"{name}: holds no prompts")
-    _check_ids(items, name)
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise BenchError(
+                f"{name}: two lines have the id {item.id}",
+                hint="lines without an `id` are called by their number",
+            )
+        seen.add(item.id)
     return items
 
 
@@ -189,20 +201,3 @@ def check_no_table(name: str, remedy: str) -> None:
     """
     if name.lower().endswith((".csv", ".tsv")):
         raise UsageError(f"{name}: is a table, whose lines are not prompts", hint=remedy)
-
-
-def _prompts(text: str, name: str) -> Iterator[DataRow]:
-    for number, prompt in enumerate(lines_of(text), 1):
-        if prompt.strip():
-            yield DataRow(f"{name}:{number}", number, {"prompt": prompt})
-
-
-def _check_ids(items: tuple[Item, ...], name: str) -> None:
-    seen: set[str] = set()
-    for item in items:
-        if item.id in seen:
-            raise BenchError(
-                f"{name}: two lines have the id {item.id}",
-                hint="lines without an `id` are called by their number",
-            )
-        seen.add(item.id)

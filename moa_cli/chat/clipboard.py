@@ -42,13 +42,9 @@ def osc52(text: str, *, tmux: bool = False) -> str:
 
 
 def copy(text: str) -> str:
-    """Copy `text` to the clipboard.
+    """Copy `text` to the clipboard, and return what was used for it, in words.
 
-    Returns:
-        What was used for it, in words.
-
-    Raises:
-        UsageError: There is neither a tool nor a terminal.
+    Raises UsageError if there is neither a tool nor a terminal.
     """
     # Over ssh a tool would use the clipboard of the remote machine.
     if not os.environ.get("SSH_CONNECTION"):
@@ -79,5 +75,4 @@ def _pipe(text: str, *command: str) -> bool:
     data = text.encode("utf-8", "replace")
     # Some tools stay in the background, and would keep a pipe open.
     none = subprocess.DEVNULL
-    done = subprocess.run(command, input=data, stdout=none, stderr=none, check=False)
-    return done.returncode == 0
+    return subprocess.run(command, input=data, stdout=none, stderr=none).returncode == 0

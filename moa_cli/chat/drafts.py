@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
+from moa_cli.core.sanitize import one_line
 from moa_cli.core.scratch import scratch_folder, wipe_scratch_folders
 from moa_cli.core.text_files import line_feeds, read_text
 from moa_cli.terminal.programs import open_editor
+from moa_cli.terminal.tty import folded
 
 
 def edited(text: str) -> str:
-    """Open the user's editor on a text.
+    """Open the user's editor on a text; what they saved, without line ends at the end.
 
-    Args:
-        text: What the file holds at first.
-
-    Returns:
-        What the user saved, without line ends at the end.
-
-    Raises:
-        UsageError: The editor failed, or the file cannot be written or read, or is not text.
+    If that fails, the text stays as it is, and a line on standard error says why.
     """
     wipe_leftovers()
     try:
@@ -39,11 +35,14 @@ def edited(text: str) -> str:
                 opened.write(text.encode("utf-8", "replace"))
             open_editor(file)
             return line_feeds(read_text(file)).rstrip("\n")
+    except UsageError as error:
+        trouble = f"{error.message} ({error.hint})" if error.hint else error.message
     except OSError as error:
-        raise UsageError(
-            f"the prompt could not be edited: {error.filename or 'its file'}:"
-            f" {error.strerror or error}"
-        ) from None
+        place = error.filename or "its file"
+        trouble = f"the prompt could not be edited: {place}: {error.strerror or error}"
+    sys.stderr.write(folded(one_line(f"moa: {trouble}"), sys.stderr) + "\n")
+    sys.stderr.flush()
+    return text
 
 
 def _folder() -> contextlib.AbstractContextManager[Path]:

@@ -14,7 +14,6 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Always, Condition, is_searching, vi_mode
-from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
@@ -27,8 +26,7 @@ from moa_cli.chat.drafts import edited
 from moa_cli.chat.keys import typed_ahead
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
-from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.sanitize import one_line
+from moa_cli.core.errors import StoreError
 from moa_cli.store.stored_values import as_unicode
 
 if TYPE_CHECKING:
@@ -65,10 +63,8 @@ class _Commands(Completer):
 class _Prompts(History):
     """The prompts of earlier chats and of this one.
 
-    As in shells, a line that begins with a space is not kept.
-
-    Attributes:
-        trouble: What was wrong with the file; set once.
+    As in shells, a line that begins with a space is not kept. trouble: what was wrong with the
+    file; set once.
     """
 
     def __init__(self, file: PromptFile | None, *, adds: bool) -> None:
@@ -80,14 +76,11 @@ class _Prompts(History):
         # The latest first, each with whether it is in the file.
         self._entries: list[tuple[str, bool]] = []
         self._state: object = None
-        self._read()
-
-    def _read(self) -> None:
-        if self._file is None:
+        if file is None:
             return
-        self._state = self._file.state()
+        self._state = file.state()
         try:
-            self._entries = [(entry.text, True) for entry in reversed(self._file.read())]
+            self._entries = [(entry.text, True) for entry in reversed(file.read())]
         except StoreError as error:
             self._file = None
             self._tell(error)
@@ -171,29 +164,15 @@ def _keys(options: ChatOptions) -> KeyBindings:
 
 async def _edit(buffer: Buffer) -> None:
     """Open the user's editor on the line. Errors are shown above it."""
-
-    def edit() -> str:
-        try:
-            return edited(buffer.text)
-        except UsageError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            sys.stderr.write(f"moa: {one_line(error.message + hint)}\n")
-            sys.stderr.flush()
-            return buffer.text
-
-    text = await run_in_terminal(edit, in_executor=True)
+    text = await run_in_terminal(lambda: edited(buffer.text), in_executor=True)
     buffer.document = Document(text, len(text))
 
 
 class Editor:
     """The prompt of a chat.
 
-    Args:
-        session: For the completion of commands.
-        options: How the prompt behaves.
-        bar: Returns the text below the line for a number of columns.
-        source: In place of the terminal's keyboard.
-        output: In place of the terminal's screen.
+    session: for the completion of commands. bar: returns the text below the line for a number of
+    columns. source, output: in place of the terminal's keyboard and screen.
     """
 
     def __init__(
@@ -206,7 +185,6 @@ class Editor:
         output: Output | None = None,
     ) -> None:
         self._options = options
-        self._bar = bar
         # On a dumb terminal, a session without an output of its own does not move the cursor. It
         # must not show or hide it either.
         dumb = output is None and is_dumb_terminal()
@@ -227,7 +205,7 @@ class Editor:
                 prompt_continuation=lambda width, line, folds: "  " if folds else "… ",
                 enable_open_in_editor=False,
                 enable_suspend=True,
-                bottom_toolbar=self._toolbar,
+                bottom_toolbar=lambda: bar(self._prompt.app.output.get_size().columns),
                 style=_STYLE,
                 input=source,
                 output=output,
@@ -242,10 +220,6 @@ class Editor:
         """Where keys come from."""
         return self._prompt.app.input
 
-    def _toolbar(self) -> StyleAndTextTuples:
-        columns = self._prompt.app.output.get_size().columns
-        return [("", self._bar(columns))]
-
     def clear_screen(self) -> None:
         """Clear the screen, unless the terminal cannot."""
         if is_dumb_terminal():
@@ -256,14 +230,9 @@ class Editor:
         output.flush()
 
     async def read(self, default: str = "") -> str:
-        """Read the next line.
+        """Read the next line. default: what it holds at first.
 
-        Args:
-            default: What the line holds at first.
-
-        Raises:
-            KeyboardInterrupt: The user pressed Ctrl-C.
-            EOFError: The user pressed Ctrl-D.
+        Raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D.
         """
         self._prompt.editing_mode = EditingMode.VI if self._options.vi else EditingMode.EMACS
         # A dumb terminal shows only what is typed.

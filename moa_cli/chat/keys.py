@@ -27,10 +27,8 @@ _PASTE_ON, _PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 class TurnKeys:
     """Reads the keys of a terminal in raw mode within a `with` block.
 
-    Args:
-        source: Where keys come from.
-        stop: Called for each Ctrl-C or Esc. All other keys are passed to the next prompt.
-        terminal: Asked to mark pastes, so that each line of a paste does not become a prompt.
+    stop: called for each Ctrl-C or Esc; all other keys are passed to the next prompt. terminal:
+    asked to mark pastes, so that each line of a paste does not become a prompt.
     """
 
     def __init__(self, source: Input, stop: Callable[[], None], terminal: TextIO) -> None:

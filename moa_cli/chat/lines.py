@@ -16,11 +16,7 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 async def stdin_lines() -> AsyncGenerator[str, None]:
-    """The lines of standard input, without their ends.
-
-    Raises:
-        UsageError: A line is not text (see `text_files`).
-    """
+    """The lines of standard input, without their ends. Raises UsageError if one is not text."""
     if sys.stdin is None:
         return
     loop = asyncio.get_running_loop()

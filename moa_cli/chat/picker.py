@@ -61,18 +61,10 @@ def can_pick() -> bool:
 async def pick(
     open_store: Callable[[], Store], *, source: Input | None = None, output: Output | None = None
 ) -> str | None:
-    """Let the user choose a conversation.
+    """Let the user choose a conversation; its id, or None if they left the list.
 
-    Args:
-        open_store: Opens the store; called in the thread that queries it.
-        source: In place of the terminal's keyboard.
-        output: In place of the terminal's screen.
-
-    Returns:
-        The id of the conversation, or None if the user left the list.
-
-    Raises:
-        StoreError: There is no conversation, or the store cannot be read.
+    open_store: called in the thread that queries it. source, output: in place of the terminal's
+    keyboard and screen. Raises StoreError if there is no conversation.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
         store = thread.submit(open_store).result()

@@ -30,10 +30,7 @@ _HEAD = b"\n# "
 class Entry:
     """A prompt in the file.
 
-    Attributes:
-        text: The prompt.
-        at: When it was sent, in seconds since 1970; 0.0 if that is unknown.
-        raw: Its bytes in the file.
+    at: when it was sent, in seconds since 1970; 0.0 if that is unknown. raw: its bytes there.
     """
 
     text: str
@@ -44,9 +41,7 @@ class Entry:
 class PromptFile:
     """The file of prompts. Its methods raise StoreError.
 
-    Args:
-        most: How many prompts it keeps; the oldest are removed first.
-        path: The file; None for the one in the state folder.
+    most: how many prompts it keeps; the oldest are removed first. path: else in the state folder.
     """
 
     def __init__(self, most: int, path: Path | None = None) -> None:

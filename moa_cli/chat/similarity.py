@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 # Letters and digits. A shorter passage is similar to any text.
 _SHORTEST = 12
@@ -21,25 +20,14 @@ _INNER_MARK = re.compile(r"[*_`]+")
 class PassageMatch:
     """A passage of a reply, and the texts that are most similar to it.
 
-    Attributes:
-        passage: The passage.
-        indexes: The indexes of these texts: several if they are equally similar, none if no text
-            is similar at all.
-        percent: 0 to 100: the similarity to the most similar part of the text (the partial ratio
-            of rapidfuzz).
+    indexes: of these texts; several if they are equally similar, none if no text is similar at
+    all. percent: 0 to 100, the similarity to the most similar part of the text (the partial ratio
+    of rapidfuzz).
     """
 
     passage: str
     indexes: tuple[int, ...]
     percent: float
-
-
-@dataclass(frozen=True)
-class DiffSpan:
-    """A part of a text, and whether the other text has it too."""
-
-    text: str
-    kind: Literal["same", "differs"]
 
 
 def passages(text: str) -> list[str]:
@@ -104,22 +92,16 @@ def shares(found: Sequence[PassageMatch], count: int) -> list[float]:
     return parts
 
 
-def differences(left: str, right: str) -> tuple[list[DiffSpan], list[DiffSpan]]:
+def differences(left: str, right: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
     """Compare two texts word by word; white space makes no difference.
 
-    Returns:
-        Each text in spans, which are `differs` if the other text does not have them.
+    Each is returned in pieces, with whether the other text lacks them.
     """
     a, b = _WORD.findall(left), _WORD.findall(right)
     # Leaving out spaces, which match everywhere, is 40 times as fast.
     bare_a, bare_b = ([word.strip() for word in words] for words in (a, b))
     matcher = difflib.SequenceMatcher(None, bare_a, bare_b, autojunk=False)
-    lefts: list[DiffSpan] = []
-    rights: list[DiffSpan] = []
-    for tag, a_from, a_to, b_from, b_to in matcher.get_opcodes():
-        kind: Literal["same", "differs"] = "same" if tag == "equal" else "differs"
-        if a_to > a_from:
-            lefts.append(DiffSpan("".join(a[a_from:a_to]), kind))
-        if b_to > b_from:
-            rights.append(DiffSpan("".join(b[b_from:b_to]), kind))
-    return lefts, rights
+    changes = matcher.get_opcodes()
+    lefts = [("".join(a[start:end]), kind != "equal") for kind, start, end, _, _ in changes]
+    rights = [("".join(b[start:end]), kind != "equal") for kind, _, _, start, end in changes]
+    return [piece for piece in lefts if piece[0]], [piece for piece in rights if piece[0]]

@@ -11,7 +11,7 @@ from moa_cli.chat.input import Editor
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.core.conversation import Usage
-from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.errors import MoAError
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
@@ -26,10 +26,14 @@ _PAST_TURNS = 10
 async def talk(chat: Chat) -> int:
     """Prompt and answer until the user leaves; return the exit code."""
     wipe_leftovers()
+
+    from moa_cli.clients.sdk_transport import preload
+
     editor = chat.editor = Editor(chat.session, chat.options, lambda columns: bar(chat, columns))
-    warmed = asyncio.create_task(asyncio.to_thread(_preload))
+    warmed = asyncio.create_task(asyncio.to_thread(preload))
     _show_past(chat)
-    _tell_trouble(chat, editor)
+    if trouble := editor.trouble():
+        chat.complain(trouble)
     try:
         # Raw mode between two prompts too: otherwise the terminal would echo an Enter that is
         # typed there, and turn it into another key.
@@ -46,7 +50,8 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         # Separates the next turn from the last one.
         chat.say("")
         line, unsent = await _line(chat, editor, unsent), ""
-        _tell_trouble(chat, editor)
+        if trouble := editor.trouble():
+            chat.complain(trouble)
         if line is None:
             return
         outcome = chat.outcome(line)
@@ -57,16 +62,10 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             continue
         if isinstance(outcome, Edit):
             with editor.source.cooked_mode():
-                unsent = _edited(chat, outcome.text)
+                unsent = edited(outcome.text)
         turn = await chat.carry_out(outcome)
         if turn is not None and not turn.reply and isinstance(outcome, Send):
             unsent = f"{line}\n" if editor.typed_ahead() else line
-
-
-def _tell_trouble(chat: Chat, editor: Editor) -> None:
-    trouble = editor.trouble()
-    if trouble is not None:
-        chat.complain(trouble)
 
 
 async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
@@ -114,15 +113,6 @@ async def _line(chat: Chat, editor: Editor, default: str) -> str | None:
             chat.say("(Ctrl-C again, Ctrl-D or /exit leaves)")
 
 
-def _edited(chat: Chat, text: str) -> str:
-    """What the user makes of `text` in their editor; `text` itself if that fails."""
-    try:
-        return edited(text)
-    except UsageError as error:
-        chat.complain(error.message, error.hint)
-        return text
-
-
 def bar(chat: Chat, columns: int) -> str:
     """The text below the line: profile, rounds, models and usage, as much as fits."""
     profile = chat.session.profile
@@ -141,9 +131,3 @@ def bar(chat: Chat, columns: int) -> str:
     if chat.options.multiline:
         parts.append("Alt-Enter sends")
     return one_line(" · ".join(parts), max(1, columns - 1))
-
-
-def _preload() -> None:
-    from moa_cli.clients.sdk_transport import preload
-
-    preload()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Collection
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -26,11 +26,10 @@ from moa_cli.core.text_files import STANDARD_INPUT
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
-    from moa_cli.batch.output import Answers, OutputFile, Written
-    from moa_cli.batch.prompts import Batch, BatchSettings
-    from moa_cli.bench.run.folder import State, StateFolder
+    from moa_cli.batch.output import Written
+    from moa_cli.batch.prompts import Batch
+    from moa_cli.bench.run.folder import State
     from moa_cli.cli.bench.session import SessionOptions
-    from moa_cli.core.conversation import Failure
 
 _STREAM = "-"
 
@@ -177,55 +176,51 @@ class _Start:
         path: OUT, None is standard output. keep: whether calls are kept beside it, so that the
         same command goes on.
         """
-        from moa_cli.batch.output import OutputStream
+        from moa_cli.batch.output import OutputFile, OutputStream
         from moa_cli.batch.prompts import BatchSettings
         from moa_cli.bench.run.folder import State, StateFolder, opened
 
         if path is None:
             return self._answer(State(), OutputStream(sys.stdout), ())
-        folder = path.with_name(f"{path.name}.state")
-        if not keep:
-            if folder.exists():
-                raise UsageError(
-                    f"{folder}: is the state of a batch that keeps its calls",
-                    hint="--save goes on with it",
-                )
-            _check_free(path)
-            with contextlib.closing(self._output(path)) as output:
-                return self._answer(State(), output, ())
         hint = "use the same, or name another OUT"
-        with opened(
-            folder, lambda path: StateFolder(path, "batch.json", BatchSettings, hint)
-        ) as state:
-            state.check(self.batch.settings())
-            if not state.settings:
-                _check_free(path)
-            with contextlib.closing(self._output(path)) as output:
-                return self._to_file(state, output)
-
-    def _output(self, path: Path) -> OutputFile:
-        from moa_cli.batch.output import OutputFile
-
-        orders = {item.id: order for order, item in enumerate(self.batch.items)}
-        return OutputFile(path, orders, in_order=self.in_order)
-
-    def _to_file(self, state: StateFolder[BatchSettings], output: OutputFile) -> int:
-        if state.settings:
-            say(
-                f"going on in {self.target}: {plural(len(output.there), 'answer')} and"
-                f" {plural(len(state.journal), 'call')} are there and not asked for again"
+        folder = path.with_name(f"{path.name}.state")
+        if not keep and folder.exists():
+            raise UsageError(
+                f"{folder}: is the state of a batch that keeps its calls",
+                hint="--save goes on with it",
             )
-        code = self._answer(state, output, output.there)
-        if code == 0:
-            # The answers tell what is done; the settings stay, to be held against the next
-            # start's.
-            state.forget_calls()
-        return code
+        with ExitStack() as stack:
+            state: State[BatchSettings] | StateFolder[BatchSettings] = State()
+            if keep:
+                kept = opened(
+                    folder, lambda path: StateFolder(path, "batch.json", BatchSettings, hint)
+                )
+                state = stack.enter_context(kept)
+                state.check(self.batch.settings())
+            if not state.settings and path.exists() and path.stat().st_size:
+                raise BenchError(
+                    f"{path}: already exists, without the state of a batch", hint="name another OUT"
+                )
+            orders = {item.id: order for order, item in enumerate(self.batch.items)}
+            output = OutputFile(path, orders, in_order=self.in_order)
+            stack.enter_context(closing(output))
+            if state.settings:
+                say(
+                    f"going on in {self.target}: {plural(len(output.there), 'answer')} and"
+                    f" {plural(len(state.journal), 'call')} are there and not asked for again"
+                )
+            code = self._answer(state, output, output.there)
+            if code == 0 and isinstance(state, StateFolder):
+                # The answers tell what is done; the settings stay, to be held against the next
+                # start's.
+                state.forget_calls()
+            return code
 
-    def _answer(self, state: State[BatchSettings], output: Written, there: Collection[str]) -> int:
+    def _answer(self, state: State[Any], output: Written, there: Collection[str]) -> int:
         """Answer what is left; the exit code. there: the ids of what is answered."""
         from moa_cli.batch.output import Answers, InOrder
         from moa_cli.bench.run.folder import StateFolder
+        from moa_cli.bench.run.runner import still_to_do
         from moa_cli.cli.bench.session import Job, session
 
         todo = [work for work in self.batch.work() if work.item.id not in there]
@@ -248,21 +243,9 @@ class _Start:
         )
         code, capped = session(job, todo)
         answers.finish(())
-        return code or self._summary(state, answers, capped, goes_on=goes_on)
-
-    def _summary(
-        self,
-        state: State[BatchSettings],
-        answers: Answers,
-        capped: Failure | None,
-        *,
-        goes_on: bool,
-    ) -> int:
-        """Tell what came of it; the exit code."""
-        from moa_cli.bench.run.runner import still_to_do
-
-        spent = state.journal.spent
-        total = len(list(self.batch.work()))
+        if code:
+            return code
+        spent, total = state.journal.spent, len(list(self.batch.work()))
         done = total - len(still_to_do(self.batch, answers))
         into = f" in {self.target}" if self.target != _STREAM else ""
         lost = f", {answers.lost} without some of the proposals" if answers.lost else ""
@@ -277,10 +260,3 @@ class _Start:
             say(f"{answers.failed} failed{more}")
             return FAILED
         return 0
-
-
-def _check_free(path: Path) -> None:
-    if path.exists() and path.stat().st_size:
-        raise BenchError(
-            f"{path}: already exists, without the state of a batch", hint="name another OUT"
-        )

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -89,7 +90,7 @@ class _Unconverted:
 _UNCONVERTED = _Unconverted()
 
 
-def _spare_conversions(command: TyperCommand | TyperGroup, ctx: Any) -> None:
+def _spare_conversions(command: Any, ctx: Any) -> None:
     for parameter in command.get_params(ctx):
         vars(parameter)["_runtime_param"] = _UNCONVERTED
 
@@ -139,7 +140,6 @@ def deferred(package: str, table: Mapping[str, tuple[str, str]], **settings: Any
     table: by name, where in the package a command is (`module:attribute`, a function or a
     `Commands`), and the first sentence of its help. settings: of `typer.Typer`.
     """
-
     found = {name: (f"{package}.{place}", help) for name, (place, help) in table.items()}
 
     class Table(_DeferredGroup):
@@ -177,20 +177,11 @@ class _DeferredGroup(Group):
         return _Deferred(cmd_name, *self.places[cmd_name])
 
 
-class _Loading(Mapping[str, Any]):
-    """Commands by name, each imported when it is taken out."""
-
-    def __init__(self, places: Mapping[str, tuple[str, str]]) -> None:
-        self._places = places
+class _Loading(UserDict[str, Any]):
+    """Commands by name, each imported when it is taken out. data: the place of each."""
 
     def __getitem__(self, name: str) -> Any:
-        return _loaded(name, self._places[name][0])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+        return _loaded(name, self.data[name][0])
 
 
 class _Deferred(TyperCommand):

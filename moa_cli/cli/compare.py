@@ -113,7 +113,7 @@ def compare(
         raise UsageError(
             "choosing an answer needs a terminal", hint="--results prints what was chosen"
         )
-    compared = _arms(profile, kinds, best) if names is None else _arms_of(profile, names)
+    compared = _arms(profile, kinds, best, names)
     items = _items(prompts or [], file)
     books = open_books(save=save)
     models = (model for arm in compared for model in arm.profile.models())
@@ -134,27 +134,24 @@ def compare(
     raise typer.Exit(comparing.run(_asked() if items is None else items))
 
 
-def _arms(profile: Profile, kinds: tuple[str, ...], best: str | None) -> list[Arm]:
-    """The arms of a profile. Raises UsageError as `_checked` does."""
+def _arms(
+    profile: Profile, kinds: tuple[str, ...], best: str | None, names: tuple[str, ...] | None
+) -> list[Arm]:
+    """The arms of a profile, or the mixtures of the profiles of these names.
+
+    Raises UsageError if they cannot be told apart, or are too few or too many.
+    """
     from moa_cli.bench.run.arms import best_of, make_arms
 
-    return _checked(make_arms(profile, kinds, best_of(profile, best) if "self" in kinds else ""))
-
-
-def _arms_of(profile: Profile, names: tuple[str, ...]) -> list[Arm]:
-    """The mixture of each profile. profile: with what was typed to change it."""
-    from moa_cli.bench.run.arms import make_arms
-
-    if any(origin.kind == "flag" for origin in profile.origins.values()):
+    if names is None:
+        arms = list(make_arms(profile, kinds, best_of(profile, best) if "self" in kinds else ""))
+    elif any(origin.kind == "flag" for origin in profile.origins.values()):
         raise UsageError("--profiles: options that change a mixture are for one profile")
-    named = [wiring.choose_profile(name, Overrides()) for name in names]
-    return _checked([arm for profile in named for arm in make_arms(profile, ("mixture",), "")])
-
-
-def _checked(arms: list[Arm]) -> list[Arm]:
-    """Raises UsageError if they cannot be told apart, or are too few or too many."""
-    names = {(arm.name, arm.profile.name) for arm in arms}
-    if len(names) < 2 or len(names) < len(arms):
+    else:
+        named = [wiring.choose_profile(name, Overrides()) for name in names]
+        arms = [arm for profile in named for arm in make_arms(profile, ("mixture",), "")]
+    different = {(arm.name, arm.profile.name) for arm in arms}
+    if len(different) < 2 or len(different) < len(arms):
         raise UsageError(
             "there must be at least two different arms",
             hint="--arms mixture,self,single, or --profiles a,b",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument
@@ -33,14 +33,13 @@ from moa_cli.core import paths
 from moa_cli.core.sanitize import sanitize
 from moa_cli.terminal.tty import columns_of
 
-if TYPE_CHECKING:
-    from moa_cli.models.providers import Provider
-
 group = Commands(help="List, get, set and unset settings, and edit their file.")
 
 # The way to the setting, its value (None: not set), its origin.
 Row = tuple[tuple[str, ...], object, str]
 _FILE, _DEFAULT = "config.toml", "default"
+# In an address, a password, or the token that stands in a user's place.
+_PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]*://)?([^:/@]*:)?.*@", re.IGNORECASE | re.DOTALL)
 
 
 def _setting_names(incomplete: str) -> list[str]:
@@ -64,8 +63,7 @@ def list_(json: JsonArray = False) -> None:
     """List each setting, its value in force and its origin."""
     found = [(dotted(path), value, origin) for path, value, origin in _rows()]
     if json:
-        heads = ("key", "value", "origin")
-        print_json([dict(zip(heads, row, strict=True)) for row in found])
+        print_json([dict(zip(("key", "value", "origin"), row, strict=True)) for row in found])
         return
     from moa_cli.terminal.plain import setting_lines
 
@@ -106,7 +104,7 @@ def set_(
         found = find(value)
         # A path has to hold wherever the next command is given.
         meant = str(found.path.absolute()) if found.source == "path" else value
-    set_setting(paths.config_file(), name, meant, _check_change)
+    set_setting(paths.config_file(), name, meant, _check)
     say(f"{name} is set in {paths.config_file()}")
     _tell_of_variable(name.path)
     _tell_of_prices()
@@ -116,7 +114,7 @@ def set_(
 def unset(key: KeyName) -> None:
     """Take a setting out of the file, so that its default holds."""
     name = find_name(key)
-    done = unset_setting(paths.config_file(), name, _check_change)
+    done = unset_setting(paths.config_file(), name, _check)
     say(f"{name} {'is unset' if done else 'was not set'} in {paths.config_file()}")
     _tell_of_variable(name.path)
 
@@ -146,15 +144,11 @@ def edit() -> None:
     _tell_of_prices()
 
 
-def _check(table: Mapping[str, Any], place: str) -> None:
-    """Refuse what would stop the next command. place: the file, for messages."""
+def _check(table: Mapping[str, Any], place: str | None = None) -> None:
+    """Refuse what would stop the next command. place: for messages; else the changed file."""
     from moa_cli.models.providers import Providers
 
-    Providers(to_config(table, place), {})
-
-
-def _check_change(table: Mapping[str, Any]) -> None:
-    _check(table, f"{paths.config_file()} would be wrong")
+    Providers(to_config(table, place or f"{paths.config_file()} would be wrong"), {})
 
 
 def _tell_of_prices() -> None:
@@ -171,22 +165,28 @@ def _tell_of_variable(path: tuple[str, ...]) -> None:
         say(f"{variable} is set too, and comes before it")
 
 
-def _rows() -> list[Row]:
+def _rows() -> Iterator[Row]:
     """All settings in force, in the order of the template; a password in an address is masked."""
-    config, environment = wiring.config(), os.environ
+    config = wiring.config()
     table = read_toml(paths.config_file(), missing_ok=True)
-    found = [_row(path, config, table) for path in leaves() if path[0] not in NAMED]
-    return [*found, *_prices(config), *_providers(config, table, environment)]
-
-
-def _row(path: tuple[str, ...], config: Config, table: Mapping[str, Any]) -> Row:
-    value: Any = reduce(getattr, path, config)
-    if path == ("profile",):
-        value = wiring.default_profile()
-    variable = VARIABLES.get(path[0], "")
-    if os.environ.get(variable):
-        return path, value, variable
-    return path, str(value) if isinstance(value, Path) else value, _origin(path, table)
+    for path in leaves():
+        if path[0] in NAMED:
+            continue
+        value: Any = reduce(getattr, path, config)
+        if path == ("profile",):
+            value = wiring.default_profile()
+        variable = VARIABLES.get(path[0], "")
+        if not os.environ.get(variable):
+            value = str(value) if isinstance(value, Path) else value
+            variable = _origin(path, table)
+        yield path, value, variable
+    if not config.prices:
+        yield ("prices",), None, _DEFAULT
+    for model, price in config.prices.items():
+        for key in KEYS_OF["prices"]:
+            if getattr(price, key) is not None:
+                yield ("prices", model, key), getattr(price, key), _FILE
+    yield from _providers(config, table)
 
 
 def _origin(path: tuple[str, ...], table: Any) -> str:
@@ -197,40 +197,21 @@ def _origin(path: tuple[str, ...], table: Any) -> str:
     return _FILE
 
 
-def _prices(config: Config) -> Iterator[Row]:
-    if not config.prices:
-        yield ("prices",), None, _DEFAULT
-    for model, price in config.prices.items():
-        for key in KEYS_OF["prices"]:
-            if getattr(price, key) is not None:
-                yield ("prices", model, key), getattr(price, key), _FILE
-
-
-def _providers(
-    config: Config, table: Mapping[str, Any], environment: Mapping[str, str]
-) -> Iterator[Row]:
+def _providers(config: Config, table: Mapping[str, Any]) -> Iterator[Row]:
     from moa_cli.models.providers import Providers
 
     without = Providers(config, {}).known
-    for name, provider in Providers(config, environment).known.items():
-        for key, value in _values(provider).items():
-            path = ("providers", name, key)
+    for name, provider in Providers(config, os.environ).known.items():
+        url = provider.base_url
+        if url is not None:
+            path = ("providers", name, "base_url")
             origin = _origin(path, table)
-            if key == "base_url" and value != without[name].base_url:
+            if url != without[name].base_url:
                 variable = f"{name.upper()}_BASE_URL"
-                origin = variable if environment.get(variable, "").strip() else "OLLAMA_HOST"
+                origin = variable if os.environ.get(variable, "").strip() else "OLLAMA_HOST"
+            yield path, _PASSWORD.sub(r"\1\2***@", url), origin
+        keys = {"api_key_env": provider.key_variable, "api_key_cmd": provider.key_command}
+        for key, value in keys.items():
             if value is not None:
-                yield path, _masked(value) if key == "base_url" else value, origin
-
-
-def _values(provider: Provider) -> dict[str, str | None]:
-    return {
-        "base_url": provider.base_url,
-        "api_key_env": provider.key_variable,
-        "api_key_cmd": provider.key_command,
-    }
-
-
-def _masked(url: str) -> str:
-    """The address without the password in it, or the token that stands in a user's place."""
-    return re.sub(r"^([a-z][a-z0-9+.-]*://)?([^:/@]*:)?.*@", r"\1\2***@", url, flags=re.I | re.S)
+                path = ("providers", name, key)
+                yield path, value, _origin(path, table)

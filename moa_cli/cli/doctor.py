@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 from typer import Option
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from moa_cli.models.providers import Provider, Providers
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the report."""
 
     level: Literal["OK", "WARN", "ERROR", "SKIP"]
@@ -46,27 +44,26 @@ def doctor(
 
     failed = False
 
-    def tell(finding: Finding) -> None:
+    async def report() -> None:
         nonlocal failed
-        failed = failed or finding.level == "ERROR"
-        typer.echo(f"{finding.level:<5}  {one_line(finding.what)}")
-        if finding.hint:
-            typer.echo(f"       → {one_line(finding.hint)}")
+        async for level, what, hint in _findings(profile, offline):
+            failed = failed or level == "ERROR"
+            typer.echo(f"{level:<5}  {one_line(what)}")
+            if hint:
+                typer.echo(f"       → {one_line(hint)}")
 
-    async def ask_providers() -> None:
-        pool = wiring.client_pool()
-        try:
-            async for finding in _providers(profile, pool, offline):
-                tell(finding)
-        finally:
-            await pool.aclose()
-
-    for finding in (*_versions(), *_folders(), *_keys(profile), *_profile(profile)):
-        tell(finding)
-    asyncio.run(ask_providers())
-    tell(_runtime(profile))
+    asyncio.run(report())
     if failed:
         raise typer.Exit(1)
+
+
+async def _findings(profile: Profile, offline: bool) -> AsyncGenerator[Finding, None]:
+    for finding in (*_versions(), *_folders(), *_keys(profile), *_profile(profile)):
+        yield finding
+    async with aclosing(wiring.client_pool()) as pool:
+        async for finding in _providers(profile, pool, offline):
+            yield finding
+    yield await _runtime(profile)
 
 
 def _versions() -> Iterator[Finding]:
@@ -100,7 +97,7 @@ def _others_with_our_names() -> list[str]:
     names = set(importlib.metadata.packages_distributions().get("moa_cli", []))
     commands = importlib.metadata.entry_points(group="console_scripts", name="moa")
     names |= {command.dist.name for command in commands if command.dist is not None}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+    with suppress(importlib.metadata.PackageNotFoundError):
         names.add(importlib.metadata.distribution("moa-cli").name)
     return sorted(name for name in names if name and name.lower().replace("_", "-") != "moa-chat")
 
@@ -130,20 +127,16 @@ def _folders() -> Iterator[Finding]:
             )
 
 
-def _used(profile: Profile) -> set[str]:
-    return {provider.name for provider, _ in _found(profile, wiring.providers())}
-
-
 def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]:
     """The provider and the id of each model whose name leads somewhere."""
     for model in profile.models():
-        with contextlib.suppress(ProfileError):
+        with suppress(ProfileError):
             yield known.parse(model)
 
 
 def _keys(profile: Profile) -> Iterator[Finding]:
     known = wiring.providers()
-    used = _used(profile)
+    used = {provider.name for provider, _ in _found(profile, known)}
     for provider in known.known.values():
         if not provider.needs_key:
             continue
@@ -156,19 +149,16 @@ def _keys(profile: Profile) -> Iterator[Finding]:
         elif source is None:
             yield Finding("SKIP", f"{provider.name}: no API key ({name} is not set)")
         else:
-            yield _key_works(provider, source)
+            try:
+                known.key(provider)
+            except ClientError as error:
+                yield Finding("ERROR", f"{provider.name}: {error.message}", error.hint)
+            else:
+                yield Finding("OK", f"{provider.name}: key from {source}")
             notice = known.key_notice(provider)
             if notice is not None:
                 own = paths.config_dir() / ".env"
                 yield Finding("WARN", notice, f"the key in {own} is used in every folder")
-
-
-def _key_works(provider: Provider, source: str) -> Finding:
-    try:
-        wiring.providers().key(provider)
-    except ClientError as error:
-        return Finding("ERROR", f"{provider.name}: {error.message}", error.hint)
-    return Finding("OK", f"{provider.name}: key from {source}")
 
 
 def _profile(profile: Profile) -> Iterator[Finding]:
@@ -198,52 +188,34 @@ async def _providers(
             continue
         yield Finding("OK", f"{name}: answers, {len(listed)} models")
         for model in wanted:
-            yield _listed(name, model, listed)
+            # Ollama lists `llama3:latest` for what is asked as `llama3`.
+            if model in listed or f"{model}:latest" in listed:
+                yield Finding("OK", f"{name}: has {model}")
+                continue
+            near = nearest(model, listed)
+            hint = f"did you mean `{near}`?" if near else f"see `moa models {name}`"
+            if name == "ollama":
+                hint = f"ollama pull {model}"
+            yield Finding("WARN", f"{name}: does not list {model}", hint)
 
 
-def _listed(provider: str, model: str, listed: list[str]) -> Finding:
-    # Ollama lists `llama3:latest` for what is asked as `llama3`.
-    if model in listed or f"{model}:latest" in listed:
-        return Finding("OK", f"{provider}: has {model}")
-    near = nearest(model, listed)
-    hint = f"did you mean `{near}`?" if near else f"see `moa models {provider}`"
-    if provider == "ollama":
-        hint = f"ollama pull {model}"
-    return Finding("WARN", f"{provider}: does not list {model}", hint)
-
-
-def _runtime(profile: Profile) -> Finding:
+async def _runtime(profile: Profile) -> Finding:
+    """Whether the embedded model starts: it is started for real, and ended."""
+    import importlib.metadata
     import importlib.util
 
     from moa_cli.clients.local.weights import SMOLLM2, find_weights
     from moa_cli.core.installation import install_command
 
-    used = "local" in _used(profile)
+    used = any(provider.name == "local" for provider, _ in _found(profile, wiring.providers()))
     if importlib.util.find_spec("xllamacpp") is None:
-        return Finding(
-            "ERROR" if used else "SKIP", "embedded runtime: not installed", install_command("local")
-        )
+        missing = "embedded runtime: not installed"
+        return Finding("ERROR" if used else "SKIP", missing, install_command("local"))
     try:
         weights = find_weights(SMOLLM2, wiring.config())
-        address = _start_runtime()
+        async with aclosing(wiring.client_pool()) as pool:
+            await pool.endpoint(f"local:{SMOLLM2}").client.models()
     except ClientError as error:
         return Finding("ERROR" if used else "WARN", error.message, error.hint)
-    return Finding("OK", f"embedded runtime: {address}, weights {weights}")
-
-
-def _start_runtime() -> str:
-    """Start the embedded model for real, and end it."""
-    import asyncio
-    import importlib.metadata
-
-    from moa_cli.clients.local.weights import SMOLLM2
-
-    async def start() -> None:
-        pool = wiring.client_pool()
-        try:
-            await pool.endpoint(f"local:{SMOLLM2}").client.models()
-        finally:
-            await pool.aclose()
-
-    asyncio.run(start())
-    return f"xllamacpp {importlib.metadata.version('xllamacpp')} starts"
+    version = importlib.metadata.version("xllamacpp")
+    return Finding("OK", f"embedded runtime: xllamacpp {version} starts, weights {weights}")

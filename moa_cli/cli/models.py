@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import aclosing
+from typing import Annotated, Any
 
 import typer
 from typer import Argument
@@ -14,10 +15,6 @@ from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.core.errors import ClientError, UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import nearest
-
-if TYPE_CHECKING:
-    from moa_cli.core.endpoints import ModelInfo
-    from moa_cli.core.money import Price
 
 
 class _ListByDefault(Group):
@@ -116,7 +113,7 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
     for notice in pool.providers.key_notices(f"{provider}:-" for provider in chosen):
         say(notice)
     rows: list[dict[str, Any]] = []
-    try:
+    async with aclosing(pool):
         for provider in chosen if name else [*chosen, "local"]:
             model = SMOLLM2 if provider == "local" else "-"
             client = pool.endpoint(f"{provider}:{model}").client
@@ -129,21 +126,17 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
                 continue
             prefix = "" if provider == DEFAULT_PROVIDER else f"{provider}:"
             for info in found:
-                rows.append(_row(provider, prefix, info, pool.own_price(f"{provider}:{info.id}")))
-    finally:
-        await pool.aclose()
+                price = pool.own_price(f"{provider}:{info.id}") or info.price
+                rows.append(
+                    {
+                        "name": f"{prefix}{info.id}",
+                        "provider": provider,
+                        "context_length": info.context_length,
+                        "prompt_usd_per_million": price.prompt if price else None,
+                        "completion_usd_per_million": price.completion if price else None,
+                    }
+                )
     return rows
-
-
-def _row(provider: str, prefix: str, info: ModelInfo, own: Price | None) -> dict[str, Any]:
-    price = own or info.price
-    return {
-        "name": f"{prefix}{info.id}",
-        "provider": provider,
-        "context_length": info.context_length,
-        "prompt_usd_per_million": price.prompt if price else None,
-        "completion_usd_per_million": price.completion if price else None,
-    }
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ _HEAD = 25
 
 
 @command("help", "[COMMAND]", lambda session: COMMANDS)
-def _help(host: Host, argument: str) -> Outcome:
+def _help(host: Host, argument: str) -> None:
     """List the commands, or explain one."""
     chosen = [find(argument.lstrip("/"))] if argument else list(COMMANDS.values())
     columns = shutil.get_terminal_size().columns
@@ -33,7 +33,6 @@ def _help(host: Host, argument: str) -> Outcome:
             " it stops it. Ctrl-X Ctrl-E opens your editor, Ctrl-R searches, Ctrl-D leaves.\n"
             "A command may be shortened; // sends a text that begins with a slash."
         )
-    return None
 
 
 @command("exit")
@@ -43,19 +42,18 @@ def _exit(host: Host, argument: str) -> Outcome:
 
 
 @command("clear")
-def _clear(host: Host, argument: str) -> Outcome:
+def _clear(host: Host, argument: str) -> None:
     """Forget the conversation, and clear the screen."""
     host.clear_screen()
-    return _new(host, argument)
+    _new(host, argument)
 
 
 @command("new")
-def _new(host: Host, argument: str) -> Outcome:
+def _new(host: Host, argument: str) -> None:
     """Forget the conversation, and begin a new one."""
     host.session.go_on(Conversation())
     host.kept.id = None
     host.say("a new conversation")
-    return None
 
 
 @command("edit")
@@ -65,7 +63,7 @@ def _edit(host: Host, argument: str) -> Outcome:
 
 
 @command("file", "PATH")
-def _file(host: Host, argument: str) -> Outcome:
+def _file(host: Host, argument: str) -> None:
     """Attach a text file to the next prompt."""
     try:
         host.options.attachments.append(fenced_file(Path(argument).expanduser()))
@@ -74,21 +72,18 @@ def _file(host: Host, argument: str) -> Outcome:
         raise UsageError(f"{argument}: is not a path") from None
     count = len(host.options.attachments)
     host.say(f"{argument} goes with the next prompt" + (f" ({count} files)" if count > 1 else ""))
-    return None
 
 
 @command("multiline")
-def _multiline(host: Host, argument: str) -> Outcome:
+def _multiline(host: Host, argument: str) -> None:
     """Swap Enter and Alt-Enter: one sends, the other begins a new line."""
     host.options.multiline = not host.options.multiline
     keys = ("Alt-Enter", "Enter") if host.options.multiline else ("Enter", "Alt-Enter")
     host.say(f"{keys[0]} sends, {keys[1]} begins a new line")
-    return None
 
 
 @command("plain")
-def _plain(host: Host, argument: str) -> Outcome:
+def _plain(host: Host, argument: str) -> None:
     """Show replies as raw text, or as drawn Markdown again."""
     host.options.plain = not host.options.plain
     host.say("replies are shown as " + ("raw text" if host.options.plain else "Markdown"))
-    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from moa_cli.chat.commands.registry import Host, Outcome, command, whole
+from moa_cli.chat.commands.registry import Host, command, model_words, whole
 from moa_cli.chat.session import Session
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
@@ -20,16 +20,12 @@ def _profile_words(session: Session) -> list[str]:
     return ["list", "show", "save ", *(profile.name for profile in list_profiles())]
 
 
-def _model_words(session: Session) -> list[str]:
-    return list(session.profile.models())
-
-
 def _proposer_words(session: Session) -> list[str]:
     return list(dict.fromkeys(proposer.model for proposer in session.profile.proposers))
 
 
 @command("profile", "[NAME | list | show | save NAME]", _profile_words)
-def _profile(host: Host, argument: str) -> Outcome:
+def _profile(host: Host, argument: str) -> None:
     """Switch to a profile, list them, show or save the settings in force."""
     word, _, rest = argument.partition(" ")
     session = host.session
@@ -48,26 +44,23 @@ def _profile(host: Host, argument: str) -> Outcome:
     else:
         session.use(resolve(argument, environment=os.environ))
         host.say(f"profile {session.profile.name}: {session.profile.description}")
-    return None
 
 
-@command("aggregator", "[MODEL]", _model_words)
-def _aggregator(host: Host, argument: str) -> Outcome:
+@command("aggregator", "[MODEL]", model_words)
+def _aggregator(host: Host, argument: str) -> None:
     """Show or set the model that writes the reply."""
     if argument:
         host.session.change(Overrides(aggregator=argument), "/aggregator")
     host.say(f"aggregator {host.session.profile.aggregator.model}")
-    return None
 
 
-@command("models", "[MODEL,MODEL…]", _model_words)
-def _models(host: Host, argument: str) -> Outcome:
+@command("models", "[MODEL,MODEL…]", model_words)
+def _models(host: Host, argument: str) -> None:
     """Show the models, or set the proposers."""
     if argument:
         names = tuple(name for name in argument.replace(",", " ").split() if name)
         host.session.change(Overrides(reference_models=names), "/models")
     host.say(_who(host))
-    return None
 
 
 def _who(host: Host) -> str:
@@ -79,35 +72,32 @@ def _who(host: Host) -> str:
     return "\n".join([*lines, f"aggregator: {profile.aggregator.model}"])
 
 
-@command("add", "MODEL", _model_words)
-def _add(host: Host, argument: str) -> Outcome:
+@command("add", "MODEL", model_words)
+def _add(host: Host, argument: str) -> None:
     """Add a proposer to every round."""
     session = host.session
     session.use(add_proposer(session.profile, argument, "/add"))
     host.say(_who(host))
-    return None
 
 
 @command("drop", "MODEL", _proposer_words)
-def _drop(host: Host, argument: str) -> Outcome:
+def _drop(host: Host, argument: str) -> None:
     """Remove a proposer from every round."""
     session = host.session
     session.use(drop_proposer(session.profile, argument, "/drop"))
     host.say(_who(host))
-    return None
 
 
 @command("rounds", "[N]", lambda session: ["0", "1", "2", "3"])
-def _rounds(host: Host, argument: str) -> Outcome:
+def _rounds(host: Host, argument: str) -> None:
     """Show or set the layers of proposers; 0 asks the aggregator alone."""
     if argument:
         host.session.change(Overrides(rounds=whole(argument)), "/rounds")
     host.say(f"rounds {host.session.profile.rounds}")
-    return None
 
 
 @command("temperature", "[T]", lambda session: ["0", "0.3", "0.7", "1"])
-def _temperature(host: Host, argument: str) -> Outcome:
+def _temperature(host: Host, argument: str) -> None:
     """Show or set the temperature of all models."""
     if argument:
         try:
@@ -116,39 +106,35 @@ def _temperature(host: Host, argument: str) -> Outcome:
             raise UsageError(f"{argument!r} is not a number") from None
         host.session.change(Overrides(temperature=value), "/temperature")
     host.say(f"temperature {setting_text(host.session.profile.temperature)}")
-    return None
 
 
 @command("max-tokens", "[N]", lambda session: ["256", "512", "1024", "2048", "4096"])
-def _max_tokens(host: Host, argument: str) -> Outcome:
+def _max_tokens(host: Host, argument: str) -> None:
     """Show or set the most tokens of each answer."""
     if argument:
         host.session.change(Overrides(max_tokens=whole(argument)), "/max-tokens")
     host.say(f"max-tokens {setting_text(host.session.profile.max_tokens)}")
-    return None
 
 
 @command("multi-turn", "[on | off]", lambda session: ["on", "off"])
-def _multi_turn(host: Host, argument: str) -> Outcome:
+def _multi_turn(host: Host, argument: str) -> None:
     """Show or set whether earlier turns are sent along."""
     if argument:
         host.session.change(Overrides(multi_turn=_switch("multi-turn", argument)), "/multi-turn")
     host.say(f"multi-turn {'on' if host.session.profile.multi_turn else 'off'}")
-    return None
 
 
 @command("system", "[TEXT | none]", lambda session: ["none"])
-def _system(host: Host, argument: str) -> Outcome:
+def _system(host: Host, argument: str) -> None:
     """Show or set the system prompt of all models."""
     if argument:
         text = "" if argument == "none" else argument
         host.session.change(Overrides(system=text), "/system")
     host.say(f"system {host.session.profile.system or 'not set'}")
-    return None
 
 
 @command("set", "KEY VALUE", lambda session: [f"{key} " for key in (*SETTABLE, *_SHOWN)])
-def _set(host: Host, argument: str) -> Outcome:
+def _set(host: Host, argument: str) -> None:
     """Set any key of the profile, or how the chat is shown (compact, live, reasoning, vi)."""
     key, _, value = argument.partition(" ")
     value = value.strip()
@@ -165,7 +151,6 @@ def _set(host: Host, argument: str) -> Outcome:
         hint = f"did you mean `{near}`?" if near else f"known: {', '.join((*SETTABLE, *_SHOWN))}"
         raise UsageError(f"there is no key `{key}` to set", hint=hint)
     host.say(f"{key} = {value}")
-    return None
 
 
 def _switch(name: str, text: str) -> bool:

@@ -168,6 +168,11 @@ def complete(line: str, session: Session) -> list[str]:
     return [value for value in chosen.values(session) if value.startswith(argument)]
 
 
+def model_words(session: Session) -> Iterable[str]:
+    """The models of the profile, for completion."""
+    return session.profile.models()
+
+
 def whole(text: str) -> int:
     """The whole number in `text`. Raises UsageError if there is none."""
     try:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from moa_cli.chat.commands.registry import Host, Outcome, Remerge, Resume, Send, command, whole
+from moa_cli.chat.commands.registry import (
+    Host,
+    Outcome,
+    Remerge,
+    Resume,
+    Send,
+    command,
+    model_words,
+    whole,
+)
+from moa_cli.chat.keeping import tag_named, title_named
 from moa_cli.chat.session import Session
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.store.stored_values import checked_tag, checked_title
 
 
 def _numbers(session: Session) -> list[str]:
     return ["all", *(str(number) for number in range(1, len(_layer(session, None)) + 1))]
-
-
-def _model_words(session: Session) -> list[str]:
-    return list(session.profile.models())
 
 
 def _last(session: Session) -> Turn:
@@ -46,7 +51,7 @@ def _proposal(session: Session, text: str, layer: int | None = None) -> Proposal
 
 
 @command("show", "[N [LAYER] | all]", _numbers)
-def _show(host: Host, argument: str) -> Outcome:
+def _show(host: Host, argument: str) -> None:
     """List the last turn's proposals, print one in full, or all side by side."""
     if not _layer(host.session, None):
         raise UsageError("there are no proposals yet")
@@ -54,22 +59,21 @@ def _show(host: Host, argument: str) -> Outcome:
         from moa_cli.terminal.side_by_side import SideBySide
 
         host.draw(SideBySide(_layer(host.session, None)))
-        return None
+        return
     if argument:
         number, _, layer = argument.partition(" ")
         proposal = _proposal(host.session, number, whole(layer) if layer else None)
         host.say(f"{proposal.proposer} (round {proposal.layer})")
         host.show(proposal.text or (proposal.error.message if proposal.error else ""))
-        return None
+        return
     for layer_proposals in _last(host.session).proposals:
         for place, proposal in enumerate(layer_proposals, 1):
             state = proposal.error.message if proposal.error else one_line(proposal.text, 60)
             host.say(f"{place}  round {proposal.layer}  {proposal.proposer}: {state}")
-    return None
 
 
 @command("diff", "N M", _numbers)
-def _diff(host: Host, argument: str) -> Outcome:
+def _diff(host: Host, argument: str) -> None:
     """Show two proposals of the last layer side by side, with what differs marked."""
     from moa_cli.chat.similarity import differences
     from moa_cli.terminal.side_by_side import marked_side_by_side
@@ -79,17 +83,11 @@ def _diff(host: Host, argument: str) -> Outcome:
         raise UsageError("/diff needs the numbers of two proposals", hint="/diff 1 2")
     first, second = (_proposal(host.session, word) for word in words)
     left, right = differences(first.text, second.text)
-    host.draw(
-        marked_side_by_side(
-            (first.proposer, [(span.text, span.kind == "differs") for span in left]),
-            (second.proposer, [(span.text, span.kind == "differs") for span in right]),
-        )
-    )
-    return None
+    host.draw(marked_side_by_side((first.proposer, left), (second.proposer, right)))
 
 
 @command("why")
-def _why(host: Host, argument: str) -> Outcome:
+def _why(host: Host, argument: str) -> None:
     """Show the most similar proposal for each passage of the reply."""
     from moa_cli.chat.similarity import closest, shares
     from moa_cli.terminal.side_by_side import closeness_table
@@ -107,16 +105,15 @@ def _why(host: Host, argument: str) -> Outcome:
     parts = sorted(zip(shares(found, len(names)), names, strict=True), key=lambda part: -part[0])
     host.say("closest to: " + ", ".join(f"{name} {share:.0%}" for share, name in parts))
     host.say("(by the similarity of letters, which does not prove where a passage comes from)")
-    return None
 
 
-@command("retry", "[MODEL]", _model_words)
+@command("retry", "[MODEL]", model_words)
 def _retry(host: Host, argument: str) -> Outcome:
     """Ask the last prompt again; MODEL writes only this reply."""
     return Send(host.session.take_back(), argument or None)
 
 
-@command("remerge", "[MODEL]", _model_words)
+@command("remerge", "[MODEL]", model_words)
 def _remerge(host: Host, argument: str) -> Outcome:
     """Write a new reply from the last proposals (one call), by MODEL if given."""
     if not any(proposal.error is None for proposal in _layer(host.session, None)):
@@ -125,7 +122,7 @@ def _remerge(host: Host, argument: str) -> Outcome:
 
 
 @command("undo")
-def _undo(host: Host, argument: str) -> Outcome:
+def _undo(host: Host, argument: str) -> None:
     """Forget the last turn."""
     turn = host.session.undo()
     host.kept.withdraw(turn)
@@ -135,15 +132,13 @@ def _undo(host: Host, argument: str) -> Outcome:
             "it stays in the file until the conversation is deleted; `moa history delete --undone"
             f" {host.kept.id}` deletes it now"
         )
-    return None
 
 
 @command("fork")
-def _fork(host: Host, argument: str) -> Outcome:
+def _fork(host: Host, argument: str) -> None:
     """Continue in a copy; the conversation so far stays as it is."""
     host.session.go_on(host.kept.fork())
     host.say(f"a copy: {host.kept.id}")
-    return None
 
 
 @command("resume", "[ID]")
@@ -153,35 +148,27 @@ def _resume(host: Host, argument: str) -> Outcome:
 
 
 @command("rename", "TITLE")
-def _rename(host: Host, argument: str) -> Outcome:
+def _rename(host: Host, argument: str) -> None:
     """Give the conversation another title."""
-    try:
-        title = checked_title(argument)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    title = title_named(argument)
     host.kept.rename(title)
     host.say(f"renamed: {title}")
-    return None
 
 
 @command("tag", "[[--remove] TAG…]")
-def _tag(host: Host, argument: str) -> Outcome:
+def _tag(host: Host, argument: str) -> None:
     """Tag the conversation, remove tags, or show its tags."""
     words = argument.split()
     remove = "--remove" in words
-    try:
-        tags = [checked_tag(word) for word in words if word != "--remove"]
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    tags = [tag_named(word) for word in words if word != "--remove"]
     if remove and not tags:
         raise UsageError("/tag --remove needs tags")
     now = host.kept.tag(tags, remove=remove)
     host.say(f"tags: {', '.join(now)}" if now else "no tags")
-    return None
 
 
 @command("usage", "[--json]", lambda session: ["--json"])
-def _usage(host: Host, argument: str) -> Outcome:
+def _usage(host: Host, argument: str) -> None:
     """Show the calls, tokens and cost since this chat began, by model."""
     from moa_cli.terminal.usage import spent_lines
 
@@ -191,17 +178,16 @@ def _usage(host: Host, argument: str) -> Outcome:
         from moa_cli.core.text import dumps
 
         host.show(dumps({model: usage_to_dict(usage) for model, usage in spent.items()}, indent=2))
-        return None
+        return
     if argument:
         raise UsageError(f"/usage or /usage --json, not /usage {argument}")
     if not spent:
         raise UsageError("nothing was asked yet")
     host.say("\n".join(spent_lines(spent)))
-    return None
 
 
 @command("copy", "[code]", lambda session: ["code"])
-def _copy(host: Host, argument: str) -> Outcome:
+def _copy(host: Host, argument: str) -> None:
     """Copy the last reply, or its last block of code, to the clipboard."""
     from moa_cli.chat.clipboard import copy, last_code
 
@@ -216,14 +202,12 @@ def _copy(host: Host, argument: str) -> Outcome:
     # What is pasted must be the text that was shown.
     text = sanitize(text)
     host.say(f"copied {len(text)} characters ({copy(text)})")
-    return None
 
 
 @command("dry-run", "PROMPT")
-def _dry_run(host: Host, argument: str) -> Outcome:
+def _dry_run(host: Host, argument: str) -> None:
     """Show the calls, exact prompts and likely cost of PROMPT; nothing is sent."""
     from moa_cli.terminal.dry_run import plan
 
     session = host.session
     host.show(plan(session.profile, session.conversation.ask(argument), session.known()))
-    return None

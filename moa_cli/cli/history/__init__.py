@@ -48,8 +48,11 @@ group = deferred(
             "upkeep:clean",
             "Finish wiping what was deleted from the file; this also goes on by itself.",
         ),
-        "rename": ("tags:rename", "Give a conversation another title."),
-        "tag": ("tags:tag", "Tag a conversation, to find it by `list --tag`; print its tags."),
+        "rename": ("conversations:rename", "Give a conversation another title."),
+        "tag": (
+            "conversations:tag",
+            "Tag a conversation, to find it by `list --tag`; print its tags.",
+        ),
     },
     help="List, show, search and delete past conversations.",
 )

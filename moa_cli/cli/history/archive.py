@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,6 @@ from moa_cli.core.text import plural
 if TYPE_CHECKING:
     from moa_cli.core.conversation import KeptConversation
     from moa_cli.store.incoming.take import ImportResult
-    from moa_cli.store.store import Store
 
 
 class Format(StrEnum):
@@ -88,7 +87,13 @@ def export(
     with closing(open_store(to_read=True)) as store:
         chosen = None if all_ else [store.find(prefix) for prefix in conversations or ()]
         if filtered:
-            chosen = _matching(store, search, since=after, tag=tag, profile=profile)
+            rows = store.conversations(limit=-1, since=after, tag=tag, profile=profile)
+            chosen = [row.id for row in rows]
+            if search is not None:
+                said = {hit.conversation for hit in store.search(search, limit=_ALL_HITS)}
+                chosen = [identity for identity in chosen if identity in said]
+            if not chosen:
+                raise StoreError("no conversation matches")
         if format_ is not Format.json and store.latest() is None:
             raise StoreError("there are no conversations")
         tagged = store.tagged(chosen)
@@ -99,20 +104,6 @@ def export(
             for piece in _written(found, format_, proposals=proposals, tagged=tagged):
                 file.write(piece.encode())
         tell_unreadable(store)
-
-
-def _matching(
-    store: Store, search: str | None, *, since: float, tag: str | None, profile: str | None
-) -> list[str]:
-    """The ids of the conversations that all the filters let through. Raises StoreError."""
-    rows = store.conversations(limit=-1, since=since, tag=tag, profile=profile)
-    chosen = [row.id for row in rows]
-    if search is not None:
-        said = {hit.conversation for hit in store.search(search, limit=_ALL_HITS)}
-        chosen = [identity for identity in chosen if identity in said]
-    if not chosen:
-        raise StoreError("no conversation matches")
-    return chosen
 
 
 def _written(
@@ -175,7 +166,9 @@ def _tell(took: ImportResult, would: str) -> None:
     for identity, turns in took.longer:
         say(f"{identity} is longer there: {would}imported {plural(turns, 'more turn')}")
     if took.same:
-        say(f"skipped {len(took.same)} that exist already: {_some(took.same)}")
+        more = len(took.same) - 8
+        named = ", ".join(took.same[:8]) + (f" and {more} more" if more > 0 else "")
+        say(f"skipped {len(took.same)} that exist already: {named}")
     text = f"{would}imported {plural(len(took.new) + len(took.renamed), 'conversation')}"
     if took.source != "moa":
         text += f", {plural(took.turns, 'turn')} from {SOURCES[took.source]}"
@@ -195,8 +188,3 @@ def _several(number: int, thing: str) -> str:
         noun += "es" if noun.endswith("ch") else "s"
         rest = rest.replace("was ", "were ")
     return f"{number} {noun}{space}{rest}"
-
-
-def _some(identities: Sequence[str]) -> str:
-    more = len(identities) - 8
-    return ", ".join(identities[:8]) + (f" and {more} more" if more > 0 else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moa_cli.core import paths
 
@@ -58,7 +58,7 @@ def _start() -> None:
     """Start a process that cleans beside this one, and outlives it."""
     import subprocess
 
-    options: dict[str, object] = {"start_new_session": True}
+    options: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.DETACHED_PROCESS}
     # `-P`: a folder `moa_cli`, or a `json.py`, in the working directory is not to be run.
@@ -67,6 +67,5 @@ def _start() -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        close_fds=True,
-        **options,  # type: ignore[call-overload]
+        **options,
     )

@@ -1,4 +1,4 @@
-"""`moa history list`, `show`, `search` and `path`."""
+"""`moa history list`, `show`, `search`, `path`, `tag` and `rename`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
-from moa_cli.chat.keeping import tag_named
+from moa_cli.chat.keeping import SavedConversation, tag_named, title_named
 from moa_cli.cli import wiring
 from moa_cli.cli.options import Json, Plain, time_ago, typed_or
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store, tell_unreadable
 from moa_cli.core import paths
-from moa_cli.core.errors import StoreError
+from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from moa_cli.store.search import SearchHit
 
 Since = Annotated[str | None, Option("--since", metavar="SPAN", help="Not older than, such as 7d.")]
+ConversationId = Annotated[str, Argument(metavar="ID", help="An id, or its unique beginning.")]
 OfProfile = Annotated[str | None, Option("--profile", metavar="NAME", help="Only of this profile.")]
 
 
@@ -225,3 +227,34 @@ def _shown_hit(hit: SearchHit) -> str:
 def path_() -> None:
     """Print the file that conversations are kept in."""
     typer.echo(paths.database_file())
+
+
+def tag(
+    conversation: ConversationId,
+    tags: Annotated[
+        list[str] | None, Argument(metavar="TAG", help="None prints those that there are.")
+    ] = None,
+    remove: Annotated[bool, Option("--remove", help="Take the tags away.")] = False,
+) -> None:
+    """Tag a conversation, to find it by `list --tag`; print its tags."""
+    chosen = list(dict.fromkeys(map(tag_named, tags or [])))
+    if remove and not chosen:
+        raise UsageError("--remove needs tags", hint="name them after the id")
+    with closing(open_store()) as store:
+        identity = store.find(conversation)
+        now = SavedConversation(store, identity).tag(chosen, remove=remove)
+    if chosen:
+        say(f"{identity} is tagged {', '.join(now)}" if now else f"{identity} has no tags")
+    else:
+        print_lines(now)
+
+
+def rename(
+    conversation: ConversationId, title: Annotated[list[str], Argument(metavar="TITLE")]
+) -> None:
+    """Give a conversation another title."""
+    chosen = title_named(" ".join(title))
+    with closing(open_store()) as store:
+        identity = store.find(conversation)
+        store.rename(identity, chosen)
+    say(f"renamed {identity}: {chosen}")

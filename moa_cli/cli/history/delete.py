@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,15 +92,11 @@ def delete(
     recovery.wipe_leftovers()
     file = PromptFile(wiring.config().prompt_history or Config.prompt_history)
     if prompts:
-        store, chosen = None, _Chosen((), (), _unwanted(typed, set()))
-    else:
-        store = open_store()
+        _carry_out(None, _Chosen((), (), _unwanted(typed, set())), file, yes=yes)
+        return
+    with closing(open_store()) as store:
         chosen = _undone(store, typed) if undone else _chosen(store, typed)
-    try:
         _carry_out(store, chosen, file, yes=yes)
-    finally:
-        if store is not None:
-            store.close()
 
 
 def _check(typed: _Typed, *, undone: bool, prompts: bool) -> None:

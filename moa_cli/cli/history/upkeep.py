@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,12 +20,11 @@ from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from moa_cli.store.salvage import SalvageProgress
     from moa_cli.store.store import Store
-    from moa_cli.store.upkeep import PendingUpkeep
 
 _POLL_SECONDS = 0.5
 _LONGEST_SECONDS = 3600.0
@@ -38,11 +38,8 @@ def check() -> None:
     from moa_cli.store.database import damaged_files
     from moa_cli.store.recovery import check as checked
 
-    store = _open_whole()
-    try:
+    with closing(_open_whole()) as store:
         found = checked(store)
-    finally:
-        store.close()
     if found.faults:
         for fault in found.faults:
             say(fault)
@@ -85,13 +82,11 @@ def backup(
     target = paths.expand(file).resolve()
     check_name(target)
     check_free(target, force=force)
-    store = _open_whole()
-    try:
-        size = back_up(store, target)
-    except OSError as error:
-        raise StoreError(f"{target}: cannot be written: {error.strerror}") from None
-    finally:
-        store.close()
+    with closing(_open_whole()) as store:
+        try:
+            size = back_up(store, target)
+        except OSError as error:
+            raise StoreError(f"{target}: cannot be written: {error.strerror}") from None
     say(f"copied {_size(size)} to {target}; `moa history recover FILE` takes it in again")
 
 
@@ -102,7 +97,7 @@ def recover(
     ] = None,
 ) -> None:
     """Bring back what can be read of a damaged history, or of a copy."""
-    from moa_cli.store.database import damaged_files
+    from moa_cli.store.database import damaged_files, put_aside
     from moa_cli.store.recovery import check as checked
     from moa_cli.store.recovery import recover as recovered
 
@@ -113,14 +108,16 @@ def recover(
             source = paths.expand(file)
         else:
             if not checked(store).sound:
-                store = _put_aside(store)
+                store.close()
+                say(f"the history is damaged and was put aside: {put_aside(paths.database_file())}")
+                store = open_store()
             aside = damaged_files(paths.database_file())
             if not aside:
                 say("nothing to recover: the history is sound, and no damaged file was put aside")
                 return
             source, *others = aside
         try:
-            done = recovered(store, source, _Progress())
+            done = recovered(store, source, _teller())
         except OSError as error:
             raise StoreError(f"{source}: cannot be read: {error.strerror}") from None
     finally:
@@ -140,27 +137,18 @@ def recover(
         say(f"{older} beside it: {others[0]}; `moa history recover FILE` reads one")
 
 
-def _put_aside(store: Store) -> Store:
-    """Put the damaged history aside, and open the new one."""
-    from moa_cli.store.database import put_aside
+def _teller() -> Callable[[SalvageProgress], None]:
+    """What tells, at a terminal, how far the reading has come: once a second."""
+    told = time.monotonic()
 
-    store.close()
-    aside = put_aside(paths.database_file())
-    say(f"the history is damaged and was put aside: {aside}")
-    return open_store()
-
-
-class _Progress:
-    """Tells, at a terminal, how far the reading has come."""
-
-    def __init__(self) -> None:
-        self._told = time.monotonic()
-
-    def __call__(self, progress: SalvageProgress) -> None:
+    def tell(progress: SalvageProgress) -> None:
+        nonlocal told
         now = time.monotonic()
-        if progress.pages and now - self._told > 1 and sys.stderr.isatty():
-            self._told = now
+        if progress.pages and now - told > 1 and sys.stderr.isatty():
+            told = now
             say(f"read {100 * progress.done // progress.pages} %")
+
+    return tell
 
 
 def clean(
@@ -173,19 +161,25 @@ def clean(
     """Finish wiping what was deleted from the file; this also goes on by itself."""
     from moa_cli.core.file_lock import locked
 
-    store = open_store(cleaning=True)
-    try:
-        with locked(cleaning_lock(), seconds=0.0 if background else _QUIET_SECONDS) as alone:
-            if background and alone is False:
-                return
-            left = store.upkeep(seconds=_LONGEST_SECONDS)
-            if compact or (left.traces and (not background or _is_quiet(store))):
-                store.rewrite()
-                left = store.leftover()
-        if not background:
-            _tell_left(left)
-    finally:
-        store.close()
+    patience = 0.0 if background else _QUIET_SECONDS
+    with (
+        closing(open_store(cleaning=True)) as store,
+        locked(cleaning_lock(), seconds=patience) as alone,
+    ):
+        if background and alone is False:
+            return
+        left = store.upkeep(seconds=_LONGEST_SECONDS)
+        if compact or (left.traces and (not background or _is_quiet(store))):
+            store.rewrite()
+            left = store.leftover()
+    if background:
+        return
+    if left.traces:
+        say("done, but for traces in unused parts of the file: another process is writing")
+    elif left.log:
+        say("done, but for the log, which other moa processes read: it is emptied when they end")
+    else:
+        say("done: no deleted word is left in the file")
 
 
 def _is_quiet(store: Store) -> bool:
@@ -201,16 +195,5 @@ def _is_quiet(store: Store) -> bool:
     return False
 
 
-def _tell_left(left: PendingUpkeep) -> None:
-    if left.traces:
-        say("done, but for traces in unused parts of the file: another process is writing")
-    elif left.log:
-        say("done, but for the log, which other moa processes read: it is emptied when they end")
-    else:
-        say("done: no deleted word is left in the file")
-
-
 def _size(count: int) -> str:
-    if count < 1_000_000:
-        return f"{count / 1000:.0f} kB"
-    return f"{count / 1e6:,.1f} MB"
+    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1e6:,.1f} MB"
