@@ -14,7 +14,6 @@ import sys
 import tomllib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -186,9 +185,9 @@ def option_row(option: Any) -> tuple[str, str, str]:
 def _choices(option: Any) -> list[str]:
     """The values of an option that takes one of a few words."""
     annotation = option.type_descriptor.annotation
-    for cls in (annotation, *typing.get_args(annotation)):
-        if isinstance(cls, type) and issubclass(cls, Enum):
-            return [str(choice.value) for choice in cls]
+    for kind in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(kind) is typing.Literal:
+            return list(typing.get_args(kind))
     return []
 
 
@@ -197,9 +196,9 @@ def _meaning(option: Any) -> str:
     default = option.default
     text = str(option.help)
     told = f"Default: {default}" in text
-    if default in (None, "") or told or isinstance(default, bool | Enum | list | tuple):
+    if default in (None, "") or told or isinstance(default, bool | list | tuple):
         return text
-    if callable(default):
+    if callable(default) or _choices(option):
         return text
     shown = f"{default:g}" if isinstance(default, float) else default
     return f"{text} Default: {shown}."

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import TERMINATED, of_turn
@@ -42,14 +40,6 @@ _PATIENCE = 15.0
 _STDIN = Path("-")
 
 
-class Output(StrEnum):
-    """What is printed on standard output."""
-
-    text = "text"
-    json = "json"
-    jsonl = "jsonl"
-
-
 @takes_profile
 def ask(
     profile: Profile,
@@ -72,8 +62,9 @@ def ask(
         bool, Option("--json", help="Print one JSON object: reply, proposals, usage.")
     ] = False,
     output: Annotated[
-        Output, Option(help="What to print; jsonl is the stream of events.")
-    ] = Output.text,
+        Literal["text", "json", "jsonl"],
+        Option(help="What to print; jsonl is the stream of events."),
+    ] = "text",
     show_proposals: Annotated[
         bool, Option("--show-proposals", help="Print each proposal in full, on stderr.")
     ] = False,
@@ -108,9 +99,9 @@ def ask(
     from moa_cli.terminal.sinks import Show
 
     if json:
-        if output is not Output.text:
+        if output != "text":
             raise UsageError("--json and --output exclude each other")
-        output = Output.json
+        output = "json"
     if save_profile is not None:
         path = save_as(profile, save_profile)
         if not quiet:
@@ -131,7 +122,7 @@ def ask(
         return
     show = display.over(
         Show(
-            output=output.value,
+            output=output,
             stream=not no_stream,
             quiet=quiet,
             verbose=verbose,
@@ -145,7 +136,7 @@ def ask(
     limits = wiring.limits(
         concurrency, caps.budgets(books.spending, one_turn=True), kept.ledger(say)
     )
-    raise typer.Exit(_run(profile, asked, show, kept, limits))
+    raise Exit(_run(profile, asked, show, kept, limits))
 
 
 def _compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool) -> str:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import BUDGET, FAILED
@@ -123,7 +122,7 @@ def batch(
         save=save,
     )
     start = _Start(made, target, not as_finished, options)
-    raise typer.Exit(start.run(_path(source, target), keep=saves(save)))
+    raise Exit(start.run(_path(source, target), keep=saves(save)))
 
 
 def _read(source: str, *, named_as_lines: bool) -> tuple[bytes, str, bool]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
-from typer import Option
+from typer import Exit, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.options import (
@@ -70,4 +69,4 @@ def chat(
         if at_terminal
         else wiring.introduction(profile, switching=True),
     )
-    raise typer.Exit(code)
+    raise Exit(code)

@@ -16,7 +16,7 @@ import importlib
 import sys
 from collections import UserDict
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 import typer.main
@@ -78,8 +78,8 @@ class _Unconverted:
         annotation = param.type_descriptor.annotation
         if value is None:
             return () if param.multiple or param.nargs == -1 else None
-        if type(value) is annotation:
-            # A typed word, or a default: all else is typed as a `str`.
+        if type(value) is annotation or value in get_args(annotation):
+            # A typed word, a choice of a `Literal`, or a default: all else is typed as a `str`.
             return value
         if annotation == list[str] and isinstance(value, list | tuple):
             return list(value)

@@ -13,8 +13,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
@@ -131,7 +130,7 @@ def compare(
     )
     # Their names would tell which arms they are.
     say(f"{len(compared)} arms, shown blind; what you choose is{' not' * (not books.store)} kept")
-    raise typer.Exit(comparing.run(_asked() if items is None else items))
+    raise Exit(comparing.run(_asked() if items is None else items))
 
 
 def _arms(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-import typer
+from typer import Exit
 
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import TERMINATED
@@ -117,4 +117,4 @@ def choose() -> str | None:
     try:
         return asyncio.run(chosen())
     except asyncio.CancelledError:
-        raise typer.Exit(TERMINATED) from None
+        raise Exit(TERMINATED) from None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-from typer import Option
+from typer import Exit, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import check_not_empty
@@ -26,13 +24,6 @@ if TYPE_CHECKING:
 
 _KEYS = "MOA_SERVE_API_KEY"
 _MODULES = ("aiohttp", "starlette", "uvicorn", "httptools", "prometheus_client")
-
-
-class LogFormat(StrEnum):
-    """The form of a line of the log."""
-
-    text = "text"
-    json = "json"
 
 
 @takes_profile
@@ -78,7 +69,9 @@ def serve(
     show_proposals: Annotated[
         bool, Option("--show-proposals", help="Give the proposals as `reasoning_content`.")
     ] = False,
-    log_format: Annotated[LogFormat, Option(help="The form of the log's lines.")] = LogFormat.text,
+    log_format: Annotated[
+        Literal["text", "json"], Option(help="The form of the log's lines.")
+    ] = "text",
     max_body: Annotated[
         int, Option(metavar="BYTES", min=1, help="Most that a request body may hold.")
     ] = 10_000_000,
@@ -101,7 +94,7 @@ def serve(
         queue=queue,
         grace=grace,
         show_proposals=show_proposals,
-        log_format=log_format.value,
+        log_format=log_format,
         max_body=max_body,
     )
 
@@ -118,7 +111,7 @@ def serve(
         limits=limits,
         introduction=wiring.introduction(profile, switching=True),
     )
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def _keys(typed: list[str], file: Path | None) -> tuple[str, ...]:

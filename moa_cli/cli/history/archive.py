@@ -6,8 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
@@ -25,25 +24,10 @@ if TYPE_CHECKING:
     from moa_cli.store.incoming.take import ImportResult
 
 
-class Format(StrEnum):
-    """What an export is written in."""
+Format = Literal["md", "json", "html"]
+Source = Literal["moa", "chatgpt", "claude", "llm", "aichat"]
 
-    md = "md"
-    json = "json"
-    html = "html"
-
-
-class Source(StrEnum):
-    """What can be imported from."""
-
-    moa = "moa"
-    chatgpt = "chatgpt"
-    claude = "claude"
-    llm = "llm"
-    aichat = "aichat"
-
-
-_BY_SUFFIX = {".json": Format.json, ".html": Format.html, ".htm": Format.html}
+_BY_SUFFIX: dict[str, Format] = {".json": "json", ".html": "html", ".htm": "html"}
 # More hits than a search could have: an export leaves none out.
 _ALL_HITS = 10**9
 
@@ -83,7 +67,7 @@ def export(
     after = time_ago(since)
     tag = tag and tag_named(tag)
     path = None if output in (None, "-") else paths.expand(output or "")
-    format_ = format_ or _BY_SUFFIX.get(path.suffix.lower() if path else "", Format.md)
+    format_ = format_ or _BY_SUFFIX.get(path.suffix.lower() if path else "", "md")
     with closing(open_store(to_read=True)) as store:
         chosen = None if all_ else [store.find(prefix) for prefix in conversations or ()]
         if filtered:
@@ -94,7 +78,7 @@ def export(
                 chosen = [identity for identity in chosen if identity in said]
             if not chosen:
                 raise StoreError("no conversation matches")
-        if format_ is not Format.json and store.latest() is None:
+        if format_ != "json" and store.latest() is None:
             raise StoreError("there are no conversations")
         tagged = store.tagged(chosen)
         with (
@@ -109,11 +93,11 @@ def export(
 def _written(
     conversations: Iterable[KeptConversation], format_: Format, *, proposals: bool, tagged: bool
 ) -> Iterator[str]:
-    if format_ is Format.json:
+    if format_ == "json":
         from moa_cli.store.archive import text_of
 
         return text_of(conversations, tagged=tagged)
-    if format_ is Format.html:
+    if format_ == "html":
         from moa_cli.documents.html import page
 
         return page(conversations)
@@ -148,7 +132,7 @@ def import_(
             store,
             files,
             sys.stdin.buffer,
-            source=source and source.value,
+            source=source,
             tags=list(dict.fromkeys(map(tag_named, tags or []))),
             dry_run=dry_run,
             waiting=lambda: say("waiting for another import to end"),
