@@ -21,10 +21,8 @@ from moa_cli.terminal.tty import folded
 
 
 def edited(text: str) -> str:
-    """Open the user's editor on a text; what they saved, without line ends at the end.
-
-    If that fails, the text stays as it is, and a line on standard error says why.
-    """
+    """Open the user's editor on a text; what they saved, without line ends at the end. If that
+    fails, the text stays as it is, and a line on standard error says why."""
     wipe_leftovers()
     try:
         with _folder() as folder:

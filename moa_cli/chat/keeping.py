@@ -100,10 +100,8 @@ class SavedConversation:
         store.rename(identity, title)
 
     def tag(self, tags: Sequence[str], *, remove: bool = False) -> tuple[str, ...]:
-        """Add or remove tags (see `tag_named`), and return the tags that there are then.
-
-        Raises UsageError if nothing is saved yet.
-        """
+        """Add or remove tags (see `tag_named`), and return the tags that there are then. Raises
+        UsageError if nothing is saved yet."""
         store, identity = self._place()
         if remove:
             store.untag(identity, tags)

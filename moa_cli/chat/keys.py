@@ -42,9 +42,7 @@ class TurnKeys:
 
     def drop_sends(self) -> None:
         """Drop each Enter that was typed ahead: the turn that it was meant to follow is cancelled.
-
-        The text waits in the editor.
-        """
+        The text waits in the editor."""
         self._drop_sends = True
 
     def __enter__(self) -> TurnKeys:

@@ -105,11 +105,8 @@ class Session:
         self.use(override(self.profile, overrides, where))
 
     def keep(self, turn: Turn) -> bool:
-        """Add a turn that has ended, and return whether it has a reply.
-
-        If the turn was to replace another one (see `take_back`) and has no reply, the other one
-        stays.
-        """
+        """Add a turn that has ended, and return whether it has a reply. If the turn was to replace
+        another one (see `take_back`) and has no reply, the other one stays."""
         merged, self._merging = self._merging, None
         for charge in turn.ledger:
             self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
@@ -152,10 +149,8 @@ class Session:
         return turns[-1]
 
     def take_back(self) -> str:
-        """Take out the last turn and return its prompt, to ask it again.
-
-        Raises UsageError if nothing was asked yet.
-        """
+        """Take out the last turn and return its prompt, to ask it again. Raises UsageError if
+        nothing was asked yet."""
         if self.last is None:
             raise UsageError("there is nothing to ask again")
         prompt = self.last.user

@@ -93,10 +93,8 @@ def shares(found: Sequence[PassageMatch], count: int) -> list[float]:
 
 
 def differences(left: str, right: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Compare two texts word by word; white space makes no difference.
-
-    Each is returned in pieces, with whether the other text lacks them.
-    """
+    """Compare two texts word by word; white space makes no difference. Each is returned in pieces,
+    with whether the other text lacks them."""
     a, b = _WORD.findall(left), _WORD.findall(right)
     # Leaving out spaces, which match everywhere, is 40 times as fast.
     bare_a, bare_b = ([word.strip() for word in words] for words in (a, b))

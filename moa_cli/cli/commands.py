@@ -119,10 +119,8 @@ def _shown(parameter: Any) -> str:
 
 
 class Commands(typer.Typer):
-    """A `Typer` whose commands refuse blank values.
-
-    Its help uses no Rich: that is faster, and no `[…]` in a text is taken for markup.
-    """
+    """A `Typer` whose commands refuse blank values. Its help uses no Rich: that is faster, and no
+    `[…]` in a text is taken for markup."""
 
     def __init__(self, **settings: Any) -> None:
         usual: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "cls": Group}

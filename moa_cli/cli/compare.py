@@ -136,10 +136,8 @@ def compare(
 def _arms(
     profile: Profile, kinds: tuple[str, ...], best: str | None, names: tuple[str, ...] | None
 ) -> list[Arm]:
-    """The arms of a profile, or the mixtures of the profiles of these names.
-
-    Raises UsageError if they cannot be told apart, or are too few or too many.
-    """
+    """The arms of a profile, or the mixtures of the profiles of these names. Raises UsageError if
+    they cannot be told apart, or are too few or too many."""
     from moa_cli.bench.run.arms import best_of, make_arms
 
     if names is None:

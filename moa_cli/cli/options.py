@@ -163,10 +163,8 @@ def typed_or(typed: _T | None, configured: _T) -> _T:
 
 
 def time_ago(span: str | None) -> float:
-    """When `30d`, `12h` or `2w` ago was, in seconds since 1970; 0.0 for None.
-
-    Raises UsageError for anything else.
-    """
+    """When `30d`, `12h` or `2w` ago was, in seconds since 1970; 0.0 for None. Raises UsageError for
+    anything else."""
     if span is None:
         return 0.0
     match = re.fullmatch(r"(\d{1,6})([hdw])", span)

@@ -84,10 +84,8 @@ def tell_unreadable(store: Store) -> None:
 
 
 def resume(*, last: bool, identity: str | None) -> tuple[str | None, Conversation]:
-    """The conversation of that id, or the last one, or a new one, which has no id yet.
-
-    Raises StoreError if there is no such conversation.
-    """
+    """The conversation of that id, or the last one, or a new one, which has no id yet. Raises
+    StoreError if there is no such conversation."""
     if not last and identity is None:
         return None, Conversation()
     with closing(open_store()) as store:

@@ -73,10 +73,8 @@ def default_profile() -> str:
 
 
 def choose_profile(name: str | None, flags: Overrides, *, checked: bool = True) -> Profile:
-    """The profile of that name (or the default one) under the environment and the flags.
-
-    Raises ProfileError; for a model name whose provider is not known, only if `checked`.
-    """
+    """The profile of that name (or the default one) under the environment and the flags. Raises
+    ProfileError; for a model name whose provider is not known, only if `checked`."""
     return resolve(
         name or default_profile(),
         environment=os.environ,
@@ -146,10 +144,8 @@ def greeting(profile: Profile) -> list[str]:
 
 
 def read_stdin() -> str:
-    """All of standard input as text, "" if it is a terminal or closed.
-
-    Raises UsageError if it is not text (see `text_files`).
-    """
+    """All of standard input as text, "" if it is a terminal or closed. Raises UsageError if it is
+    not text (see `text_files`)."""
     from moa_cli.core.text_files import STANDARD_INPUT, text_of
 
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():

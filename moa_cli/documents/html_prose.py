@@ -23,10 +23,8 @@ _DEEPER = 2
 
 
 def prose(text: str) -> str:
-    """The HTML of an untrusted text in Markdown.
-
-    HTML in it is shown as text. Links lead to http, https and mailto only; images are links.
-    """
+    """The HTML of an untrusted text in Markdown. HTML in it is shown as text. Links lead to http,
+    https and mailto only; images are links."""
     parser = _parser()
     tokens = parser.parse(sanitize(text))
     _tame(tokens)
