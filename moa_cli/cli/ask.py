@@ -115,7 +115,11 @@ def ask(
     identity, conversation = resume(last=continue_, identity=cid)
     asked = conversation.ask(text)
     if dry_run:
-        _print_plan(profile, asked)
+        from moa_cli.terminal.dry_run import plan
+
+        pool = wiring.client_pool()
+        known = {model: pool.known(model) for model in profile.models()}
+        sys.stdout.write(plan(profile, asked, known))
         return
     if estimate:
         _print_estimate(profile, asked, json=json)
@@ -166,15 +170,6 @@ def _compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool
             "there is nothing to ask", hint='try: moa ask "your question", or pipe a text into it'
         )
     return "\n\n".join(parts)
-
-
-def _print_plan(profile: Profile, conversation: Conversation) -> None:
-    """Print the calls of a turn, with what each would be sent; send nothing."""
-    from moa_cli.terminal.dry_run import plan
-
-    pool = wiring.client_pool()
-    known = {model: pool.known(model) for model in profile.models()}
-    sys.stdout.write(plan(profile, conversation, known))
 
 
 def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +37,7 @@ from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.core.text_files import holds_bytes
 from moa_cli.profile import Overrides, Profile
-from moa_cli.terminal.tty import can_redraw, columns_of
+from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:
     from moa_cli.bench.data.items import Item
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from moa_cli.compare.contest import ArmAnswer
     from moa_cli.compare.leaderboard import LeaderboardRow
     from moa_cli.core.conversation import Turn
+    from moa_cli.engine import Limits
     from moa_cli.store.accounts import Records
     from moa_cli.store.comparisons import Comparison
-    from moa_cli.terminal.progress import ProgressView
 
 # T, s and q are other keys.
 _MOST_ARMS = ascii_lowercase.index("q")
@@ -106,6 +106,10 @@ def compare(
         return
     if json or since is not None:
         raise UsageError("--json and --since belong to --results")
+    from moa_cli.engine import Budget, Cap
+    from moa_cli.store import accounts
+    from moa_cli.store.spending import CallRecorder
+
     kinds = arm_names(arms)
     names = split_names(profiles, "--profiles", "profile")
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
@@ -119,12 +123,16 @@ def compare(
     for notice in wiring.providers().key_notices(models):
         say(notice)
     settings = wiring.config()
+    budgets = accounts.budgets(settings, books.spending) + wiring.session_budget("shared")
+    if max_cost is not None:
+        budgets += (Budget(Cap("--max-cost", "usd", max_cost), "shared"),)
+    ledger = CallRecorder(books.spending, say) if books.spending else None
     comparing = _Comparing(
         compared,
         books,
-        concurrency=concurrency,
-        max_cost=max_cost,
-        seed=seed,
+        wiring.limits(concurrency, budgets, ledger),
+        # Not for secrets: the order must only be unforeseen, and repeat with a seed.
+        Random(seed),  # noqa: S311
         plain=typed_or(plain, settings.plain),
         live=typed_or(live, settings.live),
     )
@@ -192,53 +200,22 @@ def _asked() -> Iterator[Item]:
             yield Item(id="", turns=(line.strip(),))
 
 
+@dataclass
 class _Comparing:
     """The choices of one command.
 
-    max_cost: USD, of all prompts. seed: of the order in which answers are shown. plain: show
-    answers as raw text. live: draw moving parts. chosen: so far.
+    random: of the order in which answers are shown. plain: show answers as raw text. live: draw
+    moving parts. chosen: so far. code: to exit with.
     """
 
-    def __init__(
-        self,
-        arms: list[Arm],
-        books: Records,
-        *,
-        concurrency: int | None,
-        max_cost: float | None,
-        seed: int | None,
-        plain: bool,
-        live: bool,
-    ) -> None:
-        from moa_cli.engine import Budget, Cap
-        from moa_cli.store.accounts import budgets
-        from moa_cli.store.spending import CallRecorder
-        from moa_cli.terminal.progress import Progress
-
-        self._arms = arms
-        self._books = books
-        self._plain = plain
-        self._live = live
-        # Not for secrets: the order must only be unforeseen, and repeat with a seed.
-        self._random = random.Random(seed)  # noqa: S311
-        ledger = None if books.spending is None else CallRecorder(books.spending, say)
-        found = budgets(wiring.config(), books.spending) + wiring.session_budget("shared")
-        if max_cost is not None:
-            found += (Budget(Cap("--max-cost", "usd", max_cost), "shared"),)
-        self._limits = wiring.limits(concurrency, found, ledger)
-        self._progress = Progress(total=0)
-        self._view: ProgressView | None = None
-        self.chosen: list[Comparison] = []
-        self._code = 0
-
-    def _ended(self, turn: Turn) -> None:
-        if turn.error is None and not turn.lost:
-            self._progress.done += 1
-        else:
-            self._progress.failed += 1
-        self._progress.spent += turn.usage
-        if self._view is not None:
-            self._view.changed()
+    arms: list[Arm]
+    books: Records
+    limits: Limits
+    random: Random
+    plain: bool
+    live: bool
+    chosen: list[Comparison] = field(default_factory=list)
+    code: int = 0
 
     def run(self, items: Iterator[Item] | Sequence[Item]) -> int:
         """Ask, show, let choose, tell, prompt after prompt; returns the exit code."""
@@ -250,12 +227,12 @@ class _Comparing:
                     break
         except KeyboardInterrupt:
             sys.stdout.write("\n")
-            kept = " and kept" if self._books.store is not None else ""
+            kept = " and kept" if self.books.store is not None else ""
             say(f"interrupted; {plural(len(self.chosen), 'choice')} made{kept}")
             return INTERRUPTED
         except asyncio.CancelledError:
             return TERMINATED
-        return self._code
+        return self.code
 
     def _compare(self, item: Item) -> bool:
         """One prompt; whether there is to be another."""
@@ -266,15 +243,15 @@ class _Comparing:
         capped = next((answer.turn.error for answer in answers if answer.turn.capped), None)
         failed = [answer for answer in answers if answer.trouble is not None]
         there = [answer for answer in answers if answer.trouble is None]
-        self._random.shuffle(there)
+        self.random.shuffle(there)
         if capped is not None:
             say(capped.message)
-            self._code = BUDGET
+            self.code = BUDGET
             return False
         if len(there) < 2:
             print_lines(_revealed([], failed, None))
             say("fewer than two answers: this prompt is not counted")
-            self._code = FAILED
+            self.code = FAILED
             return True
         return self._choose(there, failed)
 
@@ -288,15 +265,24 @@ class _Comparing:
         cancel_on_termination()
         async with aclosing(open_pool()) as clients:
             limiter = CallLimiter(
-                self._limits.concurrency, None, lambda model: clients.providers.parse(model)[0].name
+                self.limits.concurrency, None, lambda model: clients.providers.parse(model)[0].name
             )
-            limits = replace(self._limits, slots=limiter.slots(0))
-            self._progress = Progress(total=len(self._arms), in_flight=lambda: limiter.in_flight)
-            self._view = view = progress_view(sys.stderr, self._progress, live=self._live)
+            progress = Progress(total=len(self.arms), in_flight=lambda: limiter.in_flight)
+            view = progress_view(sys.stderr, progress, live=self.live)
+
+            def ended(turn: Turn) -> None:
+                if turn.error is None and not turn.lost:
+                    progress.done += 1
+                else:
+                    progress.failed += 1
+                progress.spent += turn.usage
+                view.changed()
+
+            limits = replace(self.limits, slots=limiter.slots(0))
             with without_echo(sys.stdout):
                 view.start()
                 try:
-                    return await answers(self._arms, item, clients, limits, self._ended)
+                    return await answers(self.arms, item, clients, limits, ended)
                 finally:
                     view.close()
 
@@ -309,7 +295,7 @@ class _Comparing:
             say(f"{plural(len(failed), 'arm')} failed, named after your choice")
         with single_keys() as key:
             for letter, answer in zip(letters, there, strict=True):
-                print_lines(_drawn(f"── {letter.upper()} ──", answer.reply, raw=self._plain))
+                print_lines(_drawn(f"── {letter.upper()} ──", answer.reply, raw=self.plain))
             keys = "/".join(letters)
             sys.stdout.write(f"Which is best? [{keys}, t: tie, s: skip, q: quit] ")
             sys.stdout.flush()
@@ -324,9 +310,7 @@ class _Comparing:
             self._keep(there, winner)
         print_lines(_revealed(there, failed, winner))
         if pressed != _SKIP:
-            print_lines(
-                ["", *_leaderboard_lines(leaderboard(self.chosen), columns_of(sys.stdout) or 80)]
-            )
+            print_lines(["", *_leaderboard_lines(leaderboard(self.chosen), output_width(80))])
         return True
 
     def _keep(self, there: list[ArmAnswer], winner: int | None) -> None:
@@ -335,13 +319,13 @@ class _Comparing:
         contenders = tuple(answer.contender() for answer in there)
         comparison = Comparison(time.time(), contenders, winner)
         self.chosen.append(comparison)
-        if self._books.store is None:
+        if self.books.store is None:
             return
         try:
-            self._books.store.comparisons.add(comparison)
+            self.books.store.comparisons.add(comparison)
         except StoreError as error:
             say(f"this choice is not kept: {error.message}")
-            self._books = replace(self._books, store=None)
+            self.books = replace(self.books, store=None)
 
 
 def _drawn(head: str, text: str, *, raw: bool) -> list[str]:
@@ -378,7 +362,7 @@ def _revealed(
             Column("", ["chosen" if place == winner else "" for place in range(len(there))]),
             Column("profile", [answer.arm.profile.name for answer in there]),
         ]
-        lines = table_lines(columns, columns_of(sys.stdout) or 80)
+        lines = table_lines(columns, output_width(80))
     for answer in failed:
         arm = answer.arm
         lines.append(one_line(f"{arm.name} ({arm.profile.name}) failed: {answer.trouble}"))
