@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.errors import UsageError
-from moa_cli.core.ledger import Ledger
-from moa_cli.core.stream import Sink
-from moa_cli.profile import Profile, dump
-from moa_cli.store.stored_values import checked_tag, checked_title
 
 if TYPE_CHECKING:
+    from moa_cli.core.ledger import Ledger
+    from moa_cli.core.stream import Sink
+    from moa_cli.profile import Profile
     from moa_cli.store.recorder import Recorder
     from moa_cli.store.spending import Spending
     from moa_cli.store.store import Store
@@ -45,6 +44,7 @@ class SavedConversation:
         """The sinks that write the next turn, if it is to be saved."""
         if self.store is None:
             return []
+        from moa_cli.profile import dump
         from moa_cli.store.recorder import Recorder
 
         known = self._known if self.id is not None else None
@@ -117,11 +117,15 @@ class SavedConversation:
 
 def title_named(text: str) -> str:
     """A typed title as the store keeps it. Raises UsageError if it cannot be one."""
+    from moa_cli.store.stored_values import checked_title
+
     return _checked(checked_title, text)
 
 
 def tag_named(text: str) -> str:
     """A typed tag as the store keeps it. Raises UsageError if it cannot be one."""
+    from moa_cli.store.stored_values import checked_tag
+
     return _checked(checked_tag, text)
 
 

@@ -94,9 +94,7 @@ def ask(
     save: Save = None,
 ) -> None:
     """Ask once, and print the reply."""
-    from moa_cli.chat.keeping import SavedConversation
     from moa_cli.core.text_files import holds_bytes
-    from moa_cli.terminal.sinks import Show
 
     if json:
         if output != "text":
@@ -124,6 +122,9 @@ def ask(
     if estimate:
         _print_estimate(profile, asked, json=json)
         return
+    from moa_cli.chat.keeping import SavedConversation
+    from moa_cli.terminal.sinks import Show
+
     show = display.over(
         Show(
             output=output,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +13,6 @@ from moa_cli.cli.commands import check_not_empty
 from moa_cli.cli.options import TurnCaps, takes_profile
 from moa_cli.cli.saving import open_books
 from moa_cli.core.errors import MoAError, UsageError
-from moa_cli.core.installation import install_command
 from moa_cli.core.text_files import lines_of, read_text
 from moa_cli.profile import Profile
 
@@ -78,7 +76,11 @@ def serve(
     caps: TurnCaps,
 ) -> None:
     """Serve mixtures to any program that speaks to OpenAI."""
+    from importlib.util import find_spec
+
     if any(find_spec(name) is None for name in _MODULES):
+        from moa_cli.core.installation import install_command
+
         command = install_command("serve")
         raise MoAError("the server is not installed", hint=f"install it with: {command}")
     from moa_cli.server.run import run

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
-from moa_cli.chat.keeping import tag_named
 from moa_cli.cli.options import ForceFile, time_ago
 from moa_cli.cli.output import say
 from moa_cli.cli.saving import open_store, tell_unreadable
@@ -62,6 +61,7 @@ def export(
         )
     if search is not None and not search.split():
         raise UsageError("--search needs words")
+    from moa_cli.chat.keeping import tag_named
     from moa_cli.store.archive import read
 
     after = time_ago(since)
@@ -125,6 +125,7 @@ def import_(
 
     What is there already is skipped, so a file can be imported again when it has grown.
     """
+    from moa_cli.chat.keeping import tag_named
     from moa_cli.store.incoming.take import take
 
     with closing(open_store()) as store:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from moa_cli.chat.keeping import SavedConversation, tag_named, title_named
 from moa_cli.cli import wiring
 from moa_cli.cli.options import Json, Plain, time_ago, typed_or
 from moa_cli.cli.output import output_width, print_json, print_lines, say
@@ -46,7 +45,10 @@ def list_(
     json: Json = False,
 ) -> None:
     """List conversations, the latest first."""
-    tag = tag and tag_named(tag)
+    if tag is not None:
+        from moa_cli.chat.keeping import tag_named
+
+        tag = tag_named(tag)
     store = open_store(to_read=True)
     rows = store.conversations(limit=limit, since=time_ago(since), profile=profile, tag=tag)
     usages = [store.usage(row.id) for row in rows]
@@ -237,6 +239,8 @@ def tag(
     remove: Annotated[bool, Option("--remove", help="Take the tags away.")] = False,
 ) -> None:
     """Tag a conversation, to find it by `list --tag`; print its tags."""
+    from moa_cli.chat.keeping import SavedConversation, tag_named
+
     chosen = list(dict.fromkeys(map(tag_named, tags or [])))
     if remove and not chosen:
         raise UsageError("--remove needs tags", hint="name them after the id")
@@ -253,6 +257,8 @@ def rename(
     conversation: ConversationId, title: Annotated[list[str], Argument(metavar="TITLE")]
 ) -> None:
     """Give a conversation another title."""
+    from moa_cli.chat.keeping import title_named
+
     chosen = title_named(" ".join(title))
     with closing(open_store()) as store:
         identity = store.find(conversation)
