@@ -25,10 +25,9 @@ _PAST_TURNS = 10
 
 async def talk(chat: Chat) -> int:
     """Prompt and answer until the user leaves; return the exit code."""
-    wipe_leftovers()
-
     from moa_cli.clients.sdk_transport import preload
 
+    wipe_leftovers()
     editor = chat.editor = Editor(chat.session, chat.options, lambda columns: bar(chat, columns))
     warmed = asyncio.create_task(asyncio.to_thread(preload))
     _show_past(chat)

@@ -132,20 +132,6 @@ class Commands(typer.Typer):
         return super().command(name, cls=_NotEmpty, **settings)
 
 
-def deferred(package: str, table: Mapping[str, tuple[str, str]], **settings: Any) -> Commands:
-    """A group whose commands are imported when they are called.
-
-    table: by name, where in the package a command is (`module:attribute`, a function or a
-    `Commands`), and the first sentence of its help. settings: of `typer.Typer`.
-    """
-    found = {name: (f"{package}.{place}", help) for name, (place, help) in table.items()}
-
-    class Table(_DeferredGroup):
-        places = found
-
-    return Commands(cls=Table, **settings)
-
-
 class Group(TyperGroup):
     """A group that converts no value without need."""
 
@@ -155,24 +141,27 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-class _DeferredGroup(Group):
-    """places: see `deferred`."""
+def deferred(package: str, table: Mapping[str, tuple[str, str]], **settings: Any) -> Commands:
+    """A group whose commands are imported when they are called.
 
-    places: Mapping[str, tuple[str, str]]
+    table: by name, where in the package a command is (`module:attribute`, a function or a
+    `Commands`), and the first sentence of its help. settings: of `typer.Typer`.
+    """
+    found = {name: (f"{package}.{place}", help) for name, (place, help) in table.items()}
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.commands: Any = _Loading(self.places)
+    class DeferredGroup(Group):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.commands: Any = _Loading(found)
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """See `TyperGroup`."""
-        return list(self.places)
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(found)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """See `TyperGroup`; nothing is imported yet."""
-        if cmd_name not in self.places:
-            return None
-        return _Deferred(cmd_name, *self.places[cmd_name])
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            # Nothing is imported yet.
+            return _Deferred(cmd_name, *found[cmd_name]) if cmd_name in found else None
+
+    return Commands(cls=DeferredGroup, **settings)
 
 
 class _Loading(UserDict[str, Any]):

@@ -40,11 +40,13 @@ NameOrPath = Annotated[str, Argument(metavar="NAME|PATH")]
 @group.command("list")
 def list_(json: JsonArray = False) -> None:
     """List all profiles: yours, then the shipped ones."""
-    found = []
+    found, known = [], wiring.providers()
     default = wiring.default_profile()
     for file in sorted(list_profiles(), key=lambda file: file.source != "user"):
         try:
-            about = _load_checked(file.name).description
+            profile = load(file.name)
+            known.check(profile)
+            about = profile.description
         except ProfileError as error:
             about = f"broken: {error.message}"
         found.append({"name": file.name, "source": file.source, "description": about})
