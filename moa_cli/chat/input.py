@@ -23,7 +23,6 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from moa_cli.chat.commands.registry import ChatOptions, complete
 from moa_cli.chat.drafts import edited
-from moa_cli.chat.keys import typed_ahead
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
 from moa_cli.core.errors import StoreError
@@ -243,10 +242,6 @@ class Editor:
         """What was wrong with the file of prompts, if the user does not know it yet."""
         trouble, self._prompts.trouble = self._prompts.trouble, None
         return trouble
-
-    def typed_ahead(self) -> bool:
-        """Whether keys wait for the next line."""
-        return typed_ahead(self.source)
 
     def typed(self) -> str:
         """What the line held when the user last left it."""

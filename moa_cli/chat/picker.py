@@ -231,7 +231,11 @@ class _Picker:
         told = f"the latest {count}" if count == _MOST_MATCHES else f"{self._place + 1}/{count}"
         keys = f"{told} · ↑↓ choose · Enter resumes · Esc leaves"
         match = self._matches[self._place]
-        about = _snippet(match.snippet, columns) if match.snippet else _ends(match, columns)
+        if match.snippet:
+            about = _snippet(match.snippet, columns)
+        else:
+            ends = (f"› {match.prompt}", match.reply or "(no reply)")
+            about = [("class:dim", "".join(f"{_steady(end, columns)}\n" for end in ends))]
         return [*about, ("class:dim", fitted(keys, columns))]
 
 
@@ -249,12 +253,6 @@ def _row(summary: ConversationSummary, columns: int, longest: int) -> tuple[str,
     else:
         before = f"{when}  {turns:>9}  {padded(summary.profile, min(longest, _PROFILE_CELLS))}  "
     return before, _steady(summary.title, columns - cell_len(before))
-
-
-def _ends(match: ConversationMatch, columns: int) -> StyleAndTextTuples:
-    """The beginnings of the first prompt and of the last reply."""
-    lines = (f"› {match.prompt}", match.reply or "(no reply)")
-    return [("class:dim", "".join(f"{_steady(line, columns)}\n" for line in lines))]
 
 
 def _steady(text: str, cells: int) -> str:

@@ -8,6 +8,7 @@ import time
 from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
+from moa_cli.chat.keys import typed_ahead
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.core.conversation import Usage
@@ -64,7 +65,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
                 unsent = edited(outcome.text)
         turn = await chat.carry_out(outcome)
         if turn is not None and not turn.reply and isinstance(outcome, Send):
-            unsent = f"{line}\n" if editor.typed_ahead() else line
+            unsent = f"{line}\n" if typed_ahead(editor.source) else line
 
 
 async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
