@@ -104,15 +104,12 @@ class _Prompts(History):
         ]
 
     def get_strings(self) -> list[str]:
-        """See `History`."""
         return self.load_history_strings()[::-1]
 
     def load_history_strings(self) -> list[str]:
-        """See `History`."""
         return [text for text, _ in self._entries]
 
     def append_string(self, string: str) -> None:
-        """See `History`."""
         if string.startswith(" "):
             return
         self._forget_deleted()
@@ -120,7 +117,6 @@ class _Prompts(History):
         self.store_string(string)
 
     def store_string(self, string: str) -> None:
-        """See `History`."""
         if self._file is None or not self._adds:
             return
         try:

@@ -99,7 +99,6 @@ class _NotEmpty(TyperCommand):
     """A command that refuses blank values before it looks at any of them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See `TyperCommand`."""
         _spare_conversions(self, ctx)
         if not ctx.resilient_parsing:
             # The texts as they were typed: of a path, "" would have become ".".
@@ -128,7 +127,6 @@ class Commands(typer.Typer):
         super().__init__(**{**usual, **fixed, **settings})
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[_F], _F]:
-        """See `typer.Typer.command`."""
         return super().command(name, cls=_NotEmpty, **settings)
 
 
@@ -136,7 +134,6 @@ class Group(TyperGroup):
     """A group that converts no value without need."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See `TyperGroup`."""
         _spare_conversions(self, ctx)
         return super().parse_args(ctx, args)
 

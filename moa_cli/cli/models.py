@@ -21,7 +21,6 @@ class _ListByDefault(Group):
     """A group whose command `list` need not be named: `moa models openai` lists too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See `Group`."""
         named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
         # While the first word is being completed, it may still become either.
         if not named and (args or not ctx.resilient_parsing):
