@@ -10,8 +10,8 @@ Every fault carries the path of the value to blame, so nobody has to look for it
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,6 +46,16 @@ _PLAIN: dict[Any, Kind] = {
     int | float: "number",
     bool: "flag",
 }
+# What a value of each kind is to Python.
+_CLASSES: dict[Kind, type | tuple[type, ...]] = {
+    "text": str,
+    "whole": int,
+    "number": (int, float),
+    "flag": bool,
+    "texts": list,
+    "table": dict,
+    "tables": list,
+}
 # A name that holds such a sign could be taken for a path.
 _MISLEADING = re.compile(r"""[][."'`\\\x00-\x1f\x7f]""")
 # In the words of what this program wrote itself.
@@ -57,11 +67,8 @@ _LARGEST = 10**300
 class ValueFault(ValueError):
     """A plain value is not what its field takes.
 
-    Args:
-        problem: What is wrong, in words that follow the field's name; "" if the field is unknown.
-        path: The way to the value that is to blame.
-        code: The kind of fault.
-        hint: What to do about it, or None.
+    `problem` follows the field's name, and is "" if the field is unknown; `path` leads to the value
+    that is to blame.
     """
 
     def __init__(
@@ -83,13 +90,8 @@ class ValueFault(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """How a format speaks of its values.
-
-    Args:
-        kinds: A name for each kind of value.
-        noun: What a field is called.
-        first: The number of a list's first item.
-    """
+    """How a format speaks of its values: the name of each kind, the noun for a field, and the
+    number of a list's first item."""
 
     kinds: Mapping[Kind, str]
     noun: str
@@ -138,7 +140,7 @@ class Key:
         example: A value to show where there is no default.
         blank: Whether a text may be empty, or of spaces only.
         off: Whether `false` stands for 0.
-        only: The only values that are supported, of whatever type; None if all are.
+        only: The only values that are supported, of whatever type.
         check: Raises ValueFault for a value that passes the rest.
         written: The type as it is written, where the field has another.
         type: The field's type without None; filled in from the field.
@@ -160,15 +162,12 @@ class Key:
     @cached_property
     def kind(self) -> Kind:
         """What kind of value it is."""
-        if self.type in _PLAIN:
-            return _PLAIN[self.type]
         origin = get_origin(self.type)
-        if origin is Literal:
-            return "text"
         if origin is tuple:
             return "texts" if self.item.kind == "text" else "tables"
-        is_table = dataclasses.is_dataclass(self.type) or origin is Mapping
-        return "table" if is_table else "other"
+        if origin is Mapping or dataclasses.is_dataclass(self.type):
+            return "table"
+        return "text" if origin is Literal else _PLAIN.get(self.type, "other")
 
     @cached_property
     def item(self) -> Key:
@@ -215,32 +214,38 @@ def required_fields(cls: Any) -> tuple[str, ...]:
     )
 
 
+@cache
+def required_keys(cls: Any) -> tuple[str, ...]:
+    """Those of them that can be written."""
+    return tuple(name for name in required_fields(cls) if name in keys_of(cls))
+
+
 # --- what people and other programs write
 
 
 def read_fields(cls: Any, values: Mapping[str, Any], style: Style) -> dict[str, Any]:
     """The arguments of a dataclass, from what somebody wrote; null is as good as not given.
 
-    Raises:
-        ValueFault: An unknown field, a missing one, or a value that its field does not take.
+    Raises ValueFault for an unknown field, a missing one, or a value that its field does not take.
     """
     keys = keys_of(cls)
-    required = [name for name in required_fields(cls) if name in keys]
+    required = required_keys(cls)
     # What must be one of a few texts says what the rest is, so its fault comes first.
-    for name in required:
-        if keys[name].choices and values.get(name) is not None:
-            _inside(name, keys[name], values[name], style)
+    read = {
+        name: _inside(name, keys[name], values[name], style)
+        for name in required
+        if keys[name].choices and values.get(name) is not None
+    }
     for name in values:
         if name not in keys:
             raise _unknown(name, keys, style)
     for name in required:
         if values.get(name) is None:
             raise ValueFault("is missing", path=(name,), code="missing")
-    return {
-        name: _inside(name, key, values[name], style)
-        for name, key in keys.items()
-        if values.get(name) is not None
-    }
+    for name, key in keys.items():
+        if name not in read and values.get(name) is not None:
+            read[name] = _inside(name, key, values[name], style)
+    return read
 
 
 def read_value(key: Key, value: Any, style: Style) -> Any:
@@ -249,9 +254,13 @@ def read_value(key: Key, value: Any, style: Style) -> Any:
         return 0
     if key.only is not None:
         _check_only(key.only, value)
-    made = _of_kind(key, value, style)
-    if key.kind != "other":
+    if key.kind == "other":
+        made = value if key.type is Any else _of_either(key, value, style)
+    elif _is_kind(value, key.kind, style):
+        made = _with_parts(key, value, style)
         _check_bounds(key, value)
+    else:
+        raise ValueFault(f"must be {style.kinds[key.kind]}, not {shown(value)}")
     if key.check is not None:
         key.check(made)
     return float(made) if key.type is float else made
@@ -282,24 +291,18 @@ def _check_only(only: tuple[Any, ...], value: Any) -> None:
         raise ValueFault(f"is not supported{told}", code="unsupported")
 
 
-def _of_kind(key: Key, value: Any, style: Style) -> Any:
-    """The value, if it is of the key's kind, with its items and fields read."""
-    kind = key.kind
-    if kind == "other":
-        return _of_either(key, value, style) if key.type is not Any else value
-    if not _is_kind(value, kind, style):
-        raise ValueFault(f"must be {style.kinds[kind]}, not {shown(value)}")
-    if kind == "texts":
-        return tuple(read_value(key.item, item, style) for item in value)
-    if kind == "tables":
-        return tuple(_inside(place, key.item, item, style) for place, item in enumerate(value))
-    if kind != "table":
-        return value
-    if dataclasses.is_dataclass(key.type):
-        return cast("Any", key.type)(**read_fields(key.type, value, style))
-    if key.item.type is Any:
-        return value
-    return {name: _inside(name, key.item, item, style) for name, item in value.items()}
+def _with_parts(key: Key, value: Any, style: Style) -> Any:
+    """A value of the key's kind, with its items or fields read."""
+    match key.kind:
+        case "texts":
+            return tuple(read_value(key.item, item, style) for item in value)
+        case "tables":
+            return tuple(_inside(place, key.item, item, style) for place, item in enumerate(value))
+        case "table" if dataclasses.is_dataclass(key.type):
+            return cast("Any", key.type)(**read_fields(key.type, value, style))
+        case "table" if key.item.type is not Any:
+            return {name: _inside(name, key.item, item, style) for name, item in value.items()}
+    return value
 
 
 def _of_either(key: Key, value: Any, style: Style) -> Any:
@@ -310,51 +313,33 @@ def _of_either(key: Key, value: Any, style: Style) -> Any:
     raise ValueFault(f"must be {names}, not {shown(value)}")
 
 
-def _is_kind(value: object, kind: Kind, style: Style) -> bool:
-    match kind:
-        case "text":
-            return isinstance(value, str)
-        case "whole":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case "flag":
-            return isinstance(value, bool)
-        case "texts":
-            return isinstance(value, list) and all(isinstance(item, str) for item in value)
-        case "tables":
-            # In JSON the item is blamed.
-            tables = style is JSON or all(isinstance(item, dict) for item in cast("Any", value))
-            return isinstance(value, list) and tables
-        case _:
-            return isinstance(value, dict)
+def _is_kind(value: Any, kind: Kind, style: Style) -> bool:
+    # For Python, True is 1.
+    fits = isinstance(value, _CLASSES[kind]) and isinstance(value, bool) == (kind == "flag")
+    if fits and kind == "texts":
+        return all(isinstance(item, str) for item in value)
+    # In JSON the item is blamed.
+    if fits and kind == "tables" and style is TOML:
+        return all(isinstance(item, dict) for item in value)
+    return fits
 
 
 def _check_bounds(key: Key, value: Any) -> None:
     if key.kind in ("whole", "number"):
-        if not _is_within(value, key):
+        # TOML allows inf, nan and numbers beyond any float; no field means anything by them.
+        low = -sys.float_info.max if key.low is None else key.low
+        high = sys.float_info.max if key.high is None else key.high
+        if not low <= value <= high:
             raise ValueFault(f"must be {range_text(key)}, not {shown(value)}")
-        return
-    if isinstance(value, str):
-        if not key.blank and not value.strip():
+    elif key.kind not in ("flag", "table"):
+        if key.kind == "text" and not key.blank and not value.strip():
             raise ValueFault("must not be empty")
         if key.choices and value not in key.choices:
             raise ValueFault(f"must be {choices_text(key)}, not {shown(value)}")
-    if isinstance(value, str | list):
         if key.low is not None and len(value) < key.low:
             raise ValueFault("must not be empty")
         if key.high is not None and len(value) > key.high:
             raise ValueFault(f"may hold {key.high:g} at most")
-
-
-def _is_within(value: Any, key: Key) -> bool:
-    # TOML allows inf, nan and numbers beyond any float; no field means anything by them.
-    try:
-        if not math.isfinite(value):
-            return False
-    except OverflowError:
-        return False
-    return (key.low is None or value >= key.low) and (key.high is None or value <= key.high)
 
 
 def range_text(key: Key) -> str:
@@ -372,13 +357,9 @@ def choices_text(key: Key) -> str:
 
 def shown(value: object) -> str:
     """A value in a message: short, and no more of a table or a list than what it is."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, list):
-        return "a list"
-    text = repr(value)
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
 
@@ -388,14 +369,9 @@ def shown(value: object) -> str:
 def load_value(cls: type[_T], values: Mapping[str, Any], *, strict: bool = False) -> _T:
     """A dataclass from the plain values that `dataclasses.asdict` (and JSON) made of it.
 
-    Args:
-        cls: The dataclass.
-        values: Its fields; those with a default may be missing.
-        strict: Whether a text must be one of its `Literal`, and a number fit a float: for files
-            that another program may have changed.
-
-    Raises:
-        ValueError: They are not its; the message names the field.
+    Fields with a default may be missing. strict: whether a text must be one of its `Literal`, and a
+    number fit a float: for files that another program may have changed.
+    Raises ValueError, which names the field, if they are not its values.
     """
     return cast("_T", _loader(cast("Any", cls), strict)(values, ""))
 

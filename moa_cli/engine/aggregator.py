@@ -47,7 +47,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
             model=model,
             references=len(state.references),
             fallback=planned.place.index > 0,
-            prompt_tokens=planned.tokens,
+            prompt_tokens=planned.fitted.tokens,
             price=planned.info.price,
         )
     )

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from moa_cli.core.conversation import Failure, Message, Proposal, Usage
@@ -18,7 +18,8 @@ from moa_cli.core.money import Price, priced
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
 from moa_cli.engine.budget import Budget
-from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
+from moa_cli.engine.estimate import forecast_call
+from moa_cli.engine.fit import Fitted
 from moa_cli.profile import ModelSettings, Proposer
 
 _LONGEST_DELAY = 60.0
@@ -80,18 +81,16 @@ class Retry:
 class Planned:
     """A call to be made.
 
-    settings: its limits of length as far as the budgets allow. tokens: about how many it is sent.
-    info: on its model. kept: see `ReferencesTrimmed`. foreseen: tokens of the answer that the
-    budgets were asked for. error: why it is not made, if so.
+    settings: its limits of length as far as the budgets allow. fitted: what it is sent. info: on
+    its model. foreseen: tokens of the answer that the budgets were asked for. error: why it is not
+    made, if so.
     """
 
     place: CallPlace
     settings: ModelSettings
-    messages: tuple[Message, ...]
-    tokens: int
+    fitted: Fitted
     info: ModelInfo
-    kept: int | None = None
-    foreseen: int = ASSUMED_TOKENS
+    foreseen: int
     error: Failure | None = None
 
     @property
@@ -102,13 +101,13 @@ class Planned:
     @property
     def usage(self) -> Usage:
         """What it will take, with as long an answer as it may give."""
-        return forecast_call(self.settings, self.tokens, self.info.price)
+        return forecast_call(self.settings, self.fitted.tokens, self.info.price)
 
     def begun(self) -> CallBegun:
         """As it is written down before it is sent."""
         return CallBegun(
             model=self.settings.model,
-            prompt_tokens=self.tokens,
+            prompt_tokens=self.fitted.tokens,
             completion_tokens=self.foreseen,
             price=self.info.price,
             layer=self.place.layer,
@@ -121,7 +120,12 @@ def failure(error: MoAError) -> Failure:
     return Failure(type(error).__name__, error.message, error.hint)
 
 
-def request_of(settings: ModelSettings, messages: tuple[Message, ...], model: str) -> Request:
+def request_of(
+    settings: ModelSettings,
+    messages: tuple[Message, ...],
+    model: str,
+    place: CallPlace | None = None,
+) -> Request:
     """What a model is asked. model: its id at its endpoint."""
     temperature = settings.temperature
     if temperature is not None and temperature <= _ZERO_TEMPERATURE:
@@ -134,6 +138,7 @@ def request_of(settings: ModelSettings, messages: tuple[Message, ...], model: st
         top_p=settings.top_p,
         seed=settings.seed,
         extra=settings.extra,
+        place=place,
     )
 
 
@@ -167,7 +172,7 @@ class Call:
         spend: Callable[[Usage], None],
     ) -> None:
         self._settings = planned.settings
-        self._messages = planned.messages
+        self._messages = planned.fitted.messages
         self._place = planned.place
         self._foreseen = planned.begun()
         self._ledger = ledger
@@ -354,7 +359,8 @@ class Call:
         if self._ledger is not None:
             self._number = self._ledger.begin(self._foreseen)
         self._sent = True
-        async with aclosing(endpoint.client.stream(self._request(endpoint.model))) as deltas:
+        request = request_of(self._settings, self._messages, endpoint.model, self._place)
+        async with aclosing(endpoint.client.stream(request)) as deltas:
             async for delta in deltas:
                 self._take(delta)
                 tokens = self._tokens
@@ -396,9 +402,6 @@ class Call:
         self._price = self._clients.known(self.model).price
         if self._price is not None and self._ledger is not None and self._number is not None:
             self._ledger.priced(self._number, self._price)
-
-    def _request(self, model: str) -> Request:
-        return replace(request_of(self._settings, self._messages, model), place=self._place)
 
     def _take(self, delta: Delta) -> None:
         self._begun = True

@@ -165,7 +165,7 @@ class _Layer:
                 at=self._state.now(),
                 layer=self._number,
                 index=index,
-                prompt_tokens=planned.tokens if index in self._begun else 0,
+                prompt_tokens=planned.fitted.tokens if index in self._begun else 0,
                 price=planned.info.price,
             )
         )

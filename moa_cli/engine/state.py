@@ -18,7 +18,7 @@ from moa_cli.engine.budget import Cap, TurnBudgets
 from moa_cli.engine.call import Call, Limits, Planned, Retry, failure, request_of
 from moa_cli.engine.control import Control
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
-from moa_cli.engine.fit import fit
+from moa_cli.engine.fit import Fitted, fit
 from moa_cli.engine.prompts import messages_for
 from moa_cli.profile import ModelSettings, Profile
 
@@ -137,21 +137,18 @@ class TurnState:
         requests: list[Request] = []
         for index, settings in enumerate(models, first):
             info = await self._clients.facts(settings.model, patience=patience)
-            call = self._fitted(CallPlace(layer, index), settings, info)
-            request = request_of(settings, call.messages, settings.model)
-            place = replace(call.place, sample=requests.count(request))
-            calls.append(replace(call, place=place))
+            fitted, error = Fitted((), 0), None
+            try:
+                context = info.context_length
+                fitted = fit(self.profile, settings, self.conversation, self.references, context)
+            except ContextTooLong as raised:
+                error = failure(raised)
+            request = request_of(settings, fitted.messages, settings.model)
+            place = CallPlace(layer, index, sample=requests.count(request))
             requests.append(request)
+            foreseen = settings.max_tokens or ASSUMED_TOKENS
+            calls.append(Planned(place, settings, fitted, info, foreseen, error))
         return self._admitted(layer, calls) if self.budgets else calls
-
-    def _fitted(self, place: CallPlace, settings: ModelSettings, info: ModelInfo) -> Planned:
-        context = info.context_length
-        try:
-            fitted = fit(self.profile, settings, self.conversation, self.references, context)
-        except ContextTooLong as error:
-            return Planned(place, settings, (), 0, info, error=failure(error))
-        foreseen = settings.max_tokens or ASSUMED_TOKENS
-        return Planned(place, settings, fitted.messages, fitted.tokens, info, fitted.kept, foreseen)
 
     def _admitted(self, layer: int, calls: list[Planned]) -> list[Planned]:
         """The calls within the caps: one of unlimited length may be as long as they allow."""
@@ -224,7 +221,8 @@ class TurnState:
 
     def emit_trimmed(self, planned: Planned) -> None:
         """Tell that references are cut, if they are."""
-        if planned.kept is None or planned.info.context_length is None:
+        kept, context = planned.fitted.kept, planned.info.context_length
+        if kept is None or context is None:
             return
         self.emit(
             ReferencesTrimmed(
@@ -232,8 +230,8 @@ class TurnState:
                 layer=planned.place.layer,
                 index=planned.index,
                 model=planned.settings.model,
-                kept=planned.kept,
-                context=planned.info.context_length,
+                kept=kept,
+                context=context,
             )
         )
 

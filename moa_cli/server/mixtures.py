@@ -151,7 +151,7 @@ class Mixtures:
             profile = _seeded(profile, request.seed)
         if request.user is not None:
             profile = _with_user(profile, request.user)
-        return replace(mixture, profile=profile)
+        return mixture if profile is mixture.profile else replace(mixture, profile=profile)
 
     def _overridden(self, mixture: Mixture, request: ChatRequest) -> Mixture:
         asked = request.overrides

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_origin
 
-from moa_cli.core.values import Key, keys_of, required_fields
+from moa_cli.core.values import Key, keys_of, required_keys
 from moa_cli.server.wires.requests import ChatBody
 from moa_cli.version import __version__
 
@@ -76,14 +76,14 @@ def _open(**properties: Any) -> dict[str, Any]:
 
 def schema_of(cls: Any) -> dict[str, Any]:
     """The JSON schema of what is read into a dataclass."""
-    required = required_fields(cls)
+    required = required_keys(cls)
     return {
         "type": "object",
         "properties": {
             name: _schema(key) if name in required else _nullable(_schema(key))
             for name, key in keys_of(cls).items()
         },
-        "required": [name for name in keys_of(cls) if name in required],
+        "required": list(required),
         "additionalProperties": False,
     }
 

@@ -210,6 +210,8 @@ def test_without_rounds_every_layer_counts_once(text: str, rounds: int) -> None:
         ("on_all_failed = ''", "on_all_failed"),
         ("proposers = {}", "proposers"),
         ("proposers = ['b']", "proposers"),
+        ("proposers = 3", "proposers"),
+        ("layers = true", "layers"),
         ("layers = [1]", "layers"),
         ("[[proposers]]\nmodle = 'b'", "proposers[1].modle"),
         ("[[proposers]]\nname = 'b'", "proposers[1].model"),
