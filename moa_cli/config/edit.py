@@ -39,25 +39,31 @@ def set_setting(file: Path, name: Name, value: object, check: Callable[[Table], 
     def edit(text: str, then: Table) -> str | None:
         path = name.path
         _put(then, path, value)
-        return _with_value(text, path, value, then)
+        return _first_that_means(
+            then, lambda: _uncommented(text, path, value), lambda: _put_text(text, path, value)
+        )
 
     _change(file, str(name), edit, check)
 
 
 def unset_setting(file: Path, name: Name, check: Callable[[Table], object]) -> bool:
     """Take one setting out of `file`; False if it is not in there. check, raises: as above."""
-    if not _has(read_toml(file, missing_ok=True), name.path):
+    if _at(read_toml(file, missing_ok=True), name.path) is None:
         return False
 
     def edit(text: str, then: Table) -> str | None:
         path = name.path
-        if not _has(then, path):
+        if _at(then, path) is None:
             return text
         # A provider of which nothing is said any more is not named either.
         if len(path) > 2 and len(_at(then, path[:-1])) == 1:
             path = path[:-1]
-        del _at(then, path[:-1])[path[-1]]
-        return _without(text, path, then)
+        _drop(then, path)
+        return _first_that_means(
+            then,
+            lambda: _commented(text, path),
+            lambda: _edited(text, lambda document: _drop(document, path)),
+        )
 
     _change(file, str(name), edit, check)
     return True
@@ -109,17 +115,14 @@ def _writing(file: Path) -> Iterator[Path]:
 
 
 def _at(tables: Any, path: tuple[str, ...]) -> Any:
+    """The value at that path; None if there is none, as TOML has no such value."""
     for part in path:
-        tables = tables[part]
+        tables = tables.get(part) if isinstance(tables, dict) else None
     return tables
 
 
-def _has(tables: Any, path: tuple[str, ...]) -> bool:
-    for part in path:
-        if not isinstance(tables, dict) or part not in tables:
-            return False
-        tables = tables[part]
-    return True
+def _drop(tables: Any, path: tuple[str, ...]) -> None:
+    del _at(tables, path[:-1])[path[-1]]
 
 
 def _put(tables: Table, path: tuple[str, ...], value: object) -> None:
@@ -133,23 +136,8 @@ def _put(tables: Table, path: tuple[str, ...], value: object) -> None:
 # --- the text
 
 
-def _with_value(text: str, path: tuple[str, ...], value: object, meant: Table) -> str | None:
-    """`text` with the value at that path. meant: what it is to say then.
-
-    None if it cannot be brought to say that without rewriting more of it.
-    """
-    return _first_that_means(
-        meant, lambda: _uncommented(text, path, value), lambda: _put_text(text, path, value)
-    )
-
-
-def _without(text: str, path: tuple[str, ...], meant: Table) -> str | None:
-    """`text` with nothing at that path; otherwise the same."""
-    return _first_that_means(meant, lambda: _commented(text, path), lambda: _drop_text(text, path))
-
-
 def _first_that_means(tables: Table, *texts: Callable[[], str | None]) -> str | None:
-    """The first text whose tables are these; None if none is.
+    """The first text whose tables are these; None if none is: more of it must be rewritten.
 
     This is what makes every edit safe: a text is taken for what it says, not for how it was made.
     """
@@ -238,13 +226,6 @@ def _put_text(text: str, path: tuple[str, ...], value: object) -> str | None:
         _lay(table, path[-1], value)
 
     return _edited(text, put)
-
-
-def _drop_text(text: str, path: tuple[str, ...]) -> str | None:
-    def drop(table: Any) -> None:
-        del _at(table, path[:-1])[path[-1]]
-
-    return _edited(text, drop)
 
 
 def _edited(text: str, edit: Callable[[Any], None]) -> str | None:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from moa_cli.core import events
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError
-from moa_cli.core.events import (
-    AggregatorDelta,
-    AggregatorFailed,
-    AggregatorFinished,
-    AggregatorStarted,
-)
 from moa_cli.engine.call import Begun, Call, Planned, Retry, failure
 from moa_cli.engine.state import TurnState
 from moa_cli.profile import short_name
@@ -22,7 +17,7 @@ async def run_aggregator(state: TurnState) -> bool:
     """Have the reply written by the first aggregator that gives one; whether one did.
 
     Raises BudgetReached, before the call, where one would go beyond a cap; or behind its
-    AggregatorFailed, if the reply did.
+    events.AggregatorFailed, if the reply did.
     """
     for index, settings in enumerate(state.profile.aggregators()):
         [planned] = await state.plan(state.rounds + 1, [settings], first=index)
@@ -37,11 +32,10 @@ async def run_aggregator(state: TurnState) -> bool:
 
 async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
     """One aggregator's reply; whether it is whole."""
-    error = planned.error
-    capped: BudgetReached | None = None
+    error, capped = planned.error, None
     model = planned.settings.model
     await state.emit_and_wait(
-        AggregatorStarted(
+        events.AggregatorStarted(
             at=state.now(),
             name=short_name(model),
             model=model,
@@ -63,11 +57,23 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
         usage = await state.taken(call)
     state.usage += usage
     if error is None:
-        state.emit(_finished(state, model, call, usage))
+        state.emit(
+            events.AggregatorFinished(
+                at=state.now(),
+                model=model,
+                text=call.text,
+                reasoning=call.reasoning,
+                answered_by=call.answered_by,
+                usage=usage,
+                seconds=call.seconds,
+                first_token=call.first_token,
+                finish_reason=call.finish_reason,
+            )
+        )
         return True
     state.lose(short_name(model), error)
     await state.emit_and_wait(
-        AggregatorFailed(
+        events.AggregatorFailed(
             at=state.now(),
             model=model,
             error=error,
@@ -82,23 +88,10 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
 
 
 def _tell(state: TurnState, planned: Planned, step: Begun | Delta | Retry) -> None:
-    """Emit the event of one step of the call."""
     if isinstance(step, Delta):
         if step.text or step.reasoning:
-            state.emit(AggregatorDelta(at=state.now(), text=step.text, reasoning=step.reasoning))
+            state.emit(
+                events.AggregatorDelta(at=state.now(), text=step.text, reasoning=step.reasoning)
+            )
     elif isinstance(step, Retry):
         state.emit_retry(planned, step)
-
-
-def _finished(state: TurnState, model: str, call: Call, usage: Usage) -> AggregatorFinished:
-    return AggregatorFinished(
-        at=state.now(),
-        model=model,
-        text=call.text,
-        reasoning=call.reasoning,
-        answered_by=call.answered_by,
-        usage=usage,
-        seconds=call.seconds,
-        first_token=call.first_token,
-        finish_reason=call.finish_reason,
-    )

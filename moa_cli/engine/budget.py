@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal
 
 from moa_cli.core.conversation import Usage
+from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.ledger import Standing
 from moa_cli.core.money import Price, usd
@@ -45,9 +45,8 @@ class Cap:
     def passed(self, standing: Standing, amount: float) -> BudgetReached:
         """The error of calls that would take `amount` more than the cap leaves."""
         since = f" {self.since}" if self.since else ""
-        others = ""
-        if standing.reserved:
-            others = f" {self._text(standing.reserved)} reserved by turns that run now,"
+        reserved = f" {self._text(standing.reserved)} reserved by turns that run now,"
+        others = reserved if standing.reserved else ""
         return BudgetReached(
             f"{self} would be passed: {self._text(standing.spent)} spent{since},{others}"
             f" up to {self._text(amount)} more to come",
@@ -74,15 +73,9 @@ class Reservation:
         self.budget.release(self.holder)
 
     def __enter__(self) -> Reservation:
-        """Itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.release()
 
 
@@ -182,25 +175,21 @@ class TurnBudgets:
     """The budgets that one turn spends from, and what it holds of each."""
 
     def __init__(self, budgets: Sequence[Budget]) -> None:
-        self._budgets = [budget.for_turn() for budget in budgets]
+        self.budgets = [budget.for_turn() for budget in budgets]
         self._held: dict[Budget, Reservation] = {}
 
     def __bool__(self) -> bool:
         """Whether there is any."""
-        return bool(self._budgets)
+        return bool(self.budgets)
 
     @property
     def in_usd(self) -> bool:
         """Whether one of them depends on prices."""
-        return any(budget.cap.unit == "usd" for budget in self._budgets)
-
-    def check_prices(self, unpriced: Sequence[tuple[str, str | None]]) -> None:
-        """See the function of that name."""
-        check_prices(self._budgets, unpriced)
+        return any(budget.cap.unit == "usd" for budget in self.budgets)
 
     def foresee(self, used: Usage, ahead: Usage) -> None:
         """Raise BudgetReached if there is no room for `ahead`, once this turn has taken `used`."""
-        for budget in self._budgets:
+        for budget in self.budgets:
             cap, standing = budget.cap, budget.standing()
             if budget.scope != "shared":
                 standing = Standing(standing.spent + cap.amount(used), standing.reserved)
@@ -214,13 +203,13 @@ class TurnBudgets:
         ahead: by the calls to be made. later: at least, by the layers behind them.
         Raises BudgetReached if there is no room.
         """
-        for budget in self._budgets:
+        for budget in self.budgets:
             amount = self._amount(budget, ahead, later)
             self._held[budget] = budget.reserve(amount, instead_of=self._held.get(budget))
 
     def try_hold(self, ahead: Usage, later: Usage) -> Cap | None:
         """As `hold`, but returns the first cap that leaves no room; None if all do."""
-        for budget in self._budgets:
+        for budget in self.budgets:
             amount = self._amount(budget, ahead, later)
             found = budget.try_reserve(amount, instead_of=self._held.get(budget))
             if found is None:
@@ -239,7 +228,7 @@ class TurnBudgets:
         None: as long as they like.
         """
         extra = float(_LONG_ENOUGH)
-        for budget in self._budgets:
+        for budget in self.budgets:
             if budget.firm:
                 continue
             remaining = max(0.0, budget.remaining())
@@ -253,28 +242,24 @@ class TurnBudgets:
 
     def spend(self, usage: Usage) -> None:
         """A call of the turn has ended, and took that."""
-        for budget in self._budgets:
+        for budget in self.budgets:
             budget.spend(usage)
 
     def release(self) -> None:
         """Give back all that is held: the turn makes no more calls."""
-        for reservation in self._held.values():
-            reservation.release()
-        self._held = {}
+        while self._held:
+            self._held.popitem()[1].release()
 
 
-def check_prices(budgets: Sequence[Budget], unpriced: Sequence[tuple[str, str | None]]) -> None:
-    """Raise BudgetReached if a budget in USD depends on models of unknown price.
-
-    unpriced: their names, and why their provider's list could not be had, if so.
-    """
+def check_prices(budgets: Iterable[Budget], models: Iterable[tuple[str, ModelInfo]]) -> None:
+    """Raise BudgetReached if a budget in USD depends on models of unknown price."""
     cap = next((budget.cap for budget in budgets if budget.cap.unit == "usd"), None)
+    unpriced = {name: info.trouble for name, info in models if info.price is None}
     if cap is None or not unpriced:
         return
-    names = ", ".join(dict.fromkeys(model for model, _ in unpriced))
-    why = next((trouble for _, trouble in unpriced if trouble), None)
+    why = next(filter(None, unpriced.values()), None)
     raise BudgetReached(
-        f"{cap.name} cannot be kept: the price of {names} is unknown"
+        f"{cap.name} cannot be kept: the price of {', '.join(unpriced)} is unknown"
         + (f" ({why})" if why else ""),
         hint="tell it under [prices] in the config file, or cap the tokens by --max-total-tokens",
     )

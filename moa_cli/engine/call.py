@@ -171,7 +171,7 @@ class Call:
         grow: Callable[[Call, int, int], int] | None = None,
         spend: Callable[[Usage], None],
     ) -> None:
-        self._settings = planned.settings
+        self.settings = planned.settings
         self._messages = planned.fitted.messages
         self._place = planned.place
         self._foreseen = planned.begun()
@@ -201,7 +201,8 @@ class Call:
         # In the ledger: requests that may be billed, and the one that runs.
         self._numbers: list[int] = []
         self._number: int | None = None
-        self._settled: Usage | None = None
+        # What it took, once it has ended and its price is known as well as it will be.
+        self.settled: Usage | None = None
         self._price = self._foreseen.price
         self._provider = ""
         self._timeout: asyncio.Timeout
@@ -224,43 +225,28 @@ class Call:
         """Since the start, or from start to end."""
         return (self._ended or time.monotonic()) - self._began
 
-    @property
-    def model(self) -> str:
-        """As the profile names it."""
-        return self._settings.model
-
-    @property
-    def max_tokens(self) -> int | None:
-        """The longest answer that it was told to give."""
-        return self._settings.max_tokens
-
-    @property
-    def settled(self) -> Usage | None:
-        """What it took, once it has ended and its price is known as well as it will be."""
-        return self._settled
-
     def settle(self, price: Price | None) -> Usage:
         """What it took, each attempt that an endpoint may bill, at that price; from now on this
         stands, and is written down.
 
         What an endpoint did not count is estimated; what it told of the cost stays.
         """
-        if self._settled is None:
-            self._settled = _summed([*self._taken, *self._attempt_usage()], price)
-            self._spend(self._settled)
-            running = [] if self._number is None else [self._number]
-            numbers = [*self._numbers, *running]
-            if self._ledger is not None and numbers:
-                self._ledger.end(numbers, self.model, self._settled)
-        return self._settled
+        if self.settled is None:
+            self.settled = _summed([*self._taken, *self._attempt_usage()], price)
+            self._spend(self.settled)
+            if self._number is not None:
+                self._numbers.append(self._number)
+            if self._ledger is not None and self._numbers:
+                self._ledger.end(self._numbers, self.settings.model, self.settled)
+        return self.settled
 
     def committed(self, tokens: int = 0) -> Usage:
         """What it may have taken in the end, as far as it was allowed to.
 
         tokens: of an answer that it is to be allowed beside.
         """
-        if self._settled is not None:
-            return self._settled
+        if self.settled is not None:
+            return self.settled
         foreseen, told = self._foreseen, self._told or Usage()
         answer = max(self._allowed, tokens, told.completion_tokens)
         running = estimated_usage(max(foreseen.prompt_tokens, told.prompt_tokens), answer)
@@ -271,8 +257,7 @@ class Call:
             return []
         prompt = self._foreseen.prompt_tokens
         told = self._told
-        since = self._count.tokens - self._told_at
-        open_end = not self._ended_well or since >= _MANY_MORE
+        open_end = not self._ended_well or self._count.tokens - self._told_at >= _MANY_MORE
         if told is not None and open_end and told.completion_tokens < self._tokens:
             # It has gone on since it told.
             told = None
@@ -292,19 +277,24 @@ class Call:
         """
         self._began = time.monotonic()
         try:
-            async with self._slots.slot(self.model):
+            async with self._slots.slot(self.settings.model):
                 tell(Begun())
                 await self._answer(tell)
         except MoAError:
             raise
         except BaseException:
             # It is cut off: nobody will ask any more.
-            self.settle(self._clients.known(self.model).price)
+            self.settle(self._clients.known(self.settings.model).price)
             raise
         finally:
             self._ended = time.monotonic()
         if not self.text.strip():
-            raise self._empty()
+            if self.finish_reason == "length" and self._reasoning:
+                raise BadResponse(
+                    "its tokens ran out while it was thinking",
+                    hint="raise max_tokens for this model",
+                )
+            raise BadResponse("it gave an empty answer")
 
     async def _answer(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
         """All attempts, within the time that the call may take."""
@@ -351,7 +341,7 @@ class Call:
         return longest * random.uniform(0.5, 1)  # noqa: S311
 
     async def _attempt(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
-        endpoint = self._clients.endpoint(self.model)
+        endpoint = self._clients.endpoint(self.settings.model)
         self._provider = endpoint.provider
         if self._taken and self._grow is not None:
             # An attempt that failed is billed, too, and only one was foreseen.
@@ -359,7 +349,7 @@ class Call:
         if self._ledger is not None:
             self._number = self._ledger.begin(self._foreseen)
         self._sent = True
-        request = request_of(self._settings, self._messages, endpoint.model, self._place)
+        request = request_of(self.settings, self._messages, endpoint.model, self._place)
         async with aclosing(endpoint.client.stream(request)) as deltas:
             async for delta in deltas:
                 self._take(delta)
@@ -372,15 +362,12 @@ class Call:
                 if self.finish_reason is None and tokens > self._allowed:
                     self._go_on(tokens)
                 if not self._queue.has_room:
-                    await self._wait_for_room()
+                    # The time of a slow consumer is not the model's.
+                    left = self._seconds_left()
+                    self._timeout.reschedule(None)
+                    await self._queue.room()
+                    self._timeout.reschedule(asyncio.get_running_loop().time() + left)
         self._ended_well = True
-
-    async def _wait_for_room(self) -> None:
-        """Wait for a slow consumer, whose time is not the model's."""
-        left = self._seconds_left()
-        self._timeout.reschedule(None)
-        await self._queue.room()
-        self._timeout.reschedule(asyncio.get_running_loop().time() + left)
 
     def _seconds_left(self) -> float:
         """Until the call has run out of time."""
@@ -399,7 +386,7 @@ class Call:
 
     def _look_for_price(self) -> None:
         """Lists of prices are read beside the calls: one may have come in the meantime."""
-        self._price = self._clients.known(self.model).price
+        self._price = self._clients.known(self.settings.model).price
         if self._price is not None and self._ledger is not None and self._number is not None:
             self._ledger.priced(self._number, self._price)
 
@@ -417,13 +404,6 @@ class Call:
             self._told, self._told_at = delta.usage, self._count.tokens
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.answered_by = delta.model or self.answered_by
-
-    def _empty(self) -> ClientError:
-        if self.finish_reason == "length" and self._reasoning:
-            return BadResponse(
-                "its tokens ran out while it was thinking", hint="raise max_tokens for this model"
-            )
-        return BadResponse("it gave an empty answer")
 
     def proposal(self, proposer: Proposer, usage: Usage, error: Failure | None) -> Proposal:
         """What came of the call, as the proposal of `proposer`."""

@@ -6,18 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Proposal
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BadResponse, BudgetReached, ClientError
-from moa_cli.core.events import (
-    Caller,
-    LayerFinished,
-    LayerStarted,
-    ProposerDelta,
-    ProposerFailed,
-    ProposerFinished,
-    ProposerStarted,
-)
 from moa_cli.engine.call import Begun, Planned, Retry, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
@@ -34,7 +26,8 @@ async def run_layer(state: TurnState, number: int) -> None:
     or behind its last event, if an answer did.
     """
     proposers = state.profile.layer(number)
-    await _Layer(state, number, proposers, await state.plan(number, proposers)).run()
+    planned = await state.plan(number, proposers)
+    await _Layer(state, number, proposers, planned).run()
 
 
 class _Layer:
@@ -59,13 +52,14 @@ class _Layer:
         self._over = asyncio.Event()
 
     async def run(self) -> None:
-        """The whole layer."""
         state, proposers = self._state, self._proposers
         began = state.now()
         callers = tuple(
-            Caller(name=entry.name or entry.model, model=entry.model) for entry in proposers
+            events.Caller(name=entry.name or entry.model, model=entry.model) for entry in proposers
         )
-        await state.emit_and_wait(LayerStarted(at=began, layer=self._number, proposers=callers))
+        await state.emit_and_wait(
+            events.LayerStarted(at=began, layer=self._number, proposers=callers)
+        )
         for index, call in enumerate(self._planned):
             if call.error is not None:
                 self._lose_unasked(index, call.error)
@@ -81,7 +75,7 @@ class _Layer:
         if answers or not state.control.said_enough:
             state.references = [answers[index] for index in sorted(answers)]
         await state.emit_and_wait(
-            LayerFinished(
+            events.LayerFinished(
                 at=state.now(),
                 layer=self._number,
                 answered=len(answers),
@@ -112,7 +106,7 @@ class _Layer:
 
     async def _ask(self, index: int) -> None:
         state, call, proposer = self._state, self._calls[index], self._proposers[index]
-        error: Failure | None = None
+        error = None
         try:
             await call.run(partial(self._tell, index))
         except ClientError as raised:
@@ -131,7 +125,9 @@ class _Layer:
             state.usage += usage
             state.arrived.set()
             state.emit(
-                ProposerFinished(at=state.now(), layer=self._number, index=index, proposal=proposal)
+                events.ProposerFinished(
+                    at=state.now(), layer=self._number, index=index, proposal=proposal
+                )
             )
         else:
             self._lose(proposal, error)
@@ -139,7 +135,6 @@ class _Layer:
             self._over.set()
 
     def _tell(self, index: int, step: Begun | Delta | Retry) -> None:
-        """Emit the events of one step of a call."""
         state, planned = self._state, self._planned[index]
         if isinstance(step, Begun):
             self._begun.add(index)
@@ -149,7 +144,7 @@ class _Layer:
             state.emit_retry(planned, step)
         elif step.text or step.reasoning:
             state.emit(
-                ProposerDelta(
+                events.ProposerDelta(
                     at=state.now(),
                     layer=self._number,
                     index=index,
@@ -161,7 +156,7 @@ class _Layer:
     def _emit_started(self, index: int) -> None:
         planned = self._planned[index]
         self._state.emit(
-            ProposerStarted(
+            events.ProposerStarted(
                 at=self._state.now(),
                 layer=self._number,
                 index=index,
@@ -188,7 +183,7 @@ class _Layer:
         state.usage += proposal.usage
         state.lose(proposal.proposer, error)
         state.emit(
-            ProposerFailed(
+            events.ProposerFailed(
                 at=state.now(), layer=self._number, index=proposal.index, proposal=proposal
             )
         )

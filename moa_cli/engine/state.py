@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moa_cli.core.conversation import Conversation, Failure, Usage
-from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
+from moa_cli.core.endpoints import CallPlace, Clients, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong
 from moa_cli.core.events import Event, ReferencesTrimmed, Retrying
 from moa_cli.core.money import priced
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tokens import prompt_tokens
-from moa_cli.engine.budget import Cap, TurnBudgets
+from moa_cli.engine.budget import TurnBudgets, check_prices
 from moa_cli.engine.call import Call, Limits, Planned, Retry, failure, request_of
 from moa_cli.engine.control import Control
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
@@ -27,16 +27,12 @@ from moa_cli.profile import ModelSettings, Profile
 _PATIENCE_BEFORE, _PATIENCE_BEHIND = 15.0, 1.0
 
 
-class _OwnSlots:
-    """The calls of one turn."""
-
-    def __init__(self, concurrency: int) -> None:
-        self._semaphore = asyncio.Semaphore(concurrency)
+class _OwnSlots(asyncio.Semaphore):
+    """The slots of one turn, where it shares none."""
 
     def slot(self, model: str) -> asyncio.Semaphore:
         """See `Slots`."""
-        del model
-        return self._semaphore
+        return self
 
 
 class TurnState:
@@ -109,7 +105,7 @@ class TurnState:
             for layer in layers
             for settings in layer
         }
-        self.budgets.check_prices(_unpriced(list(infos.items())))
+        check_prices(self.budgets.budgets, infos.items())
         used = Usage()
         for layer in layers:
             ahead = certain = Usage()
@@ -153,7 +149,7 @@ class TurnState:
     def _admitted(self, layer: int, calls: list[Planned]) -> list[Planned]:
         """The calls within the caps: one of unlimited length may be as long as they allow."""
         asked = [call for call in calls if call.error is None]
-        self.budgets.check_prices(_unpriced([(call.settings.model, call.info) for call in asked]))
+        check_prices(self.budgets.budgets, [(call.settings.model, call.info) for call in asked])
         self._later = sum(self._foreseen[layer:], Usage())
         self.budgets.hold(sum((call.usage for call in asked), Usage()), self._later)
         endless = [call for call in asked if call.settings.max_tokens is None]
@@ -189,33 +185,25 @@ class TurnState:
 
         Raises BudgetReached if that is too long.
         """
-        later = self._later
-        for allowed, behind in ((wanted, later), (tokens, later), (tokens, Usage())):
-            cap = self._first_passed(call, allowed, behind)
+        others = [other for other in self._calls if other.settled is None and other is not call]
+        beside = sum((other.committed() for other in others), Usage())
+        choices = [(wanted, self._later), (tokens, self._later), (tokens, Usage())]
+        for allowed, later in choices if tokens else choices[:1]:
+            cap = self.budgets.try_hold(beside + call.committed(allowed), later)
             if cap is None:
                 return allowed
-            if not tokens:
-                break
         assert cap is not None
         raise BudgetReached(
             f"stopped at {cap}: {_overrun(call, tokens)}",
             hint=f"raise {cap.name}, or use a model that keeps to its max_tokens",
         )
 
-    def _first_passed(self, call: Call, allowed: int, later: Usage) -> Cap | None:
-        """The first cap without room for all calls of the layer, if `call` is allowed so much."""
-        running = [other for other in self._calls if other.settled is None]
-        ahead = sum(
-            (other.committed(allowed if other is call else 0) for other in running), Usage()
-        )
-        return self.budgets.try_hold(ahead, later)
-
     async def taken(self, call: Call) -> Usage:
         """What a call took that has ended, at the price that is known by now."""
         try:
-            info = await self._clients.facts(call.model, patience=_PATIENCE_BEHIND)
+            info = await self._clients.facts(call.settings.model, patience=_PATIENCE_BEHIND)
         except BaseException:
-            call.settle(self._clients.known(call.model).price)
+            call.settle(self._clients.known(call.settings.model).price)
             raise
         return call.settle(info.price)
 
@@ -252,13 +240,9 @@ class TurnState:
 
 def _overrun(call: Call, tokens: int) -> str:
     """Why a call that was foreseen is stopped all the same."""
+    model, most = call.settings.model, call.settings.max_tokens
     if not tokens:
-        return f"{call.model} failed when it had begun to answer, and would be paid for again"
-    if call.max_tokens is not None:
-        return f"{call.model} went on beyond its max_tokens ({call.max_tokens:,})"
-    return f"the answer of {call.model} has about {tokens:,} tokens, and goes on"
-
-
-def _unpriced(asked: Sequence[tuple[str, ModelInfo]]) -> list[tuple[str, str | None]]:
-    """The models without a price, and why."""
-    return [(model, info.trouble) for model, info in asked if info.price is None]
+        return f"{model} failed when it had begun to answer, and would be paid for again"
+    if most is not None:
+        return f"{model} went on beyond its max_tokens ({most:,})"
+    return f"the answer of {model} has about {tokens:,} tokens, and goes on"

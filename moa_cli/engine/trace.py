@@ -8,27 +8,15 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, ParamSpec
 
+from moa_cli.core import events
 from moa_cli.core.debug_log import TURN, RoomLog
-from moa_cli.core.events import (
-    AggregatorDelta,
-    AggregatorFailed,
-    AggregatorStarted,
-    Event,
-    ProposerDelta,
-    ProposerFailed,
-    ReferencesTrimmed,
-    Retrying,
-    TurnFailed,
-    to_dict,
-)
+from moa_cli.core.events import Event, to_dict
 
 P = ParamSpec("P")
 Events = AsyncGenerator[Event, None]
 
 _LOG = RoomLog("moa.engine")
 _NUMBERS = itertools.count(1)
-# What the entries of the calls hold already.
-_TEXTS = ("at", "kind", "text", "reasoning", "prompt")
 
 
 def traced(run: Callable[P, Events]) -> Callable[P, Events]:
@@ -36,22 +24,22 @@ def traced(run: Callable[P, Events]) -> Callable[P, Events]:
 
     @functools.wraps(run)
     def run_turn(*arguments: P.args, **named: P.kwargs) -> Events:
-        events = run(*arguments, **named)
-        return _passed(events) if _LOG.enabled else events
+        turn = run(*arguments, **named)
+        return _passed(turn) if _LOG.enabled else turn
 
     return run_turn
 
 
-async def _passed(events: Events) -> Events:
+async def _passed(turn: Events) -> Events:
     # The calls of the turn are made by tasks that take the number over.
     TURN.set(next(_NUMBERS))
     lost: str | None = None
-    async with aclosing(events):
-        async for event in events:
-            if not isinstance(event, ProposerDelta | AggregatorDelta):
+    async with aclosing(turn):
+        async for event in turn:
+            if not isinstance(event, events.ProposerDelta | events.AggregatorDelta):
                 values = {**_without_texts(to_dict(event)), "why": _reason(event, lost)}
                 _LOG.write(event.kind.replace("_", " "), **values)
-                if isinstance(event, AggregatorFailed):
+                if isinstance(event, events.AggregatorFailed):
                     lost = f"{event.model} failed: {event.error.message}"
             yield event
 
@@ -59,17 +47,17 @@ async def _passed(events: Events) -> Events:
 def _reason(event: Event, lost: str | None) -> str | None:
     """Why the turn takes this step, if it is not the next one by itself."""
     match event:
-        case Retrying():
+        case events.Retrying():
             return f"retry: {event.error.kind} may pass; attempt {event.attempt}"
-        case ReferencesTrimmed():
+        case events.ReferencesTrimmed():
             return f"fit: whole references are beyond the context of {event.context} tokens"
-        case ProposerFailed() if event.proposal.error is not None:
+        case events.ProposerFailed() if event.proposal.error is not None:
             kind = event.proposal.error.kind
             known = {"Abandoned": "enough answers: not waited for", "BudgetReached": "cap"}
             return known.get(kind, f"lost after its retries: {kind}")
-        case AggregatorStarted() if event.fallback:
+        case events.AggregatorStarted() if event.fallback:
             return f"fallback: {lost or 'the aggregator before it failed'}"
-        case TurnFailed() if event.error.kind == "BudgetReached":
+        case events.TurnFailed() if event.error.kind == "BudgetReached":
             return "cap"
     return None
 
@@ -78,6 +66,7 @@ def _without_texts(values: dict[str, Any]) -> dict[str, Any]:
     return {
         name: _without_texts(value) if isinstance(value, dict) else value
         for name, value in values.items()
-        # A zero says something of a place, nothing of a count.
-        if name not in _TEXTS and (value or name in ("index", "references"))
+        # The calls have entries of their own. A zero says something of a place, nothing of a count.
+        if name not in ("at", "kind", "text", "reasoning", "prompt")
+        and (value or name in ("index", "references"))
     }

@@ -79,17 +79,13 @@ def _write(path: Path, content: bytes) -> None:
         raise ProfileError(f"cannot be written: {error.strerror}", place=str(path)) from None
 
 
-def _is_path(name_or_path: str) -> bool:
-    separators = {"/", os.sep, os.altsep or "/"}
-    return name_or_path.endswith(".toml") or any(mark in name_or_path for mark in separators)
-
-
 def find(name_or_path: str) -> ProfileFile:
     """The file of a profile: an explicit path, else the user's of that name, else a shipped one.
 
     Raises ProfileError, with the nearest known name, if there is none.
     """
-    if _is_path(name_or_path):
+    separators = {"/", os.sep, os.altsep or "/"}
+    if name_or_path.endswith(".toml") or any(mark in name_or_path for mark in separators):
         path = paths.expand(name_or_path)
         if not paths.is_file(path):
             raise ProfileError("no such profile file", place=str(path))
@@ -105,20 +101,19 @@ def find(name_or_path: str) -> ProfileFile:
 
 
 def _all_files() -> Iterator[ProfileFile]:
-    for source, folder in (
-        ("user", paths.user_profiles_dir()),
-        ("shipped", paths.shipped_profiles_dir()),
-    ):
+    folders: dict[Literal["user", "shipped"], Path] = {
+        "user": paths.user_profiles_dir(),
+        "shipped": paths.shipped_profiles_dir(),
+    }
+    for source, folder in folders.items():
         for path in sorted(folder.glob("*.toml")):
             if _NAME.fullmatch(path.stem):
-                yield ProfileFile(path.stem, path, "user" if source == "user" else "shipped")
+                yield ProfileFile(path.stem, path, source)
 
 
 def list_profiles() -> list[ProfileFile]:
     """All profiles by name; a user's hides a shipped one of the same name."""
-    found: dict[str, ProfileFile] = {}
-    for file in _all_files():
-        found.setdefault(file.name, file)
+    found = {file.name: file for file in reversed(list(_all_files()))}
     return sorted(found.values(), key=lambda file: (file.source != "user", file.name))
 
 

@@ -31,7 +31,6 @@ SETTABLE = (
     *(f"aggregator.{name}" for name, key in AGGREGATOR_KEYS.items() if key.kind != "table"),
 )
 
-_KEYS = {**PROPOSER_KEYS, **PROFILE_KEYS}
 # Listed by MOA_REFERENCE_MODELS, and named one by one by --reference-model.
 _MODELS = "reference_models"
 
@@ -71,16 +70,16 @@ def _parse(setting: str, variable: str, text: str) -> object:
     """What a variable's text means. Raises ProfileError if it means nothing."""
     if setting == "aggregator":
         return text
-    if setting != _MODELS:
-        key = _KEYS[setting]
-        value = value_of(text, key)
-        if isinstance(value, str) and key.kind != "text":
-            raise ProfileError(f"must be {TOML.kinds[key.kind]}, not {text!r}", place=variable)
-        return value
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise ProfileError("names no model", place=variable)
-    return names
+    if setting == _MODELS:
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+        if not names:
+            raise ProfileError("names no model", place=variable)
+        return names
+    key = {**PROPOSER_KEYS, **PROFILE_KEYS}[setting]
+    value = value_of(text, key)
+    if isinstance(value, str) and key.kind != "text":
+        raise ProfileError(f"must be {TOML.kinds[key.kind]}, not {text!r}", place=variable)
+    return value
 
 
 def resolve(
@@ -132,28 +131,24 @@ def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
     """
     table = copy.deepcopy(to_table(profile))
     *above, key = path.split(".")
-    (table[above[0]] if above else table)[key] = _toml_value(text)
+    try:
+        value: object = tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        # No TOML: a bare word. (A number of thousands of digits is no TOMLDecodeError.)
+        value = text
+    (table[above[0]] if above else table)[key] = value
     return _built(profile, table, (*above, key), where)
 
 
 def _built(profile: Profile, table: dict[str, Any], path: KeyPath, where: str) -> Profile:
     """`profile` with these tables, of which the value at `path` comes from a slash command."""
-    origins = _marked(profile.origins, path, Origin("flag", where))
-    return build(profile.name, table, origins)
+    return build(profile.name, table, _marked(profile.origins, path, Origin("flag", where)))
 
 
 def _marked(origins: Origins, path: KeyPath, origin: Origin) -> dict[KeyPath, Origin]:
     """`origins` with that one for the value at `path` and all that it holds."""
     others = {known: old for known, old in origins.items() if known[: len(path)] != path}
     return {**others, path: origin}
-
-
-def _toml_value(text: str) -> object:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except ValueError:
-        # No TOML: a bare word. (A number of thousands of digits is no TOMLDecodeError.)
-        return text
 
 
 def add_proposer(profile: Profile, model: str, where: str) -> Profile:
@@ -175,11 +170,7 @@ def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
     dropped = 0
     for holder in (table, *table.get("layers", [])):
         before = holder.get("proposers", [])
-        after = [
-            proposer
-            for proposer in before
-            if model not in (proposer["model"], proposer.get("name"))
-        ]
+        after = [entry for entry in before if model not in (entry["model"], entry.get("name"))]
         dropped += len(before) - len(after)
         if before and not after:
             raise ProfileError(
@@ -208,17 +199,18 @@ def _lay(
         origins.clear()
         origins.update(marked)
 
-    for setting in ("rounds", "multi_turn", "system", "reference_placement"):
+    def lay(setting: str) -> bool:
         value = getattr(over, setting)
         if value is not None:
             table[setting] = value
             note((setting,), setting)
+        return value is not None
+
+    for setting in ("rounds", "multi_turn", "system", "reference_placement"):
+        lay(setting)
     _lay_models(table, over, note)
     for setting in ("temperature", "max_tokens"):
-        value = getattr(over, setting)
-        if value is not None:
-            table[setting] = value
-            note((setting,), setting)
+        if lay(setting):
             for path, model in _model_tables(table):
                 if model.pop(setting, None) is not None:
                     note((*path, setting), setting)
@@ -265,21 +257,18 @@ def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[P
     All its names are checked, also those that no turn would call. Each error begins with the
     place of the name: the file and the key, or the variable, option or command that set it.
     """
-    for path, model in _model_names(to_table(profile)):
-        try:
-            check(model)
-        except ProfileError as error:
-            origin = _origin(profile, path)
-            named = origin.kind in ("profile", "default")
-            problem = f"`{TOML.path(path)}`: {error.problem}" if named else error.problem
-            yield ProfileError(problem, place=origin.where, path=path, hint=error.hint)
-
-
-def _model_names(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    for path, model in _model_tables(table):
-        yield (*path, "model"), model["model"]
-        for place, fallback in enumerate(model.get("fallbacks", ())):
-            yield (*path, "fallbacks", place), fallback
+    for table_path, table in _model_tables(to_table(profile)):
+        named: list[tuple[KeyPath, str]] = [((*table_path, "model"), table["model"])]
+        for place, fallback in enumerate(table.get("fallbacks", ())):
+            named.append(((*table_path, "fallbacks", place), fallback))
+        for path, model in named:
+            try:
+                check(model)
+            except ProfileError as error:
+                origin = _origin(profile, path)
+                in_file = origin.kind in ("profile", "default")
+                problem = f"`{TOML.path(path)}`: {error.problem}" if in_file else error.problem
+                yield ProfileError(problem, place=origin.where, path=path, hint=error.hint)
 
 
 def rows(profile: Profile) -> list[tuple[str, object, Origin]]:

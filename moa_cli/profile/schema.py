@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from typing import Annotated, Any, Literal, TypeVar
 
 from moa_cli.config.toml import refused
@@ -38,12 +39,7 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a setting comes from.
-
-    Args:
-        kind: How it was set.
-        where: The file, variable, option or command; "" for a default.
-    """
+    """Where a setting comes from: the file, variable, option or command; "" for a default."""
 
     kind: Literal["default", "profile", "environment", "flag"]
     where: str = ""
@@ -194,8 +190,13 @@ class Profile:
 
     def _calls(self, number: int) -> tuple[Proposer, ...]:
         chosen = self.layers[number - 1] if self.layers else self.proposers
+        # Samples that share a seed would be one answer, n times.
         calls = [
-            replace(self._inherit(proposer), samples=1, seed=_seed_of(proposer, sample))
+            replace(
+                self._inherit(proposer),
+                samples=1,
+                seed=None if proposer.seed is None else proposer.seed + sample,
+            )
             for proposer in chosen
             for sample in range(proposer.samples)
         ]
@@ -237,13 +238,9 @@ class Profile:
         return tuple(dict.fromkeys([*used, *self.aggregator.fallbacks]))
 
     def _inherit(self, model: _M) -> _M:
-        return replace(
-            model,
-            temperature=self.temperature if model.temperature is None else model.temperature,
-            max_tokens=self.max_tokens if model.max_tokens is None else model.max_tokens,
-            system=self.system if model.system is None else model.system,
-            timeout=self.timeout if model.timeout is None else model.timeout,
-        )
+        shared = ("temperature", "max_tokens", "system", "timeout")
+        unset = [name for name in shared if getattr(model, name) is None]
+        return replace(model, **{name: getattr(self, name) for name in unset})
 
 
 def short_name(model: str) -> str:
@@ -258,43 +255,25 @@ def short_name(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1] or model
 
 
-def _seed_of(proposer: Proposer, sample: int) -> int | None:
-    # Samples that share a seed would be one answer, n times.
-    return None if proposer.seed is None else proposer.seed + sample
-
-
 def _unique(names: list[str]) -> list[str]:
     taken = {name for name in names if names.count(name) == 1}
     result = []
     for name in names:
-        if names.count(name) == 1:
-            result.append(name)
-            continue
-        number = 1
-        while f"{name} #{number}" in taken:
-            number += 1
-        result.append(f"{name} #{number}")
-        taken.add(result[-1])
+        if names.count(name) > 1:
+            numbered = (f"{name} #{number}" for number in count(1))
+            name = next(free for free in numbered if free not in taken)
+            taken.add(name)
+        result.append(name)
     return result
 
 
 PROFILE_KEYS = keys_of(Profile)
 PROPOSER_KEYS = keys_of(Proposer)
 AGGREGATOR_KEYS = keys_of(Aggregator)
-_TABLES = ("proposers", "layers", "aggregator")
 
 
 def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -> Profile:
-    """A profile from its tables.
-
-    Args:
-        name: The profile's name.
-        table: The tables, as a file has them.
-        origins: Where each value comes from.
-
-    Raises:
-        ProfileError: A value is wrong; the error names its place and carries its path.
-    """
+    """A profile from its tables. Raises ProfileError, with place and path, if a value is wrong."""
     origins = origins or {}
     try:
         # With a stand-in: a misspelled key or a wrong value is blamed before what is missing.
@@ -357,7 +336,7 @@ def to_table(profile: Profile) -> dict[str, Any]:
     table = {
         key: getattr(profile, key)
         for key in PROFILE_KEYS
-        if key not in _TABLES
+        if key not in ("proposers", "layers", "aggregator")
         and (key == "rounds" or getattr(profile, key) != getattr(default, key))
     }
     if profile.proposers:

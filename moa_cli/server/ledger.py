@@ -13,6 +13,9 @@ from moa_cli.store.calls import Journal, SpendingEntry, TurnCalls
 from moa_cli.store.spending import Spending
 from moa_cli.store.store import Store
 
+# Between two transactions, so that a busy server writes many turns with each.
+_PAUSE_SECONDS = 0.02
+
 
 class ServerLedger:
     """The ledger of a server's turns; see `ledger.Ledger` and `ledger.DaySpending`.
@@ -116,6 +119,7 @@ class ServerLedger:
                 self._broke(error.message)
                 return
             self._trouble = None
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     def _write(self, turns: int, entries: list[SpendingEntry]) -> None:
         """In the thread of its own, which its connection belongs to."""

@@ -14,14 +14,9 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from moa_cli.core import events
 from moa_cli.core.conversation import Turn
-from moa_cli.core.events import (
-    AggregatorFailed,
-    AggregatorFinished,
-    Event,
-    LayerFinished,
-    ProposerFailed,
-)
+from moa_cli.core.events import Event
 from moa_cli.server.limits import TurnLimiter
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -76,13 +71,13 @@ class Metrics:
     def handle(self, event: Event) -> None:
         """Take the next event of a turn."""
         match event:
-            case LayerFinished():
+            case events.LayerFinished():
                 self._layers.labels(str(event.layer)).observe(event.seconds)
-            case AggregatorFinished():
+            case events.AggregatorFinished():
                 self._layers.labels("aggregator").observe(event.seconds)
-            case ProposerFailed() if event.proposal.error is not None:
+            case events.ProposerFailed() if event.proposal.error is not None:
                 self._failed(event.proposal.model, event.proposal.error.kind)
-            case AggregatorFailed():
+            case events.AggregatorFailed():
                 self._failed(event.model, event.error.kind)
             case _:
                 pass

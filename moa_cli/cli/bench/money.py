@@ -52,9 +52,7 @@ class Purse:
 
     def check(self, facts: Mapping[str, ModelInfo]) -> None:
         """Raise BudgetReached if a cap depends on a price that nobody knows."""
-        check_prices(
-            self.budgets, [(name, one.trouble) for name, one in facts.items() if one.price is None]
-        )
+        check_prices(self.budgets, facts.items())
 
     def left(self) -> float | None:
         """USD that `--max-cost` leaves; None without it."""

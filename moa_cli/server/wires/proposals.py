@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from moa_cli.core import events
 from moa_cli.core.conversation import Proposal
-from moa_cli.core.events import (
-    Event,
-    LayerFinished,
-    LayerStarted,
-    ProposerDelta,
-    ProposerFailed,
-    ProposerFinished,
-)
+from moa_cli.core.events import Event
 
 
 def proposal_text(proposal: Proposal) -> str:
@@ -52,17 +46,17 @@ class ProposalStream:
     def take(self, event: Event) -> str:
         """Take the next event; returns what can be told now."""
         match event:
-            case LayerStarted():
+            case events.LayerStarted():
                 self._layer = event.layer
                 self._names = tuple(proposer.name for proposer in event.proposers)
                 self._waiting, self._live = {}, None
-            case ProposerDelta() if event.text:
+            case events.ProposerDelta() if event.text:
                 return self._say(event.index, event.text)
-            case ProposerFinished():
+            case events.ProposerFinished():
                 return self._end(event.index)
-            case ProposerFailed():
+            case events.ProposerFailed():
                 return self._say(event.index, _why_lost(event.proposal)) + self._end(event.index)
-            case LayerFinished():
+            case events.LayerFinished():
                 return self._next()
         return ""
 

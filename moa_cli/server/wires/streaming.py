@@ -7,15 +7,9 @@ import time
 
 from starlette.types import Receive, Send
 
+from moa_cli.core import events
 from moa_cli.core.conversation import Turn
-from moa_cli.core.events import (
-    AggregatorDelta,
-    AggregatorStarted,
-    Event,
-    LayerStarted,
-    ProposerFailed,
-    ProposerFinished,
-)
+from moa_cli.core.events import Event
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.proposals import ProposalStream
 from moa_cli.server.wires.replies import Chunks, Envelope, comment, compact, completion, event
@@ -101,7 +95,7 @@ class StreamedReply(Reply):
         data = self._data(event)
         news = self._progress.take(event)
         # With the first proposal the response begins: from now on failures are rare.
-        if news and (self.begun or isinstance(event, ProposerFinished)):
+        if news and (self.begun or isinstance(event, events.ProposerFinished)):
             self._tell_soon()
         if data:
             await self._write(data)
@@ -121,7 +115,7 @@ class StreamedReply(Reply):
         return comment(self._progress.text)
 
     def _data(self, event: Event) -> bytes:
-        if isinstance(event, AggregatorDelta):
+        if isinstance(event, events.AggregatorDelta):
             if event.text:
                 return self._chunks.delta("content", event.text)
             if self._proposals is not None:
@@ -189,14 +183,14 @@ class _ProgressText:
     def take(self, event: Event) -> bool:
         """Take the next event; whether there is news."""
         match event:
-            case LayerStarted():
+            case events.LayerStarted():
                 self._layer, self._asked = event.layer, len(event.proposers)
                 self._answered = self._lost = 0
-            case ProposerFinished():
+            case events.ProposerFinished():
                 self._answered += 1
-            case ProposerFailed():
+            case events.ProposerFailed():
                 self._lost += 1
-            case AggregatorStarted():
+            case events.AggregatorStarted():
                 self._replying = True
             case _:
                 return False
