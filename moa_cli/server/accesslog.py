@@ -21,12 +21,9 @@ _LONGEST_PATH = 200
 class Record:
     """What the log tells of a request.
 
-    Args:
-        began: When it came, on the monotonic clock.
-        status: The status of the response; 499 if the client left before the end.
-        model: The model as the client named it, if there is such a model.
-        usage: What its turn took.
-        code: Of the error that it ended in.
+    It came at `began`, on the monotonic clock, and has the status 499 if the client left before the
+    end. `model` is as the client named it, if there is such a model; `code` is of the error that
+    the request ended in.
     """
 
     id: str

@@ -51,21 +51,15 @@ def make_app(service: Service) -> ASGIApp:
 
 
 def _router(service: Service) -> Router:
-    def json(make: Callable[[Request], Any]) -> Callable[[Request], Any]:
+    def get(path: str, make: Callable[[Request], Any]) -> Route:
         async def answer(request: Request) -> Response:
             return _json(200, make(request))
 
-        return answer
-
-    def health(request: Request) -> dict[str, Any]:
-        return {"status": "ok"}
+        return Route(path, answer)
 
     def models(request: Request) -> dict[str, Any]:
         data = [_model(service, name) for name in service.mixtures.names()]
         return {"object": "list", "data": data}
-
-    def model(request: Request) -> dict[str, Any]:
-        return _model(service, request.path_params["name"])
 
     def described(request: Request) -> dict[str, Any]:
         return description(service.mixtures.names(), keyed=bool(service.options.keys))
@@ -75,11 +69,11 @@ def _router(service: Service) -> Router:
 
     return Router(
         [
-            Route("/health", json(health)),
+            get("/health", lambda _: {"status": "ok"}),
             Route("/metrics", metrics),
-            Route("/openapi.json", json(described)),
-            Route("/v1/models", json(models)),
-            Route("/v1/models/{name}", json(model)),
+            get("/openapi.json", described),
+            get("/v1/models", models),
+            get("/v1/models/{name}", lambda request: _model(service, request.path_params["name"])),
             Route("/v1/chat/completions", Completions(service), methods=["POST"]),
         ],
         redirect_slashes=False,
@@ -109,8 +103,7 @@ class _Errors:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, with an error if need be."""
-        begun = False
+        record, begun = scope["moa.record"], False
 
         async def sending(message: Message) -> None:
             nonlocal begun
@@ -129,11 +122,11 @@ class _Errors:
             message = f"{raised.detail}: {scope['method']} {path}"
             error = ApiError(raised.status_code, message, headers=raised.headers)
         except Exception as bug:
-            self._service.log.note(f"internal error: {_place_of(bug)}", scope["moa.record"].id)
+            self._service.log.note(f"internal error: {_place_of(bug)}", record.id)
             error = ApiError(500, "internal error", code="internal_error")
-        scope["moa.record"].code = error.code
+        record.code = error.code
         if error.status == 499:
-            scope["moa.record"].status = 499
+            record.status = 499
         elif not begun:
             await _json(error.status, error.body(), error.headers)(scope, receive, send)
 
@@ -153,7 +146,6 @@ class _Logged:
         self._log = service.log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, and tell."""
         if scope["type"] != "http":
             return
         given = Headers(scope=scope).get("x-request-id", "")

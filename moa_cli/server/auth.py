@@ -12,17 +12,12 @@ from moa_cli.server.errors import ApiError
 from moa_cli.server.loops import is_loopback_host
 from moa_cli.server.service import ServerOptions
 
-# Nothing can be learned or done there.
-_OPEN = ("/health",)
-
 
 class Guard:
     """Passes on what is allowed, and raises ApiError for the rest.
 
-    Args:
-        app: The application behind it.
-        options: Their keys, or without keys their origins, say what is allowed.
-        loopback: Whether the server listens on loopback only.
+    The keys of the options say what is allowed, or without keys their origins, and whether the
+    server listens on loopback only.
     """
 
     def __init__(self, app: ASGIApp, options: ServerOptions, *, loopback: bool) -> None:
@@ -33,7 +28,8 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, and pass on."""
-        if scope["path"] not in _OPEN:
+        # Nothing can be learned or done there.
+        if scope["path"] != "/health":
             headers = Headers(scope=scope)
             if self._keys:
                 self._check_key(headers)
@@ -44,11 +40,9 @@ class Guard:
     def _check_key(self, headers: Headers) -> None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         token = given.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
-        found = False
-        for key in self._keys:
-            # All of them, whichever fits: time must not tell.
-            found |= hmac.compare_digest(token, key)
-        if not found:
+        # All of them, whichever fits: time must not tell.
+        fits = [hmac.compare_digest(token, key) for key in self._keys]
+        if not any(fits):
             message = "the API key is wrong" if token else "an API key is needed"
             raise ApiError(
                 401,
@@ -59,8 +53,11 @@ class Guard:
 
     def _check_place(self, headers: Headers) -> None:
         """Without a key, a web page in a browser on this machine must not be able to ask."""
-        host = headers.get("host", "")
-        if self._loopback and not is_loopback_host(_host_of(f"//{host}")):
+        try:
+            host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        except ValueError:
+            host = ""
+        if self._loopback and not is_loopback_host(host):
             raise ApiError(
                 403,
                 "this server is for its own machine: the Host header must be a loopback address"
@@ -76,10 +73,3 @@ class Guard:
                 param="origin",
                 code="origin_not_allowed",
             )
-
-
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

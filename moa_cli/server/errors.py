@@ -35,12 +35,8 @@ _OTHER = (502, "upstream_failed")
 class ApiError(Exception):
     """Ends a request with an error.
 
-    Args:
-        status: The status of the response; 499 if the client has left.
-        message: What is wrong, for people.
-        param: The path of the field to blame, or None.
-        code: What is wrong, for programs.
-        headers: Of the response, besides the usual ones.
+    The status is 499 if the client has left. `param` is the path of the field to blame; `code`
+    says what is wrong, for programs; `headers` are those beside the usual ones.
     """
 
     def __init__(

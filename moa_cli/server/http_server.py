@@ -87,9 +87,8 @@ class HttpServer(uvicorn.Server):
     def abort_connections(self) -> None:
         """Close all connections at once, whatever they still have to send."""
         for connection in list(self.server_state.connections):
-            transport = connection.transport
-            if isinstance(transport, asyncio.Transport):
-                transport.abort()
+            if connection.transport is not None:
+                connection.transport.abort()
 
 
 class _BoundedProtocol(HttpToolsProtocol):
@@ -102,7 +101,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
-        super().connection_made(_JoinedWrites(transport))
+        super().connection_made(_JoinedWrites(transport))  # type: ignore[arg-type]
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -135,14 +134,13 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._late = None
 
 
-class _JoinedWrites(asyncio.Transport):
-    """What is written in one turn of the event loop leaves as one: the head of a response with
-    the start of its body, the last token with the end. A system call each would cost as much as
-    making what it sends.
+class _JoinedWrites:
+    """A transport. What is written in one turn of the event loop leaves as one: the head of a
+    response with the start of its body, the last token with the end. A system call each would cost
+    as much as making what it sends.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__()
         self._transport = transport
         self._held: list[bytes] = []
         self._loop = asyncio.get_running_loop()
@@ -168,18 +166,5 @@ class _JoinedWrites(asyncio.Transport):
         self._held = []
         self._transport.abort()
 
-    def is_closing(self) -> bool:
-        """Whether it is closing, or closed."""
-        return self._transport.is_closing()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """See `asyncio.BaseTransport.get_extra_info`."""
-        return self._transport.get_extra_info(name, default)
-
-    def pause_reading(self) -> None:
-        """Take nothing more from the other side for now."""
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take what comes again."""
-        self._transport.resume_reading()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -22,12 +22,9 @@ class ServerLedger:
 
     A line of the journal is written at once. What is added to the database goes through a
     connection and a thread of its own, many turns together when there are many. What cannot be
-    written is tried again with the next call.
+    written is tried again with the next call; `warn` is told once.
 
-    Args:
-        spending: The store's sums, read on the event loop for the day's budget. None: nothing
-            is kept.
-        warn: Is told, once, that something cannot be written.
+    spending: the store's sums, read on the event loop for the day's budget. None: nothing is kept.
     """
 
     def __init__(self, spending: Spending | None, warn: Callable[[str], None]) -> None:
@@ -54,21 +51,20 @@ class ServerLedger:
         if self._spending is None:
             return Standing(0.0)
         standing = self._spending.standing()
-        return Standing(standing.spent + self._unwritten_cost(), standing.reserved)
+        unwritten = self._unwritten_cost(self._spending)
+        return Standing(standing.spent + unwritten, standing.reserved)
 
     def reserve(self, holder: str, cost: float, limit: float) -> Standing:
         """See `Spending.reserve`; what is not written yet is counted."""
         if self._spending is None:
             return Standing(0.0)
-        unwritten = self._unwritten_cost()
+        unwritten = self._unwritten_cost(self._spending)
         standing = self._spending.reserve(holder, cost, limit - unwritten)
         return Standing(standing.spent + unwritten, standing.reserved)
 
-    def _unwritten_cost(self) -> float:
+    def _unwritten_cost(self, spending: Spending) -> float:
         """USD of today's calls that are not written yet."""
-        if self._spending is None:
-            return 0.0
-        today = self._spending.today()
+        today = spending.today()
         return sum(call.usage.cost for call in tuple(self._unwritten) if call.day == today)
 
     def release(self, holder: str) -> None:
@@ -85,7 +81,6 @@ class ServerLedger:
         return TurnCalls(self._journal, self._spending.today, self._ended, self._unwritable)
 
     def _ended(self, entry: SpendingEntry) -> None:
-        """A call has ended."""
         if self._spending is None:
             self._journal.booked(entry.numbers)
             return

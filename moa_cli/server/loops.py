@@ -54,14 +54,10 @@ class Address:
             return own.is_loopback or own.is_unspecified
         if own.is_loopback:
             return False
-        if host.lower().rstrip(".") in _own_names():
+        name = socket.gethostname().lower()
+        if host.lower().rstrip(".") in (name, name.partition(".")[0]):
             return True
         return host == self.host or (own.is_unspecified and _is_own(host))
-
-
-def _own_names() -> tuple[str, ...]:
-    name = socket.gethostname().lower()
-    return (name, name.partition(".")[0])
 
 
 def _is_own(host: str) -> bool:

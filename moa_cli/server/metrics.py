@@ -26,17 +26,14 @@ _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 class Metrics:
     """The counters of one server.
 
-    Args:
-        limiter: Knows how many turns run and wait.
-        served: Whether the profiles use a model of that name. Other names, which requests bring
-            along, are counted as `other`, since each value of a label is kept for good.
+    served: whether the profiles use a model of that name. Other names, which requests bring along,
+    are counted as `other`, since each value of a label is kept for good.
     """
 
     def __init__(self, limiter: TurnLimiter, served: Callable[[str], bool]) -> None:
         self._served = served
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = CollectorRegistry(auto_describe=True)
-        registry = self._registry
+        self._registry = registry = CollectorRegistry(auto_describe=True)
         self._turns = Counter(
             "moa_turns", "Turns, by how they ended.", ["model", "status"], registry=registry
         )

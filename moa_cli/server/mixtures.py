@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +24,7 @@ from moa_cli.profile import (
 from moa_cli.profile.layering import override
 from moa_cli.server.errors import ApiError
 from moa_cli.server.loops import Address
-from moa_cli.server.wires.requests import ChatRequest
+from moa_cli.server.wires.requests import ChatBody
 
 # The name of the server's default profile.
 DEFAULT = "moa"
@@ -54,7 +55,8 @@ class Mixtures:
         default: The profile that the model name `moa` stands for.
         providers: The known providers.
         environment: Its MOA_* variables are laid over each profile, as for any command.
-        address: Where the server listens; a mixture must not lead back to it.
+        address: Where the server listens; a mixture must not lead back to it. Raises ProfileError
+            if the default one does.
     """
 
     def __init__(
@@ -64,6 +66,11 @@ class Mixtures:
         environment: Mapping[str, str],
         address: Address,
     ) -> None:
+        if _leads_back(default, providers, address):
+            raise ProfileError(
+                f"the profile `{default.name}` leads back to this server ({address.url})",
+                hint="use another --port, or another base_url",
+            )
         self._default = Mixture.of(default)
         self._providers = providers
         self._environment = environment
@@ -75,77 +82,71 @@ class Mixtures:
     def names(self) -> list[str]:
         """The names of those that are offered, the default one first: not those that have an
         error, that lead back here, or that lack a key."""
-        others = [file.name for file in list_profiles() if file.name != DEFAULT]
-        return [DEFAULT, *(name for name in others if self._has_keys(self._look_up(name)))]
+        return [
+            name
+            for name, mixture in self._all().items()
+            if name == DEFAULT or all(map(self._has_key, mixture.profile.models()))
+        ]
 
-    def _has_keys(self, found: Mixture | ApiError) -> bool:
-        if isinstance(found, ApiError):
-            return False
-        used = {self._providers.parse(model)[0] for model in found.profile.models()}
-        return all(self._providers.key_source(provider) for provider in used if provider.needs_key)
+    def _has_key(self, model: str) -> bool:
+        provider, _ = self._providers.parse(model)
+        return not provider.needs_key or bool(self._providers.key_source(provider))
+
+    def _all(self) -> dict[str, Mixture]:
+        """All that can be asked, by name, the default one first."""
+        found = {DEFAULT: self._default}
+        for file in list_profiles():
+            with contextlib.suppress(ApiError):
+                found[file.name] = self.find(file.name)
+        return found
 
     def find(self, name: str) -> Mixture:
         """The mixture of that name, never of a path. Raises ApiError if it cannot be asked."""
-        found = self._look_up(name)
-        if isinstance(found, ApiError):
-            raise found
-        return found
-
-    def _look_up(self, name: str) -> Mixture | ApiError:
         if name == DEFAULT:
             return self._default
         at, known = self._known.get(name, (0.0, None))
-        if known is not None and time.monotonic() - at <= _FRESH_SECONDS:
-            return known
-        found = self._load(name)
-        # What is no profile is not remembered: clients may make up any number of names.
-        if isinstance(found, Mixture):
-            self._known[name] = (time.monotonic(), found)
-        return found
+        if known is None or time.monotonic() - at > _FRESH_SECONDS:
+            # What is no profile is not remembered: clients may make up any number of names.
+            known = self._load(name)
+            self._known[name] = (time.monotonic(), known)
+        return known
 
-    def _load(self, name: str) -> Mixture | ApiError:
-        unknown = _not_found(name)
+    def _load(self, name: str) -> Mixture:
         try:
-            check_profile_name(name)
+            is_known = check_profile_name(name) in [file.name for file in list_profiles()]
         except ProfileError:
-            return unknown
-        if name not in [file.name for file in list_profiles()]:
-            return unknown
+            is_known = False
+        if not is_known:
+            shown = name if len(name) <= 64 else name[:63] + "…"
+            raise _not_found(f"the model `{shown}` does not exist; GET /v1/models lists them")
         try:
             profile = resolve(name, environment=self._environment, check=self._providers.check)
         except ProfileError:
             # The message names files of the server's.
-            return _not_found(name, f"the profile `{name}` has an error")
-        if leads_back(profile, self._providers, self._address):
-            return _loop(name)
+            raise _not_found(f"the profile `{name}` has an error") from None
+        if _leads_back(profile, self._providers, self._address):
+            raise _loop(name)
         return Mixture.of(profile)
 
     def serves(self, model: str) -> bool:
         """Whether a mixture may call that model."""
         now = time.monotonic()
         if now - self._served_at > _FRESH_SECONDS:
-            self._served_at, self._served = now, self._served_models()
+            profiles = [mixture.profile for mixture in self._all().values()]
+            self._served = frozenset(name for profile in profiles for name in profile.models())
+            self._served_at = now
         return model in self._served
 
-    def _served_models(self) -> frozenset[str]:
-        names = [DEFAULT, *(file.name for file in list_profiles())]
-        found = [self._look_up(name) for name in names]
-        return frozenset(
-            model
-            for mixture in found
-            if isinstance(mixture, Mixture)
-            for model in mixture.profile.models()
-        )
-
-    def for_request(self, request: ChatRequest) -> Mixture:
+    def for_request(self, request: ChatBody) -> Mixture:
         """The mixture with the request's own settings laid over it. Raises ApiError."""
         mixture = self.find(request.model)
-        if request.overrides != Overrides():
-            mixture = self._overridden(mixture, request)
+        if (overrides := request.mixture.overrides()) != Overrides():
+            mixture = self._overridden(mixture, request.model, overrides)
         profile = mixture.profile
-        if request.reply or request.reply_extra:
-            extra = {**profile.aggregator.extra, **request.reply_extra}
-            aggregator = replace(profile.aggregator, **request.reply, extra=extra)
+        settings, fields = request.reply(), request.reply_extra()
+        if settings or fields:
+            extra = {**profile.aggregator.extra, **fields}
+            aggregator = replace(profile.aggregator, **settings, extra=extra)
             profile = replace(profile, aggregator=aggregator)
         if request.seed is not None:
             profile = _seeded(profile, request.seed)
@@ -153,30 +154,25 @@ class Mixtures:
             profile = _with_user(profile, request.user)
         return mixture if profile is mixture.profile else replace(mixture, profile=profile)
 
-    def _overridden(self, mixture: Mixture, request: ChatRequest) -> Mixture:
-        asked = request.overrides
+    def _overridden(self, mixture: Mixture, name: str, asked: Overrides) -> Mixture:
         try:
             profile = override(mixture.profile, asked, "moa")
         except ProfileError as error:
             # A layer cannot be given; `rounds` is what may not fit those of the profile.
             blamed = error.path[:1] if error.path[:1] in _BLAMED else ()
-            param = JSON.path(("moa", *blamed))
-            message = f"`{param}`: {error.problem}"
-            raise ApiError(400, message, param=param, code="invalid_value") from None
-        self._check_models(request)
+            raise _invalid(JSON.path(("moa", *blamed)), error.problem) from None
+        self._check_models(asked)
         rounds = range(1, profile.rounds + 1)
         if any(len(profile.layer(number)) > _MOST_PROPOSALS for number in rounds):
             param = "moa.proposers" if asked.reference_models else "moa.samples"
-            message = f"`{param}`: more than {_MOST_PROPOSALS} proposals in a round"
-            raise ApiError(400, message, param=param, code="invalid_value")
-        if leads_back(profile, self._providers, self._address):
-            raise _loop(request.model)
+            raise _invalid(param, f"more than {_MOST_PROPOSALS} proposals in a round")
+        if _leads_back(profile, self._providers, self._address):
+            raise _loop(name)
         return Mixture.of(profile)
 
-    def _check_models(self, request: ChatRequest) -> None:
+    def _check_models(self, asked: Overrides) -> None:
         """A client must not have the server load files or start processes of its choice, nor ask
         whom it cannot ask."""
-        asked = request.overrides
         models = enumerate(asked.reference_models or ())
         named = [(f"moa.proposers[{place}]", model) for place, model in models]
         if asked.aggregator is not None:
@@ -185,27 +181,26 @@ class Mixtures:
             try:
                 provider, _ = self._providers.parse(model)
             except ProfileError as error:
-                message = f"`{param}`: {error.message} ({error.hint})"
-                raise ApiError(400, message, param=param, code="invalid_value") from None
-            why = ""
+                raise _invalid(param, f"{error.message} ({error.hint})") from None
             if provider.base_url is None and not self.serves(model):
-                why = (
+                raise _invalid(
+                    param,
                     "a request may name only those embedded models that a profile of the server"
-                    " uses"
+                    " uses",
                 )
-            elif provider.needs_key and not self._providers.key_source(provider):
-                why = f"this server has no API key for {provider.name}"
-            if why:
-                raise ApiError(400, f"`{param}`: {why}", param=param, code="invalid_value")
+            if not self._has_key(model):
+                raise _invalid(param, f"this server has no API key for {provider.name}")
 
 
 # The fields of a request's `moa` object that an error of the profile may be about.
 _BLAMED = (("proposers",), ("aggregator",), ("rounds",))
 
 
-def _not_found(name: str, why: str | None = None) -> ApiError:
-    shown = name if len(name) <= 64 else name[:63] + "…"
-    message = why or f"the model `{shown}` does not exist; GET /v1/models lists them"
+def _invalid(param: str, problem: str) -> ApiError:
+    return ApiError(400, f"`{param}`: {problem}", param=param, code="invalid_value")
+
+
+def _not_found(message: str) -> ApiError:
     return ApiError(404, message, param="model", code="model_not_found")
 
 
@@ -215,19 +210,10 @@ def _loop(name: str) -> ApiError:
     )
 
 
-def leads_back(profile: Profile, providers: Providers, address: Address) -> bool:
+def _leads_back(profile: Profile, providers: Providers, address: Address) -> bool:
     """Whether a turn of `profile` would call the server at `address`."""
     urls = {providers.parse(model)[0].base_url for model in profile.models()}
     return any(url is not None and address.is_at(url) for url in urls)
-
-
-def check_default(profile: Profile, providers: Providers, address: Address) -> None:
-    """Raise ProfileError if a server's own profile leads back to it."""
-    if leads_back(profile, providers, address):
-        raise ProfileError(
-            f"the profile `{profile.name}` leads back to this server ({address.url})",
-            hint="use another --port, or another base_url",
-        )
 
 
 def _seeded(profile: Profile, seed: int) -> Profile:

@@ -19,24 +19,17 @@ def description(models: Sequence[str], *, keyed: bool) -> dict[str, Any]:
     """
     chat = _operation(
         "Answer a conversation by a mixture.",
-        {"200": _ok("#/components/schemas/Completion", stream=True)},
+        {"description": "Done.", "content": _json("Completion") | {"text/event-stream": {}}},
         ("400", "401", "402", "403", "404", "408", "413", "415", "429", "502", "503", "504"),
     )
-    chat["requestBody"] = {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
-    }
-    model = _operation(
-        "A model.", {"200": _ok("#/components/schemas/Model")}, ("401", "403", "404")
-    )
+    chat["requestBody"] = {"required": True, "content": _json("ChatRequest")}
+    done = {"description": "Done.", "content": _json("Model")}
+    model = _operation("A model.", done, ("401", "403", "404"))
     named = {"type": "string", "enum": list(models)}
     model["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": named}]
-    listed = _operation(
-        "All models: each profile is one.",
-        {"200": _ok("#/components/schemas/Models")},
-        ("401", "403"),
-    )
-    health = _operation("Whether the server is up.", {"200": {"description": "It is."}}, ())
+    done = {"description": "Done.", "content": _json("Models")}
+    listed = _operation("All models: each profile is one.", done, ("401", "403"))
+    health = _operation("Whether the server is up.", {"description": "It is."}, ())
     health["security"] = []
     return {
         "openapi": "3.1.0",
@@ -55,19 +48,13 @@ def description(models: Sequence[str], *, keyed: bool) -> dict[str, Any]:
     }
 
 
-def _operation(summary: str, responses: dict[str, Any], errors: tuple[str, ...]) -> dict[str, Any]:
-    refused = {
-        "description": "An error.",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
-    return {"summary": summary, "responses": responses | dict.fromkeys(errors, refused)}
+def _operation(summary: str, done: dict[str, Any], errors: tuple[str, ...]) -> dict[str, Any]:
+    refused = {"description": "An error.", "content": _json("Error")}
+    return {"summary": summary, "responses": {"200": done} | dict.fromkeys(errors, refused)}
 
 
-def _ok(reference: str, *, stream: bool = False) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": {"$ref": reference}}}
-    if stream:
-        content["text/event-stream"] = {}
-    return {"description": "Done.", "content": content}
+def _json(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
 
 
 def _open(**properties: Any) -> dict[str, Any]:
@@ -89,7 +76,6 @@ def schema_of(cls: Any) -> dict[str, Any]:
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
-    """null is as good as not given."""
     if "enum" in schema and "type" not in schema:
         return schema | {"enum": [None, *schema["enum"]]}
     return {"anyOf": [schema, {"type": "null"}]}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from moa_cli.clients.aiohttp_transport import AiohttpTransport, preload
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config
 from moa_cli.core.debug_log import add_secret
+from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.text import plural
 from moa_cli.engine import Limits
 from moa_cli.profile import Profile
@@ -20,16 +24,16 @@ from moa_cli.server.app import make_app
 from moa_cli.server.http_server import HttpServer
 from moa_cli.server.ledger import ServerLedger
 from moa_cli.server.limits import TurnLimiter
-from moa_cli.server.listening import listen
 from moa_cli.server.loops import Address, upstream_headers
 from moa_cli.server.metrics import Metrics
-from moa_cli.server.mixtures import DEFAULT, Mixtures, check_default
+from moa_cli.server.mixtures import DEFAULT, Mixtures
 from moa_cli.server.service import ServerOptions, Service
 from moa_cli.store.spending import Spending
 
 _GC_THRESHOLDS = (10_000, 20, 50)
 # For the last bytes of turns that were cut off.
 _FLUSH_SECONDS = 1.0
+_STALL_MILLISECONDS = 90_000
 
 
 def run(
@@ -47,42 +51,27 @@ def run(
     limits: the engine's, from the ledger that they ask. introduction: which models answer,
     and warnings, a line each. Raises MoAError if it cannot begin.
     """
-    bound = listen(options)
-    try:
+    with closing(_listen(options)) as bound:
         address = Address(*bound.getsockname()[:2])
-        service = _assemble(profile, options, config, spending, limits, address)
+        for key in options.keys:
+            add_secret(key)
+        pool = ClientPool(config, headers=upstream_headers, transport=AiohttpTransport)
+        mixtures = Mixtures(profile, pool.providers, os.environ, address)
+        log = AccessLog(options.log_format)
+        ledger = ServerLedger(spending, log.note)
+        limiter = TurnLimiter(options.max_concurrency, options.queue)
+        service = Service(
+            options=options,
+            address=address,
+            mixtures=mixtures,
+            clients=pool,
+            limits=limits(ledger),
+            ledger=ledger,
+            log=log,
+            limiter=limiter,
+            metrics=Metrics(limiter, mixtures.serves),
+        )
         return asyncio.run(_serve(service, bound, introduction))
-    finally:
-        bound.close()
-
-
-def _assemble(
-    profile: Profile,
-    options: ServerOptions,
-    config: Config,
-    spending: Spending | None,
-    limits: Callable[[ServerLedger], Limits],
-    address: Address,
-) -> Service:
-    for key in options.keys:
-        add_secret(key)
-    pool = ClientPool(config, headers=upstream_headers, transport=AiohttpTransport)
-    check_default(profile, pool.providers, address)
-    log = AccessLog(options.log_format)
-    ledger = ServerLedger(spending, log.note)
-    mixtures = Mixtures(profile, pool.providers, os.environ, address)
-    limiter = TurnLimiter(options.max_concurrency, options.queue)
-    return Service(
-        options=options,
-        address=address,
-        mixtures=mixtures,
-        clients=pool,
-        limits=limits(ledger),
-        ledger=ledger,
-        log=log,
-        limiter=limiter,
-        metrics=Metrics(limiter, mixtures.serves),
-    )
 
 
 async def _serve(service: Service, bound: socket.socket, introduction: Sequence[str]) -> int:
@@ -103,8 +92,10 @@ async def _serve(service: Service, bound: socket.socket, introduction: Sequence[
 
 
 class _Server(HttpServer):
-    """Ends in two steps: a first signal lets turns end, a second stops them. code: the exit
-    code of the process."""
+    """Ends in two steps: a first signal lets turns end, a second stops them.
+
+    code: the exit code of the process.
+    """
 
     def __init__(self, service: Service, introduction: Sequence[str]) -> None:
         super().__init__(make_app(service))
@@ -135,8 +126,51 @@ class _Server(HttpServer):
         self.should_exit = True
         self._service.stop()
         grace = self._service.options.grace
-        running = len(self._service.running)
-        turns = plural(running, "running turn")
+        turns = plural(len(self._service.running), "running turn")
         self._service.log.note(f"stopping; {turns}, waiting up to {grace:g} s")
         loop.call_later(grace, self._service.end_turns)
         loop.call_later(grace + _FLUSH_SECONDS, self.abort_connections)
+
+
+def _listen(options: ServerOptions) -> socket.socket:
+    """A socket that is bound to the numeric address of the options' host, and to their port.
+
+    Raises UsageError where others could reach it without a key, MoAError if it cannot be had.
+    """
+    try:
+        known = socket.getaddrinfo(
+            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError):
+        raise UsageError(f"--host: there is no address for {options.host!r}") from None
+    # An IPv4 address, if the host has one.
+    family, _, _, _, (numeric, *_) = min(known, key=lambda found: found[0] != socket.AF_INET)
+    address = (str(numeric), options.port)
+    loopback = ipaddress.ip_address(address[0]).is_loopback
+    if not loopback and not options.keys and not options.insecure:
+        raise UsageError(
+            f"without a key, anybody who reaches {options.host} could spend your money",
+            hint="set MOA_SERVE_API_KEY or --api-key-file, or pass --insecure",
+        )
+    if "*" in options.origins and not options.keys and not options.insecure:
+        raise UsageError(
+            "without a key, any web page could spend your money",
+            hint="set MOA_SERVE_API_KEY or --api-key-file, or name the pages that may call",
+        )
+    # With the protocol told, the event loop turns off Nagle's algorithm on its connections: it
+    # would hold single tokens back.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if sys.platform != "win32":
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":
+            # A connection whose client takes nothing is given up, also after its last byte.
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALL_MILLISECONDS)
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        raise MoAError(
+            f"cannot listen on {options.host}:{options.port}: {error.strerror}",
+            hint="choose another --port; 0 takes any that is free",
+        ) from None
+    return found

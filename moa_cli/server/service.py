@@ -20,15 +20,10 @@ from moa_cli.server.mixtures import Mixtures
 class ServerOptions:
     """How a server is set up.
 
-    Args:
-        keys: A client must send one of them; without any, it need not send a key.
-        insecure: Whether a server without a key may be reached from other machines.
-        origins: Web pages that may call.
-        max_concurrency: Turns that run at once.
-        queue: Turns that may wait.
-        grace: Seconds that running turns have to end when the server stops.
-        show_proposals: Whether replies show the proposals where a request does not say.
-        max_body: Bytes that a request's body may have.
+    A client must send one of the `keys`, if there are any; without, only an `insecure` server may
+    be reached from other machines, and only web pages of the `origins` may call. `max_concurrency`
+    turns run at once, `queue` more may wait, and running ones have `grace` seconds to end when the
+    server stops. `max_body` counts bytes.
     """
 
     host: str = "127.0.0.1"
@@ -48,10 +43,7 @@ class ServerOptions:
 class Service:
     """What all requests share.
 
-    Args:
-        started: Seconds since 1970.
-        running: The tasks of the turns.
-        cut: Whether the turns were ended because the server ends.
+    `running` are the tasks of the turns; `cut` tells that they were ended with the server.
     """
 
     options: ServerOptions

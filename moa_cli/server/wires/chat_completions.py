@@ -15,11 +15,12 @@ from moa_cli.server.errors import ApiError, from_turn, stopping
 from moa_cli.server.mixtures import Mixture
 from moa_cli.server.service import Service
 from moa_cli.server.wires.replies import Envelope
-from moa_cli.server.wires.requests import ChatRequest, parse
+from moa_cli.server.wires.requests import ChatBody, parse
 from moa_cli.server.wires.streaming import Reply, StreamedReply
 
 # For the whole body, from its head on.
 _BODY_SECONDS = 30.0
+_CLOSE = {"connection": "close"}
 
 
 class Completions:
@@ -38,7 +39,7 @@ class Completions:
         loops.travelled(headers.get(loops.HEADER, ""), service.address.id)
         request = parse(await _read(headers, receive, service.options.max_body))
         mixture = service.mixtures.for_request(request)
-        record.model, record.stream = request.model, request.stream
+        record.model, record.stream = request.model, bool(request.stream)
         reply = self._reply(request, mixture, send)
         turn = asyncio.create_task(self._turn(request, mixture, reply, record))
         service.running.add(turn)
@@ -52,16 +53,15 @@ class Completions:
         finally:
             service.running.discard(turn)
 
-    def _reply(self, request: ChatRequest, mixture: Mixture, send: Send) -> Reply:
+    def _reply(self, request: ChatBody, mixture: Mixture, send: Send) -> Reply:
         envelope = Envelope(model=request.model, fingerprint=mixture.fingerprint)
-        show = request.show_proposals
+        show = request.mixture.show_proposals
         if show is None:
             show = self._service.options.show_proposals
         if not request.stream:
             return Reply(send, envelope, show_proposals=show)
-        return StreamedReply(
-            send, envelope, include_usage=request.include_usage, show_proposals=show
-        )
+        usage = bool(request.stream_options and request.stream_options.include_usage)
+        return StreamedReply(send, envelope, include_usage=usage, show_proposals=show)
 
     async def _until_done(
         self, turn: asyncio.Task[None], reply: Reply, receive: Receive, record: Record
@@ -85,13 +85,13 @@ class Completions:
         turn.result()
 
     async def _turn(
-        self, request: ChatRequest, mixture: Mixture, reply: Reply, record: Record
+        self, request: ChatBody, mixture: Mixture, reply: Reply, record: Record
     ) -> None:
         service = self._service
         fold = TurnFold()
         async with service.limiter.turn():
             events = run_turn(
-                mixture.profile, request.conversation, service.clients, limits=service.limits
+                mixture.profile, request.conversation(), service.clients, limits=service.limits
             )
             try:
                 await deliver(events, service.metrics, fold=fold, forward=reply.take)
@@ -133,12 +133,8 @@ async def _read(headers: Headers, receive: Receive, limit: int) -> bytes:
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:
-        raise ApiError(
-            408, f"the body did not arrive within {_BODY_SECONDS:g} s", headers=_CLOSE
-        ) from None
-
-
-_CLOSE = {"connection": "close"}
+        why = f"the body did not arrive within {_BODY_SECONDS:g} s"
+        raise ApiError(408, why, headers=_CLOSE) from None
 
 
 def _too_large(limit: int) -> ApiError:

@@ -1,4 +1,4 @@
-"""ProposalStream that come side by side, told one after the other."""
+"""Proposals that come side by side, told one after the other."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class _Speaker:
 
 
 class ProposalStream:
-    """The text of a turn's proposals as it grows: the one that speaks first is told as it comes,
-    the others are held back until it has ended, and told in the order in which they began."""
+    """The text of a turn's proposals, and of the aggregator's reasoning, as it grows: the one that
+    speaks first is told as it comes, the others are held back until it has ended, and told in the
+    order in which they began."""
 
     def __init__(self) -> None:
         self._layer = 0
@@ -58,6 +59,8 @@ class ProposalStream:
                 return self._say(event.index, _why_lost(event.proposal)) + self._end(event.index)
             case events.LayerFinished():
                 return self._next()
+            case events.AggregatorDelta():
+                return event.reasoning
         return ""
 
     def _say(self, index: int, text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,6 @@ from moa_cli.profile import short_name
 from moa_cli.server.wires.proposals import proposal_text
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
-_FINISHES = ("stop", "length", "content_filter")
 
 
 def compact(values: object) -> str:
@@ -30,13 +28,7 @@ def event(values: object) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
-    """What all chunks of a reply have in common.
-
-    Args:
-        model: The model as the client named it.
-        fingerprint: Changes whenever the mixture does.
-        created: Seconds since 1970.
-    """
+    """What all chunks of a reply have in common. model: as the client named it."""
 
     model: str
     fingerprint: str
@@ -60,23 +52,19 @@ def completion(envelope: Envelope, turn: Turn, *, show_proposals: bool) -> dict[
     if show_proposals:
         told = (proposal for layer in turn.proposals for proposal in layer)
         message["reasoning_content"] = "".join(map(proposal_text, told))
-    choice = {
-        "index": 0,
-        "message": message,
-        "logprobs": None,
-        "finish_reason": finish_reason(turn),
-    }
     return {
         **envelope.fields("chat.completion"),
-        "choices": [choice],
+        "choices": [_choice(turn, message=message)],
         "usage": usage_object(turn.usage),
         "moa": ledger(turn),
     }
 
 
-def finish_reason(turn: Turn) -> str:
-    """Why the reply ends, in OpenAI's words."""
-    return turn.finish_reason if turn.finish_reason in _FINISHES else "stop"
+def _choice(turn: Turn, **content: Any) -> dict[str, Any]:
+    """The end of a reply, with why it ends in OpenAI's words."""
+    why = turn.finish_reason
+    finish = why if why in ("stop", "length", "content_filter") else "stop"
+    return {"index": 0, **content, "logprobs": None, "finish_reason": finish}
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -99,8 +87,12 @@ def ledger(turn: Turn) -> dict[str, Any]:
         {"layer": number, "calls": list(map(_proposal, proposals))}
         for number, proposals in enumerate(turn.proposals, 1)
     ]
-    written = [charge for charge in turn.ledger if charge.layer > len(turn.proposals)]
-    layers.append({"layer": len(layers) + 1, "calls": list(map(_charge, written))})
+    written = [
+        _call(short_name(charge.model), charge)
+        for charge in turn.ledger
+        if charge.layer > len(turn.proposals)
+    ]
+    layers.append({"layer": len(layers) + 1, "calls": written})
     return {
         "profile": turn.profile,
         "aggregator": turn.model,
@@ -117,28 +109,22 @@ def ledger(turn: Turn) -> dict[str, Any]:
 
 def _proposal(proposal: Proposal) -> dict[str, Any]:
     lost = proposal.error and {"kind": proposal.error.kind, "message": proposal.error.message}
+    return _call(
+        proposal.proposer,
+        proposal,
+        seconds=round(proposal.seconds, 3),
+        finish_reason=proposal.finish_reason,
+        error=lost,
+    )
+
+
+def _call(name: str, call: Proposal | Charge, **more: Any) -> dict[str, Any]:
+    usage = call.usage
     return {
-        "name": proposal.proposer,
-        "model": proposal.model,
-        "answered_by": proposal.answered_by,
-        "seconds": round(proposal.seconds, 3),
-        "finish_reason": proposal.finish_reason,
-        "error": lost,
-        **_used(proposal.usage),
-    }
-
-
-def _charge(charge: Charge) -> dict[str, Any]:
-    return {
-        "name": short_name(charge.model),
-        "model": charge.model,
-        "answered_by": charge.answered_by,
-        **_used(charge.usage),
-    }
-
-
-def _used(usage: Usage) -> Mapping[str, Any]:
-    return {
+        "name": name,
+        "model": call.model,
+        "answered_by": call.answered_by,
+        **more,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "cost": _cost(usage),
@@ -152,9 +138,7 @@ def _cost(usage: Usage) -> float | None:
 class Chunks:
     """The events of a streamed reply, as bytes.
 
-    Args:
-        envelope: What they have in common.
-        include_usage: Whether the client asked for a chunk with the usage at the end.
+    include_usage: whether the client asked for a chunk with the usage at the end.
     """
 
     def __init__(self, envelope: Envelope, *, include_usage: bool) -> None:
@@ -179,8 +163,7 @@ class Chunks:
     def end(self, turn: Turn) -> bytes:
         """The last chunks. The `moa` object is on the very last."""
         fields = self._envelope.fields("chat.completion.chunk")
-        choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason(turn)}
-        chunks: list[dict[str, Any]] = [{**fields, "choices": [choice]}]
+        chunks: list[dict[str, Any]] = [{**fields, "choices": [_choice(turn, delta={})]}]
         if self._include_usage:
             chunks[0]["usage"] = None
             chunks.append({**fields, "choices": [], "usage": usage_object(turn.usage)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
 from moa_cli.core.conversation import Conversation, Message, Role
@@ -155,40 +155,37 @@ class ChatBody:
     verbosity: Annotated[Any, _only("medium")] = None
     web_search_options: Annotated[Any, _only()] = None
 
+    @property
+    def mixture(self) -> MixtureFields:
+        """Overrides of the mixture."""
+        return self.moa or MixtureFields()
 
-@dataclass(frozen=True, kw_only=True)
-class ChatRequest:
-    """What a client asks for.
+    def conversation(self) -> Conversation:
+        """What was said, up to the message to answer."""
+        *before, last = [message.message() for message in self.messages]
+        return Conversation(before=tuple(before)).ask(last.content)
 
-    Args:
-        model: The name of a profile.
-        conversation: What was said, up to the message to answer.
-        stream: Whether the reply is sent as it is written.
-        include_usage: Whether a stream ends with the usage.
-        reply: Settings of the model that writes the reply, named as in a profile.
-        reply_extra: Fields of that model's request body.
-        seed: For all models.
-        user: For all models.
-        overrides: Of the mixture.
-        show_proposals: Whether the reply shows the proposals; None leaves it to the server.
-    """
+    def reply(self) -> dict[str, Any]:
+        """Settings of the model that writes the reply, named as in a profile."""
+        limit = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
+        return _given(temperature=self.temperature, top_p=self.top_p, max_tokens=limit)
 
-    model: str
-    conversation: Conversation
-    stream: bool = False
-    include_usage: bool = False
-    reply: Mapping[str, Any] = field(default_factory=dict)
-    reply_extra: Mapping[str, Any] = field(default_factory=dict)
-    seed: int | None = None
-    user: str | None = None
-    overrides: Overrides = field(default_factory=Overrides)
-    show_proposals: bool | None = None
+    def reply_extra(self) -> dict[str, Any]:
+        """Fields of that model's request body."""
+        return _given(
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            reasoning_effort=self.reasoning_effort,
+            stop=(self.stop if isinstance(self.stop, str) else list(self.stop or ())) or None,
+        )
 
 
-def parse(body: bytes) -> ChatRequest:
+def parse(body: bytes) -> ChatBody:
     """The request in a body. Raises ApiError, a 400 that names the field which is wrong."""
     try:
-        return _request(ChatBody(**read_fields(ChatBody, _without_thoughts(_object(body)), JSON)))
+        request = ChatBody(**read_fields(ChatBody, _without_thoughts(_object(body)), JSON))
+        _check_together(request)
+        return request
     except ValueFault as fault:
         raise refusal(fault) from None
 
@@ -227,45 +224,21 @@ def _without_thoughts(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _request(body: ChatBody) -> ChatRequest:
-    """What the fields ask for together. Raises ValueFault."""
-    mixture = body.moa or MixtureFields()
-    if mixture.proposers == ():
+def _check_together(body: ChatBody) -> None:
+    """Raise ValueFault if fields do not go together."""
+    if body.mixture.proposers == ():
         _refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
     if body.stream_options is not None and not body.stream:
         _refuse("may only be given with `stream`", "stream_options")
-    *before, last = [message.message() for message in body.messages]
-    if last.role != "user":
-        _refuse("must be user: the last message is the user's", "messages", len(before), "role")
-    return ChatRequest(
-        model=body.model,
-        conversation=Conversation(before=tuple(before)).ask(last.content),
-        stream=bool(body.stream),
-        include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        reply=_reply(body),
-        reply_extra=_given(
-            presence_penalty=body.presence_penalty,
-            frequency_penalty=body.frequency_penalty,
-            reasoning_effort=body.reasoning_effort,
-            stop=(body.stop if isinstance(body.stop, str) else list(body.stop or ())) or None,
-        ),
-        seed=body.seed,
-        user=body.user,
-        overrides=mixture.overrides(),
-        show_proposals=mixture.show_proposals,
-    )
+    if body.messages[-1].role != "user":
+        place = len(body.messages) - 1
+        _refuse("must be user: the last message is the user's", "messages", place, "role")
+    if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:
+        _refuse("differs from `max_tokens`", "max_completion_tokens")
 
 
 def _refuse(problem: str, *path: str | int) -> NoReturn:
     raise ValueFault(problem, path=path)
-
-
-def _reply(body: ChatBody) -> dict[str, Any]:
-    limits = {body.max_tokens, body.max_completion_tokens} - {None}
-    if len(limits) > 1:
-        _refuse("differs from `max_tokens`", "max_completion_tokens")
-    limit = limits.pop() if limits else None
-    return _given(temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
 
 
 def _given(**values: Any) -> dict[str, Any]:

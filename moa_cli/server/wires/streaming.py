@@ -18,7 +18,7 @@ from moa_cli.server.wires.replies import Chunks, Envelope, comment, compact, com
 # or somebody on it (a proxy, a client's time-out) may give up.
 _HEAD_SECONDS = 1.0
 _SILENCE_SECONDS = 5.0
-# ProposalStream that end within so long are told of by one comment.
+# Proposals that end within so long are told of by one comment.
 _COMMENT_SECONDS = 0.1
 # A client that takes nothing for so long is taken to be gone.
 _STALL_SECONDS = 60.0
@@ -30,19 +30,8 @@ _STREAM_HEADERS = [
 ]
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 class Reply:
-    """One reply on its way: this one is sent once it is there.
-
-    Args:
-        send: Sends an ASGI message.
-        envelope: What all parts of the reply have in common.
-        show_proposals: Whether the reply shows the proposals.
-    """
+    """One reply on its way: this one is sent once it is there."""
 
     def __init__(self, send: Send, envelope: Envelope, *, show_proposals: bool) -> None:
         self._send = send
@@ -71,7 +60,8 @@ class Reply:
 
     async def attend(self, receive: Receive) -> None:
         """Do what is due beside the turn; return once the client is gone."""
-        await _gone(receive)
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 class StreamedReply(Reply):
@@ -115,13 +105,11 @@ class StreamedReply(Reply):
         return comment(self._progress.text)
 
     def _data(self, event: Event) -> bytes:
-        if isinstance(event, events.AggregatorDelta):
-            if event.text:
-                return self._chunks.delta("content", event.text)
-            if self._proposals is not None:
-                return self._chunks.delta("reasoning_content", event.reasoning)
+        if isinstance(event, events.AggregatorDelta) and event.text:
+            return self._chunks.delta("content", event.text)
+        if self._proposals is None:
             return b""
-        told = self._proposals.take(event) if self._proposals is not None else ""
+        told = self._proposals.take(event)
         return self._chunks.delta("reasoning_content", told) if told else b""
 
     async def end(self, turn: Turn) -> None:
@@ -147,7 +135,7 @@ class StreamedReply(Reply):
         """Send comments: on the progress, and when nothing was sent for long; watch for the
         client."""
         loop = asyncio.get_running_loop()
-        gone = loop.create_task(_gone(receive))
+        gone = loop.create_task(super().attend(receive))
         gone.add_done_callback(lambda _: self._stirred.set())
         patience = _HEAD_SECONDS
         try:
