@@ -98,27 +98,25 @@ def _plain(text: str, limit: int | None = None) -> str:
     return one_line(_UNSURE.sub("", text), limit)
 
 
-def status_text(view: TurnView, now: float) -> Text:
-    """One line on the aggregator."""
-    call = view.aggregator
-    if call is None:
-        return Text("")
-    text = call_summary(call, now)
-    if call.state == "waiting" and view.references:
-        text.append(f" · reading {plural(view.references, 'proposal')}", "dim")
-    return text
-
-
 def board_lines(console: Console, view: TurnView, now: float, size: tuple[int, int]) -> list[str]:
     """The live region for `view`, of at most half the height: a grid of panels where there is
     room, else one row a proposer, else one line."""
     width, height = size
-    if view.phase == "replying":
-        return to_lines(console, _cut(status_text(view, now), width), width)
+    if view.phase == "replying" and view.aggregator is not None:
+        status = call_summary(view.aggregator, now)
+        if view.aggregator.state == "waiting" and view.references:
+            status.append(f" · reading {plural(view.references, 'proposal')}", "dim")
+        return to_lines(console, _cut(status, width), width)
     if not view.proposers:
         return []
     if width < _NARROWEST_ROWS:
-        return to_lines(console, _cut(_layer_text(view, now), width), width)
+        ended = sum(call.ended is not None for call in view.proposers)
+        tokens = sum(call.tokens for call in view.proposers)
+        began = min(call.began for call in view.proposers)
+        head_text = f"round {view.layer}: {ended} of {len(view.proposers)}"
+        text = Text.assemble(("▸ ", "cyan"), (head_text, "bold"))
+        text.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
+        return to_lines(console, _cut(text, width), width)
     count, room = len(view.proposers), max(1, height // 2)
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
     # Four stand two by two.
@@ -132,17 +130,6 @@ def board_lines(console: Console, view: TurnView, now: float, size: tuple[int, i
     else:
         body = _grid(view.proposers, now, width, columns, panel_height)
     return to_lines(console, Group(*head, body), width)
-
-
-def _layer_text(view: TurnView, now: float) -> Text:
-    """A whole layer on one line."""
-    ended = [call for call in view.proposers if call.ended is not None]
-    tokens = sum(call.tokens for call in view.proposers)
-    began = min(call.began for call in view.proposers)
-    text = Text.assemble(
-        ("▸ ", "cyan"), (f"round {view.layer}: {len(ended)} of {len(view.proposers)}", "bold")
-    )
-    return text.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
 
 
 def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> Group:
@@ -161,11 +148,9 @@ def _row(call: CallView, now: float, width: int, names: int) -> Text:
     has_tail = call.state == "streaming" or (call.state == "thinking" and bool(call.tail))
     # A few words of the text tell more than the last of the figures.
     text = call_summary(call, now, names, width - _SHORTEST_TAIL if has_tail else width)
-    if has_tail:
-        free = width - cell_len(text.plain) - 2
-        if free > 8:
-            tail = _plain(call.tail[-4 * free :])
-            text.append("  " + _end_of(tail, free), "dim")
+    free = width - cell_len(text.plain) - 2
+    if has_tail and free > 8:
+        text.append("  " + _end_of(_plain(call.tail[-4 * free :]), free), "dim")
     return text
 
 
@@ -192,11 +177,8 @@ def _grid(
     for cells in widths:
         grid.add_column(width=cells)
     for start in range(0, len(calls), columns):
-        row = [
-            _panel(call, now, cells, panel_height)
-            for call, cells in zip(calls[start : start + columns], widths, strict=False)
-        ]
-        grid.add_row(*row)
+        row = zip(calls[start : start + columns], widths, strict=False)
+        grid.add_row(*(_panel(call, now, cells, panel_height) for call, cells in row))
     return grid
 
 
@@ -205,26 +187,20 @@ def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
     # The border's style lies under the title's, dim with it.
     name = _plain(call.name, width - 8)
     title = Text.assemble((mark, f"not dim {style}"), " ", (name, "not dim bold"))
-    body = _tail(call, width - 4, height - 2)
+    parts = figures(call, now)
+    # Of these two states the mark before the name says enough.
+    if call.state not in ("streaming", "done") or cell_len(" · ".join(parts)) + 18 <= width:
+        parts = [call.state, *parts]
     return Panel(
-        body,
+        _tail(call, width - 4, height - 2),
         title=title,
         title_align="left",
-        subtitle=Text(_fitting(call, now, width - 6), "dim"),
+        subtitle=Text(_joined(parts, width - 6), "dim"),
         subtitle_align="right",
         border_style=style if call.state in ("done", "failed") else "dim",
         width=width,
         height=height,
     )
-
-
-def _fitting(call: CallView, now: float, cells: int) -> str:
-    """State and figures, as many of them as fit into `cells`."""
-    parts = figures(call, now)
-    # Of these two states the mark before the name says enough.
-    if call.state not in ("streaming", "done") or cell_len(" · ".join(parts)) + 12 <= cells:
-        parts = [call.state, *parts]
-    return _joined(parts, cells)
 
 
 def _tail(call: CallView, width: int, rows: int) -> Text:

@@ -46,25 +46,23 @@ def notes(profile: Profile, layers: list[LayerForecast], known: Known) -> list[s
     lines = []
     if any(layer.assumed for layer in layers):
         lines.append(f"an answer without max_tokens is counted as {ASSUMED_TOKENS:,} tokens")
-    asked = _asked(profile)
-    unpriced = [model for model in asked if known[model].price is None]
+    unpriced = [model for model, info in _asked(profile, known).items() if info.price is None]
     if unpriced:
-        names = ", ".join(one_line(model) for model in unpriced)
-        lines.append(f"the price of {names} is unknown")
-    day = _date(asked, known)
+        lines.append(f"the price of {', '.join(map(one_line, unpriced))} is unknown")
+    day = _date(profile, known)
     if day is not None:
         lines.append(f"prices as listed on {day}")
     return lines
 
 
-def _asked(profile: Profile) -> list[str]:
+def _asked(profile: Profile, known: Known) -> dict[str, ModelInfo]:
     """The models that are asked if nothing fails."""
-    return list(dict.fromkeys(call.model for layer in profile.all_layers() for call in layer))
+    return {call.model: known[call.model] for layer in profile.all_layers() for call in layer}
 
 
-def _date(models: list[str], known: Known) -> str | None:
+def _date(profile: Profile, known: Known) -> str | None:
     """The date of the oldest list that a price was taken from."""
-    dates = [at for model in models if (at := known[model].as_of) is not None]
+    dates = [info.as_of for info in _asked(profile, known).values() if info.as_of is not None]
     return time.strftime("%Y-%m-%d", time.localtime(min(dates))) if dates else None
 
 
@@ -100,5 +98,5 @@ def to_dict(profile: Profile, conversation: Conversation, known: Known) -> dict[
         "profile": profile.name,
         "layers": [{"layer": layer.layer, **values(layer)} for layer in layers],
         "total": values(whole(layers)),
-        "prices_as_of": _date(_asked(profile), known),
+        "prices_as_of": _date(profile, known),
     }

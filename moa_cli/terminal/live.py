@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from moa_cli.markdown.pieces import Block
 from moa_cli.terminal.board import board_lines, call_summary, name_cells, to_lines
 from moa_cli.terminal.plain import trimmed_line
 from moa_cli.terminal.screen import Screen, Size
-from moa_cli.terminal.view import CallView, TurnView
+from moa_cli.terminal.view import TurnView
 
 _FRAME_SECONDS = 0.1
 # Drawing may take a tenth of the time; the rest belongs to the tokens.
@@ -103,7 +103,6 @@ class Board:
         self._through_reply = through_reply
         self._ticker = Ticker(self._draw)
         self._began = 0.0
-        self._rounds = 0
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
@@ -111,12 +110,13 @@ class Board:
         match event:
             case events.TurnStarted():
                 self._began = asyncio.get_running_loop().time() - event.at
-                self._rounds = event.rounds
                 self._ticker.start()
             case events.LayerFinished():
                 self._fold(event)
             case events.ReferencesTrimmed():
-                self._note(trimmed_line(self._name(event), event), "yellow")
+                index = event.index
+                name = event.model if index is None else self._view.proposers[index].name
+                self._note(trimmed_line(name, event), "yellow")
             case events.AggregatorStarted() if event.fallback:
                 self._note(f"↻ {event.model} replies in its place", "yellow")
             case events.AggregatorFailed() if not event.text:
@@ -136,10 +136,14 @@ class Board:
     def _fold(self, event: events.LayerFinished) -> None:
         calls = self._view.proposers
         width = self._screen.size()[0]
-        summed = self._rounds > 1 or self._compact
-        texts = [_layer_line(event, calls if self._compact else [])] if summed else []
-        dropped = any(call.state == "dropped" for call in calls)
-        if dropped:
+        texts = []
+        if self._view.rounds > 1 or self._compact:
+            done = [call for call in calls if self._compact and call.state == "done"]
+            names = ", ".join(one_line(call.name, 40) for call in done)
+            line = f"round {event.layer}: {event.answered} of {event.asked} answered"
+            line += f" in {event.seconds:.1f} s" + (f" ({names})" if names else "")
+            texts.append(Text(line, "dim"))
+        if any(call.state == "dropped" for call in calls):
             left = f"{event.answered} of {event.asked}" if event.answered else "the round before"
             texts.append(Text(f"enough: going on with {left}", "yellow"))
         if self._compact:
@@ -150,9 +154,6 @@ class Board:
         lines = [line for text in texts for line in to_lines(self._console, text, width)]
         self._view.proposers = []
         self._screen.commit(lines, [])
-
-    def _name(self, event: events.ReferencesTrimmed) -> str:
-        return event.model if event.index is None else self._view.proposers[event.index].name
 
     def _note(self, text: str, style: str) -> None:
         line = to_lines(self._console, Text(one_line(text), style), self._screen.size()[0])
@@ -165,13 +166,6 @@ class Board:
     def close(self) -> None:
         """Remove what is live."""
         self._hide()
-
-
-def _layer_line(event: events.LayerFinished, calls: Sequence[CallView]) -> Text:
-    """A layer in one line."""
-    names = ", ".join(one_line(call.name, 40) for call in calls if call.state == "done")
-    answered = f"round {event.layer}: {event.answered} of {event.asked} answered"
-    return Text(f"{answered} in {event.seconds:.1f} s" + (f" ({names})" if names else ""), "dim")
 
 
 class MarkdownReply:
@@ -222,27 +216,22 @@ class MarkdownReply:
         self._blocks += self._stream.feed(text)
         self._changed = True
 
-    def _width(self) -> int:
-        return reply_width(self._screen.size()[0])
-
-    def _finished(self) -> list[str]:
-        """The lines of the blocks that have been finished since the last frame."""
-        blocks, self._blocks = self._blocks, []
-        return self._renderer.render(blocks, width=self._width())
-
     def _draw(self) -> None:
-        if not self._changed:
-            return
-        self._changed = False
-        lines = self._finished()
-        pending = self._stream.pending() if self._live else []
-        preview = self._renderer.preview(pending, width=self._width())
+        if self._changed:
+            self._changed = False
+            self._commit(self._stream.pending() if self._live else [])
+
+    def _commit(self, pending: list[Block]) -> None:
+        """Print the blocks that have been finished since the last frame, and show the open one."""
+        width = reply_width(self._screen.size()[0])
+        blocks, self._blocks = self._blocks, []
+        lines = self._renderer.render(blocks, width=width)
         # In one frame: what has become final must not be seen twice, nor not at all.
-        self._screen.commit(lines, preview)
+        self._screen.commit(lines, self._renderer.preview(pending, width=width))
 
     def close(self) -> None:
         """Print what is left."""
         self._ticker.stop()
         self._blocks += self._stream.finish()
-        self._screen.commit(self._finished(), [])
+        self._commit([])
         self._screen.close()

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 class PlainReply:
     """A sink that writes the reply as it comes, unwrapped, with exactly one line end after it.
 
-    stream: whether to write piece by piece, or once it is whole.
+    stream: whether to write piece by piece, or once it is whole. apart: put a blank line before it.
     """
 
-    def __init__(self, out: TextIO, *, stream: bool = True) -> None:
+    def __init__(self, out: TextIO, *, stream: bool = True, apart: bool = False) -> None:
         self._out = out
         self._stream = stream
+        self._apart = apart
         self._sanitizer = Sanitizer()
         self._held = ""
         self._wrote = False
@@ -30,6 +31,9 @@ class PlainReply:
     def handle(self, event: Event) -> None:
         """Take the next event."""
         if isinstance(event, events.AggregatorDelta) and event.text:
+            if self._apart:
+                self._out.write("\n")
+                self._apart = False
             self._write(self._sanitizer.feed(event.text))
         elif isinstance(event, events.AggregatorFinished | events.AggregatorFailed):
             # Here, not in `close`: others are yet to say how the turn ended.
@@ -81,13 +85,13 @@ class Notices:
                 tokens = proposal.usage.completion_tokens
                 self._say(f"{proposal.proposer}: {proposal.seconds:.1f} s, {tokens} tokens")
             case events.ProposerFailed() if self._steps:
-                self._lost(event)
+                error = event.proposal.error
+                self._say(f"lost {event.proposal.proposer}: {error.message if error else ''}")
             case events.Retrying() if self._steps:
-                name = event.model if event.index is None else self._names[event.index]
+                name = self._name(event)
                 self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message})")
             case events.ReferencesTrimmed() if not self._board:
-                name = event.model if event.index is None else self._names[event.index]
-                self._say(trimmed_line(name, event))
+                self._say(trimmed_line(self._name(event), event))
             case events.LayerFinished() if self._steps:
                 self._say(
                     f"round {event.layer}: {event.answered} of {event.asked} answered"
@@ -97,18 +101,13 @@ class Notices:
                 self._failed_aggregator = f"{event.model} failed: {event.error.message}"
             case events.AggregatorStarted() if self._failed_aggregator and not self._board:
                 self._say(f"{self._failed_aggregator}; {event.model} replies in its place")
-            case events.TurnFinished():
-                self._finished(event)
+            case events.TurnFinished() if event.lost and not self._board and not self._steps:
+                self._say("degraded, lost " + "; ".join(event.lost))
             case _:
                 pass
 
-    def _lost(self, event: events.ProposerFailed) -> None:
-        error = event.proposal.error
-        self._say(f"lost {event.proposal.proposer}: {error.message if error else ''}")
-
-    def _finished(self, event: events.TurnFinished) -> None:
-        if event.lost and not self._board and not self._steps:
-            self._say("degraded, lost " + "; ".join(event.lost))
+    def _name(self, event: events.Retrying | events.ReferencesTrimmed) -> str:
+        return event.model if event.index is None else self._names[event.index]
 
     def _say(self, text: str) -> None:
         self._err.write(f"moa: {one_line(text)}\n")
@@ -143,12 +142,9 @@ class Proposals:
             error = proposal.error
             stopped = error is not None and error.kind == "BudgetReached"
             if error is None or (stopped and proposal.text.strip()):
-                self._print(proposal)
-
-    def _print(self, proposal: Proposal) -> None:
-        head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
-        self._err.write(f"{head:─<60}\n{sanitize(proposal.text).strip()}\n\n")
-        self._err.flush()
+                head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
+                self._err.write(f"{head:─<60}\n{sanitize(proposal.text).strip()}\n\n")
+                self._err.flush()
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -162,13 +158,9 @@ def print_paid(turn: Turn, err: TextIO) -> None:
 
 def setting_text(value: object) -> str:
     """A setting's value in words, on one line."""
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return one_line(", ".join(map(str, value)))
-    return one_line(str(value))
+    if value is None or isinstance(value, bool):
+        return "not set" if value is None else str(value).lower()
+    return one_line(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def setting_lines(

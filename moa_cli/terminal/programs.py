@@ -18,9 +18,6 @@ from moa_cli.core.sanitize import sanitize
 from moa_cli.terminal.table import cell_len
 from moa_cli.terminal.tty import can_redraw
 
-# As git does it: leave if all fits, show colours, keep the text on the screen.
-_LESS = "FRX"
-
 
 def page(lines: Sequence[str]) -> str | None:
     """Print lines, through $PAGER or `less` if standard output is a terminal too low for them.
@@ -50,15 +47,15 @@ def _is_long(lines: Sequence[str]) -> bool:
 def _through(command: str, text: str) -> str | None:
     """Show text in the pager; what went wrong if it could not be shown."""
     sys.stdout.flush()
-    environment = {"LESS": _LESS, **os.environ}
+    # As git does it: leave if all fits, show colours, keep the text on the screen.
+    environment = {"LESS": "FRX", **os.environ}
     data = text.encode(sys.stdout.encoding, "replace")
     try:
         with _interrupts_go_to_pager():
             done = subprocess.run(shlex.split(command), input=data, env=environment, check=False)
-    except OSError as error:
-        return f"the pager `{command}` could not be started: {error.strerror}"
-    except ValueError as error:
-        return f"the pager `{command}` could not be started: {error}"
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        return f"the pager `{command}` could not be started: {why}"
     return f"the pager `{command}` ended with status {done.returncode}" if done.returncode else None
 
 

@@ -8,6 +8,7 @@ repeats lines that are taller than the screen and leaves torn frames behind.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from typing import TextIO
@@ -27,8 +28,6 @@ _CLEAR_ROW = "\x1b[2K"
 
 def terminal_size(stream: TextIO) -> tuple[int, int]:
     """Columns and rows of the stream's terminal; 80 × 24 if it has none."""
-    import os
-
     with contextlib.suppress(OSError, ValueError):
         columns, rows = os.get_terminal_size(stream.fileno())
         if columns > 0 and rows > 0:
@@ -57,7 +56,6 @@ class Screen:
             return
         below = self._fitting(self._shown if region is None else region)
         frame = self._erase() + _WRAP_ON + "".join(f"{line}\r\n" for line in lines)
-        self._shown = []
         self._write(frame + self._draw(below))
 
     def paint(self, lines: Sequence[str]) -> None:
@@ -70,20 +68,15 @@ class Screen:
         region = self._fitting(lines)
         if region == self._shown and width == self._width:
             return
+        frame = ""
         if width != self._width or len(region) < len(self._shown):
             frame = self._erase()
-            self._shown = []
             self._width = width
-            self._write(frame + self._draw(region))
-            return
-        self._write(self._draw(region))
+        self._write(frame + self._draw(region))
 
     def close(self) -> None:
         """Remove the region, and leave the terminal as it was."""
-        if self._shown:
-            frame = self._erase()
-            self._shown = []
-            self._write(frame)
+        self._write(self._erase())
 
     def _fitting(self, lines: Sequence[str]) -> list[str]:
         return list(lines)[-max(1, self.size()[1] // 2) :]
@@ -106,8 +99,9 @@ class Screen:
         return "".join(parts)
 
     def _erase(self) -> str:
-        """Clear the region's rows, the cursor ends where its first row began."""
+        """Clear the region, of which nothing is shown then; the cursor ends where it began."""
         rows = self._rows()
+        self._shown = []
         if not rows:
             return ""
         up = f"\x1b[{rows - 1}A" if rows > 1 else ""

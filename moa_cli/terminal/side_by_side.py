@@ -28,14 +28,11 @@ class SideBySide:
         rows = -(-count // max(1, options.max_width // _NARROWEST_COLUMN))
         columns = -(-count // rows)
         for start in range(0, count, columns):
-            yield _beside(self._proposals[start : start + columns])
-
-
-def _beside(proposals: Sequence[Proposal]) -> Table:
-    table = _columns([proposal.proposer for proposal in proposals])
-    texts = (p.error.message if p.error else p.text for p in proposals)
-    table.add_row(*(Text(sanitize(text).strip()) for text in texts))
-    return table
+            proposals = self._proposals[start : start + columns]
+            table = _columns([proposal.proposer for proposal in proposals])
+            texts = (p.error.message if p.error else p.text for p in proposals)
+            table.add_row(*(Text(sanitize(text).strip()) for text in texts))
+            yield table
 
 
 def marked_side_by_side(

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, TextIO
 
 from moa_cli.core import debug_log
-from moa_cli.core.events import AggregatorDelta, Event
 from moa_cli.core.stream import Sink
 from moa_cli.terminal.plain import Notices, PlainReply, Proposals
 from moa_cli.terminal.tty import can_redraw
@@ -78,25 +77,8 @@ def _reply_sinks(show: Show, *, apart: bool) -> list[Sink]:
         from moa_cli.terminal.live import MarkdownReply
 
         return [MarkdownReply(sys.stdout, apart=apart, live=show.live)]
-    reply = PlainReply(sys.stdout, stream=show.stream)
-    return [_BlankLine(sys.stdout), reply] if apart and sys.stdout.isatty() else [reply]
-
-
-class _BlankLine:
-    """A sink that parts the reply from what was said before."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._done = False
-
-    def handle(self, event: Event) -> None:
-        """Take the next event."""
-        if isinstance(event, AggregatorDelta) and event.text and not self._done:
-            self._out.write("\n")
-            self._done = True
-
-    def close(self) -> None:
-        """Nothing is held back."""
+    apart = apart and sys.stdout.isatty()
+    return [PlainReply(sys.stdout, stream=show.stream, apart=apart)]
 
 
 def _is_file(stream: TextIO) -> bool:

@@ -53,7 +53,12 @@ class Column:
 def table_lines(columns: Sequence[Column], width: int) -> list[str]:
     """The head and the rows, each at most `width` cells wide; the last column is cut to fit."""
     *others, last = columns
-    widths = {id(column): _width_of(column) for column in others}
+    widths = {
+        id(column): min(
+            column.widest, max(cell_len(one_line(cell)) for cell in (column.head, *column.cells))
+        )
+        for column in others
+    }
     while True:
         free = width - sum(widths[id(column)] + len(_GAP) for column in others)
         spare = [column for column in others if column.spare]
@@ -61,15 +66,10 @@ def table_lines(columns: Sequence[Column], width: int) -> list[str]:
             break
         others.remove(max(spare, key=lambda column: column.spare))
     lines = []
-    for cells in zip(*([c.head, *c.cells] for c in (*others, last)), strict=True):
+    for *cells, end in zip(*([c.head, *c.cells] for c in (*others, last)), strict=True):
         before = [
             padded(cell, widths[id(column)], right=column.right)
-            for cell, column in zip(cells, others, strict=False)
+            for cell, column in zip(cells, others, strict=True)
         ]
-        lines.append(_GAP.join([*before, fitted(cells[-1], free)]).rstrip())
+        lines.append(_GAP.join([*before, fitted(end, free)]).rstrip())
     return lines
-
-
-def _width_of(column: Column) -> int:
-    longest = max(cell_len(one_line(cell)) for cell in (column.head, *column.cells))
-    return min(longest, column.widest)

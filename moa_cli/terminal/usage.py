@@ -22,19 +22,14 @@ def usage_line(usage: Usage, seconds: float, ledger: Sequence[Charge]) -> str:
     `~` marks figures with estimates in them.
     """
     parts = [plural(usage.calls, "call"), _tokens(usage), cost_text(usage), f"{seconds:.1f} s"]
-    dearest = _dearest(ledger)
-    return ", ".join(parts) + (f"; {dearest}" if dearest else "")
-
-
-def _dearest(ledger: Sequence[Charge]) -> str:
-    """The model that cost most, where several were asked and one cost anything."""
+    line = ", ".join(parts)
     costs: dict[str, float] = {}
     for charge in ledger:
         costs[charge.model] = costs.get(charge.model, 0.0) + charge.usage.cost
-    model = max(costs, key=lambda name: costs[name], default=None)
-    if model is None or len(costs) < 2 or not costs[model]:
-        return ""
-    return f"dearest: {one_line(short_name(model), 40)} {usd(costs[model])}"
+    if len(costs) < 2 or not any(costs.values()):
+        return line
+    dearest = max(costs, key=lambda name: costs[name])
+    return f"{line}; dearest: {one_line(short_name(dearest), 40)} {usd(costs[dearest])}"
 
 
 def spent_lines(spent: Mapping[str, Usage]) -> list[str]:

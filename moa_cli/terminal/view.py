@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from moa_cli.core import events
-from moa_cli.core.conversation import Failure, Proposal, Usage
+from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.events import Event
 
 State = Literal["waiting", "retrying", "thinking", "streaming", "done", "failed", "dropped"]
@@ -98,9 +98,13 @@ class TurnView:
             case events.ProposerDelta():
                 self.proposers[event.index].take(event.at, event.text, self._thought(event))
             case events.ProposerFinished() | events.ProposerFailed():
-                self._end(event.at, event.index, event.proposal)
+                proposal = event.proposal
+                self.proposers[event.index].end(event.at, proposal.usage, proposal.error)
             case events.Retrying():
-                self._retry(event)
+                call = self.aggregator if event.index is None else self.proposers[event.index]
+                if call is not None:
+                    call.state = "retrying"
+                    call.note = f"again in {event.delay:.0f} s: {event.error.message}"
             case events.AggregatorStarted():
                 self.phase = "replying"
                 self.references = event.references
@@ -113,17 +117,8 @@ class TurnView:
                 self.aggregator.end(event.at, event.usage, event.error)
             case events.TurnFinished() | events.TurnFailed():
                 self.phase = "ended"
-            case events.LayerFinished() | _:
+            case _:
                 pass
 
     def _thought(self, event: events.ProposerDelta | events.AggregatorDelta) -> str:
         return event.reasoning if self.reasoning else ""
-
-    def _end(self, at: float, index: int, proposal: Proposal) -> None:
-        self.proposers[index].end(at, proposal.usage, proposal.error)
-
-    def _retry(self, event: events.Retrying) -> None:
-        call = self.aggregator if event.index is None else self.proposers[event.index]
-        if call is not None:
-            call.state = "retrying"
-            call.note = f"again in {event.delay:.0f} s: {event.error.message}"
