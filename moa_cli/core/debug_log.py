@@ -79,23 +79,17 @@ def mask(text: str) -> str:
     """`text` without known secrets, and without values in places where secrets are."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, _MASK)
-    text = _without_pieces(text)
-    for pattern in _PLACED:
-        text = pattern.sub(rf"\1{_MASK}", text)
-    return text
-
-
-def _without_pieces(text: str) -> str:
-    if not _pieces:
-        return text
     kept: list[str] = []
     end = 0
-    for at in range(len(text) - _PIECE + 1):
+    for at in range(len(text) - _PIECE + 1 if _pieces else 0):
         if text[at : at + _PIECE] in _pieces:
             if at >= end:
                 kept += [text[end:at], _MASK]
             end = at + _PIECE
-    return "".join([*kept, text[end:]])
+    text = "".join([*kept, text[end:]])
+    for pattern in _PLACED:
+        text = pattern.sub(rf"\1{_MASK}", text)
+    return text
 
 
 class RoomLog:
@@ -114,10 +108,8 @@ class RoomLog:
     def write(self, what: str, *, data: str | None = None, **values: object) -> None:
         """Add an entry, if there is a handler.
 
-        Args:
-            what: What happened.
-            data: Written at the end as it is.
-            **values: Written as JSON; single words are written as they are, None is left out.
+        values: written as JSON; single words are written as they are, None is left out.
+        data: written at the end as it is.
         """
         if self.enabled:
             import logging
@@ -125,7 +117,9 @@ class RoomLog:
             values = {"turn": TURN.get(), **values}
             told = "".join(f" {k}={_told(v)}" for k, v in values.items() if v is not None)
             told += "" if data is None else f" data={data}"
-            logging.getLogger(self._name).debug("%s", _escaped(mask(what + told)))
+            # On one line, with control characters escaped as in JSON.
+            line = _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], mask(what + told))
+            logging.getLogger(self._name).debug("%s", line)
 
 
 def _told(value: object) -> str:
@@ -136,20 +130,10 @@ def _told(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _escaped(text: str) -> str:
-    """`text` on one line, with control characters escaped as in JSON."""
-    return _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
-
-
 def to_file(name: str, arguments: Iterable[str]) -> None:
-    """Append the debug log to a file from now on.
+    """Append the debug log to a file from now on. Raises UsageError if the file cannot be used.
 
-    Args:
-        name: The path of the file.
-        arguments: The command line, for the first entry.
-
-    Raises:
-        UsageError: The file cannot be used.
+    arguments: the command line, for the first entry.
     """
     _begin(_opened(paths.expand(name)), arguments)
 
@@ -202,13 +186,11 @@ def _learn_secrets(environment: Mapping[str, str]) -> None:
 
 def _without_values(arguments: list[str]) -> list[str]:
     """The arguments without the values of options with names of secrets."""
-    found: list[str] = []
+    found = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, _ = argument.partition("=")
-        if _OPTION.fullmatch(before):
-            found.append(_MASK)
-        else:
-            found.append(f"{name}={_MASK}" if equals and _OPTION.fullmatch(name) else argument)
+        masked = f"{name}={_MASK}" if equals and _OPTION.fullmatch(name) else argument
+        found.append(_MASK if _OPTION.fullmatch(before) else masked)
     return found
 
 

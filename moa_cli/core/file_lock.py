@@ -15,11 +15,7 @@ _POLL_SECONDS = 0.02
 
 
 def try_lock(handle: int) -> bool | None:
-    """Lock an open file without waiting.
-
-    Returns:
-        Whether the lock was free; None if the file system has no locks.
-    """
+    """Lock an open file without waiting; whether the lock was free, None if there are no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -38,15 +34,8 @@ def try_lock(handle: int) -> bool | None:
 def locked(path: Path, *, seconds: float | None = None) -> Iterator[bool | None]:
     """Hold the lock of a file within a `with` block. The file is created if need be, and stays.
 
-    Args:
-        path: The file.
-        seconds: How long to wait for another process; None waits without a limit.
-
-    Yields:
-        Whether the lock is held; None if the file system has no locks.
-
-    Raises:
-        OSError: The file cannot be created.
+    Waits for another process for so many seconds; None waits without a limit. Yields whether the
+    lock is held, None if the file system has no locks. Raises OSError if the file cannot be made.
     """
     with _held(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), seconds) as taken:
         yield taken
@@ -56,8 +45,7 @@ def locked(path: Path, *, seconds: float | None = None) -> Iterator[bool | None]
 def locked_folder(folder: Path, *, seconds: float | None = None) -> Iterator[bool | None]:
     """Hold the lock of a folder, as `locked` does for a file. Windows cannot lock folders.
 
-    Raises:
-        OSError: The folder cannot be opened.
+    Raises OSError if the folder cannot be opened.
     """
     if sys.platform == "win32":
         folder.stat()

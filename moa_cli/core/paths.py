@@ -23,11 +23,9 @@ def _folder(kind: str) -> Path:
     override = os.environ.get(f"MOA_{kind.upper()}_DIR")
     if override and override.strip():
         return expand(override)
-    import platformdirs
+    from platformdirs import PlatformDirs
 
-    dirs = platformdirs.PlatformDirs("moa", appauthor=False)
-    path: Path = getattr(dirs, f"user_{kind}_path")
-    return path
+    return Path(getattr(PlatformDirs("moa", appauthor=False), f"user_{kind}_dir"))
 
 
 def config_dir() -> Path:
@@ -64,10 +62,7 @@ def refuse_database(path: Path) -> None:
     """Refuse a path that leads to the database or a file beside it.
 
     Opening and closing the file would drop the locks that this process holds on it, and replacing
-    it would lose the conversations (see `moa_cli.store.database`).
-
-    Raises:
-        OSError: The path leads there.
+    it would lose the conversations (see `moa_cli.store.database`). Raises OSError for such a path.
     """
     try:
         named = path.stat()
@@ -134,15 +129,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     The new content is written to another file, which is renamed at the end of the block. A crash
     or an error leaves the old content. Only the owner can read the new file.
-
-    Args:
-        path: The file.
-
-    Yields:
-        The file to write to.
-
-    Raises:
-        OSError: The folder cannot be written, or `path` is the database.
+    Raises OSError if the folder cannot be written, or `path` is the database.
     """
     import tempfile
 
@@ -162,12 +149,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def alone(folder: Path, *, seconds: float | None = None) -> Iterator[None]:
     """Keep other processes out of such a block for the same folder; wait until none is in one.
 
-    Args:
-        folder: The folder.
-        seconds: How long to wait; None waits without a limit.
-
-    Raises:
-        OSError: The folder cannot be opened, or another process is still in its block.
+    Raises OSError if the folder cannot be opened, or another process is in its block after so many
+    seconds; None waits without a limit.
     """
     with locked_folder(folder, seconds=seconds) as held:
         if held is False:
@@ -179,8 +162,7 @@ def alone(folder: Path, *, seconds: float | None = None) -> Iterator[None]:
 def wipe(path: Path) -> None:
     """Overwrite and remove a file; it is not overwritten if it has other hard links.
 
-    Raises:
-        OSError: It cannot be removed.
+    Raises OSError if it cannot be removed.
     """
     with suppress(OSError):
         handle = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from moa_cli.core import paths
@@ -23,21 +23,11 @@ _NEW_SECONDS = 5.0
 _OLD_SECONDS = 24 * 3600
 
 
-def scratch_folder(parent: Path | None, prefix: str) -> AbstractContextManager[Path]:
-    """Create a private folder, which is wiped when the block ends.
-
-    Args:
-        parent: Where to create it; None for the system's folder for temporary files.
-        prefix: How its name begins.
-
-    Raises:
-        OSError: It cannot be created.
-    """
-    return _wiped_after_use(Path(tempfile.mkdtemp(dir=parent, prefix=prefix)))
-
-
 @contextmanager
-def _wiped_after_use(folder: Path) -> Iterator[Path]:
+def scratch_folder(parent: Path | None, prefix: str) -> Iterator[Path]:
+    """Create a private folder, which is wiped when the block ends; in the system's folder for
+    temporary files, if there is no parent. Raises OSError if it cannot be created."""
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
     try:
         # Programs that are started meanwhile do not inherit the lock: it ends with this process.
         with locked_folder(folder, seconds=0.0):

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any, Protocol
 
 from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, TurnStatus, Usage
@@ -29,7 +28,7 @@ from moa_cli.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from moa_cli.core.money import Price, priced
+from moa_cli.core.money import priced
 from moa_cli.core.tokens import usage_of
 
 
@@ -151,12 +150,7 @@ class EventQueue:
     async def __aenter__(self) -> EventQueue:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         if self._task is None:
             return
         self._task.cancel()
@@ -228,11 +222,8 @@ async def deliver(
 class _Open:
     """A call that has not ended."""
 
-    model: str
-    began: float
-    prompt_tokens: int
-    price: Price | None
-    proposer: str = ""
+    caller: Caller
+    started: ProposerStarted | AggregatorStarted
     # Until then (by the clock of this process) it waits to be made again.
     resumes: float = 0.0
     text: list[str] = field(default_factory=list)
@@ -240,24 +231,25 @@ class _Open:
 
     def usage(self) -> Usage:
         """What it took so far, estimated; nothing if it was not made at all."""
-        if not self.prompt_tokens or time.monotonic() < self.resumes:
+        prompt = self.started.prompt_tokens
+        if not prompt or time.monotonic() < self.resumes:
             return Usage()
         answer = "".join([*self.reasoning, *self.text])
         # As endpoints stream, a piece is a token at least.
         pieces = sum(map(bool, [*self.reasoning, *self.text]))
-        return priced(usage_of(None, self.prompt_tokens, answer, pieces), self.price)
+        return priced(usage_of(None, prompt, answer, pieces), self.started.price)
 
     def proposal(self, layer: int, index: int, now: float) -> Proposal:
         """What had come of it when the turn was interrupted."""
         return Proposal(
             layer=layer,
             index=index,
-            proposer=self.proposer,
-            model=self.model,
+            proposer=self.caller.name,
+            model=self.caller.model,
             text="".join(self.text),
             reasoning="".join(self.reasoning),
             usage=self.usage(),
-            seconds=now - self.began,
+            seconds=now - self.started.at,
             error=Failure("Interrupted", "cancelled"),
         )
 
@@ -304,7 +296,7 @@ class TurnFold:
                 self._callers = event.proposers
                 self._proposals.append([])
             case ProposerStarted() if event.index < len(self._callers):
-                self._open[event.index] = self._started(event, self._callers[event.index])
+                self._open[event.index] = _Open(self._callers[event.index], event)
             case Retrying():
                 call = self._replying if event.index is None else self._open.get(event.index)
                 if call is not None:
@@ -315,8 +307,7 @@ class TurnFold:
             case AggregatorStarted():
                 self._text, self._reasoning = [], []
                 self._model = event.model
-                caller = Caller(name=event.name, model=event.model)
-                self._replying = self._started(event, caller)
+                self._replying = _Open(Caller(name=event.name, model=event.model), event)
             case AggregatorFinished():
                 self._answered_by, self._finish_reason = event.answered_by, event.finish_reason
                 self._replied(event.model, event.usage, event.answered_by)
@@ -329,9 +320,6 @@ class TurnFold:
                 self._end("failed", event)
             case _:
                 pass
-
-    def _started(self, event: ProposerStarted | AggregatorStarted, caller: Caller) -> _Open:
-        return _Open(caller.model, event.at, event.prompt_tokens, event.price, caller.name)
 
     def _add(self, proposal: Proposal) -> None:
         self._proposals[proposal.layer - 1].append(proposal)
@@ -361,7 +349,7 @@ class TurnFold:
         if self._replying is not None:
             call = self._replying
             call.text, call.reasoning = self._text, self._reasoning
-            self._replied(call.model, call.usage())
+            self._replied(call.caller.model, call.usage())
         self._turn = replace(
             self._turn,
             status="interrupted",

@@ -29,11 +29,7 @@ _MARKS = (
 # Files that are not text even if their bytes happen to be UTF-8: how they begin, what they are, and
 # what the user can do.
 _KINDS = (
-    (
-        rb"%PDF-\d\.\d\s*[\r\n]",
-        "a PDF file",
-        "extract its text first: `pdftotext`",
-    ),
+    (rb"%PDF-\d\.\d\s*[\r\n]", "a PDF file", "extract its text first: `pdftotext`"),
     (rb"\x1f\x8b", "a compressed file (gzip)", "unpack it first: `gunzip`"),
     (rb"PK\x03\x04", "a ZIP archive or an office document", "export it as text first"),
 )
@@ -44,10 +40,8 @@ _SAMPLE_BYTES = 4096
 class SourceText:
     """The text of a file with what is needed to write it back in the same form.
 
-    Attributes:
-        text: With `\\n` as its line end if the file has only one kind of line end, else as it is.
-        encoding: Python's name of the encoding.
-        newline: What the file holds for a `\\n` of the text.
+    `text` has `\\n` as its line end if the file has only one kind of it, `newline`, else it is
+    as the file has it. `encoding` is Python's name.
     """
 
     text: str
@@ -82,14 +76,8 @@ def text_of(
 ) -> str:
     """Decode the bytes of a text; keep its line ends, and remove a byte order mark.
 
-    Args:
-        data: The bytes.
-        name: The file's name for messages, or STANDARD_INPUT.
-        error: The error to raise.
-        first_line: The number of the first line of `data` in the file.
-
-    Raises:
-        MoAError: An `error` that names the file, the place and what to do: it is not text.
+    name: of the file, for messages, or STANDARD_INPUT. first_line: the number of the first line of
+    `data` in the file. Raises `error`, which names file, place and what to do, if it is no text.
     """
     return _decoded(data, name, error, first_line)[0]
 
@@ -202,9 +190,5 @@ def _wide(data: bytes) -> str | None:
 
 
 def fenced_file(path: Path) -> str:
-    """The text of a file in a fence, with its path above.
-
-    Raises:
-        UsageError: It cannot be read, or is not text.
-    """
+    """The text of a file in a fence, with its path above. Raises UsageError if it is no text."""
     return fenced(read_text(path), str(path))

@@ -127,9 +127,8 @@ def usage_of(told: Usage | None, prompt: int, answer: str, at_least: int = 0) ->
         return estimated_usage(prompt, max(estimate_tokens(answer), at_least))
     # Some endpoints count no prompt or no answer although there was one.
     no_prompt = prompt if not told.prompt_tokens and (answer or told.completion_tokens) else 0
-    no_answer = 0
-    if answer and not told.completion_tokens:
-        no_answer = max(estimate_tokens(answer), at_least)
+    is_uncounted = answer and not told.completion_tokens
+    no_answer = max(estimate_tokens(answer), at_least) if is_uncounted else 0
     if not no_prompt and not no_answer:
         return told
     return replace(
