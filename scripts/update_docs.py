@@ -25,8 +25,9 @@ import moa_cli
 from moa_cli.chat.commands.registry import COMMANDS
 from moa_cli.cli import exit_codes
 from moa_cli.cli.table import app
-from moa_cli.config import explanation, leaves, template
+from moa_cli.config.names import leaves
 from moa_cli.config.schema import VARIABLES
+from moa_cli.config.template import explanation, template
 from moa_cli.config.toml import allowed, sentence
 from moa_cli.core import errors
 from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, Usage

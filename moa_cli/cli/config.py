@@ -17,17 +17,10 @@ from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import JsonArray
 from moa_cli.cli.output import print_json, print_lines, say
-from moa_cli.config import (
-    create_file,
-    dotted,
-    find_name,
-    leaves,
-    set_setting,
-    template,
-    unset_setting,
-)
-from moa_cli.config.names import KEYS_OF, NAMED
+from moa_cli.config.edit import create_file, set_setting, unset_setting
+from moa_cli.config.names import KEYS_OF, NAMED, dotted, find_name, leaves
 from moa_cli.config.schema import VARIABLES, Config, load_config, to_config
+from moa_cli.config.template import template
 from moa_cli.config.toml import read_toml, value_of
 from moa_cli.core import paths
 from moa_cli.core.sanitize import sanitize

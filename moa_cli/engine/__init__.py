@@ -2,7 +2,7 @@
 
 from moa_cli.engine.budget import Budget, Cap, Reservation
 from moa_cli.engine.call import Limits, Slots
-from moa_cli.engine.control import Control
+from moa_cli.engine.state import Control
 from moa_cli.engine.turn import check_names, run_turn
 
 __all__ = ["Budget", "Cap", "Control", "Limits", "Reservation", "Slots", "check_names", "run_turn"]

@@ -10,7 +10,6 @@ from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError
 from moa_cli.engine.call import Begun, Call, Planned, Retry, failure
 from moa_cli.engine.state import TurnState
-from moa_cli.profile import short_name
 
 
 async def run_aggregator(state: TurnState) -> bool:
@@ -37,7 +36,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
     await state.emit_and_wait(
         events.AggregatorStarted(
             at=state.now(),
-            name=short_name(model),
+            name=planned.name,
             model=model,
             references=len(state.references),
             fallback=planned.place.index > 0,
@@ -71,7 +70,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
             )
         )
         return True
-    state.lose(short_name(model), error)
+    state.lose(planned.name, error)
     await state.emit_and_wait(
         events.AggregatorFailed(
             at=state.now(),

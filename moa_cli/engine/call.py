@@ -20,7 +20,7 @@ from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
 from moa_cli.engine.budget import Budget
 from moa_cli.engine.estimate import forecast_call
 from moa_cli.engine.fit import Fitted
-from moa_cli.profile import ModelSettings, Proposer
+from moa_cli.profile import ModelSettings, Proposer, short_name
 
 _LONGEST_DELAY = 60.0
 # Seconds that a call may take which is given no time of its own.
@@ -99,6 +99,12 @@ class Planned:
         return self.place.index if isinstance(self.settings, Proposer) else None
 
     @property
+    def name(self) -> str:
+        """The name on screen."""
+        own = self.settings.name if isinstance(self.settings, Proposer) else None
+        return own or short_name(self.settings.model)
+
+    @property
     def usage(self) -> Usage:
         """What it will take, with as long an answer as it may give."""
         return forecast_call(self.settings, self.fitted.tokens, self.info.price)
@@ -171,9 +177,8 @@ class Call:
         grow: Callable[[Call, int, int], int] | None = None,
         spend: Callable[[Usage], None],
     ) -> None:
+        self.planned = planned
         self.settings = planned.settings
-        self._messages = planned.fitted.messages
-        self._place = planned.place
         self._foreseen = planned.begun()
         self._ledger = ledger
         self._grow = grow
@@ -349,7 +354,10 @@ class Call:
         if self._ledger is not None:
             self._number = self._ledger.begin(self._foreseen)
         self._sent = True
-        request = request_of(self.settings, self._messages, endpoint.model, self._place)
+        planned = self.planned
+        request = request_of(
+            planned.settings, planned.fitted.messages, endpoint.model, planned.place
+        )
         async with aclosing(endpoint.client.stream(request)) as deltas:
             async for delta in deltas:
                 self._take(delta)
@@ -405,13 +413,13 @@ class Call:
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.answered_by = delta.model or self.answered_by
 
-    def proposal(self, proposer: Proposer, usage: Usage, error: Failure | None) -> Proposal:
-        """What came of the call, as the proposal of `proposer`."""
+    def proposal(self, usage: Usage, error: Failure | None) -> Proposal:
+        """What came of the call, as a proposal."""
         return Proposal(
-            layer=self._place.layer,
-            index=self._place.index,
-            proposer=proposer.name or proposer.model,
-            model=proposer.model,
+            layer=self.planned.place.layer,
+            index=self.planned.place.index,
+            proposer=self.planned.name,
+            model=self.settings.model,
             text=self.text,
             reasoning=self.reasoning,
             answered_by=self.answered_by,

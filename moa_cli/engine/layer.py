@@ -13,7 +13,6 @@ from moa_cli.core.errors import BadResponse, BudgetReached, ClientError
 from moa_cli.engine.call import Begun, Planned, Retry, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
-from moa_cli.profile import Proposer
 
 _ABANDONED = Failure("Abandoned", "not waited for")
 
@@ -25,22 +24,14 @@ async def run_layer(state: TurnState, number: int) -> None:
     Raises BudgetReached, before anything is sent or told, if the layer would go beyond a cap;
     or behind its last event, if an answer did.
     """
-    proposers = state.profile.layer(number)
-    planned = await state.plan(number, proposers)
-    await _Layer(state, number, proposers, planned).run()
+    planned = await state.plan(number, state.profile.layer(number))
+    await _Layer(state, number, planned).run()
 
 
 class _Layer:
-    def __init__(
-        self,
-        state: TurnState,
-        number: int,
-        proposers: Sequence[Proposer],
-        planned: Sequence[Planned],
-    ) -> None:
+    def __init__(self, state: TurnState, number: int, planned: Sequence[Planned]) -> None:
         self._state = state
         self._number = number
-        self._proposers = proposers
         self._planned = planned
         self._calls = [state.call(call) for call in planned]
         self._asked = [index for index, call in enumerate(planned) if call.error is None]
@@ -52,10 +43,9 @@ class _Layer:
         self._over = asyncio.Event()
 
     async def run(self) -> None:
-        state, proposers = self._state, self._proposers
-        began = state.now()
+        state, began = self._state, self._state.now()
         callers = tuple(
-            events.Caller(name=entry.name or entry.model, model=entry.model) for entry in proposers
+            events.Caller(name=call.name, model=call.settings.model) for call in self._planned
         )
         await state.emit_and_wait(
             events.LayerStarted(at=began, layer=self._number, proposers=callers)
@@ -70,7 +60,9 @@ class _Layer:
             if index not in self._begun:
                 self._lose_unasked(index, _ABANDONED)
             elif index not in self._ended:
-                self._abandon(index)
+                # Its call is cut off, and so is settled.
+                usage = self._calls[index].settle(self._planned[index].info.price)
+                self._lose(self._calls[index].proposal(usage, _ABANDONED), _ABANDONED)
         answers = self._answers
         if answers or not state.control.said_enough:
             state.references = [answers[index] for index in sorted(answers)]
@@ -79,7 +71,7 @@ class _Layer:
                 at=state.now(),
                 layer=self._number,
                 answered=len(answers),
-                asked=len(proposers),
+                asked=len(self._planned),
                 seconds=state.now() - began,
             )
         )
@@ -105,7 +97,7 @@ class _Layer:
         self._over.set()
 
     async def _ask(self, index: int) -> None:
-        state, call, proposer = self._state, self._calls[index], self._proposers[index]
+        state, call = self._state, self._calls[index]
         error = None
         try:
             await call.run(partial(self._tell, index))
@@ -118,7 +110,7 @@ class _Layer:
         usage = await state.taken(call)
         # From here on without a pause: a proposal that has arrived is told of, and used, also if
         # the layer is over in this moment.
-        proposal = call.proposal(proposer, usage, error)
+        proposal = call.proposal(usage, error)
         self._ended.add(index)
         if error is None:
             self._answers[index] = proposal.text
@@ -167,16 +159,9 @@ class _Layer:
 
     def _lose_unasked(self, index: int, error: Failure) -> None:
         """A proposer is lost without having been asked."""
-        proposer = self._proposers[index]
-        name = proposer.name or proposer.model
+        name, model = self._planned[index].name, self._planned[index].settings.model
         self._emit_started(index)
-        self._lose(Proposal(self._number, index, name, proposer.model, "", error=error), error)
-
-    def _abandon(self, index: int) -> None:
-        """A proposer is not waited for; its call is cut off, and so is settled."""
-        call = self._calls[index]
-        usage = call.settle(self._planned[index].info.price)
-        self._lose(call.proposal(self._proposers[index], usage, _ABANDONED), _ABANDONED)
+        self._lose(Proposal(self._number, index, name, model, "", error=error), error)
 
     def _lose(self, proposal: Proposal, error: Failure) -> None:
         state = self._state

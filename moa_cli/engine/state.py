@@ -16,7 +16,6 @@ from moa_cli.core.stream import EventQueue
 from moa_cli.core.tokens import prompt_tokens
 from moa_cli.engine.budget import TurnBudgets, check_prices
 from moa_cli.engine.call import Call, Limits, Planned, Retry, failure, request_of
-from moa_cli.engine.control import Control
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fit import Fitted, fit
 from moa_cli.engine.prompts import messages_for
@@ -25,6 +24,30 @@ from moa_cli.profile import ModelSettings, Profile
 # Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends
 # on, and behind an answer, which as a rule took longer than that anyway.
 _PATIENCE_BEFORE, _PATIENCE_BEHIND = 15.0, 1.0
+
+
+class Control:
+    """The one way to speak to a turn that runs: pass one to `run_turn`, and call `enough()`."""
+
+    def __init__(self) -> None:
+        self._enough = asyncio.Event()
+
+    def enough(self) -> None:
+        """Stop waiting for proposers, and go on to the reply with what has arrived.
+
+        Layers that have not begun are skipped. Has no effect before the first proposal of
+        a turn has arrived, until it does.
+        """
+        self._enough.set()
+
+    @property
+    def said_enough(self) -> bool:
+        """Whether `enough()` was called."""
+        return self._enough.is_set()
+
+    async def wait(self) -> None:
+        """Return once `enough()` is called."""
+        await self._enough.wait()
 
 
 class _OwnSlots(asyncio.Semaphore):

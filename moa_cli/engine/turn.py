@@ -20,9 +20,8 @@ from moa_cli.core.events import Event, TurnFailed, TurnFinished, TurnStarted
 from moa_cli.core.stream import EventQueue
 from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.call import Limits, failure
-from moa_cli.engine.control import Control
 from moa_cli.engine.layer import run_layer
-from moa_cli.engine.state import TurnState
+from moa_cli.engine.state import Control, TurnState
 from moa_cli.engine.trace import traced
 from moa_cli.profile import Profile, model_faults
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.config import dotted, leaves
-from moa_cli.config.names import NAMED
+from moa_cli.config.names import NAMED, dotted, leaves
 from moa_cli.config.schema import load_config
 from tests.support.command import Moa, Ran
 

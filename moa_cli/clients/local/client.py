@@ -28,17 +28,12 @@ _STOP_SECONDS = 2.0
 
 # What installs a package on the systems that know it, and the packages that bring the libraries
 # which the runtime takes from the system. Slim container images often lack the first one.
+_DEBIAN, _FEDORA, _SUSE = ("apt", "apt-get"), ("dnf", "yum", "microdnf"), ("zypper",)
 _INSTALLERS = {
-    "apt": "apt install",
-    "apt-get": "apt-get install",
-    "dnf": "dnf install",
-    "yum": "yum install",
-    "microdnf": "microdnf install",
-    "zypper": "zypper install",
+    **{program: f"{program} install" for program in (*_DEBIAN, *_FEDORA, *_SUSE)},
     "apk": "apk add",
     "pacman": "pacman -S",
 }
-_DEBIAN, _FEDORA, _SUSE = ("apt", "apt-get"), ("dnf", "yum", "microdnf"), ("zypper",)
 _LIBRARIES = {
     "libgomp.so.1": {
         **dict.fromkeys((*_DEBIAN, *_SUSE), "libgomp1"),
