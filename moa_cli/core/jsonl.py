@@ -12,27 +12,19 @@ from moa_cli.core.text import dumps
 
 def turn_to_dict(turn: Turn) -> dict[str, Any]:
     """A turn as `--json` prints it."""
-    values = dataclasses.asdict(turn)
+    values = _plain(turn)
     values["prompt"] = values.pop("user")
     del values["stored_as"]
-    first = (
-        "reply",
-        "status",
-        "profile",
-        "model",
-        "answered_by",
-        "proposals",
-        "usage",
-        "seconds",
-        "lost",
-    )
-    values["usage"] = usage_to_dict(turn.usage)
-    for told, charge in zip(values["ledger"], turn.ledger, strict=True):
-        told["usage"] = usage_to_dict(charge.usage)
-    for layer, proposals in zip(values["proposals"], turn.proposals, strict=True):
-        for told, proposal in zip(layer, proposals, strict=True):
-            told["usage"] = usage_to_dict(proposal.usage)
-    return {key: values[key] for key in (*first, *(k for k in values if k not in first))}
+    first = ("reply", "status", "profile", "model", "answered_by", "proposals", "usage", "seconds")
+    return {key: values[key] for key in dict.fromkeys((*first, "lost", *values))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Usage):
+        return usage_to_dict(value)
+    if dataclasses.is_dataclass(value):
+        return {name: _plain(inner) for name, inner in vars(value).items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def usage_to_dict(usage: Usage) -> dict[str, Any]:

@@ -318,8 +318,6 @@ class TurnFold:
             case TurnFailed():
                 self._turn = replace(self._turn, error=event.error, causes=event.causes)
                 self._end("failed", event)
-            case _:
-                pass
 
     def _add(self, proposal: Proposal) -> None:
         self._proposals[proposal.layer - 1].append(proposal)

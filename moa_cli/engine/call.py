@@ -18,7 +18,6 @@ from moa_cli.core.money import Price, priced
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
 from moa_cli.engine.budget import Budget
-from moa_cli.engine.estimate import forecast_call
 from moa_cli.engine.fit import Fitted
 from moa_cli.profile import ModelSettings, Proposer, short_name
 
@@ -104,22 +103,6 @@ class Planned:
         own = self.settings.name if isinstance(self.settings, Proposer) else None
         return own or short_name(self.settings.model)
 
-    @property
-    def usage(self) -> Usage:
-        """What it will take, with as long an answer as it may give."""
-        return forecast_call(self.settings, self.fitted.tokens, self.info.price)
-
-    def begun(self) -> CallBegun:
-        """As it is written down before it is sent."""
-        return CallBegun(
-            model=self.settings.model,
-            prompt_tokens=self.fitted.tokens,
-            completion_tokens=self.foreseen,
-            price=self.info.price,
-            layer=self.place.layer,
-            index=self.index,
-        )
-
 
 def failure(error: MoAError) -> Failure:
     """The error as a value."""
@@ -179,7 +162,15 @@ class Call:
     ) -> None:
         self.planned = planned
         self.settings = planned.settings
-        self._foreseen = planned.begun()
+        # As it is written down before it is sent.
+        self._foreseen = CallBegun(
+            model=planned.settings.model,
+            prompt_tokens=planned.fitted.tokens,
+            completion_tokens=planned.foreseen,
+            price=planned.info.price,
+            layer=planned.place.layer,
+            index=planned.index,
+        )
         self._ledger = ledger
         self._grow = grow
         self._spend = spend

@@ -174,7 +174,10 @@ class TurnState:
         asked = [call for call in calls if call.error is None]
         check_prices(self.budgets.budgets, [(call.settings.model, call.info) for call in asked])
         self._later = sum(self._foreseen[layer:], Usage())
-        self.budgets.hold(sum((call.usage for call in asked), Usage()), self._later)
+        ahead = Usage()
+        for call in asked:
+            ahead += forecast_call(call.settings, call.fitted.tokens, call.info.price)
+        self.budgets.hold(ahead, self._later)
         endless = [call for call in asked if call.settings.max_tokens is None]
         if not endless:
             return calls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -270,6 +270,7 @@ def _unique(names: list[str]) -> list[str]:
 PROFILE_KEYS = keys_of(Profile)
 PROPOSER_KEYS = keys_of(Proposer)
 AGGREGATOR_KEYS = keys_of(Aggregator)
+_NO_AGGREGATOR = Aggregator(model="")
 
 
 def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -> Profile:
@@ -286,7 +287,11 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
                 hint="every mixture needs a model that replies",
             )
         proposers = settings.get("proposers", ())
-        layers = _layers(settings.pop("layers", ()), proposers)
+        given: Sequence[_LayerTable] = settings.pop("layers", ())
+        for place, layer in enumerate(given):
+            if not layer.proposers and not proposers:
+                raise ValueFault("is empty", path=("layers", place, "proposers"))
+        layers = tuple(layer.proposers or proposers for layer in given)
     except ValueFault as fault:
         raise refused(fault, place_of(origins, fault.path)) from None
     rounds = settings.pop("rounds", len(layers) if layers else int(bool(proposers)))
@@ -308,15 +313,6 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
     return Profile(name=name, layers=layers, rounds=rounds, origins=dict(origins), **settings)
 
 
-def _layers(
-    layers: Sequence[_LayerTable], default: tuple[Proposer, ...]
-) -> tuple[tuple[Proposer, ...], ...]:
-    for place, layer in enumerate(layers):
-        if not layer.proposers and not default:
-            raise ValueFault("is empty", path=("layers", place, "proposers"))
-    return tuple(layer.proposers or default for layer in layers)
-
-
 def origin_of(origins: Origins, path: KeyPath) -> Origin | None:
     """Where the value at `path` comes from, or what is above it; None if nobody knows."""
     for end in range(len(path), -1, -1):
@@ -332,30 +328,26 @@ def place_of(origins: Origins, path: KeyPath) -> str:
 
 def to_table(profile: Profile) -> dict[str, Any]:
     """The tables of a profile's file; what is at its default is left out."""
-    default = Profile(name="", aggregator=Aggregator(model="-"))
-    table = {
-        key: getattr(profile, key)
-        for key in PROFILE_KEYS
-        if key not in ("proposers", "layers", "aggregator")
-        and (key == "rounds" or getattr(profile, key) != getattr(default, key))
-    }
+    default = Profile(name="", rounds=-1, aggregator=_NO_AGGREGATOR)
+    table = _unlike(profile, default, PROFILE_KEYS)
     if profile.proposers:
-        table["proposers"] = [_settings_table(model, PROPOSER_KEYS) for model in profile.proposers]
+        table["proposers"] = _proposer_tables(profile.proposers)
     if profile.layers:
-        table["layers"] = [
-            {"proposers": [_settings_table(model, PROPOSER_KEYS) for model in layer]}
-            for layer in profile.layers
-        ]
-    table["aggregator"] = _settings_table(profile.aggregator, AGGREGATOR_KEYS)
+        table["layers"] = [{"proposers": _proposer_tables(layer)} for layer in profile.layers]
+    table["aggregator"] = _unlike(profile.aggregator, _NO_AGGREGATOR, AGGREGATOR_KEYS)
+    if profile.aggregator.fallbacks:
+        table["aggregator"]["fallbacks"] = list(profile.aggregator.fallbacks)
     return table
 
 
-def _settings_table(model: ModelSettings, keys: Mapping[str, Key]) -> dict[str, Any]:
-    values = {key: getattr(model, key) for key in keys}
-    values = {key: value for key, value in values.items() if value not in (None, (), {})}
-    if values.get("samples") == 1:
-        del values["samples"]
-    return {key: list(value) if key == "fallbacks" else value for key, value in values.items()}
+def _proposer_tables(proposers: Sequence[Proposer]) -> list[dict[str, Any]]:
+    return [_unlike(proposer, Proposer(model=""), PROPOSER_KEYS) for proposer in proposers]
+
+
+def _unlike(values: Any, default: Any, keys: Iterable[str]) -> dict[str, Any]:
+    """The fields of a dataclass that differ from those of another one."""
+    found = {key: getattr(values, key) for key in keys}
+    return {key: value for key, value in found.items() if value != getattr(default, key)}
 
 
 def dump(profile: Profile) -> str:

@@ -76,8 +76,6 @@ class Metrics:
                 self._failed(event.proposal.model, event.proposal.error.kind)
             case events.AggregatorFailed():
                 self._failed(event.model, event.error.kind)
-            case _:
-                pass
 
     def close(self) -> None:
         """The events of a turn have ended; see `ended`."""

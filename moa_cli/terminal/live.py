@@ -126,8 +126,6 @@ class Board:
                 self._hide()
             case events.AggregatorFinished() | events.TurnFinished() | events.TurnFailed():
                 self._hide()
-            case _:
-                pass
 
     def _draw(self) -> None:
         now = asyncio.get_running_loop().time() - self._began
@@ -203,8 +201,6 @@ class MarkdownReply:
             case events.AggregatorFinished() | events.AggregatorFailed() if self._began:
                 # Here, not in `close`: others are yet to say how the turn ended.
                 self.close()
-            case _:
-                pass
 
     def _take(self, text: str) -> None:
         if not self._began:

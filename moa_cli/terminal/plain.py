@@ -103,8 +103,6 @@ class Notices:
                 self._say(f"{self._failed_aggregator}; {event.model} replies in its place")
             case events.TurnFinished() if event.lost and not self._board and not self._steps:
                 self._say("degraded, lost " + "; ".join(event.lost))
-            case _:
-                pass
 
     def _name(self, event: events.Retrying | events.ReferencesTrimmed) -> str:
         return event.model if event.index is None else self._names[event.index]

