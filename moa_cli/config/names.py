@@ -64,21 +64,19 @@ def find_name(text: str) -> Name:
     head, dot, rest = text.strip().partition(".")
     if head not in CONFIG_KEYS or (dot and head not in KEYS_OF):
         raise _unknown(text, head if head not in CONFIG_KEYS else text)
+    key = CONFIG_KEYS[head]
     if not dot:
-        return Name((head,), CONFIG_KEYS[head])
+        return Name((head,), key)
     keys = KEYS_OF[head]
-    if head not in NAMED:
-        return _inner(text, (head,), rest, keys)
-    name, last = _named(rest, keys, split_always=head == "providers")
-    if not name:
-        raise _unknown(text, text)
+    above: tuple[str, ...] = (head,)
+    last: str | None = rest
+    if head in NAMED:
+        name, last = _named(rest, keys, split_always=head == "providers")
+        if not name:
+            raise _unknown(text, text)
+        above = (head, name)
     if last is None:
-        key = CONFIG_KEYS[head]
-        return Name((head, name), replace(key, type=key.item.type))
-    return _inner(text, (head, name), last, keys)
-
-
-def _inner(text: str, above: tuple[str, ...], last: str, keys: dict[str, Key]) -> Name:
+        return Name(above, replace(key, type=key.item.type))
     if last not in keys:
         raise _unknown(text, last, above, keys)
     return Name((*above, last), keys[last])

@@ -67,7 +67,6 @@ def explanation(path: tuple[str, ...], key: Key) -> str:
 
 
 def assignment(key: str, value: object) -> str:
-    """The line that sets it."""
     return f"{dotted((key,))} = {toml_text(value)}"
 
 

@@ -50,7 +50,6 @@ class JsonLines:
         self._out = out
 
     def handle(self, event: Event) -> None:
-        """Take the next event."""
         self._out.write(dumps(to_dict(event)) + "\n")
         self._out.flush()
 

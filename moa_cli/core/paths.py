@@ -49,7 +49,6 @@ def cache_dir() -> Path:
 
 
 def config_file() -> Path:
-    """The settings file."""
     return config_dir() / "config.toml"
 
 

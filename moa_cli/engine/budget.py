@@ -35,7 +35,6 @@ class Cap:
     since: str = ""
 
     def amount(self, usage: Usage) -> float:
-        """What `usage` is in the cap's unit."""
         return usage.cost if self.unit == "usd" else usage.total_tokens
 
     def __str__(self) -> str:
@@ -179,7 +178,6 @@ class TurnBudgets:
         self._held: dict[Budget, Reservation] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
         return bool(self.budgets)
 
     @property

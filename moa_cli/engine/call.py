@@ -99,13 +99,11 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """The name on screen."""
         own = self.settings.name if isinstance(self.settings, Proposer) else None
         return own or short_name(self.settings.model)
 
 
 def failure(error: MoAError) -> Failure:
-    """The error as a value."""
     return Failure(type(error).__name__, error.message, error.hint)
 
 
@@ -208,12 +206,10 @@ class Call:
 
     @property
     def text(self) -> str:
-        """The answer so far."""
         return "".join(self._text)
 
     @property
     def reasoning(self) -> str:
-        """The reasoning so far."""
         return "".join(self._reasoning)
 
     @property

@@ -54,7 +54,6 @@ class _OwnSlots(asyncio.Semaphore):
     """The slots of one turn, where it shares none."""
 
     def slot(self, model: str) -> asyncio.Semaphore:
-        """See `Slots`."""
         return self
 
 
@@ -190,7 +189,6 @@ class TurnState:
         ]
 
     def call(self, planned: Planned) -> Call:
-        """The call, ready to be made."""
         call = Call(
             planned,
             self._clients,

@@ -116,8 +116,6 @@ class Aggregator(ModelSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class _LayerTable:
-    """A layer as a file has it."""
-
     proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in this layer")] = ()
 
 

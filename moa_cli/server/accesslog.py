@@ -46,7 +46,6 @@ class AccessLog:
         self._form = form
 
     def request(self, record: Record) -> None:
-        """A request has ended."""
         seconds = time.monotonic() - record.began
         self._put((_as_json if self._form == "json" else _as_text)(record, seconds))
 

@@ -27,7 +27,6 @@ class Guard:
         self._loopback = loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check, and pass on."""
         # Nothing can be learned or done there.
         if scope["path"] != "/health":
             headers = Headers(scope=scope)

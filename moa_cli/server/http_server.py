@@ -60,7 +60,6 @@ class HttpServer(uvicorn.Server):
         """Called in the event loop for each signal to end."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See `uvicorn.Server`."""
         await super().startup(sockets)
         self.on_start()
 
@@ -100,12 +99,10 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._head_size = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there."""
         super().connection_made(_JoinedWrites(transport))  # type: ignore[arg-type]
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        """It has sent something."""
         if self._late is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
         super().data_received(data)
@@ -115,12 +112,10 @@ class _BoundedProtocol(HttpToolsProtocol):
                 self.send_400_response("The request's head is too large.")
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
         self._head_came()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
         self._head_came()
         super().connection_lost(exc)
 
@@ -146,7 +141,6 @@ class _JoinedWrites:
         self._loop = asyncio.get_running_loop()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Have it sent."""
         if not self._held:
             self._loop.call_soon(self._flush)
         self._held.append(bytes(data))
@@ -162,7 +156,6 @@ class _JoinedWrites:
         self._transport.close()
 
     def abort(self) -> None:
-        """Close it now."""
         self._held = []
         self._transport.abort()
 

@@ -62,11 +62,9 @@ class Metrics:
         waiting.set_function(lambda: limiter.waiting)
 
     def text(self) -> bytes:
-        """All of it."""
         return generate_latest(self._registry)
 
     def handle(self, event: Event) -> None:
-        """Take the next event of a turn."""
         match event:
             case events.LayerFinished():
                 self._layers.labels(str(event.layer)).observe(event.seconds)

@@ -43,7 +43,6 @@ class Mixture:
 
     @classmethod
     def of(cls, profile: Profile) -> Mixture:
-        """The mixture of a profile."""
         text = dump(profile).encode("utf-8", "replace")
         return cls(profile, "fp_" + hashlib.sha256(text).hexdigest()[:10])
 

@@ -24,7 +24,6 @@ def forecasts(profile: Profile, conversation: Conversation, known: Known) -> lis
 
 
 def whole(layers: list[LayerForecast]) -> LayerForecast:
-    """All layers as one."""
     total = sum((layer.usage for layer in layers), Usage())
     return LayerForecast(0, total, any(layer.assumed for layer in layers))
 

@@ -105,7 +105,6 @@ class Board:
         self._began = 0.0
 
     def handle(self, event: Event) -> None:
-        """Take the next event."""
         self._view.apply(event)
         match event:
             case events.TurnStarted():
@@ -162,7 +161,6 @@ class Board:
         self._screen.close()
 
     def close(self) -> None:
-        """Remove what is live."""
         self._hide()
 
 
@@ -192,7 +190,6 @@ class MarkdownReply:
         self._live = live
 
     def handle(self, event: Event) -> None:
-        """Take the next event."""
         match event:
             case events.AggregatorStarted():
                 self._ticker.start()
@@ -226,7 +223,6 @@ class MarkdownReply:
         self._screen.commit(lines, self._renderer.preview(pending, width=width))
 
     def close(self) -> None:
-        """Print what is left."""
         self._ticker.stop()
         self._blocks += self._stream.finish()
         self._commit([])

@@ -29,7 +29,6 @@ class PlainReply:
         self._wrote = False
 
     def handle(self, event: Event) -> None:
-        """Take the next event."""
         if isinstance(event, events.AggregatorDelta) and event.text:
             if self._apart:
                 self._out.write("\n")
@@ -74,7 +73,6 @@ class Notices:
         self._failed_aggregator: str | None = None
 
     def handle(self, event: Event) -> None:
-        """Take the next event."""
         match event:
             case events.LayerStarted():
                 self._names = [proposer.name for proposer in event.proposers]
@@ -126,11 +124,9 @@ class Proposals:
         self._fold: TurnFold
 
     def follow(self, fold: TurnFold) -> None:
-        """See `TurnSink.follow`."""
         self._fold = fold
 
     def handle(self, event: Event) -> None:
-        """Take the next event."""
         if isinstance(event, events.LayerFinished):
             self.print_layer(self._fold.turn().proposals[-1])
 

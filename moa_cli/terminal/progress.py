@@ -79,13 +79,11 @@ class ProgressView:
         """Begin, in the running event loop."""
 
     def changed(self) -> None:
-        """A result has come."""
         if self._step() != self._told:
             self._told = self._step()
             self.say(self._progress.text())
 
     def say(self, text: str) -> None:
-        """Show a line that stays."""
         self._stream.write(f"moa: {one_line(text)}\n")
         self._stream.flush()
 

@@ -86,7 +86,6 @@ class TurnView:
     phase: Phase = "proposing"
 
     def apply(self, event: Event) -> None:
-        """Take the next event."""
         match event:
             case events.TurnStarted():
                 self.rounds = event.rounds

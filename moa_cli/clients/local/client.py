@@ -131,7 +131,6 @@ class LocalClient:
             raise await self._explain(running, error) from None
 
     async def models(self) -> list[ModelInfo]:
-        """The one model."""
         running = await self._ready()
         try:
             return await running.endpoint.models()
@@ -149,7 +148,6 @@ class LocalClient:
         return _ended(running.child)
 
     async def aclose(self) -> None:
-        """End the child."""
         starting, self._starting = self._starting, None
         if starting is None:
             return

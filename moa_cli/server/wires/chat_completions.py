@@ -30,7 +30,6 @@ class Completions:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         service, record = self._service, scope["moa.record"]
         headers = Headers(scope=scope)
         _check_kind(headers)

@@ -36,7 +36,6 @@ class Envelope:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def fields(self, kind: str) -> dict[str, Any]:
-        """The fields that come first."""
         return {
             "id": self.id,
             "object": kind,
@@ -172,5 +171,4 @@ class Chunks:
 
 
 def comment(text: str) -> bytes:
-    """A line that clients skip."""
     return f": {text}\n\n".encode()

@@ -41,8 +41,6 @@ def _only(*values: Any) -> Key:
 
 @dataclass(frozen=True, kw_only=True)
 class TextPart:
-    """A part of a message."""
-
     type: Annotated[Literal["text"], Key()]
     text: Annotated[str, Key(blank=True)]
 
@@ -157,7 +155,6 @@ class ChatBody:
 
     @property
     def mixture(self) -> MixtureFields:
-        """Overrides of the mixture."""
         return self.moa or MixtureFields()
 
     def conversation(self) -> Conversation:

@@ -81,7 +81,6 @@ class StreamedReply(Reply):
         self._comment_due: asyncio.TimerHandle | None = None
 
     async def take(self, event: Event) -> None:
-        """Send what the event tells."""
         data = self._data(event)
         news = self._progress.take(event)
         # With the first proposal the response begins: from now on failures are rare.
@@ -113,7 +112,6 @@ class StreamedReply(Reply):
         return self._chunks.delta("reasoning_content", told) if told else b""
 
     async def end(self, turn: Turn) -> None:
-        """Send the last chunks."""
         await self._write(self._chunks.end(turn), more=False)
 
     async def fail(self, error: ApiError) -> None:
@@ -186,7 +184,6 @@ class _ProgressText:
 
     @property
     def text(self) -> str:
-        """What to tell."""
         parts = []
         if self._layer:
             lost = f", {self._lost} lost" if self._lost else ""
