@@ -1,8 +1,8 @@
 """The mixture, a pure async generator of events."""
 
 from moa_cli.engine.budget import Budget, Cap, Reservation
-from moa_cli.engine.call import Limits, Slots
+from moa_cli.engine.call import Limits
 from moa_cli.engine.state import Control
 from moa_cli.engine.turn import check_names, run_turn
 
-__all__ = ["Budget", "Cap", "Control", "Limits", "Reservation", "Slots", "check_names", "run_turn"]
+__all__ = ["Budget", "Cap", "Control", "Limits", "Reservation", "check_names", "run_turn"]

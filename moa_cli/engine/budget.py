@@ -202,22 +202,18 @@ class TurnBudgets:
         Raises BudgetReached if there is no room.
         """
         for budget in self.budgets:
-            amount = self._amount(budget, ahead, later)
-            self._held[budget] = budget.reserve(amount, instead_of=self._held.get(budget))
+            held = self._held.get(budget)
+            self._held[budget] = budget.reserve(_total(budget, ahead, later), instead_of=held)
 
     def try_hold(self, ahead: Usage, later: Usage) -> Cap | None:
         """As `hold`, but returns the first cap that leaves no room; None if all do."""
         for budget in self.budgets:
-            amount = self._amount(budget, ahead, later)
-            found = budget.try_reserve(amount, instead_of=self._held.get(budget))
+            held = self._held.get(budget)
+            found = budget.try_reserve(_total(budget, ahead, later), instead_of=held)
             if found is None:
                 return budget.cap
             self._held[budget] = found
         return None
-
-    @staticmethod
-    def _amount(budget: Budget, ahead: Usage, later: Usage) -> float:
-        return budget.cap.amount(ahead + later if budget.scope == "shared" else ahead)
 
     def longest_answer(self, prices: Sequence[Price | None]) -> int | None:
         """How long each answer of unlimited length may be, in tokens, so that no cap is passed.
@@ -247,6 +243,10 @@ class TurnBudgets:
         """Give back all that is held: the turn makes no more calls."""
         while self._held:
             self._held.popitem()[1].release()
+
+
+def _total(budget: Budget, ahead: Usage, later: Usage) -> float:
+    return budget.cap.amount(ahead + later if budget.scope == "shared" else ahead)
 
 
 def check_prices(budgets: Iterable[Budget], models: Iterable[tuple[str, ModelInfo]]) -> None:

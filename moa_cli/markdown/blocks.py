@@ -152,8 +152,7 @@ class MarkdownStream:
         closing = fence.closing_line(lines)
         end = len(lines) if closing is None else closing
         ended = final or closing is not None
-        blocks = []
-        at = 0
+        blocks, at = [], 0
         while end - at >= PIECE_LINES or (ended and at < end):
             piece = lines[at : min(at + PIECE_LINES, end)]
             blocks.append(fence.piece(piece))

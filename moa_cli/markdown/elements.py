@@ -248,7 +248,8 @@ class _Code(rich_markdown.CodeBlock):
         before = markdown.carry.code if token.level == 0 else []
         made = cls(language, "")
         syntax = None if markdown.plain else _syntax_of(language)
-        made.lines, before = _highlighted(_code_lines(token), before, syntax)
+        lines = [row.expandtabs(_TAB_SIZE) for row in token.content.removesuffix("\n").split("\n")]
+        made.lines, before = _highlighted(lines, before, syntax)
         if token.level == 0:
             markdown.carry = Carry(code=before)
         return made
@@ -298,11 +299,6 @@ class Document(rich_markdown.Markdown):
 
 def _visible(line: _Line) -> bool:
     return any(segment.text.strip() for segment in line)
-
-
-def _code_lines(token: Token) -> list[str]:
-    """Return the lines of a code block, tabs expanded."""
-    return [line.expandtabs(_TAB_SIZE) for line in token.content.removesuffix("\n").split("\n")]
 
 
 @functools.lru_cache(maxsize=64)

@@ -183,9 +183,5 @@ def is_blank(line: str) -> bool:
 
 
 def trimmed(lines: list[str]) -> str:
-    start, end = 0, len(lines)
-    while start < end and is_blank(lines[start]):
-        start += 1
-    while end > start and is_blank(lines[end - 1]):
-        end -= 1
-    return "\n".join(lines[start:end])
+    written = [place for place, line in enumerate(lines) if not is_blank(line)]
+    return "\n".join(lines[written[0] : written[-1] + 1]) if written else ""

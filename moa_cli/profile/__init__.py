@@ -1,14 +1,12 @@
 """Profiles: named, saved mixtures; reading, layering and writing them."""
 
 from moa_cli.profile.files import (
-    ProfileFile,
     check_profile_name,
     copy,
     delete,
     find,
     list_profiles,
     load,
-    read,
     save,
 )
 from moa_cli.profile.layering import Overrides, model_faults, resolve, rows
@@ -32,7 +30,6 @@ __all__ = [
     "Overrides",
     "Placement",
     "Profile",
-    "ProfileFile",
     "Proposer",
     "build",
     "check_profile_name",
@@ -43,7 +40,6 @@ __all__ = [
     "list_profiles",
     "load",
     "model_faults",
-    "read",
     "resolve",
     "rows",
     "save",

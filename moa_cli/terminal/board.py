@@ -205,23 +205,20 @@ def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
 
 def _tail(call: CallView, width: int, rows: int) -> Text:
     """The last rows of a call's text, each cut to its width here: cells are counted once."""
+    style = ""
     if call.state in ("failed", "retrying", "dropped"):
-        source, style = _plain(call.note), "red" if call.state == "failed" else "yellow"
-        lines = _wrap(source, width)[:rows]
+        style = "red" if call.state == "failed" else "yellow"
+        lines = _wrap(_plain(call.note), width)[:rows]
     else:
-        style = ""
         # The last rows + 1 source lines, wrapped from their own start, so that a frame costs
         # the same however long the answer has become.
         recent = _UNSURE.sub("", sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
-        ends = (_end_of_paragraph(line, width * (rows + 1)) for line in recent)
+        # Where the end of a line begins moves in steps: else all rows would be wrapped anew at each
+        # token.
+        least = width * (rows + 1)
+        ends = (line[max(0, len(line) // least - 1) * least :] for line in recent)
         lines = [piece for end in ends for piece in _wrap(end, width)][-rows:]
     return Text("\n".join(lines), style, no_wrap=True, overflow="crop")
-
-
-def _end_of_paragraph(text: str, least: int) -> str:
-    """The last characters of a line, at least so many if it has them. Where they begin moves
-    in steps: else all rows would be wrapped anew at each token."""
-    return text[max(0, len(text) // least - 1) * least :]
 
 
 def _wrap(line: str, width: int) -> list[str]:

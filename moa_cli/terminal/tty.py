@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -35,8 +36,7 @@ def columns_of(stream: TextIO) -> int | None:
 
 def folded(text: str, stream: TextIO) -> str:
     """`text` folded between words at the width of the stream's terminal; whole elsewhere."""
-    columns = columns_of(stream)
-    if columns is None:
+    if (columns := columns_of(stream)) is None:
         return text
     # A model's name must stay in one piece, to be copied.
     return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
@@ -111,8 +111,7 @@ def _keys(descriptor: int) -> Iterator[str]:
     while data := os.read(descriptor, 1024):
         for key in _KEY.findall(data.decode(errors="replace")):
             yield "" if key.startswith("\x1b") else key
-    while True:
-        yield _END_OF_INPUT
+    yield from itertools.repeat(_END_OF_INPUT)
 
 
 def _first_of_line() -> str:
