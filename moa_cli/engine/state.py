@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from moa_cli.core.conversation import Conversation, Failure, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Request
@@ -234,32 +235,20 @@ class TurnState:
     def emit_trimmed(self, planned: Planned) -> None:
         """Tell that references are cut, if they are."""
         kept, context = planned.fitted.kept, planned.info.context_length
-        if kept is None or context is None:
-            return
-        self.emit(
-            ReferencesTrimmed(
-                at=self.now(),
-                layer=planned.place.layer,
-                index=planned.index,
-                model=planned.settings.model,
-                kept=kept,
-                context=context,
-            )
-        )
+        if kept is not None and context is not None:
+            self._emit_about(planned, ReferencesTrimmed, kept=kept, context=context)
 
     def emit_retry(self, planned: Planned, retry: Retry) -> None:
         """Tell that a call is made again."""
-        self.emit(
-            Retrying(
-                at=self.now(),
-                layer=planned.place.layer,
-                index=planned.index,
-                model=planned.settings.model,
-                attempt=retry.attempt,
-                delay=retry.delay,
-                error=retry.error,
-            )
-        )
+        again = {"attempt": retry.attempt, "delay": retry.delay, "error": retry.error}
+        self._emit_about(planned, Retrying, **again)
+
+    def _emit_about(
+        self, planned: Planned, kind: type[ReferencesTrimmed | Retrying], **values: Any
+    ) -> None:
+        place, model = planned.place, planned.settings.model
+        now = self.now()
+        self.emit(kind(at=now, layer=place.layer, index=planned.index, model=model, **values))
 
 
 def _overrun(call: Call, tokens: int) -> str:

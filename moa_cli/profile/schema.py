@@ -25,11 +25,6 @@ def _check_model_name(model: str) -> None:
         raise ValueFault(f"is not a model name: {model!r}")
 
 
-def _check_fallbacks(models: tuple[str, ...]) -> None:
-    for model in models:
-        _check_model_name(model)
-
-
 def _check_extra(extra: Mapping[str, Any]) -> None:
     try:
         json.dumps(extra, allow_nan=False)
@@ -106,11 +101,8 @@ class Aggregator(ModelSettings):
     """
 
     fallbacks: Annotated[
-        tuple[str, ...],
-        Key(
-            "models tried in order if this one fails before its first token",
-            check=_check_fallbacks,
-        ),
+        tuple[Annotated[str, Key(check=_check_model_name)], ...],
+        Key("models tried in order if this one fails before its first token"),
     ] = ()
 
 
