@@ -44,10 +44,9 @@ def check_profile_name(name: str) -> str:
 
 
 def _new_file(name: str, hint: str, *, overwrite: bool) -> Path:
-    """The file of a profile `name` that is to be written.
+    """The file of a profile that is to be written. hint: what helps where there is one already.
 
-    hint: what helps where there is one already, which is an error unless `overwrite`.
-    Raises ProfileError then, or if no profile can be called so on every system.
+    Raises ProfileError then, unless `overwrite`, or if no profile can be called so everywhere.
     """
     check_profile_name(name)
     unfit = why_unfit(name)

@@ -72,14 +72,12 @@ def _now() -> str:
 def _as_text(record: Record, seconds: float) -> str:
     parts = [_now(), record.id, record.client, record.method, record.path[:_LONGEST_PATH]]
     parts += [str(record.status), f"{seconds:.3f}s"]
-    parts += [record.model] if record.model else []
-    parts += ["stream"] if record.stream else []
+    parts += [record.model or "", "stream" if record.stream else ""]
     if record.usage is not None:
         used = record.usage
         parts.append(f"{used.calls} calls {used.prompt_tokens}+{used.completion_tokens} tokens")
         parts.append(cost_text(used))
-    parts += [record.code] if record.code else []
-    return one_line(" ".join(parts))
+    return one_line(" ".join([*parts, record.code or ""]))
 
 
 def _as_json(record: Record, seconds: float) -> str:

@@ -50,12 +50,9 @@ class Mixture:
 class Mixtures:
     """All mixtures of a server.
 
-    Args:
-        default: The profile that the model name `moa` stands for.
-        providers: The known providers.
-        environment: Its MOA_* variables are laid over each profile, as for any command.
-        address: Where the server listens; a mixture must not lead back to it. Raises ProfileError
-            if the default one does.
+    default: the profile that the model name `moa` stands for. environment: its MOA_* variables are
+    laid over each profile, as for any command. address: where the server listens; a mixture must
+    not lead back to it. Raises ProfileError if the default one does.
     """
 
     def __init__(
