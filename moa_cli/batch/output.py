@@ -9,8 +9,7 @@ from typing import IO, Any
 
 from moa_cli.batch.prompts import Batch
 from moa_cli.bench.data.json_lines import Lines, read_lines
-from moa_cli.bench.run.journal import CallJournal
-from moa_cli.bench.run.records import Result
+from moa_cli.bench.run.journal import CallJournal, Result
 from moa_cli.core.conversation import Failure
 
 

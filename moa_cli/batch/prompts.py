@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from moa_cli.bench.data.items import DataRow, Item, read_own, rows_of_text
 from moa_cli.bench.run.arms import Arm, make_arms
-from moa_cli.bench.run.journal import CallJournal, path_seconds
+from moa_cli.bench.run.journal import CallAnswer, CallJournal, Result, path_seconds
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.records import CallAnswer, Result
 from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.jsonl import usage_to_dict
@@ -61,7 +60,7 @@ class Batch:
 
     items: their ids are unique. limit: how many of them, from the first; None is all. arm: what
     answers. strict: whether a turn that lost a proposer has failed. proposals: whether lines
-    hold them. sha256: of the input's bytes. given: always empty, see `bench.run.plan.RunPlan`.
+    hold them. sha256: of the input's bytes.
     """
 
     profile: Profile
@@ -71,7 +70,6 @@ class Batch:
     limit: int | None
     strict: bool
     proposals: bool
-    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def work(self) -> Iterator[Work]:
         """Everything, in input order."""

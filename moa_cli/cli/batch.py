@@ -245,7 +245,7 @@ class _Start:
         if code:
             return code
         spent, total = state.journal.spent, len(list(self.batch.work()))
-        done = total - len(still_to_do(self.batch, answers))
+        done = total - len(still_to_do(self.batch.work(), answers))
         into = f" in {self.target}" if self.target != _STREAM else ""
         lost = f", {answers.lost} without some of the proposals" if answers.lost else ""
         cost = f", {cost_text(spent)}" if spent.calls else ""

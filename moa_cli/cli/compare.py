@@ -256,7 +256,7 @@ class _Comparing:
         return self._choose(there, failed)
 
     async def _answers(self, item: Item) -> list[ArmAnswer]:
-        from moa_cli.bench.run.limiter import CallLimiter
+        from moa_cli.bench.run.limiter import CallLimiter, ItemSlots
         from moa_cli.cli.bench.session import open_pool
         from moa_cli.compare.contest import answers
         from moa_cli.terminal.progress import Progress, progress_view
@@ -278,7 +278,7 @@ class _Comparing:
                 progress.spent += turn.usage
                 view.changed()
 
-            limits = replace(self.limits, slots=limiter.slots(0))
+            limits = replace(self.limits, slots=ItemSlots(limiter, 0))
             with without_echo(sys.stdout):
                 view.start()
                 try:

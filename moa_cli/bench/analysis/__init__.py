@@ -2,29 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moa_cli.bench.analysis.costs import SecondsPerItem, UsageShare, by_layer, by_model, seconds
-from moa_cli.bench.analysis.layers import LayerAgreement, LayerGain, agreement, layers
-from moa_cli.bench.analysis.preference import ControlAnswers, Preference, preference
-from moa_cli.bench.analysis.similarity import BLEU, Similarity
-from moa_cli.bench.analysis.turns import (
+from moa_cli.bench.analysis.layers import (
+    LayerAgreement,
+    LayerGain,
     NearestProposer,
     ReplyPair,
+    agreement,
     by_proposer,
     corpus,
-    items_of,
+    layers,
     pairs,
     turns_of,
 )
+from moa_cli.bench.analysis.preference import ControlAnswers, Preference, preference
+from moa_cli.bench.analysis.similarity import BLEU, Similarity
 from moa_cli.bench.data.released import read_outputs
 from moa_cli.bench.report.values import ValuedRun
 from moa_cli.bench.run.arms import SINGLE
-from moa_cli.bench.run.reader import RunReader
-from moa_cli.bench.run.records import Result
+from moa_cli.bench.run.folder import RunReader
+from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds, sum_seconds
+from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BenchError, UsageError
+
+
+@dataclass(frozen=True)
+class SecondsPerItem:
+    """Seconds an item. ninetieth: the least that 90 % of items do not exceed."""
+
+    median: float | None
+    ninetieth: float | None
+    mean: Mean
+
+
+@dataclass(frozen=True)
+class UsageShare:
+    """What a model, or a layer, took in all, shared answers included.
+
+    cost: USD an item, without a value where a price is unknown.
+    """
+
+    name: str
+    usage: Usage
+    cost: Mean
+
+
+def seconds_of(values: Sequence[float]) -> SecondsPerItem:
+    """values: the seconds of each item."""
+    if not values:
+        return SecondsPerItem(None, None, mean_of(()))
+    ninetieth = sorted(values)[math.ceil(0.9 * len(values)) - 1]
+    return SecondsPerItem(statistics.median(values), ninetieth, mean_of(values))
+
+
+def by_model(results: Sequence[Result]) -> tuple[UsageShare, ...]:
+    """By model, the dearest first; answers that were given beforehand took nothing."""
+    found = _spent(results, lambda _layer, answer: answer.model)
+    return tuple(sorted(found, key=lambda share: (-share.usage.cost, -share.usage.total_tokens)))
+
+
+def by_layer(results: Sequence[Result]) -> tuple[UsageShare, ...]:
+    """By layer, then the reply."""
+    return _spent(results, lambda layer, _answer: layer)
+
+
+def _spent(
+    results: Sequence[Result], name: Callable[[str, CallAnswer], str]
+) -> tuple[UsageShare, ...]:
+    by_item: list[dict[str, Usage]] = []
+    for result in results:
+        took: dict[str, Usage] = {}
+        for turn in result.turns:
+            answers = [
+                (f"layer {number}", answer)
+                for number, layer in enumerate(turn.proposals, 1)
+                for answer in layer
+            ]
+            if turn.reply is not None:
+                answers.append(("reply", turn.reply))
+            for layer_name, answer in answers:
+                key = name(layer_name, answer)
+                took[key] = took.get(key, Usage()) + answer.usage
+        by_item.append(took)
+    found = []
+    for key in dict.fromkeys(key for took in by_item for key in took):
+        usages = [took.get(key, Usage()) for took in by_item]
+        usage = sum(usages, Usage())
+        if usage.calls:
+            costs = [] if usage.unpriced_calls else [item.cost for item in usages]
+            found.append(UsageShare(key, usage, mean_of(costs)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -67,14 +140,9 @@ class Analysis:
 def analyse(valued: ValuedRun, control: str | None = None) -> Analysis:
     """What each arm with proposals made of them.
 
-    Args:
-        valued: The run.
-        control: An arm of the run, or a file of model outputs; None takes the aggregator's model
-            alone, if that is an arm.
-
-    Raises:
-        BenchError: No arm has proposals.
-        UsageError: There is no such control.
+    control: an arm of the run, or a file of model outputs; None takes the aggregator's model
+    alone, if that is an arm. Raises BenchError if no arm has proposals, UsageError if there is no
+    such control.
     """
     run = valued.run
     mixing = {
@@ -112,17 +180,17 @@ def _arm(
     turns = turns_of(results)
     measured = tuple(pairs(turns, similarity))
     control = control or _aggregator_alone(valued.run, results)
-    path, total = seconds(results, valued.run.calls)
+    journal = valued.run.calls
     return ArmAnalysis(
         arm=arm,
-        items=len(set(items_of(turns))),
+        items=len({turn.item for turn in turns}),
         turns=len(turns),
-        near=by_proposer(measured, similarity.names),
+        near=by_proposer(measured, similarity),
         preference=preference(turns, valued.values, similarity, control),
         agreement=agreement(turns, similarity),
         layers=layers(turns, similarity, valued.is_right),
-        seconds_path=path,
-        seconds_sum=total,
+        seconds_path=seconds_of([path_seconds(result, journal) for result in results]),
+        seconds_sum=seconds_of([sum_seconds(result, journal) for result in results]),
         by_model=by_model(results),
         by_layer=by_layer(results),
         pairs=measured,

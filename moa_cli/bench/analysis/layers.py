@@ -1,15 +1,118 @@
-"""What each layer added, and how far the proposers agree."""
+"""The turns of an arm that mixes: how alike the reply is to each of the proposals that it was made
+from, what each layer added, and how far the proposers agree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
-from moa_cli.bench.analysis.similarity import MeanSimilarity, Similarity, mean_similarities
-from moa_cli.bench.analysis.turns import MixedTurn, items_of
-from moa_cli.bench.report.values import IsRight
-from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.analysis.similarity import MeanSimilarity, Similarity
+from moa_cli.bench.report.values import IsRight, Unit
+from moa_cli.bench.run.journal import CallAnswer, Result
+from moa_cli.bench.scoring.means import Mean, grouped_mean, mean_of
+
+
+@dataclass(frozen=True)
+class MixedTurn:
+    """One turn of an item. layers: the proposals, by layer, one layer at least."""
+
+    unit: Unit
+    layers: tuple[tuple[CallAnswer, ...], ...]
+    reply: str
+
+    @property
+    def item(self) -> str:
+        """Turns of one item are one observation."""
+        return self.unit[0]
+
+    @property
+    def last(self) -> tuple[CallAnswer, ...]:
+        return self.layers[-1]
+
+
+def turns_of(results: Iterable[Result]) -> list[MixedTurn]:
+    """The turns with proposals, in the order of the results."""
+    return [
+        MixedTurn((result.item, number), turn.proposals, reply)
+        for result in results
+        for number, (turn, reply) in enumerate(zip(result.turns, result.replies, strict=False))
+        if turn.proposals and turn.proposals[-1]
+    ]
+
+
+def corpus(answers: Mapping[str, Mapping[str, Result]]) -> list[str]:
+    """Every text of a run, those that arms share once."""
+    texts = {
+        (result.item, number, answer.model, answer.text): answer.text
+        for of_arm in answers.values()
+        for result in of_arm.values()
+        for number, turn in enumerate(result.turns)
+        for answer in turn.answers()
+    }
+    return list(texts.values())
+
+
+@dataclass(frozen=True)
+class ReplyPair:
+    """The similarity of one reply to one proposal, in the order of the measures' names.
+
+    place: of the proposer in its layer, from 1.
+    """
+
+    item: str
+    turn: int
+    place: int
+    model: str
+    similarity: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class NearestProposer:
+    """One proposer of the last layer, known by its place (from 1) and model.
+
+    nearest: how often the reply is nearest to its proposal, 0 to 1, by the first measure; where
+    several are equally near, they share.
+    """
+
+    place: int
+    model: str
+    similarity: tuple[MeanSimilarity, ...]
+    nearest: Mean
+
+
+def pairs(turns: Sequence[MixedTurn], similarity: Similarity) -> Iterator[ReplyPair]:
+    """Each reply with each proposal of the last layer."""
+    for turn in turns:
+        for place, proposal in enumerate(turn.last, 1):
+            alike = similarity.of(turn.reply, proposal.text)
+            yield ReplyPair(*turn.unit, place, proposal.model, alike)
+
+
+def by_proposer(
+    measured: Sequence[ReplyPair], similarity: Similarity
+) -> tuple[NearestProposer, ...]:
+    """By proposer, in the order of places."""
+    by_turn: dict[tuple[str, int], list[ReplyPair]] = {}
+    of_proposer: dict[tuple[int, str], list[ReplyPair]] = {}
+    for pair in measured:
+        by_turn.setdefault((pair.item, pair.turn), []).append(pair)
+        of_proposer.setdefault((pair.place, pair.model), []).append(pair)
+    share: dict[ReplyPair, float] = {}
+    for together in by_turn.values():
+        most = max(pair.similarity[0] for pair in together)
+        nearest = [pair for pair in together if pair.similarity[0] == most]
+        share |= {pair: 1 / len(nearest) for pair in nearest}
+    return tuple(
+        NearestProposer(
+            place=place,
+            model=model,
+            similarity=similarity.means([(pair.similarity, pair.item) for pair in own]),
+            nearest=grouped_mean((share.get(pair, 0.0), pair.item) for pair in own),
+        )
+        for (place, model), own in sorted(of_proposer.items())
+    )
 
 
 @dataclass(frozen=True)
@@ -66,27 +169,15 @@ def _depth(turns: Sequence[MixedTurn]) -> int:
 def _agreement(turns: Sequence[MixedTurn], number: int, similarity: Similarity) -> LayerAgreement:
     rows: dict[tuple[tuple[int, int], tuple[str, str]], list[tuple[tuple[float, ...], str]]] = {}
     for turn in turns:
-        if len(turn.layers) < number:
-            continue
-        for (a, left), (b, right) in combinations(enumerate(turn.layers[number - 1], 1), 2):
-            key = ((a, b), (left.model, right.model))
+        proposals = enumerate(turn.layers[number - 1], 1) if len(turn.layers) >= number else ()
+        for (a, left), (b, right) in combinations(proposals, 2):
             alike = similarity.both_ways(left.text, right.text)
-            rows.setdefault(key, []).append((alike, turn.unit[0]))
+            rows.setdefault(((a, b), (left.model, right.model)), []).append((alike, turn.item))
     pairs = tuple(
-        PairAgreement(places, models, _means(similarity, rows[places, models]))
+        PairAgreement(places, models, similarity.means(rows[places, models]))
         for places, models in sorted(rows)
     )
-    return LayerAgreement(
-        number, _means(similarity, [row for of in rows.values() for row in of]), pairs
-    )
-
-
-def _means(
-    similarity: Similarity, rows: Sequence[tuple[tuple[float, ...], str]]
-) -> tuple[MeanSimilarity, ...]:
-    return mean_similarities(
-        similarity.names, [alike for alike, _ in rows], [item for _, item in rows]
-    )
+    return LayerAgreement(number, similarity.means(list(chain(*rows.values()))), pairs)
 
 
 def layers(
@@ -109,53 +200,39 @@ def _layer(
     turns: Sequence[MixedTurn], number: int, similarity: Similarity, is_right: IsRight | None
 ) -> LayerGain:
     within = [turn for turn in turns if len(turn.layers) >= number - 1]
-    lengths = [(len(text), turn.unit[0]) for turn in within for text in _texts(turn, number)]
-    before: list[tuple[tuple[float, ...], str]] = []
-    if number > 1:
-        before = [
-            (similarity.of(text, earlier), turn.unit[0])
-            for turn in within
-            for text in _texts(turn, number)
-            for earlier in _texts(turn, number - 1)
-        ]
-    graded = [] if is_right is None else list(_graded(within, number, is_right))
-    changed = [turn for turn in graded if turn.gained is not None]
+    before = [
+        (similarity.of(text, earlier), turn.item)
+        for turn in within
+        for text in _texts(turn, number)
+        for earlier in (_texts(turn, number - 1) if number > 1 else ())
+    ]
+    shares = [] if is_right is None else list(_shares(within, number, is_right))
+    changes = [(now, was) for now, was in shares if was is not None]
     return LayerGain(
         layer=number,
         is_reply=number > _depth(turns),
-        characters=mean_of([a for a, _ in lengths], groups=[item for _, item in lengths]),
-        similarity=_means(similarity, before) if before else (),
-        accuracy=mean_of(turn.accuracy for turn in graded) if graded else None,
-        gained=mean_of(turn.gained or 0.0 for turn in changed) if changed else None,
-        lost=mean_of(turn.lost for turn in changed) if changed else None,
+        characters=grouped_mean(
+            (len(text), turn.item) for turn in within for text in _texts(turn, number)
+        ),
+        similarity=similarity.means(before) if before else (),
+        accuracy=mean_of(now for now, _ in shares) if shares else None,
+        gained=mean_of(now * (1 - was) for now, was in changes) if changes else None,
+        lost=mean_of((1 - now) * was for now, was in changes) if changes else None,
     )
 
 
-@dataclass(frozen=True)
-class _Graded:
-    accuracy: float
-    gained: float | None
-    lost: float
+def _shares(
+    turns: Sequence[MixedTurn], number: int, is_right: IsRight
+) -> Iterator[tuple[float, float | None]]:
+    """For each item the share of right answers in that layer, and in the one before, if there is
+    one."""
+    # Known answers are to an item's last turn.
+    for turn in {turn.item: turn for turn in turns}.values():
+        now = _share(turn, number, is_right)
+        if now is not None:
+            yield now, _share(turn, number - 1, is_right) if number > 1 else None
 
 
-def _graded(turns: Sequence[MixedTurn], number: int, is_right: IsRight) -> Iterator[_Graded]:
-    last = dict(zip(items_of(turns), (turn.unit for turn in turns), strict=True))
-    for turn in turns:
-        # Known answers are to an item's last turn.
-        if turn.unit != last[turn.unit[0]]:
-            continue
-        now = _rights(turn, number, is_right)
-        if now is None:
-            continue
-        earlier = _rights(turn, number - 1, is_right) if number > 1 else None
-        accuracy = sum(now) / len(now)
-        if earlier is None:
-            yield _Graded(accuracy, None, 0.0)
-            continue
-        was = sum(earlier) / len(earlier)
-        yield _Graded(accuracy, accuracy * (1 - was), (1 - accuracy) * was)
-
-
-def _rights(turn: MixedTurn, number: int, is_right: IsRight) -> list[bool] | None:
-    found = [is_right(turn.unit[0], text) for text in _texts(turn, number)]
-    return None if not found or None in found else list(map(bool, found))
+def _share(turn: MixedTurn, number: int, is_right: IsRight) -> float | None:
+    found = [is_right(turn.item, text) for text in _texts(turn, number)]
+    return None if not found or None in found else sum(map(bool, found)) / len(found)

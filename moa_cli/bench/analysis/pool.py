@@ -1,28 +1,119 @@
-"""Models measured in their two roles, alone as proposers of a pool and as aggregators; and the
-profile that a choice of them comes to."""
+"""Models measured in their two roles, alone as proposers of a pool and as aggregators; the best
+proposers of a pool, by quality and diversity; and the profile that a choice of them comes to.
+
+After Mixture-of-Agents (arXiv:2406.04692, section 2.2), which names the two criteria; the score
+is ours.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from moa_cli.bench.analysis.selection import Candidate
 from moa_cli.bench.analysis.similarity import (
     BLEU,
     LEVENSHTEIN,
+    bleu,
     has_bleu,
     levenshtein,
     pairwise,
-    pairwise_bleu,
 )
 from moa_cli.bench.report.values import Unit, ValuedRun
 from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.settings import RunSettings
-from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.errors import BenchError
 from moa_cli.profile import Profile, build
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model of the pool.
+
+    quality: its mean score as a proposer, in any unit that is one for the pool, more is better.
+    similarity: its mean pairwise BLEU with the rest of the pool, 0 to 1.
+    """
+
+    model: str
+    quality: Mean
+    similarity: Mean
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A candidate and the parts of its score.
+
+    quality_z, diversity_z: its quality and 1 - similarity, in standard deviations from the pool's
+    mean. score = a quality_z + b diversity_z. standard_error: of the score, from those of the
+    two means and with the pool's scale taken as given; None if either is not known.
+    """
+
+    candidate: Candidate
+    quality_z: float
+    diversity_z: float
+    score: float
+    standard_error: float | None
+    chosen: bool = False
+
+
+def best(
+    pool: Sequence[Candidate], k: int, *, a: float = 2.0, b: float = 1.0
+) -> tuple[Ranked, ...]:
+    """The whole pool, best score first, the first k chosen; equal scores in the pool's order.
+
+    Each model is scored by itself, against the pool: score = a z(quality) + b z(1 - similarity),
+    z over the pool with its standard deviation (n in it). Where all are equal z is 0, so that
+    part decides nothing; a pool of one is all 0.
+
+    Raises BenchError if k is not between 1 and the pool's size, a weight is negative, or a
+    candidate was not measured.
+    """
+    if not 1 <= k <= len(pool):
+        raise BenchError(f"{k} models cannot be chosen from a pool of {len(pool)}")
+    if min(a, b) < 0:
+        raise BenchError("the weights of quality and diversity cannot be negative")
+    qualities = [_known(model, model.quality, "quality") for model in pool]
+    diversities = [
+        1 - _known(model, model.similarity, "diversity") if len(pool) > 1 else 0.0 for model in pool
+    ]
+    scales = statistics.pstdev(qualities), statistics.pstdev(diversities)
+    ranked = [
+        Ranked(model, z, z_diverse, a * z + b * z_diverse, _error(model, (a, b), scales))
+        for model, z, z_diverse in zip(pool, _z(qualities), _z(diversities), strict=True)
+    ]
+    ranked.sort(key=lambda model: -model.score)
+    return tuple(replace(model, chosen=place < k) for place, model in enumerate(ranked))
+
+
+def _known(candidate: Candidate, mean: Mean, what: str) -> float:
+    if mean.value is None:
+        raise BenchError(f"the {what} of {candidate.model} was not measured")
+    return mean.value
+
+
+def _z(values: Sequence[float]) -> list[float]:
+    mean, spread = statistics.fmean(values), statistics.pstdev(values)
+    return [(value - mean) / spread if spread else 0.0 for value in values]
+
+
+def _error(
+    candidate: Candidate, weights: tuple[float, float], scales: tuple[float, float]
+) -> float | None:
+    squares = []
+    for mean, weight, scale in zip(
+        (candidate.quality, candidate.similarity), weights, scales, strict=True
+    ):
+        if not weight or not scale:
+            continue
+        if mean.standard_error is None:
+            return None
+        squares.append((weight * mean.standard_error / scale) ** 2)
+    return math.sqrt(math.fsum(squares))
+
 
 # Of all models of a profile; the rest is of single ones.
 _SHARED: Final = (
@@ -97,12 +188,16 @@ def pool_of(runs: Sequence[ValuedRun]) -> Pool:
         )
     values = {model: _worths(origin, SINGLE + model) for model, origin in origins.items()}
     units = _common(values)
-    texts = {model: [_reply(origins[model], model, unit) for unit in units] for model in origins}
-    similarity = pairwise_bleu(texts) if has_bleu() else pairwise(texts, levenshtein)
+    texts = {
+        model: [origin.run.answers[SINGLE + model][item].replies[turn] for item, turn in units]
+        for model, origin in origins.items()
+    }
+    by_bleu = has_bleu()
+    similarity = pairwise(texts, bleu if by_bleu else levenshtein)
     items = len({item for item, _ in units})
     asked = max(valued.run.settings.asked for valued in runs)
     notes = []
-    if not has_bleu():
+    if not by_bleu:
         notes.append(
             "likeness by Levenshtein: BLEU needs sacrebleu (pip install 'moa-chat[bench]')"
         )
@@ -113,7 +208,7 @@ def pool_of(runs: Sequence[ValuedRun]) -> Pool:
             Candidate(model, _mean(values[model], units), similarity[model]) for model in origins
         ),
         origins=origins,
-        measure=BLEU if has_bleu() else LEVENSHTEIN,
+        measure=BLEU if by_bleu else LEVENSHTEIN,
         items=items,
         asked=asked,
         notes=tuple(notes),
@@ -140,13 +235,7 @@ def _common(values: Mapping[str, Mapping[Unit, float]]) -> list[Unit]:
 
 
 def _mean(values: Mapping[Unit, float], units: Iterable[Unit]) -> Mean:
-    kept = list(units)
-    return mean_of([values[unit] for unit in kept], groups=[item for item, _ in kept])
-
-
-def _reply(valued: ValuedRun, model: str, unit: Unit) -> str:
-    item, turn = unit
-    return valued.run.answers[SINGLE + model][item].replies[turn]
+    return grouped_mean((values[unit], unit[0]) for unit in units)
 
 
 def aggregators(runs: Sequence[ValuedRun]) -> tuple[AggregatorWorth, ...]:
@@ -198,30 +287,25 @@ def chosen_profile(
     """
     base = proposers[0][1].run.settings.profile
     table = {key: base[key] for key in _SHARED if key in base}
-    return build(
-        name,
-        {
-            **table,
-            "description": description,
-            "rounds": max(1, base.get("rounds", 1)),
-            "proposers": [_settings(origin, model) for model, origin in proposers],
-            "aggregator": _settings(aggregator[1], aggregator[0], reply=True),
-        },
-    )
+    table |= {
+        "description": description,
+        "rounds": max(1, base.get("rounds", 1)),
+        "proposers": [_settings(origin, model) for model, origin in proposers],
+        "aggregator": _settings(aggregator[1], aggregator[0], reply=True),
+    }
+    return build(name, table)
 
 
 def _settings(origin: ValuedRun, model: str, *, reply: bool = False) -> dict[str, Any]:
-    """The model's table. reply: as an aggregator's, if it was that in the run."""
-    tables = list(_tables(origin.run.settings.profile))
+    """The model's table in the profile of its run. reply: as an aggregator's, if it was that."""
+    profile = origin.run.settings.profile
+    # As layers meet them, the aggregator's last.
+    tables = [
+        *profile.get("proposers", ()),
+        *(table for layer in profile.get("layers", ()) for table in layer["proposers"]),
+        profile["aggregator"],
+    ]
     for table in reversed(tables) if reply else tables:
         if table.get("model") == model:
             return _without(table, "name", "samples", "fallbacks")
     raise BenchError(f"{origin.run.path}: its profile has no model {model}")
-
-
-def _tables(profile: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The tables of the models, as layers meet them, the aggregator's last."""
-    yield from profile.get("proposers", ())
-    for layer in profile.get("layers", ()):
-        yield from layer["proposers"]
-    yield profile["aggregator"]

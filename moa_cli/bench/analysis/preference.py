@@ -8,14 +8,14 @@ proposals: the control is such an answer, and what mixing adds is the difference
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from moa_cli.bench.analysis.layers import MixedTurn
 from moa_cli.bench.analysis.similarity import Similarity, rank_correlation
-from moa_cli.bench.analysis.turns import MixedTurn, items_of
 from moa_cli.bench.report.values import AnswerValues, Unit
-from moa_cli.bench.run.records import CallAnswer
-from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.run.journal import CallAnswer
+from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.text import plural
 
 
@@ -53,20 +53,6 @@ class Preference:
     notes: tuple[str, ...]
 
 
-@dataclass
-class _Counts:
-    """What the turns had. stand_ins: proposals that are worth what a lone answer was."""
-
-    own: int = 0
-    stand_ins: int = 0
-    without_worth: int = 0
-    flat: int = 0
-    left_out: int = 0
-    by_reply: list[dict[str, float]] = field(default_factory=list)
-    by_control: list[dict[str, float]] = field(default_factory=list)
-    by_difference: list[dict[str, float]] = field(default_factory=list)
-
-
 def preference(
     turns: Sequence[MixedTurn],
     values: AnswerValues,
@@ -74,143 +60,138 @@ def preference(
     control: ControlAnswers | None,
 ) -> Preference:
     """How the reply's similarity to proposals goes with their worth, beside the control's."""
-    name = None if control is None else control.name
     if not values.unit:
         return Preference((), None, ("nothing is known of what the proposals are worth",))
-    counts = _Counts()
+    tally = _Tally(values, similarity, control)
     for turn in turns:
-        _add(counts, turn, values, similarity, control)
-    items = items_of(turns)
-    notes = tuple(_notes(counts, turns, values, control))
-    if not any(counts.by_reply):
-        return Preference((), name, notes)
-
-    def mean(rows: Sequence[Mapping[str, float]], measure: str) -> Mean:
-        told = zip(rows, items, strict=True)
-        known = [(row[measure], item) for row, item in told if measure in row]
-        return mean_of([value for value, _ in known], groups=[item for _, item in known])
-
+        tally.add(turn)
     rows = tuple(
         MeanCorrelation(
             measure,
-            mean(counts.by_reply, measure),
-            mean(counts.by_control, measure),
-            mean(counts.by_difference, measure),
+            _mean(tally.by_reply, measure),
+            _mean(tally.by_control, measure),
+            _mean(tally.by_difference, measure),
         )
-        for measure in similarity.names
+        for measure in (similarity.names if tally.by_reply else ())
     )
-    return Preference(rows, name, notes)
+    name = None if control is None else control.name
+    return Preference(rows, name, tuple(tally.notes(turns)))
 
 
-def _add(
-    counts: _Counts,
-    turn: MixedTurn,
-    values: AnswerValues,
-    similarity: Similarity,
-    control: ControlAnswers | None,
-) -> None:
-    """One turn's correlations; an empty row where there is none."""
-    for rows in (counts.by_reply, counts.by_control, counts.by_difference):
-        rows.append({})
-    worth = [_worth(turn.unit, proposal, values) for proposal in turn.last]
-    known = [value for value, _ in worth if value is not None]
-    if len(known) < len(worth):
-        counts.without_worth += 1
-        return
-    stand_ins = sum(stands_in for _, stands_in in worth)
-    counts.stand_ins += stand_ins
-    counts.own += len(worth) - stand_ins
-    if len(set(known)) < 2:
-        counts.flat += 1
-        return
-    correlate = _Correlate(turn.last, known, similarity)
-    counts.by_reply[-1] = correlate(turn.reply, turn.last)
-    answer = None if control is None else control.replies.get(turn.unit)
-    if answer is None:
-        return
-    # Where the control is itself one of the proposals, the others are compared.
-    others = [proposal for proposal in turn.last if proposal.text != answer]
-    counts.left_out += len(turn.last) - len(others)
-    counts.by_control[-1] = correlate(answer, others)
-    reply = correlate(turn.reply, others)
-    counts.by_difference[-1] = {
-        name: reply[name] - value for name, value in counts.by_control[-1].items() if name in reply
-    }
+# By measure, the correlations of a turn, and its item.
+_Rows = list[tuple[dict[str, float], str]]
 
 
-@dataclass(frozen=True)
-class _Correlate:
-    proposals: Sequence[CallAnswer]
-    worth: Sequence[float]
+def _mean(rows: _Rows, measure: str) -> Mean:
+    return grouped_mean((row[measure], item) for row, item in rows if measure in row)
+
+
+@dataclass
+class _Tally:
+    """What the turns had. stand_ins: proposals that are worth what a lone answer was."""
+
+    values: AnswerValues
     similarity: Similarity
+    control: ControlAnswers | None
+    own: int = 0
+    stand_ins: int = 0
+    without_worth: int = 0
+    flat: int = 0
+    left_out: int = 0
+    by_reply: _Rows = field(default_factory=list)
+    by_control: _Rows = field(default_factory=list)
+    by_difference: _Rows = field(default_factory=list)
 
-    def __call__(self, text: str, among: Sequence[CallAnswer]) -> dict[str, float]:
-        """By measure, the rank correlation over these proposals, where there is one."""
-        kept = [
+    def add(self, turn: MixedTurn) -> None:
+        """One turn's correlations, as far as there are any."""
+        worth = [self._worth(turn.unit, proposal) for proposal in turn.last]
+        valued = [
             (proposal, value)
-            for proposal, value in zip(self.proposals, self.worth, strict=True)
-            if any(proposal is other for other in among)
+            for proposal, (value, _) in zip(turn.last, worth, strict=True)
+            if value is not None
         ]
-        alike = [self.similarity.of(text, proposal.text) for proposal, _ in kept]
-        found = {}
-        for place, name in enumerate(self.similarity.names):
-            told = rank_correlation([row[place] for row in alike], [value for _, value in kept])
-            if told.value is not None:
-                found[name] = told.value
-        return found
+        if len(valued) < len(worth):
+            self.without_worth += 1
+            return
+        stand_ins = sum(stands_in for _, stands_in in worth)
+        self.stand_ins += stand_ins
+        self.own += len(worth) - stand_ins
+        if len({value for _, value in valued}) < 2:
+            self.flat += 1
+            return
+        if by_reply := self._correlations(turn.reply, valued):
+            self.by_reply.append((by_reply, turn.item))
+        answer = None if self.control is None else self.control.replies.get(turn.unit)
+        if answer is None:
+            return
+        # Where the control is itself one of the proposals, the others are compared.
+        others = [(proposal, value) for proposal, value in valued if proposal.text != answer]
+        self.left_out += len(valued) - len(others)
+        by_control = self._correlations(answer, others)
+        reply = self._correlations(turn.reply, others)
+        self.by_control.append((by_control, turn.item))
+        difference = {name: reply[name] - by_control[name] for name in by_control if name in reply}
+        self.by_difference.append((difference, turn.item))
 
+    def _correlations(
+        self, text: str, valued: Sequence[tuple[CallAnswer, float]]
+    ) -> dict[str, float]:
+        """By measure, the rank correlation over these proposals, where there is one."""
+        alike = [self.similarity.of(text, proposal.text) for proposal, _ in valued]
+        worth = [value for _, value in valued]
+        found = {
+            name: rank_correlation([row[place] for row in alike], worth)
+            for place, name in enumerate(self.similarity.names)
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
-def _worth(unit: Unit, proposal: CallAnswer, values: AnswerValues) -> tuple[float | None, bool]:
-    """What a proposal is worth, and whether another answer of its model stands in for it."""
-    if values.is_right is not None:
-        right = values.is_right(unit[0], proposal.text)
-        return (None if right is None else 100.0 * right), False
-    own = values.by_text.get((unit, proposal.text))
-    if own is not None:
-        return own, False
-    for arm in (f"single:{proposal.model}", proposal.model.replace("given:", "anchor:", 1)):
-        found = values.by_arm.get(arm, {}).get(unit)
-        if found is not None:
-            return found, True
-    return None, False
+    def _worth(self, unit: Unit, proposal: CallAnswer) -> tuple[float | None, bool]:
+        """What a proposal is worth, and whether another answer of its model stands in for it."""
+        values = self.values
+        if values.is_right is not None:
+            right = values.is_right(unit[0], proposal.text)
+            return (None if right is None else 100.0 * right), False
+        own = values.by_text.get((unit, proposal.text))
+        if own is not None:
+            return own, False
+        for arm in (f"single:{proposal.model}", proposal.model.replace("given:", "anchor:", 1)):
+            found = values.by_arm.get(arm, {}).get(unit)
+            if found is not None:
+                return found, True
+        return None, False
 
-
-def _notes(
-    counts: _Counts,
-    turns: Sequence[MixedTurn],
-    values: AnswerValues,
-    control: ControlAnswers | None,
-) -> Iterator[str]:
-    told: Callable[[int], str] = lambda number: f"{number:,} of {plural(len(turns), 'turn')}"  # noqa: E731
-    if counts.without_worth:
-        how = (
-            "no known answer"
-            if values.is_right is not None
-            else "proposals that nobody judged (judge a run with the arm `single`, or --anchors)"
-        )
-        yield f"left out: {told(counts.without_worth)} with {how}"
-    if counts.flat:
-        yield f"left out: {told(counts.flat)} whose proposals are all worth the same"
-    if counts.stand_ins:
+    def notes(self, turns: Sequence[MixedTurn]) -> Iterator[str]:
+        """What the correlations are made of, and what is missing."""
+        of_all = f"of {plural(len(turns), 'turn')}"
+        if self.without_worth:
+            how = "no known answer"
+            if self.values.is_right is None:
+                how = (
+                    "proposals that nobody judged (judge a run with the arm `single`, or --anchors)"
+                )
+            yield f"left out: {self.without_worth:,} {of_all} with {how}"
+        if self.flat:
+            yield f"left out: {self.flat:,} {of_all} whose proposals are all worth the same"
+        if self.stand_ins:
+            yield (
+                f"{self.stand_ins:,} of {self.own + self.stand_ins:,} proposals were not judged"
+                " themselves: what the same model's answer alone was worth stands in for them"
+            )
+        if not self.by_reply:
+            return
+        if self.control is None:
+            yield (
+                "no control: there is no answer of the aggregator's model alone (--arms single),"
+                " and --control names no other; without one the column `reply` proves nothing"
+            )
+            return
+        if self.left_out:
+            yield (
+                f"the control is itself a proposal {self.left_out:,} times; it is compared with the"
+                " others there, and so is the reply in the difference"
+            )
         yield (
-            f"{counts.stand_ins:,} of {counts.own + counts.stand_ins:,} proposals were not judged"
-            " themselves: what the same model's answer alone was worth stands in for them"
+            f"control: {self.control.name}, which never saw the proposals. Good answers are alike,"
+            " so it correlates too (+0.51 by BLEU in one measurement over AlpacaEval); only the"
+            " difference can tell that the reply follows the better proposals"
         )
-    if not any(counts.by_reply):
-        return
-    if control is None:
-        yield (
-            "no control: there is no answer of the aggregator's model alone (--arms single), and"
-            " --control names no other; without one the column `reply` proves nothing"
-        )
-        return
-    if counts.left_out:
-        yield (
-            f"the control is itself a proposal {counts.left_out:,} times; it is compared with the"
-            " others there, and so is the reply in the difference"
-        )
-    yield (
-        f"control: {control.name}, which never saw the proposals. Good answers are alike, so it"
-        " correlates too (+0.51 by BLEU in one measurement over AlpacaEval); only the difference"
-        " can tell that the reply follows the better proposals"
-    )

@@ -10,14 +10,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from itertools import permutations
 from typing import Any, Final
 
 from rapidfuzz.distance import Levenshtein
 
-from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.data.json_lines import plain
+from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.errors import BenchError
 from moa_cli.core.installation import install_command
 
@@ -32,31 +33,26 @@ def bleu(text: str, reference: str) -> float:
 
     Not symmetric. Raises BenchError if sacrebleu is not installed.
     """
-    return _sentence_bleu()(text, reference)
+    return float(_sacrebleu().sentence_score(text, [reference]).score) / 100
 
 
 def has_bleu() -> bool:
     """Whether `bleu` can be computed here."""
     try:
-        _sentence_bleu()
+        _sacrebleu()
     except BenchError:
         return False
     return True
 
 
 @cache
-def _sentence_bleu() -> Callable[[str, str], float]:
+def _sacrebleu() -> Any:
     try:
         from sacrebleu.metrics.bleu import BLEU as Metric
     except ImportError:
         command = install_command("bench")
         raise BenchError("BLEU needs sacrebleu", hint=f"install it with: {command}") from None
-    metric = Metric(effective_order=True)
-
-    def score(text: str, reference: str) -> float:
-        return float(metric.sentence_score(text, [reference]).score) / 100
-
-    return score
+    return Metric(effective_order=True)
 
 
 def pairwise(
@@ -64,33 +60,17 @@ def pairwise(
 ) -> dict[str, Mean]:
     """How alike each model's texts are to those of the others: both ways, averaged.
 
-    Args:
-        texts: By model, one text for each item, all in the same order of items.
-        measure: Of two texts, 0 to 1.
-
-    Returns:
-        By model; a single model has no others, and its mean is of no values.
-
-    Raises:
-        BenchError: The numbers of texts differ.
+    texts: by model, one for each item, all in the same order of items. A single model has no
+    others, and its mean is of no values.
     """
-    if len({len(answers) for answers in texts.values()}) > 1:
-        raise BenchError("the models have not all answered the same items")
-    values: dict[str, list[float]] = {model: [] for model in texts}
-    items: dict[str, list[int]] = {model: [] for model in texts}
+    alike: dict[str, list[tuple[float, int]]] = {model: [] for model in texts}
     for pair in permutations(texts, 2):
         both = (texts[model] for model in pair)
         for item, (text, reference) in enumerate(zip(*both, strict=True)):
-            alike = measure(text, reference)
+            value = measure(text, reference)
             for model in pair:
-                values[model].append(alike)
-                items[model].append(item)
-    return {model: mean_of(values[model], groups=items[model]) for model in texts}
-
-
-def pairwise_bleu(texts: Mapping[str, Sequence[str]]) -> dict[str, Mean]:
-    """`pairwise` by BLEU. Raises BenchError if sacrebleu is not installed."""
-    return pairwise(texts, bleu)
+                alike[model].append((value, item))
+    return {model: grouped_mean(values) for model, values in alike.items()}
 
 
 def levenshtein(text: str, other: str) -> float:
@@ -132,15 +112,8 @@ def _terms(text: str) -> list[str]:
     return _TERM.findall(text.lower())
 
 
-def json_values(value: Any) -> Any:
-    """Values of dataclasses as JSON values. There a similarity is called `likeness`, as it was when
-    the format was made."""
-    if is_dataclass(value):
-        return {
-            "likeness" if name == "similarity" else name: json_values(inner)
-            for name, inner in vars(value).items()
-        }
-    return [json_values(inner) for inner in value] if isinstance(value, tuple) else value
+# In JSON a similarity is called `likeness`, as it was when the format was made.
+json_values = partial(plain, renamed={"similarity": "likeness"})
 
 
 @dataclass(frozen=True)
@@ -159,13 +132,11 @@ class Similarity:
     """
 
     def __init__(self, corpus: Iterable[str]) -> None:
-        vectors = TfIdf(corpus)
         self._measures: dict[str, Callable[[str, str], float]] = {
+            **({BLEU: bleu} if has_bleu() else {}),
             LEVENSHTEIN: levenshtein,
-            TFIDF: vectors.cosine,
+            TFIDF: TfIdf(corpus).cosine,
         }
-        if has_bleu():
-            self._measures = {BLEU: bleu, **self._measures}
         self.names = tuple(self._measures)
         self._known: dict[tuple[str, str], tuple[float, ...]] = {}
 
@@ -182,43 +153,22 @@ class Similarity:
             (a + b) / 2 for a, b in zip(self.of(left, right), self.of(right, left), strict=True)
         )
 
-
-def mean_similarities(
-    names: Sequence[str], rows: Sequence[Sequence[float]], groups: Sequence[Hashable]
-) -> tuple[MeanSimilarity, ...]:
-    """The mean of each measure. rows: a value for each of `names`. groups: see `mean_of`."""
-    return tuple(
-        MeanSimilarity(name, mean_of([row[place] for row in rows], groups=groups))
-        for place, name in enumerate(names)
-    )
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's rank correlation, -1 to 1, of n pairs.
-
-    value: None where one side does not vary. standard_error: sqrt((1 - r²) / (n - 2)); None
-    without a value, or for fewer than three pairs.
-    """
-
-    value: float | None
-    standard_error: float | None
-    n: int
+    def means(
+        self, rows: Sequence[tuple[tuple[float, ...], Hashable]]
+    ) -> tuple[MeanSimilarity, ...]:
+        """The mean of each measure, of similarities each with its group; see `grouped_mean`."""
+        return tuple(
+            MeanSimilarity(name, grouped_mean((alike[place], group) for alike, group in rows))
+            for place, name in enumerate(self.names)
+        )
 
 
-def rank_correlation(left: Sequence[float], right: Sequence[float]) -> Correlation:
-    """Spearman's: Pearson's correlation of the ranks, ties at the mean of their ranks.
-
-    Raises:
-        ValueError: The lengths differ.
-    """
+def rank_correlation(left: Sequence[float], right: Sequence[float]) -> float | None:
+    """Spearman's, -1 to 1: Pearson's correlation of the ranks, ties at the mean of their ranks;
+    None where one side does not vary."""
     pairs = list(zip(_centred_ranks(left), _centred_ranks(right), strict=True))
     spread = math.sqrt(math.fsum(a * a for a, _ in pairs) * math.fsum(b * b for _, b in pairs))
-    if not spread:
-        return Correlation(None, None, len(pairs))
-    value = max(-1.0, min(1.0, math.fsum(a * b for a, b in pairs) / spread))
-    error = math.sqrt((1 - value**2) / (len(pairs) - 2)) if len(pairs) > 2 else None
-    return Correlation(value, error, len(pairs))
+    return max(-1.0, min(1.0, math.fsum(a * b for a, b in pairs) / spread)) if spread else None
 
 
 def _centred_ranks(values: Sequence[float]) -> list[float]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from moa_cli.bench.data.items import DataRow, Item, rows_of_json, rows_of_lines
-from moa_cli.bench.scoring.answers import Grade, grade_exact, grade_gsm8k, grade_math
+from moa_cli.bench.scoring.answers import grade_exact, grade_gsm8k, grade_math
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError
 
 # Whether a reply to an item is right.
-Grader = Callable[[str, Item], Grade]
+Grader = Callable[[str, Item], bool]
 
 _GITHUB = "https://raw.githubusercontent.com"
 _ALPACA_CODE = f"{_GITHUB}/tatsu-lab/alpaca_eval/cd543a149df89434d8a54582c0151c0b945c3d20"
@@ -70,15 +70,10 @@ class KnownDataset:
     parity: Literal["final", "category"] | None = None
 
     def file(self, folder: Path) -> Path | None:
-        """Its file in the data folder, if it is there."""
         return next((folder / name for name in self.files if paths.is_file(folder / name)), None)
 
-    def remedy(self) -> str:
-        """What gets its file."""
-        return f"`moa bench fetch {self.name}` gets it" if self.fetched else "put it there"
 
-
-def grade_own(reply: str, item: Item) -> Grade:
+def grade_own(reply: str, item: Item) -> bool:
     """Whether a reply to an item of the user's own file is right."""
     return grade_exact(reply, item.answer or "")
 

@@ -13,7 +13,6 @@ from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import nearest
 
 ALL = "all"
-_MIRROR = "MOA_BENCH_MIRROR"
 # Far more than the largest of the files.
 _MOST_BYTES = 64 << 20
 
@@ -40,7 +39,7 @@ def names_of(typed: str) -> tuple[str, ...]:
 def address_of(source: PublicFile) -> str:
     """Where to fetch it: upstream, or below MOA_BENCH_MIRROR, which has upstream's addresses
     without `https://` as paths."""
-    mirror = os.environ.get(_MIRROR)
+    mirror = os.environ.get("MOA_BENCH_MIRROR")
     if not mirror:
         return source.address
     return f"{mirror.rstrip('/')}/{source.address.removeprefix('https://')}"
@@ -52,20 +51,11 @@ async def fetch(
     download: Callable[[str], AsyncIterator[bytes]],
     say: Callable[[str], None],
 ) -> int:
-    """Fetch what is missing of a dataset's files. Nothing is written of a file that is not whole.
+    """Fetch what is missing of a dataset's files; how many were fetched. Nothing is written of a
+    file that is not whole.
 
-    Args:
-        name: Of the dataset.
-        folder: The data folder.
-        download: The bytes at an address; raises ClientError.
-        say: Told of each file.
-
-    Returns:
-        How many files were fetched.
-
-    Raises:
-        BenchError: A file is not the published one.
-        OSError: The folder cannot be written.
+    folder: the data folder. download: the bytes at an address; raises ClientError. say: told of
+    each file. Raises BenchError if a file is not the published one, OSError.
     """
     sources = DATASETS[name].fetched
     fetched = 0
@@ -81,20 +71,16 @@ async def fetch(
         async for chunk in download(address):
             data += chunk
             if len(data) > _MOST_BYTES:
-                raise BenchError(
-                    f"{address}: is longer than any file of a dataset", hint=_NOTHING_KEPT
-                )
-        wrong = _wrong(data, source)
-        if wrong:
-            raise BenchError(f"{address}: is not the published file: {wrong}", hint=_NOTHING_KEPT)
+                wrong = "is longer than any file of a dataset"
+                raise BenchError(f"{address}: {wrong}", hint="nothing was kept")
+        if wrong := _wrong(data, source):
+            wrong = f"is not the published file: {wrong}"
+            raise BenchError(f"{address}: {wrong}", hint="nothing was kept")
         paths.make_private(path.parent)
         with paths.replacing(path) as file:
             file.write(data)
         fetched += 1
     return fetched
-
-
-_NOTHING_KEPT = "nothing was kept"
 
 
 def _is_there(path: Path, source: PublicFile) -> bool:

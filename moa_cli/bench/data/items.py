@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -61,6 +62,11 @@ def read_file(path: Path) -> bytes:
     return read_bytes(path, BenchError)
 
 
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of the file's bytes, in hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def text_in(path: Path) -> str:
     """The text of a file, with line ends as they are.
 
@@ -87,7 +93,12 @@ def rows_of_text(text: str, name: str) -> Iterator[DataRow]:
         return
     for number, line in enumerate(lines_of(text), 1):
         if line.strip():
-            yield _row(_parsed(line, f"{name}:{number}"), f"{name}:{number}", number)
+            place = f"{name}:{number}"
+            try:
+                values = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise BenchError(f"{place}: is not JSON: {error}") from None
+            yield _row(values, place, number)
 
 
 def rows_of_json(path: Path) -> Iterator[DataRow]:
@@ -108,17 +119,10 @@ def _rows_of_list(text: str, name: str) -> Iterator[DataRow]:
         yield _row(row, f"{name}: row {number}", number)
 
 
-def _parsed(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BenchError(f"{place}: is not JSON: {error}") from None
-
-
-def _row(value: object, place: str, number: int) -> DataRow:
-    if not isinstance(value, dict):
+def _row(values: object, place: str, number: int) -> DataRow:
+    if not isinstance(values, dict):
         raise BenchError(f"{place}: is not a JSON object")
-    return DataRow(place, number, value)
+    return DataRow(place, number, values)
 
 
 def read_own(row: DataRow) -> Item:
@@ -127,18 +131,16 @@ def read_own(row: DataRow) -> Item:
 
     Raises BenchError naming file and line.
     """
-    before: tuple[Message, ...] = ()
     if "prompt" in row.fields or "messages" not in row.fields:
-        prompt = row.text("prompt")
+        messages = [Message("user", row.text("prompt"))]
     else:
-        *before_, last = _messages(row)
-        before, prompt = tuple(before_), last.content
+        messages = _messages(row)
     return Item(
         id=row.optional("id") or str(row.number),
-        turns=(prompt,),
+        turns=(messages[-1].content,),
         category=row.optional("category"),
         answer=row.optional("answer"),
-        before=before,
+        before=tuple(messages[:-1]),
         fields=row.fields,
     )
 

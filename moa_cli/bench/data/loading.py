@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from moa_cli.bench.data.datasets import DATASETS
-from moa_cli.bench.data.items import Item, read_own, rows_of_lines
+from moa_cli.bench.data.items import Item, read_own, rows_of_lines, sha256_of
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.file_names import why_unfit
 from moa_cli.core.text import nearest
 
-_VARIABLE = "MOA_BENCH_DATA"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a run asks. name: of a known one, or the stem of the user's file.
-
-    known: whether it is one by name. file: as given or found. sha256: of the file's bytes.
-    """
-
-    name: str
-    known: bool
-    file: Path
-    sha256: str
-    items: tuple[Item, ...]
-
-    def settings(self) -> DatasetSettings:
-        """What run.json says of it."""
-        return DatasetSettings(self.name, self.known, self.file.name, self.sha256, len(self.items))
-
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """A dataset as run.json names it; see `Dataset`. items: how many it has in all."""
+    """A dataset as run.json names it.
+
+    name: of a known one, or the stem of the user's file. known: whether it is one by name. file:
+    its name. sha256: of its bytes. items: how many it has in all.
+    """
 
     name: str
     known: bool
@@ -47,24 +30,28 @@ class DatasetSettings:
     items: int
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """What a run asks. file: as given or found."""
+
+    settings: DatasetSettings
+    file: Path
+    items: tuple[Item, ...]
+
+
 def data_folder(given: Path | None) -> Path:
     """Where data is looked for. given: what was typed, before MOA_BENCH_DATA and the cache."""
     if given is not None:
         return given
-    named = os.environ.get(_VARIABLE)
+    named = os.environ.get("MOA_BENCH_DATA")
     return paths.expand(named) if named else paths.cache_dir() / "bench"
 
 
 def load_dataset(name: str, folder: Path) -> Dataset:
-    """The dataset of that name, or in the user's file of that path.
+    """The dataset of that name, or in the user's file of that path, which ends in `.jsonl`.
 
-    Args:
-        name: Of a known dataset, or a path that ends in `.jsonl`.
-        folder: The data folder.
-
-    Raises:
-        BenchError: A file is missing or wrong.
-        UsageError: There is no dataset of that name.
+    folder: the data folder. Raises BenchError if a file is missing or wrong, UsageError if there
+    is no dataset of that name.
     """
     if name.endswith((".jsonl", ".json")) or os.sep in name:
         path = paths.expand(name)
@@ -82,24 +69,18 @@ def load_dataset(name: str, folder: Path) -> Dataset:
     known = DATASETS[name]
     file = known.file(folder)
     if file is None:
-        raise BenchError(
-            f"{folder / known.files[0]}: no such file",
-            hint=f"{known.remedy()}; --data names another folder",
-        )
+        remedy = f"`moa bench fetch {name}` gets it" if known.fetched else "put it there"
+        hint = f"{remedy}; --data names another folder"
+        raise BenchError(f"{folder / known.files[0]}: no such file", hint=hint)
     return _loaded(name, file, known.read(file), known=True)
 
 
 def dataset_of(told: DatasetSettings, source: str | None, given: Path | None = None) -> Dataset:
-    """What a run asked.
+    """What a run asked, as its run.json tells it.
 
-    Args:
-        told: What its run.json says of it.
-        source: The file that it was read from.
-        given: The data folder, or the user's own file, where that has been moved since.
-
-    Raises:
-        BenchError: The file is missing, or not what the run read.
-        UsageError: There is no dataset of that name, or its file is not text.
+    source: the file that it was read from. given: the data folder, or the user's own file, where
+    that has been moved since. Raises BenchError if the file is missing, or not what the run read,
+    UsageError if there is no dataset of that name, or its file is not text.
     """
     file = Path(source or told.file)
     if not told.known:
@@ -109,7 +90,7 @@ def dataset_of(told: DatasetSettings, source: str | None, given: Path | None = N
         found = _loaded(told.name, file, DATASETS[told.name].read(file), known=True)
     else:
         found = load_dataset(told.name, data_folder(given))
-    if found.sha256 != told.sha256:
+    if found.settings.sha256 != told.sha256:
         raise BenchError(f"{found.file}: has changed since the run", hint="--data names another")
     return found
 
@@ -135,4 +116,5 @@ def _loaded(name: str, path: Path, read: Iterator[Item], *, known: bool) -> Data
         if item.id in seen:
             raise BenchError(f"{path}: two items have the id {item.id}")
         seen.add(item.id)
-    return Dataset(name, known, path, hashlib.sha256(path.read_bytes()).hexdigest(), items)
+    settings = DatasetSettings(name, known, path.name, sha256_of(path), len(items))
+    return Dataset(settings, path, items)

@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from moa_cli.bench.data.items import DataRow, Item, rows_of_json, rows_of_lines
+from moa_cli.bench.data.items import DataRow, Item, rows_of_json, rows_of_lines, sha256_of
 from moa_cli.core.errors import BenchError
 
 
 @dataclass(frozen=True)
-class Released:
-    """One author's answers. name: the author's. replies: by item id, one a turn.
-
-    file, sha256: where they were read.
-    """
+class ReleasedDigest:
+    """A file of released outputs, and their author's name."""
 
     name: str
-    replies: Mapping[str, tuple[str, ...]]
-    file: str
-    sha256: str
+    file: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
-class AnswerFile:
-    """A file of answers. name: who gave them, None if it does not say so. replies: one a turn, by
-    what the format knows a question by."""
+class Released:
+    """One author's answers: by item id, one a turn."""
 
-    name: str | None
+    digest: ReleasedDigest
     replies: Mapping[str, tuple[str, ...]]
+
+
+# Of each answer in a file: its author, if that is told; what the format knows the question by; and
+# the replies, one a turn.
+AnswerRows = Iterator[tuple[str | None, str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
 class AnswerFormat:
     """How an evaluation writes answers down. key: what it knows an item by."""
 
-    read: Callable[[Path], AnswerFile]
+    rows: Callable[[Path], AnswerRows]
     key: Callable[[Item], str] = lambda item: item.id
+
+    def read(self, path: Path) -> tuple[str, dict[str, tuple[str, ...]]]:
+        """The author's name, else the file's, and the replies by what the format knows them by."""
+        name, replies = path.stem, {}
+        for author, key, turns in self.rows(path):
+            name, replies[key] = author or name, turns
+        return "".join(name.split()), replies
 
 
 def read_released(path: Path, form: AnswerFormat, items: Sequence[Item]) -> Released:
@@ -46,14 +53,11 @@ def read_released(path: Path, form: AnswerFormat, items: Sequence[Item]) -> Rele
 
     Raises BenchError if it cannot be read, or answers none of the items.
     """
-    file = form.read(path)
-    replies = {
-        item.id: file.replies[form.key(item)] for item in items if form.key(item) in file.replies
-    }
+    name, found = form.read(path)
+    replies = {item.id: found[form.key(item)] for item in items if form.key(item) in found}
     if not replies:
         raise BenchError(f"{path}: answers none of the run's items")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Released(_author(file, path), replies, path.name, sha256)
+    return Released(ReleasedDigest(name, path.name, sha256_of(path)), replies)
 
 
 def read_outputs(paths: Sequence[Path], items: Sequence[Item]) -> dict[str, dict[str, str]]:
@@ -64,23 +68,18 @@ def read_outputs(paths: Sequence[Path], items: Sequence[Item]) -> dict[str, dict
     """
     found: dict[str, dict[str, str]] = {}
     for path in paths:
-        file = _alpaca(path, DataRow.text)
+        name, replies = AnswerFormat(partial(_alpaca, text=DataRow.text)).read(path)
         by_item = {}
         for item in items:
             if len(item.turns) > 1:
                 raise BenchError(f"{path}: item {item.id} has several turns; this format holds one")
-            if item.turns[0] not in file.replies:
+            if item.turns[0] not in replies:
                 raise BenchError(f"{path}: has no answer to item {item.id}")
-            [by_item[item.id]] = file.replies[item.turns[0]]
-        name = _author(file, path)
+            [by_item[item.id]] = replies[item.turns[0]]
         while name in found:
             name += "'"
         found[name] = by_item
     return found
-
-
-def _author(file: AnswerFile, path: Path) -> str:
-    return "".join((file.name or path.stem).split())
 
 
 def _text(row: DataRow, name: str) -> str:
@@ -91,18 +90,12 @@ def _text(row: DataRow, name: str) -> str:
     return found
 
 
-def _alpaca(path: Path, text: Callable[[DataRow, str], str] = _text) -> AnswerFile:
-    name: str | None = None
-    answers: dict[str, tuple[str, ...]] = {}
+def _alpaca(path: Path, text: Callable[[DataRow, str], str] = _text) -> AnswerRows:
     for row in rows_of_json(path):
-        answers[row.text("instruction")] = (text(row, "output"),)
-        name = row.optional("generator") or name
-    return AnswerFile(name, answers)
+        yield row.optional("generator"), row.text("instruction"), (text(row, "output"),)
 
 
-def _fastchat(path: Path) -> AnswerFile:
-    name: str | None = None
-    answers: dict[str, tuple[str, ...]] = {}
+def _fastchat(path: Path) -> AnswerRows:
     for row in rows_of_lines(path):
         try:
             turns = tuple(row.fields["choices"][0]["turns"])
@@ -110,16 +103,12 @@ def _fastchat(path: Path) -> AnswerFile:
             turns = (None,)
         if not all(isinstance(turn, str) for turn in turns):
             raise BenchError(f"{row.place}: is not an answer in FastChat's format")
-        answers[row.optional("question_id") or ""] = turns
-        name = row.optional("model_id") or name
-    return AnswerFile(name, answers)
+        yield row.optional("model_id"), row.optional("question_id") or "", turns
 
 
-def _flask(path: Path) -> AnswerFile:
-    rows = list(rows_of_lines(path))
-    return AnswerFile(
-        None, {row.optional("question_id") or "": (_text(row, "text"),) for row in rows}
-    )
+def _flask(path: Path) -> AnswerRows:
+    for row in rows_of_lines(path):
+        yield None, row.optional("question_id") or "", (_text(row, "text"),)
 
 
 MODEL_OUTPUTS = AnswerFormat(_alpaca, lambda item: item.turns[0])

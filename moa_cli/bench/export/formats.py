@@ -1,5 +1,5 @@
-"""The files of other evaluators, and our own lines. To add a format: a function, and its entry in
-`FORMATS`.
+"""A run in other programs' formats: the files of other evaluators, and our own lines. To add a
+format: a function, and its entry in `FORMATS`.
 
 Formats: AlpacaEval's `model_outputs.json`; FastChat's answers and single-answer judgments
 (`llm_judge/common.py`); FLASK's answers and reviews (`gpt_review/gpt4_eval.py`); a folder of
@@ -11,33 +11,228 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from itertools import starmap
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from moa_cli.bench.data.items import Item
-from moa_cli.bench.export.choice import (
-    ExportChoice,
-    Exported,
-    ExportFormat,
-    check_one_turn,
-    json_bytes,
-    json_lines,
-    slug,
-)
-from moa_cli.bench.export.predictions import PREDICTIONS
-from moa_cli.bench.judge.kind import Question
-from moa_cli.bench.judge.kinds import kind_of
-from moa_cli.bench.run.reader import RunReader
-from moa_cli.bench.run.records import Result
+from moa_cli.bench.judge.kinds import Question, kind_of
+from moa_cli.bench.run.arms import MIXTURE, SINGLE
+from moa_cli.bench.run.folder import JudgeReader, RunReader
+from moa_cli.bench.run.journal import Judgement, Result
 from moa_cli.bench.scoring import flask, mt_bench
-from moa_cli.core.errors import UsageError
+from moa_cli.bench.scoring.alpaca import DRAW
+from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.text import nearest
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is to be written. files: bytes by name, in a folder of their own if `folder`.
+
+    asked: answers, judgements or the like that there should be; there is `missing` less.
+    """
+
+    files: Mapping[str, bytes]
+    asked: int
+    missing: int
+    folder: bool = False
+
+
+@dataclass(frozen=True)
+class ExportChoice:
+    """What is to be exported, as it was typed, None where nothing was.
+
+    arm: see `named_arm`. base: the arm to compare with. judge: its model. name: what the arm is
+    to be called.
+    """
+
+    run: RunReader
+    judge: str | None = None
+    arm: str | None = None
+    base: str | None = None
+    name: str | None = None
+
+    def named_arm(self, typed: str | None) -> str:
+        """The arm that is meant: the one typed, else the mixture, else the only one.
+
+        Raises UsageError if there is none, or a choice.
+        """
+        arms = self.run.settings.arms
+        hint = f"there are {', '.join(arms)}"
+        if not typed:
+            if typed is None and (MIXTURE in arms or len(arms) == 1):
+                return MIXTURE if MIXTURE in arms else arms[0]
+            raise UsageError("--arm is needed: the run has several arms", hint=hint)
+        if typed in arms:
+            return typed
+        near = nearest(typed, arms)
+        hint = f"did you mean `{near}`?" if near else hint
+        raise UsageError(f"--arm: there is no arm `{typed}`", hint=hint)
+
+    def name_of(self, arm: str) -> str:
+        """What other programs are to call an arm: as the profile or the model is called."""
+        if arm.startswith(SINGLE):
+            return arm.removeprefix(SINGLE)
+        profile = str(self.run.settings.profile["name"])
+        return profile if arm == MIXTURE else f"{profile}-{arm}"
+
+    def named(self, arm: str) -> str:
+        """What the arm is called in the export."""
+        return self.name or self.name_of(arm)
+
+    def answers(self, arm: str) -> list[tuple[Item, Result]]:
+        """The arm's answers, in the dataset's order."""
+        found = self.run.answers.get(arm, {})
+        return [(item, found[item.id]) for item in self.run.items if item.id in found]
+
+    def verdicts(self) -> JudgeReader:
+        """Those of the judge that was typed, else of the only one.
+
+        Raises UsageError if there is none of that name, or a choice, BenchError if nobody has
+        judged the run.
+        """
+        path, judges = self.run.path, self.run.judges
+        if not judges:
+            raise BenchError(f"{path}: was not judged", hint=f"see `moa bench judge {path}`")
+        hint = f"there are {', '.join(judges)}"
+        if self.judge is None and len(judges) > 1:
+            raise UsageError("--judge is needed: the run has several judges", hint=hint)
+        name = next(iter(judges)) if self.judge is None else self.judge
+        if name not in judges:
+            raise UsageError(f"--judge: there are no judgements by {name}", hint=hint)
+        return judges[name]
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format of `moa bench export`.
+
+    write: what it makes of a choice. judged: whether it holds a judge's verdicts. compares:
+    whether it holds a second arm.
+    """
+
+    write: Callable[[ExportChoice], Exported]
+    judged: bool = False
+    compares: bool = False
+
+
+def _check_one_turn(run: RunReader, name: str) -> None:
+    """Raise UsageError for the format `name`, if the run asked more than one prompt an item."""
+    if any(len(item.turns) > 1 or item.before for item in run.items):
+        raise UsageError(
+            f"--to {name} holds one prompt for each item, but the run has conversations",
+            hint="--to jsonl holds them",
+        )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "export"
+
+
+def _json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(_json_bytes(json.dumps(row)) for row in rows)
+
+
+def _json_bytes(made: str) -> bytes:
+    """What `json.dumps` made, and a line end."""
+    # Upstream reads in the encoding of the place: ASCII is right in all. DEL acts on terminals.
+    return made.replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+
+
+def _predictions(choice: ExportChoice) -> Exported:
+    """`prompts.jsonl`, `moa_preds.jsonl`, `base_preds.jsonl` and `results.json`."""
+    run, arm = choice.run, choice.named_arm(choice.arm)
+    _check_one_turn(run, "moa")
+    base = _base(choice, arm)
+    told = choice.verdicts() if choice.judge or run.judges else None
+    prompts = [{"id": item.id, "prompt": item.turns[0]} for item in run.items]
+    sides = (("moa", arm, choice.named(arm)), ("base", base, choice.name_of(base)))
+    predictions = {
+        side: [
+            {"id": item.id, "model": name, "prediction": result.replies[0]}
+            for item, result in choice.answers(side)
+        ]
+        for _, side, name in sides
+    }
+    results = {
+        "dataset": run.settings.dataset.name,
+        "prompts": len(prompts),
+        **{
+            role: {"arm": side, "model": name, "predictions": len(predictions[side])}
+            for role, side, name in sides
+        },
+        **_wins(run, arm, base, told),
+    }
+    files = {
+        "prompts.jsonl": _json_lines(prompts),
+        "moa_preds.jsonl": _json_lines(predictions[arm]),
+        "base_preds.jsonl": _json_lines(predictions[base]),
+        "results.json": _json_bytes(json.dumps(results, indent=2)),
+    }
+    asked = 2 * len(prompts)
+    missing = asked - sum(map(len, predictions.values()))
+    return Exported(files, asked, missing, folder=True)
+
+
+def _base(choice: ExportChoice, arm: str) -> str:
+    """The arm to compare with: the one typed, else the aggregator alone, else the first model
+    alone, else any other."""
+    if choice.base is not None:
+        return choice.named_arm(choice.base)
+    settings = choice.run.settings
+    others = [other for other in settings.arms if other != arm]
+    if not others:
+        raise UsageError(
+            "there is no other arm to compare with",
+            hint="run with --arms mixture,single, or export another format",
+        )
+    aggregator = f"{SINGLE}{settings.aggregator.get('model')}"
+    alone = [other for other in others if other.startswith(SINGLE)]
+    return aggregator if aggregator in others else (alone or others)[0]
+
+
+def _wins(run: RunReader, arm: str, base: str, told: JudgeReader | None) -> dict[str, Any]:
+    """How often which of both won, of the items on which the judge's verdicts tell it.
+
+    If the judge compared `arm` with `base`, its preference decides; else the higher score.
+    """
+    if told is None:
+        return {"judge": None}
+    scores: dict[tuple[str, str], list[Judgement]] = {}
+    for verdict in told.by_name.values():
+        scores.setdefault((verdict.arm, verdict.item), []).append(verdict)
+    direct = told.settings.against == base
+    margins = []
+    for item in run.items:
+        mine = _score(scores.get((arm, item.id), ()))
+        theirs = DRAW if direct else _score(scores.get((base, item.id), ()))
+        if mine is not None and theirs is not None:
+            margins.append(mine - theirs)
+    return {
+        "judge": told.settings.model,
+        "judged_by": "comparison" if direct else "scores",
+        "judged": len(margins),
+        "moa_wins": sum(margin > 0 for margin in margins),
+        "base_wins": sum(margin < 0 for margin in margins),
+        "ties": sum(margin == 0 for margin in margins),
+    }
+
+
+def _score(verdicts: Iterable[Judgement]) -> float | None:
+    """The mean over turns, or over skills; None without one, or where a turn has none."""
+    values: list[float] = []
+    for verdict in verdicts:
+        if verdict.value is None and not verdict.skills:
+            return None
+        values += verdict.skills.values() if verdict.value is None else [verdict.value]
+    return sum(values) / len(values) if values else None
 
 
 def _alpaca(choice: ExportChoice) -> Exported:
     run, arm = choice.run, choice.named_arm(choice.arm)
-    check_one_turn(run, "alpaca")
-    answers = choice.answers(arm)
+    _check_one_turn(run, "alpaca")
     rows = [
         {
             "instruction": item.turns[0],
@@ -45,25 +240,30 @@ def _alpaca(choice: ExportChoice) -> Exported:
             "output": result.replies[0],
             "generator": choice.named(arm),
         }
-        for item, result in answers
+        for item, result in choice.answers(arm)
     ]
-    files = {"model_outputs.json": json_bytes(json.dumps(rows, indent=2))}
-    return Exported(files, len(run.items), _lost(run, answers))
+    files = {"model_outputs.json": _json_bytes(json.dumps(rows, indent=2))}
+    return Exported(files, len(run.items), len(run.items) - len(rows))
 
 
 def _mt(choice: ExportChoice) -> Exported:
-    name = choice.named(choice.named_arm(choice.arm))
-    return _answers(
-        choice,
-        "mt",
-        lambda item, result: {
+    run, name = choice.run, choice.named(choice.named_arm(choice.arm))
+
+    def row(item: Item, result: Result) -> dict[str, Any]:
+        # As long as FastChat's ids, and of what it says.
+        said = json.dumps((name, item.id, *result.replies)).encode()
+        # When the last call ended; 0 if that is not told.
+        reply = result.turns[-1].reply if result.turns else None
+        record = run.calls.find(reply.key) if reply else None
+        return {
             "question_id": item.fields["question_id"],
-            "answer_id": _identity(name, item.id, *result.replies),
+            "answer_id": hashlib.sha256(said).hexdigest()[:22],
             "model_id": name,
             "choices": [{"index": 0, "turns": list(result.replies)}],
-            "tstamp": _when(choice.run, result),
-        },
-    )
+            "tstamp": record.when if record else 0.0,
+        }
+
+    return _answers(choice, "mt", row)
 
 
 def _flask(choice: ExportChoice) -> Exported:
@@ -80,17 +280,17 @@ def _answers(
     """A file with a row for each answer, called as the arm is."""
     run, arm = choice.run, choice.named_arm(choice.arm)
     _only(run, dataset)
-    answers = choice.answers(arm)
-    files = {f"{slug(choice.named(arm))}.jsonl": json_lines(starmap(row, answers))}
-    return Exported(files, len(run.items), _lost(run, answers))
+    rows = [row(item, result) for item, result in choice.answers(arm)]
+    files = {f"{_slug(choice.named(arm))}.jsonl": _json_lines(rows)}
+    return Exported(files, len(run.items), len(run.items) - len(rows))
 
 
 def _mt_judgments(choice: ExportChoice) -> Exported:
     run, arm = choice.run, choice.named_arm(choice.arm)
     _only(run, "mt")
     told = choice.verdicts()
-    model = told.judge.settings.model
-    prompts = kind_of(told.judge).prompts(run, {})
+    model = told.settings.model
+    prompts = kind_of(told).prompts(run, {})
     rows = []
     for item, result in choice.answers(arm):
         for turn in range(prompts.turns(item)):
@@ -98,8 +298,8 @@ def _mt_judgments(choice: ExportChoice) -> Exported:
             verdict = told.by_name.get(question.name)
             if verdict is None:
                 continue
-            record = told.call(verdict)
-            prompt = mt_bench.prompt_name(item.category or "", mt_bench.turn_number(turn))
+            record = told.calls.find(verdict.key)
+            prompt = mt_bench.prompt_name(item.category or "", turn + 1)
             rows.append(
                 {
                     "question_id": item.fields["question_id"],
@@ -113,7 +313,7 @@ def _mt_judgments(choice: ExportChoice) -> Exported:
                 }
             )
     asked = sum(map(prompts.turns, run.items))
-    files = {f"{slug(model)}_single.jsonl": json_lines(rows)}
+    files = {f"{_slug(model)}_single.jsonl": _json_lines(rows)}
     return Exported(files, asked, asked - len(rows))
 
 
@@ -126,8 +326,8 @@ def _flask_reviews(choice: ExportChoice) -> Exported:
         verdict = told.by_name.get((arm, item.id, 0))
         if verdict is None:
             continue
-        record = told.call(verdict)
-        scores = flask.parse_review(verdict.text).scores
+        record = told.calls.find(verdict.key)
+        scores = flask.parse_review(verdict.text)
         rows.append(
             {
                 **item.fields,
@@ -140,48 +340,22 @@ def _flask_reviews(choice: ExportChoice) -> Exported:
                 "total_tokens_step4": record.usage.total_tokens if record else 0,
             }
         )
-    name = f"{slug(choice.named(arm))}_review.jsonl"
-    return Exported({name: json_lines(rows)}, len(run.items), len(run.items) - len(rows))
+    name = f"{_slug(choice.named(arm))}_review.jsonl"
+    return Exported({name: _json_lines(rows)}, len(run.items), len(run.items) - len(rows))
 
 
 def _jsonl(choice: ExportChoice) -> Exported:
     run = choice.run
     arms = run.settings.arms if choice.arm is None else (choice.named_arm(choice.arm),)
-    rows = []
-    missing = 0
-    for arm in arms:
-        answers = choice.answers(arm)
-        missing += _lost(run, answers)
-        rows += [
-            {"id": item.id, "arm": arm, "turn": turn, "prompt": prompt, "reply": reply}
-            for item, result in answers
-            for turn, (prompt, reply) in enumerate(zip(item.turns, result.replies, strict=False), 1)
-        ]
-    name = run.settings.dataset.name
-    files = {f"{slug(name)}-replies.jsonl": json_lines(rows)}
-    return Exported(files, len(arms) * len(run.items), missing)
-
-
-FORMATS: Mapping[str, ExportFormat] = {
-    "alpaca": ExportFormat(_alpaca),
-    "mt": ExportFormat(_mt),
-    "mt-judgments": ExportFormat(_mt_judgments, judged=True),
-    "flask": ExportFormat(_flask),
-    "flask-reviews": ExportFormat(_flask_reviews, judged=True),
-    "moa": PREDICTIONS,
-    "jsonl": ExportFormat(_jsonl),
-}
-
-
-def _lost(run: RunReader, answers: list[tuple[Item, Result]]) -> int:
-    return len(run.items) - len(answers)
-
-
-def _when(run: RunReader, result: Result) -> float:
-    """When the last call of an answer ended, seconds since 1970; 0 if that is not told."""
-    reply = result.turns[-1].reply if result.turns else None
-    record = run.calls.find(reply.key) if reply else None
-    return record.when if record else 0.0
+    answers = [(arm, item, result) for arm in arms for item, result in choice.answers(arm)]
+    rows = [
+        {"id": item.id, "arm": arm, "turn": turn, "prompt": prompt, "reply": reply}
+        for arm, item, result in answers
+        for turn, (prompt, reply) in enumerate(zip(item.turns, result.replies, strict=False), 1)
+    ]
+    asked = len(arms) * len(run.items)
+    files = {f"{_slug(run.settings.dataset.name)}-replies.jsonl": _json_lines(rows)}
+    return Exported(files, asked, asked - len(answers))
 
 
 def _only(run: RunReader, dataset: str) -> None:
@@ -192,10 +366,16 @@ def _only(run: RunReader, dataset: str) -> None:
         )
 
 
-def _identity(*parts: str) -> str:
-    """An id of what these texts say, as long as FastChat's."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:22]
-
-
 def _short(number: float) -> float | int:
     return int(number) if number == int(number) else number
+
+
+FORMATS: Mapping[str, ExportFormat] = {
+    "alpaca": ExportFormat(_alpaca),
+    "mt": ExportFormat(_mt),
+    "mt-judgments": ExportFormat(_mt_judgments, judged=True),
+    "flask": ExportFormat(_flask),
+    "flask-reviews": ExportFormat(_flask_reviews, judged=True),
+    "moa": ExportFormat(_predictions, judged=True, compares=True),
+    "jsonl": ExportFormat(_jsonl),
+}

@@ -6,31 +6,27 @@ run: its journal, its limiter, its retries, its caps.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from moa_cli.bench.data.items import Item
+from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.json_lines import Lines, to_line
-from moa_cli.bench.data.released import Released, read_released
-from moa_cli.bench.judge.kind import Asked, JudgeKind, JudgeTask, Question
-from moa_cli.bench.judge.pairwise import REFERENCES
+from moa_cli.bench.data.released import Released, ReleasedDigest, read_released
+from moa_cli.bench.judge.kinds import REFERENCES, Asked, JudgeKind, JudgeTask, Question
 from moa_cli.bench.run.arms import Arm
-from moa_cli.bench.run.folder import StateFolder, opened
-from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.reader import (
+from moa_cli.bench.run.folder import (
     JUDGE_FILE,
     JUDGEMENTS,
     OUTPUTS,
     RunReader,
-    read_judgements,
-    read_results,
+    StateFolder,
+    latest,
 )
-from moa_cli.bench.run.records import ANCHOR, REFERENCE, Judgement, Result
-from moa_cli.bench.run.settings import JudgeSettings, ReleasedDigest
+from moa_cli.bench.run.journal import ANCHOR, REFERENCE, CallRecord, Judgement, Result
+from moa_cli.bench.run.plan import Work
+from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.core.conversation import Failure
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.profile import Aggregator, Profile
@@ -45,30 +41,13 @@ class JudgeFolder(StateFolder[JudgeSettings]):
     def __init__(self, path: Path) -> None:
         hint = f"use the same, or remove {path} to judge anew"
         super().__init__(path, JUDGE_FILE, JudgeSettings, hint)
-        self.texts = {result.name: result for result in read_results(path / OUTPUTS)}
-        self.judgements = {verdict.name: verdict for verdict in read_judgements(path / JUDGEMENTS)}
+        self.texts = latest(path / OUTPUTS, Result)
+        self.judgements = latest(path / JUDGEMENTS, Judgement)
         self.lines = Lines(path / JUDGEMENTS)
 
     def close(self) -> None:
-        """Nothing more is written."""
         super().close()
         self.lines.close()
-
-
-def open_judge(path: Path) -> AbstractContextManager[JudgeFolder]:
-    """The judge's folder at that path; see `opened`."""
-    return opened(path, JudgeFolder)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeInputs:
-    """What the user named. reference: a file, else the one in the data folder. against: an arm in
-    its place. anchors: files of released outputs. data: see `data_folder`."""
-
-    reference: Path | None
-    against: str | None
-    anchors: tuple[Path, ...]
-    data: Path | None
 
 
 @dataclass(frozen=True)
@@ -87,19 +66,19 @@ class JudgedTexts:
 
 
 def texts_of(
-    run: RunReader, kind: JudgeKind, inputs: JudgeInputs, folder: JudgeFolder
+    run: RunReader,
+    kind: JudgeKind,
+    folder: JudgeFolder,
+    *,
+    reference: Path | None,
+    against: str | None,
+    anchors: Sequence[Path],
 ) -> JudgedTexts:
-    """What is to be judged of a run.
+    """What is to be judged of a run. The anchors of an earlier start stay in the judge's folder.
 
-    Args:
-        run: The run.
-        kind: The kind of judge.
-        inputs: What the user named.
-        folder: The judge's, where the anchors of an earlier start stay.
-
-    Raises:
-        UsageError: There is no such arm.
-        BenchError: A file is missing, cannot be read, or differs from what was judged before.
+    reference: a file, else the one in the data folder. against: an arm in its place. anchors:
+    files of released outputs. Raises UsageError if there is no such arm, BenchError if a file is
+    missing, cannot be read, or differs from what was judged before.
     """
     replies = {
         arm: {item: result.replies for item, result in answers.items()}
@@ -107,44 +86,36 @@ def texts_of(
     }
     texts: list[Result] = []
     source = None
-    reference: dict[str, str] = {}
-    if inputs.against is not None:
-        if inputs.against not in replies:
+    compared: Mapping[str, tuple[str, ...]] = {}
+    if against is not None:
+        if against not in replies:
             hint = f"there are {', '.join(replies)}"
-            raise UsageError(f"--against: there is no arm `{inputs.against}`", hint=hint)
-        reference = {item: said[0] for item, said in replies.pop(inputs.against).items()}
+            raise UsageError(f"--against: there is no arm `{against}`", hint=hint)
+        compared = replies.pop(against)
     elif kind.compares:
-        released = read_released(_reference_file(run, inputs), kind.answers, run.items)
-        source = _digest(released)
+        file = reference or run.data_file(*REFERENCES)
+        if file is None:
+            raise BenchError(
+                f"there are no reference outputs ({REFERENCES[0]})",
+                hint="`moa bench fetch alpaca` gets them; --reference names another file",
+            )
+        released = read_released(file, kind.answers, run.items)
+        source, compared = released.digest, released.replies
         texts += _results(released, REFERENCE, run.items)
-        reference = {item: said[0] for item, said in released.replies.items()}
-    anchors = {anchor.name: anchor for anchor in folder.settings.anchors} if folder.settings else {}
+    known = {anchor.name: anchor for anchor in folder.settings.anchors} if folder.settings else {}
     texts += [result for result in folder.texts.values() if result.arm.startswith(ANCHOR)]
-    for path in inputs.anchors:
+    for path in anchors:
         released = read_released(path, kind.answers, run.items)
-        known = anchors.setdefault(released.name, _digest(released))
-        if known.sha256 != released.sha256:
-            raise BenchError(f"{path}: other answers of {released.name} were judged before")
-        if not any(result.arm == ANCHOR + released.name for result in texts):
-            texts += _results(released, ANCHOR + released.name, run.items)
+        name = released.digest.name
+        if known.setdefault(name, released.digest).sha256 != released.digest.sha256:
+            raise BenchError(f"{path}: other answers of {name} were judged before")
+        if not any(result.arm == ANCHOR + name for result in texts):
+            texts += _results(released, ANCHOR + name, run.items)
     for result in texts:
         if result.arm.startswith(ANCHOR):
             replies.setdefault(result.arm, {})[result.item] = result.replies
-    return JudgedTexts(replies, reference, texts, source, inputs.against, tuple(anchors.values()))
-
-
-def _reference_file(run: RunReader, inputs: JudgeInputs) -> Path:
-    found = inputs.reference or run.data_file(*REFERENCES)
-    if found is None:
-        raise BenchError(
-            f"there are no reference outputs ({REFERENCES[0]})",
-            hint="`moa bench fetch alpaca` gets them; --reference names another file",
-        )
-    return found
-
-
-def _digest(released: Released) -> ReleasedDigest:
-    return ReleasedDigest(released.name, released.file, released.sha256)
+    first = {item: said[0] for item, said in compared.items()}
+    return JudgedTexts(replies, first, texts, source, against, tuple(known.values()))
 
 
 def _results(released: Released, arm: str, items: Sequence[Item]) -> list[Result]:
@@ -171,7 +142,6 @@ class JudgePlan:
     judged: JudgedTexts
     date: str
     asked: Asked = "logprobs"
-    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def questions(self) -> Iterator[Question]:
         """Everything that is to be judged, item by item."""
@@ -215,33 +185,28 @@ class JudgePlan:
         return self._work[name][1]
 
     def models(self) -> tuple[str, ...]:
-        """The judge."""
         return (self.model,)
 
     def settings(self) -> JudgeSettings:
-        """All that the judgements depend on."""
-        digests = {
-            file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self.prompts.files
-        }
         return JudgeSettings(
             model=self.model,
             date=self.date,
             kind=self.kind.name,
             asked=self.asked,
             discrete=self.kind.compares and self.asked == "text",
-            files=digests,
+            files={file.name: sha256_of(file) for file in self.prompts.files},
             reference=self.judged.source,
             against=self.judged.against,
             anchors=self.judged.anchors,
         )
 
 
+@dataclass
 class JudgeResults:
     """Judgements as the results of the work of `plan`; see `runner.Results`."""
 
-    def __init__(self, folder: JudgeFolder, plan: JudgePlan) -> None:
-        self.folder = folder
-        self.plan = plan
+    folder: JudgeFolder
+    plan: JudgePlan
 
     def error(self, name: tuple[str, str]) -> Failure | None:
         """Why the judge gave no verdict. Raises KeyError if it was not asked yet."""
@@ -253,16 +218,17 @@ class JudgeResults:
         if result.error is not None:
             self._keep(Judgement(*question.name, error=result.error))
             return
-        reply = result.turns[0].reply
-        record = reply and self.folder.journal.find(reply.key)
+        record = self._record(result)
         assert record
         self._keep(self.plan.prompts.read(question, record, self.plan.asked))
 
-    def settle(self) -> None:
-        """Write down the texts of the plan, and the verdicts for which no judge is asked.
+    def _record(self, result: Result) -> CallRecord | None:
+        reply = result.turns[0].reply if result.turns else None
+        return self.folder.journal.find(reply.key) if reply else None
 
-        Raises OSError.
-        """
+    def settle(self) -> None:
+        """Write down the texts of the plan, and the verdicts for which no judge is asked. Raises
+        OSError."""
         Lines(self.folder.path / OUTPUTS).replace(map(to_line, self.plan.judged.texts))
         for question in self.plan.questions():
             verdict = self.plan.prompts.settled(question)
@@ -286,8 +252,7 @@ class JudgeResults:
 
     def told_logprobs(self, result: Result) -> bool:
         """Whether the judge told log-probabilities with that answer."""
-        reply = result.turns[0].reply if result.turns else None
-        record = self.folder.journal.find(reply.key) if reply else None
+        record = self._record(result)
         return record is not None and record.logprobs is not None
 
     def ask(self, asked: Asked, work: Sequence[Work]) -> list[Work]:

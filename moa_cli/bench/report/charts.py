@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from moa_cli.bench.report.drawing import (
     COLOURS,
@@ -53,49 +54,26 @@ def bars(
     top += gap
     bottom = top + (tall + gap) * len(groups)
     parts += grid_and_ticks(scale, left, right, top - gap / 2, bottom, upright=False)
+    at = partial(scale.at, start=left, end=right)
     if mark is not None:
-        at = scale.at(mark, left, right)
-        parts.append(line(at, top - gap / 2, at, bottom, "compare"))
+        parts.append(line(at(mark), top - gap / 2, at(mark), bottom, "compare"))
     for number, group in enumerate(groups):
         y = top + (tall + gap) * number
         short = cut(group, left - 12.0)
         parts.append(label(left - 10, y + tall / 2, short, anchor="end", full=group))
         for place, row in enumerate(series):
-            middle = y + pitch * (place + 0.5)
-            parts += _bar(
-                row.values[number], place, middle, pitch - 4, scale, (left, right), digits
-            )
+            known, middle = row.values[number], y + pitch * (place + 0.5)
+            if known is not None:
+                end, thick = at(known.value), pitch - 4
+                parts.append(
+                    f'<rect x="{left:.2f}" y="{middle - thick / 2:.2f}" width="{end - left:.2f}"'
+                    f' height="{thick:.2f}" class="bar s{place % COLOURS}"/>'
+                )
+                parts += _interval(known, middle, at, "whisker", upright=False)
+            parts.append(label(right + 8, middle, _number(known, digits), kind="number"))
     parts.append(line(left, top - gap / 2, left, bottom, "base"))
     words = description(title, groups, series, digits)
     return svg(name, title, words, bottom + 34 + SIZE, parts)
-
-
-def _bar(
-    known: Interval | None,
-    place: int,
-    middle: float,
-    thick: float,
-    scale: Axis,
-    ends: tuple[float, float],
-    digits: int,
-) -> list[str]:
-    left, right = ends
-    if known is None:
-        return [label(right + 8, middle, "–", kind="number")]
-    end = scale.at(known.value, left, right)
-    parts = [
-        f'<rect x="{left:.2f}" y="{middle - thick / 2:.2f}" width="{end - left:.2f}"'
-        f' height="{thick:.2f}" class="bar s{place % COLOURS}"/>'
-    ]
-    if known.half is not None:
-        low, high = (scale.at(edge, left, right) for edge in (known.low, known.high))
-        parts += [
-            line(low, middle, high, middle, "whisker"),
-            line(low, middle - 3, low, middle + 3, "whisker"),
-            line(high, middle - 3, high, middle + 3, "whisker"),
-        ]
-    parts.append(label(right + 8, middle, _number(known, digits), kind="number"))
-    return parts
 
 
 def _number(known: Interval | None, digits: int) -> str:
@@ -121,13 +99,13 @@ def scatter(
     left, right, top, bottom = _plot(upright, top, across.tick(across.ticks[-1]))
     parts += grid_and_ticks(upright, bottom, top, left, right, upright=True)
     parts += grid_and_ticks(across, left, right, top, bottom, upright=False)
+    at_x = partial(across.at, start=left, end=right)
+    at_y = partial(upright.at, start=bottom, end=top)
     for place, (_, flat, tall) in enumerate(points):
-        x, y = across.at(flat.value, left, right), upright.at(tall.value, bottom, top)
+        x, y = at_x(flat.value), at_y(tall.value)
         colour = f"whisker s{place % COLOURS}"
-        if flat.half is not None:
-            ends = [across.at(end, left, right) for end in (flat.low, flat.high)]
-            parts.append(line(ends[0], y, ends[1], y, colour))
-        parts += _upright_interval(tall, x, upright, (bottom, top), colour)
+        parts += _interval(flat, y, at_x, colour, upright=False)[:1]
+        parts += _interval(tall, x, at_y, colour, upright=True)
         parts.append(marker(x, y, place, 6.0))
     said = "; ".join(
         f"{point}: {across.title} {flat.value:.{digits[0]}f},"
@@ -138,18 +116,13 @@ def scatter(
 
 
 def lines(
-    name: str,
-    title: str,
-    places: Sequence[str],
-    series: Sequence[ChartSeries],
-    upright: Axis,
-    *,
-    digits: int = 1,
+    name: str, title: str, places: Sequence[str], series: Sequence[ChartSeries], upright: Axis
 ) -> str:
     """A line for each series through its values at `places`, which are in order."""
     parts, top = legend([row.name for row in series], 4.0)
     left, right, top, bottom = _plot(upright, top)
     parts += grid_and_ticks(upright, bottom, top, left, right, upright=True)
+    at = partial(upright.at, start=bottom, end=top)
     room = (right - left) / len(places)
     middles = [left + room * (number + 0.5) for number in range(len(places))]
     for x, place in zip(middles, places, strict=True):
@@ -159,7 +132,7 @@ def lines(
         shift = (number - (len(series) - 1) / 2) * min(9.0, room / (2 * len(series)))
         colour = f"s{number % COLOURS}"
         known = [
-            (x + shift, upright.at(value.value, bottom, top), value)
+            (x + shift, at(value.value), value)
             for x, value in zip(middles, row.values, strict=True)
             if value is not None
         ]
@@ -167,10 +140,10 @@ def lines(
             way = " ".join(f"{x:.2f},{y:.2f}" for x, y, _ in known)
             parts.append(f'<polyline points="{way}" class="way {colour}"/>')
         for x, y, value in known:
-            parts += _upright_interval(value, x, upright, (bottom, top), f"whisker {colour}")
+            parts += _interval(value, x, at, f"whisker {colour}", upright=True)
             parts.append(marker(x, y, number))
     parts.append(line(left, bottom, right, bottom, "base"))
-    return svg(name, title, description(title, places, series, digits), bottom + 24 + SIZE, parts)
+    return svg(name, title, description(title, places, series, 1), bottom + 24 + SIZE, parts)
 
 
 def _plot(upright: Axis, top: float, last: str = "") -> tuple[float, float, float, float]:
@@ -180,71 +153,60 @@ def _plot(upright: Axis, top: float, last: str = "") -> tuple[float, float, floa
     return left, WIDTH - max(_EDGE, text_width(last, 12) / 2), top, top + _TALL
 
 
-def _upright_interval(
-    known: Interval, x: float, scale: Axis, ends: tuple[float, float], kind: str
-) -> Iterator[str]:
+def _interval(
+    known: Interval, middle: float, at: Callable[[float], float], kind: str, *, upright: bool
+) -> list[str]:
+    """Three lines, of which the later two cap the first. middle: where they are across the axis.
+    at: places on it."""
     if known.half is None:
-        return
-    low, high = (scale.at(edge, *ends) for edge in (known.low, known.high))
-    yield line(x, low, x, high, kind)
-    yield line(x - 3, low, x + 3, low, kind)
-    yield line(x - 3, high, x + 3, high, kind)
+        return []
+    low, high = at(known.low), at(known.high)
+    ends_of = [(low, middle, high, middle)]
+    ends_of += [(end, middle - 3, end, middle + 3) for end in (low, high)]
+    if upright:
+        ends_of = [(y1, x1, y2, x2) for x1, y1, x2, y2 in ends_of]
+    return [line(*points, kind) for points in ends_of]
 
 
 def radar(
-    name: str,
-    title: str,
-    places: Sequence[str],
-    series: Sequence[ChartSeries],
-    scale: Axis,
-    *,
-    digits: int = 2,
+    name: str, title: str, places: Sequence[str], series: Sequence[ChartSeries], scale: Axis
 ) -> str:
     """A spoke for each of `places` (three at least), a polygon for each series; it is open
     where a value lacks."""
     parts, top = legend([row.name for row in series], 4.0)
     centre = (WIDTH / 2, top + _RADIUS + 36.0)
     angles = [2 * math.pi * number / len(places) for number in range(len(places))]
+    away = partial(scale.at, start=0, end=_RADIUS)
     for tick in scale.ticks:
-        ring = " ".join(_at(centre, scale.at(tick, 0, _RADIUS), angle) for angle in angles)
+        corners = (_point(centre, away(tick), angle) for angle in angles)
+        ring = " ".join(f"{x:.2f},{y:.2f}" for x, y in corners)
         parts.append(f'<polygon points="{ring}" class="ring"/>')
     for place, angle in zip(places, angles, strict=True):
         x, y = _point(centre, _RADIUS, angle)
         parts.append(line(*centre, x, y, "grid"))
         parts.append(_name(place, _point(centre, _RADIUS + 16, angle)))
     for number, row in enumerate(series):
-        parts += _polygon(row, number, centre, angles, scale)
+        colour = f"s{number % COLOURS}"
+        marks, tips = [], []
+        for value, angle in zip(row.values, angles, strict=True):
+            if value is None:
+                continue
+            x, y = _point(centre, away(value.value), angle)
+            tips.append(f"{x:.2f},{y:.2f}")
+            marks.append(marker(x, y, number, 3.5))
+            if value.half is not None:
+                low, high = (_point(centre, away(edge), angle) for edge in (value.low, value.high))
+                parts.append(line(*low, *high, f"whisker thin {colour}"))
+        if len(tips) > 1:
+            shape = "polygon" if len(tips) == len(angles) else "polyline"
+            parts.append(f'<{shape} points="{" ".join(tips)}" class="way {colour}"/>')
+        parts += marks
     for tick in scale.ticks[1:]:
-        x, y = _point(centre, scale.at(tick, 0, _RADIUS), 0.0)
+        x, y = _point(centre, away(tick), 0.0)
         parts.append(label(x - 6, y, scale.tick(tick), anchor="end", kind="tick"))
     parts.append(label(8, centre[1] + _RADIUS + 40, scale.title, kind="axis"))
     height = centre[1] + _RADIUS + 56
-    return svg(name, title, description(title, places, series, digits), height, parts)
-
-
-def _polygon(
-    known: ChartSeries,
-    number: int,
-    centre: tuple[float, float],
-    angles: Sequence[float],
-    scale: Axis,
-) -> list[str]:
-    colour = f"s{number % COLOURS}"
-    marks, corners, parts = [], [], []
-    for value, angle in zip(known.values, angles, strict=True):
-        if value is None:
-            continue
-        away = scale.at(value.value, 0, _RADIUS)
-        corners.append(_at(centre, away, angle))
-        marks.append(marker(*_point(centre, away, angle), number, 3.5))
-        if value.half is not None:
-            ends = (scale.at(edge, 0, _RADIUS) for edge in (value.low, value.high))
-            (x1, y1), (x2, y2) = (_point(centre, end, angle) for end in ends)
-            parts.append(line(x1, y1, x2, y2, f"whisker thin {colour}"))
-    if len(corners) > 1:
-        shape = "polygon" if len(corners) == len(angles) else "polyline"
-        parts.append(f'<{shape} points="{" ".join(corners)}" class="way {colour}"/>')
-    return parts + marks
+    return svg(name, title, description(title, places, series, 2), height, parts)
 
 
 def _name(place: str, at: tuple[float, float]) -> str:
@@ -259,8 +221,3 @@ def _name(place: str, at: tuple[float, float]) -> str:
 
 def _point(centre: tuple[float, float], away: float, angle: float) -> tuple[float, float]:
     return centre[0] + away * math.sin(angle), centre[1] - away * math.cos(angle)
-
-
-def _at(centre: tuple[float, float], away: float, angle: float) -> str:
-    x, y = _point(centre, away, angle)
-    return f"{x:.2f},{y:.2f}"

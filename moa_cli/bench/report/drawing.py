@@ -31,12 +31,10 @@ class Interval:
 
     @property
     def low(self) -> float:
-        """The interval's lower end."""
         return self.value - (self.half or 0.0)
 
     @property
     def high(self) -> float:
-        """The interval's upper end."""
         return self.value + (self.half or 0.0)
 
 
@@ -63,7 +61,6 @@ class Axis:
         return start + min(max(share, 0.0), 1.0) * (end - start)
 
     def tick(self, value: float) -> str:
-        """The value as all ticks are written."""
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         if not math.isclose(step, round(step, decimals)):
@@ -139,7 +136,6 @@ def label(
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    """A straight line."""
     return f'<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" class="{kind}"/>'
 
 

@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from moa_cli.bench.judge.pairwise import DIFFICULTY, OWN_FIT
+from moa_cli.bench.judge.kinds import DIFFICULTY, OWN_FIT
 from moa_cli.bench.report.scores import ArmScores, Scores
-from moa_cli.bench.run.reader import RunReader, read_run
-from moa_cli.bench.run.records import REFERENCE
+from moa_cli.bench.run.folder import RunReader, read_run
+from moa_cli.bench.run.journal import REFERENCE
 from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.errors import BenchError
 from moa_cli.core.installation import install_command

@@ -28,14 +28,15 @@ def _row(name: str, *values: float) -> tuple[str, tuple[Figure, ...]]:
     return name, tuple((value, None) for value in values)
 
 
-def _skills(name: str, figures: str) -> tuple[str, tuple[Figure, ...]]:
-    return _row(name, *map(float, figures.split()))
-
-
 _PAPER = (
     "Wang et al., Mixture-of-Agents Enhances Large Language Model Capabilities, arXiv:2406.04692"
 )
 _RUNS = "±: standard deviation over the authors' three runs, not a standard error over items"
+# Of the skills in the order of SKILLS.
+_FLASK_GPT_4O = (4.55, 4.35, 4.66, 4.3, 4.51, 4.43, 3.77, 4.44, 3.93, 4.93, 4.68, 4.89)
+_FLASK_MOA = (4.4, 4.41, 4.57, 4.35, 4.5, 4.43, 4.29, 4.59, 4.22, 4.81, 4.23, 4.88)
+_FLASK_QWEN = (4.18, 4.1, 4.46, 4.29, 4.43, 4.41, 4.13, 4.48, 4.27, 4.88, 4.5, 4.77)
+_FLASK_GPT_3 = (3.91, 3.89, 4.31, 3.88, 4.14, 4.02, 3.35, 3.79, 3.25, 4.83, 4.73, 4.6)
 
 PUBLISHED = (
     PublishedTable(
@@ -92,16 +93,10 @@ PUBLISHED = (
         note="the paper prints no numbers: these are read off its chart, good to ± 0.05",
         columns=SKILLS,
         rows=(
-            _skills(
-                "GPT-4 Omni (05/13)", "4.55 4.35 4.66 4.3 4.51 4.43 3.77 4.44 3.93 4.93 4.68 4.89"
-            ),
-            _skills("MoA", "4.4 4.41 4.57 4.35 4.5 4.43 4.29 4.59 4.22 4.81 4.23 4.88"),
-            _skills(
-                "Qwen1.5-110B-Chat", "4.18 4.1 4.46 4.29 4.43 4.41 4.13 4.48 4.27 4.88 4.5 4.77"
-            ),
-            _skills(
-                "GPT-3.5-turbo-0125", "3.91 3.89 4.31 3.88 4.14 4.02 3.35 3.79 3.25 4.83 4.73 4.6"
-            ),
+            _row("GPT-4 Omni (05/13)", *_FLASK_GPT_4O),
+            _row("MoA", *_FLASK_MOA),
+            _row("Qwen1.5-110B-Chat", *_FLASK_QWEN),
+            _row("GPT-3.5-turbo-0125", *_FLASK_GPT_3),
         ),
         digits=2,
     ),

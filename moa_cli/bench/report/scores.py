@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from moa_cli.bench.data.datasets import Grader
-from moa_cli.bench.judge.kind import JudgedArm
-from moa_cli.bench.judge.kinds import kind_of
-from moa_cli.bench.run.journal import CallJournal, path_seconds, sum_seconds
-from moa_cli.bench.run.reader import JudgeReader, RunReader, read_run
-from moa_cli.bench.run.records import ANCHOR, Result
-from moa_cli.bench.scoring.answers import Grade
+from moa_cli.bench.judge.kinds import JudgedArm, kind_of
+from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
+from moa_cli.bench.run.journal import ANCHOR, Result, path_seconds, sum_seconds
+from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.means import Figures, Mean, Metric, mean_of, proportion_of
 from moa_cli.core.conversation import Usage
 
@@ -39,15 +37,9 @@ class ArmScores:
     seconds_path: Mean
     seconds_sum: Mean
 
-
-@dataclass(frozen=True)
-class JudgeInfo:
-    """model: as it was named. date: of its first judgement, YYYY-MM-DD. discrete: whether it
-    told no probabilities."""
-
-    model: str
-    date: str
-    discrete: bool
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name, if the arm has it."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -62,45 +54,34 @@ class Scores:
     dataset: str
     asked: int
     whole: int
-    judge: JudgeInfo | None
+    judge: JudgeSettings | None
     arms: tuple[ArmScores, ...]
     anchors: tuple[ArmScores, ...]
     notes: tuple[str, ...]
 
 
 def scores_of(path: Path, judge: str | None, data: Path | None = None) -> Scores:
-    """The scores of the run in that folder.
+    """The scores of the run in that folder. Raises BenchError.
 
-    Args:
-        path: The folder.
-        judge: The model's name; None takes no judge, and only known answers count.
-        data: The folder of datasets (or the user's own file), where the run's is not found again.
-
-    Raises:
-        BenchError: The folder is no run's, or there are no judgements by that judge.
+    judge: the model's name; None takes no judge, and only known answers count. data: the folder
+    of datasets (or the user's own file), where the run's is not found again.
     """
     run = read_run(path, data)
     reader = None if judge is None else run.judge(judge)
-    notes: list[str] = []
-    if run.missing:
-        notes.append(f"what depends on the dataset is withheld: {run.missing}")
+    notes = [f"what depends on the dataset is withheld: {run.missing}"] if run.missing else []
     by_arm: dict[str, list[Result]] = {arm: [] for arm in run.settings.arms}
     for result in run.results:
         by_arm.setdefault(result.arm, []).append(result)
-    arms = tuple(
-        _arm_scores(run, reader, arm, results, run.calls, notes) for arm, results in by_arm.items()
+    arms, anchors = (
+        tuple(_arm_scores(run, reader, arm, results, notes) for arm, results in found.items())
+        for found in (by_arm, reader.anchors() if reader else {})
     )
-    anchors = tuple(
-        _arm_scores(run, reader, anchor, answers, None, notes)
-        for anchor, answers in (reader.anchors() if reader else {}).items()
-    )
-    told = reader and reader.settings
     return Scores(
         path=path,
         dataset=run.settings.dataset.name,
         asked=run.settings.asked,
         whole=run.settings.dataset.items,
-        judge=JudgeInfo(told.model, told.date, told.discrete) if told else None,
+        judge=None if reader is None else reader.settings,
         arms=arms,
         anchors=anchors,
         notes=tuple(dict.fromkeys([*_notes(run, reader), *notes, *_partial((*arms, *anchors))])),
@@ -112,19 +93,19 @@ def _arm_scores(
     judge: JudgeReader | None,
     arm: str,
     results: Sequence[Result],
-    journal: CallJournal | None,
     notes: list[str],
 ) -> ArmScores:
-    """journal: None for an anchor. notes: what is to be said of the figures is added."""
+    """notes: what is to be said of the figures is added."""
     answered = [result for result in results if result.error is None]
+    is_anchor = arm.startswith(ANCHOR)
     figures = Figures()
     if judge is not None and arm != judge.settings.against:
         figures += kind_of(judge).figures(JudgedArm(run, judge, arm, answered))
-    if run.grader is not None and not arm.startswith(ANCHOR):
+    if run.grader is not None and not is_anchor:
         figures += _accuracies(run, run.grader, answered)
     notes.extend(figures.notes)
     usage = sum((result.usage for result in results), Usage())
-    own = answered if journal is not None else []
+    own = [] if is_anchor else answered
     return ArmScores(
         arm=arm,
         metrics=figures.metrics,
@@ -133,8 +114,8 @@ def _arm_scores(
         failed=len(results) - len(answered),
         usage=usage,
         cost_per_item=mean_of([] if usage.unpriced_calls else [item.usage.cost for item in own]),
-        seconds_path=mean_of([path_seconds(item, journal) for item in own] if journal else ()),
-        seconds_sum=mean_of([sum_seconds(item, journal) for item in own] if journal else ()),
+        seconds_path=mean_of(path_seconds(item, run.calls) for item in own),
+        seconds_sum=mean_of(sum_seconds(item, run.calls) for item in own),
     )
 
 
@@ -144,41 +125,29 @@ def _accuracies(run: RunReader, grade: Grader, answered: Sequence[Result]) -> Fi
     keyed = {item.id: item for item in run.items if item.answer is not None}
     results = [result for result in answered if result.item in keyed]
     asked = len(keyed)
-    metrics: list[Metric] = []
-    for number in range(
-        1, max((len(result.turns[-1].proposals) for result in results), default=0) + 1
-    ):
-        shares = list(_layer_shares(results, number, lambda text, item: grade(text, keyed[item])))
-        mean = _percent(mean_of(share for share, _ in shares))
-        best = _percent(proportion_of(best for _, best in shares))
-        metrics.append(Metric(f"accuracy, layer {number}, mean", mean, asked, "%"))
-        metrics.append(Metric(f"accuracy, layer {number}, best of", best, asked, "%"))
-    right = {result.item: grade(result.replies[-1], keyed[result.item]).right for result in results}
-    reply = _percent(proportion_of(right.values()))
+    layers: list[Metric] = []
+    depth = max((len(result.turns[-1].proposals) for result in results), default=0)
+    for number in range(depth):
+        # For each item that has such a layer, which of its proposals are right.
+        right = [
+            [grade(answer.text, keyed[result.item]) for answer in layer]
+            for result in results
+            for layer in result.turns[-1].proposals[number : number + 1]
+            if layer
+        ]
+        mean = mean_of(sum(layer) / len(layer) for layer in right).in_percent()
+        best = proportion_of(map(any, right)).in_percent()
+        layers.append(Metric(f"accuracy, layer {number + 1}, mean", mean, asked, "%"))
+        layers.append(Metric(f"accuracy, layer {number + 1}, best of", best, asked, "%"))
+    replies = {result.item: grade(result.replies[-1], keyed[result.item]) for result in results}
     by_category = {}
     for name in dict.fromkeys(item.category for item in keyed.values()):
         if name is not None:
             members = [item.id for item in keyed.values() if item.category == name]
-            share = _percent(proportion_of(right[item] for item in members if item in right))
-            by_category[name] = (Metric("accuracy", share, len(members), "%"),)
-    return Figures((Metric("accuracy", reply, asked, "%"), *metrics), by_category)
-
-
-def _layer_shares(
-    results: Iterable[Result], number: int, grade: Callable[[str, str], Grade]
-) -> Iterator[tuple[float, bool]]:
-    """For each item the share of right proposals in that layer, and whether any is right."""
-    for result in results:
-        layers = result.turns[-1].proposals
-        if len(layers) >= number and layers[number - 1]:
-            right = [grade(answer.text, result.item).right for answer in layers[number - 1]]
-            yield sum(right) / len(right), any(right)
-
-
-def _percent(share: Mean) -> Mean:
-    if share.value is None or share.standard_error is None:
-        return share
-    return Mean(100 * share.value, 100 * share.standard_error, share.n)
+            share = proportion_of(replies[item] for item in members if item in replies)
+            by_category[name] = (Metric("accuracy", share.in_percent(), len(members), "%"),)
+    share = proportion_of(replies.values())
+    return Figures((Metric("accuracy", share.in_percent(), asked, "%"), *layers), by_category)
 
 
 def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from moa_cli.bench.judge.pairwise import OWN_FIT
+from moa_cli.bench.judge.kinds import OWN_FIT
 from moa_cli.bench.report.charts import bars, lines, radar, scatter
 from moa_cli.bench.report.drawing import Axis, ChartSeries, Interval, axis
 from moa_cli.bench.report.official import OFFICIAL
@@ -19,44 +19,36 @@ from moa_cli.profile import short_name
 # Of the normal distribution, for 95 %.
 _QUANTILE = 1.96
 _TOP = {"%": 100.0, "of 10": 10.0, "of 5": 5.0}
-# Metrics that stand side by side as bars, under a caption.
-_RATES = (("win rate", OWN_FIT, OFFICIAL), "Win rate")
-_TURNS = (("turn 1", "turn 2", "average"), "Rating")
-_ACCURACY = (("accuracy",), "Accuracy of the replies")
 # What stands for an arm's quality, the first that there is.
 _QUALITY = (OFFICIAL, OWN_FIT, "win rate", "average", "mean", "accuracy")
 _LAYER = re.compile(r"accuracy, layer (\d+), mean")
-_LEAST_SPOKES = 3
 
 
 def charts_of(section: ReportSection, name: str) -> Iterator[tuple[str, str]]:
     """Caption and SVG of each chart. name: unique on the page, for the SVGs' ids."""
     rows = [row for row in section.rows if row.arm.metrics]
-    labels = _labels(rows)
+    arms = list(zip(_labels(rows), [row.arm for row in rows], strict=True))
     judged = f", {section.judged}" if section.judged else ""
     makers: tuple[_Maker, ...] = (
-        partial(_bars_of, *_RATES, 50.0),
-        partial(_bars_of, *_TURNS, None),
+        partial(_bars_of, ("win rate", OWN_FIT, OFFICIAL), "Win rate", 50.0),
+        partial(_bars_of, ("turn 1", "turn 2", "average"), "Rating", None),
         _skills,
-        partial(_bars_of, *_ACCURACY, None),
+        partial(_bars_of, ("accuracy",), "Accuracy of the replies", None),
         _layers,
         _by_category,
-        partial(_against, "cost", "USD per item", lambda arm: arm.cost_per_item),
-        partial(
-            _against,
-            "seconds",
-            "seconds per item, critical path",
-            lambda arm: arm.seconds_path,
-        ),
+        partial(_against, "cost", "USD per item", "cost_per_item"),
+        partial(_against, "seconds", "seconds per item, critical path", "seconds_path"),
     )
     for number, make in enumerate(makers):
-        for caption, drawn in make(rows, labels, f"{name}-{number}"):
-            yield f"{caption}{judged}", drawn
+        for caption, drawn in make(arms, f"{name}-{number}"):
+            yield f"{caption}, with 95 % intervals{judged}", drawn
 
 
 _Charts = Iterator[tuple[str, str]]
-# The charts of these rows, with their labels; the last argument is a name for the SVG's ids.
-_Maker = Callable[[Sequence[ArmRow], Sequence[str], str], _Charts]
+# With their labels.
+_Arms = Sequence[tuple[str, ArmScores]]
+# The charts of these arms; the last argument is a name for the SVG's ids.
+_Maker = Callable[[_Arms, str], _Charts]
 
 
 def _labels(rows: Sequence[ArmRow]) -> list[str]:
@@ -72,109 +64,89 @@ def _labels(rows: Sequence[ArmRow]) -> list[str]:
 
 
 def _bars_of(
-    metrics: Sequence[str],
-    caption: str,
-    mark: float | None,
-    rows: Sequence[ArmRow],
-    labels: Sequence[str],
-    name: str,
+    metrics: Sequence[str], caption: str, mark: float | None, arms: _Arms, name: str
 ) -> _Charts:
     """Bars of those of the metrics that there are, grouped by arm."""
-    found = {metric: [_interval_of(_find(row.arm, metric)) for row in rows] for metric in metrics}
+    found = {metric: [_interval(arm.metric(metric)) for _, arm in arms] for metric in metrics}
     there = [metric for metric, values in found.items() if any(values)]
     if not there:
         return
-    unit = next(known.unit for row in rows if (known := _find(row.arm, there[0])))
+    unit = next(known.unit for _, arm in arms if (known := arm.metric(there[0])))
     series = [ChartSeries(metric, found[metric]) for metric in there]
     scale = _whole_axis(f"{there[0] if len(there) == 1 else caption} ({unit})", unit)
-    yield (
-        f"{caption}, with 95 % intervals",
-        bars(name, caption, labels, series, scale, digits=digits_of(unit), mark=mark),
-    )
+    labels, digits = [label for label, _ in arms], digits_of(unit)
+    yield caption, bars(name, caption, labels, series, scale, digits=digits, mark=mark)
 
 
-def _skills(rows: Sequence[ArmRow], labels: Sequence[str], name: str) -> _Charts:
-    places = list(
-        dict.fromkeys(
-            metric.name
-            for row in rows
-            for metric in row.arm.metrics
-            if metric.unit == "of 5" and metric.name != "mean" and _interval_of(metric)
-        )
-    )
-    if len(places) < _LEAST_SPOKES:
+def _skills(arms: _Arms, name: str) -> _Charts:
+    found = (metric for _, arm in arms for metric in arm.metrics if metric.name != "mean")
+    places = [metric.name for metric in found if metric.unit == "of 5" and _interval(metric)]
+    places = list(dict.fromkeys(places))
+    if len(places) < 3:
         return
     series = [
-        ChartSeries(label, [_interval_of(_find(row.arm, place)) for place in places])
-        for row, label in zip(rows, labels, strict=True)
+        ChartSeries(label, [_interval(arm.metric(place)) for place in places])
+        for label, arm in arms
     ]
     scale = Axis("score, 1 to 5", 1.0, 5.0, (1.0, 2.0, 3.0, 4.0, 5.0))
     title = "Scores by skill"
-    yield f"{title}, with 95 % intervals", radar(name, title, places, series, scale)
+    yield title, radar(name, title, places, series, scale)
 
 
-def _layers(rows: Sequence[ArmRow], labels: Sequence[str], name: str) -> _Charts:
+def _layers(arms: _Arms, name: str) -> _Charts:
     found = [
         {
-            int(match[1]): _interval_of(metric)
-            for metric in row.arm.metrics
-            if _interval_of(metric) and (match := _LAYER.fullmatch(metric.name))
+            int(match[1]): _interval(metric)
+            for metric in arm.metrics
+            if _interval(metric) and (match := _LAYER.fullmatch(metric.name))
         }
-        for row in rows
+        for _, arm in arms
     ]
     numbers = sorted({number for layers in found for number in layers})
     if not numbers:
         return
     series = [
-        ChartSeries(label, [*map(layers.get, numbers), _interval_of(_find(row.arm, "accuracy"))])
-        for row, label, layers in zip(rows, labels, found, strict=True)
+        ChartSeries(label, [*map(layers.get, numbers), _interval(arm.metric("accuracy"))])
+        for (label, arm), layers in zip(arms, found, strict=True)
     ]
     places = [*(f"layer {number}, mean" for number in numbers), "reply"]
-    scale = axis("accuracy (%)", _flat(series), floor=0.0, ceiling=100.0)
+    values = (value for row in series for value in row.values)
+    scale = axis("accuracy (%)", values, floor=0.0, ceiling=100.0)
     title = "Accuracy by layer"
-    yield f"{title}, with 95 % intervals", lines(name, title, places, series, scale)
+    yield title, lines(name, title, places, series, scale)
 
 
-def _by_category(rows: Sequence[ArmRow], labels: Sequence[str], name: str) -> _Charts:
-    first = [_first_by_category(row.arm) for row in rows]
+def _by_category(arms: _Arms, name: str) -> _Charts:
+    first = [
+        {
+            category: found[0]
+            for category, found in arm.by_category.items()
+            if found and _interval(found[0])
+        }
+        for _, arm in arms
+    ]
     categories = list(dict.fromkeys(category for found in first for category in found))
     if not categories:
         return
     known = next(metric for found in first for metric in found.values())
     series = [
-        ChartSeries(label, [_interval_of(found.get(category)) for category in categories])
-        for label, found in zip(labels, first, strict=True)
+        ChartSeries(label, [_interval(found.get(category)) for category in categories])
+        for (label, _), found in zip(arms, first, strict=True)
     ]
     title = f"By category: {known.name}"
     scale = _whole_axis(f"{known.name} ({known.unit})", known.unit)
     digits = digits_of(known.unit)
-    drawn = bars(name, title, categories, series, scale, digits=digits)
-    yield f"{title}, with 95 % intervals", drawn
+    yield title, bars(name, title, categories, series, scale, digits=digits)
 
 
-def _first_by_category(arm: ArmScores) -> dict[str, Metric]:
-    return {
-        category: found[0]
-        for category, found in arm.by_category.items()
-        if found and _interval_of(found[0])
-    }
-
-
-def _against(
-    what: str,
-    title: str,
-    taken: Callable[[ArmScores], Mean],
-    rows: Sequence[ArmRow],
-    labels: Sequence[str],
-    name: str,
-) -> _Charts:
-    """Quality against what it takes."""
-    quality = next((name for name in _QUALITY if any(_find(row.arm, name) for row in rows)), None)
+def _against(what: str, title: str, field: str, arms: _Arms, name: str) -> _Charts:
+    """Quality against what it takes. field: of the arm's scores."""
+    quality = next((name for name in _QUALITY if any(arm.metric(name) for _, arm in arms)), "")
     points = []
     unit = ""
-    for row, label in zip(rows, labels, strict=True):
-        metric = _find(row.arm, quality) if quality else None
-        across, upright = _interval(taken(row.arm)), _interval_of(metric)
+    for label, arm in arms:
+        metric = arm.metric(quality)
+        across, upright = _interval_of(getattr(arm, field)), _interval(metric)
         if metric is not None and across is not None and upright is not None:
             points.append((label, across, upright))
             unit = metric.unit
@@ -190,8 +162,8 @@ def _against(
     largest = max(across.value for _, across, _ in points)
     digits = min(8, max(1, 2 - math.floor(math.log10(largest))))
     caption = f"Quality against {what}"
-    drawn = scatter(name, caption, points, below, upper, digits=(digits, digits_of(unit)))
-    yield f"{caption}, with 95 % intervals", drawn
+    both = (digits, digits_of(unit))
+    yield caption, scatter(name, caption, points, below, upper, digits=both)
 
 
 def _whole_axis(title: str, unit: str) -> Axis:
@@ -199,22 +171,13 @@ def _whole_axis(title: str, unit: str) -> Axis:
     return axis(title, (), floor=0.0, ceiling=_TOP.get(unit, 1.0), whole=True)
 
 
-def _find(arm: ArmScores, name: str) -> Metric | None:
-    return next((metric for metric in arm.metrics if metric.name == name), None)
+def _interval(metric: Metric | None) -> Interval | None:
+    return None if metric is None else _interval_of(metric.mean)
 
 
-def _interval_of(metric: Metric | None) -> Interval | None:
-    return None if metric is None else _interval(metric.mean)
-
-
-def _interval(mean: Mean) -> Interval | None:
+def _interval_of(mean: Mean) -> Interval | None:
     if mean.value is None or not math.isfinite(mean.value):
         return None
     error = mean.standard_error
-    known = error is not None and math.isfinite(error)
-    return Interval(mean.value, _QUANTILE * error if known and error is not None else None)
-
-
-def _flat(series: Sequence[ChartSeries]) -> Iterator[Interval | None]:
-    for row in series:
-        yield from row.values
+    half = None if error is None or not math.isfinite(error) else _QUANTILE * error
+    return Interval(mean.value, half)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moa_cli.bench.report.published import PUBLISHED, PublishedTable
 from moa_cli.bench.report.scores import ArmScores, Scores
@@ -11,7 +11,6 @@ from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.money import usd
 
 _DIGITS = {"%": 1, "of 10": 2, "of 5": 2, "characters": 0}
-_NONE = "–"
 _BY_NOBODY = "by nobody"
 _INCOMPARABLE = "not comparable with published"
 
@@ -32,10 +31,11 @@ class TextTable:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """An arm, or an anchor, of one of the runs. name: unique in its section."""
+    """An arm, or an anchor, of one of the runs. name: unique in its section. keys: the run, if
+    there are several, and the arm."""
 
     name: str
-    run: str
+    keys: tuple[str, ...]
     scores: Scores
     arm: ArmScores
 
@@ -81,9 +81,10 @@ def digits_of(unit: str) -> int:
 
 def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> ReportSection:
     rows = tuple(
-        ArmRow(arm.arm if len(runs) == 1 else f"{run}: {arm.arm}", run, scores, arm)
+        ArmRow(": ".join(keys), keys, scores, arm)
         for run, scores in runs
         for arm in (*scores.arms, *scores.anchors)
+        for keys in [(arm.arm,) if len(runs) == 1 else (run, arm.arm)]
     )
     judges = list(dict.fromkeys(_judged(scores) for _, scores in runs))
     judged = judges[0] if len(judges) == 1 else ""
@@ -98,7 +99,7 @@ def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> ReportSection:
         dataset=dataset,
         judged=judged,
         rows=rows,
-        tables=tuple(_tables(rows, judged, several=len(runs) > 1)),
+        tables=tuple(_tables(rows, judged)),
         notes=tuple(dict.fromkeys(notes)),
         published=tuple(table for table in PUBLISHED if table.dataset == dataset),
     )
@@ -119,11 +120,11 @@ def _judged(scores: Scores) -> str:
     return "by right answers" if any(arm.metrics for arm in scores.arms) else _BY_NOBODY
 
 
-def _tables(rows: Sequence[ArmRow], judged: str, *, several: bool) -> Iterator[TextTable]:
+def _tables(rows: Sequence[ArmRow], judged: str) -> Iterator[TextTable]:
     scored = [row for row in rows if row.arm.metrics]
     if scored:
-        title = "Scores ± standard error"
-        yield _scores(title, scored, {row.name: row.arm.metrics for row in scored}, judged, several)
+        metrics = {row.name: row.arm.metrics for row in scored}
+        yield _scores("Scores ± standard error", scored, metrics, judged)
     names = dict.fromkeys(
         metric.name for row in rows for found in row.arm.by_category.values() for metric in found
     )
@@ -131,16 +132,16 @@ def _tables(rows: Sequence[ArmRow], judged: str, *, several: bool) -> Iterator[T
         categories = {row.name: _categories(row.arm, name) for row in rows}
         kept = [row for row in rows if categories[row.name]]
         title = f"By category: {name} ± standard error"
-        yield _scores(title, kept, categories, judged, several, counted=False)
+        yield _scores(title, kept, categories, judged, counted=False)
     own = [row for row in rows if row.arm not in row.scores.anchors]
     if own:
-        yield _costs(own, several)
+        yield _costs(own)
 
 
 def _categories(arm: ArmScores, name: str) -> list[Metric]:
     """The metric of that name in each category, under the category's name."""
     return [
-        Metric(category, metric.mean, metric.asked, metric.unit)
+        replace(metric, name=category)
         for category, found in arm.by_category.items()
         for metric in found
         if metric.name == name
@@ -152,22 +153,22 @@ def _scores(
     rows: Sequence[ArmRow],
     metrics: Mapping[str, Sequence[Metric]],
     judged: str,
-    several: bool,
     *,
     counted: bool = True,
 ) -> TextTable:
     """counted: whether there is a column for how many values the numbers are made of."""
     units = {metric.name: metric.unit for row in rows for metric in metrics[row.name]}
-    keys = _keys(several) + (() if judged else ("judged",))
+    keys = (*_key_heads(rows), *([] if judged else ["judged"]))
     lines, partial = [], []
     for row in rows:
         found = {metric.name: metric for metric in metrics[row.name]}
-        cells = [*_named(row, several), *([] if judged else [_judged(row.scores)])]
+        cells = [*row.keys, *([] if judged else [_judged(row.scores)])]
         cells += [_cell(found.get(name)) for name in units]
         if counted:
-            cells.append(_counts(found.values()))
+            counts = sorted({metric.mean.n for metric in found.values()})
+            cells.append(" to ".join(f"{n:,}" for n in dict.fromkeys([counts[0], counts[-1]])))
         lines.append(tuple(cells))
-        if short := [metric for metric in found.values() if metric.mean.n < metric.asked]:
+        if short := [metric for metric in found.values() if metric.partial]:
             partial.append(f"{row.name}: {_shortfall(short, len(found))}")
     alike = len(set(units.values())) == 1 and len(units) > 1
     heads = [name if alike else f"{name} ({unit})" for name, unit in units.items()]
@@ -182,34 +183,22 @@ def _scores(
     )
 
 
-def _keys(several: bool) -> tuple[str, ...]:
-    return ("run", "arm") if several else ("arm",)
-
-
-def _named(row: ArmRow, several: bool) -> list[str]:
-    return [row.run, row.arm.arm] if several else [row.arm.arm]
+def _key_heads(rows: Sequence[ArmRow]) -> tuple[str, ...]:
+    return ("run", "arm")[-len(rows[0].keys) :]
 
 
 def _cell(metric: Metric | None) -> str:
     if metric is None:
         return ""
-    mark = "*" if metric.mean.n < metric.asked else ""
     digits = digits_of(metric.unit)
-    return _with_error(metric.mean, lambda value: f"{value:,.{digits}f}") + mark
+    return _with_error(metric.mean, lambda value: f"{value:,.{digits}f}") + "*" * metric.partial
 
 
 def _with_error(mean: Mean, show: Callable[[float], str]) -> str:
     if mean.value is None:
-        return _NONE
+        return "–"
     error = "?" if mean.standard_error is None else show(mean.standard_error)
     return f"{show(mean.value)} ± {error}"
-
-
-def _counts(metrics: Iterable[Metric]) -> str:
-    found = sorted({metric.mean.n for metric in metrics})
-    if not found:
-        return ""
-    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
 
 
 def _shortfall(short: Sequence[Metric], all_of: int) -> str:
@@ -220,13 +209,13 @@ def _shortfall(short: Sequence[Metric], all_of: int) -> str:
     return ", ".join(f"{metric.name} {metric.mean.n:,} of {metric.asked:,}" for metric in short)
 
 
-def _costs(rows: Sequence[ArmRow], several: bool) -> TextTable:
+def _costs(rows: Sequence[ArmRow]) -> TextTable:
     lines = []
     for row in rows:
         arm = row.arm
         lines.append(
             (
-                *_named(row, several),
+                *row.keys,
                 f"{arm.answered:,}" + (f", {arm.failed:,} failed" if arm.failed else ""),
                 _cost(arm.cost_per_item),
                 _with_error(arm.seconds_path, lambda value: f"{value:.1f}"),
@@ -237,7 +226,7 @@ def _costs(rows: Sequence[ArmRow], several: bool) -> TextTable:
             )
         )
     heads = ("answered", "cost/item", "s/item", "s/item, sum", "calls", "tokens in", "out")
-    keys = _keys(several)
+    keys = _key_heads(rows)
     return TextTable(
         title="Cost and time ± standard error",
         heads=(*keys, *heads),
@@ -256,18 +245,20 @@ def _cost(mean: Mean) -> str:
 
 
 def published_table(known: PublishedTable) -> TextTable:
-    """A published table as text."""
-    rows = []
-    for name, figures in known.rows:
-        cells = []
-        for value, spread in figures:
-            text = f"{value:.{known.digits}f}"
-            cells.append(text if spread is None else f"{text} ± {spread:.{known.digits}f}")
-        rows.append((name, *cells))
+    rows = [
+        (
+            name,
+            *(
+                " ± ".join(f"{x:.{known.digits}f}" for x in figure if x is not None)
+                for figure in figures
+            ),
+        )
+        for name, figures in known.rows
+    ]
     return TextTable(
         title=f"{known.title}, {known.judged}",
         heads=("model", *known.columns),
         rows=tuple(rows),
         keys=1,
-        notes=(f"source: {known.source}", *([known.note] if known.note else [])),
+        notes=(f"source: {known.source}", known.note),
     )

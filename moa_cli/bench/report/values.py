@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from moa_cli.bench.judge.kinds import kind_of
-from moa_cli.bench.run.reader import JudgeReader, RunReader, read_run
+from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 
 # An item and the number of a turn in it, from 0.
 Unit = tuple[str, int]
 # Whether a text answers an item rightly (the item's id, then the text); None where nobody knows.
 IsRight = Callable[[str, str], bool | None]
-_RIGHT: Final = "right answers, %"
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,10 @@ class ValuedRun:
 
 
 def read_valued(path: Path, judge: str | None, data: Path | None = None) -> ValuedRun:
-    """The run in that folder, with the worth of its answers.
+    """The run in that folder, with the worth of its answers. Raises BenchError.
 
-    Args:
-        path: The folder.
-        judge: Whose values; None takes known answers, else the run's judge if it has only one.
-        data: Where datasets are, if the run's is not found again.
-
-    Raises:
-        BenchError: It is no run's folder, or that judge has not judged it.
+    judge: whose values; None takes known answers, else the run's judge if it has only one.
+    data: where datasets are, if the run's is not found again.
     """
     run = read_run(path, data)
     notes = [f"known answers are not used: {run.missing}"] if run.missing else []
@@ -111,7 +104,7 @@ def _is_right(run: RunReader) -> IsRight | None:
     if grade is None:
         return None
     keyed = {item.id: item for item in run.items if item.answer is not None}
-    return lambda item, text: grade(text, keyed[item]).right if item in keyed else None
+    return lambda item, text: grade(text, keyed[item]) if item in keyed else None
 
 
 def _graded(run: RunReader, is_right: IsRight) -> AnswerValues:
@@ -124,4 +117,4 @@ def _graded(run: RunReader, is_right: IsRight) -> AnswerValues:
         }
         for arm, answers in run.answers.items()
     }
-    return AnswerValues(_RIGHT, None, by_arm, {}, is_right)
+    return AnswerValues("right answers, %", None, by_arm, {}, is_right)

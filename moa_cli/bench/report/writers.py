@@ -6,35 +6,25 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from html import escape
 from typing import Any
 
+from moa_cli.bench.report.published import PublishedTable
 from moa_cli.bench.report.scores import ArmScores, Scores
 from moa_cli.bench.report.section_charts import charts_of
 from moa_cli.bench.report.sections import ReportSection, TextTable, published_table, run_names
-from moa_cli.bench.scoring.means import Mean, Metric
+from moa_cli.bench.run.settings import JudgeSettings
+from moa_cli.bench.scoring.means import Metric
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import dumps
 from moa_cli.documents.markdown import escaped
 from moa_cli.documents.web_page import CLOSING, opening
 
-_HEADS = (
-    "run",
-    "arm",
-    "metric",
-    "category",
-    "value",
-    "standard error",
-    "n",
-    "asked",
-    "judge",
-    "date",
-)
+_HEADS = "run,arm,metric,category,value,standard error,n,asked,judge,date"
 
 
 def markdown(sections: Sequence[ReportSection], *, published: bool) -> str:
-    """The report as a Markdown document."""
     parts = ["# Evaluation"]
     for section in sections:
         parts.append(f"## {escaped(section.dataset)}")
@@ -61,95 +51,66 @@ def json_text(runs: Sequence[Scores], sections: Sequence[ReportSection], *, publ
         "runs": [
             {
                 "run": name,
+                **vars(run),
                 "path": str(run.path),
-                "dataset": run.dataset,
-                "asked": run.asked,
-                "whole": run.whole,
-                "judge": asdict(run.judge) if run.judge else None,
+                "judge": _judge(run.judge) if run.judge else None,
                 "arms": list(map(_arm, run.arms)),
                 "anchors": list(map(_arm, run.anchors)),
-                "notes": list(run.notes),
             }
             for name, run in zip(run_names(runs), runs, strict=True)
         ]
     }
     if published:
-        table["published"] = [
-            {
-                "dataset": known.dataset,
-                "title": known.title,
-                "judged": known.judged,
-                "source": known.source,
-                "note": known.note,
-                "columns": list(known.columns),
-                "rows": [
-                    {
-                        "name": name,
-                        "figures": [
-                            {"value": value, "spread": spread} for value, spread in figures
-                        ],
-                    }
-                    for name, figures in known.rows
-                ],
-            }
-            for section in sections
-            for known in section.published
-        ]
+        figures = [known for section in sections for known in section.published]
+        table["published"] = list(map(_published, figures))
     return dumps(table, indent=2) + "\n"
 
 
+def _judge(judge: JudgeSettings) -> dict[str, Any]:
+    return {"model": judge.model, "date": judge.date, "discrete": judge.discrete}
+
+
 def _arm(arm: ArmScores) -> dict[str, Any]:
-    return {
-        "arm": arm.arm,
-        "metrics": list(map(_metric, arm.metrics)),
-        "by_category": {
-            category: list(map(_metric, found)) for category, found in arm.by_category.items()
-        },
-        "answered": arm.answered,
-        "failed": arm.failed,
-        "usage": asdict(arm.usage),
-        "cost_per_item": _mean(arm.cost_per_item),
-        "seconds_path": _mean(arm.seconds_path),
-        "seconds_sum": _mean(arm.seconds_sum),
-    }
+    by_category = {name: list(map(_metric, found)) for name, found in arm.by_category.items()}
+    return {**asdict(arm), "metrics": list(map(_metric, arm.metrics)), "by_category": by_category}
 
 
 def _metric(metric: Metric) -> dict[str, Any]:
-    partial = metric.mean.n < metric.asked
     named = {"name": metric.name, "unit": metric.unit}
-    return {**named, **_mean(metric.mean), "asked": metric.asked, "partial": partial}
+    return {**named, **asdict(metric.mean), "asked": metric.asked, "partial": metric.partial}
 
 
-def _mean(mean: Mean) -> dict[str, Any]:
-    return {"value": mean.value, "standard_error": mean.standard_error, "n": mean.n}
+def _published(known: PublishedTable) -> dict[str, Any]:
+    values = {name: value for name, value in vars(known).items() if name != "digits"}
+    rows = [
+        {"name": name, "figures": [{"value": value, "spread": spread} for value, spread in figures]}
+        for name, figures in known.rows
+    ]
+    return {**values, "rows": rows}
 
 
 def csv_text(runs: Sequence[Scores]) -> str:
     """A row for each metric of each arm; by category too, and what an item cost and took."""
     text = io.StringIO()
+    text.write(f"{_HEADS}\n")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEADS)
     for name, run in zip(run_names(runs), runs, strict=True):
         for arm in (*run.arms, *run.anchors):
-            for row in _csv_rows(name, run, arm):
-                writer.writerow([_csv_cell(cell) for cell in row])
+            for row in _csv_rows(run, arm):
+                cells = (name, arm.arm, *row)
+                writer.writerow(
+                    [one_line(cell) if isinstance(cell, str) else cell for cell in cells]
+                )
     return text.getvalue()
 
 
-def _csv_rows(run: str, scores: Scores, arm: ArmScores) -> Iterator[list[object]]:
-    judge = [scores.judge.model, scores.judge.date] if scores.judge else ["", ""]
+def _csv_rows(scores: Scores, arm: ArmScores) -> Iterator[tuple[object, ...]]:
+    judge = (scores.judge.model, scores.judge.date) if scores.judge else ("", "")
     groups: Iterable[tuple[str, Sequence[Metric]]] = (("", arm.metrics), *arm.by_category.items())
     for category, metrics in groups:
         for metric in metrics:
-            mean = metric.mean
-            found = [
-                f"{metric.name} ({metric.unit})",
-                category,
-                mean.value,
-                mean.standard_error,
-                mean.n,
-            ]
-            yield [run, arm.arm, *found, metric.asked, *judge]
+            title = f"{metric.name} ({metric.unit})"
+            yield title, category, *astuple(metric.mean), metric.asked, *judge
     own = {
         "cost per item (USD)": arm.cost_per_item,
         "seconds per item, critical path": arm.seconds_path,
@@ -157,12 +118,7 @@ def _csv_rows(run: str, scores: Scores, arm: ArmScores) -> Iterator[list[object]
     }
     for title, mean in own.items():
         if mean.n:
-            spread = [mean.value, mean.standard_error, mean.n]
-            yield [run, arm.arm, title, "", *spread, scores.asked, "", ""]
-
-
-def _csv_cell(cell: object) -> object:
-    return one_line(cell) if isinstance(cell, str) else cell
+            yield title, "", *astuple(mean), scores.asked, "", ""
 
 
 def page(sections: Sequence[ReportSection], *, published: bool) -> Iterator[str]:
@@ -174,13 +130,12 @@ def page(sections: Sequence[ReportSection], *, published: bool) -> Iterator[str]
         if section.judged:
             yield f'<p class="facts">{_plain(f"judged {section.judged}")}</p>\n'
         yield _html_notes(section.notes)
-        scores, rest = section.tables[:1], section.tables[1:]
-        yield from map(_html_table, scores)
+        yield from map(_html_table, section.tables[:1])
         for caption, drawn in charts_of(section, f"chart-{number}"):
             title = _plain(caption)
             chart = _scrolled(title, drawn)
             yield f"<figure>\n<figcaption>{title}</figcaption>\n{chart}</figure>\n"
-        yield from map(_html_table, rest)
+        yield from map(_html_table, section.tables[1:])
         yield "</section>\n"
         if published and section.published:
             yield '<section class="published">\n'

@@ -15,7 +15,6 @@ from moa_cli.profile import Aggregator, ModelSettings, Profile, Proposer, short_
 ARMS = ("mixture", "self", "single")
 MIXTURE, SINGLE, GIVEN = "mixture", "single:", "given:"
 _SETTINGS = tuple(field.name for field in fields(ModelSettings))
-_MT_TOKENS = 1024
 _FINAL: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 
 
@@ -31,12 +30,8 @@ def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
     """The arms of these kinds, in the order of ARMS.
 
     Their turns send the whole conversation, lose nothing silently, and have no fallback: what
-    another model answered would not be a result of this mixture.
-
-    Args:
-        profile: The mixture.
-        kinds: Of ARMS.
-        best: The proposer that the arm `self` samples (see `best_of`).
+    another model answered would not be a result of this mixture. best: the proposer that the arm
+    `self` samples (see `best_of`).
     """
     strict = replace(
         profile,
@@ -55,14 +50,9 @@ def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
 
 
 def best_of(profile: Profile, named: str | None) -> str:
-    """The proposer that Self-MoA samples.
+    """The proposer that Self-MoA samples. named: in full or short; None takes the first.
 
-    Args:
-        profile: The mixture.
-        named: The proposer's name, in full or short; None takes the first.
-
-    Raises:
-        UsageError: There is no such proposer, or none at all.
+    Raises UsageError if there is no such proposer, or none at all.
     """
     models = list(dict.fromkeys(proposer.model for proposer in _proposers(profile)))
     if not models:
@@ -134,18 +124,15 @@ def with_parity(
 ) -> Profile:
     """The profile with the settings of the authors' scripts for a dataset.
 
-    Args:
-        profile: The mixture.
-        parity: "final" (AlpacaEval, FLASK): the final call has temperature 0.7 and 2048 tokens;
-            proposers have what the profile says, which is the same where it says nothing.
-            "category" (MT-Bench): all calls have 1024 tokens and the category's temperature.
-        category: The item's.
+    parity: "final" (AlpacaEval, FLASK): the final call has temperature 0.7 and 2048 tokens;
+    proposers have what the profile says, which is the same where it says nothing. "category"
+    (MT-Bench): all calls have 1024 tokens and the temperature of the item's category.
     """
     own: dict[str, Any] = {}
     final, absent = _FINAL, _FINAL
     if parity == "category":
         temperature = mt_bench.temperature(category or "")
-        own = final = {"temperature": temperature, "max_tokens": _MT_TOKENS}
+        own = final = {"temperature": temperature, "max_tokens": 1024}
         absent = {}
 
     def changed(proposer: Proposer) -> Proposer:

@@ -17,7 +17,7 @@ from moa_cli.core.money import priced
 from moa_cli.core.tokens import estimate_tokens
 from moa_cli.engine.call import request_of
 from moa_cli.engine.estimate import ASSUMED_TOKENS
-from moa_cli.engine.fit import Fitted, fit
+from moa_cli.engine.fit import fit
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import ModelSettings
 
@@ -39,11 +39,6 @@ class RunEstimate:
     high: Usage = field(default_factory=Usage)
     assumed: bool = False
 
-    @property
-    def calls(self) -> int:
-        """How many."""
-        return self.low.calls
-
 
 @dataclass(frozen=True)
 class _Said:
@@ -64,39 +59,31 @@ class _Place:
     unsaid: int
 
 
+@dataclass
 class RunEstimator:
     """Adds up what items will take, one arm after another.
 
     model_id: a model's id at its endpoint, by its name. given: see `replay.RunContext`.
     """
 
-    def __init__(
-        self,
-        journal: CallJournal,
-        facts: Mapping[str, ModelInfo],
-        given: Mapping[str, Mapping[str, str]],
-        model_id: Callable[[str], str],
-    ) -> None:
-        self._journal = journal
-        self._facts = facts
-        self._given = given
-        self._model_id = model_id
-        # Those that another arm will have made by then.
-        self._coming: set[str] = set()
-        self.total = RunEstimate()
+    journal: CallJournal
+    facts: Mapping[str, ModelInfo]
+    given: Mapping[str, Mapping[str, str]]
+    model_id: Callable[[str], str]
+    total: RunEstimate = field(default_factory=RunEstimate)
+    # Calls that another arm will have made by then.
+    _coming: set[str] = field(default_factory=set)
 
     def add(self, arm: Arm, item: Item) -> None:
-        """Count the calls of one item."""
         conversation = Conversation(before=item.before)
         unsaid = 0
         for turn, prompt in enumerate(item.turns):
             conversation = conversation.ask(prompt)
             said = self._turn(_Place(arm, item, turn, conversation, unsaid))
-            unsaid += 0 if said.text is not None else said.most
+            unsaid += said.most if said.text is None else 0
             conversation = conversation.answer(strip_reasoning(said.text or ""))
 
     def _turn(self, at: _Place) -> _Said:
-        """What the reply will be."""
         said: list[_Said] = []
         equal = Counter[str]()
         for layer in at.arm.profile.all_layers():
@@ -108,9 +95,9 @@ class RunEstimator:
         self, at: _Place, settings: ModelSettings, before: Sequence[_Said], equal: Counter[str]
     ) -> _Said:
         """before: the answers of the layer before. equal: calls of this turn by key, so far."""
-        if settings.model in self._given:
-            return _Said(self._given[settings.model][at.item.id], 0)
-        info = self._facts[settings.model]
+        if settings.model in self.given:
+            return _Said(self.given[settings.model][at.item.id], 0)
+        info = self.facts[settings.model]
         references = [said.text or "" for said in before]
         try:
             fitted = fit(at.arm.profile, settings, at.conversation, references, info.context_length)
@@ -118,28 +105,24 @@ class RunEstimator:
             # It will not be asked, and the item fails.
             return _Said("", 0)
         coming = _Said(None, settings.max_tokens or ASSUMED_TOKENS)
+        # Tokens of answers that are not in the prompt yet.
         unsaid = at.unsaid + sum(said.most for said in before if said.text is None)
         if not unsaid:
-            request = request_of(settings, fitted.messages, self._model_id(settings.model))
+            request = request_of(settings, fitted.messages, self.model_id(settings.model))
             key = call_key(at.item.id, at.turn, settings.model, request)
             equal[key] += 1
             key = occurrence_key(key, equal[key] - 1)
-            record = self._journal.find(key)
+            record = self.journal.find(key)
             if record is not None:
                 return _Said(record.text, 0)
             if key in self._coming:
                 return coming
             self._coming.add(key)
-        self._count(settings, fitted, unsaid, info)
-        return coming
-
-    def _count(self, settings: ModelSettings, fitted: Fitted, more: int, info: ModelInfo) -> None:
-        """more: tokens of answers that are not in the prompt yet."""
         least = sum(estimate_tokens(message.content) for message in fitted.messages)
         low = Usage(prompt_tokens=math.floor(least * (1 - MARGIN)), calls=1)
         high = Usage(
-            prompt_tokens=math.ceil((fitted.tokens + more) * (1 + MARGIN)),
-            completion_tokens=settings.max_tokens or ASSUMED_TOKENS,
+            prompt_tokens=math.ceil((fitted.tokens + unsaid) * (1 + MARGIN)),
+            completion_tokens=coming.most,
             calls=1,
         )
         self.total = RunEstimate(
@@ -147,3 +130,4 @@ class RunEstimator:
             self.total.high + priced(high, info.price),
             self.total.assumed or settings.max_tokens is None,
         )
+        return coming

@@ -1,20 +1,34 @@
 """The folder of a run, a judge or a batch, which is all of its state: the work can be stopped and
-continued."""
+continued.
+
+    RUN/run.json         settings (`RunSettings`), with the facts on models
+    RUN/items.jsonl      a `Result` for each arm and item
+    RUN/calls.jsonl      a `CallRecord` for each call
+    RUN/judges/NAME/     of each judge: judge.json (`JudgeSettings`), judgements.jsonl
+                         (`Judgement`), outputs.jsonl (a `Result` for each text that it was shown
+                         and that is no result of the run), calls.jsonl
+
+Lines that follow later replace earlier ones.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import platform
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from moa_cli.bench.data.json_lines import Lines, to_line
-from moa_cli.bench.run.journal import CALLS, CallJournal
-from moa_cli.bench.run.reader import ITEMS, RUN_FILE, read_results
-from moa_cli.bench.run.records import Result
+from moa_cli.bench.data.datasets import DATASETS, Grader, KnownDataset, grade_own
+from moa_cli.bench.data.items import Item
+from moa_cli.bench.data.json_lines import Lines, read_records, to_line
+from moa_cli.bench.data.loading import data_file, dataset_of
+from moa_cli.bench.run.journal import ANCHOR, CALLS, CallJournal, Judgement, Result
 from moa_cli.bench.run.settings import (
+    JudgeSettings,
     ModelFacts,
     RunSettings,
     Settings,
@@ -29,21 +43,181 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.file_lock import locked_folder
 from moa_cli.core.file_names import why_unfit
+from moa_cli.version import __version__
 
+RUN_FILE, ITEMS = "run.json", "items.jsonl"
+JUDGE_FILE, JUDGEMENTS, OUTPUTS = "judge.json", "judgements.jsonl", "outputs.jsonl"
+_JUDGES = "judges"
 _MOST_DIFFERENCES = 3
+
+_Record = TypeVar("_Record", Result, Judgement)
+
+
+def latest(path: Path, kind: type[_Record]) -> dict[Any, _Record]:
+    """The records in a file, by name, the latest of each. Raises BenchError."""
+    return {record.name: record for record in read_records(path, kind)}
+
+
+def judge_folder(run: Path, model: str) -> Path:
+    """Where the judgements of that model are, by its full name."""
+    return run / _JUDGES / re.sub(r"[^A-Za-z0-9._-]+", "-", model)
+
+
+@dataclass(frozen=True)
+class JudgeReader:
+    """What a judge said of a run; see the module. path: of its folder."""
+
+    path: Path
+    settings: JudgeSettings
+
+    @cached_property
+    def judgements(self) -> tuple[Judgement, ...]:
+        """Its verdicts, failed ones included. Raises BenchError if the file is damaged."""
+        return tuple(latest(self.path / JUDGEMENTS, Judgement).values())
+
+    @cached_property
+    def by_name(self) -> Mapping[tuple[str, str, int], Judgement]:
+        """Its verdicts by arm, item and turn, without those that failed."""
+        return {verdict.name: verdict for verdict in self.judgements if verdict.error is None}
+
+    @cached_property
+    def texts(self) -> Mapping[tuple[str, str], Result]:
+        """What it was shown besides the run's results: by arm (`reference`, `anchor:NAME`) and
+        item. Raises BenchError if the file is damaged."""
+        return latest(self.path / OUTPUTS, Result)
+
+    def anchors(self) -> dict[str, list[Result]]:
+        """The released outputs among the texts, by arm."""
+        found: dict[str, list[Result]] = {}
+        for result in self.texts.values():
+            if result.arm.startswith(ANCHOR):
+                found.setdefault(result.arm, []).append(result)
+        return found
+
+    @cached_property
+    def calls(self) -> CallJournal:
+        """Its calls. Raises BenchError if the file is damaged."""
+        return CallJournal(self.path / CALLS)
+
+
+@dataclass(frozen=True)
+class RunReader:
+    """What a run's folder holds; see the module. `read_run` makes it.
+
+    data: where the dataset is (its folder, or the user's own file), if it has been moved since.
+    """
+
+    path: Path
+    settings: RunSettings
+    data: Path | None = None
+
+    @property
+    def dataset(self) -> KnownDataset | None:
+        """The dataset, if it is known by name; None for the user's own file."""
+        told = self.settings.dataset
+        return DATASETS.get(told.name) if told.known else None
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """What was asked. Raises BenchError if the dataset's file is missing, damaged, or not what
+        the run read, UsageError if it is not text."""
+        settings = self.settings
+        return dataset_of(settings.dataset, settings.source, self.data).items[: settings.limit]
+
+    @cached_property
+    def missing(self) -> str:
+        """Why the items cannot be had; "" if they can."""
+        try:
+            self.items  # noqa: B018
+        except (BenchError, UsageError) as error:
+            return error.message
+        return ""
+
+    @property
+    def known_items(self) -> tuple[Item, ...] | None:
+        return None if self.missing else self.items
+
+    @property
+    def grader(self) -> Grader | None:
+        """What tells whether a reply is right; None where no item has a known answer."""
+        known = self.dataset
+        grade = known.grade if known else grade_own
+        answered = any(item.answer is not None for item in self.known_items or ())
+        return grade if answered and (known or not self.settings.dataset.known) else None
+
+    def data_file(self, *names: str) -> Path | None:
+        settings = self.settings
+        return data_file(settings.dataset, settings.source, self.data, *names)
+
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """All results, failed ones included. Raises BenchError if the file is damaged."""
+        return tuple(latest(self.path / ITEMS, Result).values())
+
+    @cached_property
+    def answers(self) -> Mapping[str, Mapping[str, Result]]:
+        """The results that did not fail, by arm and item; arms are there also without any."""
+        found: dict[str, dict[str, Result]] = {arm: {} for arm in self.settings.arms}
+        for result in self.results:
+            if result.error is None:
+                found.setdefault(result.arm, {})[result.item] = result
+        return found
+
+    @cached_property
+    def calls(self) -> CallJournal:
+        """The run's calls. Raises BenchError if the file is damaged."""
+        return CallJournal(self.path / CALLS)
+
+    @cached_property
+    def judges(self) -> Mapping[str, JudgeReader]:
+        """The judges by their models' names. Raises BenchError if a judge.json is damaged."""
+        folders = sorted(file.parent for file in (self.path / _JUDGES).glob(f"*/{JUDGE_FILE}"))
+        found = [
+            JudgeReader(folder, read_settings(folder / JUDGE_FILE, JudgeSettings))
+            for folder in folders
+        ]
+        return {judge.settings.model: judge for judge in found}
+
+    def judge(self, model: str) -> JudgeReader:
+        """The judge of that name. Raises BenchError if it has not judged the run."""
+        if model not in self.judges:
+            there = ", ".join(self.judges)
+            command = f"moa bench judge {self.path} --judge {model}"
+            raise BenchError(
+                f"{self.path}: there are no judgements by {model}",
+                hint=f"judged by: {there}" if there else command,
+            )
+        return self.judges[model]
+
+
+def read_run(path: Path, data: Path | None = None) -> RunReader:
+    """The run in that folder; its files but run.json are read when they are asked for.
+
+    data: where its dataset is, if that has been moved since. Raises BenchError if it is not the
+    folder of a run, or run.json is damaged.
+    """
+    if not (path / RUN_FILE).exists():
+        raise BenchError(f"{path}: is not the folder of a run: there is no {RUN_FILE}")
+    return RunReader(path, read_settings(path / RUN_FILE, RunSettings), data)
 
 
 class State(Generic[Settings]):
     """The settings of some work and its calls; in memory, so that nothing of it is left when the
     process ends.
 
-    settings: None for new work. journal: of the calls.
+    settings: None for new work. journal: of the calls. file: where the settings are written.
     """
 
-    def __init__(self, settings: Settings | None = None, calls: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        calls: Path | None = None,
+        file: Path | None = None,
+    ) -> None:
         self.settings = settings
         self.journal = CallJournal(calls)
         self.journal.take_up()
+        self._file = file
 
     def facts(self, now: Mapping[str, ModelInfo]) -> dict[str, ModelInfo]:
         """What was known of the models when the work began, else what is known now.
@@ -66,22 +240,21 @@ class State(Generic[Settings]):
     def begin(self, settings: Settings, facts: Mapping[str, ModelInfo]) -> None:
         """Write the settings. Raises OSError."""
         known = {name: ModelFacts(info.context_length, info.price) for name, info in facts.items()}
-        self._write(replace(settings, facts=known, versions=self._versions()))
+        self._write(settings, known)
 
     def note(self, settings: Settings) -> None:
         """Change the settings, but not what is known of the models. Raises OSError."""
-        facts = self.settings.facts if self.settings else None
-        self._write(replace(settings, facts=facts, versions=self._versions()))
+        self._write(settings, self.settings.facts if self.settings else None)
 
-    def _versions(self) -> Versions:
-        """Those that the work was begun with."""
-        return (self.settings and self.settings.versions) or Versions.now()
-
-    def _write(self, settings: Settings) -> None:
-        self.settings = settings
+    def _write(self, settings: Settings, facts: Mapping[str, ModelFacts] | None) -> None:
+        """With the versions that the work was begun with."""
+        now = Versions(__version__, platform.python_version())
+        versions = (self.settings and self.settings.versions) or now
+        self.settings = replace(settings, facts=facts, versions=versions)
+        if self._file is not None:
+            write_settings(self._file, self.settings)
 
     def close(self) -> None:
-        """Nothing more is written."""
         self.journal.close()
 
 
@@ -92,28 +265,24 @@ class StateFolder(State[Settings]):
     """
 
     def __init__(self, path: Path, file: str, kind: type[Settings], hint: str) -> None:
-        there = (path / file).exists()
-        super().__init__(read_settings(path / file, kind) if there else None, path / CALLS)
+        found = read_settings(path / file, kind) if (path / file).exists() else None
+        super().__init__(found, path / CALLS, path / file)
         self.path = path
-        self._file = file
         self._hint = hint
 
     def check(self, settings: Settings) -> None:
         """Raise BenchError if this is the folder of work with other settings."""
         if self.settings is None:
             if len(self.journal):
-                raise BenchError(f"{self.path}: holds calls, but no {self._file}", hint=self._hint)
+                wrong = f"{self.path}: holds calls, but no {self._file and self._file.name}"
+                raise BenchError(wrong, hint=self._hint)
             return
         found = list(differences(self.settings, settings))
-        if not found:
-            return
-        more = len(found) - _MOST_DIFFERENCES
-        told = "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-        raise BenchError(f"{self.path}: is a run with other settings: {told}", hint=self._hint)
-
-    def _write(self, settings: Settings) -> None:
-        super()._write(settings)
-        write_settings(self.path / self._file, settings)
+        if found:
+            more = len(found) - _MOST_DIFFERENCES
+            told = "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+            wrong = f"{self.path}: is a run with other settings: {told}"
+            raise BenchError(wrong, hint=self._hint)
 
     def forget_calls(self) -> None:
         """Nothing will need them any more. Raises OSError."""
@@ -130,7 +299,7 @@ class RunFolder(StateFolder[RunSettings]):
     def __init__(self, path: Path) -> None:
         hint = "use the same, or name another folder with -o"
         super().__init__(path, RUN_FILE, RunSettings, hint)
-        self.results = {result.name: result for result in read_results(path / ITEMS)}
+        self.results = latest(path / ITEMS, Result)
         self._items = Lines(path / ITEMS)
 
     def error(self, name: tuple[str, str]) -> Failure | None:
@@ -147,22 +316,11 @@ class RunFolder(StateFolder[RunSettings]):
         self._items.replace(to_line(self.results[name]) for name in order)
 
     def close(self) -> None:
-        """Nothing more is written."""
         super().close()
         self._items.close()
 
 
-def open_run(path: Path) -> AbstractContextManager[RunFolder]:
-    """The run in that folder; see `opened`."""
-    return opened(path, RunFolder)
-
-
-class _Closable(Protocol):
-    def close(self) -> None:
-        """Nothing more is written."""
-
-
-_Folder = TypeVar("_Folder", bound=_Closable)
+_Folder = TypeVar("_Folder", bound=State[Any])
 
 
 @contextlib.contextmanager
@@ -170,9 +328,8 @@ def opened(path: Path, read: Callable[[Path], _Folder]) -> Iterator[_Folder]:
     """What `read` makes of the folder, which is made if need be, and removed again if nothing
     came into it.
 
-    Raises:
-        BenchError: Another process has it open, or a file in it is damaged.
-        UsageError: A new folder cannot have that name on every system.
+    Raises BenchError if another process has it open, or a file in it is damaged, UsageError if a
+    new folder cannot have that name on every system.
     """
     made = not path.exists()
     unfit = why_unfit(path.name)

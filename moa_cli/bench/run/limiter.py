@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import insort
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-
-@dataclass(order=True)
-class _Waiter:
-    order: int
-    number: int
-    provider: str = field(compare=False)
-    admitted: asyncio.Future[None] = field(compare=False)
+# Order of the item, number of the call, provider, and what is set when it is admitted.
+_Waiter = tuple[int, int, str, asyncio.Future[None]]
 
 
 class CallLimiter:
@@ -39,7 +35,6 @@ class CallLimiter:
 
     @property
     def in_flight(self) -> int:
-        """Calls that are made now."""
         return self._in_flight.total()
 
     @property
@@ -47,10 +42,6 @@ class CallLimiter:
         """Seconds for which the longest held provider is to be left alone still."""
         now = time.monotonic()
         return max((until - now for until in self._held.values()), default=0.0)
-
-    def slots(self, order: int) -> ItemSlots:
-        """The way in for the calls of one item. order: its place; the lowest come first."""
-        return ItemSlots(self, order)
 
     def hold(self, model: str, seconds: float) -> None:
         """Admit no call to that model's provider for so long."""
@@ -70,9 +61,8 @@ class CallLimiter:
         provider = self._provider_of(model)
         self._number += 1
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(order, self._number, provider, future)
-        self._waiting.append(waiter)
-        self._waiting.sort()
+        waiter = (order, self._number, provider, future)
+        insort(self._waiting, waiter)
         self._admit()
         try:
             await future
@@ -95,22 +85,21 @@ class CallLimiter:
         for waiter in list(self._waiting):
             if self.in_flight >= self._limit:
                 return
-            provider = waiter.provider
+            _, _, provider, future = waiter
             full = self._in_flight[provider] >= self._per_provider
             if not full and provider not in self._held:
                 self._waiting.remove(waiter)
-                if not waiter.admitted.cancelled():
+                if not future.cancelled():
                     self._in_flight[provider] += 1
-                    waiter.admitted.set_result(None)
+                    future.set_result(None)
 
 
 @dataclass(frozen=True)
 class ItemSlots:
-    """The way in for one item's calls; see `engine.Slots`."""
+    """The way in for one item's calls; see `engine.Slots`. order: its place, the lowest first."""
 
     limiter: CallLimiter
     order: int
 
     def slot(self, model: str) -> AbstractAsyncContextManager[None, bool | None]:
-        """See `CallLimiter.enter`."""
         return self.limiter.enter(self.order, model)

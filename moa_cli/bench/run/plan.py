@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from moa_cli.bench.data.datasets import DATASETS
-from moa_cli.bench.data.items import Item
+from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.loading import Dataset
 from moa_cli.bench.data.released import read_outputs
 from moa_cli.bench.run.arms import Arm, best_of, make_arms, with_given, with_parity
@@ -44,8 +43,8 @@ class RunPlan:
     best: str | None
     parity: bool
     limit: int | None
-    given_files: tuple[Path, ...] = ()
-    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    given_files: tuple[Path, ...]
+    given: Mapping[str, Mapping[str, str]]
 
     @cached_property
     def _by_category(self) -> dict[str | None, list[Arm]]:
@@ -53,7 +52,7 @@ class RunPlan:
 
     def arms(self, category: str | None = None) -> list[Arm]:
         """The arms as an item of that category meets them."""
-        parity = DATASETS[self.dataset.name].parity if self.parity else None
+        parity = DATASETS[self.dataset.settings.name].parity if self.parity else None
         asked = category if parity == "category" else None
         if asked not in self._by_category:
             profile = with_parity(self.profile, parity, asked) if parity else self.profile
@@ -61,28 +60,24 @@ class RunPlan:
         return self._by_category[asked]
 
     def work(self) -> Iterator[Work]:
-        """Everything, item by item."""
         for order, item in enumerate(self.items):
             for arm in self.arms(item.category):
                 yield Work(arm, item, order)
 
     def models(self) -> tuple[str, ...]:
-        """The models that are asked."""
         asked = [model for arm in self.arms() for model in arm.profile.models()]
         return tuple(dict.fromkeys(model for model in asked if model not in self.given))
 
     def settings(self) -> RunSettings:
-        """All that the results depend on."""
         return RunSettings(
             source=str(self.dataset.file.absolute()),
-            dataset=self.dataset.settings(),
+            dataset=self.dataset.settings,
             limit=self.limit,
             arms=tuple(arm.name for arm in self.arms()),
             best=self.best,
             parity=self.parity,
             reference_paths=tuple(
-                FileDigest(file.name, hashlib.sha256(file.read_bytes()).hexdigest())
-                for file in self.given_files
+                FileDigest(file.name, sha256_of(file)) for file in self.given_files
             ),
             profile={"name": self.profile.name, **to_table(self.profile)},
             prompt=AGGREGATE_AND_SYNTHESIZE,
@@ -93,30 +88,24 @@ def make_plan(
     profile: Profile,
     dataset: Dataset,
     *,
-    kinds: Sequence[str] = ("mixture",),
-    best: str | None = None,
-    parity: bool = False,
-    limit: int | None = None,
-    given_files: Sequence[Path] = (),
+    kinds: tuple[str, ...],
+    best: str | None,
+    parity: bool,
+    limit: int | None,
+    given_files: tuple[Path, ...],
 ) -> RunPlan:
     """The run that is asked for.
 
-    Args:
-        profile: The mixture.
-        dataset: What is asked.
-        kinds: Of the arms; see `arms.ARMS`.
-        best: The proposer for the arm `self`; None takes the first.
-        parity: Whether the settings are those of the authors' scripts.
-        limit: Only the first so many items.
-        given_files: The first layer's answers (see `read_outputs`).
+    best: the proposer for the arm `self`; None takes the first. parity: whether the settings are
+    those of the authors' scripts. limit: only the first so many items. given_files: the first
+    layer's answers (see `read_outputs`).
 
-    Raises:
-        UsageError: The options contradict each other, the profile or the dataset.
-        BenchError: A file cannot be used.
+    Raises UsageError if the options contradict each other, the profile or the dataset, BenchError
+    if a file cannot be used.
     """
     items = dataset.items[:limit]
     known = sorted(name for name, entry in DATASETS.items() if entry.parity)
-    if parity and not (dataset.known and dataset.name in known):
+    if parity and not (dataset.settings.known and dataset.settings.name in known):
         raise UsageError(f"--parity: the authors' scripts know {', '.join(known)} only")
     given: dict[str, Mapping[str, str]] = {}
     if given_files:
@@ -130,10 +119,10 @@ def make_plan(
         profile=profile,
         dataset=dataset,
         items=items,
-        kinds=tuple(kinds),
+        kinds=kinds,
         best=best_of(profile, best) if "self" in kinds else None,
         parity=parity,
         limit=limit,
-        given_files=tuple(given_files),
+        given_files=given_files,
         given=given,
     )

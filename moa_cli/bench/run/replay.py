@@ -12,7 +12,7 @@ from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurre
 from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.core.conversation import Usage
 from moa_cli.core.debug_log import RoomLog
-from moa_cli.core.endpoints import CallPlace, Client, Clients, Delta, Endpoint, ModelInfo, Request
+from moa_cli.core.endpoints import Client, Clients, Delta, Endpoint, ModelInfo, Request
 from moa_cli.core.errors import ClientError, ClientTimeout
 from moa_cli.core.ledger import CallBegun, TurnLedger
 from moa_cli.core.money import FREE, priced
@@ -21,8 +21,6 @@ from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.prompts import strip_reasoning
 
 _LOG = RoomLog("moa.bench")
-# The provider of answers that were given beforehand.
-_GIVEN = "given"
 
 
 @dataclass(frozen=True)
@@ -43,30 +41,27 @@ class RunContext:
     ledger: Callable[[str, int], TurnLedger] | None = None
 
 
+@dataclass
 class Replay:
     """The clients of one turn of one arm of one item; see `Clients`.
 
     answered: the calls that have an answer, by layer and index (see `CallPlace`).
     """
 
-    def __init__(self, shared: RunContext, item: str, turn: int) -> None:
-        self.shared = shared
-        self.item = item
-        self.turn = turn
-        self.answered: dict[tuple[int, int], CallRecord] = {}
+    shared: RunContext
+    item: str
+    turn: int
+    answered: dict[tuple[int, int], CallRecord] = field(default_factory=dict)
 
     def endpoint(self, model_name: str) -> Endpoint:
-        """See `Clients.endpoint`."""
-        given = self.shared.given.get(model_name)
-        if given is not None:
-            record = CallRecord("", self.item, self.turn, model_name, given[self.item])
-            return Endpoint(client=_Given(self, record), model=model_name, provider=_GIVEN)
+        if model_name in self.shared.given:
+            client = _ReplayClient(self, model_name, None)
+            return Endpoint(client=client, model=model_name, provider="given")
         inner = self.shared.clients.endpoint(model_name)
-        client = _Journalled(self, model_name, inner)
+        client = _ReplayClient(self, model_name, inner.client)
         return Endpoint(client=client, model=inner.model, provider=inner.provider)
 
     def known(self, model_name: str) -> ModelInfo:
-        """See `Clients.known`."""
         if model_name in self.shared.given:
             return ModelInfo(id=model_name, price=FREE)
         return self.shared.facts[model_name]
@@ -76,193 +71,145 @@ class Replay:
         del patience
         return self.known(model_name)
 
-    def note(self, request: Request, record: CallRecord) -> None:
-        """A call has an answer."""
-        place = place_of(request)
-        self.answered[place.layer, place.index] = record
 
+@dataclass(frozen=True)
+class _ReplayClient:
+    """The client of one model for one turn. inner: None where its answers were given."""
 
-def place_of(request: Request) -> CallPlace:
-    """Where in its turn the call stands: all calls of a run are a turn's."""
-    assert request.place is not None
-    return request.place
-
-
-class _Given:
-    """Answers with what is there already."""
-
-    def __init__(self, replay: Replay, record: CallRecord) -> None:
-        self._replay = replay
-        self._record = record
+    replay: Replay
+    model: str
+    inner: Client | None
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """See `Client.stream`."""
-        self._replay.note(request, self._record)
-        yield _told(self._record)
-
-    async def models(self) -> list[ModelInfo]:
-        """Nothing is offered."""
-        return []
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
-
-@dataclass
-class _CallProgress:
-    """How far a call has come."""
-
-    began: float = field(default_factory=time.monotonic)
-    taken: bool = False
-    text: str = ""
-    reasoning: str = ""
-    usage: Usage | None = None
-    finish_reason: str | None = None
-    answered_by: str | None = None
-    first_token: float | None = None
-    logprobs: tuple[tuple[str, float], ...] | None = None
-    ledger: TurnLedger | None = None
-    number: int = 0
-    count: RunningCount = field(default_factory=RunningCount)
-    foreseen: int = 0
-
-    def begin(self, call: CallBegun) -> None:
-        """It is about to be made."""
-        self.foreseen = call.completion_tokens
-        if self.ledger is not None:
-            self.number = self.ledger.begin(call)
-
-    def void(self) -> None:
-        """Nobody bills it."""
-        if self.ledger is not None:
-            self.ledger.void(self.number)
-
-    def end(self, record: CallRecord) -> None:
-        """It has ended."""
-        if self.ledger is not None:
-            self.ledger.end([self.number], record.model, record.usage)
-
-    def take(self, delta: Delta) -> None:
-        """The next piece."""
-        self.taken = True
-        if self.first_token is None and (delta.text or delta.reasoning):
-            self.first_token = time.monotonic() - self.began
-        self.text += delta.text
-        self.reasoning += delta.reasoning
-        if delta.text or delta.reasoning:
-            self.count.take(delta.text + delta.reasoning)
-        if self.count.tokens > self.foreseen:
-            self.foreseen = self.count.tokens * 2
-            if self.ledger is not None:
-                self.ledger.grown(self.number, self.foreseen)
-        self.usage = delta.usage or self.usage
-        self.finish_reason = delta.finish_reason or self.finish_reason
-        self.answered_by = delta.model or self.answered_by
-        self.logprobs = delta.logprobs or self.logprobs
-
-
-class _Journalled:
-    """The client of one model for one turn."""
-
-    def __init__(self, replay: Replay, model: str, inner: Endpoint) -> None:
-        self._replay = replay
-        self._model = model
-        self._inner: Client = inner.client
-
-    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """See `Client.stream`."""
-        replay, shared = self._replay, self._replay.shared
-        key = call_key(replay.item, replay.turn, self._model, request)
-        key = occurrence_key(key, place_of(request).sample)
+        # All calls of a run are a turn's.
+        assert request.place is not None
+        replay, shared, place = self.replay, self.replay.shared, request.place
+        key = call_key(replay.item, replay.turn, self.model, request)
+        key = occurrence_key(key, place.sample)
         record = shared.journal.find(key)
-        if record is not None:
+        if self.inner is None:
+            text = shared.given[self.model][replay.item]
+            record = CallRecord("", replay.item, replay.turn, self.model, text)
+        elif record is not None:
             why = "replay: the journal of the run holds its answer"
-            _LOG.write("call not made", model=self._model, item=replay.item, why=why)
-            replay.note(request, record)
-            yield _told(record)
+            _LOG.write("call not made", model=self.model, item=replay.item, why=why)
+        if record is not None:
+            replay.answered[place.layer, place.index] = record
+            yield _whole(record)
             return
-        progress = _CallProgress(ledger=shared.ledger and shared.ledger(replay.item, replay.turn))
-        progress.begin(self._begun(key, request))
+        assert self.inner is not None
+        call = _Call(replay, key, self.model, request, place.layer)
         try:
-            async with aclosing(self._inner.stream(request)) as deltas:
+            async with aclosing(self.inner.stream(request)) as deltas:
                 async for delta in deltas:
-                    progress.take(delta)
+                    call.take(delta)
                     yield delta
         except ClientError as error:
             if error.retry_after is not None:
-                shared.limiter.hold(self._model, error.retry_after)
+                shared.limiter.hold(self.model, error.retry_after)
             # One that was refused before it began is billed by nobody.
-            if progress.taken or isinstance(error, ClientTimeout):
-                self._end(key, request, progress, error.message)
+            if call.taken or isinstance(error, ClientTimeout):
+                call.end(error.message)
             else:
-                progress.void()
-                shared.journal.ended(key)
+                call.void()
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            self._end(key, request, progress, "cut off")
+            call.end("cut off")
             raise
-        empty = not strip_reasoning(progress.text)
-        record = self._end(key, request, progress, "it gave no answer" if empty else None)
+        empty = not strip_reasoning(call.text)
+        record = call.end("it gave no answer" if empty else None)
         if not empty:
-            replay.note(request, record)
-
-    def _end(
-        self, key: str, request: Request, progress: _CallProgress, error: str | None
-    ) -> CallRecord:
-        replay, shared = self._replay, self._replay.shared
-        record = CallRecord(
-            key=key,
-            item=replay.item,
-            turn=replay.turn,
-            model=self._model,
-            text=progress.text,
-            reasoning=progress.reasoning,
-            answered_by=progress.answered_by,
-            usage=self._usage(request, progress),
-            finish_reason=progress.finish_reason,
-            seconds=time.monotonic() - progress.began,
-            first_token=progress.first_token,
-            when=time.time(),
-            logprobs=progress.logprobs,
-            error=error,
-        )
-        shared.journal.add(record)
-        shared.journal.ended(key)
-        progress.end(record)
-        shared.ended(record)
-        return record
-
-    def _begun(self, key: str, request: Request) -> CallBegun:
-        """Write down that the call is about to be made, with what it may take."""
-        replay = self._replay
-        begun = CallBegun(
-            model=self._model,
-            prompt_tokens=prompt_tokens(request.messages),
-            completion_tokens=request.max_tokens or ASSUMED_TOKENS,
-            price=replay.known(self._model).price,
-            layer=place_of(request).layer,
-        )
-        record = CallRecord(key, replay.item, replay.turn, self._model, usage=begun.usage)
-        replay.shared.journal.begin(record)
-        return begun
-
-    def _usage(self, request: Request, progress: _CallProgress) -> Usage:
-        prompt = prompt_tokens(request.messages)
-        answer = progress.text + progress.reasoning
-        usage = usage_of(progress.usage, prompt, answer, progress.count.tokens)
-        price = self._replay.known(self._model).price
-        return priced(usage, price) if usage.unpriced_calls else usage
+            replay.answered[place.layer, place.index] = record
 
     async def models(self) -> list[ModelInfo]:
-        """See `Client.models`."""
-        return await self._inner.models()
+        return await self.inner.models() if self.inner else []
 
     async def aclose(self) -> None:
         """The inner client belongs to others."""
 
 
-def _told(record: CallRecord) -> Delta:
-    """The whole answer at once."""
+class _Call:
+    """A call that is made: written down before, with what it may take, and when it has ended.
+
+    taken: whether anything came. text: of the answer so far.
+    """
+
+    def __init__(self, replay: Replay, key: str, model: str, request: Request, layer: int) -> None:
+        self._key = key
+        self._model = model
+        self._item, self._turn, self._shared = replay.item, replay.turn, replay.shared
+        self._prompt_tokens = prompt_tokens(request.messages)
+        self._price = replay.known(model).price
+        self._began = time.monotonic()
+        self._first_token: float | None = None
+        self._reasoning = ""
+        self._count = RunningCount()
+        # What the last delta that told it told.
+        self._usage: Usage | None = None
+        self._finish_reason: str | None = None
+        self._answered_by: str | None = None
+        self._logprobs: tuple[tuple[str, float], ...] | None = None
+        self.taken = False
+        self.text = ""
+        self._foreseen = request.max_tokens or ASSUMED_TOKENS
+        begun = CallBegun(model, self._prompt_tokens, self._foreseen, self._price, layer)
+        shared = replay.shared
+        self._ledger = shared.ledger and shared.ledger(self._item, self._turn)
+        shared.journal.begin(CallRecord(key, self._item, self._turn, model, usage=begun.usage))
+        self._number = 0 if self._ledger is None else self._ledger.begin(begun)
+
+    def take(self, delta: Delta) -> None:
+        self.taken = True
+        if self._first_token is None and (delta.text or delta.reasoning):
+            self._first_token = time.monotonic() - self._began
+        self.text += delta.text
+        self._reasoning += delta.reasoning
+        if delta.text or delta.reasoning:
+            self._count.take(delta.text + delta.reasoning)
+        if self._count.tokens > self._foreseen:
+            self._foreseen = self._count.tokens * 2
+            if self._ledger is not None:
+                self._ledger.grown(self._number, self._foreseen)
+        self._usage = delta.usage or self._usage
+        self._finish_reason = delta.finish_reason or self._finish_reason
+        self._answered_by = delta.model or self._answered_by
+        self._logprobs = delta.logprobs or self._logprobs
+
+    def void(self) -> None:
+        """It was not made, and nobody bills it."""
+        if self._ledger is not None:
+            self._ledger.void(self._number)
+        self._shared.journal.ended(self._key)
+
+    def end(self, error: str | None) -> CallRecord:
+        """It has ended. error: why there is no whole answer."""
+        answer = self.text + self._reasoning
+        usage = usage_of(self._usage, self._prompt_tokens, answer, self._count.tokens)
+        record = CallRecord(
+            key=self._key,
+            item=self._item,
+            turn=self._turn,
+            model=self._model,
+            text=self.text,
+            reasoning=self._reasoning,
+            answered_by=self._answered_by,
+            usage=priced(usage, self._price) if usage.unpriced_calls else usage,
+            finish_reason=self._finish_reason,
+            seconds=time.monotonic() - self._began,
+            first_token=self._first_token,
+            when=time.time(),
+            logprobs=self._logprobs,
+            error=error,
+        )
+        self._shared.journal.add(record)
+        self._shared.journal.ended(self._key)
+        if self._ledger is not None:
+            self._ledger.end([self._number], record.model, record.usage)
+        self._shared.ended(record)
+        return record
+
+
+def _whole(record: CallRecord) -> Delta:
     return Delta(
         text=record.text,
         reasoning=record.reasoning,

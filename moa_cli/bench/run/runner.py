@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from moa_cli.bench.run.journal import CallRecord
+from moa_cli.bench.run.journal import CallAnswer, CallRecord, Result, TurnResult
+from moa_cli.bench.run.limiter import ItemSlots
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.records import CallAnswer, Result, TurnResult
 from moa_cli.bench.run.replay import Replay, RunContext
 from moa_cli.core.conversation import Conversation, Failure, Proposal, Turn
 from moa_cli.core.errors import BadResponse
@@ -26,13 +26,6 @@ from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import Profile, short_name
 
 
-class WorkPlan(Protocol):
-    """All that has to be done."""
-
-    def work(self) -> Iterable[Work]:
-        """It, item by item."""
-
-
 class Results(Protocol):
     """Where results are written down."""
 
@@ -46,9 +39,9 @@ class Results(Protocol):
         """All has ended: write it in this order, of work's names. Raises OSError."""
 
 
-def still_to_do(plan: WorkPlan, results: Results) -> list[Work]:
-    """What has no result yet, or failed."""
-    return [work for work in plan.work() if not _has_ended(results, work, well=True)]
+def still_to_do(whole: Iterable[Work], results: Results) -> list[Work]:
+    """What of the whole work has no result yet, or failed."""
+    return [work for work in whole if not _has_ended(results, work, well=True)]
 
 
 def _has_ended(results: Results, work: Work, *, well: bool) -> bool:
@@ -68,49 +61,38 @@ class _Capped(Exception):
         self.failure = failure
 
 
+@dataclass
 class Runner:
     """Does the work of a run, and writes it down.
 
-    limits: the engine's, for each turn; its slots are the limiter's. at_once: items in progress.
-    told: called with each result, as soon as it is written down. partial: whether a turn that
-    lost a proposer, or was answered by a fallback, is a result.
+    limits: the engine's, for each turn; its slots are the limiter's, and as many items as calls
+    are in progress. told: called with each result, as soon as it is written down. partial: whether
+    a turn that lost a proposer, or was answered by a fallback, is a result.
 
     capped: why the run ended early, if a cap was reached.
     """
 
-    def __init__(
-        self,
-        results: Results,
-        shared: RunContext,
-        limits: Limits,
-        at_once: int,
-        told: Callable[[Result], None],
-        *,
-        partial: bool = False,
-    ) -> None:
-        self._results = results
-        self._shared = shared
-        self._limits = limits
-        self._at_once = at_once
-        self._told = told
-        self._partial = partial
-        self._failed: list[Work] = []
-        # Items that are neither done nor waiting for room below a cap.
-        self._running = 0
-        self._ended = asyncio.Condition()
-        self.capped: Failure | None = None
+    results: Results
+    shared: RunContext
+    limits: Limits
+    told: Callable[[Result], None]
+    partial: bool
+    capped: Failure | None = None
+    _failed: list[Work] = field(default_factory=list)
+    # Items that are neither done nor waiting for room below a cap.
+    _running: int = 0
+    _ended: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def run(self, plan: WorkPlan, work: Sequence[Work]) -> None:
-        """Do all of it; what fails is tried once more at the end. Raises OSError.
+    async def run(self, whole: Sequence[Work], todo: Sequence[Work]) -> None:
+        """Do what is left of the whole; what fails is tried once more at the end. Raises OSError.
 
         Cancelled, it leaves no call behind, and what has ended is written down.
         """
-        await self._pass(work, last=False)
+        await self._pass(todo, last=False)
         again, self._failed = sorted(self._failed, key=lambda work: work.order), []
         await self._pass(again, last=True)
-        whole = list(plan.work())
-        if all(_has_ended(self._results, work, well=False) for work in whole):
-            self._results.finish([work.name for work in whole])
+        if all(_has_ended(self.results, work, well=False) for work in whole):
+            self.results.finish([work.name for work in whole])
 
     async def _pass(self, work: Sequence[Work], *, last: bool) -> None:
         # The arms of an item go one after another, since they may share calls.
@@ -120,7 +102,7 @@ class Runner:
         queue = iter(groups.values())
         try:
             async with asyncio.TaskGroup() as tasks:
-                for _ in range(min(self._at_once, len(groups))):
+                for _ in range(min(self.limits.concurrency, len(groups))):
                     tasks.create_task(self._work_off(queue, last=last))
         except BaseExceptionGroup as several:
             # Of one bug or full disk, many workers may tell at once.
@@ -134,18 +116,15 @@ class Runner:
                     result = await self.result(work)
                     if result is None:
                         return
-                    self._keep(work, result, last=last)
+                    if result.error is not None and not last:
+                        self._failed.append(work)
+                        continue
+                    self.results.add(result)
+                    self.told(result)
             finally:
                 self._running -= 1
                 async with self._ended:
                     self._ended.notify_all()
-
-    def _keep(self, work: Work, result: Result, *, last: bool) -> None:
-        if result.error is not None and not last:
-            self._failed.append(work)
-            return
-        self._results.add(result)
-        self._told(result)
 
     async def result(self, work: Work) -> Result | None:
         """What comes of it; None if a cap does not let it."""
@@ -177,7 +156,7 @@ class Runner:
         for number, prompt in enumerate(item.turns):
             conversation = conversation.ask(prompt)
             turn, told = await self._turn(work, number, conversation)
-            error = failure_of(turn, told, partial=self._partial)
+            error = failure_of(turn, told, self.partial)
             usage = sum((answer.usage for answer in told.answers()), result.usage)
             result = replace(result, turns=(*result.turns, told), usage=usage, error=error)
             if error is not None:
@@ -192,37 +171,26 @@ class Runner:
     ) -> tuple[Turn, TurnResult]:
         """One turn, up to the end of the layer that spoiled it, if one did. Raises _Capped."""
         profile = work.arm.profile
-        replay = Replay(self._shared, work.item.id, number)
-        limits = replace(self._limits, slots=self._shared.limiter.slots(work.order))
-        events = _WatchedTurn(run_turn(profile, conversation, replay, limits=limits), self._partial)
-        turn = await deliver(events.run())
+        replay = Replay(self.shared, work.item.id, number)
+        limits = replace(self.limits, slots=ItemSlots(self.shared.limiter, work.order))
+        trimmed = False
+
+        async def events() -> AsyncGenerator[Event, None]:
+            nonlocal trimmed
+            lost = False
+            async with aclosing(run_turn(profile, conversation, replay, limits=limits)) as told:
+                async for event in told:
+                    trimmed = trimmed or isinstance(event, ReferencesTrimmed)
+                    lost = lost or isinstance(event, ProposerFailed)
+                    yield event
+                    # The reply would be that of another mixture.
+                    if lost and not self.partial and isinstance(event, LayerFinished):
+                        return
+
+        turn = await deliver(events())
         if turn.capped and turn.error is not None:
             raise _Capped(turn.error)
-        return turn, gathered(profile, turn, replay.answered, trimmed=events.trimmed)
-
-
-class _WatchedTurn:
-    """A turn's events on their way; unless that is `partial`, they end with the layer that has
-    lost a proposer, since the reply would be that of another mixture.
-
-    trimmed: whether references were cut.
-    """
-
-    def __init__(self, events: AsyncGenerator[Event, None], partial: bool) -> None:
-        self._events = events
-        self._partial = partial
-        self.trimmed = False
-
-    async def run(self) -> AsyncGenerator[Event, None]:
-        """The events."""
-        lost = False
-        async with aclosing(self._events) as events:
-            async for event in events:
-                self.trimmed = self.trimmed or isinstance(event, ReferencesTrimmed)
-                lost = lost or (isinstance(event, ProposerFailed) and not self._partial)
-                yield event
-                if lost and isinstance(event, LayerFinished):
-                    return
+        return turn, gathered(profile, turn, replay.answered, trimmed=trimmed)
 
 
 def gathered(
@@ -274,7 +242,7 @@ def _reply_error(turn: Turn) -> Failure | None:
     return None
 
 
-def failure_of(turn: Turn, result: TurnResult, *, partial: bool = False) -> Failure | None:
+def failure_of(turn: Turn, result: TurnResult, partial: bool) -> Failure | None:
     """Why the turn is not a result, in a sentence that begins with the model's name; or None.
 
     partial: whether a turn without some of its proposals is a result.

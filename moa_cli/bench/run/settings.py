@@ -7,7 +7,6 @@ byte as those of the versions before there was one.
 from __future__ import annotations
 
 import json
-import platform
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
@@ -16,12 +15,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from moa_cli.bench.data.json_lines import read_table
 from moa_cli.bench.data.loading import DatasetSettings
+from moa_cli.bench.data.released import ReleasedDigest
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError
 from moa_cli.core.money import Price, check_price
 from moa_cli.core.text import dumps
 from moa_cli.core.values import load_value
-from moa_cli.version import __version__
 
 FORMAT = 1
 # What may differ from start to start of the same work.
@@ -34,11 +33,6 @@ class Versions:
 
     moa: str
     python: str
-
-    @classmethod
-    def now(cls) -> Versions:
-        """Those that run."""
-        return cls(__version__, platform.python_version())
 
 
 @dataclass(frozen=True)
@@ -59,15 +53,6 @@ class FileDigest:
 
     file: str
     sha256: str
-
-
-@dataclass(frozen=True)
-class ReleasedDigest:
-    """A file of released outputs, and their author's name."""
-
-    name: str
-    file: str = ""
-    sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +86,12 @@ class RunSettings(WorkSettings):
 
     @property
     def asked(self) -> int:
-        """How many items the run has."""
         whole = self.dataset.items
         return whole if self.limit is None else min(self.limit, whole)
 
     @property
     def aggregator(self) -> Mapping[str, Any]:
-        """The aggregator's table in the profile."""
-        found: Mapping[str, Any] = self.profile.get("aggregator", {})
-        return found
+        return dict(self.profile.get("aggregator", {}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +121,8 @@ Settings = TypeVar("Settings", bound=WorkSettings)
 def read_settings(path: Path, kind: type[Settings]) -> Settings:
     """The settings in that file.
 
-    Raises:
-        BenchError: It cannot be read, is damaged, has an unknown key (the message tells its
-            path), or has a format that only a later version knows.
+    Raises BenchError if it cannot be read, is damaged, has an unknown key (the message tells its
+    path), or has a format that only a later version knows.
     """
     table = read_table(path)
     found = table.get("format", FORMAT)
@@ -167,11 +148,7 @@ def read_settings(path: Path, kind: type[Settings]) -> Settings:
 
 
 def write_settings(path: Path, settings: WorkSettings) -> None:
-    """Replace the file in one step.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Replace the file in one step. Raises OSError."""
     with paths.replacing(path) as file:
         file.write(dumps(_table(settings), indent=2).encode() + b"\n")
 

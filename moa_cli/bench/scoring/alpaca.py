@@ -70,18 +70,13 @@ class WinRate:
 
 
 def judge_call(template: str, pair: OutputPair, *, logprobs: bool = True) -> JudgeCall:
-    """The request for one judgement.
+    """The request for one judgement. Raises BenchError if the template is not of its form.
 
-    Args:
-        template: The judge's prompt, in chat markup (`<|im_start|>role … <|im_end|>`), with the
-            places `{instruction}`, `{output_1}` and `{output_2}`, as alpaca_eval has it. It is
-            parsed before it is filled, so that no output can end its message or begin another.
-        pair: The two outputs.
-        logprobs: False asks for a text alone, for judges that return no probabilities: then the
-            likeliest one, and room for more than a token.
-
-    Raises:
-        BenchError: The template is not of that form.
+    template: the judge's prompt, in chat markup (`<|im_start|>role … <|im_end|>`), with the places
+    `{instruction}`, `{output_1}` and `{output_2}`, as alpaca_eval has it. It is parsed before it
+    is filled, so that no output can end its message or begin another. logprobs: False asks for a
+    text alone, for judges that return no probabilities: then the likeliest one, and room for more
+    than a token.
     """
     outputs = (pair.reference, pair.output)
     first, second = reversed(outputs) if pair.switched else outputs
@@ -108,22 +103,18 @@ def _chat(template: str) -> list[tuple[Role, str]]:
 def preference_from_logprobs(
     top_logprobs: Sequence[Mapping[str, Any]], *, switched: bool
 ) -> float | None:
-    """The preference by the probabilities of the answer's first token.
+    """The preference by the probabilities of the answer's first token, None if neither name is
+    there.
 
-    Args:
-        top_logprobs: `choice.logprobs.content[0].top_logprobs` of the answer. Only the tokens `m`
-            and `M` count: the preference is 2 - P(m), with P over those two.
-        switched: `OutputPair.switched`.
-
-    Returns:
-        1 (the reference is better) to 2 (the model is), None if neither token is there.
+    top_logprobs: `choice.logprobs.content[0].top_logprobs` of the answer. Only the tokens `m` and
+    `M` count: the preference is 2 - P(m), with P over those two.
     """
     told: dict[str, float] = {}
     for entry in top_logprobs:
         token, logprob = entry.get("token"), entry.get("logprob")
-        if token in (_FIRST, _SECOND) and isinstance(logprob, int | float):
-            told[token] = float(logprob)
-    told = {token: logprob for token, logprob in told.items() if math.isfinite(logprob)}
+        is_named = token in (_FIRST, _SECOND)
+        if is_named and isinstance(logprob, int | float) and math.isfinite(logprob):
+            told[str(token)] = float(logprob)
     if not told:
         return None
     highest = max(told.values())
@@ -135,14 +126,8 @@ def preference_from_text(text: str, *, switched: bool) -> float | None:
     """The preference that an answer states, for judges without log-probabilities.
 
     The whole answer is read first, then its last line, then the one of the two names that is in
-    it. This is less exact than probabilities: scores made of it are *discrete*.
-
-    Args:
-        text: The answer.
-        switched: `OutputPair.switched`.
-
-    Returns:
-        1 or 2; None if the answer states no preference, or both.
+    it; None if it names none, or both. This is less exact than probabilities: scores made of it
+    are *discrete*.
     """
     lines = text.strip().splitlines()
     for candidate in (text, lines[-1] if lines else ""):
@@ -159,11 +144,8 @@ def _preference(probability: float, switched: bool) -> float:
 
 
 def win_rate(preferences: Iterable[float | None]) -> WinRate:
-    """Win rates and counts as alpaca_eval defines them.
-
-    Args:
-        preferences: 1 to 2; 0 is an old way to write a draw; None is a judgement that failed.
-    """
+    """Win rates and counts as alpaca_eval defines them. Of the preferences, 1 to 2, 0 is an old way
+    to write a draw, and None is a judgement that failed."""
     told = list(preferences)
     valid = [
         preference or DRAW

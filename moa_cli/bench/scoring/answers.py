@@ -1,23 +1,105 @@
-r"""Whether a reply gives the right answer, for data that has one, and accuracy.
+"""Whether a reply gives the right answer, for data that has one.
 
 Sources: GSM8K (Cobbe et al. 2021, arXiv:2110.14168), whose keys end in `#### number`; MATH
-(Hendrycks et al. 2021, arXiv:2103.03874), whose keys hold a `\boxed{…}`.
+(Hendrycks et al. 2021, arXiv:2103.03874), whose keys hold a `\\boxed{…}`. Answers in LaTeX are
+compared after the light normalisation that is usual for MATH and in Minerva (Lewkowycz et al.
+2022, arXiv:2206.14858, appendix D): other spellings of one value, no algebra.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from moa_cli.bench.scoring.latex import boxed, equal, value_of
-from moa_cli.bench.scoring.means import Mean, proportion_of
 from moa_cli.core.errors import BenchError
 
 # No answer is longer, and Python refuses to read numbers of more than 4300 digits.
 _LONGEST: Final = 1000
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BOXED_WORD = re.compile(r"\\boxed\s+([^\s$\\{}]+)")
+_WORD = r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf)\s*\{([^{}]*)\}"
+
+# In this order.
+_SPELLINGS: Final = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"−", "-"),
+        (r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[!,;: ]|~", " "),
+        (r"\\[()\[\]]|\\?[$%]", ""),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![A-Za-z])|°", ""),
+        (r"\\(le|ge|ne)q(?![A-Za-z])", r"\\\1"),
+        # Units: words after a value, or LaTeX's text after anything.
+        (rf"(?<=\S)\s*{_WORD}(?:\s*\^\s*(?:[0-9]|\{{[0-9]\}}))?\s*\.?\s*$", ""),
+        (r"(?<=[0-9}])\s+[A-Za-z]{2,}(?:\s+[A-Za-z]+)*\s*\.?\s*$", ""),
+        (_WORD, r"\1"),
+        (r"\s+", ""),
+        (r"\.$", ""),
+        (r"^[A-Za-z]{1,2}=", ""),
+        (r"(?<![0-9])\.(?=[0-9])", "0."),
+        (r"(?<=[0-9])\{,\}(?=[0-9]{3})", ""),
+        (r"\\frac([0-9])([0-9])", r"\\frac{\1}{\2}"),
+        (r"\\frac([0-9])(?=\{)", r"\\frac{\1}"),
+        (r"(\\frac\{[^{}]*\})([0-9])", r"\1{\2}"),
+        (r"\\sqrt([0-9A-Za-z])", r"\\sqrt{\1}"),
+        (r"([\^_])\{([0-9A-Za-z])\}", r"\1\2"),
+        (r"^(-?)([0-9]+)/([0-9]+)$", r"\1\\frac{\2}{\3}"),
+    )
+)
+_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_DECIMAL = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?")
+_FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?[0-9]+)\}\{([0-9]+)\}")
+
+
+def boxed(text: str) -> str | None:
+    r"""What the last `\boxed{…}` of `text` holds, braces within it balanced; None without one."""
+    last = (-1, "")
+    opened: list[tuple[bool, int, int]] = []
+    for token in _BRACES.finditer(text):
+        if token[0].endswith("{") and token[0] != r"\{":
+            opened.append((len(token[0]) > 1, token.start(), token.end()))
+        elif token[0] == "}" and opened:
+            is_box, start, inner = opened.pop()
+            if is_box and start > last[0]:
+                last = (start, text[inner : token.start()])
+    if last[0] >= 0:
+        return last[1].strip() or None
+    words = _BOXED_WORD.findall(text)
+    return words[-1] if words else None
+
+
+def normalised(text: str) -> str:
+    """`text` in the spelling in which answers are compared."""
+    if len(text) > _LONGEST:
+        return text
+    for pattern, replacement in _SPELLINGS:
+        text = pattern.sub(replacement, text)
+    return text.replace(",", "") if _GROUPED.fullmatch(text) else text
+
+
+def value_of(text: str) -> Fraction | None:
+    """The value of a text that is a number or a fraction; None for any other."""
+    plain = normalised(text)
+    if len(plain) > _LONGEST:
+        return None
+    if _DECIMAL.fullmatch(plain):
+        return Fraction(plain)
+    parts = _FRACTION.fullmatch(plain)
+    if parts is None or not int(parts[3]):
+        return None
+    value = Fraction(int(parts[2]), int(parts[3]))
+    return -value if parts[1] == "-" else value
+
+
+def equal(answer: str, other: str) -> bool:
+    """Whether two answers are the same value, or the same text when `normalised`."""
+    values = value_of(answer), value_of(other)
+    if values[0] is not None and values[1] is not None:
+        return values[0] == values[1]
+    return normalised(answer) == normalised(other)
+
+
 # A sign belongs to the number or its currency; not where it stands between two numbers.
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.^])(?:(?<![)\]}])-)?(?:[$€£¥]\s*-?)?"
@@ -33,37 +115,7 @@ _LEADING_MATH = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)")
 _AROUND: Final = " \t\r\n\"'`*_.,:;!“”‘’"
 
 
-@dataclass(frozen=True)
-class Grade:
-    """Whether a reply is right. found: the answer that was read in it, None if there was none."""
-
-    right: bool
-    found: str | None
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """share: of right replies, 0 to 1. unanswered: replies in which no answer was found.
-
-    Those count as wrong.
-    """
-
-    share: Mean
-    right: int
-    unanswered: int
-
-
-def accuracy(grades: Iterable[Grade]) -> Accuracy:
-    """The share of right replies, with the binomial standard error."""
-    told = list(grades)
-    return Accuracy(
-        share=proportion_of(grade.right for grade in told),
-        right=sum(grade.right for grade in told),
-        unanswered=sum(grade.found is None for grade in told),
-    )
-
-
-def grade_gsm8k(reply: str, key: str) -> Grade:
+def grade_gsm8k(reply: str, key: str) -> bool:
     """key: the worked answer of the data set. The reply's is its `final_number`.
 
     Raises BenchError if the key holds no number.
@@ -72,11 +124,10 @@ def grade_gsm8k(reply: str, key: str) -> Grade:
     expected = final_number(hashes[-1]) if hashes else None
     if expected is None:
         raise BenchError("an answer of the dataset does not end in `#### number`")
-    found = final_number(reply)
-    return Grade(found == expected, None if found is None else str(found))
+    return final_number(reply) == expected
 
 
-def grade_math(reply: str, key: str) -> Grade:
+def grade_math(reply: str, key: str) -> bool:
     r"""key: the worked solution, or the answer alone.
 
     The reply's answer is its last `\boxed{…}`, else what it says "the answer is", else its last
@@ -84,11 +135,10 @@ def grade_math(reply: str, key: str) -> Grade:
     """
     number = final_number(reply)
     found = boxed(reply) or _stated(reply) or (None if number is None else str(number))
-    expected = boxed(key) or key
-    return Grade(found is not None and equal(found, expected), found)
+    return found is not None and equal(found, boxed(key) or key)
 
 
-def grade_exact(reply: str, answer: str) -> Grade:
+def grade_exact(reply: str, answer: str) -> bool:
     r"""answer: the right one, of the user's own data.
 
     Right are, but for case, white space and punctuation around: the whole reply, its last line,
@@ -97,15 +147,11 @@ def grade_exact(reply: str, answer: str) -> Grade:
     """
     expected = value_of(answer)
     if expected is not None:
-        found = final_number(reply)
-        return Grade(found == expected, None if found is None else str(found))
-    lines = reply.strip().splitlines()
-    said = (boxed(reply), _stated(reply), lines[-1] if lines else None, reply)
-    candidates = [text for text in said if text is not None and _plain(text)]
-    for candidate in candidates:
-        if _plain(candidate) == _plain(answer):
-            return Grade(True, candidate)
-    return Grade(False, candidates[0] if candidates else None)
+        return final_number(reply) == expected
+    wanted = _plain(answer)
+    last_line = (reply.strip().splitlines() or [""])[-1]
+    said = (boxed(reply), _stated(reply), last_line, reply)
+    return bool(wanted) and any(_plain(text) == wanted for text in said if text is not None)
 
 
 def final_number(text: str) -> Fraction | None:

@@ -12,7 +12,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places, text_field
 from moa_cli.bench.scoring.means import Mean, mean_of
@@ -39,6 +39,8 @@ _PLACES: Final = (*_DEFAULTS, "skills", "question", "sample_answer", "response")
 _NOT_APPLICABLE: Final = frozenset({"na", "n/a", "not applicable"})
 # Far longer than scores for twelve skills; what is longer is not worth a parser's stack.
 _LONGEST_LITERAL: Final = 4000
+# By skill, in the judge's words, lower case; None is "not applicable".
+Scores: TypeAlias = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -53,29 +55,6 @@ class Rubric:
     skills: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Review:
-    """One judgement as read: scores by skill, in the judge's words, lower case.
-
-    None is "not applicable". Empty if the judgement could not be read.
-    """
-
-    scores: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class SkillScores:
-    """Averages by short name of the skill, in the order of `SKILLS`; only skills with scores.
-
-    not_applicable: scores that the judge declined to give. unparsed: reviews without any score
-    that could be read. Both are in no average.
-    """
-
-    by_skill: Mapping[str, Mean]
-    not_applicable: int
-    unparsed: int
-
-
 def rubric(
     prompts: Sequence[Mapping[str, Any]],
     reviewers: Sequence[Mapping[str, Any]],
@@ -83,24 +62,18 @@ def rubric(
 ) -> Rubric:
     """The rubric of the second reviewer, whose prompt holds the sample answer, as in upstream.
 
-    Args:
-        prompts: The rows of `prompt.jsonl`.
-        reviewers: The rows of `reviewer.jsonl`.
-        skills: The rows of `skillset_description.json`.
-
-    Raises:
-        BenchError: The files are not of that form.
+    The arguments are the rows of `prompt.jsonl`, `reviewer.jsonl` and `skillset_description.json`.
+    Raises BenchError if they are not of that form.
     """
     try:
         chosen = reviewers[1]["prompt_id"]
         prompt = next(row for row in prompts if row["prompt_id"] == chosen)
         template = text_field(prompt, "prompt_template", "a row of prompt.jsonl")
         require_places(template, _PLACES)
-        texts = {str(row["Skill"]): _skill_text(row) for row in skills}
         return Rubric(
             system=text_field(prompt, "system_prompt", "a row of prompt.jsonl"),
             template=fill(template, {name: prompt["defaults"][name] for name in _DEFAULTS}),
-            skills=texts,
+            skills={str(row["Skill"]): _skill_text(row) for row in skills},
         )
     except (IndexError, KeyError, StopIteration, TypeError):
         raise BenchError(
@@ -119,15 +92,9 @@ def judge_call(
 ) -> JudgeCall:
     """The request for the review of one response.
 
-    Temperature 0 and 1024 tokens are what upstream means to send; its client drops both.
-
-    Args:
-        known: See `rubric`.
-        instruction: What was asked.
-        response: What is judged.
-        sample_answer: The item's `answer`.
-        skills: The item's `skill`, in its order; as in upstream each stands for the first skill
-            whose name contains it, and one that is in none is left out.
+    Temperature 0 and 1024 tokens are what upstream means to send; its client drops both. skills:
+    the item's, in its order; as in upstream each stands for the first skill whose name contains
+    it, and one that is in none is left out.
     """
     texts = [
         next((text for name, text in known.skills.items() if skill in name), "") for skill in skills
@@ -142,19 +109,20 @@ def judge_call(
     return JudgeCall(messages, temperature=0.0, max_tokens=1024)
 
 
-def parse_review(review: str) -> Review:
+def parse_review(review: str) -> Scores:
     """The scores of a review: its last `{…}` as a Python dictionary, `_` read as a space.
 
-    Values that are neither a number nor "not applicable" are left out.
+    Values that are neither a number nor "not applicable" are left out. Empty if the judgement
+    could not be read.
     """
     literal = _last_braces(review).replace("\n", "").replace("_", " ").lower()
-    scores: dict[str, float | None] = {}
+    scores: Scores = {}
     for name, value in _dictionary(literal).items():
         number = _number(value)
         declined = isinstance(value, str) and value in _NOT_APPLICABLE
         if isinstance(name, str) and (declined or number is not None):
             scores[name] = number
-    return Review(scores)
+    return scores
 
 
 def _last_braces(text: str) -> str:
@@ -198,20 +166,12 @@ def short_skill(name: str) -> str | None:
     return words[0] if words and words[0] in SKILLS else None
 
 
-def skill_scores(reviews: Iterable[Review]) -> SkillScores:
-    """Averages over all reviews, by skill."""
-    told = list(reviews)
-    by_skill: dict[str, list[float]] = defaultdict(list)
-    declined = 0
-    for review in told:
-        for name, score in review.scores.items():
-            skill = short_skill(name)
-            if score is None:
-                declined += 1
-            elif skill is not None:
-                by_skill[skill].append(score)
-    return SkillScores(
-        by_skill={skill: mean_of(by_skill[skill]) for skill in SKILLS if skill in by_skill},
-        not_applicable=declined,
-        unparsed=sum(not review.scores for review in told),
-    )
+def skill_scores(reviews: Iterable[Mapping[str, float | None]]) -> dict[str, Mean]:
+    """Averages over all reviews by the short name of the skill, in the order of `SKILLS`; only
+    skills with scores."""
+    by_skill: dict[str | None, list[float]] = defaultdict(list)
+    for review in reviews:
+        for name, score in review.items():
+            if score is not None:
+                by_skill[short_skill(name)].append(score)
+    return {skill: mean_of(by_skill[skill]) for skill in SKILLS if skill in by_skill}

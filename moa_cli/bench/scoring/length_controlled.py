@@ -86,14 +86,7 @@ class LengthControlled:
 
 
 def baseline(rows: Iterable[Mapping[str, str]]) -> Baseline:
-    """The baseline from upstream's `df_gamed.csv`.
-
-    Args:
-        rows: Of the file, by column name.
-
-    Raises:
-        BenchError: A row is not of that form.
-    """
+    """The baseline from the rows of upstream's `df_gamed.csv`. Raises BenchError."""
     difficulty: dict[int, float] = {}
     gamed = []
     try:
@@ -110,12 +103,7 @@ def baseline(rows: Iterable[Mapping[str, str]]) -> Baseline:
 def length_controlled(judgements: Sequence[JudgedPair], known: Baseline) -> LengthControlled:
     """The length-controlled win rate of one model, by the fit that the module describes.
 
-    Args:
-        judgements: Of the model's outputs.
-        known: See `baseline`.
-
-    Raises:
-        BenchError: There are no judgements, or the difficulty of an instruction is unknown.
+    Raises BenchError if there are no judgements, or the difficulty of an instruction is unknown.
     """
     if not judgements:
         raise BenchError("no judgements to control for length")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -20,22 +20,27 @@ class Mean:
     standard_error: float | None
     n: int
 
+    def in_percent(self) -> Mean:
+        """The mean of shares, 0 to 1, in percent."""
+        value = None if self.value is None else 100 * self.value
+        error = None if self.standard_error is None else 100 * self.standard_error
+        return Mean(value, error, self.n)
 
-def mean_of(values: Iterable[float], *, groups: Sequence[Hashable] | None = None) -> Mean:
-    """The mean and its standard error, s / sqrt(n) with n - 1 in s.
 
-    Args:
-        values: In any unit.
-        groups: For each value what it belongs to, where values of one group go together (two
-            turns of one conversation): the standard error is then the cluster-robust one. It is
-            the same if every value is a group of its own.
-    """
+def mean_of(values: Iterable[float]) -> Mean:
+    """The mean and its standard error, s / sqrt(n) with n - 1 in s."""
+    return grouped_mean((value, place) for place, value in enumerate(values))
+
+
+def grouped_mean(values: Iterable[tuple[float, Hashable]]) -> Mean:
+    """The mean of values, each with its group; those of one group go together (two turns of one
+    conversation), so the standard error is the cluster-robust one."""
     known = list(values)
     if not known:
         return Mean(None, None, 0)
-    mean = math.fsum(known) / len(known)
+    mean = math.fsum(value for value, _ in known) / len(known)
     deviations: dict[Hashable, list[float]] = defaultdict(list)
-    for group, value in zip(range(len(known)) if groups is None else groups, known, strict=True):
+    for value, group in known:
         deviations[group].append(value - mean)
     count = len(deviations)
     if count < 2:
@@ -67,7 +72,6 @@ class Metric:
 
     @property
     def partial(self) -> bool:
-        """Whether it is made of less than was asked."""
         return self.mean.n < self.asked
 
 

@@ -10,14 +10,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places, text_field
-from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
-
-Turn = Literal[1, 2]
 
 # Of the answering models, by category (FastChat's `temperature_config`); its own default elsewhere.
 _TEMPERATURES: Final = {
@@ -42,11 +40,11 @@ class JudgePrompt:
 
 @dataclass(frozen=True)
 class Rating:
-    """One judgement. score: 1 to 10, None if the judge gave no rating that can be read."""
+    """One judgement. turn: 1 or 2. score: 1 to 10, None if there is none that can be read."""
 
     question: str
     category: str
-    turn: Turn
+    turn: int
     score: float | None
 
 
@@ -56,19 +54,12 @@ class MTBenchScores:
 
     average: over all rows of both turns, as upstream has it. Its standard error and those of
     `by_category` take the two turns of a question as one observation.
-    unparsed: ratings that could not be read; they are in no average.
     """
 
     turn_1: Mean
     turn_2: Mean
     average: Mean
     by_category: Mapping[str, Mean]
-    unparsed: int
-
-
-def turn_number(turn: int) -> Turn:
-    """The number of a turn, from 1. turn: from 0."""
-    return 1 if turn == 0 else 2
 
 
 def temperature(category: str) -> float:
@@ -81,21 +72,14 @@ def needs_reference(category: str) -> bool:
     return category in _WITH_REFERENCE
 
 
-def prompt_name(category: str, turn: Turn) -> str:
-    """The name of the judge's prompt for an answer of that category and turn."""
+def prompt_name(category: str, turn: int) -> str:
+    """The name of the judge's prompt for an answer of that category and turn, 1 or 2."""
     kind = "single-math-v1" if needs_reference(category) else "single-v1"
     return kind if turn == 1 else f"{kind}-multi-turn"
 
 
 def judge_prompts(rows: Iterable[Mapping[str, Any]]) -> dict[str, JudgePrompt]:
-    """The judge's prompts by name.
-
-    Args:
-        rows: Of `judge_prompts.jsonl`.
-
-    Raises:
-        BenchError: A row is not of that form.
-    """
+    """The judge's prompts by name, from the rows of `judge_prompts.jsonl`. Raises BenchError."""
     prompts = {}
     for row in rows:
         name, system, template = (
@@ -111,21 +95,13 @@ def judge_call(
     category: str,
     questions: Sequence[str],
     answers: Sequence[str],
-    turn: Turn,
+    turn: int,
     reference: Sequence[str] = (),
 ) -> JudgeCall:
-    """The request for the rating of one turn.
+    """The request for the rating of one turn, 1 or 2. Raises BenchError if a text is missing.
 
-    Args:
-        prompts: See `judge_prompts`.
-        category: The question's.
-        questions: The texts of both turns; for turn 1 the first is enough.
-        answers: Likewise.
-        turn: The turn that is rated.
-        reference: The reference answers, needed and used only where `needs_reference`.
-
-    Raises:
-        BenchError: A text or the prompt is missing.
+    questions, answers: of both turns; for turn 1 the first is enough. reference: the reference
+    answers, needed and used only where `needs_reference`.
     """
     shown = reference if needs_reference(category) else ()
     if len(questions) < turn or len(answers) < turn:
@@ -135,15 +111,12 @@ def judge_call(
     name = prompt_name(category, turn)
     if name not in prompts:
         raise BenchError(f"judge_prompts.jsonl has no prompt {name!r}")
+    values: dict[str, str] = {}
     if turn == 1:
         values = {"question": questions[0], "answer": answers[0]}
     else:
-        pairs = enumerate(zip(questions, answers, strict=False), 1)
-        values = {
-            place: text
-            for i, (question, answer) in pairs
-            for place, text in ((f"question_{i}", question), (f"answer_{i}", answer))
-        }
+        for i, (question, answer) in enumerate(zip(questions, answers, strict=False), 1):
+            values |= {f"question_{i}": question, f"answer_{i}": answer}
     values |= {f"ref_answer_{i}": text for i, text in enumerate(shown[:turn], 1)}
     prompt = prompts[name]
     require_places(prompt.template, values)
@@ -162,7 +135,6 @@ def parse_rating(judgement: str) -> float | None:
 
 
 def scores(ratings: Iterable[Rating]) -> MTBenchScores:
-    """Averages by turn, over all, and by category."""
     told = list(ratings)
     return MTBenchScores(
         turn_1=_mean(rating for rating in told if rating.turn == 1),
@@ -172,10 +144,10 @@ def scores(ratings: Iterable[Rating]) -> MTBenchScores:
             category: _mean(rating for rating in told if rating.category == category)
             for category in sorted({rating.category for rating in told})
         },
-        unparsed=sum(rating.score is None for rating in told),
     )
 
 
 def _mean(ratings: Iterable[Rating]) -> Mean:
-    read = [(rating.score, rating.question) for rating in ratings if rating.score is not None]
-    return mean_of((score for score, _ in read), groups=[question for _, question in read])
+    return grouped_mean(
+        (rating.score, rating.question) for rating in ratings if rating.score is not None
+    )

@@ -7,9 +7,9 @@ from moa_cli.cli.commands import deferred
 group = deferred(
     __name__,
     {
-        "list": ("list:list_", "List the datasets, and where their files are."),
+        "list": ("datasets:list_", "List the datasets, and where their files are."),
         "fetch": (
-            "fetch:fetch",
+            "datasets:fetch",
             "Fetch a public dataset at a fixed commit; only what is missing, and checked.",
         ),
         "run": (

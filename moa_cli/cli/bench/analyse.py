@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli.bench.cells import UNKNOWN, cell, noted, table, tell_if_long, with_n
+from moa_cli.cli.bench.options import judge_option
 from moa_cli.cli.options import Data, Json, OutputFile, RunFolder
 from moa_cli.cli.output import output_width
 from moa_cli.cli.writing import put
@@ -19,8 +20,7 @@ from moa_cli.profile import short_name
 from moa_cli.terminal.table import Column
 
 if TYPE_CHECKING:
-    from moa_cli.bench.analysis import Analysis, ArmAnalysis
-    from moa_cli.bench.analysis.costs import UsageShare
+    from moa_cli.bench.analysis import Analysis, ArmAnalysis, UsageShare
     from moa_cli.bench.analysis.similarity import MeanSimilarity
     from moa_cli.bench.scoring.means import Mean
 
@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 def analyse(
     run: RunFolder,
     judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge",
-            metavar="MODEL",
-            help="Whose judgements; else known answers, else the run's only judge.",
-        ),
+        str | None, judge_option("Whose judgements; else known answers, else the run's only judge.")
     ] = None,
     control: Annotated[
         str | None,
@@ -88,20 +83,19 @@ def _measures(
     """A column for each measure, and one of how many values there are."""
     from moa_cli.bench.analysis.similarity import BLEU, LEVENSHTEIN, TFIDF
 
-    columns = []
-    for name in (BLEU, LEVENSHTEIN, TFIDF):
-        if name in found.measures:
-            cells = [cell(_of(row, name)) for row in rows]
-            columns.append(Column(name, cells, right=True))
+    found_of = [{similarity.measure: similarity.mean for similarity in row} for row in rows]
+    columns = [
+        Column(name, [cell(means.get(name)) for means in found_of], right=True)
+        for name in (BLEU, LEVENSHTEIN, TFIDF)
+        if name in found.measures
+    ]
     if counts:
-        columns.append(
-            Column("n", [f"{row[0].mean.n:,}" if row else "" for row in rows], right=True)
-        )
+        columns.append(Column("n", _counts(rows), right=True))
     return columns
 
 
-def _of(row: Sequence[MeanSimilarity], name: str) -> Mean | None:
-    return next((similarity.mean for similarity in row if similarity.measure == name), None)
+def _counts(rows: Sequence[tuple[MeanSimilarity, ...]]) -> list[str]:
+    return [f"{row[0].mean.n:,}" if row else "" for row in rows]
 
 
 def _near(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
@@ -126,8 +120,7 @@ def _percent(share: Mean | None) -> str:
 
 
 def _preference(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
-    told = arm.preference
-    rows = told.rows
+    rows = arm.preference.rows
     title = "Does the reply follow the better proposals? Rank correlation of likeness and worth"
     if rows:
         columns = [
@@ -140,7 +133,7 @@ def _preference(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     else:
         yield ""
         yield from noted([f"{title}: cannot be told"], width, "")
-    yield from noted(told.notes, width)
+    yield from noted(arm.preference.notes, width)
 
 
 def _agreement(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
@@ -169,7 +162,7 @@ def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
         Column("characters", [cell(row.characters, 0) for row in rows], right=True),
         Column("n", [f"{row.characters.n:,}" for row in rows], right=True),
         *_measures(found, [row.similarity for row in rows], counts=False),
-        Column("n", [f"{row.similarity[0].mean.n:,}" if row.similarity else "" for row in rows]),
+        Column("n", _counts([row.similarity for row in rows])),
     ]
     title = "What each layer added: length, and likeness to the answers of the layer before"
     yield from table(title, columns, width)
@@ -190,16 +183,10 @@ def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
 
 
 def _share(share: Mean | None) -> str:
-    if share is None or share.value is None:
-        return UNKNOWN
-    from moa_cli.bench.scoring.means import Mean
-
-    error = share.standard_error
-    return cell(Mean(100 * share.value, None if error is None else 100 * error, share.n), 1)
+    return cell(share and share.in_percent(), 1)
 
 
 def _costs(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
-    del found
     rows = (("critical path", arm.seconds_path), ("sum of calls", arm.seconds_sum))
     columns = [
         Column("seconds an item", [name for name, _ in rows]),

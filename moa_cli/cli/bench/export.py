@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moa_cli.cli.bench.options import judge_option
 from moa_cli.cli.options import Data, RunFolder
 from moa_cli.cli.output import say
 from moa_cli.cli.writing import check_free, check_name, destination
@@ -15,7 +16,7 @@ from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import nearest
 
 if TYPE_CHECKING:
-    from moa_cli.bench.export.choice import Exported
+    from moa_cli.bench.export.formats import Exported
 
 
 def export(
@@ -45,10 +46,7 @@ def export(
         str | None,
         typer.Option("--base", metavar="ARM", help="With `moa`: whom it is compared with."),
     ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option("--judge", metavar="MODEL", help="Whose judgements; else the only judge's."),
-    ] = None,
+    judge: Annotated[str | None, judge_option("Whose judgements; else the only judge's.")] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -65,9 +63,8 @@ def export(
     data: Data = None,
 ) -> None:
     """Write a run's answers or judgements in the upstream evaluators' formats."""
-    from moa_cli.bench.export.choice import ExportChoice
-    from moa_cli.bench.export.formats import FORMATS
-    from moa_cli.bench.run.reader import read_run
+    from moa_cli.bench.export.formats import FORMATS, ExportChoice
+    from moa_cli.bench.run.folder import read_run
 
     if to not in FORMATS:
         near = nearest(to, FORMATS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -26,11 +27,11 @@ from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.sanitize import one_line
 
 if TYPE_CHECKING:
-    from moa_cli.bench.judge.judging import JudgeFolder, JudgeInputs, JudgePlan, JudgeResults
-    from moa_cli.bench.judge.kind import Asked, JudgeKind
-    from moa_cli.bench.report.scores import ArmScores, Scores
+    from moa_cli.bench.judge.judging import JudgeFolder, JudgePlan, JudgeResults
+    from moa_cli.bench.judge.kinds import Asked, JudgeKind
+    from moa_cli.bench.report.scores import Scores
+    from moa_cli.bench.run.folder import RunReader
     from moa_cli.bench.run.plan import Work
-    from moa_cli.bench.run.reader import RunReader
     from moa_cli.bench.run.runner import Runner
     from moa_cli.bench.run.settings import RunSettings
     from moa_cli.bench.scoring.means import Metric
@@ -88,18 +89,15 @@ def judge(
     debug: Debug = False,
 ) -> None:
     """Let a model judge a run's replies; the same command goes on where it was stopped."""
-    from moa_cli.bench.judge.judging import JudgeInputs, JudgeResults, open_judge
+    from moa_cli.bench.judge.judging import JudgeFolder, JudgePlan, JudgeResults, texts_of
     from moa_cli.bench.report.scores import scores_of
-    from moa_cli.bench.run.reader import judge_folder, read_run
+    from moa_cli.bench.run.folder import judge_folder, opened, read_run
     from moa_cli.bench.run.runner import still_to_do
     from moa_cli.cli.bench.session import Job, SessionOptions, session
 
-    inputs = JudgeInputs(
-        reference=reference, against=against, anchors=tuple(anchors or ()), data=data
-    )
     wiring.check_model_name("--judge", judge)
     reader = read_run(run, data)
-    kind = _kind(run, reader, inputs)
+    kind = _kind(reader, compared=reference is not None or against is not None)
     if not yes:
         check_can_confirm()
     for notice in wiring.providers().key_notices([judge]):
@@ -111,17 +109,30 @@ def judge(
         yes=yes,
         live=live,
     )
-    with open_judge(judge_folder(run, judge)) as folder:
-        plan = _plan(judge, reader, kind, inputs, folder)
+    with opened(judge_folder(run, judge), JudgeFolder) as folder:
+        judged = texts_of(
+            reader, kind, folder, reference=reference, against=against, anchors=anchors or ()
+        )
+        before = folder.settings
+        plan = JudgePlan(
+            model=judge,
+            kind=kind,
+            prompts=kind.prompts(reader, judged.reference),
+            items=reader.items,
+            judged=judged,
+            date=(before and before.date) or datetime.now(UTC).date().isoformat(),
+            asked=before.asked if before else "logprobs",
+        )
+        folder.check(plan.settings())
         if not any(plan.judged.replies.values()):
             raise BenchError(f"{run}: there is nothing to judge yet")
         for line in _plan_lines(plan, folder, reader.settings):
             say(line)
         verdicts = JudgeResults(folder, plan)
         capped: Failure | None = None
-        todo = still_to_do(plan, verdicts)
+        todo = still_to_do(plan.work(), verdicts)
         if todo:
-            prepare = _Beginning(verdicts).run
+            prepare = partial(_begin, verdicts)
             code, capped = session(Job(plan, folder, verdicts, options, prepare), todo)
             if code:
                 raise typer.Exit(code)
@@ -139,12 +150,14 @@ def judge(
     say(f"`moa bench report {run}` prints the full report")
 
 
-def _kind(path: Path, run: RunReader, inputs: JudgeInputs) -> JudgeKind:
-    """The kind of judge that the run's dataset has. Raises UsageError if it needs none."""
+def _kind(run: RunReader, *, compared: bool) -> JudgeKind:
+    """The kind of judge that the run's dataset has. Raises UsageError if it needs none.
+
+    compared: whether the user named what to compare with.
+    """
     from moa_cli.bench.judge.kinds import KINDS, OWN
 
-    compared = inputs.reference is not None or inputs.against is not None
-    report = f"`moa bench report {path}` computes accuracy"
+    report = f"`moa bench report {run.path}` computes accuracy"
     if not run.settings.dataset.known:
         if compared:
             return OWN
@@ -158,67 +171,41 @@ def _kind(path: Path, run: RunReader, inputs: JudgeInputs) -> JudgeKind:
     return KINDS[judge]
 
 
-def _plan(
-    model: str, run: RunReader, kind: JudgeKind, inputs: JudgeInputs, folder: JudgeFolder
-) -> JudgePlan:
-    """What is to be judged. Raises BenchError if judgements of something else are there."""
-    from moa_cli.bench.judge.judging import JudgePlan, texts_of
-
-    judged = texts_of(run, kind, inputs, folder)
-    before = folder.settings
-    plan = JudgePlan(
-        model=model,
-        kind=kind,
-        prompts=kind.prompts(run, judged.reference),
-        items=run.items,
-        judged=judged,
-        date=(before and before.date) or datetime.now(UTC).date().isoformat(),
-        asked=before.asked if before else "logprobs",
-    )
-    folder.check(plan.settings())
-    return plan
-
-
-class _Beginning:
-    """What comes before the first judgement."""
-
-    def __init__(self, verdicts: JudgeResults) -> None:
-        self._verdicts = verdicts
-
-    async def run(
-        self, runner: Runner, todo: list[Work], tell: Callable[[str], None]
-    ) -> list[Work]:
-        """See `session.Prepare`. How a judge tells preferences is found out by the first
-        judgement that is asked for. Raises BenchError if it cannot be asked at all.
-        """
-        plan, judged = self._verdicts.plan, self._verdicts.folder.judgements.values()
-        found_out = plan.asked != "logprobs" or any(verdict.key for verdict in judged)
-        self._verdicts.settle()
-        if not plan.kind.compares or found_out:
+async def _begin(
+    verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
+) -> list[Work]:
+    """See `session.Prepare`. How a judge tells preferences is found out by the first judgement
+    that is asked for. Raises BenchError if it cannot be asked at all.
+    """
+    plan, judged = verdicts.plan, verdicts.folder.judgements.values()
+    found_out = plan.asked != "logprobs" or any(verdict.key for verdict in judged)
+    verdicts.settle()
+    if not plan.kind.compares or found_out:
+        return todo
+    ways: tuple[Asked, ...] = ("logprobs", "count")
+    for way in ways:
+        if way != plan.asked:
+            todo = verdicts.ask(way, todo)
+        if await _is_understood(verdicts, runner, todo):
             return todo
-        ways: tuple[Asked, ...] = ("logprobs", "count")
-        for way in ways:
-            if way != plan.asked:
-                todo = self._verdicts.ask(way, todo)
-            if await self._is_understood(runner, todo):
-                return todo
-        tell(
-            f"{plan.model} tells no log-probabilities: it is asked for a text,"
-            " and its win rates are discrete"
-        )
-        return self._verdicts.ask("text", todo)
+    tell(
+        f"{plan.model} tells no log-probabilities: it is asked for a text,"
+        " and its win rates are discrete"
+    )
+    return verdicts.ask("text", todo)
 
-    async def _is_understood(self, runner: Runner, todo: list[Work]) -> bool:
-        """Whether the judge tells log-probabilities; True also where that cannot be found out."""
-        for work in todo[:_MOST_TRIED]:
-            result = await runner.result(work)
-            if result is None or self._verdicts.told_logprobs(result):
-                return True
-            if result.error is None or result.error.kind in _REFUSALS:
-                return False
-            if result.error.kind in _HOPELESS:
-                raise BenchError(result.error.message, hint=result.error.hint)
-        return True
+
+async def _is_understood(verdicts: JudgeResults, runner: Runner, todo: list[Work]) -> bool:
+    """Whether the judge tells log-probabilities; True also where that cannot be found out."""
+    for work in todo[:_MOST_TRIED]:
+        result = await runner.result(work)
+        if result is None or verdicts.told_logprobs(result):
+            return True
+        if result.error is None or result.error.kind in _REFUSALS:
+            return False
+        if result.error.kind in _HOPELESS:
+            raise BenchError(result.error.message, hint=result.error.hint)
+    return True
 
 
 def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> Iterator[str]:
@@ -246,20 +233,16 @@ def _score_lines(scores: Scores) -> list[str]:
     from moa_cli.terminal.table import Column, table_lines
 
     rows = [*scores.arms, *scores.anchors]
-    named = [name for name in _SHORT if any(_metric(arm, name) for arm in rows)]
+    named = [name for name in _SHORT if any(arm.metric(name) for arm in rows)]
     columns = [Column("arm", [arm.arm for arm in rows], widest=40)]
     for name in named:
-        found = [_metric(arm, name) for arm in rows]
+        found = [arm.metric(name) for arm in rows]
         unit = next(metric.unit for metric in found if metric)
         columns.append(Column(f"{name} ({unit})", list(map(_told, found)), widest=44))
     lines = table_lines(columns, output_width())
     if scores.judge is not None:
         lines.append(one_line(f"judged by {scores.judge.model}, {scores.judge.date}"))
     return [*lines, *(one_line(note, _LONGEST_NOTE) for note in scores.notes)]
-
-
-def _metric(arm: ArmScores, name: str) -> Metric | None:
-    return next((metric for metric in arm.metrics if metric.name == name), None)
 
 
 def _told(metric: Metric | None) -> str:

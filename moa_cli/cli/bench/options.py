@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,11 @@ MaxCost = Annotated[
     float | None,
     max_cost_option("Most that the whole run may cost, all its sessions together."),
 ]
+
+
+def judge_option(help: str) -> Any:
+    """The option that names a judge of a run. help: what holds without it, too."""
+    return typer.Option("--judge", metavar="MODEL", help=help)
 
 
 def capped_exit(capped: Failure) -> typer.Exit:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
+from moa_cli.cli.bench.options import judge_option
 from moa_cli.cli.options import Data, OutputFile
 from moa_cli.cli.output import output_width
 from moa_cli.cli.writing import put
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from moa_cli.terminal.table import Column
 
 Format = Literal["table", "markdown", "json", "csv", "html"]
-_FORMATS: tuple[Format, ...] = ("table", "markdown", "json", "csv", "html")
+_FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[str, Format] = {
     ".md": "markdown",
     ".json": "json",
@@ -41,10 +42,7 @@ def report(
         typer.Argument(metavar="RUN…", help="Folders of runs, to stand side by side."),
     ],
     judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge", metavar="MODEL", help="Whose judgements; else the run's only judge."
-        ),
+        str | None, judge_option("Whose judgements; else the run's only judge.")
     ] = None,
     form: Annotated[
         str | None,
@@ -94,7 +92,7 @@ def _format(form: str | None, output: Path | None) -> Format:
 
 def _only_judge(folder: Path) -> str | None:
     """The judge of a run that has one; None if it has none. Raises BenchError for several."""
-    from moa_cli.bench.run.reader import read_run
+    from moa_cli.bench.run.folder import read_run
 
     models = list(read_run(folder).judges)
     if len(models) > 1:
@@ -180,24 +178,17 @@ def _wide(column: Column) -> int:
 
 
 def _shortened(names: Sequence[str], most: int) -> Sequence[str]:
-    """Names of at most `most` characters that tell apart what the whole ones do, if they can."""
+    """Names of at most `most` characters that tell apart what the whole ones do, if they can:
+    `single:Qwen2-72B` or `Qwen2-72B` for `single:together:Qwen/Qwen2-72B`."""
     if max(map(len, names), default=0) <= most:
         return names
-    for shorten in (_without_provider, _model, lambda name: _cut(_model(name), most)):
-        short = [shorten(name) for name in names]
+    parts = [name.partition(":") for name in names]
+    arms = [f"{kind}:{short_name(model)}" if colon else kind for kind, colon, model in parts]
+    models = [arm.removeprefix("single:") for arm in arms]
+    for short in (arms, models, [_cut(model, most) for model in models]):
         if len(set(short)) == len(set(names)) and max(map(len, short)) <= most:
             return short
     return names
-
-
-def _without_provider(arm: str) -> str:
-    """`single:together:Qwen/Qwen2-72B` as `single:Qwen2-72B`."""
-    kind, colon, model = arm.partition(":")
-    return f"{kind}:{short_name(model)}" if colon else arm
-
-
-def _model(arm: str) -> str:
-    return _without_provider(arm).removeprefix("single:")
 
 
 def _cut(name: str, most: int) -> str:

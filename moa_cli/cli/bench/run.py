@@ -28,9 +28,8 @@ from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.bench.run.folder import RunFolder
-    from moa_cli.bench.run.journal import CallJournal
+    from moa_cli.bench.run.journal import CallJournal, Result
     from moa_cli.bench.run.plan import RunPlan
-    from moa_cli.bench.run.records import Result
     from moa_cli.core.conversation import Failure
 
 _MOST_NAMED = 10
@@ -91,7 +90,7 @@ def run(
 ) -> None:
     """Answer a dataset's items; the same command goes on where it was stopped."""
     from moa_cli.bench.data.loading import data_folder, load_dataset
-    from moa_cli.bench.run.folder import open_run
+    from moa_cli.bench.run.folder import RunFolder, opened
     from moa_cli.bench.run.plan import make_plan
     from moa_cli.bench.run.runner import still_to_do
     from moa_cli.cli.bench.session import Job, SessionOptions, session
@@ -116,14 +115,15 @@ def run(
         yes=yes,
         live=live,
     )
-    with open_run(output or Path("runs") / f"{loaded.name}-{profile.name}") as folder:
+    path = output or Path("runs") / f"{loaded.settings.name}-{profile.name}"
+    with opened(path, RunFolder) as folder:
         folder.check(plan.settings())
         for line in [*wiring.introduction(profile), *_plan_lines(plan, folder)]:
             say(line)
         capped: Failure | None = None
-        todo = still_to_do(plan, folder)
+        todo = still_to_do(plan.work(), folder)
         if todo:
-            code, capped = session(Job(plan, folder, folder, options), todo)
+            code, capped = session(Job(plan, folder, folder, options, given=plan.given), todo)
             if code:
                 raise typer.Exit(code)
         print_lines(_summary_lines(plan, folder))
@@ -139,17 +139,12 @@ def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
     """What is asked and by whom, and what is there already."""
     from moa_cli.cli.bench.session import where
 
-    arms = []
-    for kind in plan.kinds:
-        singles = sum(arm.name.startswith("single:") for arm in plan.arms())
-        about = {
-            "self": f" (Self-MoA on {plan.best})",
-            "single": f" ({plural(singles, 'model')})",
-        }
-        arms.append(kind + about.get(kind, ""))
+    singles = sum(arm.name.startswith("single:") for arm in plan.arms())
+    about = {"self": f" (Self-MoA on {plan.best})", "single": f" ({plural(singles, 'model')})"}
+    arms = [kind + about.get(kind, "") for kind in plan.kinds]
     of = f" of {len(plan.dataset.items):,}" if len(plan.items) < len(plan.dataset.items) else ""
     yield (
-        f"{plan.dataset.name}: {len(plan.items):,}{of} items, arms: {', '.join(arms)}"
+        f"{plan.dataset.settings.name}: {len(plan.items):,}{of} items, arms: {', '.join(arms)}"
         + (", settings of the authors' scripts" if plan.parity else "")
     )
     if plan.given:
@@ -194,8 +189,8 @@ def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
 
 def _failures(failed: Sequence[Result]) -> Iterator[str]:
     for result in failed[:_MOST_NAMED]:
-        assert result.error is not None
-        yield one_line(f"failed: {result.arm}, item {result.item}: {result.error.message}")
+        why = result.error.message if result.error else ""
+        yield one_line(f"failed: {result.arm}, item {result.item}: {why}")
     if len(failed) > _MOST_NAMED:
         names = ", ".join(f"{result.arm} {result.item}" for result in failed[_MOST_NAMED:])
         yield one_line(f"failed too: {names}", 2000)

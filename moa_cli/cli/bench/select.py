@@ -12,6 +12,7 @@ import typer
 
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.cells import cell, noted, table, tell_if_long, with_n
+from moa_cli.cli.bench.options import judge_option
 from moa_cli.cli.options import Data, ForceProfile, Json
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.writing import check_name
@@ -22,8 +23,7 @@ from moa_cli.profile import Profile, check_profile_name, dump, save, short_name,
 from moa_cli.terminal.table import Column
 
 if TYPE_CHECKING:
-    from moa_cli.bench.analysis.pool import AggregatorWorth, Pool
-    from moa_cli.bench.analysis.selection import Ranked
+    from moa_cli.bench.analysis.pool import AggregatorWorth, Pool, Ranked
     from moa_cli.bench.report.values import ValuedRun
 
 _USUAL = 3
@@ -39,12 +39,7 @@ def select(
         str, typer.Option("--weights", metavar="A:B", help="Of quality and of diversity.")
     ] = "2:1",
     judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge",
-            metavar="MODEL",
-            help="Whose judgements; else known answers, else the runs' only judge.",
-        ),
+        str | None, judge_option("Whose judgements; else known answers, else the runs' only judge.")
     ] = None,
     write: Annotated[
         str | None,
@@ -58,7 +53,8 @@ def select(
     from moa_cli.bench.report.values import read_valued
 
     parsed = _weights(weights)
-    if write is not None and not _is_path(write):
+    as_file = write is not None and (write.endswith(".toml") or os.sep in write)
+    if write is not None and not as_file:
         check_profile_name(write)
     choice = _choose([read_valued(folder, judge, data) for folder in runs], k, parsed)
     profile = choice.profile(Path(write).stem if write else "chosen")
@@ -69,7 +65,11 @@ def select(
     if write is None:
         return
     wiring.providers().check(profile)
-    path = _written(profile, write, overwrite=force)
+    path = (
+        _write(profile, paths.expand(write), overwrite=force)
+        if as_file
+        else save(profile, write, overwrite=force)
+    )
     say(f"wrote {path}; use it: moa ask -p {write}")
 
 
@@ -86,12 +86,19 @@ class _Choice:
     why: str
 
     @property
+    def dataset(self) -> str:
+        return self.runs[0].run.settings.dataset.name
+
+    @property
     def chosen(self) -> list[str]:
-        """The chosen models, the best first."""
         return [model.candidate.model for model in self.ranked if model.chosen]
 
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the pool, then of the runs."""
+        return [*self.pool.notes, *(note for run in self.runs for note in run.notes)]
+
     def profile(self, name: str) -> Profile:
-        """The mixture of them."""
         from moa_cli.bench.analysis.pool import chosen_profile
 
         origins = self.pool.origins
@@ -120,8 +127,7 @@ def _weights(typed: str) -> tuple[float, float]:
 
 
 def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, float]) -> _Choice:
-    from moa_cli.bench.analysis.pool import aggregators, check_alike, pool_of
-    from moa_cli.bench.analysis.selection import best
+    from moa_cli.bench.analysis.pool import aggregators, best, check_alike, pool_of
 
     check_alike(runs)
     tell_if_long(runs[0].run.settings.asked)
@@ -137,15 +143,7 @@ def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, floa
     return _Choice(runs, pool, weights, ranked, measured, aggregator, why)
 
 
-def _is_path(typed: str) -> bool:
-    return typed.endswith(".toml") or os.sep in typed
-
-
-def _written(profile: Profile, write: str, *, overwrite: bool) -> Path:
-    """The file that it was written to."""
-    if not _is_path(write):
-        return save(profile, write, overwrite=overwrite)
-    path = paths.expand(write)
+def _write(profile: Profile, path: Path, *, overwrite: bool) -> Path:
     check_name(path)
     if path.exists() and not overwrite:
         raise ProfileError(f"{path}: already exists", hint="--force replaces it")
@@ -157,19 +155,13 @@ def _written(profile: Profile, write: str, *, overwrite: bool) -> Path:
     return path
 
 
-def _unit(choice: _Choice) -> str:
-    values = choice.runs[0].values
-    by = "by known answers" if values.judge is None else f"judged by {values.judge}"
-    return f"{values.unit}, {by}"
-
-
 def _lines(choice: _Choice, width: int) -> Iterator[str]:
-    pool = choice.pool
-    dataset = choice.runs[0].run.settings.dataset.name
+    pool, values = choice.pool, choice.runs[0].values
     a, b = choice.weights
+    by = "by known answers" if values.judge is None else f"judged by {values.judge}"
     head = (
-        f"{dataset}: a pool of {plural(len(pool.candidates), 'model')}, each over the same"
-        f" {plural(pool.items, 'item')}; quality: {_unit(choice)}"
+        f"{choice.dataset}: a pool of {plural(len(pool.candidates), 'model')}, each over the same"
+        f" {plural(pool.items, 'item')}; quality: {values.unit}, {by}"
     )
     yield from noted([head], width, "")
     ranked = choice.ranked
@@ -193,8 +185,7 @@ def _lines(choice: _Choice, width: int) -> Iterator[str]:
     yield from noted(
         [f"chosen: {', '.join(choice.chosen)} → {choice.aggregator} ({choice.why})"], width, ""
     )
-    runs_notes = [note for run in choice.runs for note in run.notes]
-    yield from noted(dict.fromkeys([*pool.notes, *runs_notes]), width)
+    yield from noted(dict.fromkeys(choice.notes), width)
 
 
 def _score(model: Ranked) -> str:
@@ -211,13 +202,12 @@ def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
         ]
         yield from table("As aggregators: the same mixture under each", columns, width)
         return
-    dataset = choice.runs[0].run.settings.dataset.name
     yield ""
     yield from noted(
         [
             "As aggregators: not measured. A good proposer need not be a good aggregator. To"
             " measure it, run one mixture under several, and give all the runs here:",
-            f"moa bench run {dataset} -p PROFILE -a MODEL -o runs/MODEL",
+            f"moa bench run {choice.dataset} -p PROFILE -a MODEL -o runs/MODEL",
         ],
         width,
         "",
@@ -225,12 +215,11 @@ def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
 
 
 def _table(choice: _Choice, profile: Profile) -> dict[str, Any]:
-    """All of it as JSON values."""
     from moa_cli.bench.analysis.similarity import json_values
 
     values = choice.runs[0].values
     return {
-        "dataset": choice.runs[0].run.settings.dataset.name,
+        "dataset": choice.dataset,
         "items": choice.pool.items,
         "asked": choice.pool.asked,
         "unit": values.unit,
@@ -241,5 +230,5 @@ def _table(choice: _Choice, profile: Profile) -> dict[str, Any]:
         "aggregators": [json_values(row) for row in choice.aggregators],
         "aggregator": {"model": choice.aggregator, "why": choice.why},
         "profile": to_table(profile),
-        "notes": [*choice.pool.notes, *(note for run in choice.runs for note in run.notes)],
+        "notes": choice.notes,
     }

@@ -1,27 +1,28 @@
-"""One start of work on many items: what it takes is told and asked for, then it is done."""
+"""One start of work on many items: what it takes is told and asked for, then it is done, within
+what it may spend."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 import typer
 
 from moa_cli.bench.run.estimate import MARGIN, RunEstimate, RunEstimator
 from moa_cli.bench.run.folder import State, StateFolder
-from moa_cli.bench.run.journal import CallRecord
+from moa_cli.bench.run.journal import CallRecord, Judgement, Result
 from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.records import Judgement, Result
 from moa_cli.bench.run.replay import RunContext
-from moa_cli.bench.run.runner import Results, Runner, WorkPlan
+from moa_cli.bench.run.runner import Results, Runner
 from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.money import Purse
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.options import typed_or
 from moa_cli.cli.output import say
@@ -30,10 +31,17 @@ from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import cost_text, usd
+from moa_cli.engine import Budget, Cap
+from moa_cli.engine.budget import check_prices
 from moa_cli.engine.estimate import ASSUMED_TOKENS
+from moa_cli.store import accounts
+from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
 from moa_cli.terminal.tty import cancel_on_termination, without_echo
 
+# Whose ledgers are kept for a further start of the same turn; items are worked off in order.
+_MOST_TURNS = 10_000
+# Seconds that facts on a model may take.
 _PATIENCE = 15.0
 
 
@@ -49,12 +57,11 @@ class SessionOptions:
     save: bool | None = None
 
 
-class Plan(WorkPlan, Protocol):
+class Plan(Protocol):
     """See `bench.run.plan.RunPlan`."""
 
-    @property
-    def given(self) -> Mapping[str, Mapping[str, str]]:
-        """Answers that are there already, by model name and item."""
+    def work(self) -> Iterable[Work]:
+        """All that has to be done, item by item."""
 
     def models(self) -> tuple[str, ...]:
         """The models that are asked."""
@@ -68,16 +75,13 @@ class Plan(WorkPlan, Protocol):
 Prepare = Callable[[Runner, list[Work], Callable[[str], None]], Awaitable[list[Work]]]
 
 
-def _arm_and_item(result: Result) -> str:
-    return f"{result.arm}, item {result.item}"
-
-
 @dataclass(frozen=True)
 class Job:
     """plan: what is to be done, all of it. folder, results: where it is written down.
 
-    prepare: see `Prepare`. partial: see `Runner`. goes_on: whether the same command does, where
-    this one was stopped. called: what a failed result is called by.
+    prepare: see `Prepare`. given: answers that are there already, by model name and item.
+    partial: see `Runner`. goes_on: whether the same command does, where this one was stopped.
+    called: what a failed result is called by.
     """
 
     plan: Plan
@@ -85,9 +89,10 @@ class Job:
     results: Results
     options: SessionOptions
     prepare: Prepare | None = None
+    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     partial: bool = False
     goes_on: bool = True
-    called: Callable[[Result], str] = _arm_and_item
+    called: Callable[[Result], str] = lambda result: f"{result.arm}, item {result.item}"
 
 
 def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
@@ -97,29 +102,59 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
     """
     plan, folder, options = job.plan, job.folder, job.options
     facts = folder.facts(asyncio.run(_known(plan)))
-    purse = Purse(folder.journal, open_books(save=options.save).spending, options.max_cost)
-    purse.check(facts)
-    estimate = _estimate(plan, folder, todo, facts)
-    for line in _estimate_lines(estimate, facts, purse.left()):
+    ended = len(list(plan.work())) - len(todo)
+    progress = Progress(total=ended + len(todo), done=ended, before=ended)
+    spending = open_books(save=options.save).spending
+    budgets = _budgets(job, spending, progress)
+    check_prices(budgets, facts.items())
+    providers = wiring.providers()
+    estimator = RunEstimator(
+        folder.journal, facts, job.given, lambda name: providers.parse(name)[1]
+    )
+    for task in todo:
+        estimator.add(task.arm, task.item)
+    left = options.max_cost
+    if left is not None:
+        left = max(0.0, left - folder.journal.spent.cost)
+    for line in _estimate_lines(estimator.total, facts, left):
         say(line)
     if not options.yes and not typer.confirm("Go on?", default=False, err=True):
         say("nothing was sent")
         return FAILED, None
     folder.begin(plan.settings(), facts)
-    ended = len(list(plan.work())) - len(todo)
-    progress = Progress(total=ended + len(todo), done=ended, before=ended)
+    # The question may have stood for long.
+    progress.began = time.monotonic()
     live = typed_or(options.live, wiring.config().live)
     view = progress_view(sys.stderr, progress, live=live)
-    work = _Working(job, facts, purse, progress, view)
     try:
         with without_echo(sys.stderr):
-            return 0, asyncio.run(work.run(todo))
+            return 0, asyncio.run(_work(job, todo, facts, budgets, spending, progress, view))
     except KeyboardInterrupt:
         further = "; the same command goes on from there" if job.goes_on else ""
         say(f"interrupted at {progress.text()}{further}")
         return INTERRUPTED, None
     except asyncio.CancelledError:
         return TERMINATED, None
+
+
+def _budgets(job: Job, spending: Spending | None, progress: Progress) -> tuple[Budget, ...]:
+    """Those of the settings and of `--max-cost`, which counts what earlier starts took, too.
+
+    Answers are never shortened, since what is asked must not depend on what is left.
+    """
+    journal = job.folder.journal
+    caps = (
+        ("budget.session", wiring.config().budget.session, lambda: progress.spent.cost),
+        ("--max-cost", job.options.max_cost, lambda: journal.spent.cost),
+    )
+    return (
+        *accounts.budgets(wiring.config(), spending, firm=True),
+        *(
+            Budget(Cap(name, "usd", limit), "shared", spent=spent, firm=True)
+            for name, limit, spent in caps
+            if limit is not None
+        ),
+    )
 
 
 def where(folder: StateFolder[Any], ended: Iterable[Result | Judgement], what: str) -> str:
@@ -139,7 +174,7 @@ def _estimate_lines(
     """Calls, tokens and cost, each with its band. left: USD below --max-cost, None without."""
     low, high = estimate.low, estimate.high
     yield (
-        f"{estimate.calls:,} calls; tokens in: between {low.prompt_tokens:,} and"
+        f"{low.calls:,} calls; tokens in: between {low.prompt_tokens:,} and"
         f" {high.prompt_tokens:,}, out: up to {'about ' * estimate.assumed}"
         f"{high.completion_tokens:,}"
     )
@@ -172,80 +207,54 @@ async def _known(plan: Plan) -> dict[str, ModelInfo]:
         await pool.aclose()
 
 
-def _estimate(
-    plan: Plan, folder: State[Any], todo: list[Work], facts: Mapping[str, ModelInfo]
-) -> RunEstimate:
-    known = wiring.providers()
-    estimator = RunEstimator(folder.journal, facts, plan.given, lambda name: known.parse(name)[1])
-    for work in todo:
-        estimator.add(work.arm, work.item)
-    return estimator.total
+async def _work(
+    job: Job,
+    todo: list[Work],
+    facts: Mapping[str, ModelInfo],
+    budgets: tuple[Budget, ...],
+    spending: Spending | None,
+    progress: Progress,
+    view: ProgressView,
+) -> Failure | None:
+    """Do it all; why it ended early, if a cap was reached."""
+    cancel_on_termination()
+    pool = open_pool()
+    limits = wiring.limits(job.options.concurrency, budgets)
+    limiter = CallLimiter(
+        limits.concurrency,
+        job.options.provider_concurrency,
+        # Answers that are there already are no provider's.
+        lambda model: "" if model in job.given else pool.providers.parse(model)[0].name,
+    )
+    progress.in_flight = lambda: limiter.in_flight
+    progress.held = lambda: limiter.held
 
+    def ended(record: CallRecord) -> None:
+        progress.spent += record.usage
 
-class _Working:
-    """The work itself, with what is told on the way."""
-
-    def __init__(
-        self,
-        job: Job,
-        facts: Mapping[str, ModelInfo],
-        purse: Purse,
-        progress: Progress,
-        view: ProgressView,
-    ) -> None:
-        self._job = job
-        self._facts = facts
-        self._purse = purse
-        self._progress = progress
-        self._view = view
-
-    async def run(self, todo: list[Work]) -> Failure | None:
-        """Do it all; why it ended early, if a cap was reached."""
-        cancel_on_termination()
-        job, pool = self._job, open_pool()
-        given = job.plan.given
-        limits = wiring.limits(job.options.concurrency, self._purse.budgets)
-        limiter = CallLimiter(
-            limits.concurrency,
-            job.options.provider_concurrency,
-            # Answers that are there already are no provider's.
-            lambda model: "" if model in given else pool.providers.parse(model)[0].name,
-        )
-        self._progress.in_flight = lambda: limiter.in_flight
-        self._progress.held = lambda: limiter.held
-        shared = RunContext(
-            pool,
-            job.folder.journal,
-            limiter,
-            self._facts,
-            job.plan.given,
-            self._ended,
-            self._purse.ledger(self._view.say),
-        )
-        runner = Runner(
-            job.results, shared, limits, limits.concurrency, self._told, partial=job.partial
-        )
-        self._view.start()
-        try:
-            if job.prepare is not None:
-                todo = await job.prepare(runner, todo, self._view.say)
-            await runner.run(job.plan, todo)
-        finally:
-            self._view.close()
-            await pool.aclose()
-        return runner.capped
-
-    def _ended(self, record: CallRecord) -> None:
-        self._purse.ended(record)
-        self._progress.spent += record.usage
-
-    def _told(self, result: Result) -> None:
+    def told(result: Result) -> None:
         if result.error is None:
-            self._progress.done += 1
+            progress.done += 1
         else:
-            self._progress.failed += 1
-            self._view.say(f"{self._job.called(result)}: {result.error.message}")
-        self._view.changed()
+            progress.failed += 1
+            view.say(f"{job.called(result)}: {result.error.message}")
+        view.changed()
+
+    ledger = None
+    if spending is not None:
+        book = CallRecorder(spending, view.say)
+        ledger = lru_cache(_MOST_TURNS)(lambda _item, _turn: book.begin_turn())
+    shared = RunContext(pool, job.folder.journal, limiter, facts, job.given, ended, ledger)
+    runner = Runner(job.results, shared, limits, told, job.partial)
+    view.start()
+    try:
+        if job.prepare is not None:
+            todo = await job.prepare(runner, todo, view.say)
+        await runner.run(list(job.plan.work()), todo)
+    finally:
+        view.close()
+        await pool.aclose()
+    return runner.capped
 
 
 def open_pool() -> ClientPool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.bench.analysis.selection import Candidate, best
+from moa_cli.bench.analysis.pool import Candidate, best
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.core.errors import BenchError
 

@@ -15,10 +15,9 @@ from moa_cli.bench.analysis.similarity import (
     TfIdf,
     bleu,
     levenshtein,
-    pairwise_bleu,
+    pairwise,
     rank_correlation,
 )
-from moa_cli.core.errors import BenchError
 from tests.support.bench.tables import csv_rows
 
 NUMBERS = st.lists(st.integers(-3, 3) | st.floats(-1e6, 1e6), max_size=30)
@@ -47,16 +46,16 @@ def test_real_answers_are_as_alike_as_the_published_tools_say(data: Path) -> Non
 
 def test_bleu_among_a_pool() -> None:
     same, other = "The cat sat on the mat today.", "Dogs bark at night, mostly outside."
-    found = pairwise_bleu({"a": [same, same], "b": [same, same], "c": [other, same]})
+    found = pairwise({"a": [same, same], "b": [same, same], "c": [other, same]}, bleu)
     assert found["a"] == found["b"]
     assert found["a"].n == 8
     assert found["c"].value is not None
     assert found["a"].value is not None
     assert found["c"].value < found["a"].value < 1
     assert found["c"].standard_error
-    assert pairwise_bleu({"a": [same]})["a"].n == 0
-    with pytest.raises(BenchError, match="same items"):
-        pairwise_bleu({"a": [same], "b": []})
+    assert pairwise({"a": [same]}, bleu)["a"].n == 0
+    with pytest.raises(ValueError):
+        pairwise({"a": [same], "b": []}, bleu)
 
 
 def test_bleu_says_what_it_needs_only_when_it_is_asked_for() -> None:
@@ -101,16 +100,7 @@ def test_an_unknown_term_is_left_out() -> None:
     ],
 )
 def test_rank_correlation(one: list[float], other: list[float], expected: float | None) -> None:
-    found = rank_correlation(one, other)
-    assert found.value == pytest.approx(expected)
-    assert found.n == len(one)
-
-
-def test_the_error_of_a_correlation_needs_three_pairs() -> None:
-    assert rank_correlation([1, 2], [1, 2]).standard_error is None
-    assert rank_correlation([1, 2, 3], [1, 2, 3]).standard_error == 0
-    found = rank_correlation([1, 2, 3, 4, 5], [5, 6, 7, 8, 7])
-    assert found.standard_error == pytest.approx(0.3298, abs=1e-4)
+    assert rank_correlation(one, other) == pytest.approx(expected)
 
 
 @given(NUMBERS)
@@ -118,10 +108,10 @@ def test_ranks_are_all_that_counts(values: list[float]) -> None:
     others = values[::2] + values[1::2]
     found = rank_correlation(values, others)
     assert found == rank_correlation(others, values)
-    assert found.value is None or -1 <= found.value <= 1
+    assert found is None or -1 <= found <= 1
     doubled = rank_correlation([2 * value for value in values], others)
     assert doubled == found
     turned = rank_correlation([-value for value in values], others)
-    if found.value is not None:
-        assert turned.value == pytest.approx(-found.value)
-        assert rank_correlation(values, values).value == pytest.approx(1)
+    if found is not None:
+        assert turned == pytest.approx(-found)
+        assert rank_correlation(values, values) == pytest.approx(1)

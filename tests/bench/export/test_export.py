@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from moa_cli.bench.data.json_lines import to_line
-from moa_cli.bench.run.reader import JUDGE_FILE, JUDGEMENTS, judge_folder
-from moa_cli.bench.run.records import Judgement
+from moa_cli.bench.run.folder import JUDGE_FILE, JUDGEMENTS, judge_folder
+from moa_cli.bench.run.journal import Judgement
 from tests.support.bench.own_runs import write_lines, write_prompts
 from tests.support.bench.tables import jsonl_rows
 from tests.support.command import Moa

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from moa_cli.bench.report.scores import JudgeInfo, Scores
+from moa_cli.bench.report.scores import Scores
 from moa_cli.bench.report.sections import ReportSection, TextTable, published_table, sections_of
 from moa_cli.bench.report.writers import csv_text, json_text, markdown, page
+from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.flask import SKILLS
 from tests.support.bench.scores import ARMS, JUDGE, arm, made, metric, scores
 from tests.support.browser import opened
@@ -111,7 +112,7 @@ def test_different_judges_are_named_in_each_row() -> None:
     other = replace(
         made("mt", ["mixture"]),
         path=Path("runs/mt-other"),
-        judge=JudgeInfo("lab:strict", "2026-04-01", discrete=True),
+        judge=JudgeSettings(model="lab:strict", date="2026-04-01", kind="rating", discrete=True),
     )
     section = only(made("mt", ["mixture"]), other)
     assert cells(section.tables[0], "judged") == [

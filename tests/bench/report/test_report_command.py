@@ -54,6 +54,17 @@ def test_a_run_with_right_answers_needs_no_judge(moa: Moa, graded: Path) -> None
     assert "4.5 ± 0.0" in ran.text
 
 
+def test_one_item_has_its_accuracy_in_percent_too(moa: Moa) -> None:
+    file = write_questions(moa.folder / "data", "gsm8k", 4)
+    run = write_run(moa.folder / "runs" / "one", file, {"mixture": []}, limit=1)
+    ran = moa.run("bench", "report", str(run), "--format", "json")
+    assert ran.code == 0, ran.err
+    [metrics] = [arm["metrics"] for arm in json.loads(ran.out)["runs"][0]["arms"]]
+    values = {metric["name"]: metric["value"] for metric in metrics}
+    assert values["accuracy, layer 1, mean"] == 50.0
+    assert values["accuracy, layer 1, best of"] == 100.0
+
+
 def test_a_judge_stands_beside_its_numbers(moa: Moa, judged: Path) -> None:
     ran = moa.run("bench", "report", str(judged))
     assert ran.code == 0, ran.err

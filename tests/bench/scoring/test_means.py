@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.bench.scoring.means import Mean, mean_of, proportion_of
+from moa_cli.bench.scoring.means import Mean, grouped_mean, mean_of, proportion_of
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30)
 
@@ -26,7 +26,7 @@ def test_the_standard_error_is_the_usual_one(values: list[float]) -> None:
 @given(VALUES)
 def test_a_value_counted_twice_in_its_group_makes_nothing_surer(values: list[float]) -> None:
     once = mean_of(values)
-    twice = mean_of([*values, *values], groups=[*range(len(values)), *range(len(values))])
+    twice = grouped_mean([(value, place) for place, value in enumerate(values)] * 2)
     assert twice.n == 2 * len(values)
     assert twice.value == pytest.approx(once.value, abs=1e-6)
     assert twice.standard_error == pytest.approx(once.standard_error, abs=1e-6)
@@ -35,7 +35,7 @@ def test_a_value_counted_twice_in_its_group_makes_nothing_surer(values: list[flo
 def test_too_few_values_have_no_standard_error() -> None:
     assert mean_of([]) == Mean(None, None, 0)
     assert mean_of([7.5]) == Mean(7.5, None, 1)
-    assert mean_of([7, 8], groups=["one", "one"]) == Mean(7.5, None, 2)
+    assert grouped_mean([(7, "one"), (8, "one")]) == Mean(7.5, None, 2)
     assert proportion_of([]) == Mean(None, None, 0)
 
 

@@ -82,7 +82,7 @@ def test_every_rating_is_read_as_upstream_does(folder: Path) -> None:
 def test_averages_are_upstreams(
     folder: Path, questions: dict[int, dict[str, Any]], model: str
 ) -> None:
-    found = scores(
+    ratings = [
         Rating(
             question=str(row["question_id"]),
             category=questions[row["question_id"]]["category"],
@@ -91,12 +91,13 @@ def test_averages_are_upstreams(
         )
         for row in jsonl_rows(folder / "golden/gpt-4_single.jsonl")
         if row["model"] == model
-    )
+    ]
+    found = scores(ratings)
     expected = json.loads((folder / "golden/expected.json").read_text("utf-8"))[model]
     assert found.turn_1.value == pytest.approx(expected["turn_1"], abs=1e-12)
     assert found.turn_2.value == pytest.approx(expected["turn_2"], abs=1e-12)
     assert found.average.value == pytest.approx(expected["average"], abs=1e-12)
-    assert found.unparsed == expected["unparsed"] == 10
+    assert sum(rating.score is None for rating in ratings) == expected["unparsed"] == 10
     assert found.turn_1.n + found.turn_2.n == found.average.n == 150
     by_category = {name: mean.value for name, mean in found.by_category.items()}
     assert by_category == pytest.approx(expected["by_category"], abs=1e-12)

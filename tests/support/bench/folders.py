@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.bench.data.json_lines import plain, to_line
-from moa_cli.bench.run.journal import CallRecord
-from moa_cli.bench.run.reader import JUDGE_FILE, OUTPUTS, judge_folder
-from moa_cli.bench.run.records import CallAnswer, Judgement, Result, TurnResult
+from moa_cli.bench.run.folder import JUDGE_FILE, OUTPUTS, judge_folder
+from moa_cli.bench.run.journal import CallAnswer, CallRecord, Judgement, Result, TurnResult
 from moa_cli.core.conversation import Failure, Usage
 from tests.support.bench.own_runs import write_lines
 

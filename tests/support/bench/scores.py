@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moa_cli.bench.report.scores import ArmScores, JudgeInfo, Scores
+from moa_cli.bench.report.scores import ArmScores, Scores
+from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.flask import SKILLS
 from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.conversation import Usage
@@ -27,7 +28,7 @@ __all__ = [
     "write_run",
 ]
 
-JUDGE = JudgeInfo("lab:judge", "2026-03-01", discrete=False)
+JUDGE = JudgeSettings(model="lab:judge", date="2026-03-01", kind="pairwise")
 ARMS = (
     "mixture",
     "self",
