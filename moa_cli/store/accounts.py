@@ -33,17 +33,10 @@ class Records:
 def open_records(
     config: Config, *, save: bool, open_store: Callable[[], Store], warn: Callable[[str], None]
 ) -> Records:
-    """Open what a conversation and its costs are stored in.
+    """Open what a conversation (unless `save` is off) and its costs are stored in.
 
-    Args:
-        config: The settings.
-        save: Whether to store the conversation. If not, its costs are stored only if there is a
-            budget for the day.
-        open_store: Opens the store, or raises StoreError.
-        warn: Called with a sentence if nothing can be stored.
-
-    Raises:
-        StoreError: There is a budget for the day, and the store cannot be opened.
+    If nothing can be stored, `warn` is called with a sentence. But a budget for the day needs the
+    costs: with one, they are stored in any case, and StoreError is raised if they cannot be.
     """
     if not save and config.budget.day is None:
         return Records()
@@ -69,13 +62,8 @@ def budgets(
 ) -> tuple[Budget, ...]:
     """The budgets that hold for a turn, those of the turn first and that of the day last.
 
-    Args:
-        config: The settings.
-        spending: Where the costs of the day are stored.
-        max_cost: USD that a turn may cost.
-        max_total_tokens: Tokens that a turn may take.
-        session: Whether the session has only one turn, so that its budget is one of the turn.
-        firm: See `Budget`.
+    max_cost: USD of a turn. session: whether the session has only one turn, so that its budget is
+    one of the turn. firm: see `Budget`.
     """
     from moa_cli.engine import Budget, Cap
 

@@ -1,4 +1,4 @@
-"""Writes conversations as one JSON file, which any store can import.
+"""Writes conversations as one JSON file, and reads such files, which any store can import.
 
 The file is an object: `format` is "moa-conversations", `version` is 1, and `conversations` is a
 list. If a conversation has tags, `version` is 2, which releases without tags refuse.
@@ -16,40 +16,44 @@ An export that is imported into an empty store and exported again is the same to
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from moa_cli.core.conversation import KeptConversation, KeptTurn
+from moa_cli.core.conversation import KeptConversation, KeptTurn, Turn
+from moa_cli.core.errors import StoreError
+from moa_cli.core.events import from_dict, to_dict
 from moa_cli.core.text import dumps
-from moa_cli.store.store import Store
+from moa_cli.core.values import check_plain, load_value
+from moa_cli.store.incoming.conversation import IncomingConversation, bounded, not_later, seconds_of
+from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
+from moa_cli.store.store import ID_LETTERS, Store
+from moa_cli.store.stored_values import checked_tag
 
 FORMAT, VERSION, TAGGED = "moa-conversations", 1, 2
-_HEADS = "SELECT id, title, profile, created, updated FROM conversations"
+_ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
+_LAST_PLACE = 10**6
+_KEYS = ("id", "title", "profile", "created", "updated", "turns")
 
 
 def read(
     store: Store, identities: Iterable[str] | None = None
 ) -> Generator[KeptConversation, None, None]:
-    """Read conversations in the order in which they began.
+    """Read the conversations of these ids (None: all) in the order in which they began.
 
     All of them are read from one state of the file, one turn at a time while the caller loops.
-
-    Args:
-        store: Where they are.
-        identities: Their ids; None for all conversations.
-
-    Raises:
-        StoreError: The store cannot be read.
     """
     with store.connection(writing=False) as connection:
-        heads = connection.execute(f"{_HEADS} ORDER BY created, id").fetchall()
         wanted = None if identities is None else set(identities)
-        for head in heads:
+        for head in connection.execute(
+            "SELECT id, title, profile, created, updated FROM conversations ORDER BY created, id"
+        ).fetchall():
             identity = head["id"]
             if wanted is None or identity in wanted:
-                yield KeptConversation(
-                    **dict(head), turns=StoredTurns(store, identity), tags=store.tags(identity)
-                )
+                turns, tags = StoredTurns(store, identity), store.tags(identity)
+                yield KeptConversation(**dict(head), turns=turns, tags=tags)
 
 
 class StoredTurns(Sequence[KeptTurn]):
@@ -63,8 +67,6 @@ class StoredTurns(Sequence[KeptTurn]):
         return len(self._numbers)
 
     def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self._store.kept_turn(number) for number in self._numbers[place]]
         return self._store.kept_turn(self._numbers[place])
 
 
@@ -105,14 +107,201 @@ def turn_values(kept: KeptTurn) -> dict[str, Any]:
     """A turn as the file holds it."""
     values = dataclasses.asdict(kept.turn)
     del values["stored_as"]
+    status = values.pop("status")
     first = {
         "prompt": values.pop("user"),
         "reply": values.pop("reply"),
-        "status": values.pop("status"),
+        "status": "interrupted" if status == "open" else status,
         "started": kept.started,
         "settings": kept.settings,
         "notes": list(kept.notes),
     }
-    if first["status"] == "open":
-        first["status"] = "interrupted"
     return first | values
+
+
+def check_heading(values: Mapping[str, Any], name: str) -> None:
+    """Check that this version can read the file of that name, by its `format` and `version`.
+
+    Raises ValueError if it is not an export of moa, StoreError if a newer version wrote it.
+    """
+    if values.get("format") != FORMAT:
+        raise ValueError(f'not an export of conversations ("format" is not "{FORMAT}")')
+    version = values.get("version")
+    if type(version) is not int:
+        raise ValueError("version is not a whole number")
+    if version > max(VERSION, TAGGED):
+        raise StoreError(
+            f"{name}: was written by a newer version of moa (format {version})",
+            hint="update moa to read it",
+        )
+
+
+def conversations(stream: JsonStream) -> Iterator[IncomingConversation]:
+    """The conversations of a file whose heading has been checked. Raises ValueError."""
+    seen: set[str] = set()
+    found = False
+    for key in stream.members():
+        if key != "conversations":
+            stream.value()
+            continue
+        if found:
+            raise ValueError("conversations appears twice")
+        if stream.next() != "[":
+            raise ValueError("conversations is not a list")
+        found = True
+        for number in stream.items():
+            if stream.next() != "{":
+                stream.value()
+                raise ValueError(_without_id(number))
+            reading = _ConversationReader(stream, number, seen)
+            yield IncomingConversation(
+                reading.turns(),
+                reading.head,
+                exact=True,
+                left=reading.left,
+                identity=reading.identity,
+            )
+    stream.end()
+    if not found:
+        raise ValueError("conversations is not a list")
+
+
+def _without_id(number: int) -> str:
+    return f"conversation {number} has no id (10 letters or digits, none of 0, 1, i, l and o)"
+
+
+@dataclasses.dataclass(eq=False)
+class _ConversationReader:
+    """Reads one conversation of the file, whose keys may come in any order."""
+
+    _stream: JsonStream
+    _number: int
+    _seen: set[str]
+    _values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    left: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def identity(self) -> str | None:
+        """Its id, or None while that has not been read."""
+        return self._values.get("id")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the conversation in errors that do not tell the place otherwise."""
+        try:
+            yield
+        except (JsonFault, _IdFault):
+            raise
+        except ValueError as error:
+            where = self._values.get("id", self._number)
+            raise ValueError(f"conversation {where}: {error}") from None
+
+    def turns(self) -> Iterator[KeptTurn]:
+        """Read its turns; the rest is read on the way. Raises ValueError."""
+        with self._named():
+            for key in self._stream.members():
+                if key in ("id", "turns") and key in self._values:
+                    raise ValueError(f"{key} appears twice")
+                if key == "turns":
+                    yield from self._turns()
+                elif key == "id":
+                    identity = self._stream.value()
+                    if not isinstance(identity, str) or not _ID.fullmatch(identity):
+                        raise _IdFault(_without_id(self._number))
+                    if identity in self._seen:
+                        raise _IdFault(f"conversation {identity} appears twice")
+                    self._seen.add(identity)
+                    self._values["id"] = identity
+                elif key in (*_KEYS, "tags"):
+                    self._values[key] = self._stream.value()
+                else:
+                    raise ValueError(f"unknown key {key!r}")
+
+    def _turns(self) -> Iterator[KeptTurn]:
+        if self._stream.next() != "[":
+            raise ValueError("turns is not a list")
+        self._values["turns"] = True
+        for number in self._stream.items():
+            values = self._stream.value()
+            try:
+                kept = _turn(values, self.left)
+            except ValueError as error:
+                raise ValueError(f"turn {number}: {error}") from None
+            yield kept
+
+    def head(self) -> KeptConversation:
+        """All but its turns, once these have been read. Raises ValueError."""
+        values = self._values
+        if "id" not in values:
+            raise ValueError(_without_id(self._number))
+        with self._named():
+            for key in _KEYS:
+                if key not in values:
+                    raise ValueError(f"{key} is missing")
+            title, profile = values["title"], values["profile"]
+            check_plain(str, title, "title")
+            check_plain(str, profile, "profile")
+            created, updated = (_time(values, key, self.left) for key in ("created", "updated"))
+            tags = values.get("tags", [])
+            if not isinstance(tags, list):
+                raise ValueError("tags is not a list")
+            checked = tuple(dict.fromkeys(map(_tag, tags)))
+        return KeptConversation(values["id"], title, profile, created, updated, (), checked)
+
+
+class _IdFault(ValueError):
+    """A conversation has no valid id; the message names the conversation."""
+
+
+def _tag(value: Any) -> str:
+    check_plain(str, value, "a tag")
+    return checked_tag(value)
+
+
+def _turn(values: Any, told: Counter[str]) -> KeptTurn:
+    if not isinstance(values, dict):
+        raise ValueError("not a table")
+    rest = dict(values)
+    for key in ("prompt", "started"):
+        if key not in values:
+            raise ValueError(f"{key} is missing")
+    started = _time(rest, "started", told)
+    prompt, settings, notes = rest.pop("prompt"), rest.pop("settings", ""), rest.pop("notes", [])
+    del rest["started"]
+    for key in ("user", "stored_as"):
+        if key in rest:
+            raise ValueError(f"Turn has no {key}")
+    check_plain(str, prompt, "prompt")
+    check_plain(str, settings, "settings")
+    turn = load_value(Turn, {"user": prompt, "status": "interrupted", **rest}, strict=True)
+    _check_places(turn)
+    if not isinstance(notes, list):
+        raise ValueError("notes is not a list")
+    notes = tuple(_note(note, told) for note in notes)
+    if turn.status == "open":
+        # No process will end it here.
+        turn = dataclasses.replace(turn, status="interrupted")
+    return KeptTurn(bounded(turn, told), started, settings, notes)
+
+
+def _time(values: Mapping[str, Any], key: str, told: Counter[str]) -> float:
+    check_plain(float, values[key], key)
+    at = seconds_of(values[key])
+    if at is None:
+        raise ValueError(f"{key} is not a time in seconds since 1970")
+    return not_later(at, told)
+
+
+def _check_places(turn: Turn) -> None:
+    places = [(proposal.layer, proposal.index) for layer in turn.proposals for proposal in layer]
+    if len(set(places)) < len(places):
+        raise ValueError("two proposals have the same layer and index")
+    if any(not 0 <= number <= _LAST_PLACE for place in places for number in place):
+        raise ValueError("a proposal's layer or index is out of range")
+
+
+def _note(note: Any, told: Counter[str]) -> Mapping[str, Any]:
+    if not isinstance(note, dict):
+        raise ValueError("a note is not a table")
+    event = from_dict(note, strict=True)
+    kept = bounded(event, told)
+    return note if kept is event else to_dict(kept)

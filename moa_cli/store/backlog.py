@@ -11,10 +11,9 @@ import contextlib
 import json
 import os
 import secrets
-import sqlite3
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,8 @@ from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import NoConversation, StoreError, StoreLocked
 from moa_cli.core.file_lock import try_lock
 from moa_cli.core.values import load_value
-from moa_cli.store.lease import AppendedLines, is_at
-from moa_cli.store.stored_values import dump, without_defaults
+from moa_cli.store.lease import AppendedLines, take_up
+from moa_cli.store.stored_values import dump
 
 if TYPE_CHECKING:
     from moa_cli.store.store import Store
@@ -39,16 +38,11 @@ _FOLDER, _MARK = "pending", "taken in "
 class PendingTurn:
     """A turn that is being written.
 
-    Attributes:
-        conversation: The id of its conversation.
-        new: Whether the conversation begins with this turn.
-        known: The number of the conversation's latest turn that this process knows; None if that
-            does not matter.
-        number: Its number in the store; None until it is written.
-        others: How many turns other processes have added since `known`.
-        file: The identity of the file that `number` belongs to (`Store.identity`).
-        written: The steps that this file holds. They are written again if another file takes its
-            place.
+    conversation: the id. new: whether it begins with this turn. known: the number of its latest
+    turn that this process knows; None if that does not matter. number: that of this turn; None
+    until it is written. others: how many turns other processes have added since `known`. file: the
+    identity of the file that `number` belongs to (`Store.identity`). written: the steps that this
+    file holds; they are written again if another file takes its place.
     """
 
     conversation: str
@@ -69,47 +63,33 @@ class _Step:
     values: Mapping[str, Any]
 
 
+@dataclass(eq=False)
 class Backlog:
-    """What is to be written into a store, in order. It belongs to one process and thread.
+    """What is to be written into a store, in order. It belongs to one process and thread."""
 
-    `begin`, `proposal`, `note` and `end` write one step, after those that wait.
-
-    Raises:
-        StoreLocked: Another process writes; the step waits.
-        StoreError: The database cannot be written; the step waits.
-        OSError: The step waits only in memory, so it would not outlive this process.
-        NoConversation: The conversation was deleted; nothing of the turn waits.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._steps: list[_Step] = []
-        self._tried = -_RETRY_SECONDS
-        self._file: _PendingFile | None = None
-        self._keys: dict[int, int] = {}
+    _store: Store
+    _steps: list[_Step] = field(default_factory=list)
+    _tried: float = -_RETRY_SECONDS
+    _file: _PendingFile | None = None
+    _keys: dict[int, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether a step waits."""
         return bool(self._steps)
 
-    def begin(self, turn: PendingTurn, prompt: str, profile: str, settings: str) -> None:
-        """Write that a turn has begun. settings: the resolved profile as TOML."""
-        values = {"prompt": prompt, "profile": profile, "settings": settings, "at": time.time()}
-        self._put(_Step(turn, "begin", values))
+    def put(self, turn: PendingTurn, kind: str, values: Mapping[str, Any]) -> None:
+        """Write one step of a turn, after those that wait.
 
-    def proposal(self, turn: PendingTurn, proposal: Proposal) -> None:
-        """Write a proposal that has ended."""
-        self._put(_Step(turn, "proposal", without_defaults(proposal)))
+        The values of `begin` are `prompt`, `profile`, `settings` (the resolved profile as TOML)
+        and `at`, those of other kinds the fields of a proposal, an event or a turn.
 
-    def note(self, turn: PendingTurn, event: Mapping[str, Any]) -> None:
-        """Write an event that no proposal holds."""
-        self._put(_Step(turn, "note", event))
-
-    def end(self, turn: PendingTurn, ended: Turn) -> None:
-        """Write the result of the turn so far."""
-        self._put(_Step(turn, "end", without_defaults(replace(ended, proposals=()))))
-
-    def _put(self, step: _Step) -> None:
+        Raises:
+            StoreLocked: Another process writes; the step waits.
+            StoreError: The database cannot be written; the step waits.
+            OSError: The step waits only in memory, so it would not outlive this process.
+            NoConversation: The conversation was deleted; nothing of the turn waits.
+        """
+        step = _Step(turn, kind, values)
         self._steps.append(step)
         waits = self._file is not None
         if waits and time.monotonic() - self._tried < _RETRY_SECONDS:
@@ -164,17 +144,15 @@ class Backlog:
         if self._file is None:
             self._file = _PendingFile.create(self._store.folder / _FOLDER)
         for step in steps:
-            key = self._keys.setdefault(id(step.turn), len(self._keys))
-            self._file.add(
-                {
-                    "turn": key,
-                    "conversation": step.turn.conversation,
-                    "new": step.turn.new,
-                    "number": step.turn.number,
-                    "kind": step.kind,
-                    "values": step.values,
-                }
-            )
+            values = {
+                "turn": self._keys.setdefault(id(step.turn), len(self._keys)),
+                "conversation": step.turn.conversation,
+                "new": step.turn.new,
+                "number": step.turn.number,
+                "kind": step.kind,
+                "values": step.values,
+            }
+            self._file.lines.write(dump(values))
 
     def close(self) -> None:
         """Try a last time. What cannot be written stays for the next process."""
@@ -197,17 +175,15 @@ def _carry_out(store: Store, step: _Step) -> None:
             _carry_out(store, written)
     turn.written.append(step)
     if step.kind == "begin":
+        prompt, profile, at = values["prompt"], values["profile"], values["at"]
         if turn.new:
-            store.begin_conversation(
-                values["prompt"], values["profile"], turn.conversation, values["at"]
+            store.begin_conversation(prompt, profile, turn.conversation, at)
+        if turn.known:
+            turn.others = sum(
+                number > turn.known for number in store.turn_numbers(turn.conversation)
             )
-        turn.others = store.turns_since(turn.conversation, turn.known)
         turn.number = store.begin_turn(
-            turn.conversation,
-            values["prompt"],
-            values["profile"],
-            values["settings"],
-            started=values["at"],
+            turn.conversation, prompt, profile, values["settings"], started=at
         )
         turn.file = store.identity
         return
@@ -226,8 +202,7 @@ class _PendingFile:
 
     def __init__(self, path: Path, handle: int) -> None:
         self.path = path
-        self._handle = handle
-        self._lines = AppendedLines(handle)
+        self.lines = AppendedLines(handle)
 
     @classmethod
     def create(cls, folder: Path) -> _PendingFile:
@@ -238,26 +213,10 @@ class _PendingFile:
         try_lock(handle)
         return cls(path, handle)
 
-    @classmethod
-    def take_up(cls, path: Path) -> _PendingFile | None:
-        """Take over a file; None if its process lives, or another process has taken it over."""
-        try:
-            handle = os.open(path, os.O_RDWR)
-        except OSError:
-            return None
-        if try_lock(handle) is False or not is_at(path, handle):
-            os.close(handle)
-            return None
-        return cls(path, handle)
-
-    def add(self, values: Mapping[str, Any]) -> None:
-        """Append a line. Raises OSError."""
-        self._lines.write(dump(values))
-
-    def lines(self) -> list[dict[str, Any]]:
+    def read(self) -> list[dict[str, Any]]:
         """All whole lines. Raises OSError, or ValueError if the file is not a pending file."""
         found, others = [], 0
-        with os.fdopen(os.dup(self._handle), "rb") as file:
+        with os.fdopen(os.dup(self.lines.handle), "rb") as file:
             file.seek(0)
             for line in file:
                 # A kill or a full disk leaves half of a line.
@@ -281,48 +240,43 @@ class _PendingFile:
 
     def leave(self) -> None:
         """Keep the file for another process."""
-        os.close(self._handle)
+        os.close(self.lines.handle)
 
 
-def import_pending(store: Store) -> int:
+def import_pending(store: Store) -> None:
     """Write what ended processes could not write.
 
-    Each file is written once, even if this process is killed on the way.
-
-    Returns:
-        How many turns were written.
-
-    Raises:
-        StoreError: The database cannot be written.
+    Each file is written once, even if this process is killed on the way. Raises StoreError.
     """
-    folder = store.folder / _FOLDER
-    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
-    count = 0
-    for path in files:
-        file = _PendingFile.take_up(path)
-        if file is None:
+    for path in sorted((store.folder / _FOLDER).glob("*.jsonl")):
+        handle = take_up(path)
+        if handle is None:
             continue
+        file = _PendingFile(path, handle)
         try:
-            count += _write_file(store, file)
+            _write_file(store, file)
         except StoreLocked:
             file.leave()
-            return count
+            return
         except (OSError, ValueError, TypeError, KeyError, StoreError):
             # The file stays, for a newer version to read.
             file.leave()
-            continue
-        file.remove()
-    return count
+        else:
+            file.remove()
 
 
-def _write_file(store: Store, file: _PendingFile) -> int:
+def _write_file(store: Store, file: _PendingFile) -> None:
     turns: dict[int, PendingTurn] = {}
     mark = _MARK + file.path.stem
     with store.connection(writing=True) as connection:
         if connection.execute("SELECT 1 FROM upkeep WHERE task = ?", (mark,)).fetchone():
-            return 0
-        _forget_marks(connection, store.folder / _FOLDER)
-        for values in file.lines():
+            return
+        # Forgets files that no longer exist.
+        rows = connection.execute("SELECT task FROM upkeep WHERE task GLOB ?", (f"{_MARK}*",))
+        for (task,) in rows.fetchall():
+            if not file.path.with_name(f"{task.removeprefix(_MARK)}.jsonl").exists():
+                connection.execute("DELETE FROM upkeep WHERE task = ?", (task,))
+        for values in file.read():
             key = int(values["turn"])
             if key not in turns:
                 turns[key] = _known(store, values)
@@ -333,7 +287,6 @@ def _write_file(store: Store, file: _PendingFile) -> int:
             if turn.number is not None and store.has_turn(turn.conversation, turn.number):
                 store.end_interrupted(turn.number)
         connection.execute("INSERT INTO upkeep VALUES (?)", (mark,))
-    return len(turns)
 
 
 def _known(store: Store, values: Mapping[str, Any]) -> PendingTurn:
@@ -342,11 +295,3 @@ def _known(store: Store, values: Mapping[str, Any]) -> PendingTurn:
     if values["kind"] == "begin":
         return PendingTurn(identity, new=not store.has(identity))
     return PendingTurn(identity, number=None if number is None else int(number))
-
-
-def _forget_marks(connection: sqlite3.Connection, folder: Path) -> None:
-    """Forget files that no longer exist."""
-    rows = connection.execute("SELECT task FROM upkeep WHERE task GLOB ?", (f"{_MARK}*",))
-    for (task,) in rows.fetchall():
-        if not (folder / f"{task.removeprefix(_MARK)}.jsonl").exists():
-            connection.execute("DELETE FROM upkeep WHERE task = ?", (task,))

@@ -13,8 +13,8 @@ from __future__ import annotations
 import atexit
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,10 @@ _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 class JournalledCall:
     """A request that was sent or was about to be sent.
 
-    Attributes:
-        number: Its number in the journal.
-        day: The day when it began, in the time zone of the budget.
-        group: The same number for all calls of a turn.
-        turn: The turn's number in the store, or None if it is not kept.
-        begun: What was known when it began.
-        usage: What the call took; None until it has ended. If a call needs several requests, the
-            last one holds all of it.
-        void: Whether nothing is billed for it.
-        booked: Whether it is in the database.
+    number: in the journal. day: when it began, in the time zone of the budget. group: the same
+    number for all calls of a turn. turn: its number in the store, None if it is not kept. usage:
+    None until the call has ended; if it needs several requests, the last one holds all of it.
+    void: whether nothing is billed for it. booked: whether it is in the database.
     """
 
     number: int
@@ -63,14 +57,10 @@ class JournalledCall:
 
 @dataclass(frozen=True)
 class SpendingEntry:
-    """What a call took, to be added to the database.
+    """What a call took, to be added to the sums of its day and model in the database.
 
-    Attributes:
-        day: The day that it counts for.
-        model: The model name.
-        usage: What it took.
-        first: Whether it is the first call of its model in its turn.
-        numbers: The numbers of its requests in the journal.
+    first: whether it is the first call of its model in its turn. numbers: those of its requests
+    in the journal.
     """
 
     day: str
@@ -80,36 +70,32 @@ class SpendingEntry:
     numbers: tuple[int, ...]
 
 
+@dataclass(eq=False)
 class Journal:
     """The journal of this process for one store; threads may share it.
 
-    Attributes:
-        lease: The lease that it belongs to. None if no file can be written; then a kill loses it.
-        trouble: Why the last line could not be written, or None.
+    lease: the one that it belongs to; None if no file can be written, so that a kill loses it.
+    trouble: why the last line could not be written. users: the ids of the objects that write it.
     """
 
-    def __init__(self, lease: Lease | None) -> None:
-        self.lease = lease
-        self.trouble: OSError | None = None
-        self._mutex = threading.Lock()
-        self._entries: dict[int, JournalledCall] = {}
-        self._number = 0
-        self._groups = 0
-        self._size = 0
-        self._kept_turn = 0
-        self._forgotten: list[int] = []
+    lease: Lease | None
+    trouble: OSError | None = None
+    users: set[int] = field(default_factory=set)
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+    _entries: dict[int, JournalledCall] = field(default_factory=dict)
+    _number: int = 0
+    _size: int = 0
+    _kept_turn: int = 0
+    _forgotten: list[int] = field(default_factory=list)
 
-    def group(self) -> int:
-        """A new number for the calls of one turn."""
-        with self._mutex:
-            self._groups += 1
-            return self._groups
+    def begin(self, day: str, group: int | None, turn: int | None, begun: CallBegun) -> int:
+        """Note that a request will be sent, and return its number.
 
-    def begin(self, day: str, group: int, turn: int | None, begun: CallBegun) -> int:
-        """Note that a request will be sent, and return its number."""
+        group: the number of the first request of the same turn; None if this is the first.
+        """
         with self._mutex:
             self._number += 1
-            entry = JournalledCall(self._number, day, group, turn, begun)
+            entry = JournalledCall(self._number, day, group or self._number, turn, begun)
             self._entries[entry.number] = entry
             self._kept_turn = turn or self._kept_turn
             self._write(_begin_line(entry))
@@ -136,13 +122,15 @@ class Journal:
             self._done(number)
             self._write(f'{{"void":{number}}}')
 
-    def end(self, numbers: Sequence[int], usage: Usage) -> None:
-        """Note what a call took. numbers: of its requests."""
+    def end(self, numbers: Sequence[int], usage: Usage) -> str:
+        """Note what a call took, and return the day when its last request began."""
         with self._mutex:
             for number in numbers[:-1]:
                 self._entries[number].void = True
-            self._entries[numbers[-1]].usage = usage
+            last = self._entries[numbers[-1]]
+            last.usage = usage
             self._write(_end_line(numbers, usage))
+            return last.day
 
     def booked(self, numbers: Iterable[int]) -> None:
         """Note that these are in the database."""
@@ -165,10 +153,14 @@ class Journal:
         for entry in self._entries.values():
             if entry.booked and (entry.turn is None or entry.turn != self._kept_turn):
                 old.append(entry.number)
-            else:
-                lines += _lines(entry)
+                continue
+            lines.append(_begin_line(entry))
+            if entry.void:
+                lines.append(f'{{"void":{entry.number}}}')
+            if entry.usage is not None:
+                lines.append(_end_line((entry.number,), entry.usage))
         try:
-            lease.rewrite(iter(lines))
+            lease.rewrite(lines)
         except OSError:
             return  # The longer journal is still correct.
         self._size = sum(map(len, lines))
@@ -193,126 +185,86 @@ class Journal:
             self.trouble = error
 
     def close(self) -> None:
-        """End the journal in good order."""
-        if self.lease is not None:
+        """End the journal in good order; a forked process leaves that of its parent alone."""
+        if self.lease is not None and self.lease.is_mine:
             self.lease.close(settled=all(call.booked for call in self._entries.values()))
 
 
 # By the path of the database.
 _JOURNALS: dict[Path, Journal] = {}
-_USERS: dict[Path, set[int]] = {}
 
 
 def journal_for(database: Path, user: object) -> Journal:
-    """The journal of this process for a database file.
+    """The journal of this process for a database file. Raises OSError if it cannot be written.
 
-    Args:
-        database: The file.
-        user: The object that will call `leave_journal`, unless the process ends before.
-
-    Raises:
-        OSError: It cannot be written.
+    user: the object that will call `leave_journal`, unless the process ends before.
     """
     lease = lease_for(database)
     journal = _JOURNALS.get(database)
     if journal is None or journal.lease is not lease:
         journal = _JOURNALS[database] = Journal(lease)
-    _USERS.setdefault(database, set()).add(id(user))
+    journal.users.add(id(user))
     return journal
 
 
 def leave_journal(database: Path, user: object) -> None:
     """Note that a user no longer needs the journal; it ends with its last user."""
-    users = _USERS.get(database, set())
-    users.discard(id(user))
     journal = _JOURNALS.get(database)
-    if not users and journal is not None and journal.lease is not None:
-        del _JOURNALS[database]
-        if journal.lease.is_mine(database):
+    if journal is not None:
+        journal.users.discard(id(user))
+        if not journal.users:
+            del _JOURNALS[database]
             journal.close()
 
 
 @atexit.register
 def _close_all() -> None:
-    for database, journal in list(_JOURNALS.items()):
-        # A forked process leaves the journal of its parent alone.
-        if journal.lease is not None and journal.lease.is_mine(database):
-            journal.close()
+    for journal in list(_JOURNALS.values()):
+        journal.close()
 
 
+@dataclass(eq=False)
 class TurnCalls:
-    """Notes the calls of one turn; see `ledger.TurnLedger`.
+    """Notes the calls of one turn in a journal; see `ledger.TurnLedger`.
 
-    Args:
-        journal: Where they are noted.
-        today: Returns the current day.
-        ended: Called with what is to be added to the database.
-        trouble: Called if a line cannot be written.
-        turn: Returns the number of the turn in the store, or None if it has none yet.
+    ended: called with what is to be added to the database. trouble: called if a line cannot be
+    written. turn: returns the number of the turn in the store, or None if it has none yet.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        today: Callable[[], str],
-        ended: Callable[[SpendingEntry], None],
-        trouble: Callable[[OSError], None],
-        turn: Callable[[], int | None] = lambda: None,
-    ) -> None:
-        self._journal = journal
-        self._group = journal.group()
-        self._today = today
-        self._ended = ended
-        self._trouble = trouble
-        self._turn = turn
-        self._models: set[str] = set()
-        self._days: dict[int, str] = {}
-        self.grown = journal.grown
-        self.priced = journal.priced
+    _journal: Journal
+    _today: Callable[[], str]
+    _ended: Callable[[SpendingEntry], None]
+    _trouble: Callable[[OSError], None]
+    _turn: Callable[[], int | None] = lambda: None
+    _group: int | None = None
+    _models: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        journal = self._journal
+        self.grown, self.priced, self.void = journal.grown, journal.priced, journal.void
 
     def begin(self, call: CallBegun) -> int:
         """See `TurnLedger.begin`."""
-        day = self._today()
-        number = self._journal.begin(day, self._group, self._turn(), call)
-        self._days[number] = day
+        number = self._journal.begin(self._today(), self._group, self._turn(), call)
+        self._group = self._group or number
         if self._journal.trouble is not None:
             self._trouble(self._journal.trouble)
         return number
 
-    def void(self, number: int) -> None:
-        """See `TurnLedger.void`."""
-        self._days.pop(number, None)
-        self._journal.void(number)
-
     def end(self, numbers: Sequence[int], model: str, usage: Usage) -> None:
         """See `TurnLedger.end`."""
-        self._journal.end(numbers, usage)
         # It counts for the day whose budget allowed it.
-        day = [self._days.pop(number) for number in numbers][-1]
+        day = self._journal.end(numbers, usage)
         first = model not in self._models
         self._models.add(model)
         self._ended(SpendingEntry(day, model, usage, first, tuple(numbers)))
 
 
-def _lines(entry: JournalledCall) -> Iterator[str]:
-    yield _begin_line(entry)
-    if entry.void:
-        yield f'{{"void":{entry.number}}}'
-    if entry.usage is not None:
-        yield _end_line((entry.number,), entry.usage)
-
-
 def _begin_line(entry: JournalledCall) -> str:
     begun = entry.begun
-    table = {
-        "begin": entry.number,
-        "day": entry.day,
-        "group": entry.group,
-        "turn": entry.turn,
-        **vars(begun),
-        "price": None if begun.price is None else vars(begun.price),
-    }
-    return _ENCODE(table)
+    table = {"begin": entry.number, "day": entry.day, "group": entry.group, "turn": entry.turn}
+    price = None if begun.price is None else vars(begun.price)
+    return _ENCODE({**table, **vars(begun), "price": price})
 
 
 def _end_line(numbers: Sequence[int], usage: Usage) -> str:

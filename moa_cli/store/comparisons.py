@@ -6,8 +6,7 @@ No prompt and no answer is stored, so comparisons outlive the conversations.
 from __future__ import annotations
 
 import json
-import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from moa_cli.core.conversation import Usage, check_usage
 from moa_cli.core.values import load_value
@@ -19,14 +18,9 @@ _LONGEST = 1e9
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the answers that were shown.
+    """One of the answers that were shown, and what its turn took.
 
-    Attributes:
-        arm: What answered: `mixture` or `single:MODEL`.
-        profile: The name of its profile.
-        settings: A digest of all settings of that arm.
-        usage: What its turn took.
-        seconds: How long its turn took.
+    arm: `mixture` or `single:MODEL`. profile: its name. settings: a digest of all settings.
     """
 
     arm: str
@@ -38,12 +32,9 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A choice between answers.
+    """A choice between answers, in the order in which they were shown.
 
-    Attributes:
-        when: Seconds since 1970.
-        contenders: The answers, in the order in which they were shown.
-        winner: The place of the chosen answer, from 0; None for a tie.
+    when: seconds since 1970. winner: the place of the chosen answer, from 0; None for a tie.
     """
 
     when: float
@@ -54,13 +45,10 @@ class Comparison:
 class Comparisons(Queries):
     """All comparisons in the file of a store. Its methods raise StoreError.
 
-    Attributes:
-        unsound: How many comparisons with impossible numbers the last call of `since` left out.
+    unsound: how many comparisons with impossible numbers the last call of `since` left out.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__(connection)
-        self.unsound = 0
+    unsound = 0
 
     def add(self, comparison: Comparison) -> None:
         """Add a comparison."""
@@ -69,52 +57,39 @@ class Comparisons(Queries):
                 "INSERT INTO comparisons (chosen, winner) VALUES (?, ?)",
                 (comparison.when, comparison.winner),
             ).lastrowid
-            self._connection.executemany(
-                "INSERT INTO contenders VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        number,
-                        place,
-                        contender.arm,
-                        contender.profile,
-                        contender.settings,
-                        json.dumps(asdict(contender.usage)),
-                        contender.seconds,
-                    )
-                    for place, contender in enumerate(comparison.contenders)
-                ],
-            )
+            for place, contender in enumerate(comparison.contenders):
+                # The columns are the fields, in their order.
+                values = {**vars(contender), "usage": json.dumps(vars(contender.usage))}
+                self._connection.execute(
+                    "INSERT INTO contenders VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (number, place, *values.values()),
+                )
 
     def since(self, when: float = 0.0) -> list[Comparison]:
         """The comparisons made at `when` (seconds since 1970) or later, the oldest first."""
         with store_errors(), transaction(self._connection, "DEFERRED"):
-            chosen = self._rows(
-                "SELECT id, chosen, winner FROM comparisons WHERE chosen >= ? ORDER BY id", when
-            )
             found = []
             self.unsound = 0
-            for row in chosen:
+            for number, chosen, winner in self._rows(
+                "SELECT id, chosen, winner FROM comparisons WHERE chosen >= ? ORDER BY id", when
+            ):
                 try:
-                    contenders = self._contenders(row["id"])
+                    found.append(Comparison(chosen, self._contenders(number), winner))
                 except ValueError:
                     self.unsound += 1
-                    continue
-                found.append(Comparison(row["chosen"], contenders, row["winner"]))
             return found
 
     def _contenders(self, number: int) -> tuple[Contender, ...]:
         """The contenders of a comparison. Raises ValueError if their numbers are impossible."""
-        rows = self._rows(
+        found = []
+        for arm, profile, settings, taken, seconds in self._rows(
             "SELECT arm, profile, settings, usage, seconds FROM contenders"
             " WHERE comparison_id = ? ORDER BY place",
             number,
-        )
-        found = tuple(
-            Contender(arm, profile, settings, load_value(Usage, json.loads(usage)), seconds)
-            for arm, profile, settings, usage, seconds in rows
-        )
-        for contender in found:
-            check_usage(contender.usage)
-            if not isinstance(contender.seconds, float) or not 0 <= contender.seconds < _LONGEST:
+        ):
+            usage = load_value(Usage, json.loads(taken))
+            check_usage(usage)
+            if not isinstance(seconds, float) or not 0 <= seconds < _LONGEST:
                 raise ValueError("seconds is not a length of time")
-        return found
+            found.append(Contender(arm, profile, settings, usage, seconds))
+        return tuple(found)

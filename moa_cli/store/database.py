@@ -42,67 +42,53 @@ def open_database(
     """Connect to the file; create it or migrate its tables if need be.
 
     A damaged file is put aside, never deleted or overwritten, and a new file takes its place.
+    Returns the connection, and where a damaged file was put. Raises StoreError.
 
-    Args:
-        path: The file.
-        prepare: Called with the connection. If it meets damage, the file counts as damaged too.
-        tell: Called with a sentence if opening or a later write takes long.
-
-    Returns:
-        The connection, and where a damaged file was put, or None.
-
-    Raises:
-        StoreError: The file cannot be used.
+    prepare: called with the connection; if it meets damage, the file counts as damaged too. tell:
+    called with a sentence if opening or a later write takes long.
     """
-    try:
-        try:
+    with _store_errors(path):
+        _create(path)
+        connection = _undamaged(path, prepare, tell)
+        if connection is not None:
+            return connection, None
+        with _alone(path):
+            # Several processes may meet the damage at once. Each one looks again under the lock, so
+            # that the second does not put aside the new file of the first.
+            connection = _undamaged(path, prepare, tell)
+            if connection is not None:
+                return connection, None
+            aside = _put_aside(path)
             _create(path)
-            return _connect(path, prepare, tell), None
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-        return _replace_damaged(path, prepare, tell)
-    except sqlite3.DatabaseError as error:
+            connection = _connect(path, prepare, tell)
+    return connection, aside
+
+
+@contextlib.contextmanager
+def _store_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
         raise StoreError(f"{path}: {error}") from None
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from None
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    # The lowest byte is the primary error code.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (_CORRUPT, _NOT_A_DATABASE)
-
-
-def _replace_damaged(
-    path: Path, prepare: Callable[[Connection], None], tell: Tell
-) -> tuple[Connection, Path | None]:
-    """Put a damaged file aside and open a new one.
-
-    Several processes may meet the damage at once. Each one looks again under the lock, so that
-    the second does not put aside the new file of the first.
-    """
-    with _alone(path):
-        try:
-            return _connect(path, prepare, tell), None
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-        aside = _put_aside(path)
-        _create(path)
-        return _connect(path, prepare, tell), aside
+def _undamaged(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> Connection | None:
+    """A connection to the file; None if it is damaged."""
+    try:
+        return _connect(path, prepare, tell)
+    except sqlite3.DatabaseError as error:
+        # The lowest byte is the primary error code.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (_CORRUPT, _NOT_A_DATABASE):
+            return None
+        raise
 
 
 def put_aside(path: Path) -> Path:
-    """Put a damaged file aside, and return its new path.
-
-    Raises:
-        StoreError: It cannot be moved.
-    """
-    with _alone(path):
-        try:
-            return _put_aside(path)
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from None
+    """Put a damaged file aside, and return its new path. Raises StoreError."""
+    with _store_errors(path), _alone(path):
+        return _put_aside(path)
 
 
 @contextlib.contextmanager
@@ -201,38 +187,29 @@ def _connect(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> C
 def open_to_read(path: Path) -> tuple[Connection, str | None]:
     """Connect to a file that cannot be written, without changing anything.
 
-    Returns:
-        The connection, and a notice if the latest turns may be missing.
-
-    Raises:
-        StoreError: The file cannot be read.
+    Returns the connection, and a notice if the latest turns may be missing. Raises StoreError.
     """
-    try:
-        return _opened_to_read(path)
-    except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}") from None
-
-
-def _opened_to_read(path: Path) -> tuple[Connection, str | None]:
     where = f"file:{quote(str(path))}"
     notice = None
-    try:
-        connection = connect(f"{where}?mode=ro", uri=True)
-        current = is_current(connection, path)
-    except sqlite3.OperationalError:
-        # SQLite cannot create the index of the log here. The file is consistent without the log.
-        connection = connect(f"{where}?mode=ro&immutable=1", uri=True)
-        current = is_current(connection, path)
-        log = path.with_name(path.name + paths.DATABASE_SUFFIXES[0])
-        if log.exists() and log.stat().st_size:
-            notice = "the latest turns may be missing: the folder cannot be written"
-    if not current:
-        # Migrates tables of an older version in memory.
-        copy = connect(":memory:")
-        connection.backup(copy)
-        connection.close()
-        migrate(copy, path)
-        connection = copy
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute("PRAGMA temp_store = MEMORY")
+    with _store_errors(path):
+        try:
+            connection = connect(f"{where}?mode=ro", uri=True)
+            current = is_current(connection, path)
+        except sqlite3.OperationalError:
+            # SQLite cannot create the index of the log here. The file is consistent without the
+            # log.
+            connection = connect(f"{where}?mode=ro&immutable=1", uri=True)
+            current = is_current(connection, path)
+            log = path.with_name(path.name + paths.DATABASE_SUFFIXES[0])
+            if log.exists() and log.stat().st_size:
+                notice = "the latest turns may be missing: the folder cannot be written"
+        if not current:
+            # Migrates tables of an older version in memory.
+            copy = connect(":memory:")
+            connection.backup(copy)
+            connection.close()
+            migrate(copy, path)
+            connection = copy
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
     return connection, notice

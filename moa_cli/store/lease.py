@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from moa_cli.core.file_lock import try_lock
 
 _FOLDER = "running"
 _LOCK, _JOURNAL = ".lock", ".jsonl"
+_TOKEN = re.compile("[0-9a-f]{16}")
 # On a file system without locks, a lease is valid for so long after its last line.
 _DATED_SECONDS = 3600.0
 
@@ -48,11 +50,10 @@ class AppendedLines:
 
 @dataclass(eq=False)
 class Lease:
-    """The lease of this process for the store in one folder.
+    """The lease of this process, or of an ended one, for the store in one folder.
 
-    Attributes:
-        token: The name of its files.
-        dated: Whether the file system has no locks, so that the date of the file replaces one.
+    Its lock is held here, so no other process handles it. token: the name of its files. dated:
+    whether the file system has no locks, so that the date of the file replaces one.
     """
 
     token: str
@@ -61,78 +62,70 @@ class Lease:
     dated: bool = False
     _journal: AppendedLines | None = None
 
-    @property
-    def journal(self) -> Path:
-        """The file of its journal."""
-        return self._folder / f"{self.token}{_JOURNAL}"
+    def _file(self, kind: str) -> Path:
+        return self._folder / f"{self.token}{kind}"
 
     def write(self, line: str) -> None:
         """Append a line to the journal; it outlives this process. Raises OSError."""
         if self._journal is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-            self._journal = AppendedLines(os.open(self.journal, flags, 0o600))
+            self._journal = AppendedLines(os.open(self._file(_JOURNAL), flags, 0o600))
         self._journal.write(line)
         if self.dated:
-            os.utime(self._folder / f"{self.token}{_LOCK}")
+            os.utime(self._file(_LOCK))
 
-    def rewrite(self, lines: Iterator[str]) -> None:
+    def rewrite(self, lines: Iterable[str]) -> None:
         """Replace the whole journal by these lines, in one step. Raises OSError."""
         self._close_journal()
-        with paths.replacing(self.journal) as file:
+        with paths.replacing(self._file(_JOURNAL)) as file:
             for line in lines:
                 file.write(line.encode() + b"\n")
+
+    def lines(self) -> list[str]:
+        """The lines of its journal. Raises OSError."""
+        try:
+            data = self._file(_JOURNAL).read_bytes()
+        except FileNotFoundError:
+            return []
+        return data.decode("utf-8", "replace").splitlines()
 
     def _close_journal(self) -> None:
         if self._journal is not None:
             os.close(self._journal.handle)
             self._journal = None
 
-    def is_mine(self, database: Path) -> bool:
-        """Whether this process holds it, and not a parent that this process was forked from."""
-        return _LEASES.get(database.parent / _FOLDER) is self
+    @property
+    def is_mine(self) -> bool:
+        """Whether it is this process's own, and not of a parent that it was forked from."""
+        return _LEASES.get(self._folder) is self
 
     def close(self, *, settled: bool) -> None:
-        """End the lease.
-
-        settled: whether all of its journal is in the database. If not, its files stay for the next
-        process that opens the store.
+        """End the lease. Its files stay for the next process that opens the store, unless all of
+        its journal is in the database (`settled`).
         """
-        _LEASES.pop(self._folder, None)
+        if self.is_mine:
+            del _LEASES[self._folder]
         self._close_journal()
         if settled:
-            _remove(self._folder, self.token, self._lock)
+            self._remove()
         else:
             os.close(self._lock)
 
-    def forget(self) -> None:
-        """Leave the lease to the parent that this process was forked from."""
-        self._close_journal()
-        os.close(self._lock)
-
-
-@dataclass(frozen=True, eq=False)
-class DeadLease:
-    """The lease of an ended process. Its lock is held here, so no other process handles it."""
-
-    token: str
-    _folder: Path
-    _lock: int
-
-    def lines(self) -> list[str]:
-        """The lines of its journal. Raises OSError."""
-        try:
-            data = (self._folder / f"{self.token}{_JOURNAL}").read_bytes()
-        except FileNotFoundError:
-            return []
-        return data.decode("utf-8", "replace").splitlines()
-
-    def remove(self) -> None:
-        """Remove its files: all that they hold is in the database."""
-        _remove(self._folder, self.token, self._lock)
-
-    def leave(self) -> None:
-        """Keep its files for another process."""
-        os.close(self._lock)
+    def _remove(self) -> None:
+        """Remove its files, the lock last."""
+        with contextlib.suppress(OSError):
+            # A process that was killed in `rewrite` leaves a half-written file.
+            for aside in self._folder.glob(f".{self.token}-*"):
+                aside.unlink(missing_ok=True)
+            self._file(_JOURNAL).unlink(missing_ok=True)
+            if sys.platform == "win32":
+                # Windows removes no open file.
+                os.close(self._lock)
+                self._file(_LOCK).unlink(missing_ok=True)
+                return
+            self._file(_LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
 
 
 # The leases of this process, by the folder of the store.
@@ -141,10 +134,9 @@ _LEASES: dict[Path, Lease] = {}
 
 def _in_child() -> None:
     # A forked process shares the lock, which would then outlive the parent.
-    for lease in _LEASES.values():
+    for lease in list(_LEASES.values()):
         with contextlib.suppress(OSError):
-            lease.forget()
-    _LEASES.clear()
+            lease.close(settled=False)
 
 
 if hasattr(os, "register_at_fork"):
@@ -154,35 +146,30 @@ if hasattr(os, "register_at_fork"):
 def lease_for(database: Path) -> Lease:
     """The lease of this process for a database file, taken if it has none yet. Raises OSError."""
     folder = database.parent / _FOLDER
-    lease = _LEASES.get(folder)
-    if lease is None:
-        lease = _LEASES[folder] = _take(folder)
-    return lease
-
-
-def _take(folder: Path) -> Lease:
-    paths.make_private(folder)
-    while True:
+    while folder not in _LEASES:
+        paths.make_private(folder)
         token = secrets.token_hex(8)
         path = folder / f"{token}{_LOCK}"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         taken = try_lock(handle)
         # Another process may have found it unlocked just now, and removed it.
-        if taken is None or (taken and is_at(path, handle)):
-            return Lease(token, folder, handle, dated=taken is None)
-        os.close(handle)
+        if taken is None or (taken and _is_at(path, handle)):
+            _LEASES[folder] = Lease(token, folder, handle, dated=taken is None)
+        else:
+            os.close(handle)
+    return _LEASES[folder]
 
 
 def has_lease(database: Path, token: str) -> bool:
     """Whether the lease's process lives, or what it left is not settled yet."""
     folder = database.parent / _FOLDER
-    return _is_token(token) and any(
+    return _TOKEN.fullmatch(token) is not None and any(
         (folder / f"{token}{kind}").exists() for kind in (_LOCK, _JOURNAL)
     )
 
 
-def dead_leases(database: Path) -> Iterator[DeadLease]:
-    """The leases of ended processes. The caller removes or leaves each one."""
+def dead_leases(database: Path) -> Iterator[Lease]:
+    """The leases of ended processes. The caller closes each one."""
     folder = database.parent / _FOLDER
     own = _LEASES.get(folder)
     try:
@@ -190,59 +177,39 @@ def dead_leases(database: Path) -> Iterator[DeadLease]:
     except OSError:
         return
     for token in sorted({name.partition(".")[0] for name in names}):
-        if not _is_token(token) or (own is not None and own.token == token):
+        if not _TOKEN.fullmatch(token) or (own is not None and own.token == token):
             continue
         # If somebody removed the lock by hand, the process counts as ended.
-        handle = _take_up(folder / f"{token}{_LOCK}", create=f"{token}{_JOURNAL}" in names)
+        create = f"{token}{_JOURNAL}" in names
+        handle = take_up(folder / f"{token}{_LOCK}", create=create, dated_seconds=_DATED_SECONDS)
         if handle is not None:
-            yield DeadLease(token, folder, handle)
+            yield Lease(token, folder, handle)
 
 
-def _is_token(name: str) -> bool:
-    return len(name) == 16 and all(letter in "0123456789abcdef" for letter in name)
-
-
-def _take_up(path: Path, *, create: bool) -> int | None:
+def take_up(path: Path, *, create: bool = False, dated_seconds: float | None = None) -> int | None:
     """Lock the file of a process that has ended, and return its handle.
 
-    Returns None if the process lives or that cannot be told.
+    Returns None if the process lives or that cannot be told. dated_seconds: on a file system
+    without locks, the age from which the file counts as left behind; None for any age.
     """
     try:
         handle = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     except OSError:
         return None
-    try:
+    with contextlib.suppress(OSError):
         taken = try_lock(handle)
         if taken is None:
-            taken = time.time() - os.fstat(handle).st_mtime > _DATED_SECONDS
-        if taken and is_at(path, handle):
+            age = time.time() - os.fstat(handle).st_mtime
+            taken = dated_seconds is None or age > dated_seconds
+        if taken and _is_at(path, handle):
             return handle
-    except OSError:
-        pass
     os.close(handle)
     return None
 
 
-def is_at(path: Path, handle: int) -> bool:
+def _is_at(path: Path, handle: int) -> bool:
     """Whether the open file is still the one at that path."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except OSError:
         return False
-
-
-def _remove(folder: Path, token: str, lock: int) -> None:
-    """Remove the files of a lease whose lock is held here, the lock last."""
-    with contextlib.suppress(OSError):
-        # A process that was killed in `rewrite` leaves a half-written file.
-        for aside in folder.glob(f".{token}-*"):
-            aside.unlink(missing_ok=True)
-        (folder / f"{token}{_JOURNAL}").unlink(missing_ok=True)
-        if sys.platform == "win32":
-            # Windows removes no open file.
-            os.close(lock)
-            (folder / f"{token}{_LOCK}").unlink(missing_ok=True)
-            return
-        (folder / f"{token}{_LOCK}").unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        os.close(lock)

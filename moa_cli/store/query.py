@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import islice
+from functools import cache, cached_property
+from itertools import islice, takewhile
 
 from moa_cli.store.terms import Unit, folded, is_single, pairs, runs, units, varies
 
@@ -52,9 +52,8 @@ class Span:
 class TextMatch:
     """How a text matches a query.
 
-    Attributes:
-        met: How it matches each term; None for a term that it does not match.
-        spans: The hits of the best kind of each term, in the order of the text.
+    met: how it matches each term; None for a term that it does not match. spans: the hits of the
+    best kind of each term, in the order of the text.
     """
 
     met: tuple[MatchKind | None, ...]
@@ -77,11 +76,9 @@ class TextMatch:
 class Term:
     """A word or a phrase to search for.
 
-    Attributes:
-        parts: Its runs (see `store.terms`), folded.
-        quoted: Whether only exactly this matches.
-        begun: Whether the user is still typing it, so that its last word may be short.
-        literal: How it is written, if it holds more than its runs, such as punctuation.
+    parts: its runs (see `store.terms`), folded. quoted: whether only exactly this matches. begun:
+    whether the user is still typing it, so that its last word may be short. literal: how it is
+    written, if it holds more than its runs, such as punctuation.
     """
 
     parts: tuple[str, ...]
@@ -108,7 +105,12 @@ class Term:
     def root(self) -> str:
         """What each folded text holds that matches the term."""
         if self.word:
-            return _common_beginning([self.word, *self.forms])
+            # What the first and the last one in alphabetical order begin with, all do.
+            words = sorted({self.word, *self.forms})
+            same = takewhile(
+                lambda pair: pair[0] == pair[1], zip(words[0], words[-1], strict=False)
+            )
+            return "".join(letter for letter, _ in same)
         return self.parts[0] if self.parts else self.literal
 
     @cached_property
@@ -137,18 +139,17 @@ class Term:
             ways += [f'"{word}"' for word in inside]
         return ways[0] if len(ways) == 1 else f"({' OR '.join(ways)})"
 
-    def matches(self, word: str) -> MatchKind | None:
-        """How a word of a text matches this word; None if it does not."""
+    @cached_property
+    def matches(self) -> Callable[[str], MatchKind | None]:
+        """Tells how a word of a text matches this word; None if it does not."""
+        return cache(self._matches)
+
+    def _matches(self, word: str) -> MatchKind | None:
         if word == self.word:
             return MatchKind.WHOLE
         if word in self.forms or (self._opens and word.startswith(self.word)):
             return MatchKind.VARIANT
         return MatchKind.INSIDE if self.part and self.part in word else None
-
-    @cached_property
-    def known(self) -> dict[str, MatchKind | None]:
-        """The results of `matches` so far, by word."""
-        return {}
 
     @cached_property
     def units(self) -> list[tuple[str, bool]]:
@@ -164,18 +165,17 @@ class Term:
     def matches_at(self, place: int, text: Sequence[Unit]) -> MatchKind | None:
         """How the units of a text from `place` on match this phrase; None if they do not."""
         wanted = self.units
-        if len(text) - place < len(wanted):
+        found = text[place : place + len(wanted)]
+        if len(found) < len(wanted) or any(
+            joined and not unit.joined for unit, (_, joined) in zip(found, wanted, strict=True)
+        ):
             return None
-        for offset, (character, joined) in enumerate(wanted[:-1]):
-            unit = text[place + offset]
-            if unit.text != character or (joined and not unit.joined):
-                return None
-        (last, joined), unit = wanted[-1], text[place + len(wanted) - 1]
-        if joined and not unit.joined:
+        if any(unit.text != said for unit, (said, _) in zip(found[:-1], wanted, strict=False)):
             return None
-        if unit.text == last:
+        last, said = found[-1].text, wanted[-1][0]
+        if last == said:
             return MatchKind.WHOLE
-        return MatchKind.VARIANT if self._opens and unit.text.startswith(last) else None
+        return MatchKind.VARIANT if self._opens and last.startswith(said) else None
 
 
 @dataclass(frozen=True)
@@ -224,10 +224,8 @@ class Query:
     ) -> str:
         """The full-text query for turns.
 
-        Args:
-            kind: The worst kind of match allowed.
-            inside: The words that hold the `part` of a term, by that part.
-            left_out: The numbers of terms to leave out.
+        kind: the worst kind of match allowed. inside: the words that hold the `part` of a term, by
+        that part. left_out: the numbers of terms to leave out.
         """
         return " AND ".join(
             term.expression(kind, inside.get(term.part, ()))
@@ -249,7 +247,7 @@ class Query:
         met: list[MatchKind | None] = []
         spans: list[Span] = []
         for number, term in enumerate(self.terms):
-            hits = list(self._hits(number, term, text, content))
+            hits = self._hits(number, term, text, content)
             closest = min((kind for kind, _ in hits), default=None)
             met.append(closest)
             spans += [span for kind, span in hits if kind == closest]
@@ -259,31 +257,20 @@ class Query:
         self, number: int, term: Term, text: str, content: list[Unit]
     ) -> list[tuple[MatchKind, Span]]:
         if not term.parts:
-            pattern = re.compile(re.escape(term.literal), re.IGNORECASE)
-            return [
-                (MatchKind.WHOLE, Span(match.start(), match.end(), number))
-                for match in pattern.finditer(text)
-            ]
-        found: list[tuple[MatchKind, Span]] = []
+            literals = re.finditer(re.escape(term.literal), text, re.IGNORECASE)
+            return [(MatchKind.WHOLE, Span(*match.span(), number)) for match in literals]
         if term.word:
-            known = term.known
-            for unit in content:
-                word = unit[0]
-                if word not in known:
-                    known[word] = term.matches(word)
-                kind = known[word]
-                if kind is not None:
-                    found.append((kind, Span(unit.start, unit.end, number)))
-            return found
+            return [
+                (kind, Span(unit.start, unit.end, number))
+                for unit in content
+                if (kind := term.matches(unit.text)) is not None
+            ]
         first, last = term.units[0][0], len(term.units) - 1
-        for place, unit in enumerate(content):
-            # A phrase of a single unit may match the beginning of a word.
-            if unit.text == first:
-                kind = term.matches_at(place, content)
-                if kind is not None:
-                    span = Span(unit.start, content[place + last].end, number)
-                    found.append((kind, span))
-        return found
+        return [
+            (kind, Span(unit.start, content[place + last].end, number))
+            for place, unit in enumerate(content)
+            if unit.text == first and (kind := term.matches_at(place, content)) is not None
+        ]
 
 
 def marked(text: str, spans: Sequence[Span]) -> str:
@@ -322,16 +309,6 @@ def _window(text: str, spans: Sequence[Span]) -> tuple[int, int]:
         blank = text.rfind(" ", first_end, end)
         end = end if blank < 0 else blank
     return begin, end
-
-
-def _common_beginning(words: Sequence[str]) -> str:
-    """The longest text that all the words begin with."""
-    first, last = min(words), max(words)
-    length = next(
-        (place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]),
-        min(len(first), len(last)),
-    )
-    return first[:length]
 
 
 def _forms(word: str) -> frozenset[str]:

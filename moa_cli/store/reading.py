@@ -9,9 +9,9 @@ from __future__ import annotations
 import sqlite3
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from moa_cli.core.conversation import (
     Charge,
@@ -25,11 +25,10 @@ from moa_cli.core.conversation import (
 from moa_cli.core.errors import StoreError
 from moa_cli.core.values import load_value
 from moa_cli.store.query import MatchKind, Query
-from moa_cli.store.schema import Queries, store_errors
-from moa_cli.store.search import Search, SearchFilter, SearchHit
+from moa_cli.store.schema import Connection, Queries, store_errors
+from moa_cli.store.search import Search, SearchHit
 from moa_cli.store.stored_values import as_unicode, unpack
 
-_T = TypeVar("_T")
 _SUMMARY = (
     "SELECT c.id, title, profile, updated, (SELECT count(*) FROM turns t"
     " WHERE t.conversation_id = c.id AND NOT withdrawn) AS turns FROM conversations c"
@@ -57,11 +56,8 @@ class ConversationSummary:
 class ConversationMatch:
     """A conversation that fits what the user has typed so far.
 
-    Attributes:
-        summary: The conversation.
-        snippet: As in `SearchHit`; "" if only the title or the id fits.
-        prompt: The beginning of the first prompt.
-        reply: The beginning of the last reply; "" if there is none.
+    snippet: as in `SearchHit`; "" if only the title or the id fits. prompt: the beginning of the
+    first one. reply: the beginning of the last one; "" if there is none.
     """
 
     summary: ConversationSummary
@@ -74,12 +70,8 @@ class ConversationMatch:
 class WithdrawnTurn:
     """A turn that the user took back or replaced, and that the file still holds.
 
-    Attributes:
-        id: The turn's number.
-        conversation: The id of its conversation.
-        prompt: Its prompt.
-        started: Seconds since 1970.
-        asked_again: Whether a turn that still counts has the same prompt.
+    conversation: the id. started: seconds since 1970. asked_again: whether a turn that still
+    counts has the same prompt.
     """
 
     id: int
@@ -92,11 +84,10 @@ class WithdrawnTurn:
 class Reader(Queries):
     """The half of a store that changes nothing. Its methods raise StoreError.
 
-    Attributes:
-        unreadable: How many damaged values were left out of what was read so far.
+    unreadable: how many damaged values were left out of what was read so far.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self.unreadable = 0
 
@@ -114,11 +105,8 @@ class Reader(Queries):
     ) -> list[ConversationSummary]:
         """List conversations, the latest first.
 
-        Args:
-            limit: How many at most; -1 for all.
-            since: Only those that changed at this time or later, in seconds since 1970.
-            profile: Only those of this profile.
-            tag: Only those with this tag.
+        limit: how many at most; -1 for all. since: only those that changed at this time or later,
+        in seconds since 1970. profile, tag: only those of this profile, or with this tag.
         """
         rows = self._rows(
             f"{_SUMMARY} WHERE updated >= ?1 AND (?2 IS NULL OR profile = ?2)"
@@ -142,47 +130,41 @@ class Reader(Queries):
 
     def usage(self, identity: str) -> Usage:
         """What a conversation took, including turns that were taken back."""
-        turns = self._rows(
+        turns = self._column(
             "SELECT CASE WHEN json_valid(rest) THEN json_extract(rest, '$.usage') ELSE '!' END"
             " FROM turns WHERE conversation_id = ?",
             identity,
         )
         # A turn that still runs has no usage of its own: its proposals tell.
-        ended = self._rows(
+        running = self._column(
             "SELECT proposal FROM turns JOIN every_proposal ON turn_id = turns.id"
             " WHERE conversation_id = ? AND rest = '{}'",
             identity,
         )
-        found = [self._sound(self._load(Usage, text)) for (text,) in turns if text]
-        proposals = [self._load(Proposal, kept) for (kept,) in ended]
-        found += [self._sound(proposal.usage if proposal else None) for proposal in proposals]
-        return sum(found, Usage())
+        found = [self._taken(Usage, text) for text in turns if text]
+        return sum(found + [self._taken(Proposal, kept) for kept in running], Usage())
 
-    def _sound(self, usage: Usage | None) -> Usage:
-        """The usage, or one call of unknown price if its numbers are impossible."""
-        if usage is not None:
-            try:
-                check_usage(usage)
-            except ValueError:
-                self.unreadable += 1
-            else:
-                return usage
-        return Usage(calls=1, unpriced_calls=1)
-
-    def _load(self, kind: type[_T], kept: str | bytes) -> _T | None:
-        """A stored value; None, and counted, if it is damaged."""
+    def _taken(self, kind: type[Usage | Proposal], kept: str | bytes) -> Usage:
+        """The usage of a stored value; one call of unknown price if it is damaged."""
         try:
-            return load_value(kind, unpack(kept))
+            value = load_value(kind, unpack(kept))
+            usage = value if isinstance(value, Usage) else value.usage
+            check_usage(usage)
+            return usage
         except (ValueError, TypeError):
             self.unreadable += 1
-            return None
+            return Usage(calls=1, unpriced_calls=1)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Count a value that turns out to be damaged, and leave it out."""
+        try:
+            yield
+        except (ValueError, TypeError):
+            self.unreadable += 1
 
     def find(self, prefix: str) -> str:
-        """Find the only conversation whose id begins with `prefix`.
-
-        Raises:
-            StoreError: There is none, or more than one.
-        """
+        """Find the only conversation whose id begins with `prefix`, or raise StoreError."""
         found = self._beginning_with(prefix, limit=2)
         if len(found) == 1 and prefix:
             return found[0]
@@ -195,33 +177,25 @@ class Reader(Queries):
     def load(self, identity: str) -> Conversation:
         """Read a conversation, with turns that failed and without those taken back."""
         rows = self._rows(f"SELECT * {_ITS_TURNS} ORDER BY id", identity)
-        proposals: dict[int, list[sqlite3.Row]] = {}
-        for row in self._rows(
-            "SELECT p.* FROM turns t JOIN every_proposal p ON p.turn_id = t.id"
-            " WHERE t.conversation_id = ? AND NOT t.withdrawn"
-            " ORDER BY p.turn_id, p.layer, p.place",
-            identity,
-        ):
-            proposals.setdefault(row["turn_id"], []).append(row)
-        return Conversation(tuple(self._turn(row, proposals.get(row["id"], ())) for row in rows))
+        return Conversation(tuple(map(self._turn, rows)))
 
-    def _turn(self, row: sqlite3.Row, proposals: Iterable[sqlite3.Row]) -> Turn:
-        """A turn of these rows; damaged values are left at their defaults."""
+    def _turn(self, row: sqlite3.Row) -> Turn:
+        """The turn of a row; damaged values are left at their defaults."""
         layers: dict[int, list[Proposal]] = {}
-        for kept in proposals:
-            proposal = self._load(Proposal, kept["proposal"])
-            if proposal is not None:
-                layers.setdefault(kept["layer"], []).append(proposal)
+        for layer, kept in self._rows(
+            "SELECT layer, proposal FROM every_proposal WHERE turn_id = ? ORDER BY layer, place",
+            row["id"],
+        ):
+            with self._counting():
+                layers.setdefault(layer, []).append(load_value(Proposal, unpack(kept)))
         said = {"user": row["prompt"], "reply": row["reply"], "status": row["status"]}
         bare = {**said, "stored_as": row["id"], "profile": row["profile"]}
         rest: Any = {}
-        try:
+        turn = load_value(Turn, bare)
+        with self._counting():
             rest = unpack(row["rest"])
             turn = load_value(Turn, {**bare, **rest})
-        except (ValueError, TypeError):
-            self.unreadable += 1
-            turn = load_value(Turn, bare)
-        turn = turn.with_proposals(tuple(tuple(layers[number]) for number in sorted(layers)))
+        turn = turn.with_proposals(tuple(map(tuple, layers.values())))
         return turn if rest else _charged(turn)
 
     def has(self, identity: str) -> bool:
@@ -230,39 +204,29 @@ class Reader(Queries):
 
     def turn_numbers(self, identity: str) -> list[int]:
         """The numbers of a conversation's turns, in order, without those taken back."""
-        return [row["id"] for row in self._rows(f"SELECT id {_ITS_TURNS} ORDER BY id", identity)]
+        return self._column(f"SELECT id {_ITS_TURNS} ORDER BY id", identity)
 
     def kept_turn(self, number: int) -> KeptTurn:
-        """Read a turn with everything that is stored of it.
-
-        Raises:
-            StoreError: The turn was deleted in the meantime, or the file cannot be read.
-        """
+        """Read a turn with everything that is stored of it."""
         row = self._row("SELECT * FROM turns WHERE id = ?", number)
         if row is None:
             raise StoreError("the conversation was deleted while it was read")
-        proposals = self._rows(
-            "SELECT layer, proposal FROM every_proposal WHERE turn_id = ? ORDER BY layer, place",
-            number,
-        )
         notes = []
-        for (event,) in self._rows(
+        for event in self._column(
             "SELECT event FROM notes WHERE turn_id = ? ORDER BY rowid", number
         ):
-            try:
+            with self._counting():
                 notes.append(unpack(event))
-            except (ValueError, TypeError):
-                self.unreadable += 1
-        return KeptTurn(self._turn(row, proposals), row["started"], row["settings"], tuple(notes))
+        return KeptTurn(self._turn(row), row["started"], row["settings"], tuple(notes))
 
     def tags(self, identity: str) -> tuple[str, ...]:
         """The tags of a conversation, in alphabetical order."""
-        rows = self._rows("SELECT tag FROM tags WHERE conversation_id = ? ORDER BY tag", identity)
-        return tuple(str(tag) for (tag,) in rows)
+        query = "SELECT tag FROM tags WHERE conversation_id = ? ORDER BY tag"
+        return tuple(self._column(query, identity))
 
     def tagged(self, identities: Sequence[str] | None = None) -> bool:
         """Whether any of these conversations (None: of all) has a tag."""
-        having = {str(row[0]) for row in self._rows("SELECT DISTINCT conversation_id FROM tags")}
+        having = set(self._column("SELECT DISTINCT conversation_id FROM tags"))
         return bool(having if identities is None else having.intersection(identities))
 
     def title(self, identity: str) -> str:
@@ -282,15 +246,11 @@ class Reader(Queries):
     ) -> list[SearchHit]:
         """Find where all the words occur, the best hits first; turns taken back are not searched.
 
-        Args:
-            words: What the user typed (see `store.query`).
-            limit: How many hits at most.
-            since: Only turns that began at this time or later, in seconds since 1970.
-            profile: Only turns of this profile.
-            proposals: Search the proposals too. They have no index: each one is read.
-            whole: Find whole words only, not other forms or parts of words.
+        words: what the user typed (see `store.query`). since: only turns that began at this time
+        or later, in seconds since 1970. proposals: search them too; they have no index, so each
+        one is read. whole: find whole words only, not other forms or parts of words.
         """
-        search = Search(self._connection, Query.of(as_unicode(words)), SearchFilter(since, profile))
+        search = Search(self._connection, Query.of(as_unicode(words)), since, profile)
         with store_errors():
             return search.best(limit, proposals=proposals, whole=whole)
 
@@ -320,42 +280,39 @@ class Reader(Queries):
         """The conversations of these ids with these snippets, the latest first."""
         matches = []
         for summary in self.summaries(found):
-            first = self._row(
+            prompts = self._column(
                 f"SELECT substr(prompt, 1, {_BEGINNING}) {_ITS_TURNS} ORDER BY id LIMIT 1",
                 summary.id,
             )
-            last = self._row(
+            replies = self._column(
                 f"SELECT substr(reply, 1, {_BEGINNING}) {_ITS_TURNS} AND reply IS NOT NULL"
                 " ORDER BY id DESC LIMIT 1",
                 summary.id,
             )
-            prompt, reply = (turn[0] if turn else "" for turn in (first, last))
-            matches.append(ConversationMatch(summary, found[summary.id], prompt, reply))
+            beginnings = "".join(prompts), "".join(replies)
+            matches.append(ConversationMatch(summary, found[summary.id], *beginnings))
         return sorted(matches, key=lambda match: match.summary.updated, reverse=True)
 
     def _beginning_with(self, prefix: str, *, limit: int) -> list[str]:
         """Ids that begin with `prefix`."""
         # A range uses the index on the id; a pattern would not.
-        rows = self._rows(
+        return self._column(
             "SELECT id FROM conversations WHERE id >= ?1 AND id < ?1 || char(0x10ffff) LIMIT ?2",
             as_unicode(prefix),
             limit,
         )
-        return [str(row["id"]) for row in rows]
 
     def older_than(self, when: float) -> list[str]:
         """The ids of conversations that did not change since `when` (seconds since 1970)."""
-        rows = self._rows("SELECT id FROM conversations WHERE updated < ?", when)
-        return [str(row["id"]) for row in rows]
+        return self._column("SELECT id FROM conversations WHERE updated < ?", when)
 
     def undone(
         self, identities: Sequence[str] | None = None, *, words: str = ""
     ) -> list[WithdrawnTurn]:
         """List turns that the user took back or replaced.
 
-        Args:
-            identities: Only turns of these conversations; None for all.
-            words: Only turns that hold all these words, whole.
+        identities: only of these conversations; None for all. words: only those that hold all
+        these words, whole.
         """
         wanted = Query.of(as_unicode(words))
         if words and (not wanted.terms or wanted.is_signs):
@@ -386,11 +343,10 @@ class Reader(Queries):
         found: set[str] = set()
         for identity in identities:
             found.add(self.title(identity))
-            for column in ("prompt", "settings"):
-                for (text,) in self._rows(
-                    f"SELECT DISTINCT {column} FROM turns WHERE conversation_id = ?", identity
-                ):
-                    found.update((text,) if column == "prompt" else _system_prompts(text))
+            turns = "FROM turns WHERE conversation_id = ?"
+            found.update(self._column(f"SELECT DISTINCT prompt {turns}", identity))
+            for settings in self._column(f"SELECT DISTINCT settings {turns}", identity):
+                found.update(_system_prompts(settings))
         return found
 
 
@@ -418,12 +374,10 @@ def _values_of(key: str, table: Any) -> Iterator[str]:
 
 def _charged(turn: Turn) -> Turn:
     """A turn whose process was killed, with the usage of its proposals."""
-    ended = [proposal for layer in turn.proposals for proposal in layer if proposal.usage.calls]
-    return replace(
-        turn,
-        usage=sum((proposal.usage for proposal in ended), Usage()),
-        ledger=tuple(
-            Charge(proposal.layer, proposal.model, proposal.usage, proposal.answered_by)
-            for proposal in ended
-        ),
+    ledger = tuple(
+        Charge(proposal.layer, proposal.model, proposal.usage, proposal.answered_by)
+        for layer in turn.proposals
+        for proposal in layer
+        if proposal.usage.calls
     )
+    return replace(turn, usage=sum((charge.usage for charge in ledger), Usage()), ledger=ledger)

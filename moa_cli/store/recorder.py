@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from moa_cli.core.conversation import Turn
 from moa_cli.core.errors import NoConversation, StoreError, StoreLocked
 from moa_cli.core.events import (
     AggregatorFailed,
@@ -20,46 +22,36 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.stream import TurnFold
 from moa_cli.core.text import plural
-from moa_cli.store.backlog import Backlog, PendingTurn
+from moa_cli.store.backlog import PendingTurn
 from moa_cli.store.store import Store, new_id
+from moa_cli.store.stored_values import without_defaults
 
 _TOLD_AFTER_SECONDS = 0.8
 
 
+@dataclass(eq=False)
 class Recorder:
     """A sink that writes one turn into a store.
 
     It writes the prompt before the first call, each proposal when it ends, and then the reply and
     what the turn took. If the store cannot be written, the turn goes on.
 
-    Args:
-        store: The store.
-        conversation: The id of the conversation to continue; None for a new one. The attribute
-            `conversation` holds the id once the turn has begun.
-        settings: The resolved profile as TOML.
-        warn: Called with a sentence if something cannot be written.
-        known: The number of the latest turn that the models are shown; None if other processes'
-            turns do not matter.
+    conversation: the id of the one to continue; None for a new one, whose id it becomes once the
+    turn has begun. settings: the resolved profile as TOML. warn: called with a sentence if
+    something cannot be written. known: the number of the latest turn that the models are shown;
+    None if other processes' turns do not matter.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        conversation: str | None,
-        settings: str,
-        warn: Callable[[str], None],
-        known: int | None = None,
-    ) -> None:
-        self.conversation = conversation
-        self._store = store
-        self._backlog: Backlog | None = store.backlog
-        self._settings = settings
-        self._warn = warn
-        self._known = known
-        self._told = False
-        self._locked_since: float | None = None
-        self._turn: PendingTurn | None = None
-        self._fold: TurnFold
+    _store: Store
+    conversation: str | None
+    _settings: str
+    _warn: Callable[[str], None]
+    _known: int | None = None
+    _told: bool = False
+    _given_up: bool = False
+    _locked_since: float | None = None
+    _turn: PendingTurn | None = None
+    _fold: TurnFold = field(init=False)
 
     @property
     def turn(self) -> int | None:
@@ -72,25 +64,21 @@ class Recorder:
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
-        turn = self._turn
         if isinstance(event, TurnStarted):
             self._begin(event)
-        elif turn is None:
-            return
         elif isinstance(event, ProposerFinished | ProposerFailed):
-            proposal = event.proposal
-            self._try(lambda backlog: backlog.proposal(turn, proposal))
+            self._put("proposal", without_defaults(event.proposal))
         elif isinstance(event, Retrying | ReferencesTrimmed | AggregatorFailed):
-            values = to_dict(event)
-            self._try(lambda backlog: backlog.note(turn, values))
+            self._put("note", to_dict(event))
         elif isinstance(event, AggregatorFinished):
             # The process may be killed between this event and the end of the turn.
-            self._try(lambda backlog: backlog.end(turn, self._fold.turn()))
+            self._end(self._fold.turn())
 
     def _begin(self, event: TurnStarted) -> None:
         new = self.conversation is None
         self._turn = PendingTurn(self.conversation or new_id(), new, self._known)
-        self._try(partial(self._write_begin, self._turn, event))
+        said = {"prompt": event.prompt, "profile": event.profile, "settings": self._settings}
+        self._put("begin", {**said, "at": time.time()})
         self.conversation = self._turn.conversation
         if self._turn.others:
             turns = plural(self._turn.others, "turn")
@@ -99,39 +87,44 @@ class Recorder:
                 f" `/resume {self.conversation}` reads them"
             )
 
-    def _write_begin(self, turn: PendingTurn, event: TurnStarted, backlog: Backlog) -> None:
-        try:
-            backlog.begin(turn, event.prompt, event.profile, self._settings)
-        except NoConversation:
-            turn.conversation, turn.new, turn.known = new_id(), True, None
-            self._warn(
-                "another process has deleted the conversation: this turn begins a new one,"
-                f" {turn.conversation}"
-            )
-            backlog.begin(turn, event.prompt, event.profile, self._settings)
+    def _end(self, turn: Turn) -> None:
+        self._put("end", without_defaults(turn.with_proposals(())))
 
     def close(self) -> None:
         """Write the result of the turn."""
-        if self._turn is None or self._backlog is None:
+        if self._turn is None or self._given_up:
             return
-        known, turn = self._turn, self._fold.turn()
+        turn = self._fold.turn()
         if turn.status == "interrupted":
             # This adds proposals that were cut off; it rewrites complete ones as they are.
             for layer in turn.proposals:
                 for proposal in layer:
-                    self._try(partial(Backlog.proposal, turn=known, proposal=proposal))
-        self._try(lambda backlog: backlog.end(known, turn))
-        if self._locked_since and self._backlog and not self._backlog.flush():
+                    self._put("proposal", without_defaults(proposal))
+        self._end(turn)
+        backlog = self._store.backlog
+        if self._locked_since and not self._given_up and backlog and not backlog.flush():
             self._warn(
                 "another process is writing to the history: this turn waits in a file of"
                 " its own, and the next moa adds it to the history"
             )
 
-    def _try(self, write: Callable[[Backlog], None]) -> None:
-        if self._backlog is None:
+    def _put(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Write a step of the turn; tell the user if it cannot be written now."""
+        turn, backlog = self._turn, self._store.backlog
+        if turn is None or self._given_up:
             return
         try:
-            write(self._backlog)
+            try:
+                backlog.put(turn, kind, values)
+            except NoConversation:
+                if kind != "begin":
+                    raise
+                turn.conversation, turn.new, turn.known = new_id(), True, None
+                self._warn(
+                    "another process has deleted the conversation: this turn begins a new one,"
+                    f" {turn.conversation}"
+                )
+                backlog.put(turn, kind, values)
         except StoreLocked:
             now = time.monotonic()
             self._locked_since = self._locked_since or now
@@ -143,8 +136,8 @@ class Recorder:
                 )
         except (StoreError, OSError) as error:
             told = error.message if isinstance(error, StoreError) else str(error.strerror or error)
-            if isinstance(error, OSError) or not self._backlog:
-                self._backlog = None
+            if isinstance(error, OSError) or not backlog:
+                self._given_up = True
                 self._warn(f"this turn is not saved: {told}")
             elif not self._told:
                 self._told = True

@@ -15,9 +15,10 @@ from moa_cli.core.errors import StoreError
 from moa_cli.core.scratch import scratch_folder, wipe_scratch_folders
 from moa_cli.store import archive, upkeep
 from moa_cli.store.database import connect, damaged_files, open_database
-from moa_cli.store.incoming.take import add
+from moa_cli.store.ended_processes import SUMS
+from moa_cli.store.incoming.take import ImportResult, add
 from moa_cli.store.salvage import SalvageProgress, salvage
-from moa_cli.store.schema import immediate, store_errors
+from moa_cli.store.schema import Connection, immediate, store_errors
 from moa_cli.store.store import Store
 
 _MOST_FAULTS = 20
@@ -41,14 +42,9 @@ _COLUMNS_OF_A_TURN = 11
 class CheckResult:
     """What a check found.
 
-    Attributes:
-        conversations: How many there are.
-        turns: How many there are.
-        size: Bytes of the file.
-        free: Bytes of the file that hold nothing.
-        faults: What is damaged, in SQLite's words; at most 20 of them.
-        unreadable: How many values are damaged.
-        left: What is still to be wiped and packed.
+    size: bytes of the file. free: those that hold nothing. faults: what is damaged, in SQLite's
+    words; at most 20. unreadable: how many values are damaged. left: what is still to be wiped and
+    packed.
     """
 
     conversations: int
@@ -66,32 +62,25 @@ class CheckResult:
 
 
 def check(store: Store) -> CheckResult:
-    """Check a store by reading all of it.
-
-    Raises:
-        StoreError: The store cannot be read at all.
-    """
+    """Check a store by reading all of it. Raises StoreError if it cannot be read at all."""
     with store.connection(writing=False) as connection:
         faults = _faults(connection)
         if faults:
             return CheckResult(0, 0, 0, 0, faults)
-        counts = connection.execute(
-            "SELECT (SELECT count(*) FROM conversations), (SELECT count(*) FROM turns)"
+        turns, pages, free, size = connection.execute(
+            "SELECT (SELECT count(*) FROM turns), page_count, freelist_count, page_size"
+            " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
         ).fetchone()
-        pages, free, size = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
         left = upkeep.leftover(connection)
         before = store.unreadable
-        for row in connection.execute("SELECT id FROM conversations").fetchall():
+        conversations = connection.execute("SELECT id FROM conversations").fetchall()
+        for row in conversations:
             store.load(row["id"])
-    return CheckResult(
-        counts[0], counts[1], pages * size, free * size, (), store.unreadable - before, left
-    )
+    unreadable = store.unreadable - before
+    return CheckResult(len(conversations), turns, pages * size, free * size, (), unreadable, left)
 
 
-def _faults(connection: sqlite3.Connection) -> tuple[str, ...]:
+def _faults(connection: Connection) -> tuple[str, ...]:
     try:
         rows = connection.execute(f"PRAGMA integrity_check({_MOST_FAULTS})").fetchall()
     except sqlite3.DatabaseError as error:
@@ -100,20 +89,10 @@ def _faults(connection: sqlite3.Connection) -> tuple[str, ...]:
 
 
 def back_up(store: Store, target: Path) -> int:
-    """Copy a store, as it is at this moment, into one file.
+    """Copy a store, as it is at this moment, into one file, and return its size in bytes.
 
-    Other processes can write meanwhile. The copy appears as a whole or not at all.
-
-    Args:
-        store: The store.
-        target: The file of the copy; an existing file is replaced.
-
-    Returns:
-        The size of the copy in bytes.
-
-    Raises:
-        StoreError: The store is damaged or cannot be read.
-        OSError: The copy cannot be written.
+    Other processes can write meanwhile. The copy appears as a whole or not at all; it replaces an
+    existing file. Raises StoreError if the store is damaged, OSError if the copy cannot be written.
     """
     paths.refuse_database(target)
     wipe_scratch_folders(target.parent, f"{_BACKING_UP}{_RANDOM}")
@@ -142,40 +121,18 @@ def back_up(store: Store, target: Path) -> int:
 
 @dataclass(frozen=True)
 class RecoveryResult:
-    """What was recovered.
+    """What was recovered, and how many values and pages could not be read."""
 
-    Attributes:
-        new: Conversations that were added.
-        same: Conversations that existed already.
-        renamed: Conversations that were added under another id.
-        turns: Turns that were added.
-        unreadable: Values that could not be read.
-        skipped: Pages of the file with rows that could not be read.
-        pages: All pages of the file.
-    """
-
-    new: int = 0
-    same: int = 0
-    renamed: int = 0
-    turns: int = 0
-    unreadable: int = 0
-    skipped: int = 0
-    pages: int = 0
+    added: ImportResult
+    unreadable: int
+    progress: SalvageProgress
 
 
 def recover(store: Store, source: Path, tell: Callable[[SalvageProgress], None]) -> RecoveryResult:
     """Add to a store what can be read of another database file.
 
-    What the store holds already is not added again. The other file is not changed.
-
-    Args:
-        store: The store.
-        source: The other file.
-        tell: Called now and then while the file is read.
-
-    Raises:
-        StoreError: The store cannot be written.
-        OSError: The file cannot be read.
+    What the store holds already is not added again. The other file is not changed. tell: called
+    now and then while it is read. Raises StoreError, or OSError if the file cannot be read.
     """
     paths.refuse_database(source)
     progress = SalvageProgress()
@@ -189,21 +146,17 @@ def recover(store: Store, source: Path, tell: Callable[[SalvageProgress], None])
                 connection.close()
         rows = Store.open(folder / "rows.db")
         try:
-            done = add(store, archive.read(rows))
+            added = add(store, archive.read(rows))
             with store.connection(writing=True) as target, store_errors():
                 _add_spending(target, rows, source)
-            _add_comparisons(store, rows)
+            there = store.comparisons.since()
+            for comparison in rows.comparisons.since():
+                # A comparison without contenders is of no use.
+                if len(comparison.contenders) > 1 and comparison not in there:
+                    store.comparisons.add(comparison)
         finally:
             rows.close()
-    return RecoveryResult(
-        new=len(done.new),
-        same=len(done.same),
-        renamed=len(done.renamed),
-        turns=done.turns,
-        unreadable=rows.unreadable,
-        skipped=progress.skipped,
-        pages=progress.pages,
-    )
+    return RecoveryResult(added, rows.unreadable, progress)
 
 
 def wipe_leftovers() -> None:
@@ -212,14 +165,14 @@ def wipe_leftovers() -> None:
 
 
 def _gather(
-    connection: sqlite3.Connection,
+    connection: Connection,
     source: Path,
     progress: SalvageProgress,
     tell: Callable[[SalvageProgress], None],
 ) -> None:
     """Put the rows that can be read of a file into tables."""
-    for pragma in ("foreign_keys = OFF", "synchronous = OFF"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("PRAGMA synchronous = OFF")
     with immediate(connection):
         for number, (table, row) in enumerate(salvage(source, progress)):
             # Later versions have more columns; those of the first one hold all that is needed.
@@ -232,27 +185,24 @@ def _gather(
             )
             if number % 1000 == 0:
                 tell(progress)
-        connection.execute("UPDATE turns SET status = 'interrupted' WHERE status = 'open'")
-        # Deleted conversations stay deleted, even those that were not wiped yet.
-        connection.execute(
-            "DELETE FROM turns WHERE conversation_id IN (SELECT conversation_id FROM doomed)"
-        )
-        # The row of a conversation may be lost while its turns are not.
-        connection.execute(
+        for statement in (
+            "UPDATE turns SET status = 'interrupted' WHERE status = 'open'",
+            # Deleted conversations stay deleted, even those that were not wiped yet.
+            "DELETE FROM turns WHERE conversation_id IN (SELECT conversation_id FROM doomed)",
+            # The row of a conversation may be lost while its turns are not.
             "INSERT INTO conversations SELECT conversation_id, substr(min(prompt), 1, 60),"
             " max(profile), min(started), max(started) FROM turns"
             " WHERE conversation_id NOT IN (SELECT id FROM conversations)"
-            " GROUP BY conversation_id"
-        )
-        connection.execute(
-            "DELETE FROM tags WHERE conversation_id NOT IN (SELECT id FROM conversations)"
-        )
-        for table in ("proposals", "notes"):
-            connection.execute(f"DELETE FROM {table} WHERE turn_id NOT IN (SELECT id FROM turns)")
+            " GROUP BY conversation_id",
+            "DELETE FROM tags WHERE conversation_id NOT IN (SELECT id FROM conversations)",
+            "DELETE FROM proposals WHERE turn_id NOT IN (SELECT id FROM turns)",
+            "DELETE FROM notes WHERE turn_id NOT IN (SELECT id FROM turns)",
+        ):
+            connection.execute(statement)
     tell(progress)
 
 
-def _add_spending(target: sqlite3.Connection, rows: Store, source: Path) -> None:
+def _add_spending(target: Connection, rows: Store, source: Path) -> None:
     """Add the spending of the other file.
 
     A damaged file that was put aside holds the spending before it, which is added once. Any other
@@ -267,24 +217,14 @@ def _add_spending(target: sqlite3.Connection, rows: Store, source: Path) -> None
         target.execute("INSERT INTO upkeep VALUES (?)", (mark,))
     else:
         combine = "{name} = max({name}, excluded.{name})"
-    for table, keys in (("spending", "day, model"), ("days", "day")):
+    for table, keys, names in (("spending", "day, model", SUMS), ("days", "day", ("turns",))):
         with rows.connection(writing=False) as connection:
             spent = connection.execute(f"SELECT * FROM {table}").fetchall()
+        changes = ", ".join(combine.format(name=name) for name in names)
         for row in spent:
-            names = [name for name in row.keys() if name not in keys.split(", ")]  # noqa: SIM118
-            changes = ", ".join(combine.format(name=name) for name in names)
             places = ", ".join("?" * len(row))
             target.execute(
                 f"INSERT INTO {table} VALUES ({places})"
                 f" ON CONFLICT ({keys}) DO UPDATE SET {changes}",
                 tuple(row),
             )
-
-
-def _add_comparisons(store: Store, rows: Store) -> None:
-    """Add the blind comparisons that the store lacks."""
-    there = store.comparisons.since()
-    for comparison in rows.comparisons.since():
-        # A comparison without contenders is of no use.
-        if len(comparison.contenders) > 1 and comparison not in there:
-            store.comparisons.add(comparison)

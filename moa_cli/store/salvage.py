@@ -33,10 +33,8 @@ Row = tuple[Any, ...]
 class SalvageProgress:
     """How far the reading of a file has come.
 
-    Attributes:
-        pages: How many pages it has.
-        done: How many of them were read.
-        skipped: How many of these hold rows that could not be read.
+    pages: how many it has. done: how many were read. skipped: how many of these hold rows that
+    could not be read.
     """
 
     pages: int = 0
@@ -130,16 +128,8 @@ class _File:
 def salvage(path: Path, progress: SalvageProgress) -> Iterator[tuple[str, Row]]:
     """Read all rows that can be read of a database that no process uses.
 
-    Args:
-        path: The file.
-        progress: Updated on the way.
-
-    Yields:
-        The name of a table and a row of it. Rows of `turns`, `notes` and `comparisons` begin with
-        their numbers.
-
-    Raises:
-        OSError: The file cannot be read at all.
+    Yields the name of a table and a row of it. Rows of `turns`, `notes` and `comparisons` begin
+    with their numbers. `progress` is updated on the way. Raises OSError.
     """
     # The log is beside the file itself, not beside a link to it.
     path = path.resolve()
@@ -156,8 +146,11 @@ def salvage(path: Path, progress: SalvageProgress) -> Iterator[tuple[str, Row]]:
             try:
                 for rowid, row in _rows(file, page, start):
                     table = _table_of(rowid, row)
-                    if table is not None:
-                        yield table, _numbered(table, rowid, row)
+                    # SQLite stores an id as the number of the row, not in the row.
+                    if table in ("turns", "comparisons"):
+                        yield table, (rowid, *row[1:])
+                    elif table is not None:
+                        yield table, (rowid, *row) if table == "notes" else row
             except _Damaged:
                 progress.skipped += 1
 
@@ -260,48 +253,39 @@ def _value(data: bytes, place: int, kind: int) -> tuple[Any, int]:
     return int.from_bytes(part, "big", signed=True), place + width
 
 
-def _is(row: Row, *kinds: Any) -> bool:
-    return len(row) == len(kinds) and all(map(isinstance, row, kinds))
-
-
-_ID = re.compile("[a-z0-9]{10}")
-_TEXT, _NUMBER, _KEPT = str, (int, float), (str, bytes)
-_NOTHING = type(None)
-_COUNTS = (int,) * 6
+_TEXT, _NUMBER, _KEPT, _NOTHING = str, (int, float), (str, bytes), type(None)
+_DAY, _ID = re.compile(r"\d{4}-\d\d-\d\d"), re.compile("[a-z0-9]{10}")
+_DOOMED, _JSON = re.compile("doomed"), re.compile(r"\{.*", re.DOTALL)
+# What the columns of each table hold: values of a type, or texts that match a pattern. Rows of the
+# first tables have no numbers, since these tables are WITHOUT ROWID.
+_WITHOUT_NUMBERS: dict[str, Row] = {
+    "spending": (_DAY, _TEXT, *(int,) * 6, _NUMBER),
+    "days": (_DAY, int),
+    "old_proposals": (int, int, int, _KEPT),
+    "tags": (_ID, _TEXT),
+    "contenders": (int, int, _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER),
+    "doomed": (_TEXT, _DOOMED, int),
+}
+_NUMBERED: dict[str, Row] = {
+    "conversations": (_TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER),
+    "proposals": (int, int, int, _KEPT),
+    "turns": (_NOTHING, _TEXT, _NUMBER, int, _TEXT, _TEXT, _TEXT, _TEXT, *(object,) * 3),
+    "comparisons": (_NOTHING, _NUMBER, (int, _NOTHING)),
+    "notes": (int, _JSON),
+}
 
 
 def _table_of(rowid: int | None, row: Row) -> str | None:
     """The table that a row belongs to by its columns; None if the row is not needed."""
-    if rowid is None:
-        if _is(row, _TEXT, _TEXT, *_COUNTS, _NUMBER) and _is_day(row[0]):
-            return "spending"
-        if _is(row, _TEXT, int) and _is_day(row[0]):
-            return "days"
-        if _is(row, int, int, int, _KEPT):
-            return "old_proposals"
-        if _is(row, _TEXT, _TEXT) and _ID.fullmatch(row[0]):
-            return "tags"
-        if _is(row, int, int, _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER):
-            return "contenders"
-        is_doomed = _is(row, _TEXT, _TEXT, int) and row[1] == "doomed"
-        return "doomed" if is_doomed else None
-    if _is(row, _TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER):
-        return "conversations"
-    if _is(row, int, int, int, _KEPT):
-        return "proposals"
-    if _is(row[:8], _NOTHING, _TEXT, _NUMBER, int, _TEXT, _TEXT, _TEXT, _TEXT) and len(row) > 10:
-        return "turns"
-    if _is(row, _NOTHING, _NUMBER, (int, _NOTHING)):
-        return "comparisons"
-    return "notes" if _is(row, int, _TEXT) and row[1].startswith("{") else None
+    for table, kinds in (_WITHOUT_NUMBERS if rowid is None else _NUMBERED).items():
+        # Later versions have added columns to `turns`.
+        columns = row[: len(kinds)] if table == "turns" else row
+        if len(columns) == len(kinds) and all(map(_fits, columns, kinds)):
+            return table
+    return None
 
 
-def _numbered(table: str, rowid: int | None, row: Row) -> Row:
-    if table in ("turns", "comparisons"):
-        # SQLite stores the id as the number of the row, not in the row.
-        return (rowid, *row[1:])
-    return (rowid, *row) if table == "notes" else row
-
-
-def _is_day(text: str) -> bool:
-    return len(text) == 10 and text[4] == text[7] == "-" and text.replace("-", "").isdigit()
+def _fits(value: object, kind: Any) -> bool:
+    if isinstance(kind, re.Pattern):
+        return isinstance(value, str) and kind.fullmatch(value) is not None
+    return isinstance(value, kind)

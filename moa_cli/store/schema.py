@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from moa_cli.core.errors import StoreError, StoreLocked
 from moa_cli.store import terms
@@ -23,39 +24,33 @@ def _pack_proposals(connection: sqlite3.Connection) -> None:
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'old_proposals'")
     if known.fetchone():
         return
-    for statement in (
-        "ALTER TABLE proposals RENAME TO old_proposals",
+    # `upkeep` holds tasks that are still to be done, `doomed` conversations that are deleted but
+    # not wiped yet. Its `state` and `mark` tell its rows from others in a damaged file.
+    _run(
+        connection,
         """
+        ALTER TABLE proposals RENAME TO old_proposals;
         CREATE TABLE proposals (
             turn_id INTEGER NOT NULL REFERENCES turns (id) ON DELETE CASCADE,
             layer INTEGER NOT NULL,
             place INTEGER NOT NULL,
             proposal BLOB NOT NULL,
             PRIMARY KEY (turn_id, layer, place)
-        )
-        """,
-        """
+        );
         CREATE VIEW every_proposal AS
             SELECT turn_id, layer, place, CAST(proposal AS BLOB) AS proposal FROM proposals
             UNION ALL
-            SELECT turn_id, layer, place, CAST(proposal AS BLOB) FROM old_proposals
-        """,
-        # Tasks that are still to be done, and conversations that are deleted but not wiped yet.
-        "CREATE TABLE upkeep (task TEXT PRIMARY KEY) WITHOUT ROWID",
-        # `state` and `mark` tell a row of this table from others in a damaged file.
-        """
+            SELECT turn_id, layer, place, CAST(proposal AS BLOB) FROM old_proposals;
+        CREATE TABLE upkeep (task TEXT PRIMARY KEY) WITHOUT ROWID;
         CREATE TABLE doomed (
             conversation_id TEXT PRIMARY KEY,
             state TEXT NOT NULL DEFAULT 'doomed',
             mark INTEGER NOT NULL DEFAULT 1
-        ) WITHOUT ROWID
-        """,
-        """
+        ) WITHOUT ROWID;
         INSERT INTO upkeep SELECT 'pack proposals'
-            WHERE EXISTS (SELECT 1 FROM old_proposals)
+            WHERE EXISTS (SELECT 1 FROM old_proposals);
         """,
-    ):
-        connection.execute(statement)
+    )
 
 
 def _know_by_leases(connection: sqlite3.Connection) -> None:
@@ -63,26 +58,34 @@ def _know_by_leases(connection: sqlite3.Connection) -> None:
     columns = connection.execute("SELECT name FROM pragma_table_info('turns')").fetchall()
     if ("lease",) not in [tuple(row) for row in columns]:
         connection.execute("ALTER TABLE turns ADD COLUMN lease TEXT NOT NULL DEFAULT ''")
-    for statement in (
-        "DROP TABLE IF EXISTS reserved",
+    # `booked` tells which calls of a lease are counted in `spending`; 0 stands for all of them.
+    _run(
+        connection,
         """
+        DROP TABLE IF EXISTS reserved;
         CREATE TABLE reserved (
             holder TEXT PRIMARY KEY,
             lease TEXT NOT NULL,
             day TEXT NOT NULL,
             cost REAL NOT NULL
-        ) WITHOUT ROWID
-        """,
-        # Which calls of a lease are counted in `spending`; 0 stands for all of them.
-        """
+        ) WITHOUT ROWID;
         CREATE TABLE IF NOT EXISTS booked (
             lease TEXT NOT NULL,
             call INTEGER NOT NULL,
             PRIMARY KEY (lease, call)
-        ) WITHOUT ROWID
+        ) WITHOUT ROWID;
         """,
-    ):
-        connection.execute(statement)
+    )
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    """Carry out the statements of a script; executescript would commit between them."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            connection.execute(pending)
+            pending = ""
 
 
 # A script or function for each version; `user_version` counts those that were run. Never change
@@ -287,12 +290,11 @@ class Connection(sqlite3.Connection):
 
 
 @contextmanager
-def patience(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
+def patience(connection: Connection, seconds: float | None) -> Iterator[None]:
     """Wait only so many seconds for other processes within the block; None changes nothing."""
-    if seconds is None or not isinstance(connection, Connection):
-        yield
-        return
-    before, connection.patience = connection.patience, seconds
+    before = connection.patience
+    if seconds is not None:
+        connection.patience = seconds
     try:
         yield
     finally:
@@ -322,10 +324,10 @@ def store_errors() -> Iterator[None]:
 class Queries:
     """Base of classes that read from a connection; errors of SQLite become StoreError."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def use(self, connection: sqlite3.Connection) -> None:
+    def use(self, connection: Connection) -> None:
         """Continue with another file, as the store does."""
         self._connection = connection
 
@@ -339,22 +341,22 @@ class Queries:
             row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
             return row
 
+    def _column(self, sql: str, *values: object) -> list[Any]:
+        """The first value of each row."""
+        return [row[0] for row in self._rows(sql, *values)]
+
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+def transaction(connection: Connection, kind: str) -> Iterator[None]:
     """Do everything in the block in one transaction, or nothing if the block raises.
 
-    Within another transaction, the block becomes a part of it.
-
-    kind: DEFERRED to read, IMMEDIATE to write.
+    kind: DEFERRED to read, IMMEDIATE to write. Within another transaction, the block becomes a
+    part of it.
     """
     if connection.in_transaction:
         yield
         return
-    if isinstance(connection, Connection):
-        connection.patiently(f"BEGIN {kind}")
-    else:
-        connection.execute(f"BEGIN {kind}")
+    connection.patiently(f"BEGIN {kind}")
     try:
         yield
     except BaseException:
@@ -364,13 +366,13 @@ def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
     connection.execute("COMMIT" if kind == "IMMEDIATE" else "ROLLBACK")
 
 
-def _roll_back(connection: sqlite3.Connection) -> None:
+def _roll_back(connection: Connection) -> None:
     # A full disk may have ended the transaction already.
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 
 
-def immediate(connection: sqlite3.Connection) -> AbstractContextManager[None]:
+def immediate(connection: Connection) -> AbstractContextManager[None]:
     """A transaction that writes; no other process can write meanwhile."""
     return transaction(connection, "IMMEDIATE")
 
@@ -385,13 +387,8 @@ def is_current(connection: sqlite3.Connection, path: Path) -> bool:
     return version == len(_MIGRATIONS)
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the tables to this version.
-
-    Raises:
-        StoreError: A newer version of moa wrote them.
-        sqlite3.Error: They cannot be changed.
-    """
+def migrate(connection: Connection, path: Path) -> None:
+    """Bring the tables to this version. Raises StoreError if a newer version of moa wrote them."""
     # The triggers of the search index call its functions.
     terms.register(connection)
     if is_current(connection, path):
@@ -403,22 +400,10 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         for script in _MIGRATIONS[_version(connection) :]:
             if callable(script):
                 script(connection)
-                continue
-            for statement in _statements(script):
-                connection.execute(statement)
+            else:
+                _run(connection, script)
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _statements(script: str) -> list[str]:
-    """The statements of a script; executescript would commit between them."""
-    found, pending = [], ""
-    for line in script.splitlines():
-        pending += line + "\n"
-        if sqlite3.complete_statement(pending):
-            found.append(pending)
-            pending = ""
-    return found

@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 
 from moa_cli.store.query import MatchKind, Query, TextMatch, marked
-from moa_cli.store.schema import immediate
+from moa_cli.store.schema import Connection, immediate
 from moa_cli.store.stored_values import unpack
 from moa_cli.store.terms import folded
 
-# The full-text tables, whose segments keep deleted words until they are merged.
-FTS_TABLES = ("search_index",)
 # SQLite has a greatest limit; this one stands for no limit.
 _MOST_HITS = 1_000_000_000
 # How many words that hold a part are searched for; the shortest words come first.
@@ -64,9 +62,11 @@ _FIRST_PROMPT = (
     "SELECT substr(t.prompt, 1, :beginning) FROM turns t"
     " JOIN conversations c ON c.id = t.conversation_id WHERE c.id = :id"
 )
-_TAGS = (
-    "coalesce((SELECT group_concat(' #' || tag, '') FROM tags"
-    " WHERE conversation_id = conversations.id), '')"
+# The text is the title, followed by the tags.
+_TITLES = (
+    "SELECT id, title, profile, updated, title || coalesce((SELECT group_concat(' #' || tag, '')"
+    " FROM tags WHERE conversation_id = conversations.id), '') AS text"
+    " FROM conversations WHERE updated >= :since ORDER BY updated DESC"
 )
 # The condition on the conversation lets SQLite leave out old ones early.
 _WANTED = (
@@ -76,31 +76,12 @@ _WANTED = (
 
 
 @dataclass(frozen=True)
-class SearchFilter:
-    """Which turns to search. since: seconds since 1970. profile: None for any."""
-
-    since: float = 0.0
-    profile: str | None = None
-
-    @property
-    def values(self) -> dict[str, object]:
-        """The parameters for a statement."""
-        return {"since": self.since, "profile": self.profile}
-
-
-@dataclass(frozen=True)
 class SearchHit:
-    """A place where a search found all its words.
+    """A place where a search found all its words: a `prompt`, `reply`, `title` or `proposal`.
 
-    Attributes:
-        conversation: The id of the conversation.
-        title: Its title.
-        turn: The place of the turn in the conversation, from 1; None for a hit in the title.
-        where: `prompt`, `reply`, `title` or `proposal`.
-        snippet: Words around the hits, with each hit between \\x02 and \\x03.
-        when: Seconds since 1970.
-        profile: The name of the profile.
-        model: The model of a proposal, else None.
+    turn: its place in the conversation, from 1; None for a hit in the title. snippet: words around
+    the hits, with each hit between \\x02 and \\x03. when: seconds since 1970. model: that of a
+    proposal, else None.
     """
 
     conversation: str
@@ -115,10 +96,7 @@ class SearchHit:
 
 @dataclass(frozen=True)
 class _TitleMatch:
-    """A conversation whose title, or title and tags, matches some of the terms.
-
-    text: the title, followed by the tags.
-    """
+    """A conversation whose title, or title and tags, matches some of the terms."""
 
     id: str
     title: str
@@ -135,15 +113,18 @@ class _TitleMatch:
 
 
 class Search:
-    """Runs one query on one store. Its methods raise sqlite3.Error."""
+    """Runs one query on one store. Its methods raise sqlite3.Error.
+
+    since: search only turns that began then or later, in seconds since 1970. profile: only those
+    of this profile; None for any.
+    """
 
     def __init__(
-        self, connection: sqlite3.Connection, query: Query, only: SearchFilter | None = None
+        self, connection: Connection, query: Query, since: float = 0.0, profile: str | None = None
     ) -> None:
         self._connection = connection
         self._query = query
-        self._only = only or SearchFilter()
-        self._titles: list[_TitleMatch] | None = None
+        self._only = {"since": since, "profile": profile}
         self._proposals: dict[MatchKind, list[tuple[object, SearchHit]]] | None = None
 
     def best(self, limit: int, *, proposals: bool = False, whole: bool = False) -> list[SearchHit]:
@@ -151,40 +132,27 @@ class Search:
 
         Among hits of the same kind titles come first, but fill at most half of the room. Turns
         with whole words are ranked by how much of them they hold, all others by time.
-
-        Args:
-            limit: How many hits at most.
-            proposals: Whether to search proposals too.
-            whole: Whether only whole words match.
         """
         limit = min(limit, _MOST_HITS)
         found: dict[object, SearchHit] = {}
-        for kind in self._kinds()[: 1 if whole else None]:
+        # Punctuation has no forms.
+        kinds = [MatchKind.WHOLE] if whole or self._query.is_signs else list(MatchKind)
+        for kind in kinds if self._query.terms else ():
             titles = self._in_titles(kind)
-            self._add(found, limit, islice(titles, (limit - len(found) + 1) // 2))
-            turns = self._turns(kind, limit + len(found))
-            self._add(found, limit, ((row["id"], row) for row in turns))
-            if proposals and len(found) < limit:
-                self._add(found, limit, self._in_proposals(limit)[kind])
-            self._add(found, limit, titles)
-            if len(found) == limit:
-                break
+            hits = chain(
+                islice(titles, (limit - len(found) + 1) // 2),
+                (
+                    (row["id"], self._hit(row, *self._in_texts(row)))
+                    for row in self._turns(kind, limit + len(found))
+                    if row["id"] not in found
+                ),
+                self._in_proposals(kind, limit) if proposals else (),
+                titles,
+            )
+            # Each hit is found only if there is room for it.
+            while len(found) < limit and (hit := next(hits, None)) is not None:
+                found.setdefault(*hit)
         return list(found.values())
-
-    def _add(
-        self,
-        found: dict[object, SearchHit],
-        limit: int,
-        hits: Iterable[tuple[object, SearchHit | sqlite3.Row]],
-    ) -> None:
-        """Add those of `hits` that are new, while there is room."""
-        if len(found) == limit:
-            return
-        for key, hit in hits:
-            if key not in found:
-                found[key] = hit if isinstance(hit, SearchHit) else self._in_turn(hit)
-                if len(found) == limit:
-                    return
 
     def conversations(self, kind: MatchKind, limit: int) -> dict[str, str]:
         """The latest conversations that match by this kind or a better one, each with a snippet.
@@ -194,7 +162,7 @@ class Search:
         if not self._query.terms or (self._query.is_signs and kind is MatchKind.INSIDE):
             return {}
         count = len(self._query.terms)
-        titled = (row.id for row in self._titled() if len(row.met(kind)) == count)
+        titled = (row.id for row in self._titled if len(row.met(kind)) == count)
         found = dict.fromkeys(islice(titled, limit), "")
         said: dict[str, str] = {}
         rows = self._said(kind, limit * _HITS_PER_CONVERSATION)
@@ -205,17 +173,13 @@ class Search:
                 break
         return found | said
 
-    def _kinds(self) -> list[MatchKind]:
-        """The kinds by which the terms can match."""
-        if not self._query.terms:
-            return []
-        return [MatchKind.WHOLE] if self._query.is_signs else list(MatchKind)
-
     def _turns(self, kind: MatchKind, count: int) -> Iterator[sqlite3.Row]:
         """The turns that match by this kind or a better one, the best first; some appear twice."""
         if kind is MatchKind.WHOLE and not self._query.is_signs:
             if self._query.literals:
-                yield from self._written_so(count)
+                # Those that are written as in the query, with its punctuation, come first.
+                rows = self._matching(_TURNS, self._expression(kind), _LATEST, -1)
+                yield from islice(filter(self._holds_literals, rows), count)
             yield from self._matching(_TURNS, self._expression(kind), "rank", count)
         else:
             yield from self._said(kind, count)
@@ -224,16 +188,9 @@ class Search:
     def _said(self, kind: MatchKind, count: int) -> Iterator[sqlite3.Row]:
         """The latest turns that match by this kind or a better one."""
         if self._query.is_signs:
-            rows = self._connection.execute(
-                f"{_ALL_TURNS}{_WANTED} ORDER BY t.id DESC", self._only.values
-            )
+            rows = self._connection.execute(f"{_ALL_TURNS}{_WANTED} ORDER BY t.id DESC", self._only)
             return islice(filter(self._holds_literals, rows), count)
         return self._matching(_TURNS, self._expression(kind), _LATEST, count)
-
-    def _written_so(self, count: int) -> Iterator[sqlite3.Row]:
-        """The latest turns with whole words, written as in the query with its punctuation."""
-        rows = self._matching(_TURNS, self._expression(MatchKind.WHOLE), _LATEST, -1)
-        return islice(filter(self._holds_literals, rows), count)
 
     def _holds_literals(self, row: sqlite3.Row) -> bool:
         texts = [folded(row["prompt"]), folded(row["reply"] or "")]
@@ -245,7 +202,7 @@ class Search:
         This leaves out conversations whose titles match none of the terms, or all of them.
         """
         by_met: dict[frozenset[int], list[str]] = {}
-        for titled in self._titled():
+        for titled in self._titled:
             by_met.setdefault(titled.met(kind), []).append(titled.id)
         shares = [met for met in by_met if 0 < len(met) < len(self._query.terms)]
         shares.sort(key=len, reverse=True)
@@ -263,7 +220,7 @@ class Search:
     ) -> Iterator[sqlite3.Row]:
         return self._connection.execute(
             f"{select}{_WANTED} ORDER BY {order} LIMIT :count",
-            {"expression": expression, "count": count, **self._only.values, **values},
+            {"expression": expression, "count": count, **self._only, **values},
         )
 
     def _expression(self, kind: MatchKind, left_out: frozenset[int] = frozenset()) -> str:
@@ -285,33 +242,22 @@ class Search:
             for part in {term.part for term in self._query.terms if term.part}
         }
 
+    @cached_property
     def _titled(self) -> list[_TitleMatch]:
         """Conversations whose title matches a term, the latest first."""
-        if self._titles is None:
-            rows = self._connection.execute(
-                f"SELECT id, title, profile, updated, title || {self._tags()} AS text"
-                " FROM conversations WHERE updated >= :since ORDER BY updated DESC",
-                self._only.values,
-            )
-            self._titles = [
-                _TitleMatch(**dict(row), examined=self._query.examine(row["text"]))
-                for row in rows
-                if self._query.may_match(row["text"], some=True)
-            ]
-        return self._titles
-
-    def _tags(self) -> str:
-        """The SQL expression for a conversation's tags; files of older versions have none."""
-        known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tags'")
-        return _TAGS if known.fetchone() else "''"
+        return [
+            _TitleMatch(**dict(row), examined=self._query.examine(row["text"]))
+            for row in self._connection.execute(_TITLES, self._only)
+            if self._query.may_match(row["text"], some=True)
+        ]
 
     def _in_titles(self, kind: MatchKind) -> Iterator[tuple[object, SearchHit]]:
         """Titles that match all terms by exactly this kind, the latest first.
 
         This leaves out titles made from the first prompt: the prompt is a hit itself.
         """
-        for titled in self._titled():
-            right = self._only.profile in (None, titled.profile)
+        for titled in self._titled:
+            right = self._only["profile"] in (None, titled.profile)
             if right and titled.examined.kind is kind and not self._is_prompt(titled):
                 snippet = marked(titled.text, titled.examined.spans)
                 hit = SearchHit(
@@ -325,12 +271,9 @@ class Search:
             return False
         first = self._connection.execute(
             f"{_FIRST_PROMPT}{_WANTED} ORDER BY t.id LIMIT 1",
-            {"beginning": _BEGINNING, "id": titled.id, **self._only.values},
+            {"beginning": _BEGINNING, "id": titled.id, **self._only},
         ).fetchone()
         return first is not None and " ".join(first[0].split()).startswith(titled.title)
-
-    def _in_turn(self, row: sqlite3.Row) -> SearchHit:
-        return self._hit(row, *self._in_texts(row))
 
     def _hit(
         self, row: sqlite3.Row, where: str, snippet: str, model: str | None = None
@@ -340,16 +283,8 @@ class Search:
             "SELECT count(*) FROM turns WHERE conversation_id = ? AND id <= ? AND NOT withdrawn",
             (row["conversation_id"], row["id"]),
         ).fetchone()
-        return SearchHit(
-            row["conversation_id"],
-            row["title"],
-            turn,
-            where,
-            snippet,
-            row["started"],
-            row["profile"],
-            model,
-        )
+        place = row["conversation_id"], row["title"], turn
+        return SearchHit(*place, where, snippet, row["started"], row["profile"], model)
 
     def _in_texts(self, row: sqlite3.Row) -> tuple[str, str]:
         """Which of a turn's texts matches the terms best, and its snippet."""
@@ -358,70 +293,54 @@ class Search:
         best = max(examined, key=lambda where: examined[where].merit)
         return best, marked(texts[best], examined[best].spans)
 
-    def _in_proposals(self, limit: int) -> dict[MatchKind, list[tuple[object, SearchHit]]]:
-        """The latest proposals by kind of match, at most `limit` of each kind.
+    def _in_proposals(self, kind: MatchKind, limit: int) -> Iterator[tuple[object, SearchHit]]:
+        """The latest proposals that match by this kind, at most `limit` of each kind.
 
         They are read one after the other until `limit` of them match by whole words.
         """
         if self._proposals is None:
             self._proposals = {kind: [] for kind in MatchKind}
-            rows = self._connection.execute(
-                f"{_PROPOSALS}{_WANTED} ORDER BY t.id DESC",
-                self._only.values,
-            )
-            for row in rows:
-                examined = self._examined_proposal(row)
-                if examined is None:
+            for row in self._connection.execute(
+                f"{_PROPOSALS}{_WANTED} ORDER BY t.id DESC", self._only
+            ):
+                try:
+                    proposal = unpack(row["proposal"])
+                    text, model = str(proposal["text"]), str(proposal["model"])
+                except (ValueError, TypeError, KeyError):
+                    # One damaged row must not end the search.
                     continue
-                same = self._proposals[examined[0]]
+                examined = self._query.examine(text) if self._query.may_match(text) else None
+                if examined is None or examined.kind is None:
+                    continue
+                same = self._proposals[examined.kind]
                 if len(same) < limit:
-                    same.append(examined[1])
+                    hit = self._hit(row, "proposal", marked(text, examined.spans), model)
+                    same.append(((row["id"], row["layer"], row["place"]), hit))
                 if len(self._proposals[MatchKind.WHOLE]) == limit:
                     break
-        return self._proposals
-
-    def _examined_proposal(
-        self, row: sqlite3.Row
-    ) -> tuple[MatchKind, tuple[object, SearchHit]] | None:
-        """The kind of match and the hit of a proposal; None if it does not match all terms."""
-        try:
-            proposal = unpack(row["proposal"])
-            text, model = str(proposal["text"]), str(proposal["model"])
-        except (ValueError, TypeError, KeyError):
-            # One damaged row must not end the search.
-            return None
-        if not self._query.may_match(text):
-            return None
-        examined = self._query.examine(text)
-        if examined.kind is None:
-            return None
-        hit = self._hit(row, "proposal", marked(text, examined.spans), model)
-        return examined.kind, ((row["id"], row["layer"], row["place"]), hit)
+        yield from self._proposals[kind]
 
 
-def wipe_step(connection: sqlite3.Connection, pages: int) -> bool:
+def wipe_step(connection: Connection, pages: int) -> bool:
     """Do one step to make the index forget deleted texts, in a transaction of its own.
 
     After the last step no page of the index holds words that only deleted texts held, if
-    `secure_delete` is on and the write-ahead log has been emptied.
-
-    Args:
-        connection: The database.
-        pages: About how many pages of the index to write at most.
-
-    Returns:
-        Whether more steps are needed.
-
-    Raises:
-        sqlite3.Error: The step could not be done.
+    `secure_delete` is on and the write-ahead log has been emptied. pages: about how many of the
+    index to write at most. Returns whether more steps are needed. Raises sqlite3.Error.
     """
     with immediate(connection):
         doubted = connection.execute(
             "SELECT word FROM search_doubted LIMIT ?", (pages * _DOUBTED_PER_PAGE,)
         ).fetchall()
+        for (word,) in doubted:
+            # Forgets the word unless a turn holds it.
+            held = connection.execute(
+                "SELECT 1 FROM search_index WHERE search_index MATCH ? LIMIT 1", (f'"{word}"',)
+            ).fetchone()
+            if held is None:
+                connection.execute("DELETE FROM search_words WHERE word = ?", (word,))
+            connection.execute("DELETE FROM search_doubted WHERE word = ?", (word,))
         if doubted:
-            for (word,) in doubted:
-                _settle(connection, word)
             return True
         unwiped = connection.execute("SELECT name, begun FROM search_unwiped").fetchone()
         if unwiped is None:
@@ -430,7 +349,7 @@ def wipe_step(connection: sqlite3.Connection, pages: int) -> bool:
     return True
 
 
-def is_wiped(connection: sqlite3.Connection) -> bool:
+def is_wiped(connection: Connection) -> bool:
     """Whether the index has forgotten all deleted texts. Raises sqlite3.Error."""
     (left,) = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM search_doubted) OR EXISTS (SELECT 1 FROM search_unwiped)"
@@ -438,17 +357,7 @@ def is_wiped(connection: sqlite3.Connection) -> bool:
     return not left
 
 
-def _settle(connection: sqlite3.Connection, word: str) -> None:
-    """Forget a word if no turn holds it."""
-    held = connection.execute(
-        "SELECT 1 FROM search_index WHERE search_index MATCH ? LIMIT 1", (f'"{word}"',)
-    ).fetchone()
-    if held is None:
-        connection.execute("DELETE FROM search_words WHERE word = ?", (word,))
-    connection.execute("DELETE FROM search_doubted WHERE word = ?", (word,))
-
-
-def _merge(connection: sqlite3.Connection, table: str, pages: int, *, begun: bool) -> None:
+def _merge(connection: Connection, table: str, pages: int, *, begun: bool) -> None:
     """Merge some pages of a full-text table's segments.
 
     In the first call, the negative number makes SQLite merge all segments that exist now. Later
@@ -467,7 +376,7 @@ def _merge(connection: sqlite3.Connection, table: str, pages: int, *, begun: boo
         connection.execute("UPDATE search_unwiped SET begun = 1 WHERE name = ?", (table,))
 
 
-def _overwrite(connection: sqlite3.Connection, table: str) -> None:
+def _overwrite(connection: Connection, table: str) -> None:
     """Overwrite the unused room in pages of a full-text table that are not full.
 
     SQLite overwrites what is deleted, but when it moves rows between pages, it leaves copies in

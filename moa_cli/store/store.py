@@ -31,22 +31,15 @@ from moa_cli.store.upkeep import PendingUpkeep
 _LONGEST_TITLE = 60
 # Without 0, o, 1, l and i: people read ids aloud and type them again.
 ID_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
-_NEW_CONVERSATION = "INSERT INTO conversations VALUES (?, ?, ?, ?, ?)"
-_COLUMNS = "started, process, lease, profile, settings, prompt, status, reply, rest"
 
 
 class Store(Reader):
     """A store of conversations. Open one with `Store.open`, and close it when you are done.
 
-    Its methods raise StoreError.
-
-    Attributes:
-        damaged: Where a damaged file was put aside when the store was opened, or None.
-        notice: What the user should know of a store that can only be read, or None.
-        backlog: What is to be written, in order.
-        identity: Identifies the open file; it changes when another file takes its place.
-        spending: What turns cost.
-        comparisons: What users chose blind.
+    Its methods raise StoreError. damaged: where a damaged file was put aside when the store was
+    opened. notice: what the user should know of a store that can only be read. backlog: what is to
+    be written, in order. identity: identifies the open file; it changes when another file takes its
+    place. spending: what turns cost. comparisons: what users chose blind.
     """
 
     def __init__(self, connection: Connection, damaged: Path | None = None) -> None:
@@ -57,20 +50,15 @@ class Store(Reader):
         self.backlog = Backlog(self)
         self._file: Path | None = None
         self.identity: tuple[int, int] | None = None
-        self.spending = Spending(connection)
-        self.spending.follow = self._follow
+        self.spending = Spending(connection, self._follow)
         self.comparisons = Comparisons(connection)
 
     @classmethod
     def open(cls, path: Path | None = None, tell: Callable[[str], None] | None = None) -> Store:
         """Open a store, and create it if need be.
 
-        Args:
-            path: Its file; None for the one in the data folder.
-            tell: Called with a sentence if opening or a later write takes long.
-
-        Raises:
-            StoreError: The file cannot be used.
+        path: its file; None for the one in the data folder. tell: called with a sentence if
+        opening or a later write takes long.
         """
         path = path or paths.database_file()
         connection, damaged = open_database(path, _take_up_leases, tell)
@@ -85,10 +73,7 @@ class Store(Reader):
     def open_to_read(
         cls, path: Path | None = None, tell: Callable[[str], None] | None = None
     ) -> Store:
-        """Open a store even if it cannot be written; then it only reads, and `notice` says so.
-
-        See `open` for the arguments and errors.
-        """
+        """Open a store even if it cannot be written; then it only reads, and `notice` says so."""
         path = path or paths.database_file()
         try:
             return cls.open(path, tell)
@@ -110,17 +95,18 @@ class Store(Reader):
         """The folder of the file."""
         return (self._file or paths.database_file()).parent
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with store_errors():
-            self._follow()
-            with immediate(self._connection):
-                yield self._connection
-
     def _write(self, sql: str, *values: object) -> sqlite3.Cursor:
         """Carry out one statement in a transaction of its own, or in the one that runs."""
-        with self._writing() as connection:
-            return connection.execute(sql, values)
+        with self.connection(writing=True) as connection:
+            return connection.execute(
+                sql, [as_unicode(value) if isinstance(value, str) else value for value in values]
+            )
+
+    def _insert(self, table: str, **columns: object) -> int:
+        """Add a row, and return its number."""
+        places = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
+        return int(self._write(sql, *columns.values()).lastrowid or 0)
 
     def _follow(self) -> None:
         """Open the new file if another process has put a damaged one aside.
@@ -143,40 +129,43 @@ class Store(Reader):
     def begin_conversation(
         self, prompt: str, profile: str, identity: str | None = None, at: float | None = None
     ) -> str:
-        """Begin a conversation, titled by its first prompt.
+        """Begin a conversation, titled by its first prompt, and return its id.
 
-        Args:
-            prompt: The first prompt.
-            profile: The name of the profile.
-            identity: Its id; None for a new one.
-            at: When it began, in seconds since 1970; None for now.
-
-        Returns:
-            The id.
+        identity: None for a new id. at: when it began, in seconds since 1970; None for now.
         """
         identity = identity or new_id()
         now = time.time() if at is None else at
-        self._write(_NEW_CONVERSATION, identity, _title(prompt), profile, now, now)
+        self.add_conversation(identity, _title(prompt), profile, now, now)
         return identity
 
-    def keep_turn(self, conversation: str, kept: KeptTurn) -> None:
-        """Add a whole turn of an import. Call it within `connection(writing=True)`."""
-        turn = kept.turn
-        cursor = self._connection.execute(
-            f"INSERT INTO turns ({_COLUMNS}, conversation_id)"
-            " VALUES (?, 0, '', ?, ?, ?, ?, ?, ?, ?)",
-            (
-                kept.started,
-                as_unicode(turn.profile),
-                as_unicode(kept.settings),
-                as_unicode(turn.user),
-                turn.status,
-                None if turn.reply is None else as_unicode(turn.reply),
-                rest_of(turn),
-                conversation,
-            ),
+    def add_conversation(
+        self, identity: str, title: str, profile: str, created: float, updated: float
+    ) -> None:
+        """Add a conversation. The times are in seconds since 1970."""
+        self._insert(
+            "conversations",
+            id=identity,
+            title=title,
+            profile=profile,
+            created=created,
+            updated=updated,
         )
-        number = int(cursor.lastrowid or 0)
+
+    def keep_turn(self, conversation: str, kept: KeptTurn) -> None:
+        """Add a whole turn of an import."""
+        turn = kept.turn
+        number = self._insert(
+            "turns",
+            conversation_id=conversation,
+            started=kept.started,
+            process=0,
+            profile=turn.profile,
+            settings=kept.settings,
+            prompt=turn.user,
+            status=turn.status,
+            reply=turn.reply,
+            rest=rest_of(turn),
+        )
         for layer in turn.proposals:
             for proposal in layer:
                 self.add_proposal(number, proposal)
@@ -192,84 +181,46 @@ class Store(Reader):
         *,
         started: float | None = None,
     ) -> int:
-        """Begin a turn.
+        """Begin a turn, and return its number.
 
-        Args:
-            conversation: The id of its conversation.
-            prompt: Its prompt.
-            profile: The name of the profile.
-            settings: The resolved profile as TOML.
-            started: When it began, in seconds since 1970; None for now.
-
-        Returns:
-            The number of the turn.
-
-        Raises:
-            NoConversation: The conversation was deleted in the meantime.
+        settings: the resolved profile as TOML. started: when it began, in seconds since 1970; None
+        for now. Raises NoConversation if the conversation was deleted in the meantime.
         """
-        with self._writing() as connection:
+        with self.connection(writing=True):
             now = time.time() if started is None else started
-            turn = Turn(user=prompt, profile=profile)
-            found = connection.execute(
-                "UPDATE conversations SET updated = ?, profile = ? WHERE id = ?",
-                (now, profile, conversation),
-            )
-            if not found.rowcount:
+            query = "UPDATE conversations SET updated = ?, profile = ? WHERE id = ?"
+            if not self._write(query, now, profile, conversation).rowcount:
                 raise NoConversation(f"the conversation {conversation} was deleted")
-            return self.add_turn(conversation, turn, started=now, settings=settings)
+            # Without a lease, other processes show the turn as interrupted until it ends.
+            lease = ""
+            with suppress(StoreError):
+                lease = self.spending.lease()
+            return self._insert(
+                "turns",
+                conversation_id=conversation,
+                started=now,
+                process=0,
+                lease=lease,
+                profile=profile,
+                settings=settings,
+                prompt=prompt,
+                status="open",
+            )
 
     def has_turn(self, conversation: str, turn: int | None) -> bool:
         """Whether that conversation exists and has a turn of that number."""
-        row = self._row(
-            "SELECT 1 FROM turns t JOIN conversations c ON c.id = t.conversation_id"
-            " WHERE t.id = ? AND c.id = ?",
-            turn,
-            conversation,
-        )
-        return row is not None
-
-    def turns_since(self, identity: str, number: int | None) -> int:
-        """How many turns a conversation got after that one; 0 if the number is None."""
-        return sum(turn > number for turn in self.turn_numbers(identity)) if number else 0
+        query = "SELECT 1 FROM turns JOIN conversations c ON c.id = conversation_id"
+        return self._row(f"{query} WHERE turns.id = ? AND c.id = ?", turn, conversation) is not None
 
     def end_interrupted(self, turn: int) -> None:
         """Mark a turn as interrupted if it is still open: its process has ended."""
-        self._write(
-            "UPDATE turns SET status = 'interrupted' WHERE id = ? AND status = 'open'", turn
-        )
-
-    def add_turn(self, conversation: str, turn: Turn, *, started: float, settings: str) -> int:
-        """Add a turn of which only the prompt is known yet, and return its number.
-
-        See `begin_turn`.
-        """
-        lease = ""
-        if turn.status == "open":
-            # Without a lease, other processes show the turn as interrupted until it ends.
-            with suppress(StoreError):
-                lease = self.spending.lease()
-        cursor = self._write(
-            "INSERT INTO turns (conversation_id, started, process, lease, profile, settings,"
-            " prompt, status) VALUES (?, ?, 0, ?, ?, ?, ?, ?)",
-            conversation,
-            started,
-            lease,
-            turn.profile,
-            as_unicode(settings),
-            as_unicode(turn.user),
-            turn.status,
-        )
-        return int(cursor.lastrowid or 0)
+        query = "UPDATE turns SET status = 'interrupted' WHERE id = ? AND status = 'open'"
+        self._write(query, turn)
 
     def add_proposal(self, turn: int, proposal: Proposal) -> None:
         """Write a proposal that has ended, with or without an answer."""
-        self._write(
-            "INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?)",
-            turn,
-            proposal.layer,
-            proposal.index,
-            pack(without_defaults(proposal)),
-        )
+        values = turn, proposal.layer, proposal.index, pack(without_defaults(proposal))
+        self._write("INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?)", *values)
 
     def add_note(self, turn: int, event: dict[str, Any]) -> None:
         """Write an event that no proposal holds, such as a retry or a lost aggregator."""
@@ -277,22 +228,14 @@ class Store(Reader):
 
     def end_turn(self, identity: int, turn: Turn) -> None:
         """Write the result of a turn; it is partial if its status says so."""
-        reply = None if turn.reply is None else as_unicode(turn.reply)
-        self._write(
-            "UPDATE turns SET status = ?, reply = ?, rest = ? WHERE id = ?",
-            turn.status,
-            reply,
-            rest_of(turn),
-            identity,
-        )
+        query = "UPDATE turns SET status = ?, reply = ?, rest = ? WHERE id = ?"
+        self._write(query, turn.status, turn.reply, rest_of(turn), identity)
 
     def withdraw(self, turn: int, conversation: str | None = None) -> None:
         """Mark a turn as taken back or replaced: it stays in the file, but not in the conversation.
 
-        Args:
-            turn: The number of the turn.
-            conversation: Only if the turn belongs to this conversation: another file may have
-                taken the place of the one that the number is from.
+        conversation: only if the turn belongs to it, since another file may have taken the place
+        of the one that the number is from.
         """
         self._write(
             "UPDATE turns SET withdrawn = 1 WHERE id = ?1 AND (?2 IS NULL OR conversation_id = ?2)",
@@ -302,9 +245,10 @@ class Store(Reader):
 
     def fork(self, identity: str) -> str:
         """Copy a conversation, and return the id of the copy."""
+        new, now = new_id(), time.time()
+        columns = "started, process, lease, profile, settings, prompt, status, reply, rest"
         with store_errors(), immediate(self._connection):
             execute = self._connection.execute
-            new, now = new_id(), time.time()
             execute(
                 "INSERT INTO conversations SELECT ?1, title, profile, ?2, ?2 FROM conversations"
                 " WHERE id = ?3",
@@ -316,8 +260,8 @@ class Store(Reader):
             )
             for old in self.turn_numbers(identity):
                 copied = execute(
-                    f"INSERT INTO turns ({_COLUMNS}, conversation_id)"
-                    f" SELECT {_COLUMNS}, ? FROM turns WHERE id = ?",
+                    f"INSERT INTO turns (conversation_id, {columns}) SELECT ?, {columns} FROM turns"
+                    " WHERE id = ?",
                     (new, old),
                 ).lastrowid
                 execute(
@@ -329,23 +273,20 @@ class Store(Reader):
 
     def rename(self, identity: str, title: str) -> None:
         """Give a conversation another title."""
-        self._write("UPDATE conversations SET title = ? WHERE id = ?", as_unicode(title), identity)
+        self._write("UPDATE conversations SET title = ? WHERE id = ?", title, identity)
 
     def tag(self, identity: str, tags: Iterable[str]) -> None:
         """Add tags to a conversation. They have to be checked (see `stored_values.checked_tag`)."""
-        with self._writing() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO tags SELECT id, ? FROM conversations WHERE id = ?",
-                [(tag, identity) for tag in tags],
-            )
+        query = "INSERT OR IGNORE INTO tags SELECT id, ? FROM conversations WHERE id = ?"
+        with self.connection(writing=True):
+            for tag in tags:
+                self._write(query, tag, identity)
 
     def untag(self, identity: str, tags: Iterable[str]) -> None:
         """Remove tags from a conversation."""
-        with self._writing() as connection:
-            connection.executemany(
-                "DELETE FROM tags WHERE conversation_id = ? AND tag = ?",
-                [(identity, tag) for tag in tags],
-            )
+        with self.connection(writing=True):
+            for tag in tags:
+                self._write("DELETE FROM tags WHERE conversation_id = ? AND tag = ?", identity, tag)
 
     def delete(
         self, identities: Sequence[str], turns: Sequence[int] = (), *, seconds: float | None = None
@@ -353,16 +294,9 @@ class Store(Reader):
         """Delete conversations, and single turns of others, and wipe their words from the file.
 
         They disappear from every list at once. Their words are then overwritten step by step, so
-        that other processes can write in between.
-
-        Args:
-            identities: The ids of conversations to delete.
-            turns: The numbers of turns to delete.
-            seconds: How long the wiping may take now. None lets a small file be finished, and
-                spends next to no time on a large one.
-
-        Returns:
-            What is left for `upkeep` to do.
+        that other processes can write in between. seconds: how long that may take now; None lets a
+        small file be finished, and spends next to no time on a large one. Returns what is left for
+        `upkeep` to do.
         """
         with store_errors():
             if turns:
@@ -382,20 +316,16 @@ class Store(Reader):
         going = set(turns)
         with immediate(self._connection):
             for turn in turns:
-                row = self._connection.execute(
-                    "SELECT conversation_id AS id, prompt FROM turns WHERE id = ?", (turn,)
-                ).fetchone()
+                row = self._row("SELECT conversation_id, prompt FROM turns WHERE id = ?", turn)
                 if row is None:
                     continue
-                others = self._connection.execute(
+                others = self._rows(
                     "SELECT id, prompt FROM turns WHERE conversation_id = ? ORDER BY withdrawn, id",
-                    (row["id"],),
+                    row["conversation_id"],
                 )
                 first = next((other["prompt"] for other in others if other["id"] not in going), "")
-                self._connection.execute(
-                    "UPDATE conversations SET title = ? WHERE id = ? AND title = ?",
-                    (_title(first), row["id"], _title(row["prompt"])),
-                )
+                query = "UPDATE conversations SET title = ? WHERE id = ? AND title = ?"
+                self._write(query, _title(first), row["conversation_id"], _title(row["prompt"]))
 
     def upkeep(self, *, seconds: float) -> PendingUpkeep:
         """Continue to wipe and pack for about so many seconds, and return what is left then."""
@@ -403,15 +333,9 @@ class Store(Reader):
             return upkeep.work(self._connection, seconds=seconds)
 
     def rewrite(self, *, seconds: float = 30.0) -> bool:
-        """Write the file anew, without unused room and the traces in it.
+        """Write the file anew, without unused room and the traces in it; return whether it is done.
 
-        No other process can write meanwhile.
-
-        Args:
-            seconds: How long to wait for other processes that write.
-
-        Returns:
-            Whether it was done.
+        No other process can write meanwhile. seconds: how long to wait for others that write.
         """
         deadline = time.monotonic() + seconds
         with store_errors():
@@ -431,11 +355,9 @@ class Store(Reader):
         Only the process that holds the lock for imports may call it.
         """
         with store_errors():
-            rows = self._connection.execute("SELECT conversation_id FROM unfinished").fetchall()
-            if rows:
-                upkeep.doom(self._connection, [row[0] for row in rows])
-                with immediate(self._connection):
-                    self._connection.execute("DELETE FROM unfinished")
+            if unfinished := self._column("SELECT conversation_id FROM unfinished"):
+                upkeep.doom(self._connection, unfinished)
+                self._write("DELETE FROM unfinished")
             # Wiping the old turns of a conversation that is imported again would take the new ones.
             while upkeep.leftover(self._connection).conversations:
                 upkeep.work(self._connection, seconds=1.0)
@@ -451,17 +373,12 @@ class Store(Reader):
                 self._connection.execute("PRAGMA foreign_keys = ON")
 
     @contextmanager
-    def connection(
-        self, *, writing: bool, seconds: float | None = None
-    ) -> Iterator[sqlite3.Connection]:
+    def connection(self, *, writing: bool, seconds: float | None = None) -> Iterator[Connection]:
         """Yield the connection within one transaction.
 
         Everything that is read is from one state of the file. What is written is written as a
-        whole or not at all.
-
-        Args:
-            writing: Whether to write.
-            seconds: How long to wait for another process that writes; None for the usual time.
+        whole or not at all. seconds: how long to wait for another process that writes; None for
+        the usual time.
         """
         with store_errors():
             if writing:
@@ -488,7 +405,7 @@ def _take_up_leases(connection: Connection) -> None:
 
 
 def _title(prompt: str) -> str:
-    return as_unicode(" ".join(prompt.split())[:_LONGEST_TITLE]) or "untitled"
+    return " ".join(prompt.split())[:_LONGEST_TITLE] or "untitled"
 
 
 def new_id() -> str:

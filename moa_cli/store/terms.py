@@ -64,14 +64,10 @@ _SHORTEST_KNOWN, _LONGEST_KNOWN = 4, 64
 
 
 class Unit(NamedTuple):
-    """A word or a single character of a text.
+    """A word or a single character of a text, folded, and where it begins and ends there.
 
-    Attributes:
-        text: It, folded.
-        single: Whether it is a character of a script that is cut at each character.
-        joined: Whether it directly follows the unit before.
-        start: Where it begins in the text.
-        end: Where it ends.
+    single: whether it is a character of a script that is cut at each character. joined: whether it
+    directly follows the unit before.
     """
 
     text: str

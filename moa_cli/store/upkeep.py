@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from moa_cli.store import search
-from moa_cli.store.schema import immediate, transaction
+from moa_cli.store.schema import Connection, immediate, transaction
 from moa_cli.store.stored_values import pack, unpack
 
 _STEP_SECONDS = 0.05
@@ -32,7 +32,6 @@ _SHORTEST_REST, _LONGEST_REST = 0.01, 0.1
 _ROWS, _MERGE_PAGES, _FREE_PAGES = 50, 100, 500
 # Takes the place of a conversation's id; ids have no spaces.
 _SINGLE = "single turns"
-_DOOM = "INSERT OR IGNORE INTO doomed (conversation_id) VALUES (?)"
 _MERGE, _PACK, _EMPTY_LOG = "merge words", "pack proposals", "empty the log"
 _REWRITE = "write the file anew"
 # A file of this size is written anew within about a third of a second.
@@ -63,9 +62,7 @@ class PendingUpkeep:
         return bool(self.conversations or self.merge or self.log or self.traces)
 
 
-def doom(
-    connection: sqlite3.Connection, identities: Sequence[str], turns: Sequence[int] = ()
-) -> None:
+def doom(connection: Connection, identities: Sequence[str], turns: Sequence[int] = ()) -> None:
     """Remove conversations from every list, and single turns from their conversations.
 
     `work` deletes the turns. Raises sqlite3.Error.
@@ -74,22 +71,22 @@ def doom(
     connection.execute("PRAGMA foreign_keys = OFF")
     try:
         with immediate(connection):
-            for identity in identities:
-                connection.execute(_DOOM, (identity,))
+            # Single turns become turns of one more conversation, which is deleted.
+            for identity in [*identities, _SINGLE] if turns else identities:
+                connection.execute(
+                    "INSERT OR IGNORE INTO doomed (conversation_id) VALUES (?)", (identity,)
+                )
                 connection.execute("DELETE FROM conversations WHERE id = ?", (identity,))
                 connection.execute("DELETE FROM tags WHERE conversation_id = ?", (identity,))
-            if turns:
-                # They become turns of one more conversation, which is deleted.
-                connection.execute(_DOOM, (_SINGLE,))
-                connection.executemany(
-                    "UPDATE turns SET conversation_id = ? WHERE id = ?",
-                    [(_SINGLE, turn) for turn in turns],
+            for turn in turns:
+                connection.execute(
+                    "UPDATE turns SET conversation_id = ? WHERE id = ?", (_SINGLE, turn)
                 )
     finally:
         connection.execute("PRAGMA foreign_keys = ON")
 
 
-def leftover(connection: sqlite3.Connection) -> PendingUpkeep:
+def leftover(connection: Connection) -> PendingUpkeep:
     """What is still to be done. Raises sqlite3.Error."""
     with transaction(connection, "DEFERRED"):
         (doomed,) = connection.execute("SELECT count(*) FROM doomed").fetchone()
@@ -99,7 +96,7 @@ def leftover(connection: sqlite3.Connection) -> PendingUpkeep:
     )
 
 
-def work(connection: sqlite3.Connection, *, seconds: float) -> PendingUpkeep:
+def work(connection: Connection, *, seconds: float) -> PendingUpkeep:
     """Work for about so many seconds, and return what is left. Raises sqlite3.Error."""
     deadline = time.monotonic() + seconds
     for _ in _steps(connection):
@@ -108,33 +105,32 @@ def work(connection: sqlite3.Connection, *, seconds: float) -> PendingUpkeep:
     return leftover(connection)
 
 
-def _steps(connection: sqlite3.Connection) -> Iterator[None]:
+def _steps(connection: Connection) -> Iterator[None]:
     """Do all steps, with a rest after each one."""
     for step in (_wipe_turns, _merge_words, _pack_proposals, _rewrite_small, _give_back):
-        while True:
-            began = time.monotonic()
-            if not step(connection):
-                break
+        began = time.monotonic()
+        while step(connection):
             yield
             taken = time.monotonic() - began
             time.sleep(min(max(taken, _SHORTEST_REST), _LONGEST_REST))
+            began = time.monotonic()
     _empty_log(connection)
     yield
 
 
-def _has(connection: sqlite3.Connection, task: str) -> bool:
+def _has(connection: Connection, task: str) -> bool:
     return connection.execute("SELECT 1 FROM upkeep WHERE task = ?", (task,)).fetchone() is not None
 
 
-def _add(connection: sqlite3.Connection, task: str) -> None:
+def _add(connection: Connection, task: str) -> None:
     connection.execute("INSERT OR IGNORE INTO upkeep VALUES (?)", (task,))
 
 
-def _done(connection: sqlite3.Connection, task: str) -> None:
+def _done(connection: Connection, task: str) -> None:
     connection.execute("DELETE FROM upkeep WHERE task = ?", (task,))
 
 
-def _wipe_turns(connection: sqlite3.Connection) -> bool:
+def _wipe_turns(connection: Connection) -> bool:
     """Delete turns of one deleted conversation; return whether there may be more."""
     row = connection.execute("SELECT conversation_id FROM doomed LIMIT 1").fetchone()
     if row is None:
@@ -157,7 +153,7 @@ def _wipe_turns(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _merge_words(connection: sqlite3.Connection) -> bool:
+def _merge_words(connection: Connection) -> bool:
     """Merge some pages of the search index; return whether there is more to merge."""
     if not _has(connection, _MERGE):
         return False
@@ -172,7 +168,7 @@ def _merge_words(connection: sqlite3.Connection) -> bool:
     return False
 
 
-def _pack_proposals(connection: sqlite3.Connection) -> bool:
+def _pack_proposals(connection: Connection) -> bool:
     """Move some proposals of an older version to the new table; return whether there are more."""
     if not _has(connection, _PACK):
         return False
@@ -182,14 +178,13 @@ def _pack_proposals(connection: sqlite3.Connection) -> bool:
             rows = connection.execute(
                 "SELECT turn_id, layer, place, proposal FROM old_proposals LIMIT ?", (_ROWS,)
             ).fetchall()
-            for turn, layer, place, proposal in rows:
+            for *place, proposal in rows:
                 connection.execute(
                     "INSERT OR IGNORE INTO proposals VALUES (?, ?, ?, ?)",
-                    (turn, layer, place, _packed(proposal)),
+                    (*place, _packed(proposal)),
                 )
                 connection.execute(
-                    "DELETE FROM old_proposals WHERE turn_id = ? AND layer = ? AND place = ?",
-                    (turn, layer, place),
+                    "DELETE FROM old_proposals WHERE turn_id = ? AND layer = ? AND place = ?", place
                 )
             if len(rows) < _ROWS:
                 _done(connection, _PACK)
@@ -205,7 +200,7 @@ def _packed(proposal: str | bytes) -> str | bytes:
         return proposal
 
 
-def _give_back(connection: sqlite3.Connection) -> bool:
+def _give_back(connection: Connection) -> bool:
     """Return some free pages to the disk; return whether there are more.
 
     Files of an older version keep their free pages for new conversations.
@@ -222,29 +217,28 @@ def _give_back(connection: sqlite3.Connection) -> bool:
     return bool(free)
 
 
-def seconds_to_wipe(connection: sqlite3.Connection) -> float:
+def seconds_to_wipe(connection: Connection) -> float:
     """How long a caller should wait for the wiping: only a small file is done within a moment."""
     return 3.0 if _is_small(connection) else 0.2
 
 
-def _is_small(connection: sqlite3.Connection) -> bool:
+def _is_small(connection: Connection) -> bool:
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (size,) = connection.execute("PRAGMA page_size").fetchone()
     return bool(pages * size <= _SMALL_BYTES)
 
 
-def _rewrite_small(connection: sqlite3.Connection) -> bool:
+def _rewrite_small(connection: Connection) -> bool:
     """Write a small file anew, if it still has to be."""
     if _has(connection, _REWRITE) and not _has(connection, _MERGE) and _is_small(connection):
         rewrite(connection)
     return False
 
 
-def rewrite(connection: sqlite3.Connection) -> bool:
+def rewrite(connection: Connection) -> bool:
     """Write the file anew, without free pages and traces; nobody else can write meanwhile.
 
-    Returns:
-        Whether it was done. It is not done while another process writes, or if the disk is full.
+    Returns whether it was done. It is not while another process writes, or if the disk is full.
     """
     try:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -256,7 +250,7 @@ def rewrite(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _empty_log(connection: sqlite3.Connection) -> None:
+def _empty_log(connection: Connection) -> None:
     """Empty the write-ahead log, which holds older states of pages, unless it is in use."""
     if not _has(connection, _EMPTY_LOG) or _has(connection, _MERGE):
         return

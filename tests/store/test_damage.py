@@ -90,11 +90,11 @@ def test_most_turns_come_back_from_a_file_with_damaged_pages(
     assert found <= before
     # A page of 8192 bytes holds five such turns at most.
     assert len(found) >= len(before) - 5 * 6
-    assert done.new == 40 or done.skipped
+    assert len(done.added.new) == 40 or done.progress.skipped
     assert check(new).sound
     assert aside.read_bytes() == original
     again = recover(new, aside, quiet)
-    assert (again.new, again.renamed, said(new)) == (0, 0, found)
+    assert (again.added.new, again.added.renamed, said(new)) == ([], [], found)
     new.close()
 
 
@@ -109,7 +109,7 @@ def test_all_of_it_comes_back_where_only_the_head_of_the_file_is_gone(
     assert new.damaged is not None
     assert new.conversations() == []
     done = recover(new, new.damaged, quiet)
-    assert (done.new, done.turns) == (40, 200)
+    assert (len(done.added.new), done.added.turns) == (40, 200)
     assert said(new) == before
     first = new.conversations(limit=1)[0]
     assert [len(layer) for layer in new.load(first.id).turns[0].proposals] == [3]
@@ -120,7 +120,7 @@ def test_what_stood_only_in_the_log_comes_back(file: Path) -> None:
     fill_only_the_log(file)
     aside = put_aside(file)
     store = Store.open(file)
-    assert recover(store, aside, quiet).turns == 15
+    assert recover(store, aside, quiet).added.turns == 15
     store.close()
 
 
@@ -135,7 +135,7 @@ def test_what_stood_only_in_the_log_comes_back_through_a_link(file: Path, tmp_pa
     aside = put_aside(file)
     assert aside.is_symlink()
     store = Store.open(file)
-    assert recover(store, aside, quiet).turns == 15
+    assert recover(store, aside, quiet).added.turns == 15
     store.close()
 
 
@@ -202,7 +202,7 @@ def test_a_kill_between_the_log_and_the_file_parts_them_for_no_recovery(file: Pa
     file.write_bytes(b"no database at all" * 1000)
     store = Store.open(file)
     assert store.damaged == file.with_name(f"{file.name}.damaged-1000")
-    assert recover(store, store.damaged, quiet).turns == 15
+    assert recover(store, store.damaged, quiet).added.turns == 15
     store.close()
 
 
@@ -226,7 +226,7 @@ def test_deleted_conversations_stay_deleted(store: Store, file: Path) -> None:
     store.close()
     aside = put_aside(file)
     new = Store.open(file)
-    assert recover(new, aside, quiet).new == 39
+    assert len(recover(new, aside, quiet).added.new) == 39
     assert not words & said(new)
     new.close()
 
@@ -387,7 +387,7 @@ def test_a_copy_is_whole_private_and_can_be_taken_in_again(
     chosen = [summary.id for summary in store.conversations(limit=7)]
     store.delete(chosen)
     done = recover(store, copy, quiet)
-    assert (done.new, done.same, done.skipped) == (7, 33, 0)
+    assert (len(done.added.new), len(done.added.same), done.progress.skipped) == (7, 33, 0)
     [spent] = store.spending.by_month()
     assert spent.usage.calls == 200
 

@@ -119,7 +119,7 @@ def test_a_database_that_cannot_be_written_leaves_the_journal(file: Path) -> Non
     blocked._connection.execute("PRAGMA query_only = ON")
     (lease,) = dead_leases(file)
     assert len(read_calls(lease.lines())) == 1
-    lease.leave()
+    lease.close(settled=False)
     (row,) = Store.open(file).spending.by_month()
     assert row.usage.calls == 2
 

@@ -160,8 +160,8 @@ def test_a_line_that_a_full_disk_has_cut_spoils_no_later_one(tmp_path: Path) -> 
             recorder.handle(event)
         assert store.backlog._file is not None
         # Half of a line, and then the disk has room again.
-        os.write(store.backlog._file._handle, b'{"turn": 0, "kind": "pro')
-        store.backlog._file._lines._torn = True
+        os.write(store.backlog._file.lines.handle, b'{"turn": 0, "kind": "pro')
+        store.backlog._file.lines._torn = True
         for event in events()[7:]:
             recorder.handle(event)
         recorder.close()

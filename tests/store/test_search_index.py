@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moa_cli.core.conversation import Turn
-from moa_cli.store.search import FTS_TABLES, wipe_step
+from moa_cli.store.search import wipe_step
 from moa_cli.store.store import Store
 
 WORDS = " ".join(f"word{number}" for number in range(300))
@@ -46,8 +46,7 @@ def test_after_the_last_step_no_page_holds_the_words(
                 talk(store, f"meanwhile{steps}", "giraffe 天气")
         assert steps > 1
         assert not wipe_step(connection, pages)
-        for table in FTS_TABLES:
-            connection.execute(f"INSERT INTO {table} ({table}) VALUES ('integrity-check')")
+        connection.execute("INSERT INTO search_index (search_index) VALUES ('integrity-check')")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         files = [part for part in tmp_path.rglob("*") if part.is_file()]
         content = b"".join(part.read_bytes() for part in files).lower()

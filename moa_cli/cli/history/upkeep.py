@@ -122,13 +122,14 @@ def recover(
             raise StoreError(f"{source}: cannot be read: {error.strerror}") from None
     finally:
         store.close()
-    added = done.new + done.renamed
-    text = f"{source}: recovered {plural(added, 'conversation')}, {plural(done.turns, 'turn')}"
-    if done.same:
-        text += f"; {plural(done.same, 'conversation')} existed already"
+    added, progress = done.added, done.progress
+    conversations = plural(len(added.new) + len(added.renamed), "conversation")
+    text = f"{source}: recovered {conversations}, {plural(added.turns, 'turn')}"
+    if added.same:
+        text += f"; {plural(len(added.same), 'conversation')} existed already"
     say(text)
-    if done.skipped or done.unreadable:
-        pages = f"{done.skipped} of {plural(done.pages, 'page')} could not be read in full"
+    if progress.skipped or done.unreadable:
+        pages = f"{progress.skipped} of {plural(progress.pages, 'page')} could not be read in full"
         say(f"lost: {pages}, {plural(done.unreadable, 'value')} could not be read")
     say(f"{source} stays as it is; delete it when you do not need it any more")
     if others:

@@ -6,14 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from moa_cli.store.incoming.conversation import (
-    IncomingConversation,
-    TurnBuilder,
-    list_in,
-    seconds_of,
-    table_in,
-    text_in,
-)
+from moa_cli.store.incoming.conversation import IncomingConversation, Table, TurnBuilder
 
 PROFILE = "aichat"
 # Characters of a session, or of an entry of the log.
@@ -42,26 +35,25 @@ def is_session(values: Any) -> bool:
 
 
 def yaml(text: str) -> Any:
-    """The value that a YAML file holds.
+    """The value that a YAML file holds. Raises ValueError.
 
     Aliases are refused: aichat writes none, and with them a short file can stand for billions of
     values.
-
-    Raises:
-        ValueError: The text cannot be read as YAML.
     """
     import yaml as library
 
+    # It reads plain values only, and is written in C where that is available.
+    loader = getattr(library, "CSafeLoader", library.SafeLoader)
     depth = 0
     try:
-        for event in library.parse(text, Loader=_loader()):
+        for event in library.parse(text, Loader=loader):
             if isinstance(event, library.AliasEvent):
                 raise ValueError("not YAML that can be read: it holds an alias")
             depth += isinstance(event, library.CollectionStartEvent)
             depth -= isinstance(event, library.CollectionEndEvent)
             if depth > _DEEPEST:
                 raise ValueError("not YAML that can be read: it is nested too deeply")
-        return library.load(text, Loader=_loader())  # noqa: S506
+        return library.load(text, Loader=loader)  # noqa: S506
     except library.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -70,93 +62,68 @@ def yaml(text: str) -> Any:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
 
 
-def _loader() -> Any:
-    """A loader of plain values only, written in C where that is available."""
-    import yaml as library
-
-    return getattr(library, "CSafeLoader", library.SafeLoader)
-
-
-def session(values: dict[str, Any], name: str, at: float, where: str) -> IncomingConversation:
-    """The conversation of a session.
-
-    Args:
-        values: What its file holds.
-        name: The name of the session, which is that of its file.
-        at: When the file was written, in seconds since 1970.
-        where: How messages name it.
-    """
+def session(values: Table, name: str, at: float) -> IncomingConversation:
+    """The conversation of a session. `name` and `at`, in seconds since 1970, are of its file."""
     builder = TurnBuilder(PROFILE)
-    model = text_in(values, "model") or None
-    earlier = list_in(values, "compressed_messages")
-    for place, message in enumerate([*earlier, *list_in(values, "messages")]):
-        if isinstance(message, dict):
-            # After aichat compresses a session, its first message only sums up earlier ones.
-            summed_up = bool(earlier) and place == len(earlier)
-            _add(builder, message, model, at, skip_system=summed_up)
-    return builder.conversation(where, None, title=name, created=at, updated=at)
+    model = values.text("model") or None
+    earlier, messages = values.tables("compressed_messages"), values.tables("messages")
+    if earlier and messages and messages[0].get("role") == "system":
+        # After aichat compresses a session, its first message only sums up earlier ones.
+        messages = messages[1:]
+    for message in (*earlier, *messages):
+        _add(builder, message, model, at)
+    return builder.conversation("", name, at, at)
 
 
-def _add(
-    builder: TurnBuilder,
-    message: dict[str, Any],
-    model: str | None,
-    at: float,
-    *,
-    skip_system: bool,
-) -> None:
-    role, content = text_in(message, "role"), message.get("content")
+def _add(builder: TurnBuilder, message: Table, model: str | None, at: float) -> None:
+    role, content = message.text("role"), message.get("content")
     if isinstance(content, dict):
+        content = message.table("content")
         # The answer, and the tools that were called with their results.
-        calls = len(list_in(content, "tool_results"))
+        calls = len(content.list("tool_results"))
         builder.left["tool call"] += calls
         builder.left["tool result"] += calls
-        builder.assistant(text_in(content, "text"), model=model)
+        builder.assistant(content.text("text"), model=model)
         return
-    text, images = _said(content)
+    text, images = _said(message)
     builder.left["image"] += images
     if role == "system":
-        if not skip_system and text.strip():
+        if text.strip():
             builder.system(text)
     elif role == "user":
         builder.user(text, at, more=bool(images))
     elif role == "assistant":
-        said, thought, calls = _apart(text)
-        builder.left["tool call"] += calls
-        builder.assistant(said, model=model, reasoning=thought)
+        _answer(builder, text, model)
     elif role == "tool":
         builder.left["tool result"] += 1
     else:
         builder.left["message of an unknown role"] += 1
 
 
-def _said(content: Any) -> tuple[str, int]:
+def _said(message: Table) -> tuple[str, int]:
     """The text of a message, and how many images come with it."""
-    if isinstance(content, str):
-        return content, 0
-    parts = content if isinstance(content, list) else []
-    tables = [part for part in parts if isinstance(part, dict)]
-    texts = [text_in(part, "text") for part in tables if text_in(part, "type") == "text"]
-    images = sum(bool(table_in(part, "image_url")) for part in tables)
+    if text := message.text("content"):
+        return text, 0
+    parts = message.tables("content")
+    texts = [part.text("text") for part in parts if part.text("type") == "text"]
+    images = sum(bool(part.table("image_url")) for part in parts)
     return "\n\n".join(filter(None, texts)), images
 
 
-def _apart(text: str) -> tuple[str, str, int]:
-    """The answer, the reasoning before it, and how many lists of tool calls came between."""
+def _answer(builder: TurnBuilder, text: str, model: str | None = None) -> None:
+    """Add an answer, before which there may be reasoning, and then a list of tool calls."""
     thought = ""
     if match := _THOUGHT.match(text):
         thought, text = match["thought"], text[match.end() :]
-    calls = 0
-    if match := _TOOL_CALLS.match(text):
-        calls, text = 1, text[match.end() :]
-    return text, thought, calls
+    match = _TOOL_CALLS.match(text)
+    builder.left["tool call"] += match is not None
+    builder.assistant(text[match.end() :] if match else text, model=model, reasoning=thought)
 
 
 def log(lines: Iterable[str]) -> Iterator[IncomingConversation]:
     """The entries of the log, each as a conversation of one turn: nothing in the log joins them.
 
-    Raises:
-        ValueError: An entry is broken or too long.
+    Raises ValueError if an entry is broken or too long.
     """
     heading: re.Match[str] | None = None
     said: list[str] = []
@@ -178,15 +145,12 @@ def log(lines: Iterable[str]) -> Iterator[IncomingConversation]:
 
 def _entry(heading: re.Match[str], text: str, where: str) -> IncomingConversation:
     builder = TurnBuilder(PROFILE)
-    at = seconds_of(heading["at"].replace("Z", "+00:00"))
+    at = heading["at"]
     prompt, found, rest = f"\n{text}".replace("\r\n", "\n").partition(_RULE)
     if not found:
         raise ValueError(f"{where} has no line of dashes after the prompt")
     reply = rest.rstrip("\n")
     reply = f"\n{reply}".removesuffix(_RULE.rstrip("\n"))
-    said, thought, calls = _apart(reply.removeprefix("\n"))
-    builder.left["tool call"] += calls
     builder.user(prompt.removeprefix("\n"), at)
-    builder.assistant(said, reasoning=thought)
-    source = f"{heading['at']} {prompt}"
-    return builder.conversation(where, source, title=heading["title"], created=at, updated=at)
+    _answer(builder, reply.removeprefix("\n"))
+    return builder.conversation(f"{at} {prompt}", heading["title"], at, at)

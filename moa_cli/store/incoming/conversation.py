@@ -11,15 +11,14 @@ import dataclasses
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from moa_cli.core.conversation import KeptTurn, Turn, TurnStatus, Usage
+from moa_cli.core.conversation import KeptConversation, KeptTurn, Turn, TurnStatus, Usage
 from moa_cli.store.store import ID_LETTERS
 
-_T = TypeVar("_T")
 # How changes to a file's numbers are named when they are counted.
 FUTURE, NO_AMOUNT = "time in the future (taken as now)", "number out of bounds (taken as 0)"
 # More tokens, dollars or seconds than one call can take, and few enough that sums stay exact.
@@ -31,34 +30,20 @@ _NO_TEXT = "(something other than text, which was not imported)"
 
 
 @dataclass(frozen=True)
-class ConversationHead:
-    """What `KeptConversation` holds beside its turns. id: the wanted one, if it is free."""
-
-    id: str
-    title: str
-    profile: str
-    created: float
-    updated: float
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class IncomingConversation:
     """A conversation that is being read.
 
     Attributes:
-        where: How messages name it.
         turns: Its turns; they can be read once.
-        head: Returns its head, once all turns have been read.
+        head: Returns all but its turns, once these have been read. Its id is the wanted one.
         exact: Whether it comes from a store of moa, so that every field counts. Of other
             programs' conversations only the texts count.
         left: What is not imported, counted by kind; complete once all turns have been read.
         identity: Returns its id, or None while that has not been read.
     """
 
-    where: str
     turns: Iterator[KeptTurn]
-    head: Callable[[], ConversationHead]
+    head: Callable[[], KeptConversation]
     exact: bool = False
     left: Counter[str] = field(default_factory=Counter)
     identity: Callable[[], str | None] = lambda: None
@@ -70,42 +55,46 @@ def identity_of(*source: str) -> str:
     return "".join(ID_LETTERS[byte % len(ID_LETTERS)] for byte in digest[:10])
 
 
-def text_in(table: Mapping[str, Any], key: str) -> str:
-    """The text under that key; "" if there is none."""
-    value = table.get(key)
-    return value if isinstance(value, str) else ""
+class Table(dict[str, Any]):
+    """A table that another program wrote. What is missing or of another type counts as empty."""
+
+    def text(self, key: str) -> str:
+        """The text under that key."""
+        value = self.get(key)
+        return value if isinstance(value, str) else ""
+
+    def table(self, key: str) -> Table:
+        """The table under that key."""
+        value = self.get(key)
+        return Table(value) if isinstance(value, dict) else Table()
+
+    def list(self, key: str) -> Sequence[Any]:
+        """The list under that key."""
+        value = self.get(key)
+        return value if isinstance(value, list) else ()
+
+    def tables(self, key: str) -> Sequence[Table]:
+        """The tables in the list under that key."""
+        return [Table(item) for item in self.list(key) if isinstance(item, dict)]
+
+    def path(self, parent: Callable[[Table], Table | None]) -> Sequence[Table]:
+        """The messages from the first to this one. Raises ValueError if they form a loop."""
+        path = [self]
+        seen = {id(self)}
+        while (above := parent(path[-1])) is not None:
+            if id(above) in seen:
+                raise ValueError("its messages form a loop")
+            seen.add(id(above))
+            path.append(above)
+        return path[::-1]
 
 
-def table_in(table: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The table under that key; an empty one if there is none."""
-    value = table.get(key)
-    return value if isinstance(value, dict) else {}
+def bounded(held: Any, changed: Counter[str]) -> Any:
+    """A value with each number that is not within 0 to 10^9 replaced by 0, and counted.
 
-
-def list_in(table: Mapping[str, Any], key: str) -> list[Any]:
-    """The list under that key; an empty one if there is none."""
-    value = table.get(key)
-    return value if isinstance(value, list) else []
-
-
-def bounded(value: _T, changed: Counter[str]) -> _T:
-    """A dataclass with each number that is not within 0 to 10^9 replaced by 0.
-
-    This includes numbers in nested dataclasses and tuples, NaN and infinity.
-
-    Args:
-        value: The dataclass.
-        changed: Counts the replaced numbers.
+    This includes numbers in dataclasses and tuples, NaN and infinity. A value without such a
+    number is returned itself.
     """
-    changes = {
-        name: kept
-        for name, held in vars(value).items()
-        if (kept := _bounded(held, changed)) is not held
-    }
-    return cast("_T", dataclasses.replace(cast("Any", value), **changes)) if changes else value
-
-
-def _bounded(held: Any, changed: Counter[str]) -> Any:
     kind = type(held)
     if kind is int or kind is float:
         if 0 <= held <= _MOST_AMOUNT:
@@ -113,10 +102,17 @@ def _bounded(held: Any, changed: Counter[str]) -> Any:
         changed[NO_AMOUNT] += 1
         return kind(0)
     if kind is tuple:
-        items = [_bounded(item, changed) for item in held]
+        items = tuple(bounded(item, changed) for item in held)
         same = all(item is before for item, before in zip(items, held, strict=True))
-        return held if same else tuple(items)
-    return bounded(held, changed) if dataclasses.is_dataclass(kind) else held
+        return held if same else items
+    if not dataclasses.is_dataclass(kind):
+        return held
+    changes = {
+        name: kept
+        for name, before in vars(held).items()
+        if (kept := bounded(before, changed)) is not before
+    }
+    return dataclasses.replace(held, **changes) if changes else held
 
 
 def not_later(at: float, changed: Counter[str]) -> float:
@@ -160,36 +156,32 @@ class _OpenTurn:
     stopped: bool = False
 
 
+@dataclass(eq=False)
 class TurnBuilder:
     """Makes turns from messages in their order: a user message and all answers to it are a turn.
 
-    Attributes:
-        profile: The profile that the turns get: the name of the program that they come from.
-        left: What is not imported, counted by kind.
+    profile: the one that the turns get: the name of the program that they come from. left: what is
+    not imported, counted by kind.
     """
 
-    def __init__(self, profile: str) -> None:
-        self.profile = profile
-        self.left: Counter[str] = Counter()
-        self._turns: list[_OpenTurn] = []
-        self._system = ""
+    profile: str
+    left: Counter[str] = field(default_factory=Counter)
+    _turns: list[_OpenTurn] = field(default_factory=list)
+    _system: str = ""
 
     def system(self, text: str) -> None:
         """Set the system prompt of the messages that follow."""
         self._system = text
 
-    def user(self, text: str, at: float | None = None, *, more: bool = False) -> None:
-        """Add a user message.
+    def user(self, text: str, at: Any = None, *, more: bool = False) -> None:
+        """Add a user message, unless it holds nothing at all.
 
-        Args:
-            text: Its text. A message that holds nothing at all is left out.
-            at: Seconds since 1970, if known.
-            more: Whether it held something that is not text.
+        at: its time (see `seconds_of`). more: whether it held something that is not text.
         """
         # Endpoints take no empty prompt, and the reply has to belong to one.
         if text.strip() or more:
             prompt = text if text.strip() else _NO_TEXT
-            self._turns.append(_OpenTurn(prompt, at, self._system))
+            self._turns.append(_OpenTurn(prompt, seconds_of(at), self._system))
 
     def assistant(
         self,
@@ -218,39 +210,30 @@ class TurnBuilder:
         turn.seconds += seconds
 
     def conversation(
-        self,
-        where: str,
-        source: str | None,
-        *,
-        title: str = "",
-        created: float | None = None,
-        updated: float | None = None,
+        self, source: str, title: str, created: Any = None, updated: Any = None
     ) -> IncomingConversation:
         """The conversation of all messages so far.
 
-        Args:
-            where: How messages to the user name it.
-            source: Its id in the other program; None to use its beginning in place of an id.
-            title: Its title; "" to use the first prompt.
-            created: Seconds since 1970; None to use the times of the messages.
-            updated: Likewise.
+        source: its id in the other program; "" to use its beginning in place of an id. title: ""
+        to use the first prompt. created, updated: its times (see `seconds_of`); the times of the
+        messages take the place of unknown ones.
         """
         times = [turn.at for turn in self._turns if turn.at is not None]
-        first = created if created is not None else min(times, default=updated)
+        changed = seconds_of(updated)
+        first = seconds_of(created)
+        if first is None:
+            first = min(times, default=changed)
         begun = not_later(time.time() if first is None else first, self.left)
-        last = not_later(max(updated or 0.0, begun, *times), self.left)
+        last = not_later(max(changed or 0.0, begun, *times), self.left)
         turns = list(self._kept_turns(begun))
-        if source is None:
+        if not source:
             source = "\0".join((turns[0].turn.user, turns[0].turn.reply or "") if turns else ())
-        title = " ".join(title.split()) or (turns[0].turn.user if turns else "")
-        head = ConversationHead(
-            identity_of(self.profile, source),
-            " ".join(title.split())[:_LONGEST_TITLE] or "untitled",
-            self.profile,
-            begun,
-            last,
-        )
-        return IncomingConversation(where, iter(turns), lambda: head, left=self.left)
+        if not title.strip() and turns:
+            title = turns[0].turn.user
+        title = " ".join(title.split())[:_LONGEST_TITLE] or "untitled"
+        identity = identity_of(self.profile, source)
+        head = KeptConversation(identity, title, self.profile, begun, last, ())
+        return IncomingConversation(iter(turns), lambda: head, left=self.left)
 
     def _kept_turns(self, begun: float) -> Iterable[KeptTurn]:
         at, system = begun, ""

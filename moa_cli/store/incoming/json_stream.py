@@ -137,25 +137,19 @@ class JsonStream:
         try:
             self._text += self._decoder.decode(data, final=self._ended)
         except UnicodeDecodeError as error:
-            raise self._no_text(error) from None
-
-    def _no_text(self, error: UnicodeDecodeError) -> EncodingFault:
-        read = self._text + error.object[: error.start].decode(error.encoding, "ignore")
-        line = self._line + read.count("\n")
-        byte = len(read[read.rfind("\n") + 1 :].encode("utf-8", "replace")) + 1
-        value = error.object[error.start]
-        return EncodingFault(
-            f"is not {self._encoding} text: byte {byte} of line {line} is 0x{value:02X}"
-        )
+            read = self._text + error.object[: error.start].decode(error.encoding, "ignore")
+            line = self._line + read.count("\n")
+            byte = len(read[read.rfind("\n") + 1 :].encode("utf-8", "replace")) + 1
+            value = error.object[error.start]
+            raise EncodingFault(
+                f"is not {self._encoding} text: byte {byte} of line {line} is 0x{value:02X}"
+            ) from None
 
     def _refusal(self, what: str) -> JsonFault:
-        return JsonFault(f"not an export of conversations: {what} ({self._place(self._at)})")
+        return self._fault(what, self._at, "not an export of conversations")
 
-    def _fault(self, message: str, at: int) -> JsonFault:
-        return JsonFault(f"not JSON: {message} ({self._place(at)})")
-
-    def _place(self, at: int) -> str:
+    def _fault(self, message: str, at: int, kind: str = "not JSON") -> JsonFault:
         before = self._text[:at]
         lines = before.count("\n")
         column = len(before) - (before.rfind("\n") + 1) + (1 if lines else self._column)
-        return f"line {self._line + lines}, column {column}"
+        return JsonFault(f"{kind}: {message} (line {self._line + lines}, column {column})")

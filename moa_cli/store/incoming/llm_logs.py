@@ -13,15 +13,16 @@ import json
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from moa_cli.core.conversation import Usage
-from moa_cli.store.incoming.conversation import IncomingConversation, TurnBuilder, seconds_of
+from moa_cli.store.incoming.conversation import IncomingConversation, TurnBuilder
 
-PROFILE = "llm"
 # Bytes of one value.
 _LONGEST = 64 << 20
 # Messages between what was sent and what came back.
@@ -29,11 +30,7 @@ _LONGEST_CHAIN = 10_000
 
 
 def conversations(path: Path) -> Iterator[IncomingConversation]:
-    """The conversations in the file, in the order in which they began.
-
-    Raises:
-        ValueError: The file is not such a log, or cannot be read.
-    """
+    """The conversations in the file, in the order in which they began. Raises ValueError."""
     try:
         with _opened(path) as connection:
             yield from _Log(connection).conversations()
@@ -51,8 +48,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             copy = Path(folder, "copy.db")
             shutil.copyfile(path, copy)
             shutil.copyfile(side, copy.with_name(f"{copy.name}-wal"))
-            path = copy
-            uri = path.as_uri()
+            uri = copy.as_uri()
         else:
             uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         connection = sqlite3.connect(uri, uri=True)
@@ -73,18 +69,12 @@ class _Log:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        rows = connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'"
-        )
-        self._columns = {
-            str(table): {
-                str(column)
-                for (column,) in connection.execute(
-                    "SELECT name FROM pragma_table_info(?)", (table,)
-                )
-            }
-            for (table,) in rows.fetchall()
-        }
+        self._columns: dict[str, set[str]] = {}
+        for table, column in connection.execute(
+            "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
+            " WHERE t.type = 'table' AND t.sql NOT LIKE 'CREATE VIRTUAL%'"
+        ):
+            self._columns.setdefault(table, set()).add(column)
         self._old = {"id", "prompt", "response", "conversation_id"} <= self._of("responses")
         self._new = (
             {"id", "thread_id", "parent_message_hash", "tip_message_hash"} <= self._of("turns")
@@ -102,11 +92,6 @@ class _Log:
 
     def conversations(self) -> Iterator[IncomingConversation]:
         """All conversations, in the order in which they began."""
-        for number, rows in enumerate(self._by_conversation(), 1):
-            yield self._conversation(rows, f"conversation {number}")
-
-    def _by_conversation(self) -> Iterator[list[sqlite3.Row]]:
-        """The places (generation, row, conversation) of each conversation's turns, in order."""
         selects = []
         if self._old:
             selects.append(self._places(1, "responses", "conversation_id"))
@@ -119,14 +104,14 @@ class _Log:
             f" FROM ({' UNION ALL '.join(selects)})"
             " ORDER BY begun, conversation, at, generation, place"
         )
-        together: list[sqlite3.Row] = []
-        for row in rows:
-            if together and row["conversation"] != together[0]["conversation"]:
-                yield together
-                together = []
-            together.append(row)
-        if together:
-            yield together
+        for identity, together in groupby(rows, key=lambda row: str(row["conversation"])):
+            builder = TurnBuilder("llm")
+            for row in together:
+                if row["generation"] == 1:
+                    self._add_response(builder, self._row("responses", row["place"]))
+                else:
+                    self._add_turn(builder, self._row("turns", row["place"]))
+            yield builder.conversation(identity, self._name(identity))
 
     def _places(self, generation: int, table: str, conversation: str) -> str:
         at = "datetime_utc" if "datetime_utc" in self._of(table) else "''"
@@ -139,16 +124,6 @@ class _Log:
             f" coalesce({conversation}, 'alone ' || id) AS conversation,"
             f" coalesce({at}, '') AS at FROM {table}{legacy}"
         )
-
-    def _conversation(self, rows: list[sqlite3.Row], where: str) -> IncomingConversation:
-        builder = TurnBuilder(PROFILE)
-        identity = str(rows[0]["conversation"])
-        for row in rows:
-            if row["generation"] == 1:
-                self._add_response(builder, self._row("responses", row["place"]))
-            else:
-                self._add_turn(builder, self._row("turns", row["place"]))
-        return builder.conversation(where, identity, title=self._name(identity))
 
     def _row(self, table: str, place: int) -> dict[str, Any]:
         return dict(self._rows(f"SELECT * FROM {table} WHERE rowid = ?", place)[0])
@@ -166,12 +141,12 @@ class _Log:
         system = [*self._fragments("system_fragments", identity), _text(row.get("system"))]
         builder.system("\n\n".join(filter(None, system)))
         prompt = [*self._fragments("prompt_fragments", identity), _text(row.get("prompt"))]
-        attached = self._attachments("prompt_attachments", "response_id", identity)
+        attached = self._attachments(identity)
         builder.left.update(attached)
         results = self._count("tool_results", identity)
         builder.left["tool result"] += results
         builder.left["tool call"] += self._count("tool_calls", identity)
-        at = seconds_of(row.get("datetime_utc"))
+        at = row.get("datetime_utc")
         # What follows the result of a tool belongs to the earlier prompt.
         if not results or any(text.strip() for text in prompt):
             builder.user("\n".join(filter(None, prompt)), at, more=bool(attached) or not results)
@@ -185,23 +160,22 @@ class _Log:
         system = [text for _, role, text in asked if role == "system"]
         if system:
             builder.system("\n\n".join(system))
-        at = seconds_of(row.get("datetime_utc"))
-        prompt, more, results = [], False, 0
+        at = row.get("datetime_utc")
+        prompt, attached, results = [], 0, 0
         for identity, role, text in asked:
             if role != "system":
                 prompt += [text] if text.strip() else []
                 kinds = self._kinds(identity)
-                attached = kinds.get("attachment", 0)
-                builder.left["file"] += attached
-                results += kinds.get("tool_result", 0)
-                more = more or bool(attached)
+                attached += kinds["attachment"]
+                results += kinds["tool_result"]
+        builder.left["file"] += attached
         builder.left["tool result"] += results
         if prompt or not results:
-            builder.user("\n\n".join(prompt), at, more=more or not results)
+            builder.user("\n\n".join(prompt), at, more=bool(attached) or not results)
         for number, (identity, role, text) in enumerate(self._chain(row["tip_message_hash"], sent)):
             kinds = self._kinds(identity)
-            builder.left["tool call"] += kinds.get("tool_call", 0)
-            builder.left["tool result"] += kinds.get("tool_result", 0)
+            builder.left["tool call"] += kinds["tool_call"]
+            builder.left["tool result"] += kinds["tool_result"]
             if role == "assistant":
                 thought = self._said(identity, "reasoning")
                 told = _told(row) if number == 0 else {}
@@ -217,15 +191,13 @@ class _Log:
         """
         found: list[tuple[str, str, str]] = []
         while tip is not None and tip != end:
-            row = self._connection.execute(
-                "SELECT parent_hash, role FROM messages WHERE hash = ?", (tip,)
-            ).fetchone()
-            if row is None or row["role"] == until:
+            rows = self._rows("SELECT parent_hash, role FROM messages WHERE hash = ?", tip)
+            if not rows or rows[0]["role"] == until:
                 break
             if len(found) == _LONGEST_CHAIN:
                 raise ValueError("its messages form a loop")
-            found.append((tip, str(row["role"]), self._said(tip, "text")))
-            tip = row["parent_hash"]
+            found.append((tip, str(rows[0]["role"]), self._said(tip, "text")))
+            tip = rows[0]["parent_hash"]
         return found[::-1]
 
     def _said(self, message: str, kind: str) -> str:
@@ -258,11 +230,9 @@ class _Log:
         rows = self._rows("SELECT content FROM fragments WHERE id = ?", identity)
         return _text(rows[0]["content"]) if rows else ""
 
-    def _kinds(self, message: str) -> dict[str, int]:
-        rows = self._rows(
-            "SELECT type, count(*) FROM parts WHERE message_hash = ? GROUP BY type", message
-        )
-        return {str(kind): int(number) for kind, number in rows}
+    def _kinds(self, message: str) -> Counter[str]:
+        rows = self._rows("SELECT type FROM parts WHERE message_hash = ?", message)
+        return Counter(kind for (kind,) in rows)
 
     def _fragments(self, table: str, response: str) -> list[str]:
         if not {"response_id", "fragment_id", "order"} <= self._of(table):
@@ -272,22 +242,22 @@ class _Log:
         )
         return [self._fragment(fragment) for (fragment,) in rows]
 
-    def _attachments(self, table: str, column: str, identity: str) -> dict[str, int]:
-        if column not in self._of(table) or "type" not in self._of("attachments"):
+    def _attachments(self, response: str) -> dict[str, int]:
+        table = "prompt_attachments"
+        if "response_id" not in self._of(table) or "type" not in self._of("attachments"):
             return {}
-        rows = self._connection.execute(
-            f"SELECT type FROM {table} JOIN attachments ON id = attachment_id WHERE {column} = ?",
-            (identity,),
-        ).fetchall()
+        rows = self._rows(
+            f"SELECT type FROM {table} JOIN attachments ON id = attachment_id"
+            " WHERE response_id = ?",
+            response,
+        )
         pictures = sum(_text(row["type"]).startswith("image/") for row in rows)
         return {"image": pictures, "file": len(rows) - pictures} if rows else {}
 
     def _count(self, table: str, response: str) -> int:
         if "response_id" not in self._of(table):
             return 0
-        return int(
-            self._rows(f"SELECT count(*) FROM {table} WHERE response_id = ?", response)[0][0]
-        )
+        return len(self._rows(f"SELECT 1 FROM {table} WHERE response_id = ?", response))
 
 
 def _text(value: Any) -> str:

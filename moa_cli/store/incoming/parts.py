@@ -16,8 +16,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO, cast
 
 from moa_cli.core import paths
 
@@ -27,6 +28,7 @@ _MOST_FILES = 100_000
 # times its packed size a file may have beyond the first gigabyte. Text packs about 10 times
 # smaller, zeros 1000 times.
 _MOST_BYTES, _FREE_BYTES, _MOST_TIMES = 32 << 30, 1 << 30, 100
+_TOO_LARGE = "expands to more than an export does"
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
 
@@ -61,18 +63,10 @@ class Part:
 
 @contextmanager
 def parts_of(argument: str, piped: BinaryIO) -> Iterator[Iterator[Part]]:
-    """Find the files that an argument stands for.
+    """Yield the files that an argument stands for; they can be opened until the block ends.
 
-    Args:
-        argument: The path of a file or a folder, or `-` for `piped`.
-        piped: Standard input.
-
-    Yields:
-        The files. They can be opened until the block ends.
-
-    Raises:
-        OSError: A file or folder cannot be read.
-        ValueError: An archive cannot be read.
+    argument: the path of a file or a folder, or `-` for `piped`, the standard input. Raises
+    OSError, or ValueError if an archive cannot be read.
     """
     with ExitStack() as stack:
         if argument == "-":
@@ -85,19 +79,18 @@ def parts_of(argument: str, piped: BinaryIO) -> Iterator[Iterator[Part]]:
             return
         paths.refuse_database(path)
         if stat.S_ISREG(kind):
-            yield _unpacked(stack, _file(path, argument))
-            return
-        # A pipe can be read only once.
-        with open(path, "rb") as file:
-            part = _spooled(stack, file, argument)
+            part = _file(path, argument)
+        else:
+            # A pipe can be read only once.
+            with open(path, "rb") as file:
+                part = _spooled(stack, file, argument)
         yield _unpacked(stack, part)
 
 
 def lines_of(file: BinaryIO, encoding: str, longest: int) -> Iterator[str]:
     """The lines of a text file.
 
-    Raises:
-        ValueError: A line has `longest` characters or more, or the file is not text.
+    Raises ValueError if one has `longest` characters or more, or if the file is not text.
     """
     text = io.TextIOWrapper(file, encoding, newline="\n")
     try:
@@ -139,12 +132,15 @@ def _in_folder(folder: Path, name: str) -> Iterator[Part]:
             if path.is_symlink() or not path.is_file():
                 continue
             found += 1
-            if found > _MOST_FILES:
-                raise ValueError(f"holds more than {_MOST_FILES} files")
+            _check_count(found)
             with contextlib.suppress(OSError):
                 paths.refuse_database(path)
-                shown = str(Path(name, path.relative_to(folder)))
-                yield _file(path, shown, given=False)
+                yield _file(path, str(Path(name, path.relative_to(folder))), given=False)
+
+
+def _check_count(files: int) -> None:
+    if files > _MOST_FILES:
+        raise ValueError(f"holds more than {_MOST_FILES} files")
 
 
 def _unpacked(stack: ExitStack, part: Part) -> Iterator[Part]:
@@ -157,61 +153,21 @@ def _unpacked(stack: ExitStack, part: Part) -> Iterator[Part]:
         source = stack.enter_context(part.open())
         archive = stack.enter_context(zipfile.ZipFile(source))
     files = [info for info in archive.infolist() if not info.is_dir()]
-    if len(files) > _MOST_FILES:
-        raise ValueError(f"holds more than {_MOST_FILES} files")
-    expanded = _Expanded()
+    _check_count(len(files))
+    if sum(info.file_size for info in files) > _MOST_BYTES:
+        raise ArchiveFault(_TOO_LARGE)
     for info in sorted(files, key=lambda info: info.filename):
-        yield Part(
-            f"{part.name}: {info.filename}",
-            lambda info=info: _member(archive, info, expanded),  # type: ignore[misc]
-            part.modified,
-            given=False,
-        )
-
-
-@dataclass
-class _Expanded:
-    """How many bytes were read from an archive."""
-
-    total: int = 0
+        name = f"{part.name}: {info.filename}"
+        yield Part(name, partial(_member, archive, info), part.modified, given=False)
 
 
 @contextmanager
-def _member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, expanded: _Expanded
-) -> Iterator[BinaryIO]:
-    with _zip_faults():
-        file = archive.open(info)
-    with file:
-        yield io.BufferedReader(_Member(file, info.compress_size, expanded))
-
-
-class _Member(io.RawIOBase):
-    """A file in an archive; reading it fails once it has expanded too far."""
-
-    def __init__(self, file: IO[bytes], packed: int, expanded: _Expanded) -> None:
-        super().__init__()
-        self._file = file
-        self._packed = packed
-        self._expanded = expanded
-        self._given = 0
-
-    def readable(self) -> bool:
-        """Always true."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer as far as possible; return how many bytes. Raises ArchiveFault."""
-        with _zip_faults():
-            data = self._file.read(len(buffer))
-        self._given += len(data)
-        self._expanded.total += len(data)
-        if self._expanded.total > _MOST_BYTES or (
-            self._given > max(_FREE_BYTES, _MOST_TIMES * self._packed)
-        ):
-            raise ArchiveFault("expands to more than an export does")
-        buffer[: len(data)] = data
-        return len(data)
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[BinaryIO]:
+    # `zipfile` gives no more bytes than the archive says the file has.
+    if info.file_size > max(_FREE_BYTES, _MOST_TIMES * info.compress_size):
+        raise ArchiveFault(_TOO_LARGE)
+    with _zip_faults(), archive.open(info) as file:
+        yield cast("BinaryIO", file)
 
 
 @contextmanager
@@ -219,6 +175,8 @@ def _zip_faults() -> Iterator[None]:
     """Turn what `zipfile` raises for a broken archive into an ArchiveFault."""
     try:
         yield
+    except RecursionError:
+        raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ArchiveFault(f"cannot be read as a zip archive: {error}") from None
     except UnicodeDecodeError:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
-from moa_cli.store.archive import FORMAT
-from moa_cli.store.incoming import aichat, chatgpt, claude, own
-from moa_cli.store.incoming.conversation import IncomingConversation
+from moa_cli.store import archive
+from moa_cli.store.incoming import aichat, chatgpt, claude
+from moa_cli.store.incoming.conversation import IncomingConversation, Table
 from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.incoming.parts import Part, lines_of
 
@@ -33,16 +33,9 @@ _LOOKED_AT = 100
 
 
 def recognise(part: Part) -> str | None:
-    """Recognise which program exported a file.
+    """The program that exported a file, a key of `SOURCES`; None if the file is not an export.
 
-    Args:
-        part: The file.
-
-    Returns:
-        A key of `SOURCES`, or None if the file is not an export.
-
-    Raises:
-        ValueError: The file looks like an export but is broken.
+    Raises ValueError if it looks like an export but is broken.
     """
     start = part.start()
     if start.startswith(_SQLITE):
@@ -55,14 +48,8 @@ def recognise(part: Part) -> str | None:
     return "aichat" if _session(part) is not None else None
 
 
-def refuse(part: Part, source: str | None = None) -> ValueError:
-    """The error for a file that is not an export, or not one of `source`.
-
-    Raises:
-        ValueError: The file is not even JSON.
-    """
-    if source is not None:
-        return ValueError(f"not {SOURCES[source]}")
+def refuse(part: Part) -> ValueError:
+    """The error for a file that is not an export. Raises ValueError if it is not even JSON."""
     with part.open() as file:
         stream = JsonStream(file)
         stream.value()
@@ -74,13 +61,8 @@ def refuse(part: Part, source: str | None = None) -> ValueError:
 def reading(part: Part, source: str) -> Iterator[Iterator[IncomingConversation]]:
     """Read the conversations of a file one at a time.
 
-    Args:
-        part: The file.
-        source: Which program exported it, a key of `SOURCES`.
-
-    Raises:
-        ValueError: The file is broken.
-        StoreError: A newer version of moa wrote it.
+    source: which program exported it, a key of `SOURCES`. Raises ValueError if the file is broken,
+    StoreError if a newer version of moa wrote it.
     """
     if source == "llm":
         if part.path is None:
@@ -90,15 +72,13 @@ def reading(part: Part, source: str) -> Iterator[Iterator[IncomingConversation]]
         yield llm_logs.conversations(part.path)
     elif source == "aichat":
         yield _aichat(part)
-    elif source == "moa":
-        with part.open() as file:
-            heading = _heading(JsonStream(file))
-        own.check_heading(heading, part.name)
-        with part.open() as file:
-            yield own.conversations(JsonStream(file))
     else:
+        if source == "moa":
+            with part.open() as file:
+                archive.check_heading(_heading(JsonStream(file)), part.name)
         with part.open() as file:
-            yield _listed(JsonStream(file), source)
+            stream = JsonStream(file)
+            yield archive.conversations(stream) if source == "moa" else _listed(stream, source)
 
 
 def _begun(start: bytes) -> str:
@@ -125,13 +105,13 @@ def _object_source(stream: JsonStream, *, whole: bool = False) -> str | None:
     for key in stream.members():
         if key in _LISTS:
             return _LISTS[key]
-        if not whole and key in ("format", "conversations"):
+        if not whole and key == "format":
+            return "moa" if stream.value() == archive.FORMAT else None
+        if not whole and key == "conversations":
             # Other programs may have a key of that name; only `format` tells.
-            if key == "conversations":
-                _skip_items(stream)
-                continue
-            return "moa" if stream.value() == FORMAT else None
-        stream.value()
+            _skip_items(stream)
+        else:
+            stream.value()
     return None
 
 
@@ -170,9 +150,9 @@ def _conversation(values: Any, source: str, where: str) -> IncomingConversation:
     key = next(key for key, named in _LISTS.items() if named == source)
     if not isinstance(values, Mapping) or key not in values:
         raise ValueError(f"{where} is not from {SOURCES[source]}: it has no `{key}`")
-    read = {"chatgpt": chatgpt.conversation, "claude": claude.conversation}[source]
+    read = chatgpt.conversation if source == "chatgpt" else claude.conversation
     try:
-        return read(values, where)
+        return read(Table(values))
     except JsonFault:
         raise
     except ValueError as error:
@@ -188,9 +168,9 @@ def _aichat(part: Part) -> Iterator[IncomingConversation]:
         return
     values = _session(part)
     if values is None:
-        raise refuse(part, "aichat")
+        raise ValueError(f"not {SOURCES['aichat']}")
     name = PurePath(part.name).name
-    yield aichat.session(values, name.rpartition(".")[0] or name, part.modified, "the session")
+    yield aichat.session(Table(values), name.rpartition(".")[0] or name, part.modified)
 
 
 def _session(part: Part) -> dict[str, Any] | None:
@@ -202,15 +182,13 @@ def _session(part: Part) -> dict[str, Any] | None:
         return None
     data = b""
     with part.open() as file:
-        while piece := file.read(1 << 20):
+        while len(data) <= aichat.LONGEST and (piece := file.read(1 << 20)):
             data += piece
-            if len(data) > aichat.LONGEST:
-                return None
     try:
         text = data.decode(json.detect_encoding(data[:4]))
     except UnicodeDecodeError:
         return None
-    if not _MESSAGES.search(text):
+    if len(data) > aichat.LONGEST or not _MESSAGES.search(text):
         return None
     values = aichat.yaml(text)
     return values if aichat.is_session(values) else None

@@ -10,25 +10,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import os
-import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO, Literal
 
 from moa_cli.core.conversation import KeptConversation, KeptTurn
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.file_lock import try_lock
+from moa_cli.core.file_lock import locked
 from moa_cli.core.text import dumps
 from moa_cli.store.archive import StoredTurns, turn_values
 from moa_cli.store.ended_processes import database_of
-from moa_cli.store.incoming.conversation import ConversationHead, IncomingConversation, identity_of
+from moa_cli.store.incoming.conversation import IncomingConversation, identity_of
 from moa_cli.store.incoming.json_stream import EncodingFault
 from moa_cli.store.incoming.parts import ArchiveFault, Part, parts_of
 from moa_cli.store.incoming.recognise import reading, recognise, refuse
+from moa_cli.store.schema import Connection
 from moa_cli.store.store import Store
 from moa_cli.store.stored_values import as_unicode
 
@@ -42,17 +42,12 @@ _READ_AHEAD = 50
 
 @dataclass
 class ImportResult:
-    """What was imported from the files of one source.
+    """What was imported from the files of one source, a key of `recognise.SOURCES`.
 
-    Attributes:
-        source: A key of `recognise.SOURCES`.
-        new: Ids of conversations that were added.
-        same: Ids of conversations that existed already.
-        renamed: Conversations that were added under another id, because theirs belongs to other
-            content: the id in the file, and the new one.
-        longer: Ids of conversations that got more turns, and how many.
-        turns: How many turns were added in all.
-        left: What was not imported or was changed, counted by kind.
+    new, same: ids of conversations that were added, and that existed already. renamed: the id in
+    the file and the new one of those added under another id, because theirs belongs to other
+    content. longer: ids of those that got more turns, and how many. turns: how many were added in
+    all. left: what was not imported or was changed, counted by kind.
     """
 
     source: str
@@ -83,24 +78,14 @@ def take(
     dry_run: bool = False,
     waiting: Callable[[], None] = lambda: None,
 ) -> list[ImportResult]:
-    """Import the conversations of files, folders and archives.
+    """Import the conversations of files, folders and archives; return a result for each source.
 
-    Args:
-        store: Where they go.
-        arguments: Paths of files and folders, or `-` for `piped`.
-        piped: Standard input.
-        source: Which program exported the files; None to recognise it by their content.
-        tags: Tags for each imported conversation.
-        dry_run: Only report what would be imported.
-        waiting: Called once if another process has to end its import first.
+    arguments: their paths, or `-` for `piped`, the standard input. source: which program exported
+    them; None to recognise it by their content. tags: for each conversation. dry_run: only report
+    what would be imported. waiting: called once if another process has to end its import first.
 
-    Returns:
-        A result for each source.
-
-    Raises:
-        StoreError: A file is broken (the message names the place in it), or the store cannot be
-            written. If a file is broken, nothing is imported.
-        OSError: A file cannot be read. Nothing is imported.
+    If a file is broken, StoreError names the place in it; if it cannot be read, that is an OSError.
+    Nothing is imported then.
     """
     with ExitStack() as stack:
         if not dry_run:
@@ -116,20 +101,14 @@ def take(
 
 
 def add(store: Store, conversations: Iterable[KeptConversation]) -> ImportResult:
-    """Import conversations of another store of moa.
+    """Import conversations of another store of moa, as `archive.read` gives them.
 
-    Args:
-        store: Where they go.
-        conversations: As `archive.read` gives them.
-
-    Raises:
-        StoreError: The store cannot be written.
-        OSError: The lock of the import cannot be taken.
+    Raises StoreError if the store cannot be written, OSError if it cannot be locked.
     """
     result = ImportResult("moa")
     with _alone(store, lambda: None):
         store.clear_unfinished()
-        plan = _Plan(store, None)
+        plan = _Plan(store)
         with _writing(store, ()) as writer:
             for kept in conversations:
                 # The turns of an incoming conversation can be read only once.
@@ -139,29 +118,21 @@ def add(store: Store, conversations: Iterable[KeptConversation]) -> ImportResult
 
 
 def _incoming(kept: KeptConversation) -> IncomingConversation:
-    head = ConversationHead(
-        kept.id, kept.title, kept.profile, kept.created, kept.updated, kept.tags
-    )
-    return IncomingConversation(
-        f"conversation {kept.id}",
-        iter(kept.turns),
-        lambda: head,
-        exact=True,
-        identity=lambda: kept.id,
-    )
+    turns = iter(kept.turns)
+    return IncomingConversation(turns, lambda: kept, exact=True, identity=lambda: kept.id)
 
 
+@dataclass(eq=False)
 class _Plan:
     """Decides what to do with each conversation of each file, and then does it."""
 
-    def __init__(self, store: Store, source: str | None) -> None:
-        self.results: dict[str, ImportResult] = {}
-        self._store = store
-        self._source = source
-        self._parts: list[tuple[Part, str]] = []
-        self._decisions: list[_Decision] = []
-        # The keys of the turns that conversations will have when the plan is carried out.
-        self._planned: dict[str, list[bytes]] = {}
+    _store: Store
+    _source: str | None = None
+    results: dict[str, ImportResult] = field(default_factory=dict)
+    _parts: list[tuple[Part, str]] = field(default_factory=list)
+    _decisions: list[_Decision] = field(default_factory=list)
+    # The keys of the turns that conversations will have when the plan is carried out.
+    _planned: dict[str, list[bytes]] = field(default_factory=dict)
 
     def read(self, argument: str, parts: Iterator[Part]) -> None:
         """Read and check files, and decide on each conversation. Raises StoreError."""
@@ -202,60 +173,46 @@ class _Plan:
     def decide(
         self, conversation: IncomingConversation, result: ImportResult, *, alone: bool
     ) -> _Decision:
-        """Decide what to do with a conversation; this reads its turns.
+        """Decide what to do with a conversation, and note it in `result`; this reads its turns.
 
-        Args:
-            conversation: The conversation.
-            result: Updated with the decision.
-            alone: Whether no conversation that was read before can be the same.
+        alone: whether no conversation that was read before can be the same.
         """
         keys: list[bytes] = []
         count, answered, needed = 0, False, True
         for kept in conversation.turns:
             if count == 0 and conversation.exact and alone:
                 # Making keys takes as long as all the rest, so only if there is one to compare.
-                identity = conversation.identity()
-                needed = identity is None or self._store.has(identity)
+                own = conversation.identity()
+                needed = own is None or self._store.has(own)
             if needed:
                 keys.append(_key(kept, exact=conversation.exact))
             count += 1
             answered = answered or kept.turn.reply is not None
-        head = conversation.head()
+        wanted = conversation.head().id
         if not answered and not conversation.exact:
             result.left[NO_REPLY] += 1
             return _Decision("skip")
-        decision = self._compared(head, keys, count, conversation, result)
-        if decision.do != "skip":
-            result.left += conversation.left
-            result.turns += count - decision.first
-        return decision
-
-    def _compared(
-        self,
-        head: ConversationHead,
-        keys: list[bytes],
-        count: int,
-        conversation: IncomingConversation,
-        result: ImportResult,
-    ) -> _Decision:
-        for identity in _ids(head.id, keys):
+        for identity in _ids(wanted, keys):
             there = self._known(identity, exact=conversation.exact)
             if there is None:
-                self._planned[identity] = keys
-                if identity == head.id:
+                decision = _Decision("begin", identity)
+                if identity == wanted:
                     result.new.append(identity)
                 else:
-                    result.renamed.append((head.id, identity))
-                return _Decision("begin", identity)
-            if there == keys or (not conversation.exact and there[: len(keys)] == keys):
+                    result.renamed.append((wanted, identity))
                 break
+            if there == keys or (not conversation.exact and there[: len(keys)] == keys):
+                result.same.append(identity)
+                return _Decision("skip")
             if not conversation.exact and keys[: len(there)] == there:
                 # The other program added turns to it; moa did not.
-                self._planned[identity] = keys
+                decision = _Decision("go on", identity, len(there))
                 result.longer.append((identity, count - len(there)))
-                return _Decision("go on", identity, len(there))
-        result.same.append(identity)
-        return _Decision("skip")
+                break
+        self._planned[identity] = keys
+        result.left += conversation.left
+        result.turns += count - decision.first
+        return decision
 
     def _known(self, identity: str, *, exact: bool) -> list[bytes] | None:
         """The keys of that conversation's turns; None if there is no such conversation."""
@@ -320,74 +277,59 @@ def _writing(store: Store, tags: Sequence[str]) -> Iterator[_Writer]:
         raise
 
 
+@dataclass(eq=False)
 class _Writer:
     """Writes turns and conversations, as many in a transaction as its time allows."""
 
-    def __init__(self, store: Store, tags: Sequence[str]) -> None:
-        self._store = store
-        self._tags = tags
-        self._steps: deque[Callable[[sqlite3.Connection], None]] = deque()
-        self._ended = 0.0
-        # The conversation of which only some turns are written.
-        self._begun: str | None = None
+    _store: Store
+    _tags: Sequence[str]
+    _steps: deque[Callable[[Connection], None]] = field(default_factory=deque)
+    _ended: float = 0.0
+    # The conversation of which only some turns are written.
+    _begun: str | None = None
 
     def write(self, conversation: IncomingConversation, decision: _Decision) -> None:
         """Write a conversation's turns, then the conversation."""
         for place, kept in enumerate(conversation.turns):
             if decision.do != "skip" and place >= decision.first:
-                self._add(self._turn(decision, kept))
+                self._add(partial(self._turn, decision, kept))
         head = conversation.head()
         if decision.do != "skip":
-            self._add(self._end(decision, head))
+            self._add(partial(self._end, decision, head))
 
-    def _add(self, step: Callable[[sqlite3.Connection], None]) -> None:
+    def _add(self, step: Callable[[Connection], None]) -> None:
         self._steps.append(step)
         if len(self._steps) >= _READ_AHEAD:
             self.flush()
 
-    def _turn(self, decision: _Decision, kept: KeptTurn) -> Callable[[sqlite3.Connection], None]:
-        def write(connection: sqlite3.Connection) -> None:
-            if decision.do == "begin" and self._begun != decision.identity:
-                self._begin(connection, decision.identity)
-            self._store.keep_turn(decision.identity, kept)
-
-        return write
-
-    def _begin(self, connection: sqlite3.Connection, identity: str) -> None:
-        # It was deleted since the plan was made: wiping its old turns would take the new ones too.
-        if connection.execute(
-            "SELECT 1 FROM doomed WHERE conversation_id = ?", (identity,)
-        ).fetchone():
-            raise StoreError(f"conversation {identity} is being deleted", hint="import it again")
-        self._begun = identity
-
-    def _end(
-        self, decision: _Decision, head: ConversationHead
-    ) -> Callable[[sqlite3.Connection], None]:
-        def write(connection: sqlite3.Connection) -> None:
-            identity = decision.identity
-            if decision.do == "begin":
-                connection.execute(
-                    "INSERT INTO conversations (id, title, profile, created, updated)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    (
-                        identity,
-                        as_unicode(head.title),
-                        as_unicode(head.profile),
-                        head.created,
-                        head.updated,
-                    ),
+    def _turn(self, decision: _Decision, kept: KeptTurn, connection: Connection) -> None:
+        identity = decision.identity
+        if decision.do == "begin" and self._begun != identity:
+            # It may have been deleted since the plan was made: wiping its old turns would take the
+            # new ones too.
+            if connection.execute(
+                "SELECT 1 FROM doomed WHERE conversation_id = ?", (identity,)
+            ).fetchone():
+                raise StoreError(
+                    f"conversation {identity} is being deleted", hint="import it again"
                 )
-                connection.execute("DELETE FROM unfinished WHERE conversation_id = ?", (identity,))
-                self._begun = None
-            else:
-                connection.execute(
-                    "UPDATE conversations SET updated = max(updated, ?) WHERE id = ?",
-                    (head.updated, identity),
-                )
-            self._store.tag(identity, [*head.tags, *self._tags])
+            self._begun = identity
+        self._store.keep_turn(identity, kept)
 
-        return write
+    def _end(self, decision: _Decision, head: KeptConversation, connection: Connection) -> None:
+        identity = decision.identity
+        if decision.do == "begin":
+            self._store.add_conversation(
+                identity, head.title, head.profile, head.created, head.updated
+            )
+            connection.execute("DELETE FROM unfinished WHERE conversation_id = ?", (identity,))
+            self._begun = None
+        else:
+            connection.execute(
+                "UPDATE conversations SET updated = max(updated, ?) WHERE id = ?",
+                (head.updated, identity),
+            )
+        self._store.tag(identity, [*head.tags, *self._tags])
 
     def flush(self) -> None:
         """Write everything that waits. Raises StoreError."""
@@ -419,21 +361,16 @@ def _named(name: str) -> Iterator[None]:
 
 @contextmanager
 def _alone(store: Store, waiting: Callable[[], None]) -> Iterator[None]:
-    """Wait until no other process imports into the store, and keep others out.
+    """Wait until no other process imports into the store, and keep others out. Raises OSError.
 
-    Two imports at once would not see each other's plans. The kernel drops the lock of a process
-    that dies. Raises OSError.
+    Two imports at once would not see each other's plans.
     """
     with store.connection(writing=False) as connection:
         database = database_of(connection)
     # Not a file of the database: closing one would drop the locks that SQLite holds on it.
     path = database.with_name(f"{database.name}.importing")
-    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        if try_lock(handle) is False:
+    with ExitStack() as stack:
+        if stack.enter_context(locked(path, seconds=0.0)) is False:
             waiting()
-            while try_lock(handle) is False:
-                time.sleep(_PAUSE_SECONDS)
+            stack.enter_context(locked(path))
         yield
-    finally:
-        os.close(handle)
