@@ -11,7 +11,7 @@ import sys
 import termios
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ from typing import Any, Self
 import pyte
 import tomli_w
 
-from tests.support.forked import STARTING, Forks
+from tests.support.forked import Forked, Forks
 
-__all__ = ["KEY", "PATIENCE", "Moa", "Ran", "Terminal", "forks"]
+__all__ = ["KEY", "PATIENCE", "Moa", "Ran", "Terminal", "forks", "started"]
 
 KEY = "lab-key-0123456789abcdef"
 _ROOT = Path(__file__).parents[2]
@@ -50,10 +50,29 @@ def forks() -> Forks:
     return _started[-1]
 
 
-def _starts_alike(environment: Mapping[str, str]) -> bool:
-    """Whether Python would start in this environment as it has where commands are forked."""
-    starting = {k: v for k, v in environment.items() if STARTING.fullmatch(k)}
-    return starting == _STARTING and not _FRESH
+def started(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    at_terminal: bool = False,
+    fresh: bool = False,
+    **options: Any,
+) -> subprocess.Popen[bytes]:
+    """`moa` as a process.
+
+    Args:
+        arguments: What follows `moa`.
+        environment: All of its environment.
+        at_terminal: Whether it leads a session at the terminal that is its standard error.
+        fresh: Whether it is a new Python even where a fork would do.
+        **options: For `Popen`. A fork knows the folder and the streams only.
+    """
+    known = options.keys() <= {"cwd", "stdin", "stdout", "stderr"}
+    if known and not fresh and not _FRESH and forks().suits(environment):
+        return Forked(forks(), arguments, at_terminal=at_terminal, env=environment, **options)
+    start = ("-c", _AT_TERMINAL) if at_terminal else ("-m", "moa_cli")
+    command = [sys.executable, *start, *arguments]
+    return subprocess.Popen(command, env=environment, start_new_session=at_terminal, **options)
 
 
 def _without_none(environment: Mapping[str, str | None]) -> dict[str, str]:
@@ -82,11 +101,23 @@ class Moa:
     """
 
     def __init__(self, home: Path, url: str) -> None:
+        self._live_in(home)
+        for folder in (self.folder, self.config / "profiles"):
+            folder.mkdir(parents=True)
+        self.configure(providers={"lab": {"base_url": url, "api_key_env": "LAB_KEY"}})
+        self.profile("lab", "a", "b", "c")
+
+    @classmethod
+    def at(cls, home: Path) -> Moa:
+        """The machine of a user who lives there already, such as a copy of another's home."""
+        moa = cls.__new__(cls)
+        moa._live_in(home)
+        return moa
+
+    def _live_in(self, home: Path) -> None:
         self.folder = home / "work"
         self.config = home / "config"
         self.state = home / "state"
-        for folder in (self.folder, self.config / "profiles"):
-            folder.mkdir(parents=True)
         self.environment = {
             **_STARTING,
             "PATH": os.environ.get("PATH", ""),
@@ -95,8 +126,6 @@ class Moa:
             "LAB_KEY": KEY,
             **{f"MOA_{kind.upper()}_DIR": str(home / kind) for kind in _FOLDERS},
         }
-        self.configure(providers={"lab": {"base_url": url, "api_key_env": "LAB_KEY"}})
-        self.profile("lab", "a", "b", "c")
 
     def configure(self, *, profile: str = "lab", **settings: Any) -> None:
         """Write config.toml."""
@@ -123,19 +152,17 @@ class Moa:
         return path
 
     @contextmanager
-    def start(self, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    def start(
+        self, *arguments: str, fresh: bool = False, **options: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """The running process, which is killed in the end if it runs still.
 
-        Its output goes to pipes, if `options` do not say otherwise.
+        Its output goes to pipes, if `options` do not say otherwise. fresh: see `started`.
         """
         environment = _without_none(self.environment | dict(options.pop("env", {})))
         pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-        with subprocess.Popen(
-            [sys.executable, "-m", "moa_cli", *arguments],
-            cwd=self.folder,
-            env=environment,
-            **{"stdin": subprocess.DEVNULL, **pipes, **options},
-        ) as process:
+        streams = {"stdin": subprocess.DEVNULL, **pipes, **options}
+        with started(arguments, environment, cwd=self.folder, fresh=fresh, **streams) as process:
             try:
                 yield process
             finally:
@@ -146,14 +173,18 @@ class Moa:
         *arguments: str,
         stdin: bytes | None = None,
         env: Mapping[str, str | None] | None = None,
+        fresh: bool = False,
     ) -> Ran:
-        """Run to the end. stdin: None is an empty one. env: changes; None takes one away."""
-        environment = _without_none(self.environment | dict(env or {}))
-        if _starts_alike(environment):
-            code, out, err = forks().run(arguments, self.folder, environment, stdin, PATIENCE)
-            return Ran(code, out, err.decode())
+        """Run to the end.
+
+        Args:
+            arguments: What follows `moa`.
+            stdin: What it can read; None is nothing, and no pipe.
+            env: Changes of the environment; None takes one away.
+            fresh: See `started`.
+        """
         given = subprocess.DEVNULL if stdin is None else subprocess.PIPE
-        with self.start(*arguments, stdin=given, env=environment) as process:
+        with self.start(*arguments, stdin=given, env=env or {}, fresh=fresh) as process:
             out, err = process.communicate(stdin, timeout=PATIENCE)
         return Ran(process.returncode, out, err.decode())
 
@@ -216,14 +247,14 @@ class Terminal:
             open(stdin or os.devnull, "rb") as file_in,
             open(stdout or os.devnull, "wb" if stdout else "rb") as file_out,
         ):
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _AT_TERMINAL, *arguments],
+            self.process = started(
+                arguments,
+                environment,
+                at_terminal=True,
                 cwd=folder,
-                env=dict(environment),
                 stdin=file_in if stdin else self._slave,
                 stdout=file_out if stdout else self._slave,
                 stderr=self._slave,
-                start_new_session=True,
             )
 
     def __enter__(self) -> Self:

@@ -1,40 +1,52 @@
-"""`moa` by a fork of a process that has imported the libraries already.
+"""`moa` by a fork of a process that has imported its modules already.
 
-Of a short command's time, most goes into importing other projects' libraries, and the tests run
-thousands of commands. One process imports them once and forks for each command. It has loaded
-nothing of `moa_cli`: the child imports that as `python -m moa_cli` does, in the command's folder
-and environment, at streams of its own, and ends as every Python process ends.
+Of a short command's time, most goes into imports, and the tests run thousands of commands. One
+process imports all that commands import, once, and forks for each of them. The child has streams,
+a folder, an environment and a session as the command should have them, runs `moa_cli` as
+`python -m moa_cli` does, and ends as a Python process ends.
 
-What Python itself reads from the environment when it starts (`STARTING`) cannot be given to a
-fork. Commands that change it must be started afresh.
+What was read from the environment by then (by Python itself: `_STARTING`; by imported modules:
+they are watched) cannot be given to a fork. `Forks.suits` says which commands must be started
+afresh for it. A test that asks which modules a command imports must start it afresh, too.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
+import inspect
 import io
 import json
 import os
+import pkgutil
 import re
+import resource
 import runpy
+import secrets
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["STARTING", "Forks"]
+__all__ = ["Forked", "Forks", "import_all"]
 
-STARTING = re.compile(r"PYTHON.*|LANG|LANGUAGE|LC_.*|TZ|LD_.*|MALLOC_.*")
+_STARTING = re.compile(r"PYTHON.*|LANG|LANGUAGE|LC_.*|TZ|LD_.*|MALLOC_.*")
 _ROOT = Path(__file__).parents[2]
-# None of them starts a thread when it is imported: a fork would lose it.
+# They are read at import to no effect: by sysconfig, and by wsgiref, which copies all there is.
+_WITHOUT_EFFECT = {"HOME", "PATH"}
+# Other projects' libraries that commands import inside functions. None of them starts a thread
+# when it is imported: a fork would lose it.
 _LIBRARIES = (
     *("asyncio", "concurrent.futures", "dataclasses", "sqlite3", "ssl", "termios", "uuid"),
     *("aiohttp", "anyio", "anyio._backends._asyncio", "certifi", "dotenv", "httpcore", "httpx"),
@@ -42,22 +54,34 @@ _LIBRARIES = (
     *("rich.console", "rich.panel", "rich.table", "together", "tomli_w", "tomlkit", "tomllib"),
     *("typer", "typer.main", "yaml"),
 )
+_LIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
+# Modules of the package that are programs of their own.
+_PROGRAMS = (
+    "moa_cli.__main__",
+    "moa_cli.bench.report.official_fit",
+    "moa_cli.clients.local.server",
+)
+# What is told of a child: its process id, later its exit status.
+_NUMBER = struct.Struct("i")
 
 
 class Forks:
     """The process that forks, from the side of the tests."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """Start it. environment: holds what commands have of `STARTING`."""
-        self._requests, theirs = socket.socketpair()
+        """Start it. environment: holds what commands have of `_STARTING`."""
+        self._environment = dict(environment)
+        self.requests, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 cwd=_ROOT,
-                env=dict(environment),
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
+        told = self.requests.makefile("r").readline()
+        self._read = set(json.loads(told)) - _WITHOUT_EFFECT
         atexit.register(self._end)
 
     @property
@@ -65,120 +89,192 @@ class Forks:
         """Whether it runs still: whatever ended it, later tests should not fail for it."""
         return self._process.poll() is None
 
+    def suits(self, environment: Mapping[str, str]) -> bool:
+        """Whether Python and its modules would start in that environment as they have here."""
+        names = {name for name in (*environment, *self._environment) if _STARTING.fullmatch(name)}
+        names |= self._read
+        return all(environment.get(name) == self._environment.get(name) for name in names)
+
     def _end(self) -> None:
-        self._requests.close()
+        self.requests.close()
         self._process.wait()
 
-    def run(
-        self,
-        arguments: Sequence[str],
-        folder: Path,
-        environment: Mapping[str, str],
-        stdin: bytes | None,
-        seconds: float,
-    ) -> tuple[int, bytes, bytes]:
-        """The exit code and the output of a command; negative is the signal that ended it.
+
+class Forked(subprocess.Popen[bytes]):
+    """A command as a fork.
+
+    It relies on methods of `Popen` that are not public: `_execute_child`, which starts the process
+    and closes its ends of pipes, and `_internal_poll` and `_try_wait`, which ask for its exit
+    status: here it is a child of another process.
+    """
+
+    def __init__(
+        self, forks: Forks, arguments: Sequence[str], *, at_terminal: bool = False, **options: Any
+    ) -> None:
+        """Start it.
 
         Args:
+            forks: The process that forks.
             arguments: What follows `moa`.
-            folder: Its working directory.
-            environment: All of its environment.
-            stdin: What it can read; None is nothing, and no pipe.
-            seconds: How long it may run.
-
-        Raises:
-            subprocess.TimeoutExpired: It ran for longer, and was killed.
+            at_terminal: Whether it leads a session at the terminal that is its standard error.
+            **options: `cwd`, `env` and the streams, as `Popen` takes them.
         """
-        source, feed = (os.open(os.devnull, os.O_RDONLY), -1) if stdin is None else os.pipe()
-        (out, out_end), (err, err_end), (state, state_end) = os.pipe(), os.pipe(), os.pipe()
-        given = (source, out_end, err_end, state_end)
-        with tempfile.TemporaryFile() as request:
-            request.write(json.dumps([list(arguments), str(folder), dict(environment)]).encode())
-            request.seek(0)
-            socket.send_fds(self._requests, [b"."], [request.fileno(), *given])
-        for end in given:
-            os.close(end)
-        with ThreadPoolExecutor(3) as pool, open(state) as told:
-            outputs = [pool.submit(_read, out), pool.submit(_read, err)]
-            if stdin is not None:
-                pool.submit(_write, feed, stdin)
-            child = int(told.readline())
+        self._forks = forks
+        self._arguments = list(arguments)
+        self._at_terminal = at_terminal
+        super().__init__(["moa", *arguments], **options)
+
+    def _execute_child(self, *values: Any) -> None:
+        signature = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
+        given = signature.bind(self, *values).arguments
+        streams = (given["p2cread"], given["c2pwrite"], given["errwrite"])
+        self._state, state = os.pipe()
+        limits = [[number, *resource.getrlimit(number)] for number in _LIMITS]
+        known = [str(given["cwd"]), dict(given["env"]), limits, self._at_terminal]
+        with tempfile.TemporaryFile() as file:
+            file.write(json.dumps([self._arguments, *known]).encode())
+            file.seek(0)
+            socket.send_fds(self._forks.requests, [b"."], [file.fileno(), state, *streams])
+        os.close(state)
+        ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(given[end] for end in ends))  # type: ignore[attr-defined]
+        self.pid = self._told()
+        self._child_created = True
+
+    def _told(self) -> int:
+        told = os.read(self._state, _NUMBER.size)
+        if not told:
+            raise ChildProcessError("the process that forks has ended")
+        number: int = _NUMBER.unpack(told)[0]
+        return number
+
+    def _internal_poll(self, _deadstate: int | None = None) -> int | None:
+        lock: threading.Lock = self._waitpid_lock  # type: ignore[attr-defined]
+        # Whoever holds the lock is waiting for the status.
+        if self.returncode is None and lock.acquire(blocking=False):
             try:
-                written = [_within(output, seconds) for output in outputs]
-            except TimeoutError:
-                os.kill(child, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(["moa", *arguments], seconds) from None
-            return int(told.readline()), written[0], written[1]
+                pid, status = self._try_wait(os.WNOHANG)
+                if pid:
+                    self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                lock.release()
+        return self.returncode
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if wait_flags & os.WNOHANG and not select.select([self._state], [], [], 0)[0]:
+            return 0, 0
+        status = self._told()
+        os.close(self._state)
+        return self.pid, status
 
 
-def _read(end: int) -> bytes:
-    with open(end, "rb") as pipe:
-        return pipe.read()
+class _Watched(type(os.environ)):  # type: ignore[misc]
+    """The environment, which notes what is read."""
+
+    read: set[str]
+
+    def __getitem__(self, name: str) -> str:
+        _Watched.read.add(name)
+        value: str = super().__getitem__(name)
+        return value
 
 
-def _write(end: int, data: bytes) -> None:
-    with suppress(BrokenPipeError), open(end, "wb") as pipe:
-        pipe.write(data)
-
-
-def _within(output: Future[bytes], seconds: float) -> bytes:
-    return output.result(timeout=seconds)
+def import_all() -> list[str]:
+    """Import what commands import; the names of what was read from the environment."""
+    plain = type(os.environ)
+    _Watched.read = set()
+    os.environ.__class__ = _Watched
+    for name in _LIBRARIES:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    package = importlib.import_module("moa_cli")
+    for module in pkgutil.walk_packages(package.__path__, "moa_cli."):
+        if module.name not in _PROGRAMS:
+            with suppress(ImportError):
+                importlib.import_module(module.name)
+    os.environ.__class__ = plain
+    return sorted(_Watched.read)
 
 
 def _serve(requests: socket.socket) -> None:
     """Fork for each request. It returns in the child, as the command, and when tests have ended."""
-    for name in _LIBRARIES:
-        with suppress(ImportError):
-            importlib.import_module(name)
+    requests.sendall(json.dumps(import_all()).encode() + b"\n")
     gc.freeze()
     # Ctrl-C ends the tests, and with them this process; its children are as it finds them.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    children: dict[int, int] = {}
+    ended, end = os.pipe()
+    for pipe in (ended, end):
+        os.set_blocking(pipe, False)
+    signal.set_wakeup_fd(end)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
     while True:
+        ready, _, _ = select.select([requests.fileno(), ended], [], [])
+        if ended in ready:
+            os.read(ended, 512)
+            _tell_of_ended(children)
+        if requests.fileno() not in ready:
+            continue
         message, descriptors, _, _ = socket.recv_fds(requests, 1, 5)
         if not message:
             sys.exit()
-        if os.fork() == 0:
-            requests.close()
+        request, state, *streams = descriptors
+        child = os.fork()
+        if child == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, interrupt)
-            *streams, state = descriptors[1:]
-            with open(descriptors[0], "rb") as request:
-                arguments, folder, environment = json.load(request)
-            _tell_of_child(streams, state)
-            _become(streams, arguments, folder, environment)
+            requests.close()
+            for descriptor in (ended, end, state, *children.values()):
+                os.close(descriptor)
+            with open(request, "rb") as file:
+                _become(streams, *json.load(file))
             return
-        for descriptor in descriptors:
+        children[child] = state
+        os.write(state, _NUMBER.pack(child))
+        for descriptor in (request, *streams):
             os.close(descriptor)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
 
 
-def _tell_of_child(streams: Sequence[int], state: int) -> None:
-    """Fork once more; wait for the child, and tell its process id and its exit code."""
-    child = os.fork()
-    if child == 0:
-        os.close(state)
-        return
-    for stream in streams:
-        os.close(stream)
-    os.write(state, b"%d\n" % child)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    os.write(state, b"%d\n" % code)
-    os._exit(0)
+def _tell_of_ended(children: dict[int, int]) -> None:
+    """Tell the exit status of each child that has ended."""
+    with suppress(ChildProcessError):
+        while True:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if not child:
+                break
+            state = children.pop(child)
+            # Whoever started it may no longer want to know.
+            with suppress(BrokenPipeError):
+                os.write(state, _NUMBER.pack(status))
+            os.close(state)
 
 
 def _become(
-    streams: Sequence[int], arguments: Sequence[str], folder: str, environment: dict[str, str]
+    streams: Sequence[int],
+    arguments: Sequence[str],
+    folder: str,
+    environment: dict[str, str],
+    limits: Sequence[tuple[int, int, int]],
+    at_terminal: bool,
 ) -> None:
-    """Take over the streams, arguments, folder and environment of the command."""
+    """Take over the streams, arguments, folder, environment and limits of the command."""
+    for number, soft, hard in limits:
+        if resource.getrlimit(number) != (soft, hard):
+            resource.setrlimit(number, (soft, hard))
     for standard, stream in enumerate(streams):
         os.dup2(stream, standard)
         os.close(stream)
+    if at_terminal:
+        os.setsid()
+        fcntl.ioctl(2, termios.TIOCSCTTY, 0)
     for name, mode in (("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb")):
         before = getattr(sys, name)
         binary: Any = os.fdopen(before.fileno(), mode, closefd=False)
-        lines = name == "stderr"
-        text = io.TextIOWrapper(binary, before.encoding, before.errors, line_buffering=lines)
+        binary.raw.name = before.name
+        lines = name == "stderr" or binary.isatty()
+        text: Any = io.TextIOWrapper(binary, before.encoding, before.errors, line_buffering=lines)
+        text.mode = mode[0]
         setattr(sys, name, text)
         setattr(sys, f"__{name}__", text)
     os.chdir(folder)
@@ -186,9 +282,36 @@ def _become(
     os.environ.update(environment)
     sys.path[0] = folder
     sys.argv[1:] = arguments
+    # All that a module of the package has at import that differs from process to process.
+    unique = importlib.import_module("moa_cli.core.unique")
+    unique._PROCESS = secrets.token_hex(8)  # type: ignore[attr-defined]
+
+
+def _end_with(code: object) -> None:
+    """End as Python does, but for taking its modules apart.
+
+    That would take most of a short command's time: each object has a count of references, so the
+    whole memory that the child shares with its parent would be copied.
+    """
+    if not isinstance(code, int):
+        return
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    # What the command has left is told here, such as a task that was never awaited.
+    gc.collect()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    os._exit(code & 0xFF)
 
 
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
-        _serve(connection)
-    runpy.run_module("moa_cli", run_name="__main__", alter_sys=True)
+    _serve(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        runpy.run_module("moa_cli", run_name="__main__", alter_sys=True)
+    except SystemExit as leaving:
+        _end_with(leaving.code)
+        # As Python ends if that did not.
+        raise

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socketserver
+import subprocess
 import sys
 import tempfile
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from tests.support.command import PATIENCE, forks
+from tests.support.command import PATIENCE, started
 
 __all__ = ["forking_program"]
 
@@ -47,8 +49,17 @@ class _Handler(socketserver.StreamRequestHandler):
         """Run what a client asks for."""
         arguments, folder, environment, stdin = json.loads(self.rfile.readline())
         given = None if stdin is None else stdin.encode("latin1")
-        code, out, err = forks().run(arguments, Path(folder), environment, given, PATIENCE)
-        answer = [code, out.decode("latin1"), err.decode(errors="replace")]
+        streams: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL if given is None else subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        }
+        with started(arguments, environment, cwd=folder, **streams) as process:
+            try:
+                out, err = process.communicate(given, timeout=PATIENCE)
+            finally:
+                process.kill()
+        answer = [process.returncode, out.decode("latin1"), err.decode(errors="replace")]
         self.wfile.write(json.dumps(answer).encode())
 
 

@@ -219,7 +219,7 @@ def test_the_key_is_in_no_list_of_processes(moa: Moa, upstream: Upstream) -> Non
     if not Path("/proc/self/cmdline").exists():
         pytest.skip("this system does not tell command lines in /proc")
     upstream.always("agg", Reply(stall_after=0))
-    with moa.start("ask", "hi"):
+    with moa.start("ask", "hi", fresh=True):
         upstream.wait_for(lambda: len(upstream.chats("agg")) == 1)
         lines = [content(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert any(b"moa_cli" in line for line in lines)
