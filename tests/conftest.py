@@ -42,7 +42,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Spread the slow tests over the run of several workers."""
     if hasattr(config, "workerinput"):
-        items[:] = spread(items, lambda item: item.get_closest_marker("slow") is not None)
+        items[:] = spread(items, lambda item: _patience(item, config))
+
+
+def _patience(item: pytest.Item, config: pytest.Config) -> float:
+    """How long a slow test may take, in seconds; 0 for a quick one."""
+    if item.get_closest_marker("slow") is None:
+        return 0.0
+    own = item.get_closest_marker("timeout")
+    return float(own.args[0] if own else config.getini("timeout"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,6 +17,7 @@ from moa_cli.core.endpoints import Delta
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
 from moa_cli.profile import Profile
+from tests.support.command import PATIENCE
 from tests.support.mixtures import (
     AT_ONCE,
     InProcess,
@@ -81,7 +82,7 @@ def test_a_turn_ended_after_any_of_its_events_leaves_nothing_behind(
         clients = pool(up)
         try:
             # The list of models is the clients' own errand, not the turn's.
-            await clients.facts("lab:a", patience=5)
+            await clients.facts("lab:a", patience=PATIENCE)
             ended = await end(count, EVENTFUL, clients)
             # Before the clients are closed: ending the calls is the engine's duty.
             up.wait_for(lambda: up.in_flight == 0)
@@ -126,7 +127,7 @@ def test_ending_a_turn_hangs_up_on_endpoints_that_stall(
 
     async def once() -> None:
         clients = pool(upstream)
-        await clients.facts("lab:a", patience=5)
+        await clients.facts("lab:a", patience=PATIENCE)
         assert await end(count, profile, clients)
         upstream.wait_for(lambda: upstream.in_flight == 0)
         await clients.aclose()
@@ -154,8 +155,9 @@ def test_a_turn_cancelled_before_the_first_token_hangs_up(upstream: Upstream) ->
 
     async def once() -> None:
         clients = pool(upstream)
+        await clients.facts("lab:a", patience=PATIENCE)
         task = asyncio.create_task(deliver(run_turn(mixture("a", "b"), asked(), clients)))
-        while upstream.in_flight < 2:
+        while len(upstream.chats()) < 2:
             await asyncio.sleep(0.002)
         task.cancel()
         with suppress(asyncio.CancelledError):

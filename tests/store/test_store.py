@@ -232,7 +232,7 @@ from moa_cli.store.store import Store
 from pathlib import Path
 store = Store.open(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
-    record(store, events(f"{sys.argv[3]}-{number}"))
+    record(store, events(f"{sys.argv[3]}-{number}"), alone=False)
 store.close()
 """
 

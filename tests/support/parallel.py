@@ -35,14 +35,18 @@ def workers(arguments: Sequence[str], narrowed: bool, cores: int) -> int:
     return 0 if narrowed or few else min(cores * _PER_CORE, _MOST_WORKERS)
 
 
-def spread(tests: Sequence[Test], is_slow: Callable[[Test], bool]) -> list[Test]:
+def spread(tests: Sequence[Test], patience: Callable[[Test], float]) -> list[Test]:
     """The same tests with the slow ones at equal distances, in the first three quarters.
 
     Workers take the next test of the list. Slow tests load the machine, so they should not meet,
-    and none should begin last.
+    and none should begin last: those that may take longest come first.
+
+    Args:
+        tests: In the order in which they were collected.
+        patience: How long a test may take, in seconds; 0 is a quick one.
     """
-    slow = [test for test in tests if is_slow(test)]
-    quick = [test for test in tests if not is_slow(test)]
+    slow = sorted((test for test in tests if patience(test)), key=patience, reverse=True)
+    quick = [test for test in tests if not patience(test)]
     distance = max(1, len(quick) * 3 // (4 * len(slow))) if slow else 0
     ordered: list[Test] = []
     for place, test in enumerate(slow):

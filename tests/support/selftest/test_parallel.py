@@ -31,12 +31,18 @@ def test_workers_start_only_where_many_tests_were_named(
 def test_slow_tests_are_spread_and_none_is_lost(slow: int, quick: int) -> None:
     tests = [f"slow {number}" for number in range(slow)]
     tests += [f"quick {number}" for number in range(quick)]
-    ordered = spread(tests, lambda test: test.startswith("slow"))
+    ordered = spread(tests, lambda test: 300.0 if test.startswith("slow") else 0.0)
     assert sorted(ordered) == sorted(tests)
     assert [test for test in ordered if test in tests[:slow]] == tests[:slow]
     if 0 < slow < quick:
         assert ordered[-1].startswith("quick")
         assert ordered[1].startswith("quick")
+
+
+def test_slow_tests_that_may_take_longest_begin_first() -> None:
+    patience = {"a": 0.0, "b": 300.0, "c": 0.0, "d": 900.0, "e": 300.0, "f": 0.0, "g": 0.0}
+    slow = [test for test in spread(list(patience), patience.__getitem__) if patience[test]]
+    assert slow == ["d", "b", "e"]
 
 
 def test_a_test_that_lasts_is_named_until_it_ends() -> None:
