@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,18 @@ def said(terminal: Terminal) -> list[str]:
 def test_a_turn_shows_panels_then_folds_to_a_line_each_and_leaves_the_reply(
     moa: Moa, upstream: Upstream
 ) -> None:
+    seen, read = threading.Event(), threading.Event()
     upstream.always("*", Reply(text="words of an answer", pause=0.1))
-    upstream.always("agg", Reply(text="# Title\n\nThe *reply*.", delay=0.3))
+    upstream.always("c", Reply(text="words of an answer", after=seen))
+    upstream.always("agg", Reply(text="# Title\n\nThe *reply*.", after=read))
     with moa.terminal("chat", columns=120, rows=40) as terminal:
         at_prompt(terminal)
         terminal.send("What is rain?\r")
         terminal.wait_for("╭─ ")
         terminal.wait_for("words of")
+        seen.set()
         terminal.wait_for("reading 3 proposals")
+        read.set()
         at_prompt(terminal, turns=1)
         assert said(terminal) == [
             "› What is rain?",

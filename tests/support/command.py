@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import pyte
 import tomli_w
+from wcwidth import wcwidth
 
 from tests.support.forked import Forked, Forks
 
@@ -211,14 +212,43 @@ def _model(model: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Screen(pyte.HistoryScreen):
-    """Answers questions (where the cursor is), as terminals do."""
+    """Answers questions (where the cursor is), as terminals do.
+
+    Tests look at it many times a second, so a row is put together only after it has changed.
+    """
 
     def __init__(self, master: int, columns: int, rows: int) -> None:
-        super().__init__(columns, rows, history=10_000)
         self._answer_to = master
+        self._rows: list[str] = []
+        super().__init__(columns, rows, history=10_000)
 
     def write_process_input(self, data: str) -> None:
         os.write(self._answer_to, data.encode())
+
+    @property
+    def display(self) -> list[str]:
+        """The rows as texts."""
+        changed = set(self.dirty)
+        self.dirty.clear()
+        # An accent for the last character of a row counts as a change of the row below it.
+        changed |= {row - 1 for row in changed}
+        if len(self._rows) != self.lines:
+            self._rows = [""] * self.lines
+            changed = set(range(self.lines))
+        for row in changed & set(range(self.lines)):
+            self._rows[row] = _text_of(self.buffer[row], self.columns)
+        return list(self._rows)
+
+
+def _text_of(row: Mapping[int, Any], columns: int) -> str:
+    texts = []
+    place = 0
+    while place < columns:
+        text = row[place].data
+        texts.append(text)
+        # A wide character has the place to its right, too.
+        place += 2 if text > "\u02ff" and wcwidth(text[0]) == 2 else 1
+    return "".join(texts)
 
 
 class Terminal:
