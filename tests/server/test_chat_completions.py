@@ -285,8 +285,9 @@ def test_each_profile_is_a_model(moa: Moa, upstream: Upstream) -> None:
             assert response.status_code == 404
             assert response.json()["error"]["code"] == "model_not_found"
             assert response.json()["error"]["param"] == "model"
+            # Beside the name that was asked for, which may be shown shortened.
+            assert str(moa.config) not in response.text.replace(name[:20], "", 1)
         assert server.get("/v1/models/gpt-4o").status_code == 404
-    assert str(moa.config) not in response.text.replace(name, "")
 
 
 def test_the_reference_s_own_flags_work(moa: Moa, upstream: Upstream) -> None:
