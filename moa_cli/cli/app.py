@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _reader_gone()
         raise
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
+        name = "standard output: " if _drop_unwritten() else ""
+        name = f"{error.filename}: " if error.filename else name
         return _say(f"{name}{error.strerror or error}", None, FAILED)
     return result if isinstance(result, int) else 0
 
@@ -96,7 +97,19 @@ def _usage(error: Any) -> int:
 
 
 def _reader_gone() -> int:
-    # What is still buffered has no reader; without this the interpreter tries again at exit.
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_unwritten()
     return READER_GONE
+
+
+def _drop_unwritten() -> bool:
+    """Drop what standard output does not take; whether there was such.
+
+    The interpreter would try again when it ends, and report that in its own words.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

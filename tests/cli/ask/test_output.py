@@ -308,3 +308,13 @@ def test_a_reader_who_leaves_early_sees_no_traceback(moa: Moa, upstream: Upstrea
     assert err == "moa: profile lab: lab:a, lab:b, lab:c → lab:agg\n"
     upstream.wait_for(lambda: upstream.in_flight == 0)
     assert upstream.chats("agg")[0].disconnected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+@pytest.mark.parametrize("arguments", [["ask", "hi"], ["--help"], ["config", "list"]], ids=" ".join)
+def test_a_full_disk_is_one_line_and_a_failure(moa: Moa, arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full, moa.start(*arguments, stdout=full) as process:
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    told = err.decode().removeprefix("moa: profile lab: lab:a, lab:b, lab:c → lab:agg\n")
+    assert told == "moa: standard output: No space left on device\n"

@@ -170,7 +170,7 @@ def test_a_full_disk_ends_a_command_in_the_same_way(moa: Moa) -> None:
         ):
             came.append((process.communicate()[1], process.returncode))
     assert came[0] == came[1]
-    assert came[0][0].startswith(b"moa: No space left on device\n")
+    assert b"No space left on device" in came[0][0]
 
 
 def test_a_command_that_does_not_end_can_be_left_and_killed(moa: Moa, upstream: Upstream) -> None:
