@@ -78,28 +78,65 @@ def list_(
         say("no models")
 
 
+@group.command("suggest")
+def suggest(json: JsonArray = False) -> None:
+    """Suggest small models that run on this machine together."""
+    from dataclasses import asdict
+
+    from moa_cli.clients.local.memory import LocalMemory, size_in_words
+    from moa_cli.clients.local.suggestions import suggest
+
+    limit = LocalMemory(wiring.config().local).limit()
+    models = suggest(limit)
+    if json:
+        print_json([asdict(model) for model in models])
+        return
+    memory = "unknown" if limit is None else size_in_words(limit)
+    say(f"For {memory} of memory (three quarters of the machine's, or `local.memory`):")
+    width = max(len(model.name) for model in models)
+    print_lines(
+        f"{model.name:<{width}}  {model.gigabytes:>5.2f} GB  {model.licence:<10}"
+        f"  moa models pull {model.reference}"
+        for model in models
+    )
+
+
 @group.command("pull")
 def pull(
     name: Annotated[
         str | None,
         Argument(
-            metavar="NAME", help="The weights to fetch: smollm2.", autocompletion=_weights_names
+            metavar="NAME",
+            help="smollm2, or a GGUF model of the Hugging Face hub: hf:OWNER/REPO, with :QUANT or"
+            " /FILE to name one of its files.",
+            autocompletion=_weights_names,
         ),
     ] = None,
 ) -> None:
-    """Fetch the embedded model's weights."""
-    from moa_cli.clients.local import weights
+    """Fetch the weights of a model that runs inside moa.
 
-    if name != weights.SMOLLM2:
+    A download that was interrupted goes on when you run the same command again.
+    """
+    from moa_cli.clients.local import hub, weights
+
+    if name is not None and name.startswith(hub.PREFIX):
+        path = hub.pull(name, say)
+        names = {file: model for model, file in weights.pulled_models().items()}
+        say(f"Use it as local:{names[path]}")
+        typer.echo(path)
+    elif name == weights.SMOLLM2:
+        typer.echo(weights.pull(say))
+    else:
         raise UsageError(
             f"there are no weights named {name!r} to pull" if name else "name the weights to pull",
-            hint=f"moa models pull {weights.SMOLLM2}",
+            hint="moa models pull smollm2; or a model that `moa models suggest` names"
+            if name
+            else f"moa models pull {weights.SMOLLM2}",
         )
-    typer.echo(weights.pull(say))
 
 
 async def _rows(name: str | None) -> list[dict[str, Any]]:
-    from moa_cli.clients.local.weights import SMOLLM2
+    from moa_cli.clients.local.weights import local_models
     from moa_cli.models.providers import DEFAULT_PROVIDER
 
     pool = wiring.client_pool()
@@ -114,10 +151,11 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     async with aclosing(pool):
         for provider in chosen if name else [*chosen, "local"]:
-            model = SMOLLM2 if provider == "local" else "-"
-            client = pool.endpoint(f"{provider}:{model}").client
             try:
-                found = await client.models()
+                if provider == "local":
+                    found = local_models(wiring.config())
+                else:
+                    found = await pool.endpoint(f"{provider}:-").client.models()
             except ClientError as error:
                 if name:
                     raise

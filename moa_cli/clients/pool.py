@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from moa_cli.clients.transport import OpenTransport
 from moa_cli.config.schema import Config
 from moa_cli.core.endpoints import Client, Endpoint, ModelInfo
+from moa_cli.core.errors import ClientError
 from moa_cli.core.money import Price
 from moa_cli.models.catalog import Catalog
 from moa_cli.models.providers import Provider, Providers
+
+if TYPE_CHECKING:
+    from moa_cli.clients.local.memory import LocalMemory
 
 
 class ClientPool:
@@ -34,15 +39,25 @@ class ClientPool:
         self._transport = transport
         self.providers = Providers(config, os.environ if environment is None else environment)
         self._clients: dict[str, Client] = {}
+        self._memory: LocalMemory | None = None
         self._catalog = Catalog(config, self.providers, self.client)
 
     def endpoint(self, model_name: str) -> Endpoint:
         """The endpoint of `model_name`. Raises ProfileError if the name leads nowhere."""
         provider, model = self.providers.parse(model_name)
-        slot = f"local:{model}" if provider.name == "local" else provider.name
+        slot = self._local_slot(model) if provider.name == "local" else provider.name
         if slot not in self._clients:
             self._clients[slot] = self._make(provider, model)
         return Endpoint(client=self._clients[slot], model=model, provider=provider.name)
+
+    def _local_slot(self, model: str) -> str:
+        """One file is loaded once, by whatever names it is called."""
+        from moa_cli.clients.local.weights import find_weights
+
+        try:
+            return f"local:{find_weights(model, self._config)}"
+        except ClientError:
+            return f"local:{model}"
 
     def check_name(self, model_name: str) -> None:
         """Raise ProfileError if `model_name` leads nowhere."""
@@ -67,8 +82,10 @@ class ClientPool:
     def _make(self, provider: Provider, model: str) -> Client:
         if provider.base_url is None:
             from moa_cli.clients.local.client import LocalClient
+            from moa_cli.clients.local.memory import LocalMemory
 
-            return LocalClient(model, self._config)
+            self._memory = self._memory or LocalMemory(self._config.local)
+            return LocalClient(model, self._config, self._memory)
         from moa_cli.clients.openai_compatible import OpenAICompatible
 
         key: Callable[[], str] = lambda: self.providers.key(provider)  # noqa: E731

@@ -134,6 +134,16 @@ class LocalSettings:
     ] = None
     context: Annotated[int, Key("context of each call, in tokens", 256, 1_000_000)] = 4096
     parallel: Annotated[int, Key("calls answered at the same time", 1, 64)] = 4
+    memory: Annotated[
+        float | None,
+        Key(
+            "most that all models of one run take, in GB; by default three quarters of the"
+            " machine's memory",
+            0.1,
+            100_000,
+            example=12,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ PARSED_ONLY = {
     "docs/how-to/import.md": 2,
     "docs/how-to/install.md": 2,
     "docs/how-to/judge.md": 1,
-    "docs/how-to/keys.md": 2,
+    "docs/how-to/keys.md": 3,
     "docs/how-to/privacy.md": 1,
     "docs/how-to/profiles.md": 1,
     "docs/how-to/report.md": 1,

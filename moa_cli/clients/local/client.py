@@ -17,6 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from moa_cli.clients.local.memory import LocalMemory
 from moa_cli.clients.local.weights import SMOLLM2, find_weights
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.config.schema import Config
@@ -63,12 +64,14 @@ class _Running:
 class LocalClient:
     """One GGUF model behind a child process, started at the first call.
 
-    model: `smollm2`, or the path of a GGUF file. All calls share the child's parallel slots.
+    model: `smollm2`, the name of a pulled model, or the path of a GGUF file. memory: what the
+    models of this run take together. All calls share the child's parallel slots.
     """
 
-    def __init__(self, model: str, config: Config) -> None:
+    def __init__(self, model: str, config: Config, memory: LocalMemory | None = None) -> None:
         self._model = model
         self._config = config
+        self._memory = memory or LocalMemory(config.local)
         # Known as soon as it runs, so that closing can end a start in progress.
         self._child: subprocess.Popen[str] | None = None
         self._starting: asyncio.Task[_Running] | None = None
@@ -86,6 +89,7 @@ class LocalClient:
                 "local: the embedded runtime is not installed",
                 hint=f"install it with: {install_command('local')}",
             )
+        self._memory.take(path)
         key = secrets.token_urlsafe(32)
         try:
             child = self._child = _spawn()
@@ -95,6 +99,7 @@ class LocalClient:
             ) from None
         answer = self._tell(child, path, key)
         if "address" not in answer:
+            self._memory.release(path)
             _end(child)
             raise _cannot_start(answer, child, path)
         return _Running(child, OpenAICompatible("local", f"{answer['address']}/v1", lambda: key))

