@@ -10,6 +10,9 @@ from typing import Any
 
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, of_error
 
+# Options of `moa` itself: what follows one of them names a command.
+_ROOT_OPTIONS = ("-V", "--version", "-h", "--help", "--debug")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `moa` with `arguments` (default: those of the process); returns the exit code."""
@@ -47,6 +50,8 @@ def _run(arguments: list[str]) -> Any:
     from moa_cli.cli.table import app
     from moa_cli.core.errors import MoAError
 
+    arguments = _meant(arguments)
+
     try:
         if os.environ.get("MOA_LOG", "").strip():
             from moa_cli.core import debug_log
@@ -59,6 +64,24 @@ def _run(arguments: list[str]) -> Any:
         return INTERRUPTED
     except typer.TyperException as error:
         return _usage(error)
+
+
+def _meant(arguments: list[str]) -> list[str]:
+    """The arguments with the command that may be left out: `moa` alone at a terminal is the chat,
+    and `moa "a question"` asks it.
+
+    A question holds a space, so that a mistyped command is not sent to models.
+    """
+    if not arguments:
+        at_terminal = all(
+            stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)
+        )
+        return ["chat"] if at_terminal else arguments
+    is_question = any(" " in word.strip() for word in arguments)
+    begins_so = " " in arguments[0].strip() or arguments[0].startswith("-")
+    if is_question and begins_so and arguments[0] not in _ROOT_OPTIONS:
+        return ["ask", *arguments]
+    return arguments
 
 
 def _prepare_streams() -> None:

@@ -21,6 +21,10 @@ app = deferred(
             "Answer many prompts; the same command goes on where it was stopped.",
         ),
         "compare": ("compare:compare", "Choose between answers without knowing whose they are."),
+        "setup": (
+            "setup:setup",
+            "Find keys and model servers, try a mixture of their models, and make it the default.",
+        ),
         "models": ("models:group", "List what a provider offers."),
         "doctor": ("doctor:doctor", "Check that everything is in place."),
         "bench": ("bench:group", "Evaluate mixtures: answer a dataset's items by several arms."),

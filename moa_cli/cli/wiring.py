@@ -7,11 +7,12 @@ import os
 import sys
 from collections import Counter
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moa_cli.config.schema import Config, load_config
 from moa_cli.core.errors import ProfileError, UsageError
-from moa_cli.profile import Overrides, Profile, resolve, short_name
+from moa_cli.profile import Overrides, Profile, find, resolve, short_name
+from moa_cli.profile.layering import FOUND, TYPED
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
@@ -73,14 +74,44 @@ def default_profile() -> str:
 
 
 def choose_profile(name: str | None, flags: Overrides, *, checked: bool = True) -> Profile:
-    """The profile of that name (or the default one) under the environment and the flags. Raises
-    ProfileError; for a model name whose provider is not known, only if `checked`."""
+    """The profile of that name (or the default one) under the environment and the flags.
+
+    Models that are typed without any profile that the user chose stand for themselves: nothing of
+    a shipped profile was made for them. checked: refuse a model name whose provider is not known,
+    by raising ProfileError.
+    """
+    chosen: str | None = name or default_profile()
+    models = flags.reference_models or Overrides.from_environment(os.environ).reference_models
+    named = name or os.environ.get("MOA_PROFILE") or config().profile
+    # The embedded model's settings fit no other, also where it is the user's default.
+    embedded = name is None and chosen == "local" and find(chosen).source == "shipped"
+    tables = None
+    if models and (not named or embedded):
+        chosen = None
+    elif chosen == "local" and not named:
+        tables = _found_on_this_machine()
+        chosen = chosen if tables is None else None
     return resolve(
-        name or default_profile(),
+        chosen,
         environment=os.environ,
         flags=flags,
         check=providers().check if checked else None,
+        tables=tables,
     )
+
+
+def _found_on_this_machine() -> dict[str, Any] | None:
+    """A mixture of the models that a server on this machine offers; None if there is no server."""
+    from moa_cli.clients.local_servers import find_local_servers
+    from moa_cli.models.choosing import choose
+
+    servers = find_local_servers(providers())
+    if not servers:
+        return None
+    best = max(servers, key=lambda server: len(server.models))
+    mixture = choose(best.provider, best.models, most=3)
+    about = f"models of {best.provider} on this machine, as no key or profile is set"
+    return None if mixture is None else {"description": about, **mixture.table()}
 
 
 def check_model_name(option: str, model: str) -> None:
@@ -102,6 +133,8 @@ def describe(profile: Profile) -> str:
     line = " → ".join([*parts, short_name(profile.aggregator.model)])
     if _EMBEDDED in profile.models():
         line += " (a tiny demonstration model, often wrong)"
+    if profile.name in (FOUND, TYPED) and () not in profile.origins:
+        return f"{profile.description or 'typed models'}: {line}"
     changed = any(origin.kind in ("environment", "flag") for origin in profile.origins.values())
     return f"profile {profile.name}{' (changed)' if changed else ''}: {line}"
 
@@ -138,7 +171,7 @@ def greeting(profile: Profile) -> list[str]:
     return [
         *lines,
         "for real answers, set TOGETHER_API_KEY, OPENROUTER_API_KEY or OPENAI_API_KEY,",
-        "or start Ollama and run `moa chat -p ollama`; `moa doctor` tells what is missing",
+        "or start Ollama or LM Studio, and run `moa setup`; `moa doctor` tells what is missing",
         "/help lists the commands, Ctrl-C stops a turn, Ctrl-D leaves",
     ]
 

@@ -31,6 +31,9 @@ SETTABLE = (
     *(f"aggregator.{name}" for name, key in AGGREGATOR_KEYS.items() if key.kind != "table"),
 )
 
+# The names of mixtures that no profile's file describes: of typed models, and of the models that
+# were found on this machine.
+TYPED, FOUND = "typed", "found"
 # Listed by MOA_REFERENCE_MODELS, and named one by one by --reference-model.
 _MODELS = "reference_models"
 
@@ -83,31 +86,41 @@ def _parse(setting: str, variable: str, text: str) -> object:
 
 
 def resolve(
-    name_or_path: str,
+    name_or_path: str | None,
     *,
     environment: Mapping[str, str],
     flags: Overrides | None = None,
     check: Callable[[Profile], object] | None = None,
+    tables: Mapping[str, Any] | None = None,
 ) -> Profile:
     """The profile with the MOA_* environment and the typed flags laid over it.
 
-    check: refuses, by raising, what no profile can tell by itself, such as an unknown provider.
-    Raises ProfileError that names the file, variable or flag which is wrong.
+    name_or_path: None for a mixture without a profile's file: `tables`, or typed models alone, of
+    which the first writes the reply if no aggregator is typed. check: refuses, by raising, what no
+    profile can tell by itself, such as an unknown provider. Raises ProfileError that names the
+    file, variable or flag which is wrong.
     """
-    file = find(name_or_path)
-    table = read_toml(file.path)
-    origins = file_origins(table, file.path)
-    # The file is checked by itself first: a wrong file must not hide behind a flag.
-    alone = build(file.name, table, origins)
-    if check is not None:
-        check(alone)
     around, typed = Overrides.from_environment(environment), flags or Overrides()
+    table: dict[str, Any] = dict(copy.deepcopy(tables or {}))
+    origins: dict[KeyPath, Origin] = {}
+    name = FOUND if tables else TYPED
+    if name_or_path is not None:
+        file = find(name_or_path)
+        name, table = file.name, read_toml(file.path)
+        origins = file_origins(table, file.path)
+        # The file is checked by itself first: a wrong file must not hide behind a flag.
+        alone = build(file.name, table, origins)
+        if check is not None:
+            check(alone)
     _lay(table, origins, around, "environment")
     _lay(table, origins, typed, "flag")
     if typed.reference_models and typed.samples is None:
         # The proposers that the environment's samples were laid on are gone.
         _lay(table, origins, Overrides(samples=around.samples), "environment")
-    profile = build(file.name, table, origins)
+    if name_or_path is None and "aggregator" not in table and table.get("proposers"):
+        table["aggregator"] = {"model": table["proposers"][0]["model"]}
+        origins["aggregator", "model"] = origins["proposers",]
+    profile = build(name, table, origins)
     if check is not None:
         check(profile)
     return profile
@@ -227,6 +240,8 @@ def _lay_models(
     if over.reference_models is not None:
         table.pop("layers", None)
         table["proposers"] = [{"model": model} for model in over.reference_models]
+        # It told of other models.
+        table.pop("description", None)
         note(("layers",), _MODELS)
         note(("proposers",), _MODELS)
         if over.reference_models and not table.get("rounds", 1) and over.rounds is None:

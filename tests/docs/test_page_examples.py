@@ -51,7 +51,7 @@ PARSED_ONLY = {
     "docs/how-to/import.md": 2,
     "docs/how-to/install.md": 2,
     "docs/how-to/judge.md": 1,
-    "docs/how-to/keys.md": 3,
+    "docs/how-to/keys.md": 4,
     "docs/how-to/privacy.md": 1,
     "docs/how-to/profiles.md": 1,
     "docs/how-to/report.md": 1,
@@ -82,6 +82,8 @@ def test_blocks_that_do_not_run_are_counted() -> None:
 )
 def test_the_examples_of_a_page_run(page: Path, tmp_path: Path, upstream: Upstream) -> None:
     upstream.always("*", Reply(text="A short answer: 4"))
+    offered = [{"id": "org/llama-3.3-70b"}, {"id": "org/qwen3-32b"}]
+    upstream.models_reply = Reply(error={"object": "list", "data": offered})
     moa = machine(tmp_path / "home", upstream.url)
     for block in blocks(page):
         if block.mark:

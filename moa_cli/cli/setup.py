@@ -1,0 +1,292 @@
+"""`moa setup`: find what there is, try it, and keep a mixture of it as the default profile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moa_cli.cli import wiring
+from moa_cli.cli.commands import Debug
+from moa_cli.cli.exit_codes import of_turn
+from moa_cli.cli.options import ForceProfile, Yes
+from moa_cli.cli.output import check_can_confirm, say
+from moa_cli.core import paths
+from moa_cli.core.errors import ClientError, ClientTimeout, MoAError, ProfileError, UsageError
+from moa_cli.core.text import plural
+from moa_cli.profile import Profile, find, load, save, short_name
+
+if TYPE_CHECKING:
+    from moa_cli.clients.pool import ClientPool
+    from moa_cli.core.conversation import Turn
+    from moa_cli.core.endpoints import ModelInfo
+    from moa_cli.models.providers import Provider
+
+_LIST_SECONDS = 15.0
+_SERVER_SECONDS = 2.0
+_NAME = "mine"
+# A turn of this many characters is what the shown price is for: a question of a few sentences.
+_EXAMPLE_PROMPT = "word " * 100
+_TRIAL = "Reply with the word OK."
+_TRIAL_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A provider that there is a key for, or a server on this machine. trouble: why not."""
+
+    provider: str
+    origin: str
+    models: tuple[ModelInfo, ...] = ()
+    trouble: MoAError | None = None
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """A mixture of what a source offers, and what a turn of it costs, in words."""
+
+    source: _Source
+    profile: Profile
+    price: str
+
+
+def setup(
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The name of the profile to make.")
+    ] = None,
+    force: ForceProfile = False,
+    yes: Yes = False,
+    debug: Debug = False,
+) -> None:
+    """Find keys and model servers, try a mixture of their models, and make it the default.
+
+    Looks for keys in the environment and in .env files, and for Ollama, LM Studio, llama.cpp and
+    vLLM on this machine. Each model of the mixture is asked once, with a few tokens. With --yes,
+    the first mixture that answers is taken without a question.
+    """
+    if not yes:
+        check_can_confirm()
+    sources = asyncio.run(_sources())
+    for source in sources:
+        say(_found(source))
+    proposals = asyncio.run(_proposals([source for source in sources if not source.trouble]))
+    if not proposals:
+        _nothing_answers(sources)
+        return
+    ordered = proposals if yes else [_asked_for(proposals)]
+    for proposal in ordered:
+        profile, failed = asyncio.run(_tried(proposal.profile))
+        if profile is not None:
+            _keep(profile, proposal, name, force=force)
+            return
+    raise typer.Exit(of_turn(failed[0]))
+
+
+async def _sources() -> list[_Source]:
+    """What there is: providers with a key in the order of their table, then servers."""
+    from moa_cli.clients.local_servers import find_local_servers
+
+    pool = wiring.client_pool()
+    try:
+        servers = find_local_servers(pool.providers, patience=_SERVER_SECONDS)
+        running = {server.provider for server in servers}
+        keyed = [
+            provider
+            for provider in pool.providers.known.values()
+            if provider.name not in running and pool.providers.key_source(provider)
+        ]
+        asked = await asyncio.gather(*(_ask(pool, provider) for provider in keyed))
+    finally:
+        await pool.aclose()
+    return [
+        *asked,
+        *(_Source(server.provider, "on this machine", server.models) for server in servers),
+    ]
+
+
+async def _ask(pool: ClientPool, provider: Provider) -> _Source:
+    """What a provider with a key lists, which also shows whether the key is taken."""
+    from moa_cli.models.choosing import can_chat
+
+    origin = f"key from {pool.providers.key_source(provider)}"
+    try:
+        async with asyncio.timeout(_LIST_SECONDS):
+            listed = await pool.endpoint(f"{provider.name}:-").client.models()
+    except TimeoutError:
+        late = ClientTimeout(f"{provider.name}: no list of models within {_LIST_SECONDS:g} seconds")
+        return _Source(provider.name, origin, trouble=late)
+    except ClientError as error:
+        return _Source(provider.name, origin, trouble=error)
+    chats = tuple(info for info in listed if can_chat(info.id))
+    none = None if chats else ProfileError(f"{provider.name}: lists no model that can chat")
+    return _Source(provider.name, origin, chats, none)
+
+
+def _found(source: _Source) -> str:
+    if source.trouble is None:
+        return f"{source.provider}: {plural(len(source.models), 'model')} ({source.origin})"
+    hint = f" ({source.trouble.hint})" if source.trouble.hint else ""
+    return f"{source.trouble.message}{hint}; {source.origin}"
+
+
+async def _proposals(sources: Sequence[_Source]) -> list[_Proposal]:
+    pool = wiring.client_pool()
+    try:
+        found = []
+        for source in sources:
+            profile = _mixture(source)
+            if profile is not None:
+                facts = {model: await pool.facts(model) for model in profile.models()}
+                offered = {f"{source.provider}:{info.id}": info for info in source.models}
+                found.append(_Proposal(source, profile, _price(profile, {**facts, **offered})))
+        return found
+    finally:
+        await pool.aclose()
+
+
+def _mixture(source: _Source) -> Profile | None:
+    """The shipped profile of a provider if all its models are listed, else a choice of them."""
+    from moa_cli.models.choosing import choose
+    from moa_cli.profile.schema import build
+
+    known = wiring.providers()
+    listed = {info.id for info in source.models}
+    try:
+        shipped = find(source.provider)
+        profile = load(source.provider)
+        ids = {known.parse(model)[1] for model in profile.models()}
+        if shipped.source == "shipped" and ids <= listed | {f"{name}:latest" for name in listed}:
+            return profile
+    except ProfileError:
+        pass
+    chosen = choose(source.provider, source.models, most=4 if _is_remote(source) else 3)
+    if chosen is None:
+        return None
+    about = f"Models of {source.provider}, chosen by moa setup"
+    return build(_NAME, {"description": about, **chosen.table()})
+
+
+def _is_remote(source: _Source) -> bool:
+    from moa_cli.models.providers import is_loopback
+
+    return not is_loopback(wiring.providers().known[source.provider].base_url or "")
+
+
+def _price(profile: Profile, facts: Mapping[str, ModelInfo]) -> str:
+    from moa_cli.core.conversation import Conversation
+    from moa_cli.core.money import cost_text
+    from moa_cli.terminal.estimate import forecasts, whole
+
+    usage = whole(forecasts(profile, Conversation().ask(_EXAMPLE_PROMPT), facts)).usage
+    if usage.cost == 0:
+        return "costs nothing"
+    return f"about {cost_text(usage).lstrip('~')} a turn" if usage.cost else "price unknown"
+
+
+def _asked_for(proposals: Sequence[_Proposal]) -> _Proposal:
+    """The proposal that the user chooses."""
+    for place, proposal in enumerate(proposals, 1):
+        typer.echo(f"  {place}  {_line(proposal.profile)}  ({proposal.price})", err=True)
+    while True:
+        number: int = typer.prompt(
+            "Which mixture? Each of its models is then asked once, with a few tokens",
+            default=1,
+            type=int,
+            err=True,
+        )
+        if 1 <= number <= len(proposals):
+            return proposals[number - 1]
+        say(f"there is no mixture {number}")
+
+
+def _line(profile: Profile) -> str:
+    return wiring.describe(profile).partition(": ")[2]
+
+
+async def _tried(profile: Profile) -> tuple[Profile | None, list[Turn]]:
+    """The profile without the models that do not answer, and the turns in which they did not; None
+    in place of the profile if none does."""
+    models = list(dict.fromkeys(profile.models()))
+    turns = dict(zip(models, await asyncio.gather(*map(_asked, models)), strict=True))
+    for model, turn in turns.items():
+        why = [cause.message for cause in turn.causes] or [turn.error.message if turn.error else ""]
+        say(f"{short_name(model)}: answers" if turn.error is None else why[0])
+    working = [model for model in models if turns[model].error is None]
+    failed = [turn for turn in turns.values() if turn.error is not None]
+    if not failed or not working:
+        return (profile if working else None), failed
+    aggregator = profile.aggregator
+    changed = replace(
+        profile,
+        proposers=tuple(p for p in profile.proposers if p.model in working),
+        aggregator=replace(
+            aggregator,
+            model=aggregator.model if aggregator.model in working else working[0],
+            fallbacks=tuple(model for model in aggregator.fallbacks if model in working),
+        ),
+    )
+    return (changed if changed.proposers else replace(changed, rounds=0)), failed
+
+
+async def _asked(model: str) -> Turn:
+    """A small question to one model alone. What it takes is booked as any other call."""
+    from moa_cli.api import ask_async
+    from moa_cli.profile import Aggregator
+
+    writer = Aggregator(model=model, max_tokens=_TRIAL_TOKENS)
+    return await ask_async(_TRIAL, profile=Profile(name=_NAME, rounds=0, aggregator=writer))
+
+
+def _keep(profile: Profile, proposal: _Proposal, name: str | None, *, force: bool) -> None:
+    from moa_cli.config.edit import set_setting
+    from moa_cli.config.names import find_name
+    from moa_cli.config.schema import to_config
+
+    chosen = name or _free_name()
+    path = save(profile, chosen, overwrite=force)
+    before = wiring.config().profile
+    place = str(paths.config_file())
+    set_setting(
+        paths.config_file(), find_name("profile"), chosen, lambda table: to_config(table, place)
+    )
+    typer.echo(path)
+    was = f" (it was {before})" if before and before != chosen else ""
+    say(f"{chosen} is the default profile now{was}: {_line(profile)}; {proposal.price}")
+    say("ask with `moa ask`, talk with `moa chat`")
+
+
+def _free_name() -> str:
+    """The usual name, or the first with a number that no profile has."""
+    taken = {path.stem for path in paths.user_profiles_dir().glob("*.toml")}
+    number = 1
+    while (name := _NAME if number == 1 else f"{_NAME}-{number}") in taken:
+        number += 1
+    return name
+
+
+def _nothing_answers(sources: Sequence[_Source]) -> None:
+    """Say what to do where no provider and no server can be used.
+
+    Raises why the first one cannot, or UsageError if there is none and no embedded model either.
+    """
+    for source in sources:
+        if source.trouble is not None:
+            raise source.trouble
+    from moa_cli.clients.local.weights import SMOLLM2, find_weights
+
+    ways = (
+        "set a key such as TOGETHER_API_KEY, OPENROUTER_API_KEY or OPENAI_API_KEY, or start Ollama"
+        " or LM Studio, and run `moa setup` again"
+    )
+    try:
+        find_weights(SMOLLM2, wiring.config())
+    except ClientError as error:
+        raise UsageError(
+            "there is no API key and no model server on this machine", hint=ways
+        ) from error
+    say(f"there is no API key and no model server on this machine: {ways}")
+    say("until then, moa uses the embedded model, a tiny demonstration model that is often wrong;")
+    say("`moa models suggest` names better ones that run inside moa")

@@ -1,0 +1,158 @@
+"""Choosing a mixture from the models that an endpoint offers.
+
+Models of one family answer alike, so a mixture takes one model of each family: the newest
+general one, and of those the largest. What is known of a model is its name, and sometimes its
+price; the rules read names as the vendors write them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moa_cli.core.endpoints import ModelInfo
+
+# The families, the ones that answer best in their size first. A family of a longer name comes
+# before one whose name it holds.
+_FAMILIES = (
+    *("claude", "gpt-oss", "gpt", "gemini", "deepseek", "qwen", "kimi", "glm", "grok", "minimax"),
+    *("mistral", "llama", "gemma", "phi", "command", "nova", "nemotron", "hermes", "granite"),
+    *("hunyuan", "ernie", "exaone", "jamba", "sonar", "olmo", "falcon", "yi", "smollm"),
+)
+# Names of models that are of a family by another name.
+_OTHER_NAMES = {
+    "mixtral": "mistral",
+    "ministral": "mistral",
+    "magistral": "mistral",
+    "codestral": "mistral",
+    "devstral": "mistral",
+    "qwq": "qwen",
+    "o1": "gpt",
+    "o3": "gpt",
+    "o4": "gpt",
+    "chatgpt": "gpt",
+}
+_NO_CHAT = re.compile(
+    r"embed|\bbge\b|\be5\b|\bgte\b|rerank|whisper|\btts\b|speech|audio|voice|realtime|transcri"
+    r"|image|dall-?e|flux|diffusion|sora|video|\bveo\b|imagen|moderation|guard|\bocr\b|\bclip\b"
+    r"|davinci|babbage|\bbase\b|-pt\b",
+    re.IGNORECASE,
+)
+# Made for one purpose, or not made to stay.
+_SPECIAL = re.compile(
+    r"code|math|vision|\bvl\b|-vl|preview|thinking|reason|\br1\b|search|research|-exp|free|distill"
+    r"|uncensored|abliterat|mini|nano|lite|tiny|flash|\bpro\b",
+    re.IGNORECASE,
+)
+_SIZE = re.compile(r"(?<![\d.a-z])(?:(\d+)x)?(\d+(?:\.\d+)?)(b|m)(?![a-z])", re.IGNORECASE)
+_DATE = re.compile(r"(?<!\d)(?:20\d{2}[-.]?\d{2}[-.]?\d{2}|\d{4,})(?!\d)")
+# Of a model that the user pays for, the most that its answers may cost, in USD per million tokens.
+_MOST_USD = 16.0
+# A mixture of a single model asks it several times.
+_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class ChosenMixture:
+    """The models of a mixture, by name, the aggregator among them. samples: of each proposer."""
+
+    proposers: tuple[str, ...]
+    aggregator: str
+    samples: int = 1
+
+    def table(self) -> dict[str, Any]:
+        """The mixture as a profile's file has it."""
+        samples = {} if self.samples == 1 else {"samples": self.samples}
+        proposers = [{"model": model, **samples} for model in self.proposers]
+        return {"rounds": 1, "proposers": proposers, "aggregator": {"model": self.aggregator}}
+
+
+def can_chat(model: str) -> bool:
+    """Whether a model of this id answers chats, as far as its name tells."""
+    return _NO_CHAT.search(model) is None
+
+
+def family(model: str) -> str:
+    """The family of a model: one of the known ones, else the first word of its name."""
+    name = model.rpartition("/")[2].lower()
+    for other, known in _OTHER_NAMES.items():
+        if re.match(rf"{other}(?![a-z])", name):
+            return known
+    found = next((known for known in _FAMILIES if known in name), None)
+    if found is not None:
+        return found
+    word = re.match(r"[a-z]+", name)
+    return word[0] if word else name
+
+
+def size(model: str) -> float:
+    """The number of a model's parameters, in billions; 0 if its name does not tell."""
+    name = model.rpartition("/")[2]
+    sizes = [
+        float(experts or 1) * float(number) / (1 if unit.lower() == "b" else 1000)
+        for experts, number, unit in _SIZE.findall(name)
+    ]
+    return max(sizes, default=0.0)
+
+
+def _version(model: str) -> tuple[float, ...]:
+    """The version in a model's name: (3.3) of Llama-3.3-70B; () if it tells none."""
+    name = _DATE.sub("", _SIZE.sub("", model.rpartition("/")[2].lower()))
+    return tuple(float(number) for number in re.findall(r"\d+(?:\.\d+)?", name)[:1])
+
+
+def choose(provider: str, offered: Sequence[ModelInfo], *, most: int = 4) -> ChosenMixture | None:
+    """A mixture of the models that `provider` offers.
+
+    Args:
+        provider: Its name, which comes before each model's.
+        offered: What it lists.
+        most: The largest number of proposers.
+
+    Returns:
+        One model of each of the best families; the best one writes the reply. Of a single model,
+        several samples. None if it offers no model that chats.
+    """
+    chats = [info for info in offered if can_chat(info.id)]
+    affordable = [info for info in chats if _usd(info) <= _MOST_USD] or chats
+    by_family: dict[str, ModelInfo] = {}
+    for info in affordable:
+        known = by_family.get(family(info.id))
+        if known is None or _rank(info) > _rank(known):
+            by_family[family(info.id)] = info
+    # A name of no known family may be anything; it counts where there is nothing else.
+    known_families = {name: info for name, info in by_family.items() if name in _FAMILIES}
+    best = _by_quality(known_families or by_family)[:most]
+    names = tuple(f"{provider}:{info.id}" for info in best)
+    if not names:
+        return None
+    return ChosenMixture(names, names[0], samples=1 if len(names) > 1 else _SAMPLES)
+
+
+def _by_quality(by_family: dict[str, ModelInfo]) -> list[ModelInfo]:
+    """The largest first where names tell sizes, as on one's own machine; else by family."""
+    place = {name: number for number, name in enumerate(_FAMILIES)}
+
+    def key(item: tuple[str, ModelInfo]) -> tuple[float, int, str]:
+        name, info = item
+        return -size(info.id), place.get(name, len(place)), info.id
+
+    all_sized = all(size(info.id) for info in by_family.values())
+    items: Iterable[tuple[str, ModelInfo]] = by_family.items()
+    if all_sized:
+        return [info for _, info in sorted(items, key=key)]
+    return [info for _, info in sorted(items, key=lambda item: key(item)[1:])]
+
+
+def _rank(info: ModelInfo) -> tuple[bool, tuple[float, ...], float, float, int]:
+    """How well a model stands for its family: the greater, the better."""
+    model = info.id
+    is_general = _SPECIAL.search(model.rpartition("/")[2]) is None
+    # Of names that differ by a date, the shortest is the one that is kept up to date.
+    return is_general, _version(model), size(model), _usd(info), -len(model)
+
+
+def _usd(info: ModelInfo) -> float:
+    return 0.0 if info.price is None else float(info.price.completion)
