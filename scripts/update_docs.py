@@ -344,7 +344,9 @@ def events_page() -> str:
         " [sink](../how-to/library.md#sinks) is shown them.",
         "- Each event has `kind` and `at` (seconds since the turn began).\n"
         "- Every `…_started` is closed by exactly one `…_finished` or `…_failed`.\n"
-        "- The deltas of a call concatenate to its text.\n"
+        "- The deltas of a call concatenate to its text, unless only the end of its reasoning"
+        " (`…</think>`) tells what it was: then the event that closes the call tells text and"
+        " reasoning.\n"
         "- The last event is `turn_finished` or `turn_failed`.",
     ]
     for cls in typing.get_args(Event):

@@ -21,6 +21,7 @@ _CODES: dict[type[errors.MoAError], int] = {
     errors.ProfileError: USAGE,
     errors.BudgetReached: BUDGET,
     errors.RateLimited: 75,
+    errors.NoCredit: 75,
     errors.AuthenticationFailed: 76,
     errors.ModelNotFound: 77,
     errors.LocalModelUnavailable: 77,

@@ -13,10 +13,11 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
+from dataclasses import replace
 from urllib.parse import urlsplit
 
+from moa_cli.clients.completion import error_in
+from moa_cli.clients.error_reading import WEB_PAGE, Said, read_error, read_refusal
 from moa_cli.clients.transport import (
     BadAddress,
     Broken,
@@ -33,34 +34,96 @@ from moa_cli.core.errors import (
     ClientError,
     ClientTimeout,
     ConnectionLost,
+    ContentFiltered,
     ContextTooLong,
     ModelNotFound,
+    NoCredit,
     RateLimited,
     RequestRefused,
     ServerFailed,
 )
 
 _LONGEST = 300
+# Statuses under which a router passes on that of another provider.
+_ROUTED = (400, 500, 502, 503)
 _CONTEXT = re.compile(
     r"exceed_context_size|context_length_exceeded|context (length|window|size)|maximum context"
-    r"|prompt is too long|too many (input )?tokens|tokens?`? \+ `?max_(new_)?tokens",
+    r"|(prompt|input)( is)? too (long|big|large)|too many (input )?tokens"
+    r"|tokens?`? \+ `?max_(new_)?tokens|string_above_max_length|max_prompt_tokens"
+    r"|tokens?\b.{0,60} exceeds? the (max|limit)|exceeds the limit of \d+"
+    r"|longer than the (model's|maximum)|range of input length|reduce the length|超长",
     re.IGNORECASE,
 )
 _NO_MODEL = re.compile(
-    r"model_not_found|model_not_available|model_not_supported|not a valid model"
-    r"|(model|endpoint)\b.{0,120}(does not exist|not found|is not available|no longer|"
-    r"decommissioned|deprecated)|unable to access (non-serverless )?model|no such model"
-    r"|no endpoints found",
+    r"model_not_found|model_not_available|model_not_supported|not a valid model|invalid.?model\b"
+    r"|deploymentnotfound|\b(unknown|no such) model|model_?not_?exist|model not exist|模型不存在"
+    r"|(model|endpoint|deployment)\b.{0,120}(does not exist|not found|is not available|no longer|"
+    r"decommissioned|deprecated)|unable to access (non-serverless )?model"
+    r"|no endpoints found for",
     re.IGNORECASE | re.DOTALL,
 )
 _NO_CREDIT = re.compile(
-    r"insufficient.(quota|credit|balance|fund)|credit (limit|balance)"
-    r"|(out of|no|not enough) credit",
+    r"insufficient.(quota|credit|balance|fund)|credit (limit|balance)|arrearage|欠费|余额不足"
+    r"|(out of|no|not enough|more|add) credits?\b|exceeded_current_quota|freetieronly"
+    r"|billing_(hard_limit|not_active)|payment_required|payment required|spending limit"
+    r"|prepa(id|yment).{0,40}(deplet|exhaust)|please (top up|recharge)",
     re.IGNORECASE,
 )
-_TOO_MANY = re.compile(r"rate.?limit|too many requests|quota", re.IGNORECASE)
-_BAD_KEY = re.compile(r"(invalid|incorrect|missing).{0,10}api.?key|unauthori[sz]ed", re.IGNORECASE)
+_TOO_MANY = re.compile(
+    r"rate.?limit|too many requests|quota|resource_?exhausted|throttl|ratelimit|限流|频率",
+    re.IGNORECASE,
+)
+_BAD_KEY = re.compile(
+    r"(invalid|incorrect|missing|wrong|expired|no|not).{0,12}(api.?|access.?|subscription.?)key"
+    r"|(api.?|access.?|subscription.?)key.{0,30}(invalid|incorrect|missing|expired|not valid)"
+    r"|unauthori[sz]ed|unauthenticated|authentication.?(fail|error)|api_key_invalid"
+    r"|invalid.{0,10}(token|credential)|\bauth credentials",
+    re.IGNORECASE,
+)
+_FILTERED = re.compile(
+    r"content.?filter|content (management|safety) policy|content.?policy|responsibleaipolicy"
+    r"|content.?moderation|requires moderation|moderation_blocked|flagged (for|as|by)"
+    r"|was flagged|usage (guidelines|polic)|safety_check|safety (system|filter|polic)"
+    r"|data_?inspection_?failed|inappropriate content|sensitive (content|words?|information)"
+    r"|prohibited_content|guardrail_intervened|敏感|不安全",
+    re.IGNORECASE,
+)
+_DATA_POLICY = re.compile(
+    r"data.(policy|retention|collection)|privacy settings|settings/privacy", re.IGNORECASE
+)
+_REGION = re.compile(
+    r"unsupported_country|(country|region|territory|location)\b.{0,40}\bnot (be )?"
+    r"(supported|available|allowed)"
+    r"|not (supported|available|allowed) in your (country|region|location)",
+    re.IGNORECASE,
+)
+_NO_SYSTEM = re.compile(
+    r"system.{0,3} (role|messages?|prompts?|instructions?).{0,20}not (be )?"
+    r"(supported|allowed|enabled)"
+    r"|(not|n't) support.{0,20}system (role|message|prompt|instruction)"
+    r"|developer instruction is not enabled|roles must alternate"
+    r"|only user(,| and) assistant (and tool )?roles|(unexpected|invalid|unknown) role.{0,5}system",
+    re.IGNORECASE,
+)
+# A server that is full in this way will be as full in a second.
+_FULL = re.compile(r"failed to decode|increas\w+ (the )?context size", re.IGNORECASE)
+_WAIT_IN_TEXT = re.compile(
+    r"(?:retry|try again) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+) ?(s|ms)\b)?",
+    re.IGNORECASE,
+)
 _BASE_URL_HINT = "is the base URL right? As a rule it looks like https://host/v1"
+_CALL_PATHS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings")
+
+
+def takes_no_system_role(words: str) -> bool:
+    """Whether these words of an endpoint say that the model takes no system message."""
+    return _NO_SYSTEM.search(words) is not None
+
+
+def call_in_base_url(base_url: str) -> str | None:
+    """The path of a call that ends a base URL, which then is none; None if none does."""
+    path = base_url.partition("?")[0].rstrip("/").lower()
+    return next((call for call in _CALL_PATHS if path.endswith(call)), None)
 
 
 class ErrorMapper:
@@ -86,10 +149,12 @@ class ErrorMapper:
         """What a transport raised, as one of our errors. model: the one that was asked."""
         match error:
             case Refused():
-                said = _said_under(error.status, error.body)
-                return self.from_status(error.status, said, model, error.headers)
+                said = read_refusal(error.status, error.body)
+                # What a router hides under a status of its own decides.
+                inner = said.status if error.status in _ROUTED else None
+                return self._refused(inner or error.status, said, model, error.headers)
             case ErrorObject():
-                return self.from_payload(error.payload, model)
+                return self.from_payload(error.payload, model, begun=error.begun)
             case TimedOut():
                 return ClientTimeout(
                     f"{self.provider}: no answer from {self._place} in time",
@@ -109,8 +174,8 @@ class ErrorMapper:
                 return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
             case Unreadable():
                 return BadResponse(f"{self.provider}: the answer could not be read")
-        said = self.clean(str(error)) or type(error).__name__
-        return BadResponse(f"{self.provider}: {said}")
+        raised = self.clean(str(error)) or type(error).__name__
+        return BadResponse(f"{self.provider}: {raised}")
 
     def _no_connection(self, reason: str) -> ClientError:
         found = ConnectionLost(
@@ -121,45 +186,85 @@ class ErrorMapper:
         found.retryable = not (self._start_hint and reason == "refused")
         return found
 
-    def from_payload(self, payload: object, model: str | None) -> ClientError:
-        """What came under a good status in place of a completion: an error object, or anything."""
-        table = payload if isinstance(payload, Mapping) else {}
-        inner = table.get("error", table)
-        code = inner.get("code") if isinstance(inner, Mapping) else None
-        status = code if isinstance(code, int) and 400 <= code < 600 else None
-        if status is None and isinstance(code, str) and code.isdigit():
-            status = int(code)
-        said = _said(payload)
-        if not said and "error" not in table:
+    def from_payload(
+        self, payload: object, model: str | None, *, begun: bool = False
+    ) -> ClientError:
+        """What came under a good status in place of a completion: an error object, or anything.
+
+        begun: whether the answer had begun. Then the request was taken, and what failed is the
+        making of the answer, whatever status the endpoint writes beside it: it may go well the
+        next time.
+        """
+        said = read_error(payload)
+        told = isinstance(payload, str) or (
+            isinstance(payload, Mapping) and error_in(dict(payload))
+        )
+        if not said.message and not told:
             return BadResponse(f"{self.provider}: the answer is no completion")
-        said = said or "an error without a message"
-        status = status or _implied_status(said)
+        said = said if said.message else replace(said, message="an error without a message")
+        status = said.status or _implied_status(said.words)
         if status is None:
-            return ServerFailed(f"{self.provider} failed: {self.clean(said)}")
-        return self.from_status(status, said, model, {})
+            return self._failed(None, said, None)
+        error = self._refused(status, said, model, {})
+        if begun and type(error) is RequestRefused:
+            return self._failed(None, said, None)
+        return error
 
     def from_status(
         self, status: int, said: str, model: str | None, headers: Mapping[str, str]
     ) -> ClientError:
         """A refusal: its status code, what the endpoint said, and the response's headers."""
-        said = self.clean(said)
-        text = f"{self.provider}: {said}"
-        if status < 500 and status not in (401, 429) and _CONTEXT.search(said):
+        return self._refused(status, replace(read_error(said), status=status), model, headers)
+
+    def _refused(
+        self, status: int, said: Said, model: str | None, headers: Mapping[str, str]
+    ) -> ClientError:
+        words = said.words
+        message = self._message(said)
+        text = f"{self.provider}: {message}"
+        refusal = RequestRefused(f"{self.provider} refused the request ({status}): {message}")
+        if _DATA_POLICY.search(words):
+            refusal.hint = "the provider's privacy settings of your account exclude this model"
+            return refusal
+        if _FILTERED.search(words):
+            return ContentFiltered(
+                f"{self.provider}: the content filter refused the prompt: {message}",
+                hint="rephrase the prompt, or ask another model",
+            )
+        if status < 500 and status not in (401, 429) and _CONTEXT.search(words):
             return ContextTooLong(
                 text,
                 hint="shorten the prompt, start a new conversation, or use fewer references",
             )
+        if status == 402 or _NO_CREDIT.search(words):
+            # Not by the word "payment" alone: "add a payment method to raise your rate limit" is
+            # no bankruptcy.
+            return NoCredit(
+                f"{self.provider}: no credit left: {message}", hint="add credit to the account"
+            )
+        if _REGION.search(words):
+            refusal.hint = "the provider does not serve the region that you ask from"
+            return refusal
         if status == 404 and model is None:
             return RequestRefused(text, hint=_BASE_URL_HINT)
-        if status == 404 or (status < 500 and status not in (401, 429) and _NO_MODEL.search(said)):
+        if status not in (401, 429) and status < 500 and (status == 404 or _NO_MODEL.search(words)):
+            if re.search(r"no (endpoints found that|allowed providers)", words, re.IGNORECASE):
+                return refusal
             return self.model_not_found(text, model or "", [])
-        if status in (401, 403):
+        if status == 403 and WEB_PAGE in said.codes:
+            refusal.hint = "a firewall or proxy answered with a web page, not the provider's API"
+            return refusal
+        if status in (401, 403) or (status == 400 and _BAD_KEY.search(words)):
             return AuthenticationFailed(
-                f"{self.provider} refused the API key: {said}",
+                f"{self.provider} refused the API key: {message}",
                 hint=f"check the key; `moa doctor` shows which one is used for {self.provider}",
             )
-        if status in (402, 429):
-            return self._limited(status, said, headers)
+        if status == 429 or (status in (400, 498) and _TOO_MANY.search(words)):
+            return RateLimited(
+                f"{self.provider}: too many requests: {message}",
+                hint="wait a little, or use fewer proposers or a smaller --concurrency",
+                retry_after=_retry_after(headers, said.message),
+            )
         if status == 408:
             late = ClientTimeout(text)
             late.retryable = True
@@ -167,24 +272,32 @@ class ErrorMapper:
         if status == 413:
             return ContextTooLong(text, hint="shorten the prompt")
         if status >= 500:
-            return ServerFailed(
-                f"{self.provider} failed ({status}): {said}", retry_after=_retry_after(headers)
+            return self._failed(status, said, _retry_after(headers, said.message))
+        if takes_no_system_role(words):
+            refusal.hint = (
+                "this model takes no system message: leave out `system`, and set"
+                ' `reference_placement = "user"`'
             )
-        return RequestRefused(f"{self.provider} refused the request ({status}): {said}")
+        return refusal
 
-    def _limited(self, status: int, said: str, headers: Mapping[str, str]) -> ClientError:
-        # Not by the mere word: "add a payment method to raise your rate limit" is no bankruptcy.
-        if status == 402 or _NO_CREDIT.search(said):
-            broke = RateLimited(
-                f"{self.provider}: no credit left: {said}", hint="add credit to the account"
-            )
-            broke.retryable = False
-            return broke
-        return RateLimited(
-            f"{self.provider}: too many requests: {said}",
-            hint="wait a little, or use fewer proposers or a smaller --concurrency",
-            retry_after=_retry_after(headers),
+    def _failed(self, status: int | None, said: Said, retry_after: float | None) -> ServerFailed:
+        code = f" ({status})" if status is not None else ""
+        failed = ServerFailed(
+            f"{self.provider} failed{code}: {self._message(said)}", retry_after=retry_after
         )
+        if _FULL.search(said.words):
+            failed.retryable = False
+            failed.hint = "the context of the server is full: start it with a larger one"
+        return failed
+
+    def _message(self, said: Said) -> str:
+        """What the endpoint says, cleaned, and the provider that it had asked; each named once."""
+        message = re.sub(rf"\A{re.escape(self.provider)}\s*:\s*", "", said.message, flags=re.I)
+        message = self.clean(message)
+        provider = self.clean(said.provider or "")
+        if provider and provider.lower() not in f"{message} {self.provider}".lower():
+            message = f"{message} (from {provider})"
+        return message
 
     def model_not_found(self, message: str, model: str, names: list[str]) -> ModelNotFound:
         """That error with a hint that names the models most like `model`."""
@@ -211,48 +324,20 @@ def _place(base_url: str) -> str:
     return f"{host}:{port}" if port else host
 
 
-def _said(body: object) -> str:
-    """The message in an error body, as the providers shape it."""
-    if isinstance(body, str):
-        # A proxy's error page says nothing that a person wants to read.
-        page = body.lstrip()[:1] == "<"
-        title = re.search(r"<title>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
-        return (title.group(1) if title else "") if page else body
-    if isinstance(body, list):
-        return "; ".join(filter(None, map(_said, body)))
-    if not isinstance(body, Mapping):
-        return ""
-    table: Mapping[str, Any] = body
-    for key in ("error", "message", "detail", "msg"):
-        inner = _said(table.get(key))
-        if inner:
-            code = table.get("code") or table.get("type")
-            return f"{inner} ({code})" if isinstance(code, str) and code not in inner else inner
-    return ""
-
-
-def _said_under(status: int, body: object) -> str:
-    """What the body of a refusal says, or else what its status means."""
-    said = _said(body)
-    if not said and isinstance(body, Mapping | list) and body:
-        said = str(body)
-    try:
-        return said or HTTPStatus(status).phrase
-    except ValueError:
-        return f"status {status}"
-
-
-def _implied_status(said: str) -> int | None:
+def _implied_status(words: str) -> int | None:
     """The status that an error object without one stands for, told by its words."""
-    if _CONTEXT.search(said) or _NO_MODEL.search(said):
+    if _FULL.search(words):
+        return None
+    if any(kind.search(words) for kind in (_CONTEXT, _NO_MODEL, _FILTERED, _REGION, _DATA_POLICY)):
         return 400
-    if _NO_CREDIT.search(said) or _TOO_MANY.search(said):
+    if _NO_CREDIT.search(words) or _TOO_MANY.search(words):
         return 429
-    return 401 if _BAD_KEY.search(said) else None
+    return 401 if _BAD_KEY.search(words) else None
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from `Retry-After` (RFC 9110, 10.2.3: seconds or a date) or `retry-after-ms`."""
+def _retry_after(headers: Mapping[str, str], said: str = "") -> float | None:
+    """Seconds, from `Retry-After` (RFC 9110, 10.2.3: seconds or a date) or `retry-after-ms`, or
+    as the message says ("Please retry in 20.04s")."""
     told = headers.get("retry-after", "")
     for text, factor in ((headers.get("retry-after-ms", ""), 0.001), (told, 1.0)):
         with contextlib.suppress(ValueError):
@@ -262,4 +347,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     # Such a date may be well formed and still be none ("Mon, 99 Jan …").
     with contextlib.suppress(ValueError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(told).timestamp() - time.time())
+    found = _WAIT_IN_TEXT.search(said)
+    if found is None or not any(found.groups()):
+        return None
+    hours, minutes, seconds_told, unit = found.groups()
+    with contextlib.suppress(ValueError):
+        last = float(seconds_told or 0) * (0.001 if unit == "ms" else 1.0)
+        return float(hours or 0) * 3600 + float(minutes or 0) * 60 + last
     return None

@@ -5,12 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import re
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, suppress
 from typing import Any
 
 from moa_cli.clients import sse_decoder
-from moa_cli.clients.error_mapper import ErrorMapper
+from moa_cli.clients.completion import whole
+from moa_cli.clients.error_mapper import (
+    ErrorMapper,
+    call_in_base_url,
+    takes_no_system_role,
+)
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.transport import (
     Answer,
@@ -20,10 +33,17 @@ from moa_cli.clients.transport import (
     Transport,
     TransportError,
 )
+from moa_cli.clients.usage import usage_from
 from moa_cli.core import debug_log
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import NO_KEY, Delta, ModelInfo, Request
-from moa_cli.core.errors import BadResponse, ClientError, MoAError, ModelNotFound
+from moa_cli.core.errors import (
+    BadResponse,
+    ClientError,
+    MoAError,
+    ModelNotFound,
+    RequestRefused,
+)
 from moa_cli.core.money import Price, check_price
 from moa_cli.models.providers import DEFAULT_PROVIDER, is_loopback
 from moa_cli.version import __version__
@@ -31,6 +51,7 @@ from moa_cli.version import __version__
 _HEADERS = {"User-Agent": f"moa/{__version__}"}
 _MODELS_TIMEOUT = 15.0
 _DRAIN_SECONDS = 0.2
+_BLANKS = b" \t\r\n\xef\xbb\xbf"
 # Fields that some endpoints or models refuse, and what is sent in their place on a second try.
 _REFUSABLE = (
     "stream_options",
@@ -39,6 +60,15 @@ _REFUSABLE = (
     "temperature",
     "top_p",
     "seed",
+)
+
+
+# A system message, as one more of these.
+_SYSTEM = "system message"
+# How endpoints say that they do not take a field; Moonshot that it takes one value of it.
+_COMPLAINT = re.compile(
+    r"unsupported|not support|unknown|unrecognized|not permitted|extra"
+    r"|only .{1,20} (is|are) (allowed|supported)"
 )
 
 
@@ -103,16 +133,28 @@ class OpenAICompatible:
             answer = await self._post(request, exchange)
             try:
                 yield Delta()
-                if _is_stream(answer):
-                    body, watch = answer.chunks(), exchange.watch
-                    deltas = sse_decoder.deltas(body, merged=self._merged, watch=watch)
+                body = answer.chunks()
+                first = await _first_bytes(body)
+                # What it is shows in its first letter; what its header says may be wrong.
+                if _is_json(answer, first):
+                    raw = b"".join([first, *[piece async for piece in body]])
+                    exchange.add("body", data=raw.decode("utf-8", "replace"))
+                    for delta in _read_whole(raw, request.model):
+                        yield delta
+                else:
+                    _check_kind(answer, first)
+                    deltas = sse_decoder.deltas(
+                        body,
+                        model=request.model,
+                        merged=self._merged,
+                        first=first,
+                        watch=exchange.watch,
+                    )
                     async with aclosing(deltas):
                         async for delta in deltas:
                             yield delta
                     if self._again and not answer.ended:
                         await _drain(body)
-                else:
-                    yield await _whole(answer, exchange)
             finally:
                 await answer.aclose()
         except MoAError as error:
@@ -120,6 +162,11 @@ class OpenAICompatible:
             raise
         except Exception as error:
             exchange.failed(error)
+            if isinstance(error, Refused) and isinstance(error.body, dict):
+                usage = usage_from(error.body)
+                if usage is not None:
+                    # It has refused what came of the request, and bills that.
+                    yield Delta(usage=usage)
             raise await self._mapped(error, request.model) from error
         except BaseException:
             exchange.add("cancelled")
@@ -127,6 +174,13 @@ class OpenAICompatible:
         exchange.add("ended")
 
     async def _post(self, request: Request, exchange: Exchange) -> Answer:
+        call = call_in_base_url(self._base_url)
+        if call is not None:
+            raise RequestRefused(
+                f"{self._errors.provider}: the base URL ends in {call}, which is the path of a"
+                " call and is added to it",
+                hint=f"leave {call} out of the base URL",
+            )
         transport = await self._transport()
         refused = self._refused.get(request.model, set())
         headers = self._headers()
@@ -143,7 +197,7 @@ class OpenAICompatible:
                 field = _refused_field(refusal, body)
                 if field is None or field in refused:
                     raise
-                exchange.add("sent again", why=f"the model does not take the field {field}")
+                exchange.add("sent again", why=f"the model does not take the {field}")
                 # Kept only then: a server is asked for any number of names.
                 refused = self._refused.setdefault(request.model, set())
                 refused.add(field)
@@ -154,7 +208,7 @@ class OpenAICompatible:
             limit = "max_tokens" if self._completion_tokens else "max_completion_tokens"
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": [_message(message) for message in request.messages],
+            "messages": _messages(request.messages, system=_SYSTEM not in refused),
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": request.temperature,
@@ -163,7 +217,7 @@ class OpenAICompatible:
             "seed": request.seed,
             **request.extra,
         }
-        dropped = refused - {"max_tokens", "max_completion_tokens"}
+        dropped = refused - {"max_tokens", "max_completion_tokens", _SYSTEM}
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
 
     async def models(self) -> list[ModelInfo]:
@@ -215,21 +269,71 @@ class OpenAICompatible:
         await transport.aclose()
 
 
-def _is_stream(answer: Answer) -> bool:
-    """Whether it is one; not where it is an error under a good status, or the endpoint cannot."""
+def _is_json(answer: Answer, first: bytes) -> bool:
+    """Whether a body with these first bytes is one piece of JSON, not a stream."""
+    start = first.lstrip(_BLANKS)[:1]
+    # A stream begins with the name of a field, or a comment.
+    told = answer.content_type.partition(";")[0].strip().lower().endswith("json")
+    return start in (b"{", b"[") or (told and start != b"" and start in b'-0123456789"nft')
+
+
+def _check_kind(answer: Answer, first: bytes) -> None:
+    """Raise BadResponse for a web page."""
     kind = answer.content_type.partition(";")[0].strip().lower()
-    if kind == "text/html":
+    if first.lstrip(_BLANKS).startswith(b"<") or (kind == "text/html" and not first.strip()):
         raise BadResponse("the endpoint answered with a web page, not with a completion")
-    return not kind.endswith("json")
 
 
-async def _whole(answer: Answer, exchange: Exchange) -> Delta:
-    raw = await answer.read()
-    exchange.add("body", data=raw.decode("utf-8", "replace"))
-    payload = json.loads(raw)
-    if not isinstance(payload, dict) or payload.get("error") or not payload.get("choices"):
-        raise ErrorObject(payload)
-    return sse_decoder.whole(payload)
+def _read_whole(raw: bytes, model: str) -> Iterator[Delta]:
+    """The deltas of a completion that came in one piece.
+
+    Raises ErrorObject, behind what came with it, if it is an error.
+    """
+    completions = _completions(raw)
+    if completions is None:
+        raise ErrorObject(json.loads(raw))
+    if len(completions) > 1:
+        lines = [("", json.dumps(completion)) for completion in completions]
+        yield from sse_decoder.events_to_deltas(lines, model)
+        return
+    [payload] = completions
+    delta, error = whole(payload, model)
+    if error is None and not payload.get("choices"):
+        error = ErrorObject(payload)
+    if error is None or delta.usage or delta.text or delta.reasoning:
+        yield delta
+    if error is not None:
+        raise error
+
+
+async def _first_bytes(body: AsyncIterator[bytes]) -> bytes:
+    """The body's first bytes, up to one that is no white space; b"" if it has none."""
+    first = b""
+    async for piece in body:
+        first += piece
+        if first.strip(_BLANKS):
+            break
+    return first
+
+
+def _completions(raw: bytes) -> list[dict[str, Any]] | None:
+    """The JSON objects of a body: one as a rule, one a line where a stream has no other frame.
+
+    None for what is no object. Raises ValueError for what is no JSON.
+    """
+    text = raw.decode("utf-8-sig", "replace").strip()
+    decoder, at = json.JSONDecoder(), 0
+    found: list[dict[str, Any]] = []
+    while at < len(text):
+        if text[at] != "{" and found:
+            # The end mark of a stream, which stands behind a whole completion, too.
+            break
+        value, at = decoder.raw_decode(text, at)
+        if not isinstance(value, dict):
+            return None
+        found.append(value)
+        at += len(text[at:]) - len(text[at:].lstrip())
+    return found
 
 
 async def _drain(body: AsyncIterator[bytes]) -> None:
@@ -241,21 +345,44 @@ async def _drain(body: AsyncIterator[bytes]) -> None:
                 pass
 
 
-def _message(message: Message) -> dict[str, str]:
-    # A paste or an argument may hold half a surrogate pair, which UTF-8 cannot say.
-    return {
-        "role": message.role,
-        "content": message.content.encode("utf-8", "replace").decode(),
-    }
+def _messages(messages: Sequence[Message], *, system: bool) -> list[dict[str, str]]:
+    """The messages as they are sent. system: whether the model takes system messages; one that
+    does not is given them at the beginning of the user's next message."""
+    if not system:
+        messages = _without_system(messages)
+    return [
+        # A paste or an argument may hold half a surrogate pair, which UTF-8 cannot say.
+        {"role": message.role, "content": message.content.encode("utf-8", "replace").decode()}
+        for message in messages
+    ]
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    found: list[Message] = []
+    instructions: list[str] = []
+    for message in messages:
+        if message.role == "system":
+            instructions.append(message.content)
+        elif message.role == "user":
+            text = "\n\n".join([*instructions, message.content])
+            found.append(Message("user", text))
+            instructions = []
+        else:
+            found.append(message)
+    if instructions:
+        found.append(Message("user", "\n\n".join(instructions)))
+    return found
 
 
 def _refused_field(refusal: Refused, body: Mapping[str, Any]) -> str | None:
-    """The field of `body` that a 400 says the endpoint does not take, or None."""
-    if refusal.status not in (400, 422):
-        return None
+    """The field of `body` that a refusal says the endpoint does not take, _SYSTEM if that is a
+    system message, or None."""
     text = str(refusal.body).lower()
-    complaint = ("unsupported", "not support", "unknown", "unrecognized", "not permitted", "extra")
-    if not any(word in text for word in complaint):
+    has_system = any(message["role"] == "system" for message in body.get("messages", ()))
+    # Some servers fail (500) over what a model's template raises.
+    if has_system and refusal.status in (400, 422, 500) and takes_no_system_role(text):
+        return _SYSTEM
+    if refusal.status not in (400, 422) or not _COMPLAINT.search(text):
         return None
     return next((field for field in _REFUSABLE if field in body and field in text), None)
 

@@ -1,7 +1,4 @@
-"""The SSE decoder: bytes to server-sent events, and these to the deltas of a completion.
-
-The events are the chunks of OpenAI's chat completions as the providers write them in fact.
-"""
+"""The SSE decoder: bytes to server-sent events, and these to the deltas of a completion."""
 
 from __future__ import annotations
 
@@ -10,19 +7,17 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
-from moa_cli.clients.thinking import ThinkSplitter
+from moa_cli.clients.completion import CompletionReader
 from moa_cli.clients.transport import ErrorObject
-from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BadResponse, ConnectionLost
 
 # An event is one JSON object of a few tokens; far beyond that nobody speaks this protocol.
 _LONGEST_LINE = 16 * 1024 * 1024
 _LINE_END = re.compile(r"\r\n|\n|\r")
-# More than this for one call is no count, and no cost.
-_MOST_TOKENS, _MOST_USD = 2 * 10**7, 10**4
-# Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
-_MOST_NATS = 10**6
+# How the lines of a stream begin.
+_FIELD = re.compile(rb"\s*(?:\xef\xbb\xbf)?(?::|data\b|event\b|id\b|retry\b|error\b)")
+_LONGEST_NOTE = 2000
 _DECODER = json.JSONDecoder()
 
 
@@ -82,162 +77,133 @@ class SseDecoder:
             self._data.append(value)
         elif key == "event":
             self._name = value
+        elif key == "error":
+            # No field of the standard's; llama.cpp wrote errors so until late in 2025.
+            self._name = "error"
+            self._data.append(value)
 
 
 async def deltas(
     chunks: AsyncIterator[bytes],
     *,
+    model: str = "",
     merged: bool = False,
+    first: bytes = b"",
     watch: Callable[[str, str], None] | None = None,
 ) -> AsyncGenerator[Delta, None]:
     """The deltas of a streamed chat completion.
 
-    merged: one for all that came in one chunk, which costs less where nobody counts them.
+    model: that was asked. merged: one for all that came in one chunk, which costs less where
+    nobody counts them. first: what was read of it already.
     watch: called with the name and the data of each event.
     Raises ErrorObject for an error object in the stream, ConnectionLost where it ends before
     a finish reason or the end mark, BadResponse for what is no JSON or no completion.
     """
-    decoder, reading = SseDecoder(), _Reading()
-    async for chunk in chunks:
+    decoder, stream = SseDecoder(), _Stream(model)
+    chunk = first
+    while True:
         events = decoder.feed(chunk)
         if watch is not None:
             for name, data in events:
                 watch(name, data)
-        for delta in reading.take(events, merged=merged):
+        for delta in stream.take(events, merged=merged):
             yield delta
-        if reading.done:
+        if stream.done:
             break
-    else:
-        for delta in reading.take(decoder.end(), merged=merged):
-            yield delta
-    rest = reading.flush()
-    if rest.text or rest.reasoning:
+        try:
+            chunk = await anext(chunks)
+        except StopAsyncIteration:
+            for delta in stream.take_last(decoder.end(), merged=merged):
+                yield delta
+            break
+        except Exception:
+            # The answer is whole: what is lost is a count of its tokens at most.
+            if not stream.reader.ended:
+                raise
+            break
+    rest = stream.reader.rest()
+    if rest.text or rest.reasoning or rest.replaces:
         yield rest
-    if not reading.ended:
+    if stream.reader.ended:
+        return
+    if not stream.seen and first.strip() and not _FIELD.match(first):
+        raise ErrorObject(first[:_LONGEST_NOTE].decode("utf-8", "replace"))
+    raise ConnectionLost("the answer broke off before its end")
+
+
+def events_to_deltas(events: list[tuple[str, str]], model: str = "") -> Iterator[Delta]:
+    """The deltas of a completion whose events have all come. Raises as `deltas` does."""
+    stream = _Stream(model)
+    yield from stream.take(events, merged=True)
+    rest = stream.reader.rest()
+    if rest.text or rest.reasoning or rest.replaces:
+        yield rest
+    if not stream.reader.ended:
         raise ConnectionLost("the answer broke off before its end")
 
 
-class _Reading:
-    """A completion as far as it has been read.
+class _Stream:
+    """The events of a stream, one after the other. seen: one has come; done: the end mark has."""
 
-    ended: a finish reason or the end mark has come; done: the mark has.
-    """
-
-    def __init__(self) -> None:
-        self.ended = False
+    def __init__(self, model: str) -> None:
+        self.reader = CompletionReader(model)
+        self.seen = False
         self.done = False
-        self._splitter = ThinkSplitter()
-        self._splitting = True
-        self._told_logprobs = False
-        self._reset()
-
-    def _reset(self) -> None:
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._usage: Usage | None = None
-        self._reason: str | None = None
-        self._model: str | None = None
-        self._logprobs: tuple[tuple[str, float], ...] | None = None
 
     def take(self, events: list[tuple[str, str]], *, merged: bool) -> Iterator[Delta]:
         """The deltas of the next events. Raises, behind them, why there are no more, if so."""
+        reader = self.reader
         error: Exception | None = None
         taken = 0
         try:
             for name, data in events:
-                if not data.startswith("{") and data.strip() == "[DONE]":
-                    self.ended = self.done = True
+                self.seen = True
+                if not data.startswith("{"):
+                    if data.strip() == "[DONE]":
+                        reader.ended = self.done = True
+                        break
+                    if not data.strip() and name != "error":
+                        # As a sign of life.
+                        continue
+                reader.chunk(_payload(name, data, reader.began))
+                if reader.error is not None:
+                    error = reader.error
                     break
-                self.chunk(_payload(name, data))
                 taken += 1
                 if not merged:
-                    yield self.delta()
+                    yield reader.delta()
         except (ErrorObject, BadResponse) as raised:
             error = raised
         if merged and taken:
-            yield self.delta()
+            yield reader.delta()
         if error is not None:
+            # What came with it, such as a usage.
+            last = reader.delta()
+            if last != Delta(model=last.model):
+                yield last
             raise error
 
-    def chunk(self, payload: dict[str, Any]) -> None:
-        """Take what one chunk tells. Raises ErrorObject if that is an error."""
-        # Once a token: types are compared, since what comes out of JSON has no subclasses.
-        model = payload.get("model")
-        if model and type(model) is str:
-            self._model = model
-        choices = payload.get("choices")
-        if choices and type(choices) is list and type(choices[0]) is dict:
-            choice = choices[0]
-            body = choice.get("delta") or choice.get("message")
-            if type(body) is dict:
-                self._body(body)
-            logprobs = choice.get("logprobs")
-            if logprobs and not self._told_logprobs:
-                self._first_token(logprobs)
-            reason = choice.get("finish_reason")
-            if reason:
-                self._finished(reason, choice.get("error") or payload)
-        if "usage" in payload or "x_groq" in payload:
-            self._usage = usage_from(payload) or self._usage
-
-    def _body(self, body: dict[str, Any]) -> None:
-        content = body.get("content")
-        text = content if type(content) is str else _text(content)
-        thought = ""
-        if "reasoning_content" in body or "reasoning" in body:
-            thought = _text(body.get("reasoning_content")) or _text(body.get("reasoning"))
-        if self._splitting:
-            split = self._splitter.feed(text)
-            text, thought = split.text, thought + split.reasoning
-            self._splitting = not self._splitter.passing
-        self._text.append(text)
-        if thought:
-            self._reasoning.append(thought)
-
-    def _first_token(self, logprobs: object) -> None:
-        """Take those of the first token of the answer, not of reasoning before it."""
-        if any(self._text):
-            self._logprobs = _top_logprobs(logprobs)
-            self._told_logprobs = self._logprobs is not None
-
-    def _finished(self, reason: object, error: object) -> None:
-        if reason == "error":
-            raise ErrorObject(error)
-        if isinstance(reason, str):
-            self._reason = reason
-            self.ended = True
-
-    def delta(self) -> Delta:
-        """What has come since the last one."""
-        delta = Delta(
-            text="".join(self._text),
-            reasoning="".join(self._reasoning),
-            usage=self._usage,
-            finish_reason=self._reason,
-            model=self._model,
-            logprobs=self._logprobs,
-        )
-        self._reset()
-        return delta
-
-    def flush(self) -> Delta:
-        """What was held back, at the end of the answer."""
-        return self._splitter.flush()
+    def take_last(self, events: list[tuple[str, str]], *, merged: bool) -> Iterator[Delta]:
+        """The same for what stands behind the last line end: it may be half of an event."""
+        try:
+            yield from self.take(events, merged=merged)
+        except BadResponse:
+            if self.reader.ended:
+                return
+            raise ConnectionLost("the answer broke off before its end") from None
 
 
-def _payload(name: str, data: str) -> dict[str, Any]:
+def _payload(name: str, data: str, began: bool) -> dict[str, Any]:
     try:
         payload = _json(data)
     except ValueError:
         if name == "error":
-            raise ErrorObject(data) from None
+            raise ErrorObject(data, begun=began) from None
         raise BadResponse("the endpoint sent an event that is no JSON") from None
     if name == "error":
-        raise ErrorObject(payload)
+        raise ErrorObject(payload, begun=began)
     if type(payload) is not dict:
         raise BadResponse("the endpoint sent an event that is no completion chunk")
-    if payload.get("error"):
-        raise ErrorObject(payload)
     return payload
 
 
@@ -248,105 +214,3 @@ def _json(data: str) -> Any:
         if end == len(data):
             return value
     return json.loads(data)
-
-
-def _text(content: object) -> str:
-    """Content as text: a string, or a list of parts that hold text."""
-    if isinstance(content, str):
-        return content
-    if not content:
-        return ""
-    if isinstance(content, list):
-        return "".join(_text(part) for part in content)
-    if isinstance(content, dict):
-        return _text(content.get("text"))
-    return ""
-
-
-def _top_logprobs(logprobs: object) -> tuple[tuple[str, float], ...] | None:
-    """The likeliest tokens in the first place: OpenAI's `content[0].top_logprobs`, a list of
-    `{token, logprob}`, or Together's `top_logprobs[0]`, a table by token. None if not told."""
-    if not isinstance(logprobs, dict):
-        return None
-    content, tables = logprobs.get("content"), logprobs.get("top_logprobs")
-    pairs: list[tuple[object, object]] = []
-    if isinstance(content, list) and content and isinstance(content[0], dict):
-        told = content[0].get("top_logprobs")
-        rows = told if isinstance(told, list) else []
-        pairs = [(row.get("token"), row.get("logprob")) for row in rows if isinstance(row, dict)]
-    elif isinstance(tables, list) and tables and isinstance(tables[0], dict):
-        pairs = list(tables[0].items())
-    found = tuple(
-        (token, float(value))
-        for token, value in pairs
-        if isinstance(token, str) and isinstance(value, int | float) and -_MOST_NATS <= value < 1
-    )
-    return found or None
-
-
-def usage_from(payload: dict[str, Any]) -> Usage | None:
-    """The usage that a chunk or a completion tells, wherever the provider puts it."""
-    groq = payload.get("x_groq")
-    told = payload.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
-    if not isinstance(told, dict):
-        return None
-
-    prompt = _count(told, "prompt_tokens", "input_tokens")
-    completion = _count(told, "completion_tokens", "output_tokens")
-    cost = _cost(told)
-    if prompt is None and completion is None:
-        return None
-    cached = _count(told.get("prompt_tokens_details"), "cached_tokens")
-    return Usage(
-        prompt_tokens=prompt or 0,
-        completion_tokens=completion or 0,
-        reasoning_tokens=_count(told.get("completion_tokens_details"), "reasoning_tokens") or 0,
-        cached_tokens=cached or _count(told, "prompt_cache_hit_tokens") or 0,
-        calls=1,
-        cost=cost or 0.0,
-        unpriced_calls=int(cost is None),
-    )
-
-
-def _count(table: object, *names: str) -> int | None:
-    """The first of these counts that is one; some endpoints write them as 12.0 or "12"."""
-    for name in names:
-        value = table.get(name) if isinstance(table, dict) else None
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
-            value = int(value)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS:
-            return value
-    return None
-
-
-def _cost(told: dict[str, Any]) -> float | None:
-    """What OpenRouter says that the call cost, in USD; with a key of the user's own at the
-    model's provider, that one's bill too."""
-    cost = _amount(told.get("cost"))
-    details = told.get("cost_details")
-    if cost is not None and told.get("is_byok") is True and isinstance(details, dict):
-        cost += _amount(details.get("upstream_inference_cost")) or 0.0
-    return cost
-
-
-def _amount(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0 <= value <= _MOST_USD else None
-
-
-def whole(payload: dict[str, Any]) -> Delta:
-    """A completion that came in one piece, as one delta."""
-    reading = _Reading()
-    reading.chunk(payload)
-    first, rest = reading.delta(), reading.flush()
-    return Delta(
-        text=first.text + rest.text,
-        reasoning=first.reasoning + rest.reasoning,
-        usage=first.usage,
-        finish_reason=first.finish_reason or "stop",
-        model=first.model,
-        logprobs=first.logprobs,
-    )

@@ -1,30 +1,118 @@
-"""Reasoning that an endpoint leaves in the text of its answer."""
+"""Reasoning that an endpoint leaves in the text of its answer.
+
+Most models open their reasoning with a tag, which `ThinkSplitter` finds while the answer comes.
+Some chat templates write the opening tag into the prompt (DeepSeek-R1 and its distilled models,
+Qwen3-Thinking, behind vLLM, SGLang or llama.cpp): then the answer holds the closing tag alone,
+and that all before it was reasoning shows only when the tag comes. An answer may also speak of
+`</think>`, so the bare tag is no proof: see `late_reasoning`.
+"""
 
 from __future__ import annotations
+
+import re
 
 from moa_cli.core.endpoints import Delta
 
 # So much white space before reasoning or an answer is none of either: a model that writes nothing
 # else must be seen to go on.
 _MOST_BLANKS = 256
+_CLOSE = "</think>"
+# What reasoning is opened and closed with at the start of an answer. `<thought>` is Gemini's,
+# `[THINK]` Mistral's; the last is the format of gpt-oss, whose answer has a channel of its own.
+_HARMONY = "<|channel|>analysis<|message|>"
+_TAGS = {
+    "<think>": _CLOSE,
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+    "◁think▷": "◁/think▷",
+    _HARMONY: "<|channel|>final<|message|>",
+}
+_HARMONY_ENDS = re.compile(r"<\|(?:return|end)\|>\s*\Z")
+_HARMONY_START = re.compile(r"<\|end\|>(?:<\|start\|>assistant)?\s*\Z")
+_LONGEST_END = len("<|return|>") + 8
+# Models that always think, and whose template opens the tag.
+_OPENED = re.compile(r"deepseek-r1|r1-distill|\bqwq\b|qwen3.*thinking|glm-z1|exaone-deep")
+# Models that may think, and so close a tag.
+_THINKERS = re.compile(
+    _OPENED.pattern + r"|qwen-?3|reason|think|magistral|deepseek-v[3-9]|glm-[4-9]|minimax-m|kimi-k"
+)
+_FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
+
+
+def opens_in_prompt(model: str) -> bool:
+    """Whether a model of this name begins with reasoning although no tag opens it."""
+    return _OPENED.search(model.lower()) is not None
+
+
+def late_reasoning(text: str, model: str = "") -> tuple[str, str] | None:
+    """Reasoning and answer of a text that holds the closing tag alone; None if it holds none.
+
+    Only a tag that ends its line and stands in no code block can be one, and only if no tag was
+    opened before. The name of a model that is known to think is proof enough then. Of others it
+    is asked that the first tag stands right behind the last word of the reasoning or on the line
+    below it, with a blank line or the end of the answer behind it, as those templates make models
+    write it. Prose that explains the tag puts it into a sentence, quotes it, or sets it apart.
+
+    Args:
+        text: The whole answer.
+        model: The name of the model that answered, as far as it is known.
+
+    Returns:
+        The reasoning and the answer, without the white space between them; or None.
+    """
+    if _CLOSE not in text:
+        return None
+    known = _THINKERS.search(model.lower()) is not None
+    at = text.find(_CLOSE)
+    while at >= 0:
+        before, after = text[:at], text[at + len(_CLOSE) :]
+        if "<think>" in before:
+            return None
+        ends_line = not after.strip(" \t") or after.lstrip(" \t\r").startswith("\n")
+        if ends_line and before.strip() and len(_FENCE.findall(before)) % 2 == 0:
+            below = re.search(r"[^\s`\"'(*][ \t]*(\r?\n[ \t]*)?\Z", before)
+            right = below is not None and (bool(below.group(1)) or not before[-1].isspace())
+            blank = re.match(r"[ \t\r]*\n[ \t\r]*(?:\n|\Z)|\s*\Z", after) is not None
+            if known or (right and blank):
+                return before.rstrip(), after.lstrip()
+        if not known:
+            return None
+        at = text.find(_CLOSE, at + 1)
+    return None
 
 
 class ThinkSplitter:
-    """Parts a leading `<think>…</think>` of a streamed answer from its text.
+    """Parts reasoning that opens a streamed answer from its text.
 
-    Only at the very start: an answer that speaks of the tag later keeps its words.
+    Only at the very start: an answer that speaks of a tag later keeps its words.
+
+    Args:
+        opened: Whether the prompt has opened the tag already. Then all that comes is taken for
+            reasoning until the closing tag. See `unclosed`.
     """
 
-    _OPEN, _CLOSE = "<think>", "</think>"
-
-    def __init__(self) -> None:
+    def __init__(self, *, opened: bool = False) -> None:
         self._held = ""
         self._state = "start"
+        self._opened = opened
+        self._open = ""
 
     @property
     def passing(self) -> bool:
         """Whether all that comes is text."""
         return self._state == "text"
+
+    @property
+    def unclosed(self) -> bool:
+        """Whether all that came was taken for reasoning without a tag that says so: it was the
+        answer, if that is the end."""
+        return self._state == "thinking" and not self._open
+
+    def expect_answer(self) -> None:
+        """The reasoning comes in a field of its own: what comes as text is the answer."""
+        self._opened = False
 
     def feed(self, text: str) -> Delta:
         """The text and the reasoning in the next piece, as far as it can be told."""
@@ -33,25 +121,34 @@ class ThinkSplitter:
         self._held += text
         if self._state == "start":
             begun = self._held.lstrip()
-            if begun.startswith(self._OPEN):
-                self._state, self._held = "thinking", begun[len(self._OPEN) :]
-            elif self._OPEN.startswith(begun) and len(self._held) <= _MOST_BLANKS:
+            tag = next((tag for tag in _TAGS if begun.startswith(tag)), None)
+            if tag is not None:
+                self._state, self._open, self._held = "thinking", tag, begun[len(tag) :]
+            elif len(self._held) <= _MOST_BLANKS and any(tag.startswith(begun) for tag in _TAGS):
                 return Delta()
+            elif self._opened:
+                self._state = "thinking"
             else:
                 return self._release("text")
         if self._state == "after":
             return self._after()
-        return self._think()
+        return self._final() if self._state == "final" else self._think()
 
     def _think(self) -> Delta:
-        reasoning, closing, rest = self._held.partition(self._CLOSE)
+        close = _TAGS.get(self._open, _CLOSE)
+        reasoning, closing, rest = self._held.partition(close)
         if closing:
             self._state, self._held = "after", rest
+            reasoning = _HARMONY_START.sub("", reasoning) if self._open == _HARMONY else reasoning
             return Delta(text=self._after().text, reasoning=reasoning)
         keep = next(
-            (n for n in range(len(self._CLOSE) - 1, 0, -1) if reasoning.endswith(self._CLOSE[:n])),
+            (n for n in range(len(close) - 1, 0, -1) if reasoning.endswith(close[:n])),
             0,
         )
+        if self._open == _HARMONY:
+            # Marks stand between the reasoning and the channel of the answer.
+            mark = reasoning.find("<|")
+            keep = len(reasoning) - mark if mark >= 0 else reasoning.endswith("<")
         cut = len(reasoning) - keep
         self._held = reasoning[cut:]
         return Delta(reasoning=reasoning[:cut])
@@ -62,7 +159,17 @@ class ThinkSplitter:
         if not begun and len(self._held) <= _MOST_BLANKS:
             return Delta()
         self._held = begun or self._held
+        if self._open == _HARMONY:
+            self._state = "final"
+            return self._final()
         return self._release("text")
+
+    def _final(self) -> Delta:
+        """Text that a mark ends, which is no part of it."""
+        at = self._held.rfind("<", -_LONGEST_END)
+        cut = at if at >= 0 else len(self._held)
+        text, self._held = self._held[:cut], self._held[cut:]
+        return Delta(text=text)
 
     def _release(self, state: str) -> Delta:
         text, self._held, self._state = self._held, "", state
@@ -73,4 +180,8 @@ class ThinkSplitter:
         state, held, self._held = self._state, self._held, ""
         if state == "after":
             return Delta()
+        if state == "final":
+            return Delta(text=_HARMONY_ENDS.sub("", held))
+        if state == "thinking" and self._open == _HARMONY:
+            held = _HARMONY_START.sub("", held)
         return Delta(reasoning=held) if state == "thinking" else Delta(text=held)

@@ -27,11 +27,15 @@ class Refused(TransportError):
 
 
 class ErrorObject(TransportError):
-    """An error object under a good status, or in a stream. payload: the object, or a text."""
+    """An error object under a good status, or in a stream.
 
-    def __init__(self, payload: object) -> None:
+    payload: the object, or a text. begun: whether the endpoint had begun to answer.
+    """
+
+    def __init__(self, payload: object, *, begun: bool = False) -> None:
         super().__init__("error object")
         self.payload = payload
+        self.begun = begun
 
 
 class TimedOut(TransportError):

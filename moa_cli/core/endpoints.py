@@ -86,6 +86,10 @@ class Delta:
         model: The id of the model that answers, as the endpoint says.
         logprobs: The most likely first tokens of the answer, each with the natural logarithm of
             its probability. Only where `Request.extra` asks for them, and once in a stream.
+        refusal: The next piece of the words in which the model refuses to answer.
+        tool_calls: Whether the model calls a tool.
+        replaces: Whether `text` and `reasoning` stand in place of all that came before: where
+            reasoning ends in a text that nothing opened as reasoning, only its end tells so.
     """
 
     text: str = ""
@@ -94,6 +98,9 @@ class Delta:
     finish_reason: str | None = None
     model: str | None = None
     logprobs: tuple[tuple[str, float], ...] | None = None
+    refusal: str = ""
+    tool_calls: bool = False
+    replaces: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

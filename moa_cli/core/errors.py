@@ -5,9 +5,12 @@ MoAError
 ├── ProfileError             a profile or the settings file is wrong or missing
 ├── ClientError              a model endpoint did not do what was asked
 │   ├── AuthenticationFailed     no key, or the key was refused
-│   ├── RateLimited              too many requests, or no credit left
+│   ├── RateLimited              too many requests
+│   │   └── NoCredit                 no credit left on the account
 │   ├── ModelNotFound            the endpoint has no such model
 │   ├── ContextTooLong           the prompt does not fit the model's context
+│   ├── ContentFiltered          a content filter stopped the prompt or the answer
+│   ├── AnswerRefused            the model refused to answer
 │   ├── RequestRefused           any other refusal of the request (4xx)
 │   ├── ServerFailed             the endpoint failed (5xx)
 │   ├── ClientTimeout            no answer in time
@@ -29,6 +32,7 @@ Neither of them ever holds a secret.
 from __future__ import annotations
 
 __all__ = [
+    "AnswerRefused",
     "AuthenticationFailed",
     "BadResponse",
     "BenchError",
@@ -36,11 +40,13 @@ __all__ = [
     "ClientError",
     "ClientTimeout",
     "ConnectionLost",
+    "ContentFiltered",
     "ContextTooLong",
     "LocalModelUnavailable",
     "MoAError",
     "ModelNotFound",
     "NoConversation",
+    "NoCredit",
     "NotEnoughProposals",
     "ProfileError",
     "RateLimited",
@@ -119,9 +125,15 @@ class AuthenticationFailed(ClientError):
 
 
 class RateLimited(ClientError):
-    """Too many requests, or no credit left."""
+    """Too many requests."""
 
     retryable = True
+
+
+class NoCredit(RateLimited):
+    """No credit is left on the account, or its limit of spending is reached."""
+
+    retryable = False
 
 
 class ModelNotFound(ClientError):
@@ -130,6 +142,14 @@ class ModelNotFound(ClientError):
 
 class ContextTooLong(ClientError):
     """The prompt does not fit the model's context."""
+
+
+class ContentFiltered(ClientError):
+    """The provider's content filter stopped the prompt or the answer."""
+
+
+class AnswerRefused(ClientError):
+    """The model refused to answer. The message holds its words."""
 
 
 class RequestRefused(ClientError):

@@ -1,7 +1,9 @@
 """What happens in a turn: the one vocabulary of screen, wire and disk.
 
 Every `…Started` is closed by exactly one `…Finished` or `…Failed`; the deltas of a call
-concatenate to its finished text; the last event is TurnFinished or TurnFailed.
+concatenate to its finished text; the last event is TurnFinished or TurnFailed. One thing goes
+before the deltas: where a model ends reasoning that nothing opened (`…</think>`), the text of
+`…Finished` is what follows, and its reasoning what came before.
 """
 
 from __future__ import annotations

@@ -309,6 +309,8 @@ class TurnFold:
                 self._model = event.model
                 self._replying = _Open(Caller(name=event.name, model=event.model), event)
             case AggregatorFinished():
+                # Only its end may tell what of the text was reasoning.
+                self._text, self._reasoning = [event.text], [event.reasoning]
                 self._answered_by, self._finish_reason = event.answered_by, event.finish_reason
                 self._replied(event.model, event.usage, event.answered_by)
             case AggregatorFailed():

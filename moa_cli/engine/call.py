@@ -12,9 +12,17 @@ from typing import Protocol
 
 from moa_cli.core.conversation import Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo, Request
-from moa_cli.core.errors import BadResponse, ClientError, ClientTimeout, MoAError
+from moa_cli.core.errors import (
+    AnswerRefused,
+    BadResponse,
+    ClientError,
+    ClientTimeout,
+    ContentFiltered,
+    MoAError,
+)
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price, priced
+from moa_cli.core.outcomes import ending_of
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
 from moa_cli.engine.budget import Budget
@@ -182,6 +190,9 @@ class Call:
         self._ended: float | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._tool_calls = False
+        self._hidden_reasoning = False
         # What earlier attempts took, and how far the one that runs has come.
         self._taken: list[Usage] = []
         self._told: Usage | None = None
@@ -264,7 +275,7 @@ class Call:
     async def run(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
         """Make the call. tell: told each step.
 
-        Raises a ClientError if it fails for good, or gives an empty answer; BudgetReached if a
+        Raises a ClientError if it fails for good, or gives no answer; BudgetReached if a
         budget has no room for the rest of its answer.
         """
         self._began = time.monotonic()
@@ -280,13 +291,8 @@ class Call:
             raise
         finally:
             self._ended = time.monotonic()
-        if not self.text.strip():
-            if self.finish_reason == "length" and self._reasoning:
-                raise BadResponse(
-                    "its tokens ran out while it was thinking",
-                    hint="raise max_tokens for this model",
-                )
-            raise BadResponse("it gave an empty answer")
+        if self._refusal or not self.text.strip():
+            raise self.no_answer()
 
     async def _answer(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
         """All attempts, within the time that the call may take."""
@@ -347,7 +353,10 @@ class Call:
         )
         async with aclosing(endpoint.client.stream(request)) as deltas:
             async for delta in deltas:
-                self._take(delta)
+                if delta.replaces:
+                    delta = self._replace(delta)
+                else:
+                    self._take(delta)
                 tokens = self._tokens
                 # Ever more rarely, since this runs once a token.
                 if self._price is None and not tokens & (tokens - 1):
@@ -397,8 +406,39 @@ class Call:
             self._count.take(delta.reasoning)
         if delta.usage is not None:
             self._told, self._told_at = delta.usage, self._count.tokens
+            self._hidden_reasoning = delta.usage.reasoning_tokens > 0
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+        self._tool_calls = self._tool_calls or delta.tool_calls
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.answered_by = delta.model or self.answered_by
+
+    def _replace(self, delta: Delta) -> Delta:
+        """Take what stands in place of all that came; what of it is still to be told."""
+        told = any(self._text)
+        self._text, self._reasoning = [delta.text], [delta.reasoning]
+        return Delta(text="" if told else delta.text)
+
+    def no_answer(self) -> ClientError:
+        """Why there is no answer in what came, as far as that is known."""
+        ending = ending_of(self.finish_reason)
+        thought = bool(self._reasoning) or self._hidden_reasoning
+        if self._refusal or ending == "refusal":
+            words = " ".join("".join(self._refusal).split())
+            return AnswerRefused("it refused to answer" + (f": {words}" if words else ""))
+        if ending == "content_filter":
+            return ContentFiltered(
+                "the provider's content filter stopped its answer",
+                hint="rephrase the prompt, or ask another model",
+            )
+        if self._tool_calls or ending == "tool_calls":
+            return BadResponse("it called a tool in place of an answer")
+        if ending == "length":
+            when = "while it was thinking" if thought else "before its answer began"
+            return BadResponse(f"its tokens ran out {when}", hint="raise max_tokens for this model")
+        return BadResponse(
+            "it gave reasoning, but no answer" if thought else "it gave an empty answer"
+        )
 
     def proposal(self, usage: Usage, error: Failure | None) -> Proposal:
         """What came of the call, as a proposal."""

@@ -9,7 +9,7 @@ from functools import partial
 from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Proposal
 from moa_cli.core.endpoints import Delta
-from moa_cli.core.errors import BadResponse, BudgetReached, ClientError
+from moa_cli.core.errors import BudgetReached, ClientError
 from moa_cli.engine.call import Begun, Planned, Retry, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
@@ -106,7 +106,7 @@ class _Layer:
         except BudgetReached as reached:
             self._capped, error = reached, failure(reached)
         if error is None and not strip_reasoning(call.text):
-            error = failure(BadResponse("it gave reasoning, but no answer"))
+            error = failure(call.no_answer())
         usage = await state.taken(call)
         # From here on without a pause: a proposal that has arrived is told of, and used, also if
         # the layer is over in this moment.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from moa_cli.clients.thinking import late_reasoning
 from moa_cli.core.conversation import Conversation, Message
 from moa_cli.profile import ModelSettings, Placement, Profile
 
@@ -29,13 +30,14 @@ _THINKING = re.compile(r"(?:\s*<think>.*?(?:</think>|\Z))+", re.DOTALL)
 def strip_reasoning(text: str) -> str:
     """`text` without the reasoning it opens with (`<think>…</think>`), and stripped.
 
-    Some chat templates put `<think>` into the prompt, so that an answer holds only its end.
+    Some chat templates put `<think>` into the prompt, so that an answer holds only its end; see
+    `late_reasoning`.
     """
     opened = _THINKING.match(text)
     if opened:
         return text[opened.end() :].strip()
-    before, closing, after = text.partition("</think>")
-    return after.strip() if closing and "<think>" not in before else text.strip()
+    late = late_reasoning(text)
+    return text.strip() if late is None else late[1].strip()
 
 
 def references_text(references: Sequence[str]) -> str:

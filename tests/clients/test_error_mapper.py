@@ -35,6 +35,7 @@ from moa_cli.core.errors import (
     ConnectionLost,
     ContextTooLong,
     ModelNotFound,
+    NoCredit,
     RateLimited,
     RequestRefused,
     ServerFailed,
@@ -45,7 +46,7 @@ URL = "https://api.example.com/v1"
 BY_STATUS: dict[int, type[ClientError]] = {
     400: RequestRefused,
     401: AuthenticationFailed,
-    402: RateLimited,
+    402: NoCredit,
     403: AuthenticationFailed,
     404: ModelNotFound,
     408: ClientTimeout,

@@ -117,6 +117,11 @@ def test_white_space_around_a_reference_goes_and_that_inside_stays() -> None:
         ("<think>a</think>Use <think>x</think>.", "Use <think>x</think>."),
         ("<thinking>hm</thinking>", "<thinking>hm</thinking>"),
         ("It begins with <think>", "It begins with <think>"),
+        ("It ends with </think> as a rule.", "It ends with </think> as a rule."),
+        ("The tag that ends it is </think>", "The tag that ends it is </think>"),
+        ("Write:\n\n</think>\n\nThen answer.", "Write:\n\n</think>\n\nThen answer."),
+        ("Write `</think>`\n\nThen answer.", "Write `</think>`\n\nThen answer."),
+        ("```\nhm\n</think>\n\nx\n```", "```\nhm\n</think>\n\nx\n```"),
     ],
 )
 def test_reasoning_that_an_answer_opens_with_is_no_part_of_it(text: str, answer: str) -> None:
@@ -129,7 +134,7 @@ def test_a_closed_thought_never_reaches_a_reference(thought: str, answer: str) -
 
 
 def test_an_answer_is_a_reference_without_its_reasoning() -> None:
-    text = references_text(["<think>a secret</think>\nWet.", "a secret</think> Drops."])
+    text = references_text(["<think>a secret</think>\nWet.", "a secret\n</think>\n\nDrops."])
     assert text == TWO
 
 

@@ -13,12 +13,15 @@ def joined(deltas: Iterable[Delta]) -> Delta:
     """All deltas as one, the way the engine puts them together."""
     whole = Delta()
     for delta in deltas:
+        before = Delta() if delta.replaces else whole
         whole = Delta(
-            text=whole.text + delta.text,
-            reasoning=whole.reasoning + delta.reasoning,
+            text=before.text + delta.text,
+            reasoning=before.reasoning + delta.reasoning,
             usage=delta.usage or whole.usage,
             finish_reason=delta.finish_reason or whole.finish_reason,
             model=delta.model or whole.model,
             logprobs=delta.logprobs or whole.logprobs,
+            refusal=whole.refusal + delta.refusal,
+            tool_calls=whole.tool_calls or delta.tool_calls,
         )
     return whole

@@ -108,7 +108,7 @@ SCENARIOS = {
         profile=ABC,
         script={
             "a": Reply(chunks=["<thi", "nk>", POISON, "</th", "ink>", "\n\nfrom", " a"]),
-            "b": Reply(chunks=[f"{POISON} </think> ", "from b"]),
+            "b": Reply(chunks=[f"{POISON}\n</thi", "nk>\n\n", "from b"]),
             "c": Reply(text="from c", reasoning=["let me ", POISON]),
             "agg": Reply(text="from agg", reasoning=["hm"], reasoning_field="reasoning"),
         },
@@ -116,7 +116,7 @@ SCENARIOS = {
     ),
     "refused": losing_b(REFUSED, "RequestRefused"),
     "unknown model": losing_b(UNKNOWN, "ModelNotFound"),
-    "no credit": losing_b(NO_CREDIT, "RateLimited"),
+    "no credit": losing_b(NO_CREDIT, "NoCredit"),
     "web page": losing_b(WEB_PAGE, "BadResponse"),
     "error in the stream": losing_b(ERROR_EVENT, "ServerFailed", retries=4),
     "broken for good": losing_b(BROKEN, "ServerFailed", retries=4),

@@ -162,6 +162,9 @@ class _Call:
         self.taken = True
         if self._first_token is None and (delta.text or delta.reasoning):
             self._first_token = time.monotonic() - self._began
+        if delta.replaces:
+            self.text, self._reasoning = delta.text, delta.reasoning
+            return
         self.text += delta.text
         self._reasoning += delta.reasoning
         if delta.text or delta.reasoning:

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from moa_cli.core.conversation import Failure
 
 # What an endpoint may say that knows no log-probabilities, or thinks before it answers.
-_REFUSALS = ("BadResponse", "RequestRefused")
+_REFUSALS = ("AnswerRefused", "BadResponse", "ContentFiltered", "RequestRefused")
 # What will be no better with the next item.
-_HOPELESS = ("AuthenticationFailed", "LocalModelUnavailable", "ModelNotFound")
+_HOPELESS = ("AuthenticationFailed", "LocalModelUnavailable", "ModelNotFound", "NoCredit")
 _MOST_TRIED = 5
 _LONGEST_NOTE: Final = 2000
 # There are a dozen skills, and figures of layers: a report has room for them.

@@ -1,0 +1,369 @@
+"""The reader of a completion: its chunks, or all of it at once, to deltas.
+
+The shapes are those of OpenAI's chat completions as the providers write them in fact. What a
+provider does otherwise is read here, so that nothing behind it knows providers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moa_cli.clients import usage as usages
+from moa_cli.clients.thinking import ThinkSplitter, late_reasoning, opens_in_prompt
+from moa_cli.clients.transport import ErrorObject
+from moa_cli.core.conversation import Usage
+from moa_cli.core.endpoints import Delta
+
+# Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
+_MOST_NATS = 10**6
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+# Why an answer ends that has no end: Zhipu, DeepSeek, vLLM, Together.
+_BROKEN_ENDS = ("error", "network_error", "insufficient_system_resource", "abort", "aborted")
+# A last chunk that is as long as this, and says all that came in several pieces before, says it
+# again; something short may come twice by itself ("ha", "ha").
+_SURELY_REPEATED = 20
+
+
+class CompletionReader:
+    """A completion as far as it has been read.
+
+    model: that was asked. whole: whether it comes in one piece.
+
+    ended: a finish reason or the end mark has come. began: the endpoint has begun to answer.
+    error: what ended it, to be raised behind what came before it.
+    """
+
+    def __init__(self, model: str = "", *, whole: bool = False) -> None:
+        self.ended = False
+        self.began = False
+        self.error: ErrorObject | None = None
+        self._asked = model
+        self._answered_by = ""
+        self._ended_by: str | None = None
+        self._is_whole = whole
+        self._splitter = ThinkSplitter(opened=not whole and opens_in_prompt(model))
+        self._splitting = True
+        self._half = ""
+        self._told_logprobs = False
+        self._counted: Usage | None = None
+        # All that came as text, as it came; and what became of it.
+        self._raw: list[str] = []
+        self._all_text: list[str] = []
+        self._all_reasoning: list[str] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._usage: Usage | None = None
+        self._reason: str | None = None
+        self._model: str | None = None
+        self._logprobs: tuple[tuple[str, float], ...] | None = None
+        self._refusal = ""
+        self._tool_calls = False
+
+    def chunk(self, payload: dict[str, Any]) -> None:
+        """Take what one chunk tells, and the error in it, if there is one."""
+        # Once a token: types are compared, since what comes out of JSON has no subclasses.
+        model = payload.get("model")
+        if model and type(model) is str:
+            self._model = self._answered_by = model
+        choices = payload.get("choices")
+        if choices and type(choices) is list:
+            choice = choices[0]
+            if type(choice) is not dict or choice.get("index"):
+                choice = _first_choice(choices)
+            self._choice(choice, payload)
+        if "error" in payload or not choices:
+            self._look_for_error(payload)
+        if payload.get("usage") or "x_groq" in payload or "cost" in payload:
+            self._take_usage(payload)
+        if choices:
+            self.began = True
+
+    def _choice(self, choice: dict[str, Any], payload: dict[str, Any]) -> None:
+        body = choice.get("delta")
+        if "message" in choice and (self._is_whole or not _says(body)):
+            self._message(choice, body)
+        elif body and type(body) is dict:
+            self._body(body, choice, payload)
+        elif body is None and type(choice.get("text")) is str:
+            # As older servers write completions.
+            self._body({"content": choice["text"]}, choice, payload)
+        logprobs = choice.get("logprobs")
+        if logprobs and not self._told_logprobs:
+            self._first_token(logprobs)
+        reason = choice.get("finish_reason")
+        if reason:
+            self._finished(reason, choice.get("error") or payload)
+        if "error" in choice and choice["error"] and self.error is None:
+            self.error = ErrorObject(choice["error"], begun=self.began)
+        if "usage" in choice:
+            self._take_usage(payload)
+
+    def _message(self, choice: dict[str, Any], delta: object) -> None:
+        """A whole message. In a stream it holds what came before, and perhaps more (Perplexity)."""
+        message = choice["message"]
+        if type(message) is not dict or not _says(message):
+            message = delta
+        if type(message) is not dict:
+            return
+        before = "".join(self._raw)
+        content = message.get("content")
+        if before and type(content) is str:
+            rest = content[len(before) :] if content.startswith(before) else ""
+            message = {"content": rest}
+        self._body(message, choice, {})
+
+    def _body(self, body: dict[str, Any], choice: dict[str, Any], payload: dict[str, Any]) -> None:
+        content = body.get("content")
+        thought = ""
+        if type(content) is str:
+            text = content
+            # Most have a content and perhaps a role.
+            more = len(body) > 1
+        else:
+            text, thought = self._parts(content)
+            more = True
+        if more:
+            thought += self._fields(body)
+        if text:
+            if choice.get("finish_reason") and self._repeats(text, payload):
+                text = ""
+            self._raw.append(text)
+        if self._half or not text.isascii():
+            text = self._whole_characters(text)
+        if self._splitting:
+            if thought:
+                self._splitter.expect_answer()
+            split = self._splitter.feed(text)
+            text, thought = split.text, thought + split.reasoning
+            self._splitting = not self._splitter.passing
+        self._text.append(text)
+        if thought:
+            self._reasoning.append(thought)
+
+    def _fields(self, body: dict[str, Any]) -> str:
+        """What a message holds beside its content; returns the reasoning in it."""
+        thought = ""
+        for name in _REASONING:
+            if body.get(name):
+                # Some tell it in several fields.
+                thought = _text(body[name])
+                break
+        if not thought and body.get("reasoning_details"):
+            thought = _details(body["reasoning_details"])
+        if body.get("refusal"):
+            self._refusal += _text(body["refusal"])
+        if body.get("tool_calls") or body.get("function_call"):
+            self._tool_calls = True
+        return thought
+
+    def _parts(self, content: object) -> tuple[str, str]:
+        """Text and reasoning of content that is a list of parts (Mistral)."""
+        if not isinstance(content, list):
+            return _text(content), ""
+        text, thought = "", ""
+        for part in content:
+            kind = part.get("type") if isinstance(part, dict) else ""
+            if kind in ("thinking", "reasoning", "reasoning_text", "thought"):
+                inner = next((part[key] for key in ("thinking", "reasoning") if key in part), part)
+                thought += _text(inner)
+            elif kind == "refusal":
+                self._refusal += _text(part.get("refusal"))
+            else:
+                text += _text(part)
+        return text, thought
+
+    def _repeats(self, text: str, payload: dict[str, Any]) -> bool:
+        """Whether the last chunk of a stream says all that came before again."""
+        if self._is_whole or not self._raw or text != "".join(self._raw):
+            return False
+        kind = str(payload.get("object", "chunk"))
+        return not kind.endswith("chunk") or (len(self._raw) > 2 and len(text) >= _SURELY_REPEATED)
+
+    def _whole_characters(self, text: str) -> str:
+        """`text` with what was held back before it, without halves of surrogate pairs: some
+        endpoints cut a character in two, each half in a chunk of its own."""
+        text, self._half = self._half + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return text
+
+    def _first_token(self, logprobs: object) -> None:
+        """Take those of the first token of the answer, not of reasoning before it."""
+        if any(self._text):
+            self._logprobs = _top_logprobs(logprobs)
+            self._told_logprobs = self._logprobs is not None
+
+    def _finished(self, reason: object, error: object) -> None:
+        if reason in _BROKEN_ENDS:
+            if isinstance(error, dict) and "choices" in error and not error.get("error"):
+                error = {"message": f"the answer ended with `{reason}`", "code": 503}
+            self.error = ErrorObject(error, begun=self.began)
+        elif isinstance(reason, str):
+            self._reason = self._ended_by = reason
+            self.ended = True
+
+    def _look_for_error(self, payload: dict[str, Any]) -> None:
+        if self.error is None and error_in(payload):
+            self.error = ErrorObject(payload, begun=self.began)
+
+    def _take_usage(self, payload: dict[str, Any]) -> None:
+        told = usages.usage_from(payload)
+        if told is None:
+            if self._counted is not None:
+                self._usage = self._counted = usages.with_cost(self._counted, payload)
+            return
+        if not (self.ended or self._is_whole):
+            told = usages.without_interim_cost(told)
+        self._usage = self._counted = told
+
+    def delta(self) -> Delta:
+        """What has come since the last one."""
+        text, reasoning = "".join(self._text), "".join(self._reasoning)
+        if text:
+            self._all_text.append(text)
+        if reasoning:
+            self._all_reasoning.append(reasoning)
+        delta = Delta(
+            text=text,
+            reasoning=reasoning,
+            usage=self._usage,
+            finish_reason=self._reason,
+            model=self._model,
+            logprobs=self._logprobs,
+            refusal=self._refusal,
+            tool_calls=self._tool_calls,
+        )
+        self._reset()
+        return delta
+
+    def rest(self) -> Delta:
+        """What was held back, at the end of the answer; or the whole of it, if only now it shows
+        what of it was reasoning."""
+        held = self._splitter.feed("\ufffd") if self._half else Delta()
+        rest = self._splitter.flush()
+        rest = Delta(text=held.text + rest.text, reasoning=held.reasoning + rest.reasoning)
+        text = "".join([*self._all_text, rest.text])
+        reasoning = "".join([*self._all_reasoning, rest.reasoning])
+        if self._splitter.unclosed and self.ended and self._ended_by != "length":
+            # A model that thinks as a rule has not.
+            return Delta(text=reasoning, replaces=True)
+        late = late_reasoning(text, f"{self._asked} {self._answered_by}")
+        if late is None:
+            return rest
+        return Delta(text=late[1], reasoning=reasoning + late[0], replaces=True)
+
+
+def whole(payload: dict[str, Any], model: str = "") -> tuple[Delta, ErrorObject | None]:
+    """A completion that came in one piece, as one delta, and the error in it, if there is one.
+
+    model: that was asked.
+    """
+    reader = CompletionReader(model, whole=True)
+    reader.chunk(payload)
+    first, rest = reader.delta(), reader.rest()
+    replaced = rest.replaces
+    return (
+        Delta(
+            text=rest.text if replaced else first.text + rest.text,
+            reasoning=rest.reasoning if replaced else first.reasoning + rest.reasoning,
+            usage=first.usage,
+            finish_reason=first.finish_reason or "stop",
+            model=first.model,
+            logprobs=first.logprobs,
+            refusal=first.refusal,
+            tool_calls=first.tool_calls,
+        ),
+        reader.error,
+    )
+
+
+def error_in(payload: dict[str, Any]) -> bool:
+    """Whether an object under a good status is an error, in any of the shapes that providers
+    give it: `error`, `errors`, `object: error` (vLLM, SGLang), `detail` (FastAPI), `base_resp`
+    (MiniMax), `error_code` (FastChat, Baidu), `success: false` (Cloudflare)."""
+    error = payload.get("error")
+    if error and not (isinstance(error, dict) and _is_success(error)):
+        return True
+    if payload.get("object") == "error" or payload.get("type") == "error":
+        return True
+    base = payload.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code"):
+        return True
+    if payload.get("success") is False or payload.get("error_code") or payload.get("error_msg"):
+        return True
+    if payload.get("choices"):
+        return False
+    if payload.get("errors") or payload.get("detail"):
+        return True
+    code = payload.get("code") or payload.get("statusCode") or payload.get("status")
+    bad = code not in (None, 0, 200, "0", "200", "success", "ok") and code != payload.get("status")
+    bad = bad or (isinstance(code, int) and code >= 400)
+    return bool(bad and (payload.get("message") or payload.get("msg")))
+
+
+def _is_success(error: dict[str, Any]) -> bool:
+    """An `error` that says that there is none: `{"code": 0, "message": ""}`."""
+    return error.get("code") in (0, "0", 200) and not error.get("type")
+
+
+def _first_choice(choices: list[Any]) -> dict[str, Any]:
+    """The choice with the number 0; the others were not asked for."""
+    tables = (choice for choice in choices if isinstance(choice, dict))
+    return next((choice for choice in tables if not choice.get("index")), {})
+
+
+def _says(body: object) -> bool:
+    """Whether a delta or a message says anything."""
+    return isinstance(body, dict) and any(
+        value for name, value in body.items() if name not in ("role", "name")
+    )
+
+
+def _text(content: object) -> str:
+    """Content as text: a string, or parts that hold text."""
+    if isinstance(content, str):
+        return content
+    if not content:
+        return ""
+    if isinstance(content, list):
+        return "".join(_text(part) for part in content)
+    if isinstance(content, dict):
+        return _text(content.get("text") or content.get("content"))
+    return ""
+
+
+def _details(details: object) -> str:
+    """The readable part of `reasoning_details`: texts and summaries, nothing of what is
+    encrypted."""
+    rows = details if isinstance(details, list) else [details]
+    return "".join(
+        _text(row.get("text") or row.get("summary")) for row in rows if isinstance(row, dict)
+    )
+
+
+def _top_logprobs(logprobs: object) -> tuple[tuple[str, float], ...] | None:
+    """The likeliest tokens in the first place: OpenAI's `content[0].top_logprobs`, a list of
+    `{token, logprob}`, or Together's `top_logprobs[0]`, a table by token. None if not told."""
+    if not isinstance(logprobs, dict):
+        return None
+    content, tables = logprobs.get("content"), logprobs.get("top_logprobs")
+    pairs: list[tuple[object, object]] = []
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        told = content[0].get("top_logprobs")
+        rows = told if isinstance(told, list) else []
+        pairs = [(row.get("token"), row.get("logprob")) for row in rows if isinstance(row, dict)]
+    elif isinstance(tables, list) and tables and isinstance(tables[0], dict):
+        pairs = list(tables[0].items())
+    found = tuple(
+        (token, float(value))
+        for token, value in pairs
+        if isinstance(token, str) and isinstance(value, int | float) and -_MOST_NATS <= value < 1
+    )
+    return found or None

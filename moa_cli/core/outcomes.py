@@ -1,0 +1,66 @@
+"""How an answer ended, in words: cut, refused, or without a word.
+
+Endpoints name the end of an answer in words of their own; here they mean the same.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from moa_cli.core.conversation import Proposal, Turn
+
+Ending = Literal["stop", "length", "content_filter", "refusal", "tool_calls"]
+
+_ENDINGS: dict[str, Ending] = {
+    "length": "length",
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "max_completion_tokens": "length",
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
+    "content_filter": "content_filter",
+    "content_filtered": "content_filter",
+    "safety": "content_filter",
+    "sensitive": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
+    "guardrail_intervened": "content_filter",
+    "refusal": "refusal",
+    "tool_calls": "tool_calls",
+    "tool_call": "tool_calls",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+}
+_CUTS: dict[Ending, str] = {
+    "length": "cut at its token limit",
+    "content_filter": "cut by the provider's content filter",
+    "refusal": "cut by the model's refusal",
+    "tool_calls": "ends with a call of a tool, which was not made",
+}
+
+
+def ending_of(finish_reason: str | None) -> Ending:
+    """What a finish reason of any endpoint means; `stop` if it means nothing else."""
+    told = (finish_reason or "stop").lower().removeprefix("finish_reason_")
+    return _ENDINGS.get(told, "stop")
+
+
+def cut_text(finish_reason: str | None) -> str | None:
+    """How an answer with that finish reason was cut, in words; None if it was not."""
+    return _CUTS.get(ending_of(finish_reason))
+
+
+def cut_of(answer: Proposal | Turn) -> str | None:
+    """How a proposal or a reply was cut, in words; None if it was not, or there is none."""
+    text = answer.text if isinstance(answer, Proposal) else answer.reply
+    return cut_text(answer.finish_reason) if text and answer.error is None else None
+
+
+def cut_lines(turn: Turn) -> list[str]:
+    """A sentence for each proposal of a turn that was cut, and one for the reply."""
+    answers = [proposal for layer in turn.proposals for proposal in layer]
+    told = [(f"proposal of {answer.proposer}", cut_of(answer)) for answer in answers]
+    told.append(("reply", cut_of(turn)))
+    return [f"{what} {cut}" for what, cut in told if cut]
