@@ -358,7 +358,9 @@ def events_page() -> str:
 
 def turn_table() -> str:
     """The fields of `moa ask --json`, in the order in which they are printed."""
-    told, types = attributes(Turn), field_types(Turn)
+    cut = "A sentence for each proposal that was cut, and for the reply if it was."
+    told = attributes(Turn) | {"cut": cut}
+    types = field_types(Turn) | {"cut": "list of text"}
     names = {name: "user" if name == "prompt" else name for name in turn_to_dict(Turn(user=""))}
     rows = [(f"`{name}`", types[field], told[field]) for name, field in names.items()]
     return table(("field", "type", "meaning"), rows)

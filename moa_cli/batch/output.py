@@ -11,6 +11,7 @@ from moa_cli.batch.prompts import Batch
 from moa_cli.bench.data.json_lines import Lines, read_lines
 from moa_cli.bench.run.journal import CallJournal, Result
 from moa_cli.core.conversation import Failure
+from moa_cli.core.outcomes import cut_text
 
 
 class OutputStream:
@@ -111,8 +112,8 @@ class Answers:
     """What came of each item, as the results of a batch; see `runner.Results`.
 
     journal: of the calls. there: the ids of items that were answered before.
-    lost: how many of the later ones were answered without some of the proposals. failed: how
-    many failed.
+    lost: how many of the later ones were answered without some of the proposals. cut: how many
+    of those replies were cut. failed: how many failed.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Answers:
         self._output = output
         self._errors: dict[str, Failure | None] = dict.fromkeys(there)
         self._work = {work.item.id: work for work in batch.work()}
-        self.lost = self.failed = 0
+        self.lost = self.cut = self.failed = 0
 
     def error(self, name: tuple[str, str]) -> Failure | None:
         """Why that item failed. Raises KeyError if it has not ended."""
@@ -135,7 +136,9 @@ class Answers:
         self._output.add(work.order, self._batch.line(work.item, result, self._journal))
         self._errors[result.item] = result.error
         if result.error is None:
-            self.lost += bool(result.turns[-1].lost)
+            last = result.turns[-1]
+            self.lost += bool(last.lost)
+            self.cut += last.reply is not None and bool(cut_text(last.reply.finish_reason))
         else:
             self.failed += 1
 

@@ -72,7 +72,10 @@ def ask(
         bool, Option("--no-stream", help="Print the reply once it is whole.")
     ] = False,
     display: Display,
-    quiet: Annotated[bool, Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
+    quiet: Annotated[
+        bool,
+        Option("-q", "--quiet", help="Nothing on stderr but errors, and if a reply was cut."),
+    ] = False,
     verbose: Annotated[
         bool, Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
     ] = False,
@@ -235,6 +238,11 @@ def _run(
         if not show.show_proposals:
             print_paid(turn, sys.stderr)
         say(failure_line(turn))
+    elif show.quiet:
+        from moa_cli.core.outcomes import cut_of
+
+        if cut := cut_of(turn):
+            say(f"the reply was {cut}")
     if show.usage and turn.usage.calls:
         from moa_cli.terminal.usage import usage_line
 

@@ -248,8 +248,9 @@ class _Start:
         done = total - len(still_to_do(self.batch.work(), answers))
         into = f" in {self.target}" if self.target != _STREAM else ""
         lost = f", {answers.lost} without some of the proposals" if answers.lost else ""
+        cut = f", {answers.cut} cut (see `finish_reason`)" if answers.cut else ""
         cost = f", {cost_text(spent)}" if spent.calls else ""
-        say(f"{done:,} of {plural(total, 'answer')}{into}{lost}{cost}")
+        say(f"{done:,} of {plural(total, 'answer')}{into}{lost}{cut}{cost}")
         if capped is not None:
             more = " (the same command with a higher cap goes on from there)" if goes_on else ""
             say(f"{capped.message}{more}")

@@ -251,8 +251,9 @@ class CompletionReader:
         rest = Delta(text=held.text + rest.text, reasoning=held.reasoning + rest.reasoning)
         text = "".join([*self._all_text, rest.text])
         reasoning = "".join([*self._all_reasoning, rest.reasoning])
-        if self._splitter.unclosed and self.ended and self._ended_by != "length":
-            # A model that thinks as a rule has not.
+        surely = self._ended_by == "length" and opens_in_prompt(self._asked)
+        if self._splitter.unclosed and self.ended and not surely:
+            # It was no reasoning; that of a model that always thinks may have been cut.
             return Delta(text=reasoning, replaces=True)
         late = late_reasoning(text, f"{self._asked} {self._answered_by}")
         if late is None:

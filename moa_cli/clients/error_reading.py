@@ -132,8 +132,11 @@ def _value_at(text: str, at: int) -> object:
 def _read_table(table: Mapping[str, Any], depth: int) -> Said:
     codes, status = _codes(table)
     inner = Said()
-    for key in _HOLDERS:
-        found = _read(table.get(key), depth + 1)
+    choices = table.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    held = first.get("error") if isinstance(first, Mapping) else None
+    for part in (held, *map(table.get, _HOLDERS)):
+        found = _read(part, depth + 1)
         inner = replace(
             found,
             codes=(*inner.codes, *found.codes),

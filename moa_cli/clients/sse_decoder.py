@@ -127,8 +127,19 @@ async def deltas(
     if stream.reader.ended:
         return
     if not stream.seen and first.strip() and not _FIELD.match(first):
-        raise ErrorObject(first[:_LONGEST_NOTE].decode("utf-8", "replace"))
+        raise _told_by(first)
     raise ConnectionLost("the answer broke off before its end")
+
+
+def _told_by(body: bytes) -> Exception:
+    """The error for a body that is neither a stream nor JSON: what it says, if that is text."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or not all(letter.isprintable() or letter.isspace() for letter in text):
+        return BadResponse("the endpoint answered with bytes that are no text")
+    return ErrorObject(text[:_LONGEST_NOTE])
 
 
 def events_to_deltas(events: list[tuple[str, str]], model: str = "") -> Iterator[Delta]:

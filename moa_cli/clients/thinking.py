@@ -38,6 +38,15 @@ _OPENED = re.compile(r"deepseek-r1|r1-distill|\bqwq\b|qwen3.*thinking|glm-z1|exa
 _THINKERS = re.compile(
     _OPENED.pattern + r"|qwen-?3|reason|think|magistral|deepseek-v[3-9]|glm-[4-9]|minimax-m|kimi-k"
 )
+# How such models begin to think. An answer that begins so comes out whole, too, only not piece by
+# piece; so what is asked for is more than its first word.
+_OPENERS = ("okay", "alright", "hmm")
+_THOUGHT = re.compile(
+    r"\w+[\s,.…]*(?:so\b|now\b|well\b)?[\s,]*"
+    r"(?:(?:the|this) user\b|i need to\b|i'm trying to\b|let me (?:think|see)\b|let's see\b)",
+    re.IGNORECASE,
+)
+_TOLD_BY = 40
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 
 
@@ -86,11 +95,13 @@ def late_reasoning(text: str, model: str = "") -> tuple[str, str] | None:
 class ThinkSplitter:
     """Parts reasoning that opens a streamed answer from its text.
 
-    Only at the very start: an answer that speaks of a tag later keeps its words.
+    Only at the very start: an answer that speaks of a tag later keeps its words. What begins as
+    models begin to think whose tag the prompt has opened is taken for reasoning until the closing
+    tag, as with `opened`.
 
     Args:
         opened: Whether the prompt has opened the tag already. Then all that comes is taken for
-            reasoning until the closing tag. See `unclosed`.
+            reasoning until the closing tag. If none comes, see `unclosed`.
     """
 
     def __init__(self, *, opened: bool = False) -> None:
@@ -126,8 +137,10 @@ class ThinkSplitter:
                 self._state, self._open, self._held = "thinking", tag, begun[len(tag) :]
             elif len(self._held) <= _MOST_BLANKS and any(tag.startswith(begun) for tag in _TAGS):
                 return Delta()
-            elif self._opened:
+            elif self._opened or _THOUGHT.match(begun):
                 self._state = "thinking"
+            elif begun.lower().startswith(_OPENERS) and len(begun) < _TOLD_BY:
+                return Delta()
             else:
                 return self._release("text")
         if self._state == "after":
@@ -139,7 +152,10 @@ class ThinkSplitter:
         reasoning, closing, rest = self._held.partition(close)
         if closing:
             self._state, self._held = "after", rest
-            reasoning = _HARMONY_START.sub("", reasoning) if self._open == _HARMONY else reasoning
+            if self._open == _HARMONY:
+                reasoning = _HARMONY_START.sub("", reasoning)
+            elif not self._open:
+                reasoning = reasoning.rstrip()
             return Delta(text=self._after().text, reasoning=reasoning)
         keep = next(
             (n for n in range(len(close) - 1, 0, -1) if reasoning.endswith(close[:n])),
@@ -149,6 +165,9 @@ class ThinkSplitter:
             # Marks stand between the reasoning and the channel of the answer.
             mark = reasoning.find("<|")
             keep = len(reasoning) - mark if mark >= 0 else reasoning.endswith("<")
+        elif not self._open:
+            # As where only the end of a whole answer tells; see `late_reasoning`.
+            keep = len(reasoning) - len(reasoning[: len(reasoning) - keep].rstrip())
         cut = len(reasoning) - keep
         self._held = reasoning[cut:]
         return Delta(reasoning=reasoning[:cut])

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from moa_cli.core.conversation import Turn, Usage
 from moa_cli.core.events import Event, to_dict
+from moa_cli.core.outcomes import cut_lines
 from moa_cli.core.text import dumps
 
 
@@ -16,7 +17,8 @@ def turn_to_dict(turn: Turn) -> dict[str, Any]:
     values["prompt"] = values.pop("user")
     del values["stored_as"]
     first = ("reply", "status", "profile", "model", "answered_by", "proposals", "usage", "seconds")
-    return {key: values[key] for key in dict.fromkeys((*first, "lost", *values))}
+    values["cut"] = cut_lines(turn)
+    return {key: values[key] for key in dict.fromkeys((*first, "lost", "cut", *values))}
 
 
 def _plain(value: Any) -> Any:

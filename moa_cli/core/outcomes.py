@@ -9,6 +9,9 @@ from typing import Literal
 
 from moa_cli.core.conversation import Proposal, Turn
 
+# How the message of an AnswerRefused begins; the model's words follow.
+REFUSED = "it refused to answer"
+
 Ending = Literal["stop", "length", "content_filter", "refusal", "tool_calls"]
 
 _ENDINGS: dict[str, Ending] = {
@@ -34,10 +37,10 @@ _ENDINGS: dict[str, Ending] = {
     "function_call": "tool_calls",
 }
 _CUTS: dict[Ending, str] = {
-    "length": "cut at its token limit",
+    "length": "cut at the token limit (max_tokens)",
     "content_filter": "cut by the provider's content filter",
-    "refusal": "cut by the model's refusal",
-    "tool_calls": "ends with a call of a tool, which was not made",
+    "refusal": "ended by a refusal",
+    "tool_calls": "ended by a call of a tool, which was not made",
 }
 
 
@@ -48,7 +51,8 @@ def ending_of(finish_reason: str | None) -> Ending:
 
 
 def cut_text(finish_reason: str | None) -> str | None:
-    """How an answer with that finish reason was cut, in words; None if it was not."""
+    """How an answer with that finish reason was cut, in words that follow "was"; None if it was
+    not."""
     return _CUTS.get(ending_of(finish_reason))
 
 
@@ -58,9 +62,18 @@ def cut_of(answer: Proposal | Turn) -> str | None:
     return cut_text(answer.finish_reason) if text and answer.error is None else None
 
 
+def refusal_of(turn: Turn) -> str | None:
+    """The words in which the aggregator of a turn refused to answer; None if it did not."""
+    if turn.status != "failed" or turn.reply or turn.model is None or not turn.causes:
+        return None
+    last = turn.causes[-1]
+    words = last.message.removeprefix(REFUSED).removeprefix(": ")
+    return words if last.kind == "AnswerRefused" and words else None
+
+
 def cut_lines(turn: Turn) -> list[str]:
     """A sentence for each proposal of a turn that was cut, and one for the reply."""
     answers = [proposal for layer in turn.proposals for proposal in layer]
-    told = [(f"proposal of {answer.proposer}", cut_of(answer)) for answer in answers]
-    told.append(("reply", cut_of(turn)))
-    return [f"{what} {cut}" for what, cut in told if cut]
+    told = [(f"the proposal of {answer.proposer}", cut_of(answer)) for answer in answers]
+    told.append(("the reply", cut_of(turn)))
+    return [f"{what} was {cut}" for what, cut in told if cut]

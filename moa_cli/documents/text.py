@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timezone
 
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.money import usd
+from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.terminal.usage import usage_line
@@ -31,7 +32,8 @@ def answered(model: str | None, answered_by: str | None) -> str:
 def outcome(turn: Turn) -> str:
     """Why there is no whole reply; empty if there is one."""
     if turn.status == "finished":
-        return ""
+        cut = cut_of(turn)
+        return f"the reply was {cut}" if cut else ""
     return f"{turn.status}: {one_line(turn.error.message)}" if turn.error else turn.status
 
 
@@ -41,7 +43,7 @@ def took(turn: Turn) -> str:
 
 
 def proposal_facts(proposal: Proposal) -> str:
-    """Seconds, tokens and cost of a proposal, or why there is none."""
+    """Seconds, tokens and cost of a proposal and how it was cut, or why there is none."""
     if proposal.error is not None:
         return f"lost: {one_line(proposal.error.message)}"
     usage = proposal.usage
@@ -50,4 +52,6 @@ def proposal_facts(proposal: Proposal) -> str:
         parts.append(plural(usage.completion_tokens, "token"))
     if usage.cost:
         parts.append(usd(usage.cost))
+    if cut := cut_of(proposal):
+        parts.append(cut)
     return ", ".join(parts)

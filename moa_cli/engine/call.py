@@ -22,7 +22,7 @@ from moa_cli.core.errors import (
 )
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price, priced
-from moa_cli.core.outcomes import ending_of
+from moa_cli.core.outcomes import REFUSED, ending_of
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
 from moa_cli.engine.budget import Budget
@@ -425,7 +425,7 @@ class Call:
         thought = bool(self._reasoning) or self._hidden_reasoning
         if self._refusal or ending == "refusal":
             words = " ".join("".join(self._refusal).split())
-            return AnswerRefused("it refused to answer" + (f": {words}" if words else ""))
+            return AnswerRefused(f"{REFUSED}: {words}" if words else REFUSED)
         if ending == "content_filter":
             return ContentFiltered(
                 "the provider's content filter stopped its answer",

@@ -21,11 +21,14 @@ _TYPES = {
 # upstream refused is the server's and not the client's, so that is no 401.
 _CAUSES = {
     "AuthenticationFailed": (502, "upstream_authentication"),
+    "AnswerRefused": (502, "upstream_refused"),
     "BudgetReached": (402, "budget_reached"),
     "ClientTimeout": (504, "upstream_timeout"),
+    "ContentFiltered": (400, "content_filter"),
     "ContextTooLong": (400, "context_length_exceeded"),
     "LocalModelUnavailable": (503, "model_unavailable"),
     "ModelNotFound": (502, "upstream_model_not_found"),
+    "NoCredit": (502, "upstream_no_credit"),
     "RateLimited": (429, "rate_limit_exceeded"),
     "RequestRefused": (502, "upstream_refused"),
 }

@@ -82,6 +82,8 @@ def call_summary(call: CallView, now: float, name_width: int = 0, width: int | N
     told = figures(call, now)
     if call.state not in ("done", "streaming"):
         told = [call.state, *told]
+    if call.state == "done" and call.note:
+        text.append(f"{_plain(call.note)} · ", "yellow")
     free = None if width is None else width - cell_len(text.plain)
     return text.append(_joined(told, free), "dim")
 
@@ -188,6 +190,9 @@ def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
     name = _plain(call.name, width - 8)
     title = Text.assemble((mark, f"not dim {style}"), " ", (name, "not dim bold"))
     parts = figures(call, now)
+    if call.state == "done" and call.note:
+        # Why is told below, once the layer has ended.
+        parts = ["cut", *parts]
     # Of these two states the mark before the name says enough.
     if call.state not in ("streaming", "done") or cell_len(" · ".join(parts)) + 18 <= width:
         parts = [call.state, *parts]

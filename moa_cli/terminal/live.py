@@ -145,7 +145,7 @@ class Board:
             texts.append(Text(f"enough: going on with {left}", "yellow"))
         if self._compact:
             # What went well is told by its number.
-            calls = [call for call in calls if call.state != "done"]
+            calls = [call for call in calls if call.state != "done" or call.note]
         longest = name_cells(calls)
         texts += [call_summary(call, event.at, longest) for call in calls]
         lines = [line for text in texts for line in to_lines(self._console, text, width)]

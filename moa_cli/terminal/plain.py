@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, TextIO
 from moa_cli.core import events
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.events import Event
+from moa_cli.core.outcomes import cut_text
 from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
+from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from moa_cli.core.stream import TurnFold
@@ -35,6 +37,9 @@ class PlainReply:
                 self._apart = False
             self._write(self._sanitizer.feed(event.text))
         elif isinstance(event, events.AggregatorFinished | events.AggregatorFailed):
+            if not self._stream:
+                # What of it is reasoning may have shown only at its end.
+                self._held = self._sanitizer.feed(event.text) if event.text else ""
             # Here, not in `close`: others are yet to say how the turn ended.
             self.close()
 
@@ -70,6 +75,9 @@ class Notices:
         self._steps = steps and not board
         self._board = board
         self._names: list[str] = []
+        # What was cut, by how.
+        self._cut: dict[str, list[str]] = {}
+        self._reply_cut: str | None = None
         self._failed_aggregator: str | None = None
 
     def handle(self, event: Event) -> None:
@@ -78,10 +86,8 @@ class Notices:
                 self._names = [proposer.name for proposer in event.proposers]
                 if self._steps:
                     self._say(f"round {event.layer}: asking {', '.join(self._names)}")
-            case events.ProposerFinished() if self._steps:
-                proposal = event.proposal
-                tokens = proposal.usage.completion_tokens
-                self._say(f"{proposal.proposer}: {proposal.seconds:.1f} s, {tokens} tokens")
+            case events.ProposerFinished():
+                self._proposed(event.proposal)
             case events.ProposerFailed() if self._steps:
                 error = event.proposal.error
                 self._say(f"lost {event.proposal.proposer}: {error.message if error else ''}")
@@ -95,15 +101,35 @@ class Notices:
                     f"round {event.layer}: {event.answered} of {event.asked} answered"
                     f" in {event.seconds:.1f} s"
                 )
+            case events.AggregatorFinished():
+                self._reply_cut = cut_text(event.finish_reason)
             case events.AggregatorFailed():
                 self._failed_aggregator = f"{event.model} failed: {event.error.message}"
             case events.AggregatorStarted() if self._failed_aggregator and not self._board:
                 self._say(f"{self._failed_aggregator}; {event.model} replies in its place")
-            case events.TurnFinished() if event.lost and not self._board and not self._steps:
-                self._say("degraded, lost " + "; ".join(event.lost))
+            case events.TurnFinished():
+                self._finished(event)
 
     def _name(self, event: events.Retrying | events.ReferencesTrimmed) -> str:
         return event.model if event.index is None else self._names[event.index]
+
+    def _proposed(self, proposal: Proposal) -> None:
+        cut = cut_text(proposal.finish_reason)
+        if self._steps:
+            figures = f"{proposal.seconds:.1f} s, {proposal.usage.completion_tokens} tokens"
+            self._say(f"{proposal.proposer}: {figures}" + (f", {cut}" if cut else ""))
+        elif cut and not self._board:
+            self._cut.setdefault(cut, []).append(proposal.proposer)
+
+    def _finished(self, event: events.TurnFinished) -> None:
+        if event.lost and not self._board and not self._steps:
+            self._say("degraded, lost " + "; ".join(event.lost))
+        for cut, names in self._cut.items():
+            were = "was" if len(names) == 1 else "were"
+            named = ", ".join(dict.fromkeys(names))
+            self._say(f"{plural(len(names), 'proposal')} {were} {cut}: {named}")
+        if self._reply_cut:
+            self._say(f"the reply was {self._reply_cut}")
 
     def _say(self, text: str) -> None:
         self._err.write(f"moa: {one_line(text)}\n")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from moa_cli.core.conversation import Turn
+from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 
 if TYPE_CHECKING:
@@ -48,9 +49,13 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
             yield "head", f"── {one_line(proposal.proposer)} (round {proposal.layer})"
             text = proposal.error.message if proposal.error else proposal.text
             yield "text", sanitize(text).strip()
+            if cut := cut_of(proposal):
+                yield "note", f"({cut})"
             yield "note", ""
     if turn.reply is not None:
         yield "text", sanitize(turn.reply).strip()
     if turn.status != "finished":
         why = f": {one_line(turn.error.message)}" if turn.error else ""
         yield "note", f"({turn.status}{why})"
+    elif cut := cut_of(turn):
+        yield "note", f"(the reply was {cut})"

@@ -8,6 +8,7 @@ from typing import Literal
 from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.events import Event
+from moa_cli.core.outcomes import cut_text
 
 State = Literal["waiting", "retrying", "thinking", "streaming", "done", "failed", "dropped"]
 Phase = Literal["proposing", "replying", "ended"]
@@ -22,7 +23,8 @@ class CallView:
 
     began, first_token, ended: seconds since the turn began, None if not yet.
     tokens: as counted by the endpoint if `exact`, else the pieces that have come.
-    cost: USD, 0 if free or unknown. tail: the last part of its text.
+    cost: USD, 0 if free or unknown. tail: the last part of its text. note: why it failed, waits,
+    or was cut.
     """
 
     name: str
@@ -46,7 +48,9 @@ class CallView:
         if text or thought:
             self.tail = (self.tail + thought + text)[-_TAIL:]
 
-    def end(self, at: float, usage: Usage, error: Failure | None) -> None:
+    def end(
+        self, at: float, usage: Usage, error: Failure | None, finish_reason: str | None = None
+    ) -> None:
         """The call has ended, well or not."""
         self.ended = at
         self.cost = usage.cost
@@ -55,7 +59,7 @@ class CallView:
             self.exact = not usage.estimated_completion_tokens
         given_up = error is not None and error.kind == "Abandoned"
         self.state = "dropped" if given_up else "failed" if error else "done"
-        self.note = error.message if error else ""
+        self.note = error.message if error else cut_text(finish_reason) or ""
 
     def seconds(self, now: float) -> float:
         """How long it has been running, or ran."""
@@ -98,12 +102,13 @@ class TurnView:
                 self.proposers[event.index].take(event.at, event.text, self._thought(event))
             case events.ProposerFinished() | events.ProposerFailed():
                 proposal = event.proposal
-                self.proposers[event.index].end(event.at, proposal.usage, proposal.error)
+                call = self.proposers[event.index]
+                call.end(event.at, proposal.usage, proposal.error, proposal.finish_reason)
             case events.Retrying():
-                call = self.aggregator if event.index is None else self.proposers[event.index]
-                if call is not None:
-                    call.state = "retrying"
-                    call.note = f"again in {event.delay:.0f} s: {event.error.message}"
+                waiting = self.aggregator if event.index is None else self.proposers[event.index]
+                if waiting is not None:
+                    waiting.state = "retrying"
+                    waiting.note = f"again in {event.delay:.0f} s: {event.error.message}"
             case events.AggregatorStarted():
                 self.phase = "replying"
                 self.references = event.references
@@ -111,7 +116,7 @@ class TurnView:
             case events.AggregatorDelta() if self.aggregator:
                 self.aggregator.take(event.at, event.text, self._thought(event))
             case events.AggregatorFinished() if self.aggregator:
-                self.aggregator.end(event.at, event.usage, None)
+                self.aggregator.end(event.at, event.usage, None, event.finish_reason)
             case events.AggregatorFailed() if self.aggregator:
                 self.aggregator.end(event.at, event.usage, event.error)
             case events.TurnFinished() | events.TurnFailed():

@@ -9,7 +9,7 @@ from pathlib import Path
 from moa_cli.bench.data.datasets import Grader
 from moa_cli.bench.judge.kinds import JudgedArm, kind_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
-from moa_cli.bench.run.journal import ANCHOR, Result, path_seconds, sum_seconds
+from moa_cli.bench.run.journal import ANCHOR, Result, cut_line, path_seconds, sum_seconds
 from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.means import Figures, Mean, Metric, mean_of, proportion_of
 from moa_cli.core.conversation import Usage
@@ -154,6 +154,8 @@ def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
     asked, whole = run.settings.asked, run.settings.dataset.items
     if asked < whole:
         yield f"{asked:,} of {whole:,} items: not comparable with published figures"
+    if cut := cut_line(run.results):
+        yield cut
     told = judge and judge.settings
     if judge and told and run.settings.dataset.known:
         original = kind_of(judge).original

@@ -11,13 +11,14 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moa_cli.bench.data.json_lines import Lines, plain, read_lines, to_line
 from moa_cli.core.conversation import Failure, Usage, check_usage
 from moa_cli.core.endpoints import Request
+from moa_cli.core.outcomes import cut_text
 from moa_cli.core.values import load_value
 
 # Arms of a judge's outputs.jsonl: what pairs are compared with, and released outputs (the name of
@@ -90,6 +91,21 @@ class Result:
     def name(self) -> tuple[str, str]:
         """Arm and item; a run has one result of them."""
         return self.arm, self.item
+
+
+def cut_line(results: Iterable[Result]) -> str | None:
+    """How many replies and proposals of these results were cut, in words; None if none was."""
+    counts = {"replies": [0, 0], "proposals": [0, 0]}
+    for turn in (turn for result in results for turn in result.turns):
+        proposals = [answer for layer in turn.proposals for answer in layer]
+        replies = [turn.reply] if turn.reply is not None else []
+        for name, answers in (("replies", replies), ("proposals", proposals)):
+            for answer in answers:
+                if answer.error is None:
+                    counts[name][0] += cut_text(answer.finish_reason) is not None
+                    counts[name][1] += 1
+    told = [f"{cut:,} of {asked:,} {name}" for name, (cut, asked) in counts.items() if cut]
+    return f"cut (see `finish_reason`): {', '.join(told)}" if told else None
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,7 @@ def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
 
 def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     """A table of the arms, what failed, and what the run took in all."""
+    from moa_cli.bench.run.journal import cut_line
     from moa_cli.core.conversation import Usage
     from moa_cli.terminal.table import Column, table_lines
     from moa_cli.terminal.usage import spent_lines
@@ -182,6 +183,8 @@ def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     if there < expected:
         lines.append(f"partial: {there:,} of {expected:,}")
     lines += _failures([result for results in failed for result in results])
+    if cut := cut_line(folder.results.values()):
+        lines.append(cut)
     if journal.spent.calls:
         lines += spent_lines({"spent in all": journal.spent})
     return lines

@@ -7,6 +7,7 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from moa_cli.core.outcomes import refusal_of
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
 from moa_cli.server import loops
@@ -99,7 +100,7 @@ class Completions:
                 turn = fold.turn()
                 record.usage = turn.usage
                 service.metrics.ended(request.model, turn)
-            if turn.status != "finished":
+            if turn.status != "finished" and refusal_of(turn) is None:
                 raise from_turn(turn)
             await reply.end(turn)
 

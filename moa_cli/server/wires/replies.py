@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moa_cli.core.conversation import Charge, Proposal, Turn, Usage
+from moa_cli.core.outcomes import cut_lines, ending_of, refusal_of
 from moa_cli.core.unique import unique_name
 from moa_cli.profile import short_name
 from moa_cli.server.wires.proposals import proposal_text
@@ -47,7 +48,9 @@ class Envelope:
 
 def completion(envelope: Envelope, turn: Turn, *, show_proposals: bool) -> dict[str, Any]:
     """The whole reply of a finished turn."""
-    message: dict[str, Any] = {"role": "assistant", "content": turn.reply or "", "refusal": None}
+    refusal = refusal_of(turn)
+    content = None if refusal else turn.reply or ""
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": refusal}
     if show_proposals:
         told = (proposal for layer in turn.proposals for proposal in layer)
         message["reasoning_content"] = "".join(map(proposal_text, told))
@@ -61,8 +64,13 @@ def completion(envelope: Envelope, turn: Turn, *, show_proposals: bool) -> dict[
 
 def _choice(turn: Turn, **content: Any) -> dict[str, Any]:
     """The end of a reply, with why it ends in OpenAI's words."""
-    why = turn.finish_reason
-    finish = why if why in ("stop", "length", "content_filter") else "stop"
+    finish: str = ending_of(turn.finish_reason)
+    if finish == "refusal":
+        # Nothing is left to tell of it: its words came as text.
+        finish = "content_filter"
+    elif finish == "tool_calls":
+        # A tool that the client did not ask for is none of its business.
+        finish = "stop"
     return {"index": 0, **content, "logprobs": None, "finish_reason": finish}
 
 
@@ -102,6 +110,8 @@ def ledger(turn: Turn) -> dict[str, Any]:
         "seconds": round(turn.seconds, 3),
         "degraded": turn.degraded,
         "lost": list(turn.lost),
+        "finish_reason": turn.finish_reason,
+        "cut": cut_lines(turn),
         "layers": layers,
     }
 
@@ -151,7 +161,7 @@ class Chunks:
         self._after = f'}},"logprobs":null,"finish_reason":null}}]{usage}}}\n\n'
 
     def delta(self, kind: str, text: str) -> bytes:
-        """A piece of `content` or `reasoning_content`; the first chunk tells the role, too."""
+        """A piece of `content`, `reasoning_content` or `refusal`; the first one tells the role."""
         chunk = f'{self._before}"{kind}":{json.dumps(text)}{self._after}'
         if self._begun:
             return chunk.encode()
@@ -167,7 +177,9 @@ class Chunks:
             chunks[0]["usage"] = None
             chunks.append({**fields, "choices": [], "usage": usage_object(turn.usage)})
         chunks[-1]["moa"] = ledger(turn)
-        return b"".join([*map(event, chunks), b"data: [DONE]\n\n"])
+        refusal = refusal_of(turn)
+        refused = b"" if refusal is None else self.delta("refusal", refusal)
+        return b"".join([refused, *map(event, chunks), b"data: [DONE]\n\n"])
 
 
 def comment(text: str) -> bytes:
