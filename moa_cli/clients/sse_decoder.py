@@ -121,6 +121,7 @@ async def deltas(
             if not stream.reader.ended:
                 raise
             break
+        first = first or chunk
     rest = stream.reader.rest()
     if rest.text or rest.reasoning or rest.replaces:
         yield rest

@@ -665,6 +665,93 @@ def test_a_refusal_that_only_names_a_field_is_final(upstream: Upstream) -> None:
     assert len(upstream.chats()) == 1
 
 
+LED = Request(
+    model="m",
+    messages=(
+        Message("system", "Be brief."),
+        Message("user", "a"),
+        Message("assistant", "b"),
+        Message("user", "c"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "System role not supported"),
+        (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+        (400, "Developer instruction is not enabled for models/gemma-3-27b-it"),
+        (422, "This model does not support system messages"),
+        (500, "Only user, assistant and tool roles are supported, got system."),
+    ],
+)
+def test_a_model_without_a_system_role_is_told_the_same_by_the_user(
+    upstream: Upstream, status: int, words: str
+) -> None:
+    upstream.enqueue("m", Reply(status=status, error=error_body(words)))
+    assert [item.text for item in ask(upstream.url, LED, LED)] == ["ok", "ok"]
+    merged = [
+        {"role": "user", "content": "Be brief.\n\na"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    first, second, third = (request.body["messages"] for request in upstream.chats())
+    assert first[0] == {"role": "system", "content": "Be brief."}
+    assert second == third == merged
+
+
+def test_a_refused_role_is_no_reason_to_ask_again_where_there_is_no_system_message(
+    upstream: Upstream,
+) -> None:
+    upstream.enqueue("m", Reply(status=400, error=error_body("System role not supported")))
+    error = refusal(upstream.url)
+    assert type(error) is RequestRefused
+    assert 'reference_placement = "user"' in str(error.hint)
+    assert len(upstream.chats()) == 1
+
+
+def test_a_field_that_takes_one_value_only_is_left_out(upstream: Upstream) -> None:
+    said = error_body("invalid temperature: only 1 is allowed for this model")
+    upstream.enqueue("m", Reply(status=400, error=said))
+    ask(upstream.url, LIMITED)
+    assert "temperature" not in upstream.chats()[1].body
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/chat/completions/", "/responses"])
+def test_a_base_url_that_holds_the_path_of_a_call_is_named(upstream: Upstream, path: str) -> None:
+    error = refusal(upstream.url + path)
+    assert type(error) is RequestRefused
+    assert path.rstrip("/") in error.message
+    assert path.rstrip("/") in str(error.hint)
+    assert not upstream.chats()
+
+
+def test_an_answer_is_kept_whose_connection_drops_behind_it(upstream: Upstream) -> None:
+    choice: dict[str, Any] = {"index": 0, "delta": {"content": "x"}, "finish_reason": None}
+    end = {"choices": [{**choice, "delta": {}, "finish_reason": "stop"}]}
+    dropped = Reply(events=[{"choices": [choice]}, end, "[DONE]"], drop_after=2)
+    upstream.enqueue("m", dropped)
+    assert ask(upstream.url)[0].text == "x"
+    upstream.enqueue("m", Reply(events=[{"choices": [choice]}, end], drop_after=1))
+    assert type(refusal(upstream.url)) is ConnectionLost
+
+
+def test_what_a_refusal_bills_counts(upstream: Upstream) -> None:
+    body = {**error_body("no tool was called", "tool_use_failed"), "usage": {"prompt_tokens": 7}}
+    upstream.enqueue("m", Reply(status=400, error=body))
+    told: list[Delta] = []
+
+    async def run() -> None:
+        async with client_of(upstream.url) as client, aclosing(client.stream(HELLO)) as deltas:
+            async for delta in deltas:
+                told.append(delta)
+
+    with pytest.raises(RequestRefused):
+        asyncio.run(run())
+    assert joined(told).usage == Usage(prompt_tokens=7, calls=1, unpriced_calls=1)
+
+
 # --- connections
 
 

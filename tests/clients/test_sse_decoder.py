@@ -522,3 +522,66 @@ def test_log_probabilities_of_a_whole_completion() -> None:
     told = {"content": [{"top_logprobs": [_told("m", -0.5)]}]}
     choice = {"message": {"content": "m"}, "logprobs": told, "finish_reason": "length"}
     assert whole({"choices": [choice]})[0].logprobs == (("m", -0.5),)
+
+
+async def _collect_of(model: str, pieces: list[str]) -> list[Delta]:
+    source = _bytes([said(*pieces).encode()])
+    async with aclosing(sse_decoder.deltas(source, model=model)) as deltas:
+        return [delta async for delta in deltas]
+
+
+R1 = "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"
+
+
+def test_what_a_model_thinks_whose_prompt_opens_the_tag_is_reasoning_while_it_comes() -> None:
+    deltas = asyncio.run(_collect_of(R1, ["It ", "rains. </thi", "nk> Rain", "."]))
+    assert not any(delta.replaces for delta in deltas)
+    assert next(delta for delta in deltas if delta.text or delta.reasoning).reasoning
+    assert (joined(deltas).reasoning, joined(deltas).text) == ("It rains.", "Rain.")
+
+
+def test_such_a_model_that_has_not_thought_keeps_its_answer() -> None:
+    deltas = asyncio.run(_collect_of(R1, ["Rain", "."]))
+    assert (joined(deltas).reasoning, joined(deltas).text) == ("", "Rain.")
+    # Its reasoning came in a field of its own.
+    stream = chunk({"reasoning": "hm"}) + said("Rain", ".")
+    source = _bytes([stream.encode()])
+    whole_answer = joined(asyncio.run(_all(sse_decoder.deltas(source, model=R1))))
+    assert (whole_answer.reasoning, whole_answer.text) == ("hm", "Rain.")
+
+
+async def _all(deltas: AsyncGenerator[Delta, None]) -> list[Delta]:
+    async with aclosing(deltas):
+        return [delta async for delta in deltas]
+
+
+def test_the_thoughts_of_such_a_model_that_were_cut_are_no_answer() -> None:
+    source = _bytes([(chunk({"content": "It rains"}) + chunk({}, "length") + DONE).encode()])
+    cut = joined(asyncio.run(_all(sse_decoder.deltas(source, model=R1))))
+    assert (cut.reasoning, cut.text) == ("It rains", "")
+
+
+def test_a_connection_that_breaks_behind_the_answer_breaks_nothing() -> None:
+    async def broken(*pieces: str) -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece.encode()
+        raise OSError("reset")
+
+    kept = broken(chunk({"content": "x"}), chunk({}, "stop"), 'data: {"usage": {"prom')
+    assert joined(asyncio.run(_all(sse_decoder.deltas(kept)))).text == "x"
+    with pytest.raises(OSError, match="reset"):
+        asyncio.run(_all(sse_decoder.deltas(broken(chunk({"content": "x"})))))
+
+
+def test_half_of_an_event_at_the_end_is_a_lost_connection() -> None:
+    with pytest.raises(ConnectionLost, match="broke off"):
+        read(chunk({"content": "x"}), 'data: {"choices": [{"del')
+    assert joined(read(chunk({"content": "x"}, "stop"), 'data: {"usage": {"p')).text == "x"
+
+
+def test_a_body_that_is_no_stream_is_told_by_its_words_if_it_has_any() -> None:
+    with pytest.raises(ErrorObject) as raised:
+        read("upstream is down")
+    assert raised.value.payload == "upstream is down"
+    with pytest.raises(BadResponse, match="no text"):
+        read(b"\x0b\x02\x80hello\x03")

@@ -12,8 +12,10 @@ import base64
 import copy
 import json
 import os
+import queue
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,28 @@ async def replaying(
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.close()
+
+
+@contextmanager
+def served(recording: Recording) -> Iterator[str]:
+    """The same server on a thread of its own, for a command; yields its base URL."""
+    urls: queue.Queue[str] = queue.Queue()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with replaying(recording, CHUNKINGS["whole"]) as url:
+            urls.put(url)
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        yield urls.get(timeout=60)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
 
 
 @dataclass
