@@ -37,6 +37,8 @@ _STATUS_IN_TEXT = re.compile(
     r"(?:error code|status(?: code)?|http(?: error)?)[:= ]+([45]\d\d)\b", re.I
 )
 _JSON_IN_TEXT = re.compile(r"\[?\{\s*[\"']")
+# Codes that tell a person nothing beside the message.
+_SAY_NOTHING = ("invalid_request_error", "api_error", "unknown_error", "server_error", "error")
 _LONGEST_READ = 100_000
 _DEEPEST = 8
 WEB_PAGE = "web page"
@@ -194,7 +196,7 @@ def _detail_codes(details: object) -> list[str]:
 
 
 def _is_word(value: object) -> bool:
-    return isinstance(value, str) and not value.isdigit() and len(value) < 80
+    return isinstance(value, str) and not value.isdigit() and value not in _SAY_NOTHING
 
 
 def _joined(said: list[Said]) -> Said:

@@ -576,3 +576,12 @@ def test_a_batch_that_keeps_its_calls_is_not_gone_on_with_unsaved(moa: Moa) -> N
     assert refused.code == 2
     assert "out.jsonl.state" in refused.err
     assert "--save goes on" in refused.err
+
+
+def test_replies_that_were_cut_are_counted(moa: Moa, upstream: Upstream) -> None:
+    upstream.enqueue("agg", Reply(text="half", finish_reason="length"))
+    ran = moa.run("batch", prompts(moa, 3), "out.jsonl", "-y")
+    assert ran.code == 0
+    assert ", 1 cut (see `finish_reason`)" in ran.err
+    reasons = [line["finish_reason"] for line in lines_of(moa.folder / "out.jsonl")]
+    assert sorted(reasons) == ["length", "stop", "stop"]

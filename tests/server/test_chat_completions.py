@@ -308,3 +308,34 @@ def test_upstreams_get_the_server_s_key_and_clients_do_not(
     assert {request.headers["authorization"] for request in upstream.chats()} == {f"Bearer {KEY}"}
     assert KEY not in response.text
     assert KEY not in "\n".join(server.log)
+
+
+def test_a_cut_reply_says_so_in_openai_s_words(server: Server, upstream: Upstream) -> None:
+    upstream.always("b", Reply(text="from", finish_reason="max_tokens"))
+    upstream.always("agg", Reply(text="half of", finish_reason="SAFETY"))
+    body = server.ask().json()
+    assert body["choices"][0]["finish_reason"] == "content_filter"
+    assert body["moa"]["finish_reason"] == "SAFETY"
+    assert body["moa"]["cut"] == [
+        "the proposal of lab:b was cut at the token limit (max_tokens)",
+        "the reply was cut by the provider's content filter",
+    ]
+    with server.streaming() as response:
+        told = chunks(response.read().decode())
+    assert told[-1]["choices"][0]["finish_reason"] == "content_filter"
+    assert told[-1]["moa"]["cut"] == body["moa"]["cut"]
+
+
+def test_the_words_of_a_refusal_reach_the_client_as_such(
+    server: Server, upstream: Upstream
+) -> None:
+    refusal = {"choices": [{"index": 0, "delta": {"refusal": "I cannot."}, "finish_reason": None}]}
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    upstream.always("agg", Reply(events=[refusal, end, "[DONE]"]))
+    message = server.ask().json()["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": None, "refusal": "I cannot."}
+    with server.streaming() as response:
+        told = chunks(response.read().decode())
+    deltas = [event["choices"][0]["delta"] for event in told if event["choices"]]
+    assert "".join(delta.get("refusal") or "" for delta in deltas) == "I cannot."
+    assert not any(delta.get("content") for delta in deltas)

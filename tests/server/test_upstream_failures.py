@@ -20,6 +20,8 @@ TROUBLE: list[tuple[Reply, int, str]] = [
     (Reply(status=401), 502, "upstream_authentication"),
     (Reply(status=404), 502, "upstream_model_not_found"),
     (Reply(status=429), 429, "rate_limit_exceeded"),
+    (Reply(status=402), 502, "upstream_no_credit"),
+    (Reply(text="", finish_reason="content_filter"), 400, "content_filter"),
     (Reply(status=400, error=refusal("maximum context length")), 400, "context_length_exceeded"),
     (Reply(status=400), 502, "upstream_refused"),
     (Reply(status=500), 502, "upstream_failed"),

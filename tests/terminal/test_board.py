@@ -27,7 +27,7 @@ from moa_cli.core.events import (
     TurnStarted,
 )
 from moa_cli.core.sanitize import sanitize
-from moa_cli.terminal.board import board_lines
+from moa_cli.terminal.board import board_lines, call_summary
 from moa_cli.terminal.live import console_for
 from moa_cli.terminal.view import TurnView
 
@@ -185,6 +185,19 @@ def test_a_failure_says_why_and_markup_in_it_is_text() -> None:
     view = brought(turn(["a"]), 0, "failed", MARKUP)
     for size in SIZES:
         assert MARKUP in "\n".join(drawn(view, size))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_cut_answer_is_marked_and_says_so_when_the_layer_has_ended(
+    size: tuple[int, int],
+) -> None:
+    view = turn(["a", "b"])
+    cut = Proposal(1, 0, "a", "a", "half of", finish_reason="length")
+    view = told(view, ProposerFinished(at=2.0, layer=1, index=0, proposal=cut))
+    assert "cut" in "\n".join(drawn(view, size))
+    summary = call_summary(view.proposers[0], 2.0).plain
+    assert "cut at the token limit (max_tokens)" in summary
+    assert "cut" not in call_summary(view.proposers[1], 2.0).plain
 
 
 def test_a_panel_shows_the_end_of_what_was_written() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.bench.own_runs import item_lines, write_lines, write_prompts
 from tests.support.command import Moa
-from tests.support.upstream import Request, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 
 def sampling(request: Request) -> dict[str, Any]:
@@ -169,3 +169,12 @@ def test_an_item_without_a_given_output_is_named(moa: Moa) -> None:
     file = write_outputs(moa, "old", ["old 1"])
     ran = moa.run("bench", "run", write_prompts(moa, 2), "-y", "--reference-paths", file)
     assert (ran.code, ran.err) == (1, "moa: old.json: has no answer to item 2\n")
+
+
+def test_answers_that_were_cut_are_counted(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("two", "a", "b")
+    upstream.always("a", Reply(text="half of", finish_reason="length"))
+    ran = moa.run("bench", "run", write_prompts(moa, 2), "-p", "two", "-y", "--arms", "mixture")
+    assert ran.code == 0, ran.err
+    assert "cut (see `finish_reason`): 2 of 4 proposals" in ran.text
+    assert "2 of 4 proposals" in moa.run("bench", "report", "runs/mine-two").text

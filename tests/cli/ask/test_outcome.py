@@ -232,3 +232,79 @@ def content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+FILTERED = Reply(text="First you take the", finish_reason="content_filter")
+LENGTHY = Reply(text="First you take the", finish_reason="length")
+LIMIT = "cut at the token limit (max_tokens)"
+
+
+def test_a_cut_answer_is_shown_and_said_to_be_cut(moa: Moa, upstream: Upstream) -> None:
+    for model in ("a", "b"):
+        upstream.always(model, LENGTHY)
+    upstream.always("agg", FILTERED)
+    ran = moa.run("ask", "hi")
+    assert (ran.code, ran.out) == (0, b"First you take the\n")
+    assert ran.err == (
+        f"{HEADER}moa: 2 proposals were {LIMIT}: lab:a, lab:b\n"
+        "moa: the reply was cut by the provider's content filter\n"
+    )
+    steps = moa.run("ask", "hi", "-v").err
+    assert steps.count(f" tokens, {LIMIT}\n") == 2
+    assert moa.run("ask", "hi", "-q").err == (
+        "moa: the reply was cut by the provider's content filter\n"
+    )
+    shown = moa.run("history", "show", "--proposals").text
+    assert shown.count(f"({LIMIT})") == 2
+    assert "(the reply was cut by the provider's content filter)" in shown
+
+
+def test_json_tells_what_was_cut(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("b", LENGTHY)
+    upstream.always("agg", FILTERED)
+    told = json.loads(moa.run("ask", "hi", "--json").out)
+    assert told["finish_reason"] == "content_filter"
+    assert [proposal["finish_reason"] for proposal in told["proposals"][0]] == [
+        *("stop", "length", "stop")
+    ]
+    assert told["cut"] == [
+        f"the proposal of lab:b was {LIMIT}",
+        "the reply was cut by the provider's content filter",
+    ]
+
+
+REFUSAL = Reply(
+    events=[
+        {"choices": [{"index": 0, "delta": {"refusal": "I cannot help with that."}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        "[DONE]",
+    ]
+)
+
+
+def test_the_words_of_a_refusal_are_shown(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("b", REFUSAL)
+    ran = moa.run("ask", "hi")
+    assert ran.code == 0
+    said = "lab:b: it refused to answer: I cannot help with that."
+    assert ran.err == f"{HEADER}moa: degraded, lost {said}\n"
+    upstream.always("b", Reply())
+    upstream.always("agg", REFUSAL)
+    ran = moa.run("ask", "hi", "-q")
+    assert (ran.code, ran.out) == (1, b"")
+    assert ran.err == "moa: lab:agg: it refused to answer: I cannot help with that.\n"
+
+
+def test_reasoning_that_only_its_end_tells_is_in_no_prompt_and_no_history(
+    moa: Moa, upstream: Upstream
+) -> None:
+    late = Reply(chunks=["It is the Moon, I thi", "nk.\n</think>\n", "\nThe Moon."])
+    for model in ("a", "agg"):
+        upstream.always(model, late)
+    told = json.loads(moa.run("ask", "hi", "--json").out)
+    assert (told["reply"], told["reasoning"]) == ("The Moon.", "It is the Moon, I think.")
+    assert told["proposals"][0][0]["text"] == "The Moon."
+    assert references(upstream).startswith("\n1. The Moon.\n2. ok")
+    moa.run("ask", "-c", "more")
+    assert [m["content"] for m in upstream.chats("b")[-1].messages] == ["hi", "The Moon.", "more"]
+    assert moa.run("ask", "hi", "--no-stream").out == b"The Moon.\n"
