@@ -46,15 +46,13 @@ class CompletionReader:
         self._half = ""
         self._told_logprobs = False
         self._counted: Usage | None = None
-        # All that came as text, as it came; and what became of it.
+        # All that came as text, as it came; and as reasoning in fields of its own.
         self._raw: list[str] = []
-        self._all_text: list[str] = []
-        self._all_reasoning: list[str] = []
+        self._thoughts: list[str] = []
         self._reset()
 
     def _reset(self) -> None:
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._text = self._reasoning = ""
         self._usage: Usage | None = None
         self._reason: str | None = None
         self._model: str | None = None
@@ -123,7 +121,7 @@ class CompletionReader:
             # Most have a content and perhaps a role.
             more = len(body) > 1
         else:
-            text, thought = self._parts(content)
+            text, thought = ("", "") if content is None else self._parts(content)
             more = True
         if more:
             thought += self._fields(body)
@@ -133,15 +131,17 @@ class CompletionReader:
             self._raw.append(text)
         if self._half or not text.isascii():
             text = self._whole_characters(text)
+        if thought:
+            self._thoughts.append(thought)
         if self._splitting:
             if thought:
                 self._splitter.expect_answer()
             split = self._splitter.feed(text)
             text, thought = split.text, thought + split.reasoning
             self._splitting = not self._splitter.passing
-        self._text.append(text)
+        self._text += text
         if thought:
-            self._reasoning.append(thought)
+            self._reasoning += thought
 
     def _fields(self, body: dict[str, Any]) -> str:
         """What a message holds beside its content; returns the reasoning in it."""
@@ -196,7 +196,7 @@ class CompletionReader:
 
     def _first_token(self, logprobs: object) -> None:
         """Take those of the first token of the answer, not of reasoning before it."""
-        if any(self._text):
+        if self._text:
             self._logprobs = _top_logprobs(logprobs)
             self._told_logprobs = self._logprobs is not None
 
@@ -225,14 +225,9 @@ class CompletionReader:
 
     def delta(self) -> Delta:
         """What has come since the last one."""
-        text, reasoning = "".join(self._text), "".join(self._reasoning)
-        if text:
-            self._all_text.append(text)
-        if reasoning:
-            self._all_reasoning.append(reasoning)
         delta = Delta(
-            text=text,
-            reasoning=reasoning,
+            text=self._text,
+            reasoning=self._reasoning,
             usage=self._usage,
             finish_reason=self._reason,
             model=self._model,
@@ -249,16 +244,18 @@ class CompletionReader:
         held = self._splitter.feed("\ufffd") if self._half else Delta()
         rest = self._splitter.flush()
         rest = Delta(text=held.text + rest.text, reasoning=held.reasoning + rest.reasoning)
-        text = "".join([*self._all_text, rest.text])
-        reasoning = "".join([*self._all_reasoning, rest.reasoning])
+        if self._splitter.parted:
+            return rest
+        self._half = ""
+        text = self._whole_characters("".join(self._raw))
         surely = self._ended_by == "length" and opens_in_prompt(self._asked)
         if self._splitter.unclosed and self.ended and not surely:
             # It was no reasoning; that of a model that always thinks may have been cut.
-            return Delta(text=reasoning, replaces=True)
+            return Delta(text=text, replaces=True)
         late = late_reasoning(text, f"{self._asked} {self._answered_by}")
-        if late is None:
+        if late is None or self._splitter.unclosed:
             return rest
-        return Delta(text=late[1], reasoning=reasoning + late[0], replaces=True)
+        return Delta(text=late[1], reasoning="".join(self._thoughts) + late[0], replaces=True)
 
 
 def whole(payload: dict[str, Any], model: str = "") -> tuple[Delta, ErrorObject | None]:

@@ -108,12 +108,19 @@ class ThinkSplitter:
         self._held = ""
         self._state = "start"
         self._opened = opened
+        # The tag that opened the reasoning; whether one has closed it.
         self._open = ""
+        self._closed = False
 
     @property
     def passing(self) -> bool:
         """Whether all that comes is text."""
         return self._state == "text"
+
+    @property
+    def parted(self) -> bool:
+        """Whether a tag has told what is reasoning."""
+        return bool(self._open) or self._closed
 
     @property
     def unclosed(self) -> bool:
@@ -151,7 +158,7 @@ class ThinkSplitter:
         close = _TAGS.get(self._open, _CLOSE)
         reasoning, closing, rest = self._held.partition(close)
         if closing:
-            self._state, self._held = "after", rest
+            self._state, self._held, self._closed = "after", rest, True
             if self._open == _HARMONY:
                 reasoning = _HARMONY_START.sub("", reasoning)
             elif not self._open:
