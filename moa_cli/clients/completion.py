@@ -136,9 +136,10 @@ class CompletionReader:
         if self._splitting:
             if thought:
                 self._splitter.expect_answer()
-            split = self._splitter.feed(text)
-            text, thought = split.text, thought + split.reasoning
-            self._splitting = not self._splitter.passing
+            if text:
+                split = self._splitter.feed(text)
+                text, thought = split.text, thought + split.reasoning
+                self._splitting = not self._splitter.passing
         self._text += text
         if thought:
             self._reasoning += thought

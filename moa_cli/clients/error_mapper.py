@@ -50,7 +50,7 @@ _CONTEXT = re.compile(
     r"exceed_context_size|context_length_exceeded|context (length|window|size)|maximum context"
     r"|(prompt|input)( is)? too (long|big|large)|too many (input )?tokens"
     r"|tokens?`? \+ `?max_(new_)?tokens|string_above_max_length|max_prompt_tokens"
-    r"|tokens?\b.{0,60} exceeds? the (max|limit)|exceeds the limit of \d+"
+    r"|(?<![_a-z])tokens?\b.{0,60} exceeds? the (max|limit)|exceeds the limit of \d+"
     r"|longer than the (model's|maximum)|range of input length|reduce the length|超长",
     re.IGNORECASE,
 )

@@ -109,6 +109,13 @@ class OpenAICompatible:
         self._names: list[str] | None = None
 
     async def _transport(self) -> Transport:
+        call = call_in_base_url(self._base_url)
+        if call is not None:
+            raise RequestRefused(
+                f"{self._errors.provider}: the base URL ends in {call}, which is the path of a"
+                " call and is added to it",
+                hint=f"leave {call} out of the base URL",
+            )
         if self._opening is None or (self._opening.done() and self._opening.exception()):
             self._opening = asyncio.create_task(asyncio.to_thread(self._open))
         return await asyncio.shield(self._opening)
@@ -174,13 +181,6 @@ class OpenAICompatible:
         exchange.add("ended")
 
     async def _post(self, request: Request, exchange: Exchange) -> Answer:
-        call = call_in_base_url(self._base_url)
-        if call is not None:
-            raise RequestRefused(
-                f"{self._errors.provider}: the base URL ends in {call}, which is the path of a"
-                " call and is added to it",
-                hint=f"leave {call} out of the base URL",
-            )
         transport = await self._transport()
         refused = self._refused.get(request.model, set())
         headers = self._headers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -18,6 +19,8 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 # How the lines of a stream begin.
 _FIELD = re.compile(rb"\s*(?:\xef\xbb\xbf)?(?::|data\b|event\b|id\b|retry\b|error\b)")
 _LONGEST_NOTE = 2000
+# For what may follow the end of an answer.
+_REST_SECONDS = 5.0
 _DECODER = json.JSONDecoder()
 
 
@@ -111,7 +114,12 @@ async def deltas(
         if stream.done:
             break
         try:
-            chunk = await anext(chunks)
+            if not stream.reader.ended:
+                chunk = await anext(chunks)
+            else:
+                # Only a usage may follow; some connections stay open without one.
+                async with asyncio.timeout(_REST_SECONDS):
+                    chunk = await anext(chunks)
         except StopAsyncIteration:
             for delta in stream.take_last(decoder.end(), merged=merged):
                 yield delta

@@ -426,6 +426,11 @@ ERRORS: list[tuple[int, object, dict[str, Any]]] = [
     ),
     (
         400,
+        {"error": {"message": "max_tokens exceeds the maximum of 8192 for this model"}},
+        error("refused", "max_tokens"),
+    ),
+    (
+        400,
         {"error": {"message": "System role not supported", "type": "x"}},
         error("refused", "System role"),
     ),

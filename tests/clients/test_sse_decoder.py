@@ -573,6 +573,18 @@ def test_a_connection_that_breaks_behind_the_answer_breaks_nothing() -> None:
         asyncio.run(_all(sse_decoder.deltas(broken(chunk({"content": "x"})))))
 
 
+def test_a_connection_that_stays_open_behind_the_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sse_decoder, "_REST_SECONDS", 0.05)
+
+    async def open_end() -> AsyncGenerator[bytes, None]:
+        yield (chunk({"content": "x"}) + chunk({}, "stop")).encode()
+        await asyncio.Event().wait()
+
+    assert joined(asyncio.run(_all(sse_decoder.deltas(open_end())))).text == "x"
+
+
 def test_half_of_an_event_at_the_end_is_a_lost_connection() -> None:
     with pytest.raises(ConnectionLost, match="broke off"):
         read(chunk({"content": "x"}), 'data: {"choices": [{"del')
