@@ -56,15 +56,19 @@ _CONTEXT = re.compile(
 )
 _NO_MODEL = re.compile(
     r"model_not_found|model_not_available|model_not_supported|not a valid model|invalid.?model\b"
-    r"|deploymentnotfound|\b(unknown|no such) model|model_?not_?exist|model not exist|模型不存在"
+    r"|deploymentnotfound|modelnotfound|\b(unknown|no such)[ _]model|model_?not_?exist"
+    r"|model not exist|模型不存在"
     r"|(model|endpoint|deployment)\b.{0,120}(does not exist|not found|is not available|no longer|"
     r"decommissioned|deprecated)|unable to access (non-serverless )?model"
     r"|no endpoints found for",
     re.IGNORECASE | re.DOTALL,
 )
 _NO_CREDIT = re.compile(
-    r"insufficient.(quota|credit|balance|fund)|credit (limit|balance)|arrearage|欠费|余额不足"
-    r"|(out of|no|not enough|more|add) credits?\b|exceeded_current_quota|freetieronly"
+    r"insufficient(.user|.account)?.(quota|credit|balance|fund)|balance.{0,20}insufficient"
+    r"|balance (is )?not enough|not enough balance|quota is not enough|key limit exceeded"
+    r"|credit (limit|balance)|arrearage|欠费|余额不足|额度不足|额度已用尽"
+    r"|(out of|no|not enough|more|add|any|purchase|all available) credits?\b"
+    r"|exceeded_current_quota|freetieronly|exceeded your [\w ]{0,30}credits|enter a payment method"
     r"|billing_(hard_limit|not_active)|payment_required|payment required|spending limit"
     r"|prepa(id|yment).{0,40}(deplet|exhaust)|please (top up|recharge)",
     re.IGNORECASE,

@@ -22,7 +22,15 @@ _HOLDERS = (
     "faultstring",
 )
 _CODES = ("code", "type", "status", "reason", "error_code", "status_code", "__type", "err_type")
-_STATUSES = ("raw_status_code", "status_code", "statusCode", "status", "code", "error_code")
+_STATUSES = (
+    "raw_status_code",
+    "http_code",
+    "status_code",
+    "statusCode",
+    "status",
+    "code",
+    "error_code",
+)
 # MiniMax's codes, and what they mean as a status.
 _MINIMAX = {1001: 504, 1002: 429, 1004: 401, 1008: 402, 1039: 429, 1041: 429, 2013: 400, 2049: 401}
 _MINIMAX_FILTER = (1026, 1027)
@@ -179,7 +187,7 @@ def _codes(table: Mapping[str, Any]) -> tuple[tuple[str, ...], int | None]:
             continue
         if 400 <= number < 600:
             status = status or number
-        elif 40000 <= number < 60000:
+        elif 40000 <= number < 60000 and (key == "error_code" or table.get("object") == "error"):
             status = status or number // 100
             codes += [_FASTCHAT[number]] if number in _FASTCHAT else []
         elif "status_msg" in table:

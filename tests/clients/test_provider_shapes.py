@@ -347,6 +347,32 @@ ERRORS: list[tuple[int, object, dict[str, Any]]] = [
         error("server_error", "upstream down", again=True),
     ),
     (400, {"message": "模型不存在", "code": "1211"}, error("model_not_found", "模型不存在")),
+    (
+        403,
+        {"error": {"code": "insufficient_user_quota", "message": "用户额度不足"}},
+        error("no_credit", "额度不足"),
+    ),
+    (
+        403,
+        {"code": "x", "error": "Your newly created team doesn't have any credits yet."},
+        error("no_credit", "credits"),
+    ),
+    (
+        403,
+        {"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None},
+        error("no_credit", "balance"),
+    ),
+    (
+        429,
+        {
+            "error": {
+                "message": "Rate limit exceeded: free-models-per-day. Add 10 credits",
+                "code": 429,
+            }
+        },
+        error("rate_limited", "free-models-per-day", again=True),
+    ),
+    (503, {"code": 50505, "message": "busy"}, error("server_error", "(503): busy", again=True)),
     (429, {"error": {"code": "1113", "message": "余额不足"}}, error("no_credit", "余额不足")),
     (
         403,
