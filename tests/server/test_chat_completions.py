@@ -168,7 +168,7 @@ def test_proposals_stream_as_reasoning_one_after_the_other(
     reasoning = "".join(delta.get("reasoning_content", "") for delta in deltas)
     assert reasoning == (
         "### lab:c (round 1)\n\n(lab refused the request (400): Bad Request"
-        " (invalid_request_error))\n\n"
+        ")\n\n"
         "### lab:a (round 1)\n\none two three\n\n"
         "### lab:b (round 1)\n\nfour five\n\n"
     )
