@@ -16,6 +16,7 @@ from moa_cli.core.events import Event
 from moa_cli.core.stream import Sink, deliver
 from moa_cli.engine import Budget, Cap, Control, Limits
 from moa_cli.engine import run_turn as _run_turn
+from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 from moa_cli.models.providers import default_profile
 from moa_cli.profile import Profile, load, resolve
 from moa_cli.store import accounts
@@ -227,6 +228,8 @@ async def ask_async(
         profile = resolve(default_profile(config, os.environ), environment=os.environ)
     elif isinstance(profile, str):
         profile = load(profile)
+    if isinstance(clients, ClientPool) and has_candidates(profile):
+        profile = await clients.settled(profile, patience=LIST_PATIENCE)
     asked = (conversation or Conversation()).ask(prompt)
     if isinstance(clients, _Clients):
         return await deliver(run_turn(profile, asked, clients), *sinks)

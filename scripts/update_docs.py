@@ -34,8 +34,9 @@ from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, Usage
 from moa_cli.core.events import Caller, Event
 from moa_cli.core.jsonl import turn_to_dict, usage_to_dict
 from moa_cli.core.money import Price
+from moa_cli.core.quirks import MEANINGS
 from moa_cli.core.values import Key
-from moa_cli.models.providers import BUILT_IN
+from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import Aggregator, Overrides, Profile, Proposer
 from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS, PROPOSER_KEYS
 from moa_cli.server.openapi import description
@@ -300,6 +301,11 @@ def settings_page() -> str:
     )
 
 
+def quirks_table() -> str:
+    """For the page on providers: a row for each quirk."""
+    return table(("quirk", "meaning"), ((f"`{name}`", text) for name, text in MEANINGS.items()))
+
+
 def keys_table(keys: Mapping[str, Key], cls: type) -> str:
     """The keys of a table in a profile, with their defaults as the dataclass `cls` has them."""
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
@@ -417,7 +423,18 @@ def environment_page() -> str:
         "samples": PROPOSER_KEYS["samples"],
         **PROFILE_KEYS,
     }
-    keys = [one for one in BUILT_IN.values() if one.key_variable]
+    keys = [
+        (variable, f"The key of {provider.name}{'' if not number else ', if no other is set'}.")
+        for provider in BUILT_IN.values()
+        for number, variable in enumerate(provider.key_variables)
+    ]
+    addresses = [
+        (variable, f"The address of {provider.name}'s API.")
+        for provider in BUILT_IN.values()
+        if provider.base_url is not None
+        for variable in (f"{provider.name.upper()}_BASE_URL", provider.address_variable)
+        if variable
+    ]
     folders = ("config", "data", "state", "cache")
     heads = ("variable", "meaning")
     return page(
@@ -442,12 +459,7 @@ def environment_page() -> str:
         table(
             heads,
             (
-                *((f"`{one.key_variable}`", f"The key of {one.name}.") for one in keys),
-                *(
-                    (f"`{one.name.upper()}_BASE_URL`", f"The address of {one.name}'s API.")
-                    for one in BUILT_IN.values()
-                    if one.base_url
-                ),
+                *((f"`{variable}`", meaning) for variable, meaning in (*keys, *addresses)),
                 ("`OLLAMA_HOST`", "The address of Ollama, as Ollama's own programs take it."),
                 (
                     "`MOA_SERVE_API_KEY`",
@@ -654,6 +666,7 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"commands": commands_table},
+    "docs/how-to/keys.md": {"quirks": quirks_table},
     "docs/reference/json.md": {
         "turn": turn_table,
         "proposal": lambda: fields_table(Proposal),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -31,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _reader_gone()
         raise
     except OSError as error:
-        name = "standard output: " if _drop_unwritten() else ""
+        # A long text fails while it is written, and leaves nothing behind; files have a name.
+        is_full = error.errno == errno.ENOSPC
+        name = "standard output: " if _drop_unwritten() or is_full else ""
         name = f"{error.filename}: " if error.filename else name
         return _say(f"{name}{error.strerror or error}", None, FAILED)
     return result if isinstance(result, int) else 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument
@@ -20,11 +20,15 @@ from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.config.edit import create_file, set_setting, unset_setting
 from moa_cli.config.names import KEYS_OF, NAMED, dotted, find_name, leaves
 from moa_cli.config.schema import VARIABLES, Config, load_config, to_config
-from moa_cli.config.template import template
+from moa_cli.config.template import template, toml_text
 from moa_cli.config.toml import read_toml, value_of
 from moa_cli.core import paths
+from moa_cli.core.debug_log import names_secret
 from moa_cli.core.sanitize import sanitize
 from moa_cli.terminal.tty import columns_of
+
+if TYPE_CHECKING:
+    from moa_cli.models.table import Pairs, Provider
 
 group = Commands(help="List, get, set and unset settings, and edit their file.")
 
@@ -200,11 +204,31 @@ def _providers(config: Config, table: Mapping[str, Any]) -> Iterator[Row]:
             path = ("providers", name, "base_url")
             origin = _origin(path, table)
             if url != without[name].base_url:
-                variable = f"{name.upper()}_BASE_URL"
-                origin = variable if os.environ.get(variable, "").strip() else "OLLAMA_HOST"
-            yield path, _PASSWORD.sub(r"\1\2***@", url), origin
-        keys = {"api_key_env": provider.key_variable, "api_key_cmd": provider.key_command}
-        for key, value in keys.items():
+                variables = (f"{name.upper()}_BASE_URL", provider.address_variable, "OLLAMA_HOST")
+                told = (name for name in variables if name and os.environ.get(name, "").strip())
+                origin = next(told, origin)
+            if url:
+                yield path, _PASSWORD.sub(r"\1\2***@", url), origin
+        for key, value in _values(provider).items():
             if value is not None:
                 path = ("providers", name, key)
                 yield path, value, _origin(path, table)
+
+
+def _values(provider: Provider) -> dict[str, str | None]:
+    return {
+        "api_key_env": provider.key_variable,
+        "api_key_cmd": provider.key_command,
+        "headers": _pairs(provider.headers, lambda _: True),
+        "query": _pairs(provider.query, names_secret),
+        "quirks": toml_text(sorted(provider.quirks)) if provider.quirks else None,
+    }
+
+
+def _pairs(pairs: Pairs, is_secret: Callable[[str], bool]) -> str | None:
+    """Headers or parameters as TOML, without values that may be secrets."""
+    told = {
+        name: "***" if is_secret(name) and not re.fullmatch(r"\$\{\w+\}", value) else value
+        for name, value in pairs
+    }
+    return toml_text(told) if told else None

@@ -13,14 +13,15 @@ from typer import Option
 from moa_cli.cli import wiring
 from moa_cli.cli.options import takes_profile
 from moa_cli.core import paths
-from moa_cli.core.errors import ClientError, MoAError, ProfileError
+from moa_cli.core.errors import ClientError, MoAError, ProfileError, UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import nearest
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
-    from moa_cli.models.providers import Provider, Providers
+    from moa_cli.models.providers import Providers
+    from moa_cli.models.table import Provider
 
 
 class Finding(NamedTuple):
@@ -43,6 +44,10 @@ def doctor(
     import asyncio
 
     failed = False
+    if not offline:
+        with suppress(ProfileError):
+            wiring.providers().check(profile)
+            profile = wiring.settled(profile)
 
     async def report() -> None:
         nonlocal failed
@@ -137,18 +142,11 @@ def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]
 def _keys(profile: Profile) -> Iterator[Finding]:
     known = wiring.providers()
     used = {provider.name for provider, _ in _found(profile, known)}
+    without = []
     for provider in known.known.values():
-        if not provider.needs_key:
-            continue
         source = known.key_source(provider)
         name = provider.key_variable or "api_key_cmd"
-        if source is None and provider.name in used:
-            yield Finding(
-                "ERROR", f"{provider.name}: no API key, the profile needs it", f"set {name}"
-            )
-        elif source is None:
-            yield Finding("SKIP", f"{provider.name}: no API key ({name} is not set)")
-        else:
+        if source is not None:
             try:
                 known.key(provider)
             except ClientError as error:
@@ -159,10 +157,36 @@ def _keys(profile: Profile) -> Iterator[Finding]:
             if notice is not None:
                 own = paths.config_dir() / ".env"
                 yield Finding("WARN", notice, f"the key in {own} is used in every folder")
+        elif not provider.needs_key:
+            continue
+        elif provider.name in used:
+            yield Finding(
+                "ERROR", f"{provider.name}: no API key, the profile needs it", f"set {name}"
+            )
+        elif _is_likely(provider):
+            yield Finding("SKIP", f"{provider.name}: no API key ({name} is not set)")
+        else:
+            without.append(f"{provider.name} ({name})")
+    if without:
+        yield Finding("SKIP", f"no API key for {', '.join(without)}")
+
+
+def _is_likely(provider: Provider) -> bool:
+    """Whether a line by itself says that there is no key: the user names the provider, or a
+    profile that comes with `moa` has its name."""
+    from moa_cli.profile import find
+
+    if provider.name in wiring.config().providers:
+        return True
+    with suppress(ProfileError, UsageError):
+        return find(provider.name).source == "shipped"
+    return False
 
 
 def _profile(profile: Profile) -> Iterator[Finding]:
     yield Finding("OK", wiring.describe(profile))
+    for note in profile.notes:
+        yield Finding("WARN" if note.startswith("none of") else "OK", note)
     known = wiring.providers()
     for fault in known.faults(profile):
         yield Finding("ERROR", fault.message, fault.hint)
@@ -187,9 +211,13 @@ async def _providers(
             yield Finding("ERROR", error.message, error.hint)
             continue
         yield Finding("OK", f"{name}: answers, {len(listed)} models")
+        if "unlisted_names" in pool.providers.known[name].quirks:
+            yield Finding("SKIP", f"{name}: its list does not tell which names can be called")
+            continue
+        from moa_cli.models.names import find_model
+
         for model in wanted:
-            # Ollama lists `llama3:latest` for what is asked as `llama3`.
-            if model in listed or f"{model}:latest" in listed:
+            if find_model(model, dict.fromkeys(listed, True)):
                 yield Finding("OK", f"{name}: has {model}")
                 continue
             near = nearest(model, listed)

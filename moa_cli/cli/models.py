@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument
@@ -15,6 +16,9 @@ from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.core.errors import ClientError, UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import nearest
+
+if TYPE_CHECKING:
+    from moa_cli.core.endpoints import ModelInfo
 
 
 class _ListByDefault(Group):
@@ -65,7 +69,8 @@ def list_(
 ) -> None:
     """List what a provider offers.
 
-    Without a name: each provider that there is a key for, and the embedded model.
+    Without a name: each provider that there is a key for, and the embedded model. `~` marks a
+    price that the provider does not tell: it is from the table that comes with moa.
     """
     import asyncio
 
@@ -137,7 +142,7 @@ def pull(
 
 async def _rows(name: str | None) -> list[dict[str, Any]]:
     from moa_cli.clients.local.weights import local_models
-    from moa_cli.models.providers import DEFAULT_PROVIDER
+    from moa_cli.models.table import DEFAULT_PROVIDER
 
     pool = wiring.client_pool()
     known = pool.providers.known
@@ -163,28 +168,54 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
                 continue
             prefix = "" if provider == DEFAULT_PROVIDER else f"{provider}:"
             for info in found:
-                price = pool.own_price(f"{provider}:{info.id}") or info.price
-                rows.append(
-                    {
-                        "name": f"{prefix}{info.id}",
-                        "provider": provider,
-                        "context_length": info.context_length,
-                        "prompt_usd_per_million": price.prompt if price else None,
-                        "completion_usd_per_million": price.completion if price else None,
-                    }
-                )
+                rows.append(_row(provider, prefix, pool.completed(known[provider], info)))
     return rows
+
+
+def _row(provider: str, prefix: str, info: ModelInfo) -> dict[str, Any]:
+    price = info.price
+    row: dict[str, Any] = {
+        "name": f"{prefix}{info.id}",
+        "provider": provider,
+        "context_length": info.context_length,
+        "prompt_usd_per_million": price.prompt if price else None,
+        "completion_usd_per_million": price.completion if price else None,
+    }
+    # What holds of few models is told of those only.
+    if info.kind != "chat":
+        row["kind"] = info.kind
+    if price and price.cached is not None:
+        row["cached_usd_per_million"] = price.cached
+    if price and price.request:
+        row["request_usd"] = price.request
+    if price and price.tiers:
+        row["tiers"] = [asdict(tier) for tier in price.tiers]
+    if info.from_table:
+        row["price_from_table"] = True
+    return row
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
     names = [one_line(row["name"]) for row in rows]
     width = max(map(len, names))
-    lines = [f"{'model':<{width}}  {'context':>8}  {'$/M in':>8}  {'$/M out':>8}"]
+    with_kinds = any("kind" in row for row in rows)
+    head = f"{'model':<{width}}  {'context':>8}  {'$/M in':>8}  {'$/M out':>8}"
+    lines = [f"{head}  kind" if with_kinds else head]
     for name, row in zip(names, rows, strict=True):
         context = "?" if row["context_length"] is None else f"{row['context_length']}"
         prices = [
-            "?" if row[key] is None else f"{row[key]:.2f}"
+            _amount(row[key], "price_from_table" in row)
             for key in ("prompt_usd_per_million", "completion_usd_per_million")
         ]
-        lines.append(f"{name:<{width}}  {context:>8}  {prices[0]:>8}  {prices[1]:>8}")
+        line = f"{name:<{width}}  {context:>8}  {prices[0]:>8}  {prices[1]:>8}"
+        lines.append(f"{line}  {row.get('kind', 'chat')}" if with_kinds else line)
     return lines
+
+
+def _amount(usd: float | None, from_table: bool) -> str:
+    """A price with as many digits as it has, two at least; `~` before one that the provider did
+    not tell."""
+    if usd is None:
+        return "?"
+    text = f"{usd:.2f}" if round(usd, 2) == usd else f"{usd:.6f}".rstrip("0")
+    return f"~{text}" if from_table else text

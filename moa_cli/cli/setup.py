@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
     from moa_cli.core.conversation import Turn
     from moa_cli.core.endpoints import ModelInfo
-    from moa_cli.models.providers import Provider
+    from moa_cli.models.table import Provider
 
 _LIST_SECONDS = 15.0
 _SERVER_SECONDS = 2.0

@@ -91,13 +91,35 @@ def choose_profile(name: str | None, flags: Overrides, *, checked: bool = True) 
     elif chosen == "local" and not named:
         tables = _found_on_this_machine()
         chosen = chosen if tables is None else None
-    return resolve(
+    profile = resolve(
         chosen,
         environment=os.environ,
         flags=flags,
         check=providers().check if checked else None,
         tables=tables,
     )
+    return settled(profile) if checked else profile
+
+
+def settled(profile: Profile) -> Profile:
+    """The profile with those of its candidates that their providers offer.
+
+    The providers' lists are kept for a day; only where there is none, it is waited for.
+    """
+    from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
+
+    if not has_candidates(profile):
+        return profile
+    import asyncio
+
+    async def ask() -> Profile:
+        pool = client_pool()
+        try:
+            return await pool.settled(profile, patience=LIST_PATIENCE)
+        finally:
+            await pool.aclose()
+
+    return asyncio.run(ask())
 
 
 def _found_on_this_machine() -> dict[str, Any] | None:
@@ -148,6 +170,7 @@ def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
     known = providers()
     return [
         describe(profile),
+        *profile.notes,
         *(f"{fault.message} ({fault.hint})" for fault in known.price_faults()),
         *known.key_notices(None if switching else profile.models()),
     ]
@@ -156,12 +179,16 @@ def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
 def greeting(profile: Profile) -> list[str]:
     """What `moa chat` says at its start; more of it the first time, where nothing is set up."""
     from moa_cli.core import paths
+    from moa_cli.models.providers import DEFAULT_PROFILES
 
     lines = introduction(profile, switching=True)
     marker = paths.state_dir() / "greeted"
     known = providers()
+    # Tokens of Hugging Face and the like are set for other purposes, too.
     set_up = paths.config_file().exists() or any(
-        known.key_source(provider) for provider in known.known.values()
+        known.key_source(provider)
+        for provider in known.known.values()
+        if not provider.vendor or provider.name in DEFAULT_PROFILES
     )
     if set_up or marker.exists() or profile.name != "local":
         return [*lines, "/help lists the commands, Ctrl-D leaves"]

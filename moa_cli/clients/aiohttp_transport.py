@@ -37,8 +37,9 @@ class AiohttpTransport:
     def __init__(self, base_url: str, key: str, headers: Mapping[str, str]) -> None:
         url, credentials = _without_credentials(base_url.rstrip("/"))
         self._base_url = url
+        told = f"Basic {credentials}" if credentials else f"Bearer {key}" if key else ""
+        self._authorization = {"Authorization": told} if told else {}
         self._headers = {
-            "Authorization": f"Basic {credentials}" if credentials else f"Bearer {key}",
             "Content-Type": "application/json",
             "Accept": "text/event-stream, application/json",
             **headers,
@@ -70,21 +71,24 @@ class AiohttpTransport:
 
         session = self._opened()
         url, data = self._base_url + path, json.dumps(body).encode()
+        sent = {**self._authorization, **headers}
         connection = _Connection()
         _CONNECTION.set(connection)
         try:
-            response = await session.post(url, data=data, headers=headers)
+            response = await session.post(url, data=data, headers=sent)
         except aiohttp.ServerDisconnectedError:
             # A server may close a connection that was kept at any time, which says nothing.
             if connection.opened:
                 raise
-            response = await session.post(url, data=data, headers=headers)
+            response = await session.post(url, data=data, headers=sent)
         await _check(response)
         return AiohttpAnswer(response)
 
-    async def get(self, path: str, seconds: float) -> object:
+    async def get(self, path: str, seconds: float, headers: Mapping[str, str | None]) -> object:
+        merged = {**self._authorization, **headers}
+        sent = {name: value for name, value in merged.items() if value is not None}
         async with asyncio.timeout(seconds):
-            async with self._opened().get(self._base_url + path) as response:
+            async with self._opened().get(self._base_url + path, headers=sent) as response:
                 await _check(response)
                 return json.loads(await response.read())
 

@@ -133,19 +133,22 @@ def call_in_base_url(base_url: str) -> str | None:
 class ErrorMapper:
     """Maps the failures of one endpoint to our errors.
 
-    secret: the key in use; it is removed from everything that the endpoint says.
+    secret: the key in use; it is removed from everything that the endpoint says, as are
+    more_secrets: the values of headers that the user set.
     """
 
     def __init__(self, provider: str, base_url: str, start_hint: str | None = None) -> None:
         self.provider = provider
         self.secret = ""
+        self.more_secrets: tuple[str, ...] = ()
         self._place = _place(base_url)
         self._start_hint = start_hint
 
     def clean(self, text: str) -> str:
         """`text` on one line, without the key, and not too long."""
-        if len(self.secret) >= 4:
-            text = text.replace(self.secret, "[key]")
+        for secret in (self.secret, *self.more_secrets):
+            if len(secret) >= 4:
+                text = text.replace(secret, "[key]")
         text = " ".join(text.split())
         return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 

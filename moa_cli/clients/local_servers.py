@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from moa_cli.core.endpoints import NO_KEY, ModelInfo
 from moa_cli.core.errors import MoAError
 from moa_cli.models.choosing import can_chat
-from moa_cli.models.providers import Provider, Providers, is_loopback
+from moa_cli.models.providers import Providers, is_loopback
+from moa_cli.models.table import Provider
 
 # A closed port refuses at once, and a server lists its models in some milliseconds. This is for
 # one that is busy; what listens there and never answers costs as much once.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import re
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
+    Collection,
     Iterator,
     Mapping,
     Sequence,
 )
 from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from moa_cli.clients import sse_decoder
 from moa_cli.clients.completion import whole
@@ -44,12 +46,22 @@ from moa_cli.core.errors import (
     ModelNotFound,
     RequestRefused,
 )
-from moa_cli.core.money import Price, check_price
-from moa_cli.models.providers import DEFAULT_PROVIDER, is_loopback
+from moa_cli.core.quirks import Quirk
+from moa_cli.models.model_list import read_list
+from moa_cli.models.providers import is_loopback
+from moa_cli.models.table import DEFAULT_PROVIDER, AuthStyle
 from moa_cli.version import __version__
 
 _HEADERS = {"User-Agent": f"moa/{__version__}"}
 _MODELS_TIMEOUT = 15.0
+_ANTHROPIC_VERSION = "2023-06-01"
+# The field that is not sent to an endpoint with a quirk.
+_UNSENT: Mapping[Quirk, str] = {
+    "no_stream_options": "stream_options",
+    "no_temperature": "temperature",
+    "no_top_p": "top_p",
+    "no_seed": "seed",
+}
 _DRAIN_SECONDS = 0.2
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 # Fields that some endpoints or models refuse, and what is sent in their place on a second try.
@@ -72,6 +84,14 @@ _COMPLAINT = re.compile(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """Headers and parameters of a query that every request of an endpoint has."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
 class OpenAICompatible:
     """The client of one endpoint; of one event loop.
 
@@ -88,7 +108,10 @@ class OpenAICompatible:
         base_url: str,
         key: Callable[[], str],
         *,
-        completion_tokens: bool = False,
+        auth: AuthStyle = "bearer",
+        quirks: Collection[Quirk] = (),
+        models_path: str = "/models",
+        extras: Callable[[], Extras] | None = None,
         start_hint: str | None = None,
         headers: Callable[[], Mapping[str, str]] | None = None,
         transport: OpenTransport | None = None,
@@ -97,7 +120,12 @@ class OpenAICompatible:
         self._key = key
         self._headers = headers or dict
         self._open_transport = transport
-        self._completion_tokens = completion_tokens
+        self._auth = auth
+        self._quirks = quirks
+        self._models_path = models_path
+        self._own_extras = extras or Extras
+        self._list_headers: Mapping[str, str | None] = {}
+        self._query = ""
         self._errors = ErrorMapper(provider, base_url, start_hint)
         # A connection costs nothing on this machine, and some servers (llama.cpp's) close one
         # right after a streamed answer: the next call through the SDK would run into that.
@@ -126,12 +154,38 @@ class OpenAICompatible:
         self._errors.secret = "" if key == NO_KEY else key
         debug_log.add_secret(self._errors.secret)
         debug_log.add_url(self._base_url)
+        extras = self._own_extras()
+        self._errors.more_secrets = tuple(extras.headers.values())
+        self._query = f"?{urlencode(extras.query)}" if extras.query else ""
+        if self._auth == "anthropic":
+            self._list_headers = {
+                "Authorization": None,
+                "x-api-key": key,
+                "anthropic-version": _ANTHROPIC_VERSION,
+            }
+        sent = {"api-key": key} if self._auth == "api-key" and key != NO_KEY else {}
+        own_names = {name.lower() for name in extras.headers}
+        ours = {
+            name: value
+            for name, value in {**_HEADERS, **sent}.items()
+            if name.lower() not in own_names
+        }
+        # A key that is sent in another way, or replaced by the user, is not sent as usual too.
+        bearer = "" if self._auth == "api-key" or "authorization" in own_names else key
+        headers = {**ours, **extras.headers}
         if self._open_transport is not None:
-            return self._open_transport(self._base_url, key, _HEADERS)
+            return self._open_transport(self._base_url, bearer, headers)
         from moa_cli.clients.sdk_transport import SdkTransport
 
         own = self._errors.provider == DEFAULT_PROVIDER
-        return SdkTransport(self._base_url, key, _HEADERS, keep_custom_headers=own)
+        return SdkTransport(self._base_url, bearer, headers, keep_custom_headers=own)
+
+    def _path(self, model: str) -> str:
+        """Where completions of the model are asked for, below the base URL."""
+        place = ""
+        if "deployment_path" in self._quirks:
+            place = f"/deployments/{quote(model, safe='')}"
+        return f"{place}/chat/completions{self._query}"
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The completion as it comes. Raises a ClientError; closing it closes the connection."""
@@ -184,12 +238,13 @@ class OpenAICompatible:
         transport = await self._transport()
         refused = self._refused.get(request.model, set())
         headers = self._headers()
+        path = self._path(request.model)
         while True:
             body = self._body(request, refused)
             told = {"Authorization": "[key]", **_HEADERS} if self._errors.secret else _HEADERS
             exchange.add("request", headers={**told, **headers}, body=body)
             try:
-                answer = await transport.post("/chat/completions", body, headers)
+                answer = await transport.post(path, body, headers)
                 exchange.answered("response", answer.status, answer.headers)
                 return answer
             except Refused as refusal:
@@ -203,39 +258,44 @@ class OpenAICompatible:
                 refused.add(field)
 
     def _body(self, request: Request, refused: set[str]) -> dict[str, Any]:
-        limit = "max_completion_tokens" if self._completion_tokens else "max_tokens"
-        if limit in refused:
-            limit = "max_tokens" if self._completion_tokens else "max_completion_tokens"
+        quirks = self._quirks
+        limits = ["max_tokens", "max_completion_tokens"]
+        if "max_completion_tokens" in quirks:
+            limits.reverse()
+        limit = limits[1] if limits[0] in refused else limits[0]
+        takes_system = _SYSTEM not in refused and "no_system_role" not in quirks
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": _messages(request.messages, system=_SYSTEM not in refused),
+            "messages": _messages(request.messages, system=takes_system),
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": request.temperature,
             limit: request.max_tokens,
             "top_p": request.top_p,
-            "seed": request.seed,
+            "random_seed" if "random_seed" in quirks else "seed": request.seed,
             **request.extra,
         }
-        dropped = refused - {"max_tokens", "max_completion_tokens", _SYSTEM}
+        dropped = (refused - {*limits, _SYSTEM}) | {
+            _UNSENT[quirk] for quirk in quirks if quirk in _UNSENT
+        }
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
 
     async def models(self) -> list[ModelInfo]:
-        """What the endpoint offers, in its own order. Raises a ClientError."""
-        exchange = Exchange(f"{self._base_url}/models")
+        """What the endpoint offers, models to talk to first. Raises a ClientError."""
+        exchange = Exchange(f"{self._base_url}{self._models_path}")
         exchange.add("request")
         try:
             transport = await self._transport()
-            listed = await transport.get("/models", _MODELS_TIMEOUT)
+            path = self._models_path + self._query
+            listed = await transport.get(path, _MODELS_TIMEOUT, self._list_headers)
         except MoAError:
             raise
         except Exception as error:
             exchange.failed(error)
             raise await self._mapped(error, None) from error
-        rows = listed.get("data") if isinstance(listed, Mapping) else listed
-        if not isinstance(rows, list):
+        infos = read_list(listed)
+        if infos is None:
             raise BadResponse(f"{self._errors.provider}: the list of models is not a list")
-        infos = [info for info in map(_model_info, rows) if info is not None]
         exchange.add("ended", models=len(infos))
         return infos
 
@@ -385,57 +445,3 @@ def _refused_field(refusal: Refused, body: Mapping[str, Any]) -> str | None:
     if refusal.status not in (400, 422) or not _COMPLAINT.search(text):
         return None
     return next((field for field in _REFUSABLE if field in body and field in text), None)
-
-
-def _model_info(row: object) -> ModelInfo | None:
-    if not isinstance(row, Mapping) or not isinstance(row.get("id"), str):
-        return None
-    pricing = row.get("pricing")
-    pricing = pricing if isinstance(pricing, Mapping) else {}
-    context = row.get("context_length") or row.get("max_model_len")
-    if context is None and isinstance(row.get("meta"), Mapping):
-        context = row["meta"].get("n_ctx")
-    return ModelInfo(
-        id=row["id"],
-        context_length=context if type(context) is int and context > 0 else None,
-        price=_price(pricing, free=row["id"].lower().endswith("free")),
-    )
-
-
-def _price(pricing: Mapping[str, object], *, free: bool) -> Price | None:
-    """The price that a list tells: Together's in USD a million, OpenRouter's in texts a token.
-
-    free: whether the model's name says so. Together lists 0 also for models that it does not
-    sell by the token.
-    """
-    prompt = _per_million(pricing, "input", "prompt")
-    completion = _per_million(pricing, "output", "completion")
-    if prompt is None or completion is None:
-        return None
-    if not (prompt or completion or free) and "input" in pricing:
-        return None
-    cached = _per_million(pricing, "cached_input", "input_cache_read")
-    fee = _per_million(pricing, "", "request")
-    if fee is None and pricing.get("request") not in (None, ""):
-        # It takes one, but does not say how much.
-        return None
-    price = Price(prompt, completion, cached, (fee or 0.0) / 1e6)
-    try:
-        check_price(price)
-    except ValueError:
-        # Unknown, which is told, rather than absurd.
-        return None
-    return price
-
-
-def _per_million(pricing: Mapping[str, object], per_million: str, per_token: str) -> float | None:
-    for key, factor in ((per_million, 1.0), (per_token, 1e6)):
-        value = pricing.get(key)
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            try:
-                price = float(value) * factor
-            except ValueError:
-                continue
-            # OpenRouter's router models say -1: the price depends on the model they choose.
-            return price if 0 <= price < math.inf else None
-    return None

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from moa_cli.clients.transport import OpenTransport
 from moa_cli.config.schema import Config
 from moa_cli.core.endpoints import Client, Endpoint, ModelInfo
-from moa_cli.core.errors import ClientError
-from moa_cli.core.money import Price
+from moa_cli.core.errors import ClientError, ProfileError
 from moa_cli.models.catalog import Catalog
-from moa_cli.models.providers import Provider, Providers
+from moa_cli.models.providers import Providers
+from moa_cli.models.table import Provider
+from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.clients.local.memory import LocalMemory
@@ -71,9 +72,18 @@ class ClientPool:
         """What is known of a model without asking anybody; see `Catalog.known`."""
         return self._catalog.known(model_name)
 
-    def own_price(self, model_name: str) -> Price | None:
-        """A model's price where no provider needs to be asked; see `Catalog.own_price`."""
-        return self._catalog.own_price(model_name)
+    async def settled(self, profile: Profile, *, patience: float) -> Profile:
+        """The profile with those of its candidates that are offered; see `Catalog.settled`.
+
+        Raises ProfileError, before anything is sent, if a model name leads nowhere.
+        """
+        self.providers.check(profile)
+        return await self._catalog.settled(profile, patience=patience)
+
+    def completed(self, provider: Provider, info: ModelInfo) -> ModelInfo:
+        """What a list tells of a model, with what only other sources tell; see
+        `Catalog.completed`."""
+        return self._catalog.completed(provider, info)
 
     def client(self, provider: Provider) -> Client:
         """The client of a provider with an address of its own."""
@@ -86,14 +96,30 @@ class ClientPool:
 
             self._memory = self._memory or LocalMemory(self._config.local)
             return LocalClient(model, self._config, self._memory)
-        from moa_cli.clients.openai_compatible import OpenAICompatible
+        from moa_cli.clients.openai_compatible import Extras, OpenAICompatible
+
+        if not provider.base_url:
+            raise ProfileError(
+                f"the address of {provider.name} is not known",
+                hint=f"set {provider.address_variable} in the environment, or"
+                f" providers.{provider.name}.base_url in the settings",
+            )
+
+        def extras() -> Extras:
+            return Extras(
+                headers=self.providers.resolved(provider, "headers"),
+                query=self.providers.resolved(provider, "query"),
+            )
 
         key: Callable[[], str] = lambda: self.providers.key(provider)  # noqa: E731
         return OpenAICompatible(
             provider.name,
             provider.base_url,
             key,
-            completion_tokens=provider.completion_tokens,
+            auth=provider.auth,
+            quirks=provider.quirks,
+            models_path=provider.models_path,
+            extras=extras,
             start_hint=provider.start_hint,
             headers=self._headers,
             transport=self._transport,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from moa_cli.clients import transport
 from moa_cli.clients.transport import Refused, TransportError, classify
+from moa_cli.core.endpoints import NO_KEY
 from moa_cli.models.providers import is_loopback
 
 if TYPE_CHECKING:
@@ -46,20 +47,22 @@ class SdkTransport:
         keep_custom_headers: bool = False,
     ) -> None:
         import httpx
-        from together import AsyncTogether, DefaultAsyncHttpxClient
+        from together import AsyncTogether, DefaultAsyncHttpxClient, Omit
 
+        # The SDK cannot do without a key; it leaves out headers of this value.
+        sent = headers if key else {**headers, "Authorization": Omit()}
         with _explained():
             self._sdk: AsyncTogether = AsyncTogether(
-                api_key=key,
+                api_key=key or NO_KEY,
                 base_url=base_url,
                 max_retries=0,
                 timeout=httpx.Timeout(connect=10, read=None, write=30, pool=None),
-                default_headers=headers,
+                default_headers=cast("Mapping[str, str]", sent),
                 # A proxy from the environment must not see what stays on this machine.
                 http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(base_url)),
             )
         if not keep_custom_headers:
-            self._sdk._custom_headers = dict(headers)
+            self._sdk._custom_headers = cast("dict[str, str]", dict(sent))
 
     async def post(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
@@ -78,9 +81,14 @@ class SdkTransport:
             raise transport.Unreadable
         return HttpxAnswer(response)
 
-    async def get(self, path: str, seconds: float) -> object:
+    async def get(self, path: str, seconds: float, headers: Mapping[str, str | None]) -> object:
+        from together import Omit
+
+        sent = {name: Omit() if value is None else value for name, value in headers.items()}
         with _explained():
-            value: object = await self._sdk.get(path, cast_to=object, options={"timeout": seconds})
+            value: object = await self._sdk.get(
+                path, cast_to=object, options={"timeout": seconds, "headers": sent}
+            )
         return value
 
     def explain(self, error: Exception) -> TransportError | None:

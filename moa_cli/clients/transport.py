@@ -137,8 +137,11 @@ class Transport(Protocol):
         usual ones.
         """
 
-    async def get(self, path: str, seconds: float) -> object:
-        """The parsed JSON there, within so many seconds. Raises as `post` does."""
+    async def get(self, path: str, seconds: float, headers: Mapping[str, str | None]) -> object:
+        """The parsed JSON there, within so many seconds. Raises as `post` does.
+
+        headers: of this request; None leaves out a usual one.
+        """
 
     def explain(self, error: Exception) -> TransportError | None:
         """One of the exceptions above for what `post`, `get` or an answer raised; None if it is
@@ -148,5 +151,5 @@ class Transport(Protocol):
         """Close all connections."""
 
 
-# base URL, key, headers beside the usual ones
+# base URL, key ("": none is sent as `Authorization`), headers beside the usual ones
 OpenTransport = Callable[[str, str, Mapping[str, str]], Transport]

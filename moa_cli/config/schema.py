@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from moa_cli.config.toml import read_toml, refused, value_of
 from moa_cli.core import paths
 from moa_cli.core.money import MOST_USD, Price
+from moa_cli.core.quirks import Quirk
 from moa_cli.core.text import nearest
 from moa_cli.core.values import TOML, Key, ValueFault, keys_of, read_fields, read_value
 
@@ -33,6 +34,43 @@ def _check_variable(name: str) -> None:
             "is not the name of a variable",
             hint="put the key itself into that variable, or into a .env file",
         )
+
+
+# What HTTP allows in the name of a header; its value may be any visible ASCII, and spaces.
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# They belong to the connection, or to the body.
+_HEADERS_OF_OURS = (
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+)
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueFault("is not the name of a header", path=(name,))
+        if name.lower() in _HEADERS_OF_OURS:
+            raise ValueFault("cannot be set: moa sets this header itself", path=(name,))
+        # What stands there may be a secret, so it is not repeated.
+        if not value.strip() or not value.isascii() or not value.isprintable():
+            raise ValueFault(
+                "must be visible ASCII characters on one line",
+                path=(name,),
+                hint="a secret is better kept in a variable: `${NAME}` stands for its value",
+            )
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueFault("names a header twice: upper and lower case are the same")
+
+
+def _check_query(query: Mapping[str, str]) -> None:
+    for name, value in query.items():
+        if not name or not name.isprintable() or not value.isprintable():
+            raise ValueFault("must be visible characters on one line", path=(name,))
 
 
 def _check_amount(amount: float) -> None:
@@ -84,6 +122,31 @@ class ProviderSettings:
     ] = None
     api_key_cmd: Annotated[
         str | None, Key("a command that prints the key", example="pass show lab")
+    ] = None
+    headers: Annotated[
+        Mapping[str, Annotated[str, Key(secret=True)]] | None,
+        Key(
+            "headers to send with each request; `${NAME}` in a value stands for that variable",
+            example={"X-Team": "${LAB_TEAM}"},
+            secret=True,
+            check=_check_headers,
+        ),
+    ] = None
+    query: Annotated[
+        Mapping[str, Annotated[str, Key(secret=True)]] | None,
+        Key(
+            "parameters to add to each request's address; `${NAME}` as in headers",
+            example={"api-version": "2024-10-21"},
+            secret=True,
+            check=_check_query,
+        ),
+    ] = None
+    quirks: Annotated[
+        tuple[Quirk, ...] | None,
+        Key(
+            "in what the endpoint differs from OpenAI's, in place of the built-in quirks",
+            example=["no_stream_options"],
+        ),
     ] = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
 
 from moa_cli.config.names import KEYS_OF, NAMED, default_of, dotted
 from moa_cli.config.schema import CONFIG_KEYS, VARIABLES
@@ -71,7 +72,13 @@ def assignment(key: str, value: object) -> str:
 
 
 def toml_text(value: object) -> str:
-    """A simple value as TOML has it."""
+    """A value as TOML has it, on one line."""
+    if isinstance(value, Mapping):
+        given = {name: inner for name, inner in value.items() if inner is not None}
+        inside = ", ".join(assignment(name, inner) for name, inner in given.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_text, value))}]"
     # JSON's texts, numbers and truth values are TOML's too.
     return json.dumps(value, ensure_ascii=False)
 

@@ -28,6 +28,8 @@ def allowed(key: Key) -> str:
     """What the key's value may be, in words."""
     if key.choices:
         return choices_text(key)
+    if key.kind == "other":
+        return " or ".join(TOML.kinds[choice.kind] for choice in key.either)
     bounded = key.low is not None or key.high is not None
     return range_text(key) if bounded else TOML.kinds[key.kind]
 

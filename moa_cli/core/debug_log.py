@@ -243,6 +243,11 @@ def _handler(descriptor: int) -> logging.Handler:
     return Handler()
 
 
+def names_secret(name: str) -> bool:
+    """Whether a header or parameter of that name may hold a secret."""
+    return bool(_HEADER.match(name) or re.search(r"sig|auth|code|passw|cred", name, re.I))
+
+
 def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Headers without the values of those that hold secrets."""
     return {

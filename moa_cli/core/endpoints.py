@@ -111,6 +111,9 @@ class ModelInfo:
         id: The model id as the endpoint knows it.
         context_length: Most tokens of prompt and answer together.
         price: The price.
+        kind: What it makes: `chat` for answers to messages, else `embedding`, `image`, `audio`,
+            `video`, `rerank`, `moderation` or `other`.
+        from_table: Whether the price is that of the table that comes with `moa`.
         as_of: When the provider's list said so, in seconds since 1970; None if no list did.
         trouble: Why that list could not be read, or None.
     """
@@ -118,6 +121,8 @@ class ModelInfo:
     id: str
     context_length: int | None = None
     price: Price | None = None
+    kind: str = "chat"
+    from_table: bool = False
     as_of: float | None = None
     trouble: str | None = None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any
 
 from moa_cli.core.conversation import Usage
 from moa_cli.core.values import Key
@@ -12,6 +12,27 @@ from moa_cli.core.values import Key
 _MILLION = 1_000_000
 # The highest limit, price of a million tokens and price of a request that are valid, in USD.
 MOST_USD, MOST_PRICE, _MOST_FEE = 1e9, 1e6, 1e3
+MOST_TOKENS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class PriceTier:
+    """The price of calls with long prompts, in USD per million tokens.
+
+    Attributes:
+        above: It holds for all tokens of a call whose prompt has more tokens than this.
+        prompt: USD per million prompt tokens.
+        completion: USD per million tokens of answers.
+        cached: USD per million prompt tokens that the provider had in its cache, or None.
+    """
+
+    above: Annotated[int, Key("for prompts of more tokens than this", 0, MOST_TOKENS)]
+    prompt: Annotated[float, Key("USD per million prompt tokens", 0, MOST_PRICE)]
+    completion: Annotated[float, Key("USD per million completion tokens", 0, MOST_PRICE)]
+    cached: Annotated[
+        float | None,
+        Key("USD per million prompt tokens that the provider had in its cache", 0, MOST_PRICE),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +45,7 @@ class Price:
         cached: USD per million prompt tokens that the provider had in its cache. None means that
             they cost as much as other prompt tokens.
         request: USD for each call, on top.
+        tiers: Prices of calls with long prompts, each in place of those above.
     """
 
     prompt: Annotated[float, Key("USD per million prompt tokens", 0, MOST_PRICE, example=0.1)]
@@ -39,7 +61,21 @@ class Price:
             example=0.05,
         ),
     ] = None
-    request: float = 0.0
+    request: Annotated[float, Key("USD for each request, on top", 0, _MOST_FEE, example=0.005)] = (
+        0.0
+    )
+    tiers: Annotated[
+        tuple[PriceTier, ...],
+        Key(
+            "prices for all tokens of calls whose prompt has more than `above` tokens",
+            example=[{"above": 200000, "prompt": 0.2, "completion": 0.6}],
+        ),
+    ] = ()
+
+    @property
+    def highest_completion(self) -> float:
+        """The highest price of a million tokens of answers, in USD."""
+        return max(self.completion, *(tier.completion for tier in self.tiers), 0.0)
 
     def of(self, usage: Usage) -> float:
         """What usage costs at this price.
@@ -50,17 +86,33 @@ class Price:
         Returns:
             The cost in USD.
         """
+        # In decimal numbers, so that a cost is to the last digit what a provider tells of it.
+        from decimal import Decimal
+
+        per_call = usage.prompt_tokens / max(usage.calls, 1)
+        reached = [tier for tier in self.tiers if per_call > tier.above]
+        rate = max(reached, key=lambda tier: tier.above) if reached else self
         cached = min(usage.cached_tokens, usage.prompt_tokens)
-        cached_price = self.prompt if self.cached is None else self.cached
+        cached_price = rate.prompt if rate.cached is None else rate.cached
         parts = (
-            (usage.prompt_tokens - cached) * self.prompt,
-            cached * cached_price,
-            usage.completion_tokens * self.completion,
+            (usage.prompt_tokens - cached, rate.prompt),
+            (cached, cached_price),
+            (usage.completion_tokens, rate.completion),
+            (usage.calls * _MILLION, self.request),
         )
-        return math.fsum(parts) / _MILLION + self.request * usage.calls
+        total = sum((count * Decimal(repr(price)) for count, price in parts), Decimal())
+        return float(total / _MILLION)
 
 
 FREE = Price(0.0, 0.0)
+
+
+def price_values(price: Price) -> dict[str, Any]:
+    """The price as plain values for a file; without tiers, as earlier versions wrote it."""
+    values = asdict(price)
+    if not price.tiers:
+        del values["tiers"]
+    return values
 
 
 def check_price(price: Price) -> None:
@@ -70,13 +122,14 @@ def check_price(price: Price) -> None:
         ValueError: A field, which the message names, is NaN, infinite, negative, absurdly large,
             or not a number.
     """
-    for name, value in vars(price).items():
-        most = _MOST_FEE if name == "request" else MOST_PRICE
-        if value is None and name == "cached":
-            continue
-        # A comparison with NaN is false.
-        if type(value) not in (int, float) or not 0 <= value <= most:
-            raise ValueError(f"{name} is no price: {value!r}")
+    for rate in (price, *price.tiers):
+        for name, value in vars(rate).items():
+            if name == "tiers" or (value is None and name == "cached"):
+                continue
+            most = {"request": _MOST_FEE, "above": MOST_TOKENS}.get(name, MOST_PRICE)
+            # A comparison with NaN is false.
+            if type(value) not in (int, float) or not 0 <= value <= most:
+                raise ValueError(f"{name} is no price: {value!r}")
 
 
 def priced(usage: Usage, price: Price | None) -> Usage:

@@ -311,6 +311,8 @@ class TurnFold:
             case AggregatorFinished():
                 # Only its end may tell what of the text was reasoning.
                 self._text, self._reasoning = [event.text], [event.reasoning]
+                # Another candidate may have been asked in place of the first.
+                self._model = event.model
                 self._answered_by, self._finish_reason = event.answered_by, event.finish_reason
                 self._replied(event.model, event.usage, event.answered_by)
             case AggregatorFailed():

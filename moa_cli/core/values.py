@@ -142,6 +142,7 @@ class Key:
         off: Whether `false` stands for 0.
         only: The only values that are supported, of whatever type.
         check: Raises ValueFault for a value that passes the rest.
+        secret: Whether a wrong value is not repeated in messages.
         written: The type as it is written, where the field has another.
         type: The field's type without None; filled in from the field.
         choices: The only texts allowed; filled in from a `Literal`.
@@ -155,6 +156,7 @@ class Key:
     off: bool = False
     only: tuple[Any, ...] | None = None
     check: Callable[[Any], None] | None = None
+    secret: bool = False
     written: Any = None
     type: Any = None
     choices: tuple[str, ...] = ()
@@ -260,7 +262,8 @@ def read_value(key: Key, value: Any, style: Style) -> Any:
         made = _with_parts(key, value, style)
         _check_bounds(key, value)
     else:
-        raise ValueFault(f"must be {style.kinds[key.kind]}, not {shown(value)}")
+        told = "" if key.secret else f", not {shown(value)}"
+        raise ValueFault(f"must be {style.kinds[key.kind]}{told}")
     if key.check is not None:
         key.check(made)
     return float(made) if key.type is float else made

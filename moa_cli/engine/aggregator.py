@@ -55,6 +55,8 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
             capped, error = reached, failure(reached)
         usage = await state.taken(call)
     state.usage += usage
+    # Another candidate may have been asked in its place.
+    model = call.settings.model
     if error is None:
         state.emit(
             events.AggregatorFinished(

@@ -229,7 +229,7 @@ class TurnBudgets:
             if budget.cap.unit == "tokens":
                 extra = min(extra, remaining / len(prices))
             else:
-                dollars_per_token = sum(price.completion for price in prices if price) / 1e6
+                dollars_per_token = sum(price.highest_completion for price in prices if price) / 1e6
                 if dollars_per_token:
                     extra = min(extra, remaining / dollars_per_token)
         return None if extra >= _LONG_ENOUGH else ASSUMED_TOKENS + int(extra)

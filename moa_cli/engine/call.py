@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from moa_cli.core.conversation import Failure, Message, Proposal, Usage
@@ -19,6 +19,7 @@ from moa_cli.core.errors import (
     ClientTimeout,
     ContentFiltered,
     MoAError,
+    ModelNotFound,
 )
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price, priced
@@ -77,11 +78,13 @@ class Begun:
 
 @dataclass(frozen=True)
 class Retry:
-    """The call failed and is made again. attempt: from 2. delay: seconds until then."""
+    """The call failed and is made again. attempt: from 2. delay: seconds until then. moved: that
+    another candidate is asked, in words."""
 
     attempt: int
     delay: float
     error: Failure
+    moved: str | None = None
 
 
 @dataclass(frozen=True)
@@ -304,6 +307,13 @@ class Call:
                         return await self._attempt(tell)
                     except ClientError as error:
                         self._failed(error)
+                        gone = self.settings.model
+                        if isinstance(error, ModelNotFound) and self._move_on():
+                            moved = (
+                                f"{gone} is not offered, {self.settings.model} was asked instead"
+                            )
+                            tell(Retry(attempt, 0.0, failure(error), moved))
+                            continue
                         delay = self._delay(attempt, error)
                         begun = self.first_token is not None
                         last = attempt > self._limits.retries or delay > self._seconds_left()
@@ -318,6 +328,26 @@ class Call:
                 f"{self._provider}: no whole answer within {self._seconds:g} s",
                 hint="raise `timeout` in the profile, or use a faster model",
             ) from None
+
+    def _move_on(self) -> bool:
+        """Ask the next candidate from now on; whether there is one that may be asked.
+
+        Nothing was paid for yet: the endpoint does not have the model. Raises BudgetReached if
+        the next one is too expensive.
+        """
+        if self.first_token is not None or not self.settings.alternatives:
+            return False
+        model, *others = self.settings.alternatives
+        price = self._clients.known(model).price
+        if price is None and self._price is not None and self._grow is not None:
+            # A cap that depends on prices would not be kept.
+            return False
+        self.settings = replace(self.settings, model=model, alternatives=tuple(others))
+        self._foreseen = replace(self._foreseen, model=model, price=price)
+        self._price = price
+        if self._grow is not None:
+            self._grow(self, 0, self._allowed)
+        return True
 
     def _failed(self, error: ClientError) -> None:
         """Keep what the attempt took: nothing if the endpoint refused it, or was not reached."""
@@ -440,12 +470,23 @@ class Call:
             "it gave reasoning, but no answer" if thought else "it gave an empty answer"
         )
 
+    def _named(self) -> str:
+        """The proposer's name; it follows the model, if it was made of that."""
+        first, name = self.planned.settings.model, self.planned.name
+        now = self.settings.model
+        return name if now == first else name.replace(short_name(first), short_name(now))
+
+    @property
+    def price(self) -> Price | None:
+        """The price of its model, as far as it is known."""
+        return self._price
+
     def proposal(self, usage: Usage, error: Failure | None) -> Proposal:
         """What came of the call, as a proposal."""
         return Proposal(
             layer=self.planned.place.layer,
             index=self.planned.place.index,
-            proposer=self.planned.name,
+            proposer=self._named(),
             model=self.settings.model,
             text=self.text,
             reasoning=self.reasoning,

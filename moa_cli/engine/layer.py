@@ -61,7 +61,7 @@ class _Layer:
                 self._lose_unasked(index, _ABANDONED)
             elif index not in self._ended:
                 # Its call is cut off, and so is settled.
-                usage = self._calls[index].settle(self._planned[index].info.price)
+                usage = self._calls[index].settle(self._calls[index].price)
                 self._lose(self._calls[index].proposal(usage, _ABANDONED), _ABANDONED)
         answers = self._answers
         if answers or not state.control.said_enough:

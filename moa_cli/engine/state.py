@@ -240,6 +240,8 @@ class TurnState:
 
     def emit_retry(self, planned: Planned, retry: Retry) -> None:
         """Tell that a call is made again."""
+        if retry.moved is not None:
+            self.lost.append(retry.moved)
         again = {"attempt": retry.attempt, "delay": retry.delay, "error": retry.error}
         self._emit_about(planned, Retrying, **again)
 

@@ -21,7 +21,12 @@ from moa_cli.core.endpoints import Client, ModelInfo, check_info
 from moa_cli.core.errors import MoAError
 from moa_cli.core.money import FREE, Price
 from moa_cli.core.values import load_value
-from moa_cli.models.providers import DEFAULT_PROVIDER, Provider, Providers, is_loopback
+from moa_cli.models.candidates import candidates, settled
+from moa_cli.models.names import find_model, find_similar, without_route
+from moa_cli.models.price_table import from_table
+from moa_cli.models.providers import Providers, is_loopback
+from moa_cli.models.table import DEFAULT_PROVIDER, Provider
+from moa_cli.profile import Profile
 
 _FRESH_SECONDS = 24 * 3600
 # A list that could not be read is not asked for again before so long.
@@ -30,10 +35,12 @@ _REST_SECONDS = 30
 
 @dataclass
 class _Listing:
-    """The models of one provider, by id. as_of: when they were read, seconds since 1970."""
+    """The models of one provider, by id. as_of: when they were read, seconds since 1970. whole:
+    whether those of unknown price are in it, too; up to 0.1 they were not kept."""
 
     models: Mapping[str, ModelInfo]
     as_of: float
+    whole: bool = True
 
     @property
     def fresh(self) -> bool:
@@ -82,18 +89,90 @@ class Catalog:
         if provider.base_url is None:
             return ModelInfo(id=model, context_length=self._config.local.context, price=own)
         listing = self._listing(provider)
-        info = listing.models.get(model) if listing else None
-        if info is None or listing is None:
-            return ModelInfo(id=model, price=own, trouble=self._trouble.get(provider.name))
+        found = find_model(model, listing.models) if listing else None
+        info = ModelInfo(id=model) if found is None or listing is None else replace(found, id=model)
+        if found is not None and listing is not None and info.price is not None:
+            info = replace(info, as_of=listing.as_of)
+        info = self.completed(provider, info)
+        if info.price is None and listing is not None:
+            similar = find_similar(model, listing.models)
+            if similar is not None and similar.price is not None:
+                info = replace(info, price=similar.price, as_of=listing.as_of)
         if own is not None:
-            return replace(info, price=own)
-        return replace(info, as_of=listing.as_of)
+            return replace(info, price=own, as_of=None, from_table=False)
+        return replace(info, trouble=None if found else self._trouble.get(provider.name))
 
-    def own_price(self, model_name: str) -> Price | None:
-        """The price in the settings; that of a model on this machine is 0, if none is set."""
-        return self._own_price(model_name, *self._providers.parse(model_name))
+    async def settled(self, profile: Profile, *, patience: float) -> Profile:
+        """The profile with those of its candidates that are offered; see `candidates.settled`.
+
+        A list that is kept is taken, however old: the turn's own calls refresh it. Where there is
+        none, it is read now.
+
+        patience: seconds to wait for lists that are not there yet.
+        """
+        named = [self._providers.parse(name)[0] for name in candidates(profile)]
+        missing = {
+            provider.name: provider
+            for provider in named
+            if provider.base_url and not self._is_whole(provider) and self._can_ask(provider)
+        }
+        for provider in missing.values():
+            self._read_beside(provider)
+        running = {self._reading[name] for name in missing if name in self._reading}
+        if running:
+            await asyncio.wait(running, timeout=patience)
+        return settled(profile, self._offered)
+
+    def _is_whole(self, provider: Provider) -> bool:
+        listing = self._listing(provider)
+        return listing is not None and listing.whole
+
+    def _can_ask(self, provider: Provider) -> bool:
+        return not provider.needs_key or self._providers.key_source(provider) is not None
+
+    def _offered(self, model_name: str) -> str | None:
+        """The name under which a model is offered; see `candidates.Offered`."""
+        provider, model = self._providers.parse(model_name)
+        listing = self._listing(provider) if provider.base_url else None
+        unlisted = "unlisted_names" in provider.quirks
+        if listing is None or not listing.whole or not listing.models or unlisted:
+            return None
+        found = find_model(model, {name: name for name in listing.models})
+        if found is None:
+            return ""
+        if without_route(model) != model:
+            return model_name
+        prefix, colon, _ = model_name.partition(":")
+        return f"{prefix}:{found}" if colon and prefix in self._providers.known else found
+
+    def completed(self, provider: Provider, info: ModelInfo) -> ModelInfo:
+        """What a provider's list tells of a model, with what only other sources tell: the
+        settings, then the table of prices that comes with `moa`."""
+        own = self._own_price(f"{provider.name}:{info.id}", provider, info.id)
+        if own is not None:
+            info = replace(info, price=own)
+        if (info.price and info.context_length) or not self._has_table(provider):
+            return info
+        known = from_table(provider.price_table or "", info.id)
+        if known is None:
+            return info
+        return replace(
+            info,
+            context_length=info.context_length or known.context_length,
+            price=info.price or known.price,
+            from_table=info.price is None,
+        )
+
+    def _has_table(self, provider: Provider) -> bool:
+        """Whether the table's prices are those of the provider; not those of a server on this
+        machine that only has its name."""
+        if provider.price_table is None:
+            return False
+        is_here = is_loopback(provider.base_url or "")
+        return not is_here or self._providers.key_source(provider) is not None
 
     def _own_price(self, model_name: str, provider: Provider, model: str) -> Price | None:
+        """The price in the settings; that of a model on this machine is 0, if none is set."""
         names = [model_name, f"{provider.name}:{model}"]
         if provider.name == DEFAULT_PROVIDER:
             names.append(model)
@@ -150,7 +229,7 @@ def _is_free(provider: Provider, model: str) -> bool:
     """Whether it runs on the user's own machine; Ollama also passes on to models elsewhere."""
     if provider.base_url is None:
         return True
-    if provider.name != "ollama" or not is_loopback(provider.base_url):
+    if provider.start_hint is None or not is_loopback(provider.base_url):
         return False
     return not model.endswith(("-cloud", ":cloud"))
 
@@ -168,15 +247,16 @@ def _load(file: Path) -> _Listing | None:
         models = [check_info(load_value(ModelInfo, model)) for model in table["models"]]
         as_of = float(table["as_of"])
         known = {model.id: model for model in models}
-        return _Listing(known, as_of) if 0 < as_of <= time.time() else None
+        whole = table.get("whole") is True
+        return _Listing(known, as_of, whole) if 0 < as_of <= time.time() else None
     except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         # Not written by this program, or not to its end.
         return None
 
 
 def _keep(file: Path, listing: _Listing) -> None:
-    told = [model for model in listing.models.values() if model.price or model.context_length]
-    table = {"as_of": listing.as_of, "models": list(map(asdict, told))}
+    models = list(map(asdict, listing.models.values()))
+    table = {"as_of": listing.as_of, "whole": True, "models": models}
     with suppress(OSError):
         paths.make_private(file.parent)
         with paths.replacing(file) as out:

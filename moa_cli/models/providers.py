@@ -12,8 +12,10 @@ import re
 import subprocess
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from moa_cli.config.schema import Config, ProviderSettings
 from moa_cli.core.debug_log import RoomLog, add_secret
@@ -23,75 +25,22 @@ from moa_cli.core.file_names import why_unfit
 from moa_cli.core.text import nearest
 from moa_cli.core.values import TOML, KeyPath
 from moa_cli.models.env_files import EnvFiles
+from moa_cli.models.table import BUILT_IN, DEFAULT_PROVIDER, Pairs, Provider
 from moa_cli.profile import Profile, model_faults
 
-DEFAULT_PROVIDER = "together"
 _LOG = RoomLog("moa.models")
 _KEY_COMMAND_SECONDS = 60
 # Of a model's id that is named without a provider: what no such id holds, or begins with. Signs
 # that look like a colon, or stand beside it on the keyboard, are among it.
 _ODD = re.compile(r"^[^A-Za-z0-9]|[^A-Za-z0-9._/@+-]")
 # Profiles of providers' names, tried in this order where none is named: the first with a key.
-_DEFAULT_PROFILES = (DEFAULT_PROVIDER, "openrouter", "openai")
-# The default provider lists models of these vendors under `vendor/model`; it is itself no other.
-_VENDORS = ("openai", DEFAULT_PROVIDER)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provider:
-    """An OpenAI-compatible endpoint.
-
-    Args:
-        base_url: Its address; None for the embedded model.
-        key_variable: The environment variable that holds its key, or None.
-        key_command: The command that prints its key, or None.
-        completion_tokens: Whether it calls `max_tokens` `max_completion_tokens`.
-        start_hint: How to start it, where it is a server on this machine.
-    """
-
-    name: str
-    base_url: str | None
-    key_variable: str | None = None
-    key_command: str | None = None
-    completion_tokens: bool = False
-    start_hint: str | None = None
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether it is asked for with a key."""
-        return self.key_variable is not None or self.key_command is not None
-
-
-BUILT_IN: dict[str, Provider] = {
-    provider.name: provider
-    for provider in (
-        Provider(
-            name="together",
-            base_url="https://api.together.xyz/v1",
-            key_variable="TOGETHER_API_KEY",
-        ),
-        Provider(
-            name="openai",
-            base_url="https://api.openai.com/v1",
-            key_variable="OPENAI_API_KEY",
-            completion_tokens=True,
-        ),
-        Provider(
-            name="openrouter",
-            base_url="https://openrouter.ai/api/v1",
-            key_variable="OPENROUTER_API_KEY",
-        ),
-        Provider(
-            name="groq", base_url="https://api.groq.com/openai/v1", key_variable="GROQ_API_KEY"
-        ),
-        Provider(
-            name="ollama",
-            base_url="http://127.0.0.1:11434/v1",
-            start_hint="start Ollama with `ollama serve`",
-        ),
-        Provider(name="local", base_url=None),
-    )
-}
+DEFAULT_PROFILES = (DEFAULT_PROVIDER, "openrouter", "openai")
+# Whoever gave one of these another address has always sent it the key of its name.
+_LONG_KNOWN = (DEFAULT_PROVIDER, "openai", "openrouter", "groq")
+# The value of a variable in a header or a parameter of the user's own.
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# Azure's older interface takes the date of its version with each call.
+_AZURE_VERSIONS = ("AZURE_OPENAI_API_VERSION", "OPENAI_API_VERSION")
 
 
 def is_loopback(url: str) -> bool:
@@ -126,14 +75,51 @@ class Providers:
         for name in BUILT_IN:
             url = self._url_from_environment(name)
             if url is not None:
-                self.known[name] = replace(self.known[name], base_url=url)
+                self.known[name] = self._at(self.known[name], url)
 
     def _url_from_environment(self, name: str) -> str | None:
-        url = self._environment.get(f"{name.upper()}_BASE_URL", "").strip()
-        if url and name != "local":
-            return _base_url(url)
+        variables = (f"{name.upper()}_BASE_URL", BUILT_IN[name].address_variable)
+        for variable in variables if name != "local" else ():
+            url = self._environment.get(variable or "", "").strip()
+            if url:
+                return url
         host = self._environment.get("OLLAMA_HOST", "").strip()
         return _ollama_url(host) if host and name == "ollama" else None
+
+    def _at(self, provider: Provider, url: str) -> Provider:
+        """The provider at another address, as somebody wrote it."""
+        built_in = BUILT_IN.get(provider.name)
+        own = urlsplit(built_in.base_url) if built_in and built_in.base_url else None
+        host, path = _host_and_path(url)
+        is_same = own is not None and own.hostname == host
+        default_path = own.path if own is not None and is_same else provider.default_path
+        if provider.address_variable and path in ("", "/", "/openai"):
+            provider = self._dated(provider, url)
+            if "deployment_path" in provider.quirks:
+                default_path = "/openai"
+        address, query = _base_url(url, default_path)
+        # What the address says is replaced by what is said of the query by itself.
+        names = [name for name, _ in provider.query]
+        return replace(
+            provider,
+            base_url=address,
+            query=(*(pair for pair in query if pair[0] not in names), *provider.query),
+            models_path=provider.models_path if is_same else "/models",
+        )
+
+    def _dated(self, provider: Provider, url: str) -> Provider:
+        """Azure's older interface, where the date of a version is told; else the provider."""
+        version = dict(parse_qsl(urlsplit(url).query)) | dict(provider.query)
+        found = (self._environment.get(variable, "").strip() for variable in _AZURE_VERSIONS)
+        dated = version.get("api-version") or next(filter(None, found), "")
+        if not re.match(r"\d{4}-\d\d-\d\d", dated):
+            return provider
+        others = (pair for pair in provider.query if pair[0] != "api-version")
+        return replace(
+            provider,
+            query=(*others, ("api-version", dated)),
+            quirks=provider.quirks | {"deployment_path"},
+        )
 
     def _from_settings(self, name: str, settings: ProviderSettings, place: str) -> Provider:
         base = self.known.get(name) or Provider(name=name, base_url=None)
@@ -156,12 +142,23 @@ class Providers:
         if settings.base_url is None and base.base_url is None:
             path = (*path, "base_url")
             raise ProfileError(f"`{TOML.path(path)}` is missing", place=place, path=path)
-        return replace(
+        variable = settings.api_key_env
+        changed = replace(
             base,
-            base_url=base.base_url if settings.base_url is None else _base_url(settings.base_url),
-            key_variable=settings.api_key_env or base.key_variable,
+            key_variable=variable or base.key_variable,
+            other_key_variables=() if variable else base.other_key_variables,
             key_command=settings.api_key_cmd or base.key_command,
+            headers=tuple((settings.headers or {}).items()),
+            query=tuple((settings.query or {}).items()),
+            quirks=base.quirks if settings.quirks is None else frozenset(settings.quirks),
         )
+        if settings.base_url is None:
+            return changed
+        if not variable and not changed.key_command and _is_elsewhere(base, settings.base_url):
+            # It may be a server of the user's own that takes no key, named before `moa` knew a
+            # provider of that name.
+            changed = replace(changed, key_optional=True)
+        return self._at(changed, settings.base_url)
 
     def parse(self, model_name: str) -> tuple[Provider, str]:
         """The provider of `model_name`, and the model's id there.
@@ -198,7 +195,7 @@ class Providers:
                 hint=f"did you mean `{by_case[model.lower()]}:model-id`?",
             )
         first, slash, rest = model.partition("/")
-        if slash and first in self.known and first not in _VENDORS:
+        if slash and first in self.known and not self.known[first].vendor:
             raise ProfileError(
                 f"`{model}` begins with the name of a provider, but without a colon",
                 hint=f"did you mean `{first}:{rest}`? Else: `{DEFAULT_PROVIDER}:{model}`",
@@ -281,28 +278,31 @@ class Providers:
 
     def key_source(self, provider: Provider) -> str | None:
         """Where the provider's key would come from, in words without the key; None if nowhere."""
-        variable = provider.key_variable
-        if variable and self._environment.get(variable, "").strip():
-            return f"environment variable {variable}"
-        found = self._env_files.find(variable) if variable else None
-        if found is not None:
-            return f"{variable} in {found.file}"
+        for variable in provider.key_variables:
+            if self._environment.get(variable, "").strip():
+                return f"environment variable {variable}"
+        for variable in provider.key_variables:
+            if (found := self._env_files.find(variable)) is not None:
+                return f"{variable} in {found.file}"
         return "api_key_cmd" if provider.key_command else None
 
     def key_notice(self, provider: Provider) -> str | None:
         """What is to be said of where the provider's key comes from: that it is the working
         directory's file, or that this file has another key; None if there is nothing to say."""
-        variable = provider.key_variable
-        if not variable or self._environment.get(variable, "").strip():
+        variables = provider.key_variables
+        if any(self._environment.get(variable, "").strip() for variable in variables):
             return None
-        found = self._env_files.find(variable)
-        if found is not None and found.foreign:
-            return f"the key of {provider.name} comes from the working directory: {found.file}"
-        if found is not None and found.differs:
-            return (
-                f"the key of {provider.name} comes from {found.file};"
-                f" the working directory's .env has another {variable}, which is not used"
-            )
+        for variable in variables:
+            found = self._env_files.find(variable)
+            if found is not None and found.foreign:
+                return f"the key of {provider.name} comes from the working directory: {found.file}"
+            if found is not None and found.differs:
+                return (
+                    f"the key of {provider.name} comes from {found.file};"
+                    f" the working directory's .env has another {variable}, which is not used"
+                )
+            if found is not None:
+                return None
         return None
 
     def key_notices(self, models: Iterable[str] | None = None) -> list[str]:
@@ -322,17 +322,17 @@ class Providers:
 
         Raises AuthenticationFailed if there is no key, or what is there can be none.
         """
-        if not provider.needs_key:
+        if not provider.takes_key:
             return NO_KEY
-        variable = provider.key_variable or ""
-        found, source = self._environment.get(variable, "").strip(), variable
-        if not found and (kept := self._env_files.find(variable)) is not None:
-            found, source = kept.value, f"{variable} in {kept.file}"
+        found, source = self._found_key(provider)
         if not found and provider.key_command:
             found, source = _run_key_command(provider).strip(), "api_key_cmd"
         add_secret(found)
         _LOG.write("key", provider=provider.name, why=f"it is in {source}" if found else "none")
+        if not found and provider.key_optional:
+            return NO_KEY
         if not found:
+            variable = provider.key_variable
             trouble = self._env_files.trouble(variable) if variable else None
             raise AuthenticationFailed(
                 f"there is no API key for {provider.name}",
@@ -348,6 +348,51 @@ class Providers:
             )
         return found
 
+    def _found_key(self, provider: Provider) -> tuple[str, str]:
+        """The key in a variable or a .env file, and where it is; "" if there is none."""
+        for variable in provider.key_variables:
+            if found := self._environment.get(variable, "").strip():
+                return found, variable
+        for variable in provider.key_variables:
+            if (kept := self._env_files.find(variable)) is not None:
+                return kept.value, f"{variable} in {kept.file}"
+        return "", ""
+
+    def resolved(self, provider: Provider, part: Literal["headers", "query"]) -> dict[str, str]:
+        """The headers or parameters of the user's own, with the values of variables in them.
+
+        A header of a variable's value is a secret from then on.
+
+        Raises:
+            AuthenticationFailed: A variable is not set, or its value cannot be sent.
+        """
+        pairs: Pairs = getattr(provider, part)
+        found = {}
+        for name, text in pairs:
+            place = TOML.path(("providers", provider.name, part, name))
+            value = _REFERENCE.sub(partial(self._referred, place), text)
+            if part == "headers" and not (value.isascii() and value.isprintable()):
+                raise AuthenticationFailed(
+                    f"`{place}`: the value of a variable holds line ends, or letters outside ASCII"
+                )
+            if part == "headers" or value != text:
+                add_secret(value)
+            found[name] = value
+        return found
+
+    def _referred(self, place: str, reference: re.Match[str]) -> str:
+        variable = reference[1]
+        value = self._environment.get(variable, "").strip()
+        if not value and (kept := self._env_files.find(variable)) is not None:
+            value = kept.value
+        if not value:
+            raise AuthenticationFailed(
+                f"`{place}` needs the variable {variable}, which is not set",
+                hint=f"set {variable} in the environment or in a .env file",
+            )
+        add_secret(value)
+        return value
+
 
 def default_profile(config: Config, environment: Mapping[str, str]) -> str:
     """The profile of MOA_PROFILE, else the config's, else the one of the first provider that
@@ -356,7 +401,7 @@ def default_profile(config: Config, environment: Mapping[str, str]) -> str:
     if named:
         return named
     known = Providers(config, environment)
-    with_key = (name for name in _DEFAULT_PROFILES if known.key_source(known.known[name]))
+    with_key = (name for name in DEFAULT_PROFILES if known.key_source(known.known[name]))
     return next(with_key, "local")
 
 
@@ -389,10 +434,32 @@ def _run_key_command(provider: Provider) -> str:
     return done.stdout
 
 
-def _base_url(url: str) -> str:
-    """The URL without its last slash; /v1 is added where it has no path at all."""
-    url = url.strip().rstrip("/")
-    return f"{url}/v1" if re.fullmatch(r"https?://[^/?#]+", url) else url
+def _is_elsewhere(provider: Provider, url: str) -> bool:
+    """Whether the URL leads to another domain than that of a built-in provider."""
+    host = (_host_and_path(url)[0] or "").split(".")
+    own = (_host_and_path(provider.base_url or "")[0] or "").split(".")
+    return provider.name not in _LONG_KNOWN and own != [""] and host[-2:] != own[-2:]
+
+
+def _host_and_path(url: str) -> tuple[str | None, str]:
+    try:
+        parts = urlsplit(url.strip())
+        return parts.hostname, parts.path
+    except ValueError:
+        return None, "/"
+
+
+def _base_url(url: str, default_path: str) -> tuple[str, Pairs]:
+    """The URL without its last slash, and the parameters of its query.
+
+    default_path: is added where it has no path at all.
+    """
+    url, mark, query = url.strip().partition("?")
+    if mark and ("#" in query or not query.isprintable()):
+        return f"{url}?{query}", ()  # no address, which the call will say
+    url = url.rstrip("/")
+    address = f"{url}{default_path}" if re.fullmatch(r"https?://[^/?#]+", url) else url
+    return address, tuple(parse_qsl(query, keep_blank_values=True))
 
 
 def _ollama_url(host: str) -> str:

@@ -183,7 +183,7 @@ def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
     dropped = 0
     for holder in (table, *table.get("layers", [])):
         before = holder.get("proposers", [])
-        after = [entry for entry in before if model not in (entry["model"], entry.get("name"))]
+        after = [entry for entry in before if model not in (*_candidates(entry), entry.get("name"))]
         dropped += len(before) - len(after)
         if before and not after:
             raise ProfileError(
@@ -196,6 +196,11 @@ def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
         raise ProfileError(f"there is no proposer `{model}`", hint=f"there are {', '.join(names)}")
     # The places have moved, so what is left is said to come from this command.
     return _built(profile, table, ("proposers",), where)
+
+
+def _candidates(proposer: Mapping[str, Any]) -> list[str]:
+    model = proposer["model"]
+    return [model] if isinstance(model, str) else list(model)
 
 
 def _lay(
@@ -274,6 +279,8 @@ def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[P
     """
     for table_path, table in _model_tables(to_table(profile)):
         named: list[tuple[KeyPath, str]] = [((*table_path, "model"), table["model"])]
+        if not isinstance(table["model"], str):
+            named = [((*table_path, "model", at), name) for at, name in enumerate(table["model"])]
         for place, fallback in enumerate(table.get("fallbacks", ())):
             named.append(((*table_path, "fallbacks", place), fallback))
         for path, model in named:

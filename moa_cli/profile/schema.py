@@ -20,6 +20,16 @@ _M = TypeVar("_M", "Proposer", "Aggregator")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
+def _check_candidates(model: str | tuple[str, ...]) -> None:
+    candidates = (model,) if isinstance(model, str) else model
+    if not candidates:
+        raise ValueFault("names no model")
+    for candidate in candidates:
+        _check_model_name(candidate)
+    if len(set(candidates)) < len(candidates):
+        raise ValueFault("names a model twice")
+
+
 def _check_model_name(model: str) -> None:
     if not _MODEL_NAME.fullmatch(model):
         raise ValueFault(f"is not a model name: {model!r}")
@@ -52,7 +62,10 @@ class ModelSettings:
     """A model, and how it is asked. None means: not set.
 
     Args:
-        model: The model name, `provider:model-id`.
+        model: The model name, `provider:model-id`. A list of names, in order of preference, may
+            be given; the first is kept here.
+        alternatives: The rest of that list: models that are asked where those before them are no
+            longer offered.
         temperature: Sampling temperature, 0 to 2. Unset: the profile's, else the endpoint's.
         max_tokens: Most tokens an answer may have. Unset: the profile's, else the endpoint's.
         system: The system prompt. Unset: the profile's.
@@ -62,7 +75,15 @@ class ModelSettings:
         extra: Further fields of the request's body, sent as they are.
     """
 
-    model: Annotated[str, Key("model name, `provider:model-id`", check=_check_model_name)]
+    model: Annotated[
+        str,
+        Key(
+            "model name, `provider:model-id`, or several: the first that is offered is asked",
+            check=_check_candidates,
+            written=str | tuple[str, ...],
+        ),
+    ]
+    alternatives: tuple[str, ...] = ()
     temperature: Annotated[
         float | None, Key("sampling temperature; if unset, the model's own default", 0, 2)
     ] = None
@@ -75,6 +96,18 @@ class ModelSettings:
         Mapping[str, Any],
         Key("additional fields of the request, sent unchanged", check=_check_extra),
     ] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        candidates: object = self.model
+        if isinstance(candidates, tuple):
+            # As it is written in a file.
+            object.__setattr__(self, "model", candidates[0])
+            object.__setattr__(self, "alternatives", candidates[1:])
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The model and its alternatives, in order of preference."""
+        return (self.model, *self.alternatives)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +165,7 @@ class Profile:
         layers: Layers with proposers of their own, in place of `proposers`.
         aggregator: The model that writes the reply.
         origins: Where the values come from.
+        notes: What was found when its candidates were compared with what providers offer.
     """
 
     name: str
@@ -160,6 +194,7 @@ class Profile:
     ] = ()
     aggregator: Annotated[Aggregator, Key("the model that writes the reply")]
     origins: Origins = field(default_factory=dict, compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def layer(self, number: int) -> tuple[Proposer, ...]:
         """The calls of a layer.
@@ -204,7 +239,10 @@ class Profile:
     @cached_property
     def _tried(self) -> tuple[Aggregator, ...]:
         first = replace(self._inherit(self.aggregator), fallbacks=())
-        return (first, *(replace(first, model=model) for model in self.aggregator.fallbacks))
+        others = (
+            replace(first, model=model, alternatives=()) for model in self.aggregator.fallbacks
+        )
+        return (first, *others)
 
     def all_layers(self, rounds: int | None = None) -> list[Sequence[ModelSettings]]:
         """What a turn asks if nothing fails.
@@ -337,6 +375,8 @@ def _proposer_tables(proposers: Sequence[Proposer]) -> list[dict[str, Any]]:
 def _unlike(values: Any, default: Any, keys: Iterable[str]) -> dict[str, Any]:
     """The fields of a dataclass that differ from those of another one."""
     found = {key: getattr(values, key) for key in keys}
+    if isinstance(values, ModelSettings) and values.alternatives:
+        found["model"] = list(values.candidates)
     return {key: value for key, value in found.items() if value != getattr(default, key)}
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from moa_cli.core.conversation import Usage
 from moa_cli.core.ledger import CallBegun
-from moa_cli.core.money import Price, check_price
+from moa_cli.core.money import Price, check_price, price_values
 from moa_cli.core.values import load_value
 from moa_cli.store.lease import Lease, lease_for
 
@@ -113,7 +113,7 @@ class Journal:
         with self._mutex:
             entry = self._entries[number]
             entry.begun = replace(entry.begun, price=price)
-            self._write(_ENCODE({"priced": number, "price": vars(price)}))
+            self._write(_ENCODE({"priced": number, "price": price_values(price)}))
 
     def void(self, number: int) -> None:
         """Note that nothing is billed for it."""
@@ -263,7 +263,7 @@ class TurnCalls:
 def _begin_line(entry: JournalledCall) -> str:
     begun = entry.begun
     table = {"begin": entry.number, "day": entry.day, "group": entry.group, "turn": entry.turn}
-    price = None if begun.price is None else vars(begun.price)
+    price = None if begun.price is None else price_values(begun.price)
     return _ENCODE({**table, **vars(begun), "price": price})
 
 

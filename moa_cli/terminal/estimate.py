@@ -48,6 +48,10 @@ def notes(profile: Profile, layers: list[LayerForecast], known: Known) -> list[s
     unpriced = [model for model, info in _asked(profile, known).items() if info.price is None]
     if unpriced:
         lines.append(f"the price of {', '.join(map(one_line, unpriced))} is unknown")
+    tabled = [model for model, info in _asked(profile, known).items() if info.from_table]
+    if tabled:
+        names = ", ".join(map(one_line, tabled))
+        lines.append(f"the price of {names} is from the table that comes with moa")
     day = _date(profile, known)
     if day is not None:
         lines.append(f"prices as listed on {day}")

@@ -16,7 +16,10 @@ import pytest
 from tests.support.command import Moa, Ran
 from tests.support.upstream import Upstream
 
-SHIPPED = ("local", "ollama", "together", "together-3-layer", "self", "openrouter", "openai")
+SHIPPED = (
+    *("local", "ollama", "together", "together-3-layer", "self", "openrouter", "openai", "groq"),
+    "reference-moa",
+)
 PAPER = ("paper-moa", "paper-moa-lite", "paper-moa-gpt4o")
 
 

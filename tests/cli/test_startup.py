@@ -94,7 +94,7 @@ def complete(moa: Moa, typed: str) -> tuple[Ran, set[str]]:
         ("moa ask --output js", ["json", "jsonl"]),
         ("moa config get bud", ["budget.day", "budget.session", "budget.zone"]),
         ("moa history export --format h", ["html"]),
-        ("moa models p", ["pull"]),
+        ("moa models p", ["perplexity", "pull"]),
         ("moa models la", ["lab"]),
         ("moa models list gr", ["groq"]),
         ("moa models pull s", ["smollm2"]),

@@ -146,7 +146,7 @@ def test_the_limit_goes_by_its_newer_name_where_the_provider_wants_that(
     upstream: Upstream,
 ) -> None:
     limited = Request(model="m", messages=HELLO.messages, max_tokens=7)
-    ask(upstream.url, limited, completion_tokens=True)
+    ask(upstream.url, limited, quirks=("max_completion_tokens",))
     body = upstream.chats()[0].body
     assert body["max_completion_tokens"] == 7
     assert "max_tokens" not in body
@@ -629,7 +629,7 @@ def test_the_older_name_of_the_limit_is_tried_where_the_newer_is_refused(
 ) -> None:
     refused = error_body("unknown field max_completion_tokens")
     upstream.enqueue("m", Reply(status=400, error=refused))
-    ask(upstream.url, LIMITED, completion_tokens=True)
+    ask(upstream.url, LIMITED, quirks=("max_completion_tokens",))
     assert "max_tokens" not in upstream.chats()[0].body
     assert upstream.chats()[1].body["max_tokens"] == 9
     assert "max_completion_tokens" not in upstream.chats()[1].body

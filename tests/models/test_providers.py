@@ -22,7 +22,8 @@ from moa_cli.core import paths
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
 from moa_cli.core.errors import AuthenticationFailed, ProfileError
-from moa_cli.models.providers import BUILT_IN, DEFAULT_PROVIDER, Provider, Providers
+from moa_cli.models.providers import Providers
+from moa_cli.models.table import BUILT_IN, DEFAULT_PROVIDER, Provider
 from tests.support.upstream import Reply, Upstream
 
 KEY = "sk-a-secret-key-0123456789"
@@ -80,7 +81,7 @@ def test_what_stands_after_the_provider_is_never_changed(provider: str, model: s
 
 
 HOW = "a model id that holds a colon is written with its provider: "
-ALL = "known providers: together, openai, openrouter, groq, ollama, local"
+ALL = f"known providers: {', '.join(BUILT_IN)}"
 
 
 @pytest.mark.parametrize(
@@ -244,23 +245,23 @@ def test_ollama_host_is_read_as_ollama_reads_it(host: str, url: str) -> None:
 
 def test_a_provider_of_the_users_own_is_known_like_the_others() -> None:
     known = configured(
-        '[providers.lm-studio]\nbase_url = "http://127.0.0.1:1234"\n'
+        '[providers.box-one]\nbase_url = "http://127.0.0.1:1234"\n'
         '[providers.work]\nbase_url = "https://llm.work/v1"\napi_key_env = "WORK_KEY"\n'
     )
-    provider, model = known.parse("lm-studio:qwen/qwen3")
-    assert provider == Provider(name="lm-studio", base_url="http://127.0.0.1:1234/v1")
+    provider, model = known.parse("box-one:qwen/qwen3")
+    assert provider == Provider(name="box-one", base_url="http://127.0.0.1:1234/v1")
     assert model == "qwen/qwen3"
     assert known.key(provider) == "none"
     assert known.known["work"].key_variable == "WORK_KEY"
-    with pytest.raises(ProfileError, match="did you mean `lm-studio`"):
-        known.parse("lmstudio:x")
+    with pytest.raises(ProfileError, match="did you mean `box-one`"):
+        known.parse("boxone:x")
 
 
 def test_a_built_in_provider_keeps_what_the_settings_do_not_mention() -> None:
     openai = configured('[providers.openai]\napi_key_env = "WORK_KEY"\n').known["openai"]
     assert openai.base_url == "https://api.openai.com/v1"
     assert openai.key_variable == "WORK_KEY"
-    assert openai.completion_tokens
+    assert openai.quirks == {"max_completion_tokens"}
 
 
 @pytest.mark.parametrize(

@@ -29,15 +29,17 @@ class Arm:
 def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
     """The arms of these kinds, in the order of ARMS.
 
-    Their turns send the whole conversation, lose nothing silently, and have no fallback: what
-    another model answered would not be a result of this mixture. best: the proposer that the arm
-    `self` samples (see `best_of`).
+    Their turns send the whole conversation, lose nothing silently, and have no fallback and no
+    alternatives: what another model answered would not be a result of this mixture. best: the
+    proposer that the arm `self` samples (see `best_of`).
     """
     strict = replace(
         profile,
         multi_turn=True,
         on_all_failed="fail",
-        aggregator=replace(profile.aggregator, fallbacks=()),
+        proposers=_fixed(profile.proposers),
+        layers=tuple(map(_fixed, profile.layers)),
+        aggregator=replace(profile.aggregator, fallbacks=(), alternatives=()),
     )
     found = []
     if MIXTURE in kinds:
@@ -47,6 +49,10 @@ def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
     if "single" in kinds:
         found += _singles(strict)
     return found
+
+
+def _fixed(proposers: Sequence[Proposer]) -> tuple[Proposer, ...]:
+    return tuple(replace(proposer, alternatives=()) for proposer in proposers)
 
 
 def best_of(profile: Profile, named: str | None) -> str:

@@ -18,7 +18,7 @@ from moa_cli.bench.data.loading import DatasetSettings
 from moa_cli.bench.data.released import ReleasedDigest
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError
-from moa_cli.core.money import Price, check_price
+from moa_cli.core.money import Price, check_price, price_values
 from moa_cli.core.text import dumps
 from moa_cli.core.values import load_value
 
@@ -169,7 +169,12 @@ def _table(settings: WorkSettings) -> dict[str, Any]:
     facts = table.pop("facts")
     if table["format"] == 1:
         del table["format"]
-    return table if facts is None else {**table, "facts": facts}
+    if facts is None or settings.facts is None:
+        return table
+    for name, known in settings.facts.items():
+        if known.price is not None:
+            facts[name]["price"] = price_values(known.price)
+    return {**table, "facts": facts}
 
 
 def _unknown(kind: Any, value: Any, path: str) -> Iterator[str]:

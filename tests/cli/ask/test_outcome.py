@@ -208,10 +208,10 @@ def test_without_a_profile_the_first_provider_with_a_key_answers(
     env = {"TOGETHER_API_KEY": "t-key", "TOGETHER_BASE_URL": upstream.url}
     ran = moa.run("ask", "hi", env=env)
     assert (ran.code, ran.out) == (0, b"ok\n")
-    assert ran.err.startswith("moa: profile together: Llama-3.3-70B-Instruct-Turbo, ")
+    assert ran.err.startswith("moa: profile together: DeepSeek-V4-Pro, ")
     asked = [request.model for request in upstream.chats()]
     assert len(asked) == 5
-    assert asked[-1] == "deepseek-ai/DeepSeek-V3"
+    assert asked[-1] == "deepseek-ai/DeepSeek-V4-Pro"
     assert {r.headers["authorization"] for r in upstream.chats()} == {"Bearer t-key"}
 
 

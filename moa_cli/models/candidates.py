@@ -1,0 +1,106 @@
+"""Which of a profile's candidates are asked: those that their providers still offer.
+
+Hosts retire models every few months. A profile may name several for each place, in order of
+preference; the first that is on its provider's list is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from moa_cli.profile import ModelSettings, Profile
+
+# Seconds to wait for a provider's list of models, where none is kept.
+LIST_PATIENCE = 5.0
+_M = TypeVar("_M", bound=ModelSettings)
+# The name to ask for, "" if the provider does not offer the model, None if nobody knows.
+Offered = Callable[[str], str | None]
+
+
+def has_candidates(profile: Profile) -> bool:
+    """Whether there is anything to choose."""
+    return any(settings.alternatives for settings in _all(profile))
+
+
+def candidates(profile: Profile) -> list[str]:
+    """All names among which something is chosen."""
+    named = [name for entry in _all(profile) if entry.alternatives for name in entry.candidates]
+    return list(dict.fromkeys(named))
+
+
+def settled(profile: Profile, offered: Offered) -> Profile:
+    """The profile with the candidates that are offered; its notes tell what was chosen.
+
+    A model that is taken already is avoided, so that a mixture stays one of different models.
+
+    Args:
+        profile: The profile.
+        offered: Tells of a model name what its provider offers.
+    """
+    chooser = _Chooser(offered)
+    proposers = tuple(map(chooser.proposer, profile.proposers))
+    layers = tuple(tuple(map(chooser.proposer, layer)) for layer in profile.layers)
+    aggregator = chooser.choose(profile.aggregator, ())
+    if profile.aggregator.alternatives:
+        there = tuple(name for name in aggregator.fallbacks if offered(name) != "")
+        aggregator = replace(aggregator, fallbacks=there)
+    return replace(
+        profile,
+        proposers=proposers,
+        layers=layers,
+        aggregator=aggregator,
+        notes=tuple(dict.fromkeys(chooser.notes)),
+    )
+
+
+def _all(profile: Profile) -> list[ModelSettings]:
+    return [
+        *profile.proposers,
+        *(proposer for layer in profile.layers for proposer in layer),
+        profile.aggregator,
+    ]
+
+
+class _Chooser:
+    """Chooses one after another. notes: what to say of it."""
+
+    def __init__(self, offered: Offered) -> None:
+        self._offered = offered
+        self._chosen: dict[tuple[str, ...], str] = {}
+        self.notes: list[str] = []
+
+    def proposer(self, settings: _M) -> _M:
+        """The same proposer with what is offered. Another of the same candidates gets the same."""
+        if not settings.alternatives:
+            return settings
+        known = self._chosen.get(settings.candidates)
+        taken = () if known else tuple(self._chosen.values())
+        chosen = self.choose(settings, taken)
+        self._chosen[settings.candidates] = chosen.model
+        return chosen
+
+    def choose(self, settings: _M, taken: tuple[str, ...]) -> _M:
+        """The same settings with the first candidate that is offered, if possible no taken one."""
+        if not settings.alternatives:
+            return settings
+        names = settings.candidates
+        found = {name: self._offered(name) for name in names}
+        possible = [found[name] or name for name in names if found[name] != ""]
+        certain = [told for told in found.values() if told]
+        if not possible:
+            self.notes.append(f"none of {', '.join(names)} is offered now")
+            return settings
+        fresh = [name for name in certain if name not in taken]
+        chosen = next(iter(fresh or certain or possible))
+        skipped = [name for name in names if found[name] == ""]
+        before = [name for name in skipped if names.index(name) < _place(names, found, chosen)]
+        if before:
+            self.notes.append(f"{', '.join(before)}: not offered now, {chosen} is asked instead")
+        others = tuple(name for name in possible if name != chosen)
+        return replace(settings, model=chosen, alternatives=others)
+
+
+def _place(names: tuple[str, ...], found: dict[str, str | None], chosen: str) -> int:
+    return next(place for place, name in enumerate(names) if (found[name] or name) == chosen)

@@ -1,0 +1,350 @@
+"""Lists of models, as providers and servers write them.
+
+There is no common form. An entry may tell its context and its price in one of a dozen places, per
+token or per million, as numbers or texts, for itself or for each of several hosts. What cannot be
+understood is unknown, never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from moa_cli.core.endpoints import ModelInfo, check_info
+from moa_cli.core.money import Price, PriceTier
+from moa_cli.models.names import says_free
+
+_Row = Mapping[str, Any]
+
+_CONTEXTS = (
+    "context_length",
+    "context_window",
+    "max_context_length",
+    "max_model_len",
+    "max_input_tokens",
+    "inputTokenLimit",
+    "input_token_limit",
+    "max_context_window_tokens",
+    "availableContextTokens",
+    "context_size",
+    "max_context_tokens",
+    "context_tokens",
+    "contextLength",
+    "contextWindow",
+    "max_seq_len",
+    "n_ctx",
+    "n_ctx_train",
+)
+# Where an entry keeps more of what it tells.
+_INSIDE = ("meta", "metadata", "model_spec", "capabilities", "limits", "limit", "top_provider")
+_PROMPT = ("input", "prompt", "input_tokens", "input_price", "prompt_price")
+_COMPLETION = ("output", "completion", "output_tokens", "output_price", "completion_price")
+_CACHED = (
+    "cached_input",
+    "input_cache_read",
+    "cache_read",
+    "cache_input",
+    "cached_input_tokens",
+    "cache_read_tokens",
+)
+# Prices in units of 0.0001 USD per million tokens: xAI's, then Novita's.
+_IN_TEN_THOUSANDTHS = (
+    ("prompt_text_token_price", "completion_text_token_price", "cached_prompt_text_token_price"),
+    ("input_token_price_per_m", "output_token_price_per_m", ""),
+)
+# USD for a token. A price of a million tokens is higher than that, one of a token lower.
+_MOST_PER_TOKEN = 0.001
+
+# What an id says of what the model makes, where the list does not.
+_KINDS = (
+    ("embedding", r"embed|(?:^|[-/_])(?:bge|gte|e5|minilm|voyage)(?:[-_]|$)"),
+    ("rerank", r"rerank"),
+    ("moderation", r"moderation|guard|safeguard|shield"),
+    (
+        "audio",
+        r"whisper|tts|transcri|audio|speech|realtime|orpheus|lyria|voxtral-(?:mini|small)-tra|"
+        r"(?:^|[-/_])(?:voice|sonic|parakeet|canary|playai)(?:[-_]|$)",
+    ),
+    ("image", r"image|dall-e|imagen|flux|diffusion|sdxl|banana|seedream|recraft|ideogram"),
+    ("video", r"(?:^|[-/_])(?:sora|veo|kling|wan\d|hailuo|seedance|vidu|pixverse)|video"),
+    (
+        "other",
+        r"^(?:davinci|babbage|ada|curie)(?:-|$)|-instruct-0914$|^gpt-3\.5-turbo-instruct|^aqa$|"
+        r"(?:^|[-/_])ocr(?:[-_]|$)|computer-use|robotics",
+    ),
+)
+_BY_OUTPUT = {
+    "text": "chat",
+    "embedding": "embedding",
+    "embeddings": "embedding",
+    "image": "image",
+    "audio": "audio",
+    "speech": "audio",
+    "transcription": "audio",
+    "video": "video",
+    "rerank": "rerank",
+    "score": "rerank",
+}
+_BY_TYPE = {
+    "chat": "chat",
+    "llm": "chat",
+    "vlm": "chat",
+    "language": "chat",
+    "code": "chat",
+    "text": "chat",
+    "embedding": "embedding",
+    "embeddings": "embedding",
+    "image": "image",
+    "audio": "audio",
+    "transcribe": "audio",
+    "tts": "audio",
+    "asr": "audio",
+    "video": "video",
+    "rerank": "rerank",
+    "moderation": "moderation",
+}
+
+
+def read_list(payload: object) -> list[ModelInfo] | None:
+    """The models of a list, in its order; those that answer to messages come first.
+
+    Args:
+        payload: The parsed JSON that the endpoint gave.
+
+    Returns:
+        What is known of each model; None if the payload is no list of models.
+    """
+    rows = _rows(payload)
+    if rows is None:
+        return None
+    # Under `models`, as Gemini and Ollama have it, an entry has a name in place of an id.
+    native = isinstance(payload, Mapping) and not payload.get("data")
+    names = ("id", "model", "name") if native else ("id",)
+    found = (_info(row, names) for row in rows)
+    infos = {info.id: info for info in found if info is not None}
+    return sorted(infos.values(), key=lambda info: info.kind != "chat")
+
+
+def _rows(payload: object) -> list[object] | None:
+    if isinstance(payload, list):
+        return payload
+    if not isinstance(payload, Mapping):
+        return None
+    for name in ("data", "models", "result", "items"):
+        inner = payload.get(name)
+        if isinstance(inner, list):
+            return inner
+        if isinstance(inner, Mapping):
+            if (rows := _rows(inner)) is not None:
+                return rows
+            # By id, each with what is told of it.
+            return [{"id": key, **row} for key, row in inner.items() if isinstance(row, Mapping)]
+    return None
+
+
+def _info(row: object, names: tuple[str, ...]) -> ModelInfo | None:
+    """names: the fields that may hold its id."""
+    if isinstance(row, str):
+        row = {"id": row}
+    if not isinstance(row, Mapping):
+        return None
+    values = (row.get(name) for name in names)
+    found = next((value for value in values if isinstance(value, str) and value.strip()), None)
+    if found is None:
+        return None
+    model = found.removeprefix("models/") or found
+    hosts = [host for host in _list(row.get("providers")) if isinstance(host, Mapping)]
+    context = _context(row)
+    if context is None:
+        context = max(filter(None, map(_context, hosts)), default=None)
+    price = _price_of(row, model)
+    if price is None:
+        price = _highest(hosts, model)
+    return ModelInfo(id=model, context_length=context, price=price, kind=_kind(row, model))
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _parts(row: _Row) -> Iterator[_Row]:
+    """The entry, and the tables in it that tell more."""
+    yield row
+    for name in _INSIDE:
+        inner = row.get(name)
+        if isinstance(inner, Mapping):
+            yield inner
+            yield from (
+                deeper for key in ("limits",) if isinstance(deeper := inner.get(key), Mapping)
+            )
+
+
+def _context(row: _Row) -> int | None:
+    for part in _parts(row):
+        for name in _CONTEXTS:
+            number = _number(part.get(name))
+            if number is not None and number >= 1 and number == int(number):
+                return int(number)
+    return None
+
+
+def _number(value: object) -> float | None:
+    """A number, or the number that a text says; None if it is neither."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+# --- prices
+
+
+def _highest(hosts: list[_Row], model: str) -> Price | None:
+    """The highest price of the hosts that a router may choose, so that a cap holds."""
+    prices = [
+        price
+        for host in hosts
+        if host.get("status") in (None, "live") and (price := _price_of(host, model)) is not None
+    ]
+    return max(prices, key=lambda price: price.prompt + price.completion, default=None)
+
+
+def _price_of(row: _Row, model: str) -> Price | None:
+    for part in _parts(row):
+        for name in ("pricing", "prices", "price"):
+            pricing = part.get(name)
+            if isinstance(pricing, Mapping):
+                return _price(pricing, free=says_free(model))
+        for names in _IN_TEN_THOUSANDTHS:
+            found = [_number(part.get(name)) for name in names]
+            if found[0] is not None and found[1] is not None:
+                scaled = [None if value is None else _scaled(value, 1e-4) for value in found]
+                return _checked(Price(scaled[0] or 0.0, scaled[1] or 0.0, scaled[2]))
+    return None
+
+
+def _price(pricing: _Row, *, free: bool) -> Price | None:
+    """free: whether the model's name says so. Together lists 0 also for models that it does not
+    sell by the token."""
+    unit = str(pricing.get("unit", ""))
+    prompt = _rate(pricing, _PROMPT, unit)
+    completion = _rate(pricing, _COMPLETION, unit)
+    if prompt is None or completion is None:
+        return None
+    if not (prompt or completion or free) and "input" in pricing:
+        return None
+    fee = _number(pricing.get("request"))
+    if fee is None and pricing.get("request") not in (None, ""):
+        # It takes one, but does not say how much.
+        return None
+    cached = _rate(pricing, _CACHED, unit)
+    tiers = tuple(_tiers(pricing, Price(prompt, completion, cached), unit))
+    return _checked(Price(prompt, completion, cached, fee or 0.0, tiers))
+
+
+def _checked(price: Price) -> Price | None:
+    """The price; None, which is told, rather than an absurd one."""
+    try:
+        check_info(ModelInfo(id="", price=price))
+    except ValueError:
+        return None
+    return price
+
+
+def _rate(pricing: _Row, names: tuple[str, ...], unit: str) -> float | None:
+    """USD per million tokens: the first of these that the table has."""
+    for name in names:
+        value = pricing.get(name)
+        if isinstance(value, Mapping):
+            value = value.get("usd", value.get("USD"))
+        number = _number(value)
+        if number is None:
+            continue
+        # OpenRouter's router models say -1: the price depends on the model they choose.
+        return _scaled(number, _factor(name, value, number, unit)) if number >= 0 else None
+    return None
+
+
+def _factor(name: str, value: object, number: float, unit: str) -> float:
+    """What makes a number USD per million tokens."""
+    if re.search(r"1m|million|mtok", unit, re.IGNORECASE):
+        return 1.0
+    if re.search(r"1k|thousand", unit, re.IGNORECASE):
+        return 1e3
+    if "per_token" in unit:
+        return 1e6
+    # OpenRouter's words are always prices of a token.
+    is_text = isinstance(value, str)
+    if name in ("prompt", "completion", "input_cache_read"):
+        return 1e6 if is_text or number < _MOST_PER_TOKEN else 1.0
+    return 1e6 if is_text and number < _MOST_PER_TOKEN else 1.0
+
+
+def _scaled(number: float, factor: float) -> float:
+    """The product as a decimal number that somebody would write: 0.0000003 · 1e6 is 0.3."""
+    return float(f"{number * factor:.12g}")
+
+
+def _tiers(pricing: _Row, base: Price, unit: str) -> Iterator[PriceTier]:
+    """Prices of long prompts: OpenRouter's `overrides`, Vercel's `input_tiers`."""
+    for row in _list(pricing.get("overrides")):
+        start = _number(row.get("min_prompt_tokens")) if isinstance(row, Mapping) else None
+        if isinstance(row, Mapping) and start is not None and start >= 1:
+            prompt, completion = _rate(row, _PROMPT, unit), _rate(row, _COMPLETION, unit)
+            yield PriceTier(
+                int(start) - 1,
+                base.prompt if prompt is None else prompt,
+                base.completion if completion is None else completion,
+                base.cached if (cached := _rate(row, _CACHED, unit)) is None else cached,
+            )
+    starts: dict[int, dict[str, float]] = {}
+    for name in ("input", "output", "input_cache_read"):
+        for row in _list(pricing.get(f"{name}_tiers")):
+            if not isinstance(row, Mapping):
+                continue
+            start, cost = _number(row.get("min")), _rate({"input": row.get("cost")}, _PROMPT, unit)
+            if start and cost is not None:
+                starts.setdefault(int(start), {})[name] = cost
+    for first, told in sorted(starts.items()):
+        yield PriceTier(
+            first - 1,
+            told.get("input", base.prompt),
+            told.get("output", base.completion),
+            told.get("input_cache_read", base.cached),
+        )
+
+
+# --- what it makes
+
+
+def _kind(row: _Row, model: str) -> str:
+    told = _told_kind(row)
+    if told not in (None, "chat"):
+        return told or "chat"
+    by_name = next((kind for kind, words in _KINDS if re.search(words, model.lower())), "chat")
+    # A model that hears or sees, and answers in words, is one to talk to.
+    return "chat" if told == "chat" and by_name in ("audio", "image", "video") else by_name
+
+
+def _told_kind(row: _Row) -> str | None:
+    """What the entry says that the model makes; None if it does not say."""
+    architecture = row.get("architecture")
+    for part in (row, architecture if isinstance(architecture, Mapping) else {}):
+        outputs = [str(output).lower() for output in _list(part.get("output_modalities"))]
+        if outputs:
+            return "chat" if "text" in outputs else _BY_OUTPUT.get(outputs[0], "other")
+    type_ = row.get("type")
+    if isinstance(type_, str) and type_.lower() in _BY_TYPE:
+        return _BY_TYPE[type_.lower()]
+    capabilities = row.get("capabilities")
+    if isinstance(capabilities, Mapping) and capabilities.get("completion_chat") is False:
+        return "other"
+    methods = _list(row.get("supportedGenerationMethods"))
+    if methods and "generateContent" not in methods:
+        return "embedding" if any("embed" in str(method) for method in methods) else "other"
+    return None

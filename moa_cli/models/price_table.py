@@ -1,0 +1,116 @@
+"""The prices and contexts that come with `moa`, for models of which no list tells.
+
+`prices.json` is made from genai-prices (`scripts/update_prices.py`). It is read when a price is
+first missing, which takes a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.money import FREE, Price, PriceTier
+from moa_cli.models.names import forms, says_free
+
+_FILE = Path(__file__).with_name("prices.json")
+# Where else to look. A deployment at Azure has as a rule the name of its model, of whatever vendor;
+# Hugging Face's router tells the prices of the hosts behind it.
+_ALSO = {
+    "azure": ("openai", "anthropic", "deepseek", "x-ai", "moonshotai"),
+    "cerebras": ("huggingface_cerebras",),
+    "fireworks": ("huggingface_fireworks-ai",),
+    "groq": ("huggingface_groq",),
+    "together": ("huggingface_together",),
+}
+_ROUTER = "huggingface"
+
+_Row = list[Any]
+
+
+def from_table(provider: str, model: str) -> ModelInfo | None:
+    """What the table tells of a model.
+
+    Args:
+        provider: The provider's name in the table.
+        model: Its id there.
+
+    Returns:
+        Its context length and its price of today; None if the table does not have it. Of a router
+        that does not say who will answer: the highest price.
+    """
+    found = [known for tables in _tables(provider, model) if (known := _first(tables, model))]
+    if not found:
+        return None
+    price, context = max(found, key=lambda known: known[0].prompt + known[0].completion)
+    return ModelInfo(
+        id=model, price=FREE if says_free(model) else price, context_length=context, from_table=True
+    )
+
+
+def _tables(provider: str, model: str) -> Iterator[list[str]]:
+    """The tables to look into; of each group, the first that has the model."""
+    if provider != _ROUTER:
+        yield [provider, *_ALSO.get(provider, ())]
+        return
+    names = [name for name in _providers() if name.startswith(f"{_ROUTER}_")]
+    chosen = f"{_ROUTER}_{model.rpartition(':')[2]}"
+    for name in [chosen] if chosen in names else names:
+        yield [name]
+
+
+def _first(tables: list[str], model: str) -> tuple[Price, int | None] | None:
+    """The price and the context of a model, by the nearest form of its id."""
+    for form in forms(model):
+        for table in tables:
+            for match, context, phases in _providers().get(table, ()):
+                if _fits(match, form):
+                    return _price(phases), context
+    return None
+
+
+def _price(phases: list[_Row]) -> Price:
+    """The price of today; the first holds where no other does."""
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    reached = [phase for phase in phases if phase[0] <= today]
+    phase = reached[-1] if reached else phases[0]
+    # What is not written, at the end, is as in `Price`.
+    rest: _Row = [None, 0, []]
+    _, prompt, completion, cached, request, tiers = phase + rest[len(phase) - 3 :]
+    return Price(
+        float(prompt),
+        float(completion),
+        None if cached is None else float(cached),
+        float(request),
+        tuple(PriceTier(*tier) for tier in tiers),
+    )
+
+
+def _fits(match: _Row, model: str) -> bool:
+    kind, *values = match
+    match kind:
+        case "equals":
+            return bool(model == values[0])
+        case "starts":
+            return model.startswith(values[0])
+        case "ends":
+            return model.endswith(values[0])
+        case "contains":
+            return values[0] in model
+        case "regex":
+            return bool(re.search(values[0], model))
+        case "any":
+            return any(_fits(value, model) for value in values)
+        case _:
+            return all(_fits(value, model) for value in values)
+
+
+@cache
+def _providers() -> dict[str, list[_Row]]:
+    found: dict[str, list[_Row]] = json.loads(_FILE.read_bytes())["providers"]
+    return found
