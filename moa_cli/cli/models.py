@@ -134,7 +134,7 @@ def pull(
     else:
         raise UsageError(
             f"there are no weights named {name!r} to pull" if name else "name the weights to pull",
-            hint="moa models pull smollm2; or a model that `moa models suggest` names"
+            hint="moa models pull smollm2, or hf:OWNER/REPO; `moa models suggest` names some"
             if name
             else f"moa models pull {weights.SMOLLM2}",
         )

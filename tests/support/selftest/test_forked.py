@@ -35,6 +35,8 @@ EACH: list[tuple[str, bytes | None]] = [
     ("compare p", None),
     ("models list", None),
     ("models pull nothing", None),
+    ("models suggest", None),
+    ("setup", None),
     ("doctor --offline", None),
     ("bench list", None),
     ("bench fetch nothing", None),
