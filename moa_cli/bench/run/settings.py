@@ -157,9 +157,11 @@ def differences(old: WorkSettings, new: WorkSettings) -> Iterator[str]:
     """What differs, without what may: each as `path was old, is new`."""
     # As they come back from a file: lists for tuples, and so on.
     before, now = (json.loads(dumps(_table(settings))) for settings in (old, new))
-    for name in _FREE:
-        before.pop(name, None)
-        now.pop(name, None)
+    for table in (before, now):
+        for name in _FREE:
+            table.pop(name, None)
+        # It tells users of the profile, and no model.
+        table.get("profile", {}).pop("description", None)
     yield from _differences(before, now, "")
 
 

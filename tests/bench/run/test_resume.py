@@ -156,6 +156,19 @@ def test_other_settings_are_refused_by_naming_what_differs(
     assert len(upstream.chats()) == asked
 
 
+def test_another_description_of_the_profile_is_no_other_run(moa: Moa, upstream: Upstream) -> None:
+    """Those of a version that kept a profile's description for typed models are gone on with."""
+    start = ["bench", "run", write_prompts(moa, 2), "-y"]
+    moa.profile("lab", "a", description="as it was")
+    moa.run(*start)
+    asked = len(upstream.chats())
+    moa.profile("lab", "a", description="as it is now")
+    assert moa.run(*start).code == 0
+    moa.profile("lab", "a")
+    assert moa.run(*start).code == 0
+    assert len(upstream.chats()) == asked
+
+
 def test_changed_data_is_refused(moa: Moa) -> None:
     name = write_prompts(moa, 2)
     moa.run("bench", "run", name, "-y")
