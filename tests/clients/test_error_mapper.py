@@ -354,6 +354,17 @@ def test_any_json_in_place_of_a_completion_is_a_sound_error(payload: object) -> 
     assert is_sound(mapper().from_payload(payload, "m"))
 
 
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 429])
+@pytest.mark.parametrize(
+    "said", ["Your credit balance is too low", "insufficient_quota", "Key credit limit exceeded"]
+)
+def test_no_credit_is_that_under_any_status(status: int, said: str) -> None:
+    error = mapper().from_status(status, said, "m", {})
+    assert type(error) is RateLimited
+    assert not error.retryable
+    assert error.message == f"acme: no credit left: {said}"
+
+
 @given(JSON, st.sampled_from([400, 403, 404, 429, 500]))
 def test_any_json_under_a_bad_status_is_a_sound_error(body: object, status: int) -> None:
     response = httpx.Response(status, request=httpx.Request("POST", URL))
