@@ -131,13 +131,14 @@ def pull(
         typer.echo(path)
     elif name == weights.SMOLLM2:
         typer.echo(weights.pull(say))
-    else:
+    elif name:
         raise UsageError(
-            f"there are no weights named {name!r} to pull" if name else "name the weights to pull",
-            hint="moa models pull smollm2, or hf:OWNER/REPO; `moa models suggest` names some"
-            if name
-            else f"moa models pull {weights.SMOLLM2}",
+            f"there are no weights named {name!r} to pull",
+            hint=f"write {weights.SMOLLM2}, or hf:OWNER/REPO for a model of the Hugging Face hub;"
+            " `moa models suggest` names some",
         )
+    else:
+        raise UsageError("name the weights to pull", hint=f"moa models pull {weights.SMOLLM2}")
 
 
 async def _rows(name: str | None) -> list[dict[str, Any]]:

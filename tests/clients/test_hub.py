@@ -157,6 +157,42 @@ def test_one_of_several_files_is_chosen(moa: Moa, name: str, taken: str) -> None
     assert "\x1b" not in told
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("UPPER.GGUF", "UPPER"),
+        ("smollm2.gguf", "lab/X-GGUF/smollm2"),
+        ("x-00001-of-00000.gguf", "x-00001-of-00000"),
+        ("x-00001-of-00001.GGUF", "x-00001-of-00001"),
+        ("sub/y-Q8_0.gguf", "y-Q8_0"),
+    ],
+)
+def test_a_pulled_model_is_listed_and_found_by_the_name_that_is_told(
+    moa: Moa, file: str, name: str
+) -> None:
+    with hub(**{"X-GGUF": HubModel({file: gguf("x")})}) as served:
+        code, path, told = pull(moa, served, "hf:lab/X-GGUF")
+    assert code == 0, told
+    assert told.endswith(f"Use it as local:{name}\n")
+    # Too little for any: each is found, and none is loaded.
+    moa.configure(local={"memory": 0.1}, providers=moa.settings()["providers"])
+    listed = json.loads(moa.run("models", "list", "local", "--json").text)
+    assert f"local:{name}" in [row["name"] for row in listed]
+    for called in (name, "lab/X-GGUF", *(["lab/X-GGUF:Q8_0"] if "Q8_0" in file else [])):
+        ran = moa.run("ask", "-r", "0", "-a", f"local:{called}", "hello")
+        assert f"{Path(path).name} needs about" in ran.err
+
+
+def test_a_model_that_lacks_a_part_is_not_offered(moa: Moa) -> None:
+    parts = {f"x-0000{number}-of-00002.gguf": gguf("x") for number in (1, 2)}
+    with hub(**{"X-GGUF": HubModel(parts)}) as served:
+        code, path, told = pull(moa, served, "hf:lab/X-GGUF/x-00001-of-00002.gguf")
+    assert code == 0, told
+    Path(path).with_name("x-00002-of-00002.gguf").unlink()
+    listed = json.loads(moa.run("models", "list", "local", "--json").text)
+    assert "local:x-00001-of-00002" not in [row["name"] for row in listed]
+
+
 def test_a_model_in_parts_is_fetched_whole(moa: Moa) -> None:
     names = [f"m-Q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
     with hub(**{"Parts-GGUF": HubModel({name: gguf(name, 2000) for name in names})}) as served:
@@ -206,6 +242,43 @@ def test_what_cannot_be_fetched_is_told_in_one_line(
     assert said in told
     assert "Traceback" not in told
     assert kept(moa) == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"<html>log in to this network</html>",
+        b"[]",
+        b"{}",
+        b"[" * 200_000,
+        b'{"id": "lab/X-GGUF", "siblings": [{}]}',
+        b'{"id": "lab/X-GGUF", "siblings": [{"rfilename": 5}]}',
+        b'{"id": "lab/X-GGUF", "siblings": [{"rfilename": "x.gguf", "size": -1, "blobId": null}]}',
+        b'{"id": "lab/X-GGUF", "siblings": [{"rfilename": "x.gguf", "size": 1, "blobId": "../x"}]}',
+    ],
+)
+def test_what_does_not_answer_as_a_hub_is_told_in_one_line(moa: Moa, told: bytes) -> None:
+    with hub(**{"X-GGUF": HubModel({}, told=told)}) as served:
+        code, out, err = pull(moa, served, "hf:lab/X-GGUF")
+    assert (code, out, err.count("\n")) == (77, "", 1)
+    assert "does not answer as the Hugging Face hub does" in err
+    assert kept(moa) == []
+
+
+def test_a_token_that_cannot_be_sent_is_not_repeated(moa: Moa) -> None:
+    with hub() as served:
+        code, out, err = pull(moa, served, "hf:lab/X-GGUF", HF_TOKEN="hf_sécret")
+    assert (code, out, err.count("\n")) == (77, "", 1)
+    assert "HF_TOKEN" in err
+    assert "cret" not in err
+
+
+@pytest.mark.parametrize("name", ["hf:lab/a--b", "hf:lab/x.git", "hf:lab/x."])
+def test_a_name_that_the_hub_allows_nobody_is_refused(moa: Moa, name: str) -> None:
+    with hub() as served:
+        code, out, err = pull(moa, served, name)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"`{name}` does not name a GGUF model" in err
 
 
 def test_a_hub_that_is_not_there_is_named(moa: Moa) -> None:
@@ -274,7 +347,9 @@ def _serves(process: int) -> bool:
 
 def test_models_beyond_the_memory_are_refused_before_they_are_loaded(moa: Moa) -> None:
     own_models(moa, "first", "Second")
-    mixture(moa)
+    small = {"max_tokens": 4}
+    aggregator = {"model": "local:second", **small}
+    moa.profile("two", {"model": "local:first", **small}, aggregator=aggregator)
     moa.configure(local={"context": 1024, "parallel": 2, "memory": 0.5})
     ran = moa.run("ask", "-p", "two", "Say hello.")
     assert "the limit is 500 MB" in ran.err

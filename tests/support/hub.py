@@ -21,13 +21,14 @@ class HubModel:
     """A repository. files: by name. lies: of a file's name, the hash that is told instead.
 
     small: files that are told with git's own hash, as the hub does for those outside LFS. refusal:
-    the status and code that answer every question about it.
+    the status and code that answer every question about it. told: what is told of it instead.
     """
 
     files: dict[str, bytes]
     lies: dict[str, str] = field(default_factory=dict)
     small: tuple[str, ...] = ()
     refusal: tuple[int, str] | None = None
+    told: bytes | None = None
 
 
 @dataclass
@@ -75,6 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("X-Error-Code", code)
             self.send_header("X-Error-Message", "told by the hub")
             body = b"{}"
+        if model is not None and model.told is not None:
+            body = model.told
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

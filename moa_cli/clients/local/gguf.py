@@ -29,7 +29,9 @@ _Value = str | int | float | bool | list[int | float | bool] | None
 
 
 # A large model comes in several files; a runtime opens the first one and finds the others by name.
-_PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+_PART = re.compile(
+    r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>(?!0{5})\d{5})(?P<ending>\.gguf)", re.IGNORECASE
+)
 
 
 def part_number(file_name: str) -> int:
@@ -43,8 +45,8 @@ def part_names(file_name: str) -> list[str]:
     found = _PART.fullmatch(file_name)
     if found is None:
         return [file_name]
-    name, count = found["name"], found["count"]
-    return [f"{name}-{number:05}-of-{count}.gguf" for number in range(1, int(count) + 1)]
+    name, count, ending = found["name"], found["count"], found["ending"]
+    return [f"{name}-{number:05}-of-{count}{ending}" for number in range(1, int(count) + 1)]
 
 
 def parts(first: Path) -> list[Path]:

@@ -46,6 +46,7 @@ _QUANTS = (
     *("Q4_K_M", "Q4_K_S", "IQ4_XS", "Q4_0", "MXFP4", "Q5_K_M", "Q5_0", "Q6_K", "Q8_0"),
     *("Q3_K_M", "Q3_K_L", "BF16", "F16", "Q2_K"),
 )
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TRY_AGAIN = "run the same command again: it goes on where it stopped"
 
 
@@ -74,11 +75,15 @@ def parse(name: str) -> HubReference:
     found = _REFERENCE.fullmatch(name.removeprefix(PREFIX))
     parsed = HubReference(**found.groupdict()) if found else None
     if parsed is None or (parsed.file is not None and not _FILE.fullmatch(parsed.file)):
-        raise UsageError(
-            f"`{one_line(name, 100)}` does not name a GGUF model of the Hugging Face hub",
-            hint="write hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE.gguf",
-        )
+        raise _no_name(name)
     return parsed
+
+
+def _no_name(name: str) -> UsageError:
+    return UsageError(
+        f"`{one_line(name, 100)}` does not name a GGUF model of the Hugging Face hub",
+        hint="write hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE.gguf",
+    )
 
 
 def pull(name: str, say: Callable[[str], None]) -> Path:
@@ -101,7 +106,11 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            OfflineModeIsEnabled,
+        )
     except ImportError:
         raise LocalModelUnavailable(
             "fetching from the Hugging Face hub needs the package huggingface-hub",
@@ -118,6 +127,14 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
             "HF_HUB_OFFLINE is set, so nothing is fetched from the Hugging Face hub",
             hint="unset HF_HUB_OFFLINE",
         ) from None
+    except HFValidationError:
+        raise _no_name(name) from None
+    except UnicodeEncodeError:
+        # Not repeated: it is a secret.
+        raise LocalModelUnavailable(
+            "the token for the Hugging Face hub holds characters that no token has",
+            hint="correct HF_TOKEN",
+        ) from None
     except transport_error as error:
         said = one_line(str(error), 200) or type(error).__name__
         raise LocalModelUnavailable(
@@ -131,10 +148,20 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
 
 
 def _pull(api: HfApi, reference: HubReference, say: Callable[[str], None]) -> Path:
-    info = api.model_info(
-        reference.repo, revision=reference.revision, files_metadata=True, timeout=30
-    )
-    files = {file.name: file for sibling in info.siblings or () if (file := _hub_file(sibling))}
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        info = api.model_info(
+            reference.repo, revision=reference.revision, files_metadata=True, timeout=30
+        )
+        files = {file.name: file for sibling in info.siblings or () if (file := _hub_file(sibling))}
+    except (HFValidationError, UnicodeEncodeError):
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise LocalModelUnavailable(
+            f"{_endpoint()} does not answer as the Hugging Face hub does",
+            hint="is HF_ENDPOINT right, and does this network ask for a login first?",
+        ) from None
     first = _choose(reference, files, say)
     folder = hub_dir() / reference.repo
     names = [str(Path(first).with_name(name).as_posix()) for name in part_names(Path(first).name)]
@@ -200,12 +227,15 @@ def _without_user(address: str) -> str:
 
 def _hub_file(sibling: RepoSibling) -> _HubFile | None:
     """A file of the repository's list, if it is a model's and its name is a safe one."""
-    name = sibling.rfilename
+    name, size = sibling.rfilename, sibling.size
     is_model = _FILE.fullmatch(name) and "mmproj" not in name.lower() and "imatrix" not in name
-    if not is_model or sibling.size is None:
+    if not is_model or size is None:
         return None
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
-    return _HubFile(name, sibling.size, sha256, sibling.blob_id)
+    hashes = [told for told in (sha256, sibling.blob_id) if told is not None]
+    if size < 0 or not all(map(_HASH.fullmatch, hashes)):
+        raise ValueError("no size, or no hash")
+    return _HubFile(name, size, sha256, sibling.blob_id)
 
 
 def _choose(reference: HubReference, files: dict[str, _HubFile], say: Callable[[str], None]) -> str:

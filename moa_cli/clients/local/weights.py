@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from moa_cli.clients.local.gguf import MAGIC, part_number, read_shape
+from moa_cli.clients.local.gguf import MAGIC, part_names, part_number, parts, read_shape
 from moa_cli.config.schema import Config
 from moa_cli.core import paths
 from moa_cli.core.endpoints import ModelInfo
@@ -66,13 +66,19 @@ def hub_dir() -> Path:
 
 
 def pulled_models() -> dict[str, Path]:
-    """The models from the hub that are on this machine, by name.
+    """The models from the hub that are whole on this machine, by name.
 
     A model is named as its file without `.gguf`; with OWNER/REPO/ before it where two files are
-    named alike.
+    named alike, or one as the embedded model.
     """
-    files = sorted(path for path in hub_dir().rglob("*.gguf") if part_number(path.name) == 1)
-    names = Counter(path.stem.lower() for path in files)
+    files = sorted(
+        path
+        for path in hub_dir().rglob("*")
+        if path.suffix.lower() == ".gguf"
+        and part_number(path.name) == 1
+        and len(parts(path)) == len(part_names(path.name))
+    )
+    names = Counter([SMOLLM2, *(path.stem.lower() for path in files)])
     return {
         path.stem
         if names[path.stem.lower()] == 1
@@ -113,7 +119,7 @@ def _pulled_file(model: str) -> Path | None:
     found = {}
     for name, path in pulled_models().items():
         place = path.relative_to(hub_dir()).with_suffix("").as_posix().lower()
-        of_repo = place.rpartition("/")[0] == repo and quant in place.rpartition("/")[2]
+        of_repo = place.startswith(f"{repo}/") and quant in place.rpartition("/")[2]
         if wanted in (path.stem.lower(), place) or of_repo:
             found[name] = path
     if len(found) > 1 and wanted not in {name.lower() for name in found}:
