@@ -36,12 +36,23 @@ class Finding(NamedTuple):
 def doctor(
     profile: Profile,
     offline: Annotated[bool, Option("--offline", help="Ask no provider anything.")] = False,
+    call: Annotated[
+        bool,
+        Option(
+            "--call",
+            help="Ask each model of the profile once, with a few tokens: only that shows whether"
+            " there is credit.",
+        ),
+    ] = False,
 ) -> None:
     """Check that everything is in place.
 
     Versions, folders, keys, and the providers and models of a profile.
     """
     import asyncio
+
+    if call and offline:
+        raise UsageError("--call and --offline exclude each other")
 
     failed = False
     if not offline:
@@ -51,7 +62,7 @@ def doctor(
 
     async def report() -> None:
         nonlocal failed
-        async for level, what, hint in _findings(profile, offline):
+        async for level, what, hint in _findings(profile, offline=offline, call=call):
             failed = failed or level == "ERROR"
             typer.echo(f"{level:<5}  {one_line(what)}")
             if hint:
@@ -62,13 +73,33 @@ def doctor(
         raise typer.Exit(1)
 
 
-async def _findings(profile: Profile, offline: bool) -> AsyncGenerator[Finding, None]:
+async def _findings(
+    profile: Profile, *, offline: bool, call: bool
+) -> AsyncGenerator[Finding, None]:
     for finding in (*_versions(), *_folders(), *_keys(profile), *_profile(profile)):
         yield finding
     async with aclosing(wiring.client_pool()) as pool:
         async for finding in _providers(profile, pool, offline):
             yield finding
+    if call:
+        async for finding in _calls(profile):
+            yield finding
     yield await _runtime(profile)
+
+
+async def _calls(profile: Profile) -> AsyncGenerator[Finding, None]:
+    """Whether each model answers."""
+    import asyncio
+
+    from moa_cli.cli.trial import trouble_of, try_model
+
+    models = list(dict.fromkeys(profile.models()))
+    for model, turn in zip(models, await asyncio.gather(*map(try_model, models)), strict=True):
+        trouble = trouble_of(turn)
+        if trouble is None:
+            yield Finding("OK", f"{model} answers")
+        else:
+            yield Finding("ERROR", f"{model} does not answer: {trouble.message}", trouble.hint)
 
 
 def _versions() -> Iterator[Finding]:

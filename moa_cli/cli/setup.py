@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
@@ -11,13 +13,15 @@ import typer
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Debug
-from moa_cli.cli.exit_codes import of_turn
+from moa_cli.cli.exit_codes import of_error, of_turn
 from moa_cli.cli.options import ForceProfile, Yes
 from moa_cli.cli.output import check_can_confirm, say
+from moa_cli.cli.trial import trouble_of, try_model
 from moa_cli.core import paths
 from moa_cli.core.errors import ClientError, ClientTimeout, MoAError, ProfileError, UsageError
 from moa_cli.core.text import plural
-from moa_cli.profile import Profile, find, load, save, short_name
+from moa_cli.profile import Profile, check_new_name, find, load, save, short_name
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
@@ -30,17 +34,16 @@ _SERVER_SECONDS = 2.0
 _NAME = "mine"
 # A turn of this many characters is what the shown price is for: a question of a few sentences.
 _EXAMPLE_PROMPT = "word " * 100
-_TRIAL = "Reply with the word OK."
-_TRIAL_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A provider that there is a key for, or a server on this machine. trouble: why not."""
+    """A provider that there is a key for, or a server here, on this machine. trouble: why not."""
 
     provider: str
     origin: str
     models: tuple[ModelInfo, ...] = ()
+    here: bool = False
     trouble: MoAError | None = None
 
 
@@ -69,6 +72,8 @@ def setup(
     """
     if not yes:
         check_can_confirm()
+    if name is not None:
+        check_new_name(name, overwrite=force)
     sources = asyncio.run(_sources())
     for source in sources:
         say(_found(source))
@@ -103,7 +108,10 @@ async def _sources() -> list[_Source]:
         await pool.aclose()
     return [
         *asked,
-        *(_Source(server.provider, "on this machine", server.models) for server in servers),
+        *(
+            _Source(server.provider, "on this machine", server.models, here=True)
+            for server in servers
+        ),
     ]
 
 
@@ -120,9 +128,9 @@ async def _ask(pool: ClientPool, provider: Provider) -> _Source:
         return _Source(provider.name, origin, trouble=late)
     except ClientError as error:
         return _Source(provider.name, origin, trouble=error)
-    chats = tuple(info for info in listed if can_chat(info.id))
+    chats = tuple(filter(can_chat, listed))
     none = None if chats else ProfileError(f"{provider.name}: lists no model that can chat")
-    return _Source(provider.name, origin, chats, none)
+    return _Source(provider.name, origin, chats, trouble=none)
 
 
 def _found(source: _Source) -> str:
@@ -137,42 +145,44 @@ async def _proposals(sources: Sequence[_Source]) -> list[_Proposal]:
     try:
         found = []
         for source in sources:
-            profile = _mixture(source)
+            profile = await _mixture(source, pool)
             if profile is not None:
+                listed = {f"{source.provider}:{info.id}": info for info in source.models}
                 facts = {model: await pool.facts(model) for model in profile.models()}
-                offered = {f"{source.provider}:{info.id}": info for info in source.models}
-                found.append(_Proposal(source, profile, _price(profile, {**facts, **offered})))
+                # The user's own price, and none for this machine's models, before the listed one.
+                known = {
+                    model: listed.get(model, info) if info.price is None else info
+                    for model, info in facts.items()
+                }
+                found.append(_Proposal(source, profile, _price(profile, known)))
         return found
     finally:
         await pool.aclose()
 
 
-def _mixture(source: _Source) -> Profile | None:
-    """The shipped profile of a provider if all its models are listed, else a choice of them."""
+async def _mixture(source: _Source, pool: ClientPool) -> Profile | None:
+    """The shipped profile of a provider if its models are listed, else a choice of what is.
+
+    Of a server on this machine, what the user has put there counts, not what a profile names.
+    """
+    from moa_cli.models.candidates import LIST_PATIENCE
     from moa_cli.models.choosing import choose
     from moa_cli.profile.schema import build
 
-    known = wiring.providers()
     listed = {info.id for info in source.models}
     try:
         shipped = find(source.provider)
-        profile = load(source.provider)
-        ids = {known.parse(model)[1] for model in profile.models()}
-        if shipped.source == "shipped" and ids <= listed | {f"{name}:latest" for name in listed}:
+        profile = await pool.settled(load(source.provider), patience=LIST_PATIENCE)
+        ids = {pool.providers.parse(model)[1] for model in profile.models()}
+        if shipped.source == "shipped" and ids <= listed and not source.here:
             return profile
     except ProfileError:
         pass
-    chosen = choose(source.provider, source.models, most=4 if _is_remote(source) else 3)
+    chosen = choose(source.provider, source.models, most=3 if source.here else 4)
     if chosen is None:
         return None
     about = f"Models of {source.provider}, chosen by moa setup"
     return build(_NAME, {"description": about, **chosen.table()})
-
-
-def _is_remote(source: _Source) -> bool:
-    from moa_cli.models.providers import is_loopback
-
-    return not is_loopback(wiring.providers().known[source.provider].base_url or "")
 
 
 def _price(profile: Profile, facts: Mapping[str, ModelInfo]) -> str:
@@ -181,25 +191,23 @@ def _price(profile: Profile, facts: Mapping[str, ModelInfo]) -> str:
     from moa_cli.terminal.estimate import forecasts, whole
 
     usage = whole(forecasts(profile, Conversation().ask(_EXAMPLE_PROMPT), facts)).usage
-    if usage.cost == 0:
-        return "costs nothing"
-    return f"about {cost_text(usage).lstrip('~')} a turn" if usage.cost else "price unknown"
+    if usage.cost:
+        return f"about {cost_text(usage).lstrip('~')} a turn"
+    return "price unknown" if usage.unpriced_calls else "costs nothing"
 
 
 def _asked_for(proposals: Sequence[_Proposal]) -> _Proposal:
     """The proposal that the user chooses."""
-    for place, proposal in enumerate(proposals, 1):
-        typer.echo(f"  {place}  {_line(proposal.profile)}  ({proposal.price})", err=True)
+    by_number = {str(place): proposal for place, proposal in enumerate(proposals, 1)}
+    for number, proposal in by_number.items():
+        line = f"{number}  {_line(proposal.profile)}  ({proposal.price})"
+        typer.echo(folded(f"  {line}", sys.stderr), err=True)
+    say("each model of the mixture that you choose is then asked once, with a few tokens")
     while True:
-        number: int = typer.prompt(
-            "Which mixture? Each of its models is then asked once, with a few tokens",
-            default=1,
-            type=int,
-            err=True,
-        )
-        if 1 <= number <= len(proposals):
-            return proposals[number - 1]
-        say(f"there is no mixture {number}")
+        answer: str = typer.prompt("Which mixture?", default="1", err=True).strip()
+        if answer in by_number:
+            return by_number[answer]
+        say(f"there is no mixture {answer}")
 
 
 def _line(profile: Profile) -> str:
@@ -210,12 +218,16 @@ async def _tried(profile: Profile) -> tuple[Profile | None, list[Turn]]:
     """The profile without the models that do not answer, and the turns in which they did not; None
     in place of the profile if none does."""
     models = list(dict.fromkeys(profile.models()))
-    turns = dict(zip(models, await asyncio.gather(*map(_asked, models)), strict=True))
+    turns = dict(zip(models, await asyncio.gather(*map(try_model, models)), strict=True))
     for model, turn in turns.items():
-        why = [cause.message for cause in turn.causes] or [turn.error.message if turn.error else ""]
-        say(f"{short_name(model)}: answers" if turn.error is None else why[0])
-    working = [model for model in models if turns[model].error is None]
-    failed = [turn for turn in turns.values() if turn.error is not None]
+        trouble = trouble_of(turn)
+        if trouble is None:
+            say(f"{short_name(model)}: answers")
+        else:
+            hint = f" ({trouble.hint})" if trouble.hint else ""
+            say(f"{short_name(model)} does not answer: {trouble.message}{hint}")
+    working = [model for model in models if trouble_of(turns[model]) is None]
+    failed = [turn for turn in turns.values() if trouble_of(turn) is not None]
     if not failed or not working:
         return (profile if working else None), failed
     aggregator = profile.aggregator
@@ -231,15 +243,6 @@ async def _tried(profile: Profile) -> tuple[Profile | None, list[Turn]]:
     return (changed if changed.proposers else replace(changed, rounds=0)), failed
 
 
-async def _asked(model: str) -> Turn:
-    """A small question to one model alone. What it takes is booked as any other call."""
-    from moa_cli.api import ask_async
-    from moa_cli.profile import Aggregator
-
-    writer = Aggregator(model=model, max_tokens=_TRIAL_TOKENS)
-    return await ask_async(_TRIAL, profile=Profile(name=_NAME, rounds=0, aggregator=writer))
-
-
 def _keep(profile: Profile, proposal: _Proposal, name: str | None, *, force: bool) -> None:
     from moa_cli.config.edit import set_setting
     from moa_cli.config.names import find_name
@@ -249,12 +252,19 @@ def _keep(profile: Profile, proposal: _Proposal, name: str | None, *, force: boo
     path = save(profile, chosen, overwrite=force)
     before = wiring.config().profile
     place = str(paths.config_file())
-    set_setting(
-        paths.config_file(), find_name("profile"), chosen, lambda table: to_config(table, place)
-    )
     typer.echo(path)
+    try:
+        set_setting(
+            paths.config_file(), find_name("profile"), chosen, lambda table: to_config(table, place)
+        )
+    except ProfileError as error:
+        kept = f"the profile is kept, but is not the default; use it by `-p {chosen}`"
+        raise ProfileError(error.message, hint=kept) from None
     was = f" (it was {before})" if before and before != chosen else ""
     say(f"{chosen} is the default profile now{was}: {_line(profile)}; {proposal.price}")
+    ahead = os.environ.get("MOA_PROFILE")
+    if ahead and ahead != chosen:
+        say(f"MOA_PROFILE is set to {ahead}, which comes first; unset it to use {chosen}")
     say("ask with `moa ask`, talk with `moa chat`")
 
 
@@ -270,11 +280,13 @@ def _free_name() -> str:
 def _nothing_answers(sources: Sequence[_Source]) -> None:
     """Say what to do where no provider and no server can be used.
 
-    Raises why the first one cannot, or UsageError if there is none and no embedded model either.
+    Raises typer.Exit if there is one that cannot, UsageError if there is none and no embedded model
+    either.
     """
     for source in sources:
         if source.trouble is not None:
-            raise source.trouble
+            # It has been said.
+            raise typer.Exit(of_error(source.trouble))
     from moa_cli.clients.local.weights import SMOLLM2, find_weights
 
     ways = (

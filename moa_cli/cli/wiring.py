@@ -89,7 +89,7 @@ def choose_profile(name: str | None, flags: Overrides, *, checked: bool = True) 
     if models and (not named or embedded):
         chosen = None
     elif chosen == "local" and not named:
-        tables = _found_on_this_machine()
+        tables = _of_a_key() or _found_on_this_machine()
         chosen = chosen if tables is None else None
     profile = resolve(
         chosen,
@@ -120,6 +120,35 @@ def settled(profile: Profile) -> Profile:
             await pool.aclose()
 
     return asyncio.run(ask())
+
+
+def _of_a_key() -> dict[str, Any] | None:
+    """A mixture of the models of the first provider whose key is set and whose list can be read;
+    None if there is none."""
+    known = providers()
+    keyed = [
+        provider
+        for provider in known.known.values()
+        if provider.base_url and known.key_source(provider)
+    ]
+    if not keyed:
+        return None
+    import asyncio
+
+    from moa_cli.models.candidates import LIST_PATIENCE
+    from moa_cli.models.choosing import choose
+
+    async def first() -> dict[str, Any] | None:
+        async with contextlib.aclosing(client_pool()) as pool:
+            for provider in keyed:
+                offered = await pool.offered_by(provider, patience=LIST_PATIENCE)
+                mixture = choose(provider.name, offered)
+                if mixture is not None:
+                    about = f"models of {provider.name}, as its key is set and no profile"
+                    return {"description": about, **mixture.table()}
+        return None
+
+    return asyncio.run(first())
 
 
 def _found_on_this_machine() -> dict[str, Any] | None:

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Sequence
+import socket
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from moa_cli.core.endpoints import NO_KEY, ModelInfo
-from moa_cli.core.errors import MoAError
+from moa_cli.core.endpoints import ModelInfo
 from moa_cli.models.choosing import can_chat
+from moa_cli.models.model_list import read_list
 from moa_cli.models.providers import Providers, is_loopback
 from moa_cli.models.table import Provider
 
 # A closed port refuses at once, and a server lists its models in some milliseconds. This is for
 # one that is busy; what listens there and never answers costs as much once.
 _PATIENCE_SECONDS = 1.0
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,7 @@ def find_local_servers(
         if provider.base_url and not provider.needs_key and is_loopback(provider.base_url)
     ]
     with ThreadPoolExecutor(len(candidates) or 1) as threads:
-        lists = threads.map(
-            lambda provider: _chat_models(providers, provider, patience), candidates
-        )
+        lists = threads.map(lambda provider: _chat_models(provider, patience), candidates)
         return [
             LocalServer(provider.name, tuple(models))
             for provider, models in zip(candidates, lists, strict=True)
@@ -59,19 +59,33 @@ def find_local_servers(
         ]
 
 
-def _chat_models(providers: Providers, provider: Provider, patience: float) -> Sequence[ModelInfo]:
+def _chat_models(provider: Provider, patience: float) -> Sequence[ModelInfo]:
     address = urlsplit(provider.base_url or "")
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     try:
-        key = providers.key(provider)
-        headers = {} if key == NO_KEY else {"Authorization": f"Bearer {key}"}
         with closing(kind(address.hostname or "", address.port, timeout=patience)) as connection:
-            connection.request("GET", f"{address.path}/models", headers=headers)
-            listed = json.loads(connection.getresponse().read(_MOST_BYTES))
-    except (OSError, ValueError, http.client.HTTPException, MoAError):
+            connection.connect()
+            with _ended_after(patience, connection.sock):
+                connection.request("GET", f"{address.path}/models")
+                listed = json.loads(connection.getresponse().read(_MOST_BYTES))
+    except (OSError, ValueError, http.client.HTTPException, RecursionError):
         return []
-    rows = listed.get("data") if isinstance(listed, dict) else listed
-    names = (
-        [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    )
-    return [ModelInfo(id=name) for name in names if isinstance(name, str) and can_chat(name)]
+    return [info for info in read_list(listed) or () if can_chat(info)]
+
+
+@contextmanager
+def _ended_after(seconds: float, connection: socket.socket) -> Iterator[None]:
+    """End the connection then: its own timeout is for each read, and what sends a byte now and
+    again would be waited for without end."""
+
+    def end() -> None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

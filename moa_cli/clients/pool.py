@@ -80,6 +80,10 @@ class ClientPool:
         self.providers.check(profile)
         return await self._catalog.settled(profile, patience=patience)
 
+    async def offered_by(self, provider: Provider, *, patience: float) -> tuple[ModelInfo, ...]:
+        """What a provider lists; see `Catalog.offered_by`."""
+        return await self._catalog.offered_by(provider, patience=patience)
+
     def completed(self, provider: Provider, info: ModelInfo) -> ModelInfo:
         """What a list tells of a model, with what only other sources tell; see
         `Catalog.completed`."""

@@ -39,6 +39,12 @@ _FEWEST_MORE = 64
 _MANY_MORE = 8
 # At or below this the reference implementation sends 0.
 _ZERO_TEMPERATURE = 1e-4
+# What is said of an answer without a word from a model that did answer.
+_STILL_THINKING = "its tokens ran out while it was thinking"
+_CUT_BEFORE = "its tokens ran out before its answer began"
+_ONLY_THOUGHT = "it gave reasoning, but no answer"
+_EMPTY = "it gave an empty answer"
+WORDLESS = (_STILL_THINKING, _CUT_BEFORE, _ONLY_THOUGHT, _EMPTY)
 
 
 class Slots(Protocol):
@@ -464,11 +470,10 @@ class Call:
         if self._tool_calls or ending == "tool_calls":
             return BadResponse("it called a tool in place of an answer")
         if ending == "length":
-            when = "while it was thinking" if thought else "before its answer began"
-            return BadResponse(f"its tokens ran out {when}", hint="raise max_tokens for this model")
-        return BadResponse(
-            "it gave reasoning, but no answer" if thought else "it gave an empty answer"
-        )
+            return BadResponse(
+                _STILL_THINKING if thought else _CUT_BEFORE, hint="raise max_tokens for this model"
+            )
+        return BadResponse(_ONLY_THOUGHT if thought else _EMPTY)
 
     def _named(self) -> str:
         """The proposer's name; it follows the model, if it was made of that."""

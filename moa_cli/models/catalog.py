@@ -123,6 +123,13 @@ class Catalog:
             await asyncio.wait(running, timeout=patience)
         return settled(profile, self._offered)
 
+    async def offered_by(self, provider: Provider, *, patience: float) -> tuple[ModelInfo, ...]:
+        """What a provider lists, from the list that is kept for a day; nothing if there is none
+        and it cannot be read within so many seconds."""
+        await self._refresh(provider, patience)
+        listing = self._listing(provider)
+        return tuple(listing.models.values()) if listing else ()
+
     def _is_whole(self, provider: Provider) -> bool:
         listing = self._listing(provider)
         return listing is not None and listing.whole

@@ -34,12 +34,8 @@ _OTHER_NAMES = {
     "o4": "gpt",
     "chatgpt": "gpt",
 }
-_NO_CHAT = re.compile(
-    r"embed|\bbge\b|\be5\b|\bgte\b|rerank|whisper|\btts\b|speech|audio|voice|realtime|transcri"
-    r"|image|dall-?e|flux|diffusion|sora|video|\bveo\b|imagen|moderation|guard|\bocr\b|\bclip\b"
-    r"|davinci|babbage|\bbase\b|-pt\b",
-    re.IGNORECASE,
-)
+# Of text models, those that complete a text and answer no question.
+_BASE = re.compile(r"(?:^|[-/_:])(?:base|pt)(?:[-_:]|$)", re.IGNORECASE)
 # Made for one purpose, or not made to stay.
 _SPECIAL = re.compile(
     r"code|math|vision|\bvl\b|-vl|preview|thinking|reason|\br1\b|search|research|-exp|free|distill"
@@ -69,9 +65,13 @@ class ChosenMixture:
         return {"rounds": 1, "proposers": proposers, "aggregator": {"model": self.aggregator}}
 
 
-def can_chat(model: str) -> bool:
-    """Whether a model of this id answers chats, as far as its name tells."""
-    return _NO_CHAT.search(model) is None
+def can_chat(info: ModelInfo) -> bool:
+    """Whether a listed model answers chats, as far as is known.
+
+    An id that no profile can hold, such as one with spaces or control characters, is none.
+    """
+    is_name = bool(info.id) and info.id.isprintable() and " " not in info.id
+    return is_name and info.kind == "chat" and _BASE.search(info.id) is None
 
 
 def family(model: str) -> str:
@@ -115,7 +115,7 @@ def choose(provider: str, offered: Sequence[ModelInfo], *, most: int = 4) -> Cho
         One model of each of the best families; the best one writes the reply. Of a single model,
         several samples. None if it offers no model that chats.
     """
-    chats = [info for info in offered if can_chat(info.id)]
+    chats = [info for info in offered if can_chat(info)]
     affordable = [info for info in chats if _usd(info) <= _MOST_USD] or chats
     by_family: dict[str, ModelInfo] = {}
     for info in affordable:

@@ -34,7 +34,7 @@ _KEY_COMMAND_SECONDS = 60
 # that look like a colon, or stand beside it on the keyboard, are among it.
 _ODD = re.compile(r"^[^A-Za-z0-9]|[^A-Za-z0-9._/@+-]")
 # Profiles of providers' names, tried in this order where none is named: the first with a key.
-DEFAULT_PROFILES = (DEFAULT_PROVIDER, "openrouter", "openai")
+DEFAULT_PROFILES = (DEFAULT_PROVIDER, "openrouter", "openai", "groq")
 # Whoever gave one of these another address has always sent it the key of its name.
 _LONG_KNOWN = (DEFAULT_PROVIDER, "openai", "openrouter", "groq")
 # The value of a variable in a header or a parameter of the user's own.

@@ -1,6 +1,7 @@
 """Profiles: named, saved mixtures; reading, layering and writing them."""
 
 from moa_cli.profile.files import (
+    check_new_name,
     check_profile_name,
     copy,
     delete,
@@ -32,6 +33,7 @@ __all__ = [
     "Profile",
     "Proposer",
     "build",
+    "check_new_name",
     "check_profile_name",
     "copy",
     "delete",

@@ -68,6 +68,11 @@ def _new_file(name: str, hint: str, *, overwrite: bool) -> Path:
     return path
 
 
+def check_new_name(name: str, *, overwrite: bool = False) -> None:
+    """Raise ProfileError if `save` would for this name, before anything is done for it."""
+    _new_file(name, "choose another name, or --force", overwrite=overwrite)
+
+
 def _write(path: Path, content: bytes) -> None:
     """Raises ProfileError if the file cannot be written."""
     try:

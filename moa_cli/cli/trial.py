@@ -1,0 +1,32 @@
+"""A model is asked once, with a few tokens, to see whether it answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moa_cli.profile import Aggregator, Profile
+
+if TYPE_CHECKING:
+    from moa_cli.core.conversation import Failure, Turn
+
+_QUESTION = "Reply with the word OK."
+_TOKENS = 16
+
+
+async def try_model(model: str) -> Turn:
+    """A small question to one model alone. What it takes is booked as any other call."""
+    from moa_cli.api import ask_async
+
+    writer = Aggregator(model=model, max_tokens=_TOKENS)
+    return await ask_async(_QUESTION, profile=Profile(name="trial", rounds=0, aggregator=writer))
+
+
+def trouble_of(turn: Turn) -> Failure | None:
+    """Why a model does not answer, or None.
+
+    One that ends without a word does answer: so few tokens are too few for many that think.
+    """
+    from moa_cli.engine.call import WORDLESS
+
+    first = turn.causes[0] if turn.causes else turn.error
+    return None if first is None or first.message in WORDLESS else first
