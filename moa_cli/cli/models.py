@@ -97,11 +97,13 @@ def suggest(json: JsonArray = False) -> None:
         print_json([asdict(model) for model in models])
         return
     memory = "unknown" if limit is None else size_in_words(limit)
-    say(f"For {memory} of memory (three quarters of the machine's, or `local.memory`):")
+    say(
+        f"for {memory} of memory (three quarters of the machine's, or `local.memory`);"
+        " fetch one with `moa models pull NAME`:"
+    )
     width = max(len(model.name) for model in models)
     print_lines(
-        f"{model.name:<{width}}  {model.gigabytes:>5.2f} GB  {model.licence:<10}"
-        f"  moa models pull {model.reference}"
+        f"{model.name:<{width}}  {model.gigabytes:>5.2f} GB  {model.licence:<10}  {model.reference}"
         for model in models
     )
 

@@ -378,7 +378,7 @@ def test_suggestions_fit_the_machine(moa: Moa) -> None:
 
     assert len({tuple(named(memory)) for memory in (1, 4, 12, 64)}) == 4
     ran = moa.run("models", "suggest")
-    assert ran.text.count("moa models pull hf:") == 3
+    assert ran.text.count("  hf:") == 3
 
 
 def _entry(key: str, kind: int, value: bytes) -> bytes:
