@@ -75,16 +75,22 @@ def _meant(arguments: list[str]) -> list[str]:
 
     A question holds a space, so that a mistyped command is not sent to models.
     """
-    if not arguments:
+    given = arguments[1:] if arguments[:1] == ["--debug"] else arguments
+    if not given:
         at_terminal = all(
             stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)
         )
-        return ["chat"] if at_terminal else arguments
-    is_question = any(" " in word.strip() for word in arguments)
-    begins_so = " " in arguments[0].strip() or arguments[0].startswith("-")
-    if is_question and begins_so and arguments[0] not in _ROOT_OPTIONS:
+        return ["chat", *arguments] if at_terminal else arguments
+    is_question = any(map(_holds_a_space, given))
+    begins_so = _holds_a_space(given[0]) or given[0].startswith("-")
+    if is_question and begins_so and given[0] not in _ROOT_OPTIONS:
         return ["ask", *arguments]
     return arguments
+
+
+def _holds_a_space(word: str) -> bool:
+    """Whether there are several words in it, on one line or on many."""
+    return len(word.split()) > 1
 
 
 def _prepare_streams() -> None:

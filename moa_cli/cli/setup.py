@@ -218,6 +218,7 @@ async def _tried(profile: Profile) -> tuple[Profile | None, list[Turn]]:
     """The profile without the models that do not answer, and the turns in which they did not; None
     in place of the profile if none does."""
     models = list(dict.fromkeys(profile.models()))
+    say(f"asking {', '.join(map(short_name, models))} …")
     turns = dict(zip(models, await asyncio.gather(*map(try_model, models)), strict=True))
     for model, turn in turns.items():
         trouble = trouble_of(turn)
@@ -225,7 +226,8 @@ async def _tried(profile: Profile) -> tuple[Profile | None, list[Turn]]:
             say(f"{short_name(model)}: answers")
         else:
             hint = f" ({trouble.hint})" if trouble.hint else ""
-            say(f"{short_name(model)} does not answer: {trouble.message}{hint}")
+            what = "was not asked" if turn.capped else "does not answer"
+            say(f"{short_name(model)} {what}: {trouble.message}{hint}")
     working = [model for model in models if trouble_of(turns[model]) is None]
     failed = [turn for turn in turns.values() if trouble_of(turn) is not None]
     if not failed or not working:

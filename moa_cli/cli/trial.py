@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 
 _QUESTION = "Reply with the word OK."
 _TOKENS = 16
+# A server on this machine may have to load the model first.
+_SECONDS = 120.0
 
 
 async def try_model(model: str) -> Turn:
     """A small question to one model alone. What it takes is booked as any other call."""
     from moa_cli.api import ask_async
 
-    writer = Aggregator(model=model, max_tokens=_TOKENS)
+    writer = Aggregator(model=model, max_tokens=_TOKENS, timeout=_SECONDS)
     return await ask_async(_QUESTION, profile=Profile(name="trial", rounds=0, aggregator=writer))
 
 

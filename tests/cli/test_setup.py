@@ -245,6 +245,12 @@ def test_a_question_needs_no_command(moa: Moa, ollama: Upstream) -> None:
     assert ran.code == 0, ran.err
     assert ollama.chats()[0].messages[-1]["content"] == "What is up?"
     assert moa.run("-m", "ollama:gemma2:2b", "What is up?", env=env).code == 0
+    for question in ("What\nis up?", "What\tis up?"):
+        assert moa.run(question, env=env).code == 0
+        assert ollama.chats()[-1].messages[-1]["content"] == question
+    debugged = moa.run("--debug", "What is up?", env=env)
+    assert debugged.code == 0
+    assert "moa.engine" in debugged.err
     before = len(ollama.requests)
     mistyped = moa.run("aks", "What is up?", env=env)
     assert mistyped.code == 2
@@ -411,3 +417,24 @@ def test_doctor_without_settings_tells_of_a_server_on_this_machine(
     ran = moa.run("doctor", env=at(ollama, "ollama"))
     assert "models of ollama on this machine, as no key or profile is set" in ran.text
     assert "OK     ollama: has gemma2:2b" in ran.text
+
+
+def test_what_is_asked_is_said_before_a_slow_model_answers(moa: Moa, ollama: Upstream) -> None:
+    ollama.always("gemma2:2b", Reply(stall_after=0))
+    with moa.terminal("setup", "--yes", env=at(ollama, "ollama"), columns=120) as terminal:
+        terminal.wait_for("asking ollama:qwen2.5:7b, ollama:llama3.2:3b, ollama:gemma2:2b")
+        ollama.wait_for(lambda: len(ollama.chats()) == 3)
+        terminal.send("\x03")
+        assert terminal.wait() == 130
+    assert not (moa.config / "config.toml").exists()
+
+
+def test_a_budget_that_is_reached_is_told_and_nothing_is_asked(moa: Moa) -> None:
+    priced = {"id": "gpt-5", "pricing": {"prompt": "0.00001", "completion": "0.00001"}}
+    (moa.config / "config.toml").write_text("[budget]\nday = 0.0000001  # very little\n")
+    with Upstream(api_key=KEY, models=(priced,)) as server:
+        ran = moa.run("setup", "--yes", env=at(server, "openai", OPENAI_API_KEY=KEY))
+    assert ran.code == 3
+    assert "openai:gpt-5 was not asked: budget.day" in ran.err
+    assert server.chats() == []
+    assert "# very little" in (moa.config / "config.toml").read_text()
