@@ -360,7 +360,7 @@ def test_any_json_in_place_of_a_completion_is_a_sound_error(payload: object) -> 
 )
 def test_no_credit_is_that_under_any_status(status: int, said: str) -> None:
     error = mapper().from_status(status, said, "m", {})
-    assert type(error) is RateLimited
+    assert type(error) is NoCredit
     assert not error.retryable
     assert error.message == f"acme: no credit left: {said}"
 
