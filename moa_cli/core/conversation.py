@@ -29,7 +29,6 @@ Role = Literal["system", "user", "assistant"]
 TurnStatus = Literal["open", "finished", "interrupted", "failed"]
 # Sums of tokens, calls and USD stay far below this, even over years.
 _MOST = 10**12
-_COST_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,7 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         # All fields are numbers.
-        total = Usage(*map(add, vars(self).values(), vars(other).values()))
-        # A sum of binary fractions is off in its last digit ($0.1 + $0.2); no provider bills a
-        # millionth of a millionth of a dollar.
-        cost = round(total.cost, _COST_DIGITS)
-        return total if cost == total.cost else replace(total, cost=cost)
+        return Usage(*map(add, vars(self).values(), vars(other).values()))
 
     @property
     def total_tokens(self) -> int:

@@ -10,6 +10,8 @@ from moa_cli.core.events import Event, to_dict
 from moa_cli.core.outcomes import cut_lines
 from moa_cli.core.text import dumps
 
+_COST_DIGITS = 12
+
 
 def turn_to_dict(turn: Turn) -> dict[str, Any]:
     """A turn as `--json` prints it."""
@@ -36,7 +38,9 @@ def usage_to_dict(usage: Usage) -> dict[str, Any]:
     calls with a known price.
     """
     values = dataclasses.asdict(usage)
-    known = values.pop("cost")
+    # A sum of binary fractions is off in its last digit ($0.1 + $0.2); no provider bills a
+    # millionth of a millionth of a dollar.
+    known = round(values.pop("cost"), _COST_DIGITS)
     return {
         **values,
         "total_tokens": usage.total_tokens,

@@ -85,7 +85,9 @@ def test_the_reference_s_spellings_are_accepted_and_not_shown(moa: Moa, name: st
 
 def test_commands_that_take_a_mixture_share_its_options() -> None:
     shared = {
-        tuple(option.opts): option.help for option in options("doctor") if option.name != "offline"
+        tuple(option.opts): option.help
+        for option in options("doctor")
+        if option.name not in ("offline", "call")
     }
     for name in ("ask", "chat", "profile show", "profile new"):
         own = {tuple(option.opts): option.help for option in options(name)}
