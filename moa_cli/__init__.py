@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from moa_cli.api import ask, ask_async, load_profile, open_clients, run_turn
     from moa_cli.core.conversation import (
         Charge,
+        Citation,
         Conversation,
         Failure,
         Message,
@@ -80,6 +81,7 @@ __all__ = [
     "BadResponse",
     "Caller",
     "Charge",
+    "Citation",
     "Client",
     "ClientError",
     "ClientTimeout",
@@ -140,6 +142,7 @@ _HOMES = {
     "api": ("ask", "ask_async", "load_profile", "open_clients", "run_turn"),
     "core.conversation": (
         "Charge",
+        "Citation",
         "Conversation",
         "Failure",
         "Message",

@@ -30,7 +30,7 @@ from moa_cli.config.schema import VARIABLES
 from moa_cli.config.template import explanation, template
 from moa_cli.config.toml import allowed, sentence
 from moa_cli.core import errors
-from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, Usage
+from moa_cli.core.conversation import Charge, Citation, Failure, Proposal, Turn, Usage
 from moa_cli.core.events import Caller, Event
 from moa_cli.core.jsonl import turn_to_dict, usage_to_dict
 from moa_cli.core.money import Price
@@ -119,6 +119,7 @@ _TYPES: dict[Any, str] = {
     Proposal: "[proposal](json.md#a-proposal)",
     Usage: "[usage](json.md#usage)",
     Charge: "[charge](json.md#a-charge)",
+    Citation: "[citation](json.md#a-citation)",
     Price: "[price](#price)",
     Caller: "[caller](#caller)",
 }
@@ -367,7 +368,8 @@ def turn_table() -> str:
     cut = "A sentence for each proposal that was cut, and for the reply if it was."
     told = attributes(Turn) | {"cut": cut}
     types = field_types(Turn) | {"cut": "list of text"}
-    names = {name: "user" if name == "prompt" else name for name in turn_to_dict(Turn(user=""))}
+    turn = Turn(user="", citations=(Citation(""),))
+    names = {name: "user" if name == "prompt" else name for name in turn_to_dict(turn)}
     rows = [(f"`{name}`", types[field], told[field]) for name, field in names.items()]
     return table(("field", "type", "meaning"), rows)
 
@@ -591,7 +593,16 @@ PUBLIC = {
         "from_dict",
     ),
     "Profiles": ("Profile", "Proposer", "Aggregator"),
-    "Conversations": ("Conversation", "Message", "Turn", "Proposal", "Usage", "Charge", "Failure"),
+    "Conversations": (
+        "Conversation",
+        "Message",
+        "Turn",
+        "Proposal",
+        "Citation",
+        "Usage",
+        "Charge",
+        "Failure",
+    ),
     "Running a turn": ("Sink", "Control", "Limits"),
     "Clients": ("Client", "Clients", "Endpoint", "Request", "Delta", "ModelInfo", "Price"),
 }
@@ -673,6 +684,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "usage": usage_table,
         "charge": lambda: fields_table(Charge),
         "error": lambda: fields_table(Failure),
+        "citation": lambda: fields_table(Citation),
     },
     "docs/explanation/design.md": {"floors": floors_table},
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from moa_cli.clients import usage as usages
+from moa_cli.clients.citations import CitationReader
 from moa_cli.clients.thinking import ThinkSplitter, late_reasoning, opens_in_prompt
 from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
@@ -19,6 +20,11 @@ _MOST_NATS = 10**6
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 # Why an answer ends that has no end: Zhipu, DeepSeek, vLLM, Together.
 _BROKEN_ENDS = ("error", "network_error", "insufficient_system_resource", "abort", "aborted")
+# The fields of a chunk and of a choice that name no source.
+_USUAL = frozenset(
+    ("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier")
+)
+_USUAL_OF_CHOICE = frozenset(("index", "delta", "logprobs", "finish_reason"))
 # A last chunk that is as long as this, and says all that came in several pieces before, says it
 # again; something short may come twice by itself ("ha", "ha").
 _SURELY_REPEATED = 20
@@ -46,6 +52,7 @@ class CompletionReader:
         self._half = ""
         self._told_logprobs = False
         self._counted: Usage | None = None
+        self._sources = CitationReader()
         # All that came as text, as it came; and as reasoning in fields of its own.
         self._raw: list[str] = []
         self._thoughts: list[str] = []
@@ -59,6 +66,7 @@ class CompletionReader:
         self._logprobs: tuple[tuple[str, float], ...] | None = None
         self._refusal = ""
         self._tool_calls = False
+        self._cited = False
 
     def chunk(self, payload: dict[str, Any]) -> None:
         """Take what one chunk tells, and the error in it, if there is one."""
@@ -76,6 +84,9 @@ class CompletionReader:
             self._look_for_error(payload)
         if payload.get("usage") or "x_groq" in payload or "cost" in payload:
             self._take_usage(payload)
+        # Nearly every chunk of most endpoints has these fields and no others.
+        if not payload.keys() <= _USUAL:
+            self._cited = self._sources.take(payload) or self._cited
         if choices:
             self.began = True
 
@@ -98,6 +109,8 @@ class CompletionReader:
             self.error = ErrorObject(choice["error"], begun=self.began)
         if "usage" in choice:
             self._take_usage(payload)
+        if not choice.keys() <= _USUAL_OF_CHOICE:
+            self._cited = self._sources.take(choice) or self._cited
 
     def _message(self, choice: dict[str, Any], delta: object) -> None:
         """A whole message. In a stream it holds what came before, and perhaps more (Perplexity)."""
@@ -108,6 +121,7 @@ class CompletionReader:
             return
         before = "".join(self._raw)
         content = message.get("content")
+        self._cited = self._sources.take(message) or self._cited
         if before and type(content) is str:
             rest = content[len(before) :] if content.startswith(before) else ""
             message = {"content": rest}
@@ -158,6 +172,7 @@ class CompletionReader:
             self._refusal += _text(body["refusal"])
         if body.get("tool_calls") or body.get("function_call"):
             self._tool_calls = True
+        self._cited = self._sources.take(body) or self._cited
         return thought
 
     def _parts(self, content: object) -> tuple[str, str]:
@@ -235,6 +250,7 @@ class CompletionReader:
             logprobs=self._logprobs,
             refusal=self._refusal,
             tool_calls=self._tool_calls,
+            citations=self._sources.citations if self._cited else (),
         )
         self._reset()
         return delta
@@ -278,6 +294,7 @@ def whole(payload: dict[str, Any], model: str = "") -> tuple[Delta, ErrorObject 
             logprobs=first.logprobs,
             refusal=first.refusal,
             tool_calls=first.tool_calls,
+            citations=first.citations,
         ),
         reader.error,
     )

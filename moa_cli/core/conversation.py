@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 __all__ = [
     "Charge",
+    "Citation",
     "Conversation",
     "Failure",
     "KeptConversation",
@@ -131,6 +132,19 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Citation:
+    """A source that an endpoint names for an answer. It is as untrusted as the answer itself.
+
+    Attributes:
+        url: Its address, as the endpoint gives it.
+        title: Its title; empty if the endpoint gives none.
+    """
+
+    url: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
 class Proposal:
     """What one proposer answered, or failed to answer, in one layer.
 
@@ -147,6 +161,8 @@ class Proposal:
         first_token: Seconds from the start of the call to its first token, or None if none came.
         finish_reason: Why the answer ends, in the endpoint's words, such as `stop` or `length`.
         error: Why there is no usable answer, or None if there is one.
+        citations: The sources that the endpoint names. In JSON this field is left out where there
+            are none.
     """
 
     layer: int
@@ -161,6 +177,13 @@ class Proposal:
     first_token: float | None = None
     finish_reason: str | None = None
     error: Failure | None = None
+    citations: tuple[Citation, ...] = ()
+
+
+def without_empty(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `dict_factory` of `dataclasses.asdict` for what holds citations: where there are none,
+    the field is left out, since most endpoints give none."""
+    return {name: value for name, value in fields if value or name != "citations"}
 
 
 @dataclass(frozen=True)
@@ -187,6 +210,8 @@ class Turn:
         error: Why the turn failed, or None.
         causes: If the turn failed: what went wrong with each model that was asked.
         stored_as: The turn's number in the store, if it is kept there.
+        citations: The sources that the aggregator's endpoint names for the reply; not those of the
+            proposals. In JSON this field is left out where there are none.
     """
 
     user: str
@@ -205,6 +230,7 @@ class Turn:
     error: Failure | None = None
     causes: tuple[Failure, ...] = ()
     stored_as: int | None = None
+    citations: tuple[Citation, ...] = ()
 
     @property
     def degraded(self) -> bool:

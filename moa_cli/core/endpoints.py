@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from moa_cli.core.conversation import Message, Usage
+from moa_cli.core.conversation import Citation, Message, Usage
 from moa_cli.core.money import Price, check_price
 
 __all__ = [
@@ -90,6 +90,7 @@ class Delta:
         tool_calls: Whether the model calls a tool.
         replaces: Whether `text` and `reasoning` stand in place of all that came before: where
             reasoning ends in a text that nothing opened as reasoning, only its end tells so.
+        citations: The sources that the endpoint has named so far. Later ones replace earlier ones.
     """
 
     text: str = ""
@@ -101,6 +102,7 @@ class Delta:
     refusal: str = ""
     tool_calls: bool = False
     replaces: bool = False
+    citations: tuple[Citation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

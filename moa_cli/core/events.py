@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
-from moa_cli.core.conversation import Failure, Proposal, Usage
+from moa_cli.core.conversation import Citation, Failure, Proposal, Usage, without_empty
 from moa_cli.core.money import Price
 from moa_cli.core.values import load_value
 
@@ -287,6 +287,8 @@ class AggregatorFinished(_Event):
         seconds: From the start of the call to its end.
         first_token: Seconds from the start of the call to its first token, or None if none came.
         finish_reason: Why the reply ends, in the endpoint's words, such as `stop` or `length`.
+        citations: The sources that the endpoint names for the reply. In JSON this field is left
+            out where there are none.
     """
 
     kind: Literal["aggregator_finished"] = "aggregator_finished"
@@ -298,6 +300,7 @@ class AggregatorFinished(_Event):
     seconds: float = 0.0
     first_token: float | None = None
     finish_reason: str | None = None
+    citations: tuple[Citation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,7 +392,7 @@ def to_dict(event: Event) -> dict[str, Any]:
     Returns:
         A dictionary with `kind` first, then the event's fields.
     """
-    return {"kind": event.kind, **dataclasses.asdict(event)}
+    return {"kind": event.kind, **dataclasses.asdict(event, dict_factory=without_empty)}
 
 
 def from_dict(values: Mapping[str, Any], *, strict: bool = False) -> Event:

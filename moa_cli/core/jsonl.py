@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TextIO
 
-from moa_cli.core.conversation import Turn, Usage
+from moa_cli.core.conversation import Turn, Usage, without_empty
 from moa_cli.core.events import Event, to_dict
 from moa_cli.core.outcomes import cut_lines
 from moa_cli.core.text import dumps
@@ -27,7 +27,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Usage):
         return usage_to_dict(value)
     if dataclasses.is_dataclass(value):
-        return {name: _plain(inner) for name, inner in vars(value).items()}
+        return without_empty([(name, _plain(inner)) for name, inner in vars(value).items()])
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

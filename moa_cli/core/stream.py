@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, TurnStatus, Usage
+from moa_cli.core.conversation import Charge, Citation, Failure, Proposal, Turn, TurnStatus, Usage
 from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorFailed,
@@ -272,6 +272,7 @@ class TurnFold:
         self._model: str | None = None
         self._answered_by: str | None = None
         self._finish_reason: str | None = None
+        self._citations: tuple[Citation, ...] = ()
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._rounds = 0
@@ -314,6 +315,7 @@ class TurnFold:
                 # Another candidate may have been asked in place of the first.
                 self._model = event.model
                 self._answered_by, self._finish_reason = event.answered_by, event.finish_reason
+                self._citations = event.citations
                 self._replied(event.model, event.usage, event.answered_by)
             case AggregatorFailed():
                 self._replied(event.model, event.usage)
@@ -368,6 +370,7 @@ class TurnFold:
             model=self._model,
             answered_by=self._answered_by,
             finish_reason=self._finish_reason,
+            citations=self._citations,
             reply=text if text or whole else None,
             reasoning="".join(self._reasoning),
             ledger=tuple(self.ledger),

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import chain
 
-from moa_cli.core.conversation import KeptConversation, Proposal, Turn
+from moa_cli.core.conversation import Citation, KeptConversation, Proposal, Turn
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.documents.html_prose import prose
-from moa_cli.documents.text import answered, moment, outcome, proposal_facts, took, when
+from moa_cli.documents.text import answered, link_of, moment, outcome, proposal_facts, took, when
 from moa_cli.documents.web_page import CLOSING, opening
 
 
@@ -55,6 +55,7 @@ def _turn(turn: Turn) -> str:
     ]
     if reply := _prose(turn.reply or ""):
         parts.append(reply)
+    parts += _sources(turn.citations)
     if ended := outcome(turn):
         parts.append(f'<p class="trouble">{escape(ended)}</p>')
     facts = [escape(answered(turn.model, turn.answered_by)), escape(took(turn))]
@@ -63,6 +64,19 @@ def _turn(turn: Turn) -> str:
     if turn.lost:
         parts.append(f'<p class="facts">lost {_plain("; ".join(turn.lost))}</p>')
     return "\n".join([*parts, _reasoning(turn.reasoning), _proposals(turn), "</section>\n"])
+
+
+def _sources(citations: Iterable[Citation]) -> list[str]:
+    """The list of sources, if there are any."""
+    items = "".join(f"<li>{_source(citation)}</li>\n" for citation in citations)
+    return [f'<p class="facts">Sources</p>\n<ol class="facts">\n{items}</ol>\n'] if items else []
+
+
+def _source(citation: Citation) -> str:
+    link, text = link_of(citation), _plain(citation.title or citation.url)
+    if link is not None:
+        return f'<a href="{escape(link)}" rel="noopener noreferrer nofollow">{text}</a>'
+    return f"{text}: {_plain(citation.url)}" if citation.title else text
 
 
 def _reasoning(text: str) -> str:
@@ -97,7 +111,8 @@ def _proposal(proposal: Proposal) -> str:
     name = one_line(proposal.proposer)
     facts = " · ".join(filter(None, [model if model != name else "", proposal_facts(proposal)]))
     summary = f'<b>{escape(name)}</b> <span class="facts">{escape(facts)}</span>'
-    inside = _prose(proposal.text) + _reasoning(proposal.reasoning)
+    inside = _prose(proposal.text) + "".join(_sources(proposal.citations))
+    inside += _reasoning(proposal.reasoning)
     if not inside:
         return f'<p class="proposal">{summary}</p>\n'
     return _folded("proposal", summary, inside)

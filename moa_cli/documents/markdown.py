@@ -10,10 +10,10 @@ from html import escape
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from moa_cli.core.conversation import KeptConversation, Proposal, Turn
+from moa_cli.core.conversation import Citation, KeptConversation, Proposal, Turn
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
-from moa_cli.documents.text import answered, outcome, proposal_facts, took, when
+from moa_cli.documents.text import answered, link_of, outcome, proposal_facts, took, when
 
 _MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
 _BACKTICKS = re.compile("`+")
@@ -50,6 +50,8 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
     yield _quoted(turn.user)
     if turn.reply and turn.reply.strip():
         yield _ended(sanitize(turn.reply).strip("\n"))
+    if turn.citations:
+        yield _sources(turn.citations)
     if ended := outcome(turn):
         yield f"**({escaped(ended)})**"
     facts = [_code(answered(turn.model, turn.answered_by)), took(turn)]
@@ -67,7 +69,22 @@ def _proposal(proposal: Proposal) -> str:
     parts = [f"<details><summary>{escape(head, quote=False)}</summary>"]
     if text := sanitize(proposal.text).strip("\n"):
         parts.append(_contained(text))
+    if proposal.citations:
+        parts.append(_sources(proposal.citations))
     return "\n\n".join([*parts, "</details>"])
+
+
+def _sources(citations: Iterable[Citation]) -> str:
+    lines = [f"{number}. {_source(citation)}" for number, citation in enumerate(citations, start=1)]
+    return "\n".join(["Sources:", "", *lines])
+
+
+def _source(citation: Citation) -> str:
+    link, title = link_of(citation), escaped(citation.title or citation.url)
+    if link is not None:
+        # In angle brackets, where only these and a backslash have a meaning.
+        return f"[{title}](<{link}>)"
+    return title if not citation.title else f"{title}: {escaped(citation.url)}"
 
 
 def _quoted(prompt: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timezone
 
-from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.conversation import Citation, Proposal, Turn
 from moa_cli.core.money import usd
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.terminal.usage import usage_line
+
+_WEB_ADDRESS = re.compile(r"https?://[!#-;=?-\[\]_a-z~\u00a1-\ud7ff]+", re.IGNORECASE)
 
 
 def moment(at: float) -> datetime:
@@ -40,6 +43,11 @@ def outcome(turn: Turn) -> str:
 def took(turn: Turn) -> str:
     """Calls, tokens, cost and seconds; empty if no call was counted."""
     return usage_line(turn.usage, turn.seconds, turn.ledger) if turn.usage.calls else ""
+
+
+def link_of(citation: Citation) -> str | None:
+    """The address of a source if it may become a link: one of the web, and nothing but that."""
+    return citation.url if _WEB_ADDRESS.fullmatch(citation.url) else None
 
 
 def proposal_facts(proposal: Proposal) -> str:

@@ -69,6 +69,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
                 seconds=call.seconds,
                 first_token=call.first_token,
                 finish_reason=call.finish_reason,
+                citations=call.citations,
             )
         )
         return True

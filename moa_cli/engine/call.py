@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from moa_cli.core.conversation import Failure, Message, Proposal, Usage
+from moa_cli.core.conversation import Citation, Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo, Request
 from moa_cli.core.errors import (
     AnswerRefused,
@@ -223,6 +223,7 @@ class Call:
         self.first_token: float | None = None
         self.finish_reason: str | None = None
         self.answered_by: str | None = None
+        self.citations: tuple[Citation, ...] = ()
 
     @property
     def text(self) -> str:
@@ -383,6 +384,7 @@ class Call:
         if self._ledger is not None:
             self._number = self._ledger.begin(self._foreseen)
         self._sent = True
+        self.citations = ()
         planned = self.planned
         request = request_of(
             planned.settings, planned.fitted.messages, endpoint.model, planned.place
@@ -448,6 +450,7 @@ class Call:
         self._tool_calls = self._tool_calls or delta.tool_calls
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.answered_by = delta.model or self.answered_by
+        self.citations = delta.citations or self.citations
 
     def _replace(self, delta: Delta) -> Delta:
         """Take what stands in place of all that came; what of it is still to be told."""
@@ -501,4 +504,5 @@ class Call:
             first_token=self.first_token,
             finish_reason=self.finish_reason,
             error=error,
+            citations=self.citations,
         )

@@ -22,7 +22,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from moa_cli.core.conversation import KeptConversation, KeptTurn, Turn
+from moa_cli.core.conversation import KeptConversation, KeptTurn, Turn, without_empty
 from moa_cli.core.errors import StoreError
 from moa_cli.core.events import from_dict, to_dict
 from moa_cli.core.text import dumps
@@ -105,7 +105,7 @@ def _text(conversation: KeptConversation) -> Iterator[str]:
 
 def turn_values(kept: KeptTurn) -> dict[str, Any]:
     """A turn as the file holds it."""
-    values = dataclasses.asdict(kept.turn)
+    values = dataclasses.asdict(kept.turn, dict_factory=without_empty)
     del values["stored_as"]
     status = values.pop("status")
     first = {

@@ -11,6 +11,7 @@ from moa_cli.core.events import Event
 from moa_cli.core.outcomes import cut_text
 from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
 from moa_cli.core.text import plural
+from moa_cli.terminal.sources import source_lines
 
 if TYPE_CHECKING:
     from moa_cli.core.stream import TurnFold
@@ -163,7 +164,9 @@ class Proposals:
             stopped = error is not None and error.kind == "BudgetReached"
             if error is None or (stopped and proposal.text.strip()):
                 head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
-                self._err.write(f"{head:─<60}\n{sanitize(proposal.text).strip()}\n\n")
+                text = sanitize(proposal.text).strip()
+                lines = [f"{head:─<60}", text, *source_lines(proposal.citations)]
+                self._err.write("\n".join(lines) + "\n\n")
                 self._err.flush()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from typing import Literal, TextIO
 from moa_cli.core import debug_log
 from moa_cli.core.stream import Sink
 from moa_cli.terminal.plain import Notices, PlainReply, Proposals
+from moa_cli.terminal.sources import Sources
 from moa_cli.terminal.tty import can_redraw
 
 
@@ -60,6 +61,10 @@ def sinks_for(show: Show) -> list[Sink]:
     # Whoever sits at a terminal where nothing moves should still see that it goes on.
     watched = show.output != "jsonl" and not show.quiet and sys.stderr.isatty()
     sinks += _reply_sinks(show, apart=watched)
+    if show.output == "text" and not show.quiet:
+        # A pipe gets the reply alone.
+        seen = sys.stdout.isatty()
+        sinks.append(Sources(sys.stdout if seen else sys.stderr, apart=seen))
     if not show.quiet:
         steps = show.verbose or show.progress or watched
         sinks.append(Notices(sys.stderr, steps=steps, board=board))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from moa_cli.core.conversation import Turn
+from moa_cli.core.conversation import Citation, Turn
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.terminal.sources import source_lines
 
 if TYPE_CHECKING:
     from moa_cli.markdown.drawing import Color
@@ -51,11 +52,20 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
             yield "text", sanitize(text).strip()
             if cut := cut_of(proposal):
                 yield "note", f"({cut})"
+            yield from _sources(proposal.citations)
             yield "note", ""
     if turn.reply is not None:
         yield "text", sanitize(turn.reply).strip()
+        yield from _sources(turn.citations)
     if turn.status != "finished":
         why = f": {one_line(turn.error.message)}" if turn.error else ""
         yield "note", f"({turn.status}{why})"
     elif cut := cut_of(turn):
         yield "note", f"(the reply was {cut})"
+
+
+def _sources(citations: tuple[Citation, ...]) -> Iterator[tuple[_Kind, str]]:
+    """The sources of an answer, behind it."""
+    if citations:
+        yield "note", ""
+        yield "note", "\n".join(["sources:", *source_lines(citations)])

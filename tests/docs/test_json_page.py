@@ -42,7 +42,8 @@ SOMETIMES = {"lost", "error", "input"}
 def moa(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A machine with a conversation, a run and a batch."""
     with Upstream() as upstream:
-        upstream.always("*", Reply(text="A short answer: 4"))
+        cited = {"citations": ["https://example.org/sky"]}
+        upstream.always("*", Reply(text="A short answer: 4", more=cited))
         moa = machine(tmp_path_factory.mktemp("json") / "home", upstream.url)
         for command in ("ask 'Why is the sky blue?'", RUN):
             assert moa.run(*shlex.split(command)).code == 0

@@ -93,6 +93,7 @@ class Reply:
     logprobs: object = None  # with the first content, if asked for; may be called like `text`
     usage_style: Literal["own_chunk", "with_choices", "x_groq"] = "own_chunk"
     finish_reason: str = "stop"
+    more: Mapping[str, Any] = field(default_factory=dict)  # beside the finishing choice
     model: str | None = None  # the model id to answer with, if not the one asked for
     byte_by_byte: bool = False  # each byte of the body in its own write and its own HTTP chunk
     crlf: bool = False
@@ -444,7 +445,7 @@ def _completion(request: Request, reply: Reply) -> tuple[bytes, int]:
     if request.body.get("logprobs"):
         choice["logprobs"] = _logprobs(request, reply)
     envelope = _envelope(request, reply, "chat.completion", **choice)
-    completion = envelope | _told(request, reply, chunks)
+    completion = envelope | dict(reply.more) | _told(request, reply, chunks)
     return json.dumps(completion, ensure_ascii=False).encode(), chunks
 
 
@@ -462,7 +463,7 @@ def _stream_events(request: Request, reply: Reply) -> list[tuple[object, int]]:
     told = _told(request, reply, len(deltas) - 1)
     styles = {"own_chunk": {}, "with_choices": told, "x_groq": {"x_groq": told}}
     finish = _envelope(request, reply, kind, delta={}, finish_reason=reply.finish_reason)
-    ending = [finish | styles[reply.usage_style]]
+    ending = [finish | dict(reply.more) | styles[reply.usage_style]]
     options = request.body.get("stream_options") or {}
     if told and reply.usage_style == "own_chunk" and options.get("include_usage"):
         # As OpenAI does: null everywhere but on one more chunk, which has no choices.

@@ -58,8 +58,17 @@ def completion(envelope: Envelope, turn: Turn, *, show_proposals: bool) -> dict[
         **envelope.fields("chat.completion"),
         "choices": [_choice(turn, message=message)],
         "usage": usage_object(turn.usage),
+        **_sources(turn),
         "moa": ledger(turn),
     }
+
+
+def _sources(turn: Turn) -> dict[str, Any]:
+    """The sources of the reply, if its endpoint names any, as Perplexity's clients expect them."""
+    if not turn.citations:
+        return {}
+    found = [{"title": cited.title, "url": cited.url} for cited in turn.citations]
+    return {"citations": [cited.url for cited in turn.citations], "search_results": found}
 
 
 def _choice(turn: Turn, **content: Any) -> dict[str, Any]:
@@ -176,7 +185,7 @@ class Chunks:
         if self._include_usage:
             chunks[0]["usage"] = None
             chunks.append({**fields, "choices": [], "usage": usage_object(turn.usage)})
-        chunks[-1]["moa"] = ledger(turn)
+        chunks[-1] |= {**_sources(turn), "moa": ledger(turn)}
         refusal = refusal_of(turn)
         refused = b"" if refusal is None else self.delta("refusal", refusal)
         return b"".join([refused, *map(event, chunks), b"data: [DONE]\n\n"])
