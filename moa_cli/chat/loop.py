@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moa_cli.chat.commands.registry import (
@@ -32,6 +33,7 @@ from moa_cli.core.events import AggregatorStarted, Event, ProposerFinished
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Control, Limits
+from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 from moa_cli.profile import Profile
 from moa_cli.terminal.plain import failure_line, print_paid
 from moa_cli.terminal.sinks import sinks_for
@@ -67,7 +69,9 @@ def run(
         with closing(kept.store) if kept.store else nullcontext():
             async with aclosing(clients()) as pool:
                 told = replace(limits, ledger=kept.ledger(lambda text: chat.complain(text)))
-                chat = Chat(Session(profile, pool, told, kept.conversation), options, kept)
+                session = Session(profile, pool, told, kept.conversation)
+                settle = partial(pool.settled, patience=LIST_PATIENCE)
+                chat = Chat(session, options, kept, settle)
                 for line in greeting:
                     chat.say(f"moa: {one_line(line)}")
                 if interactive:
@@ -84,18 +88,24 @@ def run(
 
 
 class Chat:
-    """A conversation at a terminal or over plain lines. editor: None without a terminal."""
+    """A conversation at a terminal or over plain lines.
+
+    settle: chooses among the candidates of a profile that the user switches to.
+    editor: None without a terminal.
+    """
 
     def __init__(
         self,
         session: Session,
         options: ChatOptions | None = None,
         kept: SavedConversation | None = None,
+        settle: Callable[[Profile], Awaitable[Profile]] | None = None,
     ) -> None:
         self.session = session
         self.kept = kept or SavedConversation()
         self.options = options or ChatOptions()
         self.editor: Editor | None = None
+        self._settle = settle
 
     def say(self, text: str) -> None:
         """Show a message beside the conversation, on standard error, folded to the terminal."""
@@ -188,6 +198,7 @@ class Chat:
                 case Remerge(aggregator):
                     prompt, events = self.session.remerge(aggregator)
                 case _:
+                    await self._choose()
                     return None
         except MoAError as error:
             self.complain(error.message, error.hint)
@@ -203,6 +214,17 @@ class Chat:
             self.options.attachments.clear()
         self._tell(turn)
         return turn
+
+    async def _choose(self) -> None:
+        """Choose among the candidates of a profile that a command has switched to, and say which
+        are asked. Raises MoAError."""
+        profile = self.session.profile
+        if self.session.settled or self._settle is None or not has_candidates(profile):
+            return
+        self.session.use(await self._settle(profile))
+        for note in self.session.profile.notes:
+            self.say(one_line(note))
+        self.say(self.session.models_text())
 
     async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
         """Run and show a turn. Ctrl-C stops the turn, not the program."""

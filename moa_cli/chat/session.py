@@ -21,6 +21,7 @@ class Session:
     """A conversation, and the mixture that answers in it.
 
     conversation: the turns so far that have a reply. last: the latest turn, even if it failed.
+    settled: whether the profile's candidates were chosen among; see `use`.
     replaced: the turn that was replaced by the turn kept last. spent: what all turns took, by
     model name, including turns that were taken back.
     """
@@ -33,6 +34,7 @@ class Session:
         conversation: Conversation | None = None,
     ) -> None:
         self.profile = profile
+        self.settled = True
         self.conversation = Conversation()
         self.last: Turn | None = None
         self.go_on(conversation or Conversation())
@@ -42,6 +44,15 @@ class Session:
         self._merging: tuple[tuple[Proposal, ...], ...] | None = None
         self._clients = clients
         self._limits = limits
+
+    def models_text(self) -> str:
+        """The models of each round, a line each."""
+        profile = self.profile
+        lines = [
+            f"round {number}: " + ", ".join(proposer.model for proposer in profile.layer(number))
+            for number in range(1, profile.rounds + 1)
+        ]
+        return "\n".join([*lines, f"aggregator: {profile.aggregator.model}"])
 
     def known(self) -> dict[str, ModelInfo]:
         """What is known of the profile's models, by name, without any request."""
@@ -92,10 +103,14 @@ class Session:
         check_names(profile, self._clients)
         return profile
 
-    def use(self, profile: Profile) -> None:
+    def use(self, profile: Profile, *, settled: bool = True) -> None:
         """Use this profile from now on. Raises ProfileError, and changes nothing, if one of its
-        model names leads nowhere."""
+        model names leads nowhere.
+
+        settled: whether nothing is left to be chosen among its candidates.
+        """
         self.profile = self._checked(profile)
+        self.settled = settled
 
     def change(self, overrides: Overrides, where: str) -> None:
         """Lay settings over the profile. where: the command that they come from.

@@ -272,10 +272,13 @@ def _first(ours: Any, theirs: Any) -> Any:
     return theirs if ours is None else ours
 
 
-def takes_profile(command: Callable[..., Any], *, checked: bool = True) -> Callable[..., Any]:
+def takes_profile(
+    command: Callable[..., Any], *, checked: bool = True, settles: bool = True
+) -> Callable[..., Any]:
     """Graft the mixture's options onto a command, and hand it the resolved `profile`.
 
     checked: whether a model name whose provider is not known ends the command before it begins.
+    settles: whether the profile's candidates are chosen among before it begins.
 
     The command is handed `concurrency` (None if not typed) too, if it has such a parameter. One
     that takes the profile's name as an argument calls that `named`; it is not handed on. For
@@ -294,7 +297,7 @@ def takes_profile(command: Callable[..., Any], *, checked: bool = True) -> Calla
     def run(**given: Any) -> Any:
         name, flags, concurrency = _shared(**{key: given.pop(key) for key in shared})
         chosen = _first(given.pop("named", None), name)
-        profile: Profile = wiring.choose_profile(chosen, flags, checked=checked)
+        profile: Profile = wiring.choose_profile(chosen, flags, checked=checked, settles=settles)
         extra = {"profile": profile, "concurrency": concurrency}
         for key, (bundle, fields) in bundles.items():
             given[key] = bundle(**{field: given.pop(field) for field in fields.parameters})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,7 +25,8 @@ _KEYS = "MOA_SERVE_API_KEY"
 _MODULES = ("aiohttp", "starlette", "uvicorn", "httptools", "prometheus_client")
 
 
-@takes_profile
+# A server runs for long: it chooses anew when a provider's list changes.
+@partial(takes_profile, settles=False)
 def serve(
     profile: Profile,
     concurrency: int | None,
@@ -111,7 +113,7 @@ def serve(
         config=wiring.config(),
         spending=open_books(save=None).spending,
         limits=limits,
-        introduction=wiring.introduction(profile, switching=True),
+        introduction=wiring.introduction(wiring.settled(profile), switching=True),
     )
     raise Exit(code)
 

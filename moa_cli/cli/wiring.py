@@ -73,12 +73,15 @@ def default_profile() -> str:
     return choose(config(), os.environ)
 
 
-def choose_profile(name: str | None, flags: Overrides, *, checked: bool = True) -> Profile:
+def choose_profile(
+    name: str | None, flags: Overrides, *, checked: bool = True, settles: bool = True
+) -> Profile:
     """The profile of that name (or the default one) under the environment and the flags.
 
     Models that are typed without any profile that the user chose stand for themselves: nothing of
     a shipped profile was made for them. checked: refuse a model name whose provider is not known,
-    by raising ProfileError.
+    by raising ProfileError. settles: choose among its candidates now, see `settled`; a model name
+    must be checked for that.
     """
     chosen: str | None = name or default_profile()
     models = flags.reference_models or Overrides.from_environment(os.environ).reference_models
@@ -98,7 +101,7 @@ def choose_profile(name: str | None, flags: Overrides, *, checked: bool = True) 
         check=providers().check if checked else None,
         tables=tables,
     )
-    return settled(profile) if checked else profile
+    return settled(profile) if checked and settles else profile
 
 
 def settled(profile: Profile) -> Profile:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from moa_cli.clients.pool import ClientPool
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.values import JSON
+from moa_cli.models.candidates import LIST_PATIENCE, candidates, has_candidates
 from moa_cli.models.providers import Providers
 from moa_cli.profile import (
     Overrides,
@@ -50,28 +52,35 @@ class Mixture:
 class Mixtures:
     """All mixtures of a server.
 
-    default: the profile that the model name `moa` stands for. environment: its MOA_* variables are
-    laid over each profile, as for any command. address: where the server listens; a mixture must
-    not lead back to it. Raises ProfileError if the default one does.
+    default: the profile that the model name `moa` stands for, with all its candidates; which of
+    them was chosen is said at the start. pool: tells which candidates are offered. environment:
+    its MOA_* variables are laid over each profile, as for any command. address: where the server
+    listens; a mixture must not lead back to it. note: told what is chosen later. Raises
+    ProfileError if the default one leads back.
     """
 
     def __init__(
         self,
         default: Profile,
-        providers: Providers,
+        pool: ClientPool,
         environment: Mapping[str, str],
         address: Address,
+        note: Callable[[str], None],
     ) -> None:
+        providers = pool.providers
         if _leads_back(default, providers, address):
             raise ProfileError(
                 f"the profile `{default.name}` leads back to this server ({address.url})",
                 hint="use another --port, or another base_url",
             )
         self._default = Mixture.of(default)
+        self._pool = pool
         self._providers = providers
+        self._note = note
         self._environment = environment
         self._address = address
         self._known: dict[str, tuple[float, Mixture]] = {}
+        self._settled: dict[str, tuple[float, Mixture]] = {}
         self._served: frozenset[str] = frozenset()
         self._served_at = -_FRESH_SECONDS
 
@@ -129,13 +138,41 @@ class Mixtures:
         now = time.monotonic()
         if now - self._served_at > _FRESH_SECONDS:
             profiles = [mixture.profile for mixture in self._all().values()]
-            self._served = frozenset(name for profile in profiles for name in profile.models())
+            profiles += [mixture.profile for _, mixture in self._settled.values()]
+            self._served = frozenset(name for profile in profiles for name in _models(profile))
             self._served_at = now
         return model in self._served
 
-    def for_request(self, request: ChatBody) -> Mixture:
+    async def _offered(self, name: str) -> Mixture:
+        """The mixture of that name with those of its candidates that are offered. Raises ApiError.
+
+        It is waited for lists of models only the first time, and only where none is kept.
+        """
+        mixture = self.find(name)
+        if not has_candidates(mixture.profile):
+            return mixture
+        at, before = self._settled.get(name, (0.0, None))
+        if before is not None and time.monotonic() - at <= _FRESH_SECONDS:
+            return before
+        patience = LIST_PATIENCE if before is None else 0.0
+        try:
+            profile = await self._pool.settled(mixture.profile, patience=patience)
+        except ProfileError:
+            raise _not_found(f"the profile `{name}` has an error") from None
+        if _leads_back(profile, self._providers, self._address):
+            raise _loop(name)
+        # That of the default profile was said at the start.
+        told = before.profile.notes if before else profile.notes if name == DEFAULT else ()
+        for line in profile.notes:
+            if line not in told:
+                self._note(f"`{name}`: {line}")
+        made = Mixture.of(profile)
+        self._settled[name] = (time.monotonic(), made)
+        return made
+
+    async def for_request(self, request: ChatBody) -> Mixture:
         """The mixture with the request's own settings laid over it. Raises ApiError."""
-        mixture = self.find(request.model)
+        mixture = await self._offered(request.model)
         if (overrides := request.mixture.overrides()) != Overrides():
             mixture = self._overridden(mixture, request.model, overrides)
         profile = mixture.profile
@@ -206,9 +243,14 @@ def _loop(name: str) -> ApiError:
     )
 
 
+def _models(profile: Profile) -> list[str]:
+    """All models that may be asked, among them candidates that others come before."""
+    return [*profile.models(), *candidates(profile)]
+
+
 def _leads_back(profile: Profile, providers: Providers, address: Address) -> bool:
     """Whether a turn of `profile` would call the server at `address`."""
-    urls = {providers.parse(model)[0].base_url for model in profile.models()}
+    urls = {providers.parse(model)[0].base_url for model in _models(profile)}
     return any(url is not None and address.is_at(url) for url in urls)
 
 

@@ -56,8 +56,8 @@ def run(
         for key in options.keys:
             add_secret(key)
         pool = ClientPool(config, headers=upstream_headers, transport=AiohttpTransport)
-        mixtures = Mixtures(profile, pool.providers, os.environ, address)
         log = AccessLog(options.log_format)
+        mixtures = Mixtures(profile, pool, os.environ, address, log.note)
         ledger = ServerLedger(spending, log.note)
         limiter = TurnLimiter(options.max_concurrency, options.queue)
         service = Service(

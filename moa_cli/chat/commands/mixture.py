@@ -42,7 +42,7 @@ def _profile(host: Host, argument: str) -> None:
             raise UsageError("/profile save needs a name")
         host.say(f"saved: {save(session.profile, rest.strip())}")
     else:
-        session.use(resolve(argument, environment=os.environ))
+        session.use(resolve(argument, environment=os.environ), settled=False)
         host.say(f"profile {session.profile.name}: {session.profile.description}")
 
 
@@ -60,16 +60,7 @@ def _models(host: Host, argument: str) -> None:
     if argument:
         names = tuple(name for name in argument.replace(",", " ").split() if name)
         host.session.change(Overrides(reference_models=names), "/models")
-    host.say(_who(host))
-
-
-def _who(host: Host) -> str:
-    profile = host.session.profile
-    lines = [
-        f"round {number}: " + ", ".join(proposer.model for proposer in profile.layer(number))
-        for number in range(1, profile.rounds + 1)
-    ]
-    return "\n".join([*lines, f"aggregator: {profile.aggregator.model}"])
+    host.say(host.session.models_text())
 
 
 @command("add", "MODEL", model_words)
@@ -77,7 +68,7 @@ def _add(host: Host, argument: str) -> None:
     """Add a proposer to every round."""
     session = host.session
     session.use(add_proposer(session.profile, argument, "/add"))
-    host.say(_who(host))
+    host.say(host.session.models_text())
 
 
 @command("drop", "MODEL", _proposer_words)
@@ -85,7 +76,7 @@ def _drop(host: Host, argument: str) -> None:
     """Remove a proposer from every round."""
     session = host.session
     session.use(drop_proposer(session.profile, argument, "/drop"))
-    host.say(_who(host))
+    host.say(host.session.models_text())
 
 
 @command("rounds", "[N]", lambda session: ["0", "1", "2", "3"])

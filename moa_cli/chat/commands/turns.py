@@ -17,6 +17,7 @@ from moa_cli.chat.session import Session
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.terminal.sources import source_lines
 
 
 def _numbers(session: Session) -> list[str]:
@@ -64,7 +65,8 @@ def _show(host: Host, argument: str) -> None:
         number, _, layer = argument.partition(" ")
         proposal = _proposal(host.session, number, whole(layer) if layer else None)
         host.say(f"{proposal.proposer} (round {proposal.layer})")
-        host.show(proposal.text or (proposal.error.message if proposal.error else ""))
+        text = proposal.text or (proposal.error.message if proposal.error else "")
+        host.show("\n".join([text, *source_lines(proposal.citations)]))
         return
     for layer_proposals in _last(host.session).proposals:
         for place, proposal in enumerate(layer_proposals, 1):

@@ -38,7 +38,7 @@ class Completions:
         service.limiter.check()
         loops.travelled(headers.get(loops.HEADER, ""), service.address.id)
         request = parse(await _read(headers, receive, service.options.max_body))
-        mixture = service.mixtures.for_request(request)
+        mixture = await service.mixtures.for_request(request)
         record.model, record.stream = request.model, bool(request.stream)
         reply = self._reply(request, mixture, send)
         turn = asyncio.create_task(self._turn(request, mixture, reply, record))
