@@ -33,6 +33,7 @@ from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_books, open_store
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.money import cost_text, usd
+from moa_cli.core.outcomes import cut_lines, cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.core.text_files import holds_bytes
@@ -295,7 +296,10 @@ class _Comparing:
             say(f"{plural(len(failed), 'arm')} failed, named after your choice")
         with single_keys() as key:
             for letter, answer in zip(letters, there, strict=True):
-                print_lines(_drawn(f"── {letter.upper()} ──", answer.reply, raw=self.plain))
+                lines = _drawn(f"── {letter.upper()} ──", answer.reply, raw=self.plain)
+                if cut := cut_of(answer.turn):
+                    lines += [f"(the reply was {cut})", ""]
+                print_lines(lines)
             keys = "/".join(letters)
             sys.stdout.write(f"Which is best? [{keys}, t: tie, s: skip, q: quit] ")
             sys.stdout.flush()
@@ -363,6 +367,10 @@ def _revealed(
             Column("profile", [answer.arm.profile.name for answer in there]),
         ]
         lines = table_lines(columns, output_width(80))
+    # Only now: before the choice, the names of proposers would tell the arms.
+    for answer in there:
+        cuts = cut_lines(answer.turn)
+        lines += [one_line(f"{answer.arm.name}: {cut}") for cut in cuts]
     for answer in failed:
         arm = answer.arm
         lines.append(one_line(f"{arm.name} ({arm.profile.name}) failed: {answer.trouble}"))

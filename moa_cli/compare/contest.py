@@ -12,6 +12,7 @@ from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Clients
+from moa_cli.core.outcomes import REFUSED, refusal_of
 from moa_cli.core.stream import deliver
 from moa_cli.engine import Limits, run_turn
 from moa_cli.engine.prompts import strip_reasoning
@@ -34,6 +35,8 @@ class ArmAnswer:
     @property
     def trouble(self) -> str | None:
         """Why this is not an answer of that arm as it was meant: a sentence, or None."""
+        if words := refusal_of(self.turn):
+            return f"{REFUSED}: {words}"
         if self.turn.error is not None:
             return self.turn.error.message
         if self.turn.lost:

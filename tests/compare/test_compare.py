@@ -89,6 +89,35 @@ def test_no_name_is_shown_before_the_choice(moa: Moa) -> None:
     assert re.search(r"single:lab:a +1 +0 +0% +– ", after)
 
 
+def test_a_cut_answer_says_so_and_a_cut_proposal_only_after_the_choice(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.always("a", Reply(text=PROPOSER, finish_reason="length"))
+    with moa.terminal("compare", "what grows?", columns=120, rows=60) as terminal:
+        asked(terminal)
+        before = text_of(terminal)
+        # The one of the three arms whose reply is the proposer's.
+        assert before.count("(the reply was cut at the token limit (max_tokens))") == 1
+        assert re.search(r"Said by apples\.\n+\(the reply was cut", before)
+        assert "the proposal of" not in before
+        terminal.send("t")
+        assert terminal.wait() == 0
+        after = text_of(terminal)
+    assert "mixture: the proposal of lab:a was cut at the token limit (max_tokens)" in after
+
+
+def test_an_arm_that_refused_tells_the_words_of_its_model(moa: Moa, upstream: Upstream) -> None:
+    refusal = {"role": "assistant", "content": None, "refusal": "I will not say."}
+    choice = {"index": 0, "delta": refusal, "finish_reason": "stop"}
+    upstream.always("b", Reply(events=[{"choices": [choice]}, "[DONE]"]))
+    with moa.terminal(
+        "compare", "what?", "--profiles", "one,other", columns=120, rows=60
+    ) as terminal:
+        assert terminal.wait() == 1
+        shown = text_of(terminal)
+    assert "failed: it refused to answer: I will not say." in shown
+
+
 def test_keys_choose_tie_skip_and_quit(moa: Moa) -> None:
     prompts = ["one", "two", "three", "four", "five"]
     with moa.terminal("compare", *prompts, "--profiles", "one,other", rows=60) as terminal:
