@@ -64,6 +64,13 @@ def test_a_conversation_shows_them_too(cited: Moa) -> None:
     assert lines[at - 1 : at + 4] == ["Scattering [1].", *LINES]
 
 
+def test_those_of_a_proposal_are_shown_with_it(cited: Moa) -> None:
+    ran = cited.run("chat", stdin=b"why?\n/show 1\n")
+    assert "lab:a (round 1)\ndust\n[1] https://example.org/dust\n" in ran.err
+    ran = cited.run("ask", "--show-proposals", "why?")
+    assert "\ndust\n[1] https://example.org/dust\n" in ran.err
+
+
 def test_json_holds_them_as_fields(cited: Moa) -> None:
     ran = cited.run("ask", "--json", "why?")
     told = json.loads(ran.text)
