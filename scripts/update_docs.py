@@ -506,9 +506,21 @@ def environment_page() -> str:
                 ("`NO_COLOR`, `TERM=dumb`", "No colours; no moving parts."),
                 ("`VISUAL`, `EDITOR`", "Your editor."),
                 ("`PAGER`", "What shows a text that is longer than the screen."),
-                ("`HTTPS_PROXY` and the like", "A proxy, for servers that are not this machine."),
             ),
         ),
+        "## Of the network",
+        table(
+            heads,
+            (
+                ("`HTTPS_PROXY`, `HTTP_PROXY`", "The proxy for addresses that begin so."),
+                ("`ALL_PROXY`", "The proxy for addresses that have none of their own."),
+                ("`NO_PROXY`", "Hosts that are reached without one, separated by commas."),
+                ("`SSL_CERT_FILE`", "A file of the only authorities to trust (PEM)."),
+                ("`SSL_CERT_DIR`", "A folder of them, under the names that OpenSSL gives."),
+            ),
+        ),
+        "A name in lower case comes before the one in capitals, and servers on this machine are"
+        " reached without a proxy; see [Proxies and certificates](../how-to/network.md).",
     )
 
 

@@ -25,6 +25,7 @@ hypothesis.settings.load_profile("moa")
 _KEPT = ("MOA_TEST_DATA",)
 _FOREIGN = re.compile(
     r"MOA_.*|.*_API_KEY|.*_BASE_URL|OLLAMA_HOST|TOGETHER_.*|(HTTP|HTTPS|ALL|NO|FTP)_PROXY"
+    r"|SSL_CERT_(FILE|DIR)|REQUEST_METHOD"
     r"|FORCE_COLOR|NO_COLOR|CLICOLOR.*|COLUMNS|LINES",
     re.IGNORECASE,
 )

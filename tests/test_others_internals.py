@@ -38,7 +38,6 @@ UNDOCUMENTED = {
 # Private attributes of other packages, and the one file that may name each.
 PRIVATE = {
     "_calculate_column_widths": "markdown/elements.py",
-    "_custom_headers": "clients/sdk_transport.py",
     "_runtime_param": "cli/commands.py",
 }
 # Public names that begin with an underscore.
@@ -332,24 +331,18 @@ def test_rich_counts_cells_as_table_py_relies_on(text: str, cells: int) -> None:
 # --- the SDK
 
 
-def test_the_sdk_carries_requests_as_sdk_transport_py_relies_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_sdk_lists_models_as_together_sdk_py_relies_on() -> None:
     import together
 
     def holds(is_true: bool, what: str) -> None:
-        relied_on(is_true, "together", what, "clients/sdk_transport.py")
+        relied_on(is_true, "together", what, "clients/together_sdk.py")
 
-    monkeypatch.setenv("TOGETHER_CUSTOM_HEADERS", "X-Secret: s3cr3t")
-    client = together.AsyncTogether(api_key="k", base_url="http://127.0.0.1:9/v1")
-    holds("s3cr3t" in client.default_headers.values(), "it adds TOGETHER_CUSTOM_HEADERS")
-    client._custom_headers = {"X-Own": "1"}
-    headers = client.default_headers
-    holds("s3cr3t" not in headers.values(), "`_custom_headers` holds the added headers")
-    holds(headers.get("X-Own") == "1", "`_custom_headers` is sent")
-    parameters = inspect.signature(client.post).parameters
-    holds({"cast_to", "body", "options", "stream"} <= parameters.keys(), "`post` takes these")
-    holds("cast_to" in inspect.signature(client.get).parameters, "`get` takes `cast_to`")
+    holds("cast_to" in inspect.signature(together.AsyncTogether.get).parameters, "`get` takes it")
+    taken = inspect.signature(together.DefaultAsyncHttpxClient.__init__).parameters.values()
+    holds(
+        any(option.kind is option.VAR_KEYWORD for option in taken),
+        "its client takes httpx's options",
+    )
     kinds = [kind for kind in list(vars(together).values()) if inspect.isclass(kind)]
     strays = [
         kind.__name__

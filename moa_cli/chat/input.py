@@ -167,7 +167,8 @@ class Editor:
     """The prompt of a chat.
 
     session: for the completion of commands. bar: returns the text below the line for a number of
-    columns. source, output: in place of the terminal's keyboard and screen.
+    columns. when_shown: called each time a new prompt is on the screen. source, output: in place
+    of the terminal's keyboard and screen.
     """
 
     def __init__(
@@ -176,10 +177,12 @@ class Editor:
         options: ChatOptions,
         bar: Callable[[int], str],
         *,
+        when_shown: Callable[[], None] = lambda: None,
         source: Input | None = None,
         output: Output | None = None,
     ) -> None:
         self._options = options
+        self._when_shown = when_shown
         # On a dumb terminal, a session without an output of its own does not move the cursor. It
         # must not show or hide it either.
         dumb = output is None and is_dumb_terminal()
@@ -232,7 +235,17 @@ class Editor:
         self._prompt.editing_mode = EditingMode.VI if self._options.vi else EditingMode.EMACS
         # A dumb terminal shows only what is typed.
         message = f"{_PROMPT}{default}" if is_dumb_terminal() else _PROMPT
-        return await self._prompt.prompt_async(message, default=default)
+        drawn = self._prompt.app.after_render
+
+        def shown(_: object) -> None:
+            drawn.remove_handler(shown)
+            self._when_shown()
+
+        drawn.add_handler(shown)
+        try:
+            return await self._prompt.prompt_async(message, default=default)
+        finally:
+            drawn.remove_handler(shown)
 
     def trouble(self) -> str | None:
         """What was wrong with the file of prompts, if the user does not know it yet."""

@@ -77,7 +77,7 @@ def run(
                 if interactive:
                     from moa_cli.chat.talk import talk
 
-                    return await talk(chat)
+                    return await talk(chat, lambda: pool.warm(chat.session.profile.models()))
                 async with aclosing(stdin_lines()) as lines:
                     return await chat.read(lines)
 

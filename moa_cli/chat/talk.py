@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send
 from moa_cli.chat.drafts import edited, wipe_leftovers
@@ -24,13 +25,27 @@ _TWICE_SECONDS = 2.0
 _PAST_TURNS = 10
 
 
-async def talk(chat: Chat) -> int:
-    """Prompt and answer until the user leaves; return the exit code."""
-    from moa_cli.clients.sdk_transport import preload
+async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> int:
+    """Prompt and answer until the user leaves; return the exit code.
 
+    warm: opens connections to the models in use; called each time a prompt is on the screen.
+    """
     wipe_leftovers()
-    editor = chat.editor = Editor(chat.session, chat.options, lambda columns: bar(chat, columns))
-    warmed = asyncio.create_task(asyncio.to_thread(preload))
+    warming: set[asyncio.Future[None]] = set()
+
+    async def prepare() -> None:
+        await asyncio.to_thread(_load_what_a_turn_needs)
+        await warm()
+
+    def begin_warming() -> None:
+        if not warming:
+            warmed = asyncio.ensure_future(prepare())
+            warming.add(warmed)
+            warmed.add_done_callback(warming.discard)
+
+    editor = chat.editor = Editor(
+        chat.session, chat.options, lambda columns: bar(chat, columns), when_shown=begin_warming
+    )
     _show_past(chat)
     if trouble := editor.trouble():
         chat.complain(trouble)
@@ -40,8 +55,16 @@ async def talk(chat: Chat) -> int:
         with editor.source.raw_mode():
             await _hold(chat, editor)
     finally:
-        await warmed
+        for warmed in warming:
+            warmed.cancel()
+        await asyncio.gather(*warming, return_exceptions=True)
     return 0
+
+
+def _load_what_a_turn_needs() -> None:
+    """A tenth of a second, while the user types."""
+    import moa_cli.store.recorder
+    import moa_cli.terminal.live  # noqa: F401
 
 
 async def _hold(chat: Chat, editor: Editor) -> None:

@@ -78,7 +78,7 @@ async def _findings(
 ) -> AsyncGenerator[Finding, None]:
     for finding in (*_versions(), *_folders(), *_keys(profile), *_profile(profile)):
         yield finding
-    async with aclosing(wiring.client_pool()) as pool:
+    async with aclosing(wiring.client_pool(sdk_lists=True)) as pool:
         async for finding in _providers(profile, pool, offline):
             yield finding
     if call:
@@ -272,7 +272,7 @@ async def _runtime(profile: Profile) -> Finding:
         return Finding("ERROR" if used else "SKIP", missing, install_command("local"))
     try:
         weights = find_weights(SMOLLM2, wiring.config())
-        async with aclosing(wiring.client_pool()) as pool:
+        async with aclosing(wiring.client_pool(sdk_lists=True)) as pool:
             await pool.endpoint(f"local:{SMOLLM2}").client.models()
     except ClientError as error:
         return Finding("ERROR" if used else "WARN", error.message, error.hint)

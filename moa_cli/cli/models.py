@@ -147,7 +147,7 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
     from moa_cli.clients.local.weights import local_models
     from moa_cli.models.table import DEFAULT_PROVIDER
 
-    pool = wiring.client_pool()
+    pool = wiring.client_pool(sdk_lists=True)
     known = pool.providers.known
     if name is not None and name not in known:
         near = nearest(name, known)

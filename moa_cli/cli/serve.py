@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moa_cli.server.ledger import ServerLedger
 
 _KEYS = "MOA_SERVE_API_KEY"
-_MODULES = ("aiohttp", "starlette", "uvicorn", "httptools", "prometheus_client")
+_MODULES = ("starlette", "uvicorn", "prometheus_client")
 
 
 # A server runs for long: it chooses anew when a provider's list changes.

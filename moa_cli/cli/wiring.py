@@ -37,11 +37,11 @@ def providers() -> Providers:
     return Providers(config(), os.environ)
 
 
-def client_pool() -> ClientPool:
-    """Clients for one event loop."""
+def client_pool(*, sdk_lists: bool = False) -> ClientPool:
+    """Clients for one event loop. sdk_lists: whether Together's list comes through its SDK."""
     from moa_cli.clients.pool import ClientPool
 
-    return ClientPool(config())
+    return ClientPool(config(), sdk_lists=sdk_lists)
 
 
 def limits(

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from http import HTTPStatus
 
+from moa_cli.clients.http.transport import Connections, send
+from moa_cli.clients.transport import (
+    BadAddress,
+    BadSetting,
+    NoConnection,
+    TimedOut,
+    TransportError,
+)
 from moa_cli.core.errors import (
     ClientError,
     ClientTimeout,
@@ -13,10 +22,12 @@ from moa_cli.core.errors import (
     RequestRefused,
     ServerFailed,
 )
-from moa_cli.models.providers import is_loopback
 from moa_cli.version import __version__
 
 _HINT = "the same command fetches what is missing"
+_HEADERS = {"user-agent": f"moa/{__version__}", "accept": "*/*", "accept-encoding": "gzip, deflate"}
+# Within which the next piece must come.
+_PATIENCE_SECONDS = 30.0
 
 
 async def download(address: str) -> AsyncIterator[bytes]:
@@ -24,30 +35,32 @@ async def download(address: str) -> AsyncIterator[bytes]:
 
     Raises ClientError, naming the address, if it is not there or does not come whole.
     """
-    import httpx
+    import asyncio
 
     try:
-        async with (
-            httpx.AsyncClient(
-                follow_redirects=True,
-                timeout=httpx.Timeout(30, connect=10),
-                headers={"User-Agent": f"moa/{__version__}"},
-                # A proxy from the environment has no part in what stays on this machine.
-                trust_env=not is_loopback(address),
-            ) as client,
-            client.stream("GET", address) as response,
-        ):
-            if response.status_code != HTTPStatus.OK:
-                raise _refusal(address, response.status_code)
-            async for chunk in response.aiter_bytes():
-                yield chunk
-    except httpx.TimeoutException:
+        async with aclosing(Connections()) as connections:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                answer = await send(connections, "GET", address, _HEADERS)
+            if answer.status != HTTPStatus.OK:
+                raise _refusal(address, answer.status)
+            pieces = aiter(answer.chunks())
+            while True:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    return
+                yield piece
+    except (TimedOut, TimeoutError):
         raise ClientTimeout(f"{address}: no answer in time", hint=_HINT) from None
-    except httpx.InvalidURL:
+    except BadAddress:
         raise RequestRefused(f"{address}: is no web address") from None
-    except httpx.HTTPError as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ConnectionLost(f"{address}: did not come whole: {said}", hint=_HINT) from None
+    except BadSetting as error:
+        raise ConnectionLost(f"{address}: {error.problem}", hint=error.hint) from None
+    except NoConnection as error:
+        said = f" ({error.reason})" if error.reason else ""
+        raise ConnectionLost(f"{address}: no connection{said}", hint=error.hint or _HINT) from None
+    except TransportError:
+        raise ConnectionLost(f"{address}: did not come whole", hint=_HINT) from None
 
 
 def _refusal(address: str, status: int) -> ClientError:

@@ -20,6 +20,7 @@ from moa_cli.clients.completion import error_in
 from moa_cli.clients.error_reading import WEB_PAGE, Said, read_error, read_refusal
 from moa_cli.clients.transport import (
     BadAddress,
+    BadSetting,
     Broken,
     ErrorObject,
     NoConnection,
@@ -42,6 +43,7 @@ from moa_cli.core.errors import (
     RequestRefused,
     ServerFailed,
 )
+from moa_cli.models.providers import is_loopback
 
 _LONGEST = 300
 # Statuses under which a router passes on that of another provider.
@@ -142,6 +144,7 @@ class ErrorMapper:
         self.secret = ""
         self.more_secrets: tuple[str, ...] = ()
         self._place = _place(base_url)
+        self._is_here = is_loopback(base_url)
         self._start_hint = start_hint
 
     def clean(self, text: str) -> str:
@@ -176,7 +179,13 @@ class ErrorMapper:
                     f"{self.provider}: {self._place} redirects without end", hint=_BASE_URL_HINT
                 )
             case NoConnection():
-                return self._no_connection(error.reason)
+                return self._no_connection(error)
+            case BadSetting():
+                wrong = ConnectionLost(
+                    f"{self.provider}: {self.clean(error.problem)}", hint=error.hint
+                )
+                wrong.retryable = error.retryable
+                return wrong
             case Broken():
                 return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
             case Unreadable():
@@ -184,13 +193,17 @@ class ErrorMapper:
         raised = self.clean(str(error)) or type(error).__name__
         return BadResponse(f"{self.provider}: {raised}")
 
-    def _no_connection(self, reason: str) -> ClientError:
+    def _no_connection(self, error: NoConnection) -> ClientError:
+        reason = error.reason
         found = ConnectionLost(
             f"{self.provider}: no connection to {self._place}" + (f" ({reason})" if reason else ""),
-            hint=self._start_hint or "is the network up, and the base URL right?",
+            hint=error.hint or self._start_hint or "is the network up, and the base URL right?",
         )
-        # A server on this machine that is not there now will not be there in a second.
-        found.retryable = not (self._start_hint and reason == "refused")
+        # What is wrong with a name or a certificate stays wrong for longer than a turn waits. A
+        # server on this machine that is not there now will not be there in a second.
+        final = reason == "unknown host" or reason.startswith("TLS")
+        here = self._is_here or self._start_hint is not None
+        found.retryable = not (final or (here and reason == "refused"))
         return found
 
     def from_payload(

@@ -27,13 +27,12 @@ from moa_cli.clients.error_mapper import (
     takes_no_system_role,
 )
 from moa_cli.clients.exchange import Exchange
+from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport
 from moa_cli.clients.transport import (
-    Answer,
     ErrorObject,
-    OpenTransport,
     Refused,
-    Transport,
     TransportError,
+    Unreadable,
 )
 from moa_cli.clients.usage import usage_from
 from moa_cli.core import debug_log
@@ -98,8 +97,9 @@ class OpenAICompatible:
     provider: its name in messages. base_url: ends in /v1 as a rule. key: called once, at the
     first request, off the event loop; may raise a ClientError. completion_tokens: whether
     the limit is sent as `max_completion_tokens`. headers: asked before each completion, in the
-    context of its caller, for headers to send along. transport: what carries the requests, by
-    default the SDK.
+    context of its caller, for headers to send along. many_calls: whether many are in flight.
+    Then what comes in one piece is one delta, as nobody watches the single token.
+    sdk_lists: whether Together's list of models comes through its SDK, which takes 0.4 s to load.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class OpenAICompatible:
         extras: Callable[[], Extras] | None = None,
         start_hint: str | None = None,
         headers: Callable[[], Mapping[str, str]] | None = None,
-        transport: OpenTransport | None = None,
+        many_calls: bool = False,
+        sdk_lists: bool = False,
     ) -> None:
         self._base_url = base_url
         self._key = key
         self._headers = headers or dict
-        self._open_transport = transport
         self._auth = auth
         self._quirks = quirks
         self._models_path = models_path
@@ -127,16 +127,17 @@ class OpenAICompatible:
         self._list_headers: Mapping[str, str | None] = {}
         self._query = ""
         self._errors = ErrorMapper(provider, base_url, start_hint)
-        # A connection costs nothing on this machine, and some servers (llama.cpp's) close one
-        # right after a streamed answer: the next call through the SDK would run into that.
-        self._again = transport is not None or not is_loopback(base_url)
-        # Where many calls are in flight, nobody watches the single token.
-        self._merged = transport is not None
-        self._opening: asyncio.Task[Transport] | None = None
+        self._many_calls = many_calls
+        self._sdk_lists = sdk_lists
+        # On this machine a connection costs nothing, and one of its own for each call means that a
+        # call that is dropped was dropped: some servers (llama.cpp's) close one right after a
+        # streamed answer. Where many calls are in flight, they would take all ports.
+        self._connections = Connections(keep=many_calls or not is_loopback(base_url))
+        self._opening: asyncio.Task[HttpTransport] | None = None
         self._refused: dict[str, set[str]] = {}
         self._names: list[str] | None = None
 
-    async def _transport(self) -> Transport:
+    async def _transport(self) -> HttpTransport:
         call = call_in_base_url(self._base_url)
         if call is not None:
             raise RequestRefused(
@@ -148,7 +149,7 @@ class OpenAICompatible:
             self._opening = asyncio.create_task(asyncio.to_thread(self._open))
         return await asyncio.shield(self._opening)
 
-    def _open(self) -> Transport:
+    def _open(self) -> HttpTransport:
         key = self._key()
         # "none" is no secret but a word, which an answer may hold.
         self._errors.secret = "" if key == NO_KEY else key
@@ -173,12 +174,12 @@ class OpenAICompatible:
         # A key that is sent in another way, or replaced by the user, is not sent as usual too.
         bearer = "" if self._auth == "api-key" or "authorization" in own_names else key
         headers = {**ours, **extras.headers}
-        if self._open_transport is not None:
-            return self._open_transport(self._base_url, bearer, headers)
-        from moa_cli.clients.sdk_transport import SdkTransport
+        if self._errors.provider != DEFAULT_PROVIDER:
+            return HttpTransport(self._base_url, bearer, headers, self._connections)
+        from moa_cli.clients.together_sdk import TogetherTransport, custom_headers
 
-        own = self._errors.provider == DEFAULT_PROVIDER
-        return SdkTransport(self._base_url, bearer, headers, keep_custom_headers=own)
+        kind = TogetherTransport if self._sdk_lists else HttpTransport
+        return kind(self._base_url, bearer, {**custom_headers(), **headers}, self._connections)
 
     def _path(self, model: str) -> str:
         """Where completions of the model are asked for, below the base URL."""
@@ -186,6 +187,16 @@ class OpenAICompatible:
         if "deployment_path" in self._quirks:
             place = f"/deployments/{quote(model, safe='')}"
         return f"{place}/chat/completions{self._query}"
+
+    async def warm(self) -> None:
+        """Open a connection for the next request. If that fails, the request will say why.
+
+        On this machine that takes no time.
+        """
+        if is_loopback(self._base_url):
+            return
+        with suppress(TransportError):
+            await self._connections.warm(self._base_url)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The completion as it comes. Raises a ClientError; closing it closes the connection."""
@@ -207,14 +218,14 @@ class OpenAICompatible:
                     deltas = sse_decoder.deltas(
                         body,
                         model=request.model,
-                        merged=self._merged,
+                        merged=self._many_calls,
                         first=first,
                         watch=exchange.watch,
                     )
                     async with aclosing(deltas):
                         async for delta in deltas:
                             yield delta
-                    if self._again and not answer.ended:
+                    if not answer.ended:
                         await _drain(body)
             finally:
                 await answer.aclose()
@@ -234,7 +245,7 @@ class OpenAICompatible:
             raise
         exchange.add("ended")
 
-    async def _post(self, request: Request, exchange: Exchange) -> Answer:
+    async def _post(self, request: Request, exchange: Exchange) -> HttpAnswer:
         transport = await self._transport()
         refused = self._refused.get(request.model, set())
         headers = self._headers()
@@ -304,9 +315,8 @@ class OpenAICompatible:
 
         A ModelNotFound gets the names most similar to the one asked for, if they can be had.
         """
-        if self._opening is not None and not isinstance(error, TransportError):
-            transport = await self._transport()
-            error = transport.explain(error) or error
+        if isinstance(error, ValueError):
+            error = Unreadable()
         found = self._errors.from_exception(error, model)
         if model is None or not isinstance(found, ModelNotFound):
             return found
@@ -320,16 +330,13 @@ class OpenAICompatible:
     async def aclose(self) -> None:
         """Close all connections."""
         opening, self._opening = self._opening, None
-        if opening is None:
-            return
-        try:
-            transport = await opening
-        except Exception:
-            return  # It was never opened, and the calls have said why.
-        await transport.aclose()
+        if opening is not None:
+            # If it was never opened, the calls have said why.
+            await asyncio.wait([opening])
+        await self._connections.aclose()
 
 
-def _is_json(answer: Answer, first: bytes) -> bool:
+def _is_json(answer: HttpAnswer, first: bytes) -> bool:
     """Whether a body with these first bytes is one piece of JSON, not a stream."""
     start = first.lstrip(_BLANKS)[:1]
     # A stream begins with the name of a field, or a comment.
@@ -337,7 +344,7 @@ def _is_json(answer: Answer, first: bytes) -> bool:
     return start in (b"{", b"[") or (told and start != b"" and start in b'-0123456789"nft')
 
 
-def _check_kind(answer: Answer, first: bytes) -> None:
+def _check_kind(answer: HttpAnswer, first: bytes) -> None:
     """Raise BadResponse for a web page."""
     kind = answer.content_type.partition(";")[0].strip().lower()
     if first.lstrip(_BLANKS).startswith(b"<") or (kind == "text/html" and not first.strip()):

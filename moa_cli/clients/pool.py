@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from moa_cli.clients.transport import OpenTransport
 from moa_cli.config.schema import Config
 from moa_cli.core.endpoints import Client, Endpoint, ModelInfo
-from moa_cli.core.errors import ClientError, ProfileError
+from moa_cli.core.errors import ClientError, MoAError, ProfileError
 from moa_cli.models.catalog import Catalog
 from moa_cli.models.providers import Providers
 from moa_cli.models.table import Provider
@@ -17,14 +18,14 @@ from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.clients.local.memory import LocalMemory
+    from moa_cli.clients.openai_compatible import OpenAICompatible
 
 
 class ClientPool:
     """The clients of one run: one for each endpoint, made when first needed.
 
     Belongs to one event loop; close it there. headers: asked before each completion, in the
-    context of its caller, for headers to send along. transport: what carries the requests, by
-    default the SDK.
+    context of its caller, for headers to send along. many_calls, sdk_lists: see `OpenAICompatible`.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class ClientPool:
         environment: Mapping[str, str] | None = None,
         *,
         headers: Callable[[], Mapping[str, str]] | None = None,
-        transport: OpenTransport | None = None,
+        many_calls: bool = False,
+        sdk_lists: bool = False,
     ) -> None:
         self._config = config
         self._headers = headers
-        self._transport = transport
+        self._many_calls = many_calls
+        self._sdk_lists = sdk_lists
         self.providers = Providers(config, os.environ if environment is None else environment)
         self._clients: dict[str, Client] = {}
         self._memory: LocalMemory | None = None
@@ -100,7 +103,7 @@ class ClientPool:
 
             self._memory = self._memory or LocalMemory(self._config.local)
             return LocalClient(model, self._config, self._memory)
-        from moa_cli.clients.openai_compatible import Extras, OpenAICompatible
+        from moa_cli.clients.openai_compatible import Extras
 
         if not provider.base_url:
             raise ProfileError(
@@ -116,7 +119,7 @@ class ClientPool:
             )
 
         key: Callable[[], str] = lambda: self.providers.key(provider)  # noqa: E731
-        return OpenAICompatible(
+        return _client_class()(
             provider.name,
             provider.base_url,
             key,
@@ -126,8 +129,24 @@ class ClientPool:
             extras=extras,
             start_hint=provider.start_hint,
             headers=self._headers,
-            transport=self._transport,
+            many_calls=self._many_calls,
+            sdk_lists=self._sdk_lists,
         )
+
+    async def warm(self, model_names: Iterable[str]) -> None:
+        """Load the client, and open a connection to the endpoint of each model.
+
+        Nothing is sent, and nothing is loaded for the embedded model. What fails is passed over:
+        the first call will say why.
+        """
+        # In another thread, because keys are read meanwhile.
+        kind = await asyncio.to_thread(_client_class)
+        clients = set()
+        for name in model_names:
+            with suppress(MoAError):
+                if self.providers.parse(name)[0].base_url is not None:
+                    clients.add(self.endpoint(name).client)
+        await asyncio.gather(*(client.warm() for client in clients if isinstance(client, kind)))
 
     async def aclose(self) -> None:
         """Close all clients."""
@@ -135,3 +154,10 @@ class ClientPool:
         clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             await client.aclose()
+
+
+def _client_class() -> type[OpenAICompatible]:
+    """Loaded when it is needed: many commands ask no model."""
+    from moa_cli.clients.openai_compatible import OpenAICompatible
+
+    return OpenAICompatible

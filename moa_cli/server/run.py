@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-from moa_cli.clients.aiohttp_transport import AiohttpTransport, preload
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config
 from moa_cli.core.debug_log import add_secret
@@ -55,7 +54,7 @@ def run(
         address = Address(*bound.getsockname()[:2])
         for key in options.keys:
             add_secret(key)
-        pool = ClientPool(config, headers=upstream_headers, transport=AiohttpTransport)
+        pool = ClientPool(config, headers=upstream_headers, many_calls=True)
         log = AccessLog(options.log_format)
         mixtures = Mixtures(profile, pool, os.environ, address, log.note)
         ledger = ServerLedger(spending, log.note)
@@ -76,7 +75,8 @@ def run(
 
 async def _serve(service: Service, bound: socket.socket, introduction: Sequence[str]) -> int:
     server = _Server(service, introduction)
-    loading = asyncio.create_task(asyncio.to_thread(preload))
+    # Loads the client, and asks nobody.
+    await service.clients.warm(())
     # What was imported stays: looking through it again and again costs a tenth of all time.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
@@ -87,7 +87,6 @@ async def _serve(service: Service, bound: socket.socket, introduction: Sequence[
             await asyncio.wait(service.running, timeout=_FLUSH_SECONDS)
         await service.ledger.aclose()
         await service.clients.aclose()
-        await loading
     return server.code
 
 

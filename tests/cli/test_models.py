@@ -150,3 +150,20 @@ def test_the_word_list_may_be_left_out(offering: Moa) -> None:
         ran = offering.run("models", *arguments)
         assert (ran.code, ran.err) == (0, "")
         assert b"lab:" in ran.out
+
+
+def test_together_s_list_comes_through_its_sdk_and_no_other_does(moa: Moa) -> None:
+    with Upstream(models=[{"id": "a/b", "pricing": {"input": 1, "output": 2}}]) as together:
+        moa.configure(providers={"lab": {"base_url": together.url, "api_key_env": "LAB_KEY"}})
+        env = {"TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": together.url}
+        custom = {"TOGETHER_CUSTOM_HEADERS": "X-Team: blue"}
+        ran = moa.run("models", "together", env={**env, **custom})
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.text.split()[-3:] == ["?", "1.00", "2.00"]
+        assert moa.run("models", "lab", env={**env, **custom}).code == 0
+    first, second = (request.headers for request in together.requests)
+    assert first["x-stainless-lang"] == "python"
+    assert (first["authorization"], first["x-team"]) == (f"Bearer {KEY}", "blue")
+    assert first["user-agent"].startswith("moa/")
+    assert "x-stainless-lang" not in second
+    assert "x-team" not in second

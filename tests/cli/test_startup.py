@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from tests.support.command import Moa, Ran
+from tests.support.command import KEY, Moa, Ran
+from tests.support.server import serving
+from tests.support.upstream import Upstream
 
 HEAVY = {
     "together",
@@ -128,8 +130,34 @@ def test_the_sdk_is_not_loaded_where_no_model_is_asked(moa: Moa, arguments: list
 def test_a_reply_into_a_pipe_loads_no_part_of_the_terminal(moa: Moa) -> None:
     ran, modules = run(moa, "ask", "hi")
     assert ran.out == b"ok\n"
-    assert "together" in modules
+    assert "moa_cli.clients.http.transport" in modules
     assert modules & {"prompt_toolkit", "rich.markdown", "markdown_it"} == set()
+
+
+HTTP_LIBRARIES = {"together", "httpx", "pydantic", "anyio"}
+
+
+@pytest.mark.parametrize("profile", ["lab", "together"])
+@pytest.mark.parametrize(
+    "arguments", [["ask", "hi"], ["chat"], ["batch", "in.jsonl", "out.jsonl"]], ids=lambda a: a[0]
+)
+def test_an_answer_needs_none_of_the_heavy_http_libraries(
+    moa: Moa, upstream: Upstream, profile: str, arguments: list[str]
+) -> None:
+    (moa.folder / "in.jsonl").write_text('{"id": "a", "prompt": "hi"}\n')
+    env = {"TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": upstream.url}
+    env["PYTHONPROFILEIMPORTTIME"] = "1"
+    ran = moa.run(*arguments, "-p", profile, stdin=b"hi\n", env=env)
+    assert ran.code == 0
+    assert upstream.chats()
+    assert loaded(ran.err) & HTTP_LIBRARIES == set()
+
+
+def test_the_server_loads_no_sdk(moa: Moa, upstream: Upstream) -> None:
+    with serving(moa, env={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
+        assert server.ask().status_code == 200
+        server.end()
+        assert loaded("\n".join(server.log)) & {"together", "httpx"} == set()
 
 
 def test_the_version_is_the_package_s(moa: Moa) -> None:

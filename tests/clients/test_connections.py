@@ -1,4 +1,4 @@
-"""A connection to a far endpoint is used again; one on this machine is not."""
+"""A connection to a far endpoint is used again; one on this machine is not, unless many are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from moa_cli.clients import openai_compatible
-from moa_cli.clients.aiohttp_transport import AiohttpTransport
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
@@ -46,9 +45,9 @@ async def _streamed(client: OpenAICompatible) -> str:
     return "".join([delta.text async for delta in client.stream(REQUEST)])
 
 
-def test_many_calls_over_aiohttp_share_connections_and_leave_none() -> None:
+def test_many_calls_share_connections_and_leave_none() -> None:
     async def calls(upstream: Upstream) -> None:
-        client = OpenAICompatible("lab", upstream.url, lambda: "k", transport=AiohttpTransport)
+        client = OpenAICompatible("lab", upstream.url, lambda: "k", many_calls=True)
         try:
             for _ in range(3):
                 texts = await asyncio.gather(*(_streamed(client) for _ in range(8)))
@@ -65,7 +64,7 @@ def test_many_calls_over_aiohttp_share_connections_and_leave_none() -> None:
 
 def test_a_kept_connection_that_the_server_closed_is_no_failure() -> None:
     async def calls(upstream: Upstream) -> None:
-        client = OpenAICompatible("lab", upstream.url, lambda: "k", transport=AiohttpTransport)
+        client = OpenAICompatible("lab", upstream.url, lambda: "k", many_calls=True)
         try:
             assert await _streamed(client) == "ok"
             # Taken, and closed without a word: as by a server that has just given up waiting.
@@ -79,14 +78,9 @@ def test_a_kept_connection_that_the_server_closed_is_no_failure() -> None:
         assert [request.sent for request in upstream.chats()] == [1, 0, 1]
 
 
-@pytest.mark.parametrize("transport", [None, AiohttpTransport])
-def test_a_call_s_own_headers_and_a_url_s_credentials_are_sent(
-    transport: type[AiohttpTransport] | None,
-) -> None:
+def test_a_call_s_own_headers_and_a_url_s_credentials_are_sent() -> None:
     async def call(url: str) -> None:
-        client = OpenAICompatible(
-            "lab", url, lambda: "k", headers=lambda: {"x-way": "here"}, transport=transport
-        )
+        client = OpenAICompatible("lab", url, lambda: "k", headers=lambda: {"x-way": "here"})
         try:
             assert await _streamed(client) == "ok"
         finally:

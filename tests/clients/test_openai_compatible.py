@@ -16,9 +16,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.clients.aiohttp_transport import AiohttpTransport
 from moa_cli.clients.openai_compatible import OpenAICompatible
-from moa_cli.clients.transport import OpenTransport
 from moa_cli.core.conversation import Message, Usage
 from moa_cli.core.endpoints import NO_KEY, Delta, ModelInfo, Request
 from moa_cli.core.errors import (
@@ -41,16 +39,15 @@ from tests.support.deltas import joined
 from tests.support.upstream import Reply, Upstream
 
 KEY = "sk-a-secret-key-0123456789"
-# The SDK, and what carries many calls at once: both must make the same of every endpoint.
-TRANSPORTS: dict[str, OpenTransport | None] = {"sdk": None, "aiohttp": AiohttpTransport}
+# With a delta for each token, and with one for all that came at once: the same of every endpoint.
+MERGED = {"single": False, "merged": True}
 carried: dict[str, Any] = {}
 
 
-@pytest.fixture(autouse=True, params=TRANSPORTS)
-def transport(request: pytest.FixtureRequest) -> str:
-    """Every test runs over each transport; returns its name."""
-    carried["transport"] = TRANSPORTS[request.param]
-    return str(request.param)
+@pytest.fixture(autouse=True, params=MERGED)
+def merged(request: pytest.FixtureRequest) -> None:
+    """Every test runs with single deltas and with merged ones."""
+    carried["many_calls"] = MERGED[request.param]
 
 
 HELLO = Request(model="m", messages=(Message("user", "hello"),))
@@ -190,10 +187,8 @@ def test_settings_of_the_sdk_in_the_environment_do_not_reach_another_provider(
 
 
 def test_custom_headers_for_together_reach_together(
-    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, transport: str
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if transport != "sdk":
-        pytest.skip("those are the SDK's own")
     monkeypatch.setenv("TOGETHER_CUSTOM_HEADERS", "X-Team: blue")
     ask(upstream.url, provider="together")
     assert upstream.chats()[0].headers["x-team"] == "blue"
@@ -761,7 +756,7 @@ def test_no_one_listening_is_a_lost_connection() -> None:
     error = refusal(f"http://127.0.0.1:{port}/v1")
     assert type(error) is ConnectionLost
     assert error.message == f"acme: no connection to 127.0.0.1:{port} (refused)"
-    assert error.retryable
+    assert not error.retryable
     started = refusal(f"http://127.0.0.1:{port}/v1", start_hint="start it with `acme serve`")
     assert started.hint == "start it with `acme serve`"
     assert not started.retryable
@@ -787,7 +782,7 @@ def test_a_server_that_speaks_no_tls_is_a_lost_connection() -> None:
         error = refusal(f"https://127.0.0.1:{server.getsockname()[1]}/v1")
         plain.join()
     assert type(error) is ConnectionLost
-    assert error.message.endswith("(TLS failed)")
+    assert error.message.endswith("(TLS failed: what answers does not speak TLS)")
 
 
 def test_a_user_name_and_password_in_the_base_url_are_not_shown() -> None:

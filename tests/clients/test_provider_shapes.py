@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from moa_cli.clients.aiohttp_transport import AiohttpTransport
 from tests.support.recordings import CHUNKINGS, Observed, Recording, differences, observe
 
 JSON = {"content-type": "application/json"}
@@ -35,11 +34,11 @@ def whole(message: object, finish: str = "stop", **more: object) -> str:
 
 
 def seen(body: str | bytes, status: int = 200, headers: dict[str, str] | None = None) -> Observed:
-    """What the client makes of a body, over the transport for many calls, in small pieces."""
+    """What the client makes of a body, where many calls are in flight, in small pieces."""
     raw = body.encode() if isinstance(body, str) else body
     kind = headers or (JSON if raw[:1] in (b"{", b"[") else EVENTS)
     recording = Recording("neighbour", status, kind, raw, {})
-    return asyncio.run(observe(recording, AiohttpTransport, CHUNKINGS["7 bytes"]))
+    return asyncio.run(observe(recording, CHUNKINGS["7 bytes"]))
 
 
 def chat(**expected: Any) -> dict[str, Any]:

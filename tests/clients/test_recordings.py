@@ -1,4 +1,4 @@
-"""What real providers answered, byte for byte, over each transport and in pieces of any size."""
+"""What real providers answered, byte for byte, for either use of the client, in any pieces."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from decimal import Decimal
 
 import pytest
 
-from moa_cli.clients.aiohttp_transport import AiohttpTransport
-from moa_cli.clients.transport import OpenTransport
 from tests.support.command import Moa
 from tests.support.recordings import (
     CHUNKINGS,
@@ -22,7 +20,7 @@ from tests.support.recordings import (
     served,
 )
 
-TRANSPORTS: dict[str, OpenTransport | None] = {"sdk": None, "aiohttp": AiohttpTransport}
+USES = {"one user": False, "many calls": True}
 RECORDINGS = recordings()
 
 needs_data = pytest.mark.skipif(not RECORDINGS, reason="MOA_TEST_DATA names no recordings")
@@ -33,20 +31,20 @@ each_recording = pytest.mark.parametrize(
 
 @needs_data
 @each_recording
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("chunking", CHUNKINGS)
 def test_a_recording_is_read_as_its_provider_means_it(
-    recording: Recording, transport: str, chunking: str
+    recording: Recording, use: str, chunking: str
 ) -> None:
     pieces = CHUNKINGS[chunking]
-    observed = asyncio.run(observe(recording, TRANSPORTS[transport], pieces))
+    observed = asyncio.run(observe(recording, pieces, many_calls=USES[use]))
     assert differences(recording.expected, observed) == []
 
 
 @needs_data
 @each_recording
 def test_every_field_that_is_expected_is_compared(recording: Recording) -> None:
-    observed = asyncio.run(observe(recording, AiohttpTransport, CHUNKINGS["whole"]))
+    observed = asyncio.run(observe(recording, CHUNKINGS["whole"]))
     for name, expected in changed(recording.expected):
         assert differences(expected, observed), f"a change of {name} goes unnoticed"
 

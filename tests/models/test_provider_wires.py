@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.clients.aiohttp_transport import AiohttpTransport
 from moa_cli.clients.pool import ClientPool
-from moa_cli.clients.transport import OpenTransport
 from moa_cli.config.schema import Config, to_config
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
@@ -25,7 +23,7 @@ from tests.support.upstream import Reply, Upstream
 from tests.support.upstream import Request as Sent
 
 KEY = "sk-a-secret-key-0123456789"
-transports = pytest.mark.parametrize("transport", [None, AiohttpTransport], ids=["sdk", "aiohttp"])
+either_use = pytest.mark.parametrize("many_calls", [False, True], ids=["one user", "many calls"])
 
 
 def settings(**provider: Any) -> Config:
@@ -37,12 +35,12 @@ def call(
     name: str,
     config: Config,
     environment: Mapping[str, str],
-    transport: OpenTransport | None = None,
+    many_calls: bool = False,
 ) -> None:
     """One call of that model, and one look at its provider's list."""
 
     async def run() -> None:
-        pool = ClientPool(config, environment, transport=transport)
+        pool = ClientPool(config, environment, many_calls=many_calls)
         try:
             endpoint = pool.endpoint(name)
             request = Request(
@@ -65,7 +63,7 @@ def call(
 
 
 def sent(
-    name: str, config: Config, environment: Mapping[str, str], transport: Any = None
+    name: str, config: Config, environment: Mapping[str, str], many_calls: bool = False
 ) -> tuple[Sent, Sent]:
     """The call and the request for the list, as a server on this machine got them.
 
@@ -84,7 +82,7 @@ def sent(
             config = to_config(
                 {"providers": {"lab": {**_table(lab), "base_url": up.url}}}, "config.toml"
             )
-        call(name, config, told, transport)
+        call(name, config, told, many_calls)
         return up.requests[0], up.requests[-1]
 
 
@@ -116,15 +114,15 @@ def test_every_provider_is_sent_its_own_key_in_its_own_way(provider: Any) -> Non
             assert told == way
 
 
-@transports
-def test_another_way_of_sending_the_key_leaves_the_usual_one_out(transport: Any) -> None:
+@either_use
+def test_another_way_of_sending_the_key_leaves_the_usual_one_out(many_calls: bool) -> None:
     environment = {"AZURE_OPENAI_API_KEY": KEY, "AZURE_OPENAI_ENDPOINT": "HOST"}
-    chat, _ = sent("azure:m", Config(), environment, transport)
+    chat, _ = sent("azure:m", Config(), environment, many_calls)
     assert chat.headers["api-key"] == KEY
     assert "authorization" not in chat.headers
     assert chat.path == "/openai/v1/chat/completions"
     _, listed = sent(
-        "anthropic:m", Config(), {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "URL"}, transport
+        "anthropic:m", Config(), {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "URL"}, many_calls
     )
     assert listed.headers["x-api-key"] == KEY
     assert "authorization" not in listed.headers
@@ -147,30 +145,30 @@ def test_azure_without_an_address_says_where_to_put_one() -> None:
     assert "AZURE_OPENAI_ENDPOINT" in str(raised.value.hint)
 
 
-@transports
-def test_headers_and_query_of_the_users_own_are_sent_with_every_request(transport: Any) -> None:
+@either_use
+def test_headers_and_query_of_the_users_own_are_sent_with_every_request(many_calls: bool) -> None:
     lab = settings(
         base_url="http://x/v1",
         headers={"X-Team": "blue", "X-Token": "t-${SECRET_PART}"},
         query={"api-version": "2024-10-21", "a b": "c&d"},
     )
-    for request in sent("lab:m", lab, {"SECRET_PART": "s3cr3tpart"}, transport):
+    for request in sent("lab:m", lab, {"SECRET_PART": "s3cr3tpart"}, many_calls):
         assert request.headers["x-team"] == "blue"
         assert request.headers["x-token"] == "t-s3cr3tpart"
         assert request.path.endswith("?api-version=2024-10-21&a+b=c%26d")
         assert request.route in ("/chat/completions", "/models")
 
 
-@transports
+@either_use
 def test_a_header_of_the_users_own_takes_the_place_of_ours_whatever_its_case(
-    transport: Any,
+    many_calls: bool,
 ) -> None:
     lab = settings(
         base_url="http://x/v1",
         api_key_env="LAB_KEY",
         headers={"authorization": "Token abc-def-ghi", "user-agent": "mine"},
     )
-    for request in sent("lab:m", lab, {"LAB_KEY": KEY}, transport):
+    for request in sent("lab:m", lab, {"LAB_KEY": KEY}, many_calls):
         assert request.headers["authorization"] == "Token abc-def-ghi"
         assert request.headers["user-agent"] == "mine"
 

@@ -49,7 +49,7 @@ _WITHOUT_EFFECT = {"HOME", "PATH"}
 # when it is imported: a fork would lose it.
 _LIBRARIES = (
     *("asyncio", "concurrent.futures", "dataclasses", "sqlite3", "ssl", "termios", "uuid"),
-    *("aiohttp", "anyio", "anyio._backends._asyncio", "certifi", "dotenv", "httpcore", "httpx"),
+    *("anyio", "anyio._backends._asyncio", "certifi", "dotenv", "httpcore", "httptools", "httpx"),
     *("markdown_it", "platformdirs", "prompt_toolkit", "pydantic", "pygments", "rapidfuzz"),
     *("rich.console", "rich.panel", "rich.table", "together", "tomli_w", "tomlkit", "tomllib"),
     *("typer", "typer.main", "yaml"),

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.clients.openai_compatible import OpenAICompatible
-from moa_cli.clients.transport import OpenTransport
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Client, Delta, Endpoint, ModelInfo, Request
 from moa_cli.core.errors import ClientError
@@ -201,12 +200,13 @@ class _Watched:
 
 async def observe(
     recording: Recording,
-    transport: OpenTransport | None,
     pieces: Callable[[bytes], Iterable[bytes]],
+    *,
+    many_calls: bool = True,
 ) -> Observed:
     """Ask the recording, as the only model of a turn."""
     async with replaying(recording, pieces) as url:
-        client = _Watched(OpenAICompatible("acme", url, lambda: KEY, transport=transport))
+        client = _Watched(OpenAICompatible("acme", url, lambda: KEY, many_calls=many_calls))
         profile = Profile(name="p", aggregator=Aggregator(model="m"), rounds=0, proposers=())
         asked = Conversation().ask("hello")
         try:

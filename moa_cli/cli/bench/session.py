@@ -4,7 +4,6 @@ what it may spend."""
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -258,9 +257,5 @@ async def _work(
 
 
 def open_pool() -> ClientPool:
-    """Clients for many calls in flight, where what carries them is installed."""
-    if importlib.util.find_spec("aiohttp") is None:
-        return wiring.client_pool()
-    from moa_cli.clients.aiohttp_transport import AiohttpTransport
-
-    return ClientPool(wiring.config(), transport=AiohttpTransport)
+    """Clients for many calls in flight."""
+    return ClientPool(wiring.config(), many_calls=True)

@@ -1,0 +1,175 @@
+"""What went wrong on the way to an endpoint, in the few exceptions of `clients.transport`."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from contextlib import suppress
+from http import HTTPStatus
+
+from moa_cli.clients.http.certificates import why_untrusted
+from moa_cli.clients.http.proxies import Proxy
+from moa_cli.clients.transport import (
+    BadAddress,
+    BadSetting,
+    Broken,
+    NoConnection,
+    TimedOut,
+    TransportError,
+    Unreadable,
+)
+
+# What a SOCKS proxy answers (RFC 1928).
+_SOCKS_REFUSALS = {
+    1: "it failed",
+    2: "its rules do not allow it",
+    3: "the network cannot be reached",
+    4: "the host cannot be reached",
+    5: "the host refuses connections",
+    6: "it took too long",
+}
+
+
+def explain(error: Exception, proxy: Proxy | None, place: str) -> TransportError | None:
+    """What aiohttp raised, as one of our exceptions; None if it is none of its.
+
+    proxy: that the request was to take. place: the host and port that it was for.
+    """
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientHttpProxyError) and proxy is not None:
+        return refused_by(proxy, error.status, place)
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return BadAddress()
+    if isinstance(error, TimeoutError):
+        return TimedOut() if proxy is None else _late(proxy, place)
+    untrusted = _tls_error(error)
+    if untrusted is not None:
+        return NoConnection(*why_untrusted(untrusted))
+    if isinstance(error, aiohttp.ClientProxyConnectionError) and proxy is not None:
+        return dead_proxy(proxy, NoConnection(_reason(error.os_error)))
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return NoConnection(_reason(error.os_error))
+    if isinstance(error, aiohttp.ClientPayloadError):
+        # A body that cannot be decoded has come; one that was cut has not.
+        return Unreadable() if "content-encoding" in str(error).lower() else Broken()
+    if isinstance(error, aiohttp.ClientResponseError | ValueError):
+        return Unreadable()
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return Broken()
+    return None
+
+
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    found: BaseException | None = error
+    while found is not None:
+        for inner in (found, getattr(found, "os_error", None), *found.args):
+            certificate = getattr(inner, "certificate_error", None)
+            if isinstance(certificate, ssl.SSLError):
+                return certificate
+            if isinstance(inner, ssl.SSLError):
+                return inner
+        found = found.__cause__
+    return None
+
+
+def explain_socks(error: Exception, proxy: Proxy, place: str) -> TransportError | None:
+    """What aiohttp-socks raised, as one of our exceptions; None if it is none of its."""
+    import aiohttp_socks
+
+    if isinstance(error, aiohttp_socks.ProxyTimeoutError | TimeoutError):
+        return _late(proxy, place)
+    if isinstance(error, aiohttp_socks.ProxyConnectionError):
+        return dead_proxy(proxy, NoConnection(_reason(error.__cause__ or error)))
+    if not isinstance(error, aiohttp_socks.ProxyError):
+        return None
+    said = str(error).lower()
+    refusal = _SOCKS_REFUSALS.get(error.error_code or 0)
+    if refusal is not None:
+        return BadSetting(
+            f"{proxy.variable}: the proxy {proxy} gives no connection to {place} ({refusal})",
+            hint=f"correct {proxy.variable}, or put the host into NO_PROXY",
+            retryable=error.error_code in (1, 3, 4, 6),
+        )
+    if "auth" in said:
+        return wants_login(proxy)
+    if "closed" in said:
+        return closes(proxy)
+    return BadSetting(
+        f"{proxy.variable}: the proxy {proxy} does not speak SOCKS5",
+        hint=f"correct {proxy.variable}: is it a proxy of HTTP?",
+    )
+
+
+def _late(proxy: Proxy, place: str) -> BadSetting:
+    return BadSetting(
+        f"{proxy.variable}: the proxy {proxy} gives no connection to {place} in time",
+        hint=f"correct {proxy.variable}, or unset it",
+    )
+
+
+def closes(proxy: Proxy) -> BadSetting:
+    """The proxy has closed the connection to it."""
+    return BadSetting(
+        f"{proxy.variable}: the proxy {proxy} closes the connection",
+        hint=f"does it speak {proxy.scheme}? Correct {proxy.variable}, or unset it",
+    )
+
+
+def not_http(proxy: Proxy) -> BadSetting:
+    """What the proxy answers is no HTTP."""
+    return BadSetting(
+        f"{proxy.variable}: the proxy {proxy} does not speak HTTP",
+        hint=f"correct {proxy.variable}: is it a SOCKS proxy?",
+    )
+
+
+def _reason(error: BaseException) -> str:
+    # Attempts at several addresses are reported in one text.
+    text = str(error).lower()
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return "unknown host"
+    if isinstance(error, ConnectionRefusedError) or "refused" in text or "connect call" in text:
+        return "refused"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "it was closed at once"
+    return ""
+
+
+def dead_proxy(proxy: Proxy, error: NoConnection) -> BadSetting:
+    """No connection to the proxy itself could be made."""
+    reason = {
+        "refused": "refuses connections",
+        "unknown host": "is an unknown host",
+        "": "cannot be reached",
+    }.get(error.reason, f"cannot be reached ({error.reason})")
+    hint = error.hint or f"start it, correct {proxy.variable}, or unset it"
+    return BadSetting(f"{proxy.variable}: the proxy {proxy} {reason}", hint=hint)
+
+
+def refused_by(proxy: Proxy, status: int, place: str) -> BadSetting:
+    """A proxy of HTTP has answered with this status, in place of what is at `place`."""
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return wants_login(proxy)
+    with suppress(ValueError):
+        status_text = f"{status} {HTTPStatus(status).phrase}"
+        return BadSetting(
+            f"{proxy.variable}: the proxy {proxy} gives no connection to {place} ({status_text})",
+            hint=f"correct {proxy.variable}, or put the host into NO_PROXY",
+            retryable=status >= 500,
+        )
+    return BadSetting(f"{proxy.variable}: the proxy {proxy} answered with status {status}")
+
+
+def wants_login(proxy: Proxy) -> BadSetting:
+    """The proxy refuses the login, or there is none."""
+    if proxy.credentials:
+        problem = "refuses the user name and password (407)"
+    else:
+        problem = "wants a user name and password (407)"
+    if proxy.is_socks:
+        problem = problem.removesuffix(" (407)")
+    return BadSetting(
+        f"{proxy.variable}: the proxy {proxy} {problem}",
+        hint=f"set {proxy.variable} to {proxy.scheme}://USER:PASSWORD@{proxy.host}:{proxy.port}",
+    )

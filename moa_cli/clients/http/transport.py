@@ -1,0 +1,419 @@
+"""HTTP as transport, through aiohttp: requests to one endpoint over connections that are kept
+(docs/decisions/0017-one-transport.md).
+
+Which proxy a request takes and which authorities are trusted is decided here, by one rule for all
+commands, and not by aiohttp, which knows neither `ALL_PROXY` nor `SSL_CERT_FILE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+from moa_cli.clients.http.certificates import tls_context
+from moa_cli.clients.http.faults import closes, explain, explain_socks, not_http, refused_by
+from moa_cli.clients.http.proxies import Proxy, find_proxy
+from moa_cli.clients.transport import (
+    BadAddress,
+    BadSetting,
+    RedirectLoop,
+    Refused,
+    TimedOut,
+    TransportError,
+    Unreadable,
+)
+from moa_cli.core.installation import install_command
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_CONNECT_SECONDS = 10.0
+_KEPT_SECONDS = 45.0
+# What is kept of a body that nobody reads as fast as it comes.
+_MOST_KEPT = 1 << 18
+_MOST_HEAD = 1 << 17
+_MOST_REDIRECTS = 20
+_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = (301, 302, 303, 307, 308)
+# The headers that go along to another host than the one that was asked.
+_HARMLESS = ("accept", "accept-encoding", "content-type", "user-agent")
+_UNRESERVED = "/%:@!$&'()*+,;=~?-._[]"
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a connection leads to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Connections:
+    """Connections of one endpoint, by the SOCKS proxy that they take; used by one event loop at a
+    time.
+
+    keep: whether one is used again.
+    """
+
+    def __init__(self, *, keep: bool = True) -> None:
+        self._keep = keep
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sessions: dict[Proxy | None, aiohttp.ClientSession] = {}
+
+    async def ask(
+        self, method: str, url: str, proxy: Proxy | None, headers: Mapping[str, str], body: bytes
+    ) -> HttpAnswer:
+        """Send a request; return its answer when the head has come. Raises a TransportError."""
+        import aiohttp
+        from yarl import URL
+
+        origin = _origin(_split(url))
+        session = self._session(proxy)
+        secure = await asyncio.to_thread(tls_context) if origin.scheme == "https" else True
+        ways: dict[str, Any] = {"ssl": secure}
+        if proxy is not None and not proxy.is_socks:
+            ways["proxy"] = f"{proxy.scheme}://{_host(proxy.host)}:{proxy.port}"
+            if proxy.credentials is not None:
+                ways["proxy_auth"] = aiohttp.BasicAuth(*proxy.credentials)
+        for name, value in headers.items():
+            if any(sign in f"{name}{value}" for sign in "\r\n\0"):
+                raise BadSetting(f"the header {name!r} holds a line break")
+        connection = _Connection()
+        _CONNECTION.set(connection)
+
+        def send() -> Any:
+            return session.request(
+                method,
+                # Already quoted: what an endpoint redirects to is not quoted a second time.
+                URL(url, encoded=True),
+                data=body or None,
+                headers=headers,
+                allow_redirects=False,
+                **ways,
+            )
+
+        try:
+            try:
+                response = await send()
+            except aiohttp.ServerDisconnectedError:
+                # A server may close a connection that was kept at any time, which says nothing.
+                if connection.opened:
+                    raise
+                response = await send()
+        except Exception as error:
+            raise _explained(error, proxy, origin, tunnel=origin.scheme == "https") from error
+        return HttpAnswer(response)
+
+    def _session(self, proxy: Proxy | None) -> aiohttp.ClientSession:
+        import aiohttp
+
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            # Those of another loop, maybe of the process that this was forked from, are not ours.
+            self._loop, self._sessions = loop, {}
+        through = proxy if proxy is not None and proxy.is_socks else None
+        if through not in self._sessions:
+            self._sessions[through] = aiohttp.ClientSession(
+                connector=self._connector(through),
+                timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent",),
+                read_bufsize=_MOST_KEPT,
+                max_line_size=_MOST_HEAD,
+                max_field_size=_MOST_HEAD,
+            )
+        return self._sessions[through]
+
+    def _connector(self, through: Proxy | None) -> aiohttp.TCPConnector:
+        import aiohttp
+
+        common: dict[str, Any] = {"limit": 0, "force_close": not self._keep}
+        if self._keep:
+            common["keepalive_timeout"] = _KEPT_SECONDS
+        if through is None:
+            return aiohttp.TCPConnector(ttl_dns_cache=60, socket_factory=_open_socket, **common)
+        try:
+            from aiohttp_socks import ProxyConnector, ProxyType
+        except ImportError:
+            raise BadSetting(
+                f"{through.variable}: for a SOCKS proxy, the package aiohttp-socks is missing",
+                hint=f"install it with: {install_command('socks')}",
+            ) from None
+        user, password = through.credentials or (None, None)
+        made: aiohttp.TCPConnector = ProxyConnector(
+            host=through.host,
+            port=through.port,
+            proxy_type=ProxyType.SOCKS5,
+            username=user,
+            password=password,
+            rdns=through.resolves,
+            **common,
+        )
+        return made
+
+    async def warm(self, url: str) -> None:
+        """Open a connection for the first request, by one that asks nothing and tells nobody's key.
+        Raises a TransportError."""
+        answer = await self.ask("OPTIONS", url, find_proxy(url), {"accept": "*/*"}, b"")
+        await answer.read()
+
+    async def aclose(self) -> None:
+        """Close them all."""
+        sessions, self._sessions = list(self._sessions.values()), {}
+        for session in sessions:
+            await session.close()
+
+
+class _Connection:
+    """Whether a connection was opened for a request, or one was used again."""
+
+    opened = False
+
+
+_CONNECTION: ContextVar[_Connection] = ContextVar("connection")
+
+
+def _open_socket(address: tuple[Any, ...]) -> socket.socket:
+    """As the connector would, and noted; aiohttp's own tracing takes 6 % of a server's time."""
+    _CONNECTION.get(_Connection()).opened = True
+    return socket.socket(*address[:3])
+
+
+def _explained(error: Exception, proxy: Proxy | None, origin: Origin, *, tunnel: bool) -> Exception:
+    """One of our exceptions for what a request raised before its answer began; else the error."""
+    import aiohttp
+
+    if isinstance(error, TransportError):
+        return error
+    if proxy is not None and proxy.is_socks:
+        found = explain_socks(error, proxy, str(origin))
+        if found is not None:
+            return found
+        proxy = None
+    if proxy is not None and tunnel:
+        if isinstance(error, aiohttp.ServerDisconnectedError):
+            return closes(proxy)
+        if isinstance(error, aiohttp.ClientResponseError) and error.status in (0, 400):
+            return not_http(proxy)
+    return explain(error, proxy, str(origin)) or error
+
+
+class HttpAnswer:
+    """An answer as aiohttp holds it. headers: by their names in any case."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.content_type = response.headers.get("Content-Type", "")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body has been read to its end."""
+        return self._response.content.at_eof()
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, decoded from what it was sent in. Raises Broken or Unreadable."""
+        try:
+            async for data in self._response.content.iter_any():
+                yield data
+        except Exception as error:
+            raise explain(error, None, "") or error from error
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        async with aclosing(self.chunks()) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    async def aclose(self) -> None:
+        """End it; the connection is closed if the body has not come to its end."""
+        self._response.close()
+
+
+class HttpTransport:
+    """One endpoint; belongs to one event loop.
+
+    key: sent as a bearer's token, unless it is "" or the URL holds a user name and password.
+    headers: of every request. connections: those to use; else its own.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        headers: Mapping[str, str],
+        connections: Connections | None = None,
+    ) -> None:
+        self._base_url, credentials = _without_credentials(base_url.rstrip("/"))
+        told = f"Basic {credentials}" if credentials else f"Bearer {key}" if key else ""
+        self._headers = {
+            **({"authorization": told} if told else {}),
+            "accept": "text/event-stream, application/json",
+            "accept-encoding": "gzip, deflate",
+            **_lower(headers),
+        }
+        self._connections = connections or Connections()
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> HttpAnswer:
+        """Send a JSON body. Raises Refused for a bad status, else another
+        TransportError.
+
+        path: after the base URL, beginning with a slash. headers: of this request, beside the
+        usual ones.
+        """
+        sent = {**self._headers, "content-type": "application/json", **_lower(headers)}
+        data = json.dumps(body).encode()
+        answer = await send(self._connections, "POST", self._base_url + path, sent, data)
+        await _check(answer)
+        return answer
+
+    async def get(self, path: str, seconds: float, headers: Mapping[str, str | None]) -> object:
+        """The parsed JSON there, within so many seconds. Raises as `post` does.
+
+        headers: of this request; None leaves out a usual one.
+        """
+        merged = {**self._headers, **_lower(headers)}
+        sent = {name: value for name, value in merged.items() if value is not None}
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await send(self._connections, "GET", self._base_url + path, sent)
+                try:
+                    await _check(answer)
+                    return json.loads(await answer.read())
+                finally:
+                    await answer.aclose()
+        except TimeoutError:
+            raise TimedOut from None
+        except ValueError as error:
+            raise Unreadable from error
+
+    async def warm(self) -> None:
+        """Open a connection before it is needed. Raises a TransportError."""
+        await self._connections.warm(self._base_url)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._connections.aclose()
+
+
+async def send(
+    connections: Connections, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
+) -> HttpAnswer:
+    """Send a request, to where the endpoint redirects if it does.
+
+    headers: by their names in lower case; to another host go only those that say nothing of the
+    user. Raises a TransportError.
+    """
+    for _ in range(_MOST_REDIRECTS + 1):
+        origin = _origin(_split(url))
+        proxy = find_proxy(url)
+        answer = await connections.ask(method, _quoted(url), proxy, headers, body)
+        if answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and proxy is not None:
+            await answer.aclose()
+            raise refused_by(proxy, 407, str(origin))
+        if answer.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            await answer.aclose()
+            raise Unreadable
+        target = answer.headers.get("location", "")
+        if answer.status not in _REDIRECTS or not target:
+            return answer
+        await answer.aclose()
+        url = _joined(url, target)
+        if _origin(_split(url)) != origin:
+            headers = {name: value for name, value in headers.items() if name in _HARMLESS}
+        if answer.status == 303 or (answer.status in (301, 302) and method == "POST"):
+            method, body = "GET", b""
+    raise RedirectLoop
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, quote(target, safe=_UNRESERVED + "#"))
+    except ValueError as error:
+        raise BadAddress from error
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        address = urlsplit(url)
+        address.port  # noqa: B018 (it is checked when it is read)
+    except ValueError as error:
+        raise BadAddress from error
+    if address.scheme not in _PORTS or not address.hostname:
+        raise BadAddress
+    return address
+
+
+def _origin(address: SplitResult) -> Origin:
+    host = address.hostname or ""
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError as error:
+            raise BadAddress from error
+    return Origin(address.scheme, host, address.port or _PORTS[address.scheme])
+
+
+def _quoted(url: str) -> str:
+    address = _split(url)
+    path = quote(address.path or "/", safe=_UNRESERVED)
+    query = quote(address.query, safe=_UNRESERVED)
+    host = _origin(address).host
+    port = f":{address.port}" if address.port else ""
+    return f"{address.scheme}://{_host(host)}{port}{path}{f'?{query}' if query else ''}"
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _lower(headers: Mapping[str, _V]) -> dict[str, _V]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _without_credentials(url: str) -> tuple[str, str]:
+    """The URL without user name and password, and these as HTTP's basic authentication has them.
+
+    They take the key's place.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url, ""
+    if parts.username is None:
+        return url, ""
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    return plain.geturl(), b64encode(pair.encode()).decode()
+
+
+async def _check(answer: HttpAnswer) -> None:
+    """Raise Refused for a status of 400 or more."""
+    if answer.status < 400:
+        return
+    try:
+        raw = await answer.read()
+    finally:
+        await answer.aclose()
+    text = raw.decode("utf-8", "replace")
+    try:
+        body: object = json.loads(text)
+    except ValueError:
+        body = text
+    raise Refused(answer.status, body, answer.headers)

@@ -1,0 +1,162 @@
+"""What is Together's own, through its SDK: the list of its models with their prices.
+
+The only file that names the SDK, and it imports it in the call, because that takes 0.4 s: no
+answer of a model waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+from moa_cli.clients import transport
+from moa_cli.clients.http.certificates import tls_context, why_untrusted
+from moa_cli.clients.http.faults import dead_proxy, refused_by
+from moa_cli.clients.http.proxies import Proxy, find_proxy
+from moa_cli.clients.http.transport import Connections, HttpTransport
+from moa_cli.clients.transport import NoConnection, Refused, TransportError
+from moa_cli.core.endpoints import NO_KEY
+
+
+def custom_headers(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The headers of `TOGETHER_CUSTOM_HEADERS`, as the SDK reads them: a line each."""
+    told = (os.environ if environment is None else environment).get("TOGETHER_CUSTOM_HEADERS", "")
+    pairs = (line.split(":", 1) for line in told.split("\n") if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+class TogetherTransport(HttpTransport):
+    """Together's endpoint. Lists come through the SDK, completions as everywhere."""
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        headers: Mapping[str, str],
+        connections: Connections | None = None,
+    ) -> None:
+        super().__init__(base_url, key, headers, connections)
+        self._sdk_url, self._key, self._sdk_headers = base_url, key, headers
+
+    async def get(self, path: str, seconds: float, headers: Mapping[str, str | None]) -> object:
+        """The parsed JSON there; see `HttpTransport.get`.
+
+        It goes the way of all requests, through the same proxy and with the same certificates.
+        """
+        proxy = find_proxy(self._sdk_url)
+        if proxy is not None and proxy.is_socks:
+            # The SDK cannot go that way.
+            return await super().get(path, seconds, headers)
+        # Before the SDK is loaded, so that a wrong setting is told at once.
+        trusted = tls_context() if self._sdk_url.startswith("https") else True
+        from together import AsyncTogether, DefaultAsyncHttpxClient, Omit
+
+        # It cannot do without a key, and leaves out headers of this value.
+        usual = self._sdk_headers if self._key else {**self._sdk_headers, "Authorization": Omit()}
+        sent = {name: Omit() if value is None else value for name, value in headers.items()}
+        with _explained(proxy):
+            async with AsyncTogether(
+                api_key=self._key or NO_KEY,
+                base_url=self._sdk_url,
+                max_retries=0,
+                timeout=seconds,
+                default_headers=cast("Mapping[str, str]", usual),
+                http_client=DefaultAsyncHttpxClient(
+                    proxy=_url_of(proxy), verify=trusted, trust_env=False
+                ),
+            ) as sdk:
+                # Its own `models.list()` lists the models of a project, without prices.
+                listed: object = await sdk.get(path, cast_to=object, options={"headers": sent})
+        return listed
+
+
+def _url_of(proxy: Proxy | None) -> str | None:
+    from urllib.parse import quote
+
+    if proxy is None:
+        return None
+    login = ":".join(quote(part, safe="") for part in proxy.credentials or ())
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    return f"{proxy.scheme}://{login}{'@' if login else ''}{host}:{proxy.port}"
+
+
+@contextmanager
+def _explained(proxy: Proxy | None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        known = explain(error, proxy)
+        if known is None:
+            raise
+        raise known from error
+
+
+# Our exception for each of a library's, the most specific first.
+_Table = Sequence[tuple[type[TransportError], tuple[type[BaseException], ...]]]
+
+
+def explain(error: Exception, proxy: Proxy | None = None) -> TransportError | None:
+    """What the SDK or httpx raised, as one of our exceptions; None if it is neither's."""
+    import httpx
+    import together
+
+    if isinstance(error, together.APIStatusError):
+        return Refused(error.status_code, error.body or error.message, error.response.headers)
+    if isinstance(error, httpx.HTTPStatusError):
+        return Refused(error.response.status_code, None, error.response.headers)
+    if isinstance(error, together.APIError) and isinstance(error.body, Mapping):
+        return transport.ErrorObject(error.body)
+    table: _Table = (
+        (transport.TimedOut, (httpx.TimeoutException, together.APITimeoutError, TimeoutError)),
+        (transport.BadAddress, (httpx.InvalidURL, httpx.UnsupportedProtocol)),
+        (transport.RedirectLoop, (httpx.TooManyRedirects,)),
+        (NoConnection, (httpx.ConnectError, httpx.ProxyError, ConnectionRefusedError)),
+        (transport.Unreadable, (httpx.DecodingError, httpx.CookieConflict, ValueError)),
+        (transport.Unreadable, (together.APIResponseValidationError,)),
+        (
+            transport.Broken,
+            (httpx.HTTPError, httpx.StreamError, together.APIConnectionError, OSError),
+        ),
+    )
+    causes = _causes(error)
+    for ours, theirs in table:
+        if any(isinstance(cause, theirs) for cause in causes):
+            return _no_connection(causes, proxy) if ours is NoConnection else ours()
+    return None
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _no_connection(causes: list[BaseException], proxy: Proxy | None) -> TransportError:
+    # Attempts at several addresses are reported in one text, without the exceptions themselves.
+    text = " ".join(map(str, causes)).lower()
+
+    def is_about(kind: type[BaseException], *phrases: str) -> bool:
+        by_class = any(isinstance(cause, kind) for cause in causes)
+        return by_class or any(phrase in text for phrase in phrases)
+
+    untrusted = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if untrusted is not None:
+        return NoConnection(*why_untrusted(untrusted))
+    reason = ""
+    if is_about(ssl.SSLError, "certificate", "ssl"):
+        reason = "TLS failed"
+    elif is_about(socket.gaierror, "name or service", "nodename", "getaddrinfo"):
+        reason = "unknown host"
+    elif is_about(ConnectionRefusedError, "refused", "all connection attempts"):
+        reason = "refused"
+    if proxy is None:
+        return NoConnection(reason)
+    if "407" in text:
+        return refused_by(proxy, 407, "")
+    return dead_proxy(proxy, NoConnection(reason))

@@ -1,0 +1,59 @@
+"""While the user types, the chat connects to the endpoints of the profile, and asks nothing."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.chat.test_at_a_terminal import at_prompt
+from tests.support.command import Moa
+from tests.support.network import HttpProxy
+from tests.support.upstream import Upstream
+
+# A host that only a proxy leads to: what is on this machine needs no warming.
+ADDRESS = "http://api.example.test/v1"
+
+
+def behind(proxy: HttpProxy) -> dict[str, str]:
+    return {"ALL_PROXY": f"http://127.0.0.1:{proxy.port}"}
+
+
+def test_a_connection_is_opened_before_anything_is_asked(moa: Moa, upstream: Upstream) -> None:
+    moa.configure(providers={"lab": {"base_url": ADDRESS, "api_key_env": "LAB_KEY"}})
+    with (
+        HttpProxy(upstream.url) as proxy,
+        moa.terminal("chat", columns=100, rows=30, env=behind(proxy)) as terminal,
+    ):
+        at_prompt(terminal)
+        upstream.wait_for(lambda: bool(upstream.requests))
+        (request,) = upstream.requests
+        assert request.method == "OPTIONS"
+        assert "authorization" not in request.headers
+        terminal.send("/exit\r")
+        assert terminal.wait() == 0
+
+
+def test_an_endpoint_that_is_not_there_is_passed_over_until_it_is_asked(moa: Moa) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    provider = {"base_url": f"http://127.0.0.1:{port}/v1", "api_key_env": "LAB_KEY"}
+    moa.configure(providers={"lab": provider})
+    with moa.terminal("chat", columns=100, rows=30) as terminal:
+        at_prompt(terminal)
+        terminal.send("/exit\r")
+        assert terminal.wait() == 0
+        assert "refused" not in "\n".join(terminal.lines())
+
+
+def test_a_key_is_not_asked_for_before_it_is_needed(moa: Moa, upstream: Upstream) -> None:
+    asked = moa.folder / "asked"
+    command = f"touch {asked}; echo key"
+    moa.configure(providers={"lab": {"base_url": ADDRESS, "api_key_cmd": command}})
+    with (
+        HttpProxy(upstream.url) as proxy,
+        moa.terminal("chat", columns=100, rows=30, env=behind(proxy)) as terminal,
+    ):
+        at_prompt(terminal)
+        upstream.wait_for(lambda: bool(upstream.requests))
+        terminal.send("/exit\r")
+        assert terminal.wait() == 0
+    assert not asked.exists()

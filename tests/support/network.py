@@ -1,0 +1,160 @@
+"""What may stand between a client and an upstream on this machine: TLS, and proxies.
+
+Each accepts connections on 127.0.0.1 and leads all of them to one upstream, whatever host the
+client asks for. So a host that does not exist can be reached through a proxy only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from base64 import b64encode
+from contextlib import suppress
+from typing import Self
+from urllib.parse import urlsplit
+
+
+class Relay:
+    """`with Relay(upstream.url) as relay:` passes on what comes to `relay.port`.
+
+    asked: what clients asked of it, in words of their protocol. tls: how it is spoken to.
+    """
+
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
+        address = urlsplit(url)
+        self.host, self.upstream_port = str(address.hostname), address.port
+        self.port = 0
+        self.asked: list[str] = []
+        self._tls = tls
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for call in list(self._calls):
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        call = asyncio.current_task()
+        assert call is not None
+        self._calls.add(call)
+        with suppress(OSError, EOFError, asyncio.CancelledError):
+            await self.meet(reader, writer)
+        self._calls.discard(call)
+        writer.close()
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """What it does with a connection."""
+        await self.join(reader, writer, b"")
+
+    async def join(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes
+    ) -> None:
+        """Pass on in both directions, beginning with these bytes of the client."""
+        there, back = await asyncio.open_connection(self.host, self.upstream_port)
+        back.write(first)
+        ways = (_copy(reader, back), _copy(there, writer))
+        copies = [asyncio.ensure_future(way) for way in ways]
+        try:
+            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for copied in copies:
+                copied.cancel()
+            await asyncio.gather(*copies, return_exceptions=True)
+            back.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+class HttpProxy(Relay):
+    """A proxy of HTTP. asked: request lines. login: `user:password`, if it wants them. refuses: the
+    status that it answers with, in place of passing on."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        login: str = "",
+        refuses: int | None = None,
+    ) -> None:
+        super().__init__(url, tls=tls)
+        self._login = b64encode(login.encode()) if login else b""
+        self._refuses = refuses
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Lead a tunnel, or plain requests, to the upstream."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        line, _, rest = head.partition(b"\r\n")
+        self.asked.append(line.decode())
+        status = self._refuses
+        if self._login and b"Basic " + self._login not in head:
+            status = 407
+        if status is not None:
+            writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\n\r\n" % status)
+            await writer.drain()
+            return
+        method, target, version = line.split(b" ")
+        if method == b"CONNECT":
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await self.join(reader, writer, b"")
+            return
+        path = target.split(b"/", 3)[3]
+        await self.join(reader, writer, b"%s /%s %s\r\n%s" % (method, path, version, rest))
+
+
+class SocksProxy(Relay):
+    """A proxy of SOCKS5. asked: `host:port`. refuses: the code that it answers with."""
+
+    def __init__(self, url: str, *, login: str = "", refuses: int = 0) -> None:
+        super().__init__(url)
+        self._login = login
+        self._refuses = refuses
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Greet (RFC 1928, 1929), and lead to the upstream."""
+        _, count = await reader.readexactly(2)
+        methods = await reader.readexactly(count)
+        wanted = 2 if self._login else 0
+        if wanted not in methods:
+            writer.write(b"\x05\xff")
+            return
+        writer.write(bytes([5, wanted]))
+        if self._login:
+            user = await reader.readexactly((await reader.readexactly(2))[1])
+            password = await reader.readexactly((await reader.readexactly(1))[0])
+            right = f"{user.decode()}:{password.decode()}" == self._login
+            writer.write(bytes([1, not right]))
+            if not right:
+                return
+        kind = (await reader.readexactly(4))[3]
+        if kind == 3:
+            host = (await reader.readexactly((await reader.readexactly(1))[0])).decode()
+        else:
+            host = ".".join(str(part) for part in await reader.readexactly(4 if kind == 1 else 16))
+        port = int.from_bytes(await reader.readexactly(2), "big")
+        self.asked.append(f"{host}:{port}")
+        writer.write(bytes([5, self._refuses, 0, 1, 0, 0, 0, 0, 0, 0]))
+        if not self._refuses:
+            await self.join(reader, writer, b"")
