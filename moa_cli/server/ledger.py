@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from moa_cli.core.errors import StoreError
 from moa_cli.core.ledger import Standing
@@ -15,6 +17,7 @@ from moa_cli.store.store import Store
 
 # Between two transactions, so that a busy server writes many turns with each.
 _PAUSE_SECONDS = 0.02
+_BOOKING_SECONDS = 1.0
 
 
 class ServerLedger:
@@ -37,9 +40,10 @@ class ServerLedger:
         self._writing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._store: Store | None = None
-        # The thread takes out what it has written, so that no call counts twice for longer than
-        # the database needs.
         self._unwritten: deque[SpendingEntry] = deque()
+        # Held while the thread writes entries and takes them out of those that are not written: in
+        # between, they would count twice.
+        self._booking = threading.Lock()
 
     @property
     def broken(self) -> str | None:
@@ -50,17 +54,30 @@ class ServerLedger:
         """See `Spending.standing`; what is not written yet is counted."""
         if self._spending is None:
             return Standing(0.0)
-        standing = self._spending.standing()
-        unwritten = self._unwritten_cost(self._spending)
+        with self._settled():
+            standing = self._spending.standing()
+            unwritten = self._unwritten_cost(self._spending)
         return Standing(standing.spent + unwritten, standing.reserved)
 
     def reserve(self, holder: str, cost: float, limit: float) -> Standing:
         """See `Spending.reserve`; what is not written yet is counted."""
         if self._spending is None:
             return Standing(0.0)
-        unwritten = self._unwritten_cost(self._spending)
-        standing = self._spending.reserve(holder, cost, limit - unwritten)
+        with self._settled():
+            unwritten = self._unwritten_cost(self._spending)
+            standing = self._spending.reserve(holder, cost, limit - unwritten)
         return Standing(standing.spent + unwritten, standing.reserved)
+
+    @contextmanager
+    def _settled(self) -> Iterator[None]:
+        """While no entry is being written. Not waited for longer than a reservation itself waits
+        for the database, so that calls count twice rather than not at all."""
+        held = self._booking.acquire(timeout=_BOOKING_SECONDS)
+        try:
+            yield
+        finally:
+            if held:
+                self._booking.release()
 
     def _unwritten_cost(self, spending: Spending) -> float:
         """USD of today's calls that are not written yet."""
@@ -122,9 +139,10 @@ class ServerLedger:
             self._store = Store.open()
             if self._spending is not None:
                 self._store.spending.zone = self._spending.zone
-        self._store.spending.book(turns, entries, self._journal)
-        for _ in entries:
-            self._unwritten.popleft()
+        with self._booking:
+            self._store.spending.book(turns, entries, self._journal)
+            for _ in entries:
+                self._unwritten.popleft()
 
     async def aclose(self) -> None:
         """Write what is left."""
