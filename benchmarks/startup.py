@@ -24,7 +24,7 @@ from tests.support.upstream import Reply, Upstream
 _ROOT = Path(__file__).parents[1]
 _LLM = "llm==0.36"
 _MOA = ["-m", "moa_cli"]
-_BARE, _OTHER = "python -c pass", "llm --version"
+_BARE, _OTHER, _CALL = "python -c pass", "llm --version", "llm, one call"
 # The arguments of the interpreter.
 COMMANDS: dict[str, list[str]] = {
     _BARE: ["-c", "pass"],
@@ -36,6 +36,7 @@ COMMANDS: dict[str, list[str]] = {
     "moa ask --dry-run": [*_MOA, "ask", "--dry-run", "-p", "one", "hi"],
     "python -c 'import together'": ["-c", "from together import AsyncTogether"],
     "moa ask": [*_MOA, "ask", "-p", "one", "hi"],
+    "moa ask, 3 proposers": [*_MOA, "ask", "-p", "three", "hi"],
 }
 _CONFIG = """\
 [providers.lab]
@@ -47,6 +48,15 @@ rounds = 0
 [aggregator]
 model = "lab:agg"
 """
+_PROPOSERS = """rounds = 1
+proposers = [{ model = "lab:a" }, { model = "lab:b" }, { model = "lab:c" }]
+[aggregator]
+model = "lab:agg"
+"""
+_LLM_MODEL = """- model_id: lab
+  model_name: agg
+  api_base: {url}
+"""
 
 
 def home(folder: Path, url: str) -> dict[str, str]:
@@ -54,9 +64,20 @@ def home(folder: Path, url: str) -> dict[str, str]:
     (folder / "profiles").mkdir()
     (folder / "config.toml").write_text(_CONFIG.format(url=url), "utf-8")
     (folder / "profiles" / "one.toml").write_text(_PROFILE, "utf-8")
+    (folder / "profiles" / "three.toml").write_text(_PROPOSERS, "utf-8")
+    (folder / "extra-openai-models.yaml").write_text(_LLM_MODEL.format(url=url), "utf-8")
     kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LANG") if name in os.environ}
     kinds = {f"MOA_{kind}_DIR": str(folder) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
-    return {**kept, **kinds, "HOME": str(folder), "PYTHONPATH": str(_ROOT), "LAB_KEY": "some-key"}
+    return {
+        **kept,
+        **kinds,
+        "HOME": str(folder),
+        "PYTHONPATH": str(_ROOT),
+        "LAB_KEY": "some-key",
+    } | {
+        "LLM_USER_PATH": str(folder),
+        "OPENAI_API_KEY": "some-key",
+    }
 
 
 def llm(folder: Path) -> str | None:
@@ -112,6 +133,7 @@ def main() -> None:
             print(f"skipped: llm, because {_LLM} could not be installed with uv\n")
         else:
             commands[_OTHER] = [other, "--version"]
+            commands[_CALL] = [other, "-m", "lab", "hi"]
         times = {name: Taken() for name in commands}
         # In turn, so that a busy moment of the machine meets them all. The first run of each fills
         # the caches and is not counted.

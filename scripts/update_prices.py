@@ -37,8 +37,10 @@ WANTED = (
 )
 PREFIXES = ("huggingface_",)
 
-# Together's price list of their time, by size, for models that are no longer there: without them a
-# cap would refuse the sets of the paper and of its later scripts.
+# USD per million tokens of models that Together has retired and genai-prices does not know, by the
+# classes of size in Together's price list of 2024 (41 to 80 billion parameters 0.90, to 110 billion
+# 1.80, mixtures of experts to 176 billion 1.20). The list is gone, so they are estimates. Without
+# them a cap would refuse the sets of the paper and of its later scripts.
 RETIRED: dict[str, dict[str, float]] = {
     "together": {
         "qwen/qwen1.5-110b-chat": 1.8,

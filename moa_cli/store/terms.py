@@ -18,7 +18,7 @@ import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 # Cut at each character: symbols, Thai, Lao, Tibetan, Burmese, Khmer, Korean, Chinese, Japanese,
@@ -43,17 +43,45 @@ _VARYING = (
     r"\U0001d400-\U0001d7ff"
 )
 _ASCII_RUN = re.compile("[a-z0-9]+")
-_RUN = re.compile(f"[{_SINGLE}]+|[^{_SINGLE}{_BETWEEN}]+")
-# In a text before folding, a mark belongs to the character before it.
-_RAW_RUN = re.compile(f"[^{_BETWEEN}]+")
-_IS_SINGLE = re.compile(f"[{_SINGLE}]")
-_VARIES = re.compile(f"[{_VARYING}]+")
-_MARK = re.compile(
-    "[\xad\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed\u1dc0-\u1dff]"
-)
-_CLUSTER = re.compile(
-    r"[\u1100-\u115f][\u1160-\u11ff]*|.[\u0300-\u036f\u3099\u309a\uff9e\uff9f]*", re.DOTALL
-)
+
+
+class _Patterns:
+    """Patterns of the classes above. Each is compiled when a text that is not ASCII needs it: that
+    takes 5 ms each, and no start of a command should pay for it."""
+
+    @cached_property
+    def run(self) -> re.Pattern[str]:
+        return re.compile(f"[{_SINGLE}]+|[^{_SINGLE}{_BETWEEN}]+")
+
+    @cached_property
+    def raw_run(self) -> re.Pattern[str]:
+        """In a text before folding, a mark belongs to the character before it."""
+        return re.compile(f"[^{_BETWEEN}]+")
+
+    @cached_property
+    def single(self) -> re.Pattern[str]:
+        return re.compile(f"[{_SINGLE}]")
+
+    @cached_property
+    def varying(self) -> re.Pattern[str]:
+        return re.compile(f"[{_VARYING}]+")
+
+    @cached_property
+    def mark(self) -> re.Pattern[str]:
+        return re.compile(
+            "[\xad\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
+            "\u06d6-\u06ed\u1dc0-\u1dff]"
+        )
+
+    @cached_property
+    def cluster(self) -> re.Pattern[str]:
+        return re.compile(
+            r"[\u1100-\u115f][\u1160-\u11ff]*|.[\u0300-\u036f\u3099\u309a\uff9e\uff9f]*",
+            re.DOTALL,
+        )
+
+
+_PATTERNS = _Patterns()
 # Letters without a decomposition that people type without their strokes.
 _TYPED = str.maketrans(
     {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ħ": "h", "ŧ": "t"}
@@ -81,7 +109,7 @@ def folded(text: str) -> str:
     """Fold a text: ways to write the same thing become one."""
     if text.isascii():
         return text.lower()
-    return _VARIES.sub(
+    return _PATTERNS.varying.sub(
         lambda run: _plain_run(run[0]), unicodedata.normalize("NFC", text).casefold()
     )
 
@@ -90,12 +118,12 @@ def varies(text: str) -> bool:
     """Whether folding `text` changes more than upper and lower case."""
     if text.isascii():
         return False
-    return _VARIES.search(text) is not None or not unicodedata.is_normalized("NFC", text)
+    return _PATTERNS.varying.search(text) is not None or not unicodedata.is_normalized("NFC", text)
 
 
 @lru_cache(maxsize=20_000)
 def _plain_run(run: str) -> str:
-    bare = _MARK.sub("", unicodedata.normalize("NFKD", run).casefold().translate(_TYPED))
+    bare = _PATTERNS.mark.sub("", unicodedata.normalize("NFKD", run).casefold().translate(_TYPED))
     return unicodedata.normalize("NFC", bare)
 
 
@@ -103,12 +131,12 @@ def runs(text: str) -> list[str]:
     """The runs of a text: words, or sequences of characters that are cut apart."""
     if text.isascii():
         return _ASCII_RUN.findall(text.lower())
-    return _RUN.findall(folded(text))
+    return _PATTERNS.run.findall(folded(text))
 
 
 def is_single(run: str) -> bool:
     """Whether a run is a sequence of characters that are cut apart."""
-    return not run.isascii() and _IS_SINGLE.match(run) is not None
+    return not run.isascii() and _PATTERNS.single.match(run) is not None
 
 
 def pairs(run: str) -> list[str]:
@@ -122,7 +150,9 @@ def units(text: str) -> list[Unit]:
         matches = _ASCII_RUN.finditer(text.lower())
         return [Unit(match.group(), False, False, *match.span()) for match in matches]
     return [
-        unit for match in _RAW_RUN.finditer(text) for unit in _units(match.group(), *match.span())
+        unit
+        for match in _PATTERNS.raw_run.finditer(text)
+        for unit in _units(match.group(), *match.span())
     ]
 
 
@@ -131,17 +161,17 @@ def _units(raw: str, start: int, end: int) -> Iterator[Unit]:
     if raw.isascii():
         yield Unit(raw.lower(), False, False, start, end)
         return
-    if _IS_SINGLE.search(raw) is None and _IS_SINGLE.search(folded(raw)) is None:
+    if _PATTERNS.single.search(raw) is None and _PATTERNS.single.search(folded(raw)) is None:
         for word in runs(raw):
             yield Unit(word, False, False, start, end)
         return
     # Each folded character with the place that it comes from.
     origins: list[tuple[str, int, int]] = []
-    for cluster in _CLUSTER.finditer(raw):
+    for cluster in _PATTERNS.cluster.finditer(raw):
         span = start + cluster.start(), start + cluster.end()
         origins += [(character, *span) for character in folded(cluster.group())]
     line = "".join(character for character, _, _ in origins)
-    for run in _RUN.finditer(line):
+    for run in _PATTERNS.run.finditer(line):
         if is_single(run.group()):
             for place in range(run.start(), run.end()):
                 yield Unit(origins[place][0], True, place > run.start(), *origins[place][1:])

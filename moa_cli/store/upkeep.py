@@ -10,9 +10,9 @@ overwrites what they held (`secure_delete`), but the search index keeps the word
 in older segments, until all segments are merged into one.
 
 There is one more place. When SQLite moves rows between pages to balance its trees, it leaves copies
-in the unused part of pages. Only writing the whole file anew (VACUUM) removes them, and nobody can
-write meanwhile. A small file takes a moment, so this is done at once. A large file is written anew
-when nobody has used it for a while, or when the user asks for it.
+in the unused part of pages. Only writing the whole file anew (VACUUM) removes them, and no other
+process can write meanwhile. A small file takes a moment, so this is done at once. A large file is
+written anew when nobody has used it for a while, or when the user asks for it.
 """
 
 from __future__ import annotations
