@@ -22,6 +22,7 @@ from moa_cli.core.errors import (
     RequestRefused,
     ServerFailed,
 )
+from moa_cli.core.sanitize import one_line
 from moa_cli.version import __version__
 
 _HINT = "the same command fetches what is missing"
@@ -59,8 +60,9 @@ async def download(address: str) -> AsyncIterator[bytes]:
     except NoConnection as error:
         said = f" ({error.reason})" if error.reason else ""
         raise ConnectionLost(f"{address}: no connection{said}", hint=error.hint or _HINT) from None
-    except TransportError:
-        raise ConnectionLost(f"{address}: did not come whole", hint=_HINT) from None
+    except TransportError as error:
+        said = one_line(str(error.__cause__ or ""), 200) or type(error).__name__
+        raise ConnectionLost(f"{address}: did not come whole: {said}", hint=_HINT) from None
 
 
 def _refusal(address: str, status: int) -> ClientError:

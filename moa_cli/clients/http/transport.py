@@ -11,8 +11,7 @@ import asyncio
 import json
 import socket
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -212,6 +211,24 @@ def _explained(error: Exception, proxy: Proxy | None, origin: Origin, *, tunnel:
     return explain(error, proxy, str(origin)) or error
 
 
+class _Body:
+    """The pieces of a body. Not a generator, which whoever stops reading would have to close."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._pieces = aiter(response.content.iter_any())
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            raise explain(error, None, "") or error from error
+
+
 class HttpAnswer:
     """An answer as aiohttp holds it. headers: by their names in any case."""
 
@@ -226,18 +243,13 @@ class HttpAnswer:
         """Whether the body has been read to its end."""
         return self._response.content.at_eof()
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, decoded from what it was sent in. Raises Broken or Unreadable."""
-        try:
-            async for data in self._response.content.iter_any():
-                yield data
-        except Exception as error:
-            raise explain(error, None, "") or error from error
+        return _Body(self._response)
 
     async def read(self) -> bytes:
         """The whole body."""
-        async with aclosing(self.chunks()) as pieces:
-            return b"".join([piece async for piece in pieces])
+        return b"".join([piece async for piece in self.chunks()])
 
     async def aclose(self) -> None:
         """End it; the connection is closed if the body has not come to its end."""

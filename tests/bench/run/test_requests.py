@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.support.bench.own_runs import ANSWER, call_lines, item_lines, write_lines, write_prompts
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Request, Upstream
@@ -134,13 +132,3 @@ def test_messages_may_precede_a_prompt(moa: Moa, upstream: Upstream) -> None:
     assert ran.code == 0, ran.err
     assert upstream.chats()[0].messages == messages
     assert item_lines(moa.folder / "runs" / "mine-lab")[0]["item"] == "x"
-
-
-def test_without_the_faster_transport_the_sdk_carries_the_calls(moa: Moa, tmp_path: Path) -> None:
-    # As where the extra is not installed.
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "sitecustomize.py").write_text("import sys\nsys.modules['aiohttp'] = None\n")
-    python_path = f"{hidden}:{moa.environment['PYTHONPATH']}"
-    ran = moa.run("bench", "run", write_prompts(moa, 2), "-y", env={"PYTHONPATH": python_path})
-    assert ran.code == 0, ran.err
