@@ -116,11 +116,8 @@ def settled(profile: Profile) -> Profile:
     import asyncio
 
     async def ask() -> Profile:
-        pool = client_pool()
-        try:
+        async with contextlib.aclosing(client_pool()) as pool:
             return await pool.settled(profile, patience=LIST_PATIENCE)
-        finally:
-            await pool.aclose()
 
     return asyncio.run(ask())
 

@@ -11,7 +11,6 @@ import ipaddress
 import os
 import re
 import sys
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -50,14 +49,6 @@ class Proxy:
     def resolves(self) -> bool:
         """Whether it looks names of hosts up itself."""
         return self.scheme != "socks5"
-
-    @property
-    def authorization(self) -> str:
-        """The credentials as a line of a request's head; "" if there are none."""
-        if self.credentials is None:
-            return ""
-        pair = ":".join(self.credentials).encode()
-        return f"Proxy-Authorization: Basic {b64encode(pair).decode()}\r\n"
 
 
 def find_proxy(url: str, environment: Mapping[str, str] | None = None) -> Proxy | None:

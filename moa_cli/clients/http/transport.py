@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
@@ -72,6 +73,7 @@ class Connections:
         self._keep = keep
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sessions: dict[Proxy | None, aiohttp.ClientSession] = {}
+        self._tls: ssl.SSLContext | None = None
 
     async def ask(
         self, method: str, url: str, proxy: Proxy | None, headers: Mapping[str, str], body: bytes
@@ -82,8 +84,11 @@ class Connections:
 
         origin = _origin(_split(url))
         session = self._session(proxy)
-        secure = await asyncio.to_thread(tls_context) if origin.scheme == "https" else True
-        ways: dict[str, Any] = {"ssl": secure}
+        ways: dict[str, Any] = {}
+        if origin.scheme == "https":
+            # It reads files, the first time.
+            self._tls = self._tls or await asyncio.to_thread(tls_context)
+            ways["ssl"] = self._tls
         if proxy is not None and not proxy.is_socks:
             ways["proxy"] = f"{proxy.scheme}://{_host(proxy.host)}:{proxy.port}"
             if proxy.credentials is not None:
@@ -314,10 +319,6 @@ class HttpTransport:
             raise TimedOut from None
         except ValueError as error:
             raise Unreadable from error
-
-    async def warm(self) -> None:
-        """Open a connection before it is needed. Raises a TransportError."""
-        await self._connections.warm(self._base_url)
 
     async def aclose(self) -> None:
         """Close all connections."""
