@@ -6,21 +6,26 @@ Ctrl-C and Esc stop the turn; all other keys wait for the next prompt.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TextIO
 
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
+from prompt_toolkit.key_binding import KeyPress
 from prompt_toolkit.keys import Keys
 
 from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
-    from prompt_toolkit.key_binding import KeyPress
 
 # An Esc that nothing follows for this long is the key, not the start of a sequence.
 _ESCAPE_SECONDS = 0.05
+_TYPED_BEFORE: dict[Keys | str, KeyPress] = {
+    Keys.ControlJ: KeyPress(Keys.ControlM, "\r"),
+    Keys.ControlAt: KeyPress(Keys.ControlD, "\x04"),
+}
 _PASTE_ON, _PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 
 
@@ -90,6 +95,22 @@ class TurnKeys:
                 self._stop()
             else:
                 self._typed.append(key)
+
+
+def take_typed_before(source: Input) -> None:
+    """Keep for the first prompt what was typed before raw mode, which must be on now.
+
+    Until then the terminal has turned each Enter into a line break, and a Ctrl-D into a NUL. Only
+    the last key is turned back: line breaks before it may belong to a paste, of which each line
+    must not become a prompt.
+    """
+    if sys.platform == "win32":
+        # The console keeps keys, not characters.
+        return
+    keys = [*get_typeahead(source), *source.read_keys(), *source.flush_keys()]
+    if keys:
+        keys[-1] = _TYPED_BEFORE.get(keys[-1].key, keys[-1])
+    store_typeahead(source, keys)
 
 
 def typed_ahead(source: Input) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
-from moa_cli.chat.keys import typed_ahead
+from moa_cli.chat.keys import take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.core.conversation import Usage
@@ -46,13 +46,14 @@ async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> int:
     editor = chat.editor = Editor(
         chat.session, chat.options, lambda columns: bar(chat, columns), when_shown=begin_warming
     )
-    _show_past(chat)
-    if trouble := editor.trouble():
-        chat.complain(trouble)
     try:
         # Raw mode between two prompts too: otherwise the terminal would echo an Enter that is
         # typed there, and turn it into another key.
         with editor.source.raw_mode():
+            take_typed_before(editor.source)
+            _show_past(chat)
+            if trouble := editor.trouble():
+                chat.complain(trouble)
             await _hold(chat, editor)
     finally:
         for warmed in warming:

@@ -267,6 +267,33 @@ def test_what_is_typed_while_a_turn_runs_is_not_echoed_and_waits_for_the_prompt(
         terminal.wait_for(lambda: typed(terminal) == "typed ahead")
 
 
+def test_what_is_typed_before_the_first_prompt_is_sent_by_its_enter(moa: Moa) -> None:
+    with moa.terminal("chat") as terminal:
+        terminal.send("typed early\r")
+        at_prompt(terminal, turns=1)
+        assert "› typed early" in terminal.lines()
+        assert "…" not in "".join(terminal.lines())
+
+
+def test_lines_that_are_pasted_before_the_first_prompt_are_one_prompt(
+    moa: Moa, upstream: Upstream
+) -> None:
+    with moa.terminal("chat") as terminal:
+        terminal.send("one\rtwo\r")
+        at_prompt(terminal, turns=1)
+        terminal.send("\x04")
+        assert terminal.wait() == 0
+    asked = {request.messages[-1]["content"] for request in upstream.requests if request.is_chat}
+    assert asked == {"one\ntwo"}
+
+
+def test_a_ctrl_d_before_the_first_prompt_leaves(moa: Moa) -> None:
+    with moa.terminal("chat") as terminal:
+        terminal.send("\x04")
+        assert terminal.wait() == 0
+        assert terminal.modes_after == terminal.modes_before
+
+
 def test_replies_go_to_a_file_while_the_prompt_stays_at_the_terminal(
     moa: Moa, upstream: Upstream, tmp_path: Path
 ) -> None:
