@@ -200,6 +200,11 @@ def arm_names(typed: str) -> tuple[str, ...]:
     return tuple(arm for arm in ARMS if arm in names)
 
 
+def _waiting(key: str, *, metavar: str | None = "SECONDS") -> Any:
+    """An option on how long models are waited for."""
+    return option_of(PROFILE_KEYS[key], metavar=metavar)
+
+
 def _shared(
     profile: Annotated[
         str | None,
@@ -239,6 +244,14 @@ def _shared(
     reference_placement: Annotated[
         str | None, option_of(PROFILE_KEYS["reference_placement"], metavar="PLACE")
     ] = None,
+    timeout: Annotated[float | None, _waiting("timeout")] = None,
+    stall: Annotated[float | None, _waiting("stall")] = None,
+    first_token: Annotated[float | None, _waiting("first_token")] = None,
+    hedge_after: Annotated[float | None, _waiting("hedge_after")] = None,
+    quorum: Annotated[int | None, _waiting("quorum", metavar="N")] = None,
+    patience: Annotated[float | None, _waiting("patience")] = None,
+    use_partial: Annotated[bool | None, _waiting("use_partial", metavar=None)] = None,
+    overlap: Annotated[bool | None, _waiting("overlap", metavar=None)] = None,
     concurrency: Concurrency = None,
     # The reference implementation's own spellings, so that its documented commands run.
     reference_models: Annotated[
@@ -262,6 +275,14 @@ def _shared(
         multi_turn=_first(multi_turn, multi_turn_),
         system=system,
         reference_placement=reference_placement,  # type: ignore[arg-type]
+        timeout=timeout,
+        stall=stall,
+        first_token=first_token,
+        hedge_after=hedge_after,
+        quorum=quorum,
+        patience=patience,
+        use_partial=use_partial,
+        overlap=overlap,
     )
     return profile, flags, _first(concurrency, num_proc)
 

@@ -36,13 +36,25 @@ SETTABLE = (
 TYPED, FOUND = "typed", "found"
 # Listed by MOA_REFERENCE_MODELS, and named one by one by --reference-model.
 _MODELS = "reference_models"
+_OF_THE_PROFILE = (
+    "rounds",
+    "multi_turn",
+    "system",
+    "reference_placement",
+    "quorum",
+    "patience",
+    "use_partial",
+    "overlap",
+)
+_OF_EACH_MODEL = ("temperature", "max_tokens", "timeout", "stall", "first_token", "hedge_after")
 
 
 @dataclass(frozen=True)
 class Overrides:
     """Settings laid over a profile; None means not given.
 
-    temperature and max_tokens then hold for every model of the profile.
+    Those that a model may have of its own (temperature, max_tokens, timeout, stall, first_token,
+    hedge_after) then hold for every model of the profile.
     """
 
     aggregator: str | None = None
@@ -54,6 +66,14 @@ class Overrides:
     multi_turn: bool | None = None
     system: str | None = None
     reference_placement: Placement | None = None
+    timeout: float | None = None
+    stall: float | None = None
+    first_token: float | None = None
+    hedge_after: float | None = None
+    quorum: int | None = None
+    patience: float | None = None
+    use_partial: bool | None = None
+    overlap: bool | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Overrides:
@@ -224,10 +244,10 @@ def _lay(
             note((setting,), setting)
         return value is not None
 
-    for setting in ("rounds", "multi_turn", "system", "reference_placement"):
+    for setting in _OF_THE_PROFILE:
         lay(setting)
     _lay_models(table, over, note)
-    for setting in ("temperature", "max_tokens"):
+    for setting in _OF_EACH_MODEL:
         if lay(setting):
             for path, model in _model_tables(table):
                 if model.pop(setting, None) is not None:

@@ -69,7 +69,13 @@ class ModelSettings:
         temperature: Sampling temperature, 0 to 2. Unset: the profile's, else the endpoint's.
         max_tokens: Most tokens an answer may have. Unset: the profile's, else the endpoint's.
         system: The system prompt. Unset: the profile's.
-        timeout: Seconds a call may take, retries included. Unset: the profile's.
+        timeout: Seconds a call may take, retries included. Unset: the profile's, else no limit.
+        stall: Seconds without progress after which a call is given up. Unset: the profile's.
+        first_token: The same, before the first token. Unset: the profile's.
+        hedge_after: Seconds without a first token after which the request is sent once more;
+            the first answer to begin is used. Unset: the profile's, else never.
+        hedge_with: The model that is sent the request then. Unset: the same model.
+        context: Context length in tokens, in place of what is known of the model.
         top_p: Nucleus sampling, 0 to 1.
         seed: Seed for sampling, for endpoints that take one.
         extra: Further fields of the request's body, sent as they are.
@@ -89,7 +95,26 @@ class ModelSettings:
     ] = None
     max_tokens: Annotated[int | None, Key("maximum number of tokens of an answer", 1)] = None
     system: Annotated[str | None, Key("system prompt, instead of the profile's", blank=True)] = None
-    timeout: Annotated[float | None, Key("seconds a call may take, retries included", 0.001)] = None
+    timeout: Annotated[
+        float | None, Key("seconds a call may take, retries included", 0.001, example=300)
+    ] = None
+    stall: Annotated[
+        float | None,
+        Key("seconds without progress after which a call is given up", 0.001, example=60),
+    ] = None
+    first_token: Annotated[
+        float | None,
+        Key("seconds without a first token after which a call is given up", 0.001, example=120),
+    ] = None
+    hedge_after: Annotated[
+        float | None,
+        Key("seconds without a first token after which the request is sent again", 0, example=8),
+    ] = None
+    hedge_with: Annotated[
+        str | None,
+        Key("model that is sent the request then; if unset, the same", check=_check_model_name),
+    ] = None
+    context: Annotated[int | None, Key("context length of the model, in tokens", 1)] = None
     top_p: Annotated[float | None, Key("nucleus sampling, 0 to 1", 0, 1)] = None
     seed: Annotated[int | None, Key("sampling seed, for endpoints that accept one")] = None
     extra: Annotated[
@@ -158,6 +183,16 @@ class Profile:
         temperature: For models without one of their own.
         max_tokens: For models without a limit of their own.
         timeout: Seconds, for models without a timeout of their own.
+        stall: Seconds, for models without a value of their own.
+        first_token: The same.
+        hedge_after: The same.
+        quorum: Answers of a layer after which the others are waited for only so long as
+            `patience`. Unset: all are waited for.
+        patience: Seconds that the others have once the quorum stands.
+        use_partial: Whether the unfinished answer of a proposer that is not waited for any longer
+            serves as a reference, marked as unfinished.
+        overlap: Whether a proposer of a later layer begins as soon as the quorum of its
+            references stands.
         reference_placement: The message that holds the references.
         on_all_failed: What happens if no proposer answers: the turn fails, or the aggregator
             answers alone.
@@ -178,8 +213,31 @@ class Profile:
     ] = None
     max_tokens: Annotated[int | None, Key("maximum number of tokens of an answer", 1)] = None
     timeout: Annotated[
-        float | None, Key("timeout in seconds for models without one of their own", 0.001)
+        float | None, Key("seconds a call may take, retries included; if unset, no limit", 0.001)
     ] = None
+    stall: Annotated[
+        float | None, Key("seconds without progress after which a call is given up", 0.001)
+    ] = None
+    first_token: Annotated[
+        float | None,
+        Key("seconds without a first token after which a call is given up", 0.001),
+    ] = None
+    hedge_after: Annotated[
+        float | None,
+        Key("seconds without a first token after which the request is sent again", 0),
+    ] = None
+    quorum: Annotated[
+        int | None, Key("answers of a layer that are enough; the others have `patience`", 1)
+    ] = None
+    patience: Annotated[
+        float, Key("seconds that the other proposers have once the quorum stands", 0)
+    ] = 5.0
+    use_partial: Annotated[
+        bool, Key("whether an unfinished answer of a proposer that was too slow is used")
+    ] = False
+    overlap: Annotated[bool, Key("whether the next layer begins as soon as the quorum stands")] = (
+        False
+    )
     reference_placement: Annotated[
         Placement, Key("message that holds the references: `system` or `user`")
     ] = "system"
@@ -266,7 +324,15 @@ class Profile:
         return tuple(dict.fromkeys([*used, *self.aggregator.fallbacks]))
 
     def _inherit(self, model: _M) -> _M:
-        shared = ("temperature", "max_tokens", "system", "timeout")
+        shared = (
+            "temperature",
+            "max_tokens",
+            "system",
+            "timeout",
+            "stall",
+            "first_token",
+            "hedge_after",
+        )
         unset = [name for name in shared if getattr(model, name) is None]
         return replace(model, **{name: getattr(self, name) for name in unset})
 

@@ -86,6 +86,14 @@ SETTINGS: list[tuple[str, str, object, object]] = [
     ("multi_turn", "false", False, True),
     ("system", "from the environment", "from the environment", ""),
     ("reference_placement", "user", "user", "system"),
+    ("timeout", "90.5", 90.5, 60.0),
+    ("stall", "9.5", 9.5, 7.0),
+    ("first_token", "8.5", 8.5, 6.0),
+    ("hedge_after", "2.5", 2.5, 0.0),
+    ("quorum", "2", 2, 1),
+    ("patience", "1.5", 1.5, 0.0),
+    ("use_partial", "true", True, False),
+    ("overlap", "true", True, False),
 ]
 
 
@@ -142,6 +150,13 @@ def test_each_value_is_told_with_its_origin() -> None:
         "temperature": (0.5, *file),
         "max_tokens": (None, "default", ""),
         "timeout": (None, "default", ""),
+        "stall": (None, "default", ""),
+        "first_token": (None, "default", ""),
+        "hedge_after": (None, "default", ""),
+        "quorum": (None, "default", ""),
+        "patience": (5.0, "default", ""),
+        "use_partial": (False, "default", ""),
+        "overlap": (False, "default", ""),
         "reference_placement": ("system", "default", ""),
         "on_all_failed": ("fail", "default", ""),
         "proposers[1].model": ("b", *file),

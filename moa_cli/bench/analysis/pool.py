@@ -122,6 +122,13 @@ _SHARED: Final = (
     "temperature",
     "max_tokens",
     "timeout",
+    "stall",
+    "first_token",
+    "hedge_after",
+    "quorum",
+    "patience",
+    "use_partial",
+    "overlap",
     "reference_placement",
     "on_all_failed",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NoReturn
 
 from moa_cli.core.conversation import Conversation, Message, Role
@@ -32,6 +32,7 @@ _STOP = Key(low=1, blank=True)
 # What a model thought is not said again, as with the providers that tell it.
 _THOUGHTS = ("reasoning", "reasoning_content")
 _LONGEST_NAME = 60
+_LEAST_SECONDS = 1.0
 
 
 def _only(*values: Any) -> Key:
@@ -77,6 +78,11 @@ class StreamOptions:
     include_obfuscation: Annotated[bool | None, Key("must be false if given", only=(False,))] = None
 
 
+def _seconds(name: str) -> Key:
+    """A limit of the profile's, but never so low that no model could keep to it."""
+    return replace(PROFILE_KEYS[name], low=_LEAST_SECONDS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MixtureFields:
     """The `moa` object: overrides of the mixture for one request."""
@@ -88,6 +94,14 @@ class MixtureFields:
     aggregator: Annotated[str | None, Key("the model that writes the reply")] = None
     samples: Annotated[int | None, PROPOSER_KEYS["samples"]] = None
     reference_placement: Annotated[Placement | None, PROFILE_KEYS["reference_placement"]] = None
+    timeout: Annotated[float | None, _seconds("timeout")] = None
+    stall: Annotated[float | None, _seconds("stall")] = None
+    first_token: Annotated[float | None, _seconds("first_token")] = None
+    hedge_after: Annotated[float | None, PROFILE_KEYS["hedge_after"]] = None
+    quorum: Annotated[int | None, PROFILE_KEYS["quorum"]] = None
+    patience: Annotated[float | None, PROFILE_KEYS["patience"]] = None
+    use_partial: Annotated[bool | None, PROFILE_KEYS["use_partial"]] = None
+    overlap: Annotated[bool | None, PROFILE_KEYS["overlap"]] = None
     show_proposals: Annotated[bool | None, Key("give the proposals as `reasoning_content`")] = None
 
     def overrides(self) -> Overrides:
@@ -98,6 +112,14 @@ class MixtureFields:
             samples=self.samples,
             rounds=self.rounds,
             reference_placement=self.reference_placement,
+            timeout=self.timeout,
+            stall=self.stall,
+            first_token=self.first_token,
+            hedge_after=self.hedge_after,
+            quorum=self.quorum,
+            patience=self.patience,
+            use_partial=self.use_partial,
+            overlap=self.overlap,
         )
 
 
