@@ -48,6 +48,8 @@ from moa_cli.models.providers import is_loopback
 _LONGEST = 300
 # Statuses under which a router passes on that of another provider.
 _ROUTED = (400, 500, 502, 503)
+# By which an endpoint says that it has too much to do.
+_OVERLOADED = (503, 529)
 _CONTEXT = re.compile(
     r"exceed_context_size|context_length_exceeded|context (length|window|size)|maximum context"
     r"|(prompt|input)( is)? too (long|big|large)|too many (input )?tokens"
@@ -305,7 +307,9 @@ class ErrorMapper:
         failed = ServerFailed(
             f"{self.provider} failed{code}: {self._message(said)}", retry_after=retry_after
         )
+        failed.overloaded = status in _OVERLOADED
         if _FULL.search(said.words):
+            failed.overloaded = False
             failed.retryable = False
             failed.hint = "the context of the server is full: start it with a larger one"
         return failed

@@ -108,10 +108,12 @@ class ClientError(MoAError):
 
     Attributes:
         retryable: Whether the same request may succeed a little later.
+        overloaded: Whether the endpoint takes no more requests for now, and made nothing of this.
         retry_after: Seconds that the endpoint asked to wait, or None.
     """
 
     retryable = False
+    overloaded = False
 
     def __init__(
         self, message: str, *, hint: str | None = None, retry_after: float | None = None
@@ -128,12 +130,14 @@ class RateLimited(ClientError):
     """Too many requests."""
 
     retryable = True
+    overloaded = True
 
 
 class NoCredit(RateLimited):
     """No credit is left on the account, or its limit of spending is reached."""
 
     retryable = False
+    overloaded = False
 
 
 class ModelNotFound(ClientError):

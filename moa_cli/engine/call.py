@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from moa_cli.core.conversation import Citation, Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo, Request
@@ -20,6 +20,7 @@ from moa_cli.core.errors import (
     ContentFiltered,
     MoAError,
     ModelNotFound,
+    RateLimited,
 )
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price, priced
@@ -28,6 +29,8 @@ from moa_cli.core.stream import EventQueue
 from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
 from moa_cli.engine.budget import Budget
 from moa_cli.engine.fit import Fitted
+from moa_cli.engine.silence import Watch
+from moa_cli.engine.slots import Place, Slots
 from moa_cli.profile import ModelSettings, Proposer, short_name
 
 _LONGEST_DELAY = 60.0
@@ -47,39 +50,38 @@ _EMPTY = "it gave an empty answer"
 WORDLESS = (_STILL_THINKING, _CUT_BEFORE, _ONLY_THOUGHT, _EMPTY)
 
 
-class Slots(Protocol):
-    """How many calls may be in flight at once."""
-
-    def slot(self, model: str) -> AbstractAsyncContextManager[None, bool | None]:
-        """A call of that model is made while inside; entering waits for its turn."""
-
-
 @dataclass(frozen=True)
 class Limits:
     """What a turn may do.
 
     Attributes:
         concurrency: Most calls in flight at once.
-        retries: How many times a failed call is made again, before its first token.
-        first_delay: Seconds before the first retry. The delay doubles from retry to retry, unless
-            the endpoint names one.
+        retries: How many times a failed call is made again, before its first token. Attempts that
+            a busy provider refused do not count, unless this is 0: then no call is made again.
+        first_delay: Seconds before the first retry. The delay doubles from retry to retry, and
+            is as long as the endpoint asks for, at least.
+        longest_wait: Seconds that a call may spend with being refused by a busy provider.
         budgets: What calls may cost, in USD or tokens. Each is asked before each layer, and while
             an answer comes that is longer than was estimated.
         slots: Shared with other turns, in place of `concurrency`.
         ledger: Where turns and their calls are recorded.
+        reply_held: Whether nobody is shown the reply before its end. Then a reply that has begun
+            may be asked for again.
     """
 
     concurrency: int = 32
     retries: int = 4
     first_delay: float = 0.5
+    longest_wait: float = 60.0
     budgets: tuple[Budget, ...] = ()
     slots: Slots | None = None
     ledger: Ledger | None = None
+    reply_held: bool = False
 
 
 @dataclass(frozen=True)
 class Begun:
-    """The call is made now; before, it waited for others to end."""
+    """The call is made now; before, it waited for its turn."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,12 @@ class Call:
         self._sent = False
         self._begun = False
         self._ended_well = False
+        # Attempts made; those of them that failed; when the last was made. Seconds that the call
+        # was refused for by a busy provider, and the last refusal.
+        self._attempts = self._failures = 0
+        self._tried = 0.0
+        self._waited = 0.0
+        self._refusal_before: ClientError | None = None
         self._count = RunningCount()
         # Tokens of the answer up to which nobody needs to be asked.
         self._allowed = self._foreseen.completion_tokens
@@ -290,9 +298,7 @@ class Call:
         """
         self._began = time.monotonic()
         try:
-            async with self._slots.slot(self.settings.model):
-                tell(Begun())
-                await self._answer(tell)
+            await self._answer(tell)
         except MoAError:
             raise
         except BaseException:
@@ -307,11 +313,10 @@ class Call:
     async def _answer(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
         """All attempts, within the time that the call may take."""
         try:
-            async with asyncio.timeout(self._seconds) as self._timeout:
-                attempt = 1
+            async with asyncio.timeout(None) as self._timeout:
                 while True:
                     try:
-                        return await self._attempt(tell)
+                        return await self._try(tell)
                     except ClientError as error:
                         self._failed(error)
                         gone = self.settings.model
@@ -319,21 +324,59 @@ class Call:
                             moved = (
                                 f"{gone} is not offered, {self.settings.model} was asked instead"
                             )
-                            tell(Retry(attempt, 0.0, failure(error), moved))
+                            tell(Retry(self._attempts, 0.0, failure(error), moved))
                             continue
-                        delay = self._delay(attempt, error)
-                        begun = self.first_token is not None
-                        last = attempt > self._limits.retries or delay > self._seconds_left()
-                        if begun or not error.retryable or last:
-                            raise
-                        retry = Retry(attempt + 1, delay, failure(error))
+                        delay, held = self._delay(error)
+                        retry = Retry(self._attempts + 1, delay, failure(error))
                     tell(retry)
-                    await asyncio.sleep(retry.delay)
-                    attempt += 1
+                    if not held:
+                        await asyncio.sleep(delay)
         except TimeoutError:
             raise ClientTimeout(
                 f"{self._provider}: no whole answer within {self._seconds:g} s",
                 hint="raise `timeout` in the profile, or use a faster model",
+            ) from None
+
+    async def _try(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
+        """One attempt, once it is let in."""
+        async with AsyncExitStack() as stack:
+            place = await self._let_in(stack, tell)
+            self._attempts += 1
+            self._tried = time.monotonic()
+            if self._attempts == 1:
+                self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
+                tell(Begun())
+            try:
+                await self._attempt(place, tell)
+            except ClientError as error:
+                if error.overloaded:
+                    place.refused(error.retry_after)
+                raise
+
+    async def _let_in(
+        self, stack: AsyncExitStack, tell: Callable[[Begun | Delta | Retry], None]
+    ) -> Place:
+        """Wait for the turn of an attempt.
+
+        Raises the error of the attempt before, or RateLimited, where the provider is held back
+        for longer than a call may be.
+        """
+        model, left = self.settings.model, self._limits.longest_wait - self._waited
+        held = self._slots.delay(model)
+        try:
+            if held > left:
+                raise TimeoutError
+            with Watch(left, spared=lambda: self._slots.delay(model) <= 0):
+                return await stack.enter_async_context(self._slots.slot(model))
+        except TimeoutError:
+            if not self._attempts:
+                tell(Begun())
+            if self._refusal_before is not None:
+                raise self._refusal_before from None
+            held = max(held, self._slots.delay(model))
+            raise RateLimited(
+                f"{model}: its provider asks to wait another {held:.0f} s, which is too long",
+                hint="wait a little, or use another model",
             ) from None
 
     def _move_on(self) -> bool:
@@ -368,14 +411,36 @@ class Call:
         self._told, self._sent, self._begun = None, False, False
         self._number, self._count = None, RunningCount()
 
-    def _delay(self, attempt: int, error: ClientError) -> float:
-        """Seconds to wait: as long as the endpoint asks, else exponential with jitter."""
-        if error.retry_after is not None:
-            return error.retry_after
-        longest = min(_LONGEST_DELAY, self._limits.first_delay * 2.0 ** (attempt - 1))
-        return longest * random.uniform(0.5, 1)  # noqa: S311
+    def _delay(self, error: ClientError) -> tuple[float, bool]:
+        """Seconds to wait before the call is made again, and whether the slots see to that.
 
-    async def _attempt(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
+        As long as the provider is held back; else as long as the endpoint asks, and exponential
+        with jitter at least. Raises the error where the call is not made again.
+        """
+        refused, limits = error.overloaded, self._limits
+        delay = self._slots.delay(self.settings.model)
+        held = delay > 0
+        if refused:
+            self._refusal_before = error
+            self._waited += time.monotonic() - self._tried
+        else:
+            self._failures += 1
+        left = min(limits.longest_wait - self._waited, self._seconds_left())
+        if not held:
+            longest = min(_LONGEST_DELAY, limits.first_delay * 2.0 ** (self._attempts - 1))
+            delay = longest * random.uniform(0.5, 1)  # noqa: S311
+            if refused and left > 0:
+                delay = min(delay, left)
+            delay = max(delay, error.retry_after or 0.0)
+        tries = limits.retries if refused else limits.retries - self._failures + 1
+        begun = self.first_token is not None
+        if begun or not error.retryable or tries < 1 or left <= 0 or delay > left:
+            raise error
+        if refused:
+            self._waited += delay
+        return delay, held
+
+    async def _attempt(self, place: Place, tell: Callable[[Begun | Delta | Retry], None]) -> None:
         endpoint = self._clients.endpoint(self.settings.model)
         self._provider = endpoint.provider
         if self._taken and self._grow is not None:
@@ -391,6 +456,8 @@ class Call:
         )
         async with aclosing(endpoint.client.stream(request)) as deltas:
             async for delta in deltas:
+                if not self._begun:
+                    place.accepted()
                 if delta.replaces:
                     delta = self._replace(delta)
                 else:
@@ -414,8 +481,7 @@ class Call:
     def _seconds_left(self) -> float:
         """Until the call has run out of time."""
         when = self._timeout.when()
-        assert when is not None
-        return when - asyncio.get_running_loop().time()
+        return math.inf if when is None else when - asyncio.get_running_loop().time()
 
     def _go_on(self, tokens: int) -> None:
         """The answer is longer than was foreseen. Raises BudgetReached if a cap ends it here."""

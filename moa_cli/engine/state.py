@@ -20,6 +20,7 @@ from moa_cli.engine.call import Call, Limits, Planned, Retry, failure, request_o
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fit import Fitted, fit
 from moa_cli.engine.prompts import messages_for
+from moa_cli.engine.slots import OwnSlots
 from moa_cli.profile import ModelSettings, Profile
 
 # Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends
@@ -49,13 +50,6 @@ class Control:
     async def wait(self) -> None:
         """Return once `enough()` is called."""
         await self._enough.wait()
-
-
-class _OwnSlots(asyncio.Semaphore):
-    """The slots of one turn, where it shares none."""
-
-    def slot(self, model: str) -> asyncio.Semaphore:
-        return self
 
 
 class TurnState:
@@ -89,7 +83,7 @@ class TurnState:
         self._queue = queue
         self._clients = clients
         self._limits = limits
-        self._slots = limits.slots or _OwnSlots(limits.concurrency)
+        self._slots = limits.slots or OwnSlots(limits.concurrency)
         self._ledger = limits.ledger.begin_turn() if limits.ledger is not None else None
         # What each layer will take, in their order; nothing without budgets.
         self._foreseen: list[Usage] = []

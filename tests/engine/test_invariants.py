@@ -30,7 +30,16 @@ from moa_cli.core.events import (
 )
 from moa_cli.engine import Limits
 from tests.support.mixtures import LAB_KEY, lab, mixture, of_kind, run
-from tests.support.scenarios import BACKED, LIMITED, POISON, REFUSED, SCENARIOS, Scenario, play
+from tests.support.scenarios import (
+    BACKED,
+    LIMITED,
+    POISON,
+    REFUSED,
+    SCENARIOS,
+    Scenario,
+    play,
+    refusal,
+)
 from tests.support.upstream import Reply, Upstream
 
 
@@ -73,7 +82,8 @@ def test_a_turn_keeps_the_grammar_and_ends_as_it_must(name: str) -> None:
     record = played(name)
     scenario, events, up = record.scenario, record.events, record.up
     assert tuple(failure.kind for failure in failures(events)) == scenario.kinds
-    assert len(of_kind(events, Retrying)) == scenario.retries
+    retries = len(of_kind(events, Retrying))
+    assert retries > 0 if scenario.retries is None else retries == scenario.retries
     asked_last = [event.model for event in of_kind(events, AggregatorStarted)][-1:]
     if scenario.references is None:
         assert asked_last == []
@@ -96,7 +106,7 @@ def test_no_error_and_nothing_unfinished_enters_a_prompt(name: str) -> None:
 def test_a_call_that_has_begun_to_answer_is_not_made_again(name: str) -> None:
     record = played(name)
     calls = [e for e in record.events if isinstance(e, ProposerStarted | AggregatorStarted)]
-    made = len(calls) + record.scenario.retries
+    made = len(calls) + len(of_kind(record.events, Retrying))
     # On a busy machine a call may run out of time before its request is out.
     timeouts = record.scenario.kinds.count("ClientTimeout")
     assert made - timeouts <= len(record.up.chats()) <= made
@@ -163,12 +173,39 @@ def test_no_fallback_is_asked_after_the_first_token(upstream: Upstream) -> None:
 
 
 def test_the_pause_that_an_endpoint_asks_for_is_the_one_made(upstream: Upstream) -> None:
-    play(upstream, {"agg": [LIMITED, LIMITED, Reply()]})
-    events = run(upstream, mixture(), limits=Limits(first_delay=3600.0))
+    busy = refusal(429, Retry_After="0.06")
+    play(upstream, {"agg": [busy, busy, Reply()]})
+    events = run(upstream, mixture(), limits=Limits(first_delay=0.001))
     assert [(event.attempt, event.delay) for event in of_kind(events, Retrying)] == [
-        (2, 0.0),
-        (3, 0.0),
+        (2, 0.06),
+        (3, 0.06),
     ]
+
+
+@pytest.mark.parametrize("asked", ["0", "-3", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_pause_of_nothing_is_no_pause_to_make(upstream: Upstream, asked: str) -> None:
+    busy = refusal(429, Retry_After=asked)
+    play(upstream, {"agg": [busy, busy, Reply()]})
+    events = run(upstream, mixture(), limits=Limits(first_delay=0.04))
+    first, second = (event.delay for event in of_kind(events, Retrying))
+    assert 0.02 <= first <= 0.04
+    assert 0.04 <= second <= 0.08
+
+
+def test_a_busy_provider_is_asked_again_until_the_wait_is_too_long(upstream: Upstream) -> None:
+    play(upstream, {"agg": refusal(503)})
+    events = run(upstream, mixture(), limits=Limits(retries=1, first_delay=0.01, longest_wait=0.3))
+    retries = of_kind(events, Retrying)
+    assert len(retries) > 2
+    assert sum(event.delay for event in retries) <= 0.3
+    [failed] = of_kind(events, AggregatorFailed)
+    assert failed.error.kind == "ServerFailed"
+
+
+def test_without_retries_a_busy_provider_is_asked_once(upstream: Upstream) -> None:
+    play(upstream, {"agg": LIMITED})
+    assert of_kind(run(upstream, mixture(), limits=Limits(retries=0)), Retrying) == []
+    assert len(upstream.chats("agg")) == 1
 
 
 def test_what_answered_is_named_by_its_real_model_id(upstream: Upstream) -> None:

@@ -55,7 +55,8 @@ class Scenario:
 
     script: by model; one reply is given always, a list of replies once each, then "from …".
     kinds: of the failures, in profile order. references: what the aggregator that was asked
-    last was given, after "Responses from models:"; None if none was asked.
+    last was given, after "Responses from models:"; None if none was asked. retries: how many there
+    are; None where a busy provider is asked as often as the time allows.
     """
 
     profile: Profile
@@ -63,7 +64,7 @@ class Scenario:
     kinds: tuple[str, ...] = ()
     references: str | None
     reply: str | None = "from agg"
-    retries: int = 0
+    retries: int | None = 0
 
 
 ABC = mixture("a", "b", "c")
@@ -73,7 +74,7 @@ WITHOUT_B = "\n1. from a\n2. from c"
 BACKED = mixture("a", aggregator=lab("agg", fallbacks=["lab:second", "lab:third"]))
 
 
-def losing_b(reply: Reply, kind: str, *, retries: int = 0, **settings: Any) -> Scenario:
+def losing_b(reply: Reply, kind: str, *, retries: int | None = 0, **settings: Any) -> Scenario:
     return Scenario(
         profile=mixture("a", lab("b", **settings), "c"),
         script={"b": reply},
@@ -121,7 +122,7 @@ SCENARIOS = {
     "error in the stream": losing_b(ERROR_EVENT, "ServerFailed", retries=4),
     "broken for good": losing_b(BROKEN, "ServerFailed", retries=4),
     "hung up for good": losing_b(HANG_UP, "ConnectionLost", retries=4),
-    "limited for good": losing_b(LIMITED, "RateLimited", retries=4),
+    "limited for good": losing_b(LIMITED, "RateLimited", retries=None),
     "limited for longer than the call may take": losing_b(
         refusal(429, Retry_After="3600"), "RateLimited"
     ),
@@ -196,7 +197,7 @@ SCENARIOS = {
         kinds=("BadResponse", "RateLimited"),
         references="\n1. from a",
         reply="from third",
-        retries=4,
+        retries=None,
     ),
     "no aggregator answers": Scenario(
         profile=BACKED,

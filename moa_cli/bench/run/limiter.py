@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from moa_cli.engine.slots import Place
+
 # Order of the item, number of the call, provider, and what is set when it is admitted.
 _Waiter = tuple[int, int, str, asyncio.Future[None]]
 
@@ -43,6 +45,11 @@ class CallLimiter:
         now = time.monotonic()
         return max((until - now for until in self._held.values()), default=0.0)
 
+    def delay(self, model: str) -> float:
+        """Seconds for which that model's provider is to be left alone still."""
+        until = self._held.get(self._provider_of(model), 0.0)
+        return max(0.0, until - time.monotonic())
+
     def hold(self, model: str, seconds: float) -> None:
         """Admit no call to that model's provider for so long."""
         provider, until = self._provider_of(model), time.monotonic() + seconds
@@ -56,7 +63,7 @@ class CallLimiter:
             self._admit()
 
     @asynccontextmanager
-    async def enter(self, order: int, model: str) -> AsyncGenerator[None, None]:
+    async def enter(self, order: int, model: str) -> AsyncGenerator[Place, None]:
         """While inside, the call is in flight."""
         provider = self._provider_of(model)
         self._number += 1
@@ -73,7 +80,7 @@ class CallLimiter:
                 self._leave(provider)
             raise
         try:
-            yield
+            yield _Held(self, model)
         finally:
             self._leave(provider)
 
@@ -96,10 +103,31 @@ class CallLimiter:
 
 @dataclass(frozen=True)
 class ItemSlots:
-    """The way in for one item's calls; see `engine.Slots`. order: its place, the lowest first."""
+    """The way in for one item's calls; see `engine.slots.Slots`.
+
+    order: its place, the lowest first.
+    """
 
     limiter: CallLimiter
     order: int
 
-    def slot(self, model: str) -> AbstractAsyncContextManager[None, bool | None]:
+    def slot(self, model: str) -> AbstractAsyncContextManager[Place, bool | None]:
         return self.limiter.enter(self.order, model)
+
+    def delay(self, model: str) -> float:
+        return self.limiter.delay(model)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The place of a call; see `engine.slots.Place`."""
+
+    limiter: CallLimiter
+    model: str
+
+    def accepted(self) -> None:
+        """Nothing changes by it."""
+
+    def refused(self, retry_after: float | None) -> None:
+        if retry_after:
+            self.limiter.hold(self.model, retry_after)

@@ -53,13 +53,13 @@ def test_a_signal_while_proposers_work_ends_their_calls(
 
 
 def test_a_signal_while_a_retry_is_waited_for_ends_the_wait(moa: Moa, upstream: Upstream) -> None:
-    upstream.always("*", Reply(status=429, headers={"Retry-After": "100"}))
+    upstream.always("*", Reply(status=429, headers={"Retry-After": "50"}))
     with moa.start("ask", "-v", "hi", env={"MOA_RETRIES": "3"}) as process:
         assert process.stderr is not None
         # Of all three: a call that is still under way has its usage told at the end.
         waiting = 0
         while waiting < 3:
-            waiting += b"again in 100.0 s" in process.stderr.readline()
+            waiting += b"again in 50.0 s" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         code, out, err = ended(process)
     assert (code, out) == (130, b"")

@@ -1,0 +1,59 @@
+"""How many calls may be in flight, and which provider may be asked now: the engine's side of it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+
+class Place(Protocol):
+    """The place of one attempt among the calls in flight. It is told how the endpoint took it."""
+
+    def accepted(self) -> None:
+        """The endpoint has taken the request."""
+
+    def refused(self, retry_after: float | None) -> None:
+        """The endpoint takes no more requests for now: too many, or it is overloaded.
+
+        retry_after: seconds that it asks to wait, or None.
+        """
+
+
+class Slots(Protocol):
+    """Lets the attempts of calls in, one by one."""
+
+    def slot(self, model: str) -> AbstractAsyncContextManager[Place, bool | None]:
+        """One attempt of a call of that model is made while inside; entering waits for its turn,
+        and as long as the provider of the model is held back."""
+
+    def delay(self, model: str) -> float:
+        """Seconds until the provider of that model may be asked again; 0 as a rule."""
+
+
+class OwnSlots:
+    """The slots of one turn that shares none; each place in it, too. It holds no provider back."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._free = asyncio.Semaphore(concurrency)
+
+    def slot(self, model: str) -> OwnSlots:
+        del model
+        return self
+
+    def delay(self, model: str) -> float:
+        del model
+        return 0.0
+
+    async def __aenter__(self) -> OwnSlots:
+        await self._free.acquire()
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._free.release()
+
+    def accepted(self) -> None:
+        pass
+
+    def refused(self, retry_after: float | None) -> None:
+        pass

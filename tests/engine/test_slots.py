@@ -1,0 +1,89 @@
+"""How the engine takes and gives back slots, and tells them how its requests were taken."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from moa_cli.core.events import AggregatorFailed, AggregatorFinished, Retrying
+from moa_cli.engine import Limits
+from moa_cli.engine.slots import Place
+from tests.support.mixtures import mixture, of_kind, run
+from tests.support.scenarios import BROKEN, HANG_UP, NO_CREDIT, play, refusal
+from tests.support.upstream import Reply, Upstream
+
+
+class Watched:
+    """Slots that write down what they are told. held: seconds that they hold the provider back."""
+
+    def __init__(self, held: float = 0.0) -> None:
+        self.held = held
+        self.told: list[str] = []
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncGenerator[Place]:
+        self.told.append("in")
+        try:
+            yield self
+        finally:
+            self.told.append("out")
+
+    def slot(self, model: str) -> AbstractAsyncContextManager[Place, bool | None]:
+        assert model == "lab:agg"
+        return self._slot()
+
+    def delay(self, model: str) -> float:
+        assert model == "lab:agg"
+        return self.held
+
+    def accepted(self) -> None:
+        self.told.append("accepted")
+
+    def refused(self, retry_after: float | None) -> None:
+        self.told.append(f"refused {retry_after}")
+
+
+def test_each_attempt_has_a_slot_of_its_own_which_is_told_how_it_was_taken(
+    upstream: Upstream,
+) -> None:
+    busy, full = refusal(429, Retry_After="0.01"), refusal(503)
+    play(upstream, {"agg": [busy, full, BROKEN, HANG_UP, Reply(text="from agg")]})
+    slots = Watched()
+    run(upstream, mixture(), limits=Limits(first_delay=0.001, slots=slots))
+    assert slots.told == [
+        *("in", "refused 0.01", "out"),
+        *("in", "refused None", "out"),
+        *("in", "out"),
+        *("in", "out"),
+        *("in", "accepted", "out"),
+    ]
+
+
+def test_no_credit_is_no_refusal_for_now(upstream: Upstream) -> None:
+    play(upstream, {"agg": NO_CREDIT})
+    slots = Watched()
+    run(upstream, mixture(), limits=Limits(slots=slots))
+    assert slots.told == ["in", "out"]
+
+
+def test_the_slots_see_to_the_pause_where_they_hold_the_provider_back(upstream: Upstream) -> None:
+    play(upstream, {"agg": [refusal(429, Retry_After="7"), Reply(text="from agg")]})
+    slots = Watched(held=7.0)
+    events = run(upstream, mixture(), limits=Limits(slots=slots))
+    # It would have taken these seconds otherwise.
+    assert [event.delay for event in of_kind(events, Retrying)] == [7.0]
+    assert len(of_kind(events, AggregatorFinished)) == 1
+
+
+@pytest.mark.parametrize("retries", [0, 4])
+def test_a_call_is_given_up_where_its_provider_is_held_back_for_too_long(
+    upstream: Upstream, retries: int
+) -> None:
+    slots = Watched(held=61.0)
+    events = run(upstream, mixture(), limits=Limits(slots=slots, retries=retries))
+    [failed] = of_kind(events, AggregatorFailed)
+    assert failed.error.kind == "RateLimited"
+    assert "61 s" in failed.error.message
+    assert upstream.chats() == []
