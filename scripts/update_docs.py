@@ -37,8 +37,8 @@ from moa_cli.core.money import Price
 from moa_cli.core.quirks import MEANINGS
 from moa_cli.core.values import Key
 from moa_cli.models.table import BUILT_IN
-from moa_cli.profile import Aggregator, Overrides, Profile, Proposer
-from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS, PROPOSER_KEYS
+from moa_cli.profile import Aggregator, Layer, Overrides, Profile, Proposer
+from moa_cli.profile.schema import AGGREGATOR_KEYS, LAYER_KEYS, PROFILE_KEYS, PROPOSER_KEYS
 from moa_cli.server.openapi import description
 
 ROOT = Path(__file__).parent.parent
@@ -333,6 +333,10 @@ def profile_page() -> str:
         " refused, with the nearest name.",
         keys_table(PROFILE_KEYS, Profile),
         "Where the profile lists `layers`, `rounds` is their number, if it does not say otherwise.",
+        "## [[layers]]",
+        "A table for each layer that has proposers of its own. One without `proposers` takes those"
+        " of the profile.",
+        keys_table(LAYER_KEYS, Layer),
         "## [[proposers]]",
         "A table for each model that answers in every layer. `[[layers.proposers]]` holds the same"
         " keys for one layer.",

@@ -40,16 +40,13 @@ def settled(profile: Profile, offered: Offered) -> Profile:
         offered: Tells of a model name what its provider offers.
     """
     chooser = _Chooser(offered)
-    proposers = tuple(map(chooser.proposer, profile.proposers))
-    layers = tuple(tuple(map(chooser.proposer, layer)) for layer in profile.layers)
+    chosen = profile.with_proposers(lambda proposers: [*map(chooser.proposer, proposers)])
     aggregator = chooser.choose(profile.aggregator, ())
     if profile.aggregator.alternatives:
         there = tuple(name for name in aggregator.fallbacks if offered(name) != "")
         aggregator = replace(aggregator, fallbacks=there)
     return replace(
-        profile,
-        proposers=proposers,
-        layers=layers,
+        chosen,
         aggregator=aggregator,
         notes=tuple(dict.fromkeys(chooser.notes)),
     )
@@ -58,7 +55,7 @@ def settled(profile: Profile, offered: Offered) -> Profile:
 def _all(profile: Profile) -> list[ModelSettings]:
     return [
         *profile.proposers,
-        *(proposer for layer in profile.layers for proposer in layer),
+        *(proposer for layer in profile.layers for proposer in layer.proposers),
         profile.aggregator,
     ]
 

@@ -13,6 +13,7 @@ from moa_cli.profile.files import (
 from moa_cli.profile.layering import Overrides, model_faults, resolve, rows
 from moa_cli.profile.schema import (
     Aggregator,
+    Layer,
     ModelSettings,
     Origin,
     Placement,
@@ -26,6 +27,7 @@ from moa_cli.profile.schema import (
 
 __all__ = [
     "Aggregator",
+    "Layer",
     "ModelSettings",
     "Origin",
     "Overrides",

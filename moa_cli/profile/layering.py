@@ -14,6 +14,7 @@ from moa_cli.core.values import TOML, KeyPath
 from moa_cli.profile.files import file_origins, find
 from moa_cli.profile.schema import (
     AGGREGATOR_KEYS,
+    OF_A_LAYER,
     PROFILE_KEYS,
     PROPOSER_KEYS,
     Origin,
@@ -54,7 +55,7 @@ class Overrides:
     """Settings laid over a profile; None means not given.
 
     Those that a model may have of its own (temperature, max_tokens, timeout, stall, first_token,
-    hedge_after) then hold for every model of the profile.
+    hedge_after) then hold for every model of the profile, and quorum and patience for every layer.
     """
 
     aggregator: str | None = None
@@ -245,7 +246,10 @@ def _lay(
         return value is not None
 
     for setting in _OF_THE_PROFILE:
-        lay(setting)
+        if lay(setting) and setting in OF_A_LAYER:
+            for place, layer in enumerate(table.get("layers", [])):
+                if layer.pop(setting, None) is not None:
+                    note(("layers", place, setting), setting)
     _lay_models(table, over, note)
     for setting in _OF_EACH_MODEL:
         if lay(setting):
@@ -317,6 +321,9 @@ def rows(profile: Profile) -> list[tuple[str, object, Origin]]:
     """Each setting of `profile` that is in force: dotted path, value, origin."""
     settings = [key for key in SETTABLE if key in PROFILE_KEYS and key != "description"]
     found: list[tuple[KeyPath, object]] = [((key,), getattr(profile, key)) for key in settings]
+    for place, layer in enumerate(profile.layers):
+        own = [(key, getattr(layer, key)) for key in OF_A_LAYER]
+        found += [(("layers", place, key), value) for key, value in own if value is not None]
     for path, model in _model_tables(to_table(profile)):
         found += [((*path, key), value) for key, value in model.items()]
     return [(TOML.path(path), value, _origin(profile, path)) for path, value in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -165,8 +165,24 @@ class Aggregator(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LayerTable:
+class Layer:
+    """A layer with proposers of its own.
+
+    Args:
+        proposers: The models that answer in it.
+        quorum: Answers after which the others have `patience`. Unset: the profile's.
+        patience: Seconds that the others have then. Unset: the profile's.
+    """
+
     proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in this layer")] = ()
+    quorum: Annotated[
+        int | None,
+        Key("answers of this layer that are enough; if unset, the profile's", 1, example=2),
+    ] = None
+    patience: Annotated[
+        float | None,
+        Key("seconds that the others have then; if unset, the profile's", 0, example=2.5),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +213,8 @@ class Profile:
         on_all_failed: What happens if no proposer answers: the turn fails, or the aggregator
             answers alone.
         proposers: The models that answer in every layer.
-        layers: Layers with proposers of their own, in place of `proposers`.
+        layers: Layers with proposers of their own, in place of `proposers`. One may also be given
+            as a tuple of its proposers.
         aggregator: The model that writes the reply.
         origins: Where the values come from.
         notes: What was found when its candidates were compared with what providers offer.
@@ -246,13 +263,18 @@ class Profile:
         Key("if no proposer answers: fail, or let the aggregator answer alone (solo)"),
     ] = "fail"
     proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in every layer")] = ()
-    layers: Annotated[
-        tuple[tuple[Proposer, ...], ...],
-        Key("layers with proposers of their own", written=tuple[_LayerTable, ...]),
-    ] = ()
+    layers: Annotated[tuple[Layer, ...], Key("layers with proposers of their own")] = ()
     aggregator: Annotated[Aggregator, Key("the model that writes the reply")]
     origins: Origins = field(default_factory=dict, compare=False, repr=False)
     notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        given: tuple[object, ...] = self.layers
+        if any(isinstance(layer, tuple) for layer in given):
+            layers = (
+                Layer(proposers=layer) if isinstance(layer, tuple) else layer for layer in given
+            )
+            object.__setattr__(self, "layers", tuple(layers))
 
     def layer(self, number: int) -> tuple[Proposer, ...]:
         """The calls of a layer.
@@ -272,7 +294,7 @@ class Profile:
         return {}
 
     def _calls(self, number: int) -> tuple[Proposer, ...]:
-        chosen = self.layers[number - 1] if self.layers else self.proposers
+        chosen = self.layers[number - 1].proposers if self.layers else self.proposers
         # Samples that share a seed would be one answer, n times.
         calls = [
             replace(
@@ -285,6 +307,47 @@ class Profile:
         ]
         names = _unique([call.name or short_name(call.model) for call in calls])
         return tuple(replace(call, name=name) for call, name in zip(calls, names, strict=True))
+
+    def quorum_of(self, number: int) -> int | None:
+        """The quorum of a layer.
+
+        Args:
+            number: The number of the layer, counted from 1.
+
+        Returns:
+            Its own, else the profile's; None if all answers are waited for.
+        """
+        own = self.layers[number - 1].quorum if self.layers else None
+        return self.quorum if own is None else own
+
+    def patience_of(self, number: int) -> float:
+        """The patience of a layer.
+
+        Args:
+            number: The number of the layer, counted from 1.
+
+        Returns:
+            Its own, else the profile's, in seconds.
+        """
+        own = self.layers[number - 1].patience if self.layers else None
+        return self.patience if own is None else own
+
+    def with_proposers(self, change: Callable[[Sequence[Proposer]], Sequence[Proposer]]) -> Profile:
+        """Change the proposers.
+
+        Args:
+            change: Given the proposers of all layers, or of one that has its own.
+
+        Returns:
+            A copy of this profile with what `change` returned in place of its own.
+        """
+        return replace(
+            self,
+            proposers=tuple(change(self.proposers)),
+            layers=tuple(
+                replace(layer, proposers=tuple(change(layer.proposers))) for layer in self.layers
+            ),
+        )
 
     def aggregators(self) -> tuple[Aggregator, ...]:
         """The aggregator and its fallbacks.
@@ -362,6 +425,9 @@ def _unique(names: list[str]) -> list[str]:
 
 
 PROFILE_KEYS = keys_of(Profile)
+LAYER_KEYS = keys_of(Layer)
+# What a layer may have of its own.
+OF_A_LAYER = tuple(name for name in LAYER_KEYS if name != "proposers")
 PROPOSER_KEYS = keys_of(Proposer)
 AGGREGATOR_KEYS = keys_of(Aggregator)
 _NO_AGGREGATOR = Aggregator(model="")
@@ -381,11 +447,11 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
                 hint="every mixture needs a model that replies",
             )
         proposers = settings.get("proposers", ())
-        given: Sequence[_LayerTable] = settings.pop("layers", ())
+        given: Sequence[Layer] = settings.pop("layers", ())
         for place, layer in enumerate(given):
             if not layer.proposers and not proposers:
                 raise ValueFault("is empty", path=("layers", place, "proposers"))
-        layers = tuple(layer.proposers or proposers for layer in given)
+        layers = tuple(replace(layer, proposers=layer.proposers or proposers) for layer in given)
     except ValueFault as fault:
         raise refused(fault, place_of(origins, fault.path)) from None
     rounds = settings.pop("rounds", len(layers) if layers else int(bool(proposers)))
@@ -427,7 +493,10 @@ def to_table(profile: Profile) -> dict[str, Any]:
     if profile.proposers:
         table["proposers"] = _proposer_tables(profile.proposers)
     if profile.layers:
-        table["layers"] = [{"proposers": _proposer_tables(layer)} for layer in profile.layers]
+        table["layers"] = [
+            {**_unlike(layer, Layer(), OF_A_LAYER), "proposers": _proposer_tables(layer.proposers)}
+            for layer in profile.layers
+        ]
     table["aggregator"] = _unlike(profile.aggregator, _NO_AGGREGATOR, AGGREGATOR_KEYS)
     if profile.aggregator.fallbacks:
         table["aggregator"]["fallbacks"] = list(profile.aggregator.fallbacks)

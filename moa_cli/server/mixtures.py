@@ -283,9 +283,5 @@ def _changed(
     **aggregator: Any,
 ) -> Profile:
     """The profile with `change` made to all proposers, and these settings of the aggregator."""
-    return replace(
-        profile,
-        proposers=change(profile.proposers),
-        layers=tuple(map(change, profile.layers)),
-        aggregator=replace(profile.aggregator, **aggregator),
-    )
+    changed = profile.with_proposers(change)
+    return replace(changed, aggregator=replace(profile.aggregator, **aggregator))

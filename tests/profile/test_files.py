@@ -20,6 +20,7 @@ from moa_cli.core.errors import ProfileError
 from moa_cli.models.providers import Providers
 from moa_cli.profile import (
     Aggregator,
+    Layer,
     Profile,
     Proposer,
     build,
@@ -130,6 +131,8 @@ def test_a_whole_profile_is_read() -> None:
         extra = { repeat_penalty = 1.1, stop = ["x"] }
 
         [[layers]]
+        quorum = 2
+        patience = 0.5
         [[layers.proposers]]
         model = "b"
         [[layers]]
@@ -163,7 +166,10 @@ def test_a_whole_profile_is_read() -> None:
         reference_placement="user",
         on_all_failed="solo",
         proposers=(first,),
-        layers=((Proposer(model="b"),), (first,)),
+        layers=(
+            Layer(proposers=(Proposer(model="b"),), quorum=2, patience=0.5),
+            Layer(proposers=(first,)),
+        ),
         aggregator=Aggregator(model="c", fallbacks=("d", "e"), seed=-1),
     )
 
@@ -230,6 +236,13 @@ def test_without_rounds_every_layer_counts_once(text: str, rounds: int) -> None:
         ("[[proposers]]\nmodel = 'b'\nextra = { x = [{ y = -inf }] }", "proposers[1].extra"),
         ("[[proposers]]\nmodel = 'b'\nextra = { x = 2026-01-01 }", "proposers[1].extra"),
         ("[[layers]]\nmodel = 'b'", "layers[1].model"),
+        ("quorum = 0", "quorum"),
+        ("quorum = true", "quorum"),
+        ("patience = -1", "patience"),
+        ("patience = inf", "patience"),
+        ("[[proposers]]\nmodel = 'b'\n[[layers]]\nquorum = 0", "layers[1].quorum"),
+        ("[[proposers]]\nmodel = 'b'\n[[layers]]\npatience = 'long'", "layers[1].patience"),
+        ("[[proposers]]\nmodel = 'b'\n[[layers]]\nquorom = 1", "layers[1].quorom"),
         ("[[layers]]", "layers[1].proposers"),
         ("[[layers]]\nproposers = []", "layers[1].proposers"),
         ("[[layers]]\nproposers = [{ model = 1 }]", "layers[1].proposers[1].model"),
@@ -616,15 +629,19 @@ SETTINGS: dict[str, st.SearchStrategy[Any]] = {
     "extra": st.dictionaries(TEXT, JSON, max_size=3),
 }
 PROPOSER = st.builds(Proposer, **SETTINGS, name=optional(TEXT), samples=st.integers(1, 64))
+LAYER = st.builds(
+    Layer,
+    proposers=st.lists(PROPOSER, min_size=1, max_size=2).map(tuple),
+    quorum=optional(st.integers(1, 9)),
+    patience=optional(st.floats(0, 1e6)),
+)
 AGGREGATORS = st.builds(Aggregator, **SETTINGS, fallbacks=st.lists(MODEL, max_size=3).map(tuple))
 
 
 @st.composite
 def profiles(draw: st.DrawFn) -> Profile:
     proposers = tuple(draw(st.lists(PROPOSER, max_size=3)))
-    layers = tuple(
-        draw(st.lists(st.lists(PROPOSER, min_size=1, max_size=2).map(tuple), max_size=3))
-    )
+    layers = tuple(draw(st.lists(LAYER, max_size=3)))
     most = len(layers) if layers else 10 if proposers else 0
     return Profile(
         name="own",
@@ -795,11 +812,36 @@ def test_fallbacks_are_the_aggregator_under_another_name_in_order() -> None:
     )
 
 
+def test_a_layer_has_a_quorum_and_a_patience_of_its_own_or_the_profiles() -> None:
+    same = profile_of(Proposer(model="b"), rounds=2, quorum=3)
+    assert [same.quorum_of(n) for n in (1, 2)] == [3, 3]
+    assert [same.patience_of(n) for n in (1, 2)] == [5.0, 5.0]
+    layers = (
+        Layer(proposers=same.proposers, quorum=1, patience=0.0),
+        Layer(proposers=same.proposers),
+    )
+    own = replace(same, layers=layers, patience=2.0)
+    assert [own.quorum_of(n) for n in (1, 2)] == [1, 3]
+    assert [own.patience_of(n) for n in (1, 2)] == [0.0, 2.0]
+
+
+def test_a_layer_may_be_given_as_its_proposers() -> None:
+    proposers = (Proposer(model="b"), Proposer(model="c"))
+    given: Any = (proposers,)
+    profile = Profile(name="x", aggregator=Aggregator(model="a"), layers=given)
+    assert profile.layers == (Layer(proposers=proposers),)
+
+
 def test_every_round_has_its_own_layer_or_the_same() -> None:
     same = profile_of(Proposer(model="b"), rounds=3)
     assert [[proposer.model for proposer in same.layer(n)] for n in (1, 2, 3)] == [["b"]] * 3
     own = replace(
-        same, rounds=2, layers=((Proposer(model="c"),), (Proposer(model="d"), Proposer(model="c")))
+        same,
+        rounds=2,
+        layers=(
+            Layer(proposers=(Proposer(model="c"),)),
+            Layer(proposers=(Proposer(model="d"), Proposer(model="c"))),
+        ),
     )
     assert [[proposer.model for proposer in own.layer(n)] for n in (1, 2)] == [["c"], ["d", "c"]]
     assert own.models() == ("c", "d", "a")

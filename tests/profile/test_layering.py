@@ -140,6 +140,30 @@ def test_yes_and_no_are_read_in_the_usual_spellings(text: str, value: bool) -> N
 # --- where values come from
 
 
+def test_a_typed_quorum_and_patience_hold_for_every_layer() -> None:
+    text = """
+        quorum = 4
+        [[proposers]]
+        model = "b"
+        [[layers]]
+        quorum = 2
+        patience = 1
+        [[layers]]
+        patience = 3
+        [aggregator]
+        model = "a"
+        """
+    profile = resolved(Overrides(quorum=3), {"MOA_PATIENCE": "7"}, text)
+    assert [profile.quorum_of(n) for n in (1, 2)] == [3, 3]
+    assert [profile.patience_of(n) for n in (1, 2)] == [7.0, 7.0]
+    alone = told(resolved(text=text))
+    assert alone["quorum"][0] == 4
+    assert alone["layers[1].quorum"] == (2, "profile", "own.toml")
+    assert alone["layers[1].patience"] == (1.0, "profile", "own.toml")
+    assert alone["layers[2].patience"] == (3.0, "profile", "own.toml")
+    assert "layers[2].quorum" not in alone
+
+
 def test_each_value_is_told_with_its_origin() -> None:
     profile = resolved(Overrides(rounds=2), {"MOA_SYSTEM": "s"})
     file = ("profile", "own.toml")

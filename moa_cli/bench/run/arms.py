@@ -10,7 +10,7 @@ from typing import Any, Literal
 from moa_cli.bench.scoring import mt_bench
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
-from moa_cli.profile import Aggregator, ModelSettings, Profile, Proposer, short_name
+from moa_cli.profile import Aggregator, Layer, ModelSettings, Profile, Proposer, short_name
 
 ARMS = ("mixture", "self", "single")
 MIXTURE, SINGLE, GIVEN = "mixture", "single:", "given:"
@@ -34,11 +34,9 @@ def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
     proposer that the arm `self` samples (see `best_of`).
     """
     strict = replace(
-        profile,
+        profile.with_proposers(_fixed),
         multi_turn=True,
         on_all_failed="fail",
-        proposers=_fixed(profile.proposers),
-        layers=tuple(map(_fixed, profile.layers)),
         aggregator=replace(profile.aggregator, fallbacks=(), alternatives=()),
     )
     found = []
@@ -83,7 +81,7 @@ def _self_moa(profile: Profile, best: str) -> Profile:
     proposals in a layer, in as many layers; the same aggregator."""
     sampled = next(proposer for proposer in _proposers(profile) if proposer.model == best)
     layers = tuple(
-        (replace(sampled, samples=len(profile.layer(number))),)
+        Layer(proposers=(replace(sampled, samples=len(profile.layer(number))),))
         for number in range(1, profile.rounds + 1)
     )
     return replace(profile, proposers=(), layers=layers)
@@ -117,9 +115,9 @@ def with_given(profile: Profile, names: Sequence[str]) -> Profile:
     """
     if not profile.rounds:
         raise UsageError("--reference-paths needs a profile with at least one round")
-    given = tuple(Proposer(model=GIVEN + name, name=name) for name in names)
+    given = Layer(proposers=tuple(Proposer(model=GIVEN + name, name=name) for name in names))
     later = tuple(
-        profile.layers[number - 1] if profile.layers else profile.proposers
+        profile.layers[number - 1] if profile.layers else Layer(proposers=profile.proposers)
         for number in range(2, profile.rounds + 1)
     )
     return replace(profile, proposers=(), layers=(given, *later))
@@ -150,8 +148,6 @@ def with_parity(
         return replace(proposer, **own, **inherited)
 
     return replace(
-        profile,
-        proposers=tuple(map(changed, profile.proposers)),
-        layers=tuple(tuple(map(changed, layer)) for layer in profile.layers),
+        profile.with_proposers(lambda proposers: [*map(changed, proposers)]),
         aggregator=replace(profile.aggregator, **final),
     )
