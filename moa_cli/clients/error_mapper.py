@@ -43,7 +43,6 @@ from moa_cli.core.errors import (
     RequestRefused,
     ServerFailed,
 )
-from moa_cli.models.providers import is_loopback
 
 _LONGEST = 300
 # Statuses under which a router passes on that of another provider.
@@ -119,6 +118,8 @@ _WAIT_IN_TEXT = re.compile(
     r"(?:retry|try again) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+) ?(s|ms)\b)?",
     re.IGNORECASE,
 )
+# How the reasons begin why no connection is made the next time either.
+_FINAL = ("unknown host", "refused", "TLS", "none within", "no name server")
 _BASE_URL_HINT = "is the base URL right? As a rule it looks like https://host/v1"
 _CALL_PATHS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings")
 
@@ -146,7 +147,6 @@ class ErrorMapper:
         self.secret = ""
         self.more_secrets: tuple[str, ...] = ()
         self._place = _place(base_url)
-        self._is_here = is_loopback(base_url)
         self._start_hint = start_hint
 
     def clean(self, text: str) -> str:
@@ -201,11 +201,9 @@ class ErrorMapper:
             f"{self.provider}: no connection to {self._place}" + (f" ({reason})" if reason else ""),
             hint=error.hint or self._start_hint or "is the network up, and the base URL right?",
         )
-        # What is wrong with a name or a certificate stays wrong for longer than a turn waits. A
-        # server on this machine that is not there now will not be there in a second.
-        final = reason == "unknown host" or reason.startswith("TLS")
-        here = self._is_here or self._start_hint is not None
-        found.retryable = not (final or (here and reason == "refused"))
+        # What is wrong with a name, a port or a certificate stays wrong for longer than a turn
+        # waits; and what took as long as it may is not waited for again.
+        found.retryable = not reason.startswith(_FINAL)
         return found
 
     def from_payload(

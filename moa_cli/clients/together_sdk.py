@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
+from urllib.parse import urlsplit
 
 from moa_cli.clients import transport
 from moa_cli.clients.http.certificates import tls_context, why_untrusted
@@ -51,6 +52,7 @@ class TogetherTransport(HttpTransport):
         if proxy is not None and proxy.is_socks:
             # The SDK cannot go that way.
             return await super().get(path, seconds, headers)
+        await self._connections.check_names(proxy, urlsplit(self._sdk_url).hostname or "")
         # Before the SDK is loaded, so that a wrong setting is told at once.
         trusted = tls_context() if self._sdk_url.startswith("https") else True
         from together import AsyncTogether, DefaultAsyncHttpxClient, Omit

@@ -35,7 +35,7 @@ class ErrorObject(TransportError):
 
 
 class TimedOut(TransportError):
-    """No connection, or no answer, in time."""
+    """No answer in time."""
 
 
 class BadAddress(TransportError):
@@ -47,7 +47,10 @@ class RedirectLoop(TransportError):
 
 
 class NoConnection(TransportError):
-    """No connection could be made. reason: in a few words, or "" if unknown. hint: what to do."""
+    """No connection could be made, and nothing was sent.
+
+    reason: in a few words, or "" if unknown. hint: what to do.
+    """
 
     def __init__(self, reason: str = "", hint: str | None = None) -> None:
         super().__init__(reason)

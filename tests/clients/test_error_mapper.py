@@ -255,8 +255,8 @@ def test_why_no_connection_could_be_made_is_said(text: str, why: str) -> None:
     error = mapped(httpx.ConnectError(text))
     assert error.message.endswith(why)
     assert error.hint
-    # What is wrong with a name or a certificate stays wrong for longer than a turn waits.
-    assert error.retryable is (why not in ("(unknown host)", "(TLS failed)"))
+    # What is wrong with a name, a port or a certificate stays wrong for longer than a turn waits.
+    assert error.retryable is (why not in ("(unknown host)", "(refused)", "(TLS failed)"))
 
 
 def test_a_server_of_this_machine_that_refuses_is_to_be_started_not_tried_again() -> None:

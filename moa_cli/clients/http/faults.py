@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from contextlib import suppress
@@ -14,11 +15,12 @@ from moa_cli.clients.transport import (
     BadSetting,
     Broken,
     NoConnection,
-    TimedOut,
     TransportError,
     Unreadable,
 )
 
+# Most that a connection may take: the name is looked up, each address tried, TLS begun.
+CONNECT_SECONDS = 10.0
 # What a SOCKS proxy answers (RFC 1928).
 _SOCKS_REFUSALS = {
     1: "it failed",
@@ -42,14 +44,16 @@ def explain(error: Exception, proxy: Proxy | None, place: str) -> TransportError
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return BadAddress()
     if isinstance(error, TimeoutError):
-        return TimedOut() if proxy is None else _late(proxy, place)
+        # Only the way there has a limit; how long an answer takes is not decided here.
+        late = NoConnection(f"none within {CONNECT_SECONDS:g} s")
+        return late if proxy is None else _late(proxy, place)
     untrusted = _tls_error(error)
     if untrusted is not None:
         return NoConnection(*why_untrusted(untrusted))
     if isinstance(error, aiohttp.ClientProxyConnectionError) and proxy is not None:
-        return dead_proxy(proxy, NoConnection(_reason(error.os_error)))
+        return dead_proxy(proxy, NoConnection(reason_of(error.os_error)))
     if isinstance(error, aiohttp.ClientConnectorError):
-        return NoConnection(_reason(error.os_error))
+        return NoConnection(reason_of(error.os_error))
     if isinstance(error, aiohttp.ClientPayloadError):
         # A body that cannot be decoded has come; one that was cut has not.
         return Unreadable() if "content-encoding" in str(error).lower() else Broken()
@@ -80,7 +84,7 @@ def explain_socks(error: Exception, proxy: Proxy, place: str) -> TransportError 
     if isinstance(error, aiohttp_socks.ProxyTimeoutError | TimeoutError):
         return _late(proxy, place)
     if isinstance(error, aiohttp_socks.ProxyConnectionError):
-        return dead_proxy(proxy, NoConnection(_reason(error.__cause__ or error)))
+        return dead_proxy(proxy, NoConnection(reason_of(error.__cause__ or error)))
     if not isinstance(error, aiohttp_socks.ProxyError):
         return None
     said = str(error).lower()
@@ -124,7 +128,14 @@ def not_http(proxy: Proxy) -> BadSetting:
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Why a connection could not be made, in a few words; "" if that is not known."""
+    from moa_cli.clients.http.resolver import LOOKUP_SECONDS, LookupTimedOut
+
+    if isinstance(error, LookupTimedOut):
+        return f"no name server told its address within {LOOKUP_SECONDS:g} s"
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return "unknown host: no name server could be asked"
     # Attempts at several addresses are reported in one text.
     text = str(error).lower()
     if isinstance(error, socket.gaierror | UnicodeError):
@@ -133,6 +144,8 @@ def _reason(error: BaseException) -> str:
         return "refused"
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return "it was closed at once"
+    if getattr(error, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+        return "it cannot be reached from this network"
     return ""
 
 

@@ -8,9 +8,11 @@ commands, and not by aiohttp, which knows neither `ALL_PROXY` nor `SSL_CERT_FILE
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import socket
 import ssl
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
@@ -20,11 +22,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from moa_cli.clients.http.certificates import tls_context
-from moa_cli.clients.http.faults import closes, explain, explain_socks, not_http, refused_by
+from moa_cli.clients.http.faults import (
+    CONNECT_SECONDS,
+    closes,
+    dead_proxy,
+    explain,
+    explain_socks,
+    not_http,
+    reason_of,
+    refused_by,
+)
 from moa_cli.clients.http.proxies import Proxy, find_proxy
 from moa_cli.clients.transport import (
     BadAddress,
     BadSetting,
+    NoConnection,
     RedirectLoop,
     Refused,
     TimedOut,
@@ -36,8 +48,10 @@ from moa_cli.core.installation import install_command
 if TYPE_CHECKING:
     import aiohttp
 
-_CONNECT_SECONDS = 10.0
+    from moa_cli.clients.http.resolver import Resolver
+
 _KEPT_SECONDS = 45.0
+_LOOKED_UP_SECONDS = 60
 # What is kept of a body that nobody reads as fast as it comes.
 _MOST_KEPT = 1 << 18
 _MOST_HEAD = 1 << 17
@@ -74,6 +88,9 @@ class Connections:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sessions: dict[Proxy | None, aiohttp.ClientSession] = {}
         self._tls: ssl.SSLContext | None = None
+        self._names: Resolver | None = None
+        # Until when (by the monotonic clock) a name need not be looked up again.
+        self._looked_up: dict[str, float] = {}
 
     async def ask(
         self, method: str, url: str, proxy: Proxy | None, headers: Mapping[str, str], body: bytes
@@ -84,6 +101,8 @@ class Connections:
 
         origin = _origin(_split(url))
         session = self._session(proxy)
+        if proxy is not None and proxy.is_socks:
+            await self.check_names(proxy, origin.host)
         ways: dict[str, Any] = {}
         if origin.scheme == "https":
             # It reads files, the first time.
@@ -133,7 +152,7 @@ class Connections:
         if through not in self._sessions:
             self._sessions[through] = aiohttp.ClientSession(
                 connector=self._connector(through),
-                timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("User-Agent",),
                 read_bufsize=_MOST_KEPT,
@@ -149,7 +168,12 @@ class Connections:
         if self._keep:
             common["keepalive_timeout"] = _KEPT_SECONDS
         if through is None:
-            return aiohttp.TCPConnector(ttl_dns_cache=60, socket_factory=_open_socket, **common)
+            return aiohttp.TCPConnector(
+                resolver=self._resolver(),
+                ttl_dns_cache=_LOOKED_UP_SECONDS,
+                socket_factory=_open_socket,
+                **common,
+            )
         try:
             from aiohttp_socks import ProxyConnector, ProxyType
         except ImportError:
@@ -168,6 +192,38 @@ class Connections:
             **common,
         )
         return made
+
+    def _resolver(self) -> Resolver:
+        from moa_cli.clients.http.resolver import Resolver
+
+        self._names = self._names or Resolver()
+        return self._names
+
+    async def check_names(self, proxy: Proxy | None, host: str) -> None:
+        """See to it that the names on the way to a host can be looked up in time.
+
+        For what looks names up itself, in threads that the end of the process waits for: the
+        package for SOCKS, and Together's SDK. A name that is unknown is left to them.
+        Raises a TransportError.
+        """
+        from moa_cli.clients.http.resolver import LookupTimedOut
+
+        names = [] if proxy is None else [proxy.host]
+        if proxy is None or (proxy.is_socks and not proxy.resolves):
+            names.append(host)
+        for name in names:
+            if time.monotonic() < self._looked_up.get(name, 0.0) or _is_address(name):
+                continue
+            try:
+                await self._resolver().resolve(name)
+            except LookupTimedOut as error:
+                reason = NoConnection(reason_of(error))
+                if proxy is not None and name == proxy.host:
+                    raise dead_proxy(proxy, reason) from error
+                raise reason from error
+            except OSError:
+                continue
+            self._looked_up[name] = time.monotonic() + _LOOKED_UP_SECONDS
 
     async def warm(self, url: str) -> None:
         """Open a connection for the first request, by one that asks nothing and tells nobody's key.
@@ -390,6 +446,14 @@ def _quoted(url: str) -> str:
     host = _origin(address).host
     port = f":{address.port}" if address.port else ""
     return f"{address.scheme}://{_host(host)}{port}{path}{f'?{query}' if query else ''}"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _host(host: str) -> str:
