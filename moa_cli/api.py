@@ -10,7 +10,7 @@ from contextlib import aclosing, closing
 
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, load_config
-from moa_cli.core.conversation import Conversation, Turn, Usage
+from moa_cli.core.conversation import Conversation, Proposal, Turn, Usage
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.events import Event
 from moa_cli.core.stream import Sink, deliver
@@ -121,7 +121,7 @@ def run_turn(
     *,
     control: Control | None = None,
     limits: Limits | None = None,
-    references: Sequence[str] | None = None,
+    references: Sequence[str | Proposal] | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Answer the open turn of a conversation by the mixture of a profile.
 
@@ -138,7 +138,8 @@ def run_turn(
             `budget.session` then holds for all turns over these clients together. Turns over
             clients of your own are not held to the settings file.
         references: Answers that you already have. Then no proposer is asked, and the aggregator
-            writes its reply from these.
+            writes its reply from these. Give proposals, in place of texts, where
+            `reference_names` is to show who said what.
 
     Returns:
         A generator of the turn's events.

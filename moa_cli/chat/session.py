@@ -90,7 +90,7 @@ class Session:
             self.conversation.ask(prompt),
             self._clients,
             limits=self._limits,
-            references=[proposal.text for proposal in layer if proposal.error is None],
+            references=[proposal for proposal in layer if proposal.error is None],
         )
         return prompt, events
 

@@ -244,6 +244,13 @@ def _shared(
     reference_placement: Annotated[
         str | None, option_of(PROFILE_KEYS["reference_placement"], metavar="PLACE")
     ] = None,
+    reference_format: Annotated[
+        str | None, option_of(PROFILE_KEYS["reference_format"], metavar="FORMAT")
+    ] = None,
+    reference_names: Annotated[bool | None, option_of(PROFILE_KEYS["reference_names"])] = None,
+    merge_prompt: Annotated[
+        str | None, option_of(PROFILE_KEYS["merge_prompt"], metavar="FILE")
+    ] = None,
     timeout: Annotated[float | None, _waiting("timeout")] = None,
     stall: Annotated[float | None, _waiting("stall")] = None,
     first_token: Annotated[float | None, _waiting("first_token")] = None,
@@ -275,6 +282,9 @@ def _shared(
         multi_turn=_first(multi_turn, multi_turn_),
         system=system,
         reference_placement=reference_placement,  # type: ignore[arg-type]
+        reference_format=reference_format,  # type: ignore[arg-type]
+        reference_names=reference_names,
+        merge_prompt=merge_prompt,
         timeout=timeout,
         stall=stall,
         first_token=first_token,

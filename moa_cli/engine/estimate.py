@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moa_cli.core.conversation import Conversation, Usage
+from moa_cli.core.conversation import Conversation, Proposal, Usage
 from moa_cli.core.money import Price, priced
 from moa_cli.core.tokens import estimated_usage, prompt_tokens
-from moa_cli.engine.prompts import messages_for
-from moa_cli.profile import ModelSettings, Profile
+from moa_cli.engine.prompts import Reference, messages_for
+from moa_cli.profile import ModelSettings, Profile, Proposer
 
 # Of an answer whose model has no max_tokens. Measured replies of current models to the 805
 # instructions of AlpacaEval 2 are 300 to 600 tokens long.
@@ -42,7 +42,7 @@ def forecast_turn(
     prices: by model name.
     """
     forecasts = []
-    references: list[str] = []
+    references: list[Reference] = []
     answers = 0
     for number, group in enumerate(profile.all_layers(), 1):
         usage = Usage()
@@ -52,6 +52,12 @@ def forecast_turn(
         assumed = any(settings.max_tokens is None for settings in group)
         forecasts.append(LayerForecast(number, usage, assumed))
         # The words of the references are not there yet: their numbers are, and their lengths.
-        references = [""] * len(group)
+        references = [_unsaid(number, settings) for settings in group]
         answers = sum(settings.max_tokens or ASSUMED_TOKENS for settings in group)
     return forecasts
+
+
+def _unsaid(layer: int, settings: ModelSettings) -> Reference:
+    """An answer that is not there yet, with the name that it will have."""
+    name = settings.name if isinstance(settings, Proposer) else None
+    return Proposal(layer, 0, name or "", settings.model, "")

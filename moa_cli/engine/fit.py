@@ -9,12 +9,12 @@ Conversations and prompts are never cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moa_cli.core.conversation import Conversation, Message
 from moa_cli.core.errors import ContextTooLong
 from moa_cli.core.tokens import estimate_tokens, prompt_tokens
-from moa_cli.engine.prompts import messages_for, strip_reasoning
+from moa_cli.engine.prompts import Reference, fence_of, messages_for, text_of
 from moa_cli.profile import ModelSettings, Profile
 
 _ANSWER_TOKENS = 1024
@@ -41,21 +41,23 @@ def fit(
     profile: Profile,
     settings: ModelSettings,
     conversation: Conversation,
-    references: Sequence[str],
+    references: Sequence[Reference],
     context: int | None,
 ) -> Fitted:
     """What the model is sent, cut to `context` (tokens of prompt and answer; None: unknown).
 
     Raises ContextTooLong where the prompt does not fit, or too little of the references.
     """
-    messages = messages_for(profile, settings, conversation, references)
+    # Of the whole references: a model that is given shorter ones is given the same mark.
+    fence = fence_of(references) if profile.reference_format == "fenced" else None
+    messages = messages_for(profile, settings, conversation, references, fence)
     needed = prompt_tokens(messages)
     if context is None:
         return Fitted(messages, needed)
     room = int((context - (settings.max_tokens or min(_ANSWER_TOKENS, context // 4))) / _MARGIN)
     if needed <= room:
         return Fitted(messages, needed)
-    texts = [strip_reasoning(reference) for reference in references]
+    texts = [text_of(reference) for reference in references]
     lengths = [estimate_tokens(text) for text in texts]
     kept = _share(lengths, room - (needed - sum(lengths)))
     if kept < _FEWEST_TOKENS:
@@ -66,11 +68,15 @@ def fit(
             hint="begin a new conversation, lower max_tokens, or use a model with more context",
         )
     cut = [
-        _cut(text, kept) if length > kept else text
-        for text, length in zip(texts, lengths, strict=True)
+        _shortened(reference, _cut(text, kept)) if length > kept else reference
+        for reference, text, length in zip(references, texts, lengths, strict=True)
     ]
-    messages = messages_for(profile, settings, conversation, cut)
+    messages = messages_for(profile, settings, conversation, cut, fence)
     return Fitted(messages, prompt_tokens(messages), kept)
+
+
+def _shortened(reference: Reference, text: str) -> Reference:
+    return text if isinstance(reference, str) else replace(reference, text=text)
 
 
 def _share(lengths: Sequence[int], room: int) -> int:

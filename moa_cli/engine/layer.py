@@ -37,7 +37,7 @@ class _Layer:
         self._asked = [index for index, call in enumerate(planned) if call.error is None]
         self._begun: set[int] = set()
         self._ended: set[int] = set()
-        self._answers: dict[int, str] = {}
+        self._answers: dict[int, Proposal] = {}
         self._capped: BudgetReached | None = None
         # Set when nothing more is waited for.
         self._over = asyncio.Event()
@@ -113,7 +113,7 @@ class _Layer:
         proposal = call.proposal(usage, error)
         self._ended.add(index)
         if error is None:
-            self._answers[index] = proposal.text
+            self._answers[index] = proposal
             state.usage += usage
             state.arrived.set()
             state.emit(

@@ -19,7 +19,7 @@ from moa_cli.engine.budget import TurnBudgets, check_prices
 from moa_cli.engine.call import Call, Limits, Planned, Retry, failure, request_of
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fit import Fitted, fit
-from moa_cli.engine.prompts import messages_for
+from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.engine.slots import OwnSlots
 from moa_cli.profile import ModelSettings, Profile
 
@@ -67,7 +67,7 @@ class TurnState:
         clients: Clients,
         control: Control,
         limits: Limits,
-        references: Sequence[str] | None,
+        references: Sequence[Reference] | None,
         queue: EventQueue,
     ) -> None:
         self.profile = profile
@@ -77,7 +77,7 @@ class TurnState:
         self.lost: list[str] = []
         self.causes: list[Failure] = []
         self.rounds = profile.rounds if references is None else 0
-        self.references = list(references or ())
+        self.references: list[Reference] = list(references or ())
         self.arrived = asyncio.Event()
         self.budgets = TurnBudgets(limits.budgets)
         self._queue = queue

@@ -21,6 +21,7 @@ from moa_cli.core.stream import EventQueue
 from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.call import Limits, failure
 from moa_cli.engine.layer import run_layer
+from moa_cli.engine.prompts import Reference
 from moa_cli.engine.state import Control, TurnState
 from moa_cli.engine.trace import traced
 from moa_cli.profile import Profile, model_faults
@@ -44,7 +45,7 @@ async def run_turn(
     *,
     control: Control | None = None,
     limits: Limits | None = None,
-    references: Sequence[str] | None = None,
+    references: Sequence[Reference] | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Answer the open turn of `conversation` (see `Conversation.ask`) by the profile's mixture.
 
@@ -59,7 +60,8 @@ async def run_turn(
         limits: On calls in flight, retries, and what calls may take; by default those of
             `Limits`, without budgets.
         references: Answers that are there already; then no proposer is asked, and the
-            aggregator writes its reply from these.
+            aggregator writes its reply from these. Proposals bring the names of their
+            proposers, which `reference_names` shows.
 
     Yields:
         The turn's events, as `moa_cli.core.events` tells them: from `TurnStarted` to

@@ -16,6 +16,7 @@ from moa_cli.core.file_names import why_unfit
 from moa_cli.core.text import nearest
 from moa_cli.core.text_files import read_bytes
 from moa_cli.core.values import KeyPath
+from moa_cli.profile import merge_prompt
 from moa_cli.profile.schema import Origin, Profile, build, dump
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -137,10 +138,26 @@ def file_origins(table: Mapping[str, Any], file: Path) -> dict[KeyPath, Origin]:
     return dict.fromkeys(walk(table, ()), origin)
 
 
+def read_tables(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Origin]]:
+    """The tables of a profile's file, with the text of its merge prompt in place of the name of
+    that one's file; and where each value comes from.
+
+    Raises ProfileError, naming the file, if one of the two cannot be read.
+    """
+    table = read_toml(path)
+    origins = file_origins(table, path)
+    named = table.get("merge_prompt")
+    if isinstance(named, str) and merge_prompt.names_file(named):
+        text, file = merge_prompt.read_file(named, path.parent, str(path))
+        table["merge_prompt"] = text
+        origins["merge_prompt",] = Origin("profile", str(file))
+    return table, origins
+
+
 def read(file: ProfileFile) -> Profile:
     """The profile in `file`. Raises ProfileError naming file and key."""
-    table = read_toml(file.path)
-    return build(file.name, table, file_origins(table, file.path))
+    table, origins = read_tables(file.path)
+    return build(file.name, table, origins)
 
 
 def load(name_or_path: str) -> Profile:

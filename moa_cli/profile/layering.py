@@ -6,12 +6,14 @@ import copy
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
-from moa_cli.config.toml import read_toml, value_of
+from moa_cli.config.toml import value_of
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.values import TOML, KeyPath
-from moa_cli.profile.files import file_origins, find
+from moa_cli.profile import merge_prompt
+from moa_cli.profile.files import find, read_tables
 from moa_cli.profile.schema import (
     AGGREGATOR_KEYS,
     OF_A_LAYER,
@@ -21,6 +23,7 @@ from moa_cli.profile.schema import (
     Origins,
     Placement,
     Profile,
+    ReferenceFormat,
     build,
     origin_of,
     to_table,
@@ -42,6 +45,9 @@ _OF_THE_PROFILE = (
     "multi_turn",
     "system",
     "reference_placement",
+    "reference_format",
+    "reference_names",
+    "merge_prompt",
     "quorum",
     "patience",
     "use_partial",
@@ -67,6 +73,9 @@ class Overrides:
     multi_turn: bool | None = None
     system: str | None = None
     reference_placement: Placement | None = None
+    reference_format: ReferenceFormat | None = None
+    reference_names: bool | None = None
+    merge_prompt: str | None = None
     timeout: float | None = None
     stall: float | None = None
     first_token: float | None = None
@@ -127,8 +136,8 @@ def resolve(
     name = FOUND if tables else TYPED
     if name_or_path is not None:
         file = find(name_or_path)
-        name, table = file.name, read_toml(file.path)
-        origins = file_origins(table, file.path)
+        name = file.name
+        table, origins = read_tables(file.path)
         # The file is checked by itself first: a wrong file must not hide behind a flag.
         alone = build(file.name, table, origins)
         if check is not None:
@@ -170,8 +179,17 @@ def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
     except ValueError:
         # No TOML: a bare word. (A number of thousands of digits is no TOMLDecodeError.)
         value = text
+    if path == "merge_prompt":
+        value = _merge_text(value, where)
     (table[above[0]] if above else table)[key] = value
     return _built(profile, table, (*above, key), where)
+
+
+def _merge_text(value: object, place: str) -> object:
+    """A merge prompt that was typed: the text of the file that it names, if it does."""
+    if isinstance(value, str) and merge_prompt.names_file(value):
+        return merge_prompt.read_file(value, Path(), place)[0]
+    return value
 
 
 def _built(profile: Profile, table: dict[str, Any], path: KeyPath, where: str) -> Profile:
@@ -231,15 +249,20 @@ def _lay(
     kind: Literal["environment", "flag"],
     where: str = "",
 ) -> None:
-    def note(path: KeyPath, setting: str) -> None:
+    def source(setting: str) -> str:
         option = f"--{setting.removesuffix('s') if setting == _MODELS else setting}"
         name = option.replace("_", "-") if kind == "flag" else f"MOA_{setting.upper()}"
-        marked = _marked(origins, path, Origin(kind, where or name))
+        return where or name
+
+    def note(path: KeyPath, setting: str) -> None:
+        marked = _marked(origins, path, Origin(kind, source(setting)))
         origins.clear()
         origins.update(marked)
 
     def lay(setting: str) -> bool:
         value = getattr(over, setting)
+        if setting == "merge_prompt":
+            value = _merge_text(value, source(setting))
         if value is not None:
             table[setting] = value
             note((setting,), setting)

@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from moa_cli.config.toml import refused
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.values import TOML, Key, KeyPath, ValueFault, keys_of, read_fields
+from moa_cli.profile.merge_prompt import check as check_merge_prompt
 
 Placement = Literal["system", "user"]
+ReferenceFormat = Literal["paper", "fenced"]
 OnAllFailed = Literal["fail", "solo"]
 _M = TypeVar("_M", "Proposer", "Aggregator")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -210,6 +212,11 @@ class Profile:
         overlap: Whether a proposer of a later layer begins as soon as the quorum of its
             references stands.
         reference_placement: The message that holds the references.
+        reference_format: How the references are told apart: numbered, as in the paper, or each
+            between two lines with a mark that no answer can hold.
+        reference_names: Whether the references are given the names of their proposers.
+        merge_prompt: The text that puts the references before a model, with `{references}`,
+            `{count}` and `{prompt}` in it. Unset: the paper's.
         on_all_failed: What happens if no proposer answers: the turn fails, or the aggregator
             answers alone.
         proposers: The models that answer in every layer.
@@ -258,6 +265,22 @@ class Profile:
     reference_placement: Annotated[
         Placement, Key("message that holds the references: `system` or `user`")
     ] = "system"
+    reference_format: Annotated[
+        ReferenceFormat,
+        Key("how references are told apart: `paper` numbers them, `fenced` adds borders"),
+    ] = "paper"
+    reference_names: Annotated[
+        bool, Key("whether references are given the names of their proposers")
+    ] = False
+    merge_prompt: Annotated[
+        str | None,
+        Key(
+            "text file with {references} in it (or the text), sent in place of the paper's prompt",
+            blank=True,
+            check=check_merge_prompt,
+            example="merge.txt",
+        ),
+    ] = None
     on_all_failed: Annotated[
         OnAllFailed,
         Key("if no proposer answers: fail, or let the aggregator answer alone (solo)"),

@@ -337,8 +337,8 @@ class Reader(Queries):
     def typed(self, identities: Iterable[str]) -> set[str]:
         """What the user may have typed for these conversations.
 
-        These are the titles, the system prompts, and the prompts of all turns, including those
-        taken back.
+        These are the titles, the system and merge prompts, and the prompts of all turns, including
+        those taken back.
         """
         found: set[str] = set()
         for identity in identities:
@@ -346,17 +346,17 @@ class Reader(Queries):
             turns = "FROM turns WHERE conversation_id = ?"
             found.update(self._column(f"SELECT DISTINCT prompt {turns}", identity))
             for settings in self._column(f"SELECT DISTINCT settings {turns}", identity):
-                found.update(_system_prompts(settings))
+                found.update(_profile_prompts(settings))
         return found
 
 
-def _system_prompts(settings: str) -> Iterator[str]:
-    """The system prompts in a profile's TOML."""
-    if "system" not in settings:
-        return
-    # An import may have brought a text that is not TOML.
-    with suppress(ValueError, RecursionError):
-        yield from _values_of("system", tomllib.loads(settings))
+def _profile_prompts(settings: str) -> Iterator[str]:
+    """The system prompts in a profile's TOML, and its merge prompt."""
+    for key in ("system", "merge_prompt"):
+        if key in settings:
+            # An import may have brought a text that is not TOML.
+            with suppress(ValueError, RecursionError):
+                yield from _values_of(key, tomllib.loads(settings))
 
 
 def _values_of(key: str, table: Any) -> Iterator[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from moa_cli.core.conversation import Conversation
+from moa_cli.core.conversation import Conversation, Proposal
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
-from moa_cli.engine.prompts import messages_for
-from moa_cli.profile import ModelSettings, Profile
+from moa_cli.engine.prompts import Reference, messages_for
+from moa_cli.profile import ModelSettings, Profile, Proposer
 from moa_cli.terminal import estimate
 
 
@@ -21,7 +21,7 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
     """
     lines = [f"profile {profile.name}: nothing is sent"]
     forecasts = estimate.forecasts(profile, conversation, known)
-    references: list[str] = []
+    references: list[Reference] = []
     calls = 0
     for number in range(1, profile.rounds + 1):
         proposers = profile.layer(number)
@@ -30,7 +30,7 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
         lines.append(f"  ({estimate.layer_text(forecasts[number - 1])})")
         lines += [f"  {proposer.name}: {_settings(proposer)}" for proposer in proposers]
         lines += _prompts(profile, list(proposers), conversation, references)
-        references = [f"<answer of {proposer.name} in round {number}>" for proposer in proposers]
+        references = [_unsaid(number, proposer) for proposer in proposers]
     first, *fallbacks = profile.aggregators()
     lines.append("\naggregator: 1 call")
     lines.append(f"  ({estimate.layer_text(forecasts[-1])})")
@@ -44,6 +44,11 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
     return "\n".join(lines) + "\n"
 
 
+def _unsaid(layer: int, proposer: Proposer) -> Reference:
+    name = proposer.name or ""
+    return Proposal(layer, 0, name, proposer.model, f"<answer of {name} in round {layer}>")
+
+
 def _settings(settings: ModelSettings) -> str:
     names = ("temperature", "max_tokens", "top_p", "seed")
     told = [
@@ -54,7 +59,10 @@ def _settings(settings: ModelSettings) -> str:
 
 
 def _prompts(
-    profile: Profile, models: list[ModelSettings], conversation: Conversation, references: list[str]
+    profile: Profile,
+    models: list[ModelSettings],
+    conversation: Conversation,
+    references: list[Reference],
 ) -> list[str]:
     """The messages, once for all models that are sent the same."""
     lines: list[str] = []

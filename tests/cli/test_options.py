@@ -109,9 +109,13 @@ EXPLAINED = {
     "--samples": PROPOSER_KEYS["samples"],
     **{
         f"--{key.replace('_', '-')}": PROFILE_KEYS[key]
-        for key in ("rounds", "temperature", "max_tokens", "multi_turn", "system")
+        for key in (
+            *("rounds", "temperature", "max_tokens", "multi_turn", "system"),
+            *("reference_placement", "reference_format", "reference_names", "merge_prompt"),
+            *("timeout", "stall", "first_token", "hedge_after"),
+            *("quorum", "patience", "use_partial", "overlap"),
+        )
     },
-    "--reference-placement": PROFILE_KEYS["reference_placement"],
 }
 
 

@@ -656,6 +656,9 @@ def profiles(draw: st.DrawFn) -> Profile:
         max_tokens=draw(optional(st.integers(1, 10**9))),
         timeout=draw(optional(st.floats(0.001, 1e6))),
         reference_placement=draw(st.sampled_from(["system", "user"])),
+        reference_format=draw(st.sampled_from(["paper", "fenced"])),
+        reference_names=draw(st.booleans()),
+        merge_prompt=draw(st.sampled_from([None, "{references}", "Of {count}:\n{references}\r\n"])),
         on_all_failed=draw(st.sampled_from(["fail", "solo"])),
     )
 

@@ -130,6 +130,9 @@ _SHARED: Final = (
     "use_partial",
     "overlap",
     "reference_placement",
+    "reference_format",
+    "reference_names",
+    "merge_prompt",
     "on_all_failed",
 )
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from moa_cli.core.conversation import Conversation, Message, Role
 from moa_cli.core.values import JSON, Key, ValueFault, read_fields
 from moa_cli.profile import Overrides
-from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS, Placement
+from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS, Placement, ReferenceFormat
 from moa_cli.server.errors import ApiError
 
 _INT64 = 2**63
@@ -94,6 +94,8 @@ class MixtureFields:
     aggregator: Annotated[str | None, Key("the model that writes the reply")] = None
     samples: Annotated[int | None, PROPOSER_KEYS["samples"]] = None
     reference_placement: Annotated[Placement | None, PROFILE_KEYS["reference_placement"]] = None
+    reference_format: Annotated[ReferenceFormat | None, PROFILE_KEYS["reference_format"]] = None
+    reference_names: Annotated[bool | None, PROFILE_KEYS["reference_names"]] = None
     timeout: Annotated[float | None, _seconds("timeout")] = None
     stall: Annotated[float | None, _seconds("stall")] = None
     first_token: Annotated[float | None, _seconds("first_token")] = None
@@ -112,6 +114,8 @@ class MixtureFields:
             samples=self.samples,
             rounds=self.rounds,
             reference_placement=self.reference_placement,
+            reference_format=self.reference_format,
+            reference_names=self.reference_names,
             timeout=self.timeout,
             stall=self.stall,
             first_token=self.first_token,

@@ -186,6 +186,7 @@ def test_files_commands_and_system_prompts_of_a_conversation(moa: Moa, upstream:
         at_prompt(terminal)
         for line, seen in (
             ("/system think of zinnias", "zinnias"),
+            ("/set merge_prompt {references} Think of dahlias.", "dahlias"),
             ("/file plumbago.txt", "goes with the next prompt"),
         ):
             terminal.send(f"{line}\r")
@@ -204,7 +205,7 @@ def test_files_commands_and_system_prompts_of_a_conversation(moa: Moa, upstream:
     assert moa.run("history", "delete", identity, "-y").code == 0
     assert prompts(moa) == ["/rounds 1"]
     (moa.folder / "plumbago.txt").unlink()
-    for word in ("zinnias", "plumbago", "asters", "flower", "leadwort"):
+    for word in ("zinnias", "dahlias", "plumbago", "asters", "flower", "leadwort"):
         assert nowhere(moa, word)
 
 

@@ -1,0 +1,92 @@
+"""The prompt that puts references before a model, where a profile has one of its own.
+
+In a profile, a variable, an option or `/set` it is the name of a text file, or the text itself,
+which is told from a name by its `{references}`. The file is read when the setting is: what a
+`Profile` holds, and what is kept with a turn, a run or a saved profile, is the text, and so the
+prompt that was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from moa_cli.core import paths
+from moa_cli.core.errors import ProfileError
+from moa_cli.core.text import nearest
+from moa_cli.core.text_files import line_feeds, read_text
+from moa_cli.core.values import ValueFault
+
+PLACEHOLDERS = ("references", "count", "prompt")
+# A name in doubled braces is that name in braces; all other braces are text, such as JSON.
+_NAMES = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
+
+
+def check(text: str) -> None:
+    """Raise ValueFault for a placeholder that there is not, or if there is no {references}."""
+    if not text.strip():
+        # As if it were not set.
+        return
+    found = _placeholders(text)
+    for name in found:
+        if name not in PLACEHOLDERS:
+            near = nearest(name, PLACEHOLDERS)
+            known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+            hint = f"did you mean {{{near}}}?" if near else f"known: {known}"
+            raise ValueFault(
+                f"holds {{{name}}}, which is no placeholder",
+                hint=f"{hint} (as text, write {{{{{name}}}}})",
+            )
+    if "references" not in found:
+        raise ValueFault(
+            "has no {references}", hint="write {references} where the answers are to stand"
+        )
+
+
+def _placeholders(text: str) -> list[str]:
+    return [match[2] for match in _NAMES.finditer(text) if match[2]]
+
+
+def holds_prompt(text: str | None) -> bool:
+    """Whether the user's prompt stands in that merge prompt."""
+    return text is not None and "prompt" in _placeholders(text)
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """The merge prompt with `values` in place of its placeholders; braces in a value stay."""
+    return _NAMES.sub(lambda match: values[match[2]] if match[2] else f"{{{match[1]}}}", text)
+
+
+def names_file(value: str) -> bool:
+    """Whether a setting is the name of a file, and not the text itself."""
+    return bool(value.strip()) and "\n" not in value and "references" not in _placeholders(value)
+
+
+def read_file(value: str, folder: Path, place: str) -> tuple[str, Path]:
+    """The text of the file that a setting names, without the line ends at its end; and its path.
+
+    folder: where a name that is not absolute begins. place: where the setting stands. Raises
+    ProfileError if there is no such file, or it is no text, or no merge prompt.
+    """
+    path = folder / paths.expand(value)
+    if not paths.is_file(path):
+        raise ProfileError(
+            f"`merge_prompt`: there is no file {path}",
+            place=place,
+            path=("merge_prompt",),
+            hint="name a text file, or give the text itself, with {references} in it",
+        )
+    text = line_feeds(read_text(path, ProfileError)).rstrip("\n")
+    try:
+        if not text.strip():
+            raise ValueFault("is empty", hint="write {references} where the answers are to stand")
+        check(text)
+    except ValueFault as fault:
+        raise ProfileError(
+            f"`merge_prompt` {fault.problem}",
+            place=str(path),
+            path=("merge_prompt",),
+            hint=fault.hint,
+        ) from None
+    return text, path
