@@ -13,6 +13,8 @@ import inspect
 import io
 import re
 import socket
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -326,6 +328,25 @@ def test_rich_counts_cells_as_table_py_relies_on(text: str, cells: int) -> None:
         f"{text!r} takes {cells} cells",
         "terminal/table.py",
     )
+
+
+# --- aiohttp
+
+AUTHORITIES_READ = """\
+import ssl
+read = []
+ssl.SSLContext.set_default_verify_paths = lambda self: read.append(self)
+import aiohttp
+print(len(read))
+"""
+
+
+def test_aiohttp_reads_authorities_as_late_authorities_py_relies_on() -> None:
+    """Once it does not, that file can go."""
+    command = [sys.executable, "-c", AUTHORITIES_READ]
+    times = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    what = "its import reads authorities by `set_default_verify_paths`"
+    relied_on(int(times) > 0, "aiohttp", what, "clients/http/late_authorities.py")
 
 
 # --- the SDK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -24,6 +23,8 @@ def install_command(extra: str) -> str:
 
 def _origin() -> str:
     """The end of a requirement: the folder or file that moa was installed from, if any."""
+    import importlib.metadata
+
     try:
         recorded = importlib.metadata.distribution("moa-chat").read_text("direct_url.json")
         return f" @ {json.loads(recorded or '')['url']}"

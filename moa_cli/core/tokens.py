@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from moa_cli.core.conversation import Message, Usage
 
@@ -49,7 +49,6 @@ _SCRIPTS = {
     "\u2e80-\uabff\uf900-\ufaff\uff00-\uffef": 0.9,  # Chinese, Japanese
     "\U0001f000-\U0001faff": 2.0,  # emoji
 }
-_SCRIPT = re.compile("|".join(f"([{ranges}]+)" for ranges in _SCRIPTS))
 _WEIGHTS = (0.0, *_SCRIPTS.values())
 # A letter of another script has nearly as many tokens as bytes.
 _RARE = 2.5
@@ -59,6 +58,12 @@ _PER_MESSAGE, _PER_PROMPT = 4, 3
 _AT_ONCE = 256
 # Longer texts are not cached: a server may receive megabytes.
 _SHORT = 10_000
+
+
+@cache
+def _script() -> re.Pattern[str]:
+    """Compiled when a text needs it: no start of a command should pay for that."""
+    return re.compile("|".join(f"([{ranges}]+)" for ranges in _SCRIPTS))
 
 
 def estimate_tokens(text: str) -> int:
@@ -90,7 +95,7 @@ def _count(text: str) -> int:
 def _foreign(text: str) -> float:
     """About how many tokens a text without ASCII characters has."""
     found, known = 0.0, 0
-    for match in _SCRIPT.finditer(text):
+    for match in _script().finditer(text):
         length = match.end() - match.start()
         found += length * _WEIGHTS[match.lastindex or 0]
         known += length

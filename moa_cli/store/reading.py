@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moa_cli.core.conversation import (
     Charge,
@@ -24,10 +24,11 @@ from moa_cli.core.conversation import (
 )
 from moa_cli.core.errors import StoreError
 from moa_cli.core.values import load_value
-from moa_cli.store.query import MatchKind, Query
 from moa_cli.store.schema import Connection, Queries, store_errors
-from moa_cli.store.search import Search, SearchHit
 from moa_cli.store.stored_values import as_unicode, unpack
+
+if TYPE_CHECKING:
+    from moa_cli.store.search import SearchHit
 
 _SUMMARY = (
     "SELECT c.id, title, profile, updated, (SELECT count(*) FROM turns t"
@@ -250,6 +251,9 @@ class Reader(Queries):
         or later, in seconds since 1970. proposals: search them too; they have no index, so each
         one is read. whole: find whole words only, not other forms or parts of words.
         """
+        from moa_cli.store.query import Query
+        from moa_cli.store.search import Search
+
         search = Search(self._connection, Query.of(as_unicode(words)), since, profile)
         with store_errors():
             return search.best(limit, proposals=proposals, whole=whole)
@@ -261,6 +265,9 @@ class Reader(Queries):
         begins with what was typed. The latest come first. Those that hold the words only inside
         other words come last.
         """
+        from moa_cli.store.query import MatchKind, Query
+        from moa_cli.store.search import Search
+
         if not typed.strip():
             found = dict.fromkeys((row.id for row in self.conversations(limit=limit)), "")
             return self._matches(found)
@@ -314,6 +321,8 @@ class Reader(Queries):
         identities: only of these conversations; None for all. words: only those that hold all
         these words, whole.
         """
+        from moa_cli.store.query import MatchKind, Query
+
         wanted = Query.of(as_unicode(words))
         if words and (not wanted.terms or wanted.is_signs):
             return []

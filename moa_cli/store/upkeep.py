@@ -22,7 +22,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from moa_cli.store import search
 from moa_cli.store.schema import Connection, immediate, transaction
 from moa_cli.store.stored_values import pack, unpack
 
@@ -157,6 +156,8 @@ def _merge_words(connection: Connection) -> bool:
     """Merge some pages of the search index; return whether there is more to merge."""
     if not _has(connection, _MERGE):
         return False
+    from moa_cli.store import search
+
     began = time.monotonic()
     while search.wipe_step(connection, _MERGE_PAGES):
         if time.monotonic() - began >= _STEP_SECONDS:

@@ -7,6 +7,8 @@ import datetime
 import re
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -365,3 +367,33 @@ def test_an_unknown_host_is_told_at_once(moa: Moa) -> None:
     ran = asks(moa, {})
     failed(ran, "no connection to no-such-host.invalid (unknown host)")
     assert not re.search("again|retry", ran.err)
+
+
+# --- aiohttp is imported without the authorities that it would read for itself
+
+OTHERS_REQUEST = """\
+import asyncio, sys
+from moa_cli.clients.http.late_authorities import import_aiohttp
+import_aiohttp()
+import aiohttp
+async def status():
+    async with aiohttp.ClientSession(trust_env=False) as session:
+        try:
+            async with session.get(sys.argv[1]) as answer:
+                return answer.status
+        except aiohttp.ClientConnectorCertificateError:
+            return "not trusted"
+print(asyncio.run(status()), asyncio.run(status()))
+"""
+
+
+def test_other_users_of_aiohttp_trust_what_they_did(
+    upstream: Upstream, trusted: dict[str, str]
+) -> None:
+    def asked(env: dict[str, str]) -> str:
+        command = [sys.executable, "-c", OTHERS_REQUEST, f"{url}/models"]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+    with served(upstream, tls("127.0.0.1")) as url:
+        assert asked(trusted).split() == ["401", "401"]
+        assert asked({}) == "not trusted not trusted\n"

@@ -32,6 +32,7 @@ from moa_cli.clients.http.faults import (
     reason_of,
     refused_by,
 )
+from moa_cli.clients.http.late_authorities import import_aiohttp
 from moa_cli.clients.http.proxies import Proxy, find_proxy
 from moa_cli.clients.transport import (
     BadAddress,
@@ -96,6 +97,7 @@ class Connections:
         self, method: str, url: str, proxy: Proxy | None, headers: Mapping[str, str], body: bytes
     ) -> HttpAnswer:
         """Send a request; return its answer when the head has come. Raises a TransportError."""
+        import_aiohttp()
         import aiohttp
         from yarl import URL
 
