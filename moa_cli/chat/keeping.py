@@ -40,15 +40,20 @@ class SavedConversation:
         self._known = _latest(self.conversation)
         self._recorder: Recorder | None = None
 
-    def recorders(self, profile: Profile, warn: Callable[[str], None]) -> list[Sink]:
-        """The sinks that write the next turn, if it is to be saved."""
+    def recorders(
+        self, profile: Profile, warn: Callable[[str], None], *, merging: Turn | None = None
+    ) -> list[Sink]:
+        """The sinks that write the next turn, if it is to be saved.
+
+        merging: the turn whose proposals the reply is written from.
+        """
         if self.store is None:
             return []
         from moa_cli.profile import dump
         from moa_cli.store.recorder import Recorder
 
         known = self._known if self.id is not None else None
-        self._recorder = Recorder(self.store, self.id, dump(profile), warn, known)
+        self._recorder = Recorder(self.store, self.id, dump(profile), warn, known, merging)
         return [self._recorder]
 
     def ledger(self, warn: Callable[[str], None]) -> Ledger | None:

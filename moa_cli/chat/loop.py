@@ -6,13 +6,12 @@ This part works with and without a terminal. `chat.talk` adds the editor of a te
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, aclosing, closing, contextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, aclosing, closing, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moa_cli.chat.commands.registry import (
     ChatOptions,
@@ -29,14 +28,16 @@ from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Turn
 from moa_cli.core.errors import MoAError, UsageError
-from moa_cli.core.events import AggregatorStarted, Event, ProposerFinished
+from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.stream import TurnFold, deliver
-from moa_cli.engine import Control, Limits
+from moa_cli.core.stream import TurnFold
+from moa_cli.engine import Limits
+from moa_cli.engine.merging import kept_text
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 from moa_cli.profile import Profile
 from moa_cli.terminal.plain import failure_line, print_paid
 from moa_cli.terminal.sinks import sinks_for
+from moa_cli.terminal.stopping import Stopper
 from moa_cli.terminal.tty import can_redraw, cancel_on_termination, folded
 from moa_cli.terminal.usage import usage_line
 
@@ -186,7 +187,7 @@ class Chat:
 
     async def carry_out(self, outcome: Outcome) -> Turn | None:
         """Run the turn that an outcome asks for, and return it; None if it asks for none."""
-        stopper = Stopper()
+        stopper = Stopper("Esc" if self.editor is not None else "Ctrl-C")
         try:
             match outcome:
                 case Send(prompt, aggregator):
@@ -196,7 +197,7 @@ class Chat:
                         prompt = f"{prompt}\n\n{attached}"
                     events = self.session.ask(prompt, stopper.control, aggregator)
                 case Remerge(aggregator):
-                    prompt, events = self.session.remerge(aggregator)
+                    prompt, events = self.session.remerge(stopper.control, aggregator)
                 case _:
                     await self._choose()
                     return None
@@ -227,13 +228,13 @@ class Chat:
         self.say(self.session.models_text())
 
     async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
-        """Run and show a turn. Ctrl-C stops the turn, not the program."""
-        fold = TurnFold()
+        """Run and show a turn. Ctrl-C and Esc stop the turn, not the program."""
         # Without a terminal, nobody watches the progress.
-        shown = sinks_for(replace(self.options, progress=self.editor is not None))
-        recorders = self.kept.recorders(self.session.profile, self.complain)
-        running = asyncio.create_task(deliver(events, *shown, *recorders, stopper, fold=fold))
-        stopper.watch(running)
+        show = replace(self.options, progress=self.editor is not None)
+        shown = sinks_for(show, stopper.hint)
+        recorders = self.kept.recorders(
+            self.session.profile, self.complain, merging=self.session.merging
+        )
         with ExitStack() as stack:
             keys: TurnKeys | None = None
             if self.editor is not None:
@@ -241,27 +242,22 @@ class Chat:
 
                 keys = TurnKeys(self.editor.source, stopper.stop, sys.stderr)
                 stack.enter_context(keys)
-            stack.enter_context(_interrupting(stopper.stop))
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
+            # A proposal is written down before it is shown.
+            turn = await stopper.run(events, *recorders, *shown, fold=TurnFold())
             if keys is not None and stopper.cancelled:
                 keys.drop_sends()
-            task = asyncio.current_task()
-            if not running.done() or (task is not None and task.cancelling()):
-                # This task was cancelled: the program is ending.
-                running.cancel()
-                await asyncio.wait([running])
-                raise asyncio.CancelledError
-        return fold.turn() if running.cancelled() else running.result()
+        return turn
 
     def _tell(self, turn: Turn) -> None:
         """Show what the user should know after a turn."""
+        kept = kept_text(self.session.last or turn, "/remerge")
         if turn.status == "interrupted":
-            kept = "the reply so far is kept" if turn.reply else "nothing was kept"
-            self.say(f"moa: interrupted; {kept}")
+            self.say(f"moa: interrupted; {_kept_of(turn, kept)}")
         elif turn.error is not None:
             print_paid(turn, sys.stderr)
             self.say(f"moa: {failure_line(turn)}")
+            if kept:
+                self.say(f"moa: {kept}")
         elif can_redraw(sys.stderr):
             self.say("")
         if turn.usage.calls:
@@ -269,58 +265,7 @@ class Chat:
             self.remark(folded(line, sys.stderr))
 
 
-class Stopper:
-    """A sink that decides what Ctrl-C and Esc do at the present point of a turn.
-
-    While proposers run and at least one has answered, the first stop ends the waiting, and the
-    aggregator writes its reply from the proposals so far. At any other time, and at the second
-    stop, the turn is cancelled.
-    """
-
-    def __init__(self) -> None:
-        self.control = Control()
-        self.cancelled = False
-        self._task: asyncio.Task[Any] | None = None
-        self._arrived = 0
-        self._replying = False
-
-    def watch(self, task: asyncio.Task[Any]) -> None:
-        """Set the task that runs the turn."""
-        self._task = task
-
-    def handle(self, event: Event) -> None:
-        """Take the next event."""
-        if isinstance(event, ProposerFinished):
-            self._arrived += 1
-        elif isinstance(event, AggregatorStarted):
-            self._replying = True
-
-    def close(self) -> None:
-        """Note that the turn has ended."""
-        self._task = None
-
-    def stop(self) -> None:
-        """Handle Ctrl-C or Esc."""
-        if self._arrived and not self._replying and not self.control.said_enough:
-            self.control.enough()
-        elif self._task is not None:
-            self.cancelled = True
-            self._task.cancel()
-
-
-@contextmanager
-def _interrupting(stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT call `stop` within the block instead of ending the program."""
-    loop = asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGINT)
-    # Event loops on Windows have no signal handlers; there `TurnKeys` reads the key.
-    with suppress(NotImplementedError):
-        loop.add_signal_handler(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        with suppress(NotImplementedError):
-            loop.remove_signal_handler(signal.SIGINT)
-            # This leaves Python's own handler, whose KeyboardInterrupt may be lost in a finalizer.
-            # The handler of asyncio cancels the main task.
-            signal.signal(signal.SIGINT, before)
+def _kept_of(turn: Turn, kept: str) -> str:
+    if turn.reply:
+        return "the reply so far is kept"
+    return kept or "nothing was kept"

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
-from moa_cli.core.conversation import Conversation, Proposal, Turn, Usage
+from moa_cli.core.conversation import Conversation, Turn, Usage
 from moa_cli.core.endpoints import Clients, ModelInfo
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.events import Event
 from moa_cli.engine import Control, Limits, check_names, run_turn
+from moa_cli.engine.merging import last_turn, mergeable, merged
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import override
 
@@ -22,8 +23,9 @@ class Session:
 
     conversation: the turns so far that have a reply. last: the latest turn, even if it failed.
     settled: whether the profile's candidates were chosen among; see `use`.
-    replaced: the turn that was replaced by the turn kept last. spent: what all turns took, by
-    model name, including turns that were taken back.
+    replaced: the turn that does not count any more, since the turn kept last.
+    merging: the turn from whose proposals a new reply is being written. spent: what all turns took,
+    by model name, including turns that were taken back.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Session:
         self.replaced: Turn | None = None
         self.spent: dict[str, Usage] = {}
         self._taken_back: Turn | None = None
-        self._merging: tuple[tuple[Proposal, ...], ...] | None = None
+        # Answered already; `last` is an attempt to answer it anew, without a reply.
+        self._answered: Turn | None = None
+        self.merging: Turn | None = None
         self._clients = clients
         self._limits = limits
 
@@ -74,23 +78,28 @@ class Session:
         asked = self.conversation.ask(prompt)
         return run_turn(profile, asked, self._clients, control=control, limits=self._limits)
 
-    def remerge(self, aggregator: str | None = None) -> tuple[str, AsyncGenerator[Event, None]]:
+    def remerge(
+        self, control: Control | None = None, aggregator: str | None = None
+    ) -> tuple[str, AsyncGenerator[Event, None]]:
         """Begin a turn that writes a new reply from the last proposals.
 
-        Returns the last prompt, and the events of the turn. Raises UsageError if nothing was asked
-        yet, ProfileError like `ask`.
+        Returns the last prompt, and the events of the turn. Raises UsageError if there are no
+        proposals, ProfileError like `ask`.
         """
         profile = self._with_aggregator(aggregator, "/remerge")
         last = self.last
+        references = mergeable(last.proposals) if last else ()
+        if not references:
+            raise UsageError("there are no proposals to write a reply from")
         prompt = self.take_back()
-        self._merging = last.proposals if last else ()
-        layer = self._merging[-1] if self._merging else ()
+        self.merging = last
         events = run_turn(
             profile,
             self.conversation.ask(prompt),
             self._clients,
+            control=control,
             limits=self._limits,
-            references=[proposal for proposal in layer if proposal.error is None],
+            references=references,
         )
         return prompt, events
 
@@ -122,13 +131,17 @@ class Session:
     def keep(self, turn: Turn) -> bool:
         """Add a turn that has ended, and return whether it has a reply. If the turn was to replace
         another one (see `take_back`) and has no reply, the other one stays."""
-        merged, self._merging = self._merging, None
+        before, self.merging = self.merging, None
         for charge in turn.ledger:
             self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
-        if merged is not None:
-            turn = replace(turn, proposals=merged)
-        self.replaced = None
+        if before is not None:
+            turn = replace(merged(before, turn), stored_as=turn.stored_as)
+        self.replaced = self._answered = None
         if not turn.reply and self._put_back():
+            if before is not None:
+                self.replaced = turn
+            elif mergeable(turn.proposals):
+                self._answered, self.last = self.last, turn
             return False
         self.replaced, self._taken_back = self._taken_back, None
         self.last = turn
@@ -149,10 +162,14 @@ class Session:
         self.last = turn
 
     def go_on(self, conversation: Conversation) -> None:
-        """Continue with this conversation; what the turns so far took still counts."""
+        """Continue with this conversation; what the turns so far took still counts.
+
+        Its last turn may have no reply: it can be asked again, or its proposals merged.
+        """
         turns = conversation.closed_turns()
         self.conversation = replace(conversation, turns=turns)
-        self.last = turns[-1] if turns else None
+        self.last = last_turn(conversation.turns)
+        self._answered = None
 
     def undo(self) -> Turn:
         """Forget the last turn and return it. Raises UsageError if there is none."""
@@ -169,6 +186,7 @@ class Session:
         if self.last is None:
             raise UsageError("there is nothing to ask again")
         prompt = self.last.user
-        if self.conversation.turns and self.conversation.turns[-1] is self.last:
+        latest = self.conversation.turns[-1] if self.conversation.turns else None
+        if latest is not None and (latest is self.last or latest is self._answered):
             self._taken_back = self.undo()
         return prompt

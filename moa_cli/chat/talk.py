@@ -17,6 +17,7 @@ from moa_cli.core.errors import MoAError
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
+from moa_cli.engine.merging import kept_text
 from moa_cli.profile import short_name
 from moa_cli.store.store import Store
 
@@ -117,6 +118,12 @@ def _show_past(chat: Chat) -> None:
     for turn in turns[-_PAST_TURNS:]:
         chat.say("")
         chat.show(f"› {turn.user}\n\n{turn.reply}")
+    last = chat.session.last
+    if last is not None and last.reply is None:
+        kept = kept_text(last, "/remerge")
+        chat.say("")
+        chat.show(f"› {last.user}")
+        chat.remark(f"no reply yet; {kept}" if kept else "no reply; /retry asks again")
 
 
 async def _line(chat: Chat, editor: Editor, default: str) -> str | None:

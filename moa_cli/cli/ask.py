@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,12 +19,13 @@ from moa_cli.cli.options import (
     Display,
     Save,
     TurnCaps,
+    TypedMixture,
     option_of,
     takes_profile,
     typed_or,
 )
 from moa_cli.cli.output import print_json, print_lines, say
-from moa_cli.cli.saving import open_books, resume
+from moa_cli.cli.saving import left_turn, open_books, resume
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
@@ -31,7 +33,7 @@ from moa_cli.profile import save as save_as
 
 if TYPE_CHECKING:
     from moa_cli.chat.keeping import SavedConversation
-    from moa_cli.core.conversation import Conversation, Turn
+    from moa_cli.core.conversation import Conversation, Proposal, Turn
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.engine import Limits
     from moa_cli.terminal.sinks import Show
@@ -44,6 +46,7 @@ _STDIN = Path("-")
 def ask(
     profile: Profile,
     concurrency: int | None,
+    typed: TypedMixture,
     *,
     prompt: Annotated[
         list[str] | None,
@@ -82,6 +85,13 @@ def ask(
     usage: Annotated[
         bool | None, option_of(CONFIG_KEYS["usage"], "-u", "--usage/--no-usage")
     ] = None,
+    remerge: Annotated[
+        bool,
+        Option(
+            "--remerge",
+            help="Write a reply from the last turn's proposals, by one call; asks nothing new.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
     ] = False,
@@ -97,37 +107,14 @@ def ask(
     save: Save = None,
 ) -> None:
     """Ask once, and print the reply."""
+    from moa_cli.chat.keeping import SavedConversation
     from moa_cli.core.text_files import holds_bytes
+    from moa_cli.terminal.sinks import Show
 
     if json:
         if output != "text":
             raise UsageError("--json and --output exclude each other")
         output = "json"
-    if save_profile is not None:
-        path = save_as(profile, save_profile)
-        if not quiet:
-            say(f"saved profile {save_profile}: {path}")
-    text = _compose_prompt(prompt or [], file or [], needed=save_profile is None)
-    if not text:
-        return
-    if not quiet and any(map(holds_bytes, prompt or ())):
-        # A shell in another encoding gives bytes that are no letters; they cannot be sent.
-        say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
-    identity, conversation = resume(last=continue_, identity=cid)
-    asked = conversation.ask(text)
-    if dry_run:
-        from moa_cli.terminal.dry_run import plan
-
-        pool = wiring.client_pool()
-        known = {model: pool.known(model) for model in profile.models()}
-        sys.stdout.write(plan(profile, asked, known))
-        return
-    if estimate:
-        _print_estimate(profile, asked, json=json)
-        return
-    from moa_cli.chat.keeping import SavedConversation
-    from moa_cli.terminal.sinks import Show
-
     show = display.over(
         Show(
             output=output,
@@ -139,12 +126,46 @@ def ask(
             progress=display.live is False,
         )
     )
+    if remerge and (prompt or file or dry_run or estimate):
+        raise UsageError(
+            "--remerge asks nothing new: it takes no prompt, --file, --dry-run or --estimate"
+        )
+    if save_profile is not None:
+        path = save_as(profile, save_profile)
+        if not quiet:
+            say(f"saved profile {save_profile}: {path}")
+    left = left_turn(cid) if remerge else None
+    if left is not None:
+        identity: str | None = left.identity
+        asked = left.asked
+        if typed.profile is None:
+            name = left.turn.profile
+            profile = wiring.profile_of_turn(left.settings, name, typed.settings) or profile
+    else:
+        text = _compose_prompt(prompt or [], file or [], needed=save_profile is None)
+        if not text:
+            return
+        if not quiet and any(map(holds_bytes, prompt or ())):
+            # A shell in another encoding gives bytes that are no letters; they cannot be sent.
+            say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
+        identity, conversation = resume(last=continue_, identity=cid)
+        asked = conversation.ask(text)
+    if dry_run:
+        from moa_cli.terminal.dry_run import plan
+
+        pool = wiring.client_pool()
+        known = {model: pool.known(model) for model in profile.models()}
+        sys.stdout.write(plan(profile, asked, known))
+        return
+    if estimate:
+        _print_estimate(profile, asked, json=json)
+        return
     books = open_books(save=save)
     kept = SavedConversation(books.store, identity, spending=books.spending)
     limits = wiring.limits(
         concurrency, caps.budgets(books.spending, one_turn=True), kept.ledger(say)
     )
-    raise Exit(_run(profile, asked, show, kept, limits))
+    raise Exit(_run(profile, asked, show, kept, limits, left.turn if left else None))
 
 
 def _compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool) -> str:
@@ -198,46 +219,108 @@ def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool)
 
 
 def _run(
-    profile: Profile, asked: Conversation, show: Show, kept: SavedConversation, limits: Limits
+    profile: Profile,
+    asked: Conversation,
+    show: Show,
+    kept: SavedConversation,
+    limits: Limits,
+    merging: Turn | None,
 ) -> int:
-    """Answer and show the open turn of a conversation, and return the exit code."""
+    """Answer and show the open turn of a conversation, and return the exit code.
+
+    merging: the turn from whose proposals the reply is written; None asks the proposers.
+    """
     import asyncio
 
-    from moa_cli.core.stream import TurnFold, deliver
+    from moa_cli.core.stream import TurnFold
     from moa_cli.engine import run_turn
+    from moa_cli.engine.merging import mergeable
     from moa_cli.terminal.sinks import sinks_for
-    from moa_cli.terminal.tty import cancel_on_termination, without_echo
+    from moa_cli.terminal.stopping import Stopper
+    from moa_cli.terminal.tty import cancel_on_termination, escape_key, without_echo
 
     fold = TurnFold()
+    proposals = mergeable(merging.proposals) if merging is not None else ()
 
     async def answer() -> Turn:
         cancel_on_termination()
-        sinks = [*sinks_for(show), *kept.recorders(profile, say)]
+        stopper = Stopper()
+        # A proposal is written down before it is shown.
+        recorders = kept.recorders(profile, say, merging=merging)
+        sinks = [*recorders, *sinks_for(show, stopper.hint)]
         async with aclosing(wiring.client_pool()) as pool:
-            events = run_turn(profile, asked, pool, limits=limits)
-            return await deliver(events, *sinks, fold=fold)
+            events = run_turn(
+                profile,
+                asked,
+                pool,
+                control=stopper.control,
+                limits=limits,
+                references=proposals if merging else None,
+            )
+            with escape_key(stopper.stop):
+                return await stopper.run(events, *sinks, fold=fold)
 
     if not show.quiet:
-        for line in wiring.introduction(profile):
+        who, *notices = wiring.introduction(profile)
+        for line in (_merged_by(profile, proposals) if merging else who, *notices):
             say(line)
+    if show.show_proposals and proposals:
+        from moa_cli.terminal.plain import Proposals
+
+        Proposals(sys.stderr).print_layer(proposals)
     try:
         with without_echo(sys.stdout, sys.stderr):
             turn = asyncio.run(answer())
     except KeyboardInterrupt:
-        say("interrupted")
+        fold.close()
         turn = fold.turn()
     except asyncio.CancelledError:
         return TERMINATED
+    if merging is not None:
+        turn = turn.with_proposals(merging.proposals)
+        _settle(kept, merging, turn)
     if show.output == "json":
         from moa_cli.core.jsonl import turn_to_dict
 
         print_json(turn_to_dict(turn))
-    if turn.error is not None:
+    _tell(turn, show, saved=kept.store is not None)
+    return of_turn(turn)
+
+
+def _merged_by(profile: Profile, proposals: Sequence[Proposal]) -> str:
+    """Who writes a reply from which proposals, on one line."""
+    from moa_cli.core.text import plural
+    from moa_cli.profile import short_name
+
+    names = ", ".join(proposal.proposer for proposal in proposals)
+    return (
+        f"{plural(len(proposals), 'proposal')} ({names}) → {short_name(profile.aggregator.model)}"
+    )
+
+
+def _settle(kept: SavedConversation, merging: Turn, turn: Turn) -> None:
+    """Of a turn that had a reply, and the turn that wrote it anew, let one count: the old one, if
+    the new one has no reply."""
+    number = kept.stored_as()
+    if number is not None and number != merging.stored_as:
+        kept.withdraw(merging if turn.reply else replace(turn, stored_as=number))
+
+
+def _tell(turn: Turn, show: Show, *, saved: bool) -> None:
+    """Say on standard error how a turn ended, and how to go on."""
+    from moa_cli.engine.merging import kept_text
+
+    left = kept_text(turn, "`moa ask --remerge`") if saved and not show.quiet else ""
+    if turn.status == "interrupted":
+        say(f"interrupted; {left}" if left else "interrupted")
+    elif turn.error is not None:
         from moa_cli.terminal.plain import failure_line, print_paid
 
         if not show.show_proposals:
             print_paid(turn, sys.stderr)
         say(failure_line(turn))
+        if left:
+            say(left)
     elif show.quiet:
         from moa_cli.core.outcomes import cut_of
 
@@ -247,4 +330,3 @@ def _run(
         from moa_cli.terminal.usage import usage_line
 
         say(usage_line(turn.usage, turn.seconds, turn.ledger))
-    return of_turn(turn)

@@ -157,6 +157,14 @@ class TurnCaps:
 _BUNDLES = (Display, TurnCaps)
 
 
+@dataclass(frozen=True)
+class TypedMixture:
+    """What was typed of the mixture: the profile's name, None if there is none, and settings."""
+
+    profile: str | None
+    settings: Overrides
+
+
 def typed_or(typed: _T | None, configured: _T) -> _T:
     """What was typed, else what is configured."""
     return configured if typed is None else typed
@@ -311,13 +319,14 @@ def takes_profile(
     checked: whether a model name whose provider is not known ends the command before it begins.
     settles: whether the profile's candidates are chosen among before it begins.
 
-    The command is handed `concurrency` (None if not typed) too, if it has such a parameter. One
+    The command is handed `concurrency` (None if not typed) too, if it has such a parameter, and as
+    `typed` the TypedMixture. One
     that takes the profile's name as an argument calls that `named`; it is not handed on. For
     bundles, see the module.
     """
     shared = inspect.signature(_shared, eval_str=True).parameters
     own = inspect.signature(command, eval_str=True).parameters
-    handed = {"profile", "concurrency"} & own.keys()
+    handed = {"profile", "concurrency", "typed"} & own.keys()
     bundles = {
         name: (parameter.annotation, inspect.signature(parameter.annotation, eval_str=True))
         for name, parameter in own.items()
@@ -329,7 +338,8 @@ def takes_profile(
         name, flags, concurrency = _shared(**{key: given.pop(key) for key in shared})
         chosen = _first(given.pop("named", None), name)
         profile: Profile = wiring.choose_profile(chosen, flags, checked=checked, settles=settles)
-        extra = {"profile": profile, "concurrency": concurrency}
+        typed = TypedMixture(chosen, flags)
+        extra = {"profile": profile, "concurrency": concurrency, "typed": typed}
         for key, (bundle, fields) in bundles.items():
             given[key] = bundle(**{field: given.pop(field) for field in fields.parameters})
         return command(**given, **{key: extra[key] for key in handed})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from typer import Exit
@@ -13,7 +14,7 @@ from moa_cli.cli.history.cleaning import go_on_cleaning
 from moa_cli.cli.options import typed_or
 from moa_cli.cli.output import say
 from moa_cli.core import paths
-from moa_cli.core.conversation import Conversation
+from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
 
@@ -94,6 +95,43 @@ def resume(*, last: bool, identity: str | None) -> tuple[str | None, Conversatio
             raise StoreError("there is no conversation to continue")
         found = store.find(identity)
         return found, store.load(found)
+
+
+@dataclass(frozen=True)
+class LeftTurn:
+    """A turn that left proposals. identity: of its conversation. asked: the conversation before
+    it, and its prompt. settings: its resolved profile as TOML."""
+
+    identity: str
+    asked: Conversation
+    turn: Turn
+    settings: str
+
+
+def left_turn(identity: str | None) -> LeftTurn:
+    """The last turn of that conversation, or of the last one, if its proposals can be merged.
+
+    Raises StoreError if there is no such conversation, UsageError if there are no proposals.
+    """
+    from moa_cli.engine.merging import last_turn, mergeable
+
+    found, conversation = resume(last=True, identity=identity)
+    assert found is not None
+    turns = conversation.turns
+    if turns and turns[-1].status == "open" and turns[-1].reply is None:
+        raise UsageError(
+            "another moa is still answering the last turn", hint="wait until it has ended"
+        )
+    turn = last_turn(turns)
+    if turn is None or turn.stored_as is None or not mergeable(turn.proposals):
+        raise UsageError(
+            f"the last turn of {found} has no proposals to write a reply from",
+            hint="`moa history list` lists conversations; --cid ID names one",
+        )
+    before = Conversation(turns[: turns.index(turn)])
+    with closing(open_store(to_read=True)) as store:
+        settings = store.kept_turn(turn.stored_as).settings
+    return LeftTurn(found, before.ask(turn.user), turn, settings)
 
 
 def choose() -> str | None:

@@ -22,6 +22,7 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.stream import TurnFold
 from moa_cli.core.text import plural
+from moa_cli.engine.merging import merged
 from moa_cli.store.backlog import PendingTurn
 from moa_cli.store.store import Store, new_id
 from moa_cli.store.stored_values import without_defaults
@@ -39,7 +40,9 @@ class Recorder:
     conversation: the id of the one to continue; None for a new one, whose id it becomes once the
     turn has begun. settings: the resolved profile as TOML. warn: called with a sentence if
     something cannot be written. known: the number of the latest turn that the models are shown;
-    None if other processes' turns do not matter.
+    None if other processes' turns do not matter. merging: the turn whose proposals the reply is
+    written from. If it has no reply, this one becomes its reply; else it stays as it is, and the
+    new turn gets a copy of its proposals.
     """
 
     _store: Store
@@ -47,6 +50,7 @@ class Recorder:
     _settings: str
     _warn: Callable[[str], None]
     _known: int | None = None
+    _merging: Turn | None = None
     _told: bool = False
     _given_up: bool = False
     _locked_since: float | None = None
@@ -75,6 +79,12 @@ class Recorder:
             self._end(self._fold.turn())
 
     def _begin(self, event: TurnStarted) -> None:
+        before = self._merging
+        if before is not None and before.stored_as is not None and before.reply is None:
+            assert self.conversation is not None
+            here = self._store.identity
+            self._turn = PendingTurn(self.conversation, number=before.stored_as, file=here)
+            return
         new = self.conversation is None
         self._turn = PendingTurn(self.conversation or new_id(), new, self._known)
         said = {"prompt": event.prompt, "profile": event.profile, "settings": self._settings}
@@ -88,7 +98,16 @@ class Recorder:
             )
 
     def _end(self, turn: Turn) -> None:
+        before = self._merging
+        in_place = before is not None and self._turn is not None and before.stored_as == self.turn
+        if before is not None and in_place:
+            turn = merged(before, turn)
         self._put("end", without_defaults(turn.with_proposals(())))
+        if before is not None and not in_place and turn.reply:
+            # Only now: the calls of a turn without an end are counted by its proposals.
+            for layer in before.proposals:
+                for proposal in layer:
+                    self._put("proposal", without_defaults(proposal))
 
     def close(self) -> None:
         """Write the result of the turn."""

@@ -100,15 +100,20 @@ def _plain(text: str, limit: int | None = None) -> str:
     return one_line(_UNSURE.sub("", text), limit)
 
 
-def board_lines(console: Console, view: TurnView, now: float, size: tuple[int, int]) -> list[str]:
+def board_lines(
+    console: Console, view: TurnView, now: float, size: tuple[int, int], hint: str = ""
+) -> list[str]:
     """The live region for `view`, of at most half the height: a grid of panels where there is
-    room, else one row a proposer, else one line."""
+    room, else one row a proposer, else one line.
+
+    hint: what a key does at this moment, shown at the end.
+    """
     width, height = size
     if view.phase == "replying" and view.aggregator is not None:
         status = call_summary(view.aggregator, now)
         if view.aggregator.state == "waiting" and view.references:
             status.append(f" · reading {plural(view.references, 'proposal')}", "dim")
-        return to_lines(console, _cut(status, width), width)
+        return to_lines(console, _hinted(status, hint, width), width)
     if not view.proposers:
         return []
     if width < _NARROWEST_ROWS:
@@ -118,20 +123,30 @@ def board_lines(console: Console, view: TurnView, now: float, size: tuple[int, i
         head_text = f"round {view.layer}: {ended} of {len(view.proposers)}"
         text = Text.assemble(("▸ ", "cyan"), (head_text, "bold"))
         text.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
-        return to_lines(console, _cut(text, width), width)
+        return to_lines(console, _hinted(text, hint, width), width)
     count, room = len(view.proposers), max(1, height // 2)
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
     # Four stand two by two.
     columns = -(-count // -(-count // columns))
     headed = view.rounds > 1 and room > 2
     head = [Text(f"round {view.layer} of {view.rounds}", "dim")] if headed else []
-    panel_height = min(8, (room - len(head)) // -(-count // columns))
+    foot = [_cut(Text(hint, "dim"), width)] if hint and room > 2 else []
+    room -= len(head) + len(foot)
+    panel_height = min(8, room // -(-count // columns))
     roomy = width >= _PANELS_WIDTH and height >= _PANELS_HEIGHT and count <= _MOST_PANELS
     if not roomy or panel_height < _FEWEST_ROWS:
-        body: RenderableType = _rows(view.proposers, now, width, room - len(head))
+        body: RenderableType = _rows(view.proposers, now, width, max(1, room))
     else:
         body = _grid(view.proposers, now, width, columns, panel_height)
-    return to_lines(console, Group(*head, body), width)
+    return to_lines(console, Group(*head, body, *foot), width)
+
+
+def _hinted(text: Text, hint: str, width: int) -> Text:
+    """A line that ends in the hint, where at least half of the width is left for the rest."""
+    ending = f" · {hint}"
+    if not hint or 2 * cell_len(ending) > width:
+        return _cut(text, width)
+    return _cut(text, width - cell_len(ending)).append(ending, "dim")
 
 
 def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> Group:

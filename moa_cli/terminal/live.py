@@ -16,7 +16,7 @@ from moa_cli.markdown.blocks import MarkdownStream
 from moa_cli.markdown.drawing import BlockRenderer, Color
 from moa_cli.markdown.pieces import Block
 from moa_cli.terminal.board import board_lines, call_summary, name_cells, to_lines
-from moa_cli.terminal.plain import trimmed_line
+from moa_cli.terminal.plain import Hint, enough_line, trimmed_line
 from moa_cli.terminal.screen import Screen, Size
 from moa_cli.terminal.view import TurnView
 
@@ -84,7 +84,8 @@ class Board:
 
     through_reply: keep a status line while the reply is written; only where nothing else
     writes to the terminal meanwhile. compact: fold a layer into one line.
-    reasoning: show what models think, while they think. size: the terminal's, if not asked of it.
+    reasoning: show what models think, while they think. hint: what a key does at this moment.
+    size: the terminal's, if not asked of it.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Board:
         through_reply: bool = False,
         compact: bool = False,
         reasoning: bool = False,
+        hint: Hint = lambda: "",
         size: Size | None = None,
     ) -> None:
         self._screen = Screen(stream, size)
@@ -101,6 +103,7 @@ class Board:
         self._view = TurnView(reasoning=reasoning)
         self._compact = compact
         self._through_reply = through_reply
+        self._hint = hint
         self._ticker = Ticker(self._draw)
         self._began = 0.0
 
@@ -128,7 +131,8 @@ class Board:
 
     def _draw(self) -> None:
         now = asyncio.get_running_loop().time() - self._began
-        self._screen.paint(board_lines(self._console, self._view, now, self._screen.size()))
+        size = self._screen.size()
+        self._screen.paint(board_lines(self._console, self._view, now, size, self._hint()))
 
     def _fold(self, event: events.LayerFinished) -> None:
         calls = self._view.proposers
@@ -141,8 +145,7 @@ class Board:
             line += f" in {event.seconds:.1f} s" + (f" ({names})" if names else "")
             texts.append(Text(line, "dim"))
         if any(call.state == "dropped" for call in calls):
-            left = f"{event.answered} of {event.asked}" if event.answered else "the round before"
-            texts.append(Text(f"enough: going on with {left}", "yellow"))
+            texts.append(Text(enough_line(event), "yellow"))
         if self._compact:
             # What went well is told by its number.
             calls = [call for call in calls if call.state != "done" or call.note]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from moa_cli.core import events
@@ -14,7 +14,14 @@ from moa_cli.core.text import plural
 from moa_cli.terminal.sources import source_lines
 
 if TYPE_CHECKING:
+    import asyncio
+
     from moa_cli.core.stream import TurnFold
+
+# What a key does at this moment, such as `Esc: write the reply now`; "" if there is no such key.
+Hint = Callable[[], str]
+# A layer that takes longer is a long wait.
+LONG_SECONDS = 10.0
 
 
 class PlainReply:
@@ -80,6 +87,7 @@ class Notices:
         self._cut: dict[str, list[str]] = {}
         self._reply_cut: str | None = None
         self._failed_aggregator: str | None = None
+        self._left = False
 
     def handle(self, event: Event) -> None:
         match event:
@@ -89,19 +97,22 @@ class Notices:
                     self._say(f"round {event.layer}: asking {', '.join(self._names)}")
             case events.ProposerFinished():
                 self._proposed(event.proposal)
-            case events.ProposerFailed() if self._steps:
-                error = event.proposal.error
-                self._say(f"lost {event.proposal.proposer}: {error.message if error else ''}")
+            case events.ProposerFailed():
+                self._lost(event.proposal)
             case events.Retrying() if self._steps:
                 name = self._name(event)
                 self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message})")
             case events.ReferencesTrimmed() if not self._board:
                 self._say(trimmed_line(self._name(event), event))
-            case events.LayerFinished() if self._steps:
-                self._say(
-                    f"round {event.layer}: {event.answered} of {event.asked} answered"
-                    f" in {event.seconds:.1f} s"
-                )
+            case events.LayerFinished():
+                if self._steps:
+                    self._say(
+                        f"round {event.layer}: {event.answered} of {event.asked} answered"
+                        f" in {event.seconds:.1f} s"
+                    )
+                if self._left and not self._board:
+                    self._say(enough_line(event))
+                self._left = False
             case events.AggregatorFinished():
                 self._reply_cut = cut_text(event.finish_reason)
             case events.AggregatorFailed():
@@ -113,6 +124,12 @@ class Notices:
 
     def _name(self, event: events.Retrying | events.ReferencesTrimmed) -> str:
         return event.model if event.index is None else self._names[event.index]
+
+    def _lost(self, proposal: Proposal) -> None:
+        error = proposal.error
+        self._left = self._left or (error is not None and error.kind == "Abandoned")
+        if self._steps:
+            self._say(f"lost {proposal.proposer}: {error.message if error else ''}")
 
     def _proposed(self, proposal: Proposal) -> None:
         cut = cut_text(proposal.finish_reason)
@@ -138,6 +155,63 @@ class Notices:
 
     def close(self) -> None:
         """Nothing is held back."""
+
+
+class Waiting:
+    """A sink that tells, on `err`, who is waited for and what a key does about it.
+
+    It tells so again only when the key does something else. hint: what it does at this moment.
+    patience: seconds from the start of a layer until it is told; None: from its first answer on.
+    """
+
+    def __init__(self, err: TextIO, hint: Hint, patience: float | None) -> None:
+        self._err = err
+        self._hint = hint
+        self._patience = patience
+        self._waited_for: dict[int, str] = {}
+        self._asked = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = patience is None
+        self._told = ""
+
+    def handle(self, event: Event) -> None:
+        match event:
+            case events.LayerStarted():
+                self._waited_for = dict(enumerate(caller.name for caller in event.proposers))
+                self._asked = len(self._waited_for)
+                self._start()
+            case events.ProposerFinished() | events.ProposerFailed():
+                self._waited_for.pop(event.index, None)
+                if self._due and event.proposal.error is None:
+                    self._tell()
+            case events.LayerFinished():
+                self.close()
+
+    def _start(self) -> None:
+        import asyncio
+
+        self.close()
+        if self._patience is not None:
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._fall_due)
+
+    def _fall_due(self) -> None:
+        self._due = True
+        self._tell()
+
+    def _tell(self) -> None:
+        hint = self._hint()
+        if not self._waited_for or hint in ("", self._told):
+            return
+        self._told = hint
+        ended = f"{self._asked - len(self._waited_for)} of {self._asked} have ended"
+        names = ", ".join(self._waited_for.values())
+        self._err.write(f"moa: {one_line(f'waiting for {names} ({ended}); {hint}')}\n")
+        self._err.flush()
+
+    def close(self) -> None:
+        """Tell nothing more until the next layer."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Proposals:
@@ -206,6 +280,12 @@ def setting_lines(
             line = f"{name}\n    {value}  {origin}"
         lines.append(line)
     return lines
+
+
+def enough_line(event: events.LayerFinished) -> str:
+    """That the proposers of a layer are not waited for any longer."""
+    left = f"{event.answered} of {event.asked}" if event.answered else "the round before"
+    return f"enough: going on with {left}"
 
 
 def trimmed_line(name: str, event: events.ReferencesTrimmed) -> str:

@@ -10,7 +10,7 @@ from typing import Literal, TextIO
 
 from moa_cli.core import debug_log
 from moa_cli.core.stream import Sink
-from moa_cli.terminal.plain import Notices, PlainReply, Proposals
+from moa_cli.terminal.plain import LONG_SECONDS, Hint, Notices, PlainReply, Proposals, Waiting
 from moa_cli.terminal.sources import Sources
 from moa_cli.terminal.tty import can_redraw
 
@@ -38,8 +38,11 @@ class Show:
     progress: bool = False
 
 
-def sinks_for(show: Show) -> list[Sink]:
-    """The reply alone goes to stdout, everything else to stderr; live only on terminals."""
+def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
+    """The reply alone goes to stdout, everything else to stderr; live only on terminals.
+
+    hint: says what a key does at this moment, such as `Esc: write the reply now`.
+    """
     # Lines of the debug log would tear what moves.
     show = replace(show, live=show.live and not debug_log.on_terminal())
     moving = show.live and not show.quiet and show.output != "jsonl"
@@ -54,6 +57,7 @@ def sinks_for(show: Show) -> list[Sink]:
                 through_reply=_is_file(sys.stdout),
                 compact=show.compact,
                 reasoning=show.reasoning,
+                hint=hint,
             )
         )
     if show.show_proposals:
@@ -68,6 +72,8 @@ def sinks_for(show: Show) -> list[Sink]:
     if not show.quiet:
         steps = show.verbose or show.progress or watched
         sinks.append(Notices(sys.stderr, steps=steps, board=board))
+        if steps and not board:
+            sinks.append(Waiting(sys.stderr, hint, None if show.verbose else LONG_SECONDS))
     return sinks
 
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import signal
+import stat
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ _END_OF_INPUT = "\x04"
 # A character, or what a terminal sends for another key (an arrow: ESC [ A).
 _KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|.", re.DOTALL)
 _ENDS = ("SIGTERM", "SIGHUP")
+# An Esc that nothing follows for this long is the key, not the start of a sequence.
+_ESCAPE_SECONDS = 0.05
 
 
 def can_redraw(stream: TextIO) -> bool:
@@ -65,6 +68,83 @@ def without_echo(*streams: TextIO) -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def escape_key(pressed: Callable[[], None]) -> Iterator[None]:
+    """While inside, on the running event loop, call `pressed` for each Esc at the terminal.
+
+    For a program that otherwise reads nothing there. Keys that are typed ahead are for the shell:
+    if some wait already, nothing is read, and those that come later are put back at the end, where
+    the system allows that. Does nothing if this is no terminal whose keys are for this program.
+    """
+    try:
+        import fcntl
+        import termios
+
+        descriptor = sys.stdin.fileno()
+        if _others_read(descriptor):
+            raise OSError
+        before = termios.tcgetattr(descriptor)
+    except (ImportError, AttributeError, OSError, ValueError):
+        yield
+        return
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    keys = termios.tcgetattr(descriptor)
+    keys[3] &= ~(termios.ICANON | termios.ECHO)
+    read, held = bytearray(), bytearray()
+    due: asyncio.TimerHandle | None = None
+
+    def take() -> None:
+        found = _KEY.findall(held.decode(errors="replace"))
+        held.clear()
+        for _ in range(sum(len(key) for key in found if not key.strip("\x1b"))):
+            pressed()
+
+    def ready() -> None:
+        nonlocal due
+        data = b""
+        with suppress(OSError):
+            # In the background, reading would stop the program.
+            if os.tcgetpgrp(descriptor) == os.getpgrp():
+                data = os.read(descriptor, 1024)
+        if not data:
+            loop.remove_reader(descriptor)
+            return
+        read.extend(data)
+        held.extend(data)
+        if due is not None:
+            due.cancel()
+        due = loop.call_later(_ESCAPE_SECONDS, take)
+
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, keys)
+    waiting = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
+    if any(waiting):
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        yield
+        return
+    try:
+        loop.add_reader(descriptor, ready)
+        yield
+    finally:
+        loop.remove_reader(descriptor)
+        if due is not None:
+            due.cancel()
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        with suppress(OSError, AttributeError):
+            for place in range(len(read)) if b"\x1b" not in read else ():
+                fcntl.ioctl(descriptor, termios.TIOCSTI, read[place : place + 1])
+
+
+def _others_read(descriptor: int) -> bool:
+    """Whether keys at a terminal are for another program: a pager behind a pipe, or the shell in
+    whose background this program runs."""
+    if not (os.isatty(descriptor) and sys.stderr.isatty()):
+        return True
+    piped = stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+    return piped or os.tcgetpgrp(descriptor) != os.getpgrp()
 
 
 def cancel_on_termination() -> None:

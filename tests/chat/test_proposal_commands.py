@@ -161,6 +161,20 @@ def test_remerge_writes_the_reply_that_a_failed_aggregator_did_not(talk: Talk) -
     assert talk.remembered() == [("first", "new"), ("second", "ok")]
 
 
+def test_proposals_of_a_retry_in_vain_can_be_merged(talk: Talk) -> None:
+    talk.upstream.enqueue("a", Reply(text="old of a"), Reply(text="new of a"))
+    talk.upstream.enqueue("agg", Reply(text="old"), REFUSED, Reply(text="new"))
+    talk.do("first")
+    said = talk.do("/retry")
+    assert said.splitlines()[-1] == ("moa: 2 proposals are kept: /remerge writes a reply from them")
+    assert talk.remembered() == [("first", "old")]
+    assert "new of a" in talk.do("/show")
+    talk.do("/remerge", "second")
+    assert talk.references(2) == ["new of a", "ok"]
+    assert talk.remembered() == [("first", "new"), ("second", "ok")]
+    assert talk.sent("agg")[2:] == [["first"], ["first", "new", "second"]]
+
+
 def test_usage_is_what_the_upstream_counted_whatever_became_of_the_turns(talk: Talk) -> None:
     talk.upstream.always("a", Reply(text="some words of a", usage=(11, 7)))
     talk.do("first", "/retry", "/remerge", "/remerge lab:c", "second", "/undo", "/new", "third")

@@ -26,6 +26,7 @@ REFUSED = Reply(status=400, error={"error": {"message": "no"}})
 CTRL_C, ESC = "\x03", "\x1b"
 KEPT = "moa: interrupted; the reply so far is kept"
 NOTHING = "moa: interrupted; nothing was kept"
+MERGED = "moa: interrupted; 2 proposals are kept: /remerge writes a reply from them"
 both_keys = pytest.mark.parametrize("key", [CTRL_C, ESC], ids=["Ctrl-C", "Esc"])
 
 
@@ -114,7 +115,7 @@ def test_the_second_stop_cancels_while_the_aggregator_is_silent(
         terminal.wait_for("reading 2 proposals")
         terminal.send(key)
         at_prompt(terminal, 1, "Why?")
-        assert ends(terminal) == [NOTHING]
+        assert ends(terminal) == [MERGED]
         gone(upstream, "b", "agg")
         terminal.send(" again\r")
         at_prompt(terminal, 2)
@@ -262,9 +263,10 @@ def test_a_provider_s_failure_leaves_the_conversation_whole(moa: Moa, upstream: 
         assert "refused the request (400)" in ends(terminal)[1]
         upstream.enqueue("agg", Reply(chunks=["Half ", "of ", "it"], drop_after=2))
         terminal.send("\r")
-        at_prompt(terminal, 3)
-        terminal.send("Then?\r")
         at_prompt(terminal, 4)
+        assert ends(terminal)[3] == "moa: 3 proposals are kept: /remerge writes a reply from them"
+        terminal.send("Then?\r")
+        at_prompt(terminal, 5)
     assert sent(upstream) == [
         ["Why?"],
         ["Why?", "ok", "And?"],

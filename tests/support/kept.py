@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 from moa_cli.core.conversation import Proposal, Turn, Usage
 from moa_cli.store.calls import SpendingEntry
 from moa_cli.store.store import Store
 from tests.support.command import Moa
 
-__all__ = ["fill", "keep", "pay"]
+__all__ = ["fill", "keep", "pay", "proposals_in"]
 
 
 def keep(moa: Moa, *turns: tuple[str, str], title: str | None = None, profile: str = "lab") -> str:
@@ -23,6 +26,17 @@ def keep(moa: Moa, *turns: tuple[str, str], title: str | None = None, profile: s
         return identity
     finally:
         store.close()
+
+
+def proposals_in(moa: Moa) -> int:
+    """How many proposals are written down so far."""
+    path = moa.state.parent / "data" / "conversations.db"
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as file:
+            return int(file.execute("SELECT count(*) FROM proposals").fetchone()[0])
+    except sqlite3.OperationalError:
+        # There is no file, or no table in it, yet.
+        return 0
 
 
 def pay(store: Store, usage: Usage) -> None:

@@ -17,6 +17,7 @@ from moa_cli.chat.session import Session
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.engine.merging import mergeable
 from moa_cli.terminal.sources import source_lines
 
 
@@ -70,7 +71,9 @@ def _show(host: Host, argument: str) -> None:
         return
     for layer_proposals in _last(host.session).proposals:
         for place, proposal in enumerate(layer_proposals, 1):
-            state = proposal.error.message if proposal.error else one_line(proposal.text, 60)
+            state = one_line(proposal.text, 60)
+            if proposal.error is not None:
+                state = f"{proposal.error.message}{f': {state}' if state else ''}"
             host.say(f"{place}  round {proposal.layer}  {proposal.proposer}: {state}")
 
 
@@ -95,7 +98,7 @@ def _why(host: Host, argument: str) -> None:
     from moa_cli.terminal.side_by_side import closeness_table
 
     turn = _last(host.session)
-    answered = [proposal for proposal in _layer(host.session, None) if proposal.error is None]
+    answered = mergeable(turn.proposals)
     if not turn.reply or not answered:
         raise UsageError("there is no reply with proposals to compare it to")
     found = closest(turn.reply, [proposal.text for proposal in answered])
@@ -118,8 +121,6 @@ def _retry(host: Host, argument: str) -> Outcome:
 @command("remerge", "[MODEL]", model_words)
 def _remerge(host: Host, argument: str) -> Outcome:
     """Write a new reply from the last proposals (one call), by MODEL if given."""
-    if not any(proposal.error is None for proposal in _layer(host.session, None)):
-        raise UsageError("there are no proposals to write a reply from")
     return Remerge(argument or None)
 
 

@@ -1,0 +1,86 @@
+"""A reply that is written later, from the proposals that a turn has left behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.text import plural
+from moa_cli.engine.prompts import strip_reasoning
+
+# Why a proposal may have ended although its model had more to say. What a model refused, or a
+# filter stopped, is no answer.
+_CUT_OFF = ("Abandoned", "BudgetReached", "Interrupted", "Straggler")
+# The end of a sentence, with something behind it or not.
+_SENTENCE = re.compile(r"\w[^\n]*?[.!?:…。！？](?=\s|$)|\w[^\n]*\n\s*\S")
+
+
+def has_sentence(text: str) -> bool:
+    """Whether at least a sentence, or a line, of a text has come."""
+    return _SENTENCE.search(text) is not None
+
+
+def mergeable(layers: Sequence[Sequence[Proposal]]) -> tuple[Proposal, ...]:
+    """The proposals of a turn that a reply can be written from; none if there are none.
+
+    They are those of the last layer in which a proposal is complete: each of them was written
+    from all answers of the layer before. If none is complete, they are unfinished ones of the
+    last layer that has any. Unfinished proposals of the layer count if at least a sentence of
+    them has come.
+    """
+    whole = [layer for layer in layers if any(proposal.error is None for proposal in layer)]
+    begun = [layer for layer in layers if any(map(_unfinished, layer))]
+    chosen = (whole or begun or [()])[-1]
+    return tuple(proposal for proposal in chosen if proposal.error is None or _unfinished(proposal))
+
+
+def _unfinished(proposal: Proposal) -> bool:
+    error = proposal.error
+    return (
+        error is not None
+        and error.kind in _CUT_OFF
+        and has_sentence(strip_reasoning(proposal.text))
+    )
+
+
+def merged(before: Turn, turn: Turn) -> Turn:
+    """`turn`, which has written a reply from the proposals of `before`, as one turn with it."""
+    layers = len(before.proposals)
+    ledger = [replace(charge, layer=layers + charge.layer) for charge in turn.ledger]
+    return replace(
+        turn,
+        proposals=before.proposals,
+        usage=before.usage + turn.usage,
+        ledger=(*before.ledger, *ledger),
+        seconds=before.seconds + turn.seconds,
+        lost=(*before.lost, *turn.lost),
+    )
+
+
+def last_turn(turns: Sequence[Turn]) -> Turn | None:
+    """The last turn of a conversation that can be asked or merged again; None if there is none.
+
+    One that still runs is none. One that left nothing behind, and asked what the turn before it
+    had asked, was an attempt to answer that turn anew.
+    """
+    ended = [turn for turn in turns if turn.status != "open" or turn.reply is not None]
+    while len(ended) > 1:
+        before, last = ended[-2:]
+        if last.reply or mergeable(last.proposals) or last.user != before.user:
+            break
+        ended.pop()
+    return ended[-1] if ended else None
+
+
+def kept_text(turn: Turn, command: str) -> str:
+    """How to go on with a turn that has no whole reply; "" if nothing of it can be merged.
+
+    command: what writes a reply from its proposals.
+    """
+    count = len(mergeable(turn.proposals))
+    if turn.status == "finished" or not count:
+        return ""
+    proposals, them = plural(count, "proposal"), "it" if count == 1 else "them"
+    return f"{proposals} {'is' if count == 1 else 'are'} kept: {command} writes a reply from {them}"

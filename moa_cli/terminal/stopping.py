@@ -1,0 +1,125 @@
+"""What Ctrl-C and Esc do while a turn runs, in `moa ask` and in the chat."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal
+
+from moa_cli.core.conversation import Turn
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorStarted,
+    Event,
+    ProposerFinished,
+    TurnFailed,
+    TurnFinished,
+)
+from moa_cli.core.stream import Sink, TurnFold, deliver
+from moa_cli.engine import Control
+
+# What a stop leads to: a reply from what has arrived, a turn without a reply, or a reply that
+# ends where it is.
+Effect = Literal["reply", "cancel", "cut"]
+
+_HINTS: dict[Effect, str] = {
+    "reply": "write the reply now",
+    "cancel": "cancel",
+    "cut": "stop",
+}
+
+
+class Stopper:
+    """Runs a turn that the user can stop; a sink that knows what a stop does at this point.
+
+    While proposers run, and something has arrived that a reply can be written from, the first stop
+    ends the waiting, and the aggregator writes the reply. At any other time, and at the second
+    stop, the turn is cancelled.
+
+    key: the key that is named on screen.
+    """
+
+    def __init__(self, key: str = "Ctrl-C") -> None:
+        self.control = Control()
+        self.cancelled = False
+        self.key = key
+        self._running: asyncio.Task[Turn] | None = None
+        self._arrived = False
+        self._replying = False
+        self._writing = False
+        self._ended = False
+
+    def handle(self, event: Event) -> None:
+        """Take the next event."""
+        match event:
+            case AggregatorDelta():
+                self._writing = self._writing or bool(event.text)
+            case ProposerFinished():
+                self._arrived = True
+            case AggregatorStarted():
+                self._replying = True
+            case TurnFinished() | TurnFailed():
+                self._ended = True
+
+    def close(self) -> None:
+        """Note that the turn has ended."""
+        self._ended = True
+
+    @property
+    def effect(self) -> Effect:
+        """What a stop does now."""
+        if self._replying:
+            return "cut" if self._writing else "cancel"
+        return "reply" if self._arrived and not self.control.said_enough else "cancel"
+
+    def hint(self) -> str:
+        """What the key does now, such as `Esc: write the reply now`; "" once the turn has ended."""
+        return "" if self._ended or self.cancelled else f"{self.key}: {_HINTS[self.effect]}"
+
+    def stop(self) -> None:
+        """Handle Ctrl-C or Esc."""
+        if self.effect == "reply":
+            self.control.enough()
+        elif self._running is not None and not self._ended:
+            self.cancelled = True
+            self._running.cancel()
+
+    async def run(self, events: AsyncGenerator[Event, None], *sinks: Sink, fold: TurnFold) -> Turn:
+        """Run a turn to its end, or until it is cancelled by a stop; return it as far as it came.
+
+        SIGINT stops the turn, not the program. fold: what the turn is gathered in. Raises
+        CancelledError, once all calls are closed, if the program is told to end.
+        """
+        running = asyncio.create_task(deliver(events, self, *sinks, fold=fold))
+        self._running = running
+        with _interrupting(self.stop):
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+            task = asyncio.current_task()
+            if not running.done() or (task is not None and task.cancelling()):
+                running.cancel()
+                await asyncio.wait([running])
+                raise asyncio.CancelledError
+        return fold.turn() if running.cancelled() else running.result()
+
+
+@contextmanager
+def _interrupting(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT call `stop` within the block instead of ending the program."""
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        loop.add_signal_handler(signal.SIGINT, stop)
+    except NotImplementedError:
+        # Event loops on Windows have no signal handlers.
+        signal.signal(signal.SIGINT, lambda number, frame: loop.call_soon_threadsafe(stop))
+    try:
+        yield
+    finally:
+        with suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
+        # Removing it leaves Python's own handler, whose KeyboardInterrupt may be lost in a
+        # finalizer. The handler of asyncio cancels the main task.
+        signal.signal(signal.SIGINT, before)
