@@ -1,7 +1,7 @@
 # Shorter ways to run the project's own tools. `./uv` finds uv, or gets it.
 UV ?= ./uv
 # make bench BENCHMARKS="startup store"
-BENCHMARKS ?= startup streaming_markdown board_cpu store serve bench_run
+BENCHMARKS ?= startup chat_turns streaming_markdown board_cpu store serve bench_run
 
 help:
 	@echo "make test       all tests"

@@ -65,6 +65,8 @@ async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> int:
 
 def _load_what_a_turn_needs() -> None:
     """A tenth of a second, while the user types."""
+    import tomli_w  # noqa: F401
+
     import moa_cli.store.recorder
     import moa_cli.terminal.live  # noqa: F401
 

@@ -27,6 +27,7 @@ from moa_cli.clients.error_mapper import (
     takes_no_system_role,
 )
 from moa_cli.clients.exchange import Exchange
+from moa_cli.clients.http.late_authorities import import_aiohttp
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport
 from moa_cli.clients.transport import (
     ErrorObject,
@@ -189,10 +190,13 @@ class OpenAICompatible:
         return f"{place}/chat/completions{self._query}"
 
     async def warm(self) -> None:
-        """Open a connection for the next request. If that fails, the request will say why.
+        """Load what a request needs, and open a connection for the next one. If that fails, the
+        request will say why.
 
-        On this machine that takes no time.
+        On this machine a connection takes no time to open, and is not kept.
         """
+        # In another thread, for it takes 0.1 s while the user types.
+        await asyncio.to_thread(import_aiohttp)
         if is_loopback(self._base_url):
             return
         with suppress(TransportError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 from tests.chat.test_at_a_terminal import at_prompt
 from tests.support.command import Moa
 from tests.support.network import HttpProxy
-from tests.support.upstream import Upstream
+from tests.support.upstream import Reply, Upstream
 
 # A host that only a proxy leads to: what is on this machine needs no warming.
 ADDRESS = "http://api.example.test/v1"
@@ -57,3 +58,25 @@ def test_a_key_is_not_asked_for_before_it_is_needed(moa: Moa, upstream: Upstream
         terminal.send("/exit\r")
         assert terminal.wait() == 0
     assert not asked.exists()
+
+
+def test_a_first_turn_finds_everything_loaded(moa: Moa, upstream: Upstream) -> None:
+    """Also where an endpoint on this machine needs no connection opened."""
+    upstream.always("*", Reply(text="Good day."))
+    # Python tells on standard error what it imports.
+    importing = {"PYTHONPROFILEIMPORTTIME": "1"}
+    with moa.terminal("chat", columns=100, rows=30, env=importing, fresh=True) as terminal:
+        # What is imported is told in the middle of the screen.
+        terminal.wait_for(lambda: "›" in terminal.raw.decode(errors="replace"))
+        terminal.wait_for(lambda: imported(terminal.raw) >= {"aiohttp", "moa_cli.terminal.live"})
+        terminal.settle(1.0)
+        before = imported(terminal.raw)
+        terminal.send("hi\r")
+        terminal.wait_for(lambda: b"Good day." in terminal.raw)
+        terminal.settle(1.0)
+        assert imported(terminal.raw) == before
+
+
+def imported(shown: bytes) -> set[str]:
+    text = shown.decode(errors="replace")
+    return set(re.findall(r"import time: +\d+ \| +\d+ \| +([\w.]+)\r", text))

@@ -197,10 +197,15 @@ class Moa:
         stdin: Path | None = None,
         stdout: Path | None = None,
         env: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> Terminal:
-        """The process at a pseudo-terminal; standard input and output may be files instead."""
+        """The process at a pseudo-terminal; standard input and output may be files instead.
+
+        fresh: see `started`.
+        """
+        environment = self.environment | dict(env or {})
         return Terminal(
-            arguments, self.folder, self.environment | dict(env or {}), columns, rows, stdin, stdout
+            arguments, self.folder, environment, columns, rows, stdin, stdout, fresh=fresh
         )
 
 
@@ -266,6 +271,8 @@ class Terminal:
         rows: int,
         stdin: Path | None,
         stdout: Path | None,
+        *,
+        fresh: bool = False,
     ) -> None:
         self.raw = bytearray()
         self._master, self._slave = os.openpty()
@@ -281,6 +288,7 @@ class Terminal:
                 arguments,
                 environment,
                 at_terminal=True,
+                fresh=fresh,
                 cwd=folder,
                 stdin=file_in if stdin else self._slave,
                 stdout=file_out if stdout else self._slave,
