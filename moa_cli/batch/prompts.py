@@ -28,6 +28,7 @@ _OURS = (
     "cost",
     "seconds",
     "finish_reason",
+    "citations",
     "lost",
     "proposals",
     "error",
@@ -116,6 +117,8 @@ class Batch:
             "seconds": round(path_seconds(result, journal), 3),
             "finish_reason": reply.finish_reason if reply else None,
         }
+        if reply and reply.citations:
+            values["citations"] = [asdict(cited) for cited in reply.citations]
         if turn and turn.lost:
             values["lost"] = list(turn.lost)
         if self.proposals and turn:
@@ -126,13 +129,15 @@ class Batch:
 
 
 def _proposal(answer: CallAnswer) -> dict[str, Any]:
-    values = {
+    values: dict[str, Any] = {
         "model": answer.model,
         "answered_by": answer.answered_by,
         "text": answer.text,
         "finish_reason": answer.finish_reason,
         "usage": usage_to_dict(answer.usage),
     }
+    if answer.citations:
+        values["citations"] = [asdict(cited) for cited in answer.citations]
     return values if answer.error is None else values | {"error": asdict(answer.error)}
 
 

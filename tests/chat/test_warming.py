@@ -77,6 +77,6 @@ def test_a_first_turn_finds_everything_loaded(moa: Moa, upstream: Upstream) -> N
         assert imported(terminal.raw) == before
 
 
-def imported(shown: bytes) -> set[str]:
+def imported(shown: bytearray) -> set[str]:
     text = shown.decode(errors="replace")
     return set(re.findall(r"import time: +\d+ \| +\d+ \| +([\w.]+)\r", text))

@@ -21,10 +21,15 @@ _T = TypeVar("_T")
 
 def plain(value: Any, renamed: Mapping[str, str] = MappingProxyType({})) -> Any:
     """Values of dataclasses as JSON values; `dataclasses.asdict`, which copies all that it
-    meets, takes twice as long. renamed: what fields are called there, where they differ."""
+    meets, takes twice as long. Where there are no citations, the field is left out, as in
+    `core.conversation`. renamed: what fields are called there, where they differ."""
     if is_dataclass(value):
         fields = vars(value).items()
-        return {renamed.get(name, name): plain(inner, renamed) for name, inner in fields}
+        return {
+            renamed.get(name, name): plain(inner, renamed)
+            for name, inner in fields
+            if inner or name != "citations"
+        }
     return [plain(inner, renamed) for inner in value] if isinstance(value, tuple) else value
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moa_cli.bench.data.json_lines import Lines, plain, read_lines, to_line
-from moa_cli.core.conversation import Failure, Usage, check_usage
+from moa_cli.core.conversation import Citation, Failure, Usage, check_usage
 from moa_cli.core.endpoints import Request
 from moa_cli.core.outcomes import cut_text
 from moa_cli.core.values import load_value
@@ -34,7 +34,7 @@ class CallAnswer:
     model: as the profile names it. text: without reasoning. key: of its call in calls.jsonl,
     "" where the answer was given beforehand (`--reference-paths`). answered_by: the model id
     that the endpoint told. usage: of that call alone, not of failed attempts before it.
-    error: why there is no usable answer, or None.
+    error: why there is no usable answer, or None. citations: the sources that the endpoint names.
     """
 
     model: str
@@ -45,6 +45,7 @@ class CallAnswer:
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
     error: Failure | None = None
+    citations: tuple[Citation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class CallRecord:
     profile names it. usage: priced by what was known when the run began; estimated where the
     endpoint told none. seconds: from the request to the end; first_token likewise.
     when: its end, seconds since 1970. logprobs: see `Delta`. error: why there is no whole answer.
-    Such a call is made again, but counts as spent.
+    Such a call is made again, but counts as spent. citations: see `CallAnswer`.
     """
 
     key: str
@@ -166,6 +167,7 @@ class CallRecord:
     when: float = 0.0
     logprobs: tuple[tuple[str, float], ...] | None = None
     error: str | None = None
+    citations: tuple[Citation, ...] = ()
 
 
 def call_key(item: str, turn: int, model: str, request: Request) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurrence_key
 from moa_cli.bench.run.limiter import CallLimiter
-from moa_cli.core.conversation import Usage
+from moa_cli.core.conversation import Citation, Usage
 from moa_cli.core.debug_log import RoomLog
 from moa_cli.core.endpoints import Client, Clients, Delta, Endpoint, ModelInfo, Request
 from moa_cli.core.errors import ClientError, ClientTimeout
@@ -149,6 +149,7 @@ class _Call:
         self._finish_reason: str | None = None
         self._answered_by: str | None = None
         self._logprobs: tuple[tuple[str, float], ...] | None = None
+        self._citations: tuple[Citation, ...] = ()
         self.taken = False
         self.text = ""
         self._foreseen = request.max_tokens or ASSUMED_TOKENS
@@ -177,6 +178,7 @@ class _Call:
         self._finish_reason = delta.finish_reason or self._finish_reason
         self._answered_by = delta.model or self._answered_by
         self._logprobs = delta.logprobs or self._logprobs
+        self._citations = delta.citations or self._citations
 
     def void(self) -> None:
         """It was not made, and nobody bills it."""
@@ -203,6 +205,7 @@ class _Call:
             when=time.time(),
             logprobs=self._logprobs,
             error=error,
+            citations=self._citations,
         )
         self._shared.journal.add(record)
         self._shared.journal.ended(self._key)
@@ -220,4 +223,5 @@ def _whole(record: CallRecord) -> Delta:
         finish_reason=record.finish_reason,
         model=record.answered_by,
         logprobs=record.logprobs,
+        citations=record.citations,
     )

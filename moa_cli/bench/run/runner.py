@@ -231,6 +231,7 @@ def _with_record(answer: CallAnswer, record: CallRecord | None) -> CallAnswer:
         answered_by=record.answered_by,
         finish_reason=record.finish_reason,
         usage=record.usage,
+        citations=record.citations,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from moa_cli.core.events import AggregatorFinished, ProposerFinished, from_dict
+from tests.support.bench.own_runs import write_prompts
 from tests.support.command import Moa
 from tests.support.server import chunks, serving
 from tests.support.upstream import Reply, Upstream
@@ -16,6 +17,8 @@ SKY = "https://example.org/sky"
 PLAIN = "example.org/no-link"
 EVIL = "javascript:alert(1)"
 FOUND = {"url": SKY, "title": "Why \x1b[31mthe [sky](x) <b>is</b> blue", "date": "2026-01-02"}
+NAMED = {"citations": [SKY, PLAIN, SKY, EVIL], "search_results": [FOUND]}
+DUST = "https://example.org/dust"
 LINES = [
     "sources:",
     f"[1] Why the [sky](x) <b>is</b> blue: {SKY}",
@@ -27,9 +30,8 @@ LINES = [
 @pytest.fixture
 def cited(moa: Moa, upstream: Upstream) -> Moa:
     """The aggregator names three sources, the proposer another one."""
-    named = {"citations": [SKY, PLAIN, SKY, EVIL], "search_results": [FOUND]}
-    upstream.always("agg", Reply(text="Scattering [1].", more=named))
-    upstream.always("a", Reply(text="dust", more={"citations": ["https://example.org/dust"]}))
+    upstream.always("agg", Reply(text="Scattering [1].", more=NAMED))
+    upstream.always("a", Reply(text="dust", more={"citations": [DUST]}))
     moa.profile("lab", "a")
     return moa
 
@@ -137,3 +139,43 @@ def test_the_server_gives_them_as_perplexity_does(cited: Moa) -> None:
 def test_the_server_gives_no_field_where_there_are_none(moa: Moa, upstream: Upstream) -> None:
     with serving(moa) as server:
         assert "citations" not in server.ask().text
+
+
+def test_a_batch_writes_them_down_and_takes_them_from_its_journal(
+    cited: Moa, upstream: Upstream
+) -> None:
+    (cited.folder / "in.jsonl").write_text('{"prompt": "why?", "citations": "mine"}\n', "utf-8")
+    command = ("batch", "in.jsonl", "out.jsonl", "--proposals")
+    out = cited.folder / "out.jsonl"
+    # A prompt that cannot be answered keeps the journal of the others.
+    upstream.always("agg", Reply(status=500))
+    assert cited.run(*command).code != 0
+    calls = [json.loads(line) for line in read(cited, "out.jsonl.state/calls.jsonl")]
+    assert [sources_of(call) for call in calls if not call["error"]] == [[DUST]]
+    upstream.always("agg", Reply(text="Scattering [1].", more=NAMED))
+    assert cited.run(*command).code == 0
+    line = json.loads(out.read_text("utf-8"))
+    assert sources_of(line) == [SKY, PLAIN, EVIL]
+    assert [sources_of(proposal) for [proposal] in line["proposals"]] == [[DUST]]
+    assert line["input"] == {"citations": "mine"}
+    assert len(upstream.chats("a")) == 1
+
+
+def test_a_run_of_a_bench_keeps_them(cited: Moa, upstream: Upstream) -> None:
+    run = ("bench", "run", write_prompts(cited, 1), "-y", "--arms", "mixture", "-o", "kept")
+    assert cited.run(*run).code == 0
+    [item] = [json.loads(line) for line in read(cited, "kept/items.jsonl")]
+    [turn] = item["turns"]
+    assert sources_of(turn["reply"]) == [SKY, PLAIN, EVIL]
+    assert [sources_of(proposal) for [proposal] in turn["proposals"]] == [[DUST]]
+    # Made again from the journal, to the byte.
+    before = (cited.folder / "kept/items.jsonl").read_bytes()
+    (cited.folder / "kept/items.jsonl").unlink()
+    asked = len(upstream.requests)
+    assert cited.run(*run).code == 0
+    assert (cited.folder / "kept/items.jsonl").read_bytes() == before
+    assert len(upstream.chats()) <= asked
+
+
+def read(moa: Moa, name: str) -> list[str]:
+    return (moa.folder / name).read_text("utf-8").splitlines()
