@@ -38,7 +38,7 @@ from moa_cli.profile import Profile
 from moa_cli.terminal.plain import failure_line, print_paid
 from moa_cli.terminal.sinks import sinks_for
 from moa_cli.terminal.stopping import Stopper
-from moa_cli.terminal.tty import can_redraw, cancel_on_termination, folded
+from moa_cli.terminal.tty import can_redraw, cancel_on_termination, folded, run_loop
 from moa_cli.terminal.usage import usage_line
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def run(
                     return await chat.read(lines)
 
     try:
-        return asyncio.run(hold())
+        return run_loop(hold())
     except asyncio.CancelledError:
         return _TERMINATED
 

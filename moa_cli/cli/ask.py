@@ -237,7 +237,7 @@ def _run(
     from moa_cli.engine.merging import mergeable
     from moa_cli.terminal.sinks import sinks_for
     from moa_cli.terminal.stopping import Stopper
-    from moa_cli.terminal.tty import cancel_on_termination, escape_key, without_echo
+    from moa_cli.terminal.tty import cancel_on_termination, escape_key, run_loop, without_echo
 
     fold = TurnFold()
     proposals = mergeable(merging.proposals) if merging is not None else ()
@@ -270,7 +270,7 @@ def _run(
         Proposals(sys.stderr).print_layer(proposals)
     try:
         with without_echo(sys.stdout, sys.stderr):
-            turn = asyncio.run(answer())
+            turn = run_loop(answer())
     except KeyboardInterrupt:
         fold.close()
         turn = fold.turn()

@@ -237,10 +237,10 @@ class _Comparing:
 
     def _compare(self, item: Item) -> bool:
         """One prompt; whether there is to be another."""
-        import asyncio
+        from moa_cli.terminal.tty import run_loop
 
         print_lines(["", *_drawn("", f"› {item.turns[0]}", raw=True)])
-        answers = asyncio.run(self._answers(item))
+        answers = run_loop(self._answers(item))
         capped = next((answer.turn.error for answer in answers if answer.turn.capped), None)
         failed = [answer for answer in answers if answer.trouble is not None]
         there = [answer for answer in answers if answer.trouble is None]

@@ -9,10 +9,11 @@ import signal
 import stat
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
+_T = TypeVar("_T")
 _END_OF_INPUT = "\x04"
 # A character, or what a terminal sends for another key (an arrow: ESC [ A).
 _KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|.", re.DOTALL)
@@ -145,6 +146,29 @@ def _others_read(descriptor: int) -> bool:
         return True
     piped = stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
     return piped or os.tcgetpgrp(descriptor) != os.getpgrp()
+
+
+def run_loop(main: Coroutine[Any, Any, _T]) -> _T:
+    """`asyncio.run`, in which a Ctrl-C is not lost, and leaves no half-made event loop behind.
+
+    A KeyboardInterrupt may be raised at any point of Python code, also while the loop is set up. So
+    SIGINT waits until the loop runs, which then cancels `main`.
+    """
+    import asyncio
+
+    block = getattr(signal, "pthread_sigmask", None)
+    if block is None:
+        return asyncio.run(main)
+    before = block(signal.SIG_BLOCK, {signal.SIGINT})
+
+    async def unblocked() -> _T:
+        block(signal.SIG_SETMASK, before)
+        return await main
+
+    try:
+        return asyncio.run(unblocked())
+    finally:
+        block(signal.SIG_SETMASK, before)
 
 
 def cancel_on_termination() -> None:

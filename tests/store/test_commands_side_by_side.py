@@ -9,16 +9,14 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.command import PATIENCE, Moa, Terminal
-from tests.support.kept import keep
+from tests.support.kept import counted_calls, keep, sound
 from tests.support.server import Server, serving
 from tests.support.upstream import Reply, Upstream
 from tests.support.watched import Watch
@@ -51,22 +49,6 @@ def moa(tmp_path: Path, upstream: Upstream) -> Moa:
     machine = Moa(tmp_path, upstream.url)
     (machine.folder / "in.txt").write_text("first line\nsecond line\n", "utf-8")
     return machine
-
-
-def database(moa: Moa) -> Path:
-    return moa.state.parent / "data" / "conversations.db"
-
-
-def sound(moa: Moa) -> None:
-    connection = sqlite3.connect(database(moa))
-    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    connection.close()
-    assert not list(database(moa).parent.glob("*damaged*"))
-
-
-def counted_calls(moa: Moa) -> int:
-    values: dict[str, Any] = json.loads(moa.run("history", "stats", "--json").text)
-    return sum(int(model["calls"]) for model in values["models"])
 
 
 def prompts(moa: Moa) -> set[str]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 from moa_cli.core.conversation import Proposal, Turn, Usage
 from moa_cli.store.calls import SpendingEntry
 from moa_cli.store.store import Store
 from tests.support.command import Moa
 
-__all__ = ["fill", "keep", "pay", "proposals_in"]
+__all__ = ["counted_calls", "fill", "keep", "pay", "proposals_in", "sound"]
 
 
 def keep(moa: Moa, *turns: tuple[str, str], title: str | None = None, profile: str = "lab") -> str:
     """Keep a conversation of prompts and replies, as the latest; returns its id."""
-    store = Store.open(moa.state.parent / "data" / "conversations.db")
+    store = Store.open(database(moa))
     try:
         identity = store.begin_conversation(turns[0][0], profile)
         for prompt, reply in turns:
@@ -28,11 +31,28 @@ def keep(moa: Moa, *turns: tuple[str, str], title: str | None = None, profile: s
         store.close()
 
 
+def database(moa: Moa) -> Path:
+    """The file of the store."""
+    return moa.state.parent / "data" / "conversations.db"
+
+
+def sound(moa: Moa) -> None:
+    """Nothing of the store is damaged."""
+    with closing(sqlite3.connect(database(moa))) as file:
+        assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert not list(database(moa).parent.glob("*damaged*"))
+
+
+def counted_calls(moa: Moa) -> int:
+    """How many calls are counted in what was spent."""
+    values: dict[str, Any] = json.loads(moa.run("history", "stats", "--json").text)
+    return sum(int(model["calls"]) for model in values["models"])
+
+
 def proposals_in(moa: Moa) -> int:
     """How many proposals are written down so far."""
-    path = moa.state.parent / "data" / "conversations.db"
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as file:
+        with closing(sqlite3.connect(f"{database(moa).as_uri()}?mode=ro", uri=True)) as file:
             return int(file.execute("SELECT count(*) FROM proposals").fetchone()[0])
     except sqlite3.OperationalError:
         # There is no file, or no table in it, yet.

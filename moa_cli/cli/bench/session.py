@@ -36,7 +36,7 @@ from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.store import accounts
 from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
-from moa_cli.terminal.tty import cancel_on_termination, without_echo
+from moa_cli.terminal.tty import cancel_on_termination, run_loop, without_echo
 
 # Whose ledgers are kept for a further start of the same turn; items are worked off in order.
 _MOST_TURNS = 10_000
@@ -127,7 +127,7 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
     view = progress_view(sys.stderr, progress, live=live)
     try:
         with without_echo(sys.stderr):
-            return 0, asyncio.run(_work(job, todo, facts, budgets, spending, progress, view))
+            return 0, run_loop(_work(job, todo, facts, budgets, spending, progress, view))
     except KeyboardInterrupt:
         further = "; the same command goes on from there" if job.goes_on else ""
         say(f"interrupted at {progress.text()}{further}")
