@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -9,7 +10,10 @@ def main() -> None:
     """Run the command line and exit with its code."""
     from moa_cli.cli.app import main as run
 
-    sys.exit(run())
+    code = run()
+    # All is done: one Ctrl-C too many ends the process, and is no error of the interpreter's end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

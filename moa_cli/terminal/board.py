@@ -113,7 +113,7 @@ def board_lines(
         status = call_summary(view.aggregator, now)
         if view.aggregator.state == "waiting" and view.references:
             status.append(f" · reading {plural(view.references, 'proposal')}", "dim")
-        return to_lines(console, _hinted(status, hint, width), width)
+        return to_lines(console, _hinted(status, hint, size), width)
     if not view.proposers:
         return []
     if width < _NARROWEST_ROWS:
@@ -123,7 +123,7 @@ def board_lines(
         head_text = f"round {view.layer}: {ended} of {len(view.proposers)}"
         text = Text.assemble(("▸ ", "cyan"), (head_text, "bold"))
         text.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
-        return to_lines(console, _hinted(text, hint, width), width)
+        return to_lines(console, _hinted(text, hint, size), width)
     count, room = len(view.proposers), max(1, height // 2)
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
     # Four stand two by two.
@@ -141,12 +141,14 @@ def board_lines(
     return to_lines(console, Group(*head, body, *foot), width)
 
 
-def _hinted(text: Text, hint: str, width: int) -> Text:
-    """A line that ends in the hint, where at least half of the width is left for the rest."""
+def _hinted(text: Text, hint: str, size: tuple[int, int]) -> RenderableType:
+    """A line with the hint at its end, or below it where that would leave less than a half."""
+    width, height = size
     ending = f" · {hint}"
-    if not hint or 2 * cell_len(ending) > width:
-        return _cut(text, width)
-    return _cut(text, width - cell_len(ending)).append(ending, "dim")
+    if hint and 2 * cell_len(ending) <= width:
+        return _cut(text, width - cell_len(ending)).append(ending, "dim")
+    below = [_cut(Text(hint, "dim"), width)] if hint and height >= 4 else []
+    return Group(_cut(text, width), *below)
 
 
 def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> Group:

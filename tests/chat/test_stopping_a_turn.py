@@ -89,7 +89,7 @@ def test_the_first_stop_goes_on_with_what_has_arrived(
     upstream.enqueue("a", Reply(text="from a"))
     upstream.enqueue("b", STUCK)
     upstream.enqueue("c", SILENT)
-    with asked(moa, "✓ lab:a", "Half of") as terminal:
+    with asked(moa, "✓ lab:a", "Half of", "Esc: write the reply now") as terminal:
         terminal.send(key)
         at_prompt(terminal, 1)
         lines = terminal.lines()
@@ -112,7 +112,7 @@ def test_the_second_stop_cancels_while_the_aggregator_is_silent(
     upstream.enqueue("agg", SILENT)
     with asked(moa, "✓ lab:c") as terminal:
         terminal.send(key)
-        terminal.wait_for("reading 2 proposals")
+        terminal.wait_for("reading 2 proposals · Esc: cancel")
         terminal.send(key)
         at_prompt(terminal, 1, "Why?")
         assert ends(terminal) == [MERGED]
@@ -129,7 +129,7 @@ def test_the_first_stop_cancels_while_nothing_has_arrived(
     upstream.enqueue("a", SILENT)
     upstream.enqueue("b", SILENT)
     upstream.enqueue("c", STUCK)
-    with asked(moa, "Half of") as terminal:
+    with asked(moa, "Half of", "Esc: cancel") as terminal:
         terminal.send(key)
         at_prompt(terminal, 1, "Why?")
         assert ends(terminal) == [NOTHING]

@@ -89,9 +89,9 @@ def brought(view: TurnView, index: int, state: str, text: str) -> TurnView:
     return told(view, *events[state])
 
 
-def drawn(view: TurnView, size: tuple[int, int], now: float = 4.0) -> list[str]:
+def drawn(view: TurnView, size: tuple[int, int], now: float = 4.0, hint: str = "") -> list[str]:
     """The board without its colours; its promises are kept."""
-    lines = board_lines(console(), view, now, size)
+    lines = board_lines(console(), view, now, size, hint)
     plain = [COLOUR.sub("", line) for line in lines]
     width, height = size
     assert len(lines) <= max(1, height // 2)
@@ -108,6 +108,23 @@ def console() -> Console:
     return console_for(io.StringIO())
 
 
+@pytest.mark.parametrize(
+    "size", [(36, 20), (52, 20), (60, 20), (80, 24), (140, 40), (80, 5), (80, 6)]
+)
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_what_the_key_does_is_said_at_the_end(
+    size: tuple[int, int], count: int, rounds: int
+) -> None:
+    hint = "Ctrl-C: write the reply now"
+    view = turn([f"lab:model-{number}" for number in range(count)], rounds)
+    lines = drawn(view, size, hint=hint)
+    # On the few rows of a low terminal the proposers come first.
+    assert lines[-1].endswith(hint) or size[1] < 6
+    started = AggregatorStarted(name="lab:agg", model="lab:agg", references=count)
+    assert drawn(told(view, started), size, hint=hint)[-1].endswith(hint)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("text", [HOSTILE, MARKUP, WIDE, "x" * 5000, "\n" * 50, "a\tb\t\n" * 9])
@@ -116,7 +133,7 @@ def test_every_state_fits_at_every_size(size: tuple[int, int], count: int, text:
     for state in STATES:
         for index in range(count):
             view = brought(view, index, state, text)
-        assert drawn(view, size)
+        assert drawn(view, size, hint="Esc: cancel")
 
 
 @given(
@@ -131,7 +148,7 @@ def test_whatever_is_said_fits_and_is_harmless(
     view = turn([name for name, _, _ in calls], rounds)
     for index, (_, state, text) in enumerate(calls):
         view = brought(view, index, state, text)
-    drawn(view, (width, height))
+    drawn(view, (width, height), hint="Ctrl-C: write the reply now")
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
