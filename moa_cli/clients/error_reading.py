@@ -130,7 +130,7 @@ def _value_at(text: str, at: int) -> object:
     """The JSON, or the literal of Python's, that begins there; None if there is none."""
     try:
         return json.JSONDecoder(strict=False).raw_decode(text, at)[0]
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     end = max(text.rfind("}"), text.rfind("]")) + 1
     try:

@@ -319,7 +319,8 @@ class OpenAICompatible:
 
         A ModelNotFound gets the names most similar to the one asked for, if they can be had.
         """
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError | RecursionError):
+            # No JSON, or JSON that is nested too deep to be read.
             error = Unreadable()
         found = self._errors.from_exception(error, model)
         if model is None or not isinstance(found, ModelNotFound):

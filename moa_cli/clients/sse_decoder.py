@@ -216,7 +216,7 @@ class _Stream:
 def _payload(name: str, data: str, began: bool) -> dict[str, Any]:
     try:
         payload = _json(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         if name == "error":
             raise ErrorObject(data, begun=began) from None
         raise BadResponse("the endpoint sent an event that is no JSON") from None

@@ -13,7 +13,7 @@ class TransportError(Exception):
 
 
 class Refused(TransportError):
-    """An answer with a status of 400 or more. body: parsed JSON, or text."""
+    """A status that brings no answer: 300 or more. body: parsed JSON, or text."""
 
     def __init__(self, status: int, body: object, headers: Mapping[str, str]) -> None:
         super().__init__(f"status {status}")

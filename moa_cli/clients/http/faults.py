@@ -50,10 +50,13 @@ def explain(error: Exception, proxy: Proxy | None, place: str) -> TransportError
     untrusted = _tls_error(error)
     if untrusted is not None:
         return NoConnection(*why_untrusted(untrusted))
-    if isinstance(error, aiohttp.ClientProxyConnectionError) and proxy is not None:
-        return dead_proxy(proxy, NoConnection(reason_of(error.os_error)))
     if isinstance(error, aiohttp.ClientConnectorError):
-        return NoConnection(reason_of(error.os_error))
+        reason = NoConnection(reason_of(error.os_error))
+        # A proxy whose name cannot be looked up is told by its host alone.
+        at_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
+        if proxy is not None and (at_proxy or error.host == proxy.host):
+            return dead_proxy(proxy, reason)
+        return reason
     if isinstance(error, aiohttp.ClientPayloadError):
         # A body that cannot be decoded has come; one that was cut has not.
         return Unreadable() if "content-encoding" in str(error).lower() else Broken()

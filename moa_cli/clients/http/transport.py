@@ -17,9 +17,11 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+from weakref import WeakKeyDictionary, ref
 
 from moa_cli.clients.http.certificates import tls_context
 from moa_cli.clients.http.faults import (
@@ -92,6 +94,8 @@ class Connections:
         self._names: Resolver | None = None
         # Until when (by the monotonic clock) a name need not be looked up again.
         self._looked_up: dict[str, float] = {}
+        # What comes over each connection, or came over it last.
+        self._answers: WeakKeyDictionary[Any, ref[aiohttp.ClientResponse]] = WeakKeyDictionary()
 
     async def ask(
         self, method: str, url: str, proxy: Proxy | None, headers: Mapping[str, str], body: bytes
@@ -141,7 +145,33 @@ class Connections:
                 response = await send()
         except Exception as error:
             raise _explained(error, proxy, origin, tunnel=origin.scheme == "https") from error
+        self._watch(response)
         return HttpAnswer(response)
+
+    def _watch(self, response: aiohttp.ClientResponse) -> None:
+        """See to it that whoever reads the body of `response` is told when its connection closes.
+
+        aiohttp closes one whose framing breaks midway (a chunk without a length), and tells no
+        reader that waits: it would wait for ever.
+        """
+        protocol = response.connection and response.connection.protocol
+        if protocol is None:
+            return
+        if protocol not in self._answers and protocol.closed is not None:
+            protocol.closed.add_done_callback(partial(self._closed, ref(protocol)))
+        self._answers[protocol] = ref(response)
+
+    def _closed(self, protocol: ref[Any], closed: asyncio.Future[None]) -> None:
+        import aiohttp
+
+        if not closed.cancelled():
+            # Else it would be said that nobody asked for it.
+            closed.exception()
+        connection = protocol()
+        answer = None if connection is None else self._answers[connection]()
+        if answer is None or answer.content.is_eof() or answer.content.exception() is not None:
+            return
+        answer.content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
 
     def _session(self, proxy: Proxy | None) -> aiohttp.ClientSession:
         import aiohttp
@@ -483,8 +513,8 @@ def _without_credentials(url: str) -> tuple[str, str]:
 
 
 async def _check(answer: HttpAnswer) -> None:
-    """Raise Refused for a status of 400 or more."""
-    if answer.status < 400:
+    """Raise Refused for a status that brings no answer: 400 or more, or a redirect to nowhere."""
+    if answer.status < 300:
         return
     try:
         raw = await answer.read()
@@ -493,6 +523,6 @@ async def _check(answer: HttpAnswer) -> None:
     text = raw.decode("utf-8", "replace")
     try:
         body: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = text
     raise Refused(answer.status, body, answer.headers)
