@@ -27,8 +27,7 @@ from moa_cli.clients.error_mapper import (
     takes_no_system_role,
 )
 from moa_cli.clients.exchange import Exchange
-from moa_cli.clients.http.late_authorities import import_aiohttp
-from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport
+from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
 from moa_cli.clients.transport import (
     ErrorObject,
     Refused,
@@ -196,7 +195,7 @@ class OpenAICompatible:
         On this machine a connection takes no time to open, and is not kept.
         """
         # In another thread, for it takes 0.1 s while the user types.
-        await asyncio.to_thread(import_aiohttp)
+        await asyncio.to_thread(load)
         if is_loopback(self._base_url):
             return
         with suppress(TransportError):

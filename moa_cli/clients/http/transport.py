@@ -79,6 +79,12 @@ class Origin:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def load() -> None:
+    """Import what a request needs; it takes a tenth of a second."""
+    import_aiohttp()
+    import moa_cli.clients.http.resolver  # noqa: F401
+
+
 class Connections:
     """Connections of one endpoint, by the SOCKS proxy that they take; used by one event loop at a
     time.
