@@ -15,6 +15,7 @@ from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.scratch import scratch_folder, wipe_scratch_folders
+from moa_cli.core.text import with_hint
 from moa_cli.core.text_files import line_feeds, read_text
 from moa_cli.terminal.programs import open_editor
 from moa_cli.terminal.tty import folded
@@ -34,7 +35,7 @@ def edited(text: str) -> str:
             open_editor(file)
             return line_feeds(read_text(file)).rstrip("\n")
     except UsageError as error:
-        trouble = f"{error.message} ({error.hint})" if error.hint else error.message
+        trouble = with_hint(error.message, error.hint)
     except OSError as error:
         place = error.filename or "its file"
         trouble = f"the prompt could not be edited: {place}: {error.strerror or error}"

@@ -31,6 +31,7 @@ from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.stream import TurnFold
+from moa_cli.core.text import with_hint
 from moa_cli.engine import Limits
 from moa_cli.engine.merging import kept_text
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
@@ -138,7 +139,7 @@ class Chat:
 
     def complain(self, message: str, hint: str | None = None) -> None:
         """Show what could not be done, on one line."""
-        self.say(one_line(f"moa: {message} ({hint})" if hint else f"moa: {message}"))
+        self.say(one_line(f"moa: {with_hint(message, hint)}"))
 
     async def read(self, lines: AsyncIterator[str]) -> int:
         """Take each line as a prompt or a command; return the exit code."""

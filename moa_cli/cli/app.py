@@ -107,8 +107,9 @@ def _prepare_streams() -> None:
 
 def _say(message: str, hint: str | None, code: int) -> int:
     from moa_cli.core.sanitize import one_line
+    from moa_cli.core.text import with_hint
 
-    line = one_line(f"moa: {message} ({hint})" if hint else f"moa: {message}")
+    line = one_line(f"moa: {with_hint(message, hint)}")
     with contextlib.suppress(OSError):
         sys.stderr.write(line + "\n")
         sys.stderr.flush()

@@ -25,6 +25,7 @@ from moa_cli.config.toml import read_toml, value_of
 from moa_cli.core import paths
 from moa_cli.core.debug_log import names_secret
 from moa_cli.core.sanitize import sanitize
+from moa_cli.core.text import with_hint
 from moa_cli.terminal.tty import columns_of
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _tell_of_prices() -> None:
     from moa_cli.models.providers import Providers
 
     for fault in Providers(load_config(), {}).price_faults():
-        say(f"{fault.message} ({fault.hint})")
+        say(with_hint(fault.message, fault.hint))
 
 
 def _tell_of_variable(path: tuple[str, ...]) -> None:

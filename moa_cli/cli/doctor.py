@@ -91,10 +91,13 @@ async def _calls(profile: Profile) -> AsyncGenerator[Finding, None]:
     """Whether each model answers."""
     import asyncio
 
+    from moa_cli.api import open_clients
     from moa_cli.cli.trial import trouble_of, try_model
 
     models = list(dict.fromkeys(profile.models()))
-    for model, turn in zip(models, await asyncio.gather(*map(try_model, models)), strict=True):
+    async with aclosing(open_clients()) as pool:
+        turns = await asyncio.gather(*(try_model(model, pool) for model in models))
+    for model, turn in zip(models, turns, strict=True):
         trouble = trouble_of(turn)
         if trouble is None:
             yield Finding("OK", f"{model} answers")

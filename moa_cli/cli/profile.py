@@ -18,6 +18,7 @@ from moa_cli.cli.output import confirm, print_json, print_lines, say
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import with_hint
 from moa_cli.profile import (
     Profile,
     check_profile_name,
@@ -101,7 +102,7 @@ def copy_(source: NameOrPath, target: Name, force: ForceProfile = False) -> None
         _load_checked(str(path))
     except ProfileError as error:
         # It may have been copied to be mended.
-        say(f"{error.message} ({error.hint})" if error.hint else error.message)
+        say(with_hint(error.message, error.hint))
 
 
 def _load_checked(name_or_path: str) -> Profile:

@@ -6,7 +6,8 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +20,7 @@ from moa_cli.cli.output import check_can_confirm, say
 from moa_cli.cli.trial import trouble_of, try_model
 from moa_cli.core import paths
 from moa_cli.core.errors import ClientError, ClientTimeout, MoAError, ProfileError, UsageError
-from moa_cli.core.text import plural
+from moa_cli.core.text import plural, with_hint
 from moa_cli.profile import Profile, check_new_name, find, load, save, short_name
 from moa_cli.terminal.tty import folded
 
@@ -42,7 +43,7 @@ class _Source:
 
     provider: str
     origin: str
-    models: tuple[ModelInfo, ...] = ()
+    models: tuple[ModelInfo, ...] = field(default=(), repr=False)
     here: bool = False
     trouble: MoAError | None = None
 
@@ -74,38 +75,41 @@ def setup(
         check_can_confirm()
     if name is not None:
         check_new_name(name, overwrite=force)
-    sources = asyncio.run(_sources())
-    for source in sources:
-        say(_found(source))
-    proposals = asyncio.run(_proposals([source for source in sources if not source.trouble]))
-    if not proposals:
-        _nothing_answers(sources)
-        return
-    ordered = proposals if yes else [_asked_for(proposals)]
-    for proposal in ordered:
-        profile, failed = asyncio.run(_tried(proposal.profile))
-        if profile is not None:
-            _keep(profile, proposal, name, force=force)
+    from moa_cli.api import open_clients
+
+    # One pool for all, so that each list of models is read once. Between the steps the event loop
+    # rests: Ctrl-C at a question ends the command as it does anywhere else.
+    with asyncio.Runner() as loop, ExitStack() as opened:
+        pool = open_clients()
+        opened.callback(lambda: loop.run(pool.aclose()))
+        sources = loop.run(_sources(pool))
+        for source in sources:
+            say(_found(source))
+        proposals = loop.run(_proposals([source for source in sources if not source.trouble], pool))
+        if not proposals:
+            _nothing_answers(sources)
             return
+        ordered = proposals if yes else [_asked_for(proposals)]
+        for proposal in ordered:
+            profile, failed = loop.run(_tried(proposal.profile, pool))
+            if profile is not None:
+                _keep(profile, proposal, name, force=force)
+                return
     raise typer.Exit(of_turn(failed[0]))
 
 
-async def _sources() -> list[_Source]:
+async def _sources(pool: ClientPool) -> list[_Source]:
     """What there is: providers with a key in the order of their table, then servers."""
     from moa_cli.clients.local_servers import find_local_servers
 
-    pool = wiring.client_pool()
-    try:
-        servers = find_local_servers(pool.providers, patience=_SERVER_SECONDS)
-        running = {server.provider for server in servers}
-        keyed = [
-            provider
-            for provider in pool.providers.known.values()
-            if provider.name not in running and pool.providers.key_source(provider)
-        ]
-        asked = await asyncio.gather(*(_ask(pool, provider) for provider in keyed))
-    finally:
-        await pool.aclose()
+    servers = find_local_servers(pool.providers, patience=_SERVER_SECONDS)
+    running = {server.provider for server in servers}
+    keyed = [
+        provider
+        for provider in pool.providers.known.values()
+        if provider.name not in running and pool.providers.key_source(provider)
+    ]
+    asked = await asyncio.gather(*(_ask(pool, provider) for provider in keyed))
     return [
         *asked,
         *(
@@ -122,7 +126,7 @@ async def _ask(pool: ClientPool, provider: Provider) -> _Source:
     origin = f"key from {pool.providers.key_source(provider)}"
     try:
         async with asyncio.timeout(_LIST_SECONDS):
-            listed = await pool.endpoint(f"{provider.name}:-").client.models()
+            listed = await pool.read_list(provider)
     except TimeoutError:
         late = ClientTimeout(f"{provider.name}: no list of models within {_LIST_SECONDS:g} seconds")
         return _Source(provider.name, origin, trouble=late)
@@ -136,28 +140,23 @@ async def _ask(pool: ClientPool, provider: Provider) -> _Source:
 def _found(source: _Source) -> str:
     if source.trouble is None:
         return f"{source.provider}: {plural(len(source.models), 'model')} ({source.origin})"
-    hint = f" ({source.trouble.hint})" if source.trouble.hint else ""
-    return f"{source.trouble.message}{hint}; {source.origin}"
+    return f"{with_hint(source.trouble.message, source.trouble.hint)}; {source.origin}"
 
 
-async def _proposals(sources: Sequence[_Source]) -> list[_Proposal]:
-    pool = wiring.client_pool()
-    try:
-        found = []
-        for source in sources:
-            profile = await _mixture(source, pool)
-            if profile is not None:
-                listed = {f"{source.provider}:{info.id}": info for info in source.models}
-                facts = {model: await pool.facts(model) for model in profile.models()}
-                # The user's own price, and none for this machine's models, before the listed one.
-                known = {
-                    model: listed.get(model, info) if info.price is None else info
-                    for model, info in facts.items()
-                }
-                found.append(_Proposal(source, profile, _price(profile, known)))
-        return found
-    finally:
-        await pool.aclose()
+async def _proposals(sources: Sequence[_Source], pool: ClientPool) -> list[_Proposal]:
+    found = []
+    for source in sources:
+        profile = await _mixture(source, pool)
+        if profile is not None:
+            listed = {f"{source.provider}:{info.id}": info for info in source.models}
+            facts = {model: await pool.facts(model) for model in profile.models()}
+            # The user's own price, and none for this machine's models, before the listed one.
+            known = {
+                model: listed.get(model, info) if info.price is None else info
+                for model, info in facts.items()
+            }
+            found.append(_Proposal(source, profile, _price(profile, known)))
+    return found
 
 
 async def _mixture(source: _Source, pool: ClientPool) -> Profile | None:
@@ -214,20 +213,20 @@ def _line(profile: Profile) -> str:
     return wiring.describe(profile).partition(": ")[2]
 
 
-async def _tried(profile: Profile) -> tuple[Profile | None, list[Turn]]:
+async def _tried(profile: Profile, pool: ClientPool) -> tuple[Profile | None, list[Turn]]:
     """The profile without the models that do not answer, and the turns in which they did not; None
     in place of the profile if none does."""
     models = list(dict.fromkeys(profile.models()))
     say(f"asking {', '.join(map(short_name, models))} …")
-    turns = dict(zip(models, await asyncio.gather(*map(try_model, models)), strict=True))
+    tried = await asyncio.gather(*(try_model(model, pool) for model in models))
+    turns = dict(zip(models, tried, strict=True))
     for model, turn in turns.items():
         trouble = trouble_of(turn)
         if trouble is None:
             say(f"{short_name(model)}: answers")
         else:
-            hint = f" ({trouble.hint})" if trouble.hint else ""
             what = "was not asked" if turn.capped else "does not answer"
-            say(f"{short_name(model)} {what}: {trouble.message}{hint}")
+            say(f"{short_name(model)} {what}: {with_hint(trouble.message, trouble.hint)}")
     working = [model for model in models if trouble_of(turns[model]) is None]
     failed = [turn for turn in turns.values() if trouble_of(turn) is not None]
     if not failed or not working:

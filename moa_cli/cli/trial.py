@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moa_cli.profile import Aggregator, Profile
 
 if TYPE_CHECKING:
+    from moa_cli.clients.pool import ClientPool
     from moa_cli.core.conversation import Failure, Turn
 
 _QUESTION = "Reply with the word OK."
@@ -15,12 +16,16 @@ _TOKENS = 16
 _SECONDS = 120.0
 
 
-async def try_model(model: str) -> Turn:
-    """A small question to one model alone. What it takes is booked as any other call."""
+async def try_model(model: str, clients: ClientPool) -> Turn:
+    """A small question to one model alone. What it takes is booked as any other call.
+
+    clients: those of `api.open_clients`.
+    """
     from moa_cli.api import ask_async
 
     writer = Aggregator(model=model, max_tokens=_TOKENS, timeout=_SECONDS)
-    return await ask_async(_QUESTION, profile=Profile(name="trial", rounds=0, aggregator=writer))
+    profile = Profile(name="trial", rounds=0, aggregator=writer)
+    return await ask_async(_QUESTION, profile=profile, clients=clients)
 
 
 def trouble_of(turn: Turn) -> Failure | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from moa_cli.config.schema import Config, load_config
 from moa_cli.core.errors import ProfileError, UsageError
+from moa_cli.core.text import with_hint
 from moa_cli.profile import Overrides, Profile, find, resolve, short_name
 from moa_cli.profile.layering import FOUND, TYPED
 
@@ -225,7 +226,7 @@ def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
     return [
         describe(profile),
         *profile.notes,
-        *(f"{fault.message} ({fault.hint})" for fault in known.price_faults()),
+        *(with_hint(fault.message, fault.hint) for fault in known.price_faults()),
         *known.key_notices(None if switching else profile.models()),
     ]
 

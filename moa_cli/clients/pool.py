@@ -87,6 +87,10 @@ class ClientPool:
         """What a provider lists; see `Catalog.offered_by`."""
         return await self._catalog.offered_by(provider, patience=patience)
 
+    async def read_list(self, provider: Provider) -> list[ModelInfo]:
+        """What a provider lists now; see `Catalog.read`. Raises a ClientError."""
+        return await self._catalog.read(provider)
+
     def completed(self, provider: Provider, info: ModelInfo) -> ModelInfo:
         """What a list tells of a model, with what only other sources tell; see
         `Catalog.completed`."""

@@ -20,6 +20,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def with_hint(message: str, hint: str | None) -> str:
+    """A message and what to do about it, as one sentence."""
+    return f"{message} ({hint})" if hint else message
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that is most similar to `word`; None if none is similar."""
     import difflib

@@ -212,17 +212,21 @@ class Catalog:
         self._began[name] = time.monotonic()
         self._reading[name] = asyncio.create_task(self._read(provider))
 
-    async def _read(self, provider: Provider) -> None:
-        try:
-            found = await self._client(provider).models()
-        except MoAError as error:
-            # Told where something depends on it; else the calls themselves will say.
-            self._trouble[provider.name] = error.message
-            return
+    async def read(self, provider: Provider) -> list[ModelInfo]:
+        """What a provider lists now; the list is kept. Raises a ClientError."""
+        found = await self._client(provider).models()
         self._trouble.pop(provider.name, None)
         listing = _Listing({model.id: model for model in found}, time.time())
         self._listings[provider.name] = listing
         _keep(_file(provider), listing)
+        return found
+
+    async def _read(self, provider: Provider) -> None:
+        try:
+            await self.read(provider)
+        except MoAError as error:
+            # Told where something depends on it; else the calls themselves will say.
+            self._trouble[provider.name] = error.message
 
     async def aclose(self) -> None:
         """Stop reading."""
@@ -262,7 +266,11 @@ def _load(file: Path) -> _Listing | None:
 
 
 def _keep(file: Path, listing: _Listing) -> None:
-    models = list(map(asdict, listing.models.values()))
+    # `asdict` of the whole takes ten times as long, which shows for tens of thousands of models.
+    models = [
+        {**vars(model), "price": None if model.price is None else asdict(model.price)}
+        for model in listing.models.values()
+    ]
     table = {"as_of": listing.as_of, "whole": True, "models": models}
     with suppress(OSError):
         paths.make_private(file.parent)

@@ -117,11 +117,10 @@ def choose(provider: str, offered: Sequence[ModelInfo], *, most: int = 4) -> Cho
     """
     chats = [info for info in offered if can_chat(info)]
     affordable = [info for info in chats if _usd(info) <= _MOST_USD] or chats
-    by_family: dict[str, ModelInfo] = {}
+    members: dict[str, list[ModelInfo]] = {}
     for info in affordable:
-        known = by_family.get(family(info.id))
-        if known is None or _rank(info) > _rank(known):
-            by_family[family(info.id)] = info
+        members.setdefault(family(info.id), []).append(info)
+    by_family = {name: max(infos, key=_rank) for name, infos in members.items()}
     # A name of no known family may be anything; it counts where there is nothing else.
     known_families = {name: info for name, info in by_family.items() if name in _FAMILIES}
     best = _by_quality(known_families or by_family)[:most]

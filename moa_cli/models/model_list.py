@@ -192,7 +192,7 @@ def _context(row: _Row) -> int | None:
 
 def _number(value: object) -> float | None:
     """A number, or the number that a text says; None if it is neither."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)

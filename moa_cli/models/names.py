@@ -91,7 +91,8 @@ def forms(model: str) -> Iterator[str]:
 
 
 def _matches(wanted: str, known: Iterable[str], form: Callable[[str], str]) -> list[str]:
-    return [listed for listed in known if form(listed) == wanted]
+    # Each form is a part of the id in lower case, which is quicker to look for in a long list.
+    return [listed for listed in known if wanted in listed.lower() and form(listed) == wanted]
 
 
 def _tail(model: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.errors import ProfileError
+from moa_cli.core.text import with_hint
 from moa_cli.core.values import JSON
 from moa_cli.models.candidates import LIST_PATIENCE, candidates, has_candidates
 from moa_cli.models.providers import Providers
@@ -214,7 +215,7 @@ class Mixtures:
             try:
                 provider, _ = self._providers.parse(model)
             except ProfileError as error:
-                raise _invalid(param, f"{error.message} ({error.hint})") from None
+                raise _invalid(param, with_hint(error.message, error.hint)) from None
             if provider.base_url is None and not self.serves(model):
                 raise _invalid(
                     param,

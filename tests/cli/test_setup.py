@@ -348,9 +348,19 @@ def test_what_is_no_number_is_asked_again_in_a_narrow_terminal(moa: Moa, ollama:
         assert any(line.startswith("ollama:llama3.2:3b,") for line in terminal.shown())
         terminal.send("x\r")
         terminal.wait_for("there is no mixture x")
+        terminal.wait_for(lambda: terminal.shown()[-1].startswith("Which mixture?"))
+        terminal.settle()
         terminal.send("\x03")
         assert terminal.wait() == 130
     assert not (moa.config / "config.toml").exists()
+
+
+def test_a_list_is_read_once(moa: Moa) -> None:
+    """It may be long, and take long."""
+    with Upstream(api_key=KEY, models=["mistral-large-2512", "open-mixtral-8x22b"]) as server:
+        ran = moa.run("setup", "--yes", env=at(server, "mistral", MISTRAL_API_KEY=KEY))
+        assert ran.code == 0, ran.err
+    assert len([request for request in server.requests if not request.is_chat]) == 1
 
 
 def test_a_server_that_lists_much_is_read_whole(moa: Moa) -> None:
