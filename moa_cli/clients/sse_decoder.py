@@ -20,7 +20,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 _FIELD = re.compile(rb"\s*(?:\xef\xbb\xbf)?(?::|data\b|event\b|id\b|retry\b|error\b)")
 _LONGEST_NOTE = 2000
 # For what may follow the end of an answer.
-_REST_SECONDS = 5.0
+_REST_SECONDS = 1.5
 _DECODER = json.JSONDecoder()
 
 
@@ -104,6 +104,7 @@ async def deltas(
     """
     decoder, stream = SseDecoder(), _Stream(model)
     chunk = first
+    rest_until: float | None = None
     while True:
         events = decoder.feed(chunk)
         if watch is not None:
@@ -118,7 +119,9 @@ async def deltas(
                 chunk = await anext(chunks)
             else:
                 # Only a usage may follow; some connections stay open without one.
-                async with asyncio.timeout(_REST_SECONDS):
+                now = asyncio.get_running_loop().time()
+                rest_until = rest_until or now + _REST_SECONDS
+                async with asyncio.timeout_at(rest_until):
                     chunk = await anext(chunks)
         except StopAsyncIteration:
             for delta in stream.take_last(decoder.end(), merged=merged):

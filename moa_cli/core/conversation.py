@@ -180,10 +180,13 @@ class Proposal:
     citations: tuple[Citation, ...] = ()
 
 
+_RARE = frozenset({"citations", "withdrawn", "left_out"})
+
+
 def without_empty(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The `dict_factory` of `dataclasses.asdict` for what holds citations: where there are none,
-    the field is left out, since most endpoints give none."""
-    return {name: value for name, value in fields if value or name != "citations"}
+    """The `dict_factory` of `dataclasses.asdict` for what holds fields that nearly always say
+    nothing, such as citations: then they are left out."""
+    return {name: value for name, value in fields if value or name not in _RARE}
 
 
 @dataclass(frozen=True)

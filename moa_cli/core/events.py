@@ -1,7 +1,8 @@
 """What happens in a turn: the one vocabulary of screen, wire and disk.
 
 Every `…Started` is closed by exactly one `…Finished` or `…Failed`; the deltas of a call
-concatenate to its finished text; the last event is TurnFinished or TurnFailed. One thing goes
+(those behind the last `Retrying` that withdraws what came before) concatenate to its finished
+text; the last event is TurnFinished or TurnFailed. One thing goes
 before the deltas: where a model ends reasoning that nothing opened (`…</think>`), the text of
 `…Finished` is what follows, and its reasoning what came before.
 """
@@ -24,6 +25,7 @@ __all__ = [
     "AggregatorStarted",
     "Caller",
     "Event",
+    "Hedged",
     "LayerFinished",
     "LayerStarted",
     "ProposerDelta",
@@ -174,7 +176,8 @@ class ProposerFailed(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Retrying(_Event):
-    """A call failed before its first token and is made again.
+    """A call failed and is made again: before its first token, or as long as nobody was shown what
+    had come.
 
     Attributes:
         kind: The name of the event.
@@ -184,6 +187,8 @@ class Retrying(_Event):
         attempt: The number of the attempt to come, 2 or more.
         delay: Seconds until that attempt.
         error: Why the attempt before it failed.
+        withdrawn: Whether what the deltas of this call told so far is taken back. In JSON this
+            field is left out where it is not.
     """
 
     kind: Literal["retrying"] = "retrying"
@@ -193,19 +198,44 @@ class Retrying(_Event):
     attempt: int
     delay: float
     error: Failure
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hedged(_Event):
+    """The request of a call is sent a second time, since no word came. The first answer to begin
+    is the one that is told; the other request is cancelled, and counts in the call's usage.
+
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
+        index: The proposer's place in its layer, or None for the aggregator.
+        model: The model name in the profile that is sent it now: the same, or a stand-in.
+        seconds: For how long no word had come.
+    """
+
+    kind: Literal["hedged"] = "hedged"
+    layer: int
+    index: int | None
+    model: str
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferencesTrimmed(_Event):
-    """The references are cut for a model, because they do not fit its context.
+    """A model is sent less, because all of it does not fit its context: cut references, or fewer
+    of the earlier turns.
 
     Attributes:
         kind: The name of the event.
         layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
         index: The proposer's place in its layer, or None for the aggregator.
         model: The model name in the profile.
-        kept: About how many tokens are left of each reference that was longer.
-        context: The context length of the model, in tokens.
+        kept: About how many tokens are left of each reference that was longer; 0 if none was cut.
+        context: The context length of the model, in tokens. Where its endpoint refused a prompt as
+            too long, about as many as it seems to take.
+        left_out: How many of the earlier messages are not sent. In JSON this field is left out
+            where all are.
     """
 
     kind: Literal["references_trimmed"] = "references_trimmed"
@@ -214,6 +244,7 @@ class ReferencesTrimmed(_Event):
     model: str
     kept: int
     context: int
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,6 +401,7 @@ Event = (
     | ProposerFinished
     | ProposerFailed
     | Retrying
+    | Hedged
     | ReferencesTrimmed
     | LayerFinished
     | AggregatorStarted

@@ -18,6 +18,7 @@ from moa_cli.core.events import (
     AggregatorStarted,
     Caller,
     Event,
+    Hedged,
     LayerStarted,
     ProposerDelta,
     ProposerFailed,
@@ -228,12 +229,19 @@ class _Open:
     resumes: float = 0.0
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    # What requests took that have been given up, and are billed.
+    spent: Usage = field(default_factory=Usage)
 
     def usage(self) -> Usage:
         """What it took so far, estimated; nothing if it was not made at all."""
+        waits = not (self.text or self.reasoning) and time.monotonic() < self.resumes
+        if not self.started.prompt_tokens or waits:
+            return self.spent
+        return self.spent + self.taken()
+
+    def taken(self) -> Usage:
+        """What its last request took so far."""
         prompt = self.started.prompt_tokens
-        if not prompt or time.monotonic() < self.resumes:
-            return Usage()
         answer = "".join([*self.reasoning, *self.text])
         # As endpoints stream, a piece is a token at least.
         pieces = sum(map(bool, [*self.reasoning, *self.text]))
@@ -302,6 +310,12 @@ class TurnFold:
                 call = self._replying if event.index is None else self._open.get(event.index)
                 if call is not None:
                     call.resumes = time.monotonic() + event.delay
+                    if event.withdrawn:
+                        self._withdraw(call)
+            case Hedged():
+                call = self._replying if event.index is None else self._open.get(event.index)
+                if call is not None:
+                    call.spent += call.taken()
             case ProposerFinished() | ProposerFailed():
                 self._open.pop(event.index, None)
                 self._add(event.proposal)
@@ -324,6 +338,14 @@ class TurnFold:
             case TurnFailed():
                 self._turn = replace(self._turn, error=event.error, causes=event.causes)
                 self._end("failed", event)
+
+    def _withdraw(self, call: _Open) -> None:
+        """Take back what was told of a call. It was paid for all the same."""
+        if call is self._replying:
+            call.text, call.reasoning = self._text, self._reasoning
+            self._text, self._reasoning = [], []
+        call.spent += call.taken()
+        call.text, call.reasoning = [], []
 
     def _add(self, proposal: Proposal) -> None:
         self._proposals[proposal.layer - 1].append(proposal)

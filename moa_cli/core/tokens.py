@@ -166,6 +166,11 @@ class RunningCount:
             self._rest, self._letters = [], 0
 
     @property
+    def estimate(self) -> int:
+        """The estimate alone; what has come since it was last made is missing in it."""
+        return self._estimate
+
+    @property
     def tokens(self) -> int:
         """The number of tokens so far: the higher of the estimate and the number of pieces."""
         return max(self._pieces, self._estimate)

@@ -8,7 +8,7 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError
-from moa_cli.engine.call import Begun, Call, Planned, Retry, failure
+from moa_cli.engine.call import Begun, Call, Planned, Step, failure
 from moa_cli.engine.state import TurnState
 
 
@@ -23,8 +23,8 @@ async def run_aggregator(state: TurnState) -> bool:
         call = state.call(planned)
         if await _reply(state, planned, call):
             return True
-        if call.text:
-            # A reply that has begun is not taken back.
+        if call.text and not state.reply_held:
+            # A reply that somebody was shown is not taken back.
             break
     return False
 
@@ -89,11 +89,11 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
     return False
 
 
-def _tell(state: TurnState, planned: Planned, step: Begun | Delta | Retry) -> None:
+def _tell(state: TurnState, planned: Planned, step: Step) -> None:
     if isinstance(step, Delta):
         if step.text or step.reasoning:
             state.emit(
                 events.AggregatorDelta(at=state.now(), text=step.text, reasoning=step.reasoning)
             )
-    elif isinstance(step, Retry):
-        state.emit_retry(planned, step)
+    elif not isinstance(step, Begun):
+        state.emit_step(planned, step)

@@ -1,53 +1,44 @@
-"""One call of one model: retries, time limit, and what came of it."""
+"""One call of one model: its attempts, the limits on waiting, and what came of it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from typing import Any
 
-from moa_cli.core.conversation import Citation, Failure, Message, Proposal, Usage
-from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo, Request
+from moa_cli.core.conversation import Citation, Failure, Proposal, Usage
+from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo
 from moa_cli.core.errors import (
-    AnswerRefused,
-    BadResponse,
+    BudgetReached,
     ClientError,
     ClientTimeout,
-    ContentFiltered,
+    ContextTooLong,
     MoAError,
     ModelNotFound,
     RateLimited,
+    RequestRefused,
 )
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
-from moa_cli.core.money import Price, priced
-from moa_cli.core.outcomes import REFUSED, ending_of
+from moa_cli.core.money import Price
 from moa_cli.core.stream import EventQueue
-from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
+from moa_cli.engine.attempt import Attempt, request_of, settled
 from moa_cli.engine.budget import Budget
 from moa_cli.engine.fit import Fitted
-from moa_cli.engine.silence import Watch
+from moa_cli.engine.hedge import Race
+from moa_cli.engine.retry import Backoff
+from moa_cli.engine.silence import Silence, Watch, silence_of
 from moa_cli.engine.slots import Place, Slots
 from moa_cli.profile import ModelSettings, Proposer, short_name
 
-_LONGEST_DELAY = 60.0
-# Seconds that a call may take which is given no time of its own.
-_PROPOSER_TIMEOUT, _AGGREGATOR_TIMEOUT = 180.0, 600.0
 # Tokens that an answer beyond what was foreseen is allowed at a time.
 _FEWEST_MORE = 64
-# A count that an endpoint told before so many tokens of its answer, or more, was not the last word.
-_MANY_MORE = 8
-# At or below this the reference implementation sends 0.
-_ZERO_TEMPERATURE = 1e-4
-# What is said of an answer without a word from a model that did answer.
-_STILL_THINKING = "its tokens ran out while it was thinking"
-_CUT_BEFORE = "its tokens ran out before its answer began"
-_ONLY_THOUGHT = "it gave reasoning, but no answer"
-_EMPTY = "it gave an empty answer"
-WORDLESS = (_STILL_THINKING, _CUT_BEFORE, _ONLY_THOUGHT, _EMPTY)
+# An answer of more than so many times its max_tokens, and this, is stopped. Endpoints count
+# tokens otherwise than we estimate them, and some do not count reasoning.
+_FAR_BEYOND, _BEYOND = 3, 256
 
 
 @dataclass(frozen=True)
@@ -56,8 +47,9 @@ class Limits:
 
     Attributes:
         concurrency: Most calls in flight at once.
-        retries: How many times a failed call is made again, before its first token. Attempts that
-            a busy provider refused do not count, unless this is 0: then no call is made again.
+        retries: How many times a failed call is made again, as long as nobody was shown what is
+            thrown away by it. Attempts that a busy provider refused do not count, unless this is
+            0: then no call is made again.
         first_delay: Seconds before the first retry. The delay doubles from retry to retry, and
             is as long as the endpoint asks for, at least.
         longest_wait: Seconds that a call may spend with being refused by a busy provider.
@@ -66,7 +58,7 @@ class Limits:
         slots: Shared with other turns, in place of `concurrency`.
         ledger: Where turns and their calls are recorded.
         reply_held: Whether nobody is shown the reply before its end. Then a reply that has begun
-            may be asked for again.
+            may be asked for again, and a fallback may follow it.
     """
 
     concurrency: int = 32
@@ -87,12 +79,32 @@ class Begun:
 @dataclass(frozen=True)
 class Retry:
     """The call failed and is made again. attempt: from 2. delay: seconds until then. moved: that
-    another candidate is asked, in words."""
+    another candidate is asked, in words. withdrawn: what was told of it so far is taken back."""
 
     attempt: int
     delay: float
     error: Failure
     moved: str | None = None
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True)
+class Hedge:
+    """The request is sent a second time, since no word came for so many seconds. model: the one
+    that is asked."""
+
+    model: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """The endpoint refused the prompt as too long, and is sent a shorter one."""
+
+    fitted: Fitted
+
+
+Step = Begun | Delta | Retry | Hedge | Shrunk
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,8 @@ class Planned:
 
     settings: its limits of length as far as the budgets allow. fitted: what it is sent. info: on
     its model. foreseen: tokens of the answer that the budgets were asked for. error: why it is not
-    made, if so.
+    made, if so. shrink: a shorter prompt, for an endpoint that refuses this one as too long, given
+    its error; None if there is none. backed: whether a fallback stands ready.
     """
 
     place: CallPlace
@@ -110,6 +123,8 @@ class Planned:
     info: ModelInfo
     foreseen: int
     error: Failure | None = None
+    shrink: Callable[[ContextTooLong], Fitted | None] = lambda _: None
+    backed: bool = False
 
     @property
     def index(self) -> int | None:
@@ -126,34 +141,6 @@ def failure(error: MoAError) -> Failure:
     return Failure(type(error).__name__, error.message, error.hint)
 
 
-def request_of(
-    settings: ModelSettings,
-    messages: tuple[Message, ...],
-    model: str,
-    place: CallPlace | None = None,
-) -> Request:
-    """What a model is asked. model: its id at its endpoint."""
-    temperature = settings.temperature
-    if temperature is not None and temperature <= _ZERO_TEMPERATURE:
-        temperature = 0
-    return Request(
-        model=model,
-        messages=messages,
-        temperature=temperature,
-        max_tokens=settings.max_tokens,
-        top_p=settings.top_p,
-        seed=settings.seed,
-        extra=settings.extra,
-        place=place,
-    )
-
-
-def _summed(usages: list[Usage], price: Price | None) -> Usage:
-    return sum(
-        (priced(usage, price) if usage.unpriced_calls else usage for usage in usages), Usage()
-    )
-
-
 class Call:
     """A call to be made once; its fields tell how far it has come.
 
@@ -162,7 +149,8 @@ class Call:
     given this call, and the tokens that the answer has and should be allowed; returns how many it
     may have, or raises BudgetReached. spend: told what the call took, once.
 
-    seconds, first_token: from the start, in seconds; first_token is None until one came.
+    settings: those of the model that answers. settled: what the call took, once it has ended and
+    its price is known as well as it will be.
     """
 
     def __init__(
@@ -179,7 +167,8 @@ class Call:
     ) -> None:
         self.planned = planned
         self.settings = planned.settings
-        # As it is written down before it is sent.
+        self.settled: Usage | None = None
+        self._fitted = planned.fitted
         self._foreseen = CallBegun(
             model=planned.settings.model,
             prompt_tokens=planned.fitted.tokens,
@@ -195,56 +184,58 @@ class Call:
         self._limits = limits
         self._slots = slots
         self._queue = queue
-        default = _PROPOSER_TIMEOUT if planned.index is not None else _AGGREGATOR_TIMEOUT
-        self._seconds = planned.settings.timeout or default
         self._began = time.monotonic()
         self._ended: float | None = None
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._refusal: list[str] = []
-        self._tool_calls = False
-        self._hidden_reasoning = False
-        # What earlier attempts took, and how far the one that runs has come.
-        self._taken: list[Usage] = []
-        self._told: Usage | None = None
-        self._told_at = 0
-        self._sent = False
-        self._begun = False
-        self._ended_well = False
-        # Attempts made; those of them that failed; when the last was made. Seconds that the call
-        # was refused for by a busy provider, and the last refusal.
-        self._attempts = self._failures = 0
-        self._tried = 0.0
-        self._waited = 0.0
-        self._refusal_before: ClientError | None = None
-        self._count = RunningCount()
+        # The attempt that is heard; and all that may be billed.
+        self._heard = Attempt(self._foreseen)
+        self._sent: list[Attempt] = []
         # Tokens of the answer up to which nobody needs to be asked.
         self._allowed = self._foreseen.completion_tokens
-        # In the ledger: requests that may be billed, and the one that runs.
-        self._numbers: list[int] = []
-        self._number: int | None = None
-        # What it took, once it has ended and its price is known as well as it will be.
-        self.settled: Usage | None = None
-        self._price = self._foreseen.price
-        self._provider = ""
-        self._timeout: asyncio.Timeout
-        self.first_token: float | None = None
-        self.finish_reason: str | None = None
-        self.answered_by: str | None = None
-        self.citations: tuple[Citation, ...] = ()
+        self._backoff = Backoff(limits.retries, limits.first_delay, limits.longest_wait)
+        self._race: Race | None = None
+        self._begun = self._hedged = self._shrunk = False
+        self._whole = Watch(None)
+        self._tell: Callable[[Step], None] = lambda _: None
 
     @property
     def text(self) -> str:
-        return "".join(self._text)
+        return self._heard.text
 
     @property
     def reasoning(self) -> str:
-        return "".join(self._reasoning)
+        return self._heard.reasoning
+
+    @property
+    def price(self) -> Price | None:
+        """The price of its model, as far as it is known."""
+        return self._heard.price
 
     @property
     def seconds(self) -> float:
         """Since the start, or from start to end."""
         return (self._ended or time.monotonic()) - self._began
+
+    @property
+    def first_token(self) -> float | None:
+        """Seconds from the start to the first token; None until one came."""
+        came = self._heard.first_token
+        return None if came is None else came - self._began
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self._heard.finish_reason
+
+    @property
+    def answered_by(self) -> str | None:
+        return self._heard.answered_by
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        return self._heard.citations
+
+    def no_answer(self) -> ClientError:
+        """Why there is no answer in what came, as far as that is known."""
+        return self._heard.no_answer()
 
     def settle(self, price: Price | None) -> Usage:
         """What it took, each attempt that an endpoint may bill, at that price; from now on this
@@ -253,12 +244,17 @@ class Call:
         What an endpoint did not count is estimated; what it told of the cost stays.
         """
         if self.settled is None:
-            self.settled = _summed([*self._taken, *self._attempt_usage()], price)
+            own = self.settings.model
+
+            def price_of(model: str) -> Price | None:
+                return price if model == own else self._clients.known(model).price
+
+            taken = settled(self._sent, price_of)
+            self.settled = sum((usage for _, usage in taken.values()), Usage())
             self._spend(self.settled)
-            if self._number is not None:
-                self._numbers.append(self._number)
-            if self._ledger is not None and self._numbers:
-                self._ledger.end(self._numbers, self.settings.model, self.settled)
+            for model, (numbers, usage) in taken.items():
+                if self._ledger is not None and numbers:
+                    self._ledger.end(numbers, model, usage)
         return self.settled
 
     def committed(self, tokens: int = 0) -> Usage:
@@ -268,100 +264,127 @@ class Call:
         """
         if self.settled is not None:
             return self.settled
-        foreseen, told = self._foreseen, self._told or Usage()
-        answer = max(self._allowed, tokens, told.completion_tokens)
-        running = estimated_usage(max(foreseen.prompt_tokens, told.prompt_tokens), answer)
-        return _summed([*self._taken, running], foreseen.price)
+        allowed = max(self._allowed, tokens)
+        sent = self._sent
+        if not any(attempt.running for attempt in sent):
+            # It is to be sent, or sent again.
+            sent = [*sent, Attempt(self._foreseen)]
+        heard = self._heard if self._heard.running else sent[-1]
+        parts = (attempt.committed(allowed if attempt is heard else 0) for attempt in sent)
+        return sum(parts, Usage())
 
-    def _attempt_usage(self) -> list[Usage]:
-        if not self._sent:
-            return []
-        prompt = self._foreseen.prompt_tokens
-        told = self._told
-        open_end = not self._ended_well or self._count.tokens - self._told_at >= _MANY_MORE
-        if told is not None and open_end and told.completion_tokens < self._tokens:
-            # It has gone on since it told.
-            told = None
-        return [usage_of(told, prompt, self.text + self.reasoning, self._tokens)]
-
-    @property
-    def _tokens(self) -> int:
-        """Of the answer so far, by the highest count that there is."""
-        told = self._told.completion_tokens if self._told is not None else 0
-        return max(self._count.tokens, told)
-
-    async def run(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
+    async def run(self, tell: Callable[[Step], None]) -> None:
         """Make the call. tell: told each step.
 
         Raises a ClientError if it fails for good, or gives no answer; BudgetReached if a
         budget has no room for the rest of its answer.
         """
-        self._began = time.monotonic()
+        self._began, self._tell = time.monotonic(), tell
         try:
-            await self._answer(tell)
+            await self._answer()
         except MoAError:
+            if self._recall():
+                tell(Delta(text=self.text, reasoning=self.reasoning))
             raise
         except BaseException:
             # It is cut off: nobody will ask any more.
+            self._recall()
             self.settle(self._clients.known(self.settings.model).price)
             raise
         finally:
             self._ended = time.monotonic()
-        if self._refusal or not self.text.strip():
+        if self._heard.refused or not self.text.strip():
             raise self.no_answer()
 
-    async def _answer(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
+    async def _answer(self) -> None:
         """All attempts, within the time that the call may take."""
         try:
-            async with asyncio.timeout(None) as self._timeout:
+            with self._whole:
                 while True:
                     try:
-                        return await self._try(tell)
+                        return await self._attempt()
                     except ClientError as error:
-                        self._failed(error)
-                        gone = self.settings.model
-                        if isinstance(error, ModelNotFound) and self._move_on():
-                            moved = (
-                                f"{gone} is not offered, {self.settings.model} was asked instead"
-                            )
-                            tell(Retry(self._attempts, 0.0, failure(error), moved))
-                            continue
-                        delay, held = self._delay(error)
-                        retry = Retry(self._attempts + 1, delay, failure(error))
-                    tell(retry)
-                    if not held:
-                        await asyncio.sleep(delay)
+                        if not self._ask_otherwise(error):
+                            await self._wait_to_retry(error)
         except TimeoutError:
-            raise ClientTimeout(
-                f"{self._provider}: no whole answer within {self._seconds:g} s",
-                hint="raise `timeout` in the profile, or use a faster model",
-            ) from None
+            if not self._whole.expired:
+                raise
+            if not self._is_complete(self._heard):
+                raise ClientTimeout(
+                    f"{self.settings.model}: no whole answer within {self.settings.timeout:g} s"
+                    " (`timeout`)",
+                    hint="raise `timeout` in the profile, or use a faster model",
+                ) from None
 
-    async def _try(self, tell: Callable[[Begun | Delta | Retry], None]) -> None:
-        """One attempt, once it is let in."""
+    async def _attempt(self) -> None:
+        """The next attempt, and another beside it if it does not speak in time."""
+        attempt = Attempt(self._foreseen)
+        if self.settings.hedge_after is None or self._hedged:
+            await self._try(attempt)
+            return
+        self._race = Race(self._second)
+        try:
+            await self._race.run(self._try(attempt))
+        finally:
+            self._race = None
+        if not self._heard.whole:
+            # None has spoken; then the one that has ended well is heard.
+            self._hear(next((sent for sent in self._sent if sent.whole), self._heard))
+
+    def _second(self) -> Coroutine[Any, Any, None] | None:
+        """The same request again, or to the stand-in, if that may be."""
+        self._hedged = True
+        model = self.settings.hedge_with or self.settings.model
+        price = self._clients.known(model).price
+        unknown = price is None and self._heard.price is not None and self._grow is not None
+        if unknown or self._slots.delay(model) > 0:
+            # A cap that depends on prices would not be kept; or there is no room.
+            return None
+        attempt = Attempt(replace(self._foreseen, model=model, price=price))
+        return self._try(attempt, beside=self._heard)
+
+    async def _try(self, attempt: Attempt, *, beside: Attempt | None = None) -> None:
+        """One attempt, once it is let in. beside: the one that it is made beside, if it is."""
         async with AsyncExitStack() as stack:
-            place = await self._let_in(stack, tell)
-            self._attempts += 1
-            self._tried = time.monotonic()
-            if self._attempts == 1:
-                self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
-                tell(Begun())
+            place = await self._let_in(stack, attempt.model)
+            self._begin()
+            endpoint = self._clients.endpoint(attempt.model)
+            silence = silence_of(self.settings, endpoint.provider, backed=self.planned.backed)
+            self._book(attempt, beside)
+            if self._race is not None and beside is None:
+                stack.callback(self._race.hedge_in(self.settings.hedge_after or 0.0).cancel)
+            request = request_of(
+                self.planned.settings, self._fitted.messages, endpoint.model, self.planned.place
+            )
             try:
-                await self._attempt(place, tell)
+                await self._stream(attempt, endpoint.client.stream(request), place, silence)
             except ClientError as error:
                 if error.overloaded:
                     place.refused(error.retry_after)
-                raise
+                if not self._is_complete(attempt):
+                    self._failed(attempt, error)
+                    raise
+            except TimeoutError:
+                if attempt.finish_reason is None:
+                    late = silence.error(endpoint.provider, attempt.speaking)
+                    self._failed(attempt, late)
+                    raise late from None
+            finally:
+                attempt.running = False
 
-    async def _let_in(
-        self, stack: AsyncExitStack, tell: Callable[[Begun | Delta | Retry], None]
-    ) -> Place:
+    @staticmethod
+    def _is_complete(attempt: Attempt) -> bool:
+        """Whether all of the answer is there, whatever happens to the connection behind it."""
+        said = attempt.refused or bool(attempt.text.strip())
+        return said and attempt.finish_reason is not None
+
+    async def _let_in(self, stack: AsyncExitStack, model: str) -> Place:
         """Wait for the turn of an attempt.
 
         Raises the error of the attempt before, or RateLimited, where the provider is held back
         for longer than a call may be.
         """
-        model, left = self.settings.model, self._limits.longest_wait - self._waited
+        left = self._backoff.left
         held = self._slots.delay(model)
         try:
             if held > left:
@@ -369,15 +392,129 @@ class Call:
             with Watch(left, spared=lambda: self._slots.delay(model) <= 0):
                 return await stack.enter_async_context(self._slots.slot(model))
         except TimeoutError:
-            if not self._attempts:
-                tell(Begun())
-            if self._refusal_before is not None:
-                raise self._refusal_before from None
+            self._begin()
             held = max(held, self._slots.delay(model))
-            raise RateLimited(
+            error = self._backoff.refusal or RateLimited(
                 f"{model}: its provider asks to wait another {held:.0f} s, which is too long",
                 hint="wait a little, or use another model",
-            ) from None
+            )
+            error.retryable = False
+            raise error from None
+
+    def _begin(self) -> None:
+        """The first attempt is let in: from now on the call takes time of its own."""
+        if not self._begun:
+            self._begun = True
+            self._whole.since = time.monotonic()
+            self._whole.set_limit(self.settings.timeout)
+            self._tell(Begun())
+
+    def _book(self, attempt: Attempt, beside: Attempt | None) -> None:
+        """The attempt is about to be sent. Raises BudgetReached if there is no room for it."""
+        again = bool(self._sent)
+        self._sent.append(attempt)
+        if again and self._grow is not None:
+            # One that failed is billed, too, and only one was foreseen.
+            try:
+                self._grow(self, 0, self._allowed)
+            except BudgetReached as reached:
+                self._sent.remove(attempt)
+                if beside is None:
+                    raise
+                raise RequestRefused(reached.message) from None
+        if self._ledger is not None:
+            attempt.number = self._ledger.begin(attempt.foreseen)
+        if beside is None:
+            self._heard = attempt
+            self._backoff.sent()
+        else:
+            self._tell(Hedge(attempt.model, time.monotonic() - beside.sent))
+        attempt.sent = time.monotonic()
+
+    async def _stream(
+        self,
+        attempt: Attempt,
+        stream: AsyncGenerator[Delta, None],
+        place: Place,
+        silence: Silence,
+    ) -> None:
+        """The answer as it comes. Raises TimeoutError where nothing comes for too long."""
+        queue, tell, race = self._queue, self._tell, self._race
+        limit = silence.first_token
+        with Watch(limit) as watch:
+            async with aclosing(stream) as deltas:
+                async for delta in deltas:
+                    if not attempt.begun:
+                        attempt.begun = True
+                        place.accepted()
+                    if delta.replaces:
+                        delta = attempt.replace(delta)
+                    elif attempt.take(delta):
+                        watch.since = time.monotonic()
+                        wanted = silence.limit(attempt)
+                        if wanted != limit:
+                            limit = wanted
+                            watch.set_limit(limit)
+                    if race is not None and (delta.text or delta.reasoning):
+                        if not race.claim():
+                            return
+                        self._hear(attempt)
+                        race = None
+                    tokens = attempt.tokens
+                    # Ever more rarely, since this runs once a token.
+                    if attempt.price is None and not tokens & (tokens - 1):
+                        self._look_for_price(attempt)
+                    tell(delta)
+                    # Behind what has come: it was paid for, and is shown.
+                    beyond = tokens > self._allowed and attempt.finish_reason is None
+                    if beyond and not self._may_go_on(attempt, tokens):
+                        attempt.cut()
+                        return
+                    if not queue.has_room:
+                        await self._room(watch)
+        attempt.whole = True
+
+    async def _room(self, watch: Watch) -> None:
+        """Wait for a slow consumer, whose time is not the model's."""
+        began, whole = time.monotonic(), self._whole
+        before, whole.since, watch.since = whole.since, math.inf, math.inf
+        await self._queue.room()
+        watch.since = time.monotonic()
+        whole.since = before + watch.since - began
+
+    def _hear(self, attempt: Attempt) -> None:
+        """It is the one that is told of from now on."""
+        self._heard = attempt
+        if attempt.model != self.settings.model:
+            self.settings = replace(self.settings, model=attempt.model, alternatives=())
+            self._foreseen = attempt.foreseen
+
+    def _failed(self, attempt: Attempt, error: ClientError) -> None:
+        """Nothing is billed if the endpoint refused the request, or was not reached."""
+        if not attempt.begun and not isinstance(error, ClientTimeout):
+            self._sent.remove(attempt)
+            if attempt.number is not None and self._ledger is not None:
+                self._ledger.void(attempt.number)
+
+    def _ask_otherwise(self, error: ClientError) -> bool:
+        """Ask another candidate, or send a shorter prompt; whether that may help."""
+        if isinstance(error, ModelNotFound):
+            gone = self.settings.model
+            if not self._move_on():
+                return False
+            moved = f"{gone} is not offered, {self.settings.model} was asked instead"
+            self._tell(Retry(1 + self._backoff.retries, 0.0, failure(error), moved))
+            return True
+        if not isinstance(error, ContextTooLong) or self._shrunk or self._heard.speaking:
+            return False
+        self._shrunk = True
+        fitted = self.planned.shrink(error)
+        if fitted is None:
+            return False
+        self._fitted = fitted
+        self._foreseen = replace(self._foreseen, prompt_tokens=fitted.tokens)
+        self._tell(Shrunk(fitted))
+        return True
 
     def _move_on(self) -> bool:
         """Ask the next candidate from now on; whether there is one that may be asked.
@@ -385,175 +522,68 @@ class Call:
         Nothing was paid for yet: the endpoint does not have the model. Raises BudgetReached if
         the next one is too expensive.
         """
-        if self.first_token is not None or not self.settings.alternatives:
+        if self._heard.speaking or not self.settings.alternatives:
             return False
         model, *others = self.settings.alternatives
         price = self._clients.known(model).price
-        if price is None and self._price is not None and self._grow is not None:
+        if price is None and self._heard.price is not None and self._grow is not None:
             # A cap that depends on prices would not be kept.
             return False
         self.settings = replace(self.settings, model=model, alternatives=tuple(others))
         self._foreseen = replace(self._foreseen, model=model, price=price)
-        self._price = price
+        self._heard = Attempt(self._foreseen)
         if self._grow is not None:
             self._grow(self, 0, self._allowed)
         return True
 
-    def _failed(self, error: ClientError) -> None:
-        """Keep what the attempt took: nothing if the endpoint refused it, or was not reached."""
-        billed = self._begun or isinstance(error, ClientTimeout)
-        self._taken += self._attempt_usage() if billed else []
-        if self._number is not None and self._ledger is not None:
-            if billed:
-                self._numbers.append(self._number)
-            else:
-                self._ledger.void(self._number)
-        self._told, self._sent, self._begun = None, False, False
-        self._number, self._count = None, RunningCount()
-
-    def _delay(self, error: ClientError) -> tuple[float, bool]:
-        """Seconds to wait before the call is made again, and whether the slots see to that.
-
-        As long as the provider is held back; else as long as the endpoint asks, and exponential
-        with jitter at least. Raises the error where the call is not made again.
-        """
-        refused, limits = error.overloaded, self._limits
-        delay = self._slots.delay(self.settings.model)
-        held = delay > 0
-        if refused:
-            self._refusal_before = error
-            self._waited += time.monotonic() - self._tried
-        else:
-            self._failures += 1
-        left = min(limits.longest_wait - self._waited, self._seconds_left())
-        if not held:
-            longest = min(_LONGEST_DELAY, limits.first_delay * 2.0 ** (self._attempts - 1))
-            delay = longest * random.uniform(0.5, 1)  # noqa: S311
-            if refused and left > 0:
-                delay = min(delay, left)
-            delay = max(delay, error.retry_after or 0.0)
-        tries = limits.retries if refused else limits.retries - self._failures + 1
-        begun = self.first_token is not None
-        if begun or not error.retryable or tries < 1 or left <= 0 or delay > left:
+    async def _wait_to_retry(self, error: ClientError) -> None:
+        """Wait until the call may be made again. Raises the error where it is not made again."""
+        told = bool(self.text or self.reasoning)
+        consumed = bool(self.text) and self.planned.index is None
+        if consumed and not self._limits.reply_held:
             raise error
-        if refused:
-            self._waited += delay
-        return delay, held
+        model = self.settings.model
+        delay, held = self._backoff.next(error, self._slots.delay(model), self._whole.left)
+        if told:
+            self._heard = Attempt(self._foreseen)
+        self._tell(Retry(1 + self._backoff.retries, delay, failure(error), withdrawn=told))
+        if not held:
+            await asyncio.sleep(delay)
 
-    async def _attempt(self, place: Place, tell: Callable[[Begun | Delta | Retry], None]) -> None:
-        endpoint = self._clients.endpoint(self.settings.model)
-        self._provider = endpoint.provider
-        if self._taken and self._grow is not None:
-            # An attempt that failed is billed, too, and only one was foreseen.
-            self._grow(self, 0, self._allowed)
-        if self._ledger is not None:
-            self._number = self._ledger.begin(self._foreseen)
-        self._sent = True
-        self.citations = ()
-        planned = self.planned
-        request = request_of(
-            planned.settings, planned.fitted.messages, endpoint.model, planned.place
-        )
-        async with aclosing(endpoint.client.stream(request)) as deltas:
-            async for delta in deltas:
-                if not self._begun:
-                    place.accepted()
-                if delta.replaces:
-                    delta = self._replace(delta)
-                else:
-                    self._take(delta)
-                tokens = self._tokens
-                # Ever more rarely, since this runs once a token.
-                if self._price is None and not tokens & (tokens - 1):
-                    self._look_for_price()
-                tell(delta)
-                # Behind what has come: it was paid for, and is shown.
-                if self.finish_reason is None and tokens > self._allowed:
-                    self._go_on(tokens)
-                if not self._queue.has_room:
-                    # The time of a slow consumer is not the model's.
-                    left = self._seconds_left()
-                    self._timeout.reschedule(None)
-                    await self._queue.room()
-                    self._timeout.reschedule(asyncio.get_running_loop().time() + left)
-        self._ended_well = True
+    def _recall(self) -> bool:
+        """Tell the longest text that was taken back for attempts that gave none; whether there
+        is one. It was paid for, and may be of use."""
+        best = max(self._sent, key=lambda attempt: len(attempt.text), default=self._heard)
+        if self.text or self.reasoning or not best.text:
+            return False
+        self._hear(best)
+        return True
 
-    def _seconds_left(self) -> float:
-        """Until the call has run out of time."""
-        when = self._timeout.when()
-        return math.inf if when is None else when - asyncio.get_running_loop().time()
-
-    def _go_on(self, tokens: int) -> None:
-        """The answer is longer than was foreseen. Raises BudgetReached if a cap ends it here."""
+    def _may_go_on(self, attempt: Attempt, tokens: int) -> bool:
+        """Whether an answer that is longer than was foreseen may go on: not far beyond its
+        max_tokens. Raises BudgetReached if a cap ends it here."""
+        most = self.planned.settings.max_tokens
+        if most is not None and attempt.sure_tokens > _FAR_BEYOND * most + _BEYOND:
+            return False
         wanted = tokens + max(_FEWEST_MORE, tokens // 4)
         if self._grow is not None:
             wanted = self._grow(self, tokens, wanted)
         self._allowed = wanted
-        if self._ledger is not None and self._number is not None:
-            self._ledger.grown(self._number, wanted)
+        if self._ledger is not None and attempt.number is not None:
+            self._ledger.grown(attempt.number, wanted)
+        return True
 
-    def _look_for_price(self) -> None:
+    def _look_for_price(self, attempt: Attempt) -> None:
         """Lists of prices are read beside the calls: one may have come in the meantime."""
-        self._price = self._clients.known(self.settings.model).price
-        if self._price is not None and self._ledger is not None and self._number is not None:
-            self._ledger.priced(self._number, self._price)
-
-    def _take(self, delta: Delta) -> None:
-        self._begun = True
-        if self.first_token is None and (delta.text or delta.reasoning):
-            self.first_token = self.seconds
-        if delta.text:
-            self._text.append(delta.text)
-            self._count.take(delta.text)
-        if delta.reasoning:
-            self._reasoning.append(delta.reasoning)
-            self._count.take(delta.reasoning)
-        if delta.usage is not None:
-            self._told, self._told_at = delta.usage, self._count.tokens
-            self._hidden_reasoning = delta.usage.reasoning_tokens > 0
-        if delta.refusal:
-            self._refusal.append(delta.refusal)
-        self._tool_calls = self._tool_calls or delta.tool_calls
-        self.finish_reason = delta.finish_reason or self.finish_reason
-        self.answered_by = delta.model or self.answered_by
-        self.citations = delta.citations or self.citations
-
-    def _replace(self, delta: Delta) -> Delta:
-        """Take what stands in place of all that came; what of it is still to be told."""
-        told = any(self._text)
-        self._text, self._reasoning = [delta.text], [delta.reasoning]
-        return Delta(text="" if told else delta.text)
-
-    def no_answer(self) -> ClientError:
-        """Why there is no answer in what came, as far as that is known."""
-        ending = ending_of(self.finish_reason)
-        thought = bool(self._reasoning) or self._hidden_reasoning
-        if self._refusal or ending == "refusal":
-            words = " ".join("".join(self._refusal).split())
-            return AnswerRefused(f"{REFUSED}: {words}" if words else REFUSED)
-        if ending == "content_filter":
-            return ContentFiltered(
-                "the provider's content filter stopped its answer",
-                hint="rephrase the prompt, or ask another model",
-            )
-        if self._tool_calls or ending == "tool_calls":
-            return BadResponse("it called a tool in place of an answer")
-        if ending == "length":
-            return BadResponse(
-                _STILL_THINKING if thought else _CUT_BEFORE, hint="raise max_tokens for this model"
-            )
-        return BadResponse(_ONLY_THOUGHT if thought else _EMPTY)
+        attempt.price = self._clients.known(attempt.model).price
+        if attempt.price is not None and self._ledger is not None and attempt.number is not None:
+            self._ledger.priced(attempt.number, attempt.price)
 
     def _named(self) -> str:
         """The proposer's name; it follows the model, if it was made of that."""
         first, name = self.planned.settings.model, self.planned.name
         now = self.settings.model
         return name if now == first else name.replace(short_name(first), short_name(now))
-
-    @property
-    def price(self) -> Price | None:
-        """The price of its model, as far as it is known."""
-        return self._price
 
     def proposal(self, usage: Usage, error: Failure | None) -> Proposal:
         """What came of the call, as a proposal."""

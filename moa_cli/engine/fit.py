@@ -1,13 +1,17 @@
 """Fitting a prompt to its model's context.
 
+Where an endpoint says that a prompt is too long all the same, references are cut further; and if
+that is not enough, the oldest messages are left out. That is told, and tried once.
+
 The rule: room is the context less the answer (max_tokens, else 1,024 tokens or a quarter of the
 context). If the prompt with its references has no room, every reference may have the same number
 of tokens, and longer ones are cut at their end; if that would be too few, the model is not asked.
-Conversations and prompts are never cut.
+Before an endpoint has said so, conversations are not cut, and prompts never are.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,18 +27,25 @@ _FEWEST_TOKENS = 64
 # Estimates may be that much too low.
 _MARGIN = 1.1
 _CUT = " […]"
+# Of what an endpoint seems to take, as estimates may be too low; and of a prompt, where it tells
+# nothing.
+_SAFE, _HALF = 0.85, 0.5
+_NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?![\w.]\d)|(?<![\w.])\d+(?![\w.]\d)")
 
 
 @dataclass(frozen=True)
 class Fitted:
     """What a model is sent, and about how many tokens that is.
 
-    kept: tokens left of each reference that was cut, None if none was.
+    kept: tokens left of each reference that was cut, None if none was. context: what it was cut
+    for, None if it is whole. left_out: earlier messages that are not sent.
     """
 
     messages: tuple[Message, ...]
     tokens: int
     kept: int | None = None
+    context: int | None = None
+    left_out: int = 0
 
 
 def fit(
@@ -48,31 +59,94 @@ def fit(
 
     Raises ContextTooLong where the prompt does not fit, or too little of the references.
     """
-    # Of the whole references: a model that is given shorter ones is given the same mark.
-    fence = fence_of(references) if profile.reference_format == "fenced" else None
-    messages = messages_for(profile, settings, conversation, references, fence)
+    messages = messages_for(profile, settings, conversation, references)
     needed = prompt_tokens(messages)
     if context is None:
         return Fitted(messages, needed)
     room = int((context - (settings.max_tokens or min(_ANSWER_TOKENS, context // 4))) / _MARGIN)
-    if needed <= room:
-        return Fitted(messages, needed)
-    texts = [text_of(reference) for reference in references]
-    lengths = [estimate_tokens(text) for text in texts]
-    kept = _share(lengths, room - (needed - sum(lengths)))
-    if kept < _FEWEST_TOKENS:
+    fitted = _fit_to(room, context, profile, settings, conversation, references)
+    if fitted is None:
         answer = f"up to {settings.max_tokens:,}" if settings.max_tokens else "any length"
         raise ContextTooLong(
             f"the prompt (about {needed:,} tokens) and an answer of {answer} do not fit its"
             f" context of {context:,}",
             hint="begin a new conversation, lower max_tokens, or use a model with more context",
         )
+    return fitted
+
+
+def shrink(
+    profile: Profile,
+    settings: ModelSettings,
+    conversation: Conversation,
+    references: Sequence[Reference],
+    error: ContextTooLong,
+) -> Fitted | None:
+    """A shorter prompt than the one that an endpoint refused with `error`; None if there is none.
+
+    By as much as the two largest numbers in its words tell ("… context length is 8192 tokens,
+    however you requested 9000 …"), else to half.
+    """
+    answer = settings.max_tokens or 0
+    needed = prompt_tokens(messages_for(profile, settings, conversation, references))
+    told = sorted({int(number.replace(",", "")) for number in _NUMBER.findall(error.message)})
+    share = _HALF
+    if len(told) > 1 and told[-2] >= _FEWEST_TOKENS:
+        share = min(max(told[-2] / told[-1] * _SAFE, 1 - _SAFE), _SAFE)
+    room = int((needed + answer) * share) - answer
+    if room < needed * (1 - _SAFE):
+        room = needed // 2
+    left_out, rest = 0, conversation
+    while True:
+        fitted = _fit_to(room, room + answer, profile, settings, rest, references)
+        if fitted is not None:
+            return replace(fitted, context=room + answer, left_out=left_out)
+        rest, dropped = _without_oldest(rest)
+        if not dropped:
+            return None
+        left_out += dropped
+
+
+def _fit_to(
+    room: int,
+    context: int,
+    profile: Profile,
+    settings: ModelSettings,
+    conversation: Conversation,
+    references: Sequence[Reference],
+) -> Fitted | None:
+    """What the model is sent, with references cut to `room` tokens in all; None if it has none."""
+    # Of the whole references: a model that is given shorter ones is given the same mark.
+    fence = fence_of(references) if profile.reference_format == "fenced" else None
+    messages = messages_for(profile, settings, conversation, references, fence)
+    needed = prompt_tokens(messages)
+    if needed <= room:
+        return Fitted(messages, needed)
+    texts = [text_of(reference) for reference in references]
+    lengths = [estimate_tokens(text) for text in texts]
+    kept = _share(lengths, room - (needed - sum(lengths)))
+    if kept < _FEWEST_TOKENS:
+        return None
     cut = [
         _shortened(reference, _cut(text, kept)) if length > kept else reference
         for reference, text, length in zip(references, texts, lengths, strict=True)
     ]
     messages = messages_for(profile, settings, conversation, cut, fence)
-    return Fitted(messages, prompt_tokens(messages), kept)
+    return Fitted(messages, prompt_tokens(messages), kept, context)
+
+
+def _without_oldest(conversation: Conversation) -> tuple[Conversation, int]:
+    """The conversation without its oldest message and the answer to it, and how many messages
+    that is; 0 if there is but the prompt. A system message stays."""
+    before, turns = conversation.before, conversation.turns
+    first = int(bool(before) and before[0].role == "system")
+    if len(before) > first:
+        answered = len(before) > first + 1 and before[first + 1].role == "assistant"
+        dropped = 2 if answered else 1
+        return replace(conversation, before=before[:first] + before[first + dropped :]), dropped
+    if len(turns) < 2:
+        return conversation, 0
+    return replace(conversation, turns=turns[1:]), 1 if turns[0].reply is None else 2
 
 
 def _shortened(reference: Reference, text: str) -> Reference:

@@ -10,7 +10,7 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Proposal
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError
-from moa_cli.engine.call import Begun, Planned, Retry, failure
+from moa_cli.engine.call import Begun, Planned, Step, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
 
@@ -126,14 +126,14 @@ class _Layer:
         if self._capped is not None or len(self._ended) == len(self._asked):
             self._over.set()
 
-    def _tell(self, index: int, step: Begun | Delta | Retry) -> None:
+    def _tell(self, index: int, step: Step) -> None:
         state, planned = self._state, self._planned[index]
         if isinstance(step, Begun):
             self._begun.add(index)
             self._emit_started(index)
             state.emit_trimmed(planned)
-        elif isinstance(step, Retry):
-            state.emit_retry(planned, step)
+        elif not isinstance(step, Delta):
+            state.emit_step(planned, step)
         elif step.text or step.reasoning:
             state.emit(
                 events.ProposerDelta(

@@ -6,11 +6,60 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from moa_cli.core.errors import ClientTimeout
+from moa_cli.engine.attempt import Attempt
+from moa_cli.models.table import BUILT_IN
+from moa_cli.profile import ModelSettings
+
+# Seconds, where the profile says nothing: before the first token, of an aggregator with a fallback
+# behind it, of a model that this machine may have to load first; and from one token to the next.
+_FIRST_TOKEN, _FIRST_TOKEN_BACKED, _FIRST_TOKEN_HERE, _STALL = 40.0, 20.0, 300.0, 30.0
+# Seconds for what may follow a whole answer: its usage. The decoder of streams waits a little less.
+_ENDING = 2.0
 # A timer that fires later than that was held up: something blocked the whole event loop.
 _BLOCKED = 0.25
 # Seconds that what has arrived meanwhile has to be read then, at least.
 _AFTER_BLOCK = 0.5
+
+
+@dataclass(frozen=True)
+class Silence:
+    """How long a call may say nothing, in seconds."""
+
+    first_token: float
+    stall: float
+
+    def limit(self, attempt: Attempt) -> float:
+        """The limit that holds for an attempt now."""
+        if attempt.finish_reason is not None:
+            return _ENDING
+        return self.stall if attempt.speaking else self.first_token
+
+    def error(self, provider: str, speaking: bool) -> ClientTimeout:
+        """Why a call was given up. speaking: whether a token had come."""
+        if speaking:
+            return ClientTimeout(
+                f"{provider}: nothing more for {self.stall:g} s in the middle of the answer"
+                " (`stall`)",
+                hint="raise `stall` in the profile, or use another model",
+            )
+        return ClientTimeout(
+            f"{provider}: no first token within {self.first_token:g} s (`first_token`)",
+            hint="raise `first_token` in the profile, or use a faster model",
+        )
+
+
+def silence_of(settings: ModelSettings, provider: str, *, backed: bool = False) -> Silence:
+    """The limits of a call at that provider. backed: whether a fallback stands ready."""
+    first = _FIRST_TOKEN
+    known = BUILT_IN.get(provider)
+    if known is not None and (known.base_url is None or known.start_hint is not None):
+        first = _FIRST_TOKEN_HERE
+    elif backed:
+        first = _FIRST_TOKEN_BACKED
+    return Silence(settings.first_token or first, settings.stall or _STALL)
 
 
 class Watch:
@@ -25,6 +74,7 @@ class Watch:
 
     Attributes:
         since: When the time began that is measured, by `time.monotonic`; `math.inf` stops it.
+        expired: Whether the time was over.
     """
 
     def __init__(self, limit: float | None, spared: Callable[[], bool] | None = None) -> None:
@@ -33,7 +83,7 @@ class Watch:
         self.since = time.monotonic()
         self._limit = limit
         self._spared = spared
-        self._expired = False
+        self.expired = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
@@ -48,7 +98,7 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._expired:
+        if self.expired:
             mine = self._task.uncancel() <= self._cancelling
             if mine and kind is not None and issubclass(kind, asyncio.CancelledError):
                 raise TimeoutError
@@ -59,7 +109,7 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if limit is not None and not self._expired:
+        if limit is not None and not self.expired:
             self._arm(self.left)
 
     @property
@@ -87,5 +137,5 @@ class Watch:
             self._arm(self.left)
         else:
             self._timer = None
-            self._expired = True
+            self.expired = True
             self._task.cancel()

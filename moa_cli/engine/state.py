@@ -6,19 +6,21 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from moa_cli.core.conversation import Conversation, Failure, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong
-from moa_cli.core.events import Event, ReferencesTrimmed, Retrying
+from moa_cli.core.events import Event, Hedged, ReferencesTrimmed, Retrying
 from moa_cli.core.money import priced
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tokens import prompt_tokens
+from moa_cli.engine.attempt import request_of
 from moa_cli.engine.budget import TurnBudgets, check_prices
-from moa_cli.engine.call import Call, Limits, Planned, Retry, failure, request_of
+from moa_cli.engine.call import Call, Hedge, Limits, Planned, Retry, Shrunk, failure
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
-from moa_cli.engine.fit import Fitted, fit
+from moa_cli.engine.fit import Fitted, fit, shrink
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.engine.slots import OwnSlots
 from moa_cli.profile import ModelSettings, Profile
@@ -151,8 +153,8 @@ class TurnState:
         for index, settings in enumerate(models, first):
             info = await self._clients.facts(settings.model, patience=patience)
             fitted, error = Fitted((), 0), None
+            context = settings.context or info.context_length
             try:
-                context = info.context_length
                 fitted = fit(self.profile, settings, self.conversation, self.references, context)
             except ContextTooLong as raised:
                 error = failure(raised)
@@ -160,7 +162,11 @@ class TurnState:
             place = CallPlace(layer, index, sample=requests.count(request))
             requests.append(request)
             foreseen = settings.max_tokens or ASSUMED_TOKENS
-            calls.append(Planned(place, settings, fitted, info, foreseen, error))
+            again = partial(
+                shrink, self.profile, settings, self.conversation, tuple(self.references)
+            )
+            backed = layer > self.rounds and index + 1 < len(self.profile.aggregators())
+            calls.append(Planned(place, settings, fitted, info, foreseen, error, again, backed))
         return self._admitted(layer, calls) if self.budgets else calls
 
     def _admitted(self, layer: int, calls: list[Planned]) -> list[Planned]:
@@ -226,25 +232,46 @@ class TurnState:
             raise
         return call.settle(info.price)
 
-    def emit_trimmed(self, planned: Planned) -> None:
-        """Tell that references are cut, if they are."""
-        kept, context = planned.fitted.kept, planned.info.context_length
-        if kept is not None and context is not None:
-            self._emit_about(planned, ReferencesTrimmed, kept=kept, context=context)
+    @property
+    def reply_held(self) -> bool:
+        """See `Limits.reply_held`."""
+        return self._limits.reply_held
 
-    def emit_retry(self, planned: Planned, retry: Retry) -> None:
-        """Tell that a call is made again."""
-        if retry.moved is not None:
-            self.lost.append(retry.moved)
-        again = {"attempt": retry.attempt, "delay": retry.delay, "error": retry.error}
-        self._emit_about(planned, Retrying, **again)
+    def emit_trimmed(self, planned: Planned, fitted: Fitted | None = None) -> None:
+        """Tell that a prompt is cut, if it is. fitted: in place of what was planned."""
+        fitted = fitted or planned.fitted
+        if fitted.context is not None:
+            self._emit_about(
+                planned,
+                ReferencesTrimmed,
+                kept=fitted.kept or 0,
+                context=fitted.context,
+                left_out=fitted.left_out,
+            )
+
+    def emit_step(self, planned: Planned, step: Retry | Hedge | Shrunk) -> None:
+        """Tell that a call is made again, or another request beside it."""
+        if isinstance(step, Shrunk):
+            self.emit_trimmed(planned, step.fitted)
+        elif isinstance(step, Hedge):
+            self._emit_about(planned, Hedged, model=step.model, seconds=step.seconds)
+        else:
+            if step.moved is not None:
+                self.lost.append(step.moved)
+            self._emit_about(
+                planned,
+                Retrying,
+                attempt=step.attempt,
+                delay=step.delay,
+                error=step.error,
+                withdrawn=step.withdrawn,
+            )
 
     def _emit_about(
-        self, planned: Planned, kind: type[ReferencesTrimmed | Retrying], **values: Any
+        self, planned: Planned, kind: type[ReferencesTrimmed | Retrying | Hedged], **values: Any
     ) -> None:
-        place, model = planned.place, planned.settings.model
-        now = self.now()
-        self.emit(kind(at=now, layer=place.layer, index=planned.index, model=model, **values))
+        told = {"model": planned.settings.model, **values}
+        self.emit(kind(at=self.now(), layer=planned.place.layer, index=planned.index, **told))
 
 
 def _overrun(call: Call, tokens: int) -> str:

@@ -384,7 +384,8 @@ class Profile:
     def _tried(self) -> tuple[Aggregator, ...]:
         first = replace(self._inherit(self.aggregator), fallbacks=())
         others = (
-            replace(first, model=model, alternatives=()) for model in self.aggregator.fallbacks
+            replace(first, model=model, alternatives=(), context=None)
+            for model in self.aggregator.fallbacks
         )
         return (first, *others)
 

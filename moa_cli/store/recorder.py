@@ -13,6 +13,7 @@ from moa_cli.core.events import (
     AggregatorFailed,
     AggregatorFinished,
     Event,
+    Hedged,
     ProposerFailed,
     ProposerFinished,
     ReferencesTrimmed,
@@ -72,7 +73,7 @@ class Recorder:
             self._begin(event)
         elif isinstance(event, ProposerFinished | ProposerFailed):
             self._put("proposal", without_defaults(event.proposal))
-        elif isinstance(event, Retrying | ReferencesTrimmed | AggregatorFailed):
+        elif isinstance(event, Retrying | Hedged | ReferencesTrimmed | AggregatorFailed):
             self._put("note", to_dict(event))
         elif isinstance(event, AggregatorFinished):
             # The process may be killed between this event and the end of the turn.

@@ -48,7 +48,13 @@ class PlainReply:
             if not self._stream:
                 # What of it is reasoning may have shown only at its end.
                 self._held = self._sanitizer.feed(event.text) if event.text else ""
-            # Here, not in `close`: others are yet to say how the turn ended.
+            if self._stream or isinstance(event, events.AggregatorFinished):
+                # Here, not in `close`: others are yet to say how the turn ended.
+                self.close()
+        elif isinstance(event, events.AggregatorStarted) and not self._stream:
+            # What one before it wrote that failed is no part of the reply.
+            self._held, self._sanitizer = "", Sanitizer()
+        elif isinstance(event, events.TurnFailed):
             self.close()
 
     def _write(self, text: str) -> None:
@@ -101,7 +107,13 @@ class Notices:
                 self._lost(event.proposal)
             case events.Retrying() if self._steps:
                 name = self._name(event)
-                self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message})")
+                back = ", what it wrote is taken back" if event.withdrawn else ""
+                self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message}){back}")
+            case events.Hedged() if self._steps:
+                self._say(
+                    f"{self._name(event)}: silent for {event.seconds:.1f} s,"
+                    f" {event.model} is asked beside it"
+                )
             case events.ReferencesTrimmed() if not self._board:
                 self._say(trimmed_line(self._name(event), event))
             case events.LayerFinished():
@@ -122,7 +134,7 @@ class Notices:
             case events.TurnFinished():
                 self._finished(event)
 
-    def _name(self, event: events.Retrying | events.ReferencesTrimmed) -> str:
+    def _name(self, event: events.Retrying | events.Hedged | events.ReferencesTrimmed) -> str:
         return event.model if event.index is None else self._names[event.index]
 
     def _lost(self, proposal: Proposal) -> None:
@@ -289,11 +301,13 @@ def enough_line(event: events.LayerFinished) -> str:
 
 
 def trimmed_line(name: str, event: events.ReferencesTrimmed) -> str:
-    """That a model is given shorter references."""
-    return (
-        f"{name}: references cut to about {event.kept:,} tokens each,"
-        f" to fit its context of {event.context:,}"
-    )
+    """That a model is given shorter references, or fewer of the earlier messages."""
+    cut = []
+    if event.left_out:
+        cut.append(f"{plural(event.left_out, 'earlier message')} left out")
+    if event.kept:
+        cut.append(f"references cut to about {event.kept:,} tokens each")
+    return f"{name}: {', '.join(cut)}, to fit its context of {event.context:,}"
 
 
 def failure_line(turn: Turn) -> str:

@@ -48,6 +48,10 @@ class CallView:
         if text or thought:
             self.tail = (self.tail + thought + text)[-_TAIL:]
 
+    def withdraw(self) -> None:
+        """What came of it so far is taken back."""
+        self.first_token, self.tokens, self.tail = None, 0, ""
+
     def end(
         self, at: float, usage: Usage, error: Failure | None, finish_reason: str | None = None
     ) -> None:
@@ -108,7 +112,14 @@ class TurnView:
                 waiting = self.aggregator if event.index is None else self.proposers[event.index]
                 if waiting is not None:
                     waiting.state = "retrying"
+                    if event.withdrawn:
+                        waiting.withdraw()
                     waiting.note = f"again in {event.delay:.0f} s: {event.error.message}"
+            case events.Hedged():
+                late = self.aggregator if event.index is None else self.proposers[event.index]
+                if late is not None:
+                    other = "" if event.model == late.model else f", {event.model}"
+                    late.note = f"silent for {event.seconds:.0f} s: asked twice{other}"
             case events.AggregatorStarted():
                 self.phase = "replying"
                 self.references = event.references

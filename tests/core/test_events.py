@@ -58,6 +58,11 @@ EXAMPLES: tuple[Event, ...] = (
     ProposerFinished(layer=1, index=0, proposal=PROPOSAL),
     events.ProposerFailed(layer=1, index=0, proposal=LOST),
     events.Retrying(layer=1, index=None, model="m", attempt=2, delay=0.5, error=FAILURE),
+    events.Retrying(
+        layer=1, index=2, model="m", attempt=2, delay=0.5, error=FAILURE, withdrawn=True
+    ),
+    events.Hedged(layer=1, index=2, model="m", seconds=8.0),
+    events.Hedged(layer=2, index=None, model="m", seconds=8.0),
     events.Retrying(layer=1, index=3, model="m", attempt=2, delay=0.0, error=Failure("K", "m")),
     events.ReferencesTrimmed(layer=2, index=0, model="m", kept=300, context=4096),
     events.LayerFinished(layer=1, answered=1, asked=2, seconds=2.5),

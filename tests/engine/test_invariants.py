@@ -103,7 +103,7 @@ def test_no_error_and_nothing_unfinished_enters_a_prompt(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_call_that_has_begun_to_answer_is_not_made_again(name: str) -> None:
+def test_each_request_is_a_call_or_a_retry_that_is_told(name: str) -> None:
     record = played(name)
     calls = [e for e in record.events if isinstance(e, ProposerStarted | AggregatorStarted)]
     made = len(calls) + len(of_kind(record.events, Retrying))

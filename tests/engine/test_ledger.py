@@ -142,7 +142,8 @@ def test_an_answer_that_broke_off_is_estimated(upstream: Upstream, broken: Reply
     upstream.always("a", broken)
     turn = play(upstream, mixture("a", "b"))
     (lost,) = [call for call in turn.ledger if call.model == "lab:a"]
-    assert (lost.usage.calls, lost.usage.estimated_calls) == (1, 1)
+    # Each of its attempts is billed.
+    assert (lost.usage.calls, lost.usage.estimated_calls) == (5, 5)
     assert lost.usage.prompt_tokens == lost.usage.estimated_prompt_tokens > 0
     assert lost.usage.completion_tokens == lost.usage.estimated_completion_tokens > 0
     whole = [request for request in upstream.chats() if request.model != "a"]

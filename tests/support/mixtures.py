@@ -21,6 +21,7 @@ from moa_cli.core.events import (
     AggregatorFinished,
     AggregatorStarted,
     Event,
+    Hedged,
     LayerFinished,
     LayerStarted,
     ProposerDelta,
@@ -36,7 +37,7 @@ from moa_cli.core.events import (
     to_dict,
 )
 from moa_cli.engine import Control, Limits, run_turn
-from moa_cli.profile import Profile, build
+from moa_cli.profile import ModelSettings, Profile, build
 from tests.support.upstream import Upstream
 
 __all__ = [
@@ -228,7 +229,7 @@ class _Checker:
         for place, aggregator in enumerate(self.profile.aggregators()):
             if isinstance(self.rest[0], AggregatorStarted):
                 assert not replied
-                replied = self._aggregator(aggregator.model, references, fallback=place > 0)
+                replied = self._aggregator(aggregator, references, fallback=place > 0)
         self._end(replied=replied)
 
     def _end(self, *, replied: bool) -> None:
@@ -264,11 +265,23 @@ class _Checker:
                 calls[event.index] = _Heard()
                 self._trimmed(number, event.index, entries[event.index].model)
                 continue
-            assert isinstance(event, ProposerDelta | Retrying | ProposerFinished | ProposerFailed)
+            assert isinstance(
+                event,
+                ProposerDelta
+                | Retrying
+                | Hedged
+                | ReferencesTrimmed
+                | ProposerFinished
+                | ProposerFailed,
+            )
             assert event.layer == number
             assert event.index is not None
             heard = calls[event.index]
-            if isinstance(event, ProposerDelta):
+            if isinstance(event, Hedged):
+                assert event.model in _candidates(entries[event.index])
+            elif isinstance(event, ReferencesTrimmed):
+                assert event.model == entries[event.index].model
+            elif isinstance(event, ProposerDelta):
                 heard.delta(event)
             elif isinstance(event, Retrying):
                 assert event.model == entries[event.index].model
@@ -277,8 +290,9 @@ class _Checker:
                 del calls[event.index]
                 proposal = event.proposal
                 assert (proposal.layer, proposal.index) == (number, event.index)
-                assert proposal.proposer == entries[event.index].name
-                assert proposal.model == entries[event.index].model
+                if proposal.model == entries[event.index].model:
+                    assert proposal.proposer == entries[event.index].name
+                assert proposal.model in _candidates(entries[event.index])
                 answered += self._proposal(proposal, heard, isinstance(event, ProposerFinished))
         assert calls == {}
         assert begun == set(range(len(entries)))
@@ -294,7 +308,8 @@ class _Checker:
             trimmed = self.rest.pop(0)
             assert isinstance(trimmed, ReferencesTrimmed)
             assert (trimmed.layer, trimmed.index, trimmed.model) == (layer, index, model)
-            assert 0 < trimmed.kept < trimmed.context
+            assert 0 <= trimmed.kept < trimmed.context
+            assert trimmed.kept or trimmed.left_out
 
     def _abandoned(self) -> bool:
         return any(failure.kind == "Abandoned" for failure in self.failures)
@@ -314,8 +329,9 @@ class _Checker:
             heard.check(proposal.text, proposal.reasoning)
         return int(finished)
 
-    def _aggregator(self, model: str, references: int, *, fallback: bool) -> bool:
+    def _aggregator(self, settings: ModelSettings, references: int, *, fallback: bool) -> bool:
         """One aggregator; whether it replied."""
+        model = settings.model
         started = self.rest.pop(0)
         assert isinstance(started, AggregatorStarted)
         assert (started.model, started.fallback) == (model, fallback)
@@ -324,8 +340,12 @@ class _Checker:
         heard = _Heard()
         while not isinstance(self.rest[0], AggregatorFinished | AggregatorFailed):
             event = self.rest.pop(0)
-            assert isinstance(event, AggregatorDelta | Retrying)
-            if isinstance(event, AggregatorDelta):
+            assert isinstance(event, AggregatorDelta | Retrying | Hedged | ReferencesTrimmed)
+            if isinstance(event, Hedged):
+                assert event.model in _candidates(settings)
+            elif isinstance(event, ReferencesTrimmed):
+                assert event.model == model
+            elif isinstance(event, AggregatorDelta):
                 heard.delta(event)
             else:
                 assert (event.layer, event.index) == (self.profile.rounds + 1, None)
@@ -333,7 +353,7 @@ class _Checker:
                 heard.retry(event)
         closed = self.rest.pop(0)
         assert isinstance(closed, AggregatorFinished | AggregatorFailed)
-        assert closed.model == model
+        assert closed.model in _candidates(settings)
         self.usage += closed.usage
         if isinstance(closed, AggregatorFailed):
             assert closed.text == heard.text
@@ -341,6 +361,11 @@ class _Checker:
             return False
         heard.check(closed.text, closed.reasoning)
         return True
+
+
+def _candidates(settings: ModelSettings) -> set[str]:
+    """The models that may answer in a place of the profile."""
+    return {settings.model, settings.hedge_with or settings.model}
 
 
 class _Heard:
@@ -366,7 +391,8 @@ class _Heard:
             assert (text, reasoning) == (after.lstrip(), self.reasoning + before.rstrip())
 
     def retry(self, event: Retrying) -> None:
-        """A retry, which is allowed before the first delta only."""
-        assert (self.text, self.reasoning) == ("", "")
+        """A retry, which takes back what was told before it."""
+        assert event.withdrawn == bool(self.text or self.reasoning)
+        self.text = self.reasoning = ""
         self.attempt += 1
         assert event.attempt == self.attempt

@@ -128,8 +128,8 @@ SCENARIOS = {
     ),
     "stalled": losing_b(STALLED, "ClientTimeout", **IMPATIENT),
     "silent": losing_b(SILENT, "ClientTimeout", **IMPATIENT),
-    "dropped": losing_b(DROPPED, "ConnectionLost"),
-    "cut": losing_b(CUT, "ConnectionLost"),
+    "dropped": losing_b(DROPPED, "ConnectionLost", retries=4),
+    "cut": losing_b(CUT, "ConnectionLost", retries=4),
     "empty": losing_b(EMPTY, "BadResponse"),
     "blank": losing_b(BLANK, "BadResponse"),
     "nulls": losing_b(NULLS, "BadResponse"),
@@ -141,6 +141,7 @@ SCENARIOS = {
         script={"a": REFUSED, "b": DROPPED},
         kinds=("RequestRefused", "ConnectionLost"),
         references="\n1. from c",
+        retries=4,
     ),
     "lost in the second round only": Scenario(
         profile=mixture("a", "b", "c", rounds=2),
@@ -160,6 +161,7 @@ SCENARIOS = {
         kinds=("RequestRefused", "ConnectionLost", "BadResponse"),
         references=None,
         reply=None,
+        retries=4,
     ),
     "all lost in the second round": Scenario(
         profile=mixture("a", "b", rounds=3),

@@ -15,7 +15,7 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ContextTooLong
 from moa_cli.core.money import priced
 from moa_cli.core.tokens import estimate_tokens
-from moa_cli.engine.call import request_of
+from moa_cli.engine.attempt import request_of
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.fit import fit
 from moa_cli.engine.prompts import strip_reasoning

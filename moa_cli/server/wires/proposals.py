@@ -53,6 +53,8 @@ class ProposalStream:
                 self._waiting, self._live = {}, None
             case events.ProposerDelta() if event.text:
                 return self._say(event.index, event.text)
+            case events.Retrying() if event.withdrawn and event.index is not None:
+                return self._withdraw(event.index)
             case events.ProposerFinished():
                 return self._end(event.index)
             case events.ProposerFailed():
@@ -69,6 +71,14 @@ class ProposalStream:
             return text
         speaker.held.append(text)
         return "" if self._live is not None else self._next()
+
+    def _withdraw(self, index: int) -> str:
+        """What a proposer said is taken back; what of it was told already is marked so."""
+        if index == self._live:
+            return "\n\n(broke off: it begins anew)\n\n"
+        if index in self._waiting:
+            self._waiting[index].held = []
+        return ""
 
     def _end(self, index: int) -> str:
         if index in self._waiting:

@@ -1,0 +1,209 @@
+"""One request of a call: what has come of it, and what it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from moa_cli.core.conversation import Citation, Message, Usage
+from moa_cli.core.endpoints import CallPlace, Delta, Request
+from moa_cli.core.errors import AnswerRefused, BadResponse, ClientError, ContentFiltered
+from moa_cli.core.ledger import CallBegun
+from moa_cli.core.money import Price, priced
+from moa_cli.core.outcomes import REFUSED, ending_of
+from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
+from moa_cli.profile import ModelSettings
+
+# A count that an endpoint told before so many tokens of its answer, or more, was not the last word.
+_MANY_MORE = 8
+# At or below this the reference implementation sends 0.
+_ZERO_TEMPERATURE = 1e-4
+# What is said of an answer without a word from a model that did answer.
+_STILL_THINKING = "its tokens ran out while it was thinking"
+_CUT_BEFORE = "its tokens ran out before its answer began"
+_ONLY_THOUGHT = "it gave reasoning, but no answer"
+_EMPTY = "it gave an empty answer"
+WORDLESS = (_STILL_THINKING, _CUT_BEFORE, _ONLY_THOUGHT, _EMPTY)
+
+
+def request_of(
+    settings: ModelSettings,
+    messages: tuple[Message, ...],
+    model: str,
+    place: CallPlace | None = None,
+) -> Request:
+    """What a model is asked. model: its id at its endpoint."""
+    temperature = settings.temperature
+    if temperature is not None and temperature <= _ZERO_TEMPERATURE:
+        temperature = 0
+    return Request(
+        model=model,
+        messages=messages,
+        temperature=temperature,
+        max_tokens=settings.max_tokens,
+        top_p=settings.top_p,
+        seed=settings.seed,
+        extra=settings.extra,
+        place=place,
+    )
+
+
+class Attempt:
+    """A request that is sent once.
+
+    Attributes:
+        foreseen: As it is written down before it is sent.
+        price: Of its model, as far as it is known by now.
+        number: In the ledger; None where there is none.
+        sent, first_token: When it was sent, and its first token came, by `time.monotonic`.
+        begun: Whether the endpoint has taken it.
+        speaking: Whether a word of it has come: of the answer, of reasoning, or of a refusal.
+        running: Whether more may come of it.
+        whole: Whether all of the answer has come.
+    """
+
+    def __init__(self, foreseen: CallBegun) -> None:
+        self.foreseen = foreseen
+        self.price = foreseen.price
+        self.number: int | None = None
+        self.sent = 0.0
+        self.begun = self.speaking = self.whole = False
+        self.running = True
+        self.first_token: float | None = None
+        self.finish_reason: str | None = None
+        self.answered_by: str | None = None
+        self.citations: tuple[Citation, ...] = ()
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._tool_calls = False
+        self._hidden_reasoning = False
+        self._told: Usage | None = None
+        self._told_at = 0
+        self._count = RunningCount()
+
+    @property
+    def model(self) -> str:
+        """The model that is asked, as the profile names it."""
+        return self.foreseen.model
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasoning)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model refuses to answer, in words of a field of their own."""
+        return bool(self._refusal)
+
+    @property
+    def tokens(self) -> int:
+        """Of the answer so far, by the highest count that there is."""
+        told = self._told.completion_tokens if self._told is not None else 0
+        return max(self._count.tokens, told)
+
+    @property
+    def sure_tokens(self) -> int:
+        """The same by the endpoint's own count, or by the letters: some send a letter at a time,
+        so that the number of pieces says little."""
+        told = self._told.completion_tokens if self._told is not None else 0
+        return max(self._count.estimate, told)
+
+    def take(self, delta: Delta) -> bool:
+        """Take the next piece. Returns whether it brings the answer on."""
+        # Once a token: nearly all have nothing but a text.
+        if delta.text:
+            self._text.append(delta.text)
+            self._count.take(delta.text)
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+            self._count.take(delta.reasoning)
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+        said = bool(delta.text or delta.reasoning or delta.refusal or delta.tool_calls)
+        if said and not self.speaking:
+            self.speaking = True
+            self.first_token = time.monotonic()
+        if delta.usage is not None:
+            before = 0 if self._told is None else self._told.completion_tokens
+            said = said or delta.usage.completion_tokens > before
+            self._told, self._told_at = delta.usage, self._count.tokens
+            self._hidden_reasoning = delta.usage.reasoning_tokens > 0
+        if delta.finish_reason:
+            self.finish_reason, said = delta.finish_reason, True
+        self._tool_calls = self._tool_calls or delta.tool_calls
+        self.answered_by = delta.model or self.answered_by
+        self.citations = delta.citations or self.citations
+        return said
+
+    def replace(self, delta: Delta) -> Delta:
+        """Take what stands in place of all that came; what of it is still to be told."""
+        told = any(self._text)
+        self._text, self._reasoning = [delta.text], [delta.reasoning]
+        return Delta(text="" if told else delta.text)
+
+    def cut(self) -> None:
+        """It is stopped here, as the endpoint should have done at its limit of tokens."""
+        self.finish_reason = "length"
+
+    def usage(self) -> Usage:
+        """What it takes: as its endpoint told, else estimated. What is not priced has no cost."""
+        told = self._told
+        open_end = not self.whole or self._count.tokens - self._told_at >= _MANY_MORE
+        if told is not None and open_end and told.completion_tokens < self.tokens:
+            # It has gone on since it told.
+            told = None
+        answer = self.text + self.reasoning
+        return usage_of(told, self.foreseen.prompt_tokens, answer, self.tokens)
+
+    def committed(self, allowed: int = 0) -> Usage:
+        """What it may have taken in the end. allowed: tokens of its answer, beside the foreseen."""
+        if not self.running:
+            usage = self.usage()
+            return priced(usage, self.price) if usage.unpriced_calls else usage
+        foreseen, told = self.foreseen, self._told or Usage()
+        answer = max(allowed, foreseen.completion_tokens, told.completion_tokens)
+        prompt = max(foreseen.prompt_tokens, told.prompt_tokens)
+        return priced(estimated_usage(prompt, answer), self.price)
+
+    def no_answer(self) -> ClientError:
+        """Why there is no answer in what came, as far as that is known."""
+        ending = ending_of(self.finish_reason)
+        thought = bool(self._reasoning) or self._hidden_reasoning
+        if self._refusal or ending == "refusal":
+            words = " ".join("".join(self._refusal).split())
+            return AnswerRefused(f"{REFUSED}: {words}" if words else REFUSED)
+        if ending == "content_filter":
+            return ContentFiltered(
+                "the provider's content filter stopped its answer",
+                hint="rephrase the prompt, or ask another model",
+            )
+        if self._tool_calls or ending == "tool_calls":
+            return BadResponse("it called a tool in place of an answer")
+        if ending == "length":
+            return BadResponse(
+                _STILL_THINKING if thought else _CUT_BEFORE, hint="raise max_tokens for this model"
+            )
+        return BadResponse(_ONLY_THOUGHT if thought else _EMPTY)
+
+
+def settled(
+    attempts: list[Attempt], price_of: Callable[[str], Price | None]
+) -> dict[str, tuple[list[int], Usage]]:
+    """What attempts have taken, by model: their numbers in the ledger, and the usage.
+
+    price_of: the price of a model, for what its endpoint told no cost of.
+    """
+    found: dict[str, tuple[list[int], Usage]] = {}
+    for attempt in attempts:
+        usage = attempt.usage()
+        if usage.unpriced_calls:
+            usage = priced(usage, price_of(attempt.model))
+        numbers, before = found.get(attempt.model, ([], Usage()))
+        own = [] if attempt.number is None else [attempt.number]
+        found[attempt.model] = (numbers + own, before + usage)
+    return found

@@ -1,0 +1,82 @@
+"""Hedging: two requests for one answer, of which the first to speak is heard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from moa_cli.core.errors import ClientError
+
+Request = Coroutine[Any, Any, None]
+
+
+class Race:
+    """A request, and a second one beside it where the first does not speak in time.
+
+    The first to speak wins, and the other is cancelled. Where one fails, the other is waited for.
+
+    second: called once where the first has not spoken in time; what is sent then, or None.
+    """
+
+    def __init__(self, second: Callable[[], Request | None]) -> None:
+        self._second = second
+        self._news = asyncio.Event()
+        self._due = False
+        self._speaker: asyncio.Task[None] | None = None
+
+    def hedge_in(self, seconds: float) -> asyncio.TimerHandle:
+        """Send the second request in so many seconds, unless the timer is cancelled."""
+        return asyncio.get_running_loop().call_later(seconds, self._hedge)
+
+    def _hedge(self) -> None:
+        self._due = True
+        self._news.set()
+
+    def claim(self) -> bool:
+        """Called by a request that has something to say; whether it is the one that is heard."""
+        task = asyncio.current_task()
+        if self._speaker is None:
+            self._speaker = task
+            self._news.set()
+        return self._speaker is task
+
+    async def run(self, first: Request) -> None:
+        """Run them to the end of the one that is heard; raises what that raises.
+
+        Where none speaks: what the first raises, unless the other has ended well.
+        """
+        tasks = [self._task(first)]
+        try:
+            while self._speaker is None and not all(task.done() for task in tasks):
+                await self._news.wait()
+                self._news.clear()
+                if self._due and self._speaker is None and not tasks[0].done():
+                    self._due = False
+                    second = self._second()
+                    if second is not None:
+                        tasks.append(self._task(second))
+            others = [task for task in tasks if task is not self._speaker]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await (self._speaker or _best(tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _task(self, request: Request) -> asyncio.Task[None]:
+        task = asyncio.create_task(request)
+        task.add_done_callback(lambda _: self._news.set())
+        return task
+
+
+def _best(tasks: list[asyncio.Task[None]]) -> asyncio.Task[None]:
+    """Of requests that have all ended without a word, the one whose end counts: a bug, else an
+    empty answer, else the first."""
+    for task in tasks:
+        error = task.exception()
+        if error is not None and not isinstance(error, ClientError):
+            return task
+    return next((task for task in tasks if task.exception() is None), tasks[0])

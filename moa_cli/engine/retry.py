@@ -1,0 +1,70 @@
+"""When a failed call is made again, and when it is given up."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from moa_cli.core.errors import ClientError
+
+_LONGEST_DELAY = 60.0
+
+
+class Backoff:
+    """The retries of one call.
+
+    Attributes:
+        retries: How many there were.
+        refusal: The last one by a busy provider, or None.
+    """
+
+    def __init__(self, most: int, first_delay: float, longest_wait: float) -> None:
+        """most: failed attempts that are made again. first_delay: before the first retry, in
+        seconds. longest_wait: seconds that the call may be refused for by a busy provider."""
+        self._most = most
+        self._first_delay = first_delay
+        self._longest_wait = longest_wait
+        self._failures = 0
+        self._waited = 0.0
+        self._sent = time.monotonic()
+        self.retries = 0
+        self.refusal: ClientError | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds that the call may still be held back by a busy provider."""
+        return self._longest_wait - self._waited
+
+    def sent(self) -> None:
+        """An attempt is made now."""
+        self._sent = time.monotonic()
+
+    def next(self, error: ClientError, held: float, left: float) -> tuple[float, bool]:
+        """Seconds until the next attempt, and whether the slots see to that.
+
+        error: of the last one. held: seconds for which the slots hold the provider back. left:
+        seconds that the call may take. Where the slots do not wait, the delay is what the
+        endpoint asks for, and exponential with jitter at least.
+        Raises the error where the call is not made again.
+        """
+        if not error.retryable or not self._most:
+            raise error
+        if error.overloaded:
+            self.refusal = error
+            self._waited += time.monotonic() - self._sent
+        else:
+            self._failures += 1
+        left = min(left, self.left)
+        delay = held
+        if held <= 0:
+            longest = min(_LONGEST_DELAY, self._first_delay * 2.0**self.retries)
+            delay = longest * random.uniform(0.5, 1)  # noqa: S311
+            if error.overloaded:
+                delay = min(delay, left)
+            delay = max(delay, error.retry_after or 0.0)
+        if left <= 0 or delay > left or self._failures > self._most:
+            raise error
+        if error.overloaded:
+            self._waited += delay
+        self.retries += 1
+        return delay, held > 0

@@ -1,0 +1,219 @@
+"""Calls are bounded by silence, not by how long a good answer takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorFinished,
+    ProposerFailed,
+    ProposerFinished,
+    Retrying,
+)
+from moa_cli.engine import run_turn
+from moa_cli.engine.silence import Watch, silence_of
+from tests.support.mixtures import InProcess, asked, lab, mixture, of_kind, run
+from tests.support.scenarios import play
+from tests.support.upstream import Reply, Upstream
+
+# Longer than any limit of these tests, all pieces together.
+STEADY = Reply(chunks=["word "] * 12, pause=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reply", "words", "setting"),
+    [
+        ({"first_token": 0.2}, Reply(stall_after=0), "no first token within 0.2 s", "first_token"),
+        (
+            {"stall": 0.2},
+            Reply(chunks=["so ", "far ", "so good"], stall_after=2),
+            "nothing more for 0.2 s",
+            "stall",
+        ),
+        ({"timeout": 0.3}, STEADY, "no whole answer within 0.3 s", "timeout"),
+    ],
+)
+def test_an_error_names_the_limit_the_seconds_and_the_setting(
+    upstream: Upstream, settings: dict[str, Any], reply: Reply, words: str, setting: str
+) -> None:
+    play(upstream, {"b": reply})
+    events = run(upstream, mixture("a", lab("b", **settings)))
+    [lost] = of_kind(events, ProposerFailed)
+    error = lost.proposal.error
+    assert error is not None
+    assert error.kind == "ClientTimeout"
+    assert words in error.message
+    assert f"`{setting}`" in error.message
+    assert error.hint is not None
+    assert f"raise `{setting}`" in error.hint
+    # It is not asked again: it would say as little.
+    assert of_kind(events, Retrying) == []
+
+
+def test_an_answer_that_comes_steadily_is_never_cut(upstream: Upstream) -> None:
+    play(upstream, {"a": STEADY})
+    events = run(upstream, mixture(lab("a", first_token=0.3, stall=0.3)))
+    [finished] = of_kind(events, ProposerFinished)
+    assert finished.proposal.text == "word " * 12
+    assert finished.proposal.seconds > 0.5
+
+
+def test_signs_of_life_are_no_progress() -> None:
+    async def alive() -> AsyncGenerator[Delta, None]:
+        yield Delta(text="so ")
+        while True:
+            await asyncio.sleep(0.02)
+            yield Delta(model="m")
+
+    events = played(alive, stall=0.2)
+    [failed] = of_kind(events, AggregatorFailed)
+    assert (failed.error.kind, failed.text) == ("ClientTimeout", "so ")
+
+
+def played(answer: Any, *, slow: float = 0.0, **settings: Any) -> list[Any]:
+    """The events of a turn of one aggregator. slow: seconds that the consumer takes for each."""
+
+    async def turn() -> list[Any]:
+        events = []
+        profile = mixture(aggregator=lab("agg", **settings))
+        clients = InProcess({"lab:agg": answer})
+        async with aclosing(run_turn(profile, asked(), clients)) as running:
+            async for event in running:
+                events.append(event)
+                if isinstance(event, AggregatorDelta):
+                    await asyncio.sleep(slow)
+        return events
+
+    return asyncio.run(turn())
+
+
+def test_the_time_of_a_slow_consumer_does_not_count() -> None:
+    async def many() -> AsyncGenerator[Delta, None]:
+        for _ in range(100):
+            yield Delta(text="x ")
+        yield Delta(finish_reason="stop")
+
+    events = played(many, slow=0.01, stall=0.1, first_token=0.1, timeout=0.2)
+    [finished] = of_kind(events, AggregatorFinished)
+    assert finished.text == "x " * 100
+
+
+def test_time_in_which_the_whole_loop_is_blocked_does_not_count() -> None:
+    async def blocked() -> AsyncGenerator[Delta, None]:
+        yield Delta(text="so ")
+        # As a sink does that writes to a pipe that nobody reads.
+        asyncio.get_running_loop().call_later(0.01, time.sleep, 1.0)
+        await asyncio.sleep(1.2)
+        yield Delta(text="far", finish_reason="stop")
+
+    [finished] = of_kind(played(blocked, stall=0.5), AggregatorFinished)
+    assert finished.text == "so far"
+
+
+@pytest.mark.parametrize("ending", ["hangs", "breaks"])
+def test_a_whole_answer_survives_its_connection(upstream: Upstream, ending: str) -> None:
+    """Behind the finish reason only a usage is missing."""
+    said = {"index": 0, "delta": {"content": "all of it"}, "finish_reason": "stop"}
+    chunk = {"model": "m", "choices": [said]}
+    hangs = Reply(events=[chunk, "[DONE]"], stall_after=1)
+    breaks = Reply(events=[chunk, "[DONE]"], drop_after=1)
+    play(upstream, {"agg": hangs if ending == "hangs" else breaks})
+    events = run(upstream, mixture())
+    [finished] = of_kind(events, AggregatorFinished)
+    assert (finished.text, finished.finish_reason) == ("all of it", "stop")
+    assert finished.usage.calls == finished.usage.estimated_calls == 1
+    assert len(upstream.chats()) == 1
+
+
+def test_a_whole_answer_survives_an_error_behind_it() -> None:
+    from moa_cli.core.errors import ServerFailed
+
+    async def fails() -> AsyncGenerator[Delta, None]:
+        yield Delta(text="all of it", finish_reason="stop")
+        raise ServerFailed("lab failed")
+
+    [finished] = of_kind(played(fails), AggregatorFinished)
+    assert finished.text == "all of it"
+
+
+def test_an_answer_far_beyond_its_max_tokens_is_stopped_kept_and_told_as_cut() -> None:
+    closed = []
+
+    async def endless() -> AsyncGenerator[Delta, None]:
+        try:
+            while True:
+                yield Delta(text="one more word ")
+                await asyncio.sleep(0)
+        finally:
+            closed.append(True)
+
+    [finished] = of_kind(played(endless, max_tokens=100), AggregatorFinished)
+    assert finished.finish_reason == "length"
+    assert 300 < finished.usage.completion_tokens < 2_000
+    assert closed == [True]
+
+
+@pytest.mark.parametrize(
+    ("profile", "provider", "first"),
+    [
+        (mixture("a"), "lab", 40.0),
+        (mixture("a"), "ollama", 300.0),
+        (mixture("a"), "local", 300.0),
+        (mixture("a", first_token=7), "ollama", 7.0),
+    ],
+)
+def test_a_model_of_this_machine_has_time_to_be_loaded(
+    profile: Any, provider: str, first: float
+) -> None:
+    [proposer] = profile.layer(1)
+    silence = silence_of(proposer, provider)
+    assert (silence.first_token, silence.stall) == (first, 30.0)
+
+
+def test_an_aggregator_is_given_up_earlier_where_a_fallback_stands_ready() -> None:
+    proposer = mixture("a").layer(1)[0]
+    assert silence_of(proposer, "lab", backed=True).first_token == 20.0
+
+
+def test_a_watch_that_is_over_says_so_and_one_that_is_put_off_does_not() -> None:
+    async def over() -> None:
+        with pytest.raises(TimeoutError), Watch(0.05) as watch:
+            await asyncio.sleep(5)
+        assert watch.expired
+        with Watch(0.1) as watch:
+            for _ in range(10):
+                await asyncio.sleep(0.03)
+                watch.since = time.monotonic()
+        assert not watch.expired
+        # A limit that becomes shorter holds from then on.
+        with Watch(60.0) as watch:
+            watch.set_limit(0.05)
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.sleep(5)
+        assert watch.expired
+
+    asyncio.run(over())
+
+
+def test_a_task_that_is_cancelled_by_others_stays_cancelled() -> None:
+    async def inner() -> None:
+        with Watch(60.0):
+            await asyncio.sleep(5)
+
+    async def outer() -> None:
+        task = asyncio.create_task(inner())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(outer())
