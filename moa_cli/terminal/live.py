@@ -170,8 +170,8 @@ class Board:
 class MarkdownReply:
     """A sink that prints the reply as Markdown: finished blocks for good, the open one live.
 
-    apart: put a blank line before it. live: show the block that is still open. size: the
-    terminal's, if not asked of it.
+    apart: put a blank line before it. live: show the block that is still open. hint: what a key
+    does at this moment, shown below it. size: the terminal's, if not asked of it.
     """
 
     def __init__(
@@ -180,11 +180,14 @@ class MarkdownReply:
         *,
         apart: bool = False,
         live: bool = True,
+        hint: Hint = lambda: "",
         size: Size | None = None,
     ) -> None:
         self._screen = Screen(stream, size)
+        self._console = console_for(stream)
+        self._hint = hint
         self._stream = MarkdownStream()
-        self._renderer = BlockRenderer(color=color_of(console_for(stream)))
+        self._renderer = BlockRenderer(color=color_of(self._console))
         self._ticker = Ticker(self._draw)
         self._blocks: list[Block] = []
         self._changed = False
@@ -215,15 +218,21 @@ class MarkdownReply:
     def _draw(self) -> None:
         if self._changed:
             self._changed = False
-            self._commit(self._stream.pending() if self._live else [])
+            self._commit(self._stream.pending() if self._live else [], self._live)
 
-    def _commit(self, pending: list[Block]) -> None:
-        """Print the blocks that have been finished since the last frame, and show the open one."""
+    def _commit(self, pending: list[Block], hinting: bool = False) -> None:
+        """Print the blocks that have been finished since the last frame, and show the open one.
+
+        hinting: whether the hint is shown below it.
+        """
         width = reply_width(self._screen.size()[0])
         blocks, self._blocks = self._blocks, []
         lines = self._renderer.render(blocks, width=width)
         # In one frame: what has become final must not be seen twice, nor not at all.
-        self._screen.commit(lines, self._renderer.preview(pending, width=width))
+        region = self._renderer.preview(pending, width=width)
+        if hinting and self._began and (hint := self._hint()):
+            region = [*region, *to_lines(self._console, Text(hint, "dim"), width)]
+        self._screen.commit(lines, region)
 
     def close(self) -> None:
         self._ticker.stop()

@@ -64,7 +64,7 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
         sinks.append(Proposals(sys.stderr))
     # Whoever sits at a terminal where nothing moves should still see that it goes on.
     watched = show.output != "jsonl" and not show.quiet and sys.stderr.isatty()
-    sinks += _reply_sinks(show, apart=watched)
+    sinks += _reply_sinks(show, hint, apart=watched)
     if show.output == "text" and not show.quiet:
         # A pipe gets the reply alone.
         seen = sys.stdout.isatty()
@@ -77,7 +77,7 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
     return sinks
 
 
-def _reply_sinks(show: Show, *, apart: bool) -> list[Sink]:
+def _reply_sinks(show: Show, hint: Hint, *, apart: bool) -> list[Sink]:
     if show.output == "jsonl":
         from moa_cli.core.jsonl import JsonLines
 
@@ -87,7 +87,7 @@ def _reply_sinks(show: Show, *, apart: bool) -> list[Sink]:
     if show.stream and not show.plain and can_redraw(sys.stdout):
         from moa_cli.terminal.live import MarkdownReply
 
-        return [MarkdownReply(sys.stdout, apart=apart, live=show.live)]
+        return [MarkdownReply(sys.stdout, apart=apart, live=show.live, hint=hint)]
     apart = apart and sys.stdout.isatty()
     return [PlainReply(sys.stdout, stream=show.stream, apart=apart)]
 

@@ -104,6 +104,7 @@ def test_ctrl_c_while_the_reply_is_shown_leaves_what_came(moa: Moa, upstream: Up
     upstream.always("agg", Reply(chunks=["# One\n\n", "*two* ", "three"], stall_after=2))
     with moa.terminal("ask", "hi") as terminal:
         terminal.wait_for("two")
+        terminal.wait_for("Ctrl-C: stop")
         terminal.send("\x03")
         assert terminal.wait() == 130
         said = textwrap.wrap(f"moa: interrupted; {LEFT}", 80)
