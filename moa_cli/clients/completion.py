@@ -13,7 +13,7 @@ from moa_cli.clients.citations import CitationReader
 from moa_cli.clients.thinking import ThinkSplitter, late_reasoning, opens_in_prompt
 from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
-from moa_cli.core.endpoints import Delta
+from moa_cli.core.endpoints import Delta, delta_of
 
 # Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
 _MOST_NATS = 10**6
@@ -33,13 +33,15 @@ _SURELY_REPEATED = 20
 class CompletionReader:
     """A completion as far as it has been read.
 
-    model: that was asked. whole: whether it comes in one piece.
+    model: that was asked. whole: whether it comes in one piece. bounds: of what it may have taken.
 
     ended: a finish reason or the end mark has come. began: the endpoint has begun to answer.
     error: what ended it, to be raised behind what came before it.
     """
 
-    def __init__(self, model: str = "", *, whole: bool = False) -> None:
+    def __init__(
+        self, model: str = "", *, whole: bool = False, bounds: usages.Bounds | None = None
+    ) -> None:
         self.ended = False
         self.began = False
         self.error: ErrorObject | None = None
@@ -56,24 +58,27 @@ class CompletionReader:
         # All that came as text, as it came; and as reasoning in fields of its own.
         self._raw: list[str] = []
         self._thoughts: list[str] = []
-        self._reset()
+        self._length = 0
+        self._bounds = bounds or usages.Bounds()
+        self._bounds.answer = self._most_bytes
+        # The fields of the next delta that have something to tell.
+        self._news: dict[str, Any] = {}
 
-    def _reset(self) -> None:
-        self._text = self._reasoning = ""
-        self._usage: Usage | None = None
-        self._reason: str | None = None
-        self._model: str | None = None
-        self._logprobs: tuple[tuple[str, float], ...] | None = None
-        self._refusal = ""
-        self._tool_calls = False
-        self._cited = False
+    @property
+    def has_text(self) -> bool:
+        """Whether anything of the answer has come."""
+        return bool(self._raw)
+
+    def _most_bytes(self) -> int:
+        """Of text and reasoning that have come."""
+        return 4 * (self._length + sum(map(len, self._thoughts)))
 
     def chunk(self, payload: dict[str, Any]) -> None:
         """Take what one chunk tells, and the error in it, if there is one."""
         # Once a token: types are compared, since what comes out of JSON has no subclasses.
         model = payload.get("model")
-        if model and type(model) is str:
-            self._model = self._answered_by = model
+        if model != self._answered_by and model and type(model) is str:
+            self._news["model"] = self._answered_by = model
         choices = payload.get("choices")
         if choices and type(choices) is list:
             choice = choices[0]
@@ -86,7 +91,7 @@ class CompletionReader:
             self._take_usage(payload)
         # Nearly every chunk of most endpoints has these fields and no others.
         if not payload.keys() <= _USUAL:
-            self._cited = self._sources.take(payload) or self._cited
+            self._cite(payload)
         if choices:
             self.began = True
 
@@ -110,7 +115,7 @@ class CompletionReader:
         if "usage" in choice:
             self._take_usage(payload)
         if not choice.keys() <= _USUAL_OF_CHOICE:
-            self._cited = self._sources.take(choice) or self._cited
+            self._cite(choice)
 
     def _message(self, choice: dict[str, Any], delta: object) -> None:
         """A whole message. In a stream it holds what came before, and perhaps more (Perplexity)."""
@@ -121,7 +126,7 @@ class CompletionReader:
             return
         before = "".join(self._raw)
         content = message.get("content")
-        self._cited = self._sources.take(message) or self._cited
+        self._cite(message)
         if before and type(content) is str:
             rest = content[len(before) :] if content.startswith(before) else ""
             message = {"content": rest}
@@ -143,6 +148,7 @@ class CompletionReader:
             if choice.get("finish_reason") and self._repeats(text, payload):
                 text = ""
             self._raw.append(text)
+            self._length += len(text)
         if self._half or not text.isascii():
             text = self._whole_characters(text)
         if thought:
@@ -154,9 +160,11 @@ class CompletionReader:
                 split = self._splitter.feed(text)
                 text, thought = split.text, thought + split.reasoning
                 self._splitting = not self._splitter.passing
-        self._text += text
+        news = self._news
+        if text:
+            news["text"] = news["text"] + text if "text" in news else text
         if thought:
-            self._reasoning += thought
+            news["reasoning"] = news.get("reasoning", "") + thought
 
     def _fields(self, body: dict[str, Any]) -> str:
         """What a message holds beside its content; returns the reasoning in it."""
@@ -169,11 +177,18 @@ class CompletionReader:
         if not thought and body.get("reasoning_details"):
             thought = _details(body["reasoning_details"])
         if body.get("refusal"):
-            self._refusal += _text(body["refusal"])
+            self._refuse(body["refusal"])
         if body.get("tool_calls") or body.get("function_call"):
-            self._tool_calls = True
-        self._cited = self._sources.take(body) or self._cited
+            self._news["tool_calls"] = True
+        self._cite(body)
         return thought
+
+    def _refuse(self, words: object) -> None:
+        self._news["refusal"] = self._news.get("refusal", "") + _text(words)
+
+    def _cite(self, holder: dict[str, Any]) -> None:
+        if self._sources.take(holder):
+            self._news["citations"] = self._sources.citations
 
     def _parts(self, content: object) -> tuple[str, str]:
         """Text and reasoning of content that is a list of parts (Mistral)."""
@@ -186,14 +201,14 @@ class CompletionReader:
                 inner = next((part[key] for key in ("thinking", "reasoning") if key in part), part)
                 thought += _text(inner)
             elif kind == "refusal":
-                self._refusal += _text(part.get("refusal"))
+                self._refuse(part.get("refusal"))
             else:
                 text += _text(part)
         return text, thought
 
     def _repeats(self, text: str, payload: dict[str, Any]) -> bool:
         """Whether the last chunk of a stream says all that came before again."""
-        if self._is_whole or not self._raw or text != "".join(self._raw):
+        if self._is_whole or len(text) != self._length or text != "".join(self._raw):
             return False
         kind = str(payload.get("object", "chunk"))
         return not kind.endswith("chunk") or (len(self._raw) > 2 and len(text) >= _SURELY_REPEATED)
@@ -212,9 +227,10 @@ class CompletionReader:
 
     def _first_token(self, logprobs: object) -> None:
         """Take those of the first token of the answer, not of reasoning before it."""
-        if self._text:
-            self._logprobs = _top_logprobs(logprobs)
-            self._told_logprobs = self._logprobs is not None
+        found = _top_logprobs(logprobs) if "text" in self._news else None
+        if found is not None:
+            self._news["logprobs"] = found
+            self._told_logprobs = True
 
     def _finished(self, reason: object, error: object) -> None:
         if reason in _BROKEN_ENDS:
@@ -222,7 +238,7 @@ class CompletionReader:
                 error = {"message": f"the answer ended with `{reason}`", "code": 503}
             self.error = ErrorObject(error, begun=self.began)
         elif isinstance(reason, str):
-            self._reason = self._ended_by = reason
+            self._news["finish_reason"] = self._ended_by = reason
             self.ended = True
 
     def _look_for_error(self, payload: dict[str, Any]) -> None:
@@ -230,30 +246,20 @@ class CompletionReader:
             self.error = ErrorObject(payload, begun=self.began)
 
     def _take_usage(self, payload: dict[str, Any]) -> None:
-        told = usages.usage_from(payload)
+        told = usages.usage_from(payload, self._bounds)
         if told is None:
             if self._counted is not None:
-                self._usage = self._counted = usages.with_cost(self._counted, payload)
+                self._counted = usages.with_cost(self._counted, payload)
+                self._news["usage"] = self._counted
             return
         if not (self.ended or self._is_whole):
             told = usages.without_interim_cost(told)
-        self._usage = self._counted = told
+        self._news["usage"] = self._counted = told
 
     def delta(self) -> Delta:
         """What has come since the last one."""
-        delta = Delta(
-            text=self._text,
-            reasoning=self._reasoning,
-            usage=self._usage,
-            finish_reason=self._reason,
-            model=self._model,
-            logprobs=self._logprobs,
-            refusal=self._refusal,
-            tool_calls=self._tool_calls,
-            citations=self._sources.citations if self._cited else (),
-        )
-        self._reset()
-        return delta
+        news, self._news = self._news, {}
+        return delta_of(news)
 
     def rest(self) -> Delta:
         """What was held back, at the end of the answer; or the whole of it, if only now it shows
@@ -275,12 +281,14 @@ class CompletionReader:
         return Delta(text=late[1], reasoning="".join(self._thoughts) + late[0], replaces=True)
 
 
-def whole(payload: dict[str, Any], model: str = "") -> tuple[Delta, ErrorObject | None]:
+def whole(
+    payload: dict[str, Any], model: str = "", bounds: usages.Bounds | None = None
+) -> tuple[Delta, ErrorObject | None]:
     """A completion that came in one piece, as one delta, and the error in it, if there is one.
 
-    model: that was asked.
+    model: that was asked. bounds: of what it may have taken.
     """
-    reader = CompletionReader(model, whole=True)
+    reader = CompletionReader(model, whole=True, bounds=bounds)
     reader.chunk(payload)
     first, rest = reader.delta(), reader.rest()
     replaced = rest.replaces

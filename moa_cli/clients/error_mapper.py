@@ -6,18 +6,15 @@ what an endpoint says is told apart by status code and words.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import email.utils
-import math
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 from moa_cli.clients.completion import error_in
 from moa_cli.clients.error_reading import WEB_PAGE, Said, read_error, read_refusal
+from moa_cli.clients.retry_after import seconds_to_wait
 from moa_cli.clients.transport import (
     BadAddress,
     BadSetting,
@@ -27,6 +24,7 @@ from moa_cli.clients.transport import (
     RedirectLoop,
     Refused,
     TimedOut,
+    TooLong,
     Unreadable,
 )
 from moa_cli.core.errors import (
@@ -114,10 +112,6 @@ _NO_SYSTEM = re.compile(
 )
 # A server that is full in this way will be as full in a second.
 _FULL = re.compile(r"failed to decode|increas\w+ (the )?context size", re.IGNORECASE)
-_WAIT_IN_TEXT = re.compile(
-    r"(?:retry|try again) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+) ?(s|ms)\b)?",
-    re.IGNORECASE,
-)
 # How the reasons begin why no connection is made the next time either.
 _FINAL = ("unknown host", "refused", "TLS", "none within", "no name server")
 _BASE_URL_HINT = "is the base URL right? As a rule it looks like https://host/v1"
@@ -190,6 +184,10 @@ class ErrorMapper:
                 return wrong
             case Broken():
                 return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
+            case TooLong():
+                return BadResponse(
+                    f"{self.provider}: the answer has over {error.most >> 20} MB, and was cut off"
+                )
             case Unreadable():
                 return BadResponse(f"{self.provider}: the answer could not be read")
         raised = self.clean(str(error)) or type(error).__name__
@@ -283,7 +281,9 @@ class ErrorMapper:
             return RateLimited(
                 f"{self.provider}: too many requests: {message}",
                 hint="wait a little, or use fewer proposers or a smaller --concurrency",
-                retry_after=_retry_after(headers, said.message),
+                retry_after=seconds_to_wait(
+                    {**said.headers, **headers}, said.message, said.delays, limited=True
+                ),
             )
         if status == 408:
             late = ClientTimeout(text)
@@ -292,7 +292,8 @@ class ErrorMapper:
         if status == 413:
             return ContextTooLong(text, hint="shorten the prompt")
         if status >= 500:
-            return self._failed(status, said, _retry_after(headers, said.message))
+            wait = seconds_to_wait(headers, said.message, said.delays, limited=False)
+            return self._failed(status, said, wait)
         if takes_no_system_role(words):
             refusal.hint = (
                 "this model takes no system message: leave out `system`, and set"
@@ -355,25 +356,3 @@ def _implied_status(words: str) -> int | None:
     if _NO_CREDIT.search(words) or _TOO_MANY.search(words):
         return 429
     return 401 if _BAD_KEY.search(words) else None
-
-
-def _retry_after(headers: Mapping[str, str], said: str = "") -> float | None:
-    """Seconds, from `Retry-After` (RFC 9110, 10.2.3: seconds or a date) or `retry-after-ms`, or
-    as the message says ("Please retry in 20.04s")."""
-    told = headers.get("retry-after", "")
-    for text, factor in ((headers.get("retry-after-ms", ""), 0.001), (told, 1.0)):
-        with contextlib.suppress(ValueError):
-            seconds = float(text) * factor
-            if math.isfinite(seconds):
-                return max(0.0, seconds)
-    # Such a date may be well formed and still be none ("Mon, 99 Jan …").
-    with contextlib.suppress(ValueError, OverflowError):
-        return max(0.0, email.utils.parsedate_to_datetime(told).timestamp() - time.time())
-    found = _WAIT_IN_TEXT.search(said)
-    if found is None or not any(found.groups()):
-        return None
-    hours, minutes, seconds_told, unit = found.groups()
-    with contextlib.suppress(ValueError):
-        last = float(seconds_told or 0) * (0.001 if unit == "ms" else 1.0)
-        return float(hours or 0) * 3600 + float(minutes or 0) * 60 + last
-    return None

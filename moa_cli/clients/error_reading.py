@@ -11,7 +11,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +31,7 @@ _STATUSES = (
     "code",
     "error_code",
 )
+_DELAYS = ("retryDelay", "retry_after", "retryAfter", "retry_after_seconds")
 # MiniMax's codes, and what they mean as a status.
 _MINIMAX = {1001: 504, 1002: 429, 1004: 401, 1008: 402, 1039: 429, 1041: 429, 2013: 400, 2049: 401}
 _MINIMAX_FILTER = (1026, 1027)
@@ -58,13 +59,16 @@ class Said:
 
     message: the reason, for people; "" if it says none. codes: for programs, in any order.
     status: the innermost HTTP status in it. provider: the name of another provider that a router
-    had asked.
+    had asked. delays: what fields say of a time to wait. headers: of that other provider's answer,
+    by their names in lower case.
     """
 
     message: str = ""
     codes: tuple[str, ...] = ()
     status: int | None = None
     provider: str | None = None
+    delays: tuple[object, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
@@ -118,7 +122,7 @@ def _read_text(text: str, depth: int) -> Said:
         return Said(text, status=status)
     inner = _read(_value_at(text, found.start()), depth + 1)
     if not inner.message:
-        return Said(text, status=status)
+        return Said(text, status=status, delays=inner.delays, headers=inner.headers)
     before = text[: found.start()].strip(" \n\t:-—,")
     message = inner.message
     if before and not _GENERIC.fullmatch(before) and before not in message:
@@ -152,6 +156,8 @@ def _read_table(table: Mapping[str, Any], depth: int) -> Said:
             codes=(*inner.codes, *found.codes),
             status=found.status or inner.status,
             provider=found.provider or inner.provider,
+            delays=(*inner.delays, *found.delays),
+            headers={**inner.headers, **found.headers},
         )
         if inner.message:
             break
@@ -171,6 +177,8 @@ def _read_table(table: Mapping[str, Any], depth: int) -> Said:
         (*codes, *inner.codes, *raw.codes, *_detail_codes(table.get("details"))),
         raw.status or inner.status or status,
         provider if isinstance(provider, str) else inner.provider,
+        (*_delays(table), *inner.delays, *raw.delays),
+        {**inner.headers, **raw.headers, **_headers(metadata.get("headers"))},
     )
 
 
@@ -203,6 +211,25 @@ def _detail_codes(details: object) -> list[str]:
     return [reason for reason in reasons if isinstance(reason, str)]
 
 
+def _delays(table: Mapping[str, Any]) -> list[object]:
+    """How long to wait, in fields of the table, or in Google's list of details (RetryInfo)."""
+    details = table.get("details")
+    rows = [table, *(details if isinstance(details, list) else [])]
+    return [
+        row[name]
+        for row in rows
+        if isinstance(row, Mapping)
+        for name in _DELAYS
+        if row.get(name) is not None
+    ]
+
+
+def _headers(told: object) -> dict[str, str]:
+    """The headers that a router passes on (OpenRouter)."""
+    table = told if isinstance(told, Mapping) else {}
+    return {name.lower(): str(value) for name, value in table.items() if isinstance(name, str)}
+
+
 def _is_word(value: object) -> bool:
     return isinstance(value, str) and not value.isdigit() and value not in _SAY_NOTHING
 
@@ -214,4 +241,6 @@ def _joined(said: list[Said]) -> Said:
         tuple(code for item in said for code in item.codes),
         next((item.status for item in said if item.status), None),
         next((item.provider for item in said if item.provider), None),
+        tuple(delay for item in said for delay in item.delays),
+        {name: value for item in said for name, value in item.headers.items()},
     )

@@ -31,10 +31,11 @@ from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTranspor
 from moa_cli.clients.transport import (
     ErrorObject,
     Refused,
+    TooLong,
     TransportError,
     Unreadable,
 )
-from moa_cli.clients.usage import usage_from
+from moa_cli.clients.usage import Bounds, usage_from
 from moa_cli.core import debug_log
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import NO_KEY, Delta, ModelInfo, Request
@@ -62,6 +63,12 @@ _UNSENT: Mapping[Quirk, str] = {
     "no_seed": "seed",
 }
 _DRAIN_SECONDS = 0.2
+# For what may follow a whole answer.
+_REST_SECONDS = 5.0
+# Bytes of an answer in one piece, and of a stream, in which a token takes some hundred.
+_MOST_WHOLE, _MOST_STREAM = 64 << 20, 256 << 20
+_JSON_ENDS = (b"}", b"]")
+_SPACE = re.compile(r"\s*")
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 # Fields that some endpoints or models refuse, and what is sent in their place on a second try.
 _REFUSABLE = (
@@ -204,17 +211,18 @@ class OpenAICompatible:
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The completion as it comes. Raises a ClientError; closing it closes the connection."""
         exchange = Exchange(f"{self._base_url}/chat/completions")
+        bounds = Bounds(sum(4 * len(m.content) for m in request.messages), request.max_tokens)
         try:
             answer = await self._post(request, exchange)
             try:
                 yield Delta()
-                body = answer.chunks()
+                body = answer.chunks(_MOST_STREAM)
                 first = await _first_bytes(body)
                 # What it is shows in its first letter; what its header says may be wrong.
                 if _is_json(answer, first):
-                    raw = b"".join([first, *[piece async for piece in body]])
+                    raw = await _rest_of_json(first, body)
                     exchange.add("body", data=raw.decode("utf-8", "replace"))
-                    for delta in _read_whole(raw, request.model):
+                    for delta in _read_whole(raw, request.model, bounds):
                         yield delta
                 else:
                     _check_kind(answer, first)
@@ -224,6 +232,7 @@ class OpenAICompatible:
                         merged=self._many_calls,
                         first=first,
                         watch=exchange.watch,
+                        bounds=bounds,
                     )
                     async with aclosing(deltas):
                         async for delta in deltas:
@@ -238,7 +247,7 @@ class OpenAICompatible:
         except Exception as error:
             exchange.failed(error)
             if isinstance(error, Refused) and isinstance(error.body, dict):
-                usage = usage_from(error.body)
+                usage = usage_from(error.body, bounds)
                 if usage is not None:
                     # It has refused what came of the request, and bills that.
                     yield Delta(usage=usage)
@@ -246,6 +255,9 @@ class OpenAICompatible:
         except BaseException:
             exchange.add("cancelled")
             raise
+        finally:
+            if bounds.doubted:
+                exchange.add("usage not believed", told=bounds.doubted)
         exchange.add("ended")
 
     async def _post(self, request: Request, exchange: Exchange) -> HttpAnswer:
@@ -355,7 +367,7 @@ def _check_kind(answer: HttpAnswer, first: bytes) -> None:
         raise BadResponse("the endpoint answered with a web page, not with a completion")
 
 
-def _read_whole(raw: bytes, model: str) -> Iterator[Delta]:
+def _read_whole(raw: bytes, model: str, bounds: Bounds) -> Iterator[Delta]:
     """The deltas of a completion that came in one piece.
 
     Raises ErrorObject, behind what came with it, if it is an error.
@@ -365,10 +377,10 @@ def _read_whole(raw: bytes, model: str) -> Iterator[Delta]:
         raise ErrorObject(json.loads(raw))
     if len(completions) > 1:
         lines = [("", json.dumps(completion)) for completion in completions]
-        yield from sse_decoder.events_to_deltas(lines, model)
+        yield from sse_decoder.events_to_deltas(lines, model, bounds)
         return
     [payload] = completions
-    delta, error = whole(payload, model)
+    delta, error = whole(payload, model, bounds)
     if error is None and not payload.get("choices"):
         error = ErrorObject(payload)
     if error is None or delta.usage or delta.text or delta.reasoning:
@@ -378,13 +390,48 @@ def _read_whole(raw: bytes, model: str) -> Iterator[Delta]:
 
 
 async def _first_bytes(body: AsyncIterator[bytes]) -> bytes:
-    """The body's first bytes, up to one that is no white space; b"" if it has none."""
-    first = b""
+    """The body's first bytes that are not only white space, from the first that is none; b"" if it
+    has none. Some endpoints send blanks for minutes, as a sign of life."""
     async for piece in body:
-        first += piece
-        if first.strip(_BLANKS):
-            break
-    return first
+        first = piece.lstrip(_BLANKS)
+        if first:
+            return first
+    return b""
+
+
+async def _rest_of_json(first: bytes, body: AsyncIterator[bytes]) -> bytes:
+    """All of a body that is one piece of JSON.
+
+    Once it is whole, nothing is lost if the connection breaks, or stays open.
+    Raises a TransportError, TooLong among them.
+    """
+    pieces, size, looked_at = [first], len(first), 0
+    while True:
+        may_be_whole = pieces[-1].rstrip().endswith(_JSON_ENDS) and len(pieces) != looked_at
+        try:
+            async with asyncio.timeout(_REST_SECONDS if may_be_whole else None):
+                piece = await anext(body, None)
+        except (TransportError, TimeoutError) as error:
+            raw = b"".join(pieces)
+            if may_be_whole and _is_whole(raw):
+                return raw
+            if isinstance(error, TransportError):
+                raise
+            looked_at = len(pieces)
+            continue
+        if piece is None:
+            return b"".join(pieces)
+        size += len(piece)
+        if size > _MOST_WHOLE:
+            raise TooLong(_MOST_WHOLE)
+        pieces.append(piece)
+
+
+def _is_whole(raw: bytes) -> bool:
+    try:
+        return bool(_completions(raw))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _completions(raw: bytes) -> list[dict[str, Any]] | None:
@@ -403,7 +450,7 @@ def _completions(raw: bytes) -> list[dict[str, Any]] | None:
         if not isinstance(value, dict):
             return None
         found.append(value)
-        at += len(text[at:]) - len(text[at:].lstrip())
+        at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
     return found
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from moa_cli.clients.completion import CompletionReader
 from moa_cli.clients.transport import ErrorObject
+from moa_cli.clients.usage import Bounds
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BadResponse, ConnectionLost
 
 # An event is one JSON object of a few tokens; far beyond that nobody speaks this protocol.
-_LONGEST_LINE = 16 * 1024 * 1024
+_LONGEST_EVENT = 16 * 1024 * 1024
 _LINE_END = re.compile(r"\r\n|\n|\r")
 # How the lines of a stream begin.
 _FIELD = re.compile(rb"\s*(?:\xef\xbb\xbf)?(?::|data\b|event\b|id\b|retry\b|error\b)")
@@ -31,32 +32,56 @@ class SseDecoder:
     """
 
     def __init__(self) -> None:
-        self._pending = b""
+        # Of a line that has not ended: joined once, when it ends.
+        self._pieces: list[bytes] = []
         self._name = ""
         self._data: list[str] = []
+        # Bytes since the last event, at most.
+        self._size = 0
 
     def feed(self, chunk: bytes) -> list[tuple[str, str]]:
-        """The events that are whole with this chunk. Raises BadResponse for an endless line."""
-        pending = self._pending + chunk
-        if len(pending) > _LONGEST_LINE:
-            raise BadResponse("the endpoint sent a line of over 16 MB")
-        carriage = pending.rfind(b"\r")
+        """The events that are whole with this chunk. Raises BadResponse for one without end."""
+        if not chunk or self._pieces or self._data or self._name:
+            return self._add(chunk) if chunk else []
+        # Most chunks are one event.
+        if chunk[:7] == b"data: {" and chunk.find(b"\n") == len(chunk) - 2 > 0:
+            data = chunk[6:-2]
+            if chunk.endswith(b"\n\n") and b"\r" not in data:
+                return [("", data.decode("utf-8", "replace"))]
+        return self._add(chunk)
+
+    def _add(self, chunk: bytes) -> list[tuple[str, str]]:
+        self._size += len(chunk)
+        if self._size > _LONGEST_EVENT:
+            raise BadResponse("the endpoint sent an event of over 16 MB")
+        pieces = self._pieces
+        pieces.append(chunk)
+        carriage = chunk.find(b"\r") >= 0 or (len(pieces) > 1 and pieces[-2].endswith(b"\r"))
+        if not carriage and b"\n" not in chunk:
+            return []
+        pending = chunk if len(pieces) == 1 else b"".join(pieces)
+        end = pending.rfind(b"\r") if carriage else -1
         # A CR at the very end may be the first half of a CRLF.
-        if carriage == len(pending) - 1:
-            carriage = pending.rfind(b"\r", 0, carriage)
-        cut = max(pending.rfind(b"\n"), carriage) + 1
-        self._pending = pending[cut:]
+        if end == len(pending) - 1:
+            end = pending.rfind(b"\r", 0, end)
+        cut = max(pending.rfind(b"\n"), end) + 1
+        self._pieces = [pending[cut:]] if cut < len(pending) else []
         # Whole lines, so no letter is cut in two.
         text = pending[:cut].decode("utf-8", "replace")
         # At CR, LF and CRLF only: str.splitlines also splits at U+2028, which is allowed inside
         # a JSON string.
-        lines = text.split("\n") if carriage < 0 else _LINE_END.split(text)
-        return self._events(lines[:-1])
+        lines = _LINE_END.split(text) if carriage else text.split("\n")
+        events = self._events(lines[:-1])
+        if events or not self._data:
+            self._size = len(pending)
+            if not self._data:
+                self._size -= cut
+        return events
 
     def end(self) -> list[tuple[str, str]]:
         """The last event, which needs no blank line after it."""
-        last = self._pending.rstrip(b"\r").decode("utf-8", "replace")
-        self._pending = b""
+        last = b"".join(self._pieces).rstrip(b"\r").decode("utf-8", "replace")
+        self._pieces = []
         return self._events([last, ""])
 
     def _events(self, lines: list[str]) -> list[tuple[str, str]]:
@@ -93,50 +118,60 @@ async def deltas(
     merged: bool = False,
     first: bytes = b"",
     watch: Callable[[str, str], None] | None = None,
+    bounds: Bounds | None = None,
 ) -> AsyncGenerator[Delta, None]:
     """The deltas of a streamed chat completion.
 
     model: that was asked. merged: one for all that came in one chunk, which costs less where
     nobody counts them. first: what was read of it already.
-    watch: called with the name and the data of each event.
+    watch: called with the name and the data of each event. bounds: of what it may have taken.
     Raises ErrorObject for an error object in the stream, ConnectionLost where it ends before
-    a finish reason or the end mark, BadResponse for what is no JSON or no completion.
+    a finish reason or the end mark, BadResponse for what is no JSON or no completion. Behind a
+    finish reason it raises nothing: the answer is whole, and what is lost is a count of its
+    tokens at most.
     """
-    decoder, stream = SseDecoder(), _Stream(model)
-    chunk = first
-    rest_until: float | None = None
+    decoder, stream = SseDecoder(), _Stream(model, bounds)
+    reader = stream.reader
+    chunk, until = first, 0.0
     while True:
-        events = decoder.feed(chunk)
+        try:
+            events = decoder.feed(chunk)
+        except BadResponse:
+            if not reader.ended:
+                raise
+            break
         if watch is not None:
             for name, data in events:
                 watch(name, data)
         for delta in stream.take(events, merged=merged):
             yield delta
+        stream.raise_error()
         if stream.done:
             break
         try:
-            if not stream.reader.ended:
+            if not reader.ended:
                 chunk = await anext(chunks)
             else:
                 # Only a usage may follow; some connections stay open without one.
-                now = asyncio.get_running_loop().time()
-                rest_until = rest_until or now + _REST_SECONDS
-                async with asyncio.timeout_at(rest_until):
+                until = until or asyncio.get_running_loop().time() + _REST_SECONDS
+                async with asyncio.timeout_at(until):
                     chunk = await anext(chunks)
         except StopAsyncIteration:
-            for delta in stream.take_last(decoder.end(), merged=merged):
+            for delta in stream.take(decoder.end(), merged=merged):
                 yield delta
+            # What stands behind the last line end may be half of an event.
+            if not isinstance(stream.error, BadResponse):
+                stream.raise_error()
             break
         except Exception:
-            # The answer is whole: what is lost is a count of its tokens at most.
-            if not stream.reader.ended:
+            if not reader.ended:
                 raise
             break
         first = first or chunk
-    rest = stream.reader.rest()
+    rest = reader.rest()
     if rest.text or rest.reasoning or rest.replaces:
         yield rest
-    if stream.reader.ended:
+    if reader.ended:
         return
     if not stream.seen and first.strip() and not _FIELD.match(first):
         raise _told_by(first)
@@ -154,10 +189,13 @@ def _told_by(body: bytes) -> Exception:
     return ErrorObject(text[:_LONGEST_NOTE])
 
 
-def events_to_deltas(events: list[tuple[str, str]], model: str = "") -> Iterator[Delta]:
+def events_to_deltas(
+    events: list[tuple[str, str]], model: str = "", bounds: Bounds | None = None
+) -> Iterator[Delta]:
     """The deltas of a completion whose events have all come. Raises as `deltas` does."""
-    stream = _Stream(model)
-    yield from stream.take(events, merged=True)
+    stream = _Stream(model, bounds)
+    yield from stream.take(events, merged=False)
+    stream.raise_error()
     rest = stream.reader.rest()
     if rest.text or rest.reasoning or rest.replaces:
         yield rest
@@ -166,54 +204,61 @@ def events_to_deltas(events: list[tuple[str, str]], model: str = "") -> Iterator
 
 
 class _Stream:
-    """The events of a stream, one after the other. seen: one has come; done: the end mark has."""
+    """The events of a stream, one after the other.
 
-    def __init__(self, model: str) -> None:
-        self.reader = CompletionReader(model)
+    seen: one has come; done: the end mark has; error: why there are no more, if so, to be raised
+    behind what came.
+    """
+
+    def __init__(self, model: str, bounds: Bounds | None = None) -> None:
+        self.reader = CompletionReader(model, bounds=bounds)
         self.seen = False
         self.done = False
+        self.error: Exception | None = None
 
-    def take(self, events: list[tuple[str, str]], *, merged: bool) -> Iterator[Delta]:
-        """The deltas of the next events. Raises, behind them, why there are no more, if so."""
+    def raise_error(self) -> None:
+        """Raise the error, if there is one."""
+        if self.error is not None:
+            raise self.error from None
+
+    def take(self, events: list[tuple[str, str]], *, merged: bool) -> list[Delta]:
+        """The deltas of the next events."""
         reader = self.reader
-        error: Exception | None = None
+        found: list[Delta] = []
         taken = 0
-        try:
-            for name, data in events:
-                self.seen = True
-                if not data.startswith("{"):
-                    if data.strip() == "[DONE]":
-                        reader.ended = self.done = True
-                        break
-                    if not data.strip() and name != "error":
-                        # As a sign of life.
-                        continue
-                reader.chunk(_payload(name, data, reader.began))
-                if reader.error is not None:
-                    error = reader.error
+        # A list, and no generator: this runs once a token.
+        for name, data in events:
+            self.seen = True
+            if data[:1] != "{":
+                if data.strip() == "[DONE]":
+                    reader.ended = self.done = True
                     break
-                taken += 1
-                if not merged:
-                    yield reader.delta()
-        except (ErrorObject, BadResponse) as raised:
-            error = raised
+                if not data.strip() and name != "error":
+                    # As a sign of life.
+                    continue
+            whole = reader.ended and reader.has_text
+            try:
+                reader.chunk(_payload(name, data, reader.began))
+                error: Exception | None = reader.error
+            except (ErrorObject, BadResponse) as raised:
+                error = raised
+            if error is not None:
+                if whole:
+                    self.done = True
+                else:
+                    self.error = error
+                break
+            taken += 1
+            if not merged:
+                found.append(reader.delta())
         if merged and taken:
-            yield reader.delta()
-        if error is not None:
+            found.append(reader.delta())
+        if self.error is not None:
             # What came with it, such as a usage.
             last = reader.delta()
             if last != Delta(model=last.model):
-                yield last
-            raise error
-
-    def take_last(self, events: list[tuple[str, str]], *, merged: bool) -> Iterator[Delta]:
-        """The same for what stands behind the last line end: it may be half of an event."""
-        try:
-            yield from self.take(events, merged=merged)
-        except BadResponse:
-            if self.reader.ended:
-                return
-            raise ConnectionLost("the answer broke off before its end") from None
+                found.append(last)
+        return found
 
 
 def _payload(name: str, data: str, began: bool) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from moa_cli.core.endpoints import Delta
 # So much white space before reasoning or an answer is none of either: a model that writes nothing
 # else must be seen to go on.
 _MOST_BLANKS = 256
+# What stands between two channels of gpt-oss is shorter than this.
+_MOST_MARKS = 1024
 _CLOSE = "</think>"
 # What reasoning is opened and closed with at the start of an answer. `<thought>` is Gemini's,
 # `[THINK]` Mistral's; the last is the format of gpt-oss, whose answer has a channel of its own.
@@ -144,7 +146,7 @@ class ThinkSplitter:
                 self._state, self._open, self._held = "thinking", tag, begun[len(tag) :]
             elif len(self._held) <= _MOST_BLANKS and any(tag.startswith(begun) for tag in _TAGS):
                 return Delta()
-            elif self._opened or _THOUGHT.match(begun):
+            elif self._opened or _THOUGHT.match(begun[:_MOST_BLANKS]):
                 self._state = "thinking"
             elif begun.lower().startswith(_OPENERS) and len(begun) < _TOLD_BY:
                 return Delta()
@@ -170,11 +172,12 @@ class ThinkSplitter:
         )
         if self._open == _HARMONY:
             # Marks stand between the reasoning and the channel of the answer.
-            mark = reasoning.find("<|")
+            mark = reasoning.find("<|", -_MOST_MARKS)
             keep = len(reasoning) - mark if mark >= 0 else reasoning.endswith("<")
         elif not self._open:
             # As where only the end of a whole answer tells; see `late_reasoning`.
-            keep = len(reasoning) - len(reasoning[: len(reasoning) - keep].rstrip())
+            blanks = len(reasoning) - len(reasoning[: len(reasoning) - keep].rstrip())
+            keep = blanks if blanks <= _MOST_BLANKS else keep
         cut = len(reasoning) - keep
         self._held = reasoning[cut:]
         return Delta(reasoning=reasoning[:cut])

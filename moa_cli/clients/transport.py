@@ -78,3 +78,11 @@ class Broken(TransportError):
 
 class Unreadable(TransportError):
     """What was received is not what HTTP or JSON allow."""
+
+
+class TooLong(TransportError):
+    """An answer has more bytes than any has. most: how many it may have."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"over {most} bytes")
+        self.most = most

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moa_cli.core.conversation import Usage
 
 # More than this for one call is no count, and no cost.
 _MOST_TOKENS, _MOST_USD = 2 * 10**7, 10**4
+# Tokens that a call may have taken beyond what is seen of it: what a provider's search adds to the
+# prompt, in several steps; and reasoning that is not shown, which some give beyond max_tokens.
+_UNSEEN_PROMPT, _UNSEEN_ANSWER = 10**6, 2 * 10**5
+# USD for a call, and for each of its tokens, beyond which a cost is none: the dearest model takes a
+# tenth of that a token, the dearest search less than a tenth of the fee.
+_MOST_FEE, _MOST_PER_TOKEN = 100.0, 0.01
 # xAI's unit of cost, in USD.
 _TICKS_PER_USD = 10**10
 _MOST_TICKS = _MOST_USD * _TICKS_PER_USD
+_PROMPT = ("prompt_tokens", "input_tokens")
+_COMPLETION = ("completion_tokens", "output_tokens")
 _CACHED = (
     # DeepSeek, Mistral, Moonshot and Together, Anthropic
     *("prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens"),
@@ -20,29 +29,63 @@ _CACHED = (
 )
 
 
-def usage_from(payload: dict[str, Any]) -> Usage | None:
+@dataclass
+class Bounds:
+    """What a call can have taken at most; a count beyond is not believed.
+
+    prompt: bytes that were sent; a token has one or more. limit: tokens that were asked for at
+    most, or None. answer: tells how many bytes have come.
+    doubted: what was told and not believed; what is booked in its place is an estimate.
+    """
+
+    prompt: int = _MOST_TOKENS
+    limit: int | None = None
+    answer: Callable[[], int] | None = None
+    doubted: dict[str, object] = field(default_factory=dict)
+
+    def is_prompt(self, tokens: int) -> bool:
+        """Whether a prompt may have had so many tokens."""
+        return tokens <= self.prompt + _UNSEEN_PROMPT
+
+    def is_answer(self, tokens: int) -> bool:
+        """Whether an answer may have had so many tokens, with reasoning that was not shown."""
+        unseen = max(_UNSEEN_ANSWER, 4 * (self.limit or 0))
+        return tokens <= unseen or self.answer is None or tokens <= unseen + self.answer()
+
+
+def usage_from(payload: dict[str, Any], bounds: Bounds | None = None) -> Usage | None:
     """The usage that a chunk or a completion tells: beside the choices, in the first of them
     (Moonshot), or in `x_groq`. None if it tells none that could be true."""
     told = _table_in(payload)
     if told is None:
         return None
-    prompt = _count(told, "prompt_tokens", "input_tokens")
-    completion = _count(told, "completion_tokens", "output_tokens")
+    bounds = bounds or Bounds()
+    prompt = _count(told, *_PROMPT)
+    if prompt is not None and not bounds.is_prompt(prompt):
+        prompt = None
+    completion = _count(told, *_COMPLETION)
+    if completion is not None and not bounds.is_answer(completion):
+        completion = None
+    for count, names in ((prompt, _PROMPT), (completion, _COMPLETION)):
+        if count is None and any(told.get(name) is not None for name in names):
+            bounds.doubted = told
     prompt_details = told.get("prompt_tokens_details") or told.get("input_tokens_details")
     details = told.get("completion_tokens_details") or told.get("output_tokens_details")
     hidden = _hidden_output(told, prompt, completion, prompt_details)
-    if hidden:
+    if hidden and bounds.is_answer((completion or 0) + hidden):
         completion = (completion or 0) + hidden
     if prompt is None and completion is None:
         return None
-    cost = _told_cost(payload, told)
+    cost = _believed(_told_cost(payload, told), (prompt or 0) + (completion or 0))
+    # Mistral tells more of them than the prompt has.
+    cached = _count(prompt_details, "cached_tokens") or _count(told, *_CACHED) or 0
     reasoning = _count(details, "reasoning_tokens") or _count(told, "reasoning_tokens") or 0
     return Usage(
         prompt_tokens=prompt or 0,
         completion_tokens=completion or 0,
         # A part of the answer: OpenRouter tells 11 of 10.
         reasoning_tokens=min(reasoning, completion or 0),
-        cached_tokens=_count(prompt_details, "cached_tokens") or _count(told, *_CACHED) or 0,
+        cached_tokens=cached if bounds.is_prompt(cached) else 0,
         calls=1,
         cost=cost or 0.0,
         unpriced_calls=int(cost is None),
@@ -51,7 +94,8 @@ def usage_from(payload: dict[str, Any]) -> Usage | None:
 
 def with_cost(usage: Usage, payload: dict[str, Any]) -> Usage:
     """`usage` with the cost that a chunk tells beside it, if it tells one."""
-    cost = _amount_in(payload.get("cost"))
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    cost = _believed(_amount_in(payload.get("cost")), tokens)
     return usage if cost is None else replace(usage, cost=cost, unpriced_calls=0)
 
 
@@ -114,6 +158,11 @@ def _told_cost(payload: dict[str, Any], told: dict[str, Any]) -> float | None:
     for value in (told.get("total_cost"), payload.get("cost"), told.get("estimated_cost")):
         cost = _amount_in(value) if cost is None else cost
     return cost
+
+
+def _believed(cost: float | None, tokens: int) -> float | None:
+    """The cost of a call of so many tokens, if it can be that."""
+    return cost if cost is None or cost <= _MOST_FEE + tokens * _MOST_PER_TOKEN else None
 
 
 def _amount_in(value: object) -> float | None:

@@ -24,6 +24,7 @@ from together import _exceptions as sdk_exceptions
 
 from moa_cli.clients.error_mapper import ErrorMapper
 from moa_cli.clients.together_sdk import explain
+from moa_cli.clients.transport import Refused
 from moa_cli.core.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -352,8 +353,43 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         ({}, None),
         ({"Retry-After": "3"}, 3),
         ({"Retry-After": " 2.5 "}, 2.5),
-        ({"retry-after": "0"}, 0),
-        ({"Retry-After": "-4"}, 0),
+        # What is no time to come says nothing.
+        ({"retry-after": "0"}, None),
+        ({"Retry-After": "-4"}, None),
+        ({"retry-after": "0", "retry-after-ms": "0", "x-ratelimit-reset": "0"}, None),
+        ({"Retry-After": "1m2.5s"}, 62.5),
+        ({"Retry-After": "2999-01-01T00:00:20Z", "Date": "Tue, 01 Jan 2999 00:00:00 GMT"}, 20),
+        # The endpoint's clock and ours may differ.
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT",
+                "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+            },
+            30,
+        ),
+        ({"x-ratelimit-reset": "12.5"}, 12.5),
+        ({"x-ratelimit-reset": "32503680007"} | {"Date": "Wed, 01 Jan 3000 00:00:00 GMT"}, 7),
+        ({"X-RateLimit-Reset": "32503680007000"} | {"Date": "Wed, 01 Jan 3000 00:00:00 GMT"}, 7),
+        ({"x-ratelimit-reset": "1741305600000"}, None),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360),
+        # The limit that is not reached is not the one that refused.
+        (
+            {
+                "x-ratelimit-reset-requests": "20ms",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-tokens": "6m0s",
+                "x-ratelimit-remaining-tokens": "149984",
+            },
+            0.02,
+        ),
+        (
+            {
+                "anthropic-ratelimit-tokens-reset": "2999-01-01T00:01:00Z",
+                "Date": "Tue, 01 Jan 2999 00:00:00 GMT",
+            },
+            60,
+        ),
+        ({"retry-after": "3", "x-ratelimit-reset-requests": "1h"}, 3),
         ({"Retry-After": ""}, None),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "nan"}, None),
@@ -362,7 +398,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         ({"Retry-After-Ms": "1500"}, 1.5),
         ({"Retry-After-Ms": "1500", "Retry-After": "9"}, 1.5),
         ({"Retry-After-Ms": "soon", "Retry-After": "9"}, 9),
-        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
         ({"Retry-After": "Wed, 99 Oct 2015 07:28:00 GMT"}, None),
         ({"Retry-After": "Wed, 21 Oct 99999999 07:28:00 GMT"}, None),
     ],
@@ -374,9 +410,51 @@ def test_retry_after_is_seconds_or_a_date_or_nothing(
     assert retry_after(headers) == seconds
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("Please retry in 20.04s.", 20.04),
+        ("Please try again in 1m2.5s. Visit us", 62.5),
+        ("Please try again in 6m0s.", 360),
+        ("try again in 500ms", 0.5),
+        ("Please retry after 26 seconds.", 26),
+        ("retry after 1 second", 1),
+        ("Please wait 20 seconds before you ask again", 20),
+        ("try again in 2 minutes and 5 seconds", 125),
+        ("Your quota will reset after 3h20m.", 12000),
+        ("Retry after 30.", 30),
+        ("retry in 0s", None),
+        ("retry 3 times", None),
+        ("try again in 2026-01-01", None),
+        ("try again later", None),
+    ],
+)
+def test_a_message_may_say_how_long_to_wait(said: str, seconds: float | None) -> None:
+    assert mapper().from_status(429, said, "m", {}).retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"error": {"message": "quota", "details": [{"reason": "X"}, {"retryDelay": "20.5s"}]}}],
+        {"error": {"message": "quota", "details": [{"retryDelay": {"seconds": 20, "nanos": 5e8}}]}},
+        {"error": {"message": "slow down", "retry_after": 20.5}},
+        {"message": "slow down", "retryAfter": "20.5"},
+        {"error": {"message": "no", "metadata": {"raw": '{"error": {"retry_after": 20.5}}'}}},
+        {"error": {"message": "no", "metadata": {"headers": {"X-RateLimit-Reset": "20.5"}}}},
+    ],
+    ids=["Google", "Google's duration", "seconds", "text", "of another", "another's header"],
+)
+def test_so_may_the_fields_of_a_body(body: object) -> None:
+    assert mapper().from_exception(Refused(429, body, {}), "m").retry_after == 20.5
+    # The limit on requests is no reason why a server fails.
+    failed = mapper().from_exception(Refused(503, "down", {"X-RateLimit-Reset": "20"}), "m")
+    assert failed.retry_after is None
+
+
 def test_a_date_to_come_is_the_seconds_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_445_412_480.0
-    monkeypatch.setattr("moa_cli.clients.error_mapper.time.time", lambda: now)
+    monkeypatch.setattr("moa_cli.clients.retry_after.time.time", lambda: now)
     date = email.utils.formatdate(now + 90, usegmt=True)
     assert retry_after({"Retry-After": date}) == 90
 

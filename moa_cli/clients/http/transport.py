@@ -15,6 +15,7 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +44,7 @@ from moa_cli.clients.transport import (
     RedirectLoop,
     Refused,
     TimedOut,
+    TooLong,
     TransportError,
     Unreadable,
 )
@@ -58,6 +60,9 @@ _LOOKED_UP_SECONDS = 60
 # What is kept of a body that nobody reads as fast as it comes.
 _MOST_KEPT = 1 << 18
 _MOST_HEAD = 1 << 17
+# Bytes of a list of models, which are far below a megabyte as a rule, and of a refusal.
+_MOST_LIST, _MOST_REFUSAL = 64 << 20, 1 << 20
+_REFUSAL_SECONDS = 5.0
 _MOST_REDIRECTS = 20
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -267,7 +272,7 @@ class Connections:
         """Open a connection for the first request, by one that asks nothing and tells nobody's key.
         Raises a TransportError."""
         answer = await self.ask("OPTIONS", url, find_proxy(url), {"accept": "*/*"}, b"")
-        await answer.read()
+        await answer.read(_MOST_REFUSAL)
 
     async def aclose(self) -> None:
         """Close them all."""
@@ -311,21 +316,30 @@ def _explained(error: Exception, proxy: Proxy | None, origin: Origin, *, tunnel:
 
 
 class _Body:
-    """The pieces of a body. Not a generator, which whoever stops reading would have to close."""
+    """The pieces of a body. Not a generator, which whoever stops reading would have to close.
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._pieces = aiter(response.content.iter_any())
+    most: bytes that it may have.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, most: int | None) -> None:
+        self._content = response.content
+        self._most = most
+        self._size = 0
 
     def __aiter__(self) -> _Body:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            return await anext(self._pieces)
-        except StopAsyncIteration:
-            raise
+            piece = await self._content.readany()
         except Exception as error:
             raise explain(error, None, "") or error from error
+        if not piece:
+            raise StopAsyncIteration
+        self._size += len(piece)
+        if self._most is not None and self._size > self._most:
+            raise TooLong(self._most)
+        return piece
 
 
 class HttpAnswer:
@@ -342,13 +356,25 @@ class HttpAnswer:
         """Whether the body has been read to its end."""
         return self._response.content.at_eof()
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, decoded from what it was sent in. Raises Broken or Unreadable."""
-        return _Body(self._response)
+    def chunks(self, most: int | None = None) -> AsyncIterator[bytes]:
+        """The body as it comes, decoded from what it was sent in.
 
-    async def read(self) -> bytes:
-        """The whole body."""
-        return b"".join([piece async for piece in self.chunks()])
+        most: bytes that it may have. Raises Broken, Unreadable or TooLong.
+        """
+        return _Body(self._response, most)
+
+    async def read(self, most: int | None = None) -> bytes:
+        """The whole body. Raises as `chunks` does."""
+        return b"".join([piece async for piece in self.chunks(most)])
+
+    async def read_start(self, most: int, seconds: float) -> bytes:
+        """As much of the body as comes in so many seconds, whatever becomes of the rest."""
+        pieces: list[bytes] = []
+        with suppress(TransportError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                async for piece in self.chunks(most):
+                    pieces.append(piece)
+        return b"".join(pieces)
 
     async def aclose(self) -> None:
         """End it; the connection is closed if the body has not come to its end."""
@@ -406,12 +432,12 @@ class HttpTransport:
                 answer = await send(self._connections, "GET", self._base_url + path, sent)
                 try:
                     await _check(answer)
-                    return json.loads(await answer.read())
+                    return json.loads(await answer.read(_MOST_LIST))
                 finally:
                     await answer.aclose()
         except TimeoutError:
             raise TimedOut from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unreadable from error
 
     async def aclose(self) -> None:
@@ -523,7 +549,8 @@ async def _check(answer: HttpAnswer) -> None:
     if answer.status < 300:
         return
     try:
-        raw = await answer.read()
+        # The status tells enough: a body that breaks off, or does not end, takes nothing from it.
+        raw = await answer.read_start(_MOST_REFUSAL, _REFUSAL_SECONDS)
     finally:
         await answer.aclose()
     text = raw.decode("utf-8", "replace")

@@ -1,0 +1,141 @@
+"""How long an endpoint asks to wait, in whatever way it says so.
+
+What is no time to come (0, a past date) says nothing: then the caller's own backoff decides.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+
+# In headers beside `Retry-After`: OpenAI and its followers, Together, the IETF's draft, Anthropic.
+_RESETS = (
+    ("x-ratelimit-reset-requests", "x-ratelimit-remaining-requests"),
+    ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-tokens"),
+    ("x-ratelimit-reset", "x-ratelimit-remaining"),
+    ("ratelimit-reset", "ratelimit-remaining"),
+    ("anthropic-ratelimit-requests-reset", "anthropic-ratelimit-requests-remaining"),
+    ("anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-tokens-remaining"),
+)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# `1m2.5s`, `2 minutes and 5 seconds`, `500ms`; the longest names of a unit first.
+_PART = (
+    r"(\d+(?:\.\d+)?)\s*(milliseconds?|millis|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m"
+    r"|hours?|hrs?|h|days?|d)(?![a-z])"
+)
+_DURATION = re.compile(rf"{_PART}(?:,?\s*(?:and\s+)?{_PART})*", re.IGNORECASE)
+_PARTS = re.compile(_PART, re.IGNORECASE)
+_BEFORE_IT = re.compile(
+    r"(?:\bretry|\btry again|\bwait|\bresets?|\bavailable)(?: your requests?)?(?: again)?"
+    r"(?: (?:in|after|for))?:?\s+(?:about |approximately |another )?(?=\d)",
+    re.IGNORECASE,
+)
+_BARE_NUMBER = re.compile(r"(\d+(?:\.\d+)?)(?![\w.%/-]*\d)(?=\s*(?:[.,;)]|$))")
+# From here on a number is a point in time, in seconds or in milliseconds since 1970.
+_DATES_FROM, _MILLIS_FROM = 10.0**9, 10.0**12
+
+
+def seconds_to_wait(
+    headers: Mapping[str, str], said: str = "", delays: Iterable[object] = (), *, limited: bool
+) -> float | None:
+    """Seconds that an endpoint asks to wait; None if it does not say.
+
+    headers: by their names in any case. said: its message. delays: values of fields of its body
+    that say so. limited: whether it has refused for a limit on requests or tokens, so that the
+    time when the limit is over counts.
+    """
+    headers = {name.lower(): value for name, value in headers.items()}
+    now = _date(headers.get("date", "")) or time.time()
+    wait = next(_waits(_told(headers, said, delays, now)), None)
+    if wait is None and limited:
+        wait = max(_waits(_resets(headers, now)), default=None)
+    return wait
+
+
+def _waits(told: Iterable[float | None]) -> Iterator[float]:
+    """Those that are a time to come."""
+    for seconds in told:
+        if seconds is not None and math.isfinite(seconds) and seconds > 0:
+            yield seconds
+
+
+def _told(
+    headers: Mapping[str, str], said: str, delays: Iterable[object], now: float
+) -> Iterator[float | None]:
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    yield None if milliseconds is None else milliseconds / 1000
+    # RFC 9110, 10.2.3: seconds or a date.
+    told = headers.get("retry-after", "")
+    yield _moment(told, now)
+    for delay in delays:
+        if isinstance(delay, Mapping):
+            # google.protobuf.Duration
+            whole, rest = (_number(str(delay.get(key, 0))) for key in ("seconds", "nanos"))
+            yield (whole or 0) + (rest or 0) / 1e9
+        elif isinstance(delay, str | int | float):
+            yield _moment(str(delay), now)
+    yield _in_text(said)
+
+
+def _resets(headers: Mapping[str, str], now: float) -> Iterator[float | None]:
+    for reset, remaining in _RESETS:
+        left = _number(headers.get(remaining, "0"))
+        # The others were not what refused the request.
+        if left is None or left <= 0:
+            yield _moment(headers.get(reset, ""), now)
+
+
+def _moment(text: str, now: float) -> float | None:
+    """Seconds until then: a number of them, a duration, a date, or a point in time as a number."""
+    text = text.strip()
+    number = _number(text)
+    if number is not None:
+        if number >= _MILLIS_FROM:
+            return number / 1000 - now
+        return number - now if number >= _DATES_FROM else number
+    if _DURATION.fullmatch(text):
+        return _duration(text)
+    date = _date(text)
+    return None if date is None else date - now
+
+
+def _number(text: str) -> float | None:
+    with suppress(ValueError):
+        return float(text)
+    return None
+
+
+def _date(text: str) -> float | None:
+    # Either may be well formed and still be none ("Mon, 99 Jan …").
+    with suppress(ValueError, OverflowError):
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    with suppress(ValueError, OverflowError):
+        date = datetime.fromisoformat(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    return None
+
+
+def _in_text(said: str) -> float | None:
+    """As in "Please retry in 20.04s", "try again in 1m2.5s", "retry after 26 seconds"."""
+    for found in _BEFORE_IT.finditer(said):
+        duration = _DURATION.match(said, found.end())
+        if duration is not None:
+            return _duration(duration.group())
+        bare = _BARE_NUMBER.match(said, found.end())
+        if bare is not None:
+            return float(bare.group(1))
+    return None
+
+
+def _duration(text: str) -> float:
+    parts = _PARTS.findall(text)
+    return sum(float(number) * _UNITS[_unit(name.lower())] for number, name in parts)
+
+
+def _unit(name: str) -> str:
+    return "ms" if name.startswith(("ms", "mil")) else name[0]
