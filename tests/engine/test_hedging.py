@@ -99,8 +99,8 @@ def test_a_silent_request_is_made_again_and_the_first_to_speak_is_heard(
 
 
 def test_one_that_speaks_in_time_is_asked_once(upstream: Upstream) -> None:
-    play(upstream, {"a": Reply(chunks=["so ", "far ", "so good"], pause=0.3)})
-    events = run(upstream, mixture(lab("a", hedge_after=0.2, first_token=5)))
+    play(upstream, {"a": Reply(chunks=["so ", "far ", "so good"], pause=0.05)})
+    events = run(upstream, mixture(lab("a", hedge_after=30)))
     assert of_kind(events, Hedged) == []
     assert len(upstream.chats("a")) == 1
 
@@ -158,7 +158,7 @@ def test_without_room_in_a_cap_there_is_no_second_request_and_no_failure(
     upstream: Upstream,
 ) -> None:
     play(upstream, {"a": Reply(text="from a", delay=0.5)})
-    budget = Budget(Cap("max_tokens", "tokens", 1_100))
+    budget = Budget(Cap("max_tokens", "tokens", 700))
     limits = replace(AT_ONCE, budgets=(budget,))
     profile = mixture(lab("a", hedge_after=0.1), max_tokens=400)
     events = run(upstream, profile, limits=limits)
