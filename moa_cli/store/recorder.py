@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -80,11 +81,10 @@ class Recorder:
             self._end(self._fold.turn())
 
     def _begin(self, event: TurnStarted) -> None:
-        before = self._merging
-        if before is not None and before.stored_as is not None and before.reply is None:
+        if self._merging is not None and self._is_there(self._merging):
             assert self.conversation is not None
-            here = self._store.identity
-            self._turn = PendingTurn(self.conversation, number=before.stored_as, file=here)
+            number, here = self._merging.stored_as, self._store.identity
+            self._turn = PendingTurn(self.conversation, number=number, file=here)
             return
         new = self.conversation is None
         self._turn = PendingTurn(self.conversation or new_id(), new, self._known)
@@ -97,6 +97,15 @@ class Recorder:
                 f"another moa has added {turns} to this conversation, which the models do not see;"
                 f" `/resume {self.conversation}` reads them"
             )
+
+    def _is_there(self, turn: Turn) -> bool:
+        """Whether a reply of that turn can be written into its row: it has none, and was not
+        deleted."""
+        if turn.reply is not None or turn.stored_as is None or self.conversation is None:
+            return False
+        with contextlib.suppress(StoreError):
+            return self._store.has_turn(self.conversation, turn.stored_as)
+        return False
 
     def _end(self, turn: Turn) -> None:
         before = self._merging

@@ -269,3 +269,20 @@ def test_a_chat_that_goes_on_shows_merges_and_asks_again(
         terminal.wait_for(lambda: len(upstream.chats("agg")) == 4)
     assert [call[0] for call in sent(upstream, "a")] == ["hi", "hi", "hi"]
     assert sent(upstream)[-1] == ["hi", "anew", "more"]
+
+
+def test_what_another_process_has_deleted_becomes_a_new_conversation(
+    lab: Moa, upstream: Upstream
+) -> None:
+    failed(lab, upstream)
+    upstream.enqueue("agg", Reply(text="merged"))
+    with lab.terminal("chat", "-c", columns=120) as terminal:
+        at_prompt(terminal)
+        assert lab.run("history", "delete", "--all", "--yes").code == 0
+        terminal.send("/remerge\r")
+        terminal.wait_for("another process has deleted the conversation")
+        terminal.wait_for("merged")
+        at_prompt(terminal)
+    [turn] = shown(lab)
+    assert (turn["prompt"], turn["reply"], turn["status"]) == ("hi", "merged", "finished")
+    assert [proposal["text"] for proposal in turn["proposals"][0]] == FROM
