@@ -84,6 +84,10 @@ async def _findings(
     if call:
         async for finding in _calls(profile):
             yield finding
+    elif any(provider.needs_key for provider, _ in _found(profile, wiring.providers())):
+        yield Finding(
+            "SKIP", "no model was called, so credit is not known", "to call each: moa doctor --call"
+        )
     yield await _runtime(profile)
 
 

@@ -57,6 +57,7 @@ def test_with_all_in_place_every_line_is_ok_and_so_is_the_code(whole: Moa) -> No
     ):
         assert found[what] == "OK"
     assert found["together: no API key (TOGETHER_API_KEY is not set)"] == "SKIP"
+    assert found["no model was called, so credit is not known"] == "SKIP"
     assert found["local: /nowhere.gguf is not there"] == "WARN"
     assert KEY not in ran.text
 

@@ -110,8 +110,23 @@ def benches(moa: Moa, env: dict[str, str]) -> Ran:
     return moa.run("bench", "run", write_prompts(moa, 1), "-y", "--arms", "mixture", env=env)
 
 
+def doctors(moa: Moa, env: dict[str, str]) -> Ran:
+    """Its findings go to standard output, each ERROR with the provider's name."""
+    ran = moa.run("doctor", env=env)
+    return Ran(ran.code, b"", ran.err + ran.text)
+
+
+def sets_up(moa: Moa, env: dict[str, str]) -> Ran:
+    nowhere = f"http://127.0.0.1:{nobody()}/v1"
+    servers = ("OLLAMA", "LMSTUDIO", "LLAMACPP", "VLLM")
+    here = {f"{server}_BASE_URL": nowhere for server in servers}
+    return moa.run("setup", "--yes", env={**here, **env})
+
+
 Command = Callable[[Moa, dict[str, str]], Ran]
-COMMANDS: list[Command] = [asks, chats, lists, lists_through_the_sdk, batches, benches]
+COMMANDS: list[Command] = [
+    *(asks, chats, lists, lists_through_the_sdk, batches, benches, doctors, sets_up),
+]
 each_command = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
 
 

@@ -7,9 +7,11 @@ client asks for. So a host that does not exist can be reached through a proxy on
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import threading
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 from urllib.parse import urlsplit
@@ -65,12 +67,17 @@ class Relay:
         await self.join(reader, writer, b"")
 
     async def join(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        first: bytes,
+        change: Callable[[bytes], bytes] = bytes,
     ) -> None:
-        """Pass on in both directions, beginning with these bytes of the client."""
+        """Pass on in both directions, beginning with these bytes of the client. change: what
+        becomes of the pieces that the client sends."""
         there, back = await asyncio.open_connection(self.host, self.upstream_port)
-        back.write(first)
-        ways = (_copy(reader, back), _copy(there, writer))
+        back.write(change(first))
+        ways = (_copy(reader, back, change), _copy(there, writer))
         copies = [asyncio.ensure_future(way) for way in ways]
         try:
             await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
@@ -81,9 +88,13 @@ class Relay:
             back.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    change: Callable[[bytes], bytes] = bytes,
+) -> None:
     while data := await reader.read(65536):
-        writer.write(data)
+        writer.write(change(data))
         await writer.drain()
 
 
@@ -106,7 +117,7 @@ class HttpProxy(Relay):
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Lead a tunnel, or plain requests, to the upstream."""
         head = await reader.readuntil(b"\r\n\r\n")
-        line, _, rest = head.partition(b"\r\n")
+        line = head.partition(b"\r\n")[0]
         self.asked.append(line.decode())
         status = self._refuses
         if self._login and b"Basic " + self._login not in head:
@@ -115,13 +126,20 @@ class HttpProxy(Relay):
             writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\n\r\n" % status)
             await writer.drain()
             return
-        method, target, version = line.split(b" ")
-        if method == b"CONNECT":
+        if line.startswith(b"CONNECT "):
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await self.join(reader, writer, b"")
             return
-        path = target.split(b"/", 3)[3]
-        await self.join(reader, writer, b"%s /%s %s\r\n%s" % (method, path, version, rest))
+        self.asked.pop()
+        await self.join(reader, writer, head, self._without_host)
+
+    def _without_host(self, data: bytes) -> bytes:
+        """A piece of what the client sends; each request in a connection begins one."""
+        found = re.match(rb"([A-Z]+) http://[^/ ]+(/[^\r]*)", data)
+        if found is None:
+            return data
+        self.asked.append(found[0].decode())
+        return b"%s %s%s" % (found[1], found[2], data[found.end() :])
 
 
 class SocksProxy(Relay):
