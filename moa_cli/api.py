@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, closing
 
+from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, load_config
 from moa_cli.core.conversation import Conversation, Proposal, Turn, Usage
@@ -29,14 +30,24 @@ load_profile = load
 _log = logging.getLogger("moa_cli")
 
 
+# By process, since one that is forked has calls of its own, and by the calls that are allowed.
+_limiters: dict[tuple[int, int], Limiter] = {}
+
+
+def _limiter(concurrency: int) -> Limiter:
+    """The limiter of all calls of this process, whatever thread makes them."""
+    return _limiters.setdefault((os.getpid(), concurrency), Limiter(concurrency))
+
+
 class _Money:
     """The budgets of the settings file, and where spending is recorded.
 
-    It belongs to one thread of one process. spent: USD that already count for the budget of the
-    session. Raises StoreError if the budget of the day cannot be kept.
+    It belongs to one thread of one process. clients: None where they are not those of the settings
+    file, and so not held to its limits of calls. spent: USD that already count for the budget of
+    the session. Raises StoreError if the budget of the day cannot be kept.
     """
 
-    def __init__(self, config: Config, spent: float = 0.0) -> None:
+    def __init__(self, config: Config, clients: ClientPool | None, spent: float = 0.0) -> None:
         records = accounts.open_records(
             config, save=config.save, open_store=Store.open, warn=_log.warning
         )
@@ -52,6 +63,9 @@ class _Money:
             concurrency=config.concurrency,
             retries=config.retries,
             budgets=budgets,
+            slots=None
+            if clients is None
+            else _limiter(config.concurrency).slots(clients.providers.provider_of),
             ledger=CallRecorder(records.spending, _log.warning) if records.spending else None,
         )
 
@@ -89,7 +103,7 @@ class _Clients(ClientPool):
             self._inherited.append(self._money)
             spent, self._money = self._money.spent, None
         if self._money is None:
-            self._money = _Money(self._settings, spent)
+            self._money = _Money(self._settings, self, spent)
         return self._money.limits
 
     async def aclose(self) -> None:
@@ -234,5 +248,6 @@ async def ask_async(
     asked = (conversation or Conversation()).ask(prompt)
     if isinstance(clients, _Clients):
         return await deliver(run_turn(profile, asked, clients), *sinks)
-    with closing(_Money(config)) as money:
+    own = clients if isinstance(clients, ClientPool) else None
+    with closing(_Money(config, own)) as money:
         return await deliver(_run_turn(profile, asked, clients, limits=money.limits), *sinks)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -360,3 +361,17 @@ def test_in_an_event_loop_ask_names_what_to_use_instead(together: Upstream) -> N
     said = "ask() cannot run inside a running event loop; use `await ask_async(…)`"
     assert str(raised.value) == said
     assert raised.value.__context__ is None
+
+
+def test_calls_from_many_threads_share_one_limit(
+    together: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOA_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "config.toml").write_text("concurrency = 3\nsave = false")
+    profile = load_profile("together")
+    with together as upstream, ThreadPoolExecutor(6) as threads:
+        monkeypatch.setenv("TOGETHER_BASE_URL", upstream.url)
+        upstream.always("*", Reply(text="an answer", pause=0.05))
+        turns = list(threads.map(lambda _: ask("hi", profile=profile), range(6)))
+        assert {turn.status for turn in turns} == {"finished"}
+        assert upstream.peak == 3

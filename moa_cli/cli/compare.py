@@ -257,7 +257,6 @@ class _Comparing:
         return self._choose(there, failed)
 
     async def _answers(self, item: Item) -> list[ArmAnswer]:
-        from moa_cli.bench.run.limiter import CallLimiter, ItemSlots
         from moa_cli.cli.bench.session import open_pool
         from moa_cli.compare.contest import answers
         from moa_cli.terminal.progress import Progress, progress_view
@@ -265,9 +264,7 @@ class _Comparing:
 
         cancel_on_termination()
         async with aclosing(open_pool()) as clients:
-            limiter = CallLimiter(
-                self.limits.concurrency, None, lambda model: clients.providers.parse(model)[0].name
-            )
+            limiter = wiring.limiter(self.limits.concurrency)
             progress = Progress(total=len(self.arms), in_flight=lambda: limiter.in_flight)
             view = progress_view(sys.stderr, progress, live=self.live)
 
@@ -279,7 +276,7 @@ class _Comparing:
                 progress.spent += turn.usage
                 view.changed()
 
-            limits = replace(self.limits, slots=ItemSlots(limiter, 0))
+            limits = replace(self.limits, slots=limiter.slots(clients.providers.provider_of, 0))
             with without_echo(sys.stdout):
                 view.start()
                 try:

@@ -216,13 +216,15 @@ def _providers(config: Config, table: Mapping[str, Any]) -> Iterator[Row]:
                 yield path, value, _origin(path, table)
 
 
-def _values(provider: Provider) -> dict[str, str | None]:
+def _values(provider: Provider) -> dict[str, str | int | None]:
     return {
         "api_key_env": provider.key_variable,
         "api_key_cmd": provider.key_command,
         "headers": _pairs(provider.headers, lambda _: True),
         "query": _pairs(provider.query, names_secret),
         "quirks": toml_text(sorted(provider.quirks)) if provider.quirks else None,
+        "concurrency": provider.concurrency,
+        "rpm": provider.rpm,
     }
 
 

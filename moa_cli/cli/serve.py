@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from moa_cli.server.ledger import ServerLedger
 
 _KEYS = "MOA_SERVE_API_KEY"
+# Calls at the same time, if nothing else is set: those of many turns, not of one.
+_CALLS = 256
 _MODULES = ("starlette", "uvicorn", "prometheus_client")
 
 
@@ -102,10 +104,14 @@ def serve(
         max_body=max_body,
     )
 
+    calls = concurrency
+    if calls is None and "concurrency" not in wiring.config().given:
+        calls = _CALLS
+
     def limits(ledger: ServerLedger) -> Limits:
         # The day's budget asks the server's ledger.
         budgets = (*caps.budgets(ledger, one_turn=False), *wiring.session_budget("shared"))
-        return wiring.limits(concurrency, budgets, ledger)
+        return wiring.limits(calls, budgets, ledger)
 
     code = run(
         profile,

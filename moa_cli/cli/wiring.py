@@ -17,6 +17,7 @@ from moa_cli.profile import Overrides, Profile, find, resolve, short_name
 from moa_cli.profile.layering import FOUND, TYPED
 
 if TYPE_CHECKING:
+    from moa_cli.clients.limiter import Limiter
     from moa_cli.clients.pool import ClientPool
     from moa_cli.core.ledger import Ledger
     from moa_cli.engine import Budget, Limits
@@ -46,16 +47,29 @@ def client_pool(*, sdk_lists: bool = False) -> ClientPool:
     return ClientPool(config(), sdk_lists=sdk_lists)
 
 
+@cache
+def limiter(limit: int, per_provider: int | None = None) -> Limiter:
+    """The limiter of all calls of this process.
+
+    limit: calls in flight at once. per_provider: the same for each provider, None finds it out.
+    """
+    from moa_cli.clients.limiter import Limiter
+
+    return Limiter(limit, per_provider=per_provider)
+
+
 def limits(
     concurrency: int | None = None, budgets: tuple[Budget, ...] = (), ledger: Ledger | None = None
 ) -> Limits:
     """The engine's limits, `concurrency` in place of the configured one if given."""
     from moa_cli.engine import Limits
 
+    concurrency = concurrency or config().concurrency
     return Limits(
-        concurrency=concurrency or config().concurrency,
+        concurrency=concurrency,
         retries=config().retries,
         budgets=budgets,
+        slots=limiter(concurrency).slots(providers().provider_of),
         ledger=ledger,
     )
 

@@ -148,6 +148,20 @@ class ProviderSettings:
             example=["no_stream_options"],
         ),
     ] = None
+    concurrency: Annotated[
+        int | None,
+        Key(
+            "maximum number of calls to it at the same time; by default, `moa` finds out how many"
+            " it takes",
+            1,
+            1024,
+            example=4,
+        ),
+    ] = None
+    rpm: Annotated[
+        int | None,
+        Key("maximum number of requests to it in any minute", 1, 100_000, example=60),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -217,12 +231,16 @@ class Config:
         prices: By model name.
         providers: By the name that stands before the colon of a model name.
         place: The file that the settings come from, for messages.
+        given: The names of those that the file or the environment sets.
     """
 
     profile: Annotated[
         str | None, Key("the profile to use (see `moa profile list`)", example="together")
     ] = None
-    concurrency: Annotated[int, Key("maximum number of calls at the same time", 1, 1024)] = 32
+    concurrency: Annotated[
+        int,
+        Key("maximum number of calls at the same time (`moa serve`: 256, if not set)", 1, 1024),
+    ] = 32
     retries: Annotated[int, Key("how many times a failed call is tried again", 0, 20)] = 4
     save: Annotated[bool, Key("keep conversations (see `moa history`)")] = True
     plain: Annotated[bool, Key("show the reply as raw text, not as drawn Markdown")] = False
@@ -255,6 +273,7 @@ class Config:
         Key("model endpoints of your own, or changes to the built-in ones"),
     ] = field(default_factory=dict)
     place: str = "config"
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
     def zone(self) -> tzinfo:
         """The time zone of the budget's days.
@@ -280,7 +299,8 @@ def load_config(path: Path | None = None) -> Config:
     """
     path = path or paths.config_file()
     found = to_config(read_toml(path, missing_ok=True), str(path))
-    return replace(found, **_from_environment())
+    changed = _from_environment()
+    return replace(found, **changed, given=found.given | changed.keys())
 
 
 def to_config(table: Mapping[str, Any], place: str) -> Config:
@@ -289,7 +309,7 @@ def to_config(table: Mapping[str, Any], place: str) -> Config:
     place: the file's name. Raises ProfileError naming it and the key.
     """
     try:
-        config = Config(**read_fields(Config, table, TOML), place=place)
+        config = Config(**read_fields(Config, table, TOML), place=place, given=frozenset(table))
     except ValueFault as fault:
         raise refused(fault, place) from None
     if config.local.model is None:

@@ -36,6 +36,8 @@ from moa_cli.profile import ModelSettings, Proposer, short_name
 
 # Tokens that an answer beyond what was foreseen is allowed at a time.
 _FEWEST_MORE = 64
+# Seconds between two looks at whether a provider takes any call.
+_LOOK = 5.0
 # An answer of more than so many times its max_tokens, and this, is stopped. Endpoints count
 # tokens otherwise than we estimate them, and some do not count reasoning.
 _FAR_BEYOND, _BEYOND = 3, 256
@@ -382,21 +384,29 @@ class Call:
         """Wait for the turn of an attempt.
 
         Raises the error of the attempt before, or RateLimited, where the provider is held back
-        for longer than a call may be.
+        for longer than a call may be, or takes no call for so long. While it takes some, there is
+        no end to the waiting.
         """
-        left = self._backoff.left
+        left, began = self._backoff.left, time.monotonic()
         held = self._slots.delay(model)
+
+        def may_wait() -> bool:
+            waited = min(time.monotonic() - began, self._slots.refused_for(model))
+            return max(waited, self._slots.delay(model)) < left
+
         try:
             if held > left:
                 raise TimeoutError
-            with Watch(left, spared=lambda: self._slots.delay(model) <= 0):
+            with Watch(min(left, _LOOK), spared=may_wait):
                 return await stack.enter_async_context(self._slots.slot(model))
         except TimeoutError:
             self._begin()
             held = max(held, self._slots.delay(model))
+            why = f"asks to wait another {held:.0f} s, which is too long"
+            if held <= left:
+                why = f"has taken no call for {self._slots.refused_for(model):.0f} s"
             error = self._backoff.refusal or RateLimited(
-                f"{model}: its provider asks to wait another {held:.0f} s, which is too long",
-                hint="wait a little, or use another model",
+                f"{model}: its provider {why}", hint="wait a little, or use another model"
             )
             error.retryable = False
             raise error from None

@@ -30,6 +30,15 @@ class Slots(Protocol):
     def delay(self, model: str) -> float:
         """Seconds until the provider of that model may be asked again; 0 as a rule."""
 
+    def refused_for(self, model: str) -> float:
+        """Seconds for which the provider of that model has refused all calls; 0 as a rule."""
+
+    def reason(self, model: str) -> str | None:
+        """What a call of that model would wait for now, in words; None if it would not wait."""
+
+    def next_turn(self) -> Slots:
+        """The slots of a turn that begins now: its calls go behind those of turns that run."""
+
 
 class OwnSlots:
     """The slots of one turn that shares none; each place in it, too. It holds no provider back."""
@@ -44,6 +53,17 @@ class OwnSlots:
     def delay(self, model: str) -> float:
         del model
         return 0.0
+
+    def refused_for(self, model: str) -> float:
+        del model
+        return 0.0
+
+    def reason(self, model: str) -> str | None:
+        del model
+        return "behind the limit of calls in flight" if self._free.locked() else None
+
+    def next_turn(self) -> OwnSlots:
+        return self
 
     async def __aenter__(self) -> OwnSlots:
         await self._free.acquire()

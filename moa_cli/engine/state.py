@@ -85,7 +85,7 @@ class TurnState:
         self._queue = queue
         self._clients = clients
         self._limits = limits
-        self._slots = limits.slots or OwnSlots(limits.concurrency)
+        self._slots = (limits.slots or OwnSlots(limits.concurrency)).next_turn()
         self._ledger = limits.ledger.begin_turn() if limits.ledger is not None else None
         # What each layer will take, in their order; nothing without budgets.
         self._foreseen: list[Usage] = []

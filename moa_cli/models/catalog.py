@@ -7,7 +7,6 @@ folder with its date.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -246,9 +245,7 @@ def _is_free(provider: Provider, model: str) -> bool:
 
 
 def _file(provider: Provider) -> Path:
-    # The address may hold a password: it is told apart by its hash.
-    mark = hashlib.sha256((provider.base_url or "").encode()).hexdigest()[:12]
-    return paths.cache_dir() / "prices" / f"{provider.name}-{mark}.json"
+    return paths.cache_dir() / "prices" / provider.file_name
 
 
 def _load(file: Path) -> _Listing | None:

@@ -151,6 +151,8 @@ class Providers:
             headers=tuple((settings.headers or {}).items()),
             query=tuple((settings.query or {}).items()),
             quirks=base.quirks if settings.quirks is None else frozenset(settings.quirks),
+            concurrency=settings.concurrency,
+            rpm=settings.rpm,
         )
         if settings.base_url is None:
             return changed
@@ -159,6 +161,10 @@ class Providers:
             # provider of that name.
             changed = replace(changed, key_optional=True)
         return self._at(changed, settings.base_url)
+
+    def provider_of(self, model_name: str) -> Provider:
+        """The provider of `model_name`. Raises ProfileError if the name leads nowhere."""
+        return self.parse(model_name)[0]
 
     def parse(self, model_name: str) -> tuple[Provider, str]:
         """The provider of `model_name`, and the model's id there.

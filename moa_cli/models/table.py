@@ -8,6 +8,7 @@ refuses.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,6 +43,8 @@ class Provider:
         default_path: What is added to an address without a path.
         price_table: Its name in the table of prices that comes with `moa`, or None.
         start_hint: How to start it, where it is a server on this machine.
+        concurrency: Calls that it takes at once, as the user says; None if that is not known.
+        rpm: Requests that it takes in a minute, as the user says; None for no limit.
         vendor: Whether the id of a model of the default provider may begin with its name and a
             slash.
     """
@@ -61,6 +64,8 @@ class Provider:
     default_path: str = "/v1"
     price_table: str | None = None
     start_hint: str | None = None
+    concurrency: int | None = None
+    rpm: int | None = None
     vendor: bool = False
 
     @property
@@ -77,6 +82,15 @@ class Provider:
     def key_variables(self) -> tuple[str, ...]:
         """The environment variables that may hold its key, in the order of their precedence."""
         return tuple(filter(None, (self.key_variable, *self.other_key_variables)))
+
+    @property
+    def file_name(self) -> str:
+        """The name of a file on what is known of it at this address.
+
+        The address may hold a password: it is told apart by its hash.
+        """
+        mark = hashlib.sha256((self.base_url or "").encode()).hexdigest()[:12]
+        return f"{self.name}-{mark}.json"
 
 
 _ALL = (

@@ -81,6 +81,11 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
     ):
         ran = moa.run(*command)
         assert ran.code == 0, (command, ran.err)
+    # A provider that refuses what is too much for it.
+    upstream.at_once = 1
+    upstream.enqueue("a", Reply(delay=0.3))
+    assert moa.run("ask", "why?", "-m", "lab:a,lab:b,lab:c").code == 0
+    upstream.at_once = None
     # The first start of somebody who has set nothing up.
     (home / "fresh").mkdir()
     with moa.terminal("chat", "-p", "local", env={"MOA_CONFIG_DIR": str(home / "fresh")}) as first:

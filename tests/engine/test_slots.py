@@ -38,6 +38,15 @@ class Watched:
         assert model == "lab:agg"
         return self.held
 
+    def refused_for(self, model: str) -> float:
+        return self.held
+
+    def reason(self, model: str) -> str | None:
+        return None
+
+    def next_turn(self) -> Watched:
+        return self
+
     def accepted(self) -> None:
         self.told.append("accepted")
 

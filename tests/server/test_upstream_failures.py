@@ -36,10 +36,10 @@ TROUBLE: list[tuple[Reply, int, str]] = [
 def test_a_cause_has_its_status(
     server: Server, upstream: Upstream, reply: Reply, status: int, code: str, stream: bool
 ) -> None:
-    upstream.always("*", reply)
     if stream:
         # A server's first turn loads its clients, and the head of a stream waits but a second.
         server.ask()
+    upstream.always("*", reply)
     response = server.ask(stream=stream)
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"

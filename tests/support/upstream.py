@@ -104,8 +104,10 @@ class Reply:
 class Upstream:
     """`with Upstream(api_key="k") as up:` serves `up.url`, 'http://127.0.0.1:PORT/v1'.
 
-    With `models`, those are listed, and others are unknown unless scripted by name. An exception
-    on the server's side (as in a `text` callable) is kept in `failures` and raised on leaving.
+    With `models`, those are listed, and others are unknown unless scripted by name. With `at_once`,
+    no more chat calls than that are answered at the same time; others get the reply `too_many`, and
+    stand in `refused`. An exception on the server's side (as in a `text` callable) is kept in
+    `failures` and raised on leaving.
     """
 
     def __init__(
@@ -121,6 +123,9 @@ class Upstream:
         self.peak = 0
         self.failures: list[Exception] = []
         self.models_reply: Reply | None = None  # in place of the list of models
+        self.at_once: int | None = None
+        self.too_many = _refusal(429, "Too many concurrent requests.", "rate_limit_exceeded")
+        self.refused: list[Request] = []
         self._api_key = api_key
         self._models = [{"id": m} if isinstance(m, str) else dict(m) for m in models]
         self._listing = self._models if models_bare else {"object": "list", "data": self._models}
@@ -203,6 +208,9 @@ class Upstream:
         """Note the request and choose the reply to it."""
         self.requests.append(request)
         if request.is_chat:
+            if self.at_once is not None and self.in_flight >= self.at_once:
+                self.refused.append(request)
+                return self.too_many
             self._active.add(request)
             self.peak = max(self.peak, self.in_flight)
         key = request.headers.get("authorization", "")

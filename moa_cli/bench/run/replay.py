@@ -9,7 +9,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurrence_key
-from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.core.conversation import Citation, Usage
 from moa_cli.core.debug_log import RoomLog
 from moa_cli.core.endpoints import Client, Clients, Delta, Endpoint, ModelInfo, Request
@@ -19,6 +18,7 @@ from moa_cli.core.money import FREE, priced
 from moa_cli.core.tokens import RunningCount, prompt_tokens, usage_of
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.prompts import strip_reasoning
+from moa_cli.engine.slots import Slots
 
 _LOG = RoomLog("moa.bench")
 
@@ -27,14 +27,15 @@ _LOG = RoomLog("moa.bench")
 class RunContext:
     """What all turns of a run share.
 
-    facts: on each model, as known when the run began. given: answers that are there already, by
-    model name and item. ended: told of each call that was made, as soon as it is written down.
-    ledger: where calls are written down before they are made, by item and turn; None keeps none.
+    slots: the way in for the calls of the item of that place. facts: on each model, as known when
+    the run began. given: answers that are there already, by model name and item. ended: told of
+    each call that was made, as soon as it is written down. ledger: where calls are written down
+    before they are made, by item and turn; None keeps none.
     """
 
     clients: Clients
     journal: CallJournal
-    limiter: CallLimiter
+    slots: Callable[[int], Slots]
     facts: Mapping[str, ModelInfo]
     given: Mapping[str, Mapping[str, str]]
     ended: Callable[[CallRecord], None]
@@ -105,8 +106,6 @@ class _ReplayClient:
                     call.take(delta)
                     yield delta
         except ClientError as error:
-            if error.retry_after is not None:
-                shared.limiter.hold(self.model, error.retry_after)
             # One that was refused before it began is billed by nobody.
             if call.taken or isinstance(error, ClientTimeout):
                 call.end(error.message)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from moa_cli.bench.run.journal import CallAnswer, CallRecord, Result, TurnResult
-from moa_cli.bench.run.limiter import ItemSlots
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import Replay, RunContext
 from moa_cli.core.conversation import Conversation, Failure, Proposal, Turn
@@ -65,7 +64,7 @@ class _Capped(Exception):
 class Runner:
     """Does the work of a run, and writes it down.
 
-    limits: the engine's, for each turn; its slots are the limiter's, and as many items as calls
+    limits: the engine's, for each turn; its slots are those of the item, and as many items as calls
     are in progress. told: called with each result, as soon as it is written down. partial: whether
     a turn that lost a proposer, or was answered by a fallback, is a result.
 
@@ -172,7 +171,7 @@ class Runner:
         """One turn, up to the end of the layer that spoiled it, if one did. Raises _Capped."""
         profile = work.arm.profile
         replay = Replay(self.shared, work.item.id, number)
-        limits = replace(self.limits, slots=ItemSlots(self.shared.limiter, work.order))
+        limits = replace(self.limits, slots=self.shared.slots(work.order))
         trimmed = False
 
         async def events() -> AsyncGenerator[Event, None]:

@@ -7,8 +7,8 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import typer
@@ -16,7 +16,6 @@ import typer
 from moa_cli.bench.run.estimate import MARGIN, RunEstimate, RunEstimator
 from moa_cli.bench.run.folder import State, StateFolder
 from moa_cli.bench.run.journal import CallRecord, Judgement, Result
-from moa_cli.bench.run.limiter import CallLimiter
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import RunContext
 from moa_cli.bench.run.runner import Results, Runner
@@ -33,6 +32,7 @@ from moa_cli.core.money import cost_text, usd
 from moa_cli.engine import Budget, Cap
 from moa_cli.engine.budget import check_prices
 from moa_cli.engine.estimate import ASSUMED_TOKENS
+from moa_cli.models.table import Provider
 from moa_cli.store import accounts
 from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
@@ -40,6 +40,9 @@ from moa_cli.terminal.tty import cancel_on_termination, run_loop, without_echo
 
 # Whose ledgers are kept for a further start of the same turn; items are worked off in order.
 _MOST_TURNS = 10_000
+_NOBODY = Provider(name="", base_url=None)
+# Seconds that a call may spend with being refused: nobody sits before it.
+_LONGEST_WAIT = 600.0
 # Seconds that facts on a model may take.
 _PATIENCE = 15.0
 
@@ -219,12 +222,13 @@ async def _work(
     cancel_on_termination()
     pool = open_pool()
     limits = wiring.limits(job.options.concurrency, budgets)
-    limiter = CallLimiter(
-        limits.concurrency,
-        job.options.provider_concurrency,
+    limits = replace(limits, longest_wait=_LONGEST_WAIT)
+    limiter = wiring.limiter(limits.concurrency, job.options.provider_concurrency)
+
+    def provider_of(model: str) -> Provider:
         # Answers that are there already are no provider's.
-        lambda model: "" if model in job.given else pool.providers.parse(model)[0].name,
-    )
+        return _NOBODY if model in job.given else pool.providers.provider_of(model)
+
     progress.in_flight = lambda: limiter.in_flight
     progress.held = lambda: limiter.held
 
@@ -243,7 +247,8 @@ async def _work(
     if spending is not None:
         book = CallRecorder(spending, view.say)
         ledger = lru_cache(_MOST_TURNS)(lambda _item, _turn: book.begin_turn())
-    shared = RunContext(pool, job.folder.journal, limiter, facts, job.given, ended, ledger)
+    slots = partial(limiter.slots, provider_of)
+    shared = RunContext(pool, job.folder.journal, slots, facts, job.given, ended, ledger)
     runner = Runner(job.results, shared, limits, told, job.partial)
     view.start()
     try:

@@ -248,6 +248,21 @@ def test_calls_in_flight_are_counted() -> None:
         assert up.peak == 3
 
 
+def test_more_calls_than_it_takes_at_once_are_refused() -> None:
+    held = threading.Event()
+    with Upstream() as up, connected(up) as first, connected(up) as second:
+        up.at_once = 1
+        up.enqueue("*", Reply(after=held))
+        asking = threading.Thread(target=lambda: post(first).read())
+        asking.start()
+        up.wait_for(lambda: up.in_flight == 1)
+        assert post(second).status == 429
+        held.set()
+        asking.join()
+        assert len(up.refused) == 1
+        assert up.peak == 1
+
+
 def test_waiting_in_vain_tells_what_was_asked() -> None:
     with Upstream() as up, connected(up) as client:
         post(client).read()

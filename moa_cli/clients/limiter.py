@@ -1,0 +1,317 @@
+"""The limiter: how many calls a process has in flight, and whose turn it is.
+
+All calls of a process go through one limiter, from whatever turn, thread or event loop: a provider
+counts them together, too. It bounds the calls in flight of the process (`--concurrency`) and those
+of each provider (`moa_cli.clients.window`). Calls of turns that began earlier go first, so that
+turns end one after another and no running turn waits for one that begins; calls of the same turn
+go in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Self
+
+from moa_cli.clients.learned_limits import keep_learned, load_learned
+from moa_cli.clients.window import Learned, Window
+from moa_cli.models.table import Provider
+
+# Seconds between two times at which what was learned is kept, while calls are always in flight.
+_KEPT_EVERY = 60.0
+# Seconds after which a window opens at the latest, unless a call must end or a minute.
+_SOON = 2.0
+_NOTHING = Learned(0)
+
+
+class Limiter:
+    """Admits the calls of a process.
+
+    Times are those of the monotonic clock. Everything but `Place.__aenter__` is done under a lock,
+    without waiting.
+    """
+
+    def __init__(self, limit: int, *, per_provider: int | None = None) -> None:
+        """Begin without calls.
+
+        Args:
+            limit: Most calls in flight at once.
+            per_provider: The same for each provider, as far as its settings say nothing.
+        """
+        self._limit = limit
+        self._per_provider = per_provider
+        # By what would change a provider's limits.
+        self._lanes: dict[tuple[object, ...], Lane] = {}
+        self._in_flight = 0
+        self._calls, self._turns = count(), count()
+        self._lock = threading.RLock()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are made now."""
+        return self._in_flight
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait to be made."""
+        with self._lock:
+            return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    @property
+    def held(self) -> float:
+        """Seconds for which the provider that is left alone the longest is left alone still."""
+        now = time.monotonic()
+        with self._lock:
+            lanes = list(self._lanes.values())
+        return max([0.0, *(lane.window.held_until - now for lane in lanes)])
+
+    def slots(self, provider_of: Callable[[str], Provider], order: int | None = None) -> TurnSlots:
+        """The way in for turns.
+
+        Args:
+            provider_of: The provider of a model's name. One without an address takes any number.
+            order: The place among all turns, the lowest first; None puts each turn behind those
+                that began before it.
+        """
+        return TurnSlots(self, provider_of, order)
+
+    def next_order(self) -> int:
+        """The place of a turn that begins now."""
+        return next(self._turns)
+
+    def lane(self, provider: Provider) -> Lane:
+        """The lane of a provider."""
+        key = (provider.name, provider.base_url, provider.concurrency, provider.rpm)
+        with self._lock:
+            lane = self._lanes.get(key)
+            if lane is None:
+                lane = self._lanes[key] = self._new_lane(provider)
+            return lane
+
+    def _new_lane(self, provider: Provider) -> Lane:
+        own = provider.concurrency or self._per_provider
+        most = min(own or self._limit, self._limit)
+        if not provider.base_url:
+            return Lane(provider, Window(most, told=True))
+        learned = None if own else load_learned(provider)
+        window = Window(
+            most,
+            told=own is not None,
+            rpm=provider.rpm,
+            learned=learned,
+        )
+        return Lane(provider, window, learned)
+
+    def reason(self, lane: Lane) -> str | None:
+        """What a call would wait for now, in words; None if it would not wait."""
+        with self._lock:
+            name, window, now = lane.provider.name, lane.window, time.monotonic()
+            if window.held_until > now:
+                return f"{name} is left alone for {window.held_until - now:.0f} s"
+            if self._in_flight >= self._limit:
+                return f"behind the limit of {self._limit} calls in flight"
+            opens = window.opens_at(now)
+            if opens <= now and not lane.waiting:
+                return None
+            if now + _SOON < opens < math.inf:
+                return f"behind the {lane.provider.rpm} requests a minute of {name}"
+            return f"behind the limit of {name}"
+
+    def _queue(self, place: Place) -> None:
+        with self._lock:
+            place.key = (place.order, next(self._calls))
+            insort(place.lane.waiting, place, key=lambda waiting: waiting.key)
+            self._admit()
+
+    def _leave(self, place: Place, *, answered: bool) -> None:
+        """A call has ended, or is not waited for any more."""
+        with self._lock:
+            lane = place.lane
+            if place.number is not None:
+                lane.window.end(place.number, time.monotonic(), answered=answered)
+                self._in_flight -= 1
+                self._keep(lane)
+            elif place in lane.waiting:
+                lane.waiting.remove(place)
+            self._admit()
+
+    def _admit(self) -> None:
+        now = time.monotonic()
+        open_lanes = [lane for lane in self._lanes.values() if lane.waiting]
+        while self._in_flight < self._limit:
+            open_lanes = [lane for lane in open_lanes if lane.opens_at(now) <= now]
+            if not open_lanes:
+                break
+            lane = min(open_lanes, key=lambda lane: lane.waiting[0].key)
+            place = lane.waiting.pop(0)
+            if place.wake():
+                place.number = lane.window.send(now)
+                self._in_flight += 1
+        else:
+            # The next call that ends looks again.
+            return
+        for lane in self._lanes.values():
+            opens = lane.opens_at(now)
+            if opens < math.inf:
+                self._ring(lane, now, opens)
+
+    def _ring(self, lane: Lane, now: float, opens: float) -> None:
+        """Look again at that time, in the event loop of the call that waits for it."""
+        loop = lane.waiting[0].loop
+        rings = lane.alarms.get(loop, math.inf)
+        if now < rings <= opens:
+            return
+        lane.alarms[loop] = opens
+
+        def look() -> None:
+            with self._lock:
+                lane.alarms.pop(loop, None)
+                now = time.monotonic()
+                lane.window.late(now - opens, now)
+                self._admit()
+
+        if loop is _running_loop():
+            loop.call_later(opens - now, look)
+        else:
+            loop.call_soon_threadsafe(loop.call_later, opens - now, look)
+
+    def _keep(self, lane: Lane) -> None:
+        """Keep what was learned, where that is no disturbance."""
+        learned, now = lane.window.learned, time.monotonic()
+        if lane.window.told or learned in (lane.kept, _NOTHING):
+            return
+        if lane.window.in_flight and now < lane.kept_at + _KEPT_EVERY:
+            return
+        lane.kept, lane.kept_at = learned, now
+        keep_learned(lane.provider, learned)
+
+
+@dataclass(frozen=True)
+class TurnSlots:
+    """The way in for the calls of turns; see `engine.Slots` and `Limiter.slots`."""
+
+    limiter: Limiter
+    provider_of: Callable[[str], Provider]
+    order: int | None = None
+
+    def next_turn(self) -> TurnSlots:
+        """The way in for the calls of a turn that begins now."""
+        if self.order is not None:
+            return self
+        return replace(self, order=self.limiter.next_order())
+
+    def slot(self, model: str) -> Place:
+        """A request to that model is made while inside; entering waits for its turn."""
+        return Place(self.limiter, self._lane(model), self.order or 0)
+
+    def delay(self, model: str) -> float:
+        """Seconds until the model's provider may be asked again; 0 as a rule."""
+        return max(0.0, self._lane(model).window.held_until - time.monotonic())
+
+    def refused_for(self, model: str) -> float:
+        """Seconds for which the model's provider has refused all calls; 0 as a rule."""
+        with self.limiter._lock:
+            return self._lane(model).window.refused_for(time.monotonic())
+
+    def reason(self, model: str) -> str | None:
+        """What a call of that model would wait for now, in words; None if it would not wait."""
+        return self.limiter.reason(self._lane(model))
+
+    def _lane(self, model: str) -> Lane:
+        return self.limiter.lane(self.provider_of(model))
+
+
+@dataclass(eq=False)
+class Lane:
+    """The calls of one provider. waiting: the next one first. kept: what is kept of its limits.
+    alarms: when it is looked at again, by event loop."""
+
+    provider: Provider
+    window: Window
+    kept: Learned | None = None
+    kept_at: float = field(default_factory=time.monotonic)
+    waiting: list[Place] = field(default_factory=list)
+    alarms: dict[asyncio.AbstractEventLoop, float] = field(default_factory=dict)
+
+    def opens_at(self, now: float) -> float:
+        """When the next call that waits may be made as far as time decides; infinity if none."""
+        return self.window.opens_at(now) if self.waiting else math.inf
+
+
+class Place:
+    """The place of one request; inside it, the request is in flight."""
+
+    def __init__(self, limiter: Limiter, lane: Lane, order: int) -> None:
+        self._limiter = limiter
+        self.lane = lane
+        self.order = order
+        self.key = (order, 0)
+        # In its window; None as long as it waits.
+        self.number: int | None = None
+        self.loop: asyncio.AbstractEventLoop
+        self._admitted: asyncio.Future[None]
+
+    async def __aenter__(self) -> Self:
+        self.loop = asyncio.get_running_loop()
+        self._admitted = self.loop.create_future()
+        self._limiter._queue(self)
+        try:
+            await self._admitted
+        except BaseException:
+            self._limiter._leave(self, answered=False)
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._limiter._leave(self, answered=kind is None)
+
+    def accepted(self) -> None:
+        """The provider has taken the request."""
+        self._tell(lambda window, number, now: window.take(number, now))
+
+    def refused(self, retry_after: float | None) -> None:
+        """The provider refuses the request, for too many or for overload.
+
+        Args:
+            retry_after: Seconds that it asks to wait, if it does.
+        """
+        self._tell(lambda window, number, now: window.refuse(number, retry_after, now))
+
+    def _tell(self, what: Callable[[Window, int, float], None]) -> None:
+        limiter = self._limiter
+        with limiter._lock:
+            # Another thread may have let it in a moment ago, and does so under the lock.
+            assert self.number is not None
+            what(self.lane.window, self.number, time.monotonic())
+            limiter._admit()
+
+    def wake(self) -> bool:
+        """Let it go on; whether it still waits."""
+        if self.loop is _running_loop():
+            if self._admitted.done():
+                return False
+            self._admitted.set_result(None)
+            return True
+        try:
+            self.loop.call_soon_threadsafe(self._set)
+        except RuntimeError:
+            # Its event loop has ended.
+            return False
+        return True
+
+    def _set(self) -> None:
+        if not self._admitted.done():
+            self._admitted.set_result(None)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,298 @@
+"""How many calls a provider takes at once, learned from what it takes and what it refuses.
+
+No provider tells its limit, and many count something else (requests a minute, tokens, the load of
+all users), so the limit is found as TCP finds the capacity of a line. Three things hold at once.
+
+The *window* is the number of calls that may be in flight. It begins at four: a mixture of a few
+proposers is sent whole, and a provider that takes two calls refuses two of them, not six of eight.
+It grows by half as soon as everything that filled it was taken. A call is taken when the head of
+its response arrives; because some endpoints send the head with the first token only, a call that
+is not refused within a fraction of a second counts as taken, too. So a healthy provider is slowed
+down once, by a round trip or two, when it is first asked for more than four answers at once; the
+window is then kept for a day (see `moa_cli.clients.limiter`), and nothing is staggered any more.
+
+A *wave* of refusals halves the window once: refusals of calls that were sent before the window was
+halved tell nothing new. It never falls below what the provider is serving at that moment, which is
+the best estimate there is for a limit on concurrent calls, and never below one. From then on it
+grows by one call for each full window that was taken. The smallest number that was refused is its
+*ceiling* and is tried again only after many calls have been taken, each time after four
+times as many, so that probing costs a few refusals in a hundred calls.
+
+After a refusal the provider is *left alone*: for as long as it asks, with jitter, or for a time
+that doubles with each wave as long as nothing is taken in between. Then one call goes first, and
+the others follow as calls are taken.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from dataclasses import dataclass
+
+_START = 4
+# Seconds after which a call that was not refused counts as taken, as a rule: a refusal takes a
+# round trip. Where refusals take longer, it becomes twice as long as one took.
+_TAKEN_AFTER = 0.25
+_LONGEST_TAKEN_AFTER = 2.0
+# After so many times as long, nothing but an answer is expected of a call.
+_SURELY = 3
+# Seconds for which a provider is left alone that does not say for how long.
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.25, 20.0
+# Calls that must be taken before the ceiling is tried again.
+_FEWEST_TAKEN, _MOST_TAKEN, _MORE_TAKEN = 10, 1280, 4
+# A minute, and a little more: the provider's clock starts when the request arrives.
+_MINUTE = 60.5
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What is known of a provider.
+
+    Attributes:
+        taken: Calls that it had in flight at once.
+        ceiling: The smallest number of calls of which it refused one, None if it refused none.
+    """
+
+    taken: int
+    ceiling: int | None = None
+
+
+@dataclass
+class _Sent:
+    """A call in flight. decided: whether it counts as taken. taken: whether it certainly is."""
+
+    at: float
+    decided: bool = False
+    taken: bool = False
+
+
+class Window:
+    """The window of one provider. Times are seconds of one monotonic clock.
+
+    Attributes:
+        told: Whether its size was told, and need not be found out.
+        held_until: When the provider may be asked again.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        told: bool = False,
+        rpm: int | None = None,
+        learned: Learned | None = None,
+        taken_after: float = _TAKEN_AFTER,
+    ) -> None:
+        """Begin with what is known.
+
+        Args:
+            most: Calls in flight at once that are never exceeded.
+            told: Whether `most` is the provider's own limit, so that nothing has to be found out.
+            rpm: Most requests in any minute, None for no limit.
+            learned: What was learned before.
+            taken_after: Seconds after which a call that was not refused counts as taken.
+        """
+        self.told = told
+        self.held_until = -math.inf
+        self._most = most
+        self._size: float = most if told else min(most, _START)
+        # Below it the window grows by half, from it on by one.
+        self._fast_below = math.inf
+        self._ceiling = self._ceiling_before = math.inf
+        # Calls that were taken since the last wave, and how many it takes to try the ceiling.
+        self._taken, self._needed = 0, _FEWEST_TAKEN
+        self._most_taken = 0
+        self._taken_after = taken_after
+        # Calls in flight by number, in the order in which they were sent.
+        self._calls: dict[int, _Sent] = {}
+        self._number = 0
+        # Those of which it is not known whether they are taken, and how many there may be.
+        self._undecided: dict[int, _Sent] = {}
+        self._allowance = math.inf
+        # The call that filled the window; None as long as it is not full.
+        self._filled_by: int | None = None
+        # The last call that was sent before the last wave began; waves by which the next time of
+        # rest is measured; whether the number of calls may be the reason for the last wave.
+        self._wave_from = 0
+        self._waves = 0
+        self._too_many_at_once = False
+        # Since when calls are refused and none was taken; None if the last was taken.
+        self._refusing_since: float | None = None
+        self._rpm = rpm
+        self._starts: deque[float] = deque(maxlen=rpm or 0)
+        if learned is not None and not told:
+            self._begin_with(learned)
+
+    def _begin_with(self, learned: Learned) -> None:
+        self._most_taken = learned.taken
+        size: float = max(_START, learned.taken)
+        if learned.ceiling is not None:
+            self._ceiling = learned.ceiling
+            size = self._fast_below = max(1, learned.ceiling - 1)
+            self._needed = max(_FEWEST_TAKEN, 2 * size)
+        self._size = min(size, self._most)
+
+    @property
+    def size(self) -> int:
+        """Calls that may be in flight."""
+        return int(self._size)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are in flight."""
+        return len(self._calls)
+
+    @property
+    def learned(self) -> Learned:
+        """What was learned: nothing of a window that a few calls do not fill."""
+        if self._ceiling == math.inf and self._most_taken <= _START:
+            return Learned(0)
+        return Learned(self._most_taken, None if self._ceiling == math.inf else int(self._ceiling))
+
+    def opens_at(self, now: float) -> float:
+        """When the next call may be sent, as far as time decides: `now` if it may at once,
+        infinity if another call must end first."""
+        self._assume_taken(now)
+        opens = max(now, self.held_until)
+        if self._rpm is not None and len(self._starts) == self._rpm:
+            opens = max(opens, self._starts[0] + _MINUTE)
+        full = self.in_flight >= self.size or len(self._undecided) >= self._allowance
+        if opens == now and full:
+            # The oldest undecided call is decided in time; that may open the window.
+            oldest = next(iter(self._undecided.values()), None)
+            return math.inf if oldest is None else oldest.at + self._taken_after
+        return opens
+
+    def refused_for(self, now: float) -> float:
+        """Seconds for which all calls were refused; 0 if it takes or serves some."""
+        serving = any(call.decided for call in self._calls.values())
+        return 0.0 if self._refusing_since is None or serving else now - self._refusing_since
+
+    def send(self, now: float) -> int:
+        """A call is sent; returns its number."""
+        self._number += 1
+        self._calls[self._number] = self._undecided[self._number] = _Sent(now)
+        if self._rpm is not None:
+            self._starts.append(now)
+        if self._filled_by is None and self.in_flight >= self.size:
+            self._filled_by = self._number
+        return self._number
+
+    def late(self, seconds: float, now: float) -> None:
+        """It is looked at by so much too late: nothing was read meanwhile, a refusal neither."""
+        if seconds > self._taken_after / 2:
+            for call in self._undecided.values():
+                call.at = now
+
+    def take(self, number: int, now: float) -> None:
+        """The provider has taken that call."""
+        call = self._calls.get(number)
+        if call is None or call.taken:
+            return
+        call.taken = True
+        self._refusing_since = None
+        if number > self._wave_from:
+            self._waves //= 2
+        surely = now - _SURELY * self._taken_after
+        served = sum(other.taken or other.at <= surely for other in self._calls.values())
+        self._most_taken = max(self._most_taken, served)
+        if served >= self._ceiling:
+            # The provider takes more than it did.
+            self._ceiling = self._fast_below = math.inf
+            self._needed = _FEWEST_TAKEN
+        self._size = max(self._size, min(served, self._ceiling - 1, self._most))
+        self._decide(number, call)
+
+    def end(self, number: int, now: float, *, answered: bool) -> None:
+        """That call has ended. answered: well."""
+        if answered:
+            self.take(number, now)
+            self._taken += 1
+            self._refusing_since = None
+        self._calls.pop(number, None)
+        self._undecided.pop(number, None)
+        self._grow()
+
+    def refuse(self, number: int, retry_after: float | None, now: float) -> None:
+        """That call was refused, for too many requests or overload. It is in flight no more."""
+        call = self._calls.get(number)
+        if call is None:
+            return
+        reached = self.in_flight
+        del self._calls[number]
+        self._undecided.pop(number, None)
+        if self._refusing_since is None:
+            self._refusing_since = now
+        took = 2 * (now - call.at)
+        self._taken_after = max(self._taken_after, min(took, _LONGEST_TAKEN_AFTER))
+        if number > self._wave_from:
+            self._begin_wave(reached)
+        if reached == 1:
+            # Nothing else was in flight: the number of calls is not the reason.
+            self._ceiling = self._ceiling_before
+        elif self._too_many_at_once:
+            self._ceiling = max(2, self._most_taken + 1, min(self._ceiling, reached))
+            self._needed = max(self._needed, 2 * int(self._ceiling - 1))
+        self._size = max(1, min(self._size, self._ceiling - 1))
+        self._fast_below = self._size
+        self._taken = 0
+        self._filled_by = None
+        self._allowance = 1
+        self._rest(retry_after, now)
+
+    def _begin_wave(self, reached: int) -> None:
+        """Make the window smaller. reached: calls in flight with the first that was refused."""
+        self._wave_from = self._number
+        self._waves += 1
+        self._ceiling_before = self._ceiling
+        if reached >= self._ceiling:
+            # It was tried again too early; below it all went well.
+            self._needed = min(_MOST_TAKEN, _MORE_TAKEN * self._needed)
+            self._size = self._ceiling - 1
+            return
+        serving = sum(call.decided for call in self._calls.values())
+        self._size = max(1, min(self.size, reached) // 2, min(serving, self.size))
+        self._too_many_at_once = reached > self._most_taken
+        if not self._too_many_at_once:
+            # It served more before, so it counts something else, or it takes less than it did.
+            self._most_taken //= 2
+
+    def _rest(self, retry_after: float | None, now: float) -> None:
+        own = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (self._waves - 1))
+        seconds = own * random.uniform(0.5, 1)  # noqa: S311
+        if retry_after is not None and retry_after > 0:
+            seconds = max(seconds, retry_after * random.uniform(1.01, 1.1))  # noqa: S311
+        self.held_until = max(self.held_until, now + seconds)
+
+    def _assume_taken(self, now: float) -> None:
+        for number, call in list(self._undecided.items()):
+            if call.at + self._taken_after > now:
+                return
+            self._decide(number, call)
+
+    def _decide(self, number: int, call: _Sent) -> None:
+        if call.decided:
+            return
+        call.decided = True
+        del self._undecided[number]
+        if number > self._wave_from:
+            self._allowance += 1
+            if self._allowance >= self._size:
+                self._allowance = math.inf
+        self._grow()
+
+    def _grow(self) -> None:
+        """Grow if all that filled the window was taken."""
+        oldest = next(iter(self._undecided), math.inf)
+        if self._filled_by is None or oldest <= self._filled_by:
+            return
+        self._filled_by = None
+        size = self._size
+        if size + 1 < self._ceiling:
+            faster = max(size * 1.5, size + 2) if size < self._fast_below else size + 1
+            size = min(faster, self._ceiling - 1)
+        elif self._taken >= self._needed:
+            size = int(size) + 1
+            self._taken = 0
+        self._size = min(size, self._most)
