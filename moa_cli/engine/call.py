@@ -117,6 +117,7 @@ class Planned:
     its model. foreseen: tokens of the answer that the budgets were asked for. error: why it is not
     made, if so. shrink: a shorter prompt, for an endpoint that refuses this one as too long, given
     its error; None if there is none. backed: whether a fallback stands ready.
+    max_tokens: the profile's, which the budgets have not set.
     """
 
     place: CallPlace
@@ -127,6 +128,7 @@ class Planned:
     error: Failure | None = None
     shrink: Callable[[ContextTooLong], Fitted | None] = lambda _: None
     backed: bool = False
+    max_tokens: int | None = None
 
     @property
     def index(self) -> int | None:
@@ -572,12 +574,12 @@ class Call:
     def _may_go_on(self, attempt: Attempt, tokens: int) -> bool:
         """Whether an answer that is longer than was foreseen may go on: not far beyond its
         max_tokens. Raises BudgetReached if a cap ends it here."""
-        most = self.planned.settings.max_tokens
-        if most is not None and attempt.sure_tokens > _FAR_BEYOND * most + _BEYOND:
-            return False
         wanted = tokens + max(_FEWEST_MORE, tokens // 4)
         if self._grow is not None:
             wanted = self._grow(self, tokens, wanted)
+        most = self.planned.max_tokens
+        if most is not None and attempt.sure_tokens > _FAR_BEYOND * most + _BEYOND:
+            return False
         self._allowed = wanted
         if self._ledger is not None and attempt.number is not None:
             self._ledger.grown(attempt.number, wanted)

@@ -166,7 +166,19 @@ class TurnState:
                 shrink, self.profile, settings, self.conversation, tuple(self.references)
             )
             backed = layer > self.rounds and index + 1 < len(self.profile.aggregators())
-            calls.append(Planned(place, settings, fitted, info, foreseen, error, again, backed))
+            calls.append(
+                Planned(
+                    place,
+                    settings,
+                    fitted,
+                    info,
+                    foreseen,
+                    error,
+                    shrink=again,
+                    backed=backed,
+                    max_tokens=settings.max_tokens,
+                )
+            )
         return self._admitted(layer, calls) if self.budgets else calls
 
     def _admitted(self, layer: int, calls: list[Planned]) -> list[Planned]:
