@@ -64,6 +64,11 @@ class Limiter:
             return sum(len(lane.waiting) for lane in self._lanes.values())
 
     @property
+    def waiting_for_providers(self) -> int:
+        """Calls that could be made if their providers took more."""
+        return self.waiting if self._in_flight < self._limit else 0
+
+    @property
     def held(self) -> float:
         """Seconds for which the provider that is left alone the longest is left alone still."""
         now = time.monotonic()

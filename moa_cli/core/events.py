@@ -32,6 +32,7 @@ __all__ = [
     "ProposerFailed",
     "ProposerFinished",
     "ProposerStarted",
+    "Queued",
     "ReferencesTrimmed",
     "Retrying",
     "TurnFailed",
@@ -199,6 +200,25 @@ class Retrying(_Event):
     delay: float
     error: Failure
     withdrawn: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued(_Event):
+    """A call waits, and is not sent yet: too many calls are in flight. Short waits are not told.
+
+    Attributes:
+        kind: The name of the event.
+        layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
+        index: The proposer's place in its layer, or None for the aggregator.
+        model: The model name in the profile.
+        reason: What it waits for, such as `behind the limit of lab`; empty once it is sent.
+    """
+
+    kind: Literal["queued"] = "queued"
+    layer: int
+    index: int | None
+    model: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,6 +421,7 @@ Event = (
     | ProposerFinished
     | ProposerFailed
     | Retrying
+    | Queued
     | Hedged
     | ReferencesTrimmed
     | LayerFinished

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
@@ -24,6 +25,7 @@ from moa_cli.core.events import (
     ProposerFailed,
     ProposerFinished,
     ProposerStarted,
+    Queued,
     Retrying,
     TurnFailed,
     TurnFinished,
@@ -312,6 +314,10 @@ class TurnFold:
                     call.resumes = time.monotonic() + event.delay
                     if event.withdrawn:
                         self._withdraw(call)
+            case Queued():
+                call = self._replying if event.index is None else self._open.get(event.index)
+                if call is not None:
+                    call.resumes = math.inf if event.reason else time.monotonic()
             case Hedged():
                 call = self._replying if event.index is None else self._open.get(event.index)
                 if call is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ from moa_cli.profile import ModelSettings, Proposer, short_name
 
 # Tokens that an answer beyond what was foreseen is allowed at a time.
 _FEWEST_MORE = 64
+# Seconds after which it is told that a call waits to be sent; for what, if that is not known.
+_WAIT_TOLD, _NO_TURN = 0.5, "behind other calls"
 # Seconds between two looks at whether a provider takes any call.
 _LOOK = 5.0
 # An answer of more than so many times its max_tokens, and this, is stopped. Endpoints count
@@ -91,6 +93,13 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """The call is not sent yet. reason: what it waits for; empty once it is sent."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Hedge:
     """The request is sent a second time, since no word came for so many seconds. model: the one
     that is asked."""
@@ -106,7 +115,7 @@ class Shrunk:
     fitted: Fitted
 
 
-Step = Begun | Delta | Retry | Hedge | Shrunk
+Step = Begun | Delta | Retry | Wait | Hedge | Shrunk
 
 
 @dataclass(frozen=True)
@@ -350,7 +359,8 @@ class Call:
     async def _try(self, attempt: Attempt, *, beside: Attempt | None = None) -> None:
         """One attempt, once it is let in. beside: the one that it is made beside, if it is."""
         async with AsyncExitStack() as stack:
-            place = await self._let_in(stack, attempt.model)
+            with self._telling_of_wait(attempt.model) if beside is None else nullcontext():
+                place = await self._let_in(stack, attempt.model)
             self._begin()
             endpoint = self._clients.endpoint(attempt.model)
             silence = silence_of(self.settings, endpoint.provider, backed=self.planned.backed)
@@ -412,6 +422,24 @@ class Call:
             )
             error.retryable = False
             raise error from None
+
+    @contextmanager
+    def _telling_of_wait(self, model: str) -> Iterator[None]:
+        """Tell if what is done inside takes long, and if so, also its end."""
+        told = False
+
+        def tell() -> None:
+            nonlocal told
+            told = True
+            self._tell(Wait(self._slots.reason(model) or _NO_TURN))
+
+        timer = asyncio.get_running_loop().call_later(_WAIT_TOLD, tell)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if told:
+                self._tell(Wait(""))
 
     def _begin(self) -> None:
         """The first attempt is let in: from now on the call takes time of its own."""

@@ -26,6 +26,8 @@ class Backoff:
         self._longest_wait = longest_wait
         self._failures = 0
         self._waited = 0.0
+        # For which the slots hold the next attempt back; they count when it is sent.
+        self._held = 0.0
         self._sent = time.monotonic()
         self.retries = 0
         self.refusal: ClientError | None = None
@@ -38,6 +40,8 @@ class Backoff:
     def sent(self) -> None:
         """An attempt is made now."""
         self._sent = time.monotonic()
+        self._waited += self._held
+        self._held = 0.0
 
     def next(self, error: ClientError, held: float, left: float) -> tuple[float, bool]:
         """Seconds until the next attempt, and whether the slots see to that.
@@ -64,7 +68,9 @@ class Backoff:
             delay = max(delay, error.retry_after or 0.0)
         if left <= 0 or delay > left or self._failures > self._most:
             raise error
-        if error.overloaded:
+        if error.overloaded and held > 0:
+            self._held = held
+        elif error.overloaded:
             self._waited += delay
         self.retries += 1
         return delay, held > 0

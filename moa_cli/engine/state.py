@@ -12,13 +12,13 @@ from typing import Any
 from moa_cli.core.conversation import Conversation, Failure, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong
-from moa_cli.core.events import Event, Hedged, ReferencesTrimmed, Retrying
+from moa_cli.core.events import Event, Hedged, Queued, ReferencesTrimmed, Retrying
 from moa_cli.core.money import priced
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tokens import prompt_tokens
 from moa_cli.engine.attempt import request_of
 from moa_cli.engine.budget import TurnBudgets, check_prices
-from moa_cli.engine.call import Call, Hedge, Limits, Planned, Retry, Shrunk, failure
+from moa_cli.engine.call import Call, Hedge, Limits, Planned, Retry, Shrunk, Wait, failure
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fit import Fitted, fit, shrink
 from moa_cli.engine.prompts import Reference, messages_for
@@ -261,10 +261,12 @@ class TurnState:
                 left_out=fitted.left_out,
             )
 
-    def emit_step(self, planned: Planned, step: Retry | Hedge | Shrunk) -> None:
-        """Tell that a call is made again, or another request beside it."""
+    def emit_step(self, planned: Planned, step: Retry | Wait | Hedge | Shrunk) -> None:
+        """Tell that a call waits, is made again, or another request beside it."""
         if isinstance(step, Shrunk):
             self.emit_trimmed(planned, step.fitted)
+        elif isinstance(step, Wait):
+            self._emit_about(planned, Queued, reason=step.reason)
         elif isinstance(step, Hedge):
             self._emit_about(planned, Hedged, model=step.model, seconds=step.seconds)
         else:
@@ -280,7 +282,10 @@ class TurnState:
             )
 
     def _emit_about(
-        self, planned: Planned, kind: type[ReferencesTrimmed | Retrying | Hedged], **values: Any
+        self,
+        planned: Planned,
+        kind: type[ReferencesTrimmed | Retrying | Queued | Hedged],
+        **values: Any,
     ) -> None:
         told = {"model": planned.settings.model, **values}
         self.emit(kind(at=self.now(), layer=planned.place.layer, index=planned.index, **told))

@@ -49,6 +49,8 @@ def _reason(event: Event, lost: str | None) -> str | None:
     match event:
         case events.Retrying():
             return f"retry: {event.error.kind} may pass; attempt {event.attempt}"
+        case events.Queued():
+            return f"limit: {event.reason}" if event.reason else None
         case events.Hedged():
             return f"hedge: no word for {event.seconds:.1f} s"
         case events.ReferencesTrimmed():

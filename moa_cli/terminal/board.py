@@ -18,6 +18,7 @@ from moa_cli.terminal.view import CallView, State, TurnView
 
 _MARKS: dict[State, tuple[str, str]] = {
     "waiting": ("·", "dim"),
+    "queued": ("·", "yellow"),
     "retrying": ("↻", "yellow"),
     "thinking": ("…", "magenta"),
     "streaming": ("▸", "cyan"),
@@ -25,6 +26,8 @@ _MARKS: dict[State, tuple[str, str]] = {
     "failed": ("✗", "red"),
     "dropped": ("–", "yellow"),
 }
+# States of which the note is shown, not the figures or the text.
+_NOTED = ("queued", "failed", "retrying", "dropped")
 _NARROWEST_PANEL, _FEWEST_ROWS = 36, 4
 # From this size on, and for so many proposers at most, each has a panel; else a row; below
 # this width there is one line for all.
@@ -77,7 +80,7 @@ def call_summary(call: CallView, now: float, name_width: int = 0, width: int | N
     name = _plain(call.name, _LONGEST_NAME)
     padding = " " * max(2, name_width - cell_len(name) + 2)
     text = Text.assemble((mark, style), " ", (name, "bold"), padding)
-    if call.state in ("failed", "retrying", "dropped"):
+    if call.state in _NOTED:
         return text.append(_plain(call.note), style)
     told = figures(call, now)
     if call.state not in ("done", "streaming"):
@@ -122,14 +125,18 @@ def board_lines(
         began = min(call.began for call in view.proposers)
         head_text = f"round {view.layer}: {ended} of {len(view.proposers)}"
         text = Text.assemble(("▸ ", "cyan"), (head_text, "bold"))
+        if queued := _queued(view.proposers):
+            text.append(f" · {queued} not sent", "yellow")
         text.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
         return to_lines(console, _hinted(text, hint, size), width)
     count, room = len(view.proposers), max(1, height // 2)
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
     # Four stand two by two.
     columns = -(-count // -(-count // columns))
-    headed = view.rounds > 1 and room > 2
-    head = [Text(f"round {view.layer} of {view.rounds}", "dim")] if headed else []
+    told = [Text(f"round {view.layer} of {view.rounds}", "dim")] * (view.rounds > 1)
+    if queued := _queued(view.proposers):
+        told.append(Text(f"{queued} not sent yet", "yellow"))
+    head = [_cut(Text(" · ", "dim").join(told), width)] if told and room > 2 else []
     foot = [_cut(Text(hint, "dim"), width)] if hint and room > 2 else []
     room -= len(head) + len(foot)
     panel_height = min(8, room // -(-count // columns))
@@ -149,6 +156,11 @@ def _hinted(text: Text, hint: str, size: tuple[int, int]) -> RenderableType:
         return _cut(text, width - cell_len(ending)).append(ending, "dim")
     below = [_cut(Text(hint, "dim"), width)] if hint and height >= 4 else []
     return Group(_cut(text, width), *below)
+
+
+def _queued(calls: Iterable[CallView]) -> int:
+    """How many calls are not sent yet."""
+    return sum(call.state == "queued" for call in calls)
 
 
 def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> Group:
@@ -228,7 +240,7 @@ def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
 def _tail(call: CallView, width: int, rows: int) -> Text:
     """The last rows of a call's text, each cut to its width here: cells are counted once."""
     style = ""
-    if call.state in ("failed", "retrying", "dropped"):
+    if call.state in _NOTED:
         style = "red" if call.state == "failed" else "yellow"
         lines = _wrap(_plain(call.note), width)[:rows]
     else:

@@ -109,6 +109,8 @@ class Notices:
                 name = self._name(event)
                 back = ", what it wrote is taken back" if event.withdrawn else ""
                 self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message}){back}")
+            case events.Queued() if self._steps and event.reason:
+                self._say(f"{self._name(event)}: not sent yet, {event.reason}")
             case events.Hedged() if self._steps:
                 self._say(
                     f"{self._name(event)}: silent for {event.seconds:.1f} s,"
@@ -134,7 +136,9 @@ class Notices:
             case events.TurnFinished():
                 self._finished(event)
 
-    def _name(self, event: events.Retrying | events.Hedged | events.ReferencesTrimmed) -> str:
+    def _name(
+        self, event: events.Retrying | events.Queued | events.Hedged | events.ReferencesTrimmed
+    ) -> str:
         return event.model if event.index is None else self._names[event.index]
 
     def _lost(self, proposal: Proposal) -> None:

@@ -22,8 +22,8 @@ _STEPS = 20
 class Progress:
     """total: results. done, failed: of these. before: done or failed when this process began.
 
-    in_flight: calls that are made now. held: seconds for which a provider asked to be left alone.
-    spent: by this process.
+    in_flight: calls that are made now. waiting: those that a provider has no room for. held:
+    seconds for which a provider asked to be left alone. spent: by this process.
     """
 
     total: int
@@ -31,6 +31,7 @@ class Progress:
     failed: int = 0
     before: int = 0
     in_flight: Callable[[], int] = lambda: 0
+    waiting: Callable[[], int] = lambda: 0
     held: Callable[[], float] = lambda: 0.0
     spent: Usage = field(default_factory=Usage)
     began: float = field(default_factory=time.monotonic)
@@ -47,6 +48,7 @@ class Progress:
         parts = [f"{self.ended:,} of {self.total:,} results"]
         parts += [f"{self.failed:,} failed"] * bool(self.failed)
         parts += [f"{self.in_flight()} in flight", f"{self.spent.calls / seconds:.1f} calls/s"]
+        parts += [f"{self.waiting()} waiting"] * (self.waiting() > 0)
         parts += [f"told to wait {duration(self.held())}"] * (self.held() >= 1)
         parts += [cost_text(self.spent)] * bool(self.spent.calls)
         if here > 0:

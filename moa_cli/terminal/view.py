@@ -10,7 +10,9 @@ from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.events import Event
 from moa_cli.core.outcomes import cut_text
 
-State = Literal["waiting", "retrying", "thinking", "streaming", "done", "failed", "dropped"]
+State = Literal[
+    "waiting", "queued", "retrying", "thinking", "streaming", "done", "failed", "dropped"
+]
 Phase = Literal["proposing", "replying", "ended"]
 
 # More than any panel shows; keeping whole answers would make each frame dearer than the last.
@@ -115,6 +117,11 @@ class TurnView:
                     if event.withdrawn:
                         waiting.withdraw()
                     waiting.note = f"again in {event.delay:.0f} s: {event.error.message}"
+            case events.Queued():
+                queued = self.aggregator if event.index is None else self.proposers[event.index]
+                if queued is not None:
+                    queued.state = "queued" if event.reason else "waiting"
+                    queued.note = event.reason and f"not sent yet, {event.reason}"
             case events.Hedged():
                 late = self.aggregator if event.index is None else self.proposers[event.index]
                 if late is not None:

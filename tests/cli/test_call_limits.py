@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -138,3 +139,45 @@ def test_a_time_that_is_too_long_to_wait_ends_the_call_at_once(moa: Moa, small: 
     assert "too many requests" in ran.err
     # Both were sent before one of them was refused; nothing was sent after that.
     assert len(small.chats()) == 2
+
+
+@pytest.mark.parametrize("columns", [100, 50])
+def test_the_board_shows_what_is_not_sent_yet(moa: Moa, small: Upstream, columns: int) -> None:
+    _set(moa, {"concurrency": 2})
+    held = threading.Event()
+    small.always("*", Reply(text="an answer", after=held))
+    with moa.terminal("ask", "hi", columns=columns) as terminal:
+        terminal.wait_for("6 not sent")
+        if columns == 100:
+            terminal.wait_for("lab:m7  not sent yet, behind the limit of lab")
+            assert "lab:m1  waiting" in "\n".join(terminal.shown())
+        held.set()
+        assert terminal.wait() == 0
+        assert "not sent" not in "\n".join(terminal.shown())
+
+
+def test_lines_tell_what_is_not_sent_yet(moa: Moa, small: Upstream) -> None:
+    _set(moa, {"concurrency": 2})
+    held = threading.Event()
+    small.always("*", Reply(text="an answer", after=held))
+    with moa.start("ask", "hi", "-v") as process:
+        assert process.stderr is not None
+        told: list[str] = []
+        for line in iter(process.stderr.readline, b""):
+            told.append(line.decode())
+            if len([said for said in told if "not sent yet" in said]) == 6:
+                held.set()
+    waits = [line for line in told if "not sent yet" in line]
+    assert waits == [
+        f"moa: lab:m{number}: not sent yet, behind the limit of lab\n" for number in range(2, 8)
+    ]
+
+
+def test_a_provider_that_is_left_alone_is_named(moa: Moa, small: Upstream) -> None:
+    moa.profile("lab", "a", "b")
+    small.at_once = 0
+    _refuse_with(small, 429, Retry_After="30")
+    with moa.terminal("ask", "hi", columns=100) as terminal:
+        terminal.wait_for("not sent yet, lab is left alone for 3")
+        terminal.send("\x03")
+        assert terminal.wait() == 130

@@ -7,9 +7,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from moa_cli.core.events import AggregatorFailed, AggregatorFinished, Retrying
+from moa_cli.clients.limiter import Limiter
+from moa_cli.core.events import AggregatorFailed, AggregatorFinished, ProposerFailed, Retrying
 from moa_cli.engine import Limits
 from moa_cli.engine.slots import Place
+from moa_cli.models.table import Provider
 from tests.support.mixtures import mixture, of_kind, run
 from tests.support.scenarios import BROKEN, HANG_UP, NO_CREDIT, play, refusal
 from tests.support.upstream import Reply, Upstream
@@ -96,3 +98,30 @@ def test_a_call_is_given_up_where_its_provider_is_held_back_for_too_long(
     assert failed.error.kind == "RateLimited"
     assert "61 s" in failed.error.message
     assert upstream.chats() == []
+
+
+def _limits(longest_wait: float) -> Limits:
+    """Limits with a limiter of its own; the provider takes what it takes."""
+    lab = Provider(name="lab", base_url="https://lab.example/v1", concurrency=8)
+    slots = Limiter(8).slots(lambda _: lab)
+    return Limits(first_delay=0.001, longest_wait=longest_wait, slots=slots)
+
+
+def test_a_provider_may_hold_a_call_back_for_as_long_as_a_call_may_be(upstream: Upstream) -> None:
+    play(upstream, {"agg": [refusal(429, Retry_After="0.7"), Reply(text="from agg")]})
+    # The second time there is too little left of it.
+    events = run(upstream, mixture(), limits=_limits(1.0))
+    assert len(of_kind(events, AggregatorFinished)) == 1
+    play(upstream, {"agg": [refusal(429, Retry_After="0.7")] * 2})
+    events = run(upstream, mixture(), limits=_limits(1.0))
+    [failed] = of_kind(events, AggregatorFailed)
+    assert failed.error.kind == "RateLimited"
+
+
+def test_a_provider_that_refuses_everything_ends_a_turn(upstream: Upstream) -> None:
+    play(upstream, {"*": refusal(429)})
+    events = run(upstream, mixture("a", "b", "c", "d", "e", "f"), limits=_limits(0.5))
+    lost = of_kind(events, ProposerFailed)
+    assert len(lost) == 6
+    kinds = {event.proposal.error.kind for event in lost if event.proposal.error is not None}
+    assert kinds == {"RateLimited"}

@@ -28,6 +28,7 @@ from moa_cli.core.events import (
     ProposerFailed,
     ProposerFinished,
     ProposerStarted,
+    Queued,
     ReferencesTrimmed,
     Retrying,
     TurnFailed,
@@ -258,6 +259,10 @@ class _Checker:
         answered = 0
         while not isinstance(self.rest[0], LayerFinished):
             event = self.rest.pop(0)
+            if isinstance(event, Queued) and event.index not in begun:
+                # It waits for its first attempt.
+                assert event.index in range(len(entries))
+                continue
             if isinstance(event, ProposerStarted):
                 assert event.layer == number
                 assert event.index not in begun
@@ -269,6 +274,7 @@ class _Checker:
                 event,
                 ProposerDelta
                 | Retrying
+                | Queued
                 | Hedged
                 | ReferencesTrimmed
                 | ProposerFinished
@@ -277,7 +283,9 @@ class _Checker:
             assert event.layer == number
             assert event.index is not None
             heard = calls[event.index]
-            if isinstance(event, Hedged):
+            if isinstance(event, Queued):
+                assert event.model == entries[event.index].model
+            elif isinstance(event, Hedged):
                 assert event.model in _candidates(entries[event.index])
             elif isinstance(event, ReferencesTrimmed):
                 assert event.model == entries[event.index].model
@@ -340,8 +348,12 @@ class _Checker:
         heard = _Heard()
         while not isinstance(self.rest[0], AggregatorFinished | AggregatorFailed):
             event = self.rest.pop(0)
-            assert isinstance(event, AggregatorDelta | Retrying | Hedged | ReferencesTrimmed)
-            if isinstance(event, Hedged):
+            assert isinstance(
+                event, AggregatorDelta | Retrying | Queued | Hedged | ReferencesTrimmed
+            )
+            if isinstance(event, Queued):
+                assert event.model == model
+            elif isinstance(event, Hedged):
                 assert event.model in _candidates(settings)
             elif isinstance(event, ReferencesTrimmed):
                 assert event.model == model

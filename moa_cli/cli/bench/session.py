@@ -230,6 +230,7 @@ async def _work(
         return _NOBODY if model in job.given else pool.providers.provider_of(model)
 
     progress.in_flight = lambda: limiter.in_flight
+    progress.waiting = lambda: limiter.waiting_for_providers
     progress.held = lambda: limiter.held
 
     def ended(record: CallRecord) -> None:
