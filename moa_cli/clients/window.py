@@ -5,18 +5,19 @@ all users), so the limit is found as TCP finds the capacity of a line. Three thi
 
 The *window* is the number of calls that may be in flight. It begins at four: a mixture of a few
 proposers is sent whole, and a provider that takes two calls refuses two of them, not six of eight.
-It grows by half as soon as everything that filled it was taken. A call is taken when the head of
-its response arrives; because some endpoints send the head with the first token only, a call that
-is not refused within a fraction of a second counts as taken, too. So a healthy provider is slowed
-down once, by a round trip or two, when it is first asked for more than four answers at once; the
-window is then kept for a day (see `moa_cli.clients.limiter`), and nothing is staggered any more.
+It grows by half (a large one doubles) as soon as everything that filled it was taken. A call is
+taken when the head of its response arrives; because some endpoints send the head with the first
+token only, a call that is not refused within a fraction of a second counts as taken, too. So a
+healthy provider is slowed down once, by a round trip or two, when it is first asked for more than
+four answers at once; the window is then kept for a day (see `moa_cli.clients.learned_limits`), and
+nothing is staggered any more.
 
 A *wave* of refusals halves the window once: refusals of calls that were sent before the window was
 halved tell nothing new. It never falls below what the provider is serving at that moment, which is
 the best estimate there is for a limit on concurrent calls, and never below one. From then on it
 grows by one call for each full window that was taken. The smallest number that was refused is its
-*ceiling* and is tried again only after many calls have been taken, each time after four
-times as many, so that probing costs a few refusals in a hundred calls.
+*ceiling* and is tried again only after many calls have been taken, each time after four times as
+many, so that probing costs a few refusals in a hundred calls.
 
 After a refusal the provider is *left alone*: for as long as it asks, with jitter, or for a time
 that doubles with each wave as long as nothing is taken in between. Then one call goes first, and
@@ -31,6 +32,8 @@ from collections import deque
 from dataclasses import dataclass
 
 _START = 4
+# From so many calls on the window doubles: then those that are refused are few among all.
+_MANY = 16
 # Seconds after which a call that was not refused counts as taken, as a rule: a refusal takes a
 # round trip. Where refusals take longer, it becomes twice as long as one took.
 _TAKEN_AFTER = 0.25
@@ -97,7 +100,7 @@ class Window:
         self.held_until = -math.inf
         self._most = most
         self._size: float = most if told else min(most, _START)
-        # Below it the window grows by half, from it on by one.
+        # Below it the window grows fast, from it on by one.
         self._fast_below = math.inf
         self._ceiling = self._ceiling_before = math.inf
         # Calls that were taken since the last wave, and how many it takes to try the ceiling.
@@ -290,8 +293,11 @@ class Window:
         self._filled_by = None
         size = self._size
         if size + 1 < self._ceiling:
-            faster = max(size * 1.5, size + 2) if size < self._fast_below else size + 1
-            size = min(faster, self._ceiling - 1)
+            if size >= self._fast_below:
+                size += 1
+            else:
+                size = 2 * size if size >= _MANY else max(1.5 * size, size + 2)
+            size = min(size, self._ceiling - 1)
         elif self._taken >= self._needed:
             size = int(size) + 1
             self._taken = 0
