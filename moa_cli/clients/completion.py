@@ -13,7 +13,8 @@ from moa_cli.clients.citations import CitationReader
 from moa_cli.clients.thinking import ThinkSplitter, late_reasoning, opens_in_prompt
 from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
-from moa_cli.core.endpoints import Delta, delta_of
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.values import unchecked
 
 # Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
 _MOST_NATS = 10**6
@@ -85,15 +86,23 @@ class CompletionReader:
             if type(choice) is not dict or choice.get("index"):
                 choice = _first_choice(choices)
             self._choice(choice, payload)
-        if "error" in payload or not choices:
+        else:
+            self._look_for_error(payload)
+        # Nearly every chunk of most endpoints has these fields and no others.
+        if payload.keys() <= _USUAL:
+            if payload.get("usage"):
+                self._take_usage(payload)
+        else:
+            self._unusual(payload)
+        if choices:
+            self.began = True
+
+    def _unusual(self, payload: dict[str, Any]) -> None:
+        if "error" in payload:
             self._look_for_error(payload)
         if payload.get("usage") or "x_groq" in payload or "cost" in payload:
             self._take_usage(payload)
-        # Nearly every chunk of most endpoints has these fields and no others.
-        if not payload.keys() <= _USUAL:
-            self._cite(payload)
-        if choices:
-            self.began = True
+        self._cite(payload)
 
     def _choice(self, choice: dict[str, Any], payload: dict[str, Any]) -> None:
         body = choice.get("delta")
@@ -110,11 +119,11 @@ class CompletionReader:
         reason = choice.get("finish_reason")
         if reason:
             self._finished(reason, choice.get("error") or payload)
-        if "error" in choice and choice["error"] and self.error is None:
-            self.error = ErrorObject(choice["error"], begun=self.began)
-        if "usage" in choice:
-            self._take_usage(payload)
         if not choice.keys() <= _USUAL_OF_CHOICE:
+            if choice.get("error") and self.error is None:
+                self.error = ErrorObject(choice["error"], begun=self.began)
+            if "usage" in choice:
+                self._take_usage(payload)
             self._cite(choice)
 
     def _message(self, choice: dict[str, Any], delta: object) -> None:
@@ -259,7 +268,7 @@ class CompletionReader:
     def delta(self) -> Delta:
         """What has come since the last one."""
         news, self._news = self._news, {}
-        return delta_of(news)
+        return unchecked(Delta, **news)
 
     def rest(self) -> Delta:
         """What was held back, at the end of the answer; or the whole of it, if only now it shows

@@ -263,7 +263,10 @@ class _Stream:
 
 def _payload(name: str, data: str, began: bool) -> dict[str, Any]:
     try:
-        payload = _json(data)
+        # What json.loads would do, without looking for white space: a third less for a token.
+        payload, end = _DECODER.raw_decode(data) if data[:1] == "{" else (None, -1)
+        if end != len(data):
+            payload = json.loads(data)
     except (ValueError, RecursionError):
         if name == "error":
             raise ErrorObject(data, begun=began) from None
@@ -273,12 +276,3 @@ def _payload(name: str, data: str, began: bool) -> dict[str, Any]:
     if type(payload) is not dict:
         raise BadResponse("the endpoint sent an event that is no completion chunk")
     return payload
-
-
-def _json(data: str) -> Any:
-    if data.startswith("{"):
-        # What json.loads would do, without looking for white space: a third less for a token.
-        value, end = _DECODER.raw_decode(data)
-        if end == len(data):
-            return value
-    return json.loads(data)

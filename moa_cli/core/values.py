@@ -64,6 +64,20 @@ _STORED_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "t
 _LARGEST = 10**300
 
 
+_new, _set = object.__new__, object.__setattr__
+
+
+def unchecked(kind: type[_T], **fields: Any) -> _T:
+    """A frozen dataclass of these fields, whose names and types nobody checks.
+
+    For what runs once a token: to set each field of a frozen dataclass takes several times as long.
+    Fields that are left out have defaults, and those are found in the class.
+    """
+    made = _new(kind)
+    _set(made, "__dict__", fields)
+    return made
+
+
 class ValueFault(ValueError):
     """A plain value is not what its field takes.
 

@@ -8,6 +8,7 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError
+from moa_cli.core.values import unchecked
 from moa_cli.engine.call import Begun, Call, Planned, Step, failure
 from moa_cli.engine.state import TurnState
 
@@ -93,7 +94,12 @@ def _tell(state: TurnState, planned: Planned, step: Step) -> None:
     if isinstance(step, Delta):
         if step.text or step.reasoning:
             state.emit(
-                events.AggregatorDelta(at=state.now(), text=step.text, reasoning=step.reasoning)
+                unchecked(
+                    events.AggregatorDelta,
+                    at=state.now(),
+                    text=step.text,
+                    reasoning=step.reasoning,
+                )
             )
     elif not isinstance(step, Begun):
         state.emit_step(planned, step)

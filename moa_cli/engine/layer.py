@@ -10,6 +10,7 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Proposal
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError
+from moa_cli.core.values import unchecked
 from moa_cli.engine.call import Begun, Planned, Step, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
@@ -136,7 +137,8 @@ class _Layer:
             state.emit_step(planned, step)
         elif step.text or step.reasoning:
             state.emit(
-                events.ProposerDelta(
+                unchecked(
+                    events.ProposerDelta,
                     at=state.now(),
                     layer=self._number,
                     index=index,

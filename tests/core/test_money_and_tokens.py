@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moa_cli.core.conversation import Message, Usage
 from moa_cli.core.money import FREE, Price, cost_text, priced, usd
@@ -221,3 +223,10 @@ def test_a_text_in_pieces_is_counted_as_the_whole() -> None:
     for _ in range(1000):
         running.take("እንደምን አደርክ ")
     assert running.tokens == pytest.approx(estimate_tokens("እንደምን አደርክ " * 1000), rel=0.05)
+
+
+@given(st.text("abcXYZ 0189_-!.,\n\n\t\x0b\x1c\x00'\"", max_size=200))
+def test_a_text_in_ascii_is_counted_like_any_other(text: str) -> None:
+    # A letter of another script, parted from the rest by a space, counts for itself.
+    beside = estimate_tokens(f"{text} é") - estimate_tokens("é")
+    assert abs(estimate_tokens(text) - beside) <= 1
