@@ -43,6 +43,8 @@ class ClientPool:
         self._sdk_lists = sdk_lists
         self.providers = Providers(config, os.environ if environment is None else environment)
         self._clients: dict[str, Client] = {}
+        # The slots of local models whose file was found.
+        self._weights: dict[str, str] = {}
         self._memory: LocalMemory | None = None
         self._catalog = Catalog(config, self.providers, self.client)
 
@@ -56,12 +58,17 @@ class ClientPool:
 
     def _local_slot(self, model: str) -> str:
         """One file is loaded once, by whatever names it is called."""
+        if model in self._weights:
+            return self._weights[model]
         from moa_cli.clients.local.weights import find_weights
 
         try:
-            return f"local:{find_weights(model, self._config)}"
+            # It is looked for once, not for each call.
+            self._weights[model] = f"local:{find_weights(model, self._config)}"
         except ClientError:
+            # It may be fetched while this process runs.
             return f"local:{model}"
+        return self._weights[model]
 
     def check_name(self, model_name: str) -> None:
         """Raise ProfileError if `model_name` leads nowhere."""

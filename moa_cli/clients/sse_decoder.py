@@ -22,6 +22,8 @@ _FIELD = re.compile(rb"\s*(?:\xef\xbb\xbf)?(?::|data\b|event\b|id\b|retry\b|erro
 _LONGEST_NOTE = 2000
 # For what may follow the end of an answer.
 _REST_SECONDS = 1.5
+# So many events that came at once are one delta: nobody can see them one by one.
+_BURST = 16
 _DECODER = json.JSONDecoder()
 
 
@@ -143,7 +145,7 @@ async def deltas(
         if watch is not None:
             for name, data in events:
                 watch(name, data)
-        for delta in stream.take(events, merged=merged):
+        for delta in stream.take(events, merged=merged or len(events) >= _BURST):
             yield delta
         stream.raise_error()
         if stream.done:
