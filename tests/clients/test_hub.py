@@ -59,6 +59,24 @@ def test_a_model_is_fetched_checked_and_named(moa: Moa) -> None:
     assert "local:tiny-Q4_K_M" in [row["name"] for row in json.loads(listed.text)]
 
 
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("socks5h://me:pw@localhost:9", "ALL_PROXY: the hub's library cannot use the SOCKS proxy"),
+        ("ftp://localhost:9", "ALL_PROXY: a proxy of the kind ftp:// cannot be used"),
+        ("http://me:pw@127.0.0.1:9", "through the proxy http://***@127.0.0.1:9 of ALL_PROXY"),
+    ],
+    ids=["SOCKS", "no proxy", "dead"],
+)
+def test_a_proxy_that_does_not_lead_there_is_named(moa: Moa, proxy: str, said: str) -> None:
+    env = {"HF_ENDPOINT": "https://hub.example", "ALL_PROXY": proxy}
+    ran = moa.run("models", "pull", "hf:lab/Tiny-GGUF", env=env)
+    assert (ran.code, ran.text) == (77, "")
+    assert ran.err.count("\n") == 1
+    assert said in ran.err
+    assert "pw" not in ran.err
+
+
 def test_a_download_that_was_killed_goes_on_where_it_was(moa: Moa) -> None:
     content = gguf("large", 40_000_000)
     with hub(**{"Big-GGUF": HubModel({"big-Q8_0.gguf": content})}) as served:

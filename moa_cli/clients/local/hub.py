@@ -19,9 +19,11 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moa_cli.clients.http.proxies import Proxy, find_proxy
 from moa_cli.clients.local.gguf import MAGIC, part_names, part_number
 from moa_cli.clients.local.memory import size_in_words
 from moa_cli.clients.local.weights import hub_dir
+from moa_cli.clients.transport import BadSetting
 from moa_cli.core import paths
 from moa_cli.core.errors import LocalModelUnavailable, UsageError
 from moa_cli.core.file_lock import locked_folder
@@ -116,6 +118,7 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
             "fetching from the Hugging Face hub needs the package huggingface-hub",
             hint=f"install it with: {install_command('local')}",
         ) from None
+    proxy = _proxy()
     # The base class of the library's HTTP client, which differs between its releases.
     transport_error = next(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
     try:
@@ -137,6 +140,8 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
         ) from None
     except transport_error as error:
         said = one_line(str(error), 200) or type(error).__name__
+        if proxy is not None:
+            said += f", through the proxy {proxy} of {proxy.variable}"
         raise LocalModelUnavailable(
             f"{_endpoint()} could not be reached, or broke off: {said}", hint=_TRY_AGAIN
         ) from None
@@ -218,6 +223,26 @@ def _endpoint() -> str:
     from huggingface_hub import constants
 
     return one_line(_without_user(constants.ENDPOINT))
+
+
+def _proxy() -> Proxy | None:
+    """The proxy that leads to the hub. The library takes it by itself, if it can.
+
+    Raises LocalModelUnavailable, naming the variable, if it cannot.
+    """
+    from huggingface_hub import constants
+
+    try:
+        proxy = find_proxy(constants.ENDPOINT)
+    except BadSetting as error:
+        raise LocalModelUnavailable(error.problem, hint=error.hint) from None
+    if proxy is not None and proxy.is_socks:
+        raise LocalModelUnavailable(
+            f"{proxy.variable}: the hub's library cannot use the SOCKS proxy {proxy}",
+            hint="set HTTPS_PROXY to a proxy of HTTP for this command, or put the host into"
+            " NO_PROXY",
+        )
+    return proxy
 
 
 def _without_user(address: str) -> str:
