@@ -23,7 +23,9 @@ from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Delta, Request
 from moa_cli.core.errors import BadResponse, ClientError, ConnectionLost, RateLimited, ServerFailed
+from tests.support.command import Moa
 from tests.support.deltas import joined
+from tests.support.upstream import Reply, Upstream
 
 REQUEST = Request(model="m", messages=(Message("user", "hi"),), max_tokens=64)
 MEGABYTE = 1 << 20
@@ -290,6 +292,19 @@ def test_so_is_a_cost(cost: float, believed: float | None) -> None:
     found = answered(sends(SSE + b"\r\n", body))[0].usage
     assert found is not None
     assert (None if found.unpriced_calls else found.cost) == believed
+
+
+def test_what_is_booked_in_its_place_is_an_estimate_and_said_to_be(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.always("*", Reply(text="three words here", usage=(9, 10**7)))
+    ran = moa.run("ask", "--json", "-v", "hi", env={"MOA_LOG": "log"})
+    usage = json.loads(ran.text)["usage"]
+    assert usage["estimated_calls"] == usage["calls"] == 4
+    assert usage["prompt_tokens"] == 4 * 9
+    assert usage["completion_tokens"] == usage["estimated_completion_tokens"] < 100
+    assert "~" in ran.err
+    assert "usage not believed" in (moa.folder / "log").read_text()
 
 
 # --- a whole answer is kept
