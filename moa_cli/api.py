@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 
 from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
@@ -247,7 +248,10 @@ async def ask_async(
         profile = await clients.settled(profile, patience=LIST_PATIENCE)
     asked = (conversation or Conversation()).ask(prompt)
     if isinstance(clients, _Clients):
-        return await deliver(run_turn(profile, asked, clients), *sinks)
+        limits = replace(clients.limits(), reply_held=not sinks)
+        return await deliver(run_turn(profile, asked, clients, limits=limits), *sinks)
     own = clients if isinstance(clients, ClientPool) else None
     with closing(_Money(config, own)) as money:
-        return await deliver(_run_turn(profile, asked, clients, limits=money.limits), *sinks)
+        # Without a sink nobody sees the reply before its end.
+        limits = replace(money.limits, reply_held=not sinks)
+        return await deliver(_run_turn(profile, asked, clients, limits=limits), *sinks)

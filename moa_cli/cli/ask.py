@@ -165,6 +165,8 @@ def ask(
     limits = wiring.limits(
         concurrency, caps.budgets(books.spending, one_turn=True), kept.ledger(say)
     )
+    if output == "json" or (no_stream and output == "text"):
+        limits = replace(limits, reply_held=True)
     raise Exit(_run(profile, asked, show, kept, limits, left.turn if left else None))
 
 

@@ -276,7 +276,8 @@ class _Comparing:
                 progress.spent += turn.usage
                 view.changed()
 
-            limits = replace(self.limits, slots=limiter.slots(clients.providers.provider_of, 0))
+            slots = limiter.slots(clients.providers.provider_of, 0)
+            limits = replace(self.limits, slots=slots, reply_held=True)
             with without_echo(sys.stdout):
                 view.start()
                 try:

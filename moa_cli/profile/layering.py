@@ -328,6 +328,8 @@ def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[P
         named: list[tuple[KeyPath, str]] = [((*table_path, "model"), table["model"])]
         if not isinstance(table["model"], str):
             named = [((*table_path, "model", at), name) for at, name in enumerate(table["model"])]
+        if "hedge_with" in table:
+            named.append(((*table_path, "hedge_with"), table["hedge_with"]))
         for place, fallback in enumerate(table.get("fallbacks", ())):
             named.append(((*table_path, "fallbacks", place), fallback))
         for path, model in named:

@@ -408,7 +408,9 @@ class Profile:
             Each model name once, in the order of first use.
         """
         used = [call.model for layer in self.all_layers() for call in layer]
-        return tuple(dict.fromkeys([*used, *self.aggregator.fallbacks]))
+        hedges = [call.hedge_with for layer in self.all_layers() for call in layer]
+        others = [*self.aggregator.fallbacks, *filter(None, hedges)]
+        return tuple(dict.fromkeys([*used, *others]))
 
     def _inherit(self, model: _M) -> _M:
         shared = (

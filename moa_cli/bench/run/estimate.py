@@ -100,7 +100,8 @@ class RunEstimator:
         info = self.facts[settings.model]
         references = [said.text or "" for said in before]
         try:
-            fitted = fit(at.arm.profile, settings, at.conversation, references, info.context_length)
+            context = settings.context or info.context_length
+            fitted = fit(at.arm.profile, settings, at.conversation, references, context)
         except ContextTooLong:
             # It will not be asked, and the item fails.
             return _Said("", 0)

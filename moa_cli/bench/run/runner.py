@@ -25,6 +25,7 @@ from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import Profile, short_name
 
 
+
 class Results(Protocol):
     """Where results are written down."""
 
@@ -171,7 +172,8 @@ class Runner:
         """One turn, up to the end of the layer that spoiled it, if one did. Raises _Capped."""
         profile = work.arm.profile
         replay = Replay(self.shared, work.item.id, number)
-        limits = replace(self.limits, slots=self.shared.slots(work.order))
+        # Nobody watches a reply.
+        limits = replace(self.limits, slots=self.shared.slots(work.order), reply_held=True)
         trimmed = False
 
         async def events() -> AsyncGenerator[Event, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -90,8 +91,9 @@ class Completions:
         service = self._service
         fold = TurnFold()
         async with service.limiter.turn():
+            limits = replace(service.limits, reply_held=not request.stream)
             events = run_turn(
-                mixture.profile, request.conversation(), service.clients, limits=service.limits
+                mixture.profile, request.conversation(), service.clients, limits=limits
             )
             try:
                 await deliver(events, service.metrics, fold=fold, forward=reply.take)
