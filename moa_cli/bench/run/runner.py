@@ -25,7 +25,6 @@ from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import Profile, short_name
 
 
-
 class Results(Protocol):
     """Where results are written down."""
 
