@@ -7,6 +7,7 @@ import datetime
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import trustme
 
 from tests.support.bench.own_runs import write_lines, write_prompts
 from tests.support.command import KEY, Moa, Ran
+from tests.support.hub import Hub, HubModel, hub
 from tests.support.network import HttpProxy, Relay, SocksProxy
 from tests.support.server import serving
 from tests.support.upstream import Upstream
@@ -195,18 +197,18 @@ def test_an_authority_that_is_named_is_trusted_and_no_other(
     assert upstream.requests
 
 
+WRONG = [
+    ("HTTPS_PROXY", f"socks4://{LOGIN}@localhost", "a proxy of the kind socks4:// cannot be"),
+    ("HTTPS_PROXY", f"http://{LOGIN}@:80", "is not the address of a proxy"),
+    ("SSL_CERT_FILE", "/no/such/file.pem", "/no/such/file.pem: No such file or directory"),
+    ("SSL_CERT_FILE", "/dev/null", "/dev/null holds no certificate"),
+    ("SSL_CERT_DIR", "/no/such/folder", "/no/such/folder: No such file or directory"),
+    ("SSL_CERT_DIR", "/proc/self", "/proc/self holds no certificate under the name"),
+]
+
+
 @each_command
-@pytest.mark.parametrize(
-    ("variable", "value", "said"),
-    [
-        ("HTTPS_PROXY", f"socks4://{LOGIN}@localhost", "a proxy of the kind socks4:// cannot be"),
-        ("HTTPS_PROXY", f"http://{LOGIN}@:80", "is not the address of a proxy"),
-        ("SSL_CERT_FILE", "/no/such/file.pem", "/no/such/file.pem: No such file or directory"),
-        ("SSL_CERT_FILE", "/dev/null", "/dev/null holds no certificate"),
-        ("SSL_CERT_DIR", "/no/such/folder", "/no/such/folder: No such file or directory"),
-        ("SSL_CERT_DIR", "/proc/self", "/proc/self holds no certificate under the name"),
-    ],
-)
+@pytest.mark.parametrize(("variable", "value", "said"), WRONG)
 def test_a_wrong_setting_is_named(
     moa: Moa, command: Command, variable: str, value: str, said: str
 ) -> None:
@@ -236,6 +238,55 @@ def test_the_server_goes_through_the_proxy_and_says_what_is_wrong_with_it(
         answer = server.ask()
         assert answer.status_code >= 500
         assert "HTTPS_PROXY: the proxy http://127.0.0.1:" in answer.text
+
+
+# --- models of the hub
+
+
+@pytest.fixture
+def served_hub() -> Iterator[Hub]:
+    """It has one small model."""
+    content = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0) + b"tiny" * 50_000
+    with hub(**{"Tiny-GGUF": HubModel({"tiny-Q4_K_M.gguf": content})}) as running:
+        yield running
+
+
+def pulls(moa: Moa, endpoint: str, env: dict[str, str]) -> Ran:
+    return moa.run("models", "pull", "hf:lab/Tiny-GGUF", env={"HF_ENDPOINT": endpoint, **env})
+
+
+@pytest.mark.parametrize("kind", ["connect", "plain", "socks5h"])
+def test_a_model_comes_through_the_proxy(
+    moa: Moa, served_hub: Hub, trusted: dict[str, str], kind: str
+) -> None:
+    with Relay(served_hub.url, tls=tls(HOST)) as secure:
+        inner = served_hub.url if kind == "plain" else f"https://127.0.0.1:{secure.port}"
+        with SocksProxy(inner) if kind == "socks5h" else HttpProxy(inner) as proxy:
+            way = "socks5h" if kind == "socks5h" else "http"
+            env = {**trusted, "ALL_PROXY": f"{way}://127.0.0.1:{proxy.port}"}
+            ran = pulls(moa, f"{'http' if kind == 'plain' else 'https'}://{HOST}", env)
+            assert ran.code == 0, ran.err
+            assert proxy.asked
+            if kind != "plain":
+                env |= {"SSL_CERT_FILE": "", "MOA_CACHE_DIR": str(moa.folder / "other")}
+                ran = pulls(moa, f"https://{HOST}", env)
+                failed(ran, "signed by an authority that is not trusted", "set SSL_CERT_FILE")
+    assert len(served_hub.sent) == 1
+
+
+@pytest.mark.parametrize(("variable", "value", "said"), WRONG)
+def test_a_model_is_not_fetched_where_a_setting_is_wrong(
+    moa: Moa, variable: str, value: str, said: str
+) -> None:
+    failed(pulls(moa, f"https://{HOST}", {variable: value}), f"{variable}: {said}")
+
+
+def test_a_dead_proxy_ends_a_download_at_once(moa: Moa, served_hub: Hub) -> None:
+    proxy = f"http://{LOGIN}@127.0.0.1:{nobody()}"
+    ran = pulls(moa, f"https://{HOST}", {"ALL_PROXY": proxy})
+    failed(ran, "ALL_PROXY: the proxy http://***@127.0.0.1:", "refuses connections")
+    failed(pulls(moa, "htp:/x", {}), "HF_ENDPOINT: htp:/x is not a web address")
+    assert served_hub.sent == []
 
 
 # --- what a proxy may do

@@ -1,14 +1,15 @@
 """GGUF models from the Hugging Face hub.
 
-`huggingface_hub` knows the hub: its address (`HF_ENDPOINT`), the user's token, proxies, errors,
-and how to transfer a file. Since its release 2 it starts every download anew, so what a killed
-download had fetched would be lost; here a file is kept as `NAME.HASH.part` until it is whole, and
-the next call goes on where it ends.
+`huggingface_hub` knows the hub: its address (`HF_ENDPOINT`), the user's token, errors, and how to
+transfer a file. It asks over our connections (`hub_transport`). Since its release 2 it starts every
+download anew, so what a killed download had fetched would be lost; here a file is kept as
+`NAME.HASH.part` until it is whole, and the next call goes on where it ends.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import re
 import shutil
@@ -19,11 +20,11 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moa_cli.clients.http.proxies import Proxy, find_proxy
 from moa_cli.clients.local.gguf import MAGIC, part_names, part_number
+from moa_cli.clients.local.hub_transport import hub_connections
 from moa_cli.clients.local.memory import size_in_words
 from moa_cli.clients.local.weights import hub_dir
-from moa_cli.clients.transport import BadSetting
+from moa_cli.clients.transport import BadAddress, BadSetting, NoConnection
 from moa_cli.core import paths
 from moa_cli.core.errors import LocalModelUnavailable, UsageError
 from moa_cli.core.file_lock import locked_folder
@@ -107,29 +108,26 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
     # its user agent which of them runs this one, and moa tells nobody what its user runs.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            OfflineModeIsEnabled,
-        )
+        from huggingface_hub import HfApi, constants
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError:
         raise LocalModelUnavailable(
             "fetching from the Hugging Face hub needs the package huggingface-hub",
             hint=f"install it with: {install_command('local')}",
         ) from None
-    proxy = _proxy()
-    # The base class of the library's HTTP client, which differs between its releases.
-    transport_error = next(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
-    try:
-        return _pull(HfApi(library_name="moa"), reference, say)
-    except HfHubHTTPError as error:
-        raise _refused(reference, error) from None
-    except OfflineModeIsEnabled:
+    if constants.HF_HUB_OFFLINE:
         raise LocalModelUnavailable(
             "HF_HUB_OFFLINE is set, so nothing is fetched from the Hugging Face hub",
             hint="unset HF_HUB_OFFLINE",
-        ) from None
+        )
+    # The base class of the library's HTTP client, which differs between its releases.
+    transport_error = next(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    http = importlib.import_module(transport_error.__module__.partition(".")[0])
+    try:
+        with hub_connections(http):
+            return _pull(HfApi(library_name="moa"), reference, say)
+    except HfHubHTTPError as error:
+        raise _refused(reference, error) from None
     except HFValidationError:
         raise _no_name(name) from None
     except UnicodeEncodeError:
@@ -138,10 +136,21 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
             "the token for the Hugging Face hub holds characters that no token has",
             hint="correct HF_TOKEN",
         ) from None
+    except BadSetting as error:
+        raise LocalModelUnavailable(f"{_endpoint()}: {error.problem}", hint=error.hint) from None
+    except BadAddress:
+        raise LocalModelUnavailable(
+            f"HF_ENDPOINT: {_endpoint()} is not a web address",
+            hint="set it to a URL such as https://huggingface.co, or unset it",
+        ) from None
     except transport_error as error:
+        if isinstance(error.__cause__, NoConnection):
+            why = error.__cause__
+            reason = f": {why.reason}" if why.reason else ""
+            raise LocalModelUnavailable(
+                f"{_endpoint()} could not be reached{reason}", hint=why.hint or _TRY_AGAIN
+            ) from None
         said = one_line(str(error), 200) or type(error).__name__
-        if proxy is not None:
-            said += f", through the proxy {proxy} of {proxy.variable}"
         raise LocalModelUnavailable(
             f"{_endpoint()} could not be reached, or broke off: {said}", hint=_TRY_AGAIN
         ) from None
@@ -223,26 +232,6 @@ def _endpoint() -> str:
     from huggingface_hub import constants
 
     return one_line(_without_user(constants.ENDPOINT))
-
-
-def _proxy() -> Proxy | None:
-    """The proxy that leads to the hub. The library takes it by itself, if it can.
-
-    Raises LocalModelUnavailable, naming the variable, if it cannot.
-    """
-    from huggingface_hub import constants
-
-    try:
-        proxy = find_proxy(constants.ENDPOINT)
-    except BadSetting as error:
-        raise LocalModelUnavailable(error.problem, hint=error.hint) from None
-    if proxy is not None and proxy.is_socks:
-        raise LocalModelUnavailable(
-            f"{proxy.variable}: the hub's library cannot use the SOCKS proxy {proxy}",
-            hint="set HTTPS_PROXY to a proxy of HTTP for this command, or put the host into"
-            " NO_PROXY",
-        )
-    return proxy
 
 
 def _without_user(address: str) -> str:
