@@ -297,8 +297,9 @@ def _nothing_answers(sources: Sequence[_Source]) -> None:
     try:
         find_weights(SMOLLM2, wiring.config())
     except ClientError as error:
+        tiny = f"; for a tiny demonstration model: {error.hint}" if error.hint else ""
         raise UsageError(
-            "there is no API key and no model server on this machine", hint=ways
+            "there is no API key and no model server on this machine", hint=f"{ways}{tiny}"
         ) from error
     say(f"there is no API key and no model server on this machine: {ways}")
     say("until then, moa uses the embedded model, a tiny demonstration model that is often wrong;")
