@@ -62,9 +62,9 @@ def test_a_model_is_fetched_checked_and_named(moa: Moa) -> None:
 @pytest.mark.parametrize(
     ("proxy", "said"),
     [
-        ("socks5h://me:pw@localhost:9", "ALL_PROXY: the hub's library cannot use the SOCKS proxy"),
+        ("socks5h://me:pw@localhost:9", "ALL_PROXY: the proxy socks5h://***@localhost:9 refuses"),
         ("ftp://localhost:9", "ALL_PROXY: a proxy of the kind ftp:// cannot be used"),
-        ("http://me:pw@127.0.0.1:9", "through the proxy http://***@127.0.0.1:9 of ALL_PROXY"),
+        ("http://me:pw@127.0.0.1:9", "ALL_PROXY: the proxy http://***@127.0.0.1:9 refuses"),
     ],
     ids=["SOCKS", "no proxy", "dead"],
 )
