@@ -41,6 +41,7 @@ _LONGEST_TAKEN_AFTER = 2.0
 # After so many times as long, nothing but an answer is expected of a call.
 _SURELY = 3
 # Seconds for which a provider is left alone that does not say for how long.
+_MOST_JITTER = 1.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.25, 20.0
 # Calls that must be taken before the ceiling is tried again.
 _FEWEST_TAKEN, _MOST_TAKEN, _MORE_TAKEN = 10, 1280, 4
@@ -265,7 +266,8 @@ class Window:
         own = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (self._waves - 1))
         seconds = own * random.uniform(0.5, 1)  # noqa: S311
         if retry_after is not None and retry_after > 0:
-            seconds = max(seconds, retry_after * random.uniform(1.01, 1.1))  # noqa: S311
+            later = min(_MOST_JITTER, 0.1 * retry_after)
+            seconds = max(seconds, retry_after + later * random.uniform(0.1, 1))  # noqa: S311
         self.held_until = max(self.held_until, now + seconds)
 
     def _assume_taken(self, now: float) -> None:
