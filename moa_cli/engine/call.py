@@ -13,6 +13,7 @@ from typing import Any
 from moa_cli.core.conversation import Citation, Failure, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo
 from moa_cli.core.errors import (
+    BadResponse,
     BudgetReached,
     ClientError,
     ClientTimeout,
@@ -530,8 +531,12 @@ class Call:
             self._foreseen = attempt.foreseen
 
     def _failed(self, attempt: Attempt, error: ClientError) -> None:
-        """Nothing is billed if the endpoint refused the request, or was not reached."""
-        if not attempt.begun and not isinstance(error, ClientTimeout):
+        """Nothing is billed if the endpoint refused the request, or was not reached.
+
+        One that says nothing may be at work, and one whose answer cannot be read (in an encoding
+        that nobody asked for, say) has given one.
+        """
+        if not attempt.begun and not isinstance(error, ClientTimeout | BadResponse):
             self._sent.remove(attempt)
             if attempt.number is not None and self._ledger is not None:
                 self._ledger.void(attempt.number)
