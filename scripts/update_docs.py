@@ -40,6 +40,8 @@ from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import Aggregator, Layer, Overrides, Profile, Proposer
 from moa_cli.profile.schema import AGGREGATOR_KEYS, LAYER_KEYS, PROFILE_KEYS, PROPOSER_KEYS
 from moa_cli.server.openapi import description
+from tests.faults import told
+from tests.faults.table import KINDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -678,6 +680,14 @@ def page_of(name: str) -> Callable[[], str]:
     return make
 
 
+def faults_page() -> str:
+    """reference/faults.md, from the table that the tests follow."""
+    parts = [told.INTRO]
+    for kind, faults in KINDS.items():
+        parts += [f"## {kind}", table(told.HEADS, map(told.row, faults))]
+    return page("Faults", *parts)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
     "reference/slash-commands.md": slash_page,
@@ -685,6 +695,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/profile-keys.md": profile_page,
     "reference/events.md": events_page,
     "reference/exit-codes.md": exit_codes_page,
+    "reference/faults.md": faults_page,
     "reference/environment.md": environment_page,
     "reference/http-api.md": http_page,
     "reference/python-api.md": python_page,

@@ -3,9 +3,7 @@ line that names the setting."""
 
 from __future__ import annotations
 
-import datetime
 import re
-import socket
 import ssl
 import struct
 import subprocess
@@ -20,14 +18,13 @@ import trustme
 from tests.support.bench.own_runs import write_lines, write_prompts
 from tests.support.command import KEY, Moa, Ran
 from tests.support.hub import Hub, HubModel, hub
-from tests.support.network import HttpProxy, Relay, SocksProxy
+from tests.support.network import AUTHORITY, HttpProxy, Relay, SocksProxy, nobody, tls
 from tests.support.server import serving
 from tests.support.upstream import Upstream
 
 # A host that does not exist: only a proxy leads there.
 HOST = "api.example.test"
 LOGIN = "us%40er:pa%3Ass"
-AUTHORITY = trustme.CA()
 
 
 def at(moa: Moa, url: str) -> None:
@@ -43,14 +40,6 @@ def at(moa: Moa, url: str) -> None:
     )
 
 
-def tls(*names: str, authority: trustme.CA = AUTHORITY, expired: bool = False) -> ssl.SSLContext:
-    """What a server of these names speaks."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    end = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC) if expired else None
-    authority.issue_cert(*names, not_after=end).configure_cert(context)
-    return context
-
-
 @pytest.fixture
 def trusted(tmp_path: Path) -> dict[str, str]:
     """An environment that trusts the tests' authority."""
@@ -64,12 +53,6 @@ def served(upstream: Upstream, context: ssl.SSLContext) -> Iterator[str]:
     """The base URL of the upstream behind TLS."""
     with Relay(upstream.url, tls=context) as relay:
         yield f"https://127.0.0.1:{relay.port}/v1"
-
-
-def nobody() -> int:
-    """A port that refuses connections."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def failed(ran: Ran, *words: str) -> None:

@@ -7,7 +7,9 @@ client asks for. So a host that does not exist can be reached through a proxy on
 from __future__ import annotations
 
 import asyncio
+import datetime
 import re
+import socket
 import ssl
 import threading
 from base64 import b64encode
@@ -15,6 +17,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 from urllib.parse import urlsplit
+
+import trustme
+
+AUTHORITY = trustme.CA()
+
+
+def tls(*names: str, authority: trustme.CA = AUTHORITY, expired: bool = False) -> ssl.SSLContext:
+    """What a server of these names speaks."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    end = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC) if expired else None
+    authority.issue_cert(*names, not_after=end).configure_cert(context)
+    return context
+
+
+def nobody() -> int:
+    """A port that refuses connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 class Relay:
