@@ -154,7 +154,7 @@ def run_turn(
             clients of your own are not held to the settings file.
         references: Answers that you already have. Then no proposer is asked, and the aggregator
             writes its reply from these. Give proposals, in place of texts, where
-            `reference_names` is to show who said what.
+            `reference_names` is to show who said what, or some are unfinished.
 
     Returns:
         A generator of the turn's events.

@@ -138,6 +138,8 @@ def _proposal(answer: CallAnswer) -> dict[str, Any]:
     }
     if answer.citations:
         values["citations"] = [asdict(cited) for cited in answer.citations]
+    if answer.unfinished:
+        values["unfinished"] = True
     return values if answer.error is None else values | {"error": asdict(answer.error)}
 
 

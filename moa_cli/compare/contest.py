@@ -12,7 +12,7 @@ from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Clients
-from moa_cli.core.outcomes import REFUSED, refusal_of
+from moa_cli.core.outcomes import REFUSED, losses, refusal_of
 from moa_cli.core.stream import deliver
 from moa_cli.engine import Limits, run_turn
 from moa_cli.engine.prompts import strip_reasoning
@@ -39,8 +39,9 @@ class ArmAnswer:
             return f"{REFUSED}: {words}"
         if self.turn.error is not None:
             return self.turn.error.message
-        if self.turn.lost:
-            return self.turn.lost[0]
+        # A quorum is there only where an option asked for it.
+        if lost := losses(self.turn):
+            return lost[0]
         return None if self.reply else "it gave no answer"
 
     def contender(self) -> Contender:

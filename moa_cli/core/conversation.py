@@ -120,8 +120,10 @@ class Failure:
     """An error as a value.
 
     Attributes:
-        kind: The name of the error's class, or `Abandoned` for a call that was given up on
-            purpose, or `Interrupted` for one that ended with its turn.
+        kind: The name of the error's class; or `Straggler` for a call that was too slow when the
+            quorum stood, `Abandoned` for one that was given up on purpose, `NotAsked` for one
+            that was not made because its model was silent before, or `Interrupted` for one that
+            ended with its turn.
         message: One sentence that names what was wrong.
         hint: What you can do about it, or None.
     """
@@ -163,6 +165,8 @@ class Proposal:
         error: Why there is no usable answer, or None if there is one.
         citations: The sources that the endpoint names. In JSON this field is left out where there
             are none.
+        unfinished: Whether the text is only the beginning of an answer that was not waited for,
+            and was used as it was. In JSON this field is left out where it is false.
     """
 
     layer: int
@@ -178,15 +182,16 @@ class Proposal:
     finish_reason: str | None = None
     error: Failure | None = None
     citations: tuple[Citation, ...] = ()
+    unfinished: bool = False
 
 
-_RARE = frozenset({"citations", "withdrawn", "left_out"})
+RARE = frozenset({"citations", "unfinished", "withdrawn", "left_out"})
 
 
 def without_empty(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     """The `dict_factory` of `dataclasses.asdict` for what holds fields that nearly always say
     nothing, such as citations: then they are left out."""
-    return {name: value for name, value in fields if value or name not in _RARE}
+    return {name: value for name, value in fields if value or name not in RARE}
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,9 @@ class TurnStarted(_Event):
 class LayerStarted(_Event):
     """A layer of proposers has begun.
 
+    With the profile's `overlap`, the layer before may have stragglers that still run. Then their
+    events come among those of this layer; each tells its layer.
+
     Attributes:
         kind: The name of the event.
         layer: The number of the layer, counted from 1.

@@ -42,6 +42,10 @@ _CUTS: dict[Ending, str] = {
     "refusal": "ended by a refusal",
     "tool_calls": "ended by a call of a tool, which was not made",
 }
+# The same of a proposal that was used before its end had come.
+UNFINISHED = "used unfinished"
+# Kinds of losses that a quorum brings along.
+BY_QUORUM = ("Straggler", "NotAsked")
 
 
 def ending_of(finish_reason: str | None) -> Ending:
@@ -59,6 +63,8 @@ def cut_text(finish_reason: str | None) -> str | None:
 def cut_of(answer: Proposal | Turn) -> str | None:
     """How a proposal or a reply was cut, in words; None if it was not, or there is none."""
     text = answer.text if isinstance(answer, Proposal) else answer.reply
+    if isinstance(answer, Proposal) and answer.unfinished:
+        return UNFINISHED
     return cut_text(answer.finish_reason) if text and answer.error is None else None
 
 
@@ -69,6 +75,16 @@ def refusal_of(turn: Turn) -> str | None:
     last = turn.causes[-1]
     words = last.message.removeprefix(REFUSED).removeprefix(": ")
     return words if last.kind == "AnswerRefused" and words else None
+
+
+def losses(turn: Turn) -> list[str]:
+    """What a turn lost, without what its quorum brought along: see `Turn.lost`."""
+    told = list(turn.lost)
+    for proposal in (proposal for layer in turn.proposals for proposal in layer):
+        by_quorum = proposal.error is not None and proposal.error.kind in BY_QUORUM
+        if by_quorum or proposal.unfinished:
+            told = [line for line in told if not line.startswith(f"{proposal.proposer}: ")]
+    return told
 
 
 def cut_lines(turn: Turn) -> list[str]:

@@ -275,9 +275,10 @@ class TurnFold:
 
     def __init__(self) -> None:
         self._turn = Turn(user="")
-        self._callers: tuple[Caller, ...] = ()
         self._proposals: list[list[Proposal]] = []
-        self._open: dict[int, _Open] = {}
+        # By layer and index: two layers may run side by side.
+        self._callers: dict[tuple[int, int], Caller] = {}
+        self._open: dict[tuple[int, int], _Open] = {}
         self._replying: _Open | None = None
         self._model: str | None = None
         self._answered_by: str | None = None
@@ -297,33 +298,37 @@ class TurnFold:
             case AggregatorDelta():
                 self._text.append(event.text)
                 self._reasoning.append(event.reasoning)
-            case ProposerDelta() if event.index in self._open:
-                self._open[event.index].text.append(event.text)
-                self._open[event.index].reasoning.append(event.reasoning)
+            case ProposerDelta():
+                open_call = self._open.get((event.layer, event.index))
+                if open_call is not None:
+                    open_call.text.append(event.text)
+                    open_call.reasoning.append(event.reasoning)
             case TurnStarted():
                 self._turn = Turn(user=event.prompt, profile=event.profile)
                 self._rounds = event.rounds
             case LayerStarted():
-                self._callers = event.proposers
+                for index, caller in enumerate(event.proposers):
+                    self._callers[event.layer, index] = caller
                 self._proposals.append([])
-            case ProposerStarted() if event.index < len(self._callers):
-                self._open[event.index] = _Open(self._callers[event.index], event)
+            case ProposerStarted() if (event.layer, event.index) in self._callers:
+                place = event.layer, event.index
+                self._open[place] = _Open(self._callers[place], event)
             case Retrying():
-                call = self._replying if event.index is None else self._open.get(event.index)
+                call = self._call_of(event)
                 if call is not None:
                     call.resumes = time.monotonic() + event.delay
                     if event.withdrawn:
                         self._withdraw(call)
             case Queued():
-                call = self._replying if event.index is None else self._open.get(event.index)
+                call = self._call_of(event)
                 if call is not None:
                     call.resumes = math.inf if event.reason else time.monotonic()
             case Hedged():
-                call = self._replying if event.index is None else self._open.get(event.index)
+                call = self._call_of(event)
                 if call is not None:
                     call.spent += call.taken()
             case ProposerFinished() | ProposerFailed():
-                self._open.pop(event.index, None)
+                self._open.pop((event.layer, event.index), None)
                 self._add(event.proposal)
             case AggregatorStarted():
                 self._text, self._reasoning = [], []
@@ -344,6 +349,11 @@ class TurnFold:
             case TurnFailed():
                 self._turn = replace(self._turn, error=event.error, causes=event.causes)
                 self._end("failed", event)
+
+    def _call_of(self, event: Retrying | Queued | Hedged) -> _Open | None:
+        if event.index is None:
+            return self._replying
+        return self._open.get((event.layer, event.index))
 
     def _withdraw(self, call: _Open) -> None:
         """Take back what was told of a call. It was paid for all the same."""
@@ -375,8 +385,8 @@ class TurnFold:
         """A turn that has not ended by now was interrupted."""
         if self._turn.status != "open":
             return
-        for index, call in sorted(self._open.items()):
-            self._add(call.proposal(len(self._proposals), index, self._now))
+        for (layer, index), call in sorted(self._open.items()):
+            self._add(call.proposal(layer, index, self._now))
         self._open = {}
         if self._replying is not None:
             call = self._replying

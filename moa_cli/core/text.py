@@ -13,6 +13,15 @@ _LONGEST_NAME = 60
 _ACTIVE = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
 )
+# So many characters are as good as a sentence.
+_A_SENTENCE = 200
+# Two words (`1.` and `Dr.` are no sentences) or some ideographs, and the mark that ends them; or a
+# line that another one follows.
+_SENTENCE = re.compile(
+    r"\w\S*[ \t]+[^.!?\n]*\w\S*?[.!?:…]+[\"'”’)\]*_]*(?:\s|\Z)"
+    r"|\w{4,}[^。！？\n]*[。！？]"
+    r"|\w[^\n]*\n\s*\S"
+)
 
 
 def plural(number: int, noun: str) -> str:
@@ -23,6 +32,11 @@ def plural(number: int, noun: str) -> str:
 def with_hint(message: str, hint: str | None) -> str:
     """A message and what to do about it, as one sentence."""
     return f"{message} ({hint})" if hint else message
+
+
+def holds_sentence(text: str) -> bool:
+    """Whether `text`, which may break off anywhere, holds a sentence, or about as much."""
+    return len(text) >= _A_SENTENCE or _SENTENCE.search(text) is not None
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

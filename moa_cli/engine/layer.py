@@ -1,49 +1,151 @@
-"""One layer of proposers."""
+"""One layer of proposers: who is asked, how long it is waited for, and what is left of it.
+
+All proposers are asked side by side. The layer ends when all have ended; or, where it has a quorum,
+when the others have had `patience` since so many answers stand; or when `Control.enough` is called;
+or at a cap. Whoever has not ended by then is cut off. What a proposer has written until then may
+serve as a reference, marked as unfinished, where the profile says so (`use_partial`) or enough was
+said: what was paid for, and is on the screen, is used.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from moa_cli.core import events
-from moa_cli.core.conversation import Failure, Proposal
+from moa_cli.core.conversation import Failure, Proposal, Usage
 from moa_cli.core.endpoints import Delta
-from moa_cli.core.errors import BudgetReached, ClientError
+from moa_cli.core.errors import BudgetReached, ClientError, ClientTimeout
+from moa_cli.core.outcomes import UNFINISHED
+from moa_cli.core.text import holds_sentence
 from moa_cli.core.values import unchecked
-from moa_cli.engine.call import Begun, Planned, Step, failure
+from moa_cli.engine.call import Begun, Planned, Retry, Step, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
 
 _ABANDONED = Failure("Abandoned", "not waited for")
+# Seconds: how often it is looked who has patience left, and what is none.
+_STEP, _NO_TIME = 0.1, 1e-6
 
 
-async def run_layer(state: TurnState, number: int) -> None:
-    """Run layer `number`; leaves its answers as the state's references.
+async def run_layers(state: TurnState) -> None:
+    """Run the layers of proposers, one after another; leaves as the state's references the answers
+    of the last layer that gave a whole one.
 
-    Those of the layer before stay there if this one was cut short before its first answer.
-    Raises BudgetReached, before anything is sent or told, if the layer would go beyond a cap;
-    or behind its last event, if an answer did.
+    With `overlap`, a layer begins once the quorum of the one before stands. The stragglers of that
+    keep their patience, beside the layer that runs, until that has its answers. What they answer
+    comes too late for its prompts, but is kept, and serves if it gives no whole answer.
+
+    Raises BudgetReached, before anything of it is sent or told, if a layer would go beyond a cap;
+    or, behind the last event of the layers, if an answer did.
     """
-    planned = await state.plan(number, state.profile.layer(number))
-    await _Layer(state, number, planned).run()
+    try:
+        async with asyncio.TaskGroup() as group:
+            await _run_layers(state, group)
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
 
 
-class _Layer:
-    def __init__(self, state: TurnState, number: int, planned: Sequence[Planned]) -> None:
+async def _run_layers(state: TurnState, group: asyncio.TaskGroup) -> None:
+    # The layer before, while its stragglers run on.
+    behind: LayerRun | None = None
+    for number in range(1, state.rounds + 1):
+        try:
+            planned = await state.plan(number, state.profile.layer(number))
+            if behind is not None and behind.capped is not None:
+                raise behind.capped
+        except BudgetReached:
+            if behind is not None:
+                await behind.end()
+            raise
+        overlaps = state.profile.overlap and number < state.rounds
+        layer = LayerRun(state, number, planned, overlaps=overlaps)
+        state.layer = layer
+        layer.start(group, behind)
+        await layer.passed.wait()
+        if behind is not None:
+            await behind.end()
+        for run in (behind, layer):
+            if run is not None and run.capped is not None:
+                await layer.end()
+                raise run.capped
+        if layer.goes_on:
+            behind, state.references = layer, layer.references
+            continue
+        used = layer.leave_references(behind)
+        behind = None
+        if not used or state.control.said_enough:
+            if state.references and number < state.rounds:
+                state.lost.append(f"layers after {number} were skipped")
+            break
+
+
+class LayerRun:
+    """A layer that runs.
+
+    overlaps: whether the next layer begins when the quorum stands. passed: set when the next layer
+    may begin, or this one has ended. goes_on: whether the next one begins before its end.
+    capped: why its answers were stopped, if a cap was reached.
+    """
+
+    def __init__(
+        self, state: TurnState, number: int, planned: Sequence[Planned], *, overlaps: bool
+    ) -> None:
         self._state = state
         self._number = number
         self._planned = planned
+        self._overlaps = overlaps
         self._calls = [state.call(call) for call in planned]
         self._asked = [index for index, call in enumerate(planned) if call.error is None]
+        self._quorum = state.profile.quorum_of(number)
+        self._patience = state.profile.patience_of(number)
         self._begun: set[int] = set()
-        self._ended: set[int] = set()
+        # Those that an endpoint has told something, if only that it refuses.
+        self._heard: set[int] = set()
+        # Why a call that has ended gave no answer, None if it gave one. Kept from the end of the
+        # call on: its proposal is told only when its price is known.
+        self._outcomes: dict[int, Failure | None] = {}
+        # Calls whose model was silent until it was lost.
+        self._silent: set[int] = set()
+        self._told: set[int] = set()
         self._answers: dict[int, Proposal] = {}
-        self._capped: BudgetReached | None = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._run: asyncio.Task[None] | None = None
+        # The layer that began before the end of this one, and whether it has ended first.
+        self._next: LayerRun | None = None
+        self._outrun = False
+        # Whether a cap was reached in the layer that runs beside.
+        self._stopped = False
+        self._stands = asyncio.Event()
         # Set when nothing more is waited for.
         self._over = asyncio.Event()
+        self.passed = asyncio.Event()
+        self.goes_on = False
+        self.capped: BudgetReached | None = None
 
-    async def run(self) -> None:
+    def start(self, group: asyncio.TaskGroup, before: LayerRun | None) -> None:
+        """Begin. before: the layer before, if its stragglers still run."""
+        if before is not None:
+            before._next = self
+        self._run = group.create_task(self._go())
+
+    async def end(self) -> None:
+        """Cut off what still runs, and return once all has ended."""
+        self._outrun = not self._over.is_set()
+        self._over.set()
+        assert self._run is not None
+        await asyncio.wait([self._run])
+
+    async def _go(self) -> None:
+        try:
+            await self._ask_and_tell()
+        finally:
+            self._state.forget(self._calls)
+            self.passed.set()
+
+    async def _ask_and_tell(self) -> None:
         state, began = self._state, self._state.now()
         callers = tuple(
             events.Caller(name=call.name, model=call.settings.model) for call in self._planned
@@ -57,75 +159,225 @@ class _Layer:
         # With nothing to wait for, "enough" would be waited for.
         if self._asked:
             await self._ask_all()
-        for index in self._asked:
-            if index not in self._begun:
-                self._lose_unasked(index, _ABANDONED)
-            elif index not in self._ended:
-                # Its call is cut off, and so is settled.
-                usage = self._calls[index].settle(self._calls[index].price)
-                self._lose(self._calls[index].proposal(usage, _ABANDONED), _ABANDONED)
-        answers = self._answers
-        if answers or not state.control.said_enough:
-            state.references = [answers[index] for index in sorted(answers)]
-        await state.emit_and_wait(
-            events.LayerFinished(
-                at=state.now(),
-                layer=self._number,
-                answered=len(answers),
-                asked=len(self._planned),
-                seconds=state.now() - began,
-            )
+        for index in self._open:
+            self._cut_off(index)
+        self._note_silence()
+        finished = events.LayerFinished(
+            at=state.now(),
+            layer=self._number,
+            answered=len(self._answers),
+            asked=len(self._planned),
+            seconds=state.now() - began,
         )
-        if self._capped is not None:
-            raise self._capped
+        if self.goes_on:
+            # What follows is under way.
+            state.emit(finished)
+        else:
+            await state.emit_and_wait(finished)
+
+    @property
+    def references(self) -> list[Proposal]:
+        """Its answers by now, in the order of the profile."""
+        return [self._answers[index] for index in sorted(self._answers)]
+
+    def leave_references(self, before: LayerRun | None) -> bool:
+        """Make its answers the references of what follows; whether there are any to be used.
+
+        before: the layer before, if this one began before its end.
+        """
+        state, number = self._state, self._number
+        if before is not None:
+            # By now it may have more than when this layer began.
+            state.references = before.references
+        if self._answers and (self._whole or not state.references):
+            state.references = self.references
+            return True
+        if state.references:
+            state.lost.append(
+                f"round {number} gave no whole answer: the reply is written from round {number - 1}"
+            )
+        return False
+
+    @property
+    def usable(self) -> bool:
+        """Whether a reply could be written from what there is of this layer by now."""
+        return bool(self._answers) or any(map(self._speaks, self._begun))
+
+    @property
+    def _whole(self) -> int:
+        """How many answers there are that are not unfinished."""
+        return sum(not proposal.unfinished for proposal in self._answers.values())
+
+    def _speaks(self, index: int) -> bool:
+        """Whether a call has come to a sentence of its answer."""
+        return self._outcomes.get(index) is None and self._wrote(index)
+
+    def _wrote(self, index: int) -> bool:
+        return holds_sentence(strip_reasoning(self._calls[index].text))
+
+    @property
+    def _uses_partial(self) -> bool:
+        # What comes beside the next layer is too late for its prompts.
+        return self._state.profile.use_partial and not self.goes_on
+
+    @property
+    def _at_cap(self) -> bool:
+        return self.capped is not None or self._stopped
 
     async def _ask_all(self) -> None:
-        """Ask the proposers side by side, until all have ended, a cap is reached, or what has
-        arrived is enough; then hang up on the others."""
+        """Ask the proposers side by side until the layer is over; then hang up on the others."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._ask(index)) for index in self._asked]
-                tasks.append(group.create_task(self._wait_for_enough()))
+                for index in self._asked:
+                    self._tasks[index] = group.create_task(self._ask(index))
+                waiting = [self._wait_for_enough(), self._wait_for_quorum()]
+                others = list(map(group.create_task, waiting))
                 await self._over.wait()
-                for task in tasks:
+                for task in (*self._tasks.values(), *others):
                     task.cancel()
         except BaseExceptionGroup as bugs:
             raise bugs.exceptions[0] from None
 
     async def _wait_for_enough(self) -> None:
         await self._state.control.wait()
-        await self._state.arrived.wait()
+        if not self.usable:
+            await self._state.arrived.wait()
         self._over.set()
 
+    async def _wait_for_quorum(self) -> None:
+        """Once the quorum stands, hang up on each call that has used up its patience.
+
+        A call that still waits for a slot loses none: others of ours are before it, and it is not
+        slow. Where one is cut off, the next may begin.
+        """
+        await self._stands.wait()
+        left = dict.fromkeys(self._asked, self._patience)
+        while True:
+            await self._hang_up([index for index in self._open if left[index] <= _NO_TIME])
+            running = [index for index in self._open if not self._waits_for_us(index)]
+            step = min([_STEP, *(left[index] for index in running)])
+            # Time in which a slow consumer holds back the calls is not theirs.
+            await self._state.unhindered()
+            await asyncio.sleep(step)
+            for index in running:
+                left[index] -= step
+
+    def _waits_for_us(self, index: int) -> bool:
+        """Whether a call has not begun because others of ours are before it, not because its
+        provider is held back."""
+        model = self._planned[index].settings.model
+        return index not in self._begun and not self._state.held_back(model)
+
+    @property
+    def _open(self) -> list[int]:
+        """The calls that have not been told of as ended."""
+        return [index for index in self._asked if index not in self._told]
+
+    async def _hang_up(self, late: Sequence[int]) -> None:
+        """Cut off those calls; the others go on."""
+        if not late:
+            return
+        tasks = [self._tasks[index] for index in late]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for index in late:
+            if index not in self._told:
+                self._cut_off(index)
+        self._check_over()
+
     async def _ask(self, index: int) -> None:
-        state, call = self._state, self._calls[index]
+        call = self._calls[index]
         error = None
         try:
             await call.run(partial(self._tell, index))
         except ClientError as raised:
             error = failure(raised)
+            if isinstance(raised, ClientTimeout):
+                self._silent.add(index)
         except BudgetReached as reached:
-            self._capped, error = reached, failure(reached)
+            self.capped, error = reached, failure(reached)
         if error is None and not strip_reasoning(call.text):
             error = failure(call.no_answer())
-        usage = await state.taken(call)
+        self._outcomes[index] = error
+        usage = await self._state.taken(call)
         # From here on without a pause: a proposal that has arrived is told of, and used, also if
         # the layer is over in this moment.
-        proposal = call.proposal(usage, error)
-        self._ended.add(index)
-        if error is None:
-            self._answers[index] = proposal
-            state.usage += usage
-            state.arrived.set()
-            state.emit(
-                events.ProposerFinished(
-                    at=state.now(), layer=self._number, index=index, proposal=proposal
-                )
-            )
-        else:
-            self._lose(proposal, error)
-        if self._capped is not None or len(self._ended) == len(self._asked):
+        self._close(index, usage)
+        self._check_over()
+        if self._quorum is not None and self._whole >= min(self._quorum, len(self._asked)):
+            self._stands.set()
+            enough = self._over.is_set() or self._state.control.said_enough
+            if self._overlaps and self._open and not enough:
+                self.goes_on = True
+                self.passed.set()
+
+    def _check_over(self) -> None:
+        if self.capped is not None or len(self._told) == len(self._planned):
             self._over.set()
+        if self.capped is not None and self._next is not None:
+            self._next._stopped = True
+            self._next._over.set()
+
+    def _close(self, index: int, usage: Usage) -> None:
+        """A call has come to its end by itself, with or without an answer."""
+        error = self._outcomes[index]
+        if error is None:
+            self._finish(index, usage)
+        elif index in self._silent and self._uses_partial and self._wrote(index):
+            self._finish(index, usage, error)
+        else:
+            self._lose(self._calls[index].proposal(usage, error), error)
+
+    def _cut_off(self, index: int) -> None:
+        """The layer is over, and a proposer has not been told of."""
+        if index not in self._begun:
+            self._lose_unasked(index, self._why(index))
+            return
+        call = self._calls[index]
+        # Where its end is known, only the price of its model was still waited for.
+        usage = call.settle(call.price)
+        if index in self._outcomes:
+            self._close(index, usage)
+            return
+        why = self._why(index)
+        if why.kind == "Straggler" and index not in self._heard:
+            self._silent.add(index)
+        wanted = self._uses_partial or self._state.control.said_enough
+        # Unfinished texts alone do not take the place of whole answers.
+        useful = bool(self._answers) or not self._state.references
+        if not self._at_cap and not self.goes_on and wanted and useful and self._speaks(index):
+            self._finish(index, usage, why)
+        else:
+            self._lose(call.proposal(usage, why), why)
+
+    def _why(self, index: int) -> Failure:
+        """Why a proposer was not waited for."""
+        if self._at_cap or self._state.control.said_enough:
+            return _ABANDONED
+        stood = f"{self._whole} of {len(self._asked)} answers stood, "
+        if self._outrun:
+            stood += "and the next round has its answers"
+        else:
+            stood += f"{self._patience:g} s of patience were over"
+        was = "too slow" if index in self._begun else "not asked in time"
+        return Failure("Straggler", f"{was}: {stood}")
+
+    def _note_silence(self) -> None:
+        """Keep from the next layers the models that nothing came of, as often as they were asked.
+
+        A model that another call had an answer of is asked again.
+        """
+        answered = {
+            self._calls[index].settings.model
+            for index, proposal in self._answers.items()
+            if not proposal.unfinished
+        }
+        for index in self._silent:
+            for settings in (self._planned[index].settings, self._calls[index].settings):
+                if settings.model not in answered:
+                    timed_out = self._outcomes.get(index) is not None
+                    self._state.silent.setdefault(settings.model, (self._number, timed_out))
 
     def _tell(self, index: int, step: Step) -> None:
         state, planned = self._state, self._planned[index]
@@ -133,7 +385,10 @@ class _Layer:
             self._begun.add(index)
             self._emit_started(index)
             state.emit_trimmed(planned)
-        elif not isinstance(step, Delta):
+            return
+        if isinstance(step, Retry) or (isinstance(step, Delta) and (step.text or step.reasoning)):
+            self._heard.add(index)
+        if not isinstance(step, Delta):
             state.emit_step(planned, step)
         elif step.text or step.reasoning:
             state.emit(
@@ -146,6 +401,9 @@ class _Layer:
                     reasoning=step.reasoning,
                 )
             )
+            # Enough was said before there was anything to go on with.
+            if state.control.said_enough and self._speaks(index):
+                state.arrived.set()
 
     def _emit_started(self, index: int) -> None:
         planned = self._planned[index]
@@ -159,6 +417,23 @@ class _Layer:
             )
         )
 
+    def _finish(self, index: int, usage: Usage, unfinished: Failure | None = None) -> None:
+        """A proposer has answered. unfinished: why its answer is used before its end."""
+        state = self._state
+        proposal = self._calls[index].proposal(usage, None)
+        if unfinished is not None:
+            proposal = replace(proposal, unfinished=True)
+            state.lost.append(f"{proposal.proposer}: {unfinished.message}; {UNFINISHED}")
+        self._told.add(index)
+        self._answers[index] = proposal
+        state.usage += usage
+        state.arrived.set()
+        state.emit(
+            events.ProposerFinished(
+                at=state.now(), layer=self._number, index=index, proposal=proposal
+            )
+        )
+
     def _lose_unasked(self, index: int, error: Failure) -> None:
         """A proposer is lost without having been asked."""
         name, model = self._planned[index].name, self._planned[index].settings.model
@@ -167,6 +442,7 @@ class _Layer:
 
     def _lose(self, proposal: Proposal, error: Failure) -> None:
         state = self._state
+        self._told.add(proposal.index)
         state.usage += proposal.usage
         state.lose(proposal.proposer, error)
         state.emit(

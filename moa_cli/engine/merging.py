@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from moa_cli.core.conversation import Proposal, Turn
-from moa_cli.core.text import plural
+from moa_cli.core.text import holds_sentence, plural
 from moa_cli.engine.prompts import strip_reasoning
 
 # Why a proposal may have ended although its model had more to say. What a model refused, or a
 # filter stopped, is no answer.
 _CUT_OFF = ("Abandoned", "BudgetReached", "Interrupted", "Straggler")
-# The end of a sentence, with something behind it or not.
-_SENTENCE = re.compile(r"\w[^\n]*?[.!?:…。！？](?=\s|$)|\w[^\n]*\n\s*\S")
-
-
-def has_sentence(text: str) -> bool:
-    """Whether at least a sentence, or a line, of a text has come."""
-    return _SENTENCE.search(text) is not None
 
 
 def mergeable(layers: Sequence[Sequence[Proposal]]) -> tuple[Proposal, ...]:
@@ -30,18 +22,22 @@ def mergeable(layers: Sequence[Sequence[Proposal]]) -> tuple[Proposal, ...]:
     last layer that has any. Unfinished proposals of the layer count if at least a sentence of
     them has come.
     """
-    whole = [layer for layer in layers if any(proposal.error is None for proposal in layer)]
+    whole = [layer for layer in layers if any(map(_complete, layer))]
     begun = [layer for layer in layers if any(map(_unfinished, layer))]
     chosen = (whole or begun or [()])[-1]
     return tuple(proposal for proposal in chosen if proposal.error is None or _unfinished(proposal))
 
 
+def _complete(proposal: Proposal) -> bool:
+    return proposal.error is None and not proposal.unfinished
+
+
 def _unfinished(proposal: Proposal) -> bool:
     error = proposal.error
-    return (
+    return proposal.unfinished or (
         error is not None
         and error.kind in _CUT_OFF
-        and has_sentence(strip_reasoning(proposal.text))
+        and holds_sentence(strip_reasoning(proposal.text))
     )
 
 

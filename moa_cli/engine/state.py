@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from moa_cli.core.conversation import Conversation, Failure, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Request
@@ -23,7 +23,7 @@ from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fit import Fitted, fit, shrink
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.engine.slots import OwnSlots
-from moa_cli.profile import ModelSettings, Profile
+from moa_cli.profile import Aggregator, ModelSettings, Profile
 
 # Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends
 # on, and behind an answer, which as a rule took longer than that anyway.
@@ -35,14 +35,25 @@ class Control:
 
     def __init__(self) -> None:
         self._enough = asyncio.Event()
+        self._leads_to_reply: Callable[[], bool] | None = None
 
     def enough(self) -> None:
         """Stop waiting for proposers, and go on to the reply with what has arrived.
 
-        Layers that have not begun are skipped. Has no effect before the first proposal of
-        a turn has arrived, until it does.
+        Answers that are still being written are used as they are, marked as unfinished, where at
+        least a sentence of them has come. Layers that have not begun are skipped. Has no effect
+        before the first answer, or the first sentence of one, has arrived, until it does.
         """
         self._enough.set()
+
+    @property
+    def leads_to_reply(self) -> bool:
+        """Whether `enough()` would lead to a reply at once.
+
+        True while proposers are asked, and at least one answer or a sentence of one has come. False
+        before that, and once the reply is being written.
+        """
+        return self._leads_to_reply is not None and self._leads_to_reply()
 
     @property
     def said_enough(self) -> bool:
@@ -53,13 +64,32 @@ class Control:
         """Return once `enough()` is called."""
         await self._enough.wait()
 
+    def follow(self, leads_to_reply: Callable[[], bool]) -> None:
+        """Called by the turn that begins.
+
+        Args:
+            leads_to_reply: What tells the property of that name.
+        """
+        self._leads_to_reply = leads_to_reply
+
+
+class ReferenceSource(Protocol):
+    """What runs and may give references."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a reply could be written from what there is of it by now."""
+
 
 class TurnState:
     """One turn as far as it has come.
 
     rounds: layers of proposers that it has. references: the answers of the layer before.
     usage, lost, causes: see `TurnFinished` and `TurnFailed`.
-    arrived: set once there is a proposal.
+    arrived: set once there is a proposal. layer: the layer of proposers that runs, or ran last;
+    None where the reply is written.
+    silent: the models that nothing came of in time, each with the number of the layer, and
+    whether its call had run out of time (not only the layer's patience).
     """
 
     def __init__(
@@ -79,8 +109,10 @@ class TurnState:
         self.lost: list[str] = []
         self.causes: list[Failure] = []
         self.rounds = profile.rounds if references is None else 0
-        self.references: list[Reference] = list(references or ())
+        self.references: Sequence[Reference] = tuple(references or ())
         self.arrived = asyncio.Event()
+        self.layer: ReferenceSource | None = None
+        self.silent: dict[str, tuple[int, bool]] = {}
         self.budgets = TurnBudgets(limits.budgets)
         self._queue = queue
         self._clients = clients
@@ -89,10 +121,14 @@ class TurnState:
         self._ledger = limits.ledger.begin_turn() if limits.ledger is not None else None
         # What each layer will take, in their order; nothing without budgets.
         self._foreseen: list[Usage] = []
-        # The calls of the layer that runs, and what those behind it will take.
+        # The calls of the layers that run, and what those behind them will take.
         self._calls: list[Call] = []
         self._later = Usage()
         self._began = time.monotonic()
+        control.follow(self._leads_to_reply)
+
+    def _leads_to_reply(self) -> bool:
+        return self.layer is not None and (bool(self.references) or self.layer.usable)
 
     def now(self) -> float:
         """Seconds since the turn began."""
@@ -107,6 +143,15 @@ class TurnState:
         and whoever has seen enough closes the turn here."""
         self._queue.emit(event)
         await self._queue.delivered()
+
+    async def unhindered(self) -> None:
+        """Return at once, unless a slow consumer holds back the calls; then once it does not."""
+        if not self._queue.has_room:
+            await self._queue.room()
+
+    def held_back(self, model: str) -> bool:
+        """Whether the provider of a model may not be asked now."""
+        return self._slots.delay(model) > 0
 
     def lose(self, name: str, error: Failure) -> None:
         """A model gave no answer."""
@@ -143,19 +188,22 @@ class TurnState:
     ) -> list[Planned]:
         """The calls of a layer, each fitted to its model's context.
 
-        layer, first: the place of the first of them; see `CallPlace`.
+        layer, first: the place of the first of them; see `CallPlace`. A model that was silent is
+        not asked again.
         Raises BudgetReached if they would go beyond a cap.
         """
-        self._calls = []
         patience = _PATIENCE_BEFORE if self.budgets.in_usd else 0.0
         calls: list[Planned] = []
         requests: list[Request] = []
         for index, settings in enumerate(models, first):
             info = await self._clients.facts(settings.model, patience=patience)
-            fitted, error = Fitted((), 0), None
+            fitted, error = Fitted((), 0), self._silence(settings)
             context = settings.context or info.context_length
             try:
-                fitted = fit(self.profile, settings, self.conversation, self.references, context)
+                if error is None:
+                    fitted = fit(
+                        self.profile, settings, self.conversation, self.references, context
+                    )
             except ContextTooLong as raised:
                 error = failure(raised)
             request = request_of(settings, fitted.messages, settings.model)
@@ -181,14 +229,31 @@ class TurnState:
             )
         return self._admitted(layer, calls) if self.budgets else calls
 
+    def _silence(self, settings: ModelSettings) -> Failure | None:
+        """Why a model is not asked again, if it is not: waiting for it once more would take as long
+        as the first time."""
+        number, timed_out = self.silent.get(settings.model, (0, False))
+        if not number:
+            return None
+        if isinstance(settings, Aggregator):
+            # Only where another one can write the reply; and one that was merely slower than a
+            # quorum may be the best of all.
+            names = [candidate.model for candidate in self.profile.aggregators()]
+            behind = names[names.index(settings.model) + 1 :]
+            if not timed_out or all(name in self.silent for name in behind):
+                return None
+        return Failure("NotAsked", f"not asked again: it was silent in round {number}")
+
     def _admitted(self, layer: int, calls: list[Planned]) -> list[Planned]:
         """The calls within the caps: one of unlimited length may be as long as they allow."""
         asked = [call for call in calls if call.error is None]
         check_prices(self.budgets.budgets, [(call.settings.model, call.info) for call in asked])
         self._later = sum(self._foreseen[layer:], Usage())
-        ahead = Usage()
-        for call in asked:
-            ahead += forecast_call(call.settings, call.fitted.tokens, call.info.price)
+        # With `overlap`, some calls of the layer before may still run.
+        running = [call for call in self._calls if call.settled is None]
+        ahead = sum((call.committed() for call in running), Usage())
+        for planned in asked:
+            ahead += forecast_call(planned.settings, planned.fitted.tokens, planned.info.price)
         self.budgets.hold(ahead, self._later)
         endless = [call for call in asked if call.settings.max_tokens is None]
         if not endless:
@@ -215,6 +280,10 @@ class TurnState:
         if planned.error is None:
             self._calls.append(call)
         return call
+
+    def forget(self, calls: Sequence[Call]) -> None:
+        """Their layer has ended: they take nothing more."""
+        self._calls = [call for call in self._calls if call not in calls]
 
     def _grow(self, call: Call, tokens: int, wanted: int) -> int:
         """How long the answer of `call` may become, so that no cap is passed by all calls that

@@ -57,7 +57,12 @@ def _reason(event: Event, lost: str | None) -> str | None:
             return f"fit: whole references are beyond the context of {event.context} tokens"
         case events.ProposerFailed() if event.proposal.error is not None:
             kind = event.proposal.error.kind
-            known = {"Abandoned": "enough answers: not waited for", "BudgetReached": "cap"}
+            known = {
+                "Abandoned": "enough answers: not waited for",
+                "BudgetReached": "cap",
+                "NotAsked": "its model was silent in a layer before",
+                "Straggler": "the quorum stands, and the patience is over",
+            }
             return known.get(kind, f"lost after its retries: {kind}")
         case events.AggregatorStarted() if event.fallback:
             return f"fallback: {lost or 'the aggregator before it failed'}"

@@ -20,7 +20,7 @@ from moa_cli.core.events import Event, TurnFailed, TurnFinished, TurnStarted
 from moa_cli.core.stream import EventQueue
 from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.call import Limits, failure
-from moa_cli.engine.layer import run_layer
+from moa_cli.engine.layer import run_layers
 from moa_cli.engine.prompts import Reference
 from moa_cli.engine.state import Control, TurnState
 from moa_cli.engine.trace import traced
@@ -61,7 +61,7 @@ async def run_turn(
             `Limits`, without budgets.
         references: Answers that are there already; then no proposer is asked, and the
             aggregator writes its reply from these. Proposals bring the names of their
-            proposers, which `reference_names` shows.
+            proposers, which `reference_names` shows, and whether they are unfinished.
 
     Yields:
         The turn's events, as `moa_cli.core.events` tells them: from `TurnStarted` to
@@ -120,6 +120,7 @@ async def _run(state: TurnState) -> None:
         if failure(raised) not in state.causes:
             state.causes.append(failure(raised))
     finally:
+        state.layer = None
         state.budgets.release()
     state.emit(
         TurnFailed(
@@ -138,14 +139,8 @@ async def _replied(state: TurnState) -> bool:
 
     Raises NotEnoughProposals if there is nothing to aggregate, BudgetReached at a cap.
     """
-    for number in range(1, state.rounds + 1):
-        await run_layer(state, number)
-        if not state.references:
-            break
-        if state.control.said_enough:
-            if number < state.rounds:
-                state.lost.append(f"layers after {number} were skipped")
-            break
+    await run_layers(state)
     if state.rounds and not state.references and state.profile.on_all_failed == "fail":
         raise NotEnoughProposals("no proposer answered")
+    state.layer = None
     return await run_aggregator(state)

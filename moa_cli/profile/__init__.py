@@ -10,7 +10,7 @@ from moa_cli.profile.files import (
     load,
     save,
 )
-from moa_cli.profile.layering import Overrides, model_faults, resolve, rows
+from moa_cli.profile.layering import Overrides, model_faults, resolve, rows, waiting_for_all
 from moa_cli.profile.schema import (
     Aggregator,
     Layer,
@@ -51,4 +51,5 @@ __all__ = [
     "save",
     "short_name",
     "to_table",
+    "waiting_for_all",
 ]

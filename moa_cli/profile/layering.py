@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -268,6 +268,8 @@ def _lay(
             note((setting,), setting)
         return value is not None
 
+    if over.reference_models is not None:
+        _drop_quorum(table, origins, lambda: note(("quorum",), _MODELS))
     for setting in _OF_THE_PROFILE:
         if lay(setting) and setting in OF_A_LAYER:
             for place, layer in enumerate(table.get("layers", [])):
@@ -280,10 +282,21 @@ def _lay(
                 if model.pop(setting, None) is not None:
                     note((*path, setting), setting)
     if over.samples is not None:
+        _drop_quorum(table, origins, lambda: note(("quorum",), "samples"))
         for path, model in _model_tables(table):
             if path != ("aggregator",):
                 model["samples"] = over.samples
                 note((*path, "samples"), "samples")
+
+
+def _drop_quorum(
+    table: dict[str, Any], origins: Mapping[KeyPath, Origin], note: Callable[[], None]
+) -> None:
+    """Take out a quorum of the profile's file: it told of another number of answers."""
+    origin = origin_of(origins, ("quorum",))
+    if "quorum" in table and origin is not None and origin.kind == "profile":
+        del table["quorum"]
+        note()
 
 
 def _lay_models(
@@ -316,6 +329,30 @@ def _model_tables(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str,
             yield (*path, "proposers", place), proposer
     if "aggregator" in table:
         yield ("aggregator",), table["aggregator"]
+
+
+def waiting_for_all(profile: Profile) -> Profile:
+    """`profile` without its quorums and what goes with them, except what an option set: its results
+    must not depend on who was slow, unless that is what is asked for."""
+
+    def typed(setting: str) -> bool:
+        origin = profile.origins.get((setting,))
+        return origin is not None and origin.kind == "flag"
+
+    if typed("quorum") and profile.quorum is not None:
+        return profile
+    keep = [setting for setting in ("use_partial", "overlap") if typed(setting)]
+    values = {setting: getattr(profile, setting) for setting in keep}
+    default = Profile(name="", aggregator=profile.aggregator)
+    layers = tuple(replace(layer, quorum=None, patience=None) for layer in profile.layers)
+    return replace(
+        profile,
+        layers=layers,
+        quorum=None,
+        patience=default.patience,
+        use_partial=values.get("use_partial", False),
+        overlap=values.get("overlap", False),
+    )
 
 
 def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[ProfileError]:

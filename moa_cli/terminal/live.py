@@ -116,8 +116,8 @@ class Board:
             case events.LayerFinished():
                 self._fold(event)
             case events.ReferencesTrimmed():
-                index = event.index
-                name = event.model if index is None else self._view.proposers[index].name
+                index, layers = event.index, self._view.layers
+                name = event.model if index is None else layers[event.layer][index].name
                 self._note(trimmed_line(name, event), "yellow")
             case events.AggregatorStarted() if event.fallback:
                 self._note(f"↻ {event.model} replies in its place", "yellow")
@@ -135,7 +135,7 @@ class Board:
         self._screen.paint(board_lines(self._console, self._view, now, size, self._hint()))
 
     def _fold(self, event: events.LayerFinished) -> None:
-        calls = self._view.proposers
+        calls = self._view.layers.pop(event.layer)
         width = self._screen.size()[0]
         texts = []
         if self._view.rounds > 1 or self._compact:
@@ -152,7 +152,6 @@ class Board:
         longest = name_cells(calls)
         texts += [call_summary(call, event.at, longest) for call in calls]
         lines = [line for text in texts for line in to_lines(self._console, text, width)]
-        self._view.proposers = []
         self._screen.commit(lines, [])
 
     def _note(self, text: str, style: str) -> None:

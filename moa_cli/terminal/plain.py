@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 from moa_cli.core import events
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.events import Event
-from moa_cli.core.outcomes import cut_text
+from moa_cli.core.outcomes import cut_of, cut_text
 from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.terminal.sources import source_lines
@@ -88,7 +88,8 @@ class Notices:
         self._err = err
         self._steps = steps and not board
         self._board = board
-        self._names: list[str] = []
+        # Of the proposers, by layer.
+        self._names: dict[int, list[str]] = {}
         # What was cut, by how.
         self._cut: dict[str, list[str]] = {}
         self._reply_cut: str | None = None
@@ -98,9 +99,10 @@ class Notices:
     def handle(self, event: Event) -> None:
         match event:
             case events.LayerStarted():
-                self._names = [proposer.name for proposer in event.proposers]
+                names = [proposer.name for proposer in event.proposers]
+                self._names[event.layer] = names
                 if self._steps:
-                    self._say(f"round {event.layer}: asking {', '.join(self._names)}")
+                    self._say(f"round {event.layer}: asking {', '.join(names)}")
             case events.ProposerFinished():
                 self._proposed(event.proposal)
             case events.ProposerFailed():
@@ -139,7 +141,7 @@ class Notices:
     def _name(
         self, event: events.Retrying | events.Queued | events.Hedged | events.ReferencesTrimmed
     ) -> str:
-        return event.model if event.index is None else self._names[event.index]
+        return event.model if event.index is None else self._names[event.layer][event.index]
 
     def _lost(self, proposal: Proposal) -> None:
         error = proposal.error
@@ -148,11 +150,11 @@ class Notices:
             self._say(f"lost {proposal.proposer}: {error.message if error else ''}")
 
     def _proposed(self, proposal: Proposal) -> None:
-        cut = cut_text(proposal.finish_reason)
+        cut = cut_of(proposal)
         if self._steps:
             figures = f"{proposal.seconds:.1f} s, {proposal.usage.completion_tokens} tokens"
             self._say(f"{proposal.proposer}: {figures}" + (f", {cut}" if cut else ""))
-        elif cut and not self._board:
+        elif cut and not self._board and not proposal.unfinished:
             self._cut.setdefault(cut, []).append(proposal.proposer)
 
     def _finished(self, event: events.TurnFinished) -> None:
@@ -184,6 +186,7 @@ class Waiting:
         self._err = err
         self._hint = hint
         self._patience = patience
+        self._layer = 0
         self._waited_for: dict[int, str] = {}
         self._asked = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -193,14 +196,15 @@ class Waiting:
     def handle(self, event: Event) -> None:
         match event:
             case events.LayerStarted():
+                self._layer = event.layer
                 self._waited_for = dict(enumerate(caller.name for caller in event.proposers))
                 self._asked = len(self._waited_for)
                 self._start()
-            case events.ProposerFinished() | events.ProposerFailed():
+            case events.ProposerFinished() | events.ProposerFailed() if event.layer == self._layer:
                 self._waited_for.pop(event.index, None)
                 if self._due and event.proposal.error is None:
                     self._tell()
-            case events.LayerFinished():
+            case events.LayerFinished() if event.layer == self._layer:
                 self.close()
 
     def _start(self) -> None:
@@ -245,7 +249,7 @@ class Proposals:
 
     def handle(self, event: Event) -> None:
         if isinstance(event, events.LayerFinished):
-            self.print_layer(self._fold.turn().proposals[-1])
+            self.print_layer(self._fold.turn().proposals[event.layer - 1])
 
     def print_layer(self, proposals: Sequence[Proposal]) -> None:
         """Print those that gave an answer, and what had come of one that was stopped at a cap."""
@@ -255,7 +259,9 @@ class Proposals:
             if error is None or (stopped and proposal.text.strip()):
                 head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
                 text = sanitize(proposal.text).strip()
-                lines = [f"{head:─<60}", text, *source_lines(proposal.citations)]
+                cut = cut_of(proposal)
+                lines = [f"{head:─<60}", text, *([f"({cut})"] if cut else [])]
+                lines += source_lines(proposal.citations)
                 self._err.write("\n".join(lines) + "\n\n")
                 self._err.flush()
 

@@ -13,7 +13,6 @@ from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorStarted,
     Event,
-    ProposerFinished,
     TurnFailed,
     TurnFinished,
 )
@@ -46,7 +45,6 @@ class Stopper:
         self.cancelled = False
         self.key = key
         self._running: asyncio.Task[Turn] | None = None
-        self._arrived = False
         self._replying = False
         self._writing = False
         self._ended = False
@@ -56,8 +54,6 @@ class Stopper:
         match event:
             case AggregatorDelta():
                 self._writing = self._writing or bool(event.text)
-            case ProposerFinished():
-                self._arrived = True
             case AggregatorStarted():
                 self._replying = True
             case TurnFinished() | TurnFailed():
@@ -72,7 +68,8 @@ class Stopper:
         """What a stop does now."""
         if self._replying:
             return "cut" if self._writing else "cancel"
-        return "reply" if self._arrived and not self.control.said_enough else "cancel"
+        ready = self.control.leads_to_reply and not self.control.said_enough
+        return "reply" if ready else "cancel"
 
     def hint(self) -> str:
         """What the key does now, such as `Esc: write the reply now`; "" once the turn has ended."""

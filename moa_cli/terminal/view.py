@@ -8,7 +8,7 @@ from typing import Literal
 from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.events import Event
-from moa_cli.core.outcomes import cut_text
+from moa_cli.core.outcomes import cut_of, cut_text
 
 State = Literal[
     "waiting", "queued", "retrying", "thinking", "streaming", "done", "failed", "dropped"
@@ -54,10 +54,8 @@ class CallView:
         """What came of it so far is taken back."""
         self.first_token, self.tokens, self.tail = None, 0, ""
 
-    def end(
-        self, at: float, usage: Usage, error: Failure | None, finish_reason: str | None = None
-    ) -> None:
-        """The call has ended, well or not."""
+    def end(self, at: float, usage: Usage, error: Failure | None, cut: str | None = None) -> None:
+        """The call has ended, well or not. cut: how its answer was cut, if it was."""
         self.ended = at
         self.cost = usage.cost
         if usage.completion_tokens:
@@ -65,7 +63,7 @@ class CallView:
             self.exact = not usage.estimated_completion_tokens
         given_up = error is not None and error.kind == "Abandoned"
         self.state = "dropped" if given_up else "failed" if error else "done"
-        self.note = error.message if error else cut_text(finish_reason) or ""
+        self.note = error.message if error else cut or ""
 
     def seconds(self, now: float) -> float:
         """How long it has been running, or ran."""
@@ -83,17 +81,25 @@ class CallView:
 class TurnView:
     """A turn as it is shown: the calls of the layer at work, and the aggregator's.
 
-    layer, rounds: which one is at work, of how many.
+    layer, rounds: which one is at work, of how many. layers: the calls of those that have not
+    ended, by number; beside the one at work, the one before it may have some that still run.
     reasoning: whether what a model thinks is shown, not only that it thinks.
     """
 
     reasoning: bool = False
     layer: int = 0
     rounds: int = 0
-    proposers: list[CallView] = field(default_factory=list)
+    layers: dict[int, list[CallView]] = field(default_factory=dict)
     aggregator: CallView | None = None
     references: int = 0
     phase: Phase = "proposing"
+
+    @property
+    def proposers(self) -> list[CallView]:
+        """The calls of the layer at work, behind those of an earlier one that still run."""
+        earlier = (calls for number, calls in self.layers.items() if number < self.layer)
+        running = [call for calls in earlier for call in calls if call.ended is None]
+        return [*running, *self.layers.get(self.layer, ())]
 
     def apply(self, event: Event) -> None:
         match event:
@@ -101,29 +107,30 @@ class TurnView:
                 self.rounds = event.rounds
             case events.LayerStarted():
                 self.layer = event.layer
-                self.proposers = [
+                self.layers[event.layer] = [
                     CallView(caller.name, caller.model, event.at) for caller in event.proposers
                 ]
             case events.ProposerDelta():
-                self.proposers[event.index].take(event.at, event.text, self._thought(event))
+                call = self.layers[event.layer][event.index]
+                call.take(event.at, event.text, self._thought(event))
             case events.ProposerFinished() | events.ProposerFailed():
                 proposal = event.proposal
-                call = self.proposers[event.index]
-                call.end(event.at, proposal.usage, proposal.error, proposal.finish_reason)
+                call = self.layers[event.layer][event.index]
+                call.end(event.at, proposal.usage, proposal.error, cut_of(proposal))
             case events.Retrying():
-                waiting = self.aggregator if event.index is None else self.proposers[event.index]
+                waiting = self._call_of(event)
                 if waiting is not None:
                     waiting.state = "retrying"
                     if event.withdrawn:
                         waiting.withdraw()
                     waiting.note = f"again in {event.delay:.0f} s: {event.error.message}"
             case events.Queued():
-                queued = self.aggregator if event.index is None else self.proposers[event.index]
+                queued = self._call_of(event)
                 if queued is not None:
                     queued.state = "queued" if event.reason else "waiting"
                     queued.note = event.reason and f"not sent yet, {event.reason}"
             case events.Hedged():
-                late = self.aggregator if event.index is None else self.proposers[event.index]
+                late = self._call_of(event)
                 if late is not None:
                     other = "" if event.model == late.model else f", {event.model}"
                     late.note = f"silent for {event.seconds:.0f} s: asked twice{other}"
@@ -134,11 +141,17 @@ class TurnView:
             case events.AggregatorDelta() if self.aggregator:
                 self.aggregator.take(event.at, event.text, self._thought(event))
             case events.AggregatorFinished() if self.aggregator:
-                self.aggregator.end(event.at, event.usage, None, event.finish_reason)
+                cut = cut_text(event.finish_reason)
+                self.aggregator.end(event.at, event.usage, None, cut)
             case events.AggregatorFailed() if self.aggregator:
                 self.aggregator.end(event.at, event.usage, event.error)
             case events.TurnFinished() | events.TurnFailed():
                 self.phase = "ended"
+
+    def _call_of(self, event: events.Retrying | events.Queued | events.Hedged) -> CallView | None:
+        if event.index is None:
+            return self.aggregator
+        return self.layers[event.layer][event.index]
 
     def _thought(self, event: events.ProposerDelta | events.AggregatorDelta) -> str:
         return event.reasoning if self.reasoning else ""

@@ -236,6 +236,8 @@ def test_every_generator_of_ours_is_closed_by_its_consumer(upstream: Upstream, c
 
         sys.set_asyncgen_hooks(firstiter=hooks.firstiter, finalizer=finalizer)
         clients = pool(upstream)
+        # The list of models is the clients' own errand, not the turn's.
+        await clients.facts("lab:a", patience=PATIENCE)
         await closed_after(count, mixture("a", "b", "c"), clients)
         await clients.aclose()
         await no_task_left()

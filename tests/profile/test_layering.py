@@ -167,6 +167,17 @@ def test_a_typed_quorum_and_patience_hold_for_every_layer() -> None:
     assert "layers[2].quorum" not in alone
 
 
+def test_other_models_or_samples_take_out_the_quorum_of_the_profile() -> None:
+    text = "quorum = 2\n" + FILE
+    assert resolved(text=text).quorum == 2
+    for flags in (Overrides(reference_models=("x", "y", "z")), Overrides(samples=4)):
+        profile = resolved(flags, text=text)
+        assert profile.quorum is None
+        assert told(profile)["quorum"][1] == "flag"
+        assert resolved(replace(flags, quorum=1), text=text).quorum == 1
+        assert resolved(flags, {"MOA_QUORUM": "3"}, text).quorum == 3
+
+
 def test_each_value_is_told_with_its_origin() -> None:
     profile = resolved(Overrides(rounds=2), {"MOA_SYSTEM": "s"})
     file = ("profile", "own.toml")

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from moa_cli.clients.pool import ClientPool
@@ -210,6 +211,8 @@ class _Checker:
         self.rest: list[Event] = []
         self.usage = Usage()
         self.failures: list[Failure] = []
+        # The proposers whose answers were used unfinished.
+        self.unfinished: list[str] = []
 
     def check(self, events: list[Event]) -> None:
         """The whole turn."""
@@ -222,10 +225,15 @@ class _Checker:
         assert started.prompt == self.prompt
         assert started.rounds == self.profile.rounds
         assert started.aggregator == self.profile.aggregator.model
-        number, references = 0, 0
-        while isinstance(self.rest[0], LayerStarted):
-            number += 1
-            references = self._layer(number, references)
+        layers: dict[int, _LayerHeard] = {}
+        while not isinstance(self.rest[0], AggregatorStarted | TurnFinished | TurnFailed):
+            self._step(layers)
+        references = 0
+        for number in sorted(layers):
+            layer = layers[number]
+            assert layer.finished
+            # Unfinished answers alone do not take the place of those of the layer before.
+            references = layer.answered if layer.whole or not references else references
         replied = False
         for place, aggregator in enumerate(self.profile.aggregators()):
             if isinstance(self.rest[0], AggregatorStarted):
@@ -241,74 +249,73 @@ class _Checker:
         if isinstance(last, TurnFailed):
             assert sorted(map(repr, last.causes)) == sorted(map(repr, self.failures))
         said = " | ".join(last.lost)
-        assert bool(last.lost) == bool(self.failures)
+        assert bool(last.lost) == bool(self.failures or self.unfinished)
         assert all(failure.message in said for failure in self.failures)
+        assert all(f"{name}: " in said for name in self.unfinished)
 
-    def _layer(self, number: int, before: int) -> int:
-        """One layer; how many references it leaves to the next."""
-        started = self.rest.pop(0)
-        assert isinstance(started, LayerStarted)
-        assert started.layer == number
+    def _step(self, layers: dict[int, _LayerHeard]) -> None:
+        """The next event of the layers."""
+        event = self.rest.pop(0)
+        assert isinstance(event, _OfALayer)
+        number = event.layer
         entries = self.profile.layer(number)
-        assert [(c.name, c.model) for c in started.proposers] == [
-            (entry.name, entry.model) for entry in entries
-        ]
-        assert len({caller.name for caller in started.proposers}) == len(entries)
-        calls: dict[int, _Heard] = {}
-        begun: set[int] = set()
-        answered = 0
-        while not isinstance(self.rest[0], LayerFinished):
-            event = self.rest.pop(0)
-            if isinstance(event, Queued) and event.index not in begun:
-                # It waits for its first attempt.
-                assert event.index in range(len(entries))
-                continue
-            if isinstance(event, ProposerStarted):
-                assert event.layer == number
-                assert event.index not in begun
-                begun.add(event.index)
-                calls[event.index] = _Heard()
-                self._trimmed(number, event.index, entries[event.index].model)
-                continue
-            assert isinstance(
-                event,
-                ProposerDelta
-                | Retrying
-                | Queued
-                | Hedged
-                | ReferencesTrimmed
-                | ProposerFinished
-                | ProposerFailed,
-            )
-            assert event.layer == number
-            assert event.index is not None
-            heard = calls[event.index]
-            if isinstance(event, Queued):
-                assert event.model == entries[event.index].model
-            elif isinstance(event, Hedged):
-                assert event.model in _candidates(entries[event.index])
-            elif isinstance(event, ReferencesTrimmed):
-                assert event.model == entries[event.index].model
-            elif isinstance(event, ProposerDelta):
-                heard.delta(event)
-            elif isinstance(event, Retrying):
-                assert event.model == entries[event.index].model
-                heard.retry(event)
-            else:
-                del calls[event.index]
-                proposal = event.proposal
-                assert (proposal.layer, proposal.index) == (number, event.index)
-                if proposal.model == entries[event.index].model:
-                    assert proposal.proposer == entries[event.index].name
-                assert proposal.model in _candidates(entries[event.index])
-                answered += self._proposal(proposal, heard, isinstance(event, ProposerFinished))
-        assert calls == {}
-        assert begun == set(range(len(entries)))
-        finished = self.rest.pop(0)
-        assert isinstance(finished, LayerFinished)
-        assert (finished.layer, finished.asked) == (number, len(entries))
-        assert finished.answered == answered
-        return answered or (before if self._abandoned() else 0)
+        if isinstance(event, LayerStarted):
+            assert number == len(layers) + 1
+            for earlier, heard_before in layers.items():
+                if not heard_before.finished:
+                    # It has stragglers, beside which this one may begin.
+                    quorum = self.profile.quorum_of(earlier)
+                    assert self.profile.overlap
+                    assert earlier == number - 1
+                    assert quorum is not None
+                    assert heard_before.whole >= min(quorum, len(heard_before.begun))
+            assert [(c.name, c.model) for c in event.proposers] == [
+                (entry.name, entry.model) for entry in entries
+            ]
+            assert len({caller.name for caller in event.proposers}) == len(entries)
+            layers[number] = _LayerHeard()
+            return
+        layer = layers[number]
+        assert not layer.finished
+        if isinstance(event, LayerFinished):
+            assert layer.calls == {}
+            assert layer.begun == set(range(len(entries)))
+            assert (event.answered, event.asked) == (layer.answered, len(entries))
+            layer.finished = True
+            return
+        assert event.index is not None
+        if isinstance(event, Queued) and event.index not in layer.begun:
+            # It waits for its first attempt.
+            assert event.index in range(len(entries))
+            return
+        if isinstance(event, ProposerStarted):
+            assert event.index not in layer.begun
+            layer.begun.add(event.index)
+            layer.calls[event.index] = _Heard()
+            self._trimmed(number, event.index, entries[event.index].model)
+            return
+        heard = layer.calls[event.index]
+        if isinstance(event, Queued):
+            assert event.model == entries[event.index].model
+        elif isinstance(event, Hedged):
+            assert event.model in _candidates(entries[event.index])
+        elif isinstance(event, ReferencesTrimmed):
+            assert event.model == entries[event.index].model
+        elif isinstance(event, ProposerDelta):
+            heard.delta(event)
+        elif isinstance(event, Retrying):
+            assert event.model == entries[event.index].model
+            heard.retry(event)
+        else:
+            del layer.calls[event.index]
+            proposal = event.proposal
+            assert (proposal.layer, proposal.index) == (number, event.index)
+            if proposal.model == entries[event.index].model:
+                assert proposal.proposer == entries[event.index].name
+            assert proposal.model in _candidates(entries[event.index])
+            self._proposal(proposal, heard, isinstance(event, ProposerFinished))
+            layer.answered += proposal.error is None
+            layer.whole += proposal.error is None and not proposal.unfinished
 
     def _trimmed(self, layer: int, index: int | None, model: str) -> None:
         """The event that references are cut, which may follow the start of a call."""
@@ -319,23 +326,22 @@ class _Checker:
             assert 0 <= trimmed.kept < trimmed.context
             assert trimmed.kept or trimmed.left_out
 
-    def _abandoned(self) -> bool:
-        return any(failure.kind == "Abandoned" for failure in self.failures)
-
-    def _proposal(self, proposal: Proposal, heard: _Heard, finished: bool) -> int:
+    def _proposal(self, proposal: Proposal, heard: _Heard, finished: bool) -> None:
         self.usage += proposal.usage
         if finished:
             assert proposal.error is None
             assert proposal.text.strip()
+            if proposal.unfinished:
+                self.unfinished.append(proposal.proposer)
         else:
             assert proposal.error is not None
+            assert not proposal.unfinished
             self.failures.append(proposal.error)
-        if proposal.error is not None and proposal.error.kind == "Abandoned":
+        if proposal.error is not None and proposal.error.kind in ("Abandoned", "Straggler"):
             # More may have come than was told before it was given up.
             assert proposal.text.startswith(heard.text)
         else:
             heard.check(proposal.text, proposal.reasoning)
-        return int(finished)
 
     def _aggregator(self, settings: ModelSettings, references: int, *, fallback: bool) -> bool:
         """One aggregator; whether it replied."""
@@ -378,6 +384,31 @@ class _Checker:
 def _candidates(settings: ModelSettings) -> set[str]:
     """The models that may answer in a place of the profile."""
     return {settings.model, settings.hedge_with or settings.model}
+
+
+_OfALayer = (
+    LayerStarted
+    | ProposerStarted
+    | ProposerDelta
+    | Retrying
+    | Queued
+    | Hedged
+    | ReferencesTrimmed
+    | ProposerFinished
+    | ProposerFailed
+    | LayerFinished
+)
+
+
+@dataclass
+class _LayerHeard:
+    """What of a layer has been told: calls that run, those that have begun, and its answers."""
+
+    calls: dict[int, _Heard] = field(default_factory=dict)
+    begun: set[int] = field(default_factory=set)
+    answered: int = 0
+    whole: int = 0
+    finished: bool = False
 
 
 class _Heard:

@@ -167,8 +167,7 @@ SCENARIOS = {
         profile=mixture("a", "b", rounds=3),
         script={"a": [Reply(text="from a"), REFUSED], "b": [Reply(text="from b"), EMPTY]},
         kinds=("RequestRefused", "BadResponse"),
-        references=None,
-        reply=None,
+        references=AB,
     ),
     "all lost, aggregator alone": Scenario(
         profile=mixture("a", "b", rounds=2, on_all_failed="solo"),

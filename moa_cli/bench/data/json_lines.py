@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, TypeVar
 
 from moa_cli.core import paths
+from moa_cli.core.conversation import RARE
 from moa_cli.core.errors import BenchError
 from moa_cli.core.text import dumps
 from moa_cli.core.values import load_value
@@ -21,14 +22,14 @@ _T = TypeVar("_T")
 
 def plain(value: Any, renamed: Mapping[str, str] = MappingProxyType({})) -> Any:
     """Values of dataclasses as JSON values; `dataclasses.asdict`, which copies all that it
-    meets, takes twice as long. Where there are no citations, the field is left out, as in
+    meets, takes twice as long. What an answer rarely has is left out where it has none, as in
     `core.conversation`. renamed: what fields are called there, where they differ."""
     if is_dataclass(value):
         fields = vars(value).items()
         return {
             renamed.get(name, name): plain(inner, renamed)
             for name, inner in fields
-            if inner or name != "citations"
+            if inner or name not in RARE
         }
     return [plain(inner, renamed) for inner in value] if isinstance(value, tuple) else value
 

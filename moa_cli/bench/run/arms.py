@@ -10,7 +10,15 @@ from typing import Any, Literal
 from moa_cli.bench.scoring import mt_bench
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
-from moa_cli.profile import Aggregator, Layer, ModelSettings, Profile, Proposer, short_name
+from moa_cli.profile import (
+    Aggregator,
+    Layer,
+    ModelSettings,
+    Profile,
+    Proposer,
+    short_name,
+    waiting_for_all,
+)
 
 ARMS = ("mixture", "self", "single")
 MIXTURE, SINGLE, GIVEN = "mixture", "single:", "given:"
@@ -29,12 +37,13 @@ class Arm:
 def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
     """The arms of these kinds, in the order of ARMS.
 
-    Their turns send the whole conversation, lose nothing silently, and have no fallback and no
-    alternatives: what another model answered would not be a result of this mixture. best: the
-    proposer that the arm `self` samples (see `best_of`).
+    Their turns send the whole conversation, wait for all proposers unless an option says
+    otherwise, lose nothing silently, and have no fallback and no alternatives: what another model
+    answered would not be a result of this mixture. best: the proposer that the arm `self` samples
+    (see `best_of`).
     """
     strict = replace(
-        profile.with_proposers(_fixed),
+        waiting_for_all(profile).with_proposers(_fixed),
         multi_turn=True,
         on_all_failed="fail",
         aggregator=replace(profile.aggregator, fallbacks=(), alternatives=()),

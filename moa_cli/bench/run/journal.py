@@ -35,6 +35,7 @@ class CallAnswer:
     "" where the answer was given beforehand (`--reference-paths`). answered_by: the model id
     that the endpoint told. usage: of that call alone, not of failed attempts before it.
     error: why there is no usable answer, or None. citations: the sources that the endpoint names.
+    unfinished: see `Proposal`.
     """
 
     model: str
@@ -46,6 +47,7 @@ class CallAnswer:
     usage: Usage = field(default_factory=Usage)
     error: Failure | None = None
     citations: tuple[Citation, ...] = ()
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from moa_cli.bench.run.arms import Arm, best_of, make_arms, with_given, with_par
 from moa_cli.bench.run.settings import FileDigest, RunSettings
 from moa_cli.core.errors import UsageError
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
-from moa_cli.profile import Profile, to_table
+from moa_cli.profile import Profile, to_table, waiting_for_all
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def make_plan(
     limit: int | None,
     given_files: tuple[Path, ...],
 ) -> RunPlan:
-    """The run that is asked for.
+    """The run that is asked for. It waits for all proposers, unless an option says otherwise.
 
     best: the proposer for the arm `self`; None takes the first. parity: whether the settings are
     those of the authors' scripts. limit: only the first so many items. given_files: the first
@@ -107,6 +107,7 @@ def make_plan(
     known = sorted(name for name, entry in DATASETS.items() if entry.parity)
     if parity and not (dataset.settings.known and dataset.settings.name in known):
         raise UsageError(f"--parity: the authors' scripts know {', '.join(known)} only")
+    profile = waiting_for_all(profile)
     given: dict[str, Mapping[str, str]] = {}
     if given_files:
         if "self" in kinds:

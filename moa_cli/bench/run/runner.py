@@ -11,7 +11,7 @@ from typing import Protocol
 from moa_cli.bench.run.journal import CallAnswer, CallRecord, Result, TurnResult
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import Replay, RunContext
-from moa_cli.core.conversation import Conversation, Failure, Proposal, Turn
+from moa_cli.core.conversation import Conversation, Failure, Proposal, Turn, Usage
 from moa_cli.core.errors import BadResponse
 from moa_cli.core.events import (
     Event,
@@ -19,6 +19,7 @@ from moa_cli.core.events import (
     ProposerFailed,
     ReferencesTrimmed,
 )
+from moa_cli.core.outcomes import BY_QUORUM
 from moa_cli.core.stream import deliver
 from moa_cli.engine import Limits, run_turn
 from moa_cli.engine.prompts import strip_reasoning
@@ -181,7 +182,9 @@ class Runner:
             async with aclosing(run_turn(profile, conversation, replay, limits=limits)) as told:
                 async for event in told:
                     trimmed = trimmed or isinstance(event, ReferencesTrimmed)
-                    lost = lost or isinstance(event, ProposerFailed)
+                    lost = lost or (
+                        isinstance(event, ProposerFailed) and _spoils(event.proposal.error)
+                    )
                     yield event
                     # The reply would be that of another mixture.
                     if lost and not self.partial and isinstance(event, LayerFinished):
@@ -203,7 +206,14 @@ def gathered(
     """The result of a turn. answered: see `Replay`."""
 
     def proposal(said: Proposal) -> CallAnswer:
-        answer = CallAnswer(said.model, said.text, reasoning=said.reasoning, error=said.error)
+        answer = CallAnswer(
+            said.model,
+            said.text,
+            reasoning=said.reasoning,
+            usage=said.usage if said.unfinished else Usage(),
+            error=said.error,
+            unfinished=said.unfinished,
+        )
         return _with_record(answer, answered.get((said.layer, said.index)))
 
     reply = None
@@ -219,6 +229,12 @@ def gathered(
         lost=turn.lost,
         trimmed=trimmed,
     )
+
+
+def _spoils(error: Failure | None) -> bool:
+    """Whether a loss makes another mixture of a strict one: not where it is the quorum that was
+    asked for."""
+    return error is not None and error.kind not in BY_QUORUM
 
 
 def _with_record(answer: CallAnswer, record: CallRecord | None) -> CallAnswer:
@@ -250,7 +266,7 @@ def failure_of(turn: Turn, result: TurnResult, partial: bool) -> Failure | None:
     """
     told = (result.reply,) if partial else result.answers()
     for answer in told:
-        if answer is not None and answer.error is not None:
+        if answer is not None and answer.error is not None and _spoils(answer.error):
             error = answer.error
             name = short_name(answer.model)
             return Failure(error.kind, f"{name}: {error.message}", error.hint)

@@ -16,6 +16,7 @@ from moa_cli.chat.keeping import tag_named, title_named
 from moa_cli.chat.session import Session
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import UsageError
+from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.engine.merging import mergeable
 from moa_cli.terminal.sources import source_lines
@@ -67,7 +68,9 @@ def _show(host: Host, argument: str) -> None:
         proposal = _proposal(host.session, number, whole(layer) if layer else None)
         host.say(f"{proposal.proposer} (round {proposal.layer})")
         text = proposal.text or (proposal.error.message if proposal.error else "")
-        host.show("\n".join([text, *source_lines(proposal.citations)]))
+        cut = cut_of(proposal)
+        told = [text, *([f"({cut})"] if cut else []), *source_lines(proposal.citations)]
+        host.show("\n".join(told))
         return
     for layer_proposals in _last(host.session).proposals:
         for place, proposal in enumerate(layer_proposals, 1):

@@ -7,27 +7,30 @@ from dataclasses import dataclass, field
 from moa_cli.core import events
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.events import Event
+from moa_cli.core.outcomes import UNFINISHED
+
+_Place = tuple[int, int]
 
 
 def proposal_text(proposal: Proposal) -> str:
     """A proposal that has ended."""
-    return f"{_heading(proposal.proposer, proposal.layer)}{proposal.text}{_why_lost(proposal)}\n\n"
+    return f"{_heading(proposal.proposer, proposal.layer)}{proposal.text}{_remark(proposal)}\n\n"
 
 
 def _heading(name: str, layer: int) -> str:
     return f"### {name} (round {layer})\n\n"
 
 
-def _why_lost(proposal: Proposal) -> str:
-    if proposal.error is None:
-        return ""
+def _remark(proposal: Proposal) -> str:
+    """Why it is lost, or that it was used unfinished."""
+    told = UNFINISHED if proposal.unfinished else proposal.error and proposal.error.message
     above = "\n\n" if proposal.text else ""
-    return f"{above}({proposal.error.message})"
+    return f"{above}({told})" if told else ""
 
 
 @dataclass
 class _Speaker:
-    name: str
+    heading: str
     held: list[str] = field(default_factory=list)
     ended: bool = False
 
@@ -38,66 +41,64 @@ class ProposalStream:
     order in which they began."""
 
     def __init__(self) -> None:
-        self._layer = 0
-        self._names: tuple[str, ...] = ()
-        # By index, in the order in which they began to speak.
-        self._waiting: dict[int, _Speaker] = {}
-        self._live: int | None = None
+        # By layer and index; those that wait in the order in which they began to speak.
+        self._names: dict[_Place, str] = {}
+        self._waiting: dict[_Place, _Speaker] = {}
+        self._live: _Place | None = None
 
     def take(self, event: Event) -> str:
         """Take the next event; returns what can be told now."""
         match event:
             case events.LayerStarted():
-                self._layer = event.layer
-                self._names = tuple(proposer.name for proposer in event.proposers)
-                self._waiting, self._live = {}, None
+                for index, proposer in enumerate(event.proposers):
+                    self._names[event.layer, index] = proposer.name
             case events.ProposerDelta() if event.text:
-                return self._say(event.index, event.text)
+                return self._say((event.layer, event.index), event.text)
             case events.Retrying() if event.withdrawn and event.index is not None:
-                return self._withdraw(event.index)
-            case events.ProposerFinished():
-                return self._end(event.index)
-            case events.ProposerFailed():
-                return self._say(event.index, _why_lost(event.proposal)) + self._end(event.index)
-            case events.LayerFinished():
-                return self._next()
+                return self._withdraw((event.layer, event.index))
+            case events.ProposerFinished() if not event.proposal.unfinished:
+                return self._end((event.layer, event.index))
+            case events.ProposerFinished() | events.ProposerFailed():
+                place = event.layer, event.index
+                return self._say(place, _remark(event.proposal)) + self._end(place)
             case events.AggregatorDelta():
                 return event.reasoning
         return ""
 
-    def _say(self, index: int, text: str) -> str:
-        speaker = self._waiting.setdefault(index, _Speaker(self._names[index]))
-        if index == self._live:
+    def _say(self, place: _Place, text: str) -> str:
+        heading = _heading(self._names[place], place[0])
+        speaker = self._waiting.setdefault(place, _Speaker(heading))
+        if place == self._live:
             return text
         speaker.held.append(text)
         return "" if self._live is not None else self._next()
 
-    def _withdraw(self, index: int) -> str:
+    def _withdraw(self, place: _Place) -> str:
         """What a proposer said is taken back; what of it was told already is marked so."""
-        if index == self._live:
+        if place == self._live:
             return "\n\n(broke off: it begins anew)\n\n"
-        if index in self._waiting:
-            self._waiting[index].held = []
+        if place in self._waiting:
+            self._waiting[place].held = []
         return ""
 
-    def _end(self, index: int) -> str:
-        if index in self._waiting:
-            self._waiting[index].ended = True
-        if index != self._live:
+    def _end(self, place: _Place) -> str:
+        if place in self._waiting:
+            self._waiting[place].ended = True
+        if place != self._live:
             return ""
-        del self._waiting[index]
+        del self._waiting[place]
         self._live = None
         return "\n\n" + self._next()
 
     def _next(self) -> str:
         """What was held back by those that have their turn now."""
         told = []
-        for index, speaker in list(self._waiting.items()):
-            told.append(_heading(speaker.name, self._layer) + "".join(speaker.held))
+        for place, speaker in list(self._waiting.items()):
+            told.append(speaker.heading + "".join(speaker.held))
             speaker.held = []
             if not speaker.ended:
-                self._live = index
+                self._live = place
                 break
             told.append("\n\n")
-            del self._waiting[index]
+            del self._waiting[place]
         return "".join(told)

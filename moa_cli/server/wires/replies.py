@@ -133,6 +133,7 @@ def _proposal(proposal: Proposal) -> dict[str, Any]:
         seconds=round(proposal.seconds, 3),
         finish_reason=proposal.finish_reason,
         error=lost,
+        **({"unfinished": True} if proposal.unfinished else {}),
     )
 
 

@@ -172,9 +172,10 @@ class _ProgressText:
             case events.LayerStarted():
                 self._layer, self._asked = event.layer, len(event.proposers)
                 self._answered = self._lost = 0
-            case events.ProposerFinished():
+            # A straggler of the layer before has been told of as one that may come.
+            case events.ProposerFinished() if event.layer == self._layer:
                 self._answered += 1
-            case events.ProposerFailed():
+            case events.ProposerFailed() if event.layer == self._layer:
                 self._lost += 1
             case events.AggregatorStarted():
                 self._replying = True
