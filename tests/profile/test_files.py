@@ -82,6 +82,15 @@ def test_every_shipped_profile_loads_and_makes_sense(name: str) -> None:
     assert build(name, tomllib.loads(dump(profile))) == profile
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_mixture_of_four_or_more_does_not_wait_for_the_slowest(name: str) -> None:
+    profile = load(name)
+    for number in range(1, profile.rounds + 1):
+        count = len(profile.layer(number))
+        assert profile.quorum_of(number) == (count - 1 if count >= 4 else None)
+        assert profile.patience_of(number) <= 10
+
+
 def test_the_profiles_that_stand_in_when_none_is_named_are_shipped() -> None:
     assert {"together", "openrouter", "openai", "local"} <= set(SHIPPED)
     assert {path.source for path in list_profiles()} == {"shipped"}
