@@ -294,7 +294,9 @@ def _merged_by(profile: Profile, proposals: Sequence[Proposal]) -> str:
     from moa_cli.core.text import plural
     from moa_cli.profile import short_name
 
-    names = ", ".join(proposal.proposer for proposal in proposals)
+    names = ", ".join(
+        f"{proposal.proposer}{' unfinished' * proposal.unfinished}" for proposal in proposals
+    )
     return (
         f"{plural(len(proposals), 'proposal')} ({names}) → {short_name(profile.aggregator.model)}"
     )

@@ -11,34 +11,37 @@ from moa_cli.engine.prompts import strip_reasoning
 
 # Why a proposal may have ended although its model had more to say. What a model refused, or a
 # filter stopped, is no answer.
-_CUT_OFF = ("Abandoned", "BudgetReached", "Interrupted", "Straggler")
+_CUT_OFF = (
+    "Abandoned",
+    "BudgetReached",
+    "ClientTimeout",
+    "ConnectionLost",
+    "Interrupted",
+    "ServerFailed",
+    "Straggler",
+)
 
 
 def mergeable(layers: Sequence[Sequence[Proposal]]) -> tuple[Proposal, ...]:
     """The proposals of a turn that a reply can be written from; none if there are none.
 
-    They are those of the last layer in which a proposal is complete: each of them was written
-    from all answers of the layer before. If none is complete, they are unfinished ones of the
-    last layer that has any. Unfinished proposals of the layer count if at least a sentence of
-    them has come.
+    They are those of the last layer in which a proposal is whole: each of them was written from all
+    answers of the layer before. If none is whole, they are unfinished ones of the last layer that
+    has any. Unfinished proposals of the layer count if at least a sentence of them has come.
     """
-    whole = [layer for layer in layers if any(map(_complete, layer))]
-    begun = [layer for layer in layers if any(map(_unfinished, layer))]
-    chosen = (whole or begun or [()])[-1]
-    return tuple(proposal for proposal in chosen if proposal.error is None or _unfinished(proposal))
+    usable = [[answer for answer in map(_usable, layer) if answer] for layer in layers]
+    whole = [layer for layer in usable if not all(answer.unfinished for answer in layer)]
+    return tuple((whole or list(filter(None, usable)) or [[]])[-1])
 
 
-def _complete(proposal: Proposal) -> bool:
-    return proposal.error is None and not proposal.unfinished
-
-
-def _unfinished(proposal: Proposal) -> bool:
-    error = proposal.error
-    return proposal.unfinished or (
-        error is not None
-        and error.kind in _CUT_OFF
-        and holds_sentence(strip_reasoning(proposal.text))
-    )
+def _usable(proposal: Proposal) -> Proposal | None:
+    """A proposal as a reference, marked if it is unfinished; None if it is of no use."""
+    if proposal.error is None:
+        return proposal
+    cut_off = proposal.error.kind in _CUT_OFF
+    if not cut_off or not holds_sentence(strip_reasoning(proposal.text)):
+        return None
+    return replace(proposal, error=None, unfinished=True)
 
 
 def merged(before: Turn, turn: Turn) -> Turn:

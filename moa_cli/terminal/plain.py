@@ -200,6 +200,7 @@ class Waiting:
                 self._waited_for = dict(enumerate(caller.name for caller in event.proposers))
                 self._asked = len(self._waited_for)
                 self._start()
+            # The rest of a layer may end while the next one runs.
             case events.ProposerFinished() | events.ProposerFailed() if event.layer == self._layer:
                 self._waited_for.pop(event.index, None)
                 if self._due and event.proposal.error is None:

@@ -33,9 +33,9 @@ _HINTS: dict[Effect, str] = {
 class Stopper:
     """Runs a turn that the user can stop; a sink that knows what a stop does at this point.
 
-    While proposers run, and something has arrived that a reply can be written from, the first stop
-    ends the waiting, and the aggregator writes the reply. At any other time, and at the second
-    stop, the turn is cancelled.
+    While proposers run, and an answer or a sentence of one has arrived, the first stop ends the
+    waiting, and the aggregator writes the reply. At any other time, and at the second stop, the
+    turn is cancelled.
 
     key: the key that is named on screen.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from moa_cli.core.conversation import Charge, Failure, Proposal, Turn, Usage
@@ -40,9 +42,18 @@ def test_one_whole_answer_of_the_last_layer_counts_with_the_unfinished_beside_it
     assert texts(first, [proposal("2a"), proposal(SENTENCE, "Abandoned")]) == ["2a", SENTENCE]
 
 
-@pytest.mark.parametrize("kind", ["Abandoned", "BudgetReached", "Interrupted", "Straggler"])
+@pytest.mark.parametrize(
+    "kind", ["Abandoned", "BudgetReached", "ConnectionLost", "Interrupted", "Straggler"]
+)
 def test_unfinished_texts_count_where_a_sentence_has_come(kind: str) -> None:
-    assert texts([proposal(SENTENCE, kind), proposal("Rain falls", kind)]) == [SENTENCE]
+    [found] = mergeable([[proposal(SENTENCE, kind), proposal("Rain falls", kind)]])
+    assert (found.text, found.unfinished, found.error) == (SENTENCE, True, None)
+
+
+def test_a_layer_of_texts_that_were_used_unfinished_is_none_of_whole_answers() -> None:
+    used = replace(proposal(SENTENCE), unfinished=True)
+    assert texts([proposal("1a")], [used]) == ["1a"]
+    assert texts([used]) == [SENTENCE]
 
 
 @pytest.mark.parametrize("kind", ["AnswerRefused", "ContentFiltered", "RequestRefused"])

@@ -66,6 +66,13 @@ def test_the_same_is_told_once_in_all_layers() -> None:
     ]
 
 
+def test_what_ends_of_the_layer_before_is_not_taken_for_this_one() -> None:
+    second = LayerStarted(layer=2, proposers=STARTED.proposers)
+    assert told(0.0, STARTED, second, REPLY, answered(0), lost(1), FINISHED) == [
+        f"moa: waiting for a, b, c (0 of 3 have ended); {CANCEL}"
+    ]
+
+
 def test_a_short_wait_is_not_told() -> None:
     assert told(60.0, STARTED, REPLY, answered(0), answered(1), FINISHED) == []
 

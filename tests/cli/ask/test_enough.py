@@ -73,6 +73,52 @@ def test_the_second_sigint_cancels_and_says_how_to_go_on(moa: Moa, slow: Upstrea
     slow.wait_for(lambda: slow.open_connections == 0)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_texts_that_still_stream_are_used_or_kept(
+    moa: Moa, upstream: Upstream, again: bool
+) -> None:
+    """again: whether it is stopped a second time, while the reply is awaited."""
+    for model in "ab":
+        begun = ["Rain ", "falls ", f"on {model}. ", "It ", "i"]
+        upstream.always(model, Reply(chunks=begun, stall_after=4))
+    upstream.always("c", STUCK)
+    upstream.enqueue("agg", SILENT if again else Reply(text="ok"), Reply(text="ok"))
+    with moa.terminal("ask", "hi", columns=120, rows=40) as terminal:
+        terminal.wait_for("Ctrl-C: write the reply now")
+        terminal.wait_for(lambda: "\n".join(terminal.shown()).count(" It") == 2)
+        terminal.send("\x03")
+        terminal.wait_for("enough: going on with 2 of 3")
+        if again:
+            terminal.wait_for("Ctrl-C: cancel")
+            terminal.send("\x03")
+        assert terminal.wait() == (130 if again else 0)
+        lines = terminal.lines()
+    if again:
+        kept = "2 proposals are kept: `moa ask --remerge` writes a reply from them"
+        assert lines[-1] == f"moa: interrupted; {kept}"
+        ran = moa.run("ask", "--remerge")
+        assert ran.out == b"ok\n"
+        assert ran.err == "moa: 2 proposals (lab:a unfinished, lab:b unfinished) → lab:agg\n"
+    assert references(upstream) == [
+        f"Rain falls on {model}. It [This response is unfinished.]" for model in "ab"
+    ]
+
+
+def test_a_turn_that_is_cancelled_keeps_what_still_streamed(moa: Moa, upstream: Upstream) -> None:
+    begun = ["Rain ", "falls ", "on a. ", "It ", "i"]
+    upstream.always("a", Reply(chunks=begun, stall_after=4))
+    upstream.always("b", SILENT)
+    upstream.always("c", Reply(status=400))
+    with moa.start("ask", "--output", "jsonl", "hi") as process:
+        assert process.stdout is not None
+        while b'"It "' not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert moa.run("ask", "--remerge").out == b"ok\n"
+    assert references(upstream) == ["Rain falls on a. It [This response is unfinished.]"]
+
+
 def test_what_is_not_saved_is_not_said_to_be_kept(moa: Moa, slow: Upstream) -> None:
     slow.always("agg", SILENT)
     with moa.start("ask", "--no-save", "-v", "hi") as process:
