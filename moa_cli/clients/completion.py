@@ -70,6 +70,11 @@ class CompletionReader:
         """Whether anything of the answer has come."""
         return bool(self._raw)
 
+    @property
+    def tells_usage(self) -> bool:
+        """Whether the next delta holds a usage."""
+        return "usage" in self._news
+
     def _most_bytes(self) -> int:
         """Of text and reasoning that have come."""
         return 4 * (self._length + sum(map(len, self._thoughts)))
@@ -171,9 +176,17 @@ class CompletionReader:
                 self._splitting = not self._splitter.passing
         news = self._news
         if text:
-            news["text"] = news["text"] + text if "text" in news else text
+            if "text" in news:
+                news["text"] += text
+                news["merged"] = news.get("merged", 0) + 1
+            else:
+                news["text"] = text
         if thought:
-            news["reasoning"] = news.get("reasoning", "") + thought
+            if "reasoning" in news:
+                news["reasoning"] += thought
+                news["merged"] = news.get("merged", 0) + 1
+            else:
+                news["reasoning"] = thought
 
     def _fields(self, body: dict[str, Any]) -> str:
         """What a message holds beside its content; returns the reasoning in it."""

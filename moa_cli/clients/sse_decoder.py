@@ -227,7 +227,7 @@ class _Stream:
         """The deltas of the next events."""
         reader = self.reader
         found: list[Delta] = []
-        taken = 0
+        taken = False
         # A list, and no generator: this runs once a token.
         for name, data in events:
             self.seen = True
@@ -250,10 +250,11 @@ class _Stream:
                 else:
                     self.error = error
                 break
-            taken += 1
-            if not merged:
+            # A count holds for what came before it, so what comes behind it is a delta of its own.
+            taken = merged and not reader.tells_usage
+            if not taken:
                 found.append(reader.delta())
-        if merged and taken:
+        if taken:
             found.append(reader.delta())
         if self.error is not None:
             # What came with it, such as a usage.

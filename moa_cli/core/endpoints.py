@@ -91,6 +91,8 @@ class Delta:
         replaces: Whether `text` and `reasoning` stand in place of all that came before: where
             reasoning ends in a text that nothing opened as reasoning, only its end tells so.
         citations: The sources that the endpoint has named so far. Later ones replace earlier ones.
+        merged: How many more pieces of the endpoint's stream `text` and `reasoning` hold than one
+            each: what comes in a burst is one delta.
     """
 
     text: str = ""
@@ -103,6 +105,7 @@ class Delta:
     tool_calls: bool = False
     replaces: bool = False
     citations: tuple[Citation, ...] = ()
+    merged: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,9 +162,10 @@ class RunningCount:
         self._rest: list[str] = []
         self._letters = 0
 
-    def take(self, piece: str) -> None:
-        """Take the next piece, which has at least one token."""
-        self._pieces += 1
+    def take(self, piece: str, merged: int = 0) -> None:
+        """Take the next piece, which has at least one token. merged: so many pieces more are in
+        it."""
+        self._pieces += 1 + merged
         self._rest.append(piece)
         self._letters += len(piece)
         # Counts only now and then, because this runs for each token.

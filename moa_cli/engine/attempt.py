@@ -118,10 +118,10 @@ class Attempt:
         # Once a token: nearly all have nothing but a text.
         if delta.text:
             self._text.append(delta.text)
-            self._count.take(delta.text)
+            self._count.take(delta.text, delta.merged)
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
-            self._count.take(delta.reasoning)
+            self._count.take(delta.reasoning, 0 if delta.text else delta.merged)
         if delta.refusal:
             self._refusal.append(delta.refusal)
         said = bool(delta.text or delta.reasoning or delta.refusal or delta.tool_calls)

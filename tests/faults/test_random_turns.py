@@ -212,7 +212,6 @@ def _check_reply(told: list[Event], plan: Plan, *, whole: bool) -> None:
     started = [event for event in told if isinstance(event, events.AggregatorStarted)]
     if started and plan.settings["on_all_failed"] == "fail":
         assert answered or partly
-    ended = [event for event in told if isinstance(event, events.LayerFinished)]
     if whole and answered:
         assert started
     shown = False
