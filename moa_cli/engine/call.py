@@ -69,7 +69,7 @@ class Limits:
     concurrency: int = 32
     retries: int = 4
     first_delay: float = 0.5
-    longest_wait: float = 60.0
+    longest_wait: float = 90.0
     budgets: tuple[Budget, ...] = ()
     slots: Slots | None = None
     ledger: Ledger | None = None

@@ -92,11 +92,11 @@ def test_the_slots_see_to_the_pause_where_they_hold_the_provider_back(upstream: 
 def test_a_call_is_given_up_where_its_provider_is_held_back_for_too_long(
     upstream: Upstream, retries: int
 ) -> None:
-    slots = Watched(held=61.0)
+    slots = Watched(held=91.0)
     events = run(upstream, mixture(), limits=Limits(slots=slots, retries=retries))
     [failed] = of_kind(events, AggregatorFailed)
     assert failed.error.kind == "RateLimited"
-    assert "61 s" in failed.error.message
+    assert "91 s" in failed.error.message
     assert upstream.chats() == []
 
 
