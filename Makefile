@@ -1,7 +1,7 @@
 # Shorter ways to run the project's own tools. `./uv` finds uv, or gets it.
 UV ?= ./uv
-# make bench BENCHMARKS="startup store"
-BENCHMARKS ?= startup chat_turns streaming_markdown board_cpu store serve bench_run
+# make bench BENCHMARKS="startup store": those parts alone
+BENCHMARKS ?=
 
 help:
 	@echo "make test       all tests"
@@ -9,7 +9,7 @@ help:
 	@echo "make lint       style, formatting, and who may import whom"
 	@echo "make types      static types"
 	@echo "make docs       the documentation, strictly, into site/"
-	@echo "make bench      the benchmarks (minutes); BENCHMARKS=startup for one"
+	@echo "make bench      all benchmarks (half an hour), and their page; BENCHMARKS=startup for one"
 	@echo "make lowest     the fast tests with the oldest dependencies allowed"
 	@echo "make check      all that has to pass before a commit lands"
 
@@ -31,7 +31,7 @@ docs:
 	$(UV) run --isolated --only-group docs zensical build --strict --clean
 
 bench:
-	set -e; for name in $(BENCHMARKS); do $(UV) run python -m benchmarks.$$name; done
+	$(UV) run python -m benchmarks $(BENCHMARKS)
 
 lowest:
 	$(UV) run --no-project scripts/lowest

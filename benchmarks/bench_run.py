@@ -98,7 +98,7 @@ def reference(upstream: str, items: int, processes: int) -> float:
 
 def main() -> None:
     """Measure all, in one run."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_run")
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--delay", type=float, default=0.3, help="seconds a call takes")
     parser.add_argument("--concurrency", type=int, nargs="*", default=[32, 64])

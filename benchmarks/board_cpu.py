@@ -1,6 +1,7 @@
-"""CPU share of one core while eight proposers stream and the board shows them.
+"""CPU share of one core while proposers stream and the board shows them.
 
-Each cell is a process of its own, at a pseudo-terminal; see README.md.
+Each proposer gives 100 tokens a second for ten seconds, over HTTP from another process, through
+the real client and engine, at a pseudo-terminal of 120×40. Each cell is a process of its own.
 """
 
 from __future__ import annotations

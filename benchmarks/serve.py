@@ -1,7 +1,12 @@
 """`moa serve` under load, beside the least that a server can do and beside another proxy.
 
-One upstream for all, which answers at once with 20 tokens. Each cell: requests a second, and in
-brackets the latency that was added to the upstream's own, median and 99th percentile, ms.
+Requests a second, and in brackets what was added to the upstream's own latency (median and 99th
+percentile, ms). The upstream answers at once with 20 tokens, streamed or whole; load, upstream and
+server share the machine. *bare*: starlette and uvicorn with nothing but the passing on, without
+checks, counts, retries, log or cancellation; *httpx* and *aiohttp* are what it asks the upstream
+with, the bare mixture asks four times over aiohttp and streams the fifth answer. *optillm, moa*:
+its proxy 0.3, which asks three times for five answers, and gives a stream only once all of it is
+there.
 """
 
 from __future__ import annotations
@@ -207,7 +212,7 @@ def _goals(rates: Mapping[tuple[str, bool, int], float], levels: Sequence[int]) 
 
 def main() -> None:
     """Measure all, in one run."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each cell")
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 256])
     parser.add_argument("--optillm", type=Path, help="a folder for its environment, kept")

@@ -1,13 +1,14 @@
 """Time and CPU of short commands, beside a bare interpreter and another chat program, `llm`.
 
-`llm` is installed by uv into an environment of its own. Where that cannot be done, it is left out.
+Whole processes; the endpoint answers at once. `llm` 0.36, and once more with the plugin
+llm-consortium 0.8 (which asks several models and an arbiter, and needs scikit-learn), are installed
+by uv into environments of their own. What cannot be installed is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -19,12 +20,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.report import environment_line, spread, table
 from tests.support.upstream import Reply, Upstream
 
 _ROOT = Path(__file__).parents[1]
-_LLM = "llm==0.36"
+_LLM = ("llm==0.36",)
+# It imports scikit-learn without requiring it.
+_CONSORTIUM = (*_LLM, "llm-consortium==0.8.0", "scikit-learn")
 _MOA = ["-m", "moa_cli"]
 _BARE, _OTHER, _CALL = "python -c pass", "llm --version", "llm, one call"
+_MIXTURE, _PEER = "moa ask, 3 proposers", "llm-consortium, 3 models and an arbiter"
 # The arguments of the interpreter.
 COMMANDS: dict[str, list[str]] = {
     _BARE: ["-c", "pass"],
@@ -36,7 +41,7 @@ COMMANDS: dict[str, list[str]] = {
     "moa ask --dry-run": [*_MOA, "ask", "--dry-run", "-p", "one", "hi"],
     "python -c 'import together'": ["-c", "from together import AsyncTogether"],
     "moa ask": [*_MOA, "ask", "-p", "one", "hi"],
-    "moa ask, 3 proposers": [*_MOA, "ask", "-p", "three", "hi"],
+    _MIXTURE: [*_MOA, "ask", "-p", "three", "hi"],
 }
 _CONFIG = """\
 [providers.lab]
@@ -53,10 +58,15 @@ proposers = [{ model = "lab:a" }, { model = "lab:b" }, { model = "lab:c" }]
 [aggregator]
 model = "lab:agg"
 """
-_LLM_MODEL = """- model_id: lab
-  model_name: agg
+_LLM_MODEL = """- model_id: {name}
+  model_name: {name}
   api_base: {url}
 """
+_MODELS = ("a", "b", "c", "agg")
+# As each of its models is asked to answer.
+_ANSWER = "<thought>x</thought><answer>Hello.</answer><confidence>0.9</confidence>"
+_SAVE = ["consortium", "save", "three", *(f"-m{name}" for name in _MODELS[:3]), "--arbiter", "agg"]
+_SAVE += ["-n", "1", "--max-iterations", "1", "--min-iterations", "1"]
 
 
 def home(folder: Path, url: str) -> dict[str, str]:
@@ -65,7 +75,10 @@ def home(folder: Path, url: str) -> dict[str, str]:
     (folder / "config.toml").write_text(_CONFIG.format(url=url), "utf-8")
     (folder / "profiles" / "one.toml").write_text(_PROFILE, "utf-8")
     (folder / "profiles" / "three.toml").write_text(_PROPOSERS, "utf-8")
-    (folder / "extra-openai-models.yaml").write_text(_LLM_MODEL.format(url=url), "utf-8")
+    models = "".join(_LLM_MODEL.format(name=name, url=url) for name in _MODELS)
+    (folder / "extra-openai-models.yaml").write_text(models, "utf-8")
+    # Where llm-consortium writes its log, whatever LLM_USER_PATH says.
+    (folder / ".config" / "io.datasette.llm").mkdir(parents=True)
     kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LANG") if name in os.environ}
     kinds = {f"MOA_{kind}_DIR": str(folder) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
     return {
@@ -80,15 +93,15 @@ def home(folder: Path, url: str) -> dict[str, str]:
     }
 
 
-def llm(folder: Path) -> str | None:
-    """The program `llm`, installed there; None if it cannot be installed."""
+def llm(folder: Path, *packages: str) -> str | None:
+    """The program `llm`, installed there with these packages; None if it cannot be installed."""
     uv = shutil.which("uv")
     if uv is None:
         return None
     python = folder / "bin" / "python"
     for command in (
         [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
-        [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), _LLM],
+        [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *packages],
     ):
         # Elsewhere than in this project, whose settings for uv leave `llm` out.
         if subprocess.run(command, cwd=folder.parent, stdout=subprocess.DEVNULL).returncode:
@@ -126,30 +139,41 @@ def main() -> None:
     given = parser.parse_args()
     commands = {name: [sys.executable, *arguments] for name, arguments in COMMANDS.items()}
     with tempfile.TemporaryDirectory() as folder, Upstream() as upstream:
-        upstream.always("*", Reply(text="Hello."))
+        upstream.always("*", Reply(text=_ANSWER))
         environment = home(Path(folder), upstream.url)
-        other = llm(Path(folder) / "llm")
+        other = llm(Path(folder) / "llm", *_LLM)
         if other is None:
-            print(f"skipped: llm, because {_LLM} could not be installed with uv\n")
+            print("Without llm, which could not be installed with uv.\n")
         else:
             commands[_OTHER] = [other, "--version"]
-            commands[_CALL] = [other, "-m", "lab", "hi"]
+            commands[_CALL] = [other, "-m", "agg", "hi"]
+        peer = llm(Path(folder) / "consortium", *_CONSORTIUM)
+        if peer is None:
+            print("Without llm-consortium, which could not be installed with uv.\n")
+        else:
+            subprocess.run([peer, *_SAVE], env=environment, stdout=subprocess.DEVNULL, check=True)
+            commands[_PEER] = [peer, "-m", "three", "hi"]
         times = {name: Taken() for name in commands}
         # In turn, so that a busy moment of the machine meets them all. The first run of each fills
         # the caches and is not counted.
         for run in range(given.runs + 1):
             for name, command in commands.items():
                 (times[name] if run else Taken()).add(command, environment)
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {given.runs} runs each\n")
+    print(environment_line(f"{given.runs} runs each"))
     wall = {name: statistics.median(taken.wall) for name, taken in times.items()}
     cpu = {name: statistics.median(taken.cpu) for name, taken in times.items()}
-    rival = _OTHER if _OTHER in wall else _BARE
-    print(f"| command | median, ms | CPU, ms | of `{rival}` | CPU |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for name in commands:
-        figures = f"{wall[name] * 1000:.0f} | {cpu[name] * 1000:.0f}"
-        ratios = f"{wall[name] / wall[rival]:.3f} | {cpu[name] / cpu[rival]:.3f}"
-        print(f"| `{name}` | {figures} | {ratios} |")
+    rival = _CALL if _CALL in wall else _BARE
+    rows = [
+        [
+            f"`{name}`" if not name.startswith("llm-") else name,
+            spread([1000 * seconds for seconds in times[name].wall], 0),
+            f"{cpu[name] * 1000:.0f}",
+            f"{wall[name] / wall[rival]:.3f}",
+            f"{cpu[name] / cpu[rival]:.3f}",
+        ]
+        for name in commands
+    ]
+    print(table(["command", "wall, ms", "CPU, ms", f"of `{rival}`", "its CPU"], rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
-"""CPU time for each streamed token, beside a bare reader over aiohttp; see README.md.
+"""CPU time for each streamed token, beside a bare reader over aiohttp.
 
-Eight streams at once, from an endpoint in another process, each token in a write of its own. Each
-figure is from a fresh process; the ways take turns, so that what else the machine does meets all.
+CPU time of the whole process for each token of eight streams, from an endpoint in another process
+that sends each token in a write of its own. *bare aiohttp* reads the body, splits it at line ends
+and parses each line's JSON. *client*: our client's deltas; *turn*: those of eight proposers
+through the engine, delivered to no sink; *turn and board*: with the board at a pseudo-terminal.
+Medians; in brackets the ratio to the bare reader, run by run, and its range. Each figure is from a
+fresh process; the ways take turns, so that what else the machine does meets all. The board draws
+ten times a second, however many tokens there are: the fewer, the more it takes of each.
 """
 
 from __future__ import annotations
