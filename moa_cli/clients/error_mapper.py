@@ -218,7 +218,7 @@ class ErrorMapper:
             isinstance(payload, Mapping) and error_in(dict(payload))
         )
         if not said.message and not told:
-            return BadResponse(f"{self.provider}: the answer is no completion")
+            return BadResponse(f"{self.provider}: the answer is not a completion")
         said = said if said.message else replace(said, message="an error without a message")
         status = said.status or _implied_status(said.words)
         if status is None:

@@ -437,7 +437,7 @@ def _is_whole(raw: bytes) -> bool:
 def _completions(raw: bytes) -> list[dict[str, Any]] | None:
     """The JSON objects of a body: one as a rule, one a line where a stream has no other frame.
 
-    None for what is no object. Raises ValueError for what is no JSON.
+    None for what is no object. Raises ValueError for what is not JSON.
     """
     text = raw.decode("utf-8-sig", "replace").strip()
     decoder, at = json.JSONDecoder(), 0

@@ -128,7 +128,7 @@ async def deltas(
     nobody counts them. first: what was read of it already.
     watch: called with the name and the data of each event. bounds: of what it may have taken.
     Raises ErrorObject for an error object in the stream, ConnectionLost where it ends before
-    a finish reason or the end mark, BadResponse for what is no JSON or no completion. Behind a
+    a finish reason or the end mark, BadResponse for what is not JSON or no completion. Behind a
     finish reason it raises nothing: the answer is whole, and what is lost is a count of its
     tokens at most.
     """
@@ -273,9 +273,9 @@ def _payload(name: str, data: str, began: bool) -> dict[str, Any]:
     except (ValueError, RecursionError):
         if name == "error":
             raise ErrorObject(data, begun=began) from None
-        raise BadResponse("the endpoint sent an event that is no JSON") from None
+        raise BadResponse("the endpoint sent an event that is not JSON") from None
     if name == "error":
         raise ErrorObject(payload, begun=began)
     if type(payload) is not dict:
-        raise BadResponse("the endpoint sent an event that is no completion chunk")
+        raise BadResponse("the endpoint sent an event that is not a completion chunk")
     return payload

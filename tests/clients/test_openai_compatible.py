@@ -346,7 +346,7 @@ def test_json_that_is_no_completion_is_a_bad_response(upstream: Upstream, body: 
     upstream.enqueue("m", Reply(error=body))
     error = refusal(upstream.url)
     assert type(error) is BadResponse
-    assert error.message == "acme: the answer is no completion"
+    assert error.message == "acme: the answer is not a completion"
 
 
 @pytest.mark.parametrize("raw", [b"data: {oops\n\n", b"data: 7\n\n"])

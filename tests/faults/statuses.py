@@ -511,9 +511,15 @@ UNDER_200: list[Fault] = [
         again=True,
     ),
     lost(
-        "200 list", "200, a JSON list", whole([]), "BadResponse", "lab: the answer is no completion"
+        "200 list",
+        "200, a JSON list",
+        whole([]),
+        "BadResponse",
+        "lab: the answer is not a completion",
     ),
-    lost("200 null", "200, null", whole("null"), "BadResponse", "lab: the answer is no completion"),
+    lost(
+        "200 null", "200, null", whole("null"), "BadResponse", "lab: the answer is not a completion"
+    ),
     lost(
         "200 empty",
         "200, no body",

@@ -224,7 +224,7 @@ def refusal(fault: ValueFault) -> ApiError:
 
 def _object(body: bytes) -> dict[str, Any]:
     def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     try:
         given = json.loads(body.decode("utf-8"), parse_constant=refuse)
