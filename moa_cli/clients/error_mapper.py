@@ -47,71 +47,59 @@ _LONGEST = 300
 _ROUTED = (400, 500, 502, 503)
 # By which an endpoint says that it has too much to do.
 _OVERLOADED = (503, 529)
-_CONTEXT = re.compile(
+_CONTEXT = (
     r"exceed_context_size|context_length_exceeded|context (length|window|size)|maximum context"
     r"|(prompt|input)( is)? too (long|big|large)|too many (input )?tokens"
     r"|tokens?`? \+ `?max_(new_)?tokens|string_above_max_length|max_prompt_tokens"
     r"|(?<![_a-z])tokens?\b.{0,60} exceeds? the (max|limit)|exceeds the limit of \d+"
-    r"|longer than the (model's|maximum)|range of input length|reduce the length|超长",
-    re.IGNORECASE,
+    r"|longer than the (model's|maximum)|range of input length|reduce the length|超长"
 )
-_NO_MODEL = re.compile(
+_NO_MODEL = (
     r"model_not_found|model_not_available|model_not_supported|not a valid model|invalid.?model\b"
     r"|deploymentnotfound|modelnotfound|\b(unknown|no such)[ _]model|model_?not_?exist"
     r"|model not exist|模型不存在"
     r"|(model|endpoint|deployment)\b.{0,120}(does not exist|not found|is not available|no longer|"
     r"decommissioned|deprecated)|unable to access (non-serverless )?model"
-    r"|no endpoints found for",
-    re.IGNORECASE | re.DOTALL,
+    r"|no endpoints found for"
 )
-_NO_CREDIT = re.compile(
+_NO_CREDIT = (
     r"insufficient(.user|.account)?.(quota|credit|balance|fund)|balance.{0,20}insufficient"
     r"|balance (is )?not enough|not enough balance|quota is not enough|key limit exceeded"
     r"|credit (limit|balance)|arrearage|欠费|余额不足|额度不足|额度已用尽"
     r"|(out of|no|not enough|more|add|any|purchase|all available) credits?\b"
     r"|exceeded_current_quota|freetieronly|exceeded your [\w ]{0,30}credits|enter a payment method"
     r"|billing_(hard_limit|not_active)|payment_required|payment required|spending limit"
-    r"|prepa(id|yment).{0,40}(deplet|exhaust)|please (top up|recharge)",
-    re.IGNORECASE,
+    r"|prepa(id|yment).{0,40}(deplet|exhaust)|please (top up|recharge)"
 )
-_TOO_MANY = re.compile(
-    r"rate.?limit|too many requests|quota|resource_?exhausted|throttl|ratelimit|限流|频率",
-    re.IGNORECASE,
-)
-_BAD_KEY = re.compile(
+_TOO_MANY = r"rate.?limit|too many requests|quota|resource_?exhausted|throttl|ratelimit|限流|频率"
+_BAD_KEY = (
     r"(invalid|incorrect|missing|wrong|expired|no|not).{0,12}(api.?|access.?|subscription.?)key"
     r"|(api.?|access.?|subscription.?)key.{0,30}(invalid|incorrect|missing|expired|not valid)"
     r"|unauthori[sz]ed|unauthenticated|authentication.?(fail|error)|api_key_invalid"
-    r"|invalid.{0,10}(token|credential)|\bauth credentials",
-    re.IGNORECASE,
+    r"|invalid.{0,10}(token|credential)|\bauth credentials"
 )
-_FILTERED = re.compile(
+_FILTERED = (
     r"content.?filter|content (management|safety) policy|content.?policy|responsibleaipolicy"
     r"|content.?moderation|requires moderation|moderation_blocked|flagged (for|as|by)"
     r"|was flagged|usage (guidelines|polic)|safety_check|safety (system|filter|polic)"
     r"|data_?inspection_?failed|inappropriate content|sensitive (content|words?|information)"
-    r"|prohibited_content|guardrail_intervened|敏感|不安全",
-    re.IGNORECASE,
+    r"|prohibited_content|guardrail_intervened|敏感|不安全"
 )
-_DATA_POLICY = re.compile(
-    r"data.(policy|retention|collection)|privacy settings|settings/privacy", re.IGNORECASE
-)
-_REGION = re.compile(
+_DATA_POLICY = r"data.(policy|retention|collection)|privacy settings|settings/privacy"
+_REGION = (
     r"unsupported_country|(country|region|territory|location)\b.{0,40}\bnot (be )?"
     r"(supported|available|allowed)"
-    r"|not (supported|available|allowed) in your (country|region|location)",
-    re.IGNORECASE,
+    r"|not (supported|available|allowed) in your (country|region|location)"
 )
-_NO_SYSTEM = re.compile(
+_NO_SYSTEM = (
     r"system.{0,3} (role|messages?|prompts?|instructions?).{0,20}not (be )?"
     r"(supported|allowed|enabled)"
     r"|(not|n't) support.{0,20}system (role|message|prompt|instruction)"
     r"|developer instruction is not enabled|roles must alternate"
-    r"|only user(,| and) assistant (and tool )?roles|(unexpected|invalid|unknown) role.{0,5}system",
-    re.IGNORECASE,
+    r"|only user(,| and) assistant (and tool )?roles|(unexpected|invalid|unknown) role.{0,5}system"
 )
 # A server that is full in this way will be as full in a second.
-_FULL = re.compile(r"failed to decode|increas\w+ (the )?context size", re.IGNORECASE)
+_FULL = r"failed to decode|increas\w+ (the )?context size"
 # How the reasons begin why no connection is made the next time either.
 _FINAL = ("unknown host", "refused", "TLS", "none within", "no name server")
 _BASE_URL_HINT = "is the base URL right? As a rule it looks like https://host/v1"
@@ -120,13 +108,21 @@ _CALL_PATHS = ("/chat/completions", "/completions", "/responses", "/messages", "
 
 def takes_no_system_role(words: str) -> bool:
     """Whether these words of an endpoint say that the model takes no system message."""
-    return _NO_SYSTEM.search(words) is not None
+    return _says(_NO_SYSTEM, words)
 
 
 def call_in_base_url(base_url: str) -> str | None:
     """The path of a call that ends a base URL, which then is none; None if none does."""
     path = base_url.partition("?")[0].rstrip("/").lower()
     return next((call for call in _CALL_PATHS if path.endswith(call)), None)
+
+
+def _says(pattern: str, words: str) -> bool:
+    """Whether an endpoint's words hold what the pattern describes, in any case and over lines.
+
+    Not compiled before: most calls meet no error, and compiling takes longer than reading one.
+    """
+    return re.search(pattern, words, re.IGNORECASE | re.DOTALL) is not None
 
 
 class ErrorMapper:
@@ -241,43 +237,43 @@ class ErrorMapper:
         message = self._message(said)
         text = f"{self.provider}: {message}"
         refusal = RequestRefused(f"{self.provider} refused the request ({status}): {message}")
-        if _DATA_POLICY.search(words):
+        if _says(_DATA_POLICY, words):
             refusal.hint = "the provider's privacy settings of your account exclude this model"
             return refusal
-        if _FILTERED.search(words):
+        if _says(_FILTERED, words):
             return ContentFiltered(
                 f"{self.provider}: the content filter refused the prompt: {message}",
                 hint="rephrase the prompt, or ask another model",
             )
-        if status < 500 and status not in (401, 429) and _CONTEXT.search(words):
+        if status < 500 and status not in (401, 429) and _says(_CONTEXT, words):
             return ContextTooLong(
                 text,
                 hint="shorten the prompt, start a new conversation, or use fewer references",
             )
-        if status == 402 or _NO_CREDIT.search(words):
+        if status == 402 or _says(_NO_CREDIT, words):
             # Not by the word "payment" alone: "add a payment method to raise your rate limit" is
             # no bankruptcy.
             return NoCredit(
                 f"{self.provider}: no credit left: {message}", hint="add credit to the account"
             )
-        if _REGION.search(words):
+        if _says(_REGION, words):
             refusal.hint = "the provider does not serve the region that you ask from"
             return refusal
         if status == 404 and model is None:
             return RequestRefused(text, hint=_BASE_URL_HINT)
-        if status not in (401, 429) and status < 500 and (status == 404 or _NO_MODEL.search(words)):
+        if status not in (401, 429) and status < 500 and (status == 404 or _says(_NO_MODEL, words)):
             if re.search(r"no (endpoints found that|allowed providers)", words, re.IGNORECASE):
                 return refusal
             return self.model_not_found(text, model or "", [])
         if status == 403 and WEB_PAGE in said.codes:
             refusal.hint = "a firewall or proxy answered with a web page, not the provider's API"
             return refusal
-        if status in (401, 403) or (status == 400 and _BAD_KEY.search(words)):
+        if status in (401, 403) or (status == 400 and _says(_BAD_KEY, words)):
             return AuthenticationFailed(
                 f"{self.provider} refused the API key: {message}",
                 hint=f"check the key; `moa doctor` shows which one is used for {self.provider}",
             )
-        if status == 429 or (status in (400, 498) and _TOO_MANY.search(words)):
+        if status == 429 or (status in (400, 498) and _says(_TOO_MANY, words)):
             return RateLimited(
                 f"{self.provider}: too many requests: {message}",
                 hint="wait a little, or use fewer proposers or a smaller --concurrency",
@@ -307,7 +303,7 @@ class ErrorMapper:
             f"{self.provider} failed{code}: {self._message(said)}", retry_after=retry_after
         )
         failed.overloaded = status in _OVERLOADED
-        if _FULL.search(said.words):
+        if _says(_FULL, said.words):
             failed.overloaded = False
             failed.retryable = False
             failed.hint = "the context of the server is full: start it with a larger one"
@@ -349,10 +345,10 @@ def _place(base_url: str) -> str:
 
 def _implied_status(words: str) -> int | None:
     """The status that an error object without one stands for, told by its words."""
-    if _FULL.search(words):
+    if _says(_FULL, words):
         return None
-    if any(kind.search(words) for kind in (_CONTEXT, _NO_MODEL, _FILTERED, _REGION, _DATA_POLICY)):
+    if any(_says(kind, words) for kind in (_CONTEXT, _NO_MODEL, _FILTERED, _REGION, _DATA_POLICY)):
         return 400
-    if _NO_CREDIT.search(words) or _TOO_MANY.search(words):
+    if _says(_NO_CREDIT, words) or _says(_TOO_MANY, words):
         return 429
-    return 401 if _BAD_KEY.search(words) else None
+    return 401 if _says(_BAD_KEY, words) else None
