@@ -295,6 +295,9 @@ class LayerRun:
             error = failure(raised)
             if isinstance(raised, ClientTimeout):
                 self._silent.add(index)
+                self._outcomes[index] = error
+                # At once: the slot that this call has left lets the next one in.
+                await self._hang_up([call for call in self._open if self._would_be_silent(call)])
         except BudgetReached as reached:
             self.capped, error = reached, failure(reached)
         if error is None and not strip_reasoning(call.text):
@@ -355,6 +358,8 @@ class LayerRun:
         """Why a proposer was not waited for."""
         if self._at_cap or self._state.control.said_enough:
             return _ABANDONED
+        if self._would_be_silent(index):
+            return Failure("NotAsked", "not asked: its model was silent in this round")
         stood = f"{self._whole} of {len(self._asked)} answers stood, "
         if self._outrun:
             stood += "and the next round has its answers"
@@ -362,6 +367,17 @@ class LayerRun:
             stood += f"{self._patience:g} s of patience were over"
         was = "too slow" if index in self._begun else "not asked in time"
         return Failure("Straggler", f"{was}: {stood}")
+
+    def _would_be_silent(self, index: int) -> bool:
+        """Whether a call still waits to be made, and its model was silent until another call of it
+        was lost: each of them would be waited for in turn."""
+        if index in self._begun:
+            return False
+        model = self._planned[index].settings.model
+        models = {other: self._calls[other].settings.model for other in self._outcomes}
+        if any(models[other] == model for other in self._answers if other in models):
+            return False
+        return any(models[other] == model for other in self._silent if other in models)
 
     def _note_silence(self) -> None:
         """Keep from the next layers the models that nothing came of, as often as they were asked.

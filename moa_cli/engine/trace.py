@@ -60,7 +60,7 @@ def _reason(event: Event, lost: str | None) -> str | None:
             known = {
                 "Abandoned": "enough answers: not waited for",
                 "BudgetReached": "cap",
-                "NotAsked": "its model was silent in a layer before",
+                "NotAsked": "its model was silent before",
                 "Straggler": "the quorum stands, and the patience is over",
             }
             return known.get(kind, f"lost after its retries: {kind}")

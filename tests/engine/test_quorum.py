@@ -223,6 +223,24 @@ def test_a_model_that_was_silent_is_not_asked_again_in_the_turn() -> None:
     assert lost(events)[1] == "lab:b: not asked again: it was silent in round 1"
 
 
+def test_samples_that_still_wait_are_not_sent_to_a_model_that_was_silent(
+    upstream: Upstream,
+) -> None:
+    upstream.always("b", Reply(stall_after=0))
+    profile = mixture("a", lab("b", samples=3, first_token=0.2))
+    events = run(upstream, profile, limits=Limits(concurrency=1))
+    assert len(upstream.chats("b")) == 1
+    assert kinds(events) == [(1, 2, "NotAsked"), (1, 3, "NotAsked"), (1, 1, "ClientTimeout")]
+    assert "lab:b #2: not asked: its model was silent in this round" in lost(events)
+    assert len(of_kind(events, AggregatorStarted)) == 1
+
+
+def test_samples_that_still_wait_are_sent_if_another_one_was_answered(upstream: Upstream) -> None:
+    upstream.enqueue("b", Reply(text="one"), Reply(stall_after=0))
+    run(upstream, mixture(lab("b", samples=3, first_token=0.2)), limits=Limits(concurrency=1))
+    assert len(upstream.chats("b")) == 3
+
+
 def test_a_straggler_without_a_word_is_not_asked_again_but_a_slow_writer_is() -> None:
     profile = mixture("a", "b", "c", rounds=2, quorum=1, patience=2)
     _, times, clients = play(profile, {"a": after(1, "from a"), "b": HANGS, "c": WORDS})
