@@ -126,7 +126,8 @@ class Planned:
     settings: its limits of length as far as the budgets allow. fitted: what it is sent. info: on
     its model. foreseen: tokens of the answer that the budgets were asked for. error: why it is not
     made, if so. shrink: a shorter prompt, for an endpoint that refuses this one as too long, given
-    its error; None if there is none. backed: whether a fallback stands ready.
+    its error; None if there is none. backed: whether a fallback stands ready. again: whether
+    its model was silent in a layer before, until it was lost.
     max_tokens: the profile's, which the budgets have not set.
     """
 
@@ -138,6 +139,7 @@ class Planned:
     error: Failure | None = None
     shrink: Callable[[ContextTooLong], Fitted | None] = lambda _: None
     backed: bool = False
+    again: bool = False
     max_tokens: int | None = None
 
     @property
@@ -364,7 +366,12 @@ class Call:
                 place = await self._let_in(stack, attempt.model)
             self._begin()
             endpoint = self._clients.endpoint(attempt.model)
-            silence = silence_of(self.settings, endpoint.provider, backed=self.planned.backed)
+            silence = silence_of(
+                self.settings,
+                endpoint.provider,
+                backed=self.planned.backed,
+                again=self.planned.again and attempt.model == self.planned.settings.model,
+            )
             self._book(attempt, beside)
             if self._race is not None and beside is None:
                 stack.callback(self._race.hedge_in(self.settings.hedge_after or 0.0).cancel)

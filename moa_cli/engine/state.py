@@ -224,6 +224,7 @@ class TurnState:
                     error,
                     shrink=again,
                     backed=backed,
+                    again=self.silent.get(settings.model, (0, False))[1],
                     max_tokens=settings.max_tokens,
                 )
             )

@@ -241,6 +241,16 @@ def test_samples_that_still_wait_are_sent_if_another_one_was_answered(upstream: 
     assert len(upstream.chats("b")) == 3
 
 
+def test_an_aggregator_that_was_silent_as_a_proposer_has_little_time_for_its_first_token() -> None:
+    profile = mixture("a", "agg")
+    events, times, _ = play(profile, {"agg": HANGS})
+    [failed] = of_kind(events, AggregatorFailed)
+    assert "no first token within 5 s" in failed.error.message
+    assert times[-1] == pytest.approx(45)
+    _, times, _ = play(profile, {"agg": [HANGS, after(4, "a reply")]})
+    assert times[-1] == pytest.approx(44)
+
+
 def test_a_straggler_without_a_word_is_not_asked_again_but_a_slow_writer_is() -> None:
     profile = mixture("a", "b", "c", rounds=2, quorum=1, patience=2)
     _, times, clients = play(profile, {"a": after(1, "from a"), "b": HANGS, "c": WORDS})
