@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -113,7 +114,8 @@ class Answers:
 
     journal: of the calls. there: the ids of items that were answered before.
     lost: how many of the later ones were answered without some of the proposals. cut: how many
-    of those replies were cut. failed: how many failed.
+    of those replies were cut. failed: how many failed. losses: how many of those replies lack a
+    model, by the sentence that says so.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Answers:
         self._errors: dict[str, Failure | None] = dict.fromkeys(there)
         self._work = {work.item.id: work for work in batch.work()}
         self.lost = self.cut = self.failed = 0
+        self.losses: Counter[str] = Counter()
 
     def error(self, name: tuple[str, str]) -> Failure | None:
         """Why that item failed. Raises KeyError if it has not ended."""
@@ -138,6 +141,7 @@ class Answers:
         if result.error is None:
             last = result.turns[-1]
             self.lost += bool(last.lost)
+            self.losses.update(set(last.lost))
             self.cut += last.reply is not None and bool(cut_text(last.reply.finish_reason))
         else:
             self.failed += 1

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from moa_cli.cli.bench.session import SessionOptions
 
 _STREAM = "-"
+# So many different losses are named in the end.
+_LOSSES = 5
 
 
 @takes_profile
@@ -251,6 +253,10 @@ class _Start:
         cut = f", {answers.cut} cut (see `finish_reason`)" if answers.cut else ""
         cost = f", {cost_text(spent)}" if spent.calls else ""
         say(f"{done:,} of {plural(total, 'answer')}{into}{lost}{cut}{cost}")
+        for loss, times in answers.losses.most_common(_LOSSES):
+            say(f"degraded, {times:,} of them lost {loss}")
+        if len(answers.losses) > _LOSSES:
+            say(f"{len(answers.losses) - _LOSSES:,} other losses are in the output, under `lost`")
         if capped is not None:
             more = " (the same command with a higher cap goes on from there)" if goes_on else ""
             say(f"{capped.message}{more}")

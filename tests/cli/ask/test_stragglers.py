@@ -97,6 +97,7 @@ def test_a_batch_keeps_to_the_quorum_and_names_the_straggler(hasty: Moa) -> None
     ran = hasty.run("batch", write_prompts(hasty, 1), "out.jsonl", "-p", "lab", "--proposals")
     assert ran.code == 0
     assert "1 without some of the proposals" in ran.err
+    assert f"moa: degraded, 1 of them lost {SLOW}\n" in ran.err
     [line] = map(json.loads, (hasty.folder / "out.jsonl").read_text().splitlines())
     assert line["lost"] == [SLOW]
 
