@@ -28,6 +28,8 @@ _KEPT_EVERY = 60.0
 # Seconds after which a window opens at the latest, unless a call must end or a minute.
 _SOON = 2.0
 _NOTHING = Learned(0)
+# Seconds after which a model that was silent is waited for in full again.
+_SILENCE_KEPT = 300.0
 
 
 class Limiter:
@@ -49,6 +51,9 @@ class Limiter:
         # By what would change a provider's limits.
         self._lanes: dict[tuple[object, ...], Lane] = {}
         self._in_flight = 0
+        # By model: requests in a row that were given up before their first word, and when the first
+        # one was.
+        self._silences: dict[str, tuple[int, float]] = {}
         self._calls, self._turns = count(), count()
         self._lock = threading.RLock()
 
@@ -85,6 +90,23 @@ class Limiter:
                 that began before it.
         """
         return TurnSlots(self, provider_of, order)
+
+    def silences(self, model: str) -> int:
+        """How many requests to a model in a row said nothing, of late."""
+        number, at = self._silences.get(model, (0, 0.0))
+        return number if time.monotonic() - at < _SILENCE_KEPT else 0
+
+    def note(self, model: str, *, spoke: bool) -> None:
+        """A request to a model spoke, or was given up before its first word."""
+        if spoke and model not in self._silences:
+            return
+        with self._lock:
+            if spoke:
+                self._silences.pop(model, None)
+            else:
+                number, now = self.silences(model), time.monotonic()
+                since = self._silences[model][1] if number else now
+                self._silences[model] = (number + 1, since)
 
     def next_order(self) -> int:
         """The place of a turn that begins now."""
@@ -227,6 +249,15 @@ class TurnSlots:
     def reason(self, model: str) -> str | None:
         """What a call of that model would wait for now, in words; None if it would not wait."""
         return self.limiter.reason(self._lane(model))
+
+    def silences(self, model: str) -> int:
+        """How many requests to that model in a row were given up before their first word, of late
+        and in this process."""
+        return self.limiter.silences(model)
+
+    def note(self, model: str, *, spoke: bool) -> None:
+        """A request to that model spoke, or was given up before its first word."""
+        self.limiter.note(model, spoke=spoke)
 
     def _lane(self, model: str) -> Lane:
         return self.limiter.lane(self.provider_of(model))

@@ -366,11 +366,15 @@ class Call:
                 place = await self._let_in(stack, attempt.model)
             self._begin()
             endpoint = self._clients.endpoint(attempt.model)
+            spared = self.planned.index is not None or self.planned.backed
             silence = silence_of(
                 self.settings,
                 endpoint.provider,
                 backed=self.planned.backed,
                 again=self.planned.again and attempt.model == self.planned.settings.model,
+                # Without the aggregator there is no reply, so it has its time where none stands
+                # behind it.
+                silences=self._slots.silences(attempt.model) if spared else 0,
             )
             self._book(attempt, beside)
             if self._race is not None and beside is None:
@@ -387,12 +391,16 @@ class Call:
                     self._failed(attempt, error)
                     raise
             except TimeoutError:
+                if not attempt.speaking:
+                    self._slots.note(attempt.model, spoke=False)
                 if attempt.finish_reason is None:
                     late = silence.error(endpoint.provider, attempt.speaking)
                     self._failed(attempt, late)
                     raise late from None
             finally:
                 attempt.running = False
+                if attempt.speaking:
+                    self._slots.note(attempt.model, spoke=True)
 
     @staticmethod
     def _is_complete(attempt: Attempt) -> bool:

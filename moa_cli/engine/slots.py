@@ -36,6 +36,13 @@ class Slots(Protocol):
     def reason(self, model: str) -> str | None:
         """What a call of that model would wait for now, in words; None if it would not wait."""
 
+    def silences(self, model: str) -> int:
+        """How many requests to that model in a row were given up before their first word, of late
+        and in this process."""
+
+    def note(self, model: str, *, spoke: bool) -> None:
+        """A request to that model spoke, or was given up before its first word."""
+
     def next_turn(self) -> Slots:
         """The slots of a turn that begins now: its calls go behind those of turns that run."""
 
@@ -61,6 +68,13 @@ class OwnSlots:
     def reason(self, model: str) -> str | None:
         del model
         return "behind the limit of calls in flight" if self._free.locked() else None
+
+    def silences(self, model: str) -> int:
+        del model
+        return 0
+
+    def note(self, model: str, *, spoke: bool) -> None:
+        pass
 
     def next_turn(self) -> OwnSlots:
         return self

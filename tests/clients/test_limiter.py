@@ -255,3 +255,23 @@ def test_what_was_learned_serves_the_next_process(tmp_path: Path) -> None:
     for broken in ("", "[]", '{"taken": "x"}', '{"taken": -1, "ceiling": 0, "as_of": 1e99}'):
         kept.write_text(broken)
         assert asyncio.run(turn(Limiter(32), 8, 99)) == 8
+
+
+def test_silences_of_a_model_are_counted_until_it_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("moa_cli.clients.limiter.time.monotonic", lambda: now)
+    slots = Limiter(8).slots(_provider_of)
+    assert slots.silences("lab:m") == 0
+    for expected in (1, 2, 3):
+        slots.note("lab:m", spoke=False)
+        assert slots.next_turn().silences("lab:m") == expected
+    assert slots.silences("lab:n") == 0
+    slots.note("lab:m", spoke=True)
+    assert slots.silences("lab:m") == 0
+    slots.note("lab:m", spoke=False)
+    now += 299
+    slots.note("lab:m", spoke=False)
+    assert slots.silences("lab:m") == 2
+    # From the first of them on.
+    now += 2
+    assert slots.silences("lab:m") == 0

@@ -12,7 +12,7 @@ from moa_cli.core.events import AggregatorFailed, AggregatorFinished, ProposerFa
 from moa_cli.engine import Limits
 from moa_cli.engine.slots import Place
 from moa_cli.models.table import Provider
-from tests.support.mixtures import mixture, of_kind, run
+from tests.support.mixtures import lab, mixture, of_kind, run
 from tests.support.scenarios import BROKEN, HANG_UP, NO_CREDIT, play, refusal
 from tests.support.upstream import Reply, Upstream
 
@@ -23,6 +23,7 @@ class Watched:
     def __init__(self, held: float = 0.0) -> None:
         self.held = held
         self.told: list[str] = []
+        self.notes: list[bool] = []
 
     @asynccontextmanager
     async def _slot(self) -> AsyncGenerator[Place]:
@@ -45,6 +46,12 @@ class Watched:
 
     def reason(self, model: str) -> str | None:
         return None
+
+    def silences(self, model: str) -> int:
+        return 0
+
+    def note(self, model: str, *, spoke: bool) -> None:
+        self.notes.append(spoke)
 
     def next_turn(self) -> Watched:
         return self
@@ -125,3 +132,12 @@ def test_a_provider_that_refuses_everything_ends_a_turn(upstream: Upstream) -> N
     assert len(lost) == 6
     kinds = {event.proposal.error.kind for event in lost if event.proposal.error is not None}
     assert kinds == {"RateLimited"}
+
+
+def test_the_slots_are_told_whether_a_model_spoke(upstream: Upstream) -> None:
+    play(upstream, {"agg": [Reply(text="from agg"), Reply(stall_after=0)]})
+    slots = Watched()
+    profile = mixture(aggregator=lab("agg", first_token=0.2))
+    run(upstream, profile, limits=Limits(slots=slots))
+    run(upstream, profile, limits=Limits(slots=slots))
+    assert slots.notes == [True, False]

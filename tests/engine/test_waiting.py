@@ -21,6 +21,7 @@ from moa_cli.core.events import (
 )
 from moa_cli.engine import run_turn
 from moa_cli.engine.silence import Watch, silence_of
+from moa_cli.profile import Proposer
 from tests.support.mixtures import InProcess, asked, lab, mixture, of_kind, run
 from tests.support.scenarios import play
 from tests.support.upstream import Reply, Upstream
@@ -217,3 +218,15 @@ def test_a_task_that_is_cancelled_by_others_stays_cancelled() -> None:
             await task
 
     asyncio.run(outer())
+
+
+@pytest.mark.parametrize(
+    ("silences", "expected"), [(0, 40.0), (1, 20.0), (2, 10.0), (3, 5.0), (4, 5.0), (1000, 5.0)]
+)
+def test_a_model_that_was_silent_in_turns_before_has_less_time(
+    silences: int, expected: float
+) -> None:
+    assert silence_of(Proposer(model="lab:a"), "lab", silences=silences).first_token == expected
+    own = Proposer(model="lab:a", first_token=60.0)
+    assert silence_of(own, "lab", silences=silences).first_token == 60.0
+    assert silence_of(Proposer(model="ollama:a"), "ollama", silences=silences).first_token == 300.0
