@@ -54,6 +54,8 @@ class Limiter:
         # By model: requests in a row that were given up before their first word, and when the first
         # one was.
         self._silences: dict[str, tuple[int, float]] = {}
+        # By model: the most seconds to a first word.
+        self._slowest: dict[str, float] = {}
         self._calls, self._turns = count(), count()
         self._lock = threading.RLock()
 
@@ -96,12 +98,15 @@ class Limiter:
         number, at = self._silences.get(model, (0, 0.0))
         return number if time.monotonic() - at < _SILENCE_KEPT else 0
 
-    def note(self, model: str, *, spoke: bool) -> None:
-        """A request to a model spoke, or was given up before its first word."""
-        if spoke and model not in self._silences:
-            return
+    def slowest(self, model: str) -> float:
+        """The most seconds that a request to a model took to its first word; 0 if none spoke."""
+        return self._slowest.get(model, 0.0)
+
+    def note(self, model: str, seconds: float | None) -> None:
+        """A request to a model spoke after so many seconds, or (None) was given up before."""
         with self._lock:
-            if spoke:
+            if seconds is not None:
+                self._slowest[model] = max(seconds, self.slowest(model))
                 self._silences.pop(model, None)
             else:
                 number, now = self.silences(model), time.monotonic()
@@ -255,9 +260,14 @@ class TurnSlots:
         and in this process."""
         return self.limiter.silences(model)
 
-    def note(self, model: str, *, spoke: bool) -> None:
-        """A request to that model spoke, or was given up before its first word."""
-        self.limiter.note(model, spoke=spoke)
+    def slowest(self, model: str) -> float:
+        """The most seconds that a request to that model took to its first word in this process; 0
+        if none spoke."""
+        return self.limiter.slowest(model)
+
+    def note(self, model: str, seconds: float | None) -> None:
+        """A request to that model spoke after so many seconds, or (None) was given up before."""
+        self.limiter.note(model, seconds)
 
     def _lane(self, model: str) -> Lane:
         return self.limiter.lane(self.provider_of(model))

@@ -375,6 +375,7 @@ class Call:
                 # Without the aggregator there is no reply, so it has its time where none stands
                 # behind it.
                 silences=self._slots.silences(attempt.model) if spared else 0,
+                slowest=self._slots.slowest(attempt.model),
             )
             self._book(attempt, beside)
             if self._race is not None and beside is None:
@@ -392,15 +393,15 @@ class Call:
                     raise
             except TimeoutError:
                 if not attempt.speaking:
-                    self._slots.note(attempt.model, spoke=False)
+                    self._slots.note(attempt.model, None)
                 if attempt.finish_reason is None:
                     late = silence.error(endpoint.provider, attempt.speaking)
                     self._failed(attempt, late)
                     raise late from None
             finally:
                 attempt.running = False
-                if attempt.speaking:
-                    self._slots.note(attempt.model, spoke=True)
+                if attempt.first_token is not None and attempt.sent:
+                    self._slots.note(attempt.model, attempt.first_token - attempt.sent)
 
     @staticmethod
     def _is_complete(attempt: Attempt) -> bool:

@@ -19,7 +19,8 @@ _FIRST_TOKEN, _FIRST_TOKEN_BACKED, _FIRST_TOKEN_HERE, _STALL = 40.0, 20.0, 300.0
 # The same of an aggregator whose model has used up such a time in the same turn, so that one model
 # that hangs delays a turn by little more than once; and the least of a model that was silent in
 # turns before: its time is halved with each, for some minutes, so that a long chat, a server or a
-# batch of a thousand prompts does not wait for it in full again and again.
+# batch of a thousand prompts does not wait for it in full again and again. One that has spoken has
+# twice the time that it needed at most: a slow model is not a hung one.
 _FIRST_TOKEN_AGAIN = 5.0
 # Seconds for what may follow a whole answer: its usage. The decoder of streams waits a little less.
 _ENDING = 2.0
@@ -63,9 +64,10 @@ def silence_of(
     backed: bool = False,
     again: bool = False,
     silences: int = 0,
+    slowest: float = 0.0,
 ) -> Silence:
     """The limits of a call at that provider. backed: whether a fallback stands ready. again:
-    whether its model was silent before in the turn. silences: see `Slots.silences`."""
+    whether its model was silent before in the turn. silences, slowest: see `Slots`."""
     first = _FIRST_TOKEN
     known = BUILT_IN.get(provider)
     if known is not None and (known.base_url is None or known.start_hint is not None):
@@ -75,7 +77,8 @@ def silence_of(
             first = _FIRST_TOKEN_AGAIN
         elif backed:
             first = _FIRST_TOKEN_BACKED
-        first = max(_FIRST_TOKEN_AGAIN, first / 2 ** min(silences, 10))
+        least = min(first, max(_FIRST_TOKEN_AGAIN, 2 * slowest))
+        first = max(least, first / 2 ** min(silences, 10))
     return Silence(settings.first_token or first, settings.stall or _STALL)
 
 

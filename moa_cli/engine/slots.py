@@ -40,8 +40,12 @@ class Slots(Protocol):
         """How many requests to that model in a row were given up before their first word, of late
         and in this process."""
 
-    def note(self, model: str, *, spoke: bool) -> None:
-        """A request to that model spoke, or was given up before its first word."""
+    def slowest(self, model: str) -> float:
+        """The most seconds that a request to that model took to its first word in this process; 0
+        if none spoke."""
+
+    def note(self, model: str, seconds: float | None) -> None:
+        """A request to that model spoke after so many seconds, or (None) was given up before."""
 
     def next_turn(self) -> Slots:
         """The slots of a turn that begins now: its calls go behind those of turns that run."""
@@ -73,7 +77,11 @@ class OwnSlots:
         del model
         return 0
 
-    def note(self, model: str, *, spoke: bool) -> None:
+    def slowest(self, model: str) -> float:
+        del model
+        return 0.0
+
+    def note(self, model: str, seconds: float | None) -> None:
         pass
 
     def next_turn(self) -> OwnSlots:

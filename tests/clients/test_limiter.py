@@ -263,14 +263,17 @@ def test_silences_of_a_model_are_counted_until_it_speaks(monkeypatch: pytest.Mon
     slots = Limiter(8).slots(_provider_of)
     assert slots.silences("lab:m") == 0
     for expected in (1, 2, 3):
-        slots.note("lab:m", spoke=False)
+        slots.note("lab:m", None)
         assert slots.next_turn().silences("lab:m") == expected
     assert slots.silences("lab:n") == 0
-    slots.note("lab:m", spoke=True)
+    slots.note("lab:m", 7.5)
+    slots.note("lab:m", 0.5)
     assert slots.silences("lab:m") == 0
-    slots.note("lab:m", spoke=False)
+    assert slots.slowest("lab:m") == 7.5
+    assert slots.slowest("lab:n") == 0
+    slots.note("lab:m", None)
     now += 299
-    slots.note("lab:m", spoke=False)
+    slots.note("lab:m", None)
     assert slots.silences("lab:m") == 2
     # From the first of them on.
     now += 2

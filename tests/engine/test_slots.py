@@ -50,8 +50,11 @@ class Watched:
     def silences(self, model: str) -> int:
         return 0
 
-    def note(self, model: str, *, spoke: bool) -> None:
-        self.notes.append(spoke)
+    def slowest(self, model: str) -> float:
+        return 0.0
+
+    def note(self, model: str, seconds: float | None) -> None:
+        self.notes.append(seconds is not None)
 
     def next_turn(self) -> Watched:
         return self

@@ -230,3 +230,12 @@ def test_a_model_that_was_silent_in_turns_before_has_less_time(
     own = Proposer(model="lab:a", first_token=60.0)
     assert silence_of(own, "lab", silences=silences).first_token == 60.0
     assert silence_of(Proposer(model="ollama:a"), "ollama", silences=silences).first_token == 300.0
+
+
+@pytest.mark.parametrize(("slowest", "expected"), [(1.0, 5.0), (8.0, 16.0), (30.0, 40.0)])
+def test_a_slow_model_that_was_silent_has_twice_the_time_that_it_needed(
+    slowest: float, expected: float
+) -> None:
+    proposer = Proposer(model="lab:a")
+    silence = silence_of(proposer, "lab", silences=9, slowest=slowest)
+    assert silence.first_token == expected
