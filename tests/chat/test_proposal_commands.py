@@ -40,6 +40,16 @@ def test_show_lists_all_rounds_and_prints_one_proposal_of_any(talk: Talk) -> Non
     assert talk.do("/show 1 2") == f"lab:a (round 2)\n{RAIN}"
 
 
+def test_show_marks_proposals_that_were_cut(talk: Talk) -> None:
+    talk.upstream.enqueue("a", Reply(text=RAIN, finish_reason="length"))
+    talk.upstream.enqueue("b", Reply(chunks=[SNOW, " And"], stall_after=1))
+    talk.do("/set quorum 1", "/set patience 0.5", "/set use_partial true", "Why?")
+    assert talk.do("/show").splitlines() == [
+        f"1  round 1  lab:a (cut at the token limit (max_tokens)): {RAIN[:59]}…",
+        f"2  round 1  lab:b (used unfinished): {SNOW}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

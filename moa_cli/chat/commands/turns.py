@@ -77,7 +77,9 @@ def _show(host: Host, argument: str) -> None:
             state = one_line(proposal.text, 60)
             if proposal.error is not None:
                 state = f"{proposal.error.message}{f': {state}' if state else ''}"
-            host.say(f"{place}  round {proposal.layer}  {proposal.proposer}: {state}")
+            cut = cut_of(proposal)
+            name = proposal.proposer + (f" ({cut})" if cut else "")
+            host.say(f"{place}  round {proposal.layer}  {name}: {state}")
 
 
 @command("diff", "N M", _numbers)
