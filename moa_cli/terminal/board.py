@@ -84,7 +84,8 @@ def call_summary(call: CallView, now: float, name_width: int = 0, width: int | N
         return text.append(_plain(call.note), style)
     told = figures(call, now)
     if call.state not in ("done", "streaming"):
-        told = [call.state, *told]
+        # What a call that waits has a note of: that it was sent a second time.
+        told = [_plain(call.note) if call.state == "waiting" and call.note else call.state, *told]
     if call.state == "done" and call.note:
         text.append(f"{_plain(call.note)} · ", "yellow")
     free = None if width is None else width - cell_len(text.plain)
@@ -240,7 +241,7 @@ def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
 def _tail(call: CallView, width: int, rows: int) -> Text:
     """The last rows of a call's text, each cut to its width here: cells are counted once."""
     style = ""
-    if call.state in _NOTED:
+    if call.state in _NOTED or (call.state == "waiting" and call.note):
         style = "red" if call.state == "failed" else "yellow"
         lines = _wrap(_plain(call.note), width)[:rows]
     else:

@@ -29,6 +29,7 @@ from moa_cli.core.events import (
     AggregatorStarted,
     Caller,
     Event,
+    Hedged,
     LayerFinished,
     LayerStarted,
     ProposerDelta,
@@ -439,6 +440,24 @@ def test_a_retry_is_shown_until_the_call_goes_on() -> None:
     first, second = stage.play([*events, over(5.5, 1, 1)], 1.15, 5.25)
     assert first == ["↻ alpha  again in 4 s: too many requests (429)"]
     assert second == ["▸ alpha  5.2 s · ~3 tok · 3 tok/s · first 4.3 s  one two three"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "seen"),
+    [
+        (60, 20, "· a  silent for 2 s: asked twice, other · 2.3 s"),
+        (80, 24, "· a  silent for 2 s: asked twice, other · 2.3 s"),
+        (140, 40, "│ silent for 2 s: asked twice, other "),
+    ],
+)
+def test_a_request_that_is_made_twice_is_shown_until_a_word_comes(
+    columns: int, rows: int, seen: str
+) -> None:
+    hedged = Hedged(layer=1, index=0, model="other", seconds=2.0, at=2.0)
+    events = [*turn("a", "b"), hedged, *said(0, RAIN, at=3.0), done(0, 4.5)]
+    waiting, writing = Stage(columns, rows).play(events, 2.35, 3.65)
+    assert any(line.startswith(seen) for line in waiting)
+    assert not any("asked twice" in line for line in writing)
 
 
 def test_no_more_than_ten_frames_are_drawn_in_a_second() -> None:
