@@ -364,7 +364,7 @@ class LayerRun:
         if self._outrun:
             stood += "and the next round has its answers"
         else:
-            stood += f"{self._patience:g} s of patience were over"
+            stood += f"{self._patience:g} s of patience had passed"
         was = "too slow" if index in self._begun else "not asked in time"
         return Failure("Straggler", f"{was}: {stood}")
 

@@ -61,7 +61,7 @@ def test_once_the_quorum_stands_the_others_have_so_much_patience() -> None:
     events, times, clients = play(profile, {**scripts, "d": HANGS})
     assert when(events, times, LayerFinished) == pytest.approx(3.5)
     assert clients.references_of("lab:agg") == "\n1. from a\n2. from b\n3. from c"
-    assert lost(events) == ("lab:d: too slow: 3 of 4 answers stood, 1.5 s of patience were over",)
+    assert lost(events) == ("lab:d: too slow: 3 of 4 answers stood, 1.5 s of patience had passed",)
     assert kinds(events) == [(1, 3, "Straggler")]
     # It was asked, and an endpoint may bill it.
     last = events[-1]
@@ -141,7 +141,7 @@ def test_without_patience_a_proposer_that_waits_for_its_turn_is_not_asked() -> N
     events, _, clients = play(profile, scripts, limits=Limits(concurrency=1))
     assert clients.asked["lab:c"] == []
     assert lost(events)[1] == (
-        "lab:c: not asked in time: 1 of 3 answers stood, 0 s of patience were over"
+        "lab:c: not asked in time: 1 of 3 answers stood, 0 s of patience had passed"
     )
 
 
@@ -177,7 +177,7 @@ def test_an_unfinished_answer_serves_where_the_profile_says_so() -> None:
     # Nothing but words came of the third.
     assert kinds(events) == [(1, 2, "Straggler")]
     assert lost(events)[0] == (
-        "lab:b: too slow: 1 of 3 answers stood, 3 s of patience were over; used unfinished"
+        "lab:b: too slow: 1 of 3 answers stood, 3 s of patience had passed; used unfinished"
     )
 
 

@@ -17,7 +17,7 @@ from tests.support.upstream import Reply, Upstream
 
 WRITING = "Rain is water that falls. It "
 STALLED = Reply(chunks=[WRITING, "never sent"], stall_after=1)
-SLOW = "lab:c: too slow: 2 of 3 answers stood, 0.3 s of patience were over"
+SLOW = "lab:c: too slow: 2 of 3 answers stood, 0.3 s of patience had passed"
 
 
 @pytest.fixture
