@@ -19,6 +19,9 @@ grows by one call for each full window that was taken. The smallest number that 
 *ceiling* and is tried again only after many calls have been taken, each time after four times as
 many, so that probing costs a few refusals in a hundred calls.
 
+Where the window is full and no call ends for a while, one more is tried, ever more rarely: a single
+model that refuses everything must not make those of its provider wait for a slow one.
+
 After a refusal the provider is *left alone*: for as long as it asks, with jitter, or for a time
 that doubles with each wave as long as nothing is taken in between. Then one call goes first, and
 the others follow as calls are taken.
@@ -45,6 +48,8 @@ _MOST_JITTER = 1.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.25, 20.0
 # Calls that must be taken before the ceiling is tried again.
 _FEWEST_TAKEN, _MOST_TAKEN, _MORE_TAKEN = 10, 1280, 4
+# Seconds without an end and a refusal after which one call more is tried; doubled with each.
+_STUCK_AFTER, _LONGEST_STUCK_AFTER = 20.0, 300.0
 # A minute, and a little more: the provider's clock starts when the request arrives.
 _MINUTE = 60.5
 
@@ -121,6 +126,9 @@ class Window:
         self._wave_from = 0
         self._waves = 0
         self._too_many_at_once = False
+        # When a call ended, or was refused, last; and how long the next end is waited for.
+        self._moved_at = -math.inf
+        self._stuck_after = _STUCK_AFTER
         # Since when calls are refused and none was taken; None if the last was taken.
         self._refusing_since: float | None = None
         self._rpm = rpm
@@ -165,8 +173,22 @@ class Window:
         if opens == now and full:
             # The oldest undecided call is decided in time; that may open the window.
             oldest = next(iter(self._undecided.values()), None)
-            return math.inf if oldest is None else oldest.at + self._taken_after
+            if oldest is not None:
+                return oldest.at + self._taken_after
+            if self.told or self.size >= self._most:
+                return math.inf
+            newest = next(reversed(self._calls.values()))
+            stuck_at = max(self._moved_at, newest.at) + self._stuck_after
+            if now < stuck_at:
+                return stuck_at
+            self._try_one_more()
         return opens
+
+    def _try_one_more(self) -> None:
+        self._stuck_after = min(_LONGEST_STUCK_AFTER, 2 * self._stuck_after)
+        self._size = self.in_flight + 1
+        self._ceiling = max(self._ceiling, self._size + 1)
+        self._allowance = math.inf
 
     def refused_for(self, now: float) -> float:
         """Seconds for which all calls were refused; 0 if it takes or serves some."""
@@ -210,6 +232,7 @@ class Window:
 
     def end(self, number: int, now: float, *, answered: bool) -> None:
         """That call has ended. answered: well."""
+        self._moved_at = now
         if answered:
             self.take(number, now)
             self._taken += 1
@@ -224,6 +247,7 @@ class Window:
         if call is None:
             return
         reached = self.in_flight
+        self._moved_at = now
         del self._calls[number]
         self._undecided.pop(number, None)
         if self._refusing_since is None:

@@ -228,3 +228,24 @@ def test_how_long_nothing_was_taken() -> None:
     window.end(second, 20.0, answered=True)
     window.refuse(window.send(20.0), None, 21.0)
     assert window.refused_for(22.0) == 1.0
+
+
+def test_where_no_call_ends_one_more_is_tried_ever_more_rarely() -> None:
+    window = Window(8, learned=Learned(1, 2))
+    slow = window.send(0.0)
+    window.take(slow, 0.1)
+    assert window.opens_at(1.0) == 20.0
+    assert window.opens_at(20.0) == 20.0
+    refused = window.send(20.0)
+    window.refuse(refused, None, 20.1)
+    assert window.opens_at(21.0) == pytest.approx(60.1)
+    assert window.opens_at(60.2) == 60.2
+    other = window.send(60.2)
+    window.take(other, 60.3)
+    assert window.size == 2
+
+
+def test_a_limit_that_was_told_is_never_tried() -> None:
+    window = Window(1, told=True)
+    window.take(window.send(0.0), 0.1)
+    assert window.opens_at(1000.0) == math.inf
