@@ -113,7 +113,7 @@ def test_an_error_of_an_endpoint_cannot_act_on_a_terminal(moa: Moa, upstream: Up
 def test_panels_are_on_stderr_while_standard_output_is_redirected(
     moa: Moa, upstream: Upstream, tmp_path: Path
 ) -> None:
-    upstream.always("*", Reply(text="some words of an answer", pause=0.02))
+    upstream.always("*", Reply(text="some words of an answer", pause=0.3))
     upstream.always("agg", Reply(text="# The *reply*\n", delay=0.3))
     out = tmp_path / "out.md"
     with moa.terminal("ask", "hi", stdout=out, columns=100, rows=40) as terminal:
