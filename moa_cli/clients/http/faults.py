@@ -84,6 +84,9 @@ def explain_socks(error: Exception, proxy: Proxy, place: str) -> TransportError 
     """What aiohttp-socks raised, as one of our exceptions; None if it is none of its."""
     import aiohttp_socks
 
+    if isinstance(error.__cause__, aiohttp_socks.ProxyConnectionError):
+        # Before python-socks 3 that is an OSError, which aiohttp wraps in one of its own.
+        error = error.__cause__
     if isinstance(error, aiohttp_socks.ProxyTimeoutError | TimeoutError):
         return _late(proxy, place)
     if isinstance(error, aiohttp_socks.ProxyConnectionError):
