@@ -1,10 +1,10 @@
 """A model endpoint whose models take their time, as told.
 
 `python -m benchmarks.slow_upstream MODELS` prints its URL and serves until it is killed. MODELS is
-JSON: a `Behaviour` for each model. How long a model takes for a prompt depends on the seed, the
-model and the prompt's last line only, so that a benchmark knows it, too (`Behaviour.first_token`).
-`GET /log` tells each request: model, last line, status, and the clock (monotonic, of this machine)
-at its beginning and its end.
+JSON: a `Behaviour` for each model. How long a model takes depends on the model, the first line of
+the prompt, and how many times it was asked that before: it is the same in each run. `GET /log`
+tells each request: model, first line, status, and the clock (monotonic, of this machine) at its
+beginning and its end.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -46,15 +47,14 @@ class Behaviour:
     pause: float = 0.0
     at_once: int | None = None
 
-    def first_token(self, model: str, prompt: str) -> float:
-        """Seconds until the first token of that model for that prompt."""
-        dice = random.Random(f"{model}\n{prompt}")
+    def first_token(self, model: str, prompt: str, before: int = 0) -> float:
+        """Seconds until the first token of that model for that prompt.
+
+        before: how many times it was asked the same before; each time it takes another time.
+        """
+        dice = random.Random(f"{model}\n{prompt}\n{before}")
         seconds = self.first * math.exp(dice.gauss(0, self.sigma)) if self.sigma else self.first
         return seconds + (self.stall if dice.random() < self.stall_share else 0.0)
-
-    def seconds(self, model: str, prompt: str) -> float:
-        """Seconds until the end of the answer."""
-        return self.first_token(model, prompt) + self.tokens * self.pause
 
 
 @dataclass
@@ -73,6 +73,7 @@ class _Endpoint:
         self._models = models
         self._in_flight = 0
         self._calls: list[Call] = []
+        self._asked: Counter[tuple[str, str]] = Counter()
 
     def application(self) -> web.Application:
         application = web.Application(client_max_size=1 << 26)
@@ -89,9 +90,11 @@ class _Endpoint:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        # The prompt's last line in a user's message: references may stand behind it.
+        # References may stand behind the first line.
         prompt = [m["content"] for m in body["messages"] if m["role"] == "user"][-1]
         call = Call(body["model"], prompt.splitlines()[0], time.monotonic())
+        before = self._asked[call.model, call.prompt]
+        self._asked[call.model, call.prompt] += 1
         self._calls.append(call)
         behaviour = self._models[call.model]
         if behaviour.at_once is not None and self._in_flight >= behaviour.at_once:
@@ -99,14 +102,19 @@ class _Endpoint:
             return web.json_response({"error": {"message": "too many requests"}}, status=429)
         self._in_flight += 1
         try:
-            await self._answer(request, call, behaviour)
+            await self._answer(request, call, behaviour, before)
+        except ConnectionResetError:
+            # It was not waited for any longer.
+            pass
         finally:
             self._in_flight -= 1
             call.ended = time.monotonic()
         return web.Response()
 
-    async def _answer(self, request: web.Request, call: Call, behaviour: Behaviour) -> None:
-        await asyncio.sleep(behaviour.first_token(call.model, call.prompt))
+    async def _answer(
+        self, request: web.Request, call: Call, behaviour: Behaviour, before: int
+    ) -> None:
+        await asyncio.sleep(behaviour.first_token(call.model, call.prompt, before))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for number in range(behaviour.tokens):
