@@ -2,11 +2,12 @@
 
 CPU time of the whole process for each token of eight streams, from an endpoint in another process
 that sends each token in a write of its own. *bare aiohttp* reads the body, splits it at line ends
-and parses each line's JSON. *client*: our client's deltas; *turn*: those of eight proposers
-through the engine, delivered to no sink; *turn and board*: with the board at a pseudo-terminal.
-Medians; in brackets the ratio to the bare reader, run by run, and its range. Each figure is from a
-fresh process; the ways take turns, so that what else the machine does meets all. The board draws
-ten times a second, however many tokens there are: the fewer, the more it takes of each.
+and parses each line's JSON. *the SDK's create()*: the stream of `together`. *client*: our client's
+deltas; *turn*: those of eight proposers through the engine, delivered to no sink; *turn and board*:
+with the board at a pseudo-terminal. Medians; the ratio to the bare reader is taken run by run. Each
+figure is from a fresh process; the ways take turns, so that what else the machine does meets all.
+The board draws ten times a second, however many tokens there are: the fewer, the more it takes of
+each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,9 +23,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.board_cpu import terminal
 from benchmarks.replies import chunks, mixed
+from benchmarks.report import environment_line, spread, table
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, ProviderSettings
 from moa_cli.core.conversation import Conversation, Message
@@ -47,8 +49,8 @@ _CHUNK = {
 }
 _USAGE = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
 _MESSAGE = "hi"
-BARE = "bare aiohttp"
-WAYS = (BARE, "client", "turn", "turn and board")
+BARE, SDK = "bare aiohttp", "the SDK's create()"
+WAYS = (BARE, SDK, "client", "turn", "turn and board")
 
 
 def _event(delta: dict[str, str], reason: str | None = None, **more: object) -> bytes:
@@ -140,6 +142,27 @@ async def _bare(url: str) -> AsyncIterator[Way]:
         yield ask_all
 
 
+@asynccontextmanager
+async def _sdk(url: str) -> AsyncIterator[Way]:
+    from together import AsyncTogether
+
+    async def ask(model: str) -> int:
+        tokens = 0
+        stream: Any = await sdk.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": _MESSAGE}], stream=True
+        )
+        async for chunk in stream:
+            if chunk.choices:
+                tokens += bool(chunk.choices[0].delta.content)
+        return tokens
+
+    async def ask_all(models: Sequence[str]) -> int:
+        return sum(await asyncio.gather(*map(ask, models)))
+
+    async with AsyncTogether(api_key="some-key", base_url=url) as sdk:
+        yield ask_all
+
+
 def _tokens(text: str) -> int:
     """Of a text from the endpoint; several that came at once may be told as one."""
     return len(list(chunks(text)))
@@ -191,14 +214,14 @@ async def _turn(url: str, *, board: bool = False) -> AsyncIterator[Way]:
 
 async def measure_here(way: str, url: str) -> float:
     """CPU time per token in this process, in microseconds."""
-    opened = (
-        _bare(url)
-        if way == BARE
-        else _client(url)
-        if way == "client"
-        else _turn(url, board=way == "turn and board")
-    )
-    async with opened as ask_all:
+    opened = {
+        BARE: lambda: _bare(url),
+        SDK: lambda: _sdk(url),
+        "client": lambda: _client(url),
+        "turn": lambda: _turn(url),
+        "turn and board": lambda: _turn(url, board=True),
+    }
+    async with opened[way]() as ask_all:
         await ask_all(["short"] * 2)
         began = time.process_time()
         tokens = await ask_all([f"m{number}" for number in range(_STREAMS)])
@@ -229,35 +252,36 @@ def measure_all(tokens: int, rate: float, runs: int) -> dict[str, list[float]]:
     return figures
 
 
-def table(figures: dict[str, list[float]]) -> str:
-    """Medians, and of the ratios to the bare reader, run by run, the median and the range."""
-    rows = ["| way | µs per token | of the bare reader | range |", "| --- | ---: | ---: | ---: |"]
-    for way, found in figures.items():
-        ratios = [ours / bare for ours, bare in zip(found, figures[BARE], strict=True)]
-        rows.append(
-            f"| {way} | {statistics.median(found):.1f} | {statistics.median(ratios):.2f} |"
-            f" {min(ratios):.2f} to {max(ratios):.2f} |"
-        )
-    return "\n".join(rows)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.token_cpu")
     parser.add_argument("--tokens", type=int, default=1000)
-    parser.add_argument("--rate", type=float, default=200.0, help="tokens a second of each stream")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        nargs="+",
+        default=[200.0, 0.0],
+        help="tokens a second of each stream; 0: as many as can be",
+    )
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        asyncio.run(_serve(given.tokens, given.rate))
+        asyncio.run(_serve(given.tokens, given.rate[0]))
     elif given.way:
         print(asyncio.run(measure_here(given.way, given.url)))
     else:
-        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {_STREAMS} streams\n")
-        print(table(measure_all(given.tokens, given.rate, given.runs)))
+        rows = []
+        for rate in given.rate:
+            figures = measure_all(given.tokens, rate, given.runs)
+            for way, found in figures.items():
+                ratios = [ours / bare for ours, bare in zip(found, figures[BARE], strict=True)]
+                pace = f"{rate:g} a second" if rate else "as many as can be"
+                rows.append([f"{way}, {pace}", f"{statistics.median(found):.1f}", spread(ratios)])
+        print(environment_line(f"{_STREAMS} streams, {given.runs} runs"))
+        print(table(["way, tokens of each stream", "µs a token", "of the bare reader"], rows))
 
 
 if __name__ == "__main__":
