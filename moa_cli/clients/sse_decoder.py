@@ -22,7 +22,7 @@ _FIELD = re.compile(rb"\s*(?:\xef\xbb\xbf)?(?::|data\b|event\b|id\b|retry\b|erro
 _LONGEST_NOTE = 2000
 # For what may follow the end of an answer.
 _REST_SECONDS = 1.5
-# So many events that came at once are one delta: nobody can see them one by one.
+# So many events that came at once are one delta: on a screen they would appear together anyway.
 _BURST = 16
 _DECODER = json.JSONDecoder()
 

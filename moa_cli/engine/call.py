@@ -62,7 +62,7 @@ class Limits:
             an answer comes that is longer than was estimated.
         slots: Shared with other turns, in place of `concurrency`.
         ledger: Where turns and their calls are recorded.
-        reply_held: Whether nobody is shown the reply before its end. Then a reply that has begun
+        reply_held: Whether the reply is shown only as a whole. Then a reply that has begun
             may be asked for again, and a fallback may follow it.
     """
 

@@ -67,7 +67,7 @@ def read_file(value: str, folder: Path, place: str) -> tuple[str, Path]:
     """The text of the file that a setting names, without the line ends at its end; and its path.
 
     folder: where a name that is not absolute begins. place: where the setting stands. Raises
-    ProfileError if there is no such file, or it is no text, or no merge prompt.
+    ProfileError if the file is missing, is not a text, or is not a merge prompt.
     """
     path = folder / paths.expand(value)
     if not paths.is_file(path):
