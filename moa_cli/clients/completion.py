@@ -6,6 +6,7 @@ provider does otherwise is read here, so that nothing behind it knows providers.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from moa_cli.clients import usage as usages
@@ -14,6 +15,7 @@ from moa_cli.clients.thinking import ThinkSplitter, late_reasoning, opens_in_pro
 from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
+from moa_cli.core.tools import ToolKind, ToolPiece
 from moa_cli.core.values import unchecked
 
 # Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
@@ -201,7 +203,8 @@ class CompletionReader:
         if body.get("refusal"):
             self._refuse(body["refusal"])
         if body.get("tool_calls") or body.get("function_call"):
-            self._news["tool_calls"] = True
+            pieces = tool_pieces(body)
+            self._news["tool_calls"] = self._news.get("tool_calls", ()) + pieces
         self._cite(body)
         return thought
 
@@ -383,6 +386,36 @@ def _text(content: object) -> str:
     if isinstance(content, dict):
         return _text(content.get("text") or content.get("content"))
     return ""
+
+
+def tool_pieces(body: dict[str, Any]) -> tuple[ToolPiece, ...]:
+    """The calls of tools in a delta or a message; what has no shape of one is left out."""
+    calls = body.get("tool_calls")
+    if not calls and isinstance(body.get("function_call"), dict):
+        # As OpenAI wrote one before there were tools; older servers still do.
+        calls = [{"index": 0, "function": body["function_call"]}]
+    found = []
+    for place, call in enumerate(calls if isinstance(calls, list) else ()):
+        if not isinstance(call, dict):
+            continue
+        index = call.get("index")
+        kind: ToolKind = "custom" if isinstance(call.get("custom"), dict) else "function"
+        inner = call.get(kind)
+        inner = inner if isinstance(inner, dict) else {}
+        written = inner.get("input" if kind == "custom" else "arguments")
+        if isinstance(written, dict | list):
+            # Ollama's own form: JSON in place of the text of JSON.
+            written = json.dumps(written)
+        found.append(
+            ToolPiece(
+                index if type(index) is int else place,
+                _text(call.get("id")),
+                _text(inner.get("name")),
+                _text(written),
+                kind,
+            )
+        )
+    return tuple(found)
 
 
 def _details(details: object) -> str:

@@ -15,7 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -37,7 +37,7 @@ from moa_cli.clients.transport import (
 )
 from moa_cli.clients.usage import Bounds, usage_from
 from moa_cli.core import debug_log
-from moa_cli.core.conversation import Message
+from moa_cli.core.conversation import Message, Part
 from moa_cli.core.endpoints import NO_KEY, Delta, ModelInfo, Request
 from moa_cli.core.errors import (
     BadResponse,
@@ -47,6 +47,7 @@ from moa_cli.core.errors import (
     RequestRefused,
 )
 from moa_cli.core.quirks import Quirk
+from moa_cli.core.tools import ToolCall
 from moa_cli.models.model_list import read_list
 from moa_cli.models.providers import is_loopback
 from moa_cli.models.table import DEFAULT_PROVIDER, AuthStyle
@@ -463,16 +464,52 @@ async def _drain(body: AsyncIterator[bytes]) -> None:
                 pass
 
 
-def _messages(messages: Sequence[Message], *, system: bool) -> list[dict[str, str]]:
+def _messages(messages: Sequence[Message], *, system: bool) -> list[dict[str, Any]]:
     """The messages as they are sent. system: whether the model takes system messages; one that
     does not is given them at the beginning of the user's next message."""
     if not system:
         messages = _without_system(messages)
     return [
-        # A paste or an argument may hold half a surrogate pair, which UTF-8 cannot say.
-        {"role": message.role, "content": message.content.encode("utf-8", "replace").decode()}
+        # Nearly all have nothing but a text.
+        {"role": message.role, "content": _sendable(message.content)}
+        if not (message.parts or message.tool_calls or message.tool_call_id or message.name)
+        else _message(message)
         for message in messages
     ]
+
+
+def _sendable(text: str) -> str:
+    """A paste or an argument may hold half a surrogate pair, which UTF-8 cannot say."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _message(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role, "content": _sendable(message.content)}
+    if message.parts:
+        body["content"] = [_part(part) for part in message.parts]
+    if message.tool_calls:
+        body["content"] = body["content"] or None
+        body["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if message.role == "tool":
+        body["tool_call_id"] = message.tool_call_id
+    elif message.name:
+        body["name"] = _sendable(message.name)
+    return body
+
+
+def _part(part: Part) -> dict[str, Any]:
+    if part.kind == "image":
+        detail = {"detail": part.detail} if part.detail else {}
+        return {"type": "image_url", "image_url": {"url": part.url, **detail}}
+    if part.kind == "file" and part.url and not part.text:
+        return {"type": "file", "file": {"filename": part.name, "file_data": part.url}}
+    return {"type": "text", "text": _sendable(part.as_text)}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    name, written = _sendable(call.name), _sendable(call.arguments)
+    inner = {"name": name, "input" if call.kind == "custom" else "arguments": written}
+    return {"id": call.id, "type": call.kind, call.kind: inner}
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
@@ -482,8 +519,10 @@ def _without_system(messages: Sequence[Message]) -> list[Message]:
         if message.role == "system":
             instructions.append(message.content)
         elif message.role == "user":
+            led = "\n\n".join(instructions)
+            parts = message.parts and (Part("text", led), *message.parts) if led else message.parts
             text = "\n\n".join([*instructions, message.content])
-            found.append(Message("user", text))
+            found.append(replace(message, content=text, parts=parts))
             instructions = []
         else:
             found.append(message)

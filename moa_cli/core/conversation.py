@@ -5,10 +5,12 @@ A conversation's history is user messages and final replies only, never referenc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Any, Literal
+
+from moa_cli.core.tools import ToolCall
 
 __all__ = [
     "Charge",
@@ -18,6 +20,7 @@ __all__ = [
     "KeptConversation",
     "KeptTurn",
     "Message",
+    "Part",
     "Proposal",
     "Role",
     "Turn",
@@ -26,10 +29,43 @@ __all__ = [
     "check_usage",
 ]
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 TurnStatus = Literal["open", "finished", "interrupted", "failed"]
 # Sums of tokens, calls and USD stay far below this, even over years.
 _MOST = 10**12
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a message: text, an image, or a file.
+
+    Attributes:
+        kind: `text`, `image` or `file`.
+        text: The text; of a file, what was extracted from it.
+        url: Where the image or file is: a web address, or a `data:` URI that holds it. Empty for
+            text, and for a file of which only the text is kept.
+        name: The name of the file, if it has one.
+        detail: How closely an image is looked at: `low`, `high` or `auto`; empty if unset.
+    """
+
+    kind: Literal["text", "image", "file"]
+    text: str = ""
+    url: str = ""
+    name: str = ""
+    detail: str = ""
+
+    @property
+    def as_text(self) -> str:
+        """What a model reads in its place that takes only text."""
+        if self.kind == "text":
+            return self.text
+        told = f"[{self.kind}: {self.name}]" if self.name else f"[{self.kind}]"
+        return f"{told}\n{self.text}" if self.text else told
+
+
+def text_of_parts(parts: Iterable[Part]) -> str:
+    """What a model reads in place of these parts that takes only text."""
+    return "\n".join(part.as_text for part in parts)
 
 
 @dataclass(frozen=True)
@@ -37,12 +73,35 @@ class Message:
     """One message as a chat-completions endpoint takes it.
 
     Attributes:
-        role: Who says it: `system`, `user` or `assistant`.
-        content: The text.
+        role: Who says it: `system`, `user` or `assistant`; or `tool` for the result of a tool.
+        content: The text. Of a message with parts, what a model reads that takes only text.
+        parts: All parts in order, if there are others than text.
+        tool_calls: The calls of tools that an assistant's message makes.
+        tool_call_id: The call that a tool's message is the result of.
+        name: The name of who speaks, for endpoints that take one.
     """
 
     role: Role
     content: str
+    parts: tuple[Part, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+    @classmethod
+    def of_parts(cls, role: Role, parts: Sequence[Part], name: str = "") -> Message:
+        """A message of these parts.
+
+        Args:
+            role: Who says it.
+            parts: Its parts in order.
+            name: The name of who speaks.
+
+        Returns:
+            The message; without parts if all are text.
+        """
+        kept = tuple(parts) if any(part.kind != "text" for part in parts) else ()
+        return cls(role, text_of_parts(parts), kept, name=name)
 
 
 @dataclass(frozen=True)
@@ -185,7 +244,18 @@ class Proposal:
     unfinished: bool = False
 
 
-RARE = frozenset({"citations", "unfinished", "withdrawn", "left_out"})
+RARE = frozenset(
+    {
+        "citations",
+        "unfinished",
+        "withdrawn",
+        "left_out",
+        "parts",
+        "tool_calls",
+        "speaker",
+        "token_logprobs",
+    }
+)
 
 
 def without_empty(fields: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -220,6 +290,12 @@ class Turn:
         stored_as: The turn's number in the store, if it is kept there.
         citations: The sources that the aggregator's endpoint names for the reply; not those of the
             proposals. In JSON this field is left out where there are none.
+        parts: All parts of the user's message in order, if there are others than text. In JSON
+            this field is left out where there are none.
+        speaker: The name of the user, for endpoints that take one. In JSON this field is left out
+            where there is none.
+        tool_calls: The calls of tools that the reply makes, for whoever asked to make. In JSON
+            this field is left out where there are none.
     """
 
     user: str
@@ -239,6 +315,9 @@ class Turn:
     causes: tuple[Failure, ...] = ()
     stored_as: int | None = None
     citations: tuple[Citation, ...] = ()
+    parts: tuple[Part, ...] = ()
+    speaker: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def degraded(self) -> bool:
@@ -270,22 +349,56 @@ class Conversation:
         turns: The turns, the oldest first.
         before: Messages that precede the first turn, such as a system message or a history that
             is kept elsewhere.
+        after: Messages that follow the prompt of the open turn: calls of tools and their results,
+            or the beginning of the reply.
     """
 
     turns: tuple[Turn, ...] = ()
     before: tuple[Message, ...] = ()
+    after: tuple[Message, ...] = ()
 
-    def ask(self, prompt: str) -> Conversation:
+    @classmethod
+    def of(cls, messages: Sequence[Message], prompt: int | None = None) -> Conversation:
+        """A conversation that is kept elsewhere.
+
+        Args:
+            messages: All of its messages, in order.
+            prompt: The place of the message that is answered; by default the last one of the user,
+                or, if there is none, the last one that the assistant has not said.
+
+        Returns:
+            The conversation; that message is its open turn.
+
+        Raises:
+            ValueError: There is no message that could be answered.
+        """
+        if prompt is None:
+            said = [place for place, message in enumerate(messages) if message.role == "user"]
+            others = [
+                place
+                for place, message in enumerate(messages)
+                if message.role in ("system", "tool")
+            ]
+            if not said and not others:
+                raise ValueError("there is no message to answer")
+            prompt = (said or others)[-1]
+        asked = messages[prompt]
+        turn = Turn(user=asked.content, parts=asked.parts, speaker=asked.name)
+        return cls((turn,), tuple(messages[:prompt]), tuple(messages[prompt + 1 :]))
+
+    def ask(self, prompt: str, parts: Sequence[Part] = ()) -> Conversation:
         """Ask something.
 
         Args:
-            prompt: The user's message.
+            prompt: The user's message, as text.
+            parts: All its parts in order, if there are others than text.
 
         Returns:
             A copy of this conversation with `prompt` as its open turn. A turn that was open
             before is gone.
         """
-        return replace(self, turns=(*self.closed_turns(), Turn(user=prompt)))
+        turn = Turn(user=prompt, parts=tuple(parts))
+        return replace(self, turns=(*self.closed_turns(), turn), after=())
 
     def answer(self, reply: str) -> Conversation:
         """Answer the open turn.
@@ -311,14 +424,14 @@ class Conversation:
         """What an endpoint is sent, without any references.
 
         Returns:
-            `before`, then the user messages and the final replies, in order.
+            `before`, then the user messages and the final replies in order, then `after`.
         """
         said = list(self.before)
         for turn in self.turns:
-            said.append(Message("user", turn.user))
+            said.append(Message("user", turn.user, turn.parts, name=turn.speaker))
             if turn.reply is not None:
-                said.append(Message("assistant", turn.reply))
-        return tuple(said)
+                said.append(Message("assistant", turn.reply, tool_calls=turn.tool_calls))
+        return (*said, *self.after)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from moa_cli.core.conversation import Citation, Message, Usage
 from moa_cli.core.money import Price, check_price
+from moa_cli.core.tools import ToolPiece
 
 __all__ = [
     "NO_KEY",
@@ -87,7 +88,9 @@ class Delta:
         logprobs: The most likely first tokens of the answer, each with the natural logarithm of
             its probability. Only where `Request.extra` asks for them, and once in a stream.
         refusal: The next piece of the words in which the model refuses to answer.
-        tool_calls: Whether the model calls a tool.
+        tool_calls: The next pieces of the calls of tools that the model makes.
+        token_logprobs: The log-probabilities of the next tokens, for each the JSON object that the
+            endpoint tells; only where `Request.extra` asks for them.
         replaces: Whether `text` and `reasoning` stand in place of all that came before: where
             reasoning ends in a text that nothing opened as reasoning, only its end tells so.
         citations: The sources that the endpoint has named so far. Later ones replace earlier ones.
@@ -102,7 +105,8 @@ class Delta:
     model: str | None = None
     logprobs: tuple[tuple[str, float], ...] | None = None
     refusal: str = ""
-    tool_calls: bool = False
+    tool_calls: tuple[ToolPiece, ...] = ()
+    token_logprobs: tuple[str, ...] = ()
     replaces: bool = False
     citations: tuple[Citation, ...] = ()
     merged: int = 0
@@ -121,6 +125,8 @@ class ModelInfo:
         from_table: Whether the price is that of the table that comes with `moa`.
         as_of: When the provider's list said so, in seconds since 1970; None if no list did.
         trouble: Why that list could not be read, or None.
+        sees: Whether it takes images.
+        tools: Whether it can call tools.
     """
 
     id: str
@@ -130,6 +136,8 @@ class ModelInfo:
     from_table: bool = False
     as_of: float | None = None
     trouble: str | None = None
+    sees: bool | None = None
+    tools: bool | None = None
 
 
 def check_info(info: ModelInfo) -> ModelInfo:

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
-from moa_cli.core.conversation import Citation, Failure, Proposal, Usage, without_empty
+from moa_cli.core.conversation import Citation, Failure, Part, Proposal, Usage, without_empty
 from moa_cli.core.money import Price
+from moa_cli.core.tools import ToolCall, ToolPiece
 from moa_cli.core.values import load_value
 
 __all__ = [
@@ -77,6 +78,8 @@ class TurnStarted(_Event):
         prompt: The user's message.
         rounds: The number of proposer layers to come.
         aggregator: The model name of the aggregator.
+        parts: All parts of the user's message in order, if there are others than text. In JSON
+            this field is left out where there are none.
     """
 
     kind: Literal["turn_started"] = "turn_started"
@@ -84,6 +87,7 @@ class TurnStarted(_Event):
     prompt: str
     rounds: int
     aggregator: str
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,11 +324,18 @@ class AggregatorDelta(_Event):
         kind: The name of the event.
         text: The next piece of the reply.
         reasoning: The next piece of the reasoning.
+        tool_calls: The next pieces of the calls of tools that the reply makes. In JSON this field
+            is left out where there are none.
+        token_logprobs: The log-probabilities of the next tokens, where asked for: for each
+            the JSON object that the endpoint tells, as text. In JSON this field is left out where
+            there are none.
     """
 
     kind: Literal["aggregator_delta"] = "aggregator_delta"
     text: str = ""
     reasoning: str = ""
+    tool_calls: tuple[ToolPiece, ...] = ()
+    token_logprobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,6 +354,8 @@ class AggregatorFinished(_Event):
         finish_reason: Why the reply ends, in the endpoint's words, such as `stop` or `length`.
         citations: The sources that the endpoint names for the reply. In JSON this field is left
             out where there are none.
+        tool_calls: The calls of tools that the reply makes, for whoever asked to make. In JSON
+            this field is left out where there are none.
     """
 
     kind: Literal["aggregator_finished"] = "aggregator_finished"
@@ -355,6 +368,7 @@ class AggregatorFinished(_Event):
     first_token: float | None = None
     finish_reason: str | None = None
     citations: tuple[Citation, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.money import priced
 from moa_cli.core.tokens import usage_of
+from moa_cli.core.tools import ToolCallBuilder
 
 
 class Sink(Protocol):
@@ -284,6 +285,7 @@ class TurnFold:
         self._answered_by: str | None = None
         self._finish_reason: str | None = None
         self._citations: tuple[Citation, ...] = ()
+        self._tool_calls = ToolCallBuilder()
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._rounds = 0
@@ -298,13 +300,15 @@ class TurnFold:
             case AggregatorDelta():
                 self._text.append(event.text)
                 self._reasoning.append(event.reasoning)
+                if event.tool_calls:
+                    self._tool_calls.take(event.tool_calls)
             case ProposerDelta():
                 open_call = self._open.get((event.layer, event.index))
                 if open_call is not None:
                     open_call.text.append(event.text)
                     open_call.reasoning.append(event.reasoning)
             case TurnStarted():
-                self._turn = Turn(user=event.prompt, profile=event.profile)
+                self._turn = Turn(user=event.prompt, profile=event.profile, parts=event.parts)
                 self._rounds = event.rounds
             case LayerStarted():
                 for index, caller in enumerate(event.proposers):
@@ -332,6 +336,7 @@ class TurnFold:
                 self._add(event.proposal)
             case AggregatorStarted():
                 self._text, self._reasoning = [], []
+                self._tool_calls = ToolCallBuilder()
                 self._model = event.model
                 self._replying = _Open(Caller(name=event.name, model=event.model), event)
             case AggregatorFinished():
@@ -360,6 +365,7 @@ class TurnFold:
         if call is self._replying:
             call.text, call.reasoning = self._text, self._reasoning
             self._text, self._reasoning = [], []
+            self._tool_calls = ToolCallBuilder()
         call.spent += call.taken()
         call.text, call.reasoning = [], []
 
@@ -409,6 +415,7 @@ class TurnFold:
             answered_by=self._answered_by,
             finish_reason=self._finish_reason,
             citations=self._citations,
+            tool_calls=self._tool_calls.calls(),
             reply=text if text or whole else None,
             reasoning="".join(self._reasoning),
             ledger=tuple(self.ledger),

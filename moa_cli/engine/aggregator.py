@@ -71,6 +71,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
                 first_token=call.first_token,
                 finish_reason=call.finish_reason,
                 citations=call.citations,
+                tool_calls=call.tool_calls if "tools" in planned.settings.extra else (),
             )
         )
         return True
@@ -92,13 +93,16 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
 
 def _tell(state: TurnState, planned: Planned, step: Step) -> None:
     if isinstance(step, Delta):
-        if step.text or step.reasoning:
+        called = step.tool_calls if "tools" in planned.settings.extra else ()
+        if step.text or step.reasoning or called or step.token_logprobs:
             state.emit(
                 unchecked(
                     events.AggregatorDelta,
                     at=state.now(),
                     text=step.text,
                     reasoning=step.reasoning,
+                    tool_calls=called,
+                    token_logprobs=step.token_logprobs,
                 )
             )
     elif not isinstance(step, Begun):

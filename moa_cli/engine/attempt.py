@@ -12,6 +12,7 @@ from moa_cli.core.ledger import CallBegun
 from moa_cli.core.money import Price, priced
 from moa_cli.core.outcomes import REFUSED, ending_of
 from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
+from moa_cli.core.tools import ToolCall, ToolCallBuilder
 from moa_cli.profile import ModelSettings
 
 # A count that an endpoint told before so many tokens of its answer, or more, was not the last word.
@@ -76,7 +77,7 @@ class Attempt:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._tool_calls = False
+        self._tool_calls = ToolCallBuilder()
         self._hidden_reasoning = False
         self._told: Usage | None = None
         self._told_at = 0
@@ -99,6 +100,11 @@ class Attempt:
     def refused(self) -> bool:
         """Whether the model refuses to answer, in words of a field of their own."""
         return bool(self._refusal)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls of tools that the model makes, as far as they have come."""
+        return self._tool_calls.calls()
 
     @property
     def tokens(self) -> int:
@@ -135,7 +141,10 @@ class Attempt:
             self._hidden_reasoning = delta.usage.reasoning_tokens > 0
         if delta.finish_reason:
             self.finish_reason, said = delta.finish_reason, True
-        self._tool_calls = self._tool_calls or delta.tool_calls
+        if delta.tool_calls:
+            self._tool_calls.take(delta.tool_calls)
+            for piece in delta.tool_calls:
+                self._count.take(piece.name + piece.arguments)
         self.answered_by = delta.model or self.answered_by
         self.citations = delta.citations or self.citations
         return said
@@ -157,7 +166,8 @@ class Attempt:
         if told is not None and open_end and told.completion_tokens < self.tokens:
             # It has gone on since it told.
             told = None
-        answer = self.text + self.reasoning
+        called = "".join(call.name + call.arguments for call in self.tool_calls)
+        answer = self.text + self.reasoning + called
         return usage_of(told, self.foreseen.prompt_tokens, answer, self.tokens)
 
     def committed(self, allowed: int = 0) -> Usage:

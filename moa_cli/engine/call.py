@@ -26,6 +26,7 @@ from moa_cli.core.errors import (
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price
 from moa_cli.core.stream import EventQueue
+from moa_cli.core.tools import ToolCall
 from moa_cli.engine.attempt import Attempt, request_of, settled
 from moa_cli.engine.budget import Budget
 from moa_cli.engine.fit import Fitted
@@ -249,6 +250,10 @@ class Call:
     def citations(self) -> tuple[Citation, ...]:
         return self._heard.citations
 
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return self._heard.tool_calls
+
     def no_answer(self) -> ClientError:
         """Why there is no answer in what came, as far as that is known."""
         return self._heard.no_answer()
@@ -309,7 +314,7 @@ class Call:
             raise
         finally:
             self._ended = time.monotonic()
-        if self._heard.refused or not self.text.strip():
+        if not self._is_answer(self._heard):
             raise self.no_answer()
 
     async def _answer(self) -> None:
@@ -403,11 +408,15 @@ class Call:
                 if attempt.first_token is not None and attempt.sent:
                     self._slots.note(attempt.model, attempt.first_token - attempt.sent)
 
-    @staticmethod
-    def _is_complete(attempt: Attempt) -> bool:
+    def _is_complete(self, attempt: Attempt) -> bool:
         """Whether all of the answer is there, whatever happens to the connection behind it."""
-        said = attempt.refused or bool(attempt.text.strip())
+        said = attempt.refused or self._is_answer(attempt)
         return said and attempt.finish_reason is not None
+
+    def _is_answer(self, attempt: Attempt) -> bool:
+        """Whether what came is an answer: a text, or calls of the tools that were offered."""
+        called = bool(attempt.tool_calls) and "tools" in self.planned.settings.extra
+        return not attempt.refused and (called or bool(attempt.text.strip()))
 
     async def _let_in(self, stack: AsyncExitStack, model: str) -> Place:
         """Wait for the turn of an attempt.
@@ -512,7 +521,7 @@ class Call:
                         if wanted != limit:
                             limit = wanted
                             watch.set_limit(limit)
-                    if race is not None and (delta.text or delta.reasoning):
+                    if race is not None and (delta.text or delta.reasoning or delta.tool_calls):
                         if not race.claim():
                             return
                         self._hear(attempt)
@@ -599,8 +608,9 @@ class Call:
 
     async def _wait_to_retry(self, error: ClientError) -> None:
         """Wait until the call may be made again. Raises the error where it is not made again."""
-        told = bool(self.text or self.reasoning)
-        consumed = bool(self.text) and self.planned.index is None
+        shown = bool(self.text or self.tool_calls)
+        told = shown or bool(self.reasoning)
+        consumed = shown and self.planned.index is None
         if consumed and not self._limits.reply_held:
             raise error
         model = self.settings.model

@@ -98,6 +98,7 @@ async def _run(state: TurnState) -> None:
             at=state.now(),
             profile=state.profile.name,
             prompt=state.conversation.turns[-1].user,
+            parts=state.conversation.turns[-1].parts,
             rounds=state.rounds,
             aggregator=state.profile.aggregator.model,
         )

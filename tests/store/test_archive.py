@@ -185,8 +185,8 @@ def test_a_file_is_plain_json_in_readable_text_that_acts_on_no_terminal(store: S
     assert [[proposer["model"] for proposer in layer] for layer in turn["proposals"]] == [
         ["lab:a", "lab:b"]
     ]
-    # Sources are only there where an endpoint named some.
-    without = {"user", "stored_as", "citations"}
+    # Some are only there where they have something to tell.
+    without = {"user", "stored_as", "citations", "parts", "speaker", "tool_calls"}
     assert set(turn) >= {field.name for field in dataclasses.fields(Turn)} - without
 
 

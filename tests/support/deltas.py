@@ -22,6 +22,6 @@ def joined(deltas: Iterable[Delta]) -> Delta:
             model=delta.model or whole.model,
             logprobs=delta.logprobs or whole.logprobs,
             refusal=whole.refusal + delta.refusal,
-            tool_calls=whole.tool_calls or delta.tool_calls,
+            tool_calls=whole.tool_calls + delta.tool_calls,
         )
     return whole

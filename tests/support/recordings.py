@@ -242,7 +242,7 @@ def _chat_differences(wanted: dict[str, Any], observed: Observed) -> Iterator[st
     yield from _differs("refusal", wanted.pop("refusal", ""), delta.refusal)
     yield from _differs("finish_reason", wanted.pop("finish_reason", 0), delta.finish_reason)
     yield from _differs("model", wanted.pop("model", None), delta.model)
-    yield from _differs("tool_calls", wanted.pop("tool_calls", False), delta.tool_calls)
+    yield from _differs("tool_calls", wanted.pop("tool_calls", False), bool(delta.tool_calls))
     yield from _usage_differences(wanted.pop("usage", None), delta)
     yield from _cost_differences(wanted.pop("cost_usd", None), observed)
     outcome = wanted.pop("outcome", None)

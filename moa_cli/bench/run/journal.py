@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from moa_cli.bench.data.json_lines import Lines, plain, read_lines, to_line
 from moa_cli.core.conversation import Citation, Failure, Usage, check_usage
@@ -180,9 +181,15 @@ def call_key(item: str, turn: int, model: str, request: Request) -> str:
     fields = plain(request)
     # Arms that ask the same share a call, wherever in their turns they ask it.
     del fields["place"]
+    # A message of nothing but text is known by the same key as ever.
+    fields["messages"] = [_without_unset(message) for message in fields["messages"]]
     table = [item, turn, model, fields]
     text = json.dumps(table, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _without_unset(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in message.items() if v or k in ("role", "content")}
 
 
 def occurrence_key(key: str, occurrence: int) -> str:

@@ -1,0 +1,89 @@
+"""Calls of tools, as a model writes them: whole, and in the pieces of a stream.
+
+Source: OpenAI's API reference, "Create chat completion", `tools` and `tool_calls`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["ToolCall", "ToolCallBuilder", "ToolKind", "ToolPiece"]
+
+ToolKind = Literal["function", "custom"]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call of a tool. Who asked makes the call; `moa` passes it on.
+
+    Attributes:
+        id: What the result of the call is matched by.
+        name: The name of the tool.
+        arguments: For a function its arguments as JSON, as the model wrote them: it may be
+            malformed. For a custom tool its input.
+        kind: `function`, or `custom` for a tool that takes free text.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    kind: ToolKind = "function"
+
+
+@dataclass(frozen=True)
+class ToolPiece:
+    """The next piece of a call of a tool.
+
+    Attributes:
+        index: Which call of the answer it belongs to, counted from 0.
+        id: The id of the call; empty if a piece before it has told it.
+        name: The name of the tool; empty if a piece before it has told it.
+        arguments: The next piece of the arguments.
+        kind: See `ToolCall`.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    kind: ToolKind = "function"
+
+
+class ToolCallBuilder:
+    """The calls of an answer, put together from their pieces."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, ToolCall] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def take(self, pieces: tuple[ToolPiece, ...]) -> None:
+        """Take the next pieces.
+
+        Args:
+            pieces: Pieces in the order in which they came.
+        """
+        for piece in pieces:
+            before = self._calls.get(piece.index)
+            if before is None:
+                self._calls[piece.index] = ToolCall(
+                    piece.id, piece.name, piece.arguments, piece.kind
+                )
+            else:
+                # Some endpoints repeat id and name with each piece, so the first ones stay.
+                self._calls[piece.index] = ToolCall(
+                    before.id or piece.id,
+                    before.name or piece.name,
+                    before.arguments + piece.arguments,
+                    before.kind,
+                )
+
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls so far.
+
+        Returns:
+            The calls in the order of their index.
+        """
+        return tuple(call for _, call in sorted(self._calls.items()))
