@@ -26,8 +26,10 @@ from moa_cli.server.errors import ApiError
 from moa_cli.server.metrics import CONTENT_TYPE
 from moa_cli.server.openapi import description
 from moa_cli.server.service import Service
-from moa_cli.server.wires.chat_completions import Completions
-from moa_cli.server.wires.replies import compact
+from moa_cli.server.turns import TurnEndpoint
+from moa_cli.server.wires.chat_completions import ChatCompletions
+from moa_cli.server.wires.sse import compact
+from moa_cli.server.wires.wire import Wire
 
 _LOG = RoomLog("moa.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -57,6 +59,9 @@ def _router(service: Service) -> Router:
 
         return Route(path, answer)
 
+    def answer(path: str, wire: Wire) -> Route:
+        return Route(path, TurnEndpoint(service, wire), methods=["POST"])
+
     def models(request: Request) -> dict[str, Any]:
         data = [_model(service, name) for name in service.mixtures.names()]
         return {"object": "list", "data": data}
@@ -74,7 +79,7 @@ def _router(service: Service) -> Router:
             get("/openapi.json", described),
             get("/v1/models", models),
             get("/v1/models/{name}", lambda request: _model(service, request.path_params["name"])),
-            Route("/v1/chat/completions", Completions(service), methods=["POST"]),
+            answer("/v1/chat/completions", ChatCompletions()),
         ],
         redirect_slashes=False,
     )

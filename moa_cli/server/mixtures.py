@@ -27,7 +27,7 @@ from moa_cli.profile import (
 from moa_cli.profile.layering import override
 from moa_cli.server.errors import ApiError
 from moa_cli.server.loops import Address
-from moa_cli.server.wires.requests import ChatBody
+from moa_cli.server.wires.asked import Asked
 
 # The name of the server's default profile.
 DEFAULT = "moa"
@@ -171,21 +171,20 @@ class Mixtures:
         self._settled[name] = (time.monotonic(), made)
         return made
 
-    async def for_request(self, request: ChatBody) -> Mixture:
+    async def for_request(self, asked: Asked) -> Mixture:
         """The mixture with the request's own settings laid over it. Raises ApiError."""
-        mixture = await self._offered(request.model)
-        if (overrides := request.mixture.overrides()) != Overrides():
-            mixture = self._overridden(mixture, request.model, overrides)
+        mixture = await self._offered(asked.model)
+        if (overrides := asked.mixture.overrides()) != Overrides():
+            mixture = self._overridden(mixture, asked.model, overrides)
         profile = mixture.profile
-        settings, fields = request.reply(), request.reply_extra()
-        if settings or fields:
-            extra = {**profile.aggregator.extra, **fields}
-            aggregator = replace(profile.aggregator, **settings, extra=extra)
+        if asked.settings or asked.extra:
+            extra = {**profile.aggregator.extra, **asked.extra}
+            aggregator = replace(profile.aggregator, **asked.settings, extra=extra)
             profile = replace(profile, aggregator=aggregator)
-        if request.seed is not None:
-            profile = _seeded(profile, request.seed)
-        if request.user is not None:
-            profile = _with_user(profile, request.user)
+        if asked.seed is not None:
+            profile = _seeded(profile, asked.seed)
+        if asked.user is not None:
+            profile = _with_user(profile, asked.user)
         return mixture if profile is mixture.profile else replace(mixture, profile=profile)
 
     def _overridden(self, mixture: Mixture, name: str, asked: Overrides) -> Mixture:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_origin
 
 from moa_cli.core.values import Key, keys_of, required_keys
-from moa_cli.server.wires.requests import ChatBody
+from moa_cli.server.wires.chat_request import ChatBody
 from moa_cli.version import __version__
 
 _TYPES = {"text": "string", "whole": "integer", "number": "number", "flag": "boolean"}

@@ -18,7 +18,7 @@ from moa_cli.config.schema import to_config
 from moa_cli.config.toml import parse_toml
 from moa_cli.core.values import JSON, read_fields
 from moa_cli.profile import build
-from moa_cli.server.wires.requests import ChatBody
+from moa_cli.server.wires.chat_request import ChatBody
 from tests.support.pages import (
     PAGES,
     ROOT,

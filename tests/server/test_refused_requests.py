@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from moa_cli.core.values import keys_of
 from moa_cli.server.errors import ApiError
-from moa_cli.server.wires.requests import ChatBody, MixtureFields, parse
+from moa_cli.server.wires.asked import MixtureFields
+from moa_cli.server.wires.chat_request import ChatBody, parse
 from tests.support.command import Moa
 from tests.support.server import QUESTION, Server, serving
 from tests.support.upstream import Upstream

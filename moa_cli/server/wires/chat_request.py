@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NoReturn
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from moa_cli.core.conversation import Conversation, Message, Role
-from moa_cli.core.values import JSON, Key, ValueFault, read_fields
-from moa_cli.profile import Overrides
-from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS, Placement, ReferenceFormat
-from moa_cli.server.errors import ApiError
+from moa_cli.core.values import Key
+from moa_cli.server.wires.asked import Asked, MixtureFields
+from moa_cli.server.wires.bodies import given_values, json_object, read_body, refuse
 
 _INT64 = 2**63
 _INT32 = 2**31
@@ -21,18 +19,10 @@ _ROLES: dict[str, Role] = {
     "user": "user",
     "assistant": "assistant",
 }
-_CODES = {
-    "unknown": "unknown_parameter",
-    "missing": "missing_required_parameter",
-    "unsupported": "unsupported_parameter",
-    "invalid": "invalid_value",
-}
 # A text that ends the reply; it may be of spaces.
 _STOP = Key(low=1, blank=True)
 # What a model thought is not said again, as with the providers that tell it.
 _THOUGHTS = ("reasoning", "reasoning_content")
-_LONGEST_NAME = 60
-_LEAST_SECONDS = 1.0
 
 
 def _only(*values: Any) -> Key:
@@ -76,55 +66,6 @@ class StreamOptions:
         bool | None, Key("end the stream with a chunk that holds the usage")
     ] = None
     include_obfuscation: Annotated[bool | None, Key("must be false if given", only=(False,))] = None
-
-
-def _seconds(name: str) -> Key:
-    """A limit of the profile's, but never so low that no model could keep to it."""
-    return replace(PROFILE_KEYS[name], low=_LEAST_SECONDS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixtureFields:
-    """The `moa` object: overrides of the mixture for one request."""
-
-    rounds: Annotated[int | None, PROFILE_KEYS["rounds"]] = None
-    proposers: Annotated[
-        tuple[str, ...] | None, Key("models in place of the profile's proposers")
-    ] = None
-    aggregator: Annotated[str | None, Key("the model that writes the reply")] = None
-    samples: Annotated[int | None, PROPOSER_KEYS["samples"]] = None
-    reference_placement: Annotated[Placement | None, PROFILE_KEYS["reference_placement"]] = None
-    reference_format: Annotated[ReferenceFormat | None, PROFILE_KEYS["reference_format"]] = None
-    reference_names: Annotated[bool | None, PROFILE_KEYS["reference_names"]] = None
-    timeout: Annotated[float | None, _seconds("timeout")] = None
-    stall: Annotated[float | None, _seconds("stall")] = None
-    first_token: Annotated[float | None, _seconds("first_token")] = None
-    hedge_after: Annotated[float | None, PROFILE_KEYS["hedge_after"]] = None
-    quorum: Annotated[int | None, PROFILE_KEYS["quorum"]] = None
-    patience: Annotated[float | None, PROFILE_KEYS["patience"]] = None
-    use_partial: Annotated[bool | None, PROFILE_KEYS["use_partial"]] = None
-    overlap: Annotated[bool | None, PROFILE_KEYS["overlap"]] = None
-    show_proposals: Annotated[bool | None, Key("give the proposals as `reasoning_content`")] = None
-
-    def overrides(self) -> Overrides:
-        """The settings that are laid over the profile."""
-        return Overrides(
-            reference_models=self.proposers,
-            aggregator=self.aggregator,
-            samples=self.samples,
-            rounds=self.rounds,
-            reference_placement=self.reference_placement,
-            reference_format=self.reference_format,
-            reference_names=self.reference_names,
-            timeout=self.timeout,
-            stall=self.stall,
-            first_token=self.first_token,
-            hedge_after=self.hedge_after,
-            quorum=self.quorum,
-            patience=self.patience,
-            use_partial=self.use_partial,
-            overlap=self.overlap,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,19 +124,27 @@ class ChatBody:
     def mixture(self) -> MixtureFields:
         return self.moa or MixtureFields()
 
-    def conversation(self) -> Conversation:
-        """What was said, up to the message to answer."""
-        *before, last = [message.message() for message in self.messages]
-        return Conversation(before=tuple(before)).ask(last.content)
+    def asked(self) -> Asked:
+        """What the body asks for."""
+        return Asked(
+            model=self.model,
+            conversation=Conversation.of([message.message() for message in self.messages]),
+            stream=bool(self.stream),
+            settings=self.reply(),
+            extra=self.reply_extra(),
+            seed=self.seed,
+            user=self.user,
+            mixture=self.mixture,
+        )
 
     def reply(self) -> dict[str, Any]:
         """Settings of the model that writes the reply, named as in a profile."""
         limit = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
-        return _given(temperature=self.temperature, top_p=self.top_p, max_tokens=limit)
+        return given_values(temperature=self.temperature, top_p=self.top_p, max_tokens=limit)
 
     def reply_extra(self) -> dict[str, Any]:
         """Fields of that model's request body."""
-        return _given(
+        return given_values(
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             reasoning_effort=self.reasoning_effort,
@@ -205,37 +154,9 @@ class ChatBody:
 
 def parse(body: bytes) -> ChatBody:
     """The request in a body. Raises ApiError, a 400 that names the field which is wrong."""
-    try:
-        request = ChatBody(**read_fields(ChatBody, _without_thoughts(_object(body)), JSON))
-        _check_together(request)
-        return request
-    except ValueFault as fault:
-        raise refusal(fault) from None
-
-
-def refusal(fault: ValueFault) -> ApiError:
-    """The 400 that names the field which is to blame."""
-    *above, last = fault.path
-    if isinstance(last, str) and len(last) > _LONGEST_NAME:
-        fault.path = (*above, last[: _LONGEST_NAME - 1] + "…")
-    message = fault.sentence(JSON) + (f"; {fault.hint}" if fault.hint else "")
-    return ApiError(400, message, param=JSON.path(fault.path), code=_CODES[fault.code])
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        given = json.loads(body.decode("utf-8"), parse_constant=refuse)
-    except UnicodeDecodeError:
-        raise ApiError(400, "the body is not UTF-8 text", code="invalid_json") from None
-    except (ValueError, RecursionError):
-        # Besides malformed text: numbers too long for Python, lists nested too deep.
-        raise ApiError(400, "the body is not valid JSON", code="invalid_json") from None
-    if not isinstance(given, dict):
-        raise ApiError(400, "the body must be a JSON object", code="invalid_json")
-    return given
+    request = read_body(ChatBody, _without_thoughts(json_object(body)))
+    _check_together(request)
+    return request
 
 
 def _without_thoughts(given: dict[str, Any]) -> dict[str, Any]:
@@ -248,21 +169,13 @@ def _without_thoughts(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_together(body: ChatBody) -> None:
-    """Raise ValueFault if fields do not go together."""
+    """Raise ApiError if fields do not go together."""
     if body.mixture.proposers == ():
-        _refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
+        refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
     if body.stream_options is not None and not body.stream:
-        _refuse("may only be given with `stream`", "stream_options")
+        refuse("may only be given with `stream`", "stream_options")
     if body.messages[-1].role != "user":
         place = len(body.messages) - 1
-        _refuse("must be user: the last message is the user's", "messages", place, "role")
+        refuse("must be user: the last message is the user's", "messages", place, "role")
     if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:
-        _refuse("differs from `max_tokens`", "max_completion_tokens")
-
-
-def _refuse(problem: str, *path: str | int) -> NoReturn:
-    raise ValueFault(problem, path=path)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+        refuse("differs from `max_tokens`", "max_completion_tokens")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from starlette.types import Receive, Send
 
@@ -11,8 +12,8 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Turn
 from moa_cli.core.events import Event
 from moa_cli.server.errors import ApiError
-from moa_cli.server.wires.proposals import ProposalStream
-from moa_cli.server.wires.replies import Chunks, Envelope, comment, compact, completion, event
+from moa_cli.server.wires.sse import compact
+from moa_cli.server.wires.wire import Encoder
 
 # Until then a failure still gets a status of its own; afterwards the head must be on its way,
 # or somebody on it (a proxy, a client's time-out) may give up.
@@ -33,20 +34,18 @@ _STREAM_HEADERS = [
 class Reply:
     """One reply on its way: this one is sent once it is there."""
 
-    def __init__(self, send: Send, envelope: Envelope, *, show_proposals: bool) -> None:
+    def __init__(self, send: Send, encoder: Encoder) -> None:
         self._send = send
-        self._envelope = envelope
-        self._show_proposals = show_proposals
+        self._encoder = encoder
         # Whether the head of the response was sent.
         self.begun = False
 
     async def take(self, event: Event) -> None:
         """Take the next event of the turn."""
 
-    async def end(self, turn: Turn) -> None:
-        """The turn has finished: send what is left."""
-        values = completion(self._envelope, turn, show_proposals=self._show_proposals)
-        body = compact(values).encode()
+    async def end(self, turns: Sequence[Turn]) -> None:
+        """The turns of the reply have finished: send what is left."""
+        body = compact(self._encoder.whole(turns)).encode()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
@@ -67,12 +66,8 @@ class Reply:
 class StreamedReply(Reply):
     """A reply that is sent as it is written, with comments for as long as there is none."""
 
-    def __init__(
-        self, send: Send, envelope: Envelope, *, include_usage: bool, show_proposals: bool
-    ) -> None:
-        super().__init__(send, envelope, show_proposals=show_proposals)
-        self._chunks = Chunks(envelope, include_usage=include_usage)
-        self._proposals = ProposalStream() if show_proposals else None
+    def __init__(self, send: Send, encoder: Encoder) -> None:
+        super().__init__(send, encoder)
         self._progress = _ProgressText()
         self._lock = asyncio.Lock()
         self._wrote = time.monotonic()
@@ -81,7 +76,7 @@ class StreamedReply(Reply):
         self._comment_due: asyncio.TimerHandle | None = None
 
     async def take(self, event: Event) -> None:
-        data = self._data(event)
+        data = self._encoder.take(event)
         news = self._progress.take(event)
         # With the first proposal the response begins: from now on failures are rare.
         if news and (self.begun or isinstance(event, events.ProposerFinished)):
@@ -101,22 +96,14 @@ class StreamedReply(Reply):
             return b""
         self._comment_due.cancel()
         self._comment_due = None
-        return comment(self._progress.text)
+        return self._encoder.comment(self._progress.text)
 
-    def _data(self, event: Event) -> bytes:
-        if isinstance(event, events.AggregatorDelta) and event.text:
-            return self._chunks.delta("content", event.text)
-        if self._proposals is None:
-            return b""
-        told = self._proposals.take(event)
-        return self._chunks.delta("reasoning_content", told) if told else b""
-
-    async def end(self, turn: Turn) -> None:
-        await self._write(self._chunks.end(turn), more=False)
+    async def end(self, turns: Sequence[Turn]) -> None:
+        await self._write(self._encoder.end(turns), more=False)
 
     async def fail(self, error: ApiError) -> None:
         """End the stream with the error, and without the mark of a good end."""
-        await self._write(event(error.body()), more=False)
+        await self._write(self._encoder.fail(error), more=False)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         async with self._lock:

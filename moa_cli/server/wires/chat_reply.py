@@ -1,30 +1,23 @@
-"""Completions and chunks as OpenAI writes them, and the `moa` object with the ledger."""
+"""Chat completions and their chunks as OpenAI writes them."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moa_cli.core.conversation import Charge, Proposal, Turn, Usage
-from moa_cli.core.outcomes import cut_lines, ending_of, refusal_of
+from moa_cli.core import events
+from moa_cli.core.conversation import Turn, Usage
+from moa_cli.core.events import Event
+from moa_cli.core.outcomes import ending_of, refusal_of
 from moa_cli.core.unique import unique_name
-from moa_cli.profile import short_name
-from moa_cli.server.wires.proposals import proposal_text
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
-
-
-def compact(values: object) -> str:
-    """JSON without spaces. ASCII only: half of a surrogate pair, which a model may send, cannot
-    be written as it is."""
-    return _ENCODER.encode(values)
-
-
-def event(values: object) -> bytes:
-    """A server-sent event of a JSON object."""
-    return f"data: {compact(values)}\n\n".encode()
+from moa_cli.server.errors import ApiError
+from moa_cli.server.wires import sse
+from moa_cli.server.wires.moa_object import ledger
+from moa_cli.server.wires.proposals import ProposalStream, proposal_text
+from moa_cli.server.wires.sse import compact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,75 +87,17 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-def ledger(turn: Turn) -> dict[str, Any]:
-    """What the mixture did, layer by layer; the last layer is the aggregator's.
-
-    cost: USD, None where the price of a call is unknown.
-    """
-    layers = [
-        {"layer": number, "calls": list(map(_proposal, proposals))}
-        for number, proposals in enumerate(turn.proposals, 1)
-    ]
-    written = [
-        _call(short_name(charge.model), charge)
-        for charge in turn.ledger
-        if charge.layer > len(turn.proposals)
-    ]
-    layers.append({"layer": len(layers) + 1, "calls": written})
-    return {
-        "profile": turn.profile,
-        "aggregator": turn.model,
-        "answered_by": turn.answered_by,
-        "calls": turn.usage.calls,
-        "estimated_calls": turn.usage.estimated_calls,
-        "cost": _cost(turn.usage),
-        "seconds": round(turn.seconds, 3),
-        "degraded": turn.degraded,
-        "lost": list(turn.lost),
-        "finish_reason": turn.finish_reason,
-        "cut": cut_lines(turn),
-        "layers": layers,
-    }
-
-
-def _proposal(proposal: Proposal) -> dict[str, Any]:
-    lost = proposal.error and {"kind": proposal.error.kind, "message": proposal.error.message}
-    return _call(
-        proposal.proposer,
-        proposal,
-        seconds=round(proposal.seconds, 3),
-        finish_reason=proposal.finish_reason,
-        error=lost,
-        **({"unfinished": True} if proposal.unfinished else {}),
-    )
-
-
-def _call(name: str, call: Proposal | Charge, **more: Any) -> dict[str, Any]:
-    usage = call.usage
-    return {
-        "name": name,
-        "model": call.model,
-        "answered_by": call.answered_by,
-        **more,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cost": _cost(usage),
-    }
-
-
-def _cost(usage: Usage) -> float | None:
-    return None if usage.unpriced_calls else usage.cost
-
-
-class Chunks:
-    """The events of a streamed reply, as bytes.
+class ChatEncoder:
+    """A reply on the wire of chat completions; see `wire.Encoder`.
 
     include_usage: whether the client asked for a chunk with the usage at the end.
     """
 
-    def __init__(self, envelope: Envelope, *, include_usage: bool) -> None:
+    def __init__(self, envelope: Envelope, *, include_usage: bool, show_proposals: bool) -> None:
         self._envelope = envelope
         self._include_usage = include_usage
+        self._show_proposals = show_proposals
+        self._proposals = ProposalStream() if show_proposals else None
         self._begun = False
         # Written once: a chunk a token is what a server spends its time on.
         start = compact(envelope.fields("chat.completion.chunk"))[:-1]
@@ -170,7 +105,16 @@ class Chunks:
         usage = ',"usage":null' if include_usage else ""
         self._after = f'}},"logprobs":null,"finish_reason":null}}]{usage}}}\n\n'
 
-    def delta(self, kind: str, text: str) -> bytes:
+    def take(self, event: Event, choice: int = 0) -> bytes:
+        """The chunks of the next event."""
+        if isinstance(event, events.AggregatorDelta) and event.text:
+            return self._delta("content", event.text)
+        if self._proposals is None:
+            return b""
+        told = self._proposals.take(event)
+        return self._delta("reasoning_content", told) if told else b""
+
+    def _delta(self, kind: str, text: str) -> bytes:
         """A piece of `content`, `reasoning_content` or `refusal`; the first one tells the role."""
         chunk = f'{self._before}"{kind}":{json.dumps(text)}{self._after}'
         if self._begun:
@@ -179,8 +123,9 @@ class Chunks:
         role = '"role":"assistant","content":"","refusal":null'
         return f"{self._before}{role}{self._after}{chunk}".encode()
 
-    def end(self, turn: Turn) -> bytes:
+    def end(self, turns: Sequence[Turn]) -> bytes:
         """The last chunks. The `moa` object is on the very last."""
+        turn = turns[0]
         fields = self._envelope.fields("chat.completion.chunk")
         chunks: list[dict[str, Any]] = [{**fields, "choices": [_choice(turn, delta={})]}]
         if self._include_usage:
@@ -188,9 +133,17 @@ class Chunks:
             chunks.append({**fields, "choices": [], "usage": usage_object(turn.usage)})
         chunks[-1] |= {**_sources(turn), "moa": ledger(turn)}
         refusal = refusal_of(turn)
-        refused = b"" if refusal is None else self.delta("refusal", refusal)
-        return b"".join([refused, *map(event, chunks), b"data: [DONE]\n\n"])
+        refused = b"" if refusal is None else self._delta("refusal", refusal)
+        return b"".join([refused, *map(sse.event, chunks), b"data: [DONE]\n\n"])
 
+    def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        """The whole reply of a finished turn."""
+        return completion(self._envelope, turns[0], show_proposals=self._show_proposals)
 
-def comment(text: str) -> bytes:
-    return f": {text}\n\n".encode()
+    def fail(self, error: ApiError) -> bytes:
+        """The error, without the mark of a good end."""
+        return sse.event(error.body())
+
+    def comment(self, text: str) -> bytes:
+        """A sign of life."""
+        return sse.comment(text)

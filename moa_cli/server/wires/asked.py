@@ -1,0 +1,92 @@
+"""What a request asks for, whatever wire it came by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from moa_cli.core.conversation import Conversation
+from moa_cli.core.values import Key
+from moa_cli.profile import Overrides
+from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS, Placement, ReferenceFormat
+
+_LEAST_SECONDS = 1.0
+
+
+def _seconds(name: str) -> Key:
+    """A limit of the profile's, but never so low that no model could keep to it."""
+    return replace(PROFILE_KEYS[name], low=_LEAST_SECONDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureFields:
+    """The `moa` object: overrides of the mixture for one request."""
+
+    rounds: Annotated[int | None, PROFILE_KEYS["rounds"]] = None
+    proposers: Annotated[
+        tuple[str, ...] | None, Key("models in place of the profile's proposers")
+    ] = None
+    aggregator: Annotated[str | None, Key("the model that writes the reply")] = None
+    samples: Annotated[int | None, PROPOSER_KEYS["samples"]] = None
+    reference_placement: Annotated[Placement | None, PROFILE_KEYS["reference_placement"]] = None
+    reference_format: Annotated[ReferenceFormat | None, PROFILE_KEYS["reference_format"]] = None
+    reference_names: Annotated[bool | None, PROFILE_KEYS["reference_names"]] = None
+    timeout: Annotated[float | None, _seconds("timeout")] = None
+    stall: Annotated[float | None, _seconds("stall")] = None
+    first_token: Annotated[float | None, _seconds("first_token")] = None
+    hedge_after: Annotated[float | None, PROFILE_KEYS["hedge_after"]] = None
+    quorum: Annotated[int | None, PROFILE_KEYS["quorum"]] = None
+    patience: Annotated[float | None, PROFILE_KEYS["patience"]] = None
+    use_partial: Annotated[bool | None, PROFILE_KEYS["use_partial"]] = None
+    overlap: Annotated[bool | None, PROFILE_KEYS["overlap"]] = None
+    show_proposals: Annotated[bool | None, Key("give the proposals as `reasoning_content`")] = None
+
+    def overrides(self) -> Overrides:
+        """The settings that are laid over the profile."""
+        return Overrides(
+            reference_models=self.proposers,
+            aggregator=self.aggregator,
+            samples=self.samples,
+            rounds=self.rounds,
+            reference_placement=self.reference_placement,
+            reference_format=self.reference_format,
+            reference_names=self.reference_names,
+            timeout=self.timeout,
+            stall=self.stall,
+            first_token=self.first_token,
+            hedge_after=self.hedge_after,
+            quorum=self.quorum,
+            patience=self.patience,
+            use_partial=self.use_partial,
+            overlap=self.overlap,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a request asks for.
+
+    Attributes:
+        model: The name of a mixture, as the client gave it.
+        conversation: What was said; its open turn is to be answered.
+        stream: Whether the reply is sent as it is written.
+        settings: Settings of the model that writes the reply, named as in a profile.
+        extra: Fields of that model's request body, such as `tools`.
+        seed: For all models without a seed of their own.
+        user: Who asks, passed on to all models.
+        mixture: What is laid over the mixture for this request.
+        choices: How many replies are written from the same proposals.
+        ignored: The names of fields that had no effect.
+    """
+
+    model: str
+    conversation: Conversation
+    stream: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    user: str | None = None
+    mixture: MixtureFields = field(default_factory=MixtureFields)
+    choices: int = 1
+    ignored: tuple[str, ...] = ()

@@ -1,0 +1,64 @@
+"""The JSON body of a request, read into the fields of its wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeVar
+
+from moa_cli.core.values import JSON, ValueFault, read_fields
+from moa_cli.server.errors import ApiError
+
+_T = TypeVar("_T")
+_CODES = {
+    "unknown": "unknown_parameter",
+    "missing": "missing_required_parameter",
+    "unsupported": "unsupported_parameter",
+    "invalid": "invalid_value",
+}
+_LONGEST_NAME = 60
+
+
+def read_body(kind: type[_T], given: Mapping[str, Any]) -> _T:
+    """The fields of a body. Raises ApiError, a 400 that names the field which is wrong."""
+    try:
+        return kind(**read_fields(kind, given, JSON))
+    except ValueFault as fault:
+        raise refusal(fault) from None
+
+
+def refusal(fault: ValueFault) -> ApiError:
+    """The 400 that names the field which is to blame."""
+    *above, last = fault.path
+    if isinstance(last, str) and len(last) > _LONGEST_NAME:
+        fault.path = (*above, last[: _LONGEST_NAME - 1] + "…")
+    message = fault.sentence(JSON) + (f"; {fault.hint}" if fault.hint else "")
+    return ApiError(400, message, param=JSON.path(fault.path), code=_CODES[fault.code])
+
+
+def refuse(problem: str, *path: str | int) -> NoReturn:
+    """Raise the 400 for the field at `path`."""
+    raise refusal(ValueFault(problem, path=path))
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises ApiError if it is none."""
+
+    def no_constant(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        given = json.loads(body.decode("utf-8"), parse_constant=no_constant)
+    except UnicodeDecodeError:
+        raise ApiError(400, "the body is not UTF-8 text", code="invalid_json") from None
+    except (ValueError, RecursionError):
+        # Besides malformed text: numbers too long for Python, lists nested too deep.
+        raise ApiError(400, "the body is not valid JSON", code="invalid_json") from None
+    if not isinstance(given, dict):
+        raise ApiError(400, "the body must be a JSON object", code="invalid_json")
+    return given
+
+
+def given_values(**values: Any) -> dict[str, Any]:
+    """Those of the values that are set."""
+    return {name: value for name, value in values.items() if value is not None}

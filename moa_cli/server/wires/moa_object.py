@@ -1,0 +1,69 @@
+"""The `moa` object of a reply: what the mixture did, and what it cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moa_cli.core.conversation import Charge, Proposal, Turn, Usage
+from moa_cli.core.outcomes import cut_lines
+from moa_cli.profile import short_name
+
+
+def ledger(turn: Turn) -> dict[str, Any]:
+    """What the mixture did, layer by layer; the last layer is the aggregator's.
+
+    cost: USD, None where the price of a call is unknown.
+    """
+    layers = [
+        {"layer": number, "calls": list(map(_proposal, proposals))}
+        for number, proposals in enumerate(turn.proposals, 1)
+    ]
+    written = [
+        _call(short_name(charge.model), charge)
+        for charge in turn.ledger
+        if charge.layer > len(turn.proposals)
+    ]
+    layers.append({"layer": len(layers) + 1, "calls": written})
+    return {
+        "profile": turn.profile,
+        "aggregator": turn.model,
+        "answered_by": turn.answered_by,
+        "calls": turn.usage.calls,
+        "estimated_calls": turn.usage.estimated_calls,
+        "cost": _cost(turn.usage),
+        "seconds": round(turn.seconds, 3),
+        "degraded": turn.degraded,
+        "lost": list(turn.lost),
+        "finish_reason": turn.finish_reason,
+        "cut": cut_lines(turn),
+        "layers": layers,
+    }
+
+
+def _proposal(proposal: Proposal) -> dict[str, Any]:
+    lost = proposal.error and {"kind": proposal.error.kind, "message": proposal.error.message}
+    return _call(
+        proposal.proposer,
+        proposal,
+        seconds=round(proposal.seconds, 3),
+        finish_reason=proposal.finish_reason,
+        error=lost,
+        **({"unfinished": True} if proposal.unfinished else {}),
+    )
+
+
+def _call(name: str, call: Proposal | Charge, **more: Any) -> dict[str, Any]:
+    usage = call.usage
+    return {
+        "name": name,
+        "model": call.model,
+        "answered_by": call.answered_by,
+        **more,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cost": _cost(usage),
+    }
+
+
+def _cost(usage: Usage) -> float | None:
+    return None if usage.unpriced_calls else usage.cost
