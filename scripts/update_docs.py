@@ -40,6 +40,7 @@ from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import Aggregator, Layer, Overrides, Profile, Proposer
 from moa_cli.profile.schema import AGGREGATOR_KEYS, LAYER_KEYS, PROFILE_KEYS, PROPOSER_KEYS
 from moa_cli.server.openapi import description
+from moa_cli.server.wires import fields
 from tests.faults import told
 from tests.faults.table import KINDS
 
@@ -551,7 +552,22 @@ def http_page() -> str:
         table(("path", "meaning"), [*paths, *_UNDESCRIBED_PATHS]),
         "With a key, each request but `/health` needs `Authorization: Bearer KEY`.",
         "## Fields of a chat completion",
-        table(heads, (schema_row(name, one) for name, one in request.items())),
+        table(
+            heads,
+            (
+                schema_row(name, one)
+                for name, one in request.items()
+                if name not in fields.PASSED and name not in fields.HINTS
+            ),
+        ),
+        "Tools, `response_format` and log-probabilities concern the model that writes the reply;"
+        " proposers see neither. These fields are passed on to it, too, and left out where its"
+        " endpoint does not take them: " + ", ".join(f"`{name}`" for name in fields.PASSED) + ".",
+        "Any other field has no effect, and is named in `moa.ignored`. Well known ones: "
+        + ", ".join(f"`{name}`" for name in fields.HINTS)
+        + ". A server with `--strict` refuses a request with such a field, or with one that would"
+        " be passed on.",
+        "Audio is refused.",
         "## stream_options",
         table(heads, (schema_row(name, one) for name, one in options["properties"].items())),
         "## moa",
@@ -583,6 +599,8 @@ def schema_row(name: str, schema: Mapping[str, Any]) -> tuple[str, str, str]:
         words = ", ".join(f"`{json.dumps(value)}`" for value in inner["enum"])
         return f"`{name}`", f"only {words}", str(inner.get("description", ""))
     kind = str(inner.get("type", "text or a list of texts"))
+    if name in ("tool_choice", "function_call"):
+        kind = "text or object"
     if "minimum" in inner or "maximum" in inner:
         kind += f", {inner.get('minimum', '…')} to {inner.get('maximum', '…')}"
     if "enum" in inner and name != "model":
@@ -592,7 +610,9 @@ def schema_row(name: str, schema: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 _FIELDS = {
-    "messages": "the conversation; `content` is a text or a list of text parts",
+    "messages": "the conversation; `content` is a text, or a list of parts: `text`, `image_url`,"
+    " `file`, `refusal`",
+    "tool_choice": "none, auto, required, or the tool to call",
     "stop": "texts at which the reply ends, four at most",
     "stream_options": "see below",
     "moa": "see below",

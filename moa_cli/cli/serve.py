@@ -71,6 +71,16 @@ def serve(
     show_proposals: Annotated[
         bool, Option("--show-proposals", help="Give the proposals as `reasoning_content`.")
     ] = False,
+    strict: Annotated[
+        bool, Option("--strict", help="Refuse fields of requests that would have no effect.")
+    ] = False,
+    usage: Annotated[
+        Literal["reply", "sum"] | None,
+        Option(
+            help="The usage that clients are told: of the call that wrote the reply, or the sum of"
+            " all calls. Unset: the sum for chat completions, the reply's for the other wires."
+        ),
+    ] = None,
     log_format: Annotated[
         Literal["text", "json"], Option(help="The form of the log's lines.")
     ] = "text",
@@ -100,6 +110,8 @@ def serve(
         queue=queue,
         grace=grace,
         show_proposals=show_proposals,
+        strict=strict,
+        usage=usage,
         log_format=log_format,
         max_body=max_body,
     )

@@ -121,8 +121,8 @@ class CompletionReader:
             # As older servers write completions.
             self._body({"content": choice["text"]}, choice, payload)
         logprobs = choice.get("logprobs")
-        if logprobs and not self._told_logprobs:
-            self._first_token(logprobs)
+        if logprobs:
+            self._take_logprobs(logprobs)
         reason = choice.get("finish_reason")
         if reason:
             self._finished(reason, choice.get("error") or payload)
@@ -250,6 +250,14 @@ class CompletionReader:
             return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return text
 
+    def _take_logprobs(self, logprobs: object) -> None:
+        if not self._told_logprobs:
+            self._first_token(logprobs)
+        content = logprobs.get("content") if isinstance(logprobs, dict) else None
+        if isinstance(content, list):
+            told = tuple(json.dumps(token) for token in content if isinstance(token, dict))
+            self._news["token_logprobs"] = self._news.get("token_logprobs", ()) + told
+
     def _first_token(self, logprobs: object) -> None:
         """Take those of the first token of the answer, not of reasoning before it."""
         found = _top_logprobs(logprobs) if "text" in self._news else None
@@ -327,6 +335,7 @@ def whole(
             logprobs=first.logprobs,
             refusal=first.refusal,
             tool_calls=first.tool_calls,
+            token_logprobs=first.token_logprobs,
             citations=first.citations,
         ),
         reader.error,

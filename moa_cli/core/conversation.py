@@ -296,6 +296,9 @@ class Turn:
             where there is none.
         tool_calls: The calls of tools that the reply makes, for whoever asked to make. In JSON
             this field is left out where there are none.
+        token_logprobs: The log-probabilities of the tokens of the reply, where asked for: for each
+            the JSON object that the endpoint tells, as text. In JSON this field is left out where
+            there are none.
     """
 
     user: str
@@ -318,6 +321,7 @@ class Turn:
     parts: tuple[Part, ...] = ()
     speaker: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    token_logprobs: tuple[str, ...] = ()
 
     @property
     def degraded(self) -> bool:

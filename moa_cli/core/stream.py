@@ -286,6 +286,7 @@ class TurnFold:
         self._finish_reason: str | None = None
         self._citations: tuple[Citation, ...] = ()
         self._tool_calls = ToolCallBuilder()
+        self._logprobs: list[str] = []
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._rounds = 0
@@ -302,6 +303,8 @@ class TurnFold:
                 self._reasoning.append(event.reasoning)
                 if event.tool_calls:
                     self._tool_calls.take(event.tool_calls)
+                if event.token_logprobs:
+                    self._logprobs += event.token_logprobs
             case ProposerDelta():
                 open_call = self._open.get((event.layer, event.index))
                 if open_call is not None:
@@ -336,7 +339,7 @@ class TurnFold:
                 self._add(event.proposal)
             case AggregatorStarted():
                 self._text, self._reasoning = [], []
-                self._tool_calls = ToolCallBuilder()
+                self._tool_calls, self._logprobs = ToolCallBuilder(), []
                 self._model = event.model
                 self._replying = _Open(Caller(name=event.name, model=event.model), event)
             case AggregatorFinished():
@@ -365,7 +368,7 @@ class TurnFold:
         if call is self._replying:
             call.text, call.reasoning = self._text, self._reasoning
             self._text, self._reasoning = [], []
-            self._tool_calls = ToolCallBuilder()
+            self._tool_calls, self._logprobs = ToolCallBuilder(), []
         call.spent += call.taken()
         call.text, call.reasoning = [], []
 
@@ -416,6 +419,7 @@ class TurnFold:
             finish_reason=self._finish_reason,
             citations=self._citations,
             tool_calls=self._tool_calls.calls(),
+            token_logprobs=tuple(self._logprobs),
             reply=text if text or whole else None,
             reasoning="".join(self._reasoning),
             ledger=tuple(self.ledger),

@@ -67,7 +67,11 @@ def _router(service: Service) -> Router:
         return {"object": "list", "data": data}
 
     def described(request: Request) -> dict[str, Any]:
-        return description(service.mixtures.names(), keyed=bool(service.options.keys))
+        return description(
+            service.mixtures.names(),
+            keyed=bool(service.options.keys),
+            strict=service.options.strict,
+        )
 
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
@@ -79,7 +83,7 @@ def _router(service: Service) -> Router:
             get("/openapi.json", described),
             get("/v1/models", models),
             get("/v1/models/{name}", lambda request: _model(service, request.path_params["name"])),
-            answer("/v1/chat/completions", ChatCompletions()),
+            answer("/v1/chat/completions", ChatCompletions(strict=service.options.strict)),
         ],
         redirect_slashes=False,
     )

@@ -40,8 +40,8 @@ class Reply:
         # Whether the head of the response was sent.
         self.begun = False
 
-    async def take(self, event: Event) -> None:
-        """Take the next event of the turn."""
+    async def take(self, event: Event, choice: int = 0) -> None:
+        """Take the next event of a turn. choice: the number of the reply that it writes."""
 
     async def end(self, turns: Sequence[Turn]) -> None:
         """The turns of the reply have finished: send what is left."""
@@ -75,8 +75,8 @@ class StreamedReply(Reply):
         self._stirred = asyncio.Event()
         self._comment_due: asyncio.TimerHandle | None = None
 
-    async def take(self, event: Event) -> None:
-        data = self._encoder.take(event)
+    async def take(self, event: Event, choice: int = 0) -> None:
+        data = self._encoder.take(event, choice)
         news = self._progress.take(event)
         # With the first proposal the response begins: from now on failures are rare.
         if news and (self.begun or isinstance(event, events.ProposerFinished)):

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_origin
 
 from moa_cli.core.values import Key, keys_of, required_keys
+from moa_cli.server.wires import fields
+from moa_cli.server.wires.asked import MixtureFields
 from moa_cli.server.wires.chat_request import ChatBody
 from moa_cli.version import __version__
 
 _TYPES = {"text": "string", "whole": "integer", "number": "number", "flag": "boolean"}
 
 
-def description(models: Sequence[str], *, keyed: bool) -> dict[str, Any]:
+def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> dict[str, Any]:
     """The description, as JSON values.
 
-    models: the names that can be asked for. keyed: whether the server asks for a key.
+    models: the names that can be asked for. keyed: whether the server asks for a key. strict:
+    whether it refuses fields that have no effect.
     """
     chat = _operation(
         "Answer a conversation by a mixture.",
@@ -43,7 +46,7 @@ def description(models: Sequence[str], *, keyed: bool) -> dict[str, Any]:
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": _schemas(named),
+            "schemas": _schemas(named, strict=strict),
         },
     }
 
@@ -61,39 +64,41 @@ def _open(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def schema_of(cls: Any) -> dict[str, Any]:
-    """The JSON schema of what is read into a dataclass."""
+def schema_of(cls: Any, *, strict: bool = True) -> dict[str, Any]:
+    """The JSON schema of what is read into a dataclass. strict: whether that is all of it."""
     required = required_keys(cls)
     return {
         "type": "object",
         "properties": {
-            name: _schema(key) if name in required else _nullable(_schema(key))
+            name: _schema(key, strict) if name in required else _nullable(_schema(key, strict))
             for name, key in keys_of(cls).items()
         },
         "required": list(required),
-        "additionalProperties": False,
+        "additionalProperties": not strict and cls is not MixtureFields,
     }
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    if not schema.keys() - {"description"}:
+        return schema
     if "enum" in schema and "type" not in schema:
         return schema | {"enum": [None, *schema["enum"]]}
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _schema(key: Key) -> dict[str, Any]:
+def _schema(key: Key, strict: bool = True) -> dict[str, Any]:
     told = {"description": key.help} if key.help else {}
     if key.type is Any:
         return {"enum": list(key.only or ())} | told
     if key.kind in _TYPES:
         return _scalar(key) | told
     if key.kind == "other":
-        return {"anyOf": [_schema(choice) for choice in key.either]} | told
+        return {"anyOf": [_schema(choice, strict) for choice in key.either]} | told
     if key.kind == "table":
         is_open = get_origin(key.type) is Mapping
-        return ({"type": "object"} if is_open else schema_of(key.type)) | told
+        return ({"type": "object"} if is_open else schema_of(key.type, strict=strict)) | told
     bounds = {"minItems": key.low, "maxItems": key.high}
-    return {"type": "array", "items": _schema(key.item)} | _told(bounds) | told
+    return {"type": "array", "items": _schema(key.item, strict)} | _told(bounds) | told
 
 
 def _scalar(key: Key) -> dict[str, Any]:
@@ -110,8 +115,11 @@ def _told(bounds: Mapping[str, float | None]) -> dict[str, Any]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-def _schemas(named: dict[str, Any]) -> dict[str, Any]:
-    request = schema_of(ChatBody)
+def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
+    request = schema_of(ChatBody, strict=strict)
+    if not strict:
+        for name, told in (*fields.HINTS.items(), *fields.PASSED.items()):
+            request["properties"][name] = {"description": told}
     request["properties"]["model"] |= named
     text = {"type": "string"}
     number, maybe = {"type": "integer"}, {"type": ["string", "null"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from moa_cli.clients.pool import ClientPool
@@ -14,6 +15,10 @@ from moa_cli.server.limits import TurnLimiter
 from moa_cli.server.loops import Address
 from moa_cli.server.metrics import Metrics
 from moa_cli.server.mixtures import Mixtures
+from moa_cli.server.wires.asked import UsageKind
+
+# Clients can make up any number of names.
+_MOST_NAMES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +28,8 @@ class ServerOptions:
     A client must send one of the `keys`, if there are any; without, only an `insecure` server may
     be reached from other machines, and only web pages of the `origins` may call. `max_concurrency`
     turns run at once, `queue` more may wait, and running ones have `grace` seconds to end when the
-    server stops. `max_body` counts bytes.
+    server stops. `max_body` counts bytes. A `strict` server refuses fields that have no effect;
+    `usage` is what clients are told unless they ask otherwise, None what those of each wire expect.
     """
 
     host: str = "127.0.0.1"
@@ -35,6 +41,8 @@ class ServerOptions:
     queue: int = 256
     grace: float = 30.0
     show_proposals: bool = False
+    strict: bool = False
+    usage: UsageKind | None = None
     log_format: LogFormat = "text"
     max_body: int = 10_000_000
 
@@ -58,6 +66,17 @@ class Service:
     started: int = field(default_factory=lambda: int(time.time()))
     running: set[asyncio.Task[None]] = field(default_factory=set)
     cut: bool = False
+    # The names of fields without effect that the log has told of.
+    _ignored: set[str] = field(default_factory=set)
+
+    def note_ignored(self, names: Sequence[str]) -> None:
+        """Tell the log, once, of fields of requests that have no effect."""
+        if not names or len(self._ignored) > _MOST_NAMES:
+            return
+        news = [name for name in names if name not in self._ignored]
+        if news:
+            self._ignored.update(news)
+            self.log.note(f"fields of requests that have no effect: {', '.join(news)}")
 
     def stop(self) -> None:
         """Begin no more turns."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from moa_cli.core.conversation import Proposal, Turn, Usage
+from moa_cli.core.events import Event
 from moa_cli.core.outcomes import refusal_of
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
+from moa_cli.engine.merging import mergeable
 from moa_cli.server import loops
 from moa_cli.server.accesslog import Record
 from moa_cli.server.delivery import Reply, StreamedReply
@@ -43,6 +48,8 @@ class TurnEndpoint:
         body = await _read(headers, receive, service.options.max_body)
         asked, parsed = self._wire.read(body, headers)
         mixture = await service.mixtures.for_request(asked)
+        asked = replace(asked, usage=asked.mixture.usage or service.options.usage or asked.usage)
+        service.note_ignored(asked.ignored)
         record.model, record.stream = asked.model, asked.stream
         show = asked.mixture.show_proposals
         encoder = self._wire.encoder(
@@ -86,21 +93,58 @@ class TurnEndpoint:
         turn.result()
 
     async def _turn(self, asked: Asked, mixture: Mixture, reply: Reply, record: Record) -> None:
+        async with self._service.limiter.turn():
+            first = await self._run(asked, mixture, record, reply.take)
+            turns = [first]
+            if asked.choices > 1:
+                turns += await self._more(asked, mixture, record, reply, first)
+            await reply.end(turns)
+
+    async def _more(
+        self, asked: Asked, mixture: Mixture, record: Record, reply: Reply, first: Turn
+    ) -> list[Turn]:
+        """The other choices: written side by side, from the proposals of the first."""
+        kept = mergeable(first.proposals) or None
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(
+                        self._run(asked, mixture, record, partial(reply.take, choice=choice), kept)
+                    )
+                    for choice in range(1, asked.choices)
+                ]
+        except* ApiError as several:
+            raise several.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _run(
+        self,
+        asked: Asked,
+        mixture: Mixture,
+        record: Record,
+        forward: Callable[[Event], Awaitable[None]],
+        references: Sequence[Proposal] | None = None,
+    ) -> Turn:
+        """One turn; raises ApiError if it gives no reply."""
         service = self._service
         fold = TurnFold()
-        async with service.limiter.turn():
-            limits = replace(service.limits, reply_held=not asked.stream)
-            events = run_turn(mixture.profile, asked.conversation, service.clients, limits=limits)
-            try:
-                await deliver(events, service.metrics, fold=fold, forward=reply.take)
-            finally:
-                # What was in flight when the client left was paid for, too.
-                turn = fold.turn()
-                record.usage = turn.usage
-                service.metrics.ended(asked.model, turn)
-            if turn.status != "finished" and refusal_of(turn) is None:
-                raise from_turn(turn)
-            await reply.end([turn])
+        events = run_turn(
+            mixture.profile,
+            asked.conversation,
+            service.clients,
+            limits=replace(service.limits, reply_held=not asked.stream),
+            references=references,
+        )
+        try:
+            await deliver(events, service.metrics, fold=fold, forward=forward)
+        finally:
+            # What was in flight when the client left was paid for, too.
+            turn = fold.turn()
+            record.usage = (record.usage or Usage()) + turn.usage
+            service.metrics.ended(asked.model, turn)
+        if turn.status != "finished" and refusal_of(turn) is None:
+            raise from_turn(turn)
+        return turn
 
 
 def _check_kind(headers: Headers) -> None:

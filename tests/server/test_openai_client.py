@@ -72,7 +72,7 @@ def test_the_sdk_raises_what_it_would_for_openai(
         client.chat.completions.create(model="gpt-4o", messages=SAID)
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="moa", messages=SAID, n=2)
+        client.chat.completions.create(model="moa", messages=SAID, n=200)
     assert refused.value.param == "n"
     upstream.always("*", Reply(status=429))
     with pytest.raises(openai.RateLimitError):

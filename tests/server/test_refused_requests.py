@@ -26,7 +26,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, U
     """One server for all that is refused."""
     with Upstream() as upstream:
         moa = Moa(tmp_path_factory.mktemp("machine"), upstream.url)
-        with serving(moa, "--max-body", "100000") as server:
+        with serving(moa, "--strict", "--max-body", "100000") as server:
             yield server, upstream
         assert upstream.chats() == []
 
@@ -37,6 +37,7 @@ def user(content: Any) -> list[dict[str, Any]]:
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
 TOOL = {"type": "function", "function": {"name": "f"}}
+NAMED = {"type": "function", "function": {"name": "g"}}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": 5}, "model"),
     ({"messages": []}, "messages"),
@@ -45,20 +46,31 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"content": "hi"}]}, "messages[0].role"),
     ({"messages": [{"role": "robot", "content": "hi"}]}, "messages[0].role"),
     ({"messages": [{"role": ["user"], "content": "hi"}]}, "messages[0].role"),
-    ({"messages": [{"role": "tool", "content": "hi", "tool_call_id": "1"}]}, "messages[0].role"),
-    ({"messages": [*QUESTION, {"role": "assistant", "content": "x"}]}, "messages[1].role"),
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": user(None)}, "messages[0].content"),
     ({"messages": user([])}, "messages[0].content"),
     ({"messages": user(["hi"])}, "messages[0].content[0]"),
-    ({"messages": user([{"type": "text", "text": "x"}, IMAGE])}, "messages[0].content[1].type"),
-    ({"messages": user([{"type": "text"}])}, "messages[0].content[0].text"),
-    ({"messages": [{**QUESTION[0], "name": "bob"}]}, "messages[0].name"),
-    ({"messages": [{**QUESTION[0], "colour": 1}]}, "messages[0].colour"),
+    ({"messages": user([IMAGE])}, "messages[0].content[0].image_url.url"),
+    ({"messages": user([{"type": "image_url"}])}, "messages[0].content[0].image_url"),
+    ({"messages": user([{"type": "input_audio"}])}, "messages[0].content[0].type"),
+    ({"messages": user([{"type": "file", "file": {}}])}, "messages[0].content[0].file.file_data"),
+    ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
     (
-        {"messages": [{"role": "assistant", "content": "", "tool_calls": [TOOL]}, *QUESTION]},
-        "messages[0].tool_calls",
+        {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}, *QUESTION]},
+        "messages[0].tool_calls[0].function",
     ),
+    ({"messages": [{"role": "assistant", "tool_calls": {}}, *QUESTION]}, "messages[0].tool_calls"),
+    ({"messages": [{"role": "tool", "tool_call_id": "1"}, *QUESTION]}, "messages[0].content"),
+    ({"n": 0}, "n"),
+    ({"n": 17}, "n"),
+    ({"tools": {}}, "tools"),
+    ({"tools": [5]}, "tools[0]"),
+    ({"tools": [{"type": "function"}]}, "tools[0].function.name"),
+    ({"tools": [TOOL], "tool_choice": NAMED}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": "perhaps"}, "tool_choice"),
+    ({"response_format": "json"}, "response_format"),
+    ({"messages": user([{"type": "text"}])}, "messages[0].content[0].text"),
+    ({"messages": [{**QUESTION[0], "colour": 1}]}, "messages[0].colour"),
     ({"stream": "yes"}, "stream"),
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stream": True, "stream_options": []}, "stream_options"),
@@ -85,17 +97,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seed": "x"}, "seed"),
     ({"seed": 2**70}, "seed"),
     ({"user": 5}, "user"),
-    ({"n": 2}, "n"),
     ({"n": True}, "n"),
     ({"logprobs": 0}, "logprobs"),
-    ({"tools": [TOOL]}, "tools"),
     ({"tool_choice": "required"}, "tool_choice"),
-    ({"functions": [{}]}, "functions"),
-    ({"function_call": {"name": "f"}}, "function_call"),
-    ({"logprobs": True}, "logprobs"),
+    ({"functions": [{}]}, "functions[0].name"),
+    ({"function_call": {"name": "f"}}, "tool_choice"),
     ({"top_logprobs": 5}, "top_logprobs"),
     ({"logit_bias": {"5": 1}}, "logit_bias"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"audio": {}}, "audio"),
     ({"prediction": {}}, "prediction"),

@@ -35,7 +35,8 @@ def _types_of(schema: dict[str, Any]) -> set[str]:
 
 def _wrong(fields: dict[str, Any], dice: random.Random) -> dict[str, Any]:
     """One of the fields, with a value of a type that it does not take."""
-    name = dice.choice(sorted(fields))
+    # What has no effect, or is passed on, may hold anything.
+    name = dice.choice(sorted(name for name in fields if _types_of(fields[name])))
     others = sorted(_VALUES.keys() - _types_of(fields[name]))
     return {name: dice.choice(_VALUES[dice.choice(others)])}
 
@@ -44,7 +45,7 @@ def malformed(described: dict[str, Any], dice: random.Random) -> Iterator[bytes]
     """Bodies that no server may take, without end."""
     request = described["components"]["schemas"]["ChatRequest"]["properties"]
     mixture = request["moa"]["anyOf"][0]["properties"]
-    message = {"role": {}, "content": {"type": "string"}}
+    message = {"role": {"enum": ["user"]}, "name": {"type": "string"}}
     whole = json.dumps({"model": "moa", "messages": QUESTION, "temperature": 0.5}).encode()
 
     def with_fields(**fields: Any) -> bytes:
@@ -58,7 +59,6 @@ def malformed(described: dict[str, Any], dice: random.Random) -> Iterator[bytes]
         yield with_fields(**_wrong(request, dice))
         yield with_fields(moa=_wrong(mixture, dice))
         yield with_fields(messages=[{**QUESTION[0], **_wrong(message, dice)}])
-        yield with_fields(**{f"field{dice.random()}": 1})
         depth, digits = dice.randrange(2000, 20_000), dice.randrange(400, 20_000)
         yield dice.choice((b"[", b'{"a":')) * depth
         yield with_raw(b"[" * depth + b"]" * depth)
@@ -93,12 +93,26 @@ def described_body(request: dict[str, Any], dice: random.Random) -> dict[str, An
     request: the schema.
     """
     body: dict[str, Any] = _value(request, dice)
+    body["messages"] = [_sound(message, dice) for message in body["messages"]]
     body["messages"].append(QUESTION[0])
+    if dice.random() < 0.8:
+        for name in ("tools", "tool_choice", "functions", "function_call", "top_logprobs"):
+            body.pop(name, None)
     if not body.get("stream"):
         body.pop("stream_options", None)
     if dice.random() < 0.2:
         body |= _wrong(request["properties"], dice)
     return body
+
+
+def _sound(message: dict[str, Any], dice: random.Random) -> dict[str, Any]:
+    """A message which, as a rule, has what its role and the types of its parts ask for."""
+    if dice.random() < 0.05:
+        return message
+    content = message.get("content")
+    if not isinstance(content, str):
+        message["content"] = [{"type": "text", "text": dice.choice(_TEXTS)}]
+    return {k: v for k, v in message.items() if k not in ("tool_calls", "function_call", "audio")}
 
 
 def _value(schema: dict[str, Any], dice: random.Random) -> Any:
@@ -107,7 +121,7 @@ def _value(schema: dict[str, Any], dice: random.Random) -> Any:
     if "enum" in schema or "const" in schema:
         return dice.choice(schema.get("enum") or [schema["const"]])
     low, high = schema.get("minimum", -5), schema.get("maximum", 5)
-    match schema["type"]:
+    match schema.get("type"):
         case "string":
             return dice.choice([text for text in _TEXTS if len(text) >= schema.get("minLength", 0)])
         case "boolean":
@@ -121,7 +135,9 @@ def _value(schema: dict[str, Any], dice: random.Random) -> Any:
             return [_value(schema["items"], dice) for _ in range(count)]
         case "object":
             parts = schema.get("properties", {})
-            named = [part for part in parts if part in schema["required"] or dice.random() < 0.2]
+            named = [
+                part for part in parts if part in schema.get("required", ()) or dice.random() < 0.2
+            ]
             return {name: _value(parts[name], dice) for name in named}
         case _:
             return None

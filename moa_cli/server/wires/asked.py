@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.values import Key
 from moa_cli.profile import Overrides
 from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS, Placement, ReferenceFormat
 
+UsageKind = Literal["reply", "sum"]
 _LEAST_SECONDS = 1.0
 
 
@@ -41,6 +42,9 @@ class MixtureFields:
     use_partial: Annotated[bool | None, PROFILE_KEYS["use_partial"]] = None
     overlap: Annotated[bool | None, PROFILE_KEYS["overlap"]] = None
     show_proposals: Annotated[bool | None, Key("give the proposals as `reasoning_content`")] = None
+    usage: Annotated[
+        UsageKind | None, Key("usage to tell: of the call that wrote the `reply`, or the `sum`")
+    ] = None
 
     def overrides(self) -> Overrides:
         """The settings that are laid over the profile."""
@@ -78,6 +82,8 @@ class Asked:
         mixture: What is laid over the mixture for this request.
         choices: How many replies are written from the same proposals.
         ignored: The names of fields that had no effect.
+        usage: What the client is told as usage: that of the call that wrote the reply, or the sum
+            of all calls. None: what the wire's clients expect. The other stands in `moa`.
     """
 
     model: str
@@ -90,3 +96,4 @@ class Asked:
     mixture: MixtureFields = field(default_factory=MixtureFields)
     choices: int = 1
     ignored: tuple[str, ...] = ()
+    usage: UsageKind | None = None

@@ -10,17 +10,23 @@ from moa_cli.server.wires.chat_request import ChatBody, parse
 
 
 class ChatCompletions:
-    """See `wire.Wire`."""
+    """See `wire.Wire`. strict: whether fields without an effect are refused."""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
 
     def read(self, body: bytes, headers: Headers) -> tuple[Asked, ChatBody]:
         """The request in a body."""
-        request = parse(body)
-        return request.asked(), request
+        return parse(body, strict=self._strict)
 
     def encoder(
         self, asked: Asked, body: ChatBody, *, fingerprint: str, show_proposals: bool
     ) -> ChatEncoder:
         """What writes the reply."""
-        usage = bool(body.stream_options and body.stream_options.include_usage)
-        envelope = Envelope(model=asked.model, fingerprint=fingerprint)
-        return ChatEncoder(envelope, include_usage=usage, show_proposals=show_proposals)
+        return ChatEncoder(
+            Envelope(model=asked.model, fingerprint=fingerprint),
+            asked,
+            include_usage=bool(body.stream_options and body.stream_options.include_usage),
+            show_proposals=show_proposals,
+            legacy=not body.tools and bool(body.functions),
+        )

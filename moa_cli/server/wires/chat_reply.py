@@ -12,10 +12,12 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Turn, Usage
 from moa_cli.core.events import Event
 from moa_cli.core.outcomes import ending_of, refusal_of
+from moa_cli.core.tools import ToolCall, ToolPiece
 from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
-from moa_cli.server.wires.moa_object import ledger
+from moa_cli.server.wires.asked import Asked
+from moa_cli.server.wires.moa_object import ledger, reply_usage, together
 from moa_cli.server.wires.proposals import ProposalStream, proposal_text
 from moa_cli.server.wires.sse import compact
 
@@ -39,23 +41,6 @@ class Envelope:
         }
 
 
-def completion(envelope: Envelope, turn: Turn, *, show_proposals: bool) -> dict[str, Any]:
-    """The whole reply of a finished turn."""
-    refusal = refusal_of(turn)
-    content = None if refusal else turn.reply or ""
-    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": refusal}
-    if show_proposals:
-        told = (proposal for layer in turn.proposals for proposal in layer)
-        message["reasoning_content"] = "".join(map(proposal_text, told))
-    return {
-        **envelope.fields("chat.completion"),
-        "choices": [_choice(turn, message=message)],
-        "usage": usage_object(turn.usage),
-        **_sources(turn),
-        "moa": ledger(turn),
-    }
-
-
 def _sources(turn: Turn) -> dict[str, Any]:
     """The sources of the reply, if its endpoint names any, as Perplexity's clients expect them."""
     if not turn.citations:
@@ -64,20 +49,18 @@ def _sources(turn: Turn) -> dict[str, Any]:
     return {"citations": [cited.url for cited in turn.citations], "search_results": found}
 
 
-def _choice(turn: Turn, **content: Any) -> dict[str, Any]:
-    """The end of a reply, with why it ends in OpenAI's words."""
-    finish: str = ending_of(turn.finish_reason)
-    if finish == "refusal":
-        # Nothing is left to tell of it: its words came as text.
-        finish = "content_filter"
-    elif finish == "tool_calls":
-        # A tool that the client did not ask for is none of its business.
-        finish = "stop"
-    return {"index": 0, **content, "logprobs": None, "finish_reason": finish}
+def _finish(turn: Turn) -> str:
+    """Why a reply ends, in OpenAI's words."""
+    if turn.tool_calls:
+        return "tool_calls"
+    ending: str = ending_of(turn.finish_reason)
+    # Nothing is left to tell of a refusal: its words came as text. And a tool that the client did
+    # not ask for is none of its business.
+    return {"refusal": "content_filter", "tool_calls": "stop"}.get(ending, ending)
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Usage in OpenAI's shape: the sums over all calls of the mixture."""
+    """Usage in OpenAI's shape."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -90,55 +73,128 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 class ChatEncoder:
     """A reply on the wire of chat completions; see `wire.Encoder`.
 
-    include_usage: whether the client asked for a chunk with the usage at the end.
+    include_usage: whether the client asked for a chunk with the usage at the end. legacy: whether
+    it speaks of functions, as before there were tools.
     """
 
-    def __init__(self, envelope: Envelope, *, include_usage: bool, show_proposals: bool) -> None:
+    def __init__(
+        self,
+        envelope: Envelope,
+        asked: Asked,
+        *,
+        include_usage: bool,
+        show_proposals: bool,
+        legacy: bool = False,
+    ) -> None:
         self._envelope = envelope
+        self._asked = asked
         self._include_usage = include_usage
         self._show_proposals = show_proposals
+        self._legacy = legacy
         self._proposals = ProposalStream() if show_proposals else None
-        self._begun = False
+        # The choices whose role was told.
+        self._begun: set[int] = set()
         # Written once: a chunk a token is what a server spends its time on.
         start = compact(envelope.fields("chat.completion.chunk"))[:-1]
-        self._before = f'data: {start},"choices":[{{"index":0,"delta":{{'
+        self._before = [
+            f'data: {start},"choices":[{{"index":{choice},"delta":{{'
+            for choice in range(asked.choices)
+        ]
         usage = ',"usage":null' if include_usage else ""
-        self._after = f'}},"logprobs":null,"finish_reason":null}}]{usage}}}\n\n'
+        self._after = f',"finish_reason":null}}]{usage}}}\n\n'
 
     def take(self, event: Event, choice: int = 0) -> bytes:
         """The chunks of the next event."""
-        if isinstance(event, events.AggregatorDelta) and event.text:
-            return self._delta("content", event.text)
-        if self._proposals is None:
+        if isinstance(event, events.AggregatorDelta):
+            fields = f'"content":{json.dumps(event.text)}' if event.text else ""
+            if event.tool_calls:
+                fields += ("," if fields else "") + self._calls(event.tool_calls)
+            if fields or event.token_logprobs:
+                return self._delta(fields, choice, event.token_logprobs)
+        if self._proposals is None or choice:
             return b""
         told = self._proposals.take(event)
-        return self._delta("reasoning_content", told) if told else b""
+        return self._delta(f'"reasoning_content":{json.dumps(told)}') if told else b""
 
-    def _delta(self, kind: str, text: str) -> bytes:
-        """A piece of `content`, `reasoning_content` or `refusal`; the first one tells the role."""
-        chunk = f'{self._before}"{kind}":{json.dumps(text)}{self._after}'
-        if self._begun:
+    def _calls(self, pieces: Sequence[ToolPiece]) -> str:
+        if not self._legacy:
+            return f'"tool_calls":{compact([_piece(piece) for piece in pieces])}'
+        named = {"name": pieces[0].name} if pieces[0].name else {}
+        written = "".join(piece.arguments for piece in pieces)
+        return f'"function_call":{compact({**named, "arguments": written})}'
+
+    def _delta(self, fields: str, choice: int = 0, logprobs: Sequence[str] = ()) -> bytes:
+        """A chunk with these fields of a delta; the first one of a choice tells the role."""
+        told = f'{{"content":[{",".join(logprobs)}],"refusal":null}}' if logprobs else "null"
+        before = self._before[choice]
+        chunk = f'{before}{fields}}},"logprobs":{told}{self._after}'
+        if choice in self._begun:
             return chunk.encode()
-        self._begun = True
-        role = '"role":"assistant","content":"","refusal":null'
-        return f"{self._before}{role}{self._after}{chunk}".encode()
+        self._begun.add(choice)
+        role = '"role":"assistant","content":"","refusal":null},"logprobs":null'
+        return f"{before}{role}{self._after}{chunk}".encode()
 
     def end(self, turns: Sequence[Turn]) -> bytes:
         """The last chunks. The `moa` object is on the very last."""
-        turn = turns[0]
         fields = self._envelope.fields("chat.completion.chunk")
-        chunks: list[dict[str, Any]] = [{**fields, "choices": [_choice(turn, delta={})]}]
+        refused, chunks = [], []
+        for choice, turn in enumerate(turns):
+            refusal = refusal_of(turn)
+            if refusal is not None:
+                refused.append(self._delta(f'"refusal":{json.dumps(refusal)}', choice))
+            ending = {"index": choice, "delta": {}, "logprobs": None}
+            ending["finish_reason"] = self._finish(turn)
+            chunks.append({**fields, "choices": [ending]})
+        whole = together(turns)
         if self._include_usage:
-            chunks[0]["usage"] = None
-            chunks.append({**fields, "choices": [], "usage": usage_object(turn.usage)})
-        chunks[-1] |= {**_sources(turn), "moa": ledger(turn)}
-        refusal = refusal_of(turn)
-        refused = b"" if refusal is None else self._delta("refusal", refusal)
-        return b"".join([refused, *map(sse.event, chunks), b"data: [DONE]\n\n"])
+            for chunk in chunks:
+                chunk["usage"] = None
+            chunks.append({**fields, "choices": [], "usage": self._usage(whole)})
+        chunks[-1] |= {**_sources(whole), "moa": ledger(whole, self._asked.ignored)}
+        return b"".join([*refused, *map(sse.event, chunks), b"data: [DONE]\n\n"])
+
+    def _finish(self, turn: Turn) -> str:
+        finish = _finish(turn)
+        return "function_call" if self._legacy and finish == "tool_calls" else finish
+
+    def _usage(self, turn: Turn) -> dict[str, Any]:
+        # As ever: the sum, so that a client sees what it pays for.
+        return usage_object(reply_usage(turn) if self._asked.usage == "reply" else turn.usage)
 
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        """The whole reply of a finished turn."""
-        return completion(self._envelope, turns[0], show_proposals=self._show_proposals)
+        """The whole reply of finished turns."""
+        whole = together(turns)
+        return {
+            **self._envelope.fields("chat.completion"),
+            "choices": [self._choice(number, turn) for number, turn in enumerate(turns)],
+            "usage": self._usage(whole),
+            **_sources(whole),
+            "moa": ledger(whole, self._asked.ignored),
+        }
+
+    def _choice(self, number: int, turn: Turn) -> dict[str, Any]:
+        refusal = refusal_of(turn)
+        content = None if refusal else turn.reply or ""
+        if turn.tool_calls:
+            content = content or None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": refusal}
+        if turn.tool_calls and self._legacy:
+            call = turn.tool_calls[0]
+            message["function_call"] = {"name": call.name, "arguments": call.arguments}
+        elif turn.tool_calls:
+            message["tool_calls"] = [_call(call) for call in turn.tool_calls]
+        if self._show_proposals and not number:
+            told = (proposal for layer in turn.proposals for proposal in layer)
+            message["reasoning_content"] = "".join(map(proposal_text, told))
+        logprobs = None
+        if turn.token_logprobs:
+            logprobs = {"content": [*map(json.loads, turn.token_logprobs)], "refusal": None}
+        return {
+            "index": number,
+            "message": message,
+            "logprobs": logprobs,
+            "finish_reason": self._finish(turn),
+        }
 
     def fail(self, error: ApiError) -> bytes:
         """The error, without the mark of a good end."""
@@ -147,3 +203,19 @@ class ChatEncoder:
     def comment(self, text: str) -> bytes:
         """A sign of life."""
         return sse.comment(text)
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    written = "input" if call.kind == "custom" else "arguments"
+    inner = {"name": call.name, written: call.arguments}
+    return {"id": call.id, "type": call.kind, call.kind: inner}
+
+
+def _piece(piece: ToolPiece) -> dict[str, Any]:
+    """A piece of a call. Its id, kind and name come with the first one, as clients expect it."""
+    written = "input" if piece.kind == "custom" else "arguments"
+    inner = {"name": piece.name} if piece.name else {}
+    told: dict[str, Any] = {"index": piece.index}
+    if piece.id:
+        told |= {"id": piece.id, "type": piece.kind}
+    return {**told, piece.kind: {**inner, written: piece.arguments}}

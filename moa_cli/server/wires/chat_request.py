@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from moa_cli.core.conversation import Conversation, Message, Role
-from moa_cli.core.values import Key
+from moa_cli.core.conversation import Conversation, Message, Part, Role, text_of_parts
+from moa_cli.core.tools import ToolCall
+from moa_cli.core.values import Key, ValueFault, keys_of
+from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import Asked, MixtureFields
-from moa_cli.server.wires.bodies import given_values, json_object, read_body, refuse
+from moa_cli.server.wires.bodies import given_values, json_object, read_body, refusal, refuse
 
 _INT64 = 2**63
 _INT32 = 2**31
@@ -18,11 +21,19 @@ _ROLES: dict[str, Role] = {
     "developer": "system",
     "user": "user",
     "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
 }
+_MOST_CHOICES = 16
+_MOST_TOOLS = 512
 # A text that ends the reply; it may be of spaces.
 _STOP = Key(low=1, blank=True)
-# What a model thought is not said again, as with the providers that tell it.
-_THOUGHTS = ("reasoning", "reasoning_content")
+# Of a reply that a client library sends back. What a model thought is not said again, as with the
+# providers that tell it; the rest says nothing.
+_OF_A_REPLY = ("reasoning", "reasoning_content", "annotations")
+# Parts of a model's thought, which client libraries send back.
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+_IMAGE_PLACES = ("http://", "https://", "data:image/")
 
 
 def _only(*values: Any) -> Key:
@@ -30,32 +41,156 @@ def _only(*values: Any) -> Key:
     return Key("Not supported otherwise.", only=values)
 
 
+def _check_image(url: str) -> None:
+    if not url.lower().startswith(_IMAGE_PLACES):
+        raise ValueFault("must be a web address, or a data: URI of an image")
+
+
+_URL = Key("a web address, or a data: URI", check=_check_image)
+
+
 @dataclass(frozen=True, kw_only=True)
-class TextPart:
-    type: Annotated[Literal["text"], Key()]
-    text: Annotated[str, Key(blank=True)]
+class ImageUrl:
+    url: Annotated[str, _URL]
+    detail: Annotated[str | None, Key("low, high or auto", blank=True)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileData:
+    file_data: Annotated[str | None, Key("a data: URI of the file")] = None
+    filename: Annotated[str | None, Key(blank=True)] = None
+    file_id: Annotated[Any, Key("not supported: send `file_data`", only=())] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentPart:
+    """A part of a message."""
+
+    type: Annotated[Literal["text", "image_url", "file", "refusal"], Key()]
+    text: Annotated[str | None, Key(blank=True)] = None
+    image_url: Annotated[Annotated[str, _URL] | ImageUrl | None, Key()] = None
+    file: Annotated[FileData | None, Key()] = None
+    refusal: Annotated[str | None, Key(blank=True)] = None
+
+    def part(self) -> Part:
+        """The part. Raises ValueFault if it lacks what its type says."""
+        if self.type == "image_url":
+            image = self.image_url
+            if image is None:
+                raise ValueFault("is missing", path=("image_url",), code="missing")
+            url, detail = (image, None) if isinstance(image, str) else (image.url, image.detail)
+            return Part("image", url=url, detail=detail or "")
+        if self.type == "file":
+            if self.file is None or self.file.file_data is None:
+                raise ValueFault("is missing", path=("file", "file_data"), code="missing")
+            return Part("file", url=self.file.file_data, name=self.file.filename or "")
+        text = self.text if self.type == "text" else self.refusal
+        if text is None:
+            raise ValueFault("is missing", path=(self.type,), code="missing")
+        return Part("text", text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalledFunction:
+    name: Annotated[str, Key()]
+    arguments: Annotated[
+        Annotated[str, Key(blank=True)] | Annotated[Mapping[str, Any], Key()] | None,
+        Key("JSON as text", blank=True),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalledCustom:
+    name: Annotated[str, Key()]
+    input: Annotated[str | None, Key(blank=True)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatToolCall:
+    """A call of a tool in an assistant's message."""
+
+    id: Annotated[str | None, Key(blank=True)] = None
+    type: Annotated[Literal["function", "custom"] | None, Key()] = None
+    function: Annotated[CalledFunction | None, Key()] = None
+    custom: Annotated[CalledCustom | None, Key()] = None
+
+    def call(self) -> ToolCall:
+        """The call. Raises ValueFault if it calls nothing."""
+        if self.custom is not None:
+            return ToolCall(self.id or "", self.custom.name, self.custom.input or "", "custom")
+        if self.function is None:
+            raise ValueFault("is missing", path=("function",), code="missing")
+        written = self.function.arguments
+        if isinstance(written, Mapping):
+            written = json.dumps(written)
+        return ToolCall(self.id or "", self.function.name, written or "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatMessage:
     """A message of the conversation. Client libraries send back a reply with its empty fields."""
 
-    role: Annotated[Literal["system", "developer", "user", "assistant"], Key()]
+    role: Annotated[Literal["system", "developer", "user", "assistant", "tool", "function"], Key()]
     content: Annotated[
-        Annotated[str, Key(blank=True)] | Annotated[tuple[TextPart, ...], Key(low=1)], Key()
-    ]
-    annotations: Annotated[Any, _only([])] = None
+        Annotated[str, Key(blank=True)] | Annotated[tuple[ContentPart, ...], Key()] | None,
+        Key("may be missing where there are calls of tools"),
+    ] = None
     audio: Annotated[Any, _only()] = None
-    function_call: Annotated[Any, _only()] = None
-    name: Annotated[Any, _only()] = None
-    refusal: Annotated[Any, _only()] = None
-    tool_calls: Annotated[Any, _only([])] = None
+    function_call: Annotated[CalledFunction | None, Key("as before there were tools")] = None
+    name: Annotated[str | None, Key("of who speaks", blank=True)] = None
+    refusal: Annotated[str | None, Key(blank=True)] = None
+    tool_calls: Annotated[tuple[ChatToolCall, ...] | None, Key()] = None
+    tool_call_id: Annotated[str | None, Key(blank=True)] = None
 
     def message(self) -> Message:
-        """What is said, and by whom."""
-        content = self.content
-        text = content if isinstance(content, str) else "\n".join(part.text for part in content)
-        return Message(_ROLES[self.role], text)
+        """What is said, and by whom. Raises ValueFault if it says nothing."""
+        role, content = _ROLES[self.role], self.content
+        parts = () if content is None or isinstance(content, str) else _parts(content)
+        calls = _calls(self.tool_calls or ())
+        if self.function_call is not None:
+            calls += (ChatToolCall(id="call_0", function=self.function_call).call(),)
+        if not content and not isinstance(content, str) and role != "assistant":
+            if content is None:
+                raise ValueFault("is missing", path=("content",), code="missing")
+            raise ValueFault("must not be empty", path=("content",))
+        if content is None:
+            content = self.refusal or ""
+        return Message(
+            role,
+            content if isinstance(content, str) else text_of_parts(parts),
+            parts if any(part.kind != "text" for part in parts) else (),
+            calls if role == "assistant" else (),
+            # A function's result, as before there were tools, is matched by its name.
+            self.tool_call_id or (self.function_name if role == "tool" else ""),
+            (self.name or "") if role != "tool" else "",
+        )
+
+    @property
+    def function_name(self) -> str:
+        """What a result without an id is matched by."""
+        return "call_0" if self.role == "function" else self.name or ""
+
+
+def _parts(content: tuple[ContentPart, ...]) -> tuple[Part, ...]:
+    found = []
+    for place, part in enumerate(content):
+        try:
+            found.append(part.part())
+        except ValueFault as fault:
+            fault.path = ("content", place, *fault.path)
+            raise
+    return tuple(found)
+
+
+def _calls(calls: tuple[ChatToolCall, ...]) -> tuple[ToolCall, ...]:
+    found = []
+    for place, call in enumerate(calls):
+        try:
+            found.append(call.call())
+        except ValueFault as fault:
+            fault.path = ("tool_calls", place, *fault.path)
+            raise
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,44 +232,77 @@ class ChatBody:
     ] = None
     stream_options: Annotated[StreamOptions | None, Key()] = None
     moa: Annotated[MixtureFields | None, Key()] = None
-    # Bookkeeping that client libraries send. It changes nothing in a reply, so nothing is lost.
+    tools: Annotated[
+        tuple[Mapping[str, Any], ...] | None,
+        Key("for the model that writes the reply", high=_MOST_TOOLS),
+    ] = None
+    tool_choice: Annotated[
+        Annotated[Literal["none", "auto", "required", "any"], Key()]
+        | Annotated[Mapping[str, Any], Key()]
+        | None,
+        Key(),
+    ] = None
+    parallel_tool_calls: Annotated[bool | None, Key("for the model that writes the reply")] = None
+    functions: Annotated[
+        tuple[Mapping[str, Any], ...] | None,
+        Key("the same as tools, as before there were tools", high=_MOST_TOOLS),
+    ] = None
+    function_call: Annotated[
+        Annotated[str, Key()] | Annotated[Mapping[str, Any], Key()] | None,
+        Key("the same as tool_choice"),
+    ] = None
+    response_format: Annotated[Mapping[str, Any] | None, Key("of the reply")] = None
+    n: Annotated[
+        int | None, Key("replies that are written from the same proposals", 1, _MOST_CHOICES)
+    ] = None
+    logprobs: Annotated[bool | None, Key("of the tokens of the reply")] = None
+    top_logprobs: Annotated[int | None, Key("of the tokens of the reply", 0, 20)] = None
+    audio: Annotated[Any, _only()] = None
+    modalities: Annotated[Any, _only(["text"])] = None
+    # Checked only with --strict; see `fields`.
     metadata: Annotated[Mapping[str, Any] | None, Key("no effect")] = None
-    parallel_tool_calls: Annotated[bool | None, Key("no effect: there are no tools")] = None
     prompt_cache_key: Annotated[str | None, Key("no effect")] = None
     prompt_cache_retention: Annotated[str | None, Key("no effect")] = None
     safety_identifier: Annotated[str | None, Key("no effect")] = None
-    audio: Annotated[Any, _only()] = None
-    function_call: Annotated[Any, _only("auto", "none")] = None
-    functions: Annotated[Any, _only([])] = None
-    logit_bias: Annotated[Any, _only({})] = None
-    logprobs: Annotated[Any, _only(False)] = None
-    modalities: Annotated[Any, _only(["text"])] = None
-    n: Annotated[Any, _only(1)] = None
-    prediction: Annotated[Any, _only()] = None
-    response_format: Annotated[Any, _only({"type": "text"})] = None
-    service_tier: Annotated[Any, _only("auto", "default")] = None
-    store: Annotated[Any, _only(False)] = None
-    tool_choice: Annotated[Any, _only("auto", "none")] = None
-    tools: Annotated[Any, _only([])] = None
-    top_logprobs: Annotated[Any, _only(0)] = None
-    verbosity: Annotated[Any, _only("medium")] = None
-    web_search_options: Annotated[Any, _only()] = None
+    service_tier: Annotated[Any, Key("no effect", only=("auto", "default"))] = None
+    store: Annotated[Any, Key("no effect", only=(False,))] = None
+    logit_bias: Annotated[Any, Key(fields.PASSED["logit_bias"], only=({},))] = None
+    prediction: Annotated[Any, Key(fields.PASSED["prediction"], only=())] = None
+    verbosity: Annotated[Any, Key(fields.PASSED["verbosity"], only=("medium",))] = None
+    web_search_options: Annotated[Any, Key(fields.PASSED["web_search_options"], only=())] = None
 
     @property
     def mixture(self) -> MixtureFields:
         return self.moa or MixtureFields()
 
-    def asked(self) -> Asked:
-        """What the body asks for."""
+    def asked(self, passed: Mapping[str, Any], ignored: list[str]) -> Asked:
+        """What the body asks for. passed, ignored: see `fields.sort_fields`.
+
+        Raises ValueFault for a message or a tool that lacks something.
+        """
+        messages = []
+        for place, message in enumerate(self.messages):
+            try:
+                messages.append(message.message())
+            except ValueFault as fault:
+                fault.path = ("messages", place, *fault.path)
+                raise
+        try:
+            conversation = Conversation.of(messages)
+        except ValueError:
+            raise ValueFault("hold no message to answer", path=("messages",)) from None
+        tools = _tools(self, ignored)
         return Asked(
             model=self.model,
-            conversation=Conversation.of([message.message() for message in self.messages]),
+            conversation=conversation,
             stream=bool(self.stream),
             settings=self.reply(),
-            extra=self.reply_extra(),
+            extra={**passed, **self.reply_extra(), **tools},
             seed=self.seed,
             user=self.user,
             mixture=self.mixture,
+            choices=self.n or 1,
+            ignored=fields.named(ignored),
         )
 
     def reply(self) -> dict[str, Any]:
@@ -149,23 +317,138 @@ class ChatBody:
             frequency_penalty=self.frequency_penalty,
             reasoning_effort=self.reasoning_effort,
             stop=(self.stop if isinstance(self.stop, str) else list(self.stop or ())) or None,
+            response_format=self.response_format
+            if (self.response_format or {}).get("type", "text") != "text"
+            else None,
+            logprobs=self.logprobs or None,
+            top_logprobs=self.top_logprobs if self.logprobs else None,
         )
 
 
-def parse(body: bytes) -> ChatBody:
-    """The request in a body. Raises ApiError, a 400 that names the field which is wrong."""
-    request = read_body(ChatBody, _without_thoughts(json_object(body)))
+def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ChatBody]:
+    """The request in a body, and what it asks for.
+
+    strict: refuse each field that has no effect.
+    Raises ApiError, a 400 that names the field which is wrong.
+    """
+    known = keys_of(ChatBody).keys() - fields.HINTS.keys() - fields.PASSED.keys()
+    given, passed, ignored = fields.sort_fields(json_object(body), known, strict=strict)
+    _tidy(given, ignored, strict=strict)
+    request = read_body(ChatBody, given)
     _check_together(request)
-    return request
+    try:
+        return request.asked(passed, ignored), request
+    except ValueFault as fault:
+        raise refusal(fault) from None
 
 
-def _without_thoughts(given: dict[str, Any]) -> dict[str, Any]:
+def _tidy(given: dict[str, Any], ignored: list[str], *, strict: bool) -> None:
+    """Leave out what a message, or the options of a stream, hold beside what has an effect."""
     messages = given.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        if isinstance(message, dict) and message.get("role") == "assistant":
-            for name in _THOUGHTS:
-                message.pop(name, None)
-    return given
+    if isinstance(messages, list):
+        given["messages"] = [_tidied_message(message, ignored, strict) for message in messages]
+    options = given.get("stream_options")
+    if isinstance(options, dict) and not strict:
+        options = _known(StreamOptions, options, ignored, "stream_options")
+        if options.pop("include_obfuscation", False) is True:
+            ignored.append("stream_options.include_obfuscation")
+        given["stream_options"] = options
+        if not given.get("stream"):
+            del given["stream_options"]
+
+
+def _tidied_message(message: Any, ignored: list[str], strict: bool) -> Any:
+    if not isinstance(message, dict):
+        return message
+    if message.get("role") == "assistant":
+        message = {name: value for name, value in message.items() if name not in _OF_A_REPLY}
+    if strict:
+        return message
+    message = _known(ChatMessage, message, ignored, "messages[]")
+    content = message.get("content")
+    if isinstance(content, list):
+        message["content"] = [
+            _known(ContentPart, part, ignored, "messages[].content[]")
+            for part in content
+            if not (isinstance(part, dict) and part.get("type") in _THOUGHTS)
+        ]
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        message["tool_calls"] = [_tidied_call(call) for call in calls]
+    return message
+
+
+def _tidied_call(call: Any) -> Any:
+    """A call of a tool, as it came in a chunk or from another provider."""
+    call = _known(ChatToolCall, call, [], "")
+    if isinstance(call, dict) and isinstance(call.get("function"), dict):
+        call["function"] = _known(CalledFunction, call["function"], [], "")
+    return call
+
+
+def _known(kind: Any, given: Any, ignored: list[str], place: str) -> Any:
+    """The fields that a dataclass has; the names of others are added to `ignored`."""
+    if not isinstance(given, dict):
+        return given
+    keys = keys_of(kind)
+    if len(given.keys() - keys.keys()):
+        others = ((name, value) for name, value in given.items() if name not in keys)
+        ignored += [
+            f"{place}.{name}" for name, value in others if not fields.is_neutral(name, value)
+        ]
+    return {name: value for name, value in given.items() if name in keys}
+
+
+def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:
+    """The tools as the fields of the aggregator's request; none without tools.
+
+    Raises ValueFault for one that is no tool, and for a choice of one that is not there.
+    """
+    where, given = "tools", list(body.tools or ())
+    if not given and body.functions:
+        where = "functions"
+        given = [{"type": "function", "function": function} for function in body.functions]
+    found, names = [], set()
+    for place, tool in enumerate(given):
+        kind = tool.get("type", "function")
+        if kind not in ("function", "custom"):
+            # A tool that OpenAI's servers run themselves.
+            ignored.append(f"tools[].type={kind}")
+            continue
+        inner = tool.get(kind)
+        name = inner.get("name") if isinstance(inner, Mapping) else None
+        if not isinstance(name, str) or not name:
+            path = (where, place, "name") if where == "functions" else (where, place, kind, "name")
+            raise ValueFault("is missing", path=path, code="missing")
+        names.add(name)
+        found.append(dict(tool))
+    choice = _tool_choice(body, names)
+    if not found:
+        if choice in (None, "auto", "none") or ignored:
+            return {}
+        raise ValueFault("needs `tools`", path=("tool_choice",))
+    return {"tools": found} | given_values(
+        tool_choice=choice, parallel_tool_calls=body.parallel_tool_calls
+    )
+
+
+def _tool_choice(body: ChatBody, names: set[str]) -> Any:
+    choice: Any = body.tool_choice
+    if choice is None and body.function_call is not None:
+        choice = body.function_call
+        if isinstance(choice, Mapping):
+            choice = {"type": "function", "function": choice}
+    if choice == "any":
+        # As Mistral names it.
+        return "required"
+    if isinstance(choice, Mapping):
+        kind = str(choice.get("type", "function"))
+        inner = choice.get(kind)
+        if kind in ("function", "custom"):
+            name = inner.get("name") if isinstance(inner, Mapping) else choice.get("name")
+            if name not in names:
+                raise ValueFault("names no tool of the request", path=("tool_choice",))
+    return choice
 
 
 def _check_together(body: ChatBody) -> None:
@@ -174,8 +457,7 @@ def _check_together(body: ChatBody) -> None:
         refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
     if body.stream_options is not None and not body.stream:
         refuse("may only be given with `stream`", "stream_options")
-    if body.messages[-1].role != "user":
-        place = len(body.messages) - 1
-        refuse("must be user: the last message is the user's", "messages", place, "role")
+    if body.top_logprobs and not body.logprobs:
+        refuse("needs `logprobs`", "top_logprobs")
     if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:
         refuse("differs from `max_tokens`", "max_completion_tokens")

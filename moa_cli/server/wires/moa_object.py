@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from moa_cli.core.conversation import Charge, Proposal, Turn, Usage
@@ -9,10 +11,31 @@ from moa_cli.core.outcomes import cut_lines
 from moa_cli.profile import short_name
 
 
-def ledger(turn: Turn) -> dict[str, Any]:
+def reply_usage(turn: Turn) -> Usage:
+    """What the calls took that wrote the reply."""
+    written = (charge.usage for charge in turn.ledger if charge.layer > len(turn.proposals))
+    return sum(written, Usage())
+
+
+def together(turns: Sequence[Turn]) -> Turn:
+    """The turns of several replies that were written from the same proposals, as one."""
+    first, *others = turns
+    last = len(first.proposals) + 1
+    charges = [replace(charge, layer=last) for turn in others for charge in turn.ledger]
+    return replace(
+        first,
+        usage=sum((turn.usage for turn in others), first.usage),
+        ledger=(*first.ledger, *charges),
+        seconds=max(turn.seconds for turn in turns),
+        lost=tuple(dict.fromkeys(line for turn in turns for line in turn.lost)),
+    )
+
+
+def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
     """What the mixture did, layer by layer; the last layer is the aggregator's.
 
-    cost: USD, None where the price of a call is unknown.
+    cost: USD, None where the price of a call is unknown. ignored: fields of the request that had
+    no effect.
     """
     layers = [
         {"layer": number, "calls": list(map(_proposal, proposals))}
@@ -36,7 +59,17 @@ def ledger(turn: Turn) -> dict[str, Any]:
         "lost": list(turn.lost),
         "finish_reason": turn.finish_reason,
         "cut": cut_lines(turn),
+        "usage": {"reply": _tokens(reply_usage(turn)), "sum": _tokens(turn.usage)},
+        **({"ignored": list(ignored)} if ignored else {}),
         "layers": layers,
+    }
+
+
+def _tokens(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
     }
 
 

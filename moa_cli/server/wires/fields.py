@@ -1,0 +1,162 @@
+"""What becomes of the fields of a request that a mixture itself has no use for.
+
+There are three classes. *Hints* and bookkeeping change nothing in a reply: they are taken, and
+named in `moa.ignored`. What describes the reply is *passed on* to the model that writes it, and
+left out where its endpoint refuses it. What changes the meaning of a request and cannot be done is
+*refused*. A field that nobody knows is taken for a hint: bodies of clients change monthly. With
+`--strict` whatever would have no effect is refused, and nothing is passed on.
+
+Sources: the API references of OpenAI, OpenRouter, Together, Mistral, vLLM, SGLang, llama.cpp and
+Ollama.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+# Passed on: sampling, reasoning and templates, by their names at the endpoints that know them.
+PASSED: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "top_k",
+            "top_a",
+            "min_p",
+            "typical_p",
+            "tfs",
+            "tfs_z",
+            "repetition_penalty",
+            "repeat_penalty",
+            "repeat_last_n",
+            "no_repeat_ngram_size",
+            "length_penalty",
+            "mirostat",
+            "mirostat_tau",
+            "mirostat_eta",
+            "dry_multiplier",
+            "dry_base",
+            "dry_allowed_length",
+            "dry_sequence_breakers",
+            "xtc_probability",
+            "xtc_threshold",
+            "dynatemp_range",
+            "dynatemp_exponent",
+            "samplers",
+            "logit_bias",
+            "min_tokens",
+            "ignore_eos",
+            "stop_token_ids",
+            "bad_words",
+            "skip_special_tokens",
+            "spaces_between_special_tokens",
+            "include_stop_str_in_output",
+            "n_predict",
+            "num_predict",
+            "num_ctx",
+        ),
+        "sampling of the reply",
+    ),
+    **dict.fromkeys(
+        (
+            "verbosity",
+            "thinking",
+            "enable_thinking",
+            "thinking_budget",
+            "reasoning",
+            "include_reasoning",
+            "reasoning_format",
+            "reasoning_split",
+            "think",
+            "chat_template_kwargs",
+            "prompt_mode",
+            "safe_prompt",
+        ),
+        "reasoning and form of the reply",
+    ),
+    **dict.fromkeys(
+        (
+            "guided_json",
+            "guided_regex",
+            "guided_choice",
+            "guided_grammar",
+            "structured_outputs",
+            "grammar",
+            "json_schema",
+            "prediction",
+        ),
+        "what the reply is held to",
+    ),
+    **dict.fromkeys(
+        (
+            "provider",
+            "models",
+            "route",
+            "transforms",
+            "plugins",
+            "web_search_options",
+            "search_parameters",
+            "options",
+            "keep_alive",
+        ),
+        "how the provider answers",
+    ),
+}
+# Hints that are well known. Any other unknown field is one, too.
+HINTS: Mapping[str, str] = dict.fromkeys(
+    (
+        "store",
+        "metadata",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "cache_control",
+        "session_id",
+        "usage",
+        "best_of",
+        "echo",
+        "suffix",
+    ),
+    "no effect",
+)
+# What means the same as if it were not there; not worth a word.
+_NEUTRAL: tuple[Any, ...] = (None, False, [], {}, "", "auto", "default")
+_NEUTRAL_OF: Mapping[str, Any] = {"best_of": 1}
+_MOST_NAMED = 32
+_LONGEST_NAME = 60
+
+
+def sort_fields(
+    given: Mapping[str, Any], known: Collection[str], *, strict: bool
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The fields of a body in three: those in `known`, those to pass on, and the names of those
+    that have no effect.
+
+    strict: leave those of no effect among the first, so that their check refuses them.
+    """
+    kept, passed, ignored = {}, {}, []
+    for name, value in given.items():
+        if name in known or strict:
+            kept[name] = value
+        elif name in PASSED:
+            if value not in (None, [], {}):
+                passed[name] = value
+        elif not is_neutral(name, value):
+            ignored.append(name)
+    return kept, passed, ignored
+
+
+def is_neutral(name: str, value: Any) -> bool:
+    """Whether a hint asks for nothing."""
+    if value == _NEUTRAL_OF.get(name, object()):
+        return True
+    return any(value == neutral and type(value) is type(neutral) for neutral in _NEUTRAL)
+
+
+def named(ignored: Collection[str]) -> tuple[str, ...]:
+    """The names of ignored fields as they are told: each once, short, not too many."""
+    names = [
+        name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+        for name in dict.fromkeys(ignored)
+    ]
+    return tuple(names[:_MOST_NAMED])

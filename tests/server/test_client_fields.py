@@ -1,0 +1,279 @@
+"""What clients send beside the plain text of a conversation: tools, images, odd histories, and
+fields that only the model which writes the reply knows, or nobody."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.client_requests import client_requests
+from tests.support.command import Moa
+from tests.support.server import QUESTION, Server, chunks, serving
+from tests.support.upstream import Reply, Upstream
+
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+}
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"a":1}'}}
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+def sse(*deltas: dict[str, Any], finish: str = "stop") -> bytes:
+    """A stream of chunks with these deltas."""
+    choices: list[dict[str, Any]] = [
+        {"index": 0, "delta": delta, "finish_reason": None} for delta in deltas
+    ]
+    choices.append({"index": 0, "delta": {}, "finish_reason": finish})
+    events = [{"id": "x", "model": "agg", "choices": [choice]} for choice in choices]
+    told = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    return (told + "data: [DONE]\n\n").encode()
+
+
+CALLING = sse(
+    {"role": "assistant", "content": "Let me see. "},
+    {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "weather"}}]},
+    {"tool_calls": [{"index": 0, "function": {"arguments": '{"city"'}}]},
+    {"tool_calls": [{"index": 0, "function": {"arguments": ':"Bern"}'}}]},
+    {"tool_calls": [{"index": 1, "id": "c2", "function": {"name": "time", "arguments": "{}"}}]},
+    finish="tool_calls",
+)
+
+
+def calls_tools(upstream: Upstream) -> None:
+    upstream.always("agg", Reply(raw=CALLING))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_go_to_the_aggregator_alone_and_its_calls_come_back(
+    server: Server, upstream: Upstream, stream: bool
+) -> None:
+    calls_tools(upstream)
+    chosen = {"type": "function", "function": {"name": "weather"}}
+    answer = server.ask(
+        tools=[WEATHER], tool_choice=chosen, parallel_tool_calls=False, stream=stream
+    )
+    assert answer.status_code == 200, answer.text
+    asked = upstream.chats("agg")[-1].body
+    assert (asked["tools"], asked["tool_choice"]) == ([WEATHER], chosen)
+    assert asked["parallel_tool_calls"] is False
+    for proposer in ("a", "b"):
+        assert not upstream.chats(proposer)[-1].body.keys() & {"tools", "tool_choice"}
+    expected = [("c1", "weather", '{"city":"Bern"}'), ("c2", "time", "{}")]
+    if not stream:
+        choice = answer.json()["choices"][0]
+        message = choice["message"]
+        assert (choice["finish_reason"], message["content"]) == ("tool_calls", "Let me see. ")
+        calls = [
+            (call["id"], call["function"]["name"], call["function"]["arguments"])
+            for call in message["tool_calls"]
+        ]
+        assert calls == expected
+        return
+    told = chunks(answer.text)
+    built: dict[int, list[str]] = {}
+    for chunk in told:
+        for choice in chunk["choices"]:
+            for piece in choice["delta"].get("tool_calls", ()):
+                call = built.setdefault(piece["index"], ["", "", ""])
+                call[0] += piece.get("id", "")
+                call[1] += piece["function"].get("name", "")
+                call[2] += piece["function"].get("arguments", "")
+    assert [tuple(call) for call in built.values()] == expected
+    assert told[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_functions_as_before_there_were_tools_are_answered_in_kind(
+    server: Server, upstream: Upstream
+) -> None:
+    calls_tools(upstream)
+    said = [
+        *QUESTION,
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "sunny"},
+    ]
+    answer = server.ask(
+        messages=said, functions=[WEATHER["function"]], function_call={"name": "weather"}
+    ).json()
+    choice = answer["choices"][0]
+    assert choice["finish_reason"] == "function_call"
+    assert choice["message"]["function_call"] == {
+        "name": "weather",
+        "arguments": '{"city":"Bern"}',
+    }
+    asked = upstream.chats("agg")[-1]
+    assert asked.body["tools"] == [WEATHER]
+    call, result = asked.messages[-2:]
+    assert result["tool_call_id"] == call["tool_calls"][0]["id"]
+
+
+HISTORIES: dict[str, list[dict[str, Any]]] = {
+    "tool results": [
+        *QUESTION,
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+    ],
+    "a tool result in parts": [
+        *QUESTION,
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "sunny"}]},
+    ],
+    "a name": [{**QUESTION[0], "name": "bob"}],
+    "a system message alone": [{"role": "system", "content": "Say hello."}],
+    "system last": [*QUESTION, {"role": "system", "content": "Be brief."}],
+    "developer in the middle": [
+        *QUESTION,
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "go on"},
+    ],
+    "a prefill": [*QUESTION, {"role": "assistant", "content": "{"}],
+    "a refusal": [
+        *QUESTION,
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        {"role": "user", "content": "why"},
+    ],
+    "thoughts and marks of a cache": [
+        *QUESTION,
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "yes"}],
+            "reasoning_details": [{"x": 1}],
+        },
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "go", "cache_control": {"type": "ephemeral"}}],
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_a_history_of_any_form_is_answered(server: Server, upstream: Upstream, name: str) -> None:
+    answer = server.ask(messages=HISTORIES[name], tools=[WEATHER])
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == "ok"
+
+
+def test_the_aggregator_is_given_the_history_as_it_is(server: Server, upstream: Upstream) -> None:
+    assert server.ask(messages=HISTORIES["tool results"], tools=[WEATHER]).status_code == 200
+    sent = upstream.chats("agg")[-1].messages
+    assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool"]
+    assert sent[2] == {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    assert sent[3] == {"role": "tool", "content": "sunny", "tool_call_id": "c1"}
+    server.ask(messages=HISTORIES["a prefill"])
+    assert upstream.chats("agg")[-1].messages[-1] == {"role": "assistant", "content": "{"}
+
+
+def test_an_image_is_passed_on(server: Server, upstream: Upstream) -> None:
+    parts = [
+        {"type": "text", "text": "what is it?"},
+        {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}},
+    ]
+    assert server.ask(messages=[{"role": "user", "content": parts}]).status_code == 200
+    assert upstream.chats("agg")[-1].messages[-1]["content"] == parts
+
+
+def test_fields_that_describe_the_reply_reach_its_model_and_others_are_named(
+    server: Server, upstream: Upstream
+) -> None:
+    passed: dict[str, Any] = {
+        "top_k": 5,
+        "min_p": 0.1,
+        "logit_bias": {"5": 1},
+        "verbosity": "low",
+        "thinking": {"type": "enabled"},
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    hints: dict[str, Any] = {
+        "store": True,
+        "metadata": {"a": "b"},
+        "service_tier": "flex",
+        "session_id": "x",
+        "temprature": 1,
+    }
+    neutral: dict[str, Any] = {"prompt_cache_key": None, "best_of": 1, "echo": False, "user_id": ""}
+    for _ in range(2):
+        answer = server.ask(**passed, **hints, **neutral)
+        assert answer.status_code == 200, answer.text
+        assert sorted(answer.json()["moa"]["ignored"]) == sorted(hints)
+    asked, proposed = upstream.chats("agg")[-1].body, upstream.chats("a")[-1].body
+    assert {name: asked.get(name) for name in passed} == passed
+    assert not proposed.keys() & (passed.keys() | hints.keys())
+    assert not asked.keys() & (hints.keys() | neutral.keys())
+    told = [line for line in server.log if "no effect" in line]
+    assert len(told) == 1
+    assert "session_id" in told[0]
+
+
+def test_what_would_have_no_effect_is_refused_by_a_strict_server(moa: Moa) -> None:
+    with serving(moa, "--strict") as server:
+        for field in ({"store": True}, {"top_k": 5}, {"colour": 1}):
+            refused = server.ask(**field)
+            assert refused.status_code == 400
+            assert refused.json()["error"]["param"] in field
+        assert server.ask(tools=[WEATHER], n=2).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_choices_come_of_one_fan_out(
+    server: Server, upstream: Upstream, stream: bool
+) -> None:
+    for number in range(3):
+        upstream.enqueue("agg", Reply(text=f"reply {number}"))
+    answer = server.ask(n=3, stream=stream, stream_options={"include_usage": True})
+    assert answer.status_code == 200, answer.text
+    counts = [len(upstream.chats(model)) for model in ("a", "b", "agg")]
+    assert counts == [1, 1, 3]
+    if not stream:
+        body = answer.json()
+        assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+        texts = {choice["message"]["content"] for choice in body["choices"]}
+        assert body["moa"]["calls"] == len(upstream.chats())
+    else:
+        told = chunks(answer.text)
+        pieces = {0: "", 1: "", 2: ""}
+        for chunk in told:
+            for choice in chunk["choices"]:
+                pieces[choice["index"]] += choice["delta"].get("content", "")
+        texts = set(pieces.values())
+        assert told[-1]["moa"]["calls"] == len(upstream.chats())
+    assert texts == {"reply 0", "reply 1", "reply 2"}
+
+
+def test_log_probabilities_are_the_aggregator_s(server: Server, upstream: Upstream) -> None:
+    token = {"token": "ok", "logprob": -0.25, "bytes": None, "top_logprobs": []}
+    choice = {"index": 0, "delta": {"content": "ok"}, "logprobs": {"content": [token]}}
+    event = json.dumps({"id": "x", "choices": [choice]})
+    upstream.always("agg", Reply(raw=f"data: {event}\n\n".encode() + sse()))
+    whole = server.ask(logprobs=True, top_logprobs=2).json()["choices"][0]
+    assert whole["logprobs"]["content"] == [token]
+    assert upstream.chats("agg")[-1].body["top_logprobs"] == 2
+    assert "logprobs" not in upstream.chats("a")[-1].body
+    told = chunks(server.ask(logprobs=True, stream=True).text)
+    found = [chunk["choices"][0]["logprobs"] for chunk in told if chunk["choices"][0]["logprobs"]]
+    assert [entry["content"] for entry in found] == [[token]]
+
+
+def test_usage_is_the_sum_or_the_reply_s(moa: Moa, upstream: Upstream) -> None:
+    with serving(moa, "--usage", "reply") as server:
+        of_reply = server.ask().json()
+        of_all = server.ask(moa={"usage": "sum"}).json()
+    assert of_reply["usage"]["total_tokens"] < of_all["usage"]["total_tokens"]
+    for body, kind in ((of_reply, "reply"), (of_all, "sum")):
+        told = {name: body["usage"][name] for name in body["moa"]["usage"][kind]}
+        assert told == body["moa"]["usage"][kind]
+
+
+def test_requests_of_released_clients_are_answered(server: Server) -> None:
+    rows = client_requests("/v1/chat/completions")
+    assert len(rows) > 60
+    # Neither speaks.
+    refused = {"`audio`", "`modalities`"}
+    for row in rows:
+        body = {**row["body"], "model": "moa"}
+        answer = server.http.post(f"{server.url}/chat/completions", json=body)
+        if answer.status_code != 200:
+            message = answer.json()["error"]["message"]
+            assert any(name in message for name in refused), (row["client"], message)
