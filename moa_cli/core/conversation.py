@@ -254,6 +254,7 @@ RARE = frozenset(
         "tool_calls",
         "speaker",
         "token_logprobs",
+        "reused",
     }
 )
 
@@ -299,6 +300,8 @@ class Turn:
         token_logprobs: The log-probabilities of the tokens of the reply, where asked for: for each
             the JSON object that the endpoint tells, as text. In JSON this field is left out where
             there are none.
+        reused: Whether the reply was written from proposals that were made for an earlier request
+            on the same message. In JSON this field is left out where it is false.
     """
 
     user: str
@@ -322,6 +325,7 @@ class Turn:
     speaker: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     token_logprobs: tuple[str, ...] = ()
+    reused: bool = False
 
     @property
     def degraded(self) -> bool:

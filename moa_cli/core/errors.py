@@ -11,6 +11,7 @@ MoAError
 │   ├── ContextTooLong           the prompt does not fit the model's context
 │   ├── ContentFiltered          a content filter stopped the prompt or the answer
 │   ├── AnswerRefused            the model refused to answer
+│   ├── ToolsUnsupported         the model cannot call tools
 │   ├── RequestRefused           any other refusal of the request (4xx)
 │   ├── ServerFailed             the endpoint failed (5xx)
 │   ├── ClientTimeout            no answer in time
@@ -54,6 +55,7 @@ __all__ = [
     "ServerFailed",
     "StoreError",
     "StoreLocked",
+    "ToolsUnsupported",
     "TurnError",
     "UsageError",
 ]
@@ -154,6 +156,16 @@ class ContentFiltered(ClientError):
 
 class AnswerRefused(ClientError):
     """The model refused to answer. The message holds its words."""
+
+
+class ToolsUnsupported(ClientError):
+    """The model cannot call tools, and was offered some.
+
+    Attributes:
+        advice: The hint that such an error has.
+    """
+
+    advice = 'use another model to write the reply, or set `tools` to "ignore"'
 
 
 class RequestRefused(ClientError):

@@ -305,6 +305,8 @@ class AggregatorStarted(_Event):
         fallback: Whether it is a fallback, because the aggregator before it failed.
         prompt_tokens: About how many tokens it is sent; 0 if it is not asked at all.
         price: The price of its model, or None if it is not known.
+        reused: Whether the references were made for an earlier request on the same user's message.
+            In JSON this field is left out where it is false.
     """
 
     kind: Literal["aggregator_started"] = "aggregator_started"
@@ -314,6 +316,7 @@ class AggregatorStarted(_Event):
     fallback: bool = False
     prompt_tokens: int = 0
     price: Price | None = None
+    reused: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

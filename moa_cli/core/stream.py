@@ -232,12 +232,14 @@ class _Open:
     resumes: float = 0.0
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    # The words of calls of tools.
+    called: list[str] = field(default_factory=list)
     # What requests took that have been given up, and are billed.
     spent: Usage = field(default_factory=Usage)
 
     def usage(self) -> Usage:
         """What it took so far, estimated; nothing if it was not made at all."""
-        waits = not (self.text or self.reasoning) and time.monotonic() < self.resumes
+        waits = not (self.text or self.reasoning or self.called) and time.monotonic() < self.resumes
         if not self.started.prompt_tokens or waits:
             return self.spent
         return self.spent + self.taken()
@@ -245,10 +247,10 @@ class _Open:
     def taken(self) -> Usage:
         """What its last request took so far."""
         prompt = self.started.prompt_tokens
-        answer = "".join([*self.reasoning, *self.text])
+        said = [*self.reasoning, *self.text, *self.called]
         # As endpoints stream, a piece is a token at least.
-        pieces = sum(map(bool, [*self.reasoning, *self.text]))
-        return priced(usage_of(None, prompt, answer, pieces), self.started.price)
+        pieces = sum(map(bool, said))
+        return priced(usage_of(None, prompt, "".join(said), pieces), self.started.price)
 
     def proposal(self, layer: int, index: int, now: float) -> Proposal:
         """What had come of it when the turn was interrupted."""
@@ -287,6 +289,7 @@ class TurnFold:
         self._citations: tuple[Citation, ...] = ()
         self._tool_calls = ToolCallBuilder()
         self._logprobs: list[str] = []
+        self._called: list[str] = []
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._rounds = 0
@@ -303,6 +306,7 @@ class TurnFold:
                 self._reasoning.append(event.reasoning)
                 if event.tool_calls:
                     self._tool_calls.take(event.tool_calls)
+                    self._called += [piece.name + piece.arguments for piece in event.tool_calls]
                 if event.token_logprobs:
                     self._logprobs += event.token_logprobs
             case ProposerDelta():
@@ -340,7 +344,9 @@ class TurnFold:
             case AggregatorStarted():
                 self._text, self._reasoning = [], []
                 self._tool_calls, self._logprobs = ToolCallBuilder(), []
+                self._begin_reply()
                 self._model = event.model
+                self._turn = replace(self._turn, reused=event.reused)
                 self._replying = _Open(Caller(name=event.name, model=event.model), event)
             case AggregatorFinished():
                 # Only its end may tell what of the text was reasoning.
@@ -366,11 +372,14 @@ class TurnFold:
     def _withdraw(self, call: _Open) -> None:
         """Take back what was told of a call. It was paid for all the same."""
         if call is self._replying:
-            call.text, call.reasoning = self._text, self._reasoning
-            self._text, self._reasoning = [], []
-            self._tool_calls, self._logprobs = ToolCallBuilder(), []
+            call.text, call.reasoning, call.called = self._text, self._reasoning, self._called
+            self._begin_reply()
         call.spent += call.taken()
-        call.text, call.reasoning = [], []
+        call.text, call.reasoning, call.called = [], [], []
+
+    def _begin_reply(self) -> None:
+        self._text, self._reasoning, self._called = [], [], []
+        self._tool_calls, self._logprobs = ToolCallBuilder(), []
 
     def _add(self, proposal: Proposal) -> None:
         self._proposals[proposal.layer - 1].append(proposal)
@@ -399,7 +408,7 @@ class TurnFold:
         self._open = {}
         if self._replying is not None:
             call = self._replying
-            call.text, call.reasoning = self._text, self._reasoning
+            call.text, call.reasoning, call.called = self._text, self._reasoning, self._called
             self._replied(call.caller.model, call.usage())
         self._turn = replace(
             self._turn,

@@ -11,6 +11,7 @@ middle of these four, by script. In 40 languages, emoji and code it is at most 2
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -57,6 +58,8 @@ _WEIGHTS = (0.0, *_SCRIPTS.values())
 _RARE = 2.5
 # Tokens that a chat template adds to each message, and before the answer.
 _PER_MESSAGE, _PER_PROMPT = 4, 3
+# Of a schema; some programs send a hundred kilobytes of it with each request.
+_LETTERS_OF_JSON = 4
 # Letters of a streamed text that are counted together.
 _AT_ONCE = 256
 # Longer texts are not cached: a server may receive megabytes.
@@ -112,8 +115,21 @@ def _foreign(text: str) -> float:
 def prompt_tokens(messages: Iterable[Message]) -> int:
     """About how many tokens the prompt of a chat completion has, including its template."""
     return _PER_PROMPT + sum(
-        _PER_MESSAGE + estimate_tokens(message.content) for message in messages
+        _PER_MESSAGE
+        + estimate_tokens(message.content)
+        + (_call_tokens(message) if message.tool_calls else 0)
+        for message in messages
     )
+
+
+def _call_tokens(message: Message) -> int:
+    return sum(estimate_tokens(call.name + call.arguments) for call in message.tool_calls)
+
+
+def field_tokens(value: object) -> int:
+    """About how many tokens a field of a request has that is put before the model as JSON, such
+    as the tools that it is offered."""
+    return len(json.dumps(value)) // _LETTERS_OF_JSON if value else 0
 
 
 def estimated_usage(prompt: int, completion: int) -> Usage:

@@ -2,7 +2,17 @@
 
 from moa_cli.engine.budget import Budget, Cap, Reservation
 from moa_cli.engine.call import Limits
+from moa_cli.engine.fan_out import FanOutMemory
 from moa_cli.engine.state import Control
 from moa_cli.engine.turn import check_names, run_turn
 
-__all__ = ["Budget", "Cap", "Control", "Limits", "Reservation", "check_names", "run_turn"]
+__all__ = [
+    "Budget",
+    "Cap",
+    "Control",
+    "FanOutMemory",
+    "Limits",
+    "Reservation",
+    "check_names",
+    "run_turn",
+]

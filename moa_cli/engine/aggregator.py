@@ -9,6 +9,7 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError
 from moa_cli.core.values import unchecked
+from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.call import Begun, Call, Planned, Step, failure
 from moa_cli.engine.state import TurnState
 
@@ -19,12 +20,12 @@ async def run_aggregator(state: TurnState) -> bool:
     Raises BudgetReached, before the call, where one would go beyond a cap; or behind its
     events.AggregatorFailed, if the reply did.
     """
-    for index, settings in enumerate(state.profile.aggregators()):
+    for index, settings in enumerate(state.aggregators):
         [planned] = await state.plan(state.rounds + 1, [settings], first=index)
         call = state.call(planned)
         if await _reply(state, planned, call):
             return True
-        if call.text and not state.reply_held:
+        if (call.text or call.called) and not state.reply_held:
             # A reply that somebody was shown is not taken back.
             break
     return False
@@ -43,6 +44,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
             fallback=planned.place.index > 0,
             prompt_tokens=planned.fitted.tokens,
             price=planned.info.price,
+            reused=state.reused,
         )
     )
     state.emit_trimmed(planned)
@@ -71,7 +73,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
                 first_token=call.first_token,
                 finish_reason=call.finish_reason,
                 citations=call.citations,
-                tool_calls=call.tool_calls if "tools" in planned.settings.extra else (),
+                tool_calls=call.called,
             )
         )
         return True
@@ -93,7 +95,9 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
 
 def _tell(state: TurnState, planned: Planned, step: Step) -> None:
     if isinstance(step, Delta):
-        called = step.tool_calls if "tools" in planned.settings.extra else ()
+        called = step.tool_calls
+        if called and not offers_tools(planned.settings):
+            called = ()
         if step.text or step.reasoning or called or step.token_logprobs:
             state.emit(
                 unchecked(

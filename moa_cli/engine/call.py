@@ -27,8 +27,10 @@ from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tools import ToolCall
+from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.attempt import Attempt, request_of, settled
 from moa_cli.engine.budget import Budget
+from moa_cli.engine.fan_out import FanOutMemory
 from moa_cli.engine.fit import Fitted
 from moa_cli.engine.hedge import Race
 from moa_cli.engine.retry import Backoff
@@ -65,6 +67,8 @@ class Limits:
         ledger: Where turns and their calls are recorded.
         reply_held: Whether the reply is shown only as a whole. Then a reply that has begun
             may be asked for again, and a fallback may follow it.
+        fan_outs: Where proposals are kept for the next requests on the same user's message, shared
+            with other turns. None keeps none.
     """
 
     concurrency: int = 32
@@ -75,6 +79,7 @@ class Limits:
     slots: Slots | None = None
     ledger: Ledger | None = None
     reply_held: bool = False
+    fan_outs: FanOutMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,7 @@ class Call:
         self._begun = self._hedged = self._shrunk = False
         self._whole = Watch(None)
         self._tell: Callable[[Step], None] = lambda _: None
+        self._offers_tools = offers_tools(planned.settings)
 
     @property
     def text(self) -> str:
@@ -251,8 +257,9 @@ class Call:
         return self._heard.citations
 
     @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        return self._heard.tool_calls
+    def called(self) -> tuple[ToolCall, ...]:
+        """The calls of the tools that were offered. A model that calls others has said nothing."""
+        return self._heard.tool_calls if self._offers_tools else ()
 
     def no_answer(self) -> ClientError:
         """Why there is no answer in what came, as far as that is known."""
@@ -415,7 +422,7 @@ class Call:
 
     def _is_answer(self, attempt: Attempt) -> bool:
         """Whether what came is an answer: a text, or calls of the tools that were offered."""
-        called = bool(attempt.tool_calls) and "tools" in self.planned.settings.extra
+        called = self._offers_tools and bool(attempt.tool_calls)
         return not attempt.refused and (called or bool(attempt.text.strip()))
 
     async def _let_in(self, stack: AsyncExitStack, model: str) -> Place:
@@ -608,7 +615,7 @@ class Call:
 
     async def _wait_to_retry(self, error: ClientError) -> None:
         """Wait until the call may be made again. Raises the error where it is not made again."""
-        shown = bool(self.text or self.tool_calls)
+        shown = bool(self.text or self.called)
         told = shown or bool(self.reasoning)
         consumed = shown and self.planned.index is None
         if consumed and not self._limits.reply_held:
@@ -625,7 +632,7 @@ class Call:
         """Tell the longest text that was taken back for attempts that gave none; whether there
         is one. It was paid for, and may be of use."""
         best = max(self._sent, key=lambda attempt: len(attempt.text), default=self._heard)
-        if self.text or self.reasoning or not best.text:
+        if self.text or self.reasoning or self.called or not best.text:
             return False
         self._hear(best)
         return True

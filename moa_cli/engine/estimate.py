@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from moa_cli.core.conversation import Conversation, Proposal, Usage
 from moa_cli.core.money import Price, priced
-from moa_cli.core.tokens import estimated_usage, prompt_tokens
+from moa_cli.core.tokens import estimated_usage, field_tokens, prompt_tokens
+from moa_cli.engine.advice import view_for
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.profile import ModelSettings, Profile, Proposer
 
@@ -47,7 +48,9 @@ def forecast_turn(
     for number, group in enumerate(profile.all_layers(), 1):
         usage = Usage()
         for settings in group:
-            prompt = prompt_tokens(messages_for(profile, settings, conversation, references))
+            talk = view_for(profile, settings, conversation)
+            prompt = prompt_tokens(messages_for(profile, settings, talk, references))
+            prompt += field_tokens(settings.extra.get("tools"))
             usage += forecast_call(settings, prompt + answers, prices.get(settings.model))
         assumed = any(settings.max_tokens is None for settings in group)
         forecasts.append(LayerForecast(number, usage, assumed))

@@ -10,16 +10,18 @@ from functools import partial
 from typing import Any, Protocol
 
 from moa_cli.core.conversation import Conversation, Failure, Usage
-from moa_cli.core.endpoints import CallPlace, Clients, Request
-from moa_cli.core.errors import BudgetReached, ContextTooLong
+from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
+from moa_cli.core.errors import BudgetReached, ContextTooLong, ToolsUnsupported
 from moa_cli.core.events import Event, Hedged, Queued, ReferencesTrimmed, Retrying
 from moa_cli.core.money import priced
 from moa_cli.core.stream import EventQueue
-from moa_cli.core.tokens import prompt_tokens
+from moa_cli.core.tokens import field_tokens, prompt_tokens
+from moa_cli.engine import advice
 from moa_cli.engine.attempt import request_of
 from moa_cli.engine.budget import TurnBudgets, check_prices
 from moa_cli.engine.call import Call, Hedge, Limits, Planned, Retry, Shrunk, Wait, failure
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
+from moa_cli.engine.fan_out import FanOut
 from moa_cli.engine.fit import Fitted, fit, shrink
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.engine.slots import OwnSlots
@@ -85,6 +87,8 @@ class TurnState:
     """One turn as far as it has come.
 
     rounds: layers of proposers that it has. references: the answers of the layer before.
+    reused: whether those were made for an earlier request. aggregators: the one that is tried
+    first, then its fallbacks.
     usage, lost, causes: see `TurnFinished` and `TurnFailed`.
     arrived: set once there is a proposal. layer: the layer of proposers that runs, or ran last;
     None where the reply is written.
@@ -108,8 +112,13 @@ class TurnState:
         self.usage = Usage()
         self.lost: list[str] = []
         self.causes: list[Failure] = []
+        self.aggregators = advice.aggregators(profile)
         self.rounds = profile.rounds if references is None else 0
         self.references: Sequence[Reference] = tuple(references or ())
+        self.reused = False
+        self._fan_out: FanOut | None = None
+        self._given = references is not None
+        self._advised: Conversation | None = None
         self.arrived = asyncio.Event()
         self.layer: ReferenceSource | None = None
         self.silent: dict[str, tuple[int, bool]] = {}
@@ -158,12 +167,55 @@ class TurnState:
         self.lost.append(f"{name}: {error.message}")
         self.causes.append(error)
 
+    async def claim_fan_out(self) -> None:
+        """Take the proposals that were made for the same message, if there are any; if another turn
+        makes them now, wait for them. Else they are to be kept."""
+        memory = self._limits.fan_outs
+        if memory is None or self._given:
+            return
+        self._fan_out = await memory.claim(self.profile, self.conversation)
+        if self._fan_out is not None and self._fan_out.references is not None:
+            self.references, self.reused, self.rounds = self._fan_out.references, True, 0
+
+    def keep_fan_out(self) -> None:
+        """All layers of proposers have ended."""
+        if self._fan_out is not None and not self.reused:
+            self._fan_out.keep(self.references)
+
+    def end_fan_out(self, *, failed: bool) -> None:
+        """The turn has ended. failed: whether it has told that there is no reply."""
+        if self._fan_out is not None:
+            self._fan_out.end(failed=failed)
+
+    async def check_tools(self) -> None:
+        """Raise ToolsUnsupported if tools are offered, and it is known that no aggregator can call
+        any: the proposers would be paid for nothing."""
+        if not advice.offers_tools(self.aggregators[0]):
+            return
+        unable = []
+        for settings in self.aggregators:
+            if (await self._clients.facts(settings.model)).tools is not False:
+                return
+            unable.append(settings.model)
+        raise _toolless(" and ".join(unable))
+
+    def _view_for(self, settings: ModelSettings, info: ModelInfo) -> Conversation:
+        """The conversation as a model is sent it; the same for all proposers."""
+        if isinstance(settings, Aggregator):
+            return advice.view_for(
+                self.profile, settings, self.conversation, calls_tools=info.tools
+            )
+        if self._advised is None:
+            self._advised = advice.view_for(self.profile, settings, self.conversation)
+        return self._advised
+
     async def foresee(self) -> None:
         """Raise BudgetReached if a later layer is certain to go beyond a cap, or its models have
         no price that one could be held to: the layers before it would be paid for nothing."""
         if not self.budgets:
             return
-        layers = self.profile.all_layers(self.rounds)
+        proposers = [self.profile.layer(number) for number in range(1, self.rounds + 1)]
+        layers: list[Sequence[ModelSettings]] = [*proposers, self.aggregators[:1]]
         infos = {
             settings.model: await self._clients.facts(settings.model, patience=_PATIENCE_BEFORE)
             for layer in layers
@@ -174,8 +226,11 @@ class TurnState:
         for layer in layers:
             ahead = certain = Usage()
             for settings in layer:
-                messages = messages_for(self.profile, settings, self.conversation, self.references)
-                prompt, price = prompt_tokens(messages), infos[settings.model].price
+                info = infos[settings.model]
+                talk = self._view_for(settings, info)
+                messages = messages_for(self.profile, settings, talk, self.references)
+                prompt = prompt_tokens(messages) + field_tokens(settings.extra.get("tools"))
+                price = info.price
                 ahead += forecast_call(settings, prompt, price)
                 # Its answer may be short, and the references that come of it.
                 certain += priced(Usage(prompt_tokens=prompt, calls=1), price)
@@ -198,22 +253,22 @@ class TurnState:
         for index, settings in enumerate(models, first):
             info = await self._clients.facts(settings.model, patience=patience)
             fitted, error = Fitted((), 0), self._silence(settings)
+            offered = isinstance(settings, Aggregator) and advice.offers_tools(settings)
+            if offered and info.tools is False:
+                error = failure(_toolless(settings.model))
+            talk = self._view_for(settings, info)
             context = settings.context or info.context_length
             try:
                 if error is None:
-                    fitted = fit(
-                        self.profile, settings, self.conversation, self.references, context
-                    )
+                    fitted = fit(self.profile, settings, talk, self.references, context)
             except ContextTooLong as raised:
                 error = failure(raised)
             request = request_of(settings, fitted.messages, settings.model)
             place = CallPlace(layer, index, sample=requests.count(request))
             requests.append(request)
             foreseen = settings.max_tokens or ASSUMED_TOKENS
-            again = partial(
-                shrink, self.profile, settings, self.conversation, tuple(self.references)
-            )
-            backed = layer > self.rounds and index + 1 < len(self.profile.aggregators())
+            again = partial(shrink, self.profile, settings, talk, tuple(self.references))
+            backed = layer > self.rounds and index + 1 < len(self.aggregators)
             calls.append(
                 Planned(
                     place,
@@ -239,7 +294,7 @@ class TurnState:
         if isinstance(settings, Aggregator):
             # Only where another one can write the reply; and one that was merely slower than a
             # quorum may be the best of all.
-            names = [candidate.model for candidate in self.profile.aggregators()]
+            names = [candidate.model for candidate in self.aggregators]
             behind = names[names.index(settings.model) + 1 :]
             if not timed_out or all(name in self.silent for name in behind):
                 return None
@@ -359,6 +414,10 @@ class TurnState:
     ) -> None:
         told = {"model": planned.settings.model, **values}
         self.emit(kind(at=self.now(), layer=planned.place.layer, index=planned.index, **told))
+
+
+def _toolless(models: str) -> ToolsUnsupported:
+    return ToolsUnsupported(f"{models} cannot call tools", hint=ToolsUnsupported.advice)
 
 
 def _overrun(call: Call, tokens: int) -> str:

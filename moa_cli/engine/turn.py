@@ -11,13 +11,21 @@ of the layer before; the aggregator, as the last layer's only model, writes the 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.endpoints import Clients
-from moa_cli.core.errors import BudgetReached, MoAError, NotEnoughProposals, TurnError
+from moa_cli.core.errors import (
+    BudgetReached,
+    MoAError,
+    NotEnoughProposals,
+    ToolsUnsupported,
+    TurnError,
+)
 from moa_cli.core.events import Event, TurnFailed, TurnFinished, TurnStarted
 from moa_cli.core.stream import EventQueue
+from moa_cli.engine.advice import check_tools
 from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.call import Limits, failure
 from moa_cli.engine.layer import run_layers
@@ -71,11 +79,13 @@ async def run_turn(
     Raises:
         ValueError: The conversation has no open turn.
         ProfileError: Before the first event, and before anything is sent: one of the profile's
-            model names leads nowhere (see `NameCheck`). A mixture is not half asked.
+            model names leads nowhere (see `NameCheck`), for a mixture is not half asked; or tools
+            are offered to one that takes none.
     """
     if not conversation.turns or conversation.turns[-1].reply is not None:
         raise ValueError("the conversation has no open turn; use conversation.ask(prompt)")
     check_names(profile, clients)
+    check_tools(profile)
     async with EventQueue() as queue:
         state = TurnState(
             profile,
@@ -92,7 +102,22 @@ async def run_turn(
 
 
 async def _run(state: TurnState) -> None:
-    """The whole turn, from its first event to its last."""
+    """The whole turn."""
+    # Proposals that were made for the same message may be there, or be under way.
+    await state.claim_fan_out()
+    finished = False
+    try:
+        finished = await _run_all(state)
+    except asyncio.CancelledError:
+        # Whoever has left is not told that there is no reply.
+        finished = True
+        raise
+    finally:
+        state.end_fan_out(failed=not finished)
+
+
+async def _run_all(state: TurnState) -> bool:
+    """The turn from its first event to its last; whether there is a whole reply."""
     await state.emit_and_wait(
         TurnStarted(
             at=state.now(),
@@ -105,6 +130,7 @@ async def _run(state: TurnState) -> None:
     )
     error: MoAError = TurnError("there is no whole reply")
     try:
+        await state.check_tools()
         await state.foresee()
         if await _replied(state):
             state.emit(
@@ -112,10 +138,10 @@ async def _run(state: TurnState) -> None:
                     at=state.now(), usage=state.usage, seconds=state.now(), lost=tuple(state.lost)
                 )
             )
-            return
+            return True
     except NotEnoughProposals as raised:
         error = raised
-    except BudgetReached as raised:
+    except (BudgetReached, ToolsUnsupported) as raised:
         error = raised
         # That a call was stopped at it is told with the call.
         if failure(raised) not in state.causes:
@@ -133,6 +159,7 @@ async def _run(state: TurnState) -> None:
             lost=tuple(state.lost),
         )
     )
+    return False
 
 
 async def _replied(state: TurnState) -> bool:
@@ -144,4 +171,5 @@ async def _replied(state: TurnState) -> bool:
     if state.rounds and not state.references and state.profile.on_all_failed == "fail":
         raise NotEnoughProposals("no proposer answered")
     state.layer = None
+    state.keep_fan_out()
     return await run_aggregator(state)

@@ -19,11 +19,13 @@ from moa_cli.profile.schema import (
     OF_A_LAYER,
     PROFILE_KEYS,
     PROPOSER_KEYS,
+    FanOut,
     Origin,
     Origins,
     Placement,
     Profile,
     ReferenceFormat,
+    Tools,
     build,
     origin_of,
     to_table,
@@ -52,6 +54,8 @@ _OF_THE_PROFILE = (
     "patience",
     "use_partial",
     "overlap",
+    "tools",
+    "fan_out",
 )
 _OF_EACH_MODEL = ("temperature", "max_tokens", "timeout", "stall", "first_token", "hedge_after")
 
@@ -84,6 +88,8 @@ class Overrides:
     patience: float | None = None
     use_partial: bool | None = None
     overlap: bool | None = None
+    tools: Tools | None = None
+    fan_out: FanOut | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Overrides:

@@ -18,6 +18,8 @@ from moa_cli.profile.merge_prompt import check as check_merge_prompt
 Placement = Literal["system", "user"]
 ReferenceFormat = Literal["paper", "fenced"]
 OnAllFailed = Literal["fail", "solo"]
+Tools = Literal["aggregator", "ignore", "refuse"]
+FanOut = Literal["user_message", "request"]
 _M = TypeVar("_M", "Proposer", "Aggregator")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
@@ -219,6 +221,10 @@ class Profile:
             `{count}` and `{prompt}` in it. Unset: the paper's.
         on_all_failed: What happens if no proposer answers: the turn fails, or the aggregator
             answers alone.
+        tools: What becomes of the tools that a program offers: the aggregator may call them
+            (proposers never can), or they are ignored, or refused with an error.
+        fan_out: How often a server asks the proposers while a program works on a user's message
+            with tools: once for the message, or with each request.
         proposers: The models that answer in every layer.
         layers: Layers with proposers of their own, in place of `proposers`. One may also be given
             as a tuple of its proposers.
@@ -285,6 +291,13 @@ class Profile:
         OnAllFailed,
         Key("if no proposer answers: fail, or let the aggregator answer alone (solo)"),
     ] = "fail"
+    tools: Annotated[
+        Tools, Key("tools that a program offers: for the `aggregator`, or `ignore`, or `refuse`")
+    ] = "aggregator"
+    fan_out: Annotated[
+        FanOut,
+        Key("proposers answer once for each `user_message`, or for each `request` with tools"),
+    ] = "user_message"
     proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in every layer")] = ()
     layers: Annotated[tuple[Layer, ...], Key("layers with proposers of their own")] = ()
     aggregator: Annotated[Aggregator, Key("the model that writes the reply")]

@@ -9,6 +9,7 @@ from moa_cli.core.conversation import Conversation, Proposal
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
+from moa_cli.engine.advice import view_for
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.profile import ModelSettings, Profile, Proposer
 from moa_cli.terminal import estimate
@@ -68,7 +69,8 @@ def _prompts(
     lines: list[str] = []
     shown: list[object] = []
     for model in models:
-        messages = messages_for(profile, model, conversation, references)
+        talk = view_for(profile, model, conversation)
+        messages = messages_for(profile, model, talk, references)
         if messages in shown:
             continue
         shown.append(messages)

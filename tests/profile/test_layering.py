@@ -97,6 +97,8 @@ SETTINGS: list[tuple[str, str, object, object]] = [
     ("patience", "1.5", 1.5, 0.0),
     ("use_partial", "true", True, False),
     ("overlap", "true", True, False),
+    ("tools", "ignore", "ignore", "refuse"),
+    ("fan_out", "request", "request", "user_message"),
 ]
 
 
@@ -195,6 +197,8 @@ def test_each_value_is_told_with_its_origin() -> None:
         "patience": (5.0, "default", ""),
         "use_partial": (False, "default", ""),
         "overlap": (False, "default", ""),
+        "tools": ("aggregator", "default", ""),
+        "fan_out": ("user_message", "default", ""),
         "reference_placement": ("system", "default", ""),
         "reference_format": ("paper", "default", ""),
         "reference_names": (False, "default", ""),

@@ -38,6 +38,7 @@ from moa_cli.core.events import (
     from_dict,
     to_dict,
 )
+from moa_cli.core.tools import ToolCallBuilder
 from moa_cli.engine import Control, Limits, run_turn
 from moa_cli.profile import ModelSettings, Profile, build
 from tests.support.upstream import Upstream
@@ -223,12 +224,14 @@ class _Checker:
         assert isinstance(started, TurnStarted)
         assert started.profile == self.profile.name
         assert started.prompt == self.prompt
-        assert started.rounds == self.profile.rounds
+        # Proposals that are there already are not made again.
+        reused = [event for event in of_kind(events, AggregatorStarted) if event.reused]
+        assert started.rounds == (0 if reused else self.profile.rounds)
         assert started.aggregator == self.profile.aggregator.model
         layers: dict[int, _LayerHeard] = {}
         while not isinstance(self.rest[0], AggregatorStarted | TurnFinished | TurnFailed):
             self._step(layers)
-        references = 0
+        references = reused[0].references if reused else 0
         for number in sorted(layers):
             layer = layers[number]
             assert layer.finished
@@ -350,7 +353,8 @@ class _Checker:
         assert isinstance(started, AggregatorStarted)
         assert (started.model, started.fallback) == (model, fallback)
         assert started.references == references
-        self._trimmed(self.profile.rounds + 1, None, model)
+        last_layer = 1 if started.reused else self.profile.rounds + 1
+        self._trimmed(last_layer, None, model)
         heard = _Heard()
         while not isinstance(self.rest[0], AggregatorFinished | AggregatorFailed):
             event = self.rest.pop(0)
@@ -366,7 +370,7 @@ class _Checker:
             elif isinstance(event, AggregatorDelta):
                 heard.delta(event)
             else:
-                assert (event.layer, event.index) == (self.profile.rounds + 1, None)
+                assert (event.layer, event.index) == (last_layer, None)
                 assert event.model == model
                 heard.retry(event)
         closed = self.rest.pop(0)
@@ -378,6 +382,7 @@ class _Checker:
             self.failures.append(closed.error)
             return False
         heard.check(closed.text, closed.reasoning)
+        assert closed.tool_calls == heard.called.calls()
         return True
 
 
@@ -417,13 +422,16 @@ class _Heard:
     def __init__(self) -> None:
         self.text = ""
         self.reasoning = ""
+        self.called = ToolCallBuilder()
         self.attempt = 1
 
     def delta(self, event: ProposerDelta | AggregatorDelta) -> None:
         """The next delta; an empty one says nothing and must not come."""
-        assert event.text or event.reasoning
+        called = event.tool_calls if isinstance(event, AggregatorDelta) else ()
+        assert event.text or event.reasoning or called
         self.text += event.text
         self.reasoning += event.reasoning
+        self.called.take(called)
 
     def check(self, text: str, reasoning: str) -> None:
         """Check that a call ends as it was heard; or, where a closing tag alone told what of
@@ -435,7 +443,8 @@ class _Heard:
 
     def retry(self, event: Retrying) -> None:
         """A retry, which takes back what was told before it."""
-        assert event.withdrawn == bool(self.text or self.reasoning)
+        assert event.withdrawn == bool(self.text or self.reasoning or self.called)
         self.text = self.reasoning = ""
+        self.called = ToolCallBuilder()
         self.attempt += 1
         assert event.attempt == self.attempt

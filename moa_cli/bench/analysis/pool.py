@@ -134,6 +134,8 @@ _SHARED: Final = (
     "reference_names",
     "merge_prompt",
     "on_all_failed",
+    "tools",
+    "fan_out",
 )
 
 

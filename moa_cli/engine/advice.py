@@ -1,0 +1,199 @@
+"""Conversations with calls of tools, for models that have none: the proposers of a mixture.
+
+The aggregator acts, the proposers advise. A proposer is sent the same conversation with the calls
+and their results as text. It is told whose they are, for models imitate what they take for their
+own: they would write calls as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from moa_cli.core.conversation import Conversation, Message, Part
+from moa_cli.core.errors import ProfileError
+from moa_cli.core.tools import ToolCall
+from moa_cli.profile import Aggregator, ModelSettings, Profile
+from moa_cli.profile.schema import place_of
+
+# The fields of a request's body that offer tools, among them those before there were `tools`.
+_TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
+# Characters of a result, or of the arguments of a call; longer ones are cut in the middle.
+_MOST = 4_000
+_ADVISE = (
+    "[The tool calls and results above are logs of another agent, which acts by itself. You have no"
+    " tools, and cannot act. Give that agent your advice on the latest message as text: what to"
+    " answer, or what to do next and why.]"
+)
+_ANSWER = (
+    "[The tool calls and results above are logs. You have no tools now: answer the latest message"
+    " in text.]"
+)
+_BEGUN = "[The answer begins with these words:]"
+
+
+def offers_tools(settings: ModelSettings) -> bool:
+    """Whether a model is offered tools."""
+    return bool(settings.extra.get("tools"))
+
+
+def holds_tools(conversation: Conversation) -> bool:
+    """Whether a conversation holds calls of tools, or their results."""
+    return any(turn.tool_calls for turn in conversation.turns) or any(
+        message.role == "tool" or message.tool_calls
+        for messages in (conversation.before, conversation.after)
+        for message in messages
+    )
+
+
+def has_results(messages: Sequence[Message]) -> bool:
+    """Whether there are results of tools among those messages."""
+    return any(message.role == "tool" for message in messages)
+
+
+def check_tools(profile: Profile) -> None:
+    """Raise ProfileError if a profile that takes no tools is to offer some."""
+    if profile.tools == "refuse" and offers_tools(profile.aggregator):
+        raise ProfileError(
+            f'the profile `{profile.name}` takes no tools: it says `tools = "refuse"`',
+            place=place_of(profile.origins, ("tools",)),
+            path=("tools",),
+            hint='set `tools` to "aggregator", or to "ignore" for replies without tools',
+        )
+
+
+def aggregators(profile: Profile) -> tuple[Aggregator, ...]:
+    """The aggregator and its fallbacks; without tools, where the profile ignores those."""
+    tried = profile.aggregators()
+    extra = profile.aggregator.extra
+    if profile.tools != "ignore" or not any(name in extra for name in _TOOL_FIELDS):
+        return tried
+    left = {name: value for name, value in extra.items() if name not in _TOOL_FIELDS}
+    return tuple(replace(settings, extra=left) for settings in tried)
+
+
+def view_for(
+    profile: Profile,
+    settings: ModelSettings,
+    conversation: Conversation,
+    *,
+    calls_tools: bool | None = None,
+) -> Conversation:
+    """The conversation as a model is sent it.
+
+    calls_tools: whether the model can call tools, None if that is not known.
+    """
+    if not isinstance(settings, Aggregator):
+        return _advised(conversation)
+    unable = calls_tools is False and not offers_tools(settings)
+    if (profile.tools == "ignore" or unable) and holds_tools(conversation):
+        return _as_text(conversation, _ANSWER)
+    return conversation
+
+
+def begins_reply(messages: Sequence[Message]) -> bool:
+    """Whether the last of those messages is the beginning of the reply."""
+    return bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
+
+
+def _advised(conversation: Conversation) -> Conversation:
+    """The conversation for a proposer: without tools, and with the user's words at its end."""
+    begun = begins_reply(conversation.after)
+    if begun:
+        *after, beginning = conversation.after
+        conversation = replace(conversation, after=tuple(after))
+    if holds_tools(conversation):
+        conversation = _as_text(conversation, _ADVISE)
+    if begun:
+        conversation = _told(conversation, f"{_BEGUN}\n{beginning.content}")
+    return conversation
+
+
+def _as_text(conversation: Conversation, note: str) -> Conversation:
+    """The conversation with all calls and results as text, and the note behind its end.
+
+    A call stays with the assistant, a result is the user's, so that the two alternate where they
+    did before; several results that follow each other become one message.
+    """
+    messages = conversation.messages()
+    place = len(messages) - 1 - len(conversation.after)
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    found: list[Message] = []
+    rewritten: list[bool] = []
+    prompt = 0
+    for number, message in enumerate(messages):
+        text = _text_of(message, names)
+        new = text is not message
+        if found and found[-1].role == text.role != "system" and (new or rewritten[-1]):
+            found[-1] = _joined(found[-1], text)
+            rewritten[-1] = True
+        else:
+            found.append(text)
+            rewritten.append(new)
+        if number == place:
+            prompt = len(found) - 1
+    asked = found[prompt]
+    turn = replace(
+        conversation.turns[-1], user=asked.content, parts=asked.parts, speaker=asked.name
+    )
+    view = Conversation((turn,), tuple(found[:prompt]), tuple(found[prompt + 1 :]))
+    return _told(view, note)
+
+
+def _text_of(message: Message, names: dict[str, str]) -> Message:
+    """A message without calls and results; the same one if it has none."""
+    if message.role == "tool":
+        name = names.get(message.tool_call_id) or message.name
+        head = f"[result of {name}]" if name else "[result of a tool]"
+        if message.parts:
+            parts = (Part("text", head), *map(_shortened, message.parts))
+            return Message.of_parts("user", parts)
+        return Message("user", f"{head}\n{_cut(message.content)}")
+    if not message.tool_calls:
+        return message
+    calls = "\n".join(map(_written, message.tool_calls))
+    text = f"{message.content}\n\n{calls}" if message.content.strip() else calls
+    return Message(message.role, text)
+
+
+def _written(call: ToolCall) -> str:
+    return f"[called tool: {call.name}({_cut(call.arguments)})]"
+
+
+def _shortened(part: Part) -> Part:
+    return replace(part, text=_cut(part.text))
+
+
+def _cut(text: str) -> str:
+    """The beginning and the end of a long text."""
+    if len(text) <= _MOST:
+        return text
+    half = _MOST // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n[… {left_out:,} characters left out …]\n{text[-half:]}"
+
+
+def _joined(first: Message, second: Message) -> Message:
+    """Two messages of one role as one."""
+    if not first.parts and not second.parts:
+        return replace(first, content=f"{first.content}\n\n{second.content}")
+    parts = [
+        part
+        for message in (first, second)
+        for part in message.parts or (Part("text", message.content),)
+    ]
+    return Message.of_parts(first.role, parts, first.name)
+
+
+def _told(conversation: Conversation, note: str) -> Conversation:
+    """The conversation with a note at the end of its last message, if that is the user's; else in
+    a message of its own."""
+    said = Message("user", note)
+    if conversation.after:
+        *before, last = conversation.after
+        ending = (_joined(last, said),) if last.role == "user" else (last, said)
+        return replace(conversation, after=(*before, *ending))
+    *earlier, turn = conversation.turns
+    asked = _joined(Message("user", turn.user, turn.parts, name=turn.speaker), said)
+    turn = replace(turn, user=asked.content, parts=asked.parts)
+    return replace(conversation, turns=(*earlier, turn))

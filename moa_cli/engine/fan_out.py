@@ -1,0 +1,185 @@
+"""The memory of fan-outs: the proposers answer a user's message once, not in each step of its work.
+
+An agent sends the whole conversation again with each result of a tool. Without a memory, a loop
+of twenty steps would ask all proposers twenty times. The key of a fan-out is the profile without
+its aggregator, and the messages up to the user's last one, so that no client needs to do anything.
+
+Only turns that may be steps of such work use it: those that offer tools, or have messages behind
+the prompt. A prompt that comes again without them is a new turn, unless nobody had a reply to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from moa_cli.core.conversation import Conversation, Message, Proposal
+from moa_cli.engine.advice import has_results, offers_tools
+from moa_cli.engine.prompts import EarlierProposal, Reference
+from moa_cli.profile import Profile, to_table
+
+# Of what a proposal takes beside its text.
+_BYTES_BESIDE = 1_000
+
+
+@dataclass
+class _Kept:
+    """A fan-out that has ended.
+
+    seen: how many messages behind the prompt the proposers were shown. used: when it was last
+    asked for. unanswered: whether the turn failed that it was made for, or used it last.
+    """
+
+    proposals: tuple[Proposal, ...]
+    seen: int
+    used: float
+    size: int
+    unanswered: bool = False
+
+
+class FanOutMemory:
+    """The fan-outs of a server's turns, each for some minutes.
+
+    Turns that ask for the same one at the same time share it: the first one asks the proposers, and
+    the others wait. If the first one is cancelled or fails, the next one asks. A memory belongs to
+    one event loop.
+
+    Args:
+        most: How many fan-outs are kept.
+        most_bytes: How many bytes their proposals may have together.
+        seconds: How long one is kept that nobody asks for.
+        clock: The time in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        most: int = 1_000,
+        most_bytes: int = 64 << 20,
+        seconds: float = 900.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._seconds = seconds
+        self._clock = clock
+        # The one that was not asked for the longest first.
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._running: dict[bytes, FanOut] = {}
+        self._size = 0
+
+    async def claim(self, profile: Profile, conversation: Conversation) -> FanOut | None:
+        """The fan-out of a turn, kept or to be made; None if the turn is not one to be remembered.
+
+        It is waited for where another turn makes it now.
+        """
+        offered = offers_tools(profile.aggregator) and profile.tools != "ignore"
+        after = conversation.after
+        if profile.fan_out == "request" or not profile.rounds or not (offered or after):
+            return None
+        key = _key(profile, conversation)
+        while True:
+            kept = self._look_up(key)
+            if kept is not None and (after or kept.unanswered):
+                return FanOut(self, key, after, kept)
+            running = self._running.get(key)
+            if running is None:
+                self._running[key] = made = FanOut(self, key, after)
+                return made
+            await running.ended.wait()
+            if running.kept is not None:
+                # Also if it was too large to be kept.
+                return FanOut(self, key, after, running.kept)
+
+    def _look_up(self, key: bytes) -> _Kept | None:
+        now = self._clock()
+        while self._kept:
+            oldest, kept = next(iter(self._kept.items()))
+            if now - kept.used < self._seconds:
+                break
+            self._drop(oldest)
+        kept_now = self._kept.get(key)
+        if kept_now is not None:
+            kept_now.used = now
+            self._kept.move_to_end(key)
+        return kept_now
+
+    def _keep(self, key: bytes, proposals: Sequence[Proposal], seen: int) -> _Kept:
+        small = tuple(replace(proposal, reasoning="", citations=()) for proposal in proposals)
+        size = sum(len(proposal.text.encode("utf-8", "replace")) for proposal in small)
+        size += _BYTES_BESIDE * (1 + len(small))
+        self._drop(key)
+        kept = self._kept[key] = _Kept(small, seen, self._clock(), size)
+        self._size += size
+        while len(self._kept) > self._most or self._size > self._most_bytes:
+            self._drop(next(iter(self._kept)))
+        return kept
+
+    def _drop(self, key: bytes) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._size -= kept.size
+
+    def _end(self, fan_out: FanOut) -> None:
+        if self._running.get(fan_out.key) is fan_out:
+            del self._running[fan_out.key]
+        fan_out.ended.set()
+
+
+class FanOut:
+    """The fan-out of one turn.
+
+    Attributes:
+        key: What it is known by.
+        kept: What there is of it; None until the turn that has to make it has done so.
+        ended: Set once no more will come of it.
+    """
+
+    def __init__(
+        self,
+        memory: FanOutMemory,
+        key: bytes,
+        after: Sequence[Message],
+        kept: _Kept | None = None,
+    ) -> None:
+        self.key = key
+        self.kept = kept
+        self.ended = asyncio.Event()
+        self._memory = memory
+        self._after = after
+
+    @property
+    def references(self) -> tuple[Reference, ...] | None:
+        """The proposals that are there already; None if this turn asks the proposers."""
+        if self.kept is None:
+            return None
+        if has_results(self._after[self.kept.seen :]):
+            return tuple(EarlierProposal(**vars(proposal)) for proposal in self.kept.proposals)
+        return self.kept.proposals
+
+    def keep(self, references: Sequence[Reference]) -> None:
+        """The proposers have answered."""
+        proposals = [reference for reference in references if isinstance(reference, Proposal)]
+        self.kept = self._memory._keep(self.key, proposals, len(self._after))
+        self._memory._end(self)
+
+    def end(self, *, failed: bool = False) -> None:
+        """The turn has ended. failed: whether it has told its user that there is no reply."""
+        if self.kept is not None:
+            self.kept.unanswered = failed
+        self._memory._end(self)
+
+
+def _key(profile: Profile, conversation: Conversation) -> bytes:
+    """A hash of all that the proposals depend on, but for what came behind the prompt."""
+    table = to_table(profile)
+    del table["aggregator"]
+    digest = hashlib.sha256(repr((profile.rounds, table)).encode("utf-8", "replace"))
+    messages = conversation.messages()
+    for message in messages[: len(messages) - len(conversation.after)]:
+        digest.update(repr(message).encode("utf-8", "replace"))
+    return digest.digest()
