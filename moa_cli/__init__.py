@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         RequestRefused,
         ServerFailed,
         StoreError,
+        ToolsUnsupported,
     )
     from moa_cli.core.events import (
         AggregatorDelta,
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     )
     from moa_cli.core.money import Price
     from moa_cli.core.stream import Sink, deliver
-    from moa_cli.engine import Control, Limits
+    from moa_cli.engine import Control, FanOutMemory, Limits
     from moa_cli.profile import Aggregator, Profile, Proposer
 
 __all__ = [
@@ -97,6 +98,7 @@ __all__ = [
     "Endpoint",
     "Event",
     "Failure",
+    "FanOutMemory",
     "Hedged",
     "LayerFinished",
     "LayerStarted",
@@ -125,6 +127,7 @@ __all__ = [
     "ServerFailed",
     "Sink",
     "StoreError",
+    "ToolsUnsupported",
     "Turn",
     "TurnFailed",
     "TurnFinished",
@@ -157,7 +160,7 @@ _HOMES = {
     "core.endpoints": ("Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"),
     "core.money": ("Price",),
     "core.stream": ("Sink", "deliver"),
-    "engine": ("Control", "Limits"),
+    "engine": ("Control", "FanOutMemory", "Limits"),
     "profile": ("Aggregator", "Profile", "Proposer"),
 }
 

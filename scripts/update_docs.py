@@ -641,7 +641,7 @@ PUBLIC = {
         "Charge",
         "Failure",
     ),
-    "Running a turn": ("Sink", "Control", "Limits"),
+    "Running a turn": ("Sink", "Control", "Limits", "FanOutMemory"),
     "Clients": ("Client", "Clients", "Endpoint", "Request", "Delta", "ModelInfo", "Price"),
 }
 

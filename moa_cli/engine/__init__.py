@@ -1,5 +1,6 @@
 """The mixture, a pure async generator of events."""
 
+from moa_cli.engine.advice import check_tools
 from moa_cli.engine.budget import Budget, Cap, Reservation
 from moa_cli.engine.call import Limits
 from moa_cli.engine.fan_out import FanOutMemory
@@ -14,5 +15,6 @@ __all__ = [
     "Limits",
     "Reservation",
     "check_names",
+    "check_tools",
     "run_turn",
 ]

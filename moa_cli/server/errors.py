@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moa_cli.core.conversation import Turn
+from moa_cli.core.text import with_hint
 
 _TYPES = {
     401: "authentication_error",
@@ -31,6 +32,7 @@ _CAUSES = {
     "NoCredit": (502, "upstream_no_credit"),
     "RateLimited": (429, "rate_limit_exceeded"),
     "RequestRefused": (502, "upstream_refused"),
+    "ToolsUnsupported": (400, "tools_unsupported"),
 }
 _OTHER = (502, "upstream_failed")
 
@@ -95,13 +97,16 @@ def from_turn(turn: Turn) -> ApiError:
     """Why a turn gave no reply.
 
     The messages are the engine's: they hold no key, no credentials and no stack. Hints are left
-    out, since they speak to who runs the server.
+    out, since they speak to who runs the server; but for tools the client may do what they say.
     """
     kinds = {cause.kind for cause in turn.causes}
     status, code = _CAUSES.get(kinds.pop(), _OTHER) if len(kinds) == 1 else _OTHER
     reason = turn.error.message if turn.error else "there is no whole reply"
+    param = None
+    if code == "tools_unsupported":
+        param, reason = "tools", with_hint(turn.causes[0].message, turn.causes[0].hint)
     message = "; ".join(dict.fromkeys([reason, *turn.lost]))
     # The upstream calls were repeated already, and proposals paid for: a client library that
     # begins all over by itself would multiply both.
     again = {} if status == 429 else {"x-should-retry": "false"}
-    return ApiError(status, message, code=code, headers=again)
+    return ApiError(status, message, param=param, code=code, headers=again)

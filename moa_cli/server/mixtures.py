@@ -13,6 +13,7 @@ from moa_cli.clients.pool import ClientPool
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.text import with_hint
 from moa_cli.core.values import JSON
+from moa_cli.engine import check_tools
 from moa_cli.models.candidates import LIST_PATIENCE, candidates, has_candidates
 from moa_cli.models.providers import Providers
 from moa_cli.profile import (
@@ -185,6 +186,11 @@ class Mixtures:
             profile = _seeded(profile, asked.seed)
         if asked.user is not None:
             profile = _with_user(profile, asked.user)
+        try:
+            check_tools(profile)
+        except ProfileError:
+            why = f'the mixture `{asked.model}` takes no tools (its `tools` is "refuse")'
+            raise ApiError(400, why, param="tools", code="tools_refused") from None
         return mixture if profile is mixture.profile else replace(mixture, profile=profile)
 
     def _overridden(self, mixture: Mixture, name: str, asked: Overrides) -> Mixture:

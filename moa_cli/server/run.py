@@ -10,13 +10,14 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config
 from moa_cli.core.debug_log import add_secret
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.text import plural
-from moa_cli.engine import Limits
+from moa_cli.engine import FanOutMemory, Limits
 from moa_cli.profile import Profile
 from moa_cli.server.accesslog import AccessLog
 from moa_cli.server.app import make_app
@@ -64,7 +65,7 @@ def run(
             address=address,
             mixtures=mixtures,
             clients=pool,
-            limits=limits(ledger),
+            limits=replace(limits(ledger), fan_outs=FanOutMemory()),
             ledger=ledger,
             log=log,
             limiter=limiter,

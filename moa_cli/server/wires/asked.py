@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.values import Key
 from moa_cli.profile import Overrides
-from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS, Placement, ReferenceFormat
+from moa_cli.profile.schema import (
+    PROFILE_KEYS,
+    PROPOSER_KEYS,
+    FanOut,
+    Placement,
+    ReferenceFormat,
+    Tools,
+)
 
 UsageKind = Literal["reply", "sum"]
 _LEAST_SECONDS = 1.0
@@ -41,6 +48,8 @@ class MixtureFields:
     patience: Annotated[float | None, PROFILE_KEYS["patience"]] = None
     use_partial: Annotated[bool | None, PROFILE_KEYS["use_partial"]] = None
     overlap: Annotated[bool | None, PROFILE_KEYS["overlap"]] = None
+    tools: Annotated[Tools | None, PROFILE_KEYS["tools"]] = None
+    fan_out: Annotated[FanOut | None, PROFILE_KEYS["fan_out"]] = None
     show_proposals: Annotated[bool | None, Key("give the proposals as `reasoning_content`")] = None
     usage: Annotated[
         UsageKind | None, Key("usage to tell: of the call that wrote the `reply`, or the `sum`")
@@ -64,6 +73,8 @@ class MixtureFields:
             patience=self.patience,
             use_partial=self.use_partial,
             overlap=self.overlap,
+            tools=self.tools,
+            fan_out=self.fan_out,
         )
 
 

@@ -34,8 +34,9 @@ def together(turns: Sequence[Turn]) -> Turn:
 def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
     """What the mixture did, layer by layer; the last layer is the aggregator's.
 
-    cost: USD, None where the price of a call is unknown. ignored: fields of the request that had
-    no effect.
+    cost: USD, None where the price of a call is unknown. fan_out: only where no proposer was asked,
+    since they had answered the same message before. ignored: fields of the request that had no
+    effect.
     """
     layers = [
         {"layer": number, "calls": list(map(_proposal, proposals))}
@@ -57,6 +58,7 @@ def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
         "seconds": round(turn.seconds, 3),
         "degraded": turn.degraded,
         "lost": list(turn.lost),
+        **({"fan_out": "reused"} if turn.reused else {}),
         "finish_reason": turn.finish_reason,
         "cut": cut_lines(turn),
         "usage": {"reply": _tokens(reply_usage(turn)), "sum": _tokens(turn.usage)},
