@@ -63,7 +63,6 @@ class CompletionReader:
         self._thoughts: list[str] = []
         self._length = 0
         self._bounds = bounds or usages.Bounds()
-        self._bounds.answer = self._most_bytes
         # The fields of the next delta that have something to tell.
         self._news: dict[str, Any] = {}
 
@@ -76,10 +75,6 @@ class CompletionReader:
     def tells_usage(self) -> bool:
         """Whether the next delta holds a usage."""
         return "usage" in self._news
-
-    def _most_bytes(self) -> int:
-        """Of text and reasoning that have come."""
-        return 4 * (self._length + sum(map(len, self._thoughts)))
 
     def chunk(self, payload: dict[str, Any]) -> None:
         """Take what one chunk tells, and the error in it, if there is one."""
@@ -113,6 +108,8 @@ class CompletionReader:
 
     def _choice(self, choice: dict[str, Any], payload: dict[str, Any]) -> None:
         body = choice.get("delta")
+        if self._is_plain_text(body, choice):
+            return
         if "message" in choice and (self._is_whole or not _says(body)):
             self._message(choice, body)
         elif body and type(body) is dict:
@@ -132,6 +129,30 @@ class CompletionReader:
             if "usage" in choice:
                 self._take_usage(payload)
             self._cite(choice)
+
+    def _is_plain_text(self, body: object, choice: dict[str, Any]) -> bool:
+        """Whether a choice is a piece of the answer's text and nothing else, which most are; such
+        a one is taken."""
+        if self._splitting or self._half or type(body) is not dict or len(body) != 1:
+            return False
+        text = body.get("content")
+        if type(text) is not str or not text.isascii() or choice.get("finish_reason"):
+            return False
+        if choice.get("logprobs") or not choice.keys() <= _USUAL_OF_CHOICE:
+            return False
+        if text:
+            self._raw.append(text)
+            self._length += len(text)
+            self._tell_text(text)
+        return True
+
+    def _tell_text(self, text: str) -> None:
+        news = self._news
+        if "text" in news:
+            news["text"] += text
+            news["merged"] = news.get("merged", 0) + 1
+        else:
+            news["text"] = text
 
     def _message(self, choice: dict[str, Any], delta: object) -> None:
         """A whole message. In a stream it holds what came before, and perhaps more (Perplexity)."""
@@ -176,14 +197,10 @@ class CompletionReader:
                 split = self._splitter.feed(text)
                 text, thought = split.text, thought + split.reasoning
                 self._splitting = not self._splitter.passing
-        news = self._news
         if text:
-            if "text" in news:
-                news["text"] += text
-                news["merged"] = news.get("merged", 0) + 1
-            else:
-                news["text"] = text
+            self._tell_text(text)
         if thought:
+            news = self._news
             if "reasoning" in news:
                 news["reasoning"] += thought
                 news["merged"] = news.get("merged", 0) + 1
@@ -279,6 +296,8 @@ class CompletionReader:
             self.error = ErrorObject(payload, begun=self.began)
 
     def _take_usage(self, payload: dict[str, Any]) -> None:
+        # A token has one byte or more, and each letter four at most.
+        self._bounds.answer = 4 * (self._length + sum(map(len, self._thoughts)))
         told = usages.usage_from(payload, self._bounds)
         if told is None:
             if self._counted is not None:

@@ -174,8 +174,10 @@ class Limiter:
             self._admit()
 
     def _admit(self) -> None:
-        now = time.monotonic()
         open_lanes = [lane for lane in self._lanes.values() if lane.waiting]
+        if not open_lanes:
+            return
+        now = time.monotonic()
         while self._in_flight < self._limit:
             open_lanes = [lane for lane in open_lanes if lane.opens_at(now) <= now]
             if not open_lanes:
@@ -215,10 +217,11 @@ class Limiter:
 
     def _keep(self, lane: Lane) -> None:
         """Keep what was learned, where that is no disturbance."""
-        learned, now = lane.window.learned, time.monotonic()
-        if lane.window.told or learned in (lane.kept, _NOTHING):
+        window, now = lane.window, time.monotonic()
+        if window.told or (window.in_flight and now < lane.kept_at + _KEPT_EVERY):
             return
-        if lane.window.in_flight and now < lane.kept_at + _KEPT_EVERY:
+        learned = window.learned
+        if learned in (lane.kept, _NOTHING):
             return
         lane.kept, lane.kept_at = learned, now
         keep_learned(lane.provider, learned)

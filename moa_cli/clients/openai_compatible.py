@@ -69,6 +69,8 @@ _REST_SECONDS = 5.0
 # Bytes of an answer in one piece, and of a stream, in which a token takes some hundred.
 _MOST_WHOLE, _MOST_STREAM = 64 << 20, 256 << 20
 _JSON_ENDS = (b"}", b"]")
+# The endpoint has taken the request.
+_TAKEN = Delta()
 _SPACE = re.compile(r"\s*")
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 # Fields that some endpoints or models refuse, and what is sent in their place on a second try.
@@ -216,7 +218,7 @@ class OpenAICompatible:
         try:
             answer = await self._post(request, exchange)
             try:
-                yield Delta()
+                yield _TAKEN
                 body = answer.chunks(_MOST_STREAM)
                 first = await _first_bytes(body)
                 # What it is shows in its first letter; what its header says may be wrong.

@@ -70,6 +70,11 @@ class SseDecoder:
         self._pieces = [pending[cut:]] if cut < len(pending) else []
         # Whole lines, so no letter is cut in two.
         text = pending[:cut].decode("utf-8", "replace")
+        if not carriage and not self._pieces and not self._data and not self._name:
+            whole = _frames(text)
+            if whole is not None:
+                self._size = 0
+                return whole
         # At CR, LF and CRLF only: str.splitlines also splits at U+2028, which is allowed inside
         # a JSON string.
         lines = _LINE_END.split(text) if carriage else text.split("\n")
@@ -111,6 +116,20 @@ class SseDecoder:
             # No field of the standard's; llama.cpp wrote errors so until late in 2025.
             self._name = "error"
             self._data.append(value)
+
+
+def _frames(text: str) -> list[tuple[str, str]] | None:
+    """The events of a text that is nothing but whole events of one line of data each, as nearly
+    all are: found in half the time. None for any other text."""
+    frames = text.split("\n\n")
+    if frames.pop():
+        return None
+    found = []
+    for frame in frames:
+        if not frame.startswith("data: ") or "\n" in frame:
+            return None
+        found.append(("", frame[6:]))
+    return found
 
 
 async def deltas(
@@ -228,8 +247,9 @@ class _Stream:
         reader = self.reader
         found: list[Delta] = []
         taken = False
+        payloads = _read_together(events) if merged and len(events) > 1 else []
         # A list, and no generator: this runs once a token.
-        for name, data in events:
+        for place, (name, data) in enumerate(events):
             self.seen = True
             if data[:1] != "{":
                 if data.strip() == "[DONE]":
@@ -240,7 +260,10 @@ class _Stream:
                     continue
             whole = reader.ended and reader.has_text
             try:
-                reader.chunk(_payload(name, data, reader.began))
+                if place < len(payloads):
+                    reader.chunk(payloads[place])
+                else:
+                    reader.chunk(_payload(name, data, reader.began))
                 error: Exception | None = reader.error
             except (ErrorObject, BadResponse) as raised:
                 error = raised
@@ -262,6 +285,24 @@ class _Stream:
             if last != Delta(model=last.model):
                 found.append(last)
         return found
+
+
+def _read_together(events: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The objects of the first events, read as one list, which takes less than one by one.
+
+    Nothing if one of them is no object: then each is read by itself, up to the one to blame.
+    """
+    texts = []
+    for name, data in events:
+        if name or data[:1] != "{" or data[-1:] != "}":
+            break
+        texts.append(data)
+    try:
+        found, _ = _DECODER.raw_decode(f"[{','.join(texts)}]")
+    except (ValueError, RecursionError):
+        return []
+    is_sound = len(found) == len(texts) and all(type(payload) is dict for payload in found)
+    return found if is_sound else []
 
 
 def _payload(name: str, data: str, began: bool) -> dict[str, Any]:

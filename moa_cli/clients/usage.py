@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,13 +33,13 @@ class Bounds:
     """What a call can have taken at most; a count beyond is not believed.
 
     prompt: bytes that were sent; a token has one or more. limit: tokens that were asked for at
-    most, or None. answer: tells how many bytes have come.
+    most, or None. answer: bytes that have come, None if they are not counted.
     doubted: what was told and not believed; what is booked in its place is an estimate.
     """
 
     prompt: int = _MOST_TOKENS
     limit: int | None = None
-    answer: Callable[[], int] | None = None
+    answer: int | None = None
     doubted: dict[str, object] = field(default_factory=dict)
 
     def is_prompt(self, tokens: int) -> bool:
@@ -50,7 +49,7 @@ class Bounds:
     def is_answer(self, tokens: int) -> bool:
         """Whether an answer may have had so many tokens, with reasoning that was not shown."""
         unseen = max(_UNSEEN_ANSWER, 4 * (self.limit or 0))
-        return tokens <= unseen or self.answer is None or tokens <= unseen + self.answer()
+        return tokens <= unseen or self.answer is None or tokens <= unseen + self.answer
 
 
 def usage_from(payload: dict[str, Any], bounds: Bounds | None = None) -> Usage | None:

@@ -220,15 +220,20 @@ class Window:
         self._refusing_since = None
         if number > self._wave_from:
             self._waves //= 2
+        if self.in_flight > min(self._most_taken, self._ceiling - 1, self._size):
+            # Else it serves no more than is known.
+            self._count_served(now)
+        self._decide(number, call)
+
+    def _count_served(self, now: float) -> None:
         surely = now - _SURELY * self._taken_after
-        served = sum(other.taken or other.at <= surely for other in self._calls.values())
+        served = sum(call.taken or call.at <= surely for call in self._calls.values())
         self._most_taken = max(self._most_taken, served)
         if served >= self._ceiling:
             # The provider takes more than it did.
             self._ceiling = self._fast_below = math.inf
             self._needed = _FEWEST_TAKEN
         self._size = max(self._size, min(served, self._ceiling - 1, self._most))
-        self._decide(number, call)
 
     def end(self, number: int, now: float, *, answered: bool) -> None:
         """That call has ended. answered: well."""

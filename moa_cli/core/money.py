@@ -135,6 +135,8 @@ def check_price(price: Price) -> None:
 def priced(usage: Usage, price: Price | None) -> Usage:
     """`usage` with its cost at `price`. Without a price, its calls count as unpriced."""
     if price is None:
+        if not usage.cost and usage.unpriced_calls == usage.calls:
+            return usage
         return replace(usage, cost=0.0, unpriced_calls=usage.calls)
     return replace(usage, cost=price.of(usage), unpriced_calls=0)
 

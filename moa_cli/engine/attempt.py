@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from moa_cli.core.conversation import Citation, Message, Usage
 from moa_cli.core.endpoints import CallPlace, Delta, Request
@@ -213,7 +213,15 @@ def settled(
         usage = attempt.usage()
         if usage.unpriced_calls:
             usage = priced(usage, price_of(attempt.model))
-        numbers, before = found.get(attempt.model, ([], Usage()))
         own = [] if attempt.number is None else [attempt.number]
-        found[attempt.model] = (numbers + own, before + usage)
+        if attempt.model in found:
+            numbers, before = found[attempt.model]
+            own, usage = numbers + own, before + usage
+        found[attempt.model] = (own, usage)
     return found
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """The sum of what several calls took; of one call as a rule, which needs no adding."""
+    parts = list(usages)
+    return parts[0] if len(parts) == 1 else sum(parts, Usage())

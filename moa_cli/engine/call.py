@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from moa_cli.core.money import Price
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tools import ToolCall
 from moa_cli.engine.advice import offers_tools
-from moa_cli.engine.attempt import Attempt, request_of, settled
+from moa_cli.engine.attempt import Attempt, request_of, settled, total
 from moa_cli.engine.budget import Budget
 from moa_cli.engine.fan_out import FanOutMemory
 from moa_cli.engine.fit import Fitted
@@ -40,10 +40,9 @@ from moa_cli.profile import ModelSettings, Proposer, short_name
 
 # Tokens that an answer beyond what was foreseen is allowed at a time.
 _FEWEST_MORE = 64
-# Seconds after which it is told that a call waits to be sent; for what, if that is not known.
+# Seconds after which it is told that a call waits to be sent, and between two looks at whether its
+# provider takes any; what it waits for, if that is not known.
 _WAIT_TOLD, _NO_TURN = 0.5, "behind other calls"
-# Seconds between two looks at whether a provider takes any call.
-_LOOK = 5.0
 # An answer of more than so many times its max_tokens, and this, is stopped. Endpoints count
 # tokens otherwise than we estimate them, and some do not count reasoning.
 _FAR_BEYOND, _BEYOND = 3, 256
@@ -159,6 +158,10 @@ class Planned:
         return own or short_name(self.settings.model)
 
 
+def _tell_nobody(step: Step) -> None:
+    del step
+
+
 def failure(error: MoAError) -> Failure:
     return Failure(type(error).__name__, error.message, error.hint)
 
@@ -217,8 +220,8 @@ class Call:
         self._race: Race | None = None
         self._begun = self._hedged = self._shrunk = False
         self._whole = Watch(None)
-        self._tell: Callable[[Step], None] = lambda _: None
         self._offers_tools = offers_tools(planned.settings)
+        self._tell: Callable[[Step], None] = _tell_nobody
 
     @property
     def text(self) -> str:
@@ -278,7 +281,7 @@ class Call:
                 return price if model == own else self._clients.known(model).price
 
             taken = settled(self._sent, price_of)
-            self.settled = sum((usage for _, usage in taken.values()), Usage())
+            self.settled = total(usage for _, usage in taken.values())
             self._spend(self.settled)
             for model, (numbers, usage) in taken.items():
                 if self._ledger is not None and numbers:
@@ -321,6 +324,9 @@ class Call:
             raise
         finally:
             self._ended = time.monotonic()
+            # Whoever is told holds this call. So that it goes with the last one who holds it, and
+            # not only when the garbage collector looks for circles.
+            self._tell = _tell_nobody
         if not self._is_answer(self._heard):
             raise self.no_answer()
 
@@ -346,7 +352,10 @@ class Call:
 
     async def _attempt(self) -> None:
         """The next attempt, and another beside it if it does not speak in time."""
-        attempt = Attempt(self._foreseen)
+        # The first one is there already, as what is heard of the call so far.
+        attempt = self._heard
+        if attempt.sent or attempt.foreseen is not self._foreseen:
+            attempt = Attempt(self._foreseen)
         if self.settings.hedge_after is None or self._hedged:
             await self._try(attempt)
             return
@@ -373,9 +382,8 @@ class Call:
 
     async def _try(self, attempt: Attempt, *, beside: Attempt | None = None) -> None:
         """One attempt, once it is let in. beside: the one that it is made beside, if it is."""
-        async with AsyncExitStack() as stack:
-            with self._telling_of_wait(attempt.model) if beside is None else nullcontext():
-                place = await self._let_in(stack, attempt.model)
+        slot = self._slots.slot(attempt.model)
+        async with _Admission(self, slot, attempt.model, told=beside is None) as place:
             self._begin()
             endpoint = self._clients.endpoint(attempt.model)
             spared = self.planned.index is not None or self.planned.backed
@@ -390,8 +398,9 @@ class Call:
                 slowest=self._slots.slowest(attempt.model),
             )
             self._book(attempt, beside)
+            hedge = None
             if self._race is not None and beside is None:
-                stack.callback(self._race.hedge_in(self.settings.hedge_after or 0.0).cancel)
+                hedge = self._race.hedge_in(self.settings.hedge_after or 0.0)
             request = request_of(
                 self.planned.settings, self._fitted.messages, endpoint.model, self.planned.place
             )
@@ -411,6 +420,8 @@ class Call:
                     self._failed(attempt, late)
                     raise late from None
             finally:
+                if hedge is not None:
+                    hedge.cancel()
                 attempt.running = False
                 if attempt.first_token is not None and attempt.sent:
                     self._slots.note(attempt.model, attempt.first_token - attempt.sent)
@@ -425,8 +436,10 @@ class Call:
         called = self._offers_tools and bool(attempt.tool_calls)
         return not attempt.refused and (called or bool(attempt.text.strip()))
 
-    async def _let_in(self, stack: AsyncExitStack, model: str) -> Place:
-        """Wait for the turn of an attempt.
+    async def let_in(
+        self, slot: AbstractAsyncContextManager[Place, bool | None], model: str, *, told: bool
+    ) -> Place:
+        """Enter the slot of an attempt; told: whether it is told if that takes long.
 
         Raises the error of the attempt before, or RateLimited, where the provider is held back
         for longer than a call may be, or takes no call for so long. While it takes some, there is
@@ -434,16 +447,22 @@ class Call:
         """
         left, began = self._backoff.left, time.monotonic()
         held = self._slots.delay(model)
+        is_told = False
 
         def may_wait() -> bool:
+            nonlocal is_told
             waited = min(time.monotonic() - began, self._slots.refused_for(model))
-            return max(waited, self._slots.delay(model)) < left
+            may = max(waited, self._slots.delay(model)) < left
+            if may and told and not is_told:
+                is_told = True
+                self._tell(Wait(self._slots.reason(model) or _NO_TURN))
+            return may
 
         try:
             if held > left:
                 raise TimeoutError
-            with Watch(min(left, _LOOK), spared=may_wait):
-                return await stack.enter_async_context(self._slots.slot(model))
+            with Watch(min(left, _WAIT_TOLD), spared=may_wait):
+                return await slot.__aenter__()
         except TimeoutError:
             self._begin()
             held = max(held, self._slots.delay(model))
@@ -455,23 +474,8 @@ class Call:
             )
             error.retryable = False
             raise error from None
-
-    @contextmanager
-    def _telling_of_wait(self, model: str) -> Iterator[None]:
-        """Tell if what is done inside takes long, and if so, also its end."""
-        told = False
-
-        def tell() -> None:
-            nonlocal told
-            told = True
-            self._tell(Wait(self._slots.reason(model) or _NO_TURN))
-
-        timer = asyncio.get_running_loop().call_later(_WAIT_TOLD, tell)
-        try:
-            yield
         finally:
-            timer.cancel()
-            if told:
+            if is_told:
                 self._tell(Wait(""))
 
     def _begin(self) -> None:
@@ -680,3 +684,26 @@ class Call:
             error=error,
             citations=self.citations,
         )
+
+
+class _Admission:
+    """The time in which an attempt has its slot; see `Call.let_in`.
+
+    In place of an AsyncExitStack, which costs more than all that it would hold.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        slot: AbstractAsyncContextManager[Place, bool | None],
+        model: str,
+        *,
+        told: bool,
+    ) -> None:
+        self._call, self._slot, self._model, self._told = call, slot, model, told
+
+    async def __aenter__(self) -> Place:
+        return await self._call.let_in(self._slot, self._model, told=self._told)
+
+    async def __aexit__(self, *raised: Any) -> bool | None:
+        return await self._slot.__aexit__(*raised)

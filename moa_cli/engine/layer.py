@@ -230,7 +230,9 @@ class LayerRun:
             async with asyncio.TaskGroup() as group:
                 for index in self._asked:
                     self._tasks[index] = group.create_task(self._ask(index))
-                waiting = [self._wait_for_enough(), self._wait_for_quorum()]
+                waiting = [self._wait_for_enough()]
+                if self._quorum is not None:
+                    waiting.append(self._wait_for_quorum())
                 others = list(map(group.create_task, waiting))
                 await self._over.wait()
                 for task in (*self._tasks.values(), *others):

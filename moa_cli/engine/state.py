@@ -66,11 +66,11 @@ class Control:
         """Return once `enough()` is called."""
         await self._enough.wait()
 
-    def follow(self, leads_to_reply: Callable[[], bool]) -> None:
-        """Called by the turn that begins.
+    def follow(self, leads_to_reply: Callable[[], bool] | None) -> None:
+        """Called by the turn that begins, and when it has ended.
 
         Args:
-            leads_to_reply: What tells the property of that name.
+            leads_to_reply: What tells the property of that name; None once the turn has ended.
         """
         self._leads_to_reply = leads_to_reply
 

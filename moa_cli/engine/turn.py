@@ -148,6 +148,7 @@ async def _run_all(state: TurnState) -> bool:
             state.causes.append(failure(raised))
     finally:
         state.layer = None
+        state.control.follow(None)
         state.budgets.release()
     state.emit(
         TurnFailed(

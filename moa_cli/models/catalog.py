@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from moa_cli.config.schema import Config
@@ -30,6 +30,7 @@ from moa_cli.profile import Profile
 _FRESH_SECONDS = 24 * 3600
 # A list that could not be read is not asked for again before so long.
 _REST_SECONDS = 30
+_MOST_REMEMBERED = 256
 
 
 @dataclass
@@ -40,10 +41,36 @@ class _Listing:
     models: Mapping[str, ModelInfo]
     as_of: float
     whole: bool = True
+    # What was found for the ids that calls asked for: each is looked up several times a call, and
+    # a list may hold thousands of models.
+    _found: dict[str, ModelInfo | None] = field(default_factory=dict)
+    _similar: dict[str, ModelInfo | None] = field(default_factory=dict)
+
+    def find(self, model: str) -> ModelInfo | None:
+        """What it says of a model; see `find_model`."""
+        return _remembered(self._found, model, find_model, self.models)
+
+    def find_similar(self, model: str) -> ModelInfo | None:
+        """What it says of the model most like it; see `find_similar`."""
+        return _remembered(self._similar, model, find_similar, self.models)
 
     @property
     def fresh(self) -> bool:
         return 0 <= time.time() - self.as_of < _FRESH_SECONDS
+
+
+def _remembered(
+    found: dict[str, ModelInfo | None],
+    model: str,
+    look: Callable[[str, Mapping[str, ModelInfo]], ModelInfo | None],
+    models: Mapping[str, ModelInfo],
+) -> ModelInfo | None:
+    if model not in found:
+        if len(found) >= _MOST_REMEMBERED:
+            # A server is asked for any number of names.
+            found.clear()
+        found[model] = look(model, models)
+    return found[model]
 
 
 class Catalog:
@@ -88,18 +115,19 @@ class Catalog:
         if provider.base_url is None:
             return ModelInfo(id=model, context_length=self._config.local.context, price=own)
         listing = self._listing(provider)
-        found = find_model(model, listing.models) if listing else None
+        found = listing.find(model) if listing else None
         info = ModelInfo(id=model) if found is None or listing is None else replace(found, id=model)
         if found is not None and listing is not None and info.price is not None:
             info = replace(info, as_of=listing.as_of)
         info = self.completed(provider, info)
         if info.price is None and listing is not None:
-            similar = find_similar(model, listing.models)
+            similar = listing.find_similar(model)
             if similar is not None and similar.price is not None:
                 info = replace(info, price=similar.price, as_of=listing.as_of)
         if own is not None:
             return replace(info, price=own, as_of=None, from_table=False)
-        return replace(info, trouble=None if found else self._trouble.get(provider.name))
+        trouble = None if found else self._trouble.get(provider.name)
+        return info if trouble == info.trouble else replace(info, trouble=trouble)
 
     async def settled(self, profile: Profile, *, patience: float) -> Profile:
         """The profile with those of its candidates that are offered; see `candidates.settled`.
@@ -179,11 +207,12 @@ class Catalog:
 
     def _own_price(self, model_name: str, provider: Provider, model: str) -> Price | None:
         """The price in the settings; that of a model on this machine is 0, if none is set."""
-        names = [model_name, f"{provider.name}:{model}"]
-        if provider.name == DEFAULT_PROVIDER:
-            names.append(model)
-        prices = self._config.prices
-        found = next((prices[name] for name in names if name in prices), None)
+        found, prices = None, self._config.prices
+        if prices:
+            names = [model_name, f"{provider.name}:{model}"]
+            if provider.name == DEFAULT_PROVIDER:
+                names.append(model)
+            found = next((prices[name] for name in names if name in prices), None)
         return FREE if found is None and _is_free(provider, model) else found
 
     def _listing(self, provider: Provider) -> _Listing | None:

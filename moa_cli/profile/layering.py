@@ -361,12 +361,30 @@ def waiting_for_all(profile: Profile) -> Profile:
     )
 
 
+def _all_names(profile: Profile) -> Iterator[str]:
+    proposers = [*profile.proposers]
+    for layer in profile.layers:
+        proposers += layer.proposers
+    for settings in (*proposers, profile.aggregator):
+        yield from settings.candidates
+        if settings.hedge_with is not None:
+            yield settings.hedge_with
+    yield from profile.aggregator.fallbacks
+
+
 def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[ProfileError]:
     """What `check` says, by raising ProfileError, against model names of `profile`.
 
     All its names are checked, also those that no turn would call. Each error begins with the
     place of the name: the file and the key, or the variable, option or command that set it.
     """
+    try:
+        for name in _all_names(profile):
+            check(name)
+        # As a rule, before each turn.
+        return
+    except ProfileError:
+        pass
     for table_path, table in _model_tables(to_table(profile)):
         named: list[tuple[KeyPath, str]] = [((*table_path, "model"), table["model"])]
         if not isinstance(table["model"], str):

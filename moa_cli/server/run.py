@@ -30,7 +30,8 @@ from moa_cli.server.mixtures import DEFAULT, Mixtures
 from moa_cli.server.service import ServerOptions, Service
 from moa_cli.store.spending import Spending
 
-_GC_THRESHOLDS = (10_000, 20, 50)
+# Turns leave no circles behind, so there is little to be found by looking often.
+_GC_THRESHOLDS = (50_000, 20, 50)
 # For the last bytes of turns that were cut off.
 _FLUSH_SECONDS = 1.0
 _STALL_MILLISECONDS = 90_000

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,15 @@ def _settle(connection: Connection, lease: str, calls: Sequence[JournalledCall])
     rows = connection.execute("SELECT call FROM booked WHERE lease = ?", (lease,))
     booked = {int(row[0]) for row in rows}
     if _WHOLE not in booked:
+        entries: list[SpendingEntry] = []
         seen = {(call.group, call.begun.model) for call in calls if call.number in booked}
         for call in _sound(calls):
             if call.number not in booked:
                 model, numbers = call.begun.model, (call.number,)
                 first = (call.group, model) not in seen
                 seen.add((call.group, model))
-                entry = SpendingEntry(call.day, model, call.taken, first, numbers)
-                add_spending_entry(connection, entry)
+                entries.append(SpendingEntry(call.day, model, call.taken, first, numbers))
+        add_spending(connection, entries)
     for row in _open_turns(connection):
         if row["lease"] == lease:
             _end_turn(connection, row, [call for call in calls if call.turn == row["id"]])
@@ -82,17 +83,27 @@ def _settle(connection: Connection, lease: str, calls: Sequence[JournalledCall])
     connection.execute("INSERT INTO booked VALUES (?, ?)", (lease, _WHOLE))
 
 
-def add_spending_entry(connection: Connection, entry: SpendingEntry) -> None:
-    """Add what a call took to the sums of its day and model. Raises sqlite3.Error."""
-    connection.execute(
+def add_spending(connection: Connection, entries: Iterable[SpendingEntry]) -> None:
+    """Add what calls took to the sums of their days and models. Raises sqlite3.Error.
+
+    A busy server's calls are of a few models: one statement each for a day and a model, however
+    many calls there are.
+    """
+    sums: dict[tuple[str, str], tuple[int, Usage]] = {}
+    for entry in entries:
+        place, turns = (entry.day, entry.model), int(entry.first)
+        if place in sums:
+            before, usage = sums[place]
+            sums[place] = before + turns, usage + entry.usage
+        else:
+            sums[place] = turns, entry.usage
+    connection.executemany(
         "INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (day, model)"
         f" DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMS)}",
-        (
-            entry.day,
-            entry.model,
-            int(entry.first),
-            *(getattr(entry.usage, name) for name in SUMS[1:]),
-        ),
+        [
+            (*place, turns, *(getattr(usage, name) for name in SUMS[1:]))
+            for place, (turns, usage) in sums.items()
+        ],
     )
 
 

@@ -17,7 +17,7 @@ from moa_cli.store.calls import Journal, SpendingEntry, TurnCalls, journal_for, 
 from moa_cli.store.ended_processes import (
     COUNTS,
     SUMS,
-    add_spending_entry,
+    add_spending,
     database_of,
     forget_ended,
     settle_ended_processes,
@@ -164,8 +164,7 @@ class Spending(Queries):
                     " ON CONFLICT (day) DO UPDATE SET turns = turns + excluded.turns",
                     (self.today(), turns),
                 )
-            for entry in entries:
-                add_spending_entry(self._connection, entry)
+            add_spending(self._connection, entries)
             if lease is not None and journal is not None:
                 self._connection.executemany(
                     "INSERT INTO booked VALUES (?, ?)",

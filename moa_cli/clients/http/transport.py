@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import re
 import socket
 import ssl
 import time
@@ -18,7 +19,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
@@ -52,6 +53,7 @@ from moa_cli.core.installation import install_command
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
     from moa_cli.clients.http.resolver import Resolver
 
@@ -69,6 +71,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 # The headers that go along to another host than the one that was asked.
 _HARMLESS = ("accept", "accept-encoding", "content-type", "user-agent")
 _UNRESERVED = "/%:@!$&'()*+,;=~?-._[]"
+_BREAK = re.compile(r"[\r\n\0]")
 _V = TypeVar("_V")
 
 
@@ -114,9 +117,9 @@ class Connections:
         """Send a request; return its answer when the head has come. Raises a TransportError."""
         import_aiohttp()
         import aiohttp
-        from yarl import URL
 
-        origin = _origin(_split(url))
+        address = _address(url)
+        origin = address.origin
         session = self._session(proxy)
         if proxy is not None and proxy.is_socks:
             await self.check_names(proxy, origin.host)
@@ -129,17 +132,14 @@ class Connections:
             ways["proxy"] = f"{proxy.scheme}://{_host(proxy.host)}:{proxy.port}"
             if proxy.credentials is not None:
                 ways["proxy_auth"] = aiohttp.BasicAuth(*proxy.credentials)
-        for name, value in headers.items():
-            if any(sign in f"{name}{value}" for sign in "\r\n\0"):
-                raise BadSetting(f"the header {name!r} holds a line break")
+        _check_headers(headers)
         connection = _Connection()
         _CONNECTION.set(connection)
 
         def send() -> Any:
             return session.request(
                 method,
-                # Already quoted: what an endpoint redirects to is not quoted a second time.
-                URL(url, encoded=True),
+                address.quoted,
                 data=body or None,
                 headers=headers,
                 allow_redirects=False,
@@ -454,9 +454,9 @@ async def send(
     user. Raises a TransportError.
     """
     for _ in range(_MOST_REDIRECTS + 1):
-        origin = _origin(_split(url))
+        origin = _address(url).origin
         proxy = find_proxy(url)
-        answer = await connections.ask(method, _quoted(url), proxy, headers, body)
+        answer = await connections.ask(method, url, proxy, headers, body)
         if answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and proxy is not None:
             await answer.aclose()
             raise refused_by(proxy, 407, str(origin))
@@ -468,7 +468,7 @@ async def send(
             return answer
         await answer.aclose()
         url = _joined(url, target)
-        if _origin(_split(url)) != origin:
+        if _address(url).origin != origin:
             headers = {name: value for name, value in headers.items() if name in _HARMLESS}
         if answer.status == 303 or (answer.status in (301, 302) and method == "POST"):
             method, body = "GET", b""
@@ -503,13 +503,36 @@ def _origin(address: SplitResult) -> Origin:
     return Origin(address.scheme, host, address.port or _PORTS[address.scheme])
 
 
-def _quoted(url: str) -> str:
-    address = _split(url)
-    path = quote(address.path or "/", safe=_UNRESERVED)
-    query = quote(address.query, safe=_UNRESERVED)
-    host = _origin(address).host
-    port = f":{address.port}" if address.port else ""
-    return f"{address.scheme}://{_host(host)}{port}{path}{f'?{query}' if query else ''}"
+@dataclass(frozen=True)
+class _Address:
+    """A web address that was read. quoted: as it is asked for; what an endpoint redirects to is
+    not quoted a second time."""
+
+    origin: Origin
+    quoted: URL
+
+
+@lru_cache(maxsize=256)
+def _address(url: str) -> _Address:
+    """Raises BadAddress. Most calls of a process go to a few addresses, over and over."""
+    from yarl import URL
+
+    parts = _split(url)
+    origin = _origin(parts)
+    path = quote(parts.path or "/", safe=_UNRESERVED)
+    query = quote(parts.query, safe=_UNRESERVED)
+    port = f":{parts.port}" if parts.port else ""
+    host = _host(origin.host)
+    quoted = f"{origin.scheme}://{host}{port}{path}{f'?{query}' if query else ''}"
+    return _Address(origin, URL(quoted, encoded=True))
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Raise BadSetting for a header that could end early and begin another one."""
+    if not _BREAK.search("".join([*headers, *headers.values()])):
+        return
+    name = next(name for name, value in headers.items() if _BREAK.search(f"{name}{value}"))
+    raise BadSetting(f"the header {name!r} holds a line break")
 
 
 def _is_address(host: str) -> bool:
