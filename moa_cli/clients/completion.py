@@ -7,6 +7,7 @@ provider does otherwise is read here, so that nothing behind it knows providers.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from moa_cli.clients import usage as usages
@@ -76,9 +77,57 @@ class CompletionReader:
         """Whether the next delta holds a usage."""
         return "usage" in self._news
 
+    def texts(self, payloads: Iterable[dict[str, Any]]) -> int:
+        """Take those of the first chunks that are a piece of the answer's text and nothing else, as
+        nearly all are; returns how many."""
+        if self._splitting or self._half:
+            return 0
+        found: list[str] = []
+        # Once a token: types are compared, since what comes out of JSON has no subclasses.
+        for payload in payloads:
+            choices = payload.get("choices")
+            if type(choices) is not list or len(choices) != 1 or payload.get("usage"):
+                break
+            choice = choices[0]
+            if type(choice) is not dict or choice.get("index") or choice.get("finish_reason"):
+                break
+            body = choice.get("delta")
+            if type(body) is not dict or len(body) != 1 or choice.get("logprobs"):
+                break
+            text = body.get("content")
+            if type(text) is not str or not text.isascii():
+                break
+            model = payload.get("model")
+            if model and model != self._answered_by:
+                break
+            if not (payload.keys() <= _USUAL and choice.keys() <= _USUAL_OF_CHOICE):
+                break
+            found.append(text)
+        if not found:
+            return 0
+        self.began = True
+        told = [text for text in found if text]
+        self._raw += told
+        text = "".join(told)
+        self._length += len(text)
+        if told:
+            self._tell_text(text, len(told))
+        return len(found)
+
+    def _tell_text(self, text: str, pieces: int) -> None:
+        news = self._news
+        if "text" in news:
+            news["text"] += text
+        else:
+            news["text"] = text
+            pieces -= 1
+        if pieces:
+            news["merged"] = news.get("merged", 0) + pieces
+
     def chunk(self, payload: dict[str, Any]) -> None:
         """Take what one chunk tells, and the error in it, if there is one."""
-        # Once a token: types are compared, since what comes out of JSON has no subclasses.
+        if self.texts((payload,)):
+            return
         model = payload.get("model")
         if model != self._answered_by and model and type(model) is str:
             self._news["model"] = self._answered_by = model
@@ -108,8 +157,6 @@ class CompletionReader:
 
     def _choice(self, choice: dict[str, Any], payload: dict[str, Any]) -> None:
         body = choice.get("delta")
-        if self._is_plain_text(body, choice):
-            return
         if "message" in choice and (self._is_whole or not _says(body)):
             self._message(choice, body)
         elif body and type(body) is dict:
@@ -129,30 +176,6 @@ class CompletionReader:
             if "usage" in choice:
                 self._take_usage(payload)
             self._cite(choice)
-
-    def _is_plain_text(self, body: object, choice: dict[str, Any]) -> bool:
-        """Whether a choice is a piece of the answer's text and nothing else, which most are; such
-        a one is taken."""
-        if self._splitting or self._half or type(body) is not dict or len(body) != 1:
-            return False
-        text = body.get("content")
-        if type(text) is not str or not text.isascii() or choice.get("finish_reason"):
-            return False
-        if choice.get("logprobs") or not choice.keys() <= _USUAL_OF_CHOICE:
-            return False
-        if text:
-            self._raw.append(text)
-            self._length += len(text)
-            self._tell_text(text)
-        return True
-
-    def _tell_text(self, text: str) -> None:
-        news = self._news
-        if "text" in news:
-            news["text"] += text
-            news["merged"] = news.get("merged", 0) + 1
-        else:
-            news["text"] = text
 
     def _message(self, choice: dict[str, Any], delta: object) -> None:
         """A whole message. In a stream it holds what came before, and perhaps more (Perplexity)."""
@@ -197,10 +220,10 @@ class CompletionReader:
                 split = self._splitter.feed(text)
                 text, thought = split.text, thought + split.reasoning
                 self._splitting = not self._splitter.passing
+        news = self._news
         if text:
-            self._tell_text(text)
+            self._tell_text(text, 1)
         if thought:
-            news = self._news
             if "reasoning" in news:
                 news["reasoning"] += thought
                 news["merged"] = news.get("merged", 0) + 1

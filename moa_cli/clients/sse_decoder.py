@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from moa_cli.clients.completion import CompletionReader
@@ -248,9 +249,17 @@ class _Stream:
         found: list[Delta] = []
         taken = False
         payloads = _read_together(events) if merged and len(events) > 1 else []
+        read_to = 0
         # A list, and no generator: this runs once a token.
         for place, (name, data) in enumerate(events):
+            if place < read_to:
+                continue
             self.seen = True
+            if place < len(payloads):
+                read_to = place + reader.texts(islice(payloads, place, None))
+                if read_to > place:
+                    taken = True
+                    continue
             if data[:1] != "{":
                 if data.strip() == "[DONE]":
                     reader.ended = self.done = True
