@@ -544,13 +544,16 @@ def http_page() -> str:
     moa_object = next(one for one in request["moa"]["anyOf"] if "properties" in one)["properties"]
     options = next(one for one in request["stream_options"]["anyOf"] if "properties" in one)
     chat = api["paths"]["/v1/chat/completions"]["post"]["responses"]
+    messages = schemas["MessagesRequest"]["properties"]
     heads = ("field", "holds", "meaning")
     return page(
         "HTTP API",
-        "`moa serve` speaks the Chat Completions API of OpenAI. `/openapi.json` of a running server"
-        " describes it for programs. [Serve](../how-to/serve.md) shows how to use it.",
+        "`moa serve` speaks the Chat Completions API of OpenAI and the Messages API of Anthropic."
+        " `/openapi.json` of a running server describes them for programs."
+        " [Serve](../how-to/serve.md) shows how to use them.",
         table(("path", "meaning"), [*paths, *_UNDESCRIBED_PATHS]),
-        "With a key, each request but `/health` needs `Authorization: Bearer KEY`.",
+        "With a key, each request but `/health` needs `Authorization: Bearer KEY` or"
+        " `x-api-key: KEY`.",
         "## Fields of a chat completion",
         table(
             heads,
@@ -573,12 +576,19 @@ def http_page() -> str:
         "## moa",
         "This object changes the mixture for one request.",
         table(heads, (schema_row(name, one) for name, one in moa_object.items())),
+        "## Fields of a message",
+        "`/v1/messages` takes these. Others have no effect, and the reply's `moa.ignored` names"
+        " them. `/v1/messages/count_tokens` takes what a prompt is made of.",
+        table(heads, (schema_row(name, schema) for name, schema in messages.items())),
         "## Answers",
-        "A chat completion ends with one of these statuses: "
+        "A chat completion or a message ends with one of these statuses: "
         + ", ".join(f"`{status}`" for status in chat)
         + ". Each error is a JSON object"
         ' `{"error": {"message", "type", "param", "code"}}`; `param` names the field that is wrong.'
         " What fails after the stream began is an event `error` in the stream, without `[DONE]`.",
+        "Below `/v1/messages`, and below `/v1/models` with the header `anthropic-version`, errors"
+        " and lists have Anthropic's shape:"
+        ' `{"type": "error", "error": {"type", "message"}, "request_id"}`.',
     )
 
 

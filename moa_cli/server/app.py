@@ -22,12 +22,15 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.unique import unique_name
 from moa_cli.server.accesslog import Record
 from moa_cli.server.auth import Guard
+from moa_cli.server.counting import TokenCount
 from moa_cli.server.errors import ApiError
 from moa_cli.server.metrics import CONTENT_TYPE
 from moa_cli.server.openapi import description
 from moa_cli.server.service import Service
 from moa_cli.server.turns import TurnEndpoint
 from moa_cli.server.wires.chat_completions import ChatCompletions
+from moa_cli.server.wires.messages import Messages
+from moa_cli.server.wires.messages_reply import error_body, model_info, model_list
 from moa_cli.server.wires.sse import compact
 from moa_cli.server.wires.wire import Wire
 
@@ -47,7 +50,7 @@ def make_app(service: Service) -> ASGIApp:
             allow_methods=("GET", "POST"),
             # Client libraries in a browser send a dozen of their own.
             allow_headers=("*",),
-            expose_headers=("x-request-id", "retry-after"),
+            expose_headers=("x-request-id", "request-id", "retry-after"),
         )
     return _Logged(app, service)
 
@@ -63,8 +66,17 @@ def _router(service: Service) -> Router:
         return Route(path, TurnEndpoint(service, wire), methods=["POST"])
 
     def models(request: Request) -> dict[str, Any]:
-        data = [_model(service, name) for name in service.mixtures.names()]
-        return {"object": "list", "data": data}
+        names = service.mixtures.names()
+        if _is_anthropic(request.scope):
+            return model_list(names, service.started)
+        return {"object": "list", "data": [_model(service, name) for name in names]}
+
+    def model(request: Request) -> dict[str, Any]:
+        name = request.path_params["name"]
+        if _is_anthropic(request.scope):
+            service.mixtures.find(name)
+            return model_info(name, service.started)
+        return _model(service, name)
 
     def described(request: Request) -> dict[str, Any]:
         return description(
@@ -82,8 +94,10 @@ def _router(service: Service) -> Router:
             Route("/metrics", metrics),
             get("/openapi.json", described),
             get("/v1/models", models),
-            get("/v1/models/{name}", lambda request: _model(service, request.path_params["name"])),
+            get("/v1/models/{name}", model),
             answer("/v1/chat/completions", ChatCompletions(strict=service.options.strict)),
+            answer("/v1/messages", Messages()),
+            Route("/v1/messages/count_tokens", TokenCount(service), methods=["POST"]),
         ],
         redirect_slashes=False,
     )
@@ -102,6 +116,14 @@ def _model(service: Service, name: str) -> dict[str, Any]:
 
 def _json(status: int, values: object, headers: dict[str, str] | None = None) -> Response:
     return Response(compact(values), status, headers, media_type="application/json")
+
+
+def _is_anthropic(scope: Scope) -> bool:
+    """Whether a request is one of Anthropic's API, whose clients know no other answers."""
+    path: str = scope["path"]
+    if path.startswith("/v1/models"):
+        return "anthropic-version" in Headers(scope=scope)
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 class _Errors:
@@ -137,7 +159,8 @@ class _Errors:
         if error.status == 499:
             record.status = 499
         elif not begun:
-            await _json(error.status, error.body(), error.headers)(scope, receive, send)
+            body = error_body(error, record.id) if _is_anthropic(scope) else error.body()
+            await _json(error.status, body, error.headers)(scope, receive, send)
 
 
 def _place_of(bug: Exception) -> str:
@@ -162,12 +185,14 @@ class _Logged:
         client = scope["client"]
         record = Record(identity, scope["method"], scope["path"], client[0] if client else "-")
         scope["moa.record"] = record
-        told = (b"x-request-id", identity.encode())
+        told = [(b"x-request-id", identity.encode())]
+        if _is_anthropic(scope):
+            told.append((b"request-id", identity.encode()))
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), told]}
+                message = {**message, "headers": [*message.get("headers", ()), *told]}
             await send(message)
 
         _LOG.write("request", id=identity, method=record.method, path=record.path)

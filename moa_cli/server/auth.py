@@ -38,14 +38,16 @@ class Guard:
 
     def _check_key(self, headers: Headers) -> None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        token = given.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
+        # The second one is how Anthropic's clients send a key; some send both.
+        sent = [given.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
+        tokens = [token.encode("latin-1", "replace") for token in sent]
         # All of them, whichever fits: time must not tell.
-        fits = [hmac.compare_digest(token, key) for key in self._keys]
+        fits = [hmac.compare_digest(token, key) for token in tokens for key in self._keys]
         if not any(fits):
-            message = "the API key is wrong" if token else "an API key is needed"
+            message = "the API key is wrong" if any(tokens) else "an API key is needed"
             raise ApiError(
                 401,
-                f"{message}: send it as `Authorization: Bearer …`",
+                f"{message}: send it as `Authorization: Bearer …` or as `x-api-key`",
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )

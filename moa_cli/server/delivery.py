@@ -12,7 +12,7 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Turn
 from moa_cli.core.events import Event
 from moa_cli.server.errors import ApiError
-from moa_cli.server.wires.sse import compact
+from moa_cli.server.wires.sse import comment, compact
 from moa_cli.server.wires.wire import Encoder
 
 # Until then a failure still gets a status of its own; afterwards the head must be on its way,
@@ -90,13 +90,15 @@ class StreamedReply(Reply):
             loop = asyncio.get_running_loop()
             self._comment_due = loop.call_later(_COMMENT_SECONDS, self._stirred.set)
 
-    def _comment(self) -> bytes:
-        """What is to be told of the progress, if anything is."""
+    def _comment(self, *, alone: bool = False) -> bytes:
+        """What is to be told of the progress, if anything is. alone: whether nothing follows it;
+        else what follows is a sign of life, and a comment needs no event of the wire."""
         if self._comment_due is None:
             return b""
         self._comment_due.cancel()
         self._comment_due = None
-        return self._encoder.comment(self._progress.text)
+        text = self._progress.text
+        return self._encoder.comment(text) if alone else comment(text)
 
     async def end(self, turns: Sequence[Turn]) -> None:
         await self._write(self._encoder.end(turns), more=False)
@@ -107,7 +109,7 @@ class StreamedReply(Reply):
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         async with self._lock:
-            data = self._comment() + data
+            data = self._comment(alone=not data) + data
             self._wrote = time.monotonic()
             if not self.begun:
                 self.begun = True

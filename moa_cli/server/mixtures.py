@@ -125,7 +125,7 @@ class Mixtures:
             is_known = False
         if not is_known:
             shown = name if len(name) <= 64 else name[:63] + "…"
-            raise _not_found(f"the model `{shown}` does not exist; GET /v1/models lists them")
+            raise _not_found(f"the model `{shown}` does not exist; {_advice(name)}")
         try:
             profile = resolve(name, environment=self._environment, check=self._providers.check)
         except ProfileError:
@@ -241,6 +241,17 @@ def _invalid(param: str, problem: str) -> ApiError:
 
 def _not_found(message: str) -> ApiError:
     return ApiError(404, message, param="model", code="model_not_found")
+
+
+def _advice(name: str) -> str:
+    """How a client names a model that exists."""
+    if name.startswith("claude-"):
+        # What Claude Code asks for where it is not told of a model.
+        return (
+            "Claude Code asks for `moa` if ANTHROPIC_MODEL and ANTHROPIC_DEFAULT_HAIKU_MODEL say so"
+            " (or --model); GET /v1/models lists all"
+        )
+    return "GET /v1/models lists them"
 
 
 def _loop(name: str) -> ApiError:

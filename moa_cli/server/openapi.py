@@ -9,8 +9,11 @@ from moa_cli.core.values import Key, keys_of, required_keys
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import MixtureFields
 from moa_cli.server.wires.chat_request import ChatBody
+from moa_cli.server.wires.messages_request import CountBody, MessagesBody
 from moa_cli.version import __version__
 
+_REFUSED = ("400", "401", "402", "403", "404", "408", "413", "415", "429", "502", "503", "504")
+_NOT_COUNTED = ("400", "401", "403", "404", "408", "413", "415")
 _TYPES = {"text": "string", "whole": "integer", "number": "number", "flag": "boolean"}
 
 
@@ -23,9 +26,23 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
     chat = _operation(
         "Answer a conversation by a mixture.",
         {"description": "Done.", "content": _json("Completion") | {"text/event-stream": {}}},
-        ("400", "401", "402", "403", "404", "408", "413", "415", "429", "502", "503", "504"),
+        _REFUSED,
     )
     chat["requestBody"] = {"required": True, "content": _json("ChatRequest")}
+    message = _operation(
+        "The same over the Messages API of Anthropic.",
+        {"description": "Done.", "content": _json("Message") | {"text/event-stream": {}}},
+        _REFUSED,
+        error="MessagesError",
+    )
+    message["requestBody"] = {"required": True, "content": _json("MessagesRequest")}
+    count = _operation(
+        "About how many tokens a prompt of the Messages API has. No model is asked.",
+        {"description": "Done.", "content": _json("TokenCount")},
+        _NOT_COUNTED,
+        error="MessagesError",
+    )
+    count["requestBody"] = {"required": True, "content": _json("CountRequest")}
     done = {"description": "Done.", "content": _json("Model")}
     model = _operation("A model.", done, ("401", "403", "404"))
     named = {"type": "string", "enum": list(models)}
@@ -40,6 +57,8 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
         "security": [{"key": []}] if keyed else [],
         "paths": {
             "/v1/chat/completions": {"post": chat},
+            "/v1/messages": {"post": message},
+            "/v1/messages/count_tokens": {"post": count},
             "/v1/models": {"get": listed},
             "/v1/models/{model}": {"get": model},
             "/health": {"get": health},
@@ -51,8 +70,10 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
     }
 
 
-def _operation(summary: str, done: dict[str, Any], errors: tuple[str, ...]) -> dict[str, Any]:
-    refused = {"description": "An error.", "content": _json("Error")}
+def _operation(
+    summary: str, done: dict[str, Any], errors: tuple[str, ...], *, error: str = "Error"
+) -> dict[str, Any]:
+    refused = {"description": "An error.", "content": _json(error)}
     return {"summary": summary, "responses": {"200": done} | dict.fromkeys(errors, refused)}
 
 
@@ -120,7 +141,9 @@ def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
     if not strict:
         for name, told in (*fields.HINTS.items(), *fields.PASSED.items()):
             request["properties"][name] = {"description": told}
-    request["properties"]["model"] |= named
+    messages, counted = _messages(MessagesBody), _messages(CountBody)
+    for schema in (request, messages, counted):
+        schema["properties"]["model"] |= named
     text = {"type": "string"}
     number, maybe = {"type": "integer"}, {"type": ["string", "null"]}
     model = _open(id=text, object={"const": "model"}, created=number, owned_by=text)
@@ -141,4 +164,26 @@ def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
         "Model": model,
         "Models": _open(object={"const": "list"}, data={"type": "array", "items": model}),
         "Error": _open(error=error),
+        "MessagesRequest": messages,
+        "CountRequest": counted,
+        "Message": _open(
+            id=text,
+            type={"const": "message"},
+            role={"const": "assistant"},
+            model=text,
+            content=choices,
+            stop_reason=text,
+            stop_sequence=maybe,
+            usage={"type": "object"},
+            moa={"type": "object"},
+        ),
+        "TokenCount": _open(input_tokens=number),
+        "MessagesError": _open(
+            type={"const": "error"}, error=_open(type=text, message=text), request_id=text
+        ),
     }
+
+
+def _messages(body: Any) -> dict[str, Any]:
+    """The fields of a request of the Messages API, which takes others, too, and ignores them."""
+    return schema_of(body, strict=False)

@@ -41,11 +41,11 @@ class TurnEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, record = self._service, scope["moa.record"]
         headers = Headers(scope=scope)
-        _check_kind(headers)
+        check_kind(headers)
         # Before the body: what will be refused need not be read.
         service.limiter.check()
         loops.travelled(headers.get(loops.HEADER, ""), service.address.id)
-        body = await _read(headers, receive, service.options.max_body)
+        body = await read_all(headers, receive, service.options.max_body)
         asked, parsed = self._wire.read(body, headers)
         mixture = await service.mixtures.for_request(asked)
         asked = replace(asked, usage=asked.mixture.usage or service.options.usage or asked.usage)
@@ -147,7 +147,8 @@ class TurnEndpoint:
         return turn
 
 
-def _check_kind(headers: Headers) -> None:
+def check_kind(headers: Headers) -> None:
+    """Raise ApiError if the body is not said to be plain JSON."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     # Besides: a web page can send other kinds anywhere without asking first.
     if kind != "application/json":
@@ -156,7 +157,7 @@ def _check_kind(headers: Headers) -> None:
         raise ApiError(415, "a compressed body is not supported", param="content-encoding")
 
 
-async def _read(headers: Headers, receive: Receive, limit: int) -> bytes:
+async def read_all(headers: Headers, receive: Receive, limit: int) -> bytes:
     """The body. Raises ApiError if it is too large or too slow."""
     length = headers.get("content-length", "")
     if length.isdigit() and (len(length) > 18 or int(length) > limit):

@@ -30,7 +30,7 @@ class Encoder(Protocol):
         """The end of a streamed reply that broke off."""
 
     def comment(self, text: str) -> bytes:
-        """A sign of life within a stream. text: how far the turn is."""
+        """A sign of life, sent by itself within a stream. text: how far the turn is."""
 
 
 class Wire(Protocol):

@@ -1,0 +1,33 @@
+"""The endpoint that counts tokens. It asks no model, so it is no turn and costs nothing."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from moa_cli.server.service import Service
+from moa_cli.server.turns import check_kind, read_all
+from moa_cli.server.wires.messages_request import CountBody, parse
+from moa_cli.server.wires.sse import compact
+
+
+class TokenCount:
+    """`POST /v1/messages/count_tokens`, an ASGI application. Raises ApiError.
+
+    The count is the estimate that a prompt is fitted to a model's context by: a mixture's models
+    have a tokenizer each, and no endpoint of theirs is asked.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        check_kind(headers)
+        body = await read_all(headers, receive, self._service.options.max_body)
+        request = parse(body, CountBody)
+        self._service.mixtures.find(request.asked.model)
+        scope["moa.record"].model = request.asked.model
+        told = compact({"input_tokens": request.tokens})
+        await Response(told, media_type="application/json")(scope, receive, send)

@@ -1,0 +1,349 @@
+"""The messages of Anthropic's Messages API, and their content blocks, as messages of the core.
+
+What changes the meaning and cannot be done is refused by its name. Blocks and fields that are not
+known are left out and named, since clients send new ones every month.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from moa_cli.core.conversation import Conversation, Message, Part, Role
+from moa_cli.core.tools import ToolCall
+from moa_cli.core.values import ValueFault
+from moa_cli.server.errors import ApiError
+from moa_cli.server.wires.bodies import refusal, refuse
+
+_Path = tuple[str | int, ...]
+_Block = Mapping[str, Any]
+
+_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+# Values that are passed on as they are may not be nested deeper: an endpoint would refuse them, and
+# deep ones cannot even be written.
+_DEEPEST = 100
+_MOST_IGNORED = 20
+_LONGEST_NAME = 60
+_IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+=*\s*")
+# What a model thought is not said again: its signature is for the model that wrote it.
+_THOUGHTS = ("thinking", "redacted_thinking")
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "text": ("text",),
+    "image": ("source",),
+    "document": ("source", "title", "context"),
+    "search_result": ("source", "title", "content"),
+    "tool_use": ("id", "name", "input"),
+    "tool_result": ("tool_use_id", "content", "is_error"),
+    "compaction": ("content",),
+}
+# Claude Code puts a line with its version, and a number that may change with each request, before
+# the system prompt. It tells a model nothing, and no cache would ever find the prompt again.
+_BILLING = "x-anthropic-billing-header:"
+
+
+class Ignored:
+    """The names of what has no effect, each once, a bounded number of them."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+
+    def add(self, name: str) -> None:
+        """One more of them."""
+        if len(self._names) < _MOST_IGNORED:
+            short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+            self._names[short] = None
+
+    def names(self) -> tuple[str, ...]:
+        """The names in the order in which they came."""
+        return tuple(self._names)
+
+
+class ContentReader:
+    """Reads the system prompt and the messages of one request.
+
+    ignored: told what is left out.
+    """
+
+    def __init__(self, ignored: Ignored) -> None:
+        self._ignored = ignored
+        self._messages: list[Message] = []
+        # What came between a call of a tool and its result; no endpoint takes it there.
+        self._late: list[tuple[Message, bool]] = []
+        # The place of the last message of the user that is not merely the carrier of results.
+        self._prompt: int | None = None
+        # The calls of tools whose results must come next, by id; and where they were made.
+        self._open: dict[str, str] = {}
+        self._asked_at: _Path = ()
+
+    def system(self, content: str | Sequence[_Block]) -> None:
+        """Take the system prompt."""
+        parts = [
+            part
+            for place, block in enumerate(_blocks(content))
+            for part in self._parts(block, ("system", place))
+        ]
+        kept = [part for part in parts if not part.text.startswith(_BILLING)]
+        if len(kept) < len(parts):
+            self._ignored.add("x-anthropic-billing-header")
+        self._add("system", kept)
+
+    def message(self, role: str, content: str | Sequence[_Block], place: int) -> None:
+        """Take the next message. place: in the list of all messages."""
+        path: _Path = ("messages", place, "content")
+        parts: list[Part] = []
+        calls: list[ToolCall] = []
+        results: list[Message] = []
+        shown: list[Part] = []
+        for number, block in enumerate(_blocks(content)):
+            inner = path if isinstance(content, str) else (*path, number)
+            match _kind(block, inner), role:
+                case "tool_use", "assistant":
+                    calls.append(self._call(block, inner))
+                case "tool_result", "user":
+                    result, images = self._result(block, inner)
+                    results.append(result)
+                    shown += images
+                case ("tool_use" | "tool_result") as kind, _:
+                    refuse(f"must not be {kind} in a message of the {role}", *inner, "type")
+                case _:
+                    parts += self._parts(block, inner)
+        if role == "assistant":
+            self._check_results()
+        self._messages += results
+        if not self._open:
+            self._take_late()
+        if calls:
+            self._asked_at = path
+            self._open = {call.id: call.name for call in calls}
+            text = "\n".join(part.as_text for part in parts)
+            self._messages.append(Message("assistant", text, tool_calls=tuple(calls)))
+            return
+        # No endpoint takes images in the result of a tool, so they follow as the user's.
+        self._add(role, [*shown, *parts], prompt=not results)
+
+    def _add(self, role: str, parts: Sequence[Part], *, prompt: bool = False) -> None:
+        if parts:
+            message = Message.of_parts(_ROLES[role], parts)
+            self._late.append((message, prompt and role == "user"))
+        if not self._open:
+            self._take_late()
+
+    def _take_late(self) -> None:
+        for message, is_prompt in self._late:
+            if is_prompt:
+                self._prompt = len(self._messages)
+            self._messages.append(message)
+        self._late = []
+
+    def conversation(self) -> Conversation:
+        """What was said; what is answered is the user's last message that is not merely the carrier
+        of results."""
+        self._check_results()
+        if self._prompt is None:
+            refuse("holds nothing that a user says", "messages")
+        return Conversation.of(self._messages, self._prompt)
+
+    def _check_results(self) -> None:
+        """Refuse calls of tools without results: no endpoint takes them, and proposals would be
+        paid for nothing."""
+        if self._open:
+            name = next(iter(self._open.values()))
+            refuse(f"calls the tool `{name[:60]}`, and no result of it follows", *self._asked_at)
+
+    def _call(self, block: _Block, path: _Path) -> ToolCall:
+        self._note_unknown(block, "tool_use")
+        given = block.get("input") or {}
+        if not isinstance(given, Mapping):
+            refuse("must be an object", *path, "input")
+        check_depth(given, *path, "input")
+        arguments = json.dumps(given, ensure_ascii=False)
+        return ToolCall(_text(block, "id", path), _text(block, "name", path), arguments)
+
+    def _result(self, block: _Block, path: _Path) -> tuple[Message, list[Part]]:
+        """The result of a tool as text, and the images in it, with a word on where they are
+        from."""
+        self._note_unknown(block, "tool_result")
+        call = _text(block, "tool_use_id", path)
+        if call not in self._open:
+            refuse("is the id of no `tool_use` block in the message before", *path, "tool_use_id")
+        name = self._open.pop(call)
+        content = block.get("content") or ""
+        if not isinstance(content, str | list):
+            refuse("must be a text or a list of blocks", *path, "content")
+        parts: list[Part] = []
+        for number, inner in enumerate(_blocks(content)):
+            parts += self._parts(inner, (*path, "content", number))
+        text = "\n".join(part.as_text for part in parts)
+        if block.get("is_error") is True:
+            text = f"The tool failed.\n{text}" if text else "The tool failed."
+        seen = [part for part in parts if part.kind != "text" and part.url]
+        if seen:
+            seen.insert(0, Part("text", f"From the result of the tool {name}:"))
+        return Message("tool", text, tool_call_id=call), seen
+
+    def _parts(self, block: _Block, path: _Path) -> list[Part]:
+        kind = _kind(block, path)
+        self._note_unknown(block, kind)
+        match kind:
+            case "text":
+                return [Part("text", _text(block, "text", path, blank=True))]
+            case "image":
+                return [self._image(_object(block, "source", path), (*path, "source"))]
+            case "document":
+                return self._document(block, path)
+            case "search_result":
+                found = [block.get("title"), block.get("source")]
+                return [Part("text", "\n".join([*_texts(found), *_texts_of(block.get("content"))]))]
+            case "compaction":
+                # The summary in place of all that was said before.
+                return [Part("text", text) for text in _texts([block.get("content")])]
+            case "container_upload":
+                refuse("is a file of Anthropic's, which only Anthropic has", *path, "type")
+            case _ if kind in _THOUGHTS:
+                return []
+            case _ if kind.endswith("_tool_result"):
+                # Of a tool that another server ran.
+                texts = _texts_of(block.get("content"))
+                if texts:
+                    return [Part("text", "\n".join(texts))]
+        self._ignored.add(f"content[].type={kind}")
+        return []
+
+    def _image(self, source: _Block, path: _Path) -> Part:
+        match source.get("type"):
+            case "base64":
+                kind = _text(source, "media_type", path).lower()
+                if not _IMAGE_TYPE.fullmatch(kind):
+                    refuse(f"is not the type of an image: {kind[:60]!r}", *path, "media_type")
+                return Part("image", url=_data_url(kind, source, path))
+            case "url":
+                return Part("image", url=_web_address(source, path))
+        raise _wrong_source(source, path)
+
+    def _document(self, block: _Block, path: _Path) -> list[Part]:
+        source, name = _object(block, "source", path), " ".join(_texts([block.get("title")]))
+        context = [Part("text", text) for text in _texts([block.get("context")])]
+        path = (*path, "source")
+        match source.get("type"):
+            case "base64":
+                kind = _text(source, "media_type", path).lower()
+                if kind != "application/pdf":
+                    refuse("must be application/pdf", *path, "media_type")
+                url = _data_url(kind, source, path)
+                return [*context, Part("file", url=url, name=name or "document.pdf")]
+            case "url":
+                url = _web_address(source, path)
+                return [*context, Part("file", url=url, name=name or url.rpartition("/")[2])]
+            case "text":
+                text = _text(source, "data", path, blank=True)
+                return [*context, Part("file", text=text, name=name)]
+            case "content":
+                content = source.get("content") or ""
+                if not isinstance(content, str | list):
+                    refuse("must be a text or a list of blocks", *path, "content")
+                inner: list[Part] = []
+                for number, part in enumerate(_blocks(content)):
+                    at = (*path, "content", number)
+                    if _kind(part, at) not in ("text", "image"):
+                        refuse("must be text or image", *at, "type")
+                    inner += self._parts(part, at)
+                text = "\n".join(part.text for part in inner if part.kind == "text")
+                others = [part for part in inner if part.kind != "text"]
+                return [*context, Part("file", text=text, name=name), *others]
+        raise _wrong_source(source, path)
+
+    def _note_unknown(self, block: _Block, kind: str) -> None:
+        """Name the fields of a block that have no effect."""
+        known = _KNOWN.get(kind)
+        if known is not None and len(block) > 1:
+            for name in block:
+                if name != "type" and name not in known and block[name] is not None:
+                    self._ignored.add(name)
+
+
+def check_depth(value: Any, *path: str | int) -> None:
+    """Refuse a value that is nested so deep that it cannot be passed on."""
+    layer: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        layer = [
+            inner
+            for outer in layer
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not layer:
+            return
+    refuse("is nested too deep", *path)
+
+
+def _blocks(content: str | Sequence[_Block]) -> Sequence[_Block]:
+    """Content as blocks: a text is short for one."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _kind(block: Any, path: _Path) -> str:
+    if not isinstance(block, Mapping):
+        refuse("must be an object", *path)
+    return _text(block, "type", path)
+
+
+def _text(block: _Block, name: str, path: _Path, *, blank: bool = False) -> str:
+    text = block.get(name)
+    if text is None:
+        refuse("is missing", *path, name)
+    if not isinstance(text, str):
+        refuse("must be a text", *path, name)
+    if not text and not blank:
+        refuse("must not be empty", *path, name)
+    return text
+
+
+def _object(block: _Block, name: str, path: _Path) -> _Block:
+    value = block.get(name)
+    if not isinstance(value, Mapping):
+        refuse("is missing" if value is None else "must be an object", *path, name)
+    return value
+
+
+def _data_url(kind: str, source: _Block, path: _Path) -> str:
+    data = _text(source, "data", path)
+    if not _BASE64.fullmatch(data):
+        refuse("must be base64", *path, "data")
+    return f"data:{kind};base64,{data}"
+
+
+def _web_address(source: _Block, path: _Path) -> str:
+    url = _text(source, "url", path)
+    if not url.lower().startswith(("https://", "http://")):
+        refuse("must be a web address", *path, "url")
+    return url
+
+
+def _wrong_source(source: _Block, path: _Path) -> ApiError:
+    problem = "must be one of base64, url, text, content"
+    if source.get("type") == "file":
+        problem = "is a file of Anthropic's, which only Anthropic has; send its data"
+    return refusal(ValueFault(problem, path=(*path, "type")))
+
+
+def _texts(values: Iterable[Any]) -> list[str]:
+    return [value for value in values if isinstance(value, str) and value]
+
+
+def _texts_of(content: Any) -> list[str]:
+    """What there is to read in the result of a tool that a server ran."""
+    found: list[str] = []
+    waiting = [content]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, str):
+            found += _texts([inner])
+        elif isinstance(inner, Mapping):
+            found += _texts(map(inner.get, ("title", "url", "text", "stdout", "stderr")))
+            waiting.append(inner.get("content"))
+        elif isinstance(inner, list):
+            waiting += reversed(inner)
+    return found

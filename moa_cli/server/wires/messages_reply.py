@@ -1,0 +1,366 @@
+"""Messages, the events of their stream, and errors, as Anthropic's Messages API writes them.
+
+Source: Anthropic's API reference, "Create a Message", "Streaming Messages" and "Errors".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from moa_cli.core import events
+from moa_cli.core.conversation import Turn, Usage
+from moa_cli.core.events import Event
+from moa_cli.core.outcomes import ending_of, refusal_of
+from moa_cli.core.tools import ToolCall, ToolPiece
+from moa_cli.core.unique import unique_name
+from moa_cli.server.errors import ApiError
+from moa_cli.server.wires.messages_request import MessagesRequest
+from moa_cli.server.wires.moa_object import ledger
+from moa_cli.server.wires.proposals import ProposalStream, proposal_text
+from moa_cli.server.wires.sse import compact
+
+_ERRORS = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+_STOPS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "content_filter": "refusal",
+    "refusal": "refusal",
+    "tool_calls": "tool_use",
+}
+# Clients keep a thought only with a signature, and send both back; here they are left out then.
+_SIGNATURE = "moa"
+_NO_JSON = "INVALID_JSON"
+_Said = Literal["text", "thinking"]
+
+
+def error_body(error: ApiError, request_id: str | None = None) -> dict[str, Any]:
+    """The JSON object of an error. request_id: of the request that ended in it."""
+    plain = "invalid_request_error" if error.status < 500 else "api_error"
+    told = {"type": _ERRORS.get(error.status, plain), "message": error.message}
+    named = {} if request_id is None else {"request_id": request_id}
+    return {"type": "error", "error": told, **named}
+
+
+def model_info(name: str, created: int) -> dict[str, Any]:
+    """A model as Anthropic lists it. created: in seconds since 1970."""
+    at = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
+    return {"type": "model", "id": name, "display_name": name, "created_at": at}
+
+
+def model_list(names: Sequence[str], created: int) -> dict[str, Any]:
+    """All models, in one page."""
+    return {
+        "data": [model_info(name, created) for name in names],
+        "has_more": False,
+        "first_id": names[0] if names else None,
+        "last_id": names[-1] if names else None,
+    }
+
+
+class MessagesEncoder:
+    """A reply on the wire of messages; see `wire.Encoder`."""
+
+    def __init__(self, request: MessagesRequest, *, show_proposals: bool) -> None:
+        self._request = request
+        self._id = f"msg_{unique_name()}"
+        self._show_proposals = show_proposals
+        self._proposals = ProposalStream() if show_proposals else None
+        self._begun = False
+        self._blocks = _BlockStream()
+        # A tool that the client did not offer is none of its business.
+        self._takes_calls = "tools" in request.asked.extra
+
+    def take(self, event: Event, choice: int = 0) -> bytes:
+        """The events of the next event of the turn."""
+        told = b""
+        if self._proposals is not None:
+            told = self._blocks.thinking(self._proposals.take(event))
+        if isinstance(event, events.AggregatorDelta):
+            if self._proposals is None and self._request.thinks:
+                told = self._blocks.thinking(event.reasoning)
+            told += self._blocks.text(event.text)
+            if event.tool_calls and self._takes_calls:
+                told += self._blocks.calls(event.tool_calls)
+        return self._start() + told if told else b""
+
+    def end(self, turns: Sequence[Turn]) -> bytes:
+        """The last events. The `moa` object is on `message_delta`."""
+        turn = turns[0]
+        refusal = self._blocks.text(refusal_of(turn) or "")
+        # Its calls count, those too that are told only now.
+        told = self._start() + refusal + self._blocks.end()
+        end = {
+            "type": "message_delta",
+            "delta": _stop(turn, called=self._blocks.called),
+            "usage": _usage(turn),
+            "moa": self._moa(turn),
+        }
+        return told + _event(end) + _event({"type": "message_stop"})
+
+    def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        """The whole reply of a finished turn."""
+        turn = turns[0]
+        calls = turn.tool_calls if self._takes_calls else ()
+        return {
+            **self._message(),
+            "content": [*self._thoughts(turn), *_said(turn), *map(_called, calls)],
+            **_stop(turn, called=bool(calls)),
+            "usage": _usage(turn),
+            "moa": self._moa(turn),
+        }
+
+    def fail(self, error: ApiError) -> bytes:
+        """The error, without the mark of a good end."""
+        return _event(error_body(error))
+
+    def comment(self, text: str) -> bytes:
+        """A sign of life, which clients take only within a message."""
+        return self._start() + f": {text}\n".encode() + _event({"type": "ping"})
+
+    def _start(self) -> bytes:
+        """The beginning of the message, before whatever comes first of it."""
+        if self._begun:
+            return b""
+        self._begun = True
+        # Until the endpoint has counted.
+        usage = _usage_object(Usage(prompt_tokens=self._request.tokens))
+        stop = {"stop_reason": None, "stop_sequence": None}
+        message = {**self._message(), "content": [], **stop, "usage": usage}
+        return _event({"type": "message_start", "message": message})
+
+    def _message(self) -> dict[str, Any]:
+        model = self._request.asked.model
+        return {"id": self._id, "type": "message", "role": "assistant", "model": model}
+
+    def _moa(self, turn: Turn) -> dict[str, Any]:
+        cited = [{"title": cited.title, "url": cited.url} for cited in turn.citations]
+        return {
+            **ledger(turn),
+            "usage": _usage_object(turn.usage),
+            "ignored": list(self._request.asked.ignored),
+            **({"citations": cited} if cited else {}),
+        }
+
+    def _thoughts(self, turn: Turn) -> list[dict[str, Any]]:
+        shown = [proposal for layer in turn.proposals for proposal in layer]
+        thoughts = "".join(map(proposal_text, shown)) if self._show_proposals else ""
+        if self._show_proposals or self._request.thinks:
+            thoughts += turn.reasoning
+        block = {"type": "thinking", "thinking": thoughts, "signature": _SIGNATURE}
+        return [block] if thoughts else []
+
+
+def _said(turn: Turn) -> list[dict[str, Any]]:
+    text = refusal_of(turn) or turn.reply
+    return [{"type": "text", "text": text}] if text else []
+
+
+def _called(call: ToolCall) -> dict[str, Any]:
+    return {
+        "type": "tool_use",
+        "id": call.id or _call_id(),
+        "name": call.name,
+        "input": _input(call.arguments),
+    }
+
+
+def _call_id() -> str:
+    return f"toolu_{unique_name()}"
+
+
+def _input(arguments: str) -> dict[str, Any]:
+    """The arguments of a call as an object, which they are not if the model wrote no JSON: then in
+    the way that Anthropic's documentation of fine-grained tool streaming tells."""
+    if not arguments.strip():
+        return {}
+    try:
+        found = json.loads(arguments)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {_NO_JSON: arguments}
+
+
+def _stop(turn: Turn, *, called: bool) -> dict[str, Any]:
+    """Why the reply ends, in Anthropic's words. Which text it ended at, endpoints do not tell."""
+    ending = ending_of(turn.finish_reason)
+    refusal = refusal_of(turn)
+    if refusal is not None:
+        ending = "refusal"
+    elif ending in ("stop", "tool_calls"):
+        ending = "tool_calls" if called else "stop"
+    stop: dict[str, Any] = {"stop_reason": _STOPS[ending], "stop_sequence": None}
+    if ending in ("refusal", "content_filter"):
+        stop["stop_details"] = {"type": "refusal", "category": None, "explanation": refusal}
+    return stop
+
+
+def _usage(turn: Turn) -> dict[str, Any]:
+    """What the call took that wrote the reply: agents measure by it how long their context is. The
+    sums over all calls are in the `moa` object."""
+    written = [charge.usage for charge in turn.ledger if charge.layer > len(turn.proposals)]
+    return _usage_object(written[-1] if written else Usage())
+
+
+def _usage_object(usage: Usage) -> dict[str, Any]:
+    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    return {
+        "input_tokens": usage.prompt_tokens - cached,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": usage.completion_tokens,
+    }
+
+
+def _event(values: dict[str, Any]) -> bytes:
+    return f"event: {values['type']}\ndata: {compact(values)}\n\n".encode()
+
+
+class _BlockStream:
+    """The content blocks of a streamed message: one at a time, each begun, told and ended."""
+
+    def __init__(self) -> None:
+        self._index = -1
+        # The kind of the block that is open; of a call of a tool, its number in the reply.
+        self._open: str | int | None = None
+        self._calls: dict[int, _StreamedCall] = {}
+        self._late: list[tuple[_Said, str]] = []
+
+    @property
+    def called(self) -> bool:
+        """Whether a call of a tool was told."""
+        return any(call.told for call in self._calls.values())
+
+    def thinking(self, text: str) -> bytes:
+        """The next piece of a thought."""
+        return self._say("thinking", text)
+
+    def text(self, text: str) -> bytes:
+        """The next piece of the text."""
+        return self._say("text", text)
+
+    def _say(self, kind: _Said, text: str) -> bytes:
+        if not text:
+            return b""
+        if isinstance(self._open, int) and not self._calls[self._open].is_whole:
+            # It would end a call whose arguments still come.
+            self._late.append((kind, text))
+            return b""
+        block = {"type": kind, kind: ""}
+        if kind == "thinking":
+            block["signature"] = ""
+        return self._begin(kind, block) + self._delta(f"{kind}_delta", kind, text)
+
+    def calls(self, pieces: Sequence[ToolPiece]) -> bytes:
+        """The next pieces of calls of tools. Pieces of several calls may come by turns, and are
+        told call by call."""
+        told = b""
+        for piece in pieces:
+            call = self._calls.setdefault(piece.index, _StreamedCall())
+            call.take(piece)
+            told += self._tell(piece.index)
+        return told
+
+    def _tell(self, number: int) -> bytes:
+        """What can be told of a call."""
+        call = self._calls[number]
+        # Of a block that has ended, nothing can be told any more.
+        if not call.name or call.ended or self._is_behind(number):
+            return b""
+        call.told = True
+        block = {"type": "tool_use", "id": call.id or _call_id(), "name": call.name, "input": {}}
+        begun = self._begin(number, block)
+        piece = call.untold()
+        return begun + self._delta("input_json_delta", "partial_json", piece) if piece else begun
+
+    def _is_behind(self, number: int) -> bool:
+        """Whether a call must wait for the end of another one."""
+        live = self._open
+        return isinstance(live, int) and live != number and not self._calls[live].is_whole
+
+    def end(self) -> bytes:
+        """The end of the block that is open, and what waited for it."""
+        told = self._stop_block()
+        late, self._late = self._late, []
+        told += b"".join(self._say(kind, text) for kind, text in late) + self._stop_block()
+        for number, call in sorted(self._calls.items()):
+            if not call.told and call.name:
+                told += self._tell(number) + self._stop_block()
+        return told
+
+    def _begin(self, kind: str | int, block: dict[str, Any]) -> bytes:
+        if kind == self._open:
+            return b""
+        ended = self._stop_block()
+        self._open = kind
+        self._index += 1
+        start = {"type": "content_block_start", "index": self._index, "content_block": block}
+        return ended + _event(start)
+
+    def _stop_block(self) -> bytes:
+        """The end of the block that is open."""
+        if self._open is None:
+            return b""
+        told = b""
+        if self._open == "thinking":
+            told = self._delta("signature_delta", "signature", _SIGNATURE)
+        elif isinstance(self._open, int):
+            call = self._calls[self._open]
+            call.ended = True
+            if not call.arguments.strip():
+                told = self._delta("input_json_delta", "partial_json", "{}")
+        self._open = None
+        return told + _event({"type": "content_block_stop", "index": self._index})
+
+    def _delta(self, kind: str, name: str, text: str) -> bytes:
+        # One a token, so it is not made by way of a dictionary.
+        delta = f'{{"type":"{kind}","{name}":{json.dumps(text)}}}'
+        return (
+            "event: content_block_delta\n"
+            f'data: {{"type":"content_block_delta","index":{self._index},"delta":{delta}}}\n\n'
+        ).encode()
+
+
+class _StreamedCall:
+    """A call of a tool as it comes in.
+
+    told: whether its block was begun; ended: whether it was ended.
+    """
+
+    def __init__(self) -> None:
+        self.id = self.name = self.arguments = ""
+        self.told = self.ended = False
+        self._sent = 0
+
+    def take(self, piece: ToolPiece) -> None:
+        """Take the next piece. Some endpoints repeat id and name with each."""
+        self.id = self.id or piece.id
+        self.name = self.name or piece.name
+        self.arguments += piece.arguments
+
+    def untold(self) -> str:
+        """What of the arguments was not told yet; from now on it is."""
+        piece = self.arguments[self._sent :]
+        self._sent = len(self.arguments)
+        return piece
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments are whole, as far as can be told before the end."""
+        try:
+            json.loads(self.arguments)
+        except (ValueError, RecursionError):
+            return False
+        return True

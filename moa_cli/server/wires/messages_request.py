@@ -1,0 +1,296 @@
+"""The body of a request to Anthropic's Messages API: its fields, and what they ask for.
+
+Source: Anthropic's API reference, "Create a Message" and "Count tokens in a Message".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from moa_cli.core.tokens import estimate_tokens, prompt_tokens
+from moa_cli.core.values import Key, keys_of
+from moa_cli.server.wires.asked import Asked, MixtureFields
+from moa_cli.server.wires.bodies import given_values, json_object, read_body, refuse
+from moa_cli.server.wires.messages_content import ContentReader, Ignored, check_depth
+from moa_cli.server.wires.sse import compact
+
+_INT32 = 2**31
+_ROLES = ("user", "assistant", "system")
+# The name of the reply's format, which OpenAI's API asks for and Anthropic's has not.
+_FORMAT_NAME = "reply"
+_EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_THINKING = ("enabled", "adaptive", "between_tools")
+# Tools that Anthropic's server runs, by the beginning of their type.
+_SERVER_TOOLS = (
+    "advisor_",
+    "code_execution_",
+    "mcp_toolset",
+    "tool_search_tool_",
+    "web_fetch_",
+    "web_search_",
+)
+_TOOL_FIELDS = ("name", "description", "input_schema", "strict", "type")
+# About what Anthropic counts for a large image.
+_IMAGE_TOKENS = 1500
+
+_Object = Mapping[str, Any]
+
+
+def _only(*values: Any) -> Key:
+    """A field that is not supported; values: those that ask for nothing."""
+    return Key("Not supported otherwise.", only=values)
+
+
+_HINT = Key("no effect")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessagesMessage:
+    """A message of the conversation."""
+
+    role: Annotated[str, Key("user, assistant, or system at any place")]
+    content: Annotated[
+        Annotated[str, Key(blank=True)] | Annotated[tuple[_Object, ...], Key()],
+        Key("a text or a list of content blocks"),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountBody:
+    """The fields of a request for a count of tokens: all that a prompt is made of."""
+
+    model: Annotated[str, Key("a profile's name; `moa` is the server's default profile")]
+    messages: Annotated[
+        tuple[MessagesMessage, ...],
+        Key("the conversation; `content` is a text or a list of content blocks", low=1),
+    ]
+    system: Annotated[
+        Annotated[str, Key(blank=True)] | Annotated[tuple[_Object, ...], Key()] | None,
+        Key("the system prompt, a text or a list of text blocks"),
+    ] = None
+    tools: Annotated[
+        tuple[_Object, ...] | None,
+        Key("tools with an `input_schema`, for the model that writes the reply"),
+    ] = None
+    tool_choice: Annotated[
+        _Object | None, Key("auto, any, tool or none, and `disable_parallel_tool_use`")
+    ] = None
+    thinking: Annotated[
+        _Object | None, Key("whether the reply's reasoning is told, as thinking blocks")
+    ] = None
+    output_config: Annotated[
+        _Object | None, Key("`effort` and `format` (json_schema) of the reply")
+    ] = None
+    output_format: Annotated[_Object | None, Key("the same as `output_config.format`")] = None
+    # What would change the reply, and cannot be done.
+    container: Annotated[Any, _only()] = None
+    inference_geo: Annotated[Any, _only("global", "not_available")] = None
+    mcp_servers: Annotated[Any, _only([])] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessagesBody(CountBody):
+    """All fields of the body. Others, and those without effect, are named in the reply's `moa`
+    object."""
+
+    max_tokens: Annotated[int, Key("most tokens of the reply", 1, _INT32 - 1)]
+    stream: Annotated[bool | None, Key("send the reply as it is written")] = None
+    temperature: Annotated[float | None, Key("of the reply", 0, 1)] = None
+    top_p: Annotated[float | None, Key("of the reply", 0, 1)] = None
+    top_k: Annotated[int | None, Key("of the reply", 0, _INT32 - 1)] = None
+    stop_sequences: Annotated[
+        tuple[Annotated[str, Key(low=1, blank=True)], ...] | None,
+        Key("texts at which the reply ends"),
+    ] = None
+    moa: Annotated[MixtureFields | None, Key("changes the mixture for this request")] = None
+    cache_control: Annotated[_Object | None, _HINT] = None
+    context_management: Annotated[_Object | None, _HINT] = None
+    metadata: Annotated[_Object | None, _HINT] = None
+    service_tier: Annotated[str | None, _HINT] = None
+
+
+# Hints, which are taken and have no effect.
+_HINTS = ("cache_control", "context_management", "metadata", "service_tier")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessagesRequest:
+    """A request, read. thinks: whether the client wants to be told the reply's reasoning."""
+
+    asked: Asked
+    thinks: bool
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens the prompt has, without proposals."""
+        messages = self.asked.conversation.messages()
+        calls = [call for message in messages for call in message.tool_calls]
+        parts = [part for message in messages for part in message.parts]
+        tools = self.asked.extra.get("tools")
+        return (
+            prompt_tokens(messages)
+            + sum(estimate_tokens(call.name + call.arguments) for call in calls)
+            + _IMAGE_TOKENS * sum(part.kind == "image" for part in parts)
+            + (estimate_tokens(compact(tools)) if tools else 0)
+        )
+
+
+def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
+    """The request in a body. Raises ApiError, a 400 that names the field which is wrong."""
+    ignored = Ignored()
+    request = read_body(kind, _known(json_object(body), kind, ignored))
+    reader = ContentReader(ignored)
+    if request.system is not None:
+        reader.system(request.system)
+    for place, message in enumerate(request.messages):
+        if message.role not in _ROLES:
+            refuse(f"must be one of {', '.join(_ROLES)}", "messages", place, "role")
+        reader.message(message.role, message.content, place)
+    conversation = reader.conversation()
+    thinking = request.thinking or {}
+    thinks = thinking.get("type") in _THINKING and thinking.get("display") != "omitted"
+    extra = {**_tools(request, ignored), **_output(request, ignored)}
+    if not isinstance(request, MessagesBody):
+        return MessagesRequest(
+            asked=Asked(model=request.model, conversation=conversation, extra=extra), thinks=thinks
+        )
+    if request.moa is not None and request.moa.proposers == ():
+        refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
+    for name in _HINTS:
+        if getattr(request, name) is not None:
+            ignored.add(name)
+    extra |= given_values(top_k=request.top_k, stop=list(request.stop_sequences or ()) or None)
+    asked = Asked(
+        model=request.model,
+        conversation=conversation,
+        stream=bool(request.stream),
+        settings=given_values(
+            temperature=request.temperature, top_p=request.top_p, max_tokens=request.max_tokens
+        ),
+        extra=extra,
+        mixture=request.moa or MixtureFields(),
+        ignored=ignored.names(),
+    )
+    return MessagesRequest(asked=asked, thinks=thinks)
+
+
+def _known(given: dict[str, Any], kind: Any, ignored: Ignored) -> dict[str, Any]:
+    """The body with those fields alone that are known, also of its messages."""
+    messages = given.get("messages")
+    if isinstance(messages, list):
+        known = keys_of(MessagesMessage)
+        given["messages"] = [
+            _only_known(message, known, ignored) if isinstance(message, dict) else message
+            for message in messages
+        ]
+    return _only_known(given, keys_of(kind), ignored)
+
+
+def _only_known(
+    given: dict[str, Any], known: Mapping[str, Key], ignored: Ignored
+) -> dict[str, Any]:
+    if given.keys() <= known.keys():
+        return given
+    for name in given:
+        if name not in known and given[name] is not None:
+            ignored.add(name)
+    return {name: value for name, value in given.items() if name in known}
+
+
+def _tools(request: CountBody, ignored: Ignored) -> dict[str, Any]:
+    """The tools, and how they are chosen, as OpenAI's API takes them."""
+    tools: list[dict[str, Any]] = []
+    for place, tool in enumerate(request.tools or ()):
+        kind = tool.get("type") or "custom"
+        if isinstance(kind, str) and kind.startswith(_SERVER_TOOLS):
+            ignored.add(f"tools[].type={kind}")
+        else:
+            tools.append(_function(tool, kind, place, ignored))
+    choice = _tool_choice(request, tools, ignored)
+    # Some endpoints refuse a list that is empty, and a choice without tools.
+    return {"tools": tools, **choice} if tools else {}
+
+
+def _function(tool: _Object, kind: Any, place: int, ignored: Ignored) -> dict[str, Any]:
+    path = ("tools", place)
+    if kind != "custom":
+        refuse(
+            "is a tool that only Anthropic's models know; describe it with `input_schema`",
+            *path,
+            "type",
+        )
+    for name in tool:
+        if name not in _TOOL_FIELDS and tool[name] is not None:
+            ignored.add(name)
+    named, schema, said = tool.get("name"), tool.get("input_schema"), tool.get("description")
+    if not isinstance(named, str) or not named:
+        refuse("must be the name of the tool", *path, "name")
+    if not isinstance(schema, Mapping):
+        refuse("must be a JSON schema", *path, "input_schema")
+    if not isinstance(said, str | None):
+        refuse("must be a text", *path, "description")
+    check_depth(schema, *path, "input_schema")
+    strict = True if tool.get("strict") is True else None
+    function = given_values(name=named, description=said, parameters=dict(schema), strict=strict)
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(request: CountBody, tools: Sequence[_Object], ignored: Ignored) -> dict[str, Any]:
+    choice = request.tool_choice
+    if choice is None:
+        return {}
+    kind, names = choice.get("type"), [tool["function"]["name"] for tool in tools]
+    if kind in ("any", "tool") and not tools:
+        refuse("needs tools", "tool_choice")
+    chosen: Any
+    if kind == "tool":
+        if choice.get("name") not in names:
+            refuse("must be the name of one of the tools", "tool_choice", "name")
+        chosen = {"type": "function", "function": {"name": choice["name"]}}
+    elif isinstance(kind, str) and kind in _CHOICES:
+        chosen = _CHOICES[kind]
+    else:
+        refuse("must be one of auto, any, tool, none", "tool_choice", "type")
+    alone = choice.get("disable_parallel_tool_use")
+    if not isinstance(alone, bool | None):
+        refuse("must be true or false", "tool_choice", "disable_parallel_tool_use")
+    for name in choice:
+        if name not in ("type", "name", "disable_parallel_tool_use"):
+            ignored.add(name)
+    return given_values(tool_choice=chosen, parallel_tool_calls=False if alone else None)
+
+
+def _output(request: CountBody, ignored: Ignored) -> dict[str, Any]:
+    """The effort and the format of the reply, as OpenAI's API takes them."""
+    config = request.output_config or {}
+    effort, form = config.get("effort"), config.get("format")
+    path: tuple[str, ...] = ("output_config", "format")
+    if form is None:
+        form, path = request.output_format, ("output_format",)
+    found: dict[str, Any] = {}
+    if isinstance(effort, str) and effort in _EFFORTS:
+        found["reasoning_effort"] = _EFFORTS[effort]
+    elif effort is not None:
+        ignored.add("output_config.effort")
+    for name in config:
+        if name not in ("effort", "format"):
+            ignored.add(f"output_config.{name}")
+    if form is not None:
+        found["response_format"] = _format(form, path)
+    return found
+
+
+def _format(form: Any, path: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(form, Mapping):
+        refuse("must be an object", *path)
+    if form.get("type") != "json_schema":
+        refuse("must be json_schema", *path, "type")
+    schema = form.get("schema")
+    if not isinstance(schema, Mapping):
+        refuse("must be a JSON schema", *path, "schema")
+    check_depth(schema, *path, "schema")
+    named = {"name": _FORMAT_NAME, "schema": dict(schema), "strict": True}
+    return {"type": "json_schema", "json_schema": named}
