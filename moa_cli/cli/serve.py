@@ -74,6 +74,9 @@ def serve(
     strict: Annotated[
         bool, Option("--strict", help="Refuse fields of requests that would have no effect.")
     ] = False,
+    expose_models: Annotated[
+        bool, Option("--expose-models", help="Offer each model of a profile alone, by its name.")
+    ] = False,
     usage: Annotated[
         Literal["reply", "sum"] | None,
         Option(
@@ -112,6 +115,7 @@ def serve(
         show_proposals=show_proposals,
         strict=strict,
         usage=usage,
+        expose_models=expose_models,
         log_format=log_format,
         max_body=max_body,
     )

@@ -76,6 +76,13 @@ class FanOutMemory:
         """The fan-out of a turn, kept or to be made; None if the turn is not one to be remembered.
 
         It is waited for where another turn makes it now.
+
+        Args:
+            profile: The mixture of the turn.
+            conversation: What was said, and the message that is answered.
+
+        Returns:
+            The fan-out, or None.
         """
         offered = offers_tools(profile.aggregator) and profile.tools != "ignore"
         after = conversation.after

@@ -29,6 +29,7 @@ from moa_cli.server.openapi import description
 from moa_cli.server.service import Service
 from moa_cli.server.turns import TurnEndpoint
 from moa_cli.server.wires.chat_completions import ChatCompletions
+from moa_cli.server.wires.chat_request import supported_fields
 from moa_cli.server.wires.messages import Messages
 from moa_cli.server.wires.messages_reply import error_body, model_info, model_list
 from moa_cli.server.wires.sse import compact
@@ -94,7 +95,7 @@ def _router(service: Service) -> Router:
             Route("/metrics", metrics),
             get("/openapi.json", described),
             get("/v1/models", models),
-            get("/v1/models/{name}", model),
+            get("/v1/models/{name:path}", model),
             answer("/v1/chat/completions", ChatCompletions(strict=service.options.strict)),
             answer("/v1/messages", Messages()),
             Route("/v1/messages/count_tokens", TokenCount(service), methods=["POST"]),
@@ -104,14 +105,24 @@ def _router(service: Service) -> Router:
 
 
 def _model(service: Service, name: str) -> dict[str, Any]:
-    profile = service.mixtures.find(name).profile
-    return {
+    profile, facts = service.mixtures.find(name).profile, service.mixtures.facts(name)
+    told = {
         "id": name,
         "object": "model",
         "created": service.started,
         "owned_by": "moa",
         "description": profile.description,
+        "input_modalities": ["text", *(["image"] if facts.sees else [])],
+        "output_modalities": ["text"],
+        "supported_parameters": list(supported_fields(tools=facts.tools is not False)),
     }
+    if facts.context_length is not None:
+        told["context_length"] = facts.context_length
+    if facts.price is not None:
+        # In USD a token, as text, as OpenRouter's clients read it.
+        prices = {"prompt": facts.price.prompt, "completion": facts.price.completion}
+        told["pricing"] = {kind: f"{price / 1e6:.10f}" for kind, price in prices.items()}
+    return told
 
 
 def _json(status: int, values: object, headers: dict[str, str] | None = None) -> Response:

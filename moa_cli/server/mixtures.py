@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from moa_cli.clients.pool import ClientPool
+from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ProfileError
+from moa_cli.core.money import Price
 from moa_cli.core.text import with_hint
 from moa_cli.core.values import JSON
 from moa_cli.engine import check_tools
 from moa_cli.models.candidates import LIST_PATIENCE, candidates, has_candidates
 from moa_cli.models.providers import Providers
 from moa_cli.profile import (
+    Aggregator,
     Overrides,
     Profile,
     Proposer,
@@ -32,6 +36,10 @@ from moa_cli.server.wires.asked import Asked
 
 # The name of the server's default profile.
 DEFAULT = "moa"
+# What follows the name of a profile whose aggregator is to answer alone.
+SOLO = ":solo"
+# A limit of the reply that is as low as this, as of a title, holds for proposers, too.
+_TINY_LIMIT = 256
 # Profiles may be edited while the server runs: they are looked at again after so long.
 _FRESH_SECONDS = 1.0
 # A request may ask for that many proposals a round, samples counted.
@@ -57,8 +65,9 @@ class Mixtures:
     default: the profile that the model name `moa` stands for, with all its candidates; which of
     them was chosen is said at the start. pool: tells which candidates are offered. environment:
     its MOA_* variables are laid over each profile, as for any command. address: where the server
-    listens; a mixture must not lead back to it. note: told what is chosen later. Raises
-    ProfileError if the default one leads back.
+    listens; a mixture must not lead back to it. note: told what is chosen later. expose_models:
+    whether each model of a profile can be asked alone, by its name. Raises ProfileError if the
+    default one leads back.
     """
 
     def __init__(
@@ -68,6 +77,8 @@ class Mixtures:
         environment: Mapping[str, str],
         address: Address,
         note: Callable[[str], None],
+        *,
+        expose_models: bool = False,
     ) -> None:
         providers = pool.providers
         if _leads_back(default, providers, address):
@@ -85,15 +96,25 @@ class Mixtures:
         self._settled: dict[str, tuple[float, Mixture]] = {}
         self._served: frozenset[str] = frozenset()
         self._served_at = -_FRESH_SECONDS
+        self._exposes_models = expose_models
+        # The mixture that each was made of, and what was made.
+        self._solos: dict[str, tuple[Mixture, Mixture]] = {}
 
     def names(self) -> list[str]:
-        """The names of those that are offered, the default one first: not those that have an
-        error, that lead back here, or that lack a key."""
-        return [
-            name
+        """The names of those that are offered, the default one first, then those that answer
+        without proposers: not those that have an error, that lead back here, or that lack a
+        key."""
+        found = {
+            name: mixture.profile
             for name, mixture in self._all().items()
             if name == DEFAULT or all(map(self._has_key, mixture.profile.models()))
-        ]
+        }
+        solos = [f"{name}{SOLO}" for name, profile in found.items() if profile.rounds]
+        models: list[str] = []
+        if self._exposes_models:
+            used = [model for profile in found.values() for model in profile.models()]
+            models = sorted(filter(self._has_key, set(used)))
+        return [*found, *solos, *models]
 
     def _has_key(self, model: str) -> bool:
         provider, _ = self._providers.parse(model)
@@ -111,12 +132,58 @@ class Mixtures:
         """The mixture of that name, never of a path. Raises ApiError if it cannot be asked."""
         if name == DEFAULT:
             return self._default
+        if name.endswith(SOLO) and name != SOLO:
+            return self._solo(name, self.find(name.removesuffix(SOLO)))
+        if self._exposes_models and ":" in name and self.serves(name):
+            return self._single(name)
         at, known = self._known.get(name, (0.0, None))
         if known is None or time.monotonic() - at > _FRESH_SECONDS:
             # What is no profile is not remembered: clients may make up any number of names.
             known = self._load(name)
             self._known[name] = (time.monotonic(), known)
         return known
+
+    def _solo(self, name: str, mixture: Mixture) -> Mixture:
+        """The mixture whose aggregator answers alone."""
+        before, made = self._solos.get(name, (None, None))
+        if made is None or before is not mixture:
+            profile = replace(mixture.profile, name=name, rounds=0, layers=())
+            made = Mixture.of(profile)
+            self._solos[name] = (mixture, made)
+        return made
+
+    def _single(self, model: str) -> Mixture:
+        """A model of a profile, alone and with its own settings."""
+        profile = Profile(name=model, rounds=0, aggregator=Aggregator(model=model))
+        if _leads_back(profile, self._providers, self._address):
+            raise _loop(model)
+        return Mixture.of(profile)
+
+    def facts(self, name: str) -> ModelInfo:
+        """What clients may know of a mixture: the least context of its models, what a token of the
+        prompt and one of each answer cost with all its calls, whether one of its models sees, and
+        whether its aggregator calls tools. What is not known of a model is None. Raises ApiError.
+        """
+        profile = self.find(name).profile
+        layers = profile.all_layers()
+        infos = [self._pool.known(call.model) for layer in layers for call in layer]
+        contexts = [
+            call.context or info.context_length
+            for call, info in zip((call for layer in layers for call in layer), infos, strict=True)
+        ]
+        prices = [info.price for info in infos]
+        return ModelInfo(
+            id=name,
+            context_length=min((context for context in contexts if context), default=None),
+            price=None
+            if None in prices
+            else Price(
+                sum(price.prompt for price in prices if price),
+                sum(price.completion for price in prices if price),
+            ),
+            sees=any(info.sees for info in infos) or (None if infos[-1].sees is None else False),
+            tools=infos[-1].tools,
+        )
 
     def _load(self, name: str) -> Mixture:
         try:
@@ -182,6 +249,9 @@ class Mixtures:
             extra = {**profile.aggregator.extra, **asked.extra}
             aggregator = replace(profile.aggregator, **asked.settings, extra=extra)
             profile = replace(profile, aggregator=aggregator)
+        limit = asked.settings.get("max_tokens")
+        if limit is not None and limit <= _TINY_LIMIT:
+            profile = _with_limit(profile, limit)
         if asked.seed is not None:
             profile = _seeded(profile, asked.seed)
         if asked.user is not None:
@@ -285,6 +355,19 @@ def _seeded(profile: Profile, seed: int) -> Profile:
 
     own = profile.aggregator.seed
     return _changed(profile, sown, seed=seed if own is None else own)
+
+
+def _with_limit(profile: Profile, most: int) -> Profile:
+    """All proposers with that limit of tokens, but those whose own is as tiny already."""
+
+    def limited(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
+        limits = [model.max_tokens or profile.max_tokens or math.inf for model in proposers]
+        return tuple(
+            model if limit <= _TINY_LIMIT else replace(model, max_tokens=most)
+            for model, limit in zip(proposers, limits, strict=True)
+        )
+
+    return profile.with_proposers(limited)
 
 
 def _with_user(profile: Profile, user: str) -> Profile:

@@ -58,7 +58,14 @@ def run(
             add_secret(key)
         pool = ClientPool(config, headers=upstream_headers, many_calls=True)
         log = AccessLog(options.log_format)
-        mixtures = Mixtures(profile, pool, os.environ, address, log.note)
+        mixtures = Mixtures(
+            profile,
+            pool,
+            os.environ,
+            address,
+            log.note,
+            expose_models=options.expose_models,
+        )
         ledger = ServerLedger(spending, log.note)
         limiter = TurnLimiter(options.max_concurrency, options.queue)
         service = Service(

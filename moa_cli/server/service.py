@@ -29,6 +29,7 @@ class ServerOptions:
     be reached from other machines, and only web pages of the `origins` may call. `max_concurrency`
     turns run at once, `queue` more may wait, and running ones have `grace` seconds to end when the
     server stops. `max_body` counts bytes. A `strict` server refuses fields that have no effect;
+    `expose_models` tells whether models of profiles can be asked alone.
     `usage` is what clients are told unless they ask otherwise, None what those of each wire expect.
     """
 
@@ -43,6 +44,7 @@ class ServerOptions:
     show_proposals: bool = False
     strict: bool = False
     usage: UsageKind | None = None
+    expose_models: bool = False
     log_format: LogFormat = "text"
     max_body: int = 10_000_000
 

@@ -277,3 +277,53 @@ def test_requests_of_released_clients_are_answered(server: Server) -> None:
         if answer.status_code != 200:
             message = answer.json()["error"]["message"]
             assert any(name in message for name in refused), (row["client"], message)
+
+
+def test_the_aggregator_of_each_mixture_can_be_asked_alone(
+    server: Server, upstream: Upstream
+) -> None:
+    names = [model["id"] for model in server.get("/v1/models").json()["data"]]
+    assert {"moa:solo", "lab:solo"} <= set(names)
+    # Already alone.
+    assert "lab:solo:solo" not in names
+    assert server.get("/v1/models/moa:solo").json()["id"] == "moa:solo"
+    answer = server.ask(model="moa:solo").json()
+    assert (answer["model"], answer["moa"]["calls"]) == ("moa:solo", 1)
+    assert [request.model for request in upstream.chats()] == ["agg"]
+    assert server.ask(model="nothing:solo").status_code == 404
+    assert server.ask(model=":solo").status_code == 404
+
+
+def test_single_models_can_be_asked_only_where_they_are_exposed(
+    server: Server, moa: Moa, upstream: Upstream
+) -> None:
+    assert server.ask(model="lab:a").status_code == 404
+    with serving(moa, "--expose-models") as exposing:
+        names = [model["id"] for model in exposing.get("/v1/models").json()["data"]]
+        assert {"lab:a", "lab:agg"} <= set(names)
+        assert exposing.ask(model="lab:a").json()["model"] == "lab:a"
+        assert [request.model for request in upstream.chats()] == ["a"]
+        # What no profile uses is still unknown.
+        assert exposing.ask(model="lab:other").status_code == 404
+
+
+def test_a_tiny_limit_bounds_the_proposers_too(server: Server, upstream: Upstream) -> None:
+    server.ask(max_tokens=20)
+    assert {request.body.get("max_tokens") for request in upstream.chats()} == {20}
+    server.ask(max_tokens=2000)
+    assert upstream.chats("a")[-1].body.get("max_tokens") != 2000
+
+
+def test_the_list_of_models_tells_what_clients_can_use(moa: Moa, upstream: Upstream) -> None:
+    price = {"prompt": 1.0, "completion": 2.0}
+    moa.configure(
+        providers={"lab": {"base_url": upstream.url, "api_key_env": "LAB_KEY"}},
+        prices={f"lab:{model}": price for model in ("x", "y")},
+    )
+    moa.profile("priced", "x", aggregator="y")
+    with serving(moa) as server:
+        told = server.get("/v1/models/priced").json()
+    assert told["pricing"] == {"prompt": "0.0000020000", "completion": "0.0000040000"}
+    assert told["input_modalities"] == ["text"]
+    assert {"tools", "response_format", "temperature", "top_k"} <= set(told["supported_parameters"])
+    assert not {"messages", "store"} & set(told["supported_parameters"])

@@ -325,6 +325,16 @@ class ChatBody:
         )
 
 
+def supported_fields(*, tools: bool) -> list[str]:
+    """The fields of a request that have an effect, as model lists name them. tools: whether the
+    model calls tools."""
+    shape = {"model", "messages", "stream", "stream_options", "moa", "audio", "modalities"}
+    if not tools:
+        shape |= {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"}
+    known = [name for name in keys_of(ChatBody) if name not in fields.HINTS]
+    return [name for name in dict.fromkeys([*known, *fields.PASSED]) if name not in shape]
+
+
 def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ChatBody]:
     """The request in a body, and what it asks for.
 
