@@ -19,6 +19,7 @@ _MOST_FEE, _MOST_PER_TOKEN = 100.0, 0.01
 # xAI's unit of cost, in USD.
 _TICKS_PER_USD = 10**10
 _MOST_TICKS = _MOST_USD * _TICKS_PER_USD
+_COSTS = ("cost", "cost_in_usd_ticks", "total_cost", "estimated_cost")
 _PROMPT = ("prompt_tokens", "input_tokens")
 _COMPLETION = ("completion_tokens", "output_tokens")
 _CACHED = (
@@ -131,8 +132,10 @@ def _count(table: object, *names: str) -> int | None:
     """The first of these counts that is one, or that is more than nothing; some endpoints write
     them as 12.0 or "12"."""
     found: int | None = None
+    if not isinstance(table, dict):
+        return None
     for name in names:
-        value = table.get(name) if isinstance(table, dict) else None
+        value = table.get(name)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
             value = int(value)
         if isinstance(value, float) and value.is_integer():
@@ -149,6 +152,8 @@ def _told_cost(payload: dict[str, Any], told: dict[str, Any]) -> float | None:
     that provider sends a bill of its own: what that will be (`upstream_inference_cost`) is not
     told as charged, and so is not in here.
     """
+    if told.keys().isdisjoint(_COSTS) and "cost" not in payload:
+        return None
     cost = _amount_in(told.get("cost"))
     if cost is None:
         ticks = _number(told.get("cost_in_usd_ticks"))

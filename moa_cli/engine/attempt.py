@@ -109,8 +109,8 @@ class Attempt:
     @property
     def tokens(self) -> int:
         """Of the answer so far, by the highest count that there is."""
-        told = self._told.completion_tokens if self._told is not None else 0
-        return max(self._count.tokens, told)
+        counted, told = self._count.tokens, self._told
+        return counted if told is None else max(counted, told.completion_tokens)
 
     @property
     def sure_tokens(self) -> int:

@@ -398,30 +398,37 @@ class LayerRun:
                     self._state.silent.setdefault(settings.model, (self._number, timed_out))
 
     def _tell(self, index: int, step: Step) -> None:
+        # Once a token, so first what comes most.
+        if isinstance(step, Delta):
+            if step.text or step.reasoning:
+                self._tell_text(index, step)
+            return
         state, planned = self._state, self._planned[index]
         if isinstance(step, Begun):
             self._begun.add(index)
             self._emit_started(index)
             state.emit_trimmed(planned)
             return
-        if isinstance(step, Retry) or (isinstance(step, Delta) and (step.text or step.reasoning)):
+        if isinstance(step, Retry):
             self._heard.add(index)
-        if not isinstance(step, Delta):
-            state.emit_step(planned, step)
-        elif step.text or step.reasoning:
-            state.emit(
-                unchecked(
-                    events.ProposerDelta,
-                    at=state.now(),
-                    layer=self._number,
-                    index=index,
-                    text=step.text,
-                    reasoning=step.reasoning,
-                )
+        state.emit_step(planned, step)
+
+    def _tell_text(self, index: int, delta: Delta) -> None:
+        state = self._state
+        self._heard.add(index)
+        state.emit(
+            unchecked(
+                events.ProposerDelta,
+                at=state.now(),
+                layer=self._number,
+                index=index,
+                text=delta.text,
+                reasoning=delta.reasoning,
             )
-            # Enough was said before there was anything to go on with.
-            if state.control.said_enough and self._speaks(index):
-                state.arrived.set()
+        )
+        # Enough was said before there was anything to go on with.
+        if state.control.said_enough and self._speaks(index):
+            state.arrived.set()
 
     def _emit_started(self, index: int) -> None:
         planned = self._planned[index]

@@ -28,6 +28,9 @@ _ENDING = 2.0
 _BLOCKED = 0.25
 # Seconds that what has arrived meanwhile has to be read then, at least.
 _AFTER_BLOCK = 0.5
+# A timer is set for so many seconds at most, so that it need not be set again for each other limit,
+# as few are shorter than that.
+_LONGEST_TIMER = 2.0
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,15 @@ class Watch:
     def set_limit(self, limit: float | None) -> None:
         """Another limit from now on, for the time since `since`."""
         self._limit = limit
+        if self.expired:
+            return
         if self._timer is not None:
+            # It fires in time for the new limit, too, as a rule.
+            if limit is not None and self.since + limit >= self._due:
+                return
             self._timer.cancel()
             self._timer = None
-        if limit is not None and not self.expired:
+        if limit is not None:
             self._arm(self.left)
 
     @property
@@ -141,7 +149,7 @@ class Watch:
 
     def _arm(self, seconds: float) -> None:
         assert self._limit is not None
-        seconds = max(0.0, min(seconds, self._limit))
+        seconds = max(0.0, min(seconds, self._limit, _LONGEST_TIMER))
         self._due = time.monotonic() + seconds
         self._timer = self._loop.call_later(seconds, self._fire)
 

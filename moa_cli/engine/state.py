@@ -66,13 +66,22 @@ class Control:
         """Return once `enough()` is called."""
         await self._enough.wait()
 
-    def follow(self, leads_to_reply: Callable[[], bool] | None) -> None:
-        """Called by the turn that begins, and when it has ended.
+    def follow(self, leads_to_reply: Callable[[], bool]) -> None:
+        """Called by the turn that begins.
 
         Args:
-            leads_to_reply: What tells the property of that name; None once the turn has ended.
+            leads_to_reply: What tells the property of that name.
         """
         self._leads_to_reply = leads_to_reply
+
+    def leave(self, leads_to_reply: Callable[[], bool]) -> None:
+        """Called by the turn that has ended, which is not held any longer.
+
+        Args:
+            leads_to_reply: What it had passed to `follow`.
+        """
+        if self._leads_to_reply == leads_to_reply:
+            self._leads_to_reply = None
 
 
 class ReferenceSource(Protocol):
@@ -138,6 +147,12 @@ class TurnState:
 
     def _leads_to_reply(self) -> bool:
         return self.layer is not None and (bool(self.references) or self.layer.usable)
+
+    def end(self) -> None:
+        """The turn has ended: nothing more can be said to it, and nothing is reserved for it."""
+        self.layer = None
+        self.control.leave(self._leads_to_reply)
+        self.budgets.release()
 
     def now(self) -> float:
         """Seconds since the turn began."""

@@ -147,9 +147,7 @@ async def _run_all(state: TurnState) -> bool:
         if failure(raised) not in state.causes:
             state.causes.append(failure(raised))
     finally:
-        state.layer = None
-        state.control.follow(None)
-        state.budgets.release()
+        state.end()
     state.emit(
         TurnFailed(
             at=state.now(),

@@ -119,7 +119,9 @@ class Catalog:
         info = ModelInfo(id=model) if found is None or listing is None else replace(found, id=model)
         if found is not None and listing is not None and info.price is not None:
             info = replace(info, as_of=listing.as_of)
-        info = self.completed(provider, info)
+        # Without a price of the user's own, only the table is left to look at.
+        completed = self._with_table if own is None else self.completed
+        info = completed(provider, info)
         if info.price is None and listing is not None:
             similar = listing.find_similar(model)
             if similar is not None and similar.price is not None:
@@ -185,6 +187,9 @@ class Catalog:
         own = self._own_price(f"{provider.name}:{info.id}", provider, info.id)
         if own is not None:
             info = replace(info, price=own)
+        return self._with_table(provider, info)
+
+    def _with_table(self, provider: Provider, info: ModelInfo) -> ModelInfo:
         if (info.price and info.context_length) or not self._has_table(provider):
             return info
         known = from_table(provider.price_table or "", info.id)

@@ -15,9 +15,8 @@ from moa_cli.store.calls import Journal, SpendingEntry, TurnCalls
 from moa_cli.store.spending import Spending
 from moa_cli.store.store import Store
 
-# Between two transactions, so that a busy server writes many turns with each. What a kill would
-# take of it is in the journal.
-_PAUSE_SECONDS = 0.1
+# Between two transactions, so that a busy server writes many turns with each.
+_PAUSE_SECONDS = 0.02
 _BOOKING_SECONDS = 1.0
 
 
