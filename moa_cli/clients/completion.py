@@ -13,14 +13,15 @@ from typing import Any
 from moa_cli.clients import usage as usages
 from moa_cli.clients.citations import CitationReader
 from moa_cli.clients.thinking import ThinkSplitter, late_reasoning, opens_in_prompt
+from moa_cli.clients.tool_calls import ToolCallReader
 from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
-from moa_cli.core.tools import ToolKind, ToolPiece
 from moa_cli.core.values import unchecked
 
 # Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
 _MOST_NATS = 10**6
+_CALLS = ("tool_calls", "function_call")
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 # Why an answer ends that has no end: Zhipu, DeepSeek, vLLM, Together.
 _BROKEN_ENDS = ("error", "network_error", "insufficient_system_resource", "abort", "aborted")
@@ -40,7 +41,8 @@ class CompletionReader:
     model: that was asked. whole: whether it comes in one piece. bounds: of what it may have taken.
 
     ended: a finish reason or the end mark has come. began: the endpoint has begun to answer.
-    error: what ended it, to be raised behind what came before it.
+    error: what ended it, to be raised behind what came before it. before: deltas that come before
+    the next one, as a rule none.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class CompletionReader:
         self.ended = False
         self.began = False
         self.error: ErrorObject | None = None
+        self.before: list[Delta] = []
         self._asked = model
         self._answered_by = ""
         self._ended_by: str | None = None
@@ -59,6 +62,7 @@ class CompletionReader:
         self._told_logprobs = False
         self._counted: Usage | None = None
         self._sources = CitationReader()
+        self._tools = ToolCallReader()
         # All that came as text, as it came; and as reasoning in fields of its own.
         self._raw: list[str] = []
         self._thoughts: list[str] = []
@@ -68,9 +72,9 @@ class CompletionReader:
         self._news: dict[str, Any] = {}
 
     @property
-    def has_text(self) -> bool:
-        """Whether anything of the answer has come."""
-        return bool(self._raw)
+    def has_answer(self) -> bool:
+        """Whether anything of the answer has come: a text, or a call of a tool."""
+        return bool(self._raw) or bool(self._tools)
 
     @property
     def tells_usage(self) -> bool:
@@ -114,7 +118,19 @@ class CompletionReader:
             self._tell_text(text, len(told))
         return len(found)
 
+    def take_before(self) -> list[Delta]:
+        """The deltas that come before the next one."""
+        found, self.before = self.before, []
+        return found
+
+    def _end_delta(self) -> None:
+        """What comes now is told in the next delta: in one, what is said comes before what is
+        called."""
+        self.before.append(self.delta())
+
     def _tell_text(self, text: str, pieces: int) -> None:
+        if "tool_calls" in self._news:
+            self._end_delta()
         news = self._news
         if "text" in news:
             news["text"] += text
@@ -187,10 +203,14 @@ class CompletionReader:
         before = "".join(self._raw)
         content = message.get("content")
         self._cite(message)
+        called = {name: message.get(name) for name in _CALLS}
+        message = {name: value for name, value in message.items() if name not in _CALLS}
         if before and type(content) is str:
             rest = content[len(before) :] if content.startswith(before) else ""
             message = {"content": rest}
         self._body(message, choice, {})
+        if not self._tools:
+            self._call_tools(called, whole=True)
 
     def _body(self, body: dict[str, Any], choice: dict[str, Any], payload: dict[str, Any]) -> None:
         content = body.get("content")
@@ -221,14 +241,20 @@ class CompletionReader:
                 text, thought = split.text, thought + split.reasoning
                 self._splitting = not self._splitter.passing
         news = self._news
+        if thought and "tool_calls" in news:
+            self._end_delta()
+            news = self._news
         if text:
             self._tell_text(text, 1)
+            news = self._news
         if thought:
             if "reasoning" in news:
                 news["reasoning"] += thought
                 news["merged"] = news.get("merged", 0) + 1
             else:
                 news["reasoning"] = thought
+        if more:
+            self._call_tools(body)
 
     def _fields(self, body: dict[str, Any]) -> str:
         """What a message holds beside its content; returns the reasoning in it."""
@@ -242,11 +268,14 @@ class CompletionReader:
             thought = _details(body["reasoning_details"])
         if body.get("refusal"):
             self._refuse(body["refusal"])
-        if body.get("tool_calls") or body.get("function_call"):
-            pieces = tool_pieces(body)
-            self._news["tool_calls"] = self._news.get("tool_calls", ()) + pieces
         self._cite(body)
         return thought
+
+    def _call_tools(self, body: dict[str, Any], *, whole: bool = False) -> None:
+        if body.get("tool_calls") or body.get("function_call"):
+            pieces = self._tools.read(body, whole=whole)
+            if pieces:
+                self._news["tool_calls"] = self._news.get("tool_calls", ()) + pieces
 
     def _refuse(self, words: object) -> None:
         self._news["refusal"] = self._news.get("refusal", "") + _text(words)
@@ -347,7 +376,7 @@ class CompletionReader:
         self._half = ""
         text = self._whole_characters("".join(self._raw))
         surely = self._ended_by == "length" and opens_in_prompt(self._asked)
-        if self._splitter.unclosed and self.ended and not surely:
+        if self._splitter.unclosed and self.ended and not surely and not self._tools:
             # It was no reasoning; that of a model that always thinks may have been cut.
             return Delta(text=text, replaces=True)
         late = late_reasoning(text, f"{self._asked} {self._answered_by}")
@@ -437,36 +466,6 @@ def _text(content: object) -> str:
     if isinstance(content, dict):
         return _text(content.get("text") or content.get("content"))
     return ""
-
-
-def tool_pieces(body: dict[str, Any]) -> tuple[ToolPiece, ...]:
-    """The calls of tools in a delta or a message; what has no shape of one is left out."""
-    calls = body.get("tool_calls")
-    if not calls and isinstance(body.get("function_call"), dict):
-        # As OpenAI wrote one before there were tools; older servers still do.
-        calls = [{"index": 0, "function": body["function_call"]}]
-    found = []
-    for place, call in enumerate(calls if isinstance(calls, list) else ()):
-        if not isinstance(call, dict):
-            continue
-        index = call.get("index")
-        kind: ToolKind = "custom" if isinstance(call.get("custom"), dict) else "function"
-        inner = call.get(kind)
-        inner = inner if isinstance(inner, dict) else {}
-        written = inner.get("input" if kind == "custom" else "arguments")
-        if isinstance(written, dict | list):
-            # Ollama's own form: JSON in place of the text of JSON.
-            written = json.dumps(written)
-        found.append(
-            ToolPiece(
-                index if type(index) is int else place,
-                _text(call.get("id")),
-                _text(inner.get("name")),
-                _text(written),
-                kind,
-            )
-        )
-    return tuple(found)
 
 
 def _details(details: object) -> str:

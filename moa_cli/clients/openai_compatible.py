@@ -386,7 +386,7 @@ def _read_whole(raw: bytes, model: str, bounds: Bounds) -> Iterator[Delta]:
     delta, error = whole(payload, model, bounds)
     if error is None and not payload.get("choices"):
         error = ErrorObject(payload)
-    if error is None or delta.usage or delta.text or delta.reasoning:
+    if error is None or delta.usage or delta.text or delta.reasoning or delta.tool_calls:
         yield delta
     if error is not None:
         raise error

@@ -259,6 +259,7 @@ class _Stream:
                 read_to = place + reader.texts(islice(payloads, place, None))
                 if read_to > place:
                     taken = True
+                    found += reader.take_before()
                     continue
             if data[:1] != "{":
                 if data.strip() == "[DONE]":
@@ -267,7 +268,7 @@ class _Stream:
                 if not data.strip() and name != "error":
                     # As a sign of life.
                     continue
-            whole = reader.ended and reader.has_text
+            whole = reader.ended and reader.has_answer
             try:
                 if place < len(payloads):
                     reader.chunk(payloads[place])
@@ -284,6 +285,8 @@ class _Stream:
                 break
             # A count holds for what came before it, so what comes behind it is a delta of its own.
             taken = merged and not reader.tells_usage
+            if reader.before:
+                found += reader.take_before()
             if not taken:
                 found.append(reader.delta())
         if taken:

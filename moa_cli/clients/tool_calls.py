@@ -1,0 +1,136 @@
+"""The reader of calls of tools: as providers write them, to pieces that each name their call.
+
+By OpenAI's rules each piece has the index of its call, and the first one an id. In fact, endpoints
+leave out the index (Mistral, Cohere's layer), give every call the index 0 (Gemini, Ollama), repeat
+id and name with each piece, leave the id out or give two calls the same one (models on local
+servers), and write arguments as an object in place of its text. Two calls that are taken for one
+have arguments that nobody can read; one that is taken for two is called with half of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moa_cli.core.tools import ToolKind, ToolPiece
+
+
+@dataclass
+class _Begun:
+    """A call that has begun. told: the id as the endpoint writes it; empty if it wrote none."""
+
+    number: int
+    told: str
+    name: str
+    written: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether its arguments are there to their end."""
+        try:
+            json.loads(self.written)
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+
+class ToolCallReader:
+    """Reads the calls of one answer; numbers them in the order in which they begin."""
+
+    def __init__(self) -> None:
+        # By the index that the endpoint gives; several of one index after each other.
+        self._at: dict[int, _Begun] = {}
+        self._last: _Begun | None = None
+        self._begun: list[_Begun] = []
+        self._ids: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._begun)
+
+    def read(self, body: Mapping[str, Any], *, whole: bool = False) -> tuple[ToolPiece, ...]:
+        """The pieces in a delta or a message; what has no shape of a call is left out.
+
+        whole: whether each entry is a call of its own.
+        """
+        calls: object = body.get("tool_calls")
+        if isinstance(calls, Mapping):
+            calls = [calls]
+        if not calls and isinstance(body.get("function_call"), Mapping):
+            # As OpenAI wrote one before there were tools; older servers still do.
+            calls = [{"index": 0, "function": body["function_call"]}]
+        listed = calls if isinstance(calls, list) else []
+        rows = [call for call in listed if isinstance(call, Mapping)]
+        # Without an index, several that come together are several calls.
+        own = whole or (len(rows) > 1 and not any(_index(row) is not None for row in rows))
+        return tuple(piece for row in rows if (piece := self._piece(row, own=own)) is not None)
+
+    def _piece(self, row: Mapping[str, Any], *, own: bool) -> ToolPiece | None:
+        """own: whether it is a call of its own."""
+        kind: ToolKind = "custom" if isinstance(row.get("custom"), Mapping) else "function"
+        inner = row.get(kind)
+        inner = inner if isinstance(inner, Mapping) else {}
+        told, name = _text(row.get("id")), _text(inner.get("name"))
+        written = inner.get("input" if kind == "custom" else "arguments")
+        text = written if isinstance(written, str) else ""
+        if isinstance(written, Mapping | list):
+            # Ollama's own form: JSON in place of the text of JSON.
+            text = json.dumps(written)
+        if not (told or name or text):
+            return None
+        index = _index(row)
+        call = None if own else self._before(index, told)
+        if call is not None and not _begins_another(call, told, name, text):
+            if told and text and text == call.written and call.whole:
+                # All of it once again, at the end.
+                return None
+            # Its id and its name were told with its beginning.
+            late, call.name = ("" if call.name else name), call.name or name
+            call.written += text
+            self._last = call
+            return ToolPiece(call.number, name=late, arguments=text, kind=kind)
+        call = self._last = _Begun(len(self._begun), told, name, text)
+        self._begun.append(call)
+        if index is not None:
+            self._at[index] = call
+        return ToolPiece(call.number, self._unique(told), name, text, kind)
+
+    def _before(self, index: int | None, told: str) -> _Begun | None:
+        """The call that a piece of this index and id goes on with, as it seems; None if there is
+        none before it."""
+        if index is not None:
+            return self._at.get(index)
+        if told:
+            return next((call for call in reversed(self._begun) if call.told == told), None)
+        return self._last
+
+    def _unique(self, told: str) -> str:
+        """An id that no other call of the answer has: results are matched by it."""
+        if not told or told in self._ids:
+            told = f"call_{uuid.uuid4().hex[:24]}"
+        self._ids.add(told)
+        return told
+
+
+def _begins_another(call: _Begun, told: str, name: str, text: str) -> bool:
+    """Whether a piece begins another call than the one that its index or its id names."""
+    if told and call.told and told != call.told:
+        # As Gemini writes several: each is whole, and has an id of its own.
+        return True
+    if not name or not call.name:
+        return False
+    if name != call.name:
+        return not (told and call.told)
+    # The same name again is that of the same call until its arguments have ended.
+    return text.lstrip()[:1] == "{" and text != call.written and call.whole
+
+
+def _index(row: Mapping[str, Any]) -> int | None:
+    index = row.get("index")
+    return index if type(index) is int else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else str(value) if type(value) is int else ""
