@@ -40,6 +40,7 @@ from moa_cli.core.errors import (
     RateLimited,
     RequestRefused,
     ServerFailed,
+    ToolsUnsupported,
 )
 
 _LONGEST = 300
@@ -98,6 +99,36 @@ _NO_SYSTEM = (
     r"|developer instruction is not enabled|roles must alternate"
     r"|only user(,| and) assistant (and tool )?roles|(unexpected|invalid|unknown) role.{0,5}system"
 )
+_TOOLS = (
+    r"(?:tools|tool(?:[ _-]?(?:use|usage|calling)|[ -]calls?)|functions"
+    r"|function[ _-]?(?:calls?|calling))"
+)
+# That a model cannot call tools, not only that it does not take some choice or shape of them: the
+# names of other fields (`tool_choice`, `parallel_tool_calls`, `tools[0].strict`) are none of it.
+_NO_TOOLS = (
+    rf"(?<![\w.\[-]){_TOOLS}['\"`]?(?: (?:param\w*|field|argument|feature))? (?:(?:is|are) )?"
+    r"(?:(?:not|isn't|aren't)(?: yet| currently)? (?:be )?"
+    r"(?:supported|enabled|available|allowed|permitted|implemented|recogni[sz]ed)|unsupported)"
+    rf"|(?:not|n't|cannot) (?:support|accept|take|handle|call|use) (?:the )?(?:use of )?['\"`]?"
+    rf"{_TOOLS}(?![\w\[-]|\.\w)"
+    rf"|\bno\b.{{0,40}} supports? {_TOOLS}\b|(?<![\w.]){_TOOLS}: extra inputs"
+    r"|(?:unknown|unrecogni[sz]ed|unsupported|unexpected|extra)"
+    r"(?: (?:request|param(?:eter)?|argument|field|name|property|keyword|supplied|input)s?)*:?"
+    r" ['\"`]?"
+    r"(?:tools|functions)(?![\w\[-]|\.\w)"
+    r"|enable-auto-tool-choice|tool-call-parser|tools? param\w* requires"
+    r"|(?:unexpected|invalid|unknown|unsupported) role.{0,5}\btool\b"
+)
+_IMAGE = r"(?:images?|image[ _]?(?:input|url|content)s?|vision|multi-?modal(?: input)?)"
+_NO_IMAGES = (
+    rf"(?<![\w.-]){_IMAGE}(?: (?:inputs?|content|parts?|messages?))?['\"`]?(?: in [\w ]{{1,20}})?"
+    r" (?:(?:is|are) )?(?:(?:not|isn't|aren't)(?: yet| currently)? (?:be )?"
+    r"(?:supported|enabled|available|allowed|permitted)|unsupported)"
+    rf"|(?:not|n't|cannot) (?:support|accept|take|handle|process|see)(?: any)? ['\"`]?{_IMAGE}"
+    rf"|\bno\b.{{0,40}} supports? {_IMAGE}|unknown variant .image_url|image_url is only supported"
+    r"|not a (?:multimodal|vision)|missing data required for image"
+    r"|at most 0 image|content must be a string"
+)
 # A server that is full in this way will be as full in a second.
 _FULL = r"failed to decode|increas\w+ (the )?context size"
 # How the reasons begin why no connection is made the next time either.
@@ -109,6 +140,16 @@ _CALL_PATHS = ("/chat/completions", "/completions", "/responses", "/messages", "
 def takes_no_system_role(words: str) -> bool:
     """Whether these words of an endpoint say that the model takes no system message."""
     return _says(_NO_SYSTEM, words)
+
+
+def takes_no_images(words: str) -> bool:
+    """Whether these words of an endpoint say that the model takes no images."""
+    return _says(_NO_IMAGES, words)
+
+
+def takes_no_tools(words: str) -> bool:
+    """Whether these words of an endpoint say that the model cannot call tools."""
+    return _says(_NO_TOOLS, words)
 
 
 def call_in_base_url(base_url: str) -> str | None:
@@ -245,6 +286,11 @@ class ErrorMapper:
                 f"{self.provider}: the content filter refused the prompt: {message}",
                 hint="rephrase the prompt, or ask another model",
             )
+        # llama.cpp fails (500) over what its template cannot do.
+        if status in (400, 404, 422, 500, 501) and _says(_NO_TOOLS, words):
+            return ToolsUnsupported(
+                f"{model or self.provider} cannot call tools: {text}", hint=ToolsUnsupported.advice
+            )
         if status < 500 and status not in (401, 429) and _says(_CONTEXT, words):
             return ContextTooLong(
                 text,
@@ -347,7 +393,10 @@ def _implied_status(words: str) -> int | None:
     """The status that an error object without one stands for, told by its words."""
     if _says(_FULL, words):
         return None
-    if any(_says(kind, words) for kind in (_CONTEXT, _NO_MODEL, _FILTERED, _REGION, _DATA_POLICY)):
+    if any(
+        _says(kind, words)
+        for kind in (_NO_TOOLS, _CONTEXT, _NO_MODEL, _FILTERED, _REGION, _DATA_POLICY)
+    ):
         return 400
     if _says(_NO_CREDIT, words) or _says(_TOO_MANY, words):
         return 429

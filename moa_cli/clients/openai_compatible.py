@@ -24,10 +24,10 @@ from moa_cli.clients.completion import whole
 from moa_cli.clients.error_mapper import (
     ErrorMapper,
     call_in_base_url,
-    takes_no_system_role,
 )
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
+from moa_cli.clients.refused_fields import IMAGES, SYSTEM, refused_field
 from moa_cli.clients.transport import (
     ErrorObject,
     Refused,
@@ -45,6 +45,7 @@ from moa_cli.core.errors import (
     MoAError,
     ModelNotFound,
     RequestRefused,
+    ToolsUnsupported,
 )
 from moa_cli.core.quirks import Quirk
 from moa_cli.core.tools import ToolCall
@@ -73,24 +74,6 @@ _JSON_ENDS = (b"}", b"]")
 _TAKEN = Delta()
 _SPACE = re.compile(r"\s*")
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
-# Fields that some endpoints or models refuse, and what is sent in their place on a second try.
-_REFUSABLE = (
-    "stream_options",
-    "max_completion_tokens",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "seed",
-)
-
-
-# A system message, as one more of these.
-_SYSTEM = "system message"
-# How endpoints say that they do not take a field; Moonshot that it takes one value of it.
-_COMPLAINT = re.compile(
-    r"unsupported|not support|unknown|unrecognized|not permitted|extra"
-    r"|only .{1,20} (is|are) (allowed|supported)"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +128,7 @@ class OpenAICompatible:
         self._connections = Connections(keep=many_calls or not is_loopback(base_url))
         self._opening: asyncio.Task[HttpTransport] | None = None
         self._refused: dict[str, set[str]] = {}
+        self._toolless: set[str] = set()
         self._names: list[str] | None = None
 
     async def _transport(self) -> HttpTransport:
@@ -269,7 +253,9 @@ class OpenAICompatible:
         headers = self._headers()
         path = self._path(request.model)
         while True:
-            body = self._body(request, refused)
+            # Another call may learn while this one is in flight.
+            unsent = frozenset(refused)
+            body = self._body(request, unsent)
             told = {"Authorization": "[key]", **_HEADERS} if self._errors.secret else _HEADERS
             exchange.add("request", headers={**told, **headers}, body=body)
             try:
@@ -278,24 +264,26 @@ class OpenAICompatible:
                 return answer
             except Refused as refusal:
                 exchange.answered("refused", refusal.status, refusal.headers, refusal.body)
-                field = _refused_field(refusal, body)
-                if field is None or field in refused:
+                field = refused_field(refusal, body, request.extra)
+                if field is None or field in unsent:
                     raise
                 exchange.add("sent again", why=f"the model does not take the {field}")
                 # Kept only then: a server is asked for any number of names.
                 refused = self._refused.setdefault(request.model, set())
                 refused.add(field)
 
-    def _body(self, request: Request, refused: set[str]) -> dict[str, Any]:
+    def _body(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
         quirks = self._quirks
         limits = ["max_tokens", "max_completion_tokens"]
         if "max_completion_tokens" in quirks:
             limits.reverse()
         limit = limits[1] if limits[0] in refused else limits[0]
-        takes_system = _SYSTEM not in refused and "no_system_role" not in quirks
+        takes_system = SYSTEM not in refused and "no_system_role" not in quirks
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": _messages(request.messages, system=takes_system),
+            "messages": _messages(
+                request.messages, system=takes_system, images=IMAGES not in refused
+            ),
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": request.temperature,
@@ -304,10 +292,18 @@ class OpenAICompatible:
             "random_seed" if "random_seed" in quirks else "seed": request.seed,
             **request.extra,
         }
-        dropped = (refused - {*limits, _SYSTEM}) | {
+        dropped = (refused - {*limits, SYSTEM, IMAGES}) | {
             _UNSENT[quirk] for quirk in quirks if quirk in _UNSENT
         }
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
+
+    def learned(self, info: ModelInfo) -> ModelInfo:
+        """What is known of a model, with what its refusals have told in this process."""
+        if info.id in self._toolless:
+            info = replace(info, tools=False)
+        if IMAGES in self._refused.get(info.id, ()):
+            info = replace(info, sees=False)
+        return info
 
     async def models(self) -> list[ModelInfo]:
         """What the endpoint offers, models to talk to first. Raises a ClientError."""
@@ -337,6 +333,8 @@ class OpenAICompatible:
             # No JSON, or JSON that is nested too deep to be read.
             error = Unreadable()
         found = self._errors.from_exception(error, model)
+        if isinstance(found, ToolsUnsupported) and model is not None:
+            self._toolless.add(model)
         if model is None or not isinstance(found, ModelNotFound):
             return found
         if self._names is None:
@@ -466,9 +464,12 @@ async def _drain(body: AsyncIterator[bytes]) -> None:
                 pass
 
 
-def _messages(messages: Sequence[Message], *, system: bool) -> list[dict[str, Any]]:
+def _messages(messages: Sequence[Message], *, system: bool, images: bool) -> list[dict[str, Any]]:
     """The messages as they are sent. system: whether the model takes system messages; one that
-    does not is given them at the beginning of the user's next message."""
+    does not is given them at the beginning of the user's next message. images: whether it takes
+    those; one that does not is told that there are some."""
+    if not images:
+        messages = [_without_images(message) if message.parts else message for message in messages]
     if not system:
         messages = _without_system(messages)
     return [
@@ -514,6 +515,11 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": call.kind, call.kind: inner}
 
 
+def _without_images(message: Message) -> Message:
+    told = [Part("text", part.as_text) if part.kind == "image" else part for part in message.parts]
+    return replace(message, parts=Message.of_parts(message.role, told).parts)
+
+
 def _without_system(messages: Sequence[Message]) -> list[Message]:
     found: list[Message] = []
     instructions: list[str] = []
@@ -531,16 +537,3 @@ def _without_system(messages: Sequence[Message]) -> list[Message]:
     if instructions:
         found.append(Message("user", "\n\n".join(instructions)))
     return found
-
-
-def _refused_field(refusal: Refused, body: Mapping[str, Any]) -> str | None:
-    """The field of `body` that a refusal says the endpoint does not take, _SYSTEM if that is a
-    system message, or None."""
-    text = str(refusal.body).lower()
-    has_system = any(message["role"] == "system" for message in body.get("messages", ()))
-    # Some servers fail (500) over what a model's template raises.
-    if has_system and refusal.status in (400, 422, 500) and takes_no_system_role(text):
-        return _SYSTEM
-    if refusal.status not in (400, 422) or not _COMPLAINT.search(text):
-        return None
-    return next((field for field in _REFUSABLE if field in body and field in text), None)

@@ -76,11 +76,18 @@ class ClientPool:
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
         """What is known of a model; see `Catalog.facts`."""
-        return await self._catalog.facts(model_name, patience=patience)
+        info = await self._catalog.facts(model_name, patience=patience)
+        return self._with_learned(model_name, info)
 
     def known(self, model_name: str) -> ModelInfo:
         """What is known of a model without asking anybody; see `Catalog.known`."""
-        return self._catalog.known(model_name)
+        return self._with_learned(model_name, self._catalog.known(model_name))
+
+    def _with_learned(self, model_name: str, info: ModelInfo) -> ModelInfo:
+        """The same with what the model's endpoint has refused in this process."""
+        client = self._clients.get(self.providers.parse(model_name)[0].name)
+        learned = getattr(client, "learned", None)
+        return info if learned is None else learned(info)
 
     async def settled(self, profile: Profile, *, patience: float) -> Profile:
         """The profile with those of its candidates that are offered; see `Catalog.settled`.

@@ -57,6 +57,35 @@ _IN_TEN_THOUSANDTHS = (
 # USD for a token. A price of a million tokens is higher than that, one of a token lower.
 _MOST_PER_TOKEN = 0.001
 
+# Where an entry says whether the model calls tools: as a truth value, or in a list.
+_TOOL_KEYS = frozenset(
+    {
+        "function_calling",
+        "supportsFunctionCalling",
+        "supportsTools",
+        "supports_function_calling",
+        "supports_tool_calls",
+        "supports_tools",
+        "tool_calling",
+        "tool_calls",
+        "tool_use",
+        "tools",
+    }
+)
+_WHOLE_LISTS = ("supported_parameters", "supported_features")
+_TOOL_LISTS = (*_WHOLE_LISTS, "capabilities", "features", "tags")
+_TOOL_WORDS = frozenset(
+    {
+        "function_call",
+        "function_calling",
+        "functions",
+        "tool_calling",
+        "tool_calls",
+        "tool_use",
+        "tools",
+    }
+)
+
 # What an id says of what the model makes, where the list does not.
 _KINDS = (
     ("embedding", r"embed|(?:^|[-/_])(?:bge|gte|e5|minilm|voyage)(?:[-_]|$)"),
@@ -162,7 +191,13 @@ def _info(row: object, names: tuple[str, ...]) -> ModelInfo | None:
     price = _price_of(row, model)
     if price is None:
         price = _highest(hosts, model)
-    return ModelInfo(id=model, context_length=context, price=price, kind=_kind(row, model))
+    return ModelInfo(
+        id=model,
+        context_length=context,
+        price=price,
+        kind=_kind(row, model),
+        tools=_tools(row, hosts),
+    )
 
 
 def _list(value: object) -> list[object]:
@@ -317,6 +352,42 @@ def _tiers(pricing: _Row, base: Price, unit: str) -> Iterator[PriceTier]:
             told.get("output", base.completion),
             told.get("input_cache_read", base.cached),
         )
+
+
+# --- whether it calls tools
+
+
+def _tools(row: _Row, hosts: list[_Row]) -> bool | None:
+    """Whether it calls tools, None if the entry does not say; of a router's, whether one of the
+    hosts has it do so."""
+    own = _own_tools(row)
+    if own is not None or not hosts:
+        return own
+    found = [_own_tools(host) for host in hosts if host.get("status") in (None, "live")]
+    if True in found:
+        return True
+    return False if found and None not in found else None
+
+
+def _own_tools(row: _Row) -> bool | None:
+    for part in _parts(row):
+        for holder in (part, part.get("capabilities"), part.get("supports")):
+            for name, value in holder.items() if isinstance(holder, Mapping) else ():
+                if name not in _TOOL_KEYS:
+                    continue
+                told = value.get("supported") if isinstance(value, Mapping) else value
+                if isinstance(told, bool):
+                    return told
+        for name in _TOOL_LISTS:
+            listed = part.get(name)
+            if isinstance(listed, list) and listed:
+                words = {str(word).lower().replace("-", "_") for word in listed}
+                if words & _TOOL_WORDS:
+                    return True
+                # Those that list what they take do so to the end; others name what they like.
+                if name in _WHOLE_LISTS or "completion" in words:
+                    return False
+    return None
 
 
 # --- what it makes

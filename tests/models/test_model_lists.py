@@ -193,6 +193,46 @@ def test_a_context_is_found_wherever_it_stands(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "tools"),
+    [
+        ({"supported_parameters": ["temperature", "tools", "tool_choice"]}, True),
+        ({"supported_parameters": ["temperature"]}, False),
+        ({"supported_parameters": []}, None),
+        ({"supported_features": ["json_mode"]}, False),
+        ({"supported_features": ["json_mode", "tools"]}, True),
+        ({"features": ["function-calling", "reasoning"]}, True),
+        ({"features": ["reasoning"]}, None),
+        ({"tags": ["tool-use", "vision"]}, True),
+        ({"tags": ["vision"]}, None),
+        ({"capabilities": ["completion", "tools"]}, True),
+        ({"capabilities": ["completion", "vision"]}, False),
+        ({"capabilities": ["tool_use"]}, True),
+        ({"capabilities": ["streaming"]}, None),
+        ({"capabilities": {"function_calling": True, "vision": False}}, True),
+        ({"capabilities": {"function_calling": False}}, False),
+        ({"capabilities": {"supports": {"tool_calls": True}}}, True),
+        ({"capabilities": {"tool_use": {"supported": True}}}, True),
+        ({"model_spec": {"capabilities": {"supportsFunctionCalling": False}}}, False),
+        ({"supports_tools": True}, True),
+        ({"supports_tools": "yes"}, None),
+        ({"providers": [{"supports_tools": False}, {"supports_tools": True}]}, True),
+        ({"providers": [{"supports_tools": False}]}, False),
+        ({"providers": [{"supports_tools": False}, {}]}, None),
+        (
+            {"providers": [{"supports_tools": False}, {"status": "down", "supports_tools": True}]},
+            False,
+        ),
+        ({"tools": [1]}, None),
+        ({}, None),
+    ],
+)
+def test_whether_a_model_calls_tools_is_found_where_it_is_said(
+    row: dict[str, Any], tools: bool | None
+) -> None:
+    assert one({"id": "m", **row}).tools is tools
+
+
+@pytest.mark.parametrize(
     "value", [True, "many", -1, 0, 4.5, float("inf"), float("nan"), [4096], None, "1e999"]
 )
 def test_what_is_no_context_is_unknown(value: object) -> None:

@@ -1,0 +1,126 @@
+"""What of a request an endpoint says that it does not take, for a second try without it.
+
+Programs send fields that only some endpoints know, such as `top_k` or `verbosity`. Where the
+refusal names one as unknown or unsupported, the request is sent again without it. What would
+change the meaning of the request is never left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from moa_cli.clients.error_mapper import takes_no_images, takes_no_system_role, takes_no_tools
+from moa_cli.clients.error_reading import read_refusal
+from moa_cli.clients.transport import Refused
+
+# Not fields of the body: a system message, and images in a message.
+SYSTEM, IMAGES = "system message", "images"
+# Fields that we send ourselves.
+_OWN = (
+    "stream_options",
+    "max_completion_tokens",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+)
+# What was asked for, and would be missing in the answer.
+_ESSENTIAL = frozenset(
+    {
+        "function_call",
+        "functions",
+        "logprobs",
+        "messages",
+        "modalities",
+        "model",
+        "n",
+        "response_format",
+        "stream",
+        "tools",
+        "top_logprobs",
+    }
+)
+# How endpoints say that they do not take a field; Moonshot that it takes one value of it.
+_COMPLAINT = re.compile(
+    r"unsupported|not support|n't support|unknown|unrecognized|unexpected|not permitted"
+    r"|not allowed|extra|only .{1,20} (is|are) (allowed|supported)"
+)
+
+
+def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[str]) -> str | None:
+    """What is to be left out of a request that was refused.
+
+    body: of the request. extra: its fields that others than we have set.
+
+    Returns the name of a field of the body, SYSTEM or IMAGES; None if nothing would help.
+    """
+    text = str(refusal.body).lower()
+    messages = body.get("messages", ())
+    has_system = any(message["role"] == "system" for message in messages)
+    # Some servers fail (500) over what a model's template raises.
+    if has_system and refusal.status in (400, 422, 500) and takes_no_system_role(text):
+        return SYSTEM
+    words = read_refusal(refusal.status, refusal.body).words
+    has_images = any(_holds_image(message.get("content")) for message in messages)
+    if has_images and refusal.status in (400, 404, 415, 422, 500) and takes_no_images(words):
+        return IMAGES
+    if refusal.status not in (400, 422) or not _COMPLAINT.search(text) or takes_no_tools(words):
+        return None
+    own = next((name for name in _OWN if name in body and name in text), None)
+    if own is not None:
+        return own
+    optional = [name for name in extra if name in body and _is_optional(name, body[name])]
+    told = list(_told_names(refusal.body))
+    if told:
+        return next((name for name in optional if name.lower() in told), None)
+    return next((name for name in optional if _names(text, name.lower())), None)
+
+
+def _holds_image(content: object) -> bool:
+    parts = content if isinstance(content, list) else []
+    return any(part.get("type") == "image_url" for part in parts)
+
+
+def _is_optional(name: str, value: object) -> bool:
+    # What endpoints do by themselves need not be said.
+    return value == "auto" if name == "tool_choice" else name not in _ESSENTIAL
+
+
+def _told_names(body: object) -> Iterator[str]:
+    """The fields that a refusal names in a place of its own, in lower case: OpenAI's `param`,
+    pydantic's `loc`."""
+    if not isinstance(body, Mapping):
+        return
+    error = body.get("error")
+    for holder in (body, error if isinstance(error, Mapping) else {}):
+        param = holder.get("param")
+        if isinstance(param, str) and param:
+            yield re.split(r"[.\[]", param)[0].lower()
+        details = holder.get("detail")
+        for detail in details if isinstance(details, list) else ():
+            loc = detail.get("loc") if isinstance(detail, Mapping) else None
+            places = loc if isinstance(loc, list | tuple) else ()
+            names = [name for name in places if isinstance(name, str)]
+            if names[:1] == ["body"]:
+                del names[0]
+            if names:
+                yield names[0].lower()
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether a text says the name of a field; both in lower case."""
+    # Some say it without its underscores: presencePenalty.
+    spelt = f"(?:{re.escape(name)}|{re.escape(name.replace('_', ''))})"
+    if "_" in name:
+        return re.search(rf"(?<![\w.-]){spelt}(?![\w-])", text) is not None
+    # A word of everyday must stand where only the name of a field can.
+    return (
+        re.search(
+            rf"['\"`]{spelt}['\"`]|\b{spelt}: (?:extra|unknown|unexpected|unsupported|not)"
+            rf"|(?:param(?:eter)?|argument|field|property|name|supplied|input|model)s?:? {spelt}\b",
+            text,
+        )
+        is not None
+    )
