@@ -31,15 +31,25 @@ _ESSENTIAL = frozenset(
     {
         "function_call",
         "functions",
+        "grammar",
+        "guided_choice",
+        "guided_grammar",
+        "guided_json",
+        "guided_regex",
+        "json_schema",
         "logprobs",
         "messages",
         "modalities",
         "model",
         "n",
+        "plugins",
         "response_format",
+        "search_parameters",
         "stream",
+        "structured_outputs",
         "tools",
         "top_logprobs",
+        "web_search_options",
     }
 )
 # How endpoints say that they do not take a field; Moonshot that it takes one value of it.

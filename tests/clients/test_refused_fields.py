@@ -132,6 +132,7 @@ FORMAT = {"type": "json_object"}
     ("extra", "sentence"),
     [
         ({"response_format": FORMAT}, "Unsupported parameter: 'response_format'."),
+        ({"guided_json": FORMAT}, "Unknown parameter: 'guided_json'."),
         ({"tools": TOOLS}, "tools.0.function.strict: Extra inputs are not permitted"),
         ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice 'required' is not supported"),
         ({"logprobs": True, "top_logprobs": 3}, "Unsupported parameter: 'top_logprobs'."),

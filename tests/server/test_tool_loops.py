@@ -1,0 +1,166 @@
+"""A program that works with tools through a mixture: its requests on one message of the user ask
+the proposers once, whatever happens to single ones."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.support.command import Moa
+from tests.support.server import Server, chunks, serving
+from tests.support.tool_calls import TOOLS, calling
+from tests.support.upstream import Reply, Upstream
+
+Body = dict[str, Any]
+
+
+def messages(steps: int, prompt: str = "Fix a.py.") -> list[Body]:
+    """The conversation behind so many calls."""
+    said: list[Body] = [
+        {"role": "system", "content": "You are an agent."},
+        {"role": "user", "content": prompt},
+    ]
+    for number in range(steps):
+        function = {"name": "read", "arguments": '{"path": "a.py"}'}
+        call = {"id": f"c{number}", "type": "function", "function": function}
+        said.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        said.append({"role": "tool", "tool_call_id": f"c{number}", "content": f"line {number}"})
+    return said
+
+
+def step(server: Server, steps: int, **fields: Any) -> Body:
+    answer = server.ask(messages=messages(steps), tools=TOOLS, **fields)
+    assert answer.status_code == 200, answer.text
+    return chunks(answer.text)[-1] if fields.get("stream") else answer.json()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_loop_of_twenty_requests_costs_twenty_calls_and_one_fan_out(
+    moa: Moa, upstream: Upstream, stream: bool
+) -> None:
+    moa.profile("lab", "a", "b", "c")
+    upstream.always("agg", calling("read"))
+    with serving(moa) as server:
+        told = [step(server, number, stream=stream)["moa"] for number in range(20)]
+    assert len(upstream.chats()) == 20 + 3
+    assert ["fan_out" in ledger for ledger in told] == [False] + [True] * 19
+    assert told[-1]["fan_out"] == "reused"
+    assert [ledger["calls"] for ledger in told] == [4] + [1] * 19
+    for name in "abc":
+        [request] = upstream.chats(name)
+        assert not any(field.startswith("tool") for field in request.body)
+        assert [message["role"] for message in request.messages] == ["system", "user"]
+    assert all(request.body["tools"] == TOOLS for request in upstream.chats("agg"))
+
+
+def test_both_wires_share_what_is_kept(server: Server, upstream: Upstream) -> None:
+    upstream.always("agg", calling("read"))
+    step(server, 0)
+    use = {"type": "tool_use", "id": "c0", "name": "read", "input": {"path": "a.py"}}
+    body = {
+        "model": "moa",
+        "max_tokens": 100,
+        "system": "You are an agent.",
+        "tools": [{"name": "read", "input_schema": {"type": "object"}}],
+        "messages": [
+            {"role": "user", "content": "Fix a.py."},
+            {"role": "assistant", "content": [use]},
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "c0", "content": "line 0"}],
+            },
+        ],
+    }
+    answer = server.http.post(f"{server.url}/messages", json=body)
+    assert answer.status_code == 200, answer.text
+    assert len(upstream.chats("a")) == 1
+
+
+def test_a_request_may_ask_for_a_fan_out_of_its_own(server: Server, upstream: Upstream) -> None:
+    upstream.always("agg", calling("read"))
+    for number in range(3):
+        step(server, number, moa={"fan_out": "request"})
+    assert len(upstream.chats("a")) == 3
+    last = upstream.chats("a")[-1].messages[-1]["content"]
+    assert "[result of read]\nline 1" in last
+
+
+def test_requests_at_the_same_time_share_what_is_made(server: Server, upstream: Upstream) -> None:
+    upstream.always("agg", calling("read"))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: step(server, 1), range(8)))
+    assert len(upstream.chats("a")) == 1
+    assert len(upstream.chats("agg")) == 8
+
+
+def test_a_client_that_leaves_in_the_first_request_leaves_nothing_behind(
+    server: Server, upstream: Upstream
+) -> None:
+    go = threading.Event()
+    upstream.enqueue("a", Reply(after=go))
+    upstream.always("agg", calling("read"))
+    with server.streaming(messages=messages(0), tools=TOOLS) as response:
+        next(response.iter_bytes())
+    upstream.wait_for(lambda: upstream.in_flight == 0)
+    go.set()
+    told = [step(server, number)["moa"].get("fan_out") for number in range(3)]
+    assert told == [None, "reused", "reused"]
+    assert len(upstream.chats("a")) == 2
+
+
+def test_proposals_outlast_a_failure_of_the_aggregator(server: Server, upstream: Upstream) -> None:
+    upstream.enqueue("agg", Reply(status=400))
+    upstream.always("agg", calling("read"))
+    failed = server.ask(messages=messages(0), tools=TOOLS)
+    assert failed.status_code == 502
+    assert step(server, 0)["moa"]["fan_out"] == "reused"
+    assert step(server, 1)["moa"]["fan_out"] == "reused"
+    assert len(upstream.chats("a")) == 1
+
+
+def test_a_mixture_that_takes_no_tools_says_so(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a", tools="refuse")
+    with serving(moa) as server:
+        refused = server.ask(tools=TOOLS)
+        assert refused.status_code == 400
+        error = refused.json()["error"]
+        assert (error["param"], error["code"]) == ("tools", "tools_refused")
+        assert '`tools` is "refuse"' in error["message"]
+        assert server.ask().status_code == 200
+        # A request may say otherwise.
+        assert server.ask(tools=TOOLS, moa={"tools": "ignore"}).status_code == 200
+    assert not any("tools" in request.body for request in upstream.chats())
+
+
+def test_an_aggregator_that_cannot_call_tools_is_named_before_anything_is_paid_for(
+    server: Server, upstream: Upstream
+) -> None:
+    words = {"error": {"message": "registry.ollama.ai/library/agg does not support tools"}}
+    upstream.enqueue("agg", Reply(status=400, error=words))
+    asked = []
+    for _ in range(2):
+        answer = server.ask(tools=TOOLS)
+        assert answer.status_code == 400
+        assert answer.headers["x-should-retry"] == "false"
+        error = answer.json()["error"]
+        assert (error["param"], error["code"]) == ("tools", "tools_unsupported")
+        assert "agg cannot call tools" in error["message"]
+        assert 'set `tools` to "ignore"' in error["message"]
+        asked.append(len(upstream.chats("a")))
+    assert asked == [1, 1]
+    ignoring = server.ask(tools=TOOLS, moa={"tools": "ignore"})
+    assert ignoring.status_code == 200
+
+
+def test_an_optional_field_that_the_endpoint_refuses_is_left_out(
+    server: Server, upstream: Upstream
+) -> None:
+    words = {"error": {"message": "Unrecognized request argument supplied: top_k"}}
+    upstream.enqueue("agg", Reply(status=400, error=words))
+    assert server.ask(top_k=40).status_code == 200
+    first, second = upstream.chats("agg")
+    assert first.body["top_k"] == 40
+    assert "top_k" not in second.body
