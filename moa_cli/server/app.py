@@ -97,7 +97,7 @@ def _router(service: Service) -> Router:
             get("/v1/models", models),
             get("/v1/models/{name:path}", model),
             answer("/v1/chat/completions", ChatCompletions(strict=service.options.strict)),
-            answer("/v1/messages", Messages()),
+            answer("/v1/messages", Messages(strict=service.options.strict)),
             Route("/v1/messages/count_tokens", TokenCount(service), methods=["POST"]),
         ],
         redirect_slashes=False,

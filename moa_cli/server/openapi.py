@@ -137,11 +137,11 @@ def _told(bounds: Mapping[str, float | None]) -> dict[str, Any]:
 
 
 def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
-    request = schema_of(ChatBody, strict=strict)
+    request, messages = schema_of(ChatBody, strict=strict), schema_of(MessagesBody, strict=strict)
+    counted = schema_of(CountBody, strict=False)
     if not strict:
         for name, told in (*fields.HINTS.items(), *fields.PASSED.items()):
             request["properties"][name] = {"description": told}
-    messages, counted = _messages(MessagesBody), _messages(CountBody)
     for schema in (request, messages, counted):
         schema["properties"]["model"] |= named
     text = {"type": "string"}
@@ -182,8 +182,3 @@ def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
             type={"const": "error"}, error=_open(type=text, message=text), request_id=text
         ),
     }
-
-
-def _messages(body: Any) -> dict[str, Any]:
-    """The fields of a request of the Messages API, which takes others, too, and ignores them."""
-    return schema_of(body, strict=False)

@@ -55,12 +55,18 @@ def test_a_text_is_told_in_anthropic_s_events(server: Server, upstream: Upstream
     # What the call took that wrote the reply; the sum is told beside it.
     prompt, completion = upstream.chats("agg")[0].usage
     assert (end["usage"]["input_tokens"], end["usage"]["output_tokens"]) == (prompt, completion)
-    total = upstream.usage_total
-    assert (
-        end["moa"]["usage"]["input_tokens"],
-        end["moa"]["usage"]["output_tokens"],
-    ) == total
+    told_sum = end["moa"]["usage"]["sum"]
+    assert (told_sum["prompt_tokens"], told_sum["completion_tokens"]) == upstream.usage_total
     assert end["moa"]["calls"] == 4
+
+
+def test_usage_is_the_sum_where_it_is_asked_for(moa: Moa, upstream: Upstream) -> None:
+    with serving(moa, "--usage", "sum") as server:
+        usage = post(server).json()["usage"]
+        told_reply = post(server, moa={"usage": "reply"}).json()["usage"]
+    total = sum(upstream.usage_total) // 2
+    assert usage["input_tokens"] + usage["output_tokens"] == total
+    assert told_reply["input_tokens"] + told_reply["output_tokens"] < total
 
 
 def test_a_whole_message_is_the_same(server: Server, upstream: Upstream) -> None:

@@ -184,7 +184,7 @@ def test_tools_and_their_choice(
     server: Server, upstream: Upstream, choice: Any, fields: dict[str, Any]
 ) -> None:
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
-    tool = {**TOOL, "strict": True, "cache_control": {}, "defer_loading": True}
+    tool = {**TOOL, "strict": True, "cache_control": {"type": "ephemeral"}, "defer_loading": True}
     response = post(server, tools=[tool, search], tool_choice=choice)
     assert response.status_code == 200
     (call,) = upstream.chats("agg")
@@ -237,8 +237,8 @@ def test_what_has_no_effect_is_named(server: Server) -> None:
             {**user({"type": "next_year", "text": "?"}, TEXT), "name": "n"},
         ],
         "metadata": {"user_id": "u"},
-        "service_tier": "auto",
-        "context_management": {"edits": []},
+        "service_tier": "standard_only",
+        "context_management": {"edits": [{}]},
         "cache_control": None,
         "speed": "fast",
         "output_config": {"effort": "much", "task_budget": {}},
@@ -255,7 +255,35 @@ def test_what_has_no_effect_is_named(server: Server) -> None:
         "service_tier",
     ]
     many: dict[str, Any] = {f"field{number}": 1 for number in range(100)}
-    assert len(post(server, **many).json()["moa"]["ignored"]) == 20
+    assert len(post(server, **many).json()["moa"]["ignored"]) == 32
+    assert "ignored" not in post(server).json()["moa"]
+
+
+def test_a_strict_server_refuses_what_has_no_effect(moa: Moa) -> None:
+    with serving(moa, "--strict") as server:
+        assert post(server).status_code == 200
+        for fields in ({"speed": "fast"}, {"metadata": {"user_id": "u"}}):
+            response = post(server, **fields)
+            assert response.status_code == 400
+            (name,) = fields
+            message = response.json()["error"]["message"]
+            assert message == f"`{name}` is not supported"
+
+
+@pytest.mark.parametrize(
+    ("thinking", "effort"),
+    [
+        ({"type": "enabled", "budget_tokens": 1024}, "low"),
+        ({"type": "enabled", "budget_tokens": 10_000}, "medium"),
+        ({"type": "enabled", "budget_tokens": 64_000}, "high"),
+        ({"type": "adaptive"}, None),
+    ],
+)
+def test_a_budget_for_thinking_is_an_effort(
+    server: Server, upstream: Upstream, thinking: dict[str, Any], effort: str | None
+) -> None:
+    assert post(server, thinking=thinking).status_code == 200
+    assert upstream.chats("agg")[0].body.get("reasoning_effort") == effort
 
 
 def test_what_other_servers_tools_found_is_kept_as_text(server: Server, upstream: Upstream) -> None:
@@ -350,6 +378,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"inference_geo": "us"}, "inference_geo"),
     ({"metadata": "x"}, "metadata"),
     ({"thinking": True}, "thinking"),
+    ({"thinking": {"type": "enabled", "budget_tokens": "x"}}, "thinking.budget_tokens"),
     ({"moa": {"rounds": 11}}, "moa.rounds"),
     ({"moa": {"round": 1}}, "moa.round"),
     ({"moa": {"proposers": []}}, "moa.proposers"),

@@ -1,6 +1,7 @@
 """Requests as released clients send them.
 
-They lie in `client_requests/requests.jsonl` of the data that MOA_TEST_DATA names, one a line.
+They lie in the file `client_requests/requests.jsonl` of the data that MOA_TEST_DATA names: one a
+line, with `client`, `path` and `body`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ __all__ = ["client_requests"]
 
 
 def client_requests(path: str) -> list[dict[str, Any]]:
-    """The requests to that path, without its query; the test is skipped where there are none."""
+    """The requests to a path of the server, its query left out; without the data the test is
+    skipped."""
     folder = os.environ.get("MOA_TEST_DATA")
     file = Path(folder or "", "client_requests", "requests.jsonl")
-    if folder is None or not file.exists():
+    if not folder or not file.is_file():
         pytest.skip("MOA_TEST_DATA names no requests of clients")
-    lines = file.read_text("utf-8").splitlines()
-    return [
-        request for request in map(json.loads, lines) if request["path"].partition("?")[0] == path
-    ]
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    return [row for row in rows if row["path"].partition("?")[0] == path]

@@ -16,6 +16,7 @@ from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import ValueFault
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.bodies import refusal, refuse
+from moa_cli.server.wires.fields import is_neutral
 
 _Path = tuple[str | int, ...]
 _Block = Mapping[str, Any]
@@ -24,8 +25,6 @@ _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "ass
 # Values that are passed on as they are may not be nested deeper: an endpoint would refuse them, and
 # deep ones cannot even be written.
 _DEEPEST = 100
-_MOST_IGNORED = 20
-_LONGEST_NAME = 60
 _IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+=*\s*")
 # What a model thought is not said again: its signature is for the model that wrote it.
@@ -44,30 +43,13 @@ _KNOWN: dict[str, tuple[str, ...]] = {
 _BILLING = "x-anthropic-billing-header:"
 
 
-class Ignored:
-    """The names of what has no effect, each once, a bounded number of them."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, None] = {}
-
-    def add(self, name: str) -> None:
-        """One more of them."""
-        if len(self._names) < _MOST_IGNORED:
-            short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-            self._names[short] = None
-
-    def names(self) -> tuple[str, ...]:
-        """The names in the order in which they came."""
-        return tuple(self._names)
-
-
 class ContentReader:
     """Reads the system prompt and the messages of one request.
 
-    ignored: told what is left out.
+    ignored: the names of what is left out are added to it.
     """
 
-    def __init__(self, ignored: Ignored) -> None:
+    def __init__(self, ignored: list[str]) -> None:
         self._ignored = ignored
         self._messages: list[Message] = []
         # What came between a call of a tool and its result; no endpoint takes it there.
@@ -87,7 +69,7 @@ class ContentReader:
         ]
         kept = [part for part in parts if not part.text.startswith(_BILLING)]
         if len(kept) < len(parts):
-            self._ignored.add("x-anthropic-billing-header")
+            self._ignored.append("x-anthropic-billing-header")
         self._add("system", kept)
 
     def message(self, role: str, content: str | Sequence[_Block], place: int) -> None:
@@ -209,7 +191,7 @@ class ContentReader:
                 texts = _texts_of(block.get("content"))
                 if texts:
                     return [Part("text", "\n".join(texts))]
-        self._ignored.add(f"content[].type={kind}")
+        self._ignored.append(f"content[].type={kind}")
         return []
 
     def _image(self, source: _Block, path: _Path) -> Part:
@@ -259,9 +241,9 @@ class ContentReader:
         """Name the fields of a block that have no effect."""
         known = _KNOWN.get(kind)
         if known is not None and len(block) > 1:
-            for name in block:
-                if name != "type" and name not in known and block[name] is not None:
-                    self._ignored.add(name)
+            for name, value in block.items():
+                if name != "type" and name not in known and not is_neutral(name, value):
+                    self._ignored.append(name)
 
 
 def check_depth(value: Any, *path: str | int) -> None:

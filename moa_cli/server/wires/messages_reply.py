@@ -17,8 +17,9 @@ from moa_cli.core.outcomes import ending_of, refusal_of
 from moa_cli.core.tools import ToolCall, ToolPiece
 from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
+from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.messages_request import MessagesRequest
-from moa_cli.server.wires.moa_object import ledger
+from moa_cli.server.wires.moa_object import ledger, reply_usage
 from moa_cli.server.wires.proposals import ProposalStream, proposal_text
 from moa_cli.server.wires.sse import compact
 
@@ -73,7 +74,8 @@ def model_list(names: Sequence[str], created: int) -> dict[str, Any]:
 class MessagesEncoder:
     """A reply on the wire of messages; see `wire.Encoder`."""
 
-    def __init__(self, request: MessagesRequest, *, show_proposals: bool) -> None:
+    def __init__(self, asked: Asked, request: MessagesRequest, *, show_proposals: bool) -> None:
+        self._asked = asked
         self._request = request
         self._id = f"msg_{unique_name()}"
         self._show_proposals = show_proposals
@@ -81,7 +83,7 @@ class MessagesEncoder:
         self._begun = False
         self._blocks = _BlockStream()
         # A tool that the client did not offer is none of its business.
-        self._takes_calls = "tools" in request.asked.extra
+        self._takes_calls = "tools" in asked.extra
 
     def take(self, event: Event, choice: int = 0) -> bytes:
         """The events of the next event of the turn."""
@@ -105,7 +107,7 @@ class MessagesEncoder:
         end = {
             "type": "message_delta",
             "delta": _stop(turn, called=self._blocks.called),
-            "usage": _usage(turn),
+            "usage": self._usage(turn),
             "moa": self._moa(turn),
         }
         return told + _event(end) + _event({"type": "message_stop"})
@@ -118,7 +120,7 @@ class MessagesEncoder:
             **self._message(),
             "content": [*self._thoughts(turn), *_said(turn), *map(_called, calls)],
             **_stop(turn, called=bool(calls)),
-            "usage": _usage(turn),
+            "usage": self._usage(turn),
             "moa": self._moa(turn),
         }
 
@@ -142,17 +144,17 @@ class MessagesEncoder:
         return _event({"type": "message_start", "message": message})
 
     def _message(self) -> dict[str, Any]:
-        model = self._request.asked.model
+        model = self._asked.model
         return {"id": self._id, "type": "message", "role": "assistant", "model": model}
 
     def _moa(self, turn: Turn) -> dict[str, Any]:
         cited = [{"title": cited.title, "url": cited.url} for cited in turn.citations]
-        return {
-            **ledger(turn),
-            "usage": _usage_object(turn.usage),
-            "ignored": list(self._request.asked.ignored),
-            **({"citations": cited} if cited else {}),
-        }
+        return ledger(turn, self._asked.ignored) | ({"citations": cited} if cited else {})
+
+    def _usage(self, turn: Turn) -> dict[str, Any]:
+        """As a rule of the call that wrote the reply: agents measure by it how long their context
+        is."""
+        return _usage_object(turn.usage if self._asked.usage == "sum" else reply_usage(turn))
 
     def _thoughts(self, turn: Turn) -> list[dict[str, Any]]:
         shown = [proposal for layer in turn.proposals for proposal in layer]
@@ -205,13 +207,6 @@ def _stop(turn: Turn, *, called: bool) -> dict[str, Any]:
     if ending in ("refusal", "content_filter"):
         stop["stop_details"] = {"type": "refusal", "category": None, "explanation": refusal}
     return stop
-
-
-def _usage(turn: Turn) -> dict[str, Any]:
-    """What the call took that wrote the reply: agents measure by it how long their context is. The
-    sums over all calls are in the `moa` object."""
-    written = [charge.usage for charge in turn.ledger if charge.layer > len(turn.proposals)]
-    return _usage_object(written[-1] if written else Usage())
 
 
 def _usage_object(usage: Usage) -> dict[str, Any]:

@@ -5,22 +5,23 @@ Source: Anthropic's API reference, "Create a Message" and "Count tokens in a Mes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from moa_cli.core.tokens import estimate_tokens, prompt_tokens
+from moa_cli.core.tokens import field_tokens, prompt_tokens
 from moa_cli.core.values import Key, keys_of
 from moa_cli.server.wires.asked import Asked, MixtureFields
 from moa_cli.server.wires.bodies import given_values, json_object, read_body, refuse
-from moa_cli.server.wires.messages_content import ContentReader, Ignored, check_depth
-from moa_cli.server.wires.sse import compact
+from moa_cli.server.wires.fields import is_neutral, named
+from moa_cli.server.wires.messages_content import ContentReader, check_depth
 
 _INT32 = 2**31
 _ROLES = ("user", "assistant", "system")
 # The name of the reply's format, which OpenAI's API asks for and Anthropic's has not.
 _FORMAT_NAME = "reply"
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
+_BUDGETS = ((4096, "low"), (16384, "medium"))
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _THINKING = ("enabled", "adaptive", "between_tools")
 # Tools that Anthropic's server runs, by the beginning of their type.
@@ -127,20 +128,14 @@ class MessagesRequest:
     def tokens(self) -> int:
         """About how many tokens the prompt has, without proposals."""
         messages = self.asked.conversation.messages()
-        calls = [call for message in messages for call in message.tool_calls]
-        parts = [part for message in messages for part in message.parts]
+        images = sum(part.kind == "image" for message in messages for part in message.parts)
         tools = self.asked.extra.get("tools")
-        return (
-            prompt_tokens(messages)
-            + sum(estimate_tokens(call.name + call.arguments) for call in calls)
-            + _IMAGE_TOKENS * sum(part.kind == "image" for part in parts)
-            + (estimate_tokens(compact(tools)) if tools else 0)
-        )
+        return prompt_tokens(messages) + _IMAGE_TOKENS * images + field_tokens(tools)
 
 
 def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
     """The request in a body. Raises ApiError, a 400 that names the field which is wrong."""
-    ignored = Ignored()
+    ignored: list[str] = []
     request = read_body(kind, _known(json_object(body), kind, ignored))
     reader = ContentReader(ignored)
     if request.system is not None:
@@ -160,8 +155,8 @@ def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
     if request.moa is not None and request.moa.proposers == ():
         refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
     for name in _HINTS:
-        if getattr(request, name) is not None:
-            ignored.add(name)
+        if not is_neutral(name, getattr(request, name)):
+            ignored.append(name)
     extra |= given_values(top_k=request.top_k, stop=list(request.stop_sequences or ()) or None)
     asked = Asked(
         model=request.model,
@@ -172,12 +167,12 @@ def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
         ),
         extra=extra,
         mixture=request.moa or MixtureFields(),
-        ignored=ignored.names(),
+        ignored=named(ignored),
     )
     return MessagesRequest(asked=asked, thinks=thinks)
 
 
-def _known(given: dict[str, Any], kind: Any, ignored: Ignored) -> dict[str, Any]:
+def _known(given: dict[str, Any], kind: Any, ignored: list[str]) -> dict[str, Any]:
     """The body with those fields alone that are known, also of its messages."""
     messages = given.get("messages")
     if isinstance(messages, list):
@@ -190,23 +185,22 @@ def _known(given: dict[str, Any], kind: Any, ignored: Ignored) -> dict[str, Any]
 
 
 def _only_known(
-    given: dict[str, Any], known: Mapping[str, Key], ignored: Ignored
+    given: dict[str, Any], known: Collection[str], ignored: list[str]
 ) -> dict[str, Any]:
-    if given.keys() <= known.keys():
+    if not any(name not in known for name in given):
         return given
-    for name in given:
-        if name not in known and given[name] is not None:
-            ignored.add(name)
+    others = ((name, value) for name, value in given.items() if name not in known)
+    ignored += [name for name, value in others if not is_neutral(name, value)]
     return {name: value for name, value in given.items() if name in known}
 
 
-def _tools(request: CountBody, ignored: Ignored) -> dict[str, Any]:
+def _tools(request: CountBody, ignored: list[str]) -> dict[str, Any]:
     """The tools, and how they are chosen, as OpenAI's API takes them."""
     tools: list[dict[str, Any]] = []
     for place, tool in enumerate(request.tools or ()):
         kind = tool.get("type") or "custom"
         if isinstance(kind, str) and kind.startswith(_SERVER_TOOLS):
-            ignored.add(f"tools[].type={kind}")
+            ignored.append(f"tools[].type={kind}")
         else:
             tools.append(_function(tool, kind, place, ignored))
     choice = _tool_choice(request, tools, ignored)
@@ -214,7 +208,7 @@ def _tools(request: CountBody, ignored: Ignored) -> dict[str, Any]:
     return {"tools": tools, **choice} if tools else {}
 
 
-def _function(tool: _Object, kind: Any, place: int, ignored: Ignored) -> dict[str, Any]:
+def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[str, Any]:
     path = ("tools", place)
     if kind != "custom":
         refuse(
@@ -222,11 +216,9 @@ def _function(tool: _Object, kind: Any, place: int, ignored: Ignored) -> dict[st
             *path,
             "type",
         )
-    for name in tool:
-        if name not in _TOOL_FIELDS and tool[name] is not None:
-            ignored.add(name)
-    named, schema, said = tool.get("name"), tool.get("input_schema"), tool.get("description")
-    if not isinstance(named, str) or not named:
+    _only_known(dict(tool), _TOOL_FIELDS, ignored)
+    name, schema, said = tool.get("name"), tool.get("input_schema"), tool.get("description")
+    if not isinstance(name, str) or not name:
         refuse("must be the name of the tool", *path, "name")
     if not isinstance(schema, Mapping):
         refuse("must be a JSON schema", *path, "input_schema")
@@ -234,11 +226,13 @@ def _function(tool: _Object, kind: Any, place: int, ignored: Ignored) -> dict[st
         refuse("must be a text", *path, "description")
     check_depth(schema, *path, "input_schema")
     strict = True if tool.get("strict") is True else None
-    function = given_values(name=named, description=said, parameters=dict(schema), strict=strict)
+    function = given_values(name=name, description=said, parameters=dict(schema), strict=strict)
     return {"type": "function", "function": function}
 
 
-def _tool_choice(request: CountBody, tools: Sequence[_Object], ignored: Ignored) -> dict[str, Any]:
+def _tool_choice(
+    request: CountBody, tools: Sequence[_Object], ignored: list[str]
+) -> dict[str, Any]:
     choice = request.tool_choice
     if choice is None:
         return {}
@@ -257,13 +251,11 @@ def _tool_choice(request: CountBody, tools: Sequence[_Object], ignored: Ignored)
     alone = choice.get("disable_parallel_tool_use")
     if not isinstance(alone, bool | None):
         refuse("must be true or false", "tool_choice", "disable_parallel_tool_use")
-    for name in choice:
-        if name not in ("type", "name", "disable_parallel_tool_use"):
-            ignored.add(name)
+    _only_known(dict(choice), ("type", "name", "disable_parallel_tool_use"), ignored)
     return given_values(tool_choice=chosen, parallel_tool_calls=False if alone else None)
 
 
-def _output(request: CountBody, ignored: Ignored) -> dict[str, Any]:
+def _output(request: CountBody, ignored: list[str]) -> dict[str, Any]:
     """The effort and the format of the reply, as OpenAI's API takes them."""
     config = request.output_config or {}
     effort, form = config.get("effort"), config.get("format")
@@ -274,13 +266,23 @@ def _output(request: CountBody, ignored: Ignored) -> dict[str, Any]:
     if isinstance(effort, str) and effort in _EFFORTS:
         found["reasoning_effort"] = _EFFORTS[effort]
     elif effort is not None:
-        ignored.add("output_config.effort")
+        ignored.append("output_config.effort")
+    elif (budget := (request.thinking or {}).get("budget_tokens")) is not None:
+        # The only words that OpenAI's API has for it.
+        found["reasoning_effort"] = _effort_of(budget)
     for name in config:
         if name not in ("effort", "format"):
-            ignored.add(f"output_config.{name}")
+            ignored.append(f"output_config.{name}")
     if form is not None:
         found["response_format"] = _format(form, path)
     return found
+
+
+def _effort_of(budget: Any) -> str:
+    """How much effort a budget of tokens for thinking is."""
+    if type(budget) is not int or budget < 1:
+        refuse("must be a number of tokens", "thinking", "budget_tokens")
+    return next((effort for most, effort in _BUDGETS if budget <= most), "high")
 
 
 def _format(form: Any, path: tuple[str, ...]) -> dict[str, Any]:
@@ -292,5 +294,5 @@ def _format(form: Any, path: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
         refuse("must be a JSON schema", *path, "schema")
     check_depth(schema, *path, "schema")
-    named = {"name": _FORMAT_NAME, "schema": dict(schema), "strict": True}
-    return {"type": "json_schema", "json_schema": named}
+    told = {"name": _FORMAT_NAME, "schema": dict(schema), "strict": True}
+    return {"type": "json_schema", "json_schema": told}
