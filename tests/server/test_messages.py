@@ -360,6 +360,16 @@ def test_failures_have_anthropic_s_shape(
     assert error["request_id"] == response.headers["request-id"]
 
 
+def test_a_prompt_that_is_too_long_is_told_as_agents_know_it(
+    server: Server, upstream: Upstream
+) -> None:
+    refused = {"error": {"message": "at most 8192", "code": "context_length_exceeded"}}
+    upstream.always("*", Reply(status=400, error=refused))
+    response = post(server)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("prompt is too long: ")
+
+
 def test_keys_are_taken_as_anthropic_s_clients_send_them(moa: Moa) -> None:
     key = "sk-first-0123456789"
     with serving(moa, "--api-key", key) as server:

@@ -50,7 +50,11 @@ _Said = Literal["text", "thinking"]
 def error_body(error: ApiError, request_id: str | None = None) -> dict[str, Any]:
     """The JSON object of an error. request_id: of the request that ended in it."""
     plain = "invalid_request_error" if error.status < 500 else "api_error"
-    told = {"type": _ERRORS.get(error.status, plain), "message": error.message}
+    message = error.message
+    if error.code == "context_length_exceeded":
+        # Agents sum up what was said, and go on, if an error begins so.
+        message = f"prompt is too long: {message}"
+    told = {"type": _ERRORS.get(error.status, plain), "message": message}
     named = {} if request_id is None else {"request_id": request_id}
     return {"type": "error", "error": told, **named}
 
