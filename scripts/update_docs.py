@@ -541,6 +541,7 @@ def http_page() -> str:
         for method, operation in operations.items()
     ]
     request = schemas["ChatRequest"]["properties"]
+    responses = schemas["ResponsesRequest"]["properties"]
     moa_object = next(one for one in request["moa"]["anyOf"] if "properties" in one)["properties"]
     options = next(one for one in request["stream_options"]["anyOf"] if "properties" in one)
     chat = api["paths"]["/v1/chat/completions"]["post"]["responses"]
@@ -548,7 +549,8 @@ def http_page() -> str:
     heads = ("field", "holds", "meaning")
     return page(
         "HTTP API",
-        "`moa serve` speaks the Chat Completions API of OpenAI and the Messages API of Anthropic."
+        "`moa serve` speaks the Chat Completions API and the Responses API of OpenAI, and the"
+        " Messages API of Anthropic."
         " `/openapi.json` of a running server describes them for programs."
         " [Serve](../how-to/serve.md) shows how to use them.",
         table(("path", "meaning"), [*paths, *_UNDESCRIBED_PATHS]),
@@ -573,6 +575,16 @@ def http_page() -> str:
         "Audio is refused.",
         "## stream_options",
         table(heads, (schema_row(name, one) for name, one in options["properties"].items())),
+        "## Fields of a response",
+        "`/v1/responses` takes these. What becomes of others is as with a chat completion.",
+        table(
+            heads,
+            (
+                schema_row(name, schema)
+                for name, schema in responses.items()
+                if schema.keys() != {"description"}
+            ),
+        ),
         "## moa",
         "This object changes the mixture for one request.",
         table(heads, (schema_row(name, one) for name, one in moa_object.items())),
@@ -581,11 +593,12 @@ def http_page() -> str:
         " them. `/v1/messages/count_tokens` takes what a prompt is made of.",
         table(heads, (schema_row(name, schema) for name, schema in messages.items())),
         "## Answers",
-        "A chat completion or a message ends with one of these statuses: "
+        "A chat completion, a response or a message ends with one of these statuses: "
         + ", ".join(f"`{status}`" for status in chat)
         + ". Each error is a JSON object"
         ' `{"error": {"message", "type", "param", "code"}}`; `param` names the field that is wrong.'
-        " What fails after the stream began is an event `error` in the stream, without `[DONE]`.",
+        " What fails after the stream began is an event `error` in the stream, without `[DONE]`;"
+        " in a stream of the Responses API `response.failed` follows it.",
         "Below `/v1/messages`, and below `/v1/models` with the header `anthropic-version`, errors"
         " and lists have Anthropic's shape:"
         ' `{"type": "error", "error": {"type", "message"}, "request_id"}`.',
@@ -601,16 +614,13 @@ _UNDESCRIBED_PATHS = (
 def schema_row(name: str, schema: Mapping[str, Any]) -> tuple[str, str, str]:
     """A field's name, what it holds and what it means."""
     inner: Mapping[str, Any] = schema
-    for alternative in schema.get("anyOf", ()):
-        if alternative != {"type": "null"} and "enum" not in schema:
-            inner = alternative
-            break
+    alternatives = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    if len(alternatives) == 1 and "enum" not in schema:
+        (inner,) = alternatives
     if "enum" in inner and "type" not in inner:
         words = ", ".join(f"`{json.dumps(value)}`" for value in inner["enum"])
         return f"`{name}`", f"only {words}", str(inner.get("description", ""))
-    kind = str(inner.get("type", "text or a list of texts"))
-    if name in ("tool_choice", "function_call"):
-        kind = "text or object"
+    kind = " or ".join(each["type"] for each in inner.get("anyOf", (inner,)))
     if "minimum" in inner or "maximum" in inner:
         kind += f", {inner.get('minimum', '…')} to {inner.get('maximum', '…')}"
     if "enum" in inner and name != "model":
@@ -620,6 +630,7 @@ def schema_row(name: str, schema: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 _FIELDS = {
+    "input": "a text, or the items of the whole conversation",
     "messages": "the conversation; `content` is a text, or a list of parts: `text`, `image_url`,"
     " `file`, `refusal`",
     "tool_choice": "none, auto, required, or the tool to call",

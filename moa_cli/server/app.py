@@ -32,6 +32,7 @@ from moa_cli.server.wires.chat_completions import ChatCompletions
 from moa_cli.server.wires.chat_request import supported_fields
 from moa_cli.server.wires.messages import Messages
 from moa_cli.server.wires.messages_reply import error_body, model_info, model_list
+from moa_cli.server.wires.responses import Responses
 from moa_cli.server.wires.sse import compact
 from moa_cli.server.wires.wire import Wire
 
@@ -99,6 +100,7 @@ def _router(service: Service) -> Router:
             answer("/v1/chat/completions", ChatCompletions(strict=service.options.strict)),
             answer("/v1/messages", Messages(strict=service.options.strict)),
             Route("/v1/messages/count_tokens", TokenCount(service), methods=["POST"]),
+            answer("/v1/responses", Responses(strict=service.options.strict)),
         ],
         redirect_slashes=False,
     )

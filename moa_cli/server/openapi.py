@@ -10,6 +10,7 @@ from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import MixtureFields
 from moa_cli.server.wires.chat_request import ChatBody
 from moa_cli.server.wires.messages_request import CountBody, MessagesBody
+from moa_cli.server.wires.responses_request import ResponsesBody
 from moa_cli.version import __version__
 
 _REFUSED = ("400", "401", "402", "403", "404", "408", "413", "415", "429", "502", "503", "504")
@@ -23,19 +24,16 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
     models: the names that can be asked for. keyed: whether the server asks for a key. strict:
     whether it refuses fields that have no effect.
     """
-    chat = _operation(
-        "Answer a conversation by a mixture.",
-        {"description": "Done.", "content": _json("Completion") | {"text/event-stream": {}}},
-        _REFUSED,
+    chat = _turn("Answer a conversation by a mixture.", "ChatRequest", "Completion")
+    responses = _turn(
+        "The same over the Responses API: the whole conversation is sent each time.",
+        *("ResponsesRequest", "Response"),
     )
-    chat["requestBody"] = {"required": True, "content": _json("ChatRequest")}
-    message = _operation(
+    message = _turn(
         "The same over the Messages API of Anthropic.",
-        {"description": "Done.", "content": _json("Message") | {"text/event-stream": {}}},
-        _REFUSED,
+        *("MessagesRequest", "Message"),
         error="MessagesError",
     )
-    message["requestBody"] = {"required": True, "content": _json("MessagesRequest")}
     count = _operation(
         "About how many tokens a prompt of the Messages API has. No model is asked.",
         {"description": "Done.", "content": _json("TokenCount")},
@@ -57,6 +55,7 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
         "security": [{"key": []}] if keyed else [],
         "paths": {
             "/v1/chat/completions": {"post": chat},
+            "/v1/responses": {"post": responses},
             "/v1/messages": {"post": message},
             "/v1/messages/count_tokens": {"post": count},
             "/v1/models": {"get": listed},
@@ -68,6 +67,14 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
             "schemas": _schemas(named, strict=strict),
         },
     }
+
+
+def _turn(summary: str, request: str, reply: str, *, error: str = "Error") -> dict[str, Any]:
+    """The operation of a wire. request, reply, error: the names of their schemas."""
+    done = {"description": "Done.", "content": _json(reply) | {"text/event-stream": {}}}
+    operation = _operation(summary, done, _REFUSED, error=error)
+    operation["requestBody"] = {"required": True, "content": _json(request)}
+    return operation
 
 
 def _operation(
@@ -138,11 +145,12 @@ def _told(bounds: Mapping[str, float | None]) -> dict[str, Any]:
 
 def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
     request, messages = schema_of(ChatBody, strict=strict), schema_of(MessagesBody, strict=strict)
-    counted = schema_of(CountBody, strict=False)
+    responses, counted = schema_of(ResponsesBody, strict=strict), schema_of(CountBody, strict=False)
     if not strict:
         for name, told in (*fields.HINTS.items(), *fields.PASSED.items()):
             request["properties"][name] = {"description": told}
-    for schema in (request, messages, counted):
+            responses["properties"].setdefault(name, {"description": told})
+    for schema in (request, responses, messages, counted):
         schema["properties"]["model"] |= named
     text = {"type": "string"}
     number, maybe = {"type": "integer"}, {"type": ["string", "null"]}
@@ -158,6 +166,17 @@ def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
             model=text,
             system_fingerprint=text,
             choices=choices,
+            usage={"type": "object"},
+            moa={"type": "object"},
+        ),
+        "ResponsesRequest": responses,
+        "Response": _open(
+            id=text,
+            object={"const": "response"},
+            created_at=number,
+            status={"enum": ["completed", "incomplete"]},
+            model=text,
+            output=choices,
             usage={"type": "object"},
             moa={"type": "object"},
         ),

@@ -42,9 +42,10 @@ def schemathesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def narrowed(described: dict[str, Any]) -> dict[str, Any]:
     """The description with those models only that the upstream has."""
-    request = described["components"]["schemas"]["ChatRequest"]["properties"]
+    schemas = described["components"]["schemas"]
+    requests = (schemas["ChatRequest"], schemas["ResponsesRequest"])
     (named,) = described["paths"]["/v1/models/{model}"]["get"]["parameters"]
-    for schema in (request["model"], named["schema"]):
+    for schema in (*(request["properties"]["model"] for request in requests), named["schema"]):
         assert set(MODELS) <= set(schema["enum"])
         schema["enum"] = MODELS
     return described

@@ -17,6 +17,7 @@ _CODES = {
     "invalid": "invalid_value",
 }
 _LONGEST_NAME = 60
+_DEEPEST = 100
 
 
 def read_body(kind: type[_T], given: Mapping[str, Any]) -> _T:
@@ -57,6 +58,23 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
     return given
+
+
+def check_depth(given: Mapping[str, Any]) -> None:
+    """Raise ApiError if values are nested so deep that they might not be written again: what is
+    read near Python's limit of recursion may be beyond it when it is passed on."""
+    level: list[Any] = [given]
+    for _ in range(_DEEPEST):
+        inside: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inside.extend(value.values())
+            elif isinstance(value, list):
+                inside.extend(value)
+        if not inside:
+            return
+        level = inside
+    raise ApiError(400, f"the body is nested deeper than {_DEEPEST} levels", code="invalid_json")
 
 
 def given_values(**values: Any) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""The text that a custom tool is called with, out of the arguments of its function."""
+
+from __future__ import annotations
+
+import json
+import re
+
+# `{"input": "…`, as a model writes it.
+_HEAD = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_HEAD_SO_FAR = re.compile(r'\s*(\{\s*("(i(n(p(u(t("(\s*(:\s*)?)?)?)?)?)?)?)?)?)?')
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_SIGNS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+# As much of a text as is whole, up to the quote that ends it. What may go on in the next piece is
+# left: a backslash alone, an escape that is not whole, and the first half of a pair of escapes that
+# stand for one character.
+_WHOLE = re.compile(
+    r"""(?:
+        [^"\\]++
+        | \\u [dD][89abAB][0-9a-fA-F]{2} (?! (?: \\ (?: u[0-9a-fA-F]{0,3} )? )? \Z )
+        | \\u (?! [dD][89abAB] ) [0-9a-fA-F]{4}
+        | \\ (?! u[0-9a-fA-F]{4} | u[0-9a-fA-F]{0,3}\Z ) .
+    )*+""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def input_arguments(text: str) -> str:
+    """The arguments that call the function of a custom tool with that text."""
+    return json.dumps({"input": text}, ensure_ascii=False)
+
+
+class CustomInput:
+    """Reads the text from the arguments while they come: `{"input": "the text"}`.
+
+    Arguments of another form are held back to their end, and then told as well as they can be.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._all: list[str] = []
+        self._inside = self._done = False
+        self._other = False
+
+    def take(self, piece: str) -> str:
+        """The text in the next piece of the arguments."""
+        if self._done:
+            return ""
+        if not self._inside:
+            self._all.append(piece)
+            if self._other:
+                return ""
+            self._held += piece
+            head = _HEAD.match(self._held)
+            if head is None:
+                so_far = _HEAD_SO_FAR.fullmatch(self._held)
+                self._other = so_far is None
+                return ""
+            self._inside = True
+            piece, self._held = self._held[head.end() :], ""
+        return self._text(self._held + piece)
+
+    def _text(self, raw: str) -> str:
+        whole = _WHOLE.match(raw)
+        assert whole is not None  # of nothing, at least
+        self._held = raw[whole.end() :]
+        self._done = self._held.startswith('"')
+        return _unescaped(whole[0])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text has come to its end."""
+        return self._done
+
+    def end(self) -> str:
+        """What is left to tell once all arguments have come."""
+        if self._done:
+            return ""
+        self._done = True
+        if self._inside:
+            return _unescaped(self._held)
+        return _text_of("".join(self._all))
+
+
+def _unescaped(raw: str) -> str:
+    """A text of JSON as it reads. What is no escape stays: models forget to double a backslash."""
+
+    def sign(found: re.Match[str]) -> str:
+        code = found[1]
+        if len(code) == 5:
+            return chr(int(code[1:], 16))
+        if code in '"\\/':
+            return code
+        return _SIGNS.get(code, found[0])
+
+    text = _ESCAPE.sub(sign, raw)
+    # Two halves of one character become it; a half alone stays.
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _text_of(arguments: str) -> str:
+    try:
+        given = json.loads(arguments)
+    except (ValueError, RecursionError):
+        # A model that writes the text itself means it.
+        return arguments
+    if isinstance(given, str):
+        return given
+    if isinstance(given, dict):
+        said = [value for value in given.values() if isinstance(value, str)]
+        if isinstance(given.get("input"), str):
+            return str(given["input"])
+        if len(given) == len(said) == 1:
+            return said[0]
+    return arguments

@@ -1,0 +1,244 @@
+"""The items of a Responses request, as the messages of a conversation."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from moa_cli.core.conversation import Message, Part, Role, text_of_parts
+from moa_cli.core.tools import ToolCall
+from moa_cli.server.wires.bodies import refuse
+from moa_cli.server.wires.custom_input import input_arguments
+from moa_cli.server.wires.responses_tools import ClientTool, ToolTable
+
+_Path = tuple[str | int, ...]
+
+_ROLES: dict[Any, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+_TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+_IMAGES = ("input_image", "image_url", "computer_screenshot")
+_FILES = ("input_file", "file")
+_ADDRESSES = ("http://", "https://", "data:")
+# A summary of a history that only its maker can read. Without it the rest would mislead.
+_SEALED = ("compaction", "compaction_summary", "context_compaction")
+# What a model thought is not said again.
+_DROPPED = ("reasoning",)
+# Fields of a call or a result that are not what it says.
+_ENVELOPE = ("type", "id", "call_id", "status", "execution", "caller", "created_by")
+
+
+@dataclass
+class _Calls:
+    """What the assistant calls in one message, and the results."""
+
+    text: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+    results: list[Message] = field(default_factory=list)
+
+    def messages(self) -> list[Message]:
+        return [Message("assistant", self.text, tool_calls=tuple(self.calls)), *self.results]
+
+
+class History:
+    """The messages that the items of `input` stand for.
+
+    The results of calls come right behind the message that makes the calls, wherever the client has
+    put them: endpoints take them nowhere else.
+    """
+
+    def __init__(self, tools: ToolTable) -> None:
+        self.ignored: list[str] = []
+        self._tools = tools
+        self._said: list[Message | _Calls] = []
+        # By the id of the call: where it is made, and in which message.
+        self._made: dict[str, tuple[_Path, _Calls]] = {}
+        self._answered: set[str] = set()
+        self._results: set[str] = set()
+
+    def read(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Take all items. Raises ApiError for one that is malformed, or cannot be done."""
+        self._results = {
+            str(item.get("call_id", item.get("id")))
+            for item in items
+            if str(item.get("type")).endswith("_output")
+        }
+        for place, item in enumerate(items):
+            self._add(item, ("input", place))
+        for name, (path, _) in self._made.items():
+            if name not in self._answered:
+                refuse("has no result: there is no output with this id", *path, "call_id")
+
+    def messages(self) -> list[Message]:
+        """The messages in order."""
+        told: list[Message] = []
+        for said in self._said:
+            told.extend([said] if isinstance(said, Message) else said.messages())
+        return told
+
+    def _add(self, item: Mapping[str, Any], path: _Path) -> None:
+        match item.get("type"):
+            case None | "message":
+                self._message(item, path)
+            case "function_call":
+                arguments = _text(item, "arguments", path)
+                self._call(item, path, self._named(item, path, "function"), arguments)
+            case "custom_tool_call":
+                arguments = input_arguments(_text(item, "input", path))
+                self._call(item, path, self._named(item, path, "custom"), arguments)
+            case "function_call_output" | "custom_tool_call_output":
+                self._result(item, path, item.get("output"))
+            case "item_reference":
+                problem = "refers to what an earlier response said, and this server keeps none"
+                refuse(f"{problem}: send all items (with most clients, `store: false`)", *path)
+            case kind if kind in _SEALED:
+                refuse("is a summary that only the service that made it can read", *path)
+            case kind if kind in _DROPPED:
+                pass
+            case "additional_tools":
+                self._more_tools(item, path)
+            case str() as kind:
+                self._other(kind, item, path)
+            case _:
+                refuse("must be a text", *path, "type")
+
+    def _message(self, item: Mapping[str, Any], path: _Path) -> None:
+        role = _ROLES.get(_text(item, "role", path))
+        if role is None:
+            refuse("must be user, assistant, system or developer", *path, "role")
+        parts = self._parts(item.get("content"), (*path, "content"))
+        if role == "assistant":
+            self._said.append(Message(role, text_of_parts(parts)))
+        else:
+            self._said.append(Message.of_parts(role, parts))
+
+    def _call(self, item: Mapping[str, Any], path: _Path, tool: ClientTool, arguments: str) -> None:
+        call_id = self._call_id(item, path)
+        last = self._said[-1] if self._said else None
+        if isinstance(last, Message) and last.role == "assistant":
+            # One reply of a model says something and calls tools.
+            last = self._said[-1] = _Calls(last.content)
+        elif not isinstance(last, _Calls) or last.results:
+            last = _Calls()
+            self._said.append(last)
+        last.calls.append(ToolCall(call_id, tool.sent_name, arguments))
+        self._made[call_id] = path, last
+        self._answered.discard(call_id)
+
+    def _result(self, item: Mapping[str, Any], path: _Path, output: Any) -> None:
+        call_id = self._call_id(item, path)
+        if call_id not in self._made:
+            refuse("names no call that stands before it", *path, "call_id")
+        parts = self._parts(output, (*path, "output"))
+        message = Message.of_parts("tool", parts)
+        self._made[call_id][1].results.append(
+            Message("tool", message.content, message.parts, tool_call_id=call_id)
+        )
+        self._answered.add(call_id)
+
+    def _other(self, kind: str, item: Mapping[str, Any], path: _Path) -> None:
+        """An item of a tool that OpenAI has built in: a call and its result, as far as a client
+        tells both; what is more is left out."""
+        rest = {name: value for name, value in item.items() if name not in _ENVELOPE}
+        name = str(item.get("call_id", item.get("id")))
+        if kind.endswith("_call") and name in self._results:
+            arguments = rest.get("arguments")
+            if not isinstance(arguments, str):
+                arguments = json.dumps(arguments if isinstance(arguments, dict) else rest)
+            tool = ClientTool("function", kind.removesuffix("_call"))
+            self._call(item, path, tool, arguments)
+        elif kind.endswith("_output") and name in self._made:
+            if isinstance(item.get("tools"), list):
+                self._more_tools(item, path)
+            output = rest.get("output")
+            self._result(item, path, output if isinstance(output, str) else json.dumps(rest))
+        else:
+            self.ignored.append(f"input[].type={kind}")
+
+    def _more_tools(self, item: Mapping[str, Any], path: _Path) -> None:
+        tools = item.get("tools")
+        if not isinstance(tools, list):
+            refuse("must be a list of objects", *path, "tools")
+        self._tools.add(tools, (*path, "tools"))
+
+    def _named(self, item: Mapping[str, Any], path: _Path, kind: Any) -> ClientTool:
+        namespace = item.get("namespace")
+        if namespace is not None and not isinstance(namespace, str):
+            refuse("must be a text", *path, "namespace")
+        return ClientTool(kind, _text(item, "name", path), namespace or "")
+
+    def _call_id(self, item: Mapping[str, Any], path: _Path) -> str:
+        call_id = item.get("call_id") or item.get("id")
+        if not isinstance(call_id, str) or not call_id:
+            refuse("must be a text", *path, "call_id")
+        return call_id
+
+    def _parts(self, content: Any, path: _Path) -> list[Part]:
+        if isinstance(content, str):
+            return [Part("text", content)]
+        if not isinstance(content, list):
+            refuse("must be a text or a list of objects", *path)
+        found = (self._part(part, (*path, place)) for place, part in enumerate(content))
+        return [part for part in found if part is not None]
+
+    def _part(self, part: Any, path: _Path) -> Part | None:
+        if not isinstance(part, Mapping):
+            refuse("must be an object", *path)
+        kind = part.get("type")
+        if not isinstance(kind, str):
+            refuse("must be a text", *path, "type")
+        if kind == "input_audio":
+            refuse("is sound, which no mixture hears", *path)
+        if kind in _IMAGES:
+            return _image(part, path)
+        if kind in _FILES:
+            return _file(part, path)
+        if kind == "refusal":
+            return Part("text", _text(part, "refusal", path))
+        if kind in _TEXTS or isinstance(part.get("text"), str):
+            return Part("text", _text(part, "text", path))
+        self.ignored.append(f"input[].content[].type={kind}")
+        return None
+
+
+def _text(item: Mapping[str, Any], name: str, path: _Path) -> str:
+    value = item.get(name)
+    if not isinstance(value, str):
+        refuse("must be a text" if name in item else "is missing", *path, name)
+    return value
+
+
+def _image(part: Mapping[str, Any], path: _Path) -> Part:
+    nested = part.get("image_url")
+    # As chat completions nest it.
+    told: Mapping[str, Any] = nested if isinstance(nested, Mapping) else {"url": nested}
+    url, detail = told.get("url"), told.get("detail", part.get("detail"))
+    if url is None and part.get("file_id") is not None:
+        refuse("is of a file kept elsewhere: send the image itself", *path, "file_id")
+    if not isinstance(url, str) or not url.lower().startswith(_ADDRESSES):
+        refuse("must be a web address or a `data:` URI", *path, "image_url")
+    return Part("image", url=url, detail=detail if detail in ("low", "high", "auto") else "")
+
+
+def _file(part: Mapping[str, Any], path: _Path) -> Part:
+    inner = part.get("file")
+    told: Mapping[str, Any] = inner if isinstance(inner, Mapping) else part
+    name, data, url = told.get("filename") or "", told.get("file_data"), told.get("file_url")
+    if not isinstance(name, str):
+        refuse("must be a text", *path, "filename")
+    if data is None and url is None and told.get("file_id") is not None:
+        refuse("is of a file kept elsewhere: send the file itself", *path, "file_id")
+    if isinstance(data, str) and data:
+        if not data.startswith("data:"):
+            kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+            data = f"data:{kind};base64,{data}"
+        return Part("file", url=data, name=name)
+    if not isinstance(url, str) or not url.lower().startswith(_ADDRESSES):
+        refuse("must be a web address or a `data:` URI", *path, "file_url")
+    return Part("file", url=url, name=name)

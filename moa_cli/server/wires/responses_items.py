@@ -1,0 +1,296 @@
+"""The items of a Responses reply and the events that tell them, in the order in which OpenAI does.
+
+Source: OpenAI's API reference, "Responses", "Streaming events".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from moa_cli.core.conversation import Citation
+from moa_cli.core.unique import unique_name
+from moa_cli.server.wires.custom_input import CustomInput
+from moa_cli.server.wires.responses_tools import ClientTool
+from moa_cli.server.wires.sse import compact
+
+
+class EventWriter:
+    """Writes the events of one reply, each with the next number."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def event(self, kind: str, **fields: Any) -> str:
+        """An event."""
+        values = compact({"type": kind, **fields, "sequence_number": self.next()})
+        return f"event: {kind}\ndata: {values}\n\n"
+
+    def next(self) -> int:
+        """The number of the next event."""
+        number = self._number
+        self._number += 1
+        return number
+
+
+class Item:
+    """An item of the output that grows. index: its place in the output."""
+
+    prefix = ""
+
+    def __init__(self, writer: EventWriter, index: int) -> None:
+        self._writer = writer
+        self.index = index
+        self._text: list[str] = []
+        self._place = {"item_id": f"{self.prefix}_{unique_name()}", "output_index": index}
+
+    @property
+    def id(self) -> str:
+        return str(self._place["item_id"])
+
+    def opened(self) -> str:
+        """The events that begin it."""
+        raise NotImplementedError
+
+    def add(self, text: str) -> str:
+        """The event of the next piece."""
+        raise NotImplementedError
+
+    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
+        """The events that end it, and the item as it is then."""
+        raise NotImplementedError
+
+    def _at_place(self, kind: str, **fields: Any) -> str:
+        return self._writer.event(kind, **self._place, **fields)
+
+    def _added(self, item: dict[str, Any]) -> str:
+        kind = "response.output_item.added"
+        return self._writer.event(kind, output_index=self.index, item=item)
+
+    def _done(self, item: dict[str, Any]) -> str:
+        return self._writer.event("response.output_item.done", output_index=self.index, item=item)
+
+    def _before_delta(self, kind: str, **place: Any) -> str:
+        """The beginning of all deltas; a delta a token is what a server spends its time on."""
+        start = compact({"type": kind, **self._place, **place})[:-1]
+        return f'event: {kind}\ndata: {start},"delta":'
+
+    def _delta(self, before: str, text: str, more: str = "") -> str:
+        self._text.append(text)
+        return f'{before}{json.dumps(text)}{more},"sequence_number":{self._writer.next()}}}\n\n'
+
+
+MessageKind = Literal["output_text", "refusal"]
+
+
+class MessageItem(Item):
+    """What the reply says, or, with kind `refusal`, why it says nothing."""
+
+    prefix = "msg"
+
+    def __init__(self, writer: EventWriter, index: int, kind: MessageKind = "output_text") -> None:
+        super().__init__(writer, index)
+        self._kind = kind
+        self._is_text = kind == "output_text"
+        self.citations: tuple[Citation, ...] = ()
+        self._before = self._before_delta(f"response.{kind}.delta", content_index=0)
+        # Of each token, as JSON.
+        self._logprobs: list[str] = []
+
+    def opened(self) -> str:
+        part = self._part("", [], [])
+        return self._added(self._item("in_progress", [])) + self._at_place(
+            "response.content_part.added", content_index=0, part=part
+        )
+
+    def add(self, text: str, logprobs: Sequence[str] = ()) -> str:
+        self._logprobs += logprobs
+        more = f',"logprobs":[{",".join(logprobs)}]' if self._is_text else ""
+        return self._delta(self._before, text, more)
+
+    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
+        text, logprobs = "".join(self._text), [*map(json.loads, self._logprobs)]
+        notes = [_annotation(cited, len(text)) for cited in self.citations]
+        told = [
+            self._at_place(
+                "response.output_text.annotation.added",
+                content_index=0,
+                annotation_index=number,
+                annotation=note,
+            )
+            for number, note in enumerate(notes)
+        ]
+        said: dict[str, Any] = {"text": text, "logprobs": logprobs}
+        if not self._is_text:
+            said = {"refusal": text}
+        part = self._part(text, notes, logprobs)
+        told.append(self._at_place(f"response.{self._kind}.done", content_index=0, **said))
+        told.append(self._at_place("response.content_part.done", content_index=0, part=part))
+        item = self._item(status, [part])
+        return "".join(told) + self._done(item), item
+
+    def _part(self, text: str, notes: list[Any], logprobs: list[Any]) -> dict[str, Any]:
+        if not self._is_text:
+            return {"type": "refusal", "refusal": text}
+        return {"type": "output_text", "annotations": notes, "logprobs": logprobs, "text": text}
+
+    def _item(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "type": "message",
+            "status": status,
+            "content": content,
+            "role": "assistant",
+        }
+
+
+def _annotation(cited: Citation, end: int) -> dict[str, Any]:
+    """A source, which is one of the whole text: endpoints do not tell of which part it is."""
+    return {
+        "type": "url_citation",
+        "start_index": 0,
+        "end_index": end,
+        "url": cited.url,
+        "title": cited.title,
+    }
+
+
+class ReasoningItem(Item):
+    """Reasoning, as a summary of one part."""
+
+    prefix = "rs"
+
+    def __init__(self, writer: EventWriter, index: int) -> None:
+        super().__init__(writer, index)
+        kind = "response.reasoning_summary_text.delta"
+        self._before = self._before_delta(kind, summary_index=0)
+
+    def opened(self) -> str:
+        part = {"type": "summary_text", "text": ""}
+        return self._added({"id": self.id, "type": "reasoning", "summary": []}) + self._at_place(
+            "response.reasoning_summary_part.added", summary_index=0, part=part
+        )
+
+    def add(self, text: str) -> str:
+        return self._delta(self._before, text)
+
+    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
+        text = "".join(self._text)
+        part = {"type": "summary_text", "text": text}
+        item = {"id": self.id, "type": "reasoning", "summary": [part]}
+        done = "response.reasoning_summary_text.done"
+        told = self._at_place(done, summary_index=0, text=text)
+        told += self._at_place("response.reasoning_summary_part.done", summary_index=0, part=part)
+        return told + self._done(item), item
+
+
+class CallItem(Item):
+    """A call of a function."""
+
+    prefix = "fc"
+    kind = "function_call"
+    field = "arguments"
+    deltas = "response.function_call_arguments"
+
+    def __init__(self, writer: EventWriter, index: int, tool: ClientTool, call_id: str) -> None:
+        super().__init__(writer, index)
+        self._tool = tool
+        self._call_id = call_id or f"call_{unique_name()}"
+        self._before = self._before_delta(f"{self.deltas}.delta")
+
+    def opened(self) -> str:
+        return self._added(self._item("in_progress", ""))
+
+    def add(self, text: str) -> str:
+        return self._delta(self._before, text) if text else ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing can follow what has come."""
+        try:
+            json.loads("".join(self._text))
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
+        told = self._rest()
+        text = "".join(self._text)
+        told += self._at_place(f"{self.deltas}.done", **{self.field: text})
+        item = self._item(status, text)
+        return told + self._done(item), item
+
+    def _rest(self) -> str:
+        """What is still to be told of the arguments."""
+        # Some endpoints give a call without arguments none at all, and clients expect JSON.
+        return "" if "".join(self._text).strip() else self._delta(self._before, "{}")
+
+    def _item(self, status: str, text: str) -> dict[str, Any]:
+        item = {
+            "id": self.id,
+            "type": self.kind,
+            "status": status,
+            self.field: text,
+            "call_id": self._call_id,
+            "name": self._tool.name,
+        }
+        return item | ({"namespace": self._tool.namespace} if self._tool.namespace else {})
+
+
+class CustomCallItem(CallItem):
+    """A call of a custom tool, which comes as the call of a function with one argument."""
+
+    prefix = "ctc"
+    kind = "custom_tool_call"
+    field = "input"
+    deltas = "response.custom_tool_call_input"
+
+    def __init__(self, writer: EventWriter, index: int, tool: ClientTool, call_id: str) -> None:
+        super().__init__(writer, index, tool, call_id)
+        self._input = CustomInput()
+
+    def add(self, text: str) -> str:
+        return super().add(self._input.take(text))
+
+    @property
+    def is_whole(self) -> bool:
+        return self._input.is_whole
+
+    def _rest(self) -> str:
+        return super().add(self._input.end())
+
+
+class SearchCallItem(CallItem):
+    """A search for tools that the client makes. Its arguments come whole."""
+
+    prefix = "tsc"
+    kind = "tool_search_call"
+
+    def add(self, text: str) -> str:
+        self._text.append(text)
+        return ""
+
+    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
+        item = self._item(status, "".join(self._text))
+        return self._done(item), item
+
+    def _item(self, status: str, text: str) -> dict[str, Any]:
+        try:
+            arguments = json.loads(text)
+        except (ValueError, RecursionError):
+            arguments = {"query": text} if text else {}
+        return {
+            "id": self.id,
+            "type": self.kind,
+            "execution": "client",
+            "call_id": self._call_id,
+            "status": status,
+            "arguments": arguments,
+        }
+
+
+def call_item(writer: EventWriter, index: int, tool: ClientTool, call_id: str) -> CallItem:
+    """The item of a call of that tool."""
+    kinds = {"function": CallItem, "custom": CustomCallItem, "tool_search": SearchCallItem}
+    return kinds[tool.kind](writer, index, tool, call_id)

@@ -1,0 +1,329 @@
+"""Responses and their events as OpenAI writes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moa_cli.core import events
+from moa_cli.core.conversation import Citation, Turn, Usage
+from moa_cli.core.events import Event
+from moa_cli.core.outcomes import ending_of, refusal_of
+from moa_cli.core.tools import ToolPiece
+from moa_cli.core.unique import unique_name
+from moa_cli.server.errors import ApiError
+from moa_cli.server.wires import sse
+from moa_cli.server.wires.asked import Asked
+from moa_cli.server.wires.moa_object import ledger, reply_usage
+from moa_cli.server.wires.proposals import ProposalStream, proposal_text
+from moa_cli.server.wires.responses_items import (
+    CallItem,
+    EventWriter,
+    Item,
+    MessageItem,
+    MessageKind,
+    ReasoningItem,
+    call_item,
+)
+from moa_cli.server.wires.responses_request import ResponsesRequest
+
+# After so long without an event, one is repeated: some clients (codex) give up on a stream that has
+# none for some minutes, and do not count comments.
+_REPEAT_SECONDS = 30.0
+_INCOMPLETE = {
+    "length": "max_output_tokens",
+    "content_filter": "content_filter",
+    "refusal": "content_filter",
+}
+# The codes of errors that OpenAI's clients know: what is wrong then, they tell in words of their
+# own, and whether to ask again.
+_CODES = {
+    "rate_limit_exceeded": "rate_limit_exceeded",
+    "server_busy": "rate_limit_exceeded",
+    "context_length_exceeded": "context_length_exceeded",
+    "budget_reached": "insufficient_quota",
+    "content_filter": "invalid_prompt",
+    "tools_unsupported": "invalid_prompt",
+}
+
+
+@dataclass
+class _OpenCall:
+    """A call whose pieces are coming. Its item begins with its name."""
+
+    call_id: str = ""
+    held: str = ""
+    item: CallItem | None = None
+    is_closed: bool = False
+
+
+class _Output:
+    """The items of a reply, from the pieces of its text, reasoning and calls. Each method returns
+    the events that tell what is new."""
+
+    def __init__(self, request: ResponsesRequest, writer: EventWriter) -> None:
+        self._table = request.table
+        self._writer = writer
+        # By index; an item is there once it has ended.
+        self._items: dict[int, dict[str, Any]] = {}
+        self._begun = 0
+        # The message or the reasoning that is being written.
+        self._open: Item | None = None
+        self._calls: dict[int, _OpenCall] = {}
+        self.has_reply = False
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Those that have ended, in order."""
+        return [item for _, item in sorted(self._items.items())]
+
+    def reason(self, text: str) -> str:
+        """A piece of reasoning."""
+        told = ""
+        if not isinstance(self._open, ReasoningItem):
+            told = self._close_open() + self._begin(ReasoningItem(self._writer, self._begun))
+        assert self._open is not None
+        return told + self._open.add(text)
+
+    def say(
+        self, text: str, logprobs: Sequence[str] = (), *, kind: MessageKind = "output_text"
+    ) -> str:
+        """A piece of the reply, or of a refusal. logprobs: of its tokens, as JSON."""
+        told = ""
+        self.has_reply = True
+        if not isinstance(self._open, MessageItem):
+            told = self._close_open() + self._close_whole_calls()
+            told += self._begin(MessageItem(self._writer, self._begun, kind))
+        assert isinstance(self._open, MessageItem)
+        return told + (self._open.add(text, logprobs) if text or logprobs else "")
+
+    def call(self, piece: ToolPiece) -> str:
+        """A piece of a call."""
+        self.has_reply = True
+        call = self._calls.setdefault(piece.index, _OpenCall())
+        if call.is_closed:
+            return ""
+        call.call_id = call.call_id or piece.id
+        if call.item is not None:
+            return call.item.add(piece.arguments)
+        call.held += piece.arguments
+        return self._begin_call(call, piece.name) if piece.name else ""
+
+    def _begin_call(self, call: _OpenCall, name: str) -> str:
+        told = self._close_open() + self._close_whole_calls()
+        tool = self._table.called(name)
+        call.item = call_item(self._writer, self._begun, tool, call.call_id)
+        self._begun += 1
+        return told + call.item.opened() + call.item.add(call.held)
+
+    def end(self, status: str, citations: Sequence[Citation] = ()) -> str:
+        """The reply has ended. status: of the items that are still being written."""
+        told = ""
+        if isinstance(self._open, MessageItem):
+            self._open.citations = tuple(citations)
+        told += self._close_open(status)
+        for call in self._calls.values():
+            if call.item is None:
+                told += self._begin_call(call, "")
+            if not call.is_closed:
+                told += self._close_call(call, status)
+        return told
+
+    def _begin(self, item: Item) -> str:
+        self._open = item
+        self._begun += 1
+        return item.opened()
+
+    def _close_open(self, status: str = "completed") -> str:
+        if self._open is None:
+            return ""
+        item, self._open = self._open, None
+        return self._closed(item, status)
+
+    def _close_whole_calls(self) -> str:
+        """End the calls that cannot go on. Nearly always that is each one once the next begins;
+        but pieces of calls may come side by side."""
+        return "".join(
+            self._close_call(call, "completed")
+            for call in self._calls.values()
+            if call.item is not None and not call.is_closed and call.item.is_whole
+        )
+
+    def _close_call(self, call: _OpenCall, status: str) -> str:
+        assert call.item is not None
+        call.is_closed = True
+        return self._closed(call.item, status)
+
+    def _closed(self, item: Item, status: str) -> str:
+        told, value = item.closed(status)
+        self._items[item.index] = value
+        return told
+
+
+class ResponsesEncoder:
+    """A reply on the wire of responses; see `wire.Encoder`."""
+
+    def __init__(self, request: ResponsesRequest, asked: Asked, *, show_proposals: bool) -> None:
+        self._asked = asked
+        self._writer = EventWriter()
+        self._output = _Output(request, self._writer)
+        self._proposals = ProposalStream() if show_proposals else None
+        self._show_reasoning = show_proposals or request.tells_reasoning
+        self._show_proposals = show_proposals
+        self._begun = False
+        self._last_event = 0.0
+        self._fields = _fields(request)
+
+    def take(self, event: Event, choice: int = 0) -> bytes:
+        """The events of the next event of the turn."""
+        if isinstance(event, events.AggregatorDelta):
+            reasoning = event.reasoning if self._show_reasoning else ""
+            if not (reasoning or event.text or event.tool_calls or event.token_logprobs):
+                return b""
+            told = [self._begin()]
+            if reasoning:
+                told.append(self._output.reason(reasoning))
+            if event.text or event.token_logprobs:
+                told.append(self._output.say(event.text, event.token_logprobs))
+            told.extend(map(self._output.call, event.tool_calls))
+        else:
+            text = self._proposals.take(event) if self._proposals else ""
+            # A straggler has nothing to tell any more once the reply is being written.
+            if not text or self._output.has_reply:
+                return b""
+            told = [self._begin(), self._output.reason(text)]
+        self._last_event = time.monotonic()
+        return "".join(told).encode()
+
+    def _begin(self) -> str:
+        if self._begun:
+            return ""
+        self._begun = True
+        self._last_event = time.monotonic()
+        return self._lifecycle("created", "in_progress") + self._lifecycle("in_progress")
+
+    def end(self, turns: Sequence[Turn]) -> bytes:
+        """The last events. The `moa` object is in the very last."""
+        told = self._begin()
+        rest, response = self._finished(turns[0])
+        told += rest + self._writer.event(f"response.{response['status']}", response=response)
+        return told.encode()
+
+    def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        """The whole response of a finished turn."""
+        turn = turns[0]
+        told = (proposal for layer in turn.proposals for proposal in layer)
+        reasoning = "".join(map(proposal_text, told)) if self._show_proposals else ""
+        if self._show_reasoning:
+            reasoning += turn.reasoning
+        if reasoning:
+            self._output.reason(reasoning)
+        if turn.reply:
+            self._output.say(turn.reply, turn.token_logprobs)
+        for index, call in enumerate(turn.tool_calls):
+            self._output.call(ToolPiece(index, call.id, call.name, call.arguments, call.kind))
+        return self._finished(turn)[1]
+
+    def _finished(self, turn: Turn) -> tuple[str, dict[str, Any]]:
+        """The events that end the items, and the response."""
+        told, refusal = "", refusal_of(turn)
+        if refusal is not None:
+            told = self._output.say(refusal, kind="refusal")
+        elif not self._output.has_reply:
+            told = self._output.say("")
+        cut = None if refusal else _INCOMPLETE.get(ending_of(turn.finish_reason))
+        status = "incomplete" if cut else "completed"
+        told += self._output.end(status, turn.citations)
+        response = self._response(
+            status,
+            completed_at=None if cut else int(time.time()),
+            incomplete_details={"reason": cut} if cut else None,
+            output=self._output.items,
+            usage=self._usage(turn),
+            moa=ledger(turn, self._asked.ignored),
+        )
+        return told, response
+
+    def _usage(self, turn: Turn) -> dict[str, Any]:
+        # Of the reply, if nothing else is asked for: agents measure by it how full their context
+        # is.
+        return usage_object(turn.usage if self._asked.usage == "sum" else reply_usage(turn))
+
+    def fail(self, error: ApiError) -> bytes:
+        """The error, as an event that raises in OpenAI's libraries, and as the end of the
+        response for clients that read on."""
+        told = self._begin() + self._output.end("incomplete")
+        plain = error.body()["error"]
+        flat = {name: plain[name] for name in ("code", "message", "param")}
+        told += self._writer.event("error", **flat, error=plain)
+        failure = {
+            "code": _CODES.get(error.code or "", "server_error"),
+            "message": error.message,
+        }
+        response = self._response("failed", output=self._output.items, error=failure)
+        return (told + self._writer.event("response.failed", response=response)).encode()
+
+    def comment(self, text: str) -> bytes:
+        """A sign of life: a comment, and now and then an event."""
+        told = self._begin()
+        if time.monotonic() - self._last_event >= _REPEAT_SECONDS:
+            self._last_event = time.monotonic()
+            told = self._lifecycle("in_progress")
+        return told.encode() + sse.comment(text)
+
+    def _lifecycle(self, kind: str, status: str = "in_progress") -> str:
+        return self._writer.event(f"response.{kind}", response=self._response(status))
+
+    def _response(self, status: str, **fields: Any) -> dict[str, Any]:
+        return {**self._fields, "status": status, **fields}
+
+
+def _fields(request: ResponsesRequest) -> dict[str, Any]:
+    """What all forms of a response have in common: the request, told back."""
+    body, given = request.body, request.given
+    text, reasoning = body.text or {}, body.reasoning or {}
+    return {
+        "id": f"resp_{unique_name()}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "in_progress",
+        "background": False,
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_output_tokens,
+        "max_tool_calls": None,
+        "metadata": body.metadata or {},
+        "model": body.model,
+        "output": [],
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "previous_response_id": None,
+        "prompt_cache_key": given.get("prompt_cache_key"),
+        "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
+        "safety_identifier": given.get("safety_identifier"),
+        "service_tier": "default",
+        "store": False,
+        "temperature": body.temperature,
+        "text": {"format": {"type": "text"}, **text},
+        "tool_choice": "auto" if body.tool_choice is None else body.tool_choice,
+        "tools": list(body.tools or ()),
+        "top_logprobs": body.top_logprobs or 0,
+        "top_p": body.top_p,
+        "truncation": "disabled",
+        "usage": None,
+        "user": body.user,
+    }
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Usage as responses tell it."""
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
+    }

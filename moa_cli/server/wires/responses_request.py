@@ -1,0 +1,233 @@
+"""The body of a Responses request: its fields, their check, and what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from moa_cli.core.conversation import Conversation, Message
+from moa_cli.core.values import Key, ValueFault, keys_of
+from moa_cli.server.wires import fields
+from moa_cli.server.wires.asked import Asked, MixtureFields
+from moa_cli.server.wires.bodies import check_depth, given_values, json_object, read_body, refuse
+from moa_cli.server.wires.responses_input import History
+from moa_cli.server.wires.responses_tools import ToolTable
+
+_INT32 = 2**31
+_KEPT = "this server keeps nothing between requests: send the whole conversation in input"
+# What asks for nothing, beside what asks for nothing in any field; see `fields.is_neutral`.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "truncation": ("disabled",),
+    "stream_options": ({"include_obfuscation": False},),
+}
+# Bookkeeping of clients: it has no effect, and is taken also with --strict.
+_BOOKKEEPING = (
+    "client_metadata",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+)
+_LOGPROBS = "message.output_text.logprobs"
+# Nothing of it is there: reasoning is told as a summary, which holds all of it.
+_HARMLESS = "reasoning.encrypted_content"
+
+
+def _unsupported(why: str, *, but: Any = None) -> Key:
+    """A field that is refused with the reason, unless it holds that value."""
+
+    def check(value: Any) -> None:
+        if value is not but:
+            raise ValueFault(f"is not supported: {why}", code="unsupported")
+
+    return Key(f"Not supported: {why}.", check=check)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponsesBody:
+    """The fields of the body that are read. Others have no effect."""
+
+    model: Annotated[str, Key("a profile's name; `moa` is the server's default profile")]
+    input: Annotated[
+        Annotated[str, Key(blank=True)]
+        | Annotated[tuple[Annotated[Mapping[str, Any], Key()], ...], Key()],
+        Key(),
+    ]
+    instructions: Annotated[str | None, Key("a system message before all items", blank=True)] = None
+    stream: Annotated[bool | None, Key("send the reply as it is written")] = None
+    temperature: Annotated[float | None, Key("of the reply", 0, 2)] = None
+    top_p: Annotated[float | None, Key("of the reply", 0, 1)] = None
+    max_output_tokens: Annotated[int | None, Key("most tokens of the reply", 1, _INT32 - 1)] = None
+    tools: Annotated[
+        tuple[Annotated[Mapping[str, Any], Key()], ...] | None,
+        Key("functions and custom tools that the client runs, alone or in namespaces"),
+    ] = None
+    tool_choice: Annotated[
+        str | Annotated[Mapping[str, Any], Key()] | None,
+        Key("auto, none, required, a tool, or the tools that are allowed"),
+    ] = None
+    parallel_tool_calls: Annotated[bool | None, Key("whether one reply may call several tools")] = (
+        None
+    )
+    text: Annotated[
+        Mapping[str, Any] | None, Key("`format`: text, json_object, json_schema; `verbosity`")
+    ] = None
+    reasoning: Annotated[
+        Mapping[str, Any] | None,
+        Key("`effort` is passed on; with `summary`, the reasoning is told"),
+    ] = None
+    metadata: Annotated[Mapping[str, Any] | None, Key("given back")] = None
+    user: Annotated[str | None, Key("passed on to all models")] = None
+    moa: Annotated[MixtureFields | None, Key()] = None
+    background: Annotated[
+        bool | None, _unsupported("this server answers while the client waits", but=False)
+    ] = None
+    include: Annotated[tuple[str, ...] | None, Key(f"`{_LOGPROBS}`; others have no effect")] = None
+    top_logprobs: Annotated[int | None, Key("of the tokens of the reply", 0, 20)] = None
+    previous_response_id: Annotated[Any, _unsupported(_KEPT)] = None
+    conversation: Annotated[Any, _unsupported(_KEPT)] = None
+    prompt: Annotated[Any, _unsupported("this server keeps no prompts; send the text")] = None
+
+
+@dataclass(frozen=True)
+class ResponsesRequest:
+    """A request that has been read. choice: of tools, as the client gave it."""
+
+    body: ResponsesBody
+    table: ToolTable
+    asked: Asked
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tells_reasoning(self) -> bool:
+        """Whether the client asks for the reasoning."""
+        asked = (self.body.reasoning or {}).get("summary")
+        return asked is not None and asked != "none"
+
+
+def parse(body: bytes, *, strict: bool = False) -> ResponsesRequest:
+    """The request in a body.
+
+    strict: refuse what has no effect.
+    Raises ApiError, a 400 that names the field which is wrong.
+    """
+    given = json_object(body)
+    check_depth(given)
+    kept, passed, unused = fields.sort_fields(given, keys_of(ResponsesBody), strict=False)
+    read = read_body(ResponsesBody, kept)
+    if read.moa is not None and read.moa.proposers == ():
+        refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
+    table = ToolTable()
+    table.add(read.tools or (), ("tools",))
+    history = History(table)
+    said = _messages(read, history)
+    extra = {**passed, **_reply_extra(read, table)}
+    unused = [name for name in unused if given[name] not in _NEUTRAL.get(name, ())]
+    unused += _not_included(read) + table.ignored + history.ignored
+    if strict:
+        for name in (*passed, *unused):
+            if name not in _BOOKKEEPING:
+                refuse("is not supported", name[:60])
+    asked = Asked(
+        model=read.model,
+        conversation=Conversation.of(said),
+        stream=bool(read.stream),
+        settings=given_values(
+            temperature=read.temperature, top_p=read.top_p, max_tokens=read.max_output_tokens
+        ),
+        extra=extra,
+        user=read.user,
+        mixture=read.moa or MixtureFields(),
+        ignored=fields.named(unused),
+    )
+    return ResponsesRequest(read, table, asked, given)
+
+
+def _messages(body: ResponsesBody, history: History) -> list[Message]:
+    said = []
+    if body.instructions:
+        said.append(Message("system", body.instructions))
+    if isinstance(body.input, str):
+        return [*said, Message("user", body.input)]
+    history.read(body.input)
+    items = history.messages()
+    if not any(message.role != "assistant" for message in items):
+        refuse("holds no message to answer", "input")
+    return [*said, *items]
+
+
+def _not_included(body: ResponsesBody) -> list[str]:
+    """What is asked for in `include` and is not there."""
+    return ["include"] if set(body.include or ()) - {_LOGPROBS, _HARMLESS} else []
+
+
+def _reply_extra(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
+    """Fields of the request body of the model that writes the reply."""
+    form, verbosity = _text_settings(body.text or {})
+    effort = (body.reasoning or {}).get("effort")
+    if effort is not None and not isinstance(effort, str):
+        refuse("must be a text", "reasoning", "effort")
+    tokens = _LOGPROBS in (body.include or ())
+    return given_values(
+        **_tools(body, table),
+        response_format=form,
+        verbosity=verbosity,
+        reasoning_effort=effort,
+        logprobs=tokens or None,
+        top_logprobs=body.top_logprobs if tokens else None,
+    )
+
+
+def _tools(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
+    asked = "auto" if body.tool_choice is None else body.tool_choice
+    choice = table.choose(asked)
+    if not table.functions:
+        if choice not in ("auto", "none"):
+            refuse(
+                "asks for a call, and the request offers no tool that can be called", "tool_choice"
+            )
+        return {}
+    return {
+        "tools": list(table.functions.values()),
+        # What is the default of the endpoints need not be said: some do not know the fields.
+        **({} if choice == "auto" else {"tool_choice": choice}),
+        **({"parallel_tool_calls": False} if body.parallel_tool_calls is False else {}),
+    }
+
+
+def _text_settings(text: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
+    """The response format and the verbosity."""
+    form, verbosity = text.get("format"), text.get("verbosity")
+    if verbosity is not None and not isinstance(verbosity, str):
+        refuse("must be a text", "text", "verbosity")
+    if form is None:
+        return None, verbosity
+    if not isinstance(form, Mapping):
+        refuse("must be an object", "text", "format")
+    kind = form.get("type")
+    if kind == "text":
+        return None, verbosity
+    if kind == "json_object":
+        return {"type": "json_object"}, verbosity
+    if kind != "json_schema":
+        refuse("must be text, json_object or json_schema", "text", "format", "type")
+    return {"type": "json_schema", "json_schema": _schema(form)}, verbosity
+
+
+def _schema(form: Mapping[str, Any]) -> dict[str, Any]:
+    inner = form.get("json_schema")
+    if isinstance(inner, Mapping):
+        # As chat completions nest it.
+        form = inner
+    name, schema = form.get("name", "reply"), form.get("schema")
+    if not isinstance(name, str):
+        refuse("must be a text", "text", "format", "name")
+    if not isinstance(schema, Mapping):
+        refuse("must be an object", "text", "format", "schema")
+    return given_values(
+        name=name,
+        description=form.get("description"),
+        schema=schema,
+        strict=form.get("strict"),
+    )

@@ -1,0 +1,200 @@
+"""The tools of a Responses request, as functions that any chat-completions endpoint takes.
+
+Three kinds of tools have no such form. A custom tool takes free text: it becomes a function with
+one argument, `input`. A function of a namespace gets the namespace before its name. A search for
+tools that the client makes itself becomes a function. Calls are told to the client by its own names
+and kinds, and its history is told to the model by those of the functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from moa_cli.server.wires.bodies import given_values, refuse
+
+ClientToolKind = Literal["function", "custom", "tool_search"]
+_Path = tuple[str | int, ...]
+
+# The longest name of a function that OpenAI takes, and with it most others.
+_LONGEST_NAME = 64
+_NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
+_SEARCH = "tool_search"
+
+
+@dataclass(frozen=True)
+class ClientTool:
+    """A tool as the client names it. namespace: empty for a tool in none."""
+
+    kind: ClientToolKind
+    name: str
+    namespace: str = ""
+
+    @property
+    def sent_name(self) -> str:
+        """The name of its function."""
+        if not self.namespace:
+            return self.name
+        # Namespaces of MCP servers end in the two lines already.
+        name = f"{self.namespace.removesuffix('__')}__{self.name}"
+        if len(name) <= _LONGEST_NAME:
+            return name
+        digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
+        return f"{name[: _LONGEST_NAME - 9]}_{digest}"
+
+
+@dataclass
+class ToolTable:
+    """The tools that a request offers.
+
+    Attributes:
+        functions: The functions that the model is offered, by name.
+        ignored: What is offered besides, and cannot be had here.
+    """
+
+    functions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    _tools: dict[str, ClientTool] = field(default_factory=dict)
+
+    def add(self, tools: Iterable[Any], path: _Path) -> None:
+        """Add the tools at `path` of the body. Raises ApiError for one that is malformed."""
+        for place, tool in enumerate(tools):
+            self._add(tool, (*path, place), "")
+
+    def _add(self, tool: Any, path: _Path, namespace: str) -> None:
+        if not isinstance(tool, Mapping):
+            refuse("must be an object", *path)
+        match tool.get("type"):
+            case "function" | "custom" as kind:
+                # Some clients nest a tool as chat completions do.
+                inner = tool.get(kind)
+                described = inner if isinstance(inner, Mapping) and "name" not in tool else tool
+                name = described.get("name")
+                if not isinstance(name, str) or not name:
+                    refuse("must be a text", *path, "name")
+                make = _function if kind == "function" else _custom
+                self._offer(ClientTool(kind, name, namespace), make(described, path))
+            case "namespace" if not namespace:
+                name, inside = tool.get("name"), tool.get("tools")
+                if not isinstance(name, str) or not name:
+                    refuse("must be a text", *path, "name")
+                if not isinstance(inside, list):
+                    refuse("must be a list of objects", *path, "tools")
+                for place, member in enumerate(inside):
+                    self._add(member, (*path, "tools", place), name)
+            case "tool_search" if tool.get("execution") == "client":
+                self._offer(ClientTool("tool_search", _SEARCH), _function(tool, path))
+            case str() as kind if kind:
+                self.ignored.append(f"tools[].type={kind}")
+            case _:
+                refuse("must be a text", *path, "type")
+
+    def _offer(self, tool: ClientTool, described: dict[str, Any]) -> None:
+        # A tool that was found by a search is in the history more than once.
+        if tool.sent_name not in self._tools:
+            name = tool.sent_name
+            self._tools[name] = tool
+            self.functions[name] = {"type": "function", "function": {"name": name, **described}}
+
+    def called(self, sent_name: str) -> ClientTool:
+        """The tool that a model calls by the name of its function, or by one that it made up."""
+        if sent_name in self._tools:
+            return self._tools[sent_name]
+        # Instructions may speak of a tool without its namespace.
+        bare = [tool for tool in self._tools.values() if tool.name == sent_name]
+        return bare[0] if len(bare) == 1 else ClientTool("function", sent_name)
+
+    def choose(self, choice: str | Mapping[str, Any]) -> str | dict[str, Any]:
+        """A choice of tools as chat completions make it. Raises ApiError if it cannot be made.
+
+        Where only some tools are allowed, the others are no longer offered.
+        """
+        if isinstance(choice, str):
+            if choice not in ("auto", "none", "required"):
+                refuse("must be auto, none, required or an object", "tool_choice")
+            return choice
+        kind = choice.get("type")
+        if kind == "allowed_tools":
+            return self._allow(choice)
+        if kind not in ("function", "custom"):
+            refuse(
+                "must be function, custom or allowed_tools: this server has no tools of its own",
+                *("tool_choice", "type"),
+            )
+        name = self._chosen(choice, ("tool_choice",))
+        return {"type": "function", "function": {"name": name}}
+
+    def _allow(self, choice: Mapping[str, Any]) -> str:
+        mode, tools = choice.get("mode", "auto"), choice.get("tools")
+        if mode not in ("auto", "required"):
+            refuse("must be auto or required", "tool_choice", "mode")
+        if not isinstance(tools, list):
+            refuse("must be a list of objects", "tool_choice", "tools")
+        allowed = set()
+        for place, tool in enumerate(tools):
+            path = ("tool_choice", "tools", place)
+            if not isinstance(tool, Mapping):
+                refuse("must be an object", *path)
+            if tool.get("type") in ("function", "custom"):
+                allowed.add(self._chosen(tool, path))
+        self.functions = {name: self.functions[name] for name in self.functions if name in allowed}
+        return str(mode)
+
+    def _chosen(self, choice: Mapping[str, Any], path: _Path) -> str:
+        inner = choice.get(str(choice.get("type")))
+        name = choice.get("name", inner.get("name") if isinstance(inner, Mapping) else None)
+        namespace = choice.get("namespace") or ""
+        if not isinstance(name, str):
+            refuse("must be a text", *path, "name")
+        if not isinstance(namespace, str):
+            refuse("must be a text", *path, "namespace")
+        tool = ClientTool("function", name, namespace)
+        found = tool if tool.sent_name in self.functions else self.called(name)
+        if found.sent_name not in self.functions:
+            refuse("names no tool that the request offers", *path, "name")
+        return found.sent_name
+
+
+def _function(tool: Mapping[str, Any], path: _Path) -> dict[str, Any]:
+    parameters, description = tool.get("parameters"), tool.get("description")
+    if parameters is not None and not isinstance(parameters, Mapping):
+        refuse("must be an object", *path, "parameters")
+    # Only where it is asked for: many endpoints do not know it.
+    strict = True if tool.get("strict") is True else None
+    return {
+        **_described(description, path),
+        "parameters": _NO_ARGUMENTS if parameters is None else parameters,
+        **given_values(strict=strict),
+    }
+
+
+def _custom(tool: Mapping[str, Any], path: _Path) -> dict[str, Any]:
+    told, form = tool.get("description"), tool.get("format")
+    above = _described(told, path).get("description", "")
+    words = [above] if above else []
+    words.append("Put the whole text that the tool takes into `input`.")
+    if isinstance(form, Mapping) and form.get("type") == "grammar":
+        grammar = form.get("grammar", form)
+        if not isinstance(grammar, Mapping) or not isinstance(grammar.get("definition"), str):
+            refuse("must be a text", *path, "format", "definition")
+        words.append(f"It follows this grammar ({grammar.get('syntax')}):")
+        words.append(grammar["definition"])
+    return {
+        "description": "\n\n".join(words),
+        "parameters": {
+            "type": "object",
+            "properties": {"input": {"type": "string"}},
+            "required": ["input"],
+            "additionalProperties": False,
+        },
+    }
+
+
+def _described(description: Any, path: _Path) -> dict[str, str]:
+    if description is None:
+        return {}
+    if not isinstance(description, str):
+        refuse("must be a text", *path, "description")
+    return {"description": description}
