@@ -65,6 +65,13 @@ def cut_of(answer: Proposal | Turn) -> str | None:
     text = answer.text if isinstance(answer, Proposal) else answer.reply
     if isinstance(answer, Proposal) and answer.unfinished:
         return UNFINISHED
+    if (
+        isinstance(answer, Turn)
+        and answer.tool_calls
+        and ending_of(answer.finish_reason) == "tool_calls"
+    ):
+        # Whoever asked makes the call.
+        return None
     return cut_text(answer.finish_reason) if text and answer.error is None else None
 
 

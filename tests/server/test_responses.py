@@ -181,6 +181,7 @@ def test_the_events_of_a_call(server: Server, upstream: Upstream) -> None:
         ("completed", "completed"),
     ]
     assert told[-1]["response"]["tools"] == [WEATHER]
+    assert told[-1]["response"]["moa"]["cut"] == []
     (sent,) = upstream.chats("agg")
     assert sent.body["tools"] == [
         {
