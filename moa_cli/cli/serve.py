@@ -106,7 +106,7 @@ def serve(
     options = ServerOptions(
         host=host,
         port=port,
-        keys=_keys(api_key or [], api_key_file),
+        keys=client_keys(api_key or [], api_key_file),
         insecure=insecure,
         origins=tuple(cors_origin or ()),
         max_concurrency=max_concurrency,
@@ -140,7 +140,7 @@ def serve(
     raise Exit(code)
 
 
-def _keys(typed: list[str], file: Path | None) -> tuple[str, ...]:
+def client_keys(typed: list[str], file: Path | None) -> tuple[str, ...]:
     """All keys that clients may send. Raises UsageError if one can be none."""
     found = [("--api-key", key) for key in typed]
     around = os.environ.get(_KEYS)

@@ -16,6 +16,7 @@ app = deferred(
         "ask": ("ask:ask", "Ask once, and print the reply."),
         "chat": ("chat:chat", "Hold a conversation in the terminal."),
         "serve": ("serve:serve", "Serve mixtures to any program that speaks to OpenAI."),
+        "mcp": ("mcp:mcp", "Offer mixtures to agents as tools, by the Model Context Protocol."),
         "batch": (
             "batch:batch",
             "Answer many prompts; the same command goes on where it was stopped.",

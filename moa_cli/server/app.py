@@ -40,10 +40,10 @@ _LOG = RoomLog("moa.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def make_app(service: Service) -> ASGIApp:
-    """The ASGI application of a server."""
+def make_app(service: Service, router: Router | None = None) -> ASGIApp:
+    """The ASGI application of a server. router: its paths, by default those of `moa serve`."""
     loopback = ipaddress.ip_address(service.address.host).is_loopback
-    guarded = Guard(_router(service), service.options, loopback=loopback)
+    guarded = Guard(router or _router(service), service.options, loopback=loopback)
     app: ASGIApp = _Errors(guarded, service)
     if service.options.origins:
         app = CORSMiddleware(

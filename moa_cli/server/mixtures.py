@@ -212,7 +212,7 @@ class Mixtures:
             self._served_at = now
         return model in self._served
 
-    async def _offered(self, name: str) -> Mixture:
+    async def offered(self, name: str) -> Mixture:
         """The mixture of that name with those of its candidates that are offered. Raises ApiError.
 
         It is waited for lists of models only the first time, and only where none is kept.
@@ -241,7 +241,7 @@ class Mixtures:
 
     async def for_request(self, asked: Asked) -> Mixture:
         """The mixture with the request's own settings laid over it. Raises ApiError."""
-        mixture = await self._offered(asked.model)
+        mixture = await self.offered(asked.model)
         if (overrides := asked.mixture.overrides()) != Overrides():
             mixture = self._overridden(mixture, asked.model, overrides)
         profile = mixture.profile

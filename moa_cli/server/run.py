@@ -8,9 +8,11 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+
+from starlette.types import ASGIApp
 
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config
@@ -52,75 +54,93 @@ def run(
     limits: the engine's, from the ledger that they ask. introduction: which models answer,
     and warnings, a line each. Raises MoAError if it cannot begin.
     """
-    with closing(_listen(options)) as bound:
-        address = Address(*bound.getsockname()[:2])
-        for key in options.keys:
-            add_secret(key)
-        pool = ClientPool(config, headers=upstream_headers, many_calls=True)
-        log = AccessLog(options.log_format)
-        mixtures = Mixtures(
+    with closing(listen(options)) as bound:
+        service = make_service(
             profile,
-            pool,
-            os.environ,
-            address,
-            log.note,
-            expose_models=options.expose_models,
-        )
-        ledger = ServerLedger(spending, log.note)
-        limiter = TurnLimiter(options.max_concurrency, options.queue)
-        service = Service(
-            options=options,
-            address=address,
-            mixtures=mixtures,
-            clients=pool,
-            limits=replace(limits(ledger), fan_outs=FanOutMemory()),
-            ledger=ledger,
-            log=log,
-            limiter=limiter,
-            metrics=Metrics(limiter, mixtures.serves),
+            options,
+            Address(*bound.getsockname()[:2]),
+            config=config,
+            spending=spending,
+            limits=limits,
         )
         return asyncio.run(_serve(service, bound, introduction))
 
 
+def make_service(
+    profile: Profile,
+    options: ServerOptions,
+    address: Address,
+    *,
+    config: Config,
+    spending: Spending | None,
+    limits: Callable[[ServerLedger], Limits],
+) -> Service:
+    """What all requests share; see `run`. address: where it listens."""
+    for key in options.keys:
+        add_secret(key)
+    pool = ClientPool(config, headers=upstream_headers, many_calls=True)
+    log = AccessLog(options.log_format)
+    mixtures = Mixtures(
+        profile, pool, os.environ, address, log.note, expose_models=options.expose_models
+    )
+    ledger = ServerLedger(spending, log.note)
+    limiter = TurnLimiter(options.max_concurrency, options.queue)
+    return Service(
+        options=options,
+        address=address,
+        mixtures=mixtures,
+        clients=pool,
+        limits=replace(limits(ledger), fan_outs=FanOutMemory()),
+        ledger=ledger,
+        log=log,
+        limiter=limiter,
+        metrics=Metrics(limiter, mixtures.serves),
+    )
+
+
 async def _serve(service: Service, bound: socket.socket, introduction: Sequence[str]) -> int:
-    server = _Server(service, introduction)
+    server = Server(service, make_app(service), introduction, service.address.url)
+    async with lifetime(service):
+        await server.serve(sockets=[bound])
+    return server.code
+
+
+@asynccontextmanager
+async def lifetime(service: Service) -> AsyncIterator[None]:
+    """While inside, requests are answered. Then turns that were ended close their connections, and
+    all that they cost is written down."""
     # Loads the client, and asks nobody.
     await service.clients.warm(())
     # What was imported stays: looking through it again and again costs a tenth of all time.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
-        await server.serve(sockets=[bound])
+        yield
     finally:
         if service.running:
             await asyncio.wait(service.running, timeout=_FLUSH_SECONDS)
         await service.ledger.aclose()
         await service.clients.aclose()
-    return server.code
 
 
-class _Server(HttpServer):
+class Server(HttpServer):
     """Ends in two steps: a first signal lets turns end, a second stops them.
 
-    code: the exit code of the process.
+    url: what clients are told. code: the exit code of the process.
     """
 
-    def __init__(self, service: Service, introduction: Sequence[str]) -> None:
-        super().__init__(make_app(service))
+    def __init__(
+        self, service: Service, app: ASGIApp, introduction: Sequence[str], url: str
+    ) -> None:
+        super().__init__(app)
         self._service = service
         self._introduction = introduction
+        self._url = url
         self.code = 0
 
     def on_start(self) -> None:
         """Tell where the server listens."""
-        service = self._service
-        others = len(service.mixtures.names()) - 1
-        first, *warnings = self._introduction
-        service.log.note(
-            f"listening on {service.address.url}; `{DEFAULT}` is {first}; {others} more models"
-        )
-        for warning in warnings:
-            service.log.note(warning)
+        introduce(self._service, f"listening on {self._url}", self._introduction)
 
     def on_signal(self, number: int) -> None:
         """End in good order at the first signal, at once at the second."""
@@ -140,7 +160,16 @@ class _Server(HttpServer):
         loop.call_later(grace + _FLUSH_SECONDS, self.abort_connections)
 
 
-def _listen(options: ServerOptions) -> socket.socket:
+def introduce(service: Service, where: str, introduction: Sequence[str]) -> None:
+    """Tell where the server is, what `moa` stands for, and what was warned of."""
+    others = len(service.mixtures.names()) - 1
+    first, *warnings = introduction
+    service.log.note(f"{where}; `{DEFAULT}` is {first}; {others} more models")
+    for warning in warnings:
+        service.log.note(warning)
+
+
+def listen(options: ServerOptions) -> socket.socket:
     """A socket that is bound to the numeric address of the options' host, and to their port.
 
     Raises UsageError where others could reach it without a key, MoAError if it cannot be had.

@@ -38,6 +38,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": 2,
     "docs/contributing.md": 2,
     "docs/how-to/add-a-command.md": 1,
+    "docs/how-to/mcp.md": 2,
 }
 PARSED_ONLY = {
     "README.md": 2,
@@ -52,6 +53,7 @@ PARSED_ONLY = {
     "docs/how-to/install.md": 2,
     "docs/how-to/judge.md": 1,
     "docs/how-to/keys.md": 4,
+    "docs/how-to/mcp.md": 3,
     "docs/how-to/privacy.md": 1,
     "docs/how-to/profiles.md": 1,
     "docs/how-to/report.md": 1,

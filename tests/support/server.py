@@ -19,29 +19,42 @@ from tests.support.command import PATIENCE, Moa
 __all__ = ["QUESTION", "Server", "chunks", "serving"]
 
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "why?"}]
-_URL = re.compile(r"listening on (http://\S+)/v1")
 
 
 class Server:
-    """A running server. root: its address without /v1. log: what it wrote on standard error."""
+    """A running server. root: its address without /v1. log: what it wrote on standard error.
 
-    def __init__(self, process: subprocess.Popen[bytes], key: str | None) -> None:
+    listening: the line that tells its address, with the root as a group.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        key: str | None,
+        listening: str = r"listening on (http://\S+)/v1",
+    ) -> None:
         self.process = process
+        self._url = re.compile(listening)
         self.log: list[str] = []
         self.root = ""
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self.http = httpx.Client(headers=headers, timeout=PATIENCE, trust_env=False)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.wait_for_log(_URL.pattern)
+        self.wait_for_log(listening)
 
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            found = _URL.search(line.decode())
+            found = self._url.search(line.decode())
             if found:
                 self.root = found[1]
             self.log.append(line.decode().rstrip("\n"))
+
+    def close(self) -> None:
+        """Take leave of a server that has ended."""
+        self.http.close()
+        self._reader.join()
 
     @property
     def url(self) -> str:
@@ -88,9 +101,8 @@ def serving(moa: Moa, *arguments: str, key: str | None = None, **options: Any) -
     with ExitStack() as stack:
         process = stack.enter_context(moa.start("serve", "--port", "0", *arguments, **options))
         server = Server(process, key)
-        stack.callback(server._reader.join)
+        stack.callback(server.close)
         stack.callback(process.kill)
-        stack.callback(server.http.close)
         yield server
 
 

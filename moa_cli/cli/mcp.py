@@ -1,0 +1,112 @@
+"""`moa mcp`: the mixture as a tool for agents."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Exit, Option
+
+from moa_cli.cli import wiring
+from moa_cli.cli.options import TurnCaps, takes_profile
+from moa_cli.cli.saving import open_books
+from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.profile import Profile
+
+if TYPE_CHECKING:
+    from moa_cli.engine import Limits
+    from moa_cli.server.ledger import ServerLedger
+
+_CALLS = 64
+_MODULES = ("mcp", "starlette", "uvicorn", "prometheus_client")
+_HOST = "127.0.0.1"
+_PORT = 8001
+
+
+@partial(takes_profile, settles=False)
+def mcp(
+    profile: Profile,
+    concurrency: int | None,
+    *,
+    http: Annotated[
+        bool, Option("--http", help="Serve over HTTP, not over standard input and output.")
+    ] = False,
+    host: Annotated[
+        str | None, Option(metavar="HOST", help=f"Where to listen with --http ({_HOST}).")
+    ] = None,
+    port: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            min=0,
+            max=65535,
+            help=f"The port with --http ({_PORT}); 0 takes any that is free.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        Option(
+            metavar="PATH",
+            help="A file of keys that clients must send, one a line; or MOA_SERVE_API_KEY.",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, Option("--insecure", help="Let other machines in without a key.")
+    ] = False,
+    max_concurrency: Annotated[
+        int, Option(metavar="N", min=1, help="Turns that run at once; others wait.")
+    ] = 16,
+    grace: Annotated[
+        float,
+        Option(metavar="SECONDS", min=0, help="What running turns get when an HTTP server stops."),
+    ] = 5.0,
+    caps: TurnCaps,
+) -> None:
+    """Offer mixtures to agents as tools, by the Model Context Protocol."""
+    from importlib.util import find_spec
+
+    if any(find_spec(name) is None for name in _MODULES):
+        from moa_cli.core.installation import install_command
+
+        raise MoAError(
+            "the MCP server is not installed", hint=f"install it with: {install_command('mcp')}"
+        )
+    if not http:
+        typed = {"--host": host, "--port": port, "--api-key-file": api_key_file}
+        for option, value in typed.items():
+            if value is not None:
+                raise UsageError(f"{option} needs --http")
+        if insecure:
+            raise UsageError("--insecure needs --http")
+    from moa_cli.cli.serve import client_keys
+    from moa_cli.server.mcp.run import run
+    from moa_cli.server.service import ServerOptions
+
+    options = ServerOptions(
+        host=host or _HOST,
+        port=_PORT if port is None else port,
+        keys=client_keys([], api_key_file) if http else (),
+        insecure=insecure,
+        max_concurrency=max_concurrency,
+        grace=grace,
+    )
+    calls = concurrency
+    if calls is None and "concurrency" not in wiring.config().given:
+        calls = _CALLS
+
+    def limits(ledger: ServerLedger) -> Limits:
+        # The day's budget asks the server's ledger.
+        budgets = (*caps.budgets(ledger, one_turn=False), *wiring.session_budget("shared"))
+        return wiring.limits(calls, budgets, ledger)
+
+    code = run(
+        profile,
+        options,
+        http=http,
+        config=wiring.config(),
+        spending=open_books(save=None).spending,
+        limits=limits,
+        introduction=wiring.introduction(wiring.settled(profile), switching=True),
+    )
+    raise Exit(code)

@@ -1,0 +1,339 @@
+"""A call of a tool: the turns that it runs, and the result that it gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mcp.server import Server, ServerRequestContext
+from mcp.types import (
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    TextContent,
+)
+
+from moa_cli.core.conversation import Conversation, Message, Proposal, Turn, Usage
+from moa_cli.core.errors import UsageError
+from moa_cli.core.events import Event, LayerFinished
+from moa_cli.core.outcomes import losses, refusal_of
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.stream import TurnFold, deliver
+from moa_cli.core.unique import unique_name
+from moa_cli.engine import run_turn
+from moa_cli.profile import Profile, short_name
+from moa_cli.server.accesslog import Record
+from moa_cli.server.errors import ApiError, from_turn, stopping
+from moa_cli.server.mcp.arguments import ToolRequest, read_arguments, tools
+from moa_cli.server.mcp.progress import Progress
+from moa_cli.server.service import Service
+from moa_cli.server.wires.moa_object import ledger
+from moa_cli.version import __version__
+
+# A client that gives a silent tool up after some seconds is told sooner that it works.
+_TICK_SECONDS = 2.0
+_INSTRUCTIONS = (
+    "Mixtures of language models. `ask` gives one reply, written from the answers of several"
+    " models; `compare` shows such answers side by side."
+)
+
+
+@dataclass
+class _Asked:
+    """A profile that is asked in a call. error: why it gave nothing."""
+
+    name: str
+    profile: Profile
+    fold: TurnFold = field(default_factory=TurnFold)
+    error: ApiError | None = None
+
+    def __post_init__(self) -> None:
+        self.turn = Turn(user="")
+
+    @property
+    def reply(self) -> str | None:
+        """The reply, or the words in which it was refused."""
+        return None if self.error else refusal_of(self.turn) or self.turn.reply or ""
+
+
+class ToolServer:
+    """The tools of a service, for any number of clients; `server` is the SDK's."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.server: Server[Any] = Server(
+            "moa",
+            version=__version__,
+            title="Mixture-of-Agents",
+            instructions=_INSTRUCTIONS,
+            on_list_tools=self._list,
+            on_call_tool=self._call,
+        )
+
+    async def _list(
+        self, ctx: ServerRequestContext[Any], params: PaginatedRequestParams | None
+    ) -> ListToolsResult:
+        mixtures = self._service.mixtures
+        known = {name: _about(mixtures.find(name).profile) for name in mixtures.names()}
+        return ListToolsResult(tools=tools(known))
+
+    async def _call(
+        self, ctx: ServerRequestContext[Any], params: CallToolRequestParams
+    ) -> CallToolResult:
+        record, own = _record(ctx, params.name)
+        try:
+            return await self._answer(ctx, params, record)
+        except UsageError as error:
+            record.code = "invalid_value"
+            return _failed(error.message)
+        except ApiError as error:
+            record.code = error.code
+            return _failed(error.message, code=error.code)
+        except asyncio.CancelledError:
+            record.status = 499
+            raise
+        finally:
+            if own:
+                record.status = record.status or 200
+                self._service.log.request(record)
+
+    async def _answer(
+        self, ctx: ServerRequestContext[Any], params: CallToolRequestParams, record: Record
+    ) -> CallToolResult:
+        mixtures = self._service.mixtures
+        request = read_arguments(params.name, params.arguments or {}, mixtures.names())
+        record.model = ",".join(request.profiles)
+        asked = [_Asked(name, (await mixtures.offered(name)).profile) for name in request.profiles]
+        proposals_only = params.name == "compare" and len(asked) == 1
+        if proposals_only and not asked[0].profile.rounds:
+            raise UsageError(
+                f"profiles: {asked[0].name!r} has no proposers; name several profiles, or use `ask`"
+            )
+        progress = Progress(sum(_calls(each.profile) for each in asked) - proposals_only)
+        try:
+            await self._run(ctx, asked, request, progress, proposals_only=proposals_only)
+        finally:
+            # What was in flight when the client left was paid for, too.
+            usage = sum((each.turn.usage for each in asked), Usage())
+            record.usage = usage
+        if params.name == "ask":
+            return _reply(asked[0])
+        return _proposals(asked[0]) if proposals_only else _replies(asked, usage)
+
+    async def _run(
+        self,
+        ctx: ServerRequestContext[Any],
+        asked: Sequence[_Asked],
+        request: ToolRequest,
+        progress: Progress,
+        *,
+        proposals_only: bool,
+    ) -> None:
+        """Run the turns, and report their progress.
+
+        They run in tasks that the SDK does not know: a scope of its own would cancel them again
+        and again while they close their connections.
+        """
+        service = self._service
+        tasks = [
+            asyncio.create_task(
+                self._turn(each, request, progress, len(asked) > 1, proposals_only=proposals_only)
+            )
+            for each in asked
+        ]
+        for task in tasks:
+            service.running.add(task)
+            task.add_done_callback(service.running.discard)
+        try:
+            while not all(task.done() for task in tasks):
+                running = [task for task in tasks if not task.done()]
+                await asyncio.wait(
+                    [*running, progress.news],
+                    timeout=_TICK_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for done, total, message in progress.reports():
+                    await ctx.session.report_progress(done, total, message)
+        finally:
+            for task in tasks:
+                task.cancel()
+        for task in tasks:
+            if task.cancelled():
+                raise stopping()
+            task.result()
+
+    async def _turn(
+        self,
+        asked: _Asked,
+        request: ToolRequest,
+        progress: Progress,
+        labelled: bool,
+        *,
+        proposals_only: bool,
+    ) -> None:
+        service = self._service
+        said = [Message("system", request.system)] if request.system.strip() else []
+        conversation = Conversation.of([*said, Message("user", request.prompt)])
+        sink = progress.sink(asked.name if labelled else "")
+        try:
+            async with service.limiter.turn():
+                limits = replace(service.limits, reply_held=True)
+                events = run_turn(asked.profile, conversation, service.clients, limits=limits)
+                if proposals_only:
+                    events = _up_to_the_proposals(events, asked.profile.rounds)
+                try:
+                    await deliver(events, service.metrics, sink, fold=asked.fold)
+                finally:
+                    asked.turn = asked.fold.turn()
+                    if proposals_only and asked.turn.error is None and _texts(asked.turn):
+                        # It was ended where it was meant to end.
+                        asked.turn = replace(asked.turn, status="finished")
+                    service.metrics.ended(asked.name, asked.turn)
+        except ApiError as error:
+            asked.error = error
+            return
+        if asked.turn.status != "finished" and refusal_of(asked.turn) is None:
+            asked.error = from_turn(asked.turn)
+
+
+async def _up_to_the_proposals(
+    events: AsyncGenerator[Event, None], rounds: int
+) -> AsyncGenerator[Event, None]:
+    """The events of a turn without its reply, which is not asked for: what costs money begins only
+    when the event before it has been taken."""
+    async with aclosing(events):
+        async for event in events:
+            yield event
+            if isinstance(event, LayerFinished) and event.layer == rounds and event.answered:
+                return
+
+
+def _record(ctx: ServerRequestContext[Any], tool: str) -> tuple[Record, bool]:
+    """What the log tells of a call, and whether it has a line of its own: over HTTP, it is told
+    with its request."""
+    scope = getattr(ctx.request, "scope", None)
+    if scope is not None and "moa.record" in scope:
+        return scope["moa.record"], False
+    return Record(f"req_{unique_name()}", "tools/call", one_line(tool, 64), "stdio"), True
+
+
+def _about(profile: Profile) -> str:
+    """A line about a profile, for the model that chooses one."""
+    first = " ".join(profile.description.split())
+    proposers = profile.layer(1) if profile.rounds else ()
+    names = ", ".join(dict.fromkeys(short_name(proposer.model) for proposer in proposers))
+    models = f"{names} → {short_name(profile.aggregator.model)}".removeprefix(" → ")
+    return one_line(f"{first} ({models})" if first else models, 200)
+
+
+def _calls(profile: Profile) -> int:
+    """How many models a turn asks."""
+    return 1 + sum(len(profile.layer(number)) for number in range(1, profile.rounds + 1))
+
+
+def _texts(turn: Turn) -> list[Proposal]:
+    """The proposals of the last layer that has any."""
+    for layer in reversed(turn.proposals):
+        found = [proposal for proposal in layer if proposal.error is None and proposal.text]
+        if found:
+            return found
+    return []
+
+
+def _ledger(turn: Turn) -> dict[str, Any]:
+    return ledger(turn) | {"lost": losses(turn)}
+
+
+def _reply(asked: _Asked) -> CallToolResult:
+    if asked.error is not None:
+        return _failed(asked.error.message, code=asked.error.code, moa=_ledger(asked.turn))
+    text = asked.reply or ""
+    return _result(text, {"reply": text, "moa": _ledger(asked.turn)})
+
+
+def _proposals(asked: _Asked) -> CallToolResult:
+    """The proposals of one profile side by side."""
+    if asked.error is not None:
+        return _failed(asked.error.message, code=asked.error.code, moa=[_ledger(asked.turn)])
+    shown = _texts(asked.turn)
+    layer = asked.turn.proposals[shown[0].layer - 1]
+    answers = [
+        {
+            "name": proposal.proposer,
+            "model": proposal.answered_by or proposal.model,
+            "text": proposal.text if proposal in shown else None,
+            "error": proposal.error.message if proposal.error else None,
+            "finish_reason": proposal.finish_reason,
+        }
+        for proposal in layer
+    ]
+    lost = [
+        f"{proposal.proposer}: {proposal.error.message}" for proposal in layer if proposal.error
+    ]
+    moa = ledger(asked.turn) | {"lost": lost, "degraded": bool(lost)}
+    return _side_by_side(answers, asked.turn.usage, [moa])
+
+
+def _replies(asked: Sequence[_Asked], usage: Usage) -> CallToolResult:
+    """The replies of several profiles side by side."""
+    answers = [
+        {
+            "name": each.name,
+            "text": each.reply,
+            "error": each.error.message if each.error else None,
+        }
+        for each in asked
+    ]
+    moa = [_ledger(each.turn) for each in asked]
+    if all(each.error is not None for each in asked):
+        why = "; ".join(f"{answer['name']}: {answer['error']}" for answer in answers)
+        return _failed(why, moa=moa)
+    return _side_by_side(answers, usage, moa)
+
+
+def _side_by_side(
+    answers: Sequence[dict[str, Any]], usage: Usage, moa: list[dict[str, Any]]
+) -> CallToolResult:
+    texts = []
+    for number, answer in enumerate(answers, 1):
+        text = answer["text"]
+        said = f"(no answer: {answer['error']})" if text is None else text
+        texts.append(f"## {number}. {answer['name']}\n\n{said}")
+    cost = None if usage.unpriced_calls else usage.cost
+    return _result("\n\n".join(texts), {"answers": list(answers), "cost": cost, "moa": moa})
+
+
+def _result(text: str, structured: dict[str, Any]) -> CallToolResult:
+    """A result. Half of a surrogate pair, which a model may send, cannot be written as it is."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=_writable(text))],
+        structured_content=_writable_values(structured),
+    )
+
+
+def _failed(message: str, **structured: Any) -> CallToolResult:
+    """An error that the calling model can read, in one line."""
+    line = _writable(one_line(message))
+    return CallToolResult(
+        content=[TextContent(type="text", text=line)],
+        structured_content=_writable_values({"error": line, **structured}),
+        is_error=True,
+    )
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _writable_values(value: Any) -> Any:
+    if isinstance(value, str):
+        return _writable(value)
+    if isinstance(value, dict):
+        return {key: _writable_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_writable_values(item) for item in value]
+    return value

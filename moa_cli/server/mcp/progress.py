@@ -1,0 +1,126 @@
+"""What a client is told while it waits: how many proposals came, and how far the reply is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorStarted,
+    Event,
+    LayerStarted,
+    ProposerFailed,
+    ProposerFinished,
+)
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import plural
+
+Report = tuple[float, float, str]
+# After so long, half of a step is taken to be done.
+_HALF_SECONDS = 60.0
+_LONGEST_LINE = 200
+
+
+class Progress:
+    """The progress of one call of a tool, over all its turns.
+
+    A call of a model is a step. Between two steps, time alone moves it on, since the protocol wants
+    each report to be larger than the one before.
+
+    steps: how many calls are expected. news: done as soon as there is something to report.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = max(1, steps)
+        self._done = 0
+        self._since = time.monotonic()
+        self._told = 0.0
+        self._lines: list[str] = []
+        self._waiting: dict[tuple[str, int, int], str] = {}
+        self._written = 0
+        self.news = asyncio.get_running_loop().create_future()
+
+    def sink(self, label: str) -> TurnProgress:
+        """What is shown the events of a turn. label: before its lines, "" for the only turn."""
+        return TurnProgress(self, label)
+
+    def step(self, line: str) -> None:
+        """A call has ended."""
+        self._done += 1
+        self._since = time.monotonic()
+        self.say(line)
+
+    def say(self, line: str) -> None:
+        """Something to report at once."""
+        self._lines.append(line)
+        if not self.news.done():
+            self.news.set_result(None)
+
+    def expect(self, place: tuple[str, int, int], name: str) -> None:
+        """A proposer was asked."""
+        self._waiting[place] = name
+
+    def came(self, place: tuple[str, int, int], line: str) -> None:
+        """A proposer has answered, or failed."""
+        self._waiting.pop(place, None)
+        self.step(line)
+
+    def wrote(self, characters: int) -> None:
+        """So many more characters of a reply were written."""
+        self._written += characters
+
+    def reports(self) -> Iterator[Report]:
+        """Progress, total and message of each report that is due."""
+        self.news = asyncio.get_running_loop().create_future()
+        lines, self._lines = self._lines or [self._state()], []
+        left = len(lines)
+        for line in lines:
+            left -= 1
+            value = max(0, min(self._done, self._steps - 1) - left) + self._part()
+            # Larger than the one before, whatever the clock does.
+            self._told = max(value, self._told + 1e-4)
+            yield round(self._told, 4), float(self._steps), one_line(line, _LONGEST_LINE)
+
+    def _part(self) -> float:
+        seconds = time.monotonic() - self._since
+        return seconds / (seconds + _HALF_SECONDS)
+
+    def _state(self) -> str:
+        if self._written:
+            return f"writing the reply: {plural(self._written, 'character')}"
+        if self._waiting:
+            return f"waiting for {', '.join(self._waiting.values())}"
+        return "waiting for the models"
+
+
+class TurnProgress:
+    """Tells the events of one turn to a Progress; a sink."""
+
+    def __init__(self, progress: Progress, label: str) -> None:
+        self._progress = progress
+        self._label = label
+        self._before = f"{label}: " if label else ""
+
+    def handle(self, event: Event) -> None:
+        progress, before = self._progress, self._before
+        match event:
+            case AggregatorDelta():
+                progress.wrote(len(event.text))
+            case LayerStarted():
+                for index, caller in enumerate(event.proposers):
+                    progress.expect((self._label, event.layer, index), caller.name)
+            case ProposerFinished():
+                place = self._label, event.layer, event.index
+                progress.came(place, f"{before}{event.proposal.proposer} answered")
+            case ProposerFailed():
+                error = event.proposal.error
+                why = f": {error.message}" if error else ""
+                place = self._label, event.layer, event.index
+                progress.came(place, f"{before}{event.proposal.proposer} gave no answer{why}")
+            case AggregatorStarted():
+                progress.say(f"{before}{event.name} writes the reply")
+
+    def close(self) -> None:
+        """The result tells the end."""

@@ -1,0 +1,186 @@
+"""The life of `moa mcp`: over standard input and output, or over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing, suppress
+from typing import Any, cast
+
+from mcp.server.stdio import stdio_server
+from mcp.server.streamable_http_manager import (
+    StreamableHTTPASGIApp,
+    StreamableHTTPSessionManager,
+)
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, Router
+
+from moa_cli.config.schema import Config
+from moa_cli.engine import Limits
+from moa_cli.profile import Profile
+from moa_cli.server.app import make_app
+from moa_cli.server.ledger import ServerLedger
+from moa_cli.server.loops import Address
+from moa_cli.server.mcp.calls import ToolServer
+from moa_cli.server.run import Server, introduce, lifetime, listen, make_service
+from moa_cli.server.service import ServerOptions, Service
+from moa_cli.store.spending import Spending
+
+_CHUNK_BYTES = 65_536
+# For the last results of turns that have ended.
+_FLUSH_SECONDS = 0.3
+
+
+def run(
+    profile: Profile,
+    options: ServerOptions,
+    *,
+    http: bool,
+    config: Config,
+    spending: Spending | None,
+    limits: Callable[[ServerLedger], Limits],
+    introduction: Sequence[str],
+) -> int:
+    """Serve until standard input or a signal ends it; returns the exit code.
+
+    http: whether to serve over HTTP, and not over standard input and output. For the rest, see
+    `moa_cli.server.run.run`.
+    """
+
+    def service(address: Address) -> Service:
+        return make_service(
+            profile, options, address, config=config, spending=spending, limits=limits
+        )
+
+    if not http:
+        # Nobody can call it there: it listens nowhere.
+        return asyncio.run(_over_stdio(service(Address("127.0.0.1", 0)), introduction))
+    with closing(listen(options)) as bound:
+        address = Address(*bound.getsockname()[:2])
+        return asyncio.run(_over_http(service(address), bound, introduction))
+
+
+async def _over_stdio(service: Service, introduction: Sequence[str]) -> int:
+    """Until the parent closes standard input, or a signal."""
+    tools = ToolServer(service).server
+    ended_by: list[int] = []
+    async with lifetime(service):
+        talking = asyncio.create_task(_talk(tools))
+
+        def end(number: int) -> None:
+            ended_by.append(number)
+            service.end_turns()
+            talking.cancel()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, end, number)
+            except NotImplementedError:
+                # Windows.
+                signal.signal(number, lambda got, _: loop.call_soon_threadsafe(end, got))
+        introduce(service, "waiting for requests on standard input", introduction)
+        await asyncio.wait([talking])
+    if not talking.cancelled():
+        talking.result()
+    return 128 + ended_by[0] if ended_by else 0
+
+
+async def _talk(tools: Any) -> None:
+    """One client, over standard input and output.
+
+    The SDK points file descriptor 1 at standard error meanwhile, so that nothing else gets among
+    the messages.
+    """
+    try:
+        # Of its input it takes lines and nothing else.
+        async with stdio_server(stdin=cast("Any", _Lines(0))) as (reading, writing):
+            await tools.run(reading, writing, tools.create_initialization_options())
+    except* OSError:
+        # The parent has gone without waiting for what it asked.
+        pass
+
+
+class _Lines:
+    """The lines of a file descriptor, read in a thread that nothing has to wait for.
+
+    The SDK's own reader cannot be cancelled while it waits for a line, so that a signal would not
+    end the program before its parent does.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        # Not ahead of the loop, whatever the parent sends.
+        self._taken = threading.Semaphore(64)
+        threading.Thread(target=self._read, name="standard input", daemon=True).start()
+
+    def _read(self) -> None:
+        rest = b""
+        # The loop is closed when the program ends.
+        with suppress(RuntimeError):
+            while data := self._more():
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._taken.acquire()
+                    self._put(line.decode("utf-8", "replace"))
+            if rest:
+                self._put(rest.decode("utf-8", "replace"))
+            self._put(None)
+
+    def _more(self) -> bytes:
+        try:
+            return os.read(self._descriptor, _CHUNK_BYTES)
+        except OSError:
+            return b""
+
+    def _put(self, line: str | None) -> None:
+        self._loop.call_soon_threadsafe(self._lines.put_nowait, line)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while (line := await self._lines.get()) is not None:
+            self._taken.release()
+            if line.strip():
+                yield line
+
+
+async def _over_http(service: Service, bound: socket.socket, introduction: Sequence[str]) -> int:
+    # Who may call, and from where, is decided by the guard of all our servers.
+    sessions = StreamableHTTPSessionManager(
+        ToolServer(service).server, max_request_body_size=service.options.max_body
+    )
+
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    router = Router(
+        [Route("/mcp", StreamableHTTPASGIApp(sessions)), Route("/health", health)],
+        redirect_slashes=False,
+    )
+    url = service.address.url.removesuffix("/v1") + "/mcp"
+    server = _HttpServer(service, make_app(service, router), introduction, url)
+    async with lifetime(service), sessions.run():
+        await server.serve(sockets=[bound])
+    return server.code
+
+
+class _HttpServer(Server):
+    """Does not wait for streams on which clients only listen."""
+
+    def on_signal(self, number: int) -> None:
+        first = not self.should_exit
+        super().on_signal(number)
+        if first:
+            self._ending = asyncio.create_task(self._close_when_idle())
+
+    async def _close_when_idle(self) -> None:
+        if running := set(self._service.running):
+            await asyncio.wait(running)
+        await asyncio.sleep(_FLUSH_SECONDS)
+        self.abort_connections()
