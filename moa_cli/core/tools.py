@@ -5,10 +5,11 @@ Source: OpenAI's API reference, "Create chat completion", `tools` and `tool_call
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-__all__ = ["ToolCall", "ToolCallBuilder", "ToolKind", "ToolPiece"]
+__all__ = ["ToolCall", "ToolCallBuilder", "ToolKind", "ToolPiece", "joined_pieces"]
 
 ToolKind = Literal["function", "custom"]
 
@@ -48,6 +49,30 @@ class ToolPiece:
     name: str = ""
     arguments: str = ""
     kind: ToolKind = "function"
+
+
+def joined_pieces(pieces: Sequence[ToolPiece]) -> list[ToolPiece]:
+    """Put pieces together that came together.
+
+    Args:
+        pieces: Pieces in the order in which they came.
+
+    Returns:
+        The same calls, with one piece for all that follow each other and belong to one call.
+    """
+    joined: list[ToolPiece] = []
+    for piece in pieces:
+        if joined and joined[-1].index == piece.index:
+            before = joined[-1]
+            joined[-1] = replace(
+                before,
+                id=before.id or piece.id,
+                name=before.name or piece.name,
+                arguments=before.arguments + piece.arguments,
+            )
+        else:
+            joined.append(piece)
+    return joined
 
 
 class ToolCallBuilder:

@@ -85,6 +85,20 @@ def test_tools_go_to_the_aggregator_alone_and_its_calls_come_back(
     assert told[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+def test_a_chunk_holds_a_piece_of_one_call(server: Server, upstream: Upstream) -> None:
+    """Instructor and LlamaIndex look at the first one of a chunk and at no other."""
+    calls_tools(upstream)
+    pieces = [
+        choice["delta"]["tool_calls"]
+        for chunk in chunks(server.ask(tools=[WEATHER], stream=True).text)
+        for choice in chunk["choices"]
+        if "tool_calls" in choice["delta"]
+    ]
+    assert {len(calls) for calls in pieces} == {1}
+    first = [piece for (piece,) in pieces if piece["index"] == 0]
+    assert "".join(piece["function"]["arguments"] for piece in first) == '{"city":"Bern"}'
+
+
 def test_functions_as_before_there_were_tools_are_answered_in_kind(
     server: Server, upstream: Upstream
 ) -> None:

@@ -12,7 +12,7 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Turn, Usage
 from moa_cli.core.events import Event
 from moa_cli.core.outcomes import ending_of, refusal_of
-from moa_cli.core.tools import ToolCall, ToolPiece
+from moa_cli.core.tools import ToolCall, ToolPiece, joined_pieces
 from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
@@ -107,21 +107,24 @@ class ChatEncoder:
         """The chunks of the next event."""
         if isinstance(event, events.AggregatorDelta):
             fields = f'"content":{json.dumps(event.text)}' if event.text else ""
-            if event.tool_calls:
-                fields += ("," if fields else "") + self._calls(event.tool_calls)
+            told = b""
             if fields or event.token_logprobs:
-                return self._delta(fields, choice, event.token_logprobs)
+                told = self._delta(fields, choice, event.token_logprobs)
+            # A chunk for each call, as OpenAI sends them: clients look at the first one of a chunk.
+            for piece in joined_pieces(event.tool_calls):
+                told += self._delta(self._call(piece), choice)
+            if told:
+                return told
         if self._proposals is None or choice:
             return b""
-        told = self._proposals.take(event)
-        return self._delta(f'"reasoning_content":{json.dumps(told)}') if told else b""
+        thought = self._proposals.take(event)
+        return self._delta(f'"reasoning_content":{json.dumps(thought)}') if thought else b""
 
-    def _calls(self, pieces: Sequence[ToolPiece]) -> str:
+    def _call(self, piece: ToolPiece) -> str:
         if not self._legacy:
-            return f'"tool_calls":{compact([_piece(piece) for piece in pieces])}'
-        named = {"name": pieces[0].name} if pieces[0].name else {}
-        written = "".join(piece.arguments for piece in pieces)
-        return f'"function_call":{compact({**named, "arguments": written})}'
+            return f'"tool_calls":{compact([_piece(piece)])}'
+        named = {"name": piece.name} if piece.name else {}
+        return f'"function_call":{compact({**named, "arguments": piece.arguments})}'
 
     def _delta(self, fields: str, choice: int = 0, logprobs: Sequence[str] = ()) -> bytes:
         """A chunk with these fields of a delta; the first one of a choice tells the role."""
