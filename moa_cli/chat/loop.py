@@ -24,9 +24,10 @@ from moa_cli.chat.commands.registry import (
 )
 from moa_cli.chat.keeping import SavedConversation
 from moa_cli.chat.lines import stdin_lines
+from moa_cli.chat.pasting import pasted_files
 from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
-from moa_cli.core.conversation import Turn
+from moa_cli.core.conversation import Part, Turn
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line, sanitize
@@ -176,6 +177,11 @@ class Chat:
     def outcome(self, line: str) -> Outcome:
         """What a line asks for. If a command fails, this shows why."""
         text = line.strip()
+        try:
+            text = self._attach_pasted(text)
+        except MoAError as error:
+            self.complain(error.message, error.hint)
+            return None
         if not text:
             return None
         if not text.startswith("/") or text.startswith("//"):
@@ -186,17 +192,26 @@ class Chat:
             self.complain(error.message, error.hint)
             return None
 
+    def _attach_pasted(self, text: str) -> str:
+        """Attach the files whose paths stand on lines of their own; the text without these lines.
+        Raises UsageError."""
+        files, rest = pasted_files(text)
+        if files:
+            from moa_cli.chat.commands.editing import attach
+            from moa_cli.core.attachments import read_part
+
+            for path, part in [(path, read_part(path)) for path in files]:
+                attach(self, part, str(path))
+        return rest
+
     async def carry_out(self, outcome: Outcome) -> Turn | None:
         """Run the turn that an outcome asks for, and return it; None if it asks for none."""
         stopper = Stopper("Esc" if self.editor is not None else "Ctrl-C")
         try:
             match outcome:
-                case Send(prompt, aggregator):
-                    attached = "\n\n".join(self.options.attachments)
-                    # A repeated prompt contains them already.
-                    if not prompt.endswith(attached):
-                        prompt = f"{prompt}\n\n{attached}"
-                    events = self.session.ask(prompt, stopper.control, aggregator)
+                case Send(prompt, aggregator, parts):
+                    prompt, parts = self._with_attachments(prompt, parts)
+                    events = self.session.ask(prompt, stopper.control, aggregator, parts)
                 case Remerge(aggregator):
                     prompt, events = self.session.remerge(stopper.control, aggregator)
                 case _:
@@ -216,6 +231,23 @@ class Chat:
             self.options.attachments.clear()
         self._tell(turn)
         return turn
+
+    def _with_attachments(
+        self, prompt: str, parts: tuple[Part, ...]
+    ) -> tuple[str, tuple[Part, ...]]:
+        """The prompt and its parts with the files that are attached. Raises UsageError."""
+        files = self.options.attachments
+        if not files:
+            return prompt, parts
+        from moa_cli.core.attachments import prompt_of
+
+        text, attached = prompt_of(files)
+        held = [part for part in attached if part.kind != "text"]
+        # A repeated prompt contains them already.
+        others = [part for part in parts if part.kind != "text"]
+        if prompt.endswith(text) and others[len(others) - len(held) :] == held:
+            return prompt, parts
+        return prompt_of([*(parts or [Part("text", prompt)]), *files])
 
     async def _choose(self) -> None:
         """Choose among the candidates of a profile that a command has switched to, and say which

@@ -5,10 +5,10 @@ Nothing here knows of a terminal.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
-from moa_cli.core.conversation import Conversation, Turn, Usage
+from moa_cli.core.conversation import Conversation, Part, Turn, Usage
 from moa_cli.core.endpoints import Clients, ModelInfo
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.events import Event
@@ -63,11 +63,16 @@ class Session:
         return {model: self._clients.known(model) for model in self.profile.models()}
 
     def ask(
-        self, prompt: str, control: Control | None = None, aggregator: str | None = None
+        self,
+        prompt: str,
+        control: Control | None = None,
+        aggregator: str | None = None,
+        parts: Sequence[Part] = (),
     ) -> AsyncGenerator[Event, None]:
         """Begin a turn, and return its events. Pass the finished turn to `keep`.
 
-        aggregator: writes only this reply, in place of the profile's. Raises ProfileError if it
+        aggregator: writes only this reply, in place of the profile's. parts: all parts of the
+        prompt, if there are others than text. Raises ProfileError if it
         is not the name of a model; a turn that was taken back for this is put back then.
         """
         try:
@@ -75,7 +80,7 @@ class Session:
         except ProfileError:
             self._put_back()
             raise
-        asked = self.conversation.ask(prompt)
+        asked = self.conversation.ask(prompt, parts)
         return run_turn(profile, asked, self._clients, control=control, limits=self._limits)
 
     def remerge(
@@ -95,7 +100,7 @@ class Session:
         self.merging = last
         events = run_turn(
             profile,
-            self.conversation.ask(prompt),
+            self.conversation.ask(prompt, last.parts if last else ()),
             self._clients,
             control=control,
             limits=self._limits,

@@ -33,7 +33,7 @@ from moa_cli.profile import save as save_as
 
 if TYPE_CHECKING:
     from moa_cli.chat.keeping import SavedConversation
-    from moa_cli.core.conversation import Conversation, Proposal, Turn
+    from moa_cli.core.conversation import Conversation, Part, Proposal, Turn
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.engine import Limits
     from moa_cli.terminal.sinks import Show
@@ -58,7 +58,7 @@ def ask(
             "-f",
             "--file",
             metavar="PATH",
-            help="Add a text file to the prompt; - is standard input.",
+            help="Add a text file, an image or a PDF file; - is standard input.",
         ),
     ] = None,
     json: Annotated[
@@ -142,14 +142,14 @@ def ask(
             name = left.turn.profile
             profile = wiring.profile_of_turn(left.settings, name, typed.settings) or profile
     else:
-        text = _compose_prompt(prompt or [], file or [], needed=save_profile is None)
+        text, parts = _compose_prompt(prompt or [], file or [], needed=save_profile is None)
         if not text:
             return
         if not quiet and any(map(holds_bytes, prompt or ())):
             # A shell in another encoding gives bytes that are no letters; they cannot be sent.
             say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
         identity, conversation = resume(last=continue_, identity=cid)
-        asked = conversation.ask(text)
+        asked = conversation.ask(text, parts)
     if dry_run:
         from moa_cli.terminal.dry_run import plan
 
@@ -170,33 +170,35 @@ def ask(
     raise Exit(_run(profile, asked, show, kept, limits, left.turn if left else None))
 
 
-def _compose_prompt(words: Sequence[str], files: Sequence[Path], *, needed: bool) -> str:
-    """The prompt: the words, then each file and standard input in fences; standard input
-    alone is the prompt itself. A file `-` is standard input. Raises UsageError."""
+def _compose_prompt(
+    words: Sequence[str], files: Sequence[Path], *, needed: bool
+) -> tuple[str, tuple[Part, ...]]:
+    """The prompt and its parts (see `prompt_of`): the words, then each file and standard input,
+    texts in fences; standard input alone is the prompt itself. A file `-` is standard input.
+    Raises UsageError."""
+    from moa_cli.core.attachments import prompt_of, read_part
+    from moa_cli.core.conversation import Part
     from moa_cli.core.text import fenced
-    from moa_cli.core.text_files import fenced_file
 
     prompt = " ".join(words).strip()
-    piped = wiring.read_stdin()
-    attached = ""
-    parts = []
-    if prompt:
-        parts.append(prompt)
+    piped = wiring.stdin_part(wiring.read_stdin(), attached=_STDIN in files)
+    holds_something = bool(piped.url or piped.text.strip())
+    in_fence = replace(piped, text=fenced(piped.text)) if piped.kind == "text" else piped
+    parts = [Part("text", prompt)] if prompt else []
     if _STDIN in files:
-        if not piped.strip():
+        if not holds_something:
             raise UsageError("-f -: standard input holds no text", hint="pipe a text into it")
-        attached, piped = fenced(piped), ""
-    elif piped.strip() and not prompt:
-        parts.append(piped.strip("\r\n"))
-        piped = ""
-    parts += [attached if path == _STDIN else fenced_file(path) for path in files]
-    if piped.strip():
-        parts.append(fenced(piped))
+    elif holds_something and not prompt:
+        parts.append(replace(piped, text=piped.text.strip("\r\n")))
+        holds_something = False
+    parts += [in_fence if path == _STDIN else read_part(path) for path in files]
+    if holds_something and _STDIN not in files:
+        parts.append(in_fence)
     if not parts and needed:
         raise UsageError(
             "there is nothing to ask", hint='try: moa ask "your question", or pipe a text into it'
         )
-    return "\n\n".join(parts)
+    return prompt_of(parts)
 
 
 def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool) -> None:

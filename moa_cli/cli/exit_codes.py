@@ -19,6 +19,7 @@ FAILED, USAGE, BUDGET, INTERRUPTED, READER_GONE, TERMINATED = 1, 2, 3, 130, 141,
 _CODES: dict[type[errors.MoAError], int] = {
     errors.UsageError: USAGE,
     errors.ProfileError: USAGE,
+    errors.ImagesNotSeen: USAGE,
     errors.BudgetReached: BUDGET,
     errors.RateLimited: 75,
     errors.NoCredit: 75,

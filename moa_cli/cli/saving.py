@@ -131,7 +131,7 @@ def left_turn(identity: str | None) -> LeftTurn:
     before = Conversation(turns[: turns.index(turn)])
     with closing(open_store(to_read=True)) as store:
         settings = store.kept_turn(turn.stored_as).settings
-    return LeftTurn(found, before.ask(turn.user), turn, settings)
+    return LeftTurn(found, before.ask(turn.user, turn.parts), turn, settings)
 
 
 def choose() -> str | None:

@@ -19,6 +19,7 @@ from moa_cli.profile.layering import FOUND, TYPED
 if TYPE_CHECKING:
     from moa_cli.clients.limiter import Limiter
     from moa_cli.clients.pool import ClientPool
+    from moa_cli.core.conversation import Part
     from moa_cli.core.ledger import Ledger
     from moa_cli.engine import Budget, Limits
     from moa_cli.engine.budget import Scope
@@ -272,15 +273,29 @@ def greeting(profile: Profile) -> list[str]:
     ]
 
 
-def read_stdin() -> str:
-    """All of standard input as text, "" if it is a terminal or closed. Raises UsageError if it is
-    not text (see `text_files`)."""
+def read_stdin() -> bytes:
+    """All of standard input, b"" if it is a terminal or closed."""
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return b""
+    return sys.stdin.buffer.read()
+
+
+def stdin_part(data: bytes, *, attached: bool) -> Part:
+    """Standard input as a part of a prompt; a part without text if there is nothing but space.
+
+    attached: whether it was named as a file (`-f -`), and so may be an image or a PDF file.
+    Raises UsageError if it is neither of them, nor a text.
+    """
+    from moa_cli.core.attachments import is_text, part_of
+    from moa_cli.core.conversation import Part
     from moa_cli.core.text_files import STANDARD_INPUT, text_of
 
-    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
-        return ""
+    if attached and not is_text(data):
+        return part_of(data, STANDARD_INPUT)
     try:
-        return text_of(sys.stdin.buffer.read(), STANDARD_INPUT)
+        return Part("text", text_of(data, STANDARD_INPUT))
     except UsageError as error:
         hint = error.hint or "to ask without it: `< /dev/null`"
+        if not is_text(data):
+            hint = "attach it: `-f -`"
         raise UsageError(error.message, hint=hint) from None

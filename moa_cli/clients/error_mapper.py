@@ -27,6 +27,7 @@ from moa_cli.clients.transport import (
     TooLong,
     Unreadable,
 )
+from moa_cli.core.data_uris import without_data
 from moa_cli.core.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -119,15 +120,24 @@ _NO_TOOLS = (
     r"|enable-auto-tool-choice|tool-call-parser|tools? param\w* requires"
     r"|(?:unexpected|invalid|unknown|unsupported) role.{0,5}\btool\b"
 )
-_IMAGE = r"(?:images?|image[ _]?(?:input|url|content)s?|vision|multi-?modal(?: input)?)"
+# What says that a model takes no images, and what does so unless it is about this one image: its
+# format, its size, or where it is.
 _NO_IMAGES = (
-    rf"(?<![\w.-]){_IMAGE}(?: (?:inputs?|content|parts?|messages?))?['\"`]?(?: in [\w ]{{1,20}})?"
-    r" (?:(?:is|are) )?(?:(?:not|isn't|aren't)(?: yet| currently)? (?:be )?"
-    r"(?:supported|enabled|available|allowed|permitted)|unsupported)"
-    rf"|(?:not|n't|cannot) (?:support|accept|take|handle|process|see)(?: any)? ['\"`]?{_IMAGE}"
-    rf"|\bno\b.{{0,40}} supports? {_IMAGE}|unknown variant .image_url|image_url is only supported"
-    r"|not a (?:multimodal|vision)|missing data required for image"
-    r"|at most 0 image|content must be a string"
+    r"image_url.{0,30}(is only supported|not supported|unsupported)|unknown variant .{0,3}image_url"
+    r"|endpoints found that support image|at most 0 image|missing data required for image"
+    r"|not a (multi-?modal|vision)|provide the mmproj|only (supports? )?text (content|input)"
+    r"|content.{0,40}must be a string|content.{0,80}(should|must) be a valid string"
+)
+_NO_SIGHT = (
+    r"(image|vision|multi-?modal)[\w -]{0,30}(not|n't) (be )?(supported|enabled|allowed|accepted)"
+    r"|(not|n't|cannot) (support|accept|allow|process|handle|take)\w*[\w -]{0,40}"
+    r"(image|vision|multi-?modal)"
+    r"|(image|vision|multi-?modal)[\w -]{0,30}unsupported"
+    r"|unsupported[\w -]{0,20} (image|vision|multi-?modal)"
+)
+_THIS_IMAGE = (
+    r"format|mime|media.?type|too (large|big|many|small)|exceed|dimension|resolution|pixel"
+    r"|download|fetch|decod|corrupt|base64|\burls\b|invalid image|image/\w+"
 )
 # A server that is full in this way will be as full in a second.
 _FULL = r"failed to decode|increas\w+ (the )?context size"
@@ -142,9 +152,12 @@ def takes_no_system_role(words: str) -> bool:
     return _says(_NO_SYSTEM, words)
 
 
-def takes_no_images(words: str) -> bool:
-    """Whether these words of an endpoint say that the model takes no images."""
-    return _says(_NO_IMAGES, words)
+def takes_no_images(status: int, words: str) -> bool:
+    """Whether an endpoint's refusal says that the model takes no images, whatever they are."""
+    # OpenRouter finds no endpoint (404), llama.cpp and Ollama fail (500).
+    if status not in (400, 404, 415, 422, 500):
+        return False
+    return _says(_NO_IMAGES, words) or (_says(_NO_SIGHT, words) and not _says(_THIS_IMAGE, words))
 
 
 def takes_no_tools(words: str) -> bool:
@@ -185,7 +198,7 @@ class ErrorMapper:
         for secret in (self.secret, *self.more_secrets):
             if len(secret) >= 4:
                 text = text.replace(secret, "[key]")
-        text = " ".join(text.split())
+        text = " ".join(without_data(text).split())
         return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
     def from_exception(self, error: Exception, model: str | None) -> ClientError:

@@ -93,6 +93,7 @@ class OpenAICompatible:
     context of its caller, for headers to send along. many_calls: whether many are in flight.
     Then what comes in one piece is one delta, as nobody watches the single token.
     sdk_lists: whether Together's list of models comes through its SDK, which takes 0.4 s to load.
+    on_blind: called with the id of a model that has refused images.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class OpenAICompatible:
         headers: Callable[[], Mapping[str, str]] | None = None,
         many_calls: bool = False,
         sdk_lists: bool = False,
+        on_blind: Callable[[str], None] = lambda model: None,
     ) -> None:
         self._base_url = base_url
         self._key = key
@@ -122,6 +124,7 @@ class OpenAICompatible:
         self._errors = ErrorMapper(provider, base_url, start_hint)
         self._many_calls = many_calls
         self._sdk_lists = sdk_lists
+        self._on_blind = on_blind
         # On this machine a connection costs nothing, and one of its own for each call means that a
         # call that is dropped was dropped: some servers (llama.cpp's) close one right after a
         # streamed answer. Where many calls are in flight, they would take all ports.
@@ -271,6 +274,8 @@ class OpenAICompatible:
                 # Kept only then: a server is asked for any number of names.
                 refused = self._refused.setdefault(request.model, set())
                 refused.add(field)
+                if field == IMAGES:
+                    self._on_blind(request.model)
 
     def _body(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
         quirks = self._quirks
@@ -301,8 +306,6 @@ class OpenAICompatible:
         """What is known of a model, with what its refusals have told in this process."""
         if info.id in self._toolless:
             info = replace(info, tools=False)
-        if IMAGES in self._refused.get(info.id, ()):
-            info = replace(info, sees=False)
         return info
 
     async def models(self) -> list[ModelInfo]:

@@ -149,6 +149,7 @@ class ClientPool:
             headers=self._headers,
             many_calls=self._many_calls,
             sdk_lists=self._sdk_lists,
+            on_blind=lambda model: self._catalog.learn_blind(provider, model),
         )
 
     async def warm(self, model_names: Iterable[str]) -> None:

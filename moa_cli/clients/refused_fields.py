@@ -74,7 +74,7 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
         return SYSTEM
     words = read_refusal(refusal.status, refusal.body).words
     has_images = any(_holds_image(message.get("content")) for message in messages)
-    if has_images and refusal.status in (400, 404, 415, 422, 500) and takes_no_images(words):
+    if has_images and takes_no_images(refusal.status, words):
         return IMAGES
     if refusal.status not in (400, 422) or not _COMPLAINT.search(text) or takes_no_tools(words):
         return None

@@ -3,7 +3,7 @@
 `--debug` writes it to standard error, `MOA_LOG=FILE` to a file. Entries go through `logging`, under
 a name for each package (`moa.clients`, `moa.engine`, …), so that a program that uses the library
 can handle them itself. The log holds prompts and answers, but no secrets: those that are known are
-replaced before a record is made.
+replaced before a record is made. Of an image it tells the kind and the size.
 
 `logging` is imported with the first handler, and each package asks only once per request whether
 there is one. Without a log, a token costs nothing.
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from moa_cli.core import paths
+from moa_cli.core.data_uris import without_data
 from moa_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ class RoomLog:
             told = "".join(f" {k}={_told(v)}" for k, v in values.items() if v is not None)
             told += "" if data is None else f" data={data}"
             # On one line, with control characters escaped as in JSON.
-            line = _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], mask(what + told))
+            masked = mask(without_data(what + told))
+            line = _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], masked)
             logging.getLogger(self._name).debug("%s", line)
 
 

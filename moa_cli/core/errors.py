@@ -19,7 +19,8 @@ MoAError
 │   ├── BadResponse              the answer is not what the protocol says
 │   └── LocalModelUnavailable    the embedded runtime or its weights are missing, or it crashed
 ├── TurnError                a turn ended without a reply
-│   └── NotEnoughProposals       no proposer of a layer answered
+│   ├── NotEnoughProposals       no proposer of a layer answered
+│   └── ImagesNotSeen            a prompt holds images, and no model of the profile sees any
 ├── BudgetReached            a cap on cost or tokens was reached
 ├── BenchError               an evaluation's data cannot be used, or part of it is missing
 └── StoreError               conversations could not be read or written
@@ -43,6 +44,7 @@ __all__ = [
     "ConnectionLost",
     "ContentFiltered",
     "ContextTooLong",
+    "ImagesNotSeen",
     "LocalModelUnavailable",
     "MoAError",
     "ModelNotFound",
@@ -202,6 +204,10 @@ class TurnError(MoAError):
 
 class NotEnoughProposals(TurnError):
     """No proposer of a layer answered."""
+
+
+class ImagesNotSeen(TurnError):
+    """A prompt holds images, and no model of the profile sees any. Nothing was sent."""
 
 
 class BudgetReached(MoAError):

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, TextIO
 
 from moa_cli.core.conversation import Turn, Usage, without_empty
+from moa_cli.core.data_uris import without_data
 from moa_cli.core.events import Event, to_dict
 from moa_cli.core.outcomes import cut_lines
 from moa_cli.core.text import dumps
@@ -17,10 +18,17 @@ def turn_to_dict(turn: Turn) -> dict[str, Any]:
     """A turn as `--json` prints it."""
     values = _plain(turn)
     values["prompt"] = values.pop("user")
+    if turn.parts:
+        values["parts"] = _shown_parts(values["parts"])
     del values["stored_as"]
     first = ("reply", "status", "profile", "model", "answered_by", "proposals", "usage", "seconds")
     values["cut"] = cut_lines(turn)
     return {key: values[key] for key in dict.fromkeys((*first, "lost", "cut", *values))}
+
+
+def _shown_parts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Parts with the size of an image in place of its data, which would fill the screen."""
+    return [{**part, "url": without_data(part["url"])} for part in parts]
 
 
 def _plain(value: Any) -> Any:
@@ -56,7 +64,10 @@ class JsonLines:
         self._out = out
 
     def handle(self, event: Event) -> None:
-        self._out.write(dumps(to_dict(event)) + "\n")
+        values = to_dict(event)
+        if "parts" in values:
+            values["parts"] = _shown_parts(values["parts"])
+        self._out.write(dumps(values) + "\n")
         self._out.flush()
 
     def close(self) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from moa_cli.core import paths
 from moa_cli.core.errors import MoAError, UsageError
-from moa_cli.core.text import fenced
 
 STANDARD_INPUT = "standard input"
 
@@ -187,8 +186,3 @@ def _wide(data: bytes) -> str | None:
         if all(letter.isprintable() or letter in "\t\r\n\f\ufeff" for letter in text):
             return encoding
     return None
-
-
-def fenced_file(path: Path) -> str:
-    """The text of a file in a fence, with its path above. Raises UsageError if it is no text."""
-    return fenced(read_text(path), str(path))

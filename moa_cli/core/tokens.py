@@ -60,6 +60,8 @@ _RARE = 2.5
 _PER_MESSAGE, _PER_PROMPT = 4, 3
 # Of a schema; some programs send a hundred kilobytes of it with each request.
 _LETTERS_OF_JSON = 4
+# Of an image. Providers count between 85 (small, or looked at roughly) and some 1,600.
+IMAGE_TOKENS = 800
 # Letters of a streamed text that are counted together.
 _AT_ONCE = 256
 # Longer texts are not cached: a server may receive megabytes.
@@ -113,11 +115,15 @@ def _foreign(text: str) -> float:
 
 
 def prompt_tokens(messages: Iterable[Message]) -> int:
-    """About how many tokens the prompt of a chat completion has, including its template."""
+    """About how many tokens the prompt of a chat completion has, including its template.
+
+    An image counts as IMAGE_TOKENS, whatever its size.
+    """
     return _PER_PROMPT + sum(
         _PER_MESSAGE
         + estimate_tokens(message.content)
         + (_call_tokens(message) if message.tool_calls else 0)
+        + (_image_tokens(message) if message.parts else 0)
         for message in messages
     )
 
@@ -130,6 +136,10 @@ def field_tokens(value: object) -> int:
     """About how many tokens a field of a request has that is put before the model as JSON, such
     as the tools that it is offered."""
     return len(json.dumps(value)) // _LETTERS_OF_JSON if value else 0
+
+
+def _image_tokens(message: Message) -> int:
+    return IMAGE_TOKENS * sum(part.kind == "image" for part in message.parts)
 
 
 def estimated_usage(prompt: int, completion: int) -> Usage:

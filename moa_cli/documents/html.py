@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import chain
 
-from moa_cli.core.conversation import Citation, KeptConversation, Proposal, Turn
+from moa_cli.core.attachments import SHOWN_IMAGES, attached
+from moa_cli.core.conversation import Citation, KeptConversation, Part, Proposal, Turn
+from moa_cli.core.data_uris import kind_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.documents.html_prose import prose
@@ -14,16 +16,19 @@ from moa_cli.documents.text import answered, link_of, moment, outcome, proposal_
 from moa_cli.documents.web_page import CLOSING, opening
 
 
-def page(conversations: Iterable[KeptConversation]) -> Iterator[str]:
-    """The text of a page that holds `conversations`, piece by piece; several are folded."""
+def page(conversations: Iterable[KeptConversation], *, images: bool = False) -> Iterator[str]:
+    """The text of a page that holds `conversations`, piece by piece; several are folded.
+
+    images: whether a turn may hold one.
+    """
     coming = iter(conversations)
     first, second = next(coming, None), next(coming, None)
     if first is not None and second is None:
-        yield opening(one_line(first.title))
+        yield opening(one_line(first.title), images=images)
         yield f"<header>\n<h1>{_plain(first.title)}</h1>\n{_facts_of(first)}\n</header>\n"
         yield from map(_turn, (kept.turn for kept in first.turns))
     else:
-        yield opening("Conversations")
+        yield opening("Conversations", images=images)
         yield "<header>\n<h1>Conversations</h1>\n</header>\n"
         for conversation in chain(filter(None, (first, second)), coming):
             yield '<details class="conversation">\n<summary>'
@@ -52,7 +57,10 @@ def _turn(turn: Turn) -> str:
     parts = [
         '<section class="turn">',
         f'<div class="prompt" role="group" aria-label="Prompt">{prompt}</div>',
+        *map(_image, turn.parts),
     ]
+    if turn.parts:
+        parts.append(_facts(f"attached {_plain('; '.join(attached(turn.parts)))}"))
     if reply := _prose(turn.reply or ""):
         parts.append(reply)
     parts += _sources(turn.citations)
@@ -64,6 +72,13 @@ def _turn(turn: Turn) -> str:
     if turn.lost:
         parts.append(f'<p class="facts">lost {_plain("; ".join(turn.lost))}</p>')
     return "\n".join([*parts, _reasoning(turn.reasoning), _proposals(turn), "</section>\n"])
+
+
+def _image(part: Part) -> str:
+    """An image that the page itself holds. One of the web is named only: nothing is fetched."""
+    if part.kind != "image" or kind_of(part.url) not in SHOWN_IMAGES:
+        return ""
+    return f'<img class="attached" src="{escape(part.url)}" alt="{_plain(part.name)}">'
 
 
 def _sources(citations: Iterable[Citation]) -> list[str]:

@@ -10,6 +10,7 @@ from html import escape
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import Citation, KeptConversation, Proposal, Turn
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
@@ -48,6 +49,8 @@ def _head(conversation: KeptConversation) -> str:
 
 def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
     yield _quoted(turn.user)
+    if turn.parts:
+        yield f"*attached: {escaped('; '.join(attached(turn.parts)))}*"
     if turn.reply and turn.reply.strip():
         yield _ended(sanitize(turn.reply).strip("\n"))
     if turn.citations:

@@ -8,21 +8,24 @@ from importlib.resources import files
 from moa_cli.version import __version__
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_IMAGES = "; img-src data:"
 CLOSING = "</main>\n</body>\n</html>\n"
 
 
-def opening(title: str, *styles: tuple[str, str]) -> str:
+def opening(title: str, *styles: tuple[str, str], images: bool = False) -> str:
     """Everything up to the content, which `CLOSING` follows. title: untrusted, on one line.
 
-    styles: (package, file) of style sheets to come after the one that all pages have.
+    styles: (package, file) of style sheets to come after the one that all pages have. images:
+    whether images may be shown that the page itself holds.
     """
     sheets = [("moa_cli.documents", "document.css"), *styles]
     style = "\n".join(files(where).joinpath(name).read_text("utf-8") for where, name in sheets)
+    policy = _POLICY + (_IMAGES if images else "")
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">

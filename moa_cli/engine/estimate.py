@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moa_cli.core.conversation import Conversation, Proposal, Usage
+from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import Price, priced
 from moa_cli.core.tokens import estimated_usage, field_tokens, prompt_tokens
 from moa_cli.engine.advice import view_for
 from moa_cli.engine.prompts import Reference, messages_for
+from moa_cli.engine.sight import seen_by
 from moa_cli.profile import ModelSettings, Profile, Proposer
 
 # Of an answer whose model has no max_tokens. Measured replies of current models to the 805
@@ -35,12 +37,12 @@ def forecast_call(settings: ModelSettings, prompt: int, price: Price | None) -> 
 
 
 def forecast_turn(
-    profile: Profile, conversation: Conversation, prices: Mapping[str, Price | None]
+    profile: Profile, conversation: Conversation, known: Mapping[str, ModelInfo]
 ) -> list[LayerForecast]:
     """What the open turn of `conversation` will take, layer by layer; each answer is counted
     again as a reference of the layer after.
 
-    prices: by model name.
+    known: facts by model name.
     """
     forecasts = []
     references: list[Reference] = []
@@ -48,10 +50,11 @@ def forecast_turn(
     for number, group in enumerate(profile.all_layers(), 1):
         usage = Usage()
         for settings in group:
-            talk = view_for(profile, settings, conversation)
+            info = known.get(settings.model) or ModelInfo(id=settings.model)
+            talk = seen_by(view_for(profile, settings, conversation), info.sees)
             prompt = prompt_tokens(messages_for(profile, settings, talk, references))
             prompt += field_tokens(settings.extra.get("tools"))
-            usage += forecast_call(settings, prompt + answers, prices.get(settings.model))
+            usage += forecast_call(settings, prompt + answers, info.price)
         assumed = any(settings.max_tokens is None for settings in group)
         forecasts.append(LayerForecast(number, usage, assumed))
         # The words of the references are not there yet: their numbers are, and their lengths.

@@ -24,12 +24,15 @@ from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fan_out import FanOut
 from moa_cli.engine.fit import Fitted, fit, shrink
 from moa_cli.engine.prompts import Reference, messages_for
+from moa_cli.engine.sight import check_sight, seen_by
 from moa_cli.engine.slots import OwnSlots
 from moa_cli.profile import Aggregator, ModelSettings, Profile
 
 # Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends
 # on, and behind an answer, which as a rule took longer than that anyway.
 _PATIENCE_BEFORE, _PATIENCE_BEHIND = 15.0, 1.0
+# The same for a list that tells whether a model takes the images of a prompt.
+_PATIENCE_SIGHT = 5.0
 
 
 class Control:
@@ -215,18 +218,25 @@ class TurnState:
         raise _toolless(" and ".join(unable))
 
     def _view_for(self, settings: ModelSettings, info: ModelInfo) -> Conversation:
-        """The conversation as a model is sent it; the same for all proposers."""
+        """The conversation as a model is sent it; the same for all proposers that see."""
         if isinstance(settings, Aggregator):
-            return advice.view_for(
+            view = advice.view_for(
                 self.profile, settings, self.conversation, calls_tools=info.tools
             )
+            return seen_by(view, info.sees)
         if self._advised is None:
             self._advised = advice.view_for(self.profile, settings, self.conversation)
-        return self._advised
+        return seen_by(self._advised, info.sees)
 
     async def foresee(self) -> None:
         """Raise BudgetReached if a later layer is certain to go beyond a cap, or its models have
-        no price that one could be held to: the layers before it would be paid for nothing."""
+        no price that one could be held to: the layers before it would be paid for nothing.
+
+        Raise ImagesNotSeen if the prompt holds images, and no model of the turn sees any.
+        """
+        parts = self.conversation.turns[-1].parts
+        if any(part.kind == "image" for part in parts) and not self.references:
+            check_sight(parts, await self._sights())
         if not self.budgets:
             return
         proposers = [self.profile.layer(number) for number in range(1, self.rounds + 1)]
@@ -252,6 +262,17 @@ class TurnState:
             self.budgets.foresee(used, ahead)
             used += certain
             self._foreseen.append(ahead)
+
+    async def _sights(self) -> dict[str, ModelInfo]:
+        """What is known of each model of the turn; for one whose name does not tell whether it
+        sees, its provider's list is waited for."""
+        models = self.profile.models()
+        # All lists are asked for before the first one is waited for.
+        known = {model: await self._clients.facts(model) for model in models}
+        for model, info in known.items():
+            if info.sees is None:
+                known[model] = await self._clients.facts(model, patience=_PATIENCE_SIGHT)
+        return known
 
     async def plan(
         self, layer: int, models: Sequence[ModelSettings], *, first: int = 0

@@ -76,6 +76,6 @@ def _without_texts(values: dict[str, Any]) -> dict[str, Any]:
         name: _without_texts(value) if isinstance(value, dict) else value
         for name, value in values.items()
         # The calls have entries of their own. A zero says something of a place, nothing of a count.
-        if name not in ("at", "kind", "text", "reasoning", "prompt")
+        if name not in ("at", "kind", "text", "reasoning", "prompt", "parts")
         and (value or name in ("index", "references"))
     }

@@ -18,6 +18,7 @@ from moa_cli.core.conversation import Conversation
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.errors import (
     BudgetReached,
+    ImagesNotSeen,
     MoAError,
     NotEnoughProposals,
     ToolsUnsupported,
@@ -141,7 +142,7 @@ async def _run_all(state: TurnState) -> bool:
             return True
     except NotEnoughProposals as raised:
         error = raised
-    except (BudgetReached, ToolsUnsupported) as raised:
+    except (BudgetReached, ImagesNotSeen, ToolsUnsupported) as raised:
         error = raised
         # That a call was stopped at it is told with the call.
         if failure(raised) not in state.causes:

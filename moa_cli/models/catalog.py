@@ -24,6 +24,7 @@ from moa_cli.models.candidates import candidates, settled
 from moa_cli.models.names import find_model, find_similar, without_route
 from moa_cli.models.price_table import from_table
 from moa_cli.models.providers import Providers, is_loopback
+from moa_cli.models.sight import known_sight
 from moa_cli.models.table import DEFAULT_PROVIDER, Provider
 from moa_cli.profile import Profile
 
@@ -92,6 +93,12 @@ class Catalog:
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._began: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
+        # Models that have refused images, by provider and id.
+        self._blind: set[tuple[str, str]] = set()
+
+    def learn_blind(self, provider: Provider, model: str) -> None:
+        """Note that a model has refused images; that counts for more than what a list tells."""
+        self._blind.add((provider.name, model))
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
         """What is known of a model.
@@ -113,7 +120,9 @@ class Catalog:
 
     def _info(self, provider: Provider, model: str, own: Price | None) -> ModelInfo:
         if provider.base_url is None:
-            return ModelInfo(id=model, context_length=self._config.local.context, price=own)
+            return ModelInfo(
+                id=model, context_length=self._config.local.context, price=own, sees=False
+            )
         listing = self._listing(provider)
         found = listing.find(model) if listing else None
         info = ModelInfo(id=model) if found is None or listing is None else replace(found, id=model)
@@ -122,6 +131,8 @@ class Catalog:
         # Without a price of the user's own, only the table is left to look at.
         completed = self._with_table if own is None else self.completed
         info = completed(provider, info)
+        if (provider.name, model) in self._blind:
+            info = replace(info, sees=False)
         if info.price is None and listing is not None:
             similar = listing.find_similar(model)
             if similar is not None and similar.price is not None:
@@ -190,6 +201,8 @@ class Catalog:
         return self._with_table(provider, info)
 
     def _with_table(self, provider: Provider, info: ModelInfo) -> ModelInfo:
+        if info.sees is None:
+            info = replace(info, sees=known_sight(info.id))
         if (info.price and info.context_length) or not self._has_table(provider):
             return info
         known = from_table(provider.price_table or "", info.id)

@@ -15,6 +15,7 @@ from typing import Any
 from moa_cli.core.endpoints import ModelInfo, check_info
 from moa_cli.core.money import Price, PriceTier
 from moa_cli.models.names import says_free
+from moa_cli.models.sight import told_sight
 
 _Row = Mapping[str, Any]
 
@@ -197,6 +198,7 @@ def _info(row: object, names: tuple[str, ...]) -> ModelInfo | None:
         price=price,
         kind=_kind(row, model),
         tools=_tools(row, hosts),
+        sees=told_sight(row),
     )
 
 

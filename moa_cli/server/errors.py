@@ -27,6 +27,7 @@ _CAUSES = {
     "ClientTimeout": (504, "upstream_timeout"),
     "ContentFiltered": (400, "content_filter"),
     "ContextTooLong": (400, "context_length_exceeded"),
+    "ImagesNotSeen": (400, "images_not_supported"),
     "LocalModelUnavailable": (503, "model_unavailable"),
     "ModelNotFound": (502, "upstream_model_not_found"),
     "NoCredit": (502, "upstream_no_credit"),

@@ -1,7 +1,8 @@
 """Writes conversations as one JSON file, and reads such files, which any store can import.
 
 The file is an object: `format` is "moa-conversations", `version` is 1, and `conversations` is a
-list. If a conversation has tags, `version` is 2, which releases without tags refuse.
+list. If a conversation has tags, `version` is 2, which releases without tags refuse; if a turn has
+images, files or calls of tools, it is 3.
 
 A conversation has `id`, `title`, `profile`, `created` and `updated` (seconds since 1970), `tags` if
 there are any, and `turns`. A turn has `prompt`, `reply`, `status`, `started`, `settings` (the
@@ -22,7 +23,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from moa_cli.core.conversation import KeptConversation, KeptTurn, Turn, without_empty
+from moa_cli.core.conversation import KeptConversation, KeptTurn, Part, Turn, without_empty
 from moa_cli.core.errors import StoreError
 from moa_cli.core.events import from_dict, to_dict
 from moa_cli.core.text import dumps
@@ -32,9 +33,12 @@ from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.store import ID_LETTERS, Store
 from moa_cli.store.stored_values import checked_tag
 
-FORMAT, VERSION, TAGGED = "moa-conversations", 1, 2
+FORMAT, VERSION, TAGGED, WITH_PARTS = "moa-conversations", 1, 2, 3
 _ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
 _LAST_PLACE = 10**6
+# Of an image or a file: none, data that the file itself holds, or a page of the web.
+_ADDRESS = re.compile(r"\Z|data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]*\Z|https?://[^\s]+\Z", re.I)
+NO_ADDRESS = "address of an image that is none"
 _KEYS = ("id", "title", "profile", "created", "updated", "turns")
 
 
@@ -70,12 +74,14 @@ class StoredTurns(Sequence[KeptTurn]):
         return self._store.kept_turn(self._numbers[place])
 
 
-def text_of(conversations: Iterable[KeptConversation], *, tagged: bool = False) -> Iterator[str]:
+def text_of(
+    conversations: Iterable[KeptConversation], *, tagged: bool = False, parts: bool = False
+) -> Iterator[str]:
     """The text of a file that holds `conversations`, in pieces.
 
-    tagged: whether any of them may have tags.
+    tagged: whether any of them may have tags. parts: whether a turn may hold more than text.
     """
-    version = TAGGED if tagged else VERSION
+    version = WITH_PARTS if parts else TAGGED if tagged else VERSION
     yield f'{{\n  "format": "{FORMAT}",\n  "version": {version},\n  "conversations": ['
     before, end = "\n    ", "]\n}\n"
     for conversation in conversations:
@@ -129,7 +135,7 @@ def check_heading(values: Mapping[str, Any], name: str) -> None:
     version = values.get("version")
     if type(version) is not int:
         raise ValueError("version is not a whole number")
-    if version > max(VERSION, TAGGED):
+    if version > WITH_PARTS:
         raise StoreError(
             f"{name}: was written by a newer version of moa (format {version})",
             hint="update moa to read it",
@@ -274,6 +280,7 @@ def _turn(values: Any, told: Counter[str]) -> KeptTurn:
     check_plain(str, settings, "settings")
     turn = load_value(Turn, {"user": prompt, "status": "interrupted", **rest}, strict=True)
     _check_places(turn)
+    turn = dataclasses.replace(turn, parts=_known_parts(turn.parts, told))
     if not isinstance(notes, list):
         raise ValueError("notes is not a list")
     notes = tuple(_note(note, told) for note in notes)
@@ -289,6 +296,16 @@ def _time(values: Mapping[str, Any], key: str, told: Counter[str]) -> float:
     if at is None:
         raise ValueError(f"{key} is not a time in seconds since 1970")
     return not_later(at, told)
+
+
+def _known_parts(parts: tuple[Part, ...], told: Counter[str]) -> tuple[Part, ...]:
+    """The parts of a prompt. An address that a model may not be sent is left out, and counted."""
+    kept = tuple(
+        part if _ADDRESS.match(part.url) else dataclasses.replace(part, url="") for part in parts
+    )
+    if kept != parts:
+        told[NO_ADDRESS] += sum(part != before for part, before in zip(kept, parts, strict=True))
+    return kept
 
 
 def _check_places(turn: Turn) -> None:

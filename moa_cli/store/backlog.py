@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moa_cli.core import paths
-from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.conversation import Part, Proposal, Turn
 from moa_cli.core.errors import NoConversation, StoreError, StoreLocked
 from moa_cli.core.file_lock import try_lock
 from moa_cli.core.values import load_value
@@ -80,8 +80,8 @@ class Backlog:
     def put(self, turn: PendingTurn, kind: str, values: Mapping[str, Any]) -> None:
         """Write one step of a turn, after those that wait.
 
-        The values of `begin` are `prompt`, `profile`, `settings` (the resolved profile as TOML)
-        and `at`, those of other kinds the fields of a proposal, an event or a turn.
+        The values of `begin` are `prompt`, `profile`, `settings` (the resolved profile as TOML),
+        `at` and perhaps `parts`, those of other kinds the fields of a proposal, an event or a turn.
 
         Raises:
             StoreLocked: Another process writes; the step waits.
@@ -183,7 +183,12 @@ def _carry_out(store: Store, step: _Step) -> None:
                 number > turn.known for number in store.turn_numbers(turn.conversation)
             )
         turn.number = store.begin_turn(
-            turn.conversation, prompt, profile, values["settings"], started=at
+            turn.conversation,
+            prompt,
+            profile,
+            values["settings"],
+            started=at,
+            parts=[load_value(Part, part) for part in values.get("parts", ())],
         )
         turn.file = store.identity
         return

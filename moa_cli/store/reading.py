@@ -17,6 +17,7 @@ from moa_cli.core.conversation import (
     Charge,
     Conversation,
     KeptTurn,
+    Part,
     Proposal,
     Turn,
     Usage,
@@ -189,6 +190,7 @@ class Reader(Queries):
         ):
             with self._counting():
                 layers.setdefault(layer, []).append(load_value(Proposal, unpack(kept)))
+        parts = self._parts(row["id"])
         said = {"user": row["prompt"], "reply": row["reply"], "status": row["status"]}
         bare = {**said, "stored_as": row["id"], "profile": row["profile"]}
         rest: Any = {}
@@ -196,8 +198,27 @@ class Reader(Queries):
         with self._counting():
             rest = unpack(row["rest"])
             turn = load_value(Turn, {**bare, **rest})
-        turn = turn.with_proposals(tuple(map(tuple, layers.values())))
+        turn = replace(turn.with_proposals(tuple(map(tuple, layers.values()))), parts=parts)
         return turn if rest else _charged(turn)
+
+    def _parts(self, number: int) -> tuple[Part, ...]:
+        """The parts of a turn's prompt; none if one of them is damaged: its text tells the rest."""
+        found = self._column("SELECT part FROM parts WHERE turn_id = ? ORDER BY place", number)
+        try:
+            return tuple(load_value(Part, unpack(kept)) for kept in found)
+        except (ValueError, TypeError):
+            self.unreadable += 1
+            return ()
+
+    def has_parts(self, identities: Sequence[str] | None = None) -> bool:
+        """Whether a turn of these conversations (None: of all) has parts, or calls of tools."""
+        having = set(
+            self._column(
+                "SELECT DISTINCT conversation_id FROM turns WHERE rest LIKE '%\"tool_calls\":%'"
+                " OR rest LIKE '%\"speaker\":%' OR id IN (SELECT turn_id FROM parts)"
+            )
+        )
+        return bool(having if identities is None else having.intersection(identities))
 
     def has(self, identity: str) -> bool:
         """Whether there is a conversation of exactly that id."""

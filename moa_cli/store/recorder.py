@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moa_cli.core.conversation import Turn
@@ -89,7 +89,8 @@ class Recorder:
         new = self.conversation is None
         self._turn = PendingTurn(self.conversation or new_id(), new, self._known)
         said = {"prompt": event.prompt, "profile": event.profile, "settings": self._settings}
-        self._put("begin", {**said, "at": time.time()})
+        parts = {"parts": without_defaults(event.parts)} if event.parts else {}
+        self._put("begin", {**said, **parts, "at": time.time()})
         self.conversation = self._turn.conversation
         if self._turn.others:
             turns = plural(self._turn.others, "turn")
@@ -112,7 +113,8 @@ class Recorder:
         in_place = before is not None and self._turn is not None and before.stored_as == self.turn
         if before is not None and in_place:
             turn = merged(before, turn)
-        self._put("end", without_defaults(turn.with_proposals(())))
+        # The parts of the prompt are there since its beginning.
+        self._put("end", without_defaults(replace(turn, proposals=(), parts=())))
         if before is not None and not in_place and turn.reply:
             # Only now: the calls of a turn without an end are counted by its proposals.
             for layer in before.proposals:

@@ -197,6 +197,7 @@ def _gather(
             "DELETE FROM tags WHERE conversation_id NOT IN (SELECT id FROM conversations)",
             "DELETE FROM proposals WHERE turn_id NOT IN (SELECT id FROM turns)",
             "DELETE FROM notes WHERE turn_id NOT IN (SELECT id FROM turns)",
+            "DELETE FROM parts WHERE turn_id NOT IN (SELECT id FROM turns)",
         ):
             connection.execute(statement)
     tell(progress)

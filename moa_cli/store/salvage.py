@@ -272,6 +272,7 @@ _NUMBERED: dict[str, Row] = {
     "turns": (_NOTHING, _TEXT, _NUMBER, int, _TEXT, _TEXT, _TEXT, _TEXT, *(object,) * 3),
     "comparisons": (_NOTHING, _NUMBER, (int, _NOTHING)),
     "notes": (int, _JSON),
+    "parts": (int, int, _KEPT),
 }
 
 

@@ -253,6 +253,16 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     CREATE TABLE IF NOT EXISTS unfinished (conversation_id TEXT PRIMARY KEY) WITHOUT ROWID;
     """,
     _know_by_leases,
+    # The parts of prompts that hold more than text, packed like proposals. Images stand here, not
+    # in `turns`: a list or a search must not read them.
+    """
+    CREATE TABLE IF NOT EXISTS parts (
+        turn_id INTEGER NOT NULL REFERENCES turns (id) ON DELETE CASCADE,
+        place INTEGER NOT NULL,
+        part BLOB NOT NULL,
+        PRIMARY KEY (turn_id, place)
+    );
+    """,
 )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.core import paths
-from moa_cli.core.conversation import KeptTurn, Proposal, Turn
+from moa_cli.core.conversation import KeptTurn, Part, Proposal, Turn
 from moa_cli.core.errors import NoConversation, StoreError
 from moa_cli.store import upkeep
 from moa_cli.store.backlog import Backlog, import_pending
@@ -25,7 +25,7 @@ from moa_cli.store.ended_processes import database_of, rest_of, settle_ended_pro
 from moa_cli.store.reading import Reader
 from moa_cli.store.schema import Connection, immediate, patience, store_errors, transaction
 from moa_cli.store.spending import Spending
-from moa_cli.store.stored_values import as_unicode, dump, pack, without_defaults
+from moa_cli.store.stored_values import as_unicode, dump, pack, storable, without_defaults
 from moa_cli.store.upkeep import PendingUpkeep
 
 _LONGEST_TITLE = 60
@@ -166,6 +166,7 @@ class Store(Reader):
             reply=turn.reply,
             rest=rest_of(turn),
         )
+        self._add_parts(number, turn.parts)
         for layer in turn.proposals:
             for proposal in layer:
                 self.add_proposal(number, proposal)
@@ -180,11 +181,13 @@ class Store(Reader):
         settings: str,
         *,
         started: float | None = None,
+        parts: Sequence[Part] = (),
     ) -> int:
         """Begin a turn, and return its number.
 
         settings: the resolved profile as TOML. started: when it began, in seconds since 1970; None
-        for now. Raises NoConversation if the conversation was deleted in the meantime.
+        for now. parts: all parts of the prompt, if there are others than text. Raises
+        NoConversation if the conversation was deleted in the meantime.
         """
         with self.connection(writing=True):
             now = time.time() if started is None else started
@@ -195,7 +198,7 @@ class Store(Reader):
             lease = ""
             with suppress(StoreError):
                 lease = self.spending.lease()
-            return self._insert(
+            number = self._insert(
                 "turns",
                 conversation_id=conversation,
                 started=now,
@@ -206,6 +209,13 @@ class Store(Reader):
                 prompt=prompt,
                 status="open",
             )
+            self._add_parts(number, parts)
+            return number
+
+    def _add_parts(self, turn: int, parts: Sequence[Part]) -> None:
+        for place, part in enumerate(storable(parts)):
+            kept = pack(without_defaults(part))
+            self._write("INSERT INTO parts VALUES (?, ?, ?)", turn, place, kept)
 
     def has_turn(self, conversation: str, turn: int | None) -> bool:
         """Whether that conversation exists and has a turn of that number."""
@@ -267,6 +277,10 @@ class Store(Reader):
                 execute(
                     "INSERT INTO proposals SELECT ?, layer, place, proposal FROM every_proposal"
                     " WHERE turn_id = ?",
+                    (copied, old),
+                )
+                execute(
+                    "INSERT INTO parts SELECT ?, place, part FROM parts WHERE turn_id = ?",
                     (copied, old),
                 )
         return new

@@ -12,7 +12,10 @@ import json
 import re
 import unicodedata
 import zlib
+from collections.abc import Iterable
 from typing import Any
+
+from moa_cli.core.conversation import Part
 
 # Characters of a tag and of a title.
 _LONGEST_TAG, _LONGEST_TITLE = 50, 200
@@ -21,6 +24,8 @@ _NOT_IN_TAGS = re.compile(r"[\s,\x00-\x1f\x7f-\x9f]")
 _SHORTEST = 200
 # Bytes. A damaged or hostile value must not expand to more.
 _MOST_BYTES = 256_000_000
+# Characters of the data URIs of a turn: some more than images of a prompt may have, in base64.
+_MOST_DATA = 64_000_000
 
 
 def checked_tag(text: str) -> str:
@@ -50,6 +55,19 @@ def checked_title(text: str) -> str:
     if len(title) > _LONGEST_TITLE:
         raise ValueError(f"a title has at most {_LONGEST_TITLE} characters, not {len(title)}")
     return title
+
+
+def storable(parts: Iterable[Part]) -> list[Part]:
+    """The parts of a prompt as the store keeps them.
+
+    A program may ask with more than `moa` itself does. Of data beyond the limit of a turn, only
+    its name stays.
+    """
+    found, left = [], _MOST_DATA
+    for part in parts:
+        left -= len(part.url)
+        found.append(part if left >= 0 else dataclasses.replace(part, url=""))
+    return found
 
 
 def as_unicode(text: str) -> str:

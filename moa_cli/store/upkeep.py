@@ -141,6 +141,13 @@ def _wipe_turns(connection: Connection) -> bool:
         _add(connection, _REWRITE)
         _add(connection, _EMPTY_LOG)
         while time.monotonic() - began < _STEP_SECONDS:
+            # One at a time: an image may take as long as a thousand turns.
+            if connection.execute(
+                "DELETE FROM parts WHERE rowid = (SELECT parts.rowid FROM turns JOIN parts"
+                " ON turn_id = turns.id WHERE conversation_id = ? LIMIT 1)",
+                (identity,),
+            ).rowcount:
+                continue
             gone = connection.execute(
                 "DELETE FROM turns WHERE id IN"
                 " (SELECT id FROM turns WHERE conversation_id = ? LIMIT ?)",

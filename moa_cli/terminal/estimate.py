@@ -19,8 +19,7 @@ Known = Mapping[str, ModelInfo]
 
 def forecasts(profile: Profile, conversation: Conversation, known: Known) -> list[LayerForecast]:
     """What each layer of the open turn will take. known: facts by model name."""
-    prices = {model: info.price for model, info in known.items()}
-    return forecast_turn(profile, conversation, prices)
+    return forecast_turn(profile, conversation, known)
 
 
 def whole(layers: list[LayerForecast]) -> LayerForecast:

@@ -333,7 +333,8 @@ def failure_line(turn: Turn) -> str:
     messages = list(dict.fromkeys(cause.message for cause in turn.causes))
     hints = list(dict.fromkeys(cause.hint for cause in turn.causes if cause.hint))
     if len(messages) == 1:
-        line = messages[0] if len(turn.causes) > 1 else turn.lost[-1]
+        # What no model was asked for names none.
+        line = turn.lost[-1] if len(turn.causes) == 1 and turn.lost else messages[0]
     elif messages:
         line = f"{turn.error.message}: {'; '.join(turn.lost)}"
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
+from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import Citation, Turn
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
@@ -44,6 +45,8 @@ def drawn_turn(
 
 def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
     yield "prompt", f"› {sanitize(turn.user)}"
+    if turn.parts:
+        yield "note", f"(attached: {'; '.join(attached(turn.parts))})"
     yield "note", ""
     for layer in turn.proposals if proposals else ():
         for proposal in layer:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from tests.support.attached import PNG, data_uri, pdf
 from tests.support.talk import Talk
 from tests.support.upstream import Reply
 
@@ -62,3 +64,129 @@ def test_what_is_no_text_file_is_not_attached(talk: Talk, path: str, said: str) 
     Path("binary").write_bytes(b"\xff\0")
     assert talk.do(f"/file {path}").startswith(said)
     assert talk.chat.options.attachments == []
+
+
+def contents(talk: Talk, model: str) -> list[list[object]]:
+    """What that model was sent, call by call, without system messages."""
+    return [
+        [message["content"] for message in request.messages if message["role"] != "system"]
+        for request in talk.upstream.chats(model)
+    ]
+
+
+WITH_PHOTO = [
+    {"type": "text", "text": "What is it?"},
+    {"type": "image_url", "image_url": {"url": data_uri(PNG)}},
+]
+
+
+def test_an_image_goes_with_the_next_prompt_and_stays_in_the_conversation(talk: Talk) -> None:
+    Path("photo.png").write_bytes(PNG)
+    assert talk.do("/file photo.png") == "photo.png goes with the next prompt"
+    talk.do("What is it?", "And now?")
+    assert contents(talk, "a") == [[WITH_PHOTO], [WITH_PHOTO, "ok", "And now?"]]
+    assert contents(talk, "agg") == contents(talk, "a")
+    assert talk.remembered()[0] == ("What is it?\n[image: photo.png]", "ok")
+
+
+def test_the_text_of_a_pdf_file_goes_with_the_next_prompt(talk: Talk) -> None:
+    Path("paper.pdf").write_bytes(pdf("A claim"))
+    talk.do("/file paper.pdf", "Sum up")
+    assert talk.sent("a") == [["Sum up\n[file: paper.pdf]\nA claim"]]
+
+
+@pytest.mark.parametrize("command", ["/retry", "/retry lab:other", "/remerge"])
+def test_a_turn_is_asked_again_with_its_image(talk: Talk, command: str) -> None:
+    Path("photo.png").write_bytes(PNG)
+    talk.do("/file photo.png", "What is it?", command)
+    model = "other" if "other" in command else "agg"
+    assert contents(talk, model)[-1] == [WITH_PHOTO]
+    assert len(talk.remembered()) == 1
+    talk.do("And?")
+    assert contents(talk, "agg")[-1] == [WITH_PHOTO, "ok", "And?"]
+
+
+@pytest.mark.parametrize("again", ["What is it?", "/retry"])
+def test_an_image_waits_for_a_turn_that_does_not_fail(talk: Talk, again: str) -> None:
+    Path("photo.png").write_bytes(PNG)
+    talk.upstream.enqueue("agg", REFUSED)
+    talk.do("/file photo.png", "What is it?", again, "And?")
+    assert contents(talk, "agg") == [[WITH_PHOTO], [WITH_PHOTO], [WITH_PHOTO, "ok", "And?"]]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "{path}",
+        "'{path}'",
+        '"{path}"',
+        "{escaped}",
+        "file://{quoted}",
+        "./my photo.png",
+        "  {path} ",
+    ],
+)
+def test_the_path_of_an_image_on_a_line_of_its_own_attaches_it(talk: Talk, typed: str) -> None:
+    path = Path("my photo.png").absolute()
+    path.write_bytes(PNG)
+    line = typed.format(path=path, escaped=str(path).replace(" ", "\\ "), quoted=quote(str(path)))
+    assert talk.do(line).endswith("my photo.png goes with the next prompt")
+    assert talk.upstream.requests == []
+    talk.do("What is it?")
+    assert contents(talk, "a") == [[WITH_PHOTO]]
+
+
+def test_paths_among_the_lines_of_a_prompt_are_attached(talk: Talk) -> None:
+    Path("photo.png").write_bytes(PNG)
+    Path("paper.pdf").write_bytes(pdf("A claim"))
+    Path("notes.txt").write_text("notes")
+    here = Path.cwd()
+    talk.do(f"Compare:\n{here}/photo.png\n{here}/paper.pdf\n{here}/notes.txt\nphoto.png is mine")
+    assert contents(talk, "a") == [
+        [
+            [
+                {"type": "text", "text": f"Compare:\n{here}/notes.txt\nphoto.png is mine"},
+                {"type": "image_url", "image_url": {"url": data_uri(PNG)}},
+                {"type": "text", "text": "[file: paper.pdf]\nA claim"},
+            ]
+        ]
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["/nosuch/photo.png", "none.png", "~nobody-at-all/x", "a\0b.png", "x" * 5000 + ".gif"],
+)
+def test_a_line_that_names_no_file_is_what_it_was(talk: Talk, line: str) -> None:
+    talk.do(line)
+    assert talk.chat.options.attachments == []
+    if not line.startswith("/"):
+        assert talk.sent("a") == [[line]]
+
+
+def test_a_pasted_file_that_cannot_be_attached_is_told(talk: Talk) -> None:
+    Path("photo.png").write_bytes(b"II*\0")
+    assert "is a TIFF image, which models do not take" in talk.do("photo.png")
+    assert talk.upstream.requests == []
+
+
+def test_a_model_that_refused_an_image_is_not_sent_the_next_one(talk: Talk) -> None:
+    Path("photo.png").write_bytes(PNG)
+    no = {"error": {"message": "This model does not support image input"}}
+    talk.upstream.enqueue("a", Reply(status=400, error=no))
+    talk.do("/file photo.png", "What is it?", "/file photo.png", "And this?")
+    text = "What is it?\n[image: photo.png]"
+    assert contents(talk, "a")[1:] == [[text], [text, "ok", "And this?\n[image: photo.png]"]]
+    assert contents(talk, "b")[-1][-1] != "And this?\n[image: photo.png]"
+
+
+def test_images_are_refused_once_all_models_have_refused_them(talk: Talk) -> None:
+    Path("photo.png").write_bytes(PNG)
+    no = Reply(status=400, error={"error": {"message": "This model does not support image input"}})
+    for model in ("a", "b", "agg"):
+        talk.upstream.enqueue(model, no)
+    talk.do("/file photo.png", "What is it?")
+    calls = len(talk.upstream.chats())
+    said = talk.do("/file photo.png", "And this?")
+    assert "no model of the profile can see the image: lab:a, lab:b, lab:agg" in said
+    assert len(talk.upstream.chats()) == calls

@@ -5,13 +5,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from moa_cli.core.conversation import Failure, KeptConversation, KeptTurn, Proposal, Turn, Usage
+from moa_cli.core.conversation import (
+    Failure,
+    KeptConversation,
+    KeptTurn,
+    Part,
+    Proposal,
+    Turn,
+    Usage,
+)
+from moa_cli.documents.html import page
 from moa_cli.documents.markdown import document
 from tests.support.corpus import CORPUS, LINES
 from tests.support.hostile import HOSTILE
@@ -103,6 +113,24 @@ def test_a_page_forbids_scripts_and_the_network_and_tells_what_it_is() -> None:
     )
     assert metas["viewport"] == "width=device-width, initial-scale=1"
     assert "<title>Why *it* is</title>" in html(conversation(TURN))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/a.png",
+        "data:image/svg+xml;base64,PHN2Zz4=",
+        "data:text/html;base64,PHNjcmlwdD4=",
+        'data:image/png;base64,AAAA" onerror="x',
+        "javascript:x",
+    ],
+)
+def test_a_page_names_an_image_that_it_may_not_show(url: str) -> None:
+    part = Part("image", url=url, name="<b>photo</b>")
+    text = "".join(page([conversation(replace(TURN, parts=(part,)))], images=True))
+    check_harmless(text)
+    assert "<img" not in text
+    assert "attached &lt;b&gt;photo&lt;/b&gt; (" in text
 
 
 def test_a_page_shows_the_reply_and_folds_the_rest_under_it() -> None:

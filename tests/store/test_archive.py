@@ -326,7 +326,7 @@ PROPOSAL = (*TURN, "proposals", 0, 0)
 WRONG: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("format",), "another", "not an export of conversations"),
     (("version",), "1", "version is not a whole number"),
-    (("version",), 3, "was written by a newer version of moa (format 3)"),
+    (("version",), 4, "was written by a newer version of moa (format 4)"),
     (("conversations",), {}, "conversations is not a list"),
     (CONVERSATION, 5, "conversation 1 has no id"),
     ((*CONVERSATION, "id"), "../../etc", "conversation 1 has no id"),

@@ -15,6 +15,7 @@ from typing import Any
 import tomli_w
 
 from moa_cli.profile import load
+from tests.support.attached import PNG, pdf
 from tests.support.command import Moa
 from tests.support.shell import forking_program
 
@@ -140,6 +141,8 @@ def machine(home: Path, url: str) -> Moa:
     for name, text in files.items():
         (moa.folder / name).write_text(text, "utf-8")
     (moa.folder / "old.txt").write_bytes("Müsli\n".encode("latin1"))
+    (moa.folder / "photo.png").write_bytes(PNG)
+    (moa.folder / "paper.pdf").write_bytes(pdf("Tea is cold."))
     subprocess.run(["git", "init", "--quiet", str(moa.folder)], check=True)
     return moa
 

@@ -7,9 +7,9 @@ import textwrap
 from pathlib import Path
 
 from moa_cli.chat.commands.registry import COMMANDS, Edit, Host, Leave, Outcome, command, find
-from moa_cli.core.conversation import Conversation
+from moa_cli.core.attachments import read_part
+from moa_cli.core.conversation import Conversation, Part
 from moa_cli.core.errors import UsageError
-from moa_cli.core.text_files import fenced_file
 
 # The column at which the help of a command begins.
 _HEAD = 25
@@ -64,14 +64,21 @@ def _edit(host: Host, argument: str) -> Outcome:
 
 @command("file", "PATH")
 def _file(host: Host, argument: str) -> None:
-    """Attach a text file to the next prompt."""
+    """Attach a text file, an image or a PDF file to the next prompt."""
     try:
-        host.options.attachments.append(fenced_file(Path(argument).expanduser()))
+        path = Path(argument).expanduser()
+        attached = read_part(path)
     except (RuntimeError, ValueError):
         # An unknown home, a NUL character, or half of a surrogate pair.
         raise UsageError(f"{argument}: is not a path") from None
+    attach(host, attached, argument)
+
+
+def attach(host: Host, part: Part, name: str) -> None:
+    """Attach a file to the next prompt, and say so under this name."""
+    host.options.attachments.append(part)
     count = len(host.options.attachments)
-    host.say(f"{argument} goes with the next prompt" + (f" ({count} files)" if count > 1 else ""))
+    host.say(f"{name} goes with the next prompt" + (f" ({count} files)" if count > 1 else ""))
 
 
 @command("multiline")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from moa_cli.chat.keeping import SavedConversation
 from moa_cli.chat.session import Session
 from moa_cli.config.schema import Config
+from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
 from moa_cli.terminal.sinks import Show
@@ -25,13 +26,13 @@ class ChatOptions(Show):
     """How a chat is shown and typed. Nothing of it is sent to a model.
 
     multiline: Enter begins a new line, Alt-Enter sends. vi: edit with the keys of vi.
-    attachments: texts that go with the next prompt. prompts: how many prompts the file of prompts
+    attachments: files that go with the next prompt. prompts: how many prompts the file of prompts
     holds at most; 0 for no file. save: whether this chat adds to that file.
     """
 
     multiline: bool = False
     vi: bool = False
-    attachments: list[str] = field(default_factory=list)
+    attachments: list[Part] = field(default_factory=list)
     prompts: int = Config.prompt_history
     save: bool = True
 
@@ -43,10 +44,12 @@ class Leave:
 
 @dataclass(frozen=True)
 class Send:
-    """Ask this prompt now. aggregator: the model that writes only this reply, if given."""
+    """Ask this prompt now. aggregator: the model that writes only this reply, if given. parts: all
+    parts of the prompt, if there are others than text."""
 
     prompt: str
     aggregator: str | None = None
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,8 @@ def _why(host: Host, argument: str) -> None:
 @command("retry", "[MODEL]", model_words)
 def _retry(host: Host, argument: str) -> Outcome:
     """Ask the last prompt again; MODEL writes only this reply."""
-    return Send(host.session.take_back(), argument or None)
+    last = host.session.last
+    return Send(host.session.take_back(), argument or None, last.parts if last else ())
 
 
 @command("remerge", "[MODEL]", model_words)

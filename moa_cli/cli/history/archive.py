@@ -80,27 +80,32 @@ def export(
                 raise StoreError("no conversation matches")
         if format_ != "json" and store.latest() is None:
             raise StoreError("there are no conversations")
-        tagged = store.tagged(chosen)
+        tagged, parts = store.tagged(chosen), store.has_parts(chosen)
         with (
             destination(path, force=force, error=StoreError) as file,
             closing(read(store, chosen)) as found,
         ):
-            for piece in _written(found, format_, proposals=proposals, tagged=tagged):
+            for piece in _written(found, format_, proposals=proposals, tagged=tagged, parts=parts):
                 file.write(piece.encode())
         tell_unreadable(store)
 
 
 def _written(
-    conversations: Iterable[KeptConversation], format_: Format, *, proposals: bool, tagged: bool
+    conversations: Iterable[KeptConversation],
+    format_: Format,
+    *,
+    proposals: bool,
+    tagged: bool,
+    parts: bool,
 ) -> Iterator[str]:
     if format_ == "json":
         from moa_cli.store.archive import text_of
 
-        return text_of(conversations, tagged=tagged)
+        return text_of(conversations, tagged=tagged, parts=parts)
     if format_ == "html":
         from moa_cli.documents.html import page
 
-        return page(conversations)
+        return page(conversations, images=parts)
     from moa_cli.documents.markdown import document
 
     return document(conversations, proposals=proposals)

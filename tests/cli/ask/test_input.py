@@ -67,7 +67,6 @@ ICONV = "`iconv -f latin1 -t utf-8`"
         ("\ufeffhello".encode("utf-32-le"), "is not UTF-8 text: it is UTF-32"),
         ("hello".encode("utf-32-be"), "is not UTF-8 text: it is UTF-32, it seems, without"),
         (b"\xff\xfeh\0i", "is not valid UTF-16 text: byte 5 belongs to no character"),
-        (b"%PDF-1.4\n1 0 obj <</Type/Catalog>> endobj\n", "but a PDF file"),
         (b"\x1f\x8b\x08\0\0", "but a compressed file (gzip)"),
         (b"PK\x03\x04\x14\0", "but a ZIP archive or an office document"),
         (b"text\n\0text", "line 2 holds a NUL character"),
@@ -85,6 +84,18 @@ def test_bytes_in_an_encoding_that_is_not_told_are_refused_from_files_and_pipes_
         assert said in line
         assert line.startswith(("moa: file: ", "moa: standard input: "))
         assert ICONV in line or "of line" not in line
+
+
+def test_a_pdf_file_in_a_pipe_is_refused_unless_it_is_attached(
+    moa: Moa, upstream: Upstream
+) -> None:
+    content = b"%PDF-1.4\n1 0 obj <</Type/Catalog>> endobj\n"
+    for line in (
+        refused(moa, upstream, "hi", stdin=content),
+        refused(moa, upstream, stdin=content),
+    ):
+        assert line.startswith("moa: standard input: is not text, but a PDF file")
+        assert "`-f -`" in line
 
 
 @pytest.mark.parametrize(

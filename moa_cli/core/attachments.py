@@ -1,0 +1,188 @@
+"""Files that a user gives beside a prompt: images, PDF files and text files, as parts of a message.
+
+What a file is, its content tells, not its name. A text file stands in the prompt itself, in a
+fence. Of a PDF file its text goes to the models. An image is held by a data URI.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from moa_cli.core.conversation import Part, text_of_parts
+from moa_cli.core.data_uris import bytes_of, data_uri, kind_of, size_of
+from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.pdf import MOST_BYTES, is_pdf, pdf_text
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import fenced
+from moa_cli.core.text_files import read_bytes, text_of
+
+# Bytes of one image, and of all of a prompt: each is sent to every model that sees, with each turn.
+MOST_IMAGE_BYTES, MOST_PROMPT_BYTES = 10_000_000, 30_000_000
+# The kinds of images that models take, by how they begin.
+_IMAGES = (
+    (rb"\x89PNG\r\n\x1a\n", "image/png"),
+    (rb"\xff\xd8\xff", "image/jpeg"),
+    (rb"GIF8[79]a", "image/gif"),
+    (rb"RIFF....WEBP", "image/webp"),
+)
+SHOWN_IMAGES = frozenset(kind for _, kind in _IMAGES)
+_OTHER_IMAGES = (
+    (rb"....ftyp(?:hei|hev|mif1|msf1)", "HEIC"),
+    (rb"....ftypavi[fs]", "AVIF"),
+    (rb"BM.{4}\0\0\0\0", "BMP"),
+    (rb"II\*\0|MM\0\*", "TIFF"),
+    (rb"\x00\x00\x01\x00", "ICO"),
+    (rb"8BPS", "Photoshop"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL"),
+    (rb"\0\0\0\x0cjP  ", "JPEG 2000"),
+)
+_KINDS = (*_IMAGES, *_OTHER_IMAGES)
+_HEAD = 64
+_TAKEN = "PNG, JPEG, GIF and WebP"
+
+
+def image_kind(data: bytes) -> str | None:
+    """The media type of an image that models take, by its first bytes; None for anything else."""
+    return next((kind for start, kind in _IMAGES if _begins(start, data)), None)
+
+
+def is_text(data: bytes) -> bool:
+    """Whether bytes are to be read as a text: they begin as no image, and as no PDF file."""
+    return not is_pdf(data) and not any(_begins(start, data) for start, _ in _KINDS)
+
+
+def read_part(path: Path) -> Part:
+    """A file of the user.
+
+    Args:
+        path: The file.
+
+    Returns:
+        An image, a file with its text (PDF), or a text: the file in a fence, its path above.
+
+    Raises:
+        UsageError: The file cannot be read, is too large, or is none of these.
+    """
+    _check_size(path)
+    return part_of(read_bytes(path), str(path))
+
+
+def part_of(data: bytes, name: str, error: type[MoAError] = UsageError) -> Part:
+    """The same for a file whose bytes are at hand.
+
+    Args:
+        data: The bytes of the file.
+        name: Its path or name.
+        error: The class of the errors.
+
+    Raises:
+        error: See `read_part`.
+    """
+    short = one_line(Path(name).name) or "file"
+    kind = image_kind(data)
+    if kind is not None:
+        return Part("image", url=data_uri(_within(data, name, error), kind), name=short)
+    if is_pdf(data):
+        return Part("file", text=pdf_text(data, name, error), name=short)
+    other = next((told for start, told in _OTHER_IMAGES if _begins(start, data)), None)
+    if other is not None:
+        raise error(
+            f"{name}: is a {other} image, which models do not take",
+            hint=f"convert it: they take {_TAKEN}",
+        )
+    return Part("text", fenced(text_of(data, name, error), name))
+
+
+def file_of_uri(uri: str, name: str = "", error: type[MoAError] = UsageError) -> Part:
+    """The part of a file that a program sends as a data URI: its kind is that of its content.
+
+    Args:
+        uri: The data URI.
+        name: The name of the file, if it has one.
+        error: The class of the errors.
+
+    Raises:
+        error: It is no data URI, or holds a file that cannot be a part; see `read_part`.
+    """
+    try:
+        data = bytes_of(uri)
+    except ValueError as fault:
+        raise error(f"{name or 'a file'}: {fault}") from None
+    return part_of(data, name or "file", error)
+
+
+def prompt_of(parts: Iterable[Part]) -> tuple[str, tuple[Part, ...]]:
+    """A prompt made of parts.
+
+    Args:
+        parts: Texts and files in order.
+
+    Returns:
+        Its text, and all its parts in order; no parts if all are texts. Texts beside each other
+        are one, with a blank line between them.
+
+    Raises:
+        UsageError: The images are too large together.
+    """
+    joined: list[Part] = []
+    for is_text, run in groupby(parts, lambda part: part.kind == "text"):
+        beside = list(run)
+        joined += [Part("text", "\n\n".join(part.text for part in beside))] if is_text else beside
+    size = sum(size_of(part.url) for part in joined)
+    if size > MOST_PROMPT_BYTES:
+        raise UsageError(
+            f"the images have {size:,} bytes; together they may have {MOST_PROMPT_BYTES:,}",
+            hint="attach fewer, or smaller ones",
+        )
+    others = any(part.kind != "text" for part in joined)
+    return text_of_parts(joined), tuple(joined) if others else ()
+
+
+def attached(parts: Sequence[Part]) -> list[str]:
+    """What is said of the files of a message, each on one line: `photo.png (image/png, 12,345
+    bytes)`."""
+    return [_described(part) for part in parts if part.kind != "text"]
+
+
+def _described(part: Part) -> str:
+    name = one_line(part.name) or part.kind
+    if part.url.startswith("data:"):
+        kind = kind_of(part.url) or part.kind
+        return f"{name} ({kind}, {size_of(part.url):,} bytes)"
+    if part.url:
+        return f"{name} ({one_line(part.url, 200)})"
+    return f"{name} ({len(part.text):,} characters of text)" if part.text else name
+
+
+def _begins(start: bytes, data: bytes) -> bool:
+    return re.match(start, data[:_HEAD], re.DOTALL) is not None
+
+
+def _within(data: bytes, name: str, error: type[MoAError]) -> bytes:
+    if len(data) > MOST_IMAGE_BYTES:
+        raise error(
+            f"{name}: has {len(data):,} bytes; an image may have {MOST_IMAGE_BYTES:,}",
+            hint="make it smaller: models see no more in a larger one",
+        )
+    return data
+
+
+def _check_size(path: Path) -> None:
+    """Raise UsageError for an image or a PDF file that is too large, before all of it is read."""
+    try:
+        if not path.is_file() or (size := path.stat().st_size) <= MOST_BYTES:
+            return
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        # Reading it says why.
+        return
+    if image_kind(head) or is_pdf(head):
+        raise UsageError(
+            f"{path}: has {size:,} bytes; an image may have {MOST_IMAGE_BYTES:,}, a PDF file"
+            f" {MOST_BYTES:,}",
+            hint="make it smaller, or split it",
+        )

@@ -1,0 +1,57 @@
+"""What a model is sent of images, by what is known of its sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from moa_cli.core.conversation import Conversation, Message, Part, Turn
+from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.errors import ImagesNotSeen
+
+_S = TypeVar("_S", Turn, Message)
+
+
+def seen_by(conversation: Conversation, sees: bool | None) -> Conversation:
+    """The conversation as a model is sent it.
+
+    A text says all that a message without images holds, and each endpoint takes a text. So only
+    messages with images, or with files that are not read, keep their parts.
+
+    Args:
+        conversation: What was said.
+        sees: Whether the model takes images; None if nobody knows, which is tried.
+
+    Returns:
+        A copy; the conversation itself if there is nothing to leave out.
+    """
+    turns = tuple(_stripped(turn, sees) for turn in conversation.turns)
+    before = tuple(_stripped(message, sees) for message in conversation.before)
+    after = tuple(_stripped(message, sees) for message in conversation.after)
+    if (turns, before, after) == (conversation.turns, conversation.before, conversation.after):
+        return conversation
+    return replace(conversation, turns=turns, before=before, after=after)
+
+
+def check_sight(parts: Iterable[Part], models: Mapping[str, ModelInfo]) -> None:
+    """Raise ImagesNotSeen if a prompt holds images, and none of the models that answer sees any.
+
+    Args:
+        parts: Those of the prompt.
+        models: What is known of each model of the mixture, by its name in the profile.
+    """
+    count = sum(part.kind == "image" for part in parts)
+    if count and all(info.sees is False for info in models.values()):
+        images = "the image" if count == 1 else f"the {count} images"
+        raise ImagesNotSeen(
+            f"no model of the profile can see {images}: {', '.join(models)}",
+            hint="use a profile with a model that takes images, or leave them out",
+        )
+
+
+def _stripped(said: _S, sees: bool | None) -> _S:
+    """A turn or a message without the parts that the model is not sent."""
+    if not said.parts or (sees is not False and any(part.url for part in said.parts)):
+        return said
+    return replace(said, parts=())
