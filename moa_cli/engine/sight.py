@@ -52,6 +52,10 @@ def check_sight(parts: Iterable[Part], models: Mapping[str, ModelInfo]) -> None:
 
 def _stripped(said: _S, sees: bool | None) -> _S:
     """A turn or a message without the parts that the model is not sent."""
-    if not said.parts or (sees is not False and any(part.url for part in said.parts)):
+    if not said.parts or (sees is not False and any(map(_is_beyond_text, said.parts))):
         return said
     return replace(said, parts=())
+
+
+def _is_beyond_text(part: Part) -> bool:
+    return part.kind == "image" or (part.kind == "file" and bool(part.url) and not part.text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from moa_cli.clients.pool import ClientPool
 from moa_cli.engine import Limits
 from moa_cli.server.accesslog import AccessLog, LogFormat
+from moa_cli.server.files import FileReader
 from moa_cli.server.ledger import ServerLedger
 from moa_cli.server.limits import TurnLimiter
 from moa_cli.server.loops import Address
@@ -65,6 +66,7 @@ class Service:
     log: AccessLog
     limiter: TurnLimiter
     metrics: Metrics
+    files: FileReader = field(default_factory=FileReader)
     started: int = field(default_factory=lambda: int(time.time()))
     running: set[asyncio.Task[None]] = field(default_factory=set)
     cut: bool = False

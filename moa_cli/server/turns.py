@@ -47,6 +47,7 @@ class TurnEndpoint:
         loops.travelled(headers.get(loops.HEADER, ""), service.address.id)
         body = await read_all(headers, receive, service.options.max_body)
         asked, parsed = self._wire.read(body, headers)
+        asked = replace(asked, conversation=await service.files.read(asked.conversation))
         mixture = await service.mixtures.for_request(asked)
         asked = replace(asked, usage=asked.mixture.usage or service.options.usage or asked.usage)
         service.note_ignored(asked.ignored)

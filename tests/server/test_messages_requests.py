@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import random
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from moa_cli.core.values import keys_of
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.messages_request import CountBody, MessagesBody, parse
+from tests.support.attached import pdf
 from tests.support.bodies import described_body
 from tests.support.client_requests import client_requests
 from tests.support.command import Moa
@@ -27,7 +29,11 @@ CASES = 1000
 PIXEL = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
 PNG = "data:image/png;base64,iVBORw0KGgo="
 IMAGE = {"type": "image", "source": PIXEL}
-PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+PDF = {
+    "type": "base64",
+    "media_type": "application/pdf",
+    "data": base64.b64encode(pdf("Its words")).decode(),
+}
 USE = {"type": "tool_use", "id": "c1", "name": "look", "input": {"at": "é"}}
 CALLED = {"role": "assistant", "content": [{"type": "text", "text": "I look."}, USE]}
 TEXT = {"type": "text", "text": "why?"}
@@ -96,10 +102,7 @@ def test_images_and_documents_are_parts(server: Server, upstream: Upstream) -> N
         {"type": "image_url", "image_url": {"url": "https://a.test/b.jpg"}},
         text("[file]\nabc"),
         text("read it"),
-        {
-            "type": "file",
-            "file": {"filename": "t.pdf", "file_data": "data:application/pdf;base64,JVBERi0="},
-        },
+        text("[file: t.pdf]\nIts words"),
         text("[file: mixed]\nx\ny"),
         text("T\nhttps://s\nfound"),
     ]

@@ -1,0 +1,82 @@
+"""Files in requests: models are given their text, since few endpoints read files themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from moa_cli.core.conversation import Conversation, Message, Part, Turn, text_of_parts
+from moa_cli.core.errors import UsageError
+from moa_cli.server.errors import ApiError
+
+# Files whose text is kept: an agent sends the same ones with each request of a conversation.
+_KEPT = 32
+# Files that are read at a time: each one by a process of its own.
+_AT_ONCE = 2
+
+
+class FileReader:
+    """Reads the files of requests. It belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Part] = OrderedDict()
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def read(self, conversation: Conversation) -> Conversation:
+        """The conversation with the texts of its files.
+
+        Raises ApiError for a file that cannot be read.
+        """
+        held = [message.parts for message in (*conversation.before, *conversation.after)]
+        held += [turn.parts for turn in conversation.turns]
+        if not any(_unread(part) for parts in held for part in parts):
+            return conversation
+        return replace(
+            conversation,
+            before=tuple([await self._message(message) for message in conversation.before]),
+            turns=tuple([await self._turn(turn) for turn in conversation.turns]),
+            after=tuple([await self._message(message) for message in conversation.after]),
+        )
+
+    async def _message(self, message: Message) -> Message:
+        if not any(map(_unread, message.parts)):
+            return message
+        parts = await self._parts(message.parts)
+        return replace(message, content=text_of_parts(parts), parts=_beyond_text(parts))
+
+    async def _turn(self, turn: Turn) -> Turn:
+        if not any(map(_unread, turn.parts)):
+            return turn
+        parts = await self._parts(turn.parts)
+        return replace(turn, user=text_of_parts(parts), parts=_beyond_text(parts))
+
+    async def _parts(self, parts: Sequence[Part]) -> list[Part]:
+        return [await self._part(part) if _unread(part) else part for part in parts]
+
+    async def _part(self, part: Part) -> Part:
+        from moa_cli.core.attachments import file_of_uri
+
+        key = hashlib.sha256(f"{part.name}\0{part.url}".encode()).hexdigest()
+        if key not in self._kept:
+            try:
+                async with self._slots:
+                    read = await asyncio.to_thread(file_of_uri, part.url, part.name)
+            except UsageError as error:
+                raise ApiError(400, error.message, code="unreadable_file") from None
+            self._kept[key] = read
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+
+def _unread(part: Part) -> bool:
+    """Whether a part holds a file whose text is not known."""
+    return part.kind == "file" and part.url.startswith("data:") and not part.text
+
+
+def _beyond_text(parts: Sequence[Part]) -> tuple[Part, ...]:
+    return tuple(parts) if any(part.kind != "text" for part in parts) else ()

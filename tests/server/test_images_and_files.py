@@ -1,0 +1,96 @@
+"""Images of requests go to the models that see them; of files, models read the text. What no model
+can see, and what cannot be read, is refused before anything is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.attached import PNG, data_uri, images, pdf
+from tests.support.command import Moa
+from tests.support.server import Server, serving
+from tests.support.upstream import Reply, Upstream
+
+
+def asking(*parts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "text", "text": "what is it?"}, *parts]}]
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": data_uri(PNG)}}
+
+
+def file(data: bytes, kind: str = "application/pdf", name: str = "paper.pdf") -> dict[str, Any]:
+    return {"type": "file", "file": {"filename": name, "file_data": data_uri(data, kind)}}
+
+
+def test_the_text_of_a_file_goes_to_all_models_each_time(
+    server: Server, upstream: Upstream
+) -> None:
+    messages = [*asking(file(pdf("A claim"))), {"role": "assistant", "content": "so"}]
+    messages += asking(IMAGE, file(b"its notes", "text/plain", "notes.txt"))
+    for _ in range(2):
+        assert server.ask(messages=messages).status_code == 200
+    for model in ("a", "agg"):
+        for request in upstream.chats(model):
+            said = [message["content"] for message in request.messages if message["role"] == "user"]
+            assert said[0] == "what is it?\n[file: paper.pdf]\nA claim"
+            assert said[1] == [
+                {"type": "text", "text": "what is it?"},
+                IMAGE,
+                {"type": "text", "text": "notes.txt:\n```\nits notes\n```"},
+            ]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (file(b"%PDF-1.4\nbroken"), "paper.pdf: is a broken PDF file"),
+        (file(pdf("")), "paper.pdf: is a PDF file without text: its pages are images"),
+        (file(b"\0\1"), "paper.pdf: is not a text file"),
+        ({"type": "file", "file": {"file_data": "data:application/pdf;base64,%%%"}}, "base64"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_by_name(
+    server: Server, upstream: Upstream, part: dict[str, Any], said: str
+) -> None:
+    answer = server.ask(messages=asking(part))
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert said in error["message"]
+    assert error["code"] == "unreadable_file"
+    assert upstream.chats() == []
+
+
+def test_images_that_no_model_sees_are_refused_before_anything_is_sent(
+    moa: Moa, upstream: Upstream
+) -> None:
+    moa.profile("lab", "gpt-3.5-turbo", aggregator="deepseek-chat")
+    with serving(moa) as server:
+        answer = server.ask(messages=asking(IMAGE))
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert error["code"] == "images_not_supported"
+        assert "no model of the profile can see the image: lab:gpt-3.5-turbo" in error["message"]
+        assert upstream.chats() == []
+        earlier = [*asking(IMAGE), {"role": "assistant", "content": "so"}, *asking()]
+        assert server.ask(messages=earlier).status_code == 200
+    assert not any(images(message) for call in upstream.chats() for message in call.messages)
+
+
+def test_a_model_that_refused_an_image_is_not_sent_another(
+    server: Server, upstream: Upstream
+) -> None:
+    no = {"error": {"message": "No endpoints found that support image input"}}
+    upstream.enqueue("b", Reply(status=404, error=no))
+    for _ in range(2):
+        assert server.ask(messages=asking(IMAGE)).status_code == 200
+    seen = {
+        model: [bool(images(call.messages[-1])) for call in upstream.chats(model)]
+        for model in ("a", "b", "agg")
+    }
+    # The second request is the same: its proposals are there already.
+    assert seen["b"][:2] == [True, False]
+    assert not any(seen["b"][2:])
+    assert seen["a"][0]
+    assert seen["agg"] == [True, True]
