@@ -195,6 +195,8 @@ def _row(provider: str, prefix: str, info: ModelInfo) -> dict[str, Any]:
         row["tiers"] = [asdict(tier) for tier in price.tiers]
     if info.from_table:
         row["price_from_table"] = True
+    if info.sees is not None:
+        row["sees_images"] = info.sees
     return row
 
 
