@@ -8,11 +8,13 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
+from pathlib import Path
 
 from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, load_config
-from moa_cli.core.conversation import Conversation, Proposal, Turn, Usage
+from moa_cli.core.attachments import prompt_of, read_part
+from moa_cli.core.conversation import Conversation, Part, Proposal, Turn, Usage
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.events import Event
 from moa_cli.core.stream import Sink, deliver
@@ -177,6 +179,7 @@ def ask(
     profile: Profile | str | None = None,
     conversation: Conversation | None = None,
     sinks: tuple[Sink, ...] = (),
+    files: Sequence[str | Path] = (),
 ) -> Turn:
     """Ask once, and return the turn.
 
@@ -187,12 +190,14 @@ def ask(
         profile: See `ask_async`.
         conversation: What was said before.
         sinks: What is shown each event as it comes.
+        files: See `ask_async`.
 
     Returns:
         The turn; see `ask_async`.
 
     Raises:
         RuntimeError: An event loop is running.
+        UsageError: See `ask_async`.
         ProfileError: See `ask_async`.
         StoreError: See `ask_async`.
     """
@@ -202,7 +207,8 @@ def ask(
         pass
     else:
         raise RuntimeError("ask() cannot run inside a running event loop; use `await ask_async(…)`")
-    return asyncio.run(ask_async(prompt, profile=profile, conversation=conversation, sinks=sinks))
+    asked = ask_async(prompt, profile=profile, conversation=conversation, sinks=sinks, files=files)
+    return asyncio.run(asked)
 
 
 async def ask_async(
@@ -212,6 +218,7 @@ async def ask_async(
     conversation: Conversation | None = None,
     sinks: tuple[Sink, ...] = (),
     clients: Clients | None = None,
+    files: Sequence[str | Path] = (),
 ) -> Turn:
     """Ask once, and return the turn.
 
@@ -225,6 +232,8 @@ async def ask_async(
         conversation: What was said before.
         sinks: What is shown each event as it comes.
         clients: Used and left open. None opens those of the settings file for this call.
+        files: Text files, images and PDF files that go with the prompt. Images go to the models
+            that see them.
 
     Returns:
         The turn. If its models failed, it is returned, too; `turn.status` and `turn.error` say so.
@@ -233,11 +242,17 @@ async def ask_async(
         ProfileError: There is no such profile, or it is wrong, or one of its model names leads
             nowhere. Nothing is sent then.
         StoreError: The budget of the day cannot be kept.
+        UsageError: One of the files cannot be read, or is too large. Nothing is sent then.
     """
     if clients is None:
         async with aclosing(open_clients()) as pool:
             return await ask_async(
-                prompt, profile=profile, conversation=conversation, sinks=sinks, clients=pool
+                prompt,
+                profile=profile,
+                conversation=conversation,
+                sinks=sinks,
+                clients=pool,
+                files=files,
             )
     config = load_config()
     if profile is None:
@@ -246,7 +261,11 @@ async def ask_async(
         profile = load(profile)
     if isinstance(clients, ClientPool) and has_candidates(profile):
         profile = await clients.settled(profile, patience=LIST_PATIENCE)
-    asked = (conversation or Conversation()).ask(prompt)
+    parts: tuple[Part, ...] = ()
+    if files:
+        # A PDF file takes some seconds.
+        prompt, parts = await asyncio.to_thread(_with_files, prompt, files)
+    asked = (conversation or Conversation()).ask(prompt, parts)
     if isinstance(clients, _Clients):
         limits = replace(clients.limits(), reply_held=not sinks)
         return await deliver(run_turn(profile, asked, clients, limits=limits), *sinks)
@@ -255,3 +274,7 @@ async def ask_async(
         # Without a sink nobody sees the reply before its end.
         limits = replace(money.limits, reply_held=not sinks)
         return await deliver(_run_turn(profile, asked, clients, limits=limits), *sinks)
+
+
+def _with_files(prompt: str, files: Sequence[str | Path]) -> tuple[str, tuple[Part, ...]]:
+    return prompt_of([Part("text", prompt), *(read_part(Path(file)) for file in files)])

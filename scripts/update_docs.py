@@ -656,6 +656,7 @@ PUBLIC = {
     "Conversations": (
         "Conversation",
         "Message",
+        "Part",
         "Turn",
         "Proposal",
         "Citation",

@@ -21,6 +21,7 @@ from moa_cli import (
     ProfileError,
     Proposer,
     Turn,
+    UsageError,
     ask,
     ask_async,
     load_profile,
@@ -32,6 +33,7 @@ from moa_cli.config.schema import load_config
 from moa_cli.core.errors import StoreError
 from moa_cli.engine import Limits
 from moa_cli.store.store import Store
+from tests.support.attached import PNG, pdf
 from tests.support.mixtures import mixture
 from tests.support.upstream import Reply, Upstream
 
@@ -59,6 +61,27 @@ def test_one_call_returns_the_turn(together: Upstream, monkeypatch: pytest.Monke
     assert isinstance(turn, Turn)
     assert (turn.reply, turn.status, turn.profile) == ("blue", "finished", "together")
     assert [proposal.text for proposal in turn.proposals[0]] == ["blue"] * 4
+
+
+def test_files_go_with_the_prompt(
+    together: Upstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.png").write_bytes(PNG)
+    (tmp_path / "paper.pdf").write_bytes(pdf("A claim"))
+    profile = Profile(name="solo", rounds=0, aggregator=Aggregator(model="together:some-model"))
+    with together as upstream:
+        monkeypatch.setenv("TOGETHER_BASE_URL", upstream.url)
+        files: list[str | Path] = [str(tmp_path / "photo.png"), tmp_path / "paper.pdf"]
+        turn = ask("Do they agree?", profile=profile, files=files)
+        [request] = upstream.chats()
+        assert [part["type"] for part in request.messages[0]["content"]] == [
+            *("text", "image_url", "text")
+        ]
+        assert turn.user == "Do they agree?\n[image: photo.png]\n[file: paper.pdf]\nA claim"
+        assert [part.name for part in turn.parts] == ["", "photo.png", "paper.pdf"]
+        with pytest.raises(UsageError, match="cannot be read"):
+            ask("Well?", profile=profile, files=["no such file"])
+        assert len(upstream.chats()) == 1
 
 
 def test_without_a_profile_the_default_one_answers_under_the_environment(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +82,8 @@ def test_a_name_tells_only_what_is_known(model: str, sees: bool | None) -> None:
 @pytest.fixture
 def seeing(tmp_path: Path) -> Any:
     """A machine on which the list says that `a` is blind, against its name."""
-    listed: list[str | Mapping[str, object]] = [
-        {"id": "gpt-4o", "capabilities": {"vision": False}},
-        {"id": "agg"},
-    ]
-    with Upstream(api_key=KEY, models=listed) as upstream:
+    blind = {"id": "gpt-4o", "capabilities": {"vision": False}}
+    with Upstream(api_key=KEY, models=[blind, "agg"]) as upstream:
         moa = Moa(tmp_path, upstream.url)
         moa.profile("lab", "gpt-4o")
         (moa.folder / "photo.png").write_bytes(PNG)
