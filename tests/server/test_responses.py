@@ -96,7 +96,7 @@ def test_a_response_has_openai_s_fields_and_the_ledger(server: Server, upstream:
         "instructions": "be brief",
         "metadata": {"a": "b"},
         "temperature": 0.5,
-        "max_output_tokens": 50,
+        "max_output_tokens": 500,
         "reasoning": {"effort": "low"},
         "prompt_cache_key": "k",
     }
@@ -119,7 +119,7 @@ def test_a_response_has_openai_s_fields_and_the_ledger(server: Server, upstream:
         "error": None,
         "incomplete_details": None,
         "instructions": "be brief",
-        "max_output_tokens": 50,
+        "max_output_tokens": 500,
         "max_tool_calls": None,
         "metadata": {"a": "b"},
         "model": "moa",
