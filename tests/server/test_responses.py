@@ -555,7 +555,7 @@ def test_settings_are_the_aggregator_s_alone(server: Server, upstream: Upstream)
         server,
         temperature=0,
         top_p=0.5,
-        max_output_tokens=7,
+        max_output_tokens=700,
         parallel_tool_calls=False,
         tools=[WEATHER],
         reasoning={"effort": "high", "summary": "auto"},
@@ -566,7 +566,7 @@ def test_settings_are_the_aggregator_s_alone(server: Server, upstream: Upstream)
     assert response.json()["text"] == {"format": form, "verbosity": "low"}
     asked, other = upstream.chats("agg")[0].body, upstream.chats("a")[0].body
     assert asked["temperature"] == 0
-    assert (asked["top_p"], asked["max_tokens"]) == (0.5, 7)
+    assert (asked["top_p"], asked["max_tokens"]) == (0.5, 700)
     assert (asked["parallel_tool_calls"], asked["verbosity"]) == (False, "low")
     assert asked["reasoning_effort"] == "high"
     named = {"name": "answer", "schema": schema, "strict": True}
