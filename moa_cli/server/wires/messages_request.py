@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from moa_cli.core.tokens import field_tokens, prompt_tokens
 from moa_cli.core.values import Key, keys_of
@@ -17,7 +17,6 @@ from moa_cli.server.wires.fields import is_neutral, named
 from moa_cli.server.wires.messages_content import ContentReader, check_depth
 
 _INT32 = 2**31
-_ROLES = ("user", "assistant", "system")
 # The name of the reply's format, which OpenAI's API asks for and Anthropic's has not.
 _FORMAT_NAME = "reply"
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
@@ -52,7 +51,7 @@ _HINT = Key("no effect")
 class MessagesMessage:
     """A message of the conversation."""
 
-    role: Annotated[str, Key("user, assistant, or system at any place")]
+    role: Annotated[Literal["user", "assistant", "system"], Key("system may stand at any place")]
     content: Annotated[
         Annotated[str, Key(blank=True)] | Annotated[tuple[_Object, ...], Key()],
         Key("a text or a list of content blocks"),
@@ -141,8 +140,6 @@ def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
     if request.system is not None:
         reader.system(request.system)
     for place, message in enumerate(request.messages):
-        if message.role not in _ROLES:
-            refuse(f"must be one of {', '.join(_ROLES)}", "messages", place, "role")
         reader.message(message.role, message.content, place)
     conversation = reader.conversation()
     thinking = request.thinking or {}
