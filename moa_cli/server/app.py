@@ -70,15 +70,13 @@ def _router(service: Service) -> Router:
     def models(request: Request) -> dict[str, Any]:
         names = service.mixtures.names()
         if _is_anthropic(request.scope):
-            return model_list(names, service.started)
+            return model_list([_model_info(service, name) for name in names])
         return {"object": "list", "data": [_model(service, name) for name in names]}
 
     def model(request: Request) -> dict[str, Any]:
         name = request.path_params["name"]
-        if _is_anthropic(request.scope):
-            service.mixtures.find(name)
-            return model_info(name, service.started)
-        return _model(service, name)
+        make = _model_info if _is_anthropic(request.scope) else _model
+        return make(service, name)
 
     def described(request: Request) -> dict[str, Any]:
         return description(
@@ -125,6 +123,11 @@ def _model(service: Service, name: str) -> dict[str, Any]:
         prices = {"prompt": facts.price.prompt, "completion": facts.price.completion}
         told["pricing"] = {kind: f"{price / 1e6:.10f}" for kind, price in prices.items()}
     return told
+
+
+def _model_info(service: Service, name: str) -> dict[str, Any]:
+    """A model as Anthropic's API tells it."""
+    return model_info(name, service.started, service.mixtures.facts(name).context_length)
 
 
 def _json(status: int, values: object, headers: dict[str, str] | None = None) -> Response:

@@ -432,6 +432,8 @@ def test_models_are_listed_in_the_shape_that_is_asked_for(server: Server) -> Non
     assert missing.status_code == 404
     assert missing.json()["error"]["type"] == "not_found_error"
     assert server.get("/v1/models").json()["object"] == "list"
+    assert server.get("/v1/models/moa:solo", headers=version).json()["id"] == "moa:solo"
+    assert post(server, model="moa:solo").json()["moa"]["calls"] == 1
 
 
 def test_a_cancelled_client_leaves_nothing_behind(server: Server, upstream: Upstream) -> None:

@@ -289,6 +289,19 @@ def test_a_budget_for_thinking_is_an_effort(
     assert upstream.chats("agg")[0].body.get("reasoning_effort") == effort
 
 
+def test_an_effort_that_an_endpoint_does_not_take_is_left_out(
+    server: Server, upstream: Upstream
+) -> None:
+    # Claude Code sends one with each request, and many models take none.
+    told = "Unrecognized request argument supplied: reasoning_effort"
+    refused = {"error": {"message": told, "type": "invalid_request_error", "param": None}}
+    upstream.enqueue("agg", Reply(status=400, error=refused))
+    for _ in range(2):
+        assert post(server, output_config={"effort": "high"}).status_code == 200
+    efforts = [call.body.get("reasoning_effort") for call in upstream.chats("agg")]
+    assert efforts == ["high", None, None]
+
+
 def test_what_other_servers_tools_found_is_kept_as_text(server: Server, upstream: Upstream) -> None:
     searched = [
         {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}},

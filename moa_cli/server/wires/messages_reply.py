@@ -6,7 +6,7 @@ Source: Anthropic's API reference, "Create a Message", "Streaming Messages" and 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -59,19 +59,20 @@ def error_body(error: ApiError, request_id: str | None = None) -> dict[str, Any]
     return {"type": "error", "error": told, **named}
 
 
-def model_info(name: str, created: int) -> dict[str, Any]:
-    """A model as Anthropic lists it. created: in seconds since 1970."""
+def model_info(name: str, created: int, context: int | None) -> dict[str, Any]:
+    """A model as Anthropic lists it. created: in seconds since 1970. context: in tokens."""
     at = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
-    return {"type": "model", "id": name, "display_name": name, "created_at": at}
+    told = {"type": "model", "id": name, "display_name": name, "created_at": at}
+    return told | ({} if context is None else {"max_input_tokens": context})
 
 
-def model_list(names: Sequence[str], created: int) -> dict[str, Any]:
+def model_list(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All models, in one page."""
     return {
-        "data": [model_info(name, created) for name in names],
+        "data": list(models),
         "has_more": False,
-        "first_id": names[0] if names else None,
-        "last_id": names[-1] if names else None,
+        "first_id": models[0]["id"] if models else None,
+        "last_id": models[-1]["id"] if models else None,
     }
 
 
