@@ -25,6 +25,7 @@ import moa_cli
 from moa_cli.chat.commands.registry import COMMANDS
 from moa_cli.cli import exit_codes
 from moa_cli.cli.table import app
+from moa_cli.clients.refused_fields import ESSENTIAL
 from moa_cli.config.names import leaves
 from moa_cli.config.schema import VARIABLES
 from moa_cli.config.template import explanation, template
@@ -568,7 +569,11 @@ def http_page() -> str:
         ),
         "Tools, `response_format` and log-probabilities concern the model that writes the reply;"
         " proposers see neither. These fields are passed on to it, too, and left out where its"
-        " endpoint does not take them: " + ", ".join(f"`{name}`" for name in fields.PASSED) + ".",
+        " endpoint does not take them: "
+        + ", ".join(f"`{name}`" for name in fields.PASSED if name not in ESSENTIAL)
+        + ".",
+        "So are these, but what they ask for would be missing without them, so a refusal is an"
+        " error: " + ", ".join(f"`{name}`" for name in fields.PASSED if name in ESSENTIAL) + ".",
         "Any other field has no effect, and is named in `moa.ignored`. Well known ones: "
         + ", ".join(f"`{name}`" for name in fields.HINTS)
         + ". A server with `--strict` refuses a request with such a field, or with one that would"

@@ -27,7 +27,7 @@ _OWN = (
     "seed",
 )
 # What was asked for, and would be missing in the answer.
-_ESSENTIAL = frozenset(
+ESSENTIAL = frozenset(
     {
         "function_call",
         "functions",
@@ -95,7 +95,7 @@ def _holds_image(content: object) -> bool:
 
 def _is_optional(name: str, value: object) -> bool:
     # What endpoints do by themselves need not be said.
-    return value == "auto" if name == "tool_choice" else name not in _ESSENTIAL
+    return value == "auto" if name == "tool_choice" else name not in ESSENTIAL
 
 
 def _told_names(body: object) -> Iterator[str]:

@@ -66,6 +66,8 @@ def _reason(event: Event, lost: str | None) -> str | None:
             return known.get(kind, f"lost after its retries: {kind}")
         case events.AggregatorStarted() if event.fallback:
             return f"fallback: {lost or 'the aggregator before it failed'}"
+        case events.AggregatorStarted() if event.reused:
+            return "fan-out: the proposals of an earlier request on the same message"
         case events.TurnFailed() if event.error.kind == "BudgetReached":
             return "cap"
     return None
