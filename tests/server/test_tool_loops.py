@@ -62,7 +62,7 @@ def test_both_wires_share_what_is_kept(server: Server, upstream: Upstream) -> No
     use = {"type": "tool_use", "id": "c0", "name": "read", "input": {"path": "a.py"}}
     body = {
         "model": "moa",
-        "max_tokens": 1000,
+        "max_tokens": 4_000,
         "system": "You are an agent.",
         "tools": [{"name": "read", "input_schema": {"type": "object"}}],
         "messages": [
