@@ -372,7 +372,7 @@ class Conversation:
         Args:
             messages: All of its messages, in order.
             prompt: The place of the message that is answered; by default the last one of the user,
-                or, if there is none, the last one that the assistant has not said.
+                or, if there is none, the last system message, or else the last result of a tool.
 
         Returns:
             The conversation; that message is its open turn.
@@ -381,15 +381,14 @@ class Conversation:
             ValueError: There is no message that could be answered.
         """
         if prompt is None:
-            said = [place for place, message in enumerate(messages) if message.role == "user"]
-            others = [
-                place
-                for place, message in enumerate(messages)
-                if message.role in ("system", "tool")
-            ]
-            if not said and not others:
+            # A result comes last: without it, endpoints refuse the call that it belongs to.
+            places = (
+                [place for place, message in enumerate(messages) if message.role == role]
+                for role in ("user", "system", "tool")
+            )
+            prompt = next((found[-1] for found in places if found), None)
+            if prompt is None:
                 raise ValueError("there is no message to answer")
-            prompt = (said or others)[-1]
         asked = messages[prompt]
         turn = Turn(user=asked.content, parts=asked.parts, speaker=asked.name)
         return cls((turn,), tuple(messages[:prompt]), tuple(messages[prompt + 1 :]))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from moa_cli.core.conversation import Conversation, Message
 from moa_cli.core.errors import ContextTooLong
@@ -138,13 +139,15 @@ def _fit_to(
 
 
 def _without_oldest(conversation: Conversation) -> tuple[Conversation, int]:
-    """The conversation without its oldest message and the answer to it, and how many messages
-    that is; 0 if there is but the prompt. A system message stays."""
+    """The conversation without its oldest message and what was done and answered upon it, and how
+    many messages that is; 0 if there is but the prompt. A system message stays."""
     before, turns = conversation.before, conversation.turns
     first = int(bool(before) and before[0].role == "system")
     if len(before) > first:
-        answered = len(before) > first + 1 and before[first + 1].role == "assistant"
-        dropped = 2 if answered else 1
+        # A result without its call, or a call without its result, is refused by endpoints.
+        rest = before[first + 1 :]
+        answers = takewhile(lambda message: message.role in ("assistant", "tool"), rest)
+        dropped = 1 + sum(1 for _ in answers)
         return replace(conversation, before=before[:first] + before[first + dropped :]), dropped
     if len(turns) < 2:
         return conversation, 0

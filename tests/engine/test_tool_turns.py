@@ -226,3 +226,28 @@ def test_ignored_tools_need_nobody_who_can_call_them(upstream: Upstream) -> None
     upstream.enqueue("agg", REFUSED)
     first, second = turns(upstream, profile, asked(), asked())
     assert [turn.status for turn in (first, second)] == ["failed", "finished"]
+
+
+# --- histories
+
+
+def test_calls_and_their_results_are_left_out_together(upstream: Upstream) -> None:
+    long = {"message": "maximum context length is 1000 tokens, however you requested 9000"}
+    upstream.enqueue("agg", Reply(status=400, error={"error": long}))
+    old = [Message("user", "Look."), called("read"), result("read", "word " * 4_000)]
+    recent = [Message("assistant", "Done."), Message("user", "And?"), Message("assistant", "So.")]
+    talk = Conversation.of([*old, *recent, Message("user", "Fix it.")])
+    assert folded(run(upstream, offering(), talk)).status == "finished"
+    [_, again] = upstream.chats("agg")
+    assert [message["role"] for message in again.messages][-3:] == ["user", "assistant", "user"]
+    assert not any(message["role"] == "tool" for message in again.messages)
+    assert not any("tool_calls" in message for message in again.messages)
+
+
+def test_work_without_a_message_of_the_user_keeps_its_results(upstream: Upstream) -> None:
+    talk = Conversation.of([Message("system", "Work."), called("read"), result("read", "x")])
+    run(upstream, offering("a"), talk)
+    [acting] = upstream.chats("agg")
+    roles = [message["role"] for message in acting.messages]
+    assert roles == ["system", "user", "assistant", "tool"]
+    assert acting.messages[1]["content"] == "Work."
