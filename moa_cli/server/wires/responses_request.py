@@ -30,8 +30,8 @@ _BOOKKEEPING = (
     "safety_identifier",
 )
 _LOGPROBS = "message.output_text.logprobs"
-# Nothing of it is there: reasoning is told as a summary, which holds all of it.
-_HARMLESS = "reasoning.encrypted_content"
+# For reasoning that is sealed. Here it is told openly, so there is nothing to add.
+_SEALED_REASONING = "reasoning.encrypted_content"
 
 
 def _unsupported(why: str, *, but: Any = None) -> Key:
@@ -92,7 +92,7 @@ class ResponsesBody:
 
 @dataclass(frozen=True)
 class ResponsesRequest:
-    """A request that has been read. choice: of tools, as the client gave it."""
+    """A request that has been read. table: its tools. given: the body as it came."""
 
     body: ResponsesBody
     table: ToolTable
@@ -159,7 +159,7 @@ def _messages(body: ResponsesBody, history: History) -> list[Message]:
 
 def _not_included(body: ResponsesBody) -> list[str]:
     """What is asked for in `include` and is not there."""
-    return ["include"] if set(body.include or ()) - {_LOGPROBS, _HARMLESS} else []
+    return ["include"] if set(body.include or ()) - {_LOGPROBS, _SEALED_REASONING} else []
 
 
 def _reply_extra(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
