@@ -241,7 +241,7 @@ class OpenAICompatible:
                 if usage is not None:
                     # It has refused what came of the request, and bills that.
                     yield Delta(usage=usage)
-            raise await self._mapped(error, request.model) from error
+            raise await self._mapped(error, request.model, request) from error
         except BaseException:
             exchange.add("cancelled")
             raise
@@ -327,7 +327,9 @@ class OpenAICompatible:
         exchange.add("ended", models=len(infos))
         return infos
 
-    async def _mapped(self, error: Exception, model: str | None) -> ClientError:
+    async def _mapped(
+        self, error: Exception, model: str | None, request: Request | None = None
+    ) -> ClientError:
         """One of our errors for what a transport raised.
 
         A ModelNotFound gets the names most similar to the one asked for, if they can be had.
@@ -337,6 +339,8 @@ class OpenAICompatible:
             error = Unreadable()
         found = self._errors.from_exception(error, model)
         if isinstance(found, ToolsUnsupported) and model is not None:
+            if request is None or not _speaks_of_tools(request):
+                return RequestRefused(found.message)
             self._toolless.add(model)
         if model is None or not isinstance(found, ModelNotFound):
             return found
@@ -354,6 +358,13 @@ class OpenAICompatible:
             # If it was never opened, the calls have said why.
             await asyncio.wait([opening])
         await self._connections.aclose()
+
+
+def _speaks_of_tools(request: Request) -> bool:
+    """Whether tools are offered, or were called before."""
+    return "tools" in request.extra or any(
+        message.tool_calls or message.role == "tool" for message in request.messages
+    )
 
 
 def _is_json(answer: HttpAnswer, first: bytes) -> bool:
