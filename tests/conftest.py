@@ -22,7 +22,7 @@ from tests.support.upstream import Upstream
 hypothesis.settings.register_profile("moa", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("moa")
 
-_KEPT = ("MOA_TEST_DATA",)
+_KEPT = ("MOA_TEST_DATA", "MOA_TEST_ENVIRONMENTS")
 _FOREIGN = re.compile(
     r"MOA_.*|.*_API_KEY|.*_BASE_URL|OLLAMA_HOST|TOGETHER_.*|(HTTP|HTTPS|ALL|NO|FTP)_PROXY"
     r"|SSL_CERT_(FILE|DIR)|REQUEST_METHOD"

@@ -17,6 +17,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 OURS = {"moa_cli", "tests", "benchmarks", "scripts", "examples", "docs"}
+# Programs that run in environments of their own.
+CLIENTS = ROOT / "tests" / "released_clients" / "programs"
 # The modules of distributions that are not installed for the tests.
 ABSENT = {"alpaca_eval": "alpaca-eval", "pandas": "pandas"}
 
@@ -36,6 +38,8 @@ def plain(requirement: str) -> str:
 def imported(folder: str) -> Iterator[tuple[Path, str]]:
     """The file and the module's first name of each import."""
     for path in (ROOT / folder).rglob("*.py"):
+        if path.is_relative_to(CLIENTS):
+            continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 yield from ((path, alias.name.partition(".")[0]) for alias in node.names)

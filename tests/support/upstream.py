@@ -131,7 +131,7 @@ class Upstream:
         self._listing = self._models if models_bare else {"object": "list", "data": self._models}
         self._port = port
         self._queues: defaultdict[str, deque[Reply]] = defaultdict(deque)
-        self._always: dict[str, Reply] = {}
+        self._always: dict[str, Reply | Callable[[Request], Reply]] = {}
         self._active: set[Request] = set()
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._ready = threading.Event()
@@ -140,8 +140,11 @@ class Upstream:
         """Script the next replies to `model` ("*": any), used once each, in order."""
         self._queues[model].extend(replies)
 
-    def always(self, model: str, reply: Reply) -> None:
-        """Set what `model` ("*": any) answers when no queued reply is left."""
+    def always(self, model: str, reply: Reply | Callable[[Request], Reply]) -> None:
+        """Set what `model` ("*": any) answers when no queued reply is left.
+
+        A callable makes the reply to a request; it runs on the server's thread.
+        """
         self._always[model] = reply
 
     def chats(self, model: str | None = None) -> list[Request]:
@@ -230,7 +233,8 @@ class Upstream:
         for name in (model, "*"):
             if queue := self._queues.get(name):
                 return queue.popleft()
-        return self._always.get(model) or self._always.get("*") or Reply()
+        reply = self._always.get(model) or self._always.get("*") or Reply()
+        return reply(request) if callable(reply) else reply
 
     def _settle(self, request: Request, *, gone: bool = False) -> None:
         if not request.finished:
