@@ -93,6 +93,7 @@ def test_the_tools_name_the_profiles_that_can_be_asked(connect: Any, moa: Moa) -
             profile = found["ask"].input_schema["properties"]["profile"]
             assert {"moa", "lab", "quick"} <= set(profile["enum"])
             assert "broken" not in profile["enum"]
+            assert not [name for name in profile["enum"] if ":" in name]
             assert "`quick`: One model is enough. (lab:a → lab:agg)" in profile["description"]
             several = found["compare"].input_schema["properties"]["profiles"]
             assert several["items"]["enum"] == profile["enum"]

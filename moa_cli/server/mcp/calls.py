@@ -30,6 +30,7 @@ from moa_cli.server.accesslog import Record
 from moa_cli.server.errors import ApiError, from_turn, stopping
 from moa_cli.server.mcp.arguments import ToolRequest, read_arguments, tools
 from moa_cli.server.mcp.progress import Progress
+from moa_cli.server.mixtures import SOLO
 from moa_cli.server.service import Service
 from moa_cli.server.wires.moa_object import ledger
 from moa_cli.version import __version__
@@ -78,8 +79,12 @@ class ToolServer:
         self, ctx: ServerRequestContext[Any], params: PaginatedRequestParams | None
     ) -> ListToolsResult:
         mixtures = self._service.mixtures
-        known = {name: _about(mixtures.find(name).profile) for name in mixtures.names()}
+        known = {name: _about(mixtures.find(name).profile) for name in self._names()}
         return ListToolsResult(tools=tools(known))
+
+    def _names(self) -> list[str]:
+        """The profiles that can be asked: an agent that wants a single model is one itself."""
+        return [name for name in self._service.mixtures.names() if not name.endswith(SOLO)]
 
     async def _call(
         self, ctx: ServerRequestContext[Any], params: CallToolRequestParams
@@ -105,7 +110,7 @@ class ToolServer:
         self, ctx: ServerRequestContext[Any], params: CallToolRequestParams, record: Record
     ) -> CallToolResult:
         mixtures = self._service.mixtures
-        request = read_arguments(params.name, params.arguments or {}, mixtures.names())
+        request = read_arguments(params.name, params.arguments or {}, self._names())
         record.model = ",".join(request.profiles)
         asked = [_Asked(name, (await mixtures.offered(name)).profile) for name in request.profiles]
         proposals_only = params.name == "compare" and len(asked) == 1
