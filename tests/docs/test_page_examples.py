@@ -38,6 +38,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": 2,
     "docs/contributing.md": 2,
     "docs/how-to/add-a-command.md": 1,
+    "docs/how-to/clients.md": 1,
     "docs/how-to/mcp.md": 2,
 }
 PARSED_ONLY = {

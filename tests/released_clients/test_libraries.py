@@ -80,7 +80,7 @@ def test_dspy(lab: Lab) -> None:
     checked(lab, told, ChatAdapter=PERSON, JSONAdapter=PERSON)
 
 
-@pytest.mark.parametrize("wire", ["chat_completions"])
+@pytest.mark.parametrize("wire", ["chat_completions", "responses"])
 def test_openai_agents(lab: Lab, wire: str) -> None:
     python = lab.python("openai-agents", "openai-agents==0.24.0")
     told = lab.program(python, "openai_agents", WIRE=wire)
@@ -94,12 +94,12 @@ def test_inspect(lab: Lab) -> None:
 
 def test_openai_javascript(lab: Lab) -> None:
     modules = lab.node("openai-js", "openai@7.55.0", "zod@4")
-    told = lab.script(modules, "openai_sdk")
+    told = lab.script(modules, "openai_sdk", RESPONSES="1")
     assert told.pop("usage") > 0
-    checked(lab, told, loop=LOOPED, parsed=PERSON, text=HELLO)
+    checked(lab, told, loop=LOOPED, parsed=PERSON, text=HELLO, response=HELLO)
 
 
-@pytest.mark.parametrize("wire", ["compatible", "chat", "messages"])
+@pytest.mark.parametrize("wire", ["compatible", "chat", "responses", "messages"])
 def test_vercel_ai_sdk(lab: Lab, wire: str) -> None:
     modules = lab.node(
         "ai-sdk",
