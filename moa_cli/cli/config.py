@@ -18,7 +18,7 @@ from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import JsonArray
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.config.edit import create_file, set_setting, unset_setting
-from moa_cli.config.names import KEYS_OF, NAMED, dotted, find_name, leaves
+from moa_cli.config.names import KEYS_OF, NAMED, SERVER_KEYS, dotted, find_name, leaves
 from moa_cli.config.schema import VARIABLES, Config, load_config, to_config
 from moa_cli.config.template import template, toml_text
 from moa_cli.config.toml import read_toml, value_of
@@ -185,6 +185,11 @@ def _rows() -> Iterator[Row]:
             if getattr(price, key) is not None:
                 yield ("prices", model, key), getattr(price, key), _FILE
     yield from _providers(config, table)
+    for name, settings in config.server.keys.items():
+        for key in KEYS_OF["server"]:
+            if (value := getattr(settings, key)) is not None:
+                told = str(value) if isinstance(value, Path) else value
+                yield (*SERVER_KEYS, name, key), told, _FILE
 
 
 def _origin(path: tuple[str, ...], table: Any) -> str:

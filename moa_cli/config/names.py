@@ -6,19 +6,21 @@ import re
 from dataclasses import dataclass, replace
 from functools import reduce
 
-from moa_cli.config.schema import CONFIG_KEYS, Config
+from moa_cli.config.schema import CONFIG_KEYS, Config, ServerKeySettings
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest, quoted
 from moa_cli.core.values import Key, keys_of
 
-# The tables that hold tables by a name that the user gives, and what stands for that name.
-NAMED = {"prices": "MODEL", "providers": "NAME"}
+# The tables that hold tables by a name that the user gives, and what stands for that name. That of
+# `server` are in its table `keys`.
+NAMED = {"prices": "MODEL", "providers": "NAME", "server": "NAME"}
+SERVER_KEYS = ("server", "keys")
 # What the tables hold.
 KEYS_OF = {
     name: keys_of(key.item.type if name in NAMED else key.type)
     for name, key in CONFIG_KEYS.items()
-    if key.kind == "table"
-}
+    if key.kind == "table" and name != "server"
+} | {"server": keys_of(ServerKeySettings)}
 _SECRET = re.compile(r"(api_?|secret_?)?key|token|secret|password|credential", re.IGNORECASE)
 _QUOTED = re.compile(r"""(["'])(?P<name>.+)\1(?:\.(?P<last>[^"']*))?""")
 
@@ -46,9 +48,14 @@ def leaves() -> dict[tuple[str, ...], Key]:
         if table not in KEYS_OF:
             found[table,] = key
             continue
-        above = (table, NAMED[table]) if table in NAMED else (table,)
+        above = (*path_of(table), NAMED[table]) if table in NAMED else (table,)
         found |= {(*above, name): inner for name, inner in KEYS_OF[table].items()}
     return found
+
+
+def path_of(table: str) -> tuple[str, ...]:
+    """The way to the tables that the user names."""
+    return SERVER_KEYS if table == "server" else (table,)
 
 
 def default_of(path: tuple[str, ...]) -> object:
@@ -71,12 +78,19 @@ def find_name(text: str) -> Name:
     above: tuple[str, ...] = (head,)
     last: str | None = rest
     if head in NAMED:
-        name, last = _named(rest, keys, split_always=head == "providers")
+        if head == "server":
+            inner, dot, rest = rest.partition(".")
+            if inner != "keys":
+                raise _unknown(text, inner, (head,), {"keys": key})
+            if not dot:
+                return Name(SERVER_KEYS, keys_of(key.type)["keys"])
+        name, last = _named(rest, keys, split_always=head != "prices")
         if not name:
             raise _unknown(text, text)
-        above = (head, name)
+        above = (*path_of(head), name)
     if last is None:
-        return Name(above, replace(key, type=key.item.type))
+        item = keys_of(key.type)["keys"].item if head == "server" else key.item
+        return Name(above, replace(key, type=item.type))
     if last not in keys:
         raise _unknown(text, last, above, keys)
     return Name((*above, last), keys[last])
@@ -86,7 +100,7 @@ def _named(rest: str, keys: dict[str, Key], *, split_always: bool) -> tuple[str,
     """The user's name and the key behind it, if one is there.
 
     Shells take quotes away, and models' names hold dots: what stands behind the last dot is
-    a key only if there is such a key. (No provider's name holds one: `split_always`.)
+    a key only if there is such a key. (Other names hold none: `split_always`.)
     """
     quoted = _QUOTED.fullmatch(rest)
     if quoted:

@@ -223,6 +223,81 @@ class LocalSettings:
     ] = None
 
 
+# The name stands in logs, figures and errors.
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def _check_key_names(keys: Mapping[str, object]) -> None:
+    for name in keys:
+        if not _KEY_NAME.fullmatch(name):
+            raise ValueFault(
+                "cannot be the name of a key",
+                path=(name,),
+                hint="use letters, digits, dashes and underscores, 64 at most",
+            )
+
+
+def _check_some(names: tuple[str, ...]) -> None:
+    if not names:
+        raise ValueFault("must not be empty", hint="without it, all may be asked")
+
+
+@dataclass(frozen=True)
+class ServerKeySettings:
+    """What holds for one named key of `moa serve`; None leaves it without that limit."""
+
+    key_env: Annotated[
+        str | None,
+        Key(
+            "the environment variable that holds the key (several are separated by commas)",
+            example="LAB_MOA_KEY",
+            check=_check_variable,
+        ),
+    ] = None
+    key_file: Annotated[
+        Path | None,
+        Key(
+            "a file that holds the key (several stand one a line), which may be replaced while the"
+            " server runs; a path that is not absolute begins at the config folder",
+            example="keys/lab",
+            written=str,
+        ),
+    ] = None
+    budget: Annotated[
+        int | float | None,
+        Key("maximum cost in USD of the key's turns of a day", 0, example=2.0, check=_check_amount),
+    ] = None
+    rpm: Annotated[
+        int | None, Key("maximum number of turns in any minute", 1, 100_000, example=30)
+    ] = None
+    concurrency: Annotated[
+        int | None, Key("maximum number of turns at the same time", 1, 100_000, example=4)
+    ] = None
+    profiles: Annotated[
+        tuple[str, ...] | None,
+        Key(
+            "the models that may be asked; by default, all",
+            example=["moa", "together"],
+            check=_check_some,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What holds for `moa serve`. keys: by their names."""
+
+    keys: Annotated[
+        Mapping[str, ServerKeySettings],
+        Key(
+            "keys that clients of `moa serve` send, with a name for logs and figures, and limits;"
+            " the key itself stands in a variable, in a file, or as a line `NAME KEY` of"
+            " --api-key-file",
+            check=_check_key_names,
+        ),
+    ] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Config:
     """The settings.
@@ -272,6 +347,7 @@ class Config:
         Mapping[str, ProviderSettings],
         Key("model endpoints of your own, or changes to the built-in ones"),
     ] = field(default_factory=dict)
+    server: Annotated[ServerSettings, Key("settings of `moa serve`")] = ServerSettings()
     place: str = "config"
     given: frozenset[str] = field(default=frozenset(), compare=False)
 

@@ -6,10 +6,10 @@ import json
 import textwrap
 from collections.abc import Mapping
 
-from moa_cli.config.names import KEYS_OF, NAMED, default_of, dotted
-from moa_cli.config.schema import CONFIG_KEYS, VARIABLES
+from moa_cli.config.names import KEYS_OF, NAMED, default_of, dotted, path_of
+from moa_cli.config.schema import CONFIG_KEYS, VARIABLES, ServerSettings
 from moa_cli.config.toml import allowed, sentence
-from moa_cli.core.values import Key
+from moa_cli.core.values import Key, keys_of
 
 _HEAD = """\
 # Settings of moa.
@@ -19,7 +19,7 @@ _HEAD = """\
 # API keys do not belong here: they come from the environment, from a .env file, or from the
 # command in api_key_cmd.
 """
-_EXAMPLE_NAMES = {"prices": "openrouter:qwen/qwen3-32b", "providers": "lab"}
+_EXAMPLE_NAMES = {"prices": "openrouter:qwen/qwen3-32b", "providers": "lab", "server": "lab"}
 
 
 def template() -> str:
@@ -29,7 +29,8 @@ def template() -> str:
 
 
 def _section(table: str) -> str:
-    help_ = _prose(sentence(CONFIG_KEYS[table]))
+    key = keys_of(ServerSettings)["keys"] if table == "server" else CONFIG_KEYS[table]
+    help_ = _prose(sentence(key))
     if table not in NAMED:
         entries = [_entry((table, name), key) for name, key in KEYS_OF[table].items()]
         return "\n".join([f"[{table}]\n{help_}", *entries])
@@ -37,13 +38,16 @@ def _section(table: str) -> str:
     keys = KEYS_OF[table]
     # All of one model's prices, or one provider's keys, belong together.
     about = "".join(
-        _prose(f"{last}: {explanation((table, name, last), key)}") for last, key in keys.items()
+        _prose(f"{last}: {explanation((*path_of(table), name, last), key)}")
+        for last, key in keys.items()
     )
     if table == "prices":
         values = ", ".join(assignment(last, key.example) for last, key in keys.items())
         return f"[{table}]\n{help_}{about}#{dotted((name,))} = {{ {values} }}\n"
     values = "".join(f"#{assignment(last, key.example)}\n" for last, key in keys.items())
-    return f"[{table}]\n{help_}{about}#[{dotted((table, name))}]\n{values}"
+    example = f"#[{dotted((*path_of(table), name))}]\n{values}"
+    head = f"[{table}]\n" if path_of(table) == (table,) else ""
+    return f"{head}{help_}{about}{example}"
 
 
 def _entry(path: tuple[str, ...], key: Key) -> str:

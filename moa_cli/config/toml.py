@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.text_files import SourceText, read_source
-from moa_cli.core.values import TOML, Key, ValueFault, choices_text, range_text
+from moa_cli.core.values import TOML, Key, KeyPath, ValueFault, choices_text, range_text
 
+_PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
+_NAME = rf"""(?P<name>(?:{_PART.pattern})(?:\s*\.\s*(?:{_PART.pattern}))*)"""
+_HEADER = re.compile(rf"\s*\[(?P<list>\[)?\s*{_NAME}\s*\]")
+_ASSIGNMENT = re.compile(rf"\s*{_NAME}\s*=")
 _SWITCH = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -83,6 +88,45 @@ def read_settings_file(path: Path) -> SourceText | None:
     except OSError as error:
         raise ProfileError(f"cannot be read: {error.strerror}", place=str(path)) from None
     return read_source(data, str(path), ProfileError)
+
+
+def line_of(text: str, path: KeyPath) -> int | None:
+    """The line, from 1, on which the value at a path of a TOML text begins, or, where that is
+    missing, the table that it belongs to; None if no line says anything of it.
+
+    For messages: a text of several lines that itself looks like TOML may mislead it.
+    """
+    section: KeyPath = ()
+    tables: dict[KeyPath, int] = {}
+    best, line_of_best = 0, None
+    for number, line in enumerate(text.splitlines(), 1):
+        header = _HEADER.match(line)
+        if header is not None:
+            named = _numbered(_parts(header["name"]), tables)
+            if header["list"]:
+                tables[named] = tables.get(named, -1) + 1
+                named = (*named, tables[named])
+            section = found = named
+        elif (assigned := _ASSIGNMENT.match(line)) is not None:
+            found = (*section, *_parts(assigned["name"]))
+        else:
+            continue
+        if best < len(found) and found == path[: len(found)]:
+            best, line_of_best = len(found), number
+    return line_of_best
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"'") for part in _PART.findall(dotted))
+
+
+def _numbered(names: tuple[str, ...], tables: Mapping[KeyPath, int]) -> KeyPath:
+    """The path of a table, with the place of the last item of each list of tables above it."""
+    path: KeyPath = ()
+    for name in names[:-1]:
+        path = (*path, name)
+        path = (*path, tables[path]) if path in tables else path
+    return (*path, *names[-1:])
 
 
 def parse_toml(text: str, place: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from moa_cli.core.errors import StoreError
 from moa_cli.core.ledger import Standing
@@ -50,22 +51,26 @@ class ServerLedger:
         """Why something that was spent could not be written down, or None."""
         return self._trouble or (self._spending.broken if self._spending else None)
 
-    def standing(self) -> Standing:
+    def of_key(self, name: str) -> KeyLedger:
+        """The ledger of the turns of a named key."""
+        return KeyLedger(self, name)
+
+    def standing(self, *, key: str = "") -> Standing:
         """See `Spending.standing`; what is not written yet is counted."""
         if self._spending is None:
             return Standing(0.0)
         with self._settled():
-            standing = self._spending.standing()
-            unwritten = self._unwritten_cost(self._spending)
+            standing = self._spending.standing(key=key)
+            unwritten = self._unwritten_cost(self._spending, key)
         return Standing(standing.spent + unwritten, standing.reserved)
 
-    def reserve(self, holder: str, cost: float, limit: float) -> Standing:
+    def reserve(self, holder: str, cost: float, limit: float, *, key: str = "") -> Standing:
         """See `Spending.reserve`; what is not written yet is counted."""
         if self._spending is None:
             return Standing(0.0)
         with self._settled():
-            unwritten = self._unwritten_cost(self._spending)
-            standing = self._spending.reserve(holder, cost, limit - unwritten)
+            unwritten = self._unwritten_cost(self._spending, key)
+            standing = self._spending.reserve(holder, cost, limit - unwritten, key=key)
         return Standing(standing.spent + unwritten, standing.reserved)
 
     @contextmanager
@@ -79,23 +84,28 @@ class ServerLedger:
             if held:
                 self._booking.release()
 
-    def _unwritten_cost(self, spending: Spending) -> float:
-        """USD of today's calls that are not written yet."""
+    def _unwritten_cost(self, spending: Spending, key: str) -> float:
+        """USD of today's calls that are not written yet. key: only of that one's, if not ""."""
         today = spending.today()
-        return sum(call.usage.cost for call in tuple(self._unwritten) if call.day == today)
+        return sum(
+            call.usage.cost
+            for call in tuple(self._unwritten)
+            if call.day == today and key in ("", call.key)
+        )
 
     def release(self, holder: str) -> None:
         """See `Spending.release`."""
         if self._spending is not None:
             self._spending.release(holder)
 
-    def begin_turn(self) -> TurnCalls:
-        """One more turn."""
+    def begin_turn(self, *, key: str = "") -> TurnCalls:
+        """One more turn. key: the name of the key that it is made for, or ""."""
         if self._spending is None:
-            return TurnCalls(self._journal, str, self._ended, self._unwritable)
+            return TurnCalls(self._journal, str, self._ended, self._unwritable, key=key)
         self._turns += 1
         self._begin_writing()
-        return TurnCalls(self._journal, self._spending.today, self._ended, self._unwritable)
+        today = self._spending.today
+        return TurnCalls(self._journal, today, self._ended, self._unwritable, key=key)
 
     def _ended(self, entry: SpendingEntry) -> None:
         if self._spending is None:
@@ -153,3 +163,35 @@ class ServerLedger:
         if self._store is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
         self._thread.shutdown()
+
+
+@dataclass(frozen=True)
+class KeyLedger:
+    """The ledger of the turns of one named key; see `ledger.Ledger` and `ledger.DaySpending`.
+
+    All of it is in the server's ledger too, so that the budget of the day holds over all keys.
+    """
+
+    _ledger: ServerLedger
+    _key: str
+
+    @property
+    def broken(self) -> str | None:
+        """See `DaySpending.broken`."""
+        return self._ledger.broken
+
+    def begin_turn(self) -> TurnCalls:
+        """One more turn."""
+        return self._ledger.begin_turn(key=self._key)
+
+    def standing(self) -> Standing:
+        """See `DaySpending.standing`."""
+        return self._ledger.standing(key=self._key)
+
+    def reserve(self, holder: str, cost: float, limit: float) -> Standing:
+        """See `DaySpending.reserve`."""
+        return self._ledger.reserve(holder, cost, limit, key=self._key)
+
+    def release(self, holder: str) -> None:
+        """See `DaySpending.release`."""
+        self._ledger.release(holder)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from moa_cli.store.store import Store
 
 _E = TypeVar("_E", bound=MoAError)
+_DAY = "budget.day"
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ def open_records(
     If nothing can be stored, `warn` is called with a sentence. But a budget for the day needs the
     costs: with one, they are stored in any case, and StoreError is raised if they cannot be.
     """
-    if not save and config.budget.day is None:
+    needed = budget_of_a_day(config)
+    if not save and needed is None:
         return Records()
     try:
         store = open_store()
     except StoreError as error:
-        if config.budget.day is not None:
-            raise unkept(StoreError, error) from None
+        if needed is not None:
+            raise unkept(StoreError, error, needed) from None
         warn(f"this conversation is not saved: {error.message}")
         return Records()
     store.spending.zone = config.zone()
@@ -76,44 +78,56 @@ def budgets(
         caps.append(Cap("--max-total-tokens", "tokens", max_total_tokens))
     found = [Budget(cap, firm=firm) for cap in caps]
     if config.budget.day is not None and spending is not None:
-        found.append(_day_budget(config.budget.day, spending, firm=firm))
+        found.append(day_budget(_DAY, config.budget.day, spending, firm=firm))
     return tuple(found)
 
 
-def unkept(kind: type[_E], error: StoreError) -> _E:
+def budget_of_a_day(config: Config) -> str | None:
+    """The name of a setting that limits the cost of a day, so that costs must be stored; None if
+    there is none."""
+    if config.budget.day is not None:
+        return _DAY
+    limited = (name for name, key in config.server.keys.items() if key.budget is not None)
+    return next((f"server.keys.{name}.budget" for name in limited), None)
+
+
+def unkept(kind: type[_E], error: StoreError, setting: str = _DAY) -> _E:
     """The error to raise, of that kind, if the spending of the day cannot be written or read."""
     return kind(
-        f"budget.day cannot be kept: {error.message}",
-        hint="fix that, or take `budget.day` out of the config file",
+        f"{setting} cannot be kept: {error.message}",
+        hint=f"fix that, or take `{setting}` out of the config file",
     )
 
 
-def _day_budget(limit: float, spending: DaySpending, *, firm: bool) -> Budget:
-    """The budget of the day. Other processes share it, so it is stored in the database."""
+def day_budget(setting: str, limit: float, spending: DaySpending, *, firm: bool = False) -> Budget:
+    """A budget for a day, in USD. Other processes share it, so it is stored in the database.
+
+    setting: the name of the setting that limits it. spending: what counts against it.
+    """
     from moa_cli.engine import Budget, Cap
 
     class DayBudget(Budget):
         """Counts what the store holds, which gets each call as soon as it has ended."""
 
         def standing(self) -> Standing:
-            return _kept(spending, spending.standing)
+            return _kept(setting, spending, spending.standing)
 
         def _book(self, holder: str, amount: float) -> Standing:
-            return _kept(spending, lambda: spending.reserve(holder, amount, limit))
+            return _kept(setting, spending, lambda: spending.reserve(holder, amount, limit))
 
         def release(self, holder: str) -> None:
             with contextlib.suppress(StoreError):
                 spending.release(holder)
 
-    return DayBudget(Cap("budget.day", "usd", limit, since="today"), "shared", firm=firm)
+    return DayBudget(Cap(setting, "usd", limit, since="today"), "shared", firm=firm)
 
 
-def _kept(spending: DaySpending, ask: Callable[[], Standing]) -> Standing:
+def _kept(setting: str, spending: DaySpending, ask: Callable[[], Standing]) -> Standing:
     """The result of `ask`. Raises BudgetReached if it is unknown or would be too low."""
     try:
         standing = ask()
         if spending.broken:
             raise StoreError(spending.broken)
     except StoreError as error:
-        raise unkept(BudgetReached, error) from None
+        raise unkept(BudgetReached, error, setting) from None
     return standing

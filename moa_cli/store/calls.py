@@ -37,7 +37,8 @@ class JournalledCall:
     number: in the journal. day: when it began, in the time zone of the budget. group: the same
     number for all calls of a turn. turn: its number in the store, None if it is not kept. usage:
     None until the call has ended; if it needs several requests, the last one holds all of it.
-    void: whether nothing is billed for it. booked: whether it is in the database.
+    void: whether nothing is billed for it. booked: whether it is in the database. key: the name of
+    the key of `moa serve` that it was made for, "" if there is none.
     """
 
     number: int
@@ -48,6 +49,7 @@ class JournalledCall:
     usage: Usage | None = None
     void: bool = False
     booked: bool = False
+    key: str = ""
 
     @property
     def taken(self) -> Usage:
@@ -60,7 +62,7 @@ class SpendingEntry:
     """What a call took, to be added to the sums of its day and model in the database.
 
     first: whether it is the first call of its model in its turn. numbers: those of its requests
-    in the journal.
+    in the journal. key: the name of the key of `moa serve` that it was made for, or "".
     """
 
     day: str
@@ -68,6 +70,7 @@ class SpendingEntry:
     usage: Usage
     first: bool
     numbers: tuple[int, ...]
+    key: str = ""
 
 
 @dataclass(eq=False)
@@ -88,14 +91,16 @@ class Journal:
     _kept_turn: int = 0
     _forgotten: list[int] = field(default_factory=list)
 
-    def begin(self, day: str, group: int | None, turn: int | None, begun: CallBegun) -> int:
+    def begin(
+        self, day: str, group: int | None, turn: int | None, begun: CallBegun, key: str = ""
+    ) -> int:
         """Note that a request will be sent, and return its number.
 
         group: the number of the first request of the same turn; None if this is the first.
         """
         with self._mutex:
             self._number += 1
-            entry = JournalledCall(self._number, day, group or self._number, turn, begun)
+            entry = JournalledCall(self._number, day, group or self._number, turn, begun, key=key)
             self._entries[entry.number] = entry
             self._kept_turn = turn or self._kept_turn
             self._write(_begin_line(entry))
@@ -228,7 +233,8 @@ class TurnCalls:
     """Notes the calls of one turn in a journal; see `ledger.TurnLedger`.
 
     ended: called with what is to be added to the database. trouble: called if a line cannot be
-    written. turn: returns the number of the turn in the store, or None if it has none yet.
+    written. turn: returns the number of the turn in the store, or None if it has none yet. key:
+    the name of the key of `moa serve` that the turn is made for, or "".
     """
 
     _journal: Journal
@@ -236,6 +242,7 @@ class TurnCalls:
     _ended: Callable[[SpendingEntry], None]
     _trouble: Callable[[OSError], None]
     _turn: Callable[[], int | None] = lambda: None
+    key: str = ""
     _group: int | None = None
     _models: set[str] = field(default_factory=set)
 
@@ -245,7 +252,7 @@ class TurnCalls:
 
     def begin(self, call: CallBegun) -> int:
         """See `TurnLedger.begin`."""
-        number = self._journal.begin(self._today(), self._group, self._turn(), call)
+        number = self._journal.begin(self._today(), self._group, self._turn(), call, self.key)
         self._group = self._group or number
         if self._journal.trouble is not None:
             self._trouble(self._journal.trouble)
@@ -257,12 +264,14 @@ class TurnCalls:
         day = self._journal.end(numbers, usage)
         first = model not in self._models
         self._models.add(model)
-        self._ended(SpendingEntry(day, model, usage, first, tuple(numbers)))
+        self._ended(SpendingEntry(day, model, usage, first, tuple(numbers), self.key))
 
 
 def _begin_line(entry: JournalledCall) -> str:
     begun = entry.begun
     table = {"begin": entry.number, "day": entry.day, "group": entry.group, "turn": entry.turn}
+    if entry.key:
+        table["key"] = entry.key
     price = None if begun.price is None else price_values(begun.price)
     return _ENCODE({**table, **vars(begun), "price": price})
 
@@ -285,9 +294,10 @@ def read_calls(lines: Iterable[str]) -> list[JournalledCall]:
 def _read(table: dict[str, Any], calls: dict[int, JournalledCall]) -> None:
     """Apply a line. Raises ValueError, TypeError or LookupError if it is not a valid one."""
     if "begin" in table:
-        number, day, group, turn = (table.pop(key) for key in ("begin", "day", "group", "turn"))
+        number, day, group, turn = (table.pop(name) for name in ("begin", "day", "group", "turn"))
+        key = str(table.pop("key", ""))
         calls[number] = JournalledCall(
-            int(number), str(day), int(group), turn, load_value(CallBegun, table)
+            int(number), str(day), int(group), turn, load_value(CallBegun, table), key=key
         )
     elif "grown" in table:
         call = calls[table["grown"]]

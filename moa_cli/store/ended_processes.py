@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def _settle(connection: Connection, lease: str, calls: Sequence[JournalledCall])
                 model, numbers = call.begun.model, (call.number,)
                 first = (call.group, model) not in seen
                 seen.add((call.group, model))
-                entries.append(SpendingEntry(call.day, model, call.taken, first, numbers))
+                entry = SpendingEntry(call.day, model, call.taken, first, numbers, call.key)
+                entries.append(entry)
         add_spending(connection, entries)
     for row in _open_turns(connection):
         if row["lease"] == lease:
@@ -84,13 +86,16 @@ def _settle(connection: Connection, lease: str, calls: Sequence[JournalledCall])
 
 
 def add_spending(connection: Connection, entries: Iterable[SpendingEntry]) -> None:
-    """Add what calls took to the sums of their days and models. Raises sqlite3.Error.
+    """Add what calls took to the sums of their days, models and keys. Raises sqlite3.Error.
 
     A busy server's calls are of a few models: one statement each for a day and a model, however
     many calls there are.
     """
     sums: dict[tuple[str, str], tuple[int, Usage]] = {}
+    of_keys: defaultdict[tuple[str, str], float] = defaultdict(float)
     for entry in entries:
+        if entry.key:
+            of_keys[entry.day, entry.key] += entry.usage.cost
         place, turns = (entry.day, entry.model), int(entry.first)
         if place in sums:
             before, usage = sums[place]
@@ -104,6 +109,11 @@ def add_spending(connection: Connection, entries: Iterable[SpendingEntry]) -> No
             (*place, turns, *(getattr(usage, name) for name in SUMS[1:]))
             for place, (turns, usage) in sums.items()
         ],
+    )
+    connection.executemany(
+        "INSERT INTO key_spending VALUES (?, ?, ?) ON CONFLICT (day, key)"
+        " DO UPDATE SET cost = cost + excluded.cost",
+        [(*place, cost) for place, cost in of_keys.items()],
     )
 
 

@@ -263,6 +263,24 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         PRIMARY KEY (turn_id, place)
     );
     """,
+    # What was spent for each named key of `moa serve`. A reservation is for the day's budget, or,
+    # with a key, for that key's own.
+    """
+    CREATE TABLE IF NOT EXISTS key_spending (
+        day TEXT NOT NULL,
+        key TEXT NOT NULL,
+        cost REAL NOT NULL,
+        PRIMARY KEY (day, key)
+    ) WITHOUT ROWID;
+    DROP TABLE IF EXISTS reserved;
+    CREATE TABLE reserved (
+        holder TEXT PRIMARY KEY,
+        lease TEXT NOT NULL,
+        day TEXT NOT NULL,
+        cost REAL NOT NULL,
+        key TEXT NOT NULL DEFAULT ''
+    ) WITHOUT ROWID;
+    """,
 )
 
 

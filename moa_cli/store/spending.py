@@ -180,10 +180,13 @@ class Spending(Queries):
         if journal is not None:
             journal.booked(numbers)
 
-    def standing(self) -> Standing:
-        """What was spent today, and what running turns have reserved, in USD."""
+    def standing(self, *, key: str = "") -> Standing:
+        """What was spent today, and what running turns have reserved, in USD.
+
+        key: only for that key of `moa serve`.
+        """
         with self._settled() as connection:
-            return self._standing(connection, self.today())
+            return self._standing(connection, self.today(), key=key)
 
     @contextmanager
     def _settled(self) -> Iterator[Connection]:
@@ -195,16 +198,23 @@ class Spending(Queries):
             settle_ended_processes(self._connection, self._database)
             yield self._connection
 
-    def _standing(self, connection: Connection, day: str, *, but: str = "") -> Standing:
+    def _standing(
+        self, connection: Connection, day: str, *, but: str = "", key: str = ""
+    ) -> Standing:
         """The standing of a day without the reservation of `but`."""
+        whole = f"SELECT total(cost) FROM spending WHERE day = ? AND {_SOUND}"
+        of_key = (
+            "SELECT total(cost) FROM key_spending WHERE day = ? AND key = ?"
+            " AND cost BETWEEN 0 AND 1e12"
+        )
         spent, reserved = connection.execute(
-            f"SELECT (SELECT total(cost) FROM spending WHERE day = ? AND {_SOUND}),"
-            " (SELECT total(cost) FROM reserved WHERE day = ? AND holder != ?)",
-            (day, day, but),
+            f"SELECT ({of_key if key else whole}),"
+            " (SELECT total(cost) FROM reserved WHERE day = ? AND key = ? AND holder != ?)",
+            (*((day, key) if key else (day,)), day, key, but),
         ).fetchone()
         return Standing(float(spent), float(reserved))
 
-    def reserve(self, holder: str, cost: float, limit: float) -> Standing:
+    def reserve(self, holder: str, cost: float, limit: float, *, key: str = "") -> Standing:
         """Reserve a part of the budget of the day (`limit`), if there is room; all are USD.
 
         This is one step for all processes, so two turns cannot both take the last of a budget.
@@ -212,17 +222,20 @@ class Spending(Queries):
         as spent. A new reservation of `holder` replaces an earlier one; if there is no room, the
         earlier one stays, since its calls may be running. Returns what was spent today, and what
         others have reserved; the reservation was made if this and `cost` are within `limit`.
+
+        key: the budget is that of this key of `moa serve`, and only what it took counts.
         """
         day = self.today()
         with self._settled() as connection, immediate(connection):
             for (token,) in connection.execute("SELECT DISTINCT lease FROM reserved").fetchall():
                 if not has_lease(self._database, token):
                     connection.execute("DELETE FROM reserved WHERE lease = ?", (token,))
-            standing = self._standing(connection, day, but=holder)
+            standing = self._standing(connection, day, but=holder, key=key)
             if standing.total + cost <= limit:
                 connection.execute("DELETE FROM reserved WHERE holder = ?", (holder,))
                 connection.execute(
-                    "INSERT INTO reserved VALUES (?, ?, ?, ?)", (holder, self.lease(), day, cost)
+                    "INSERT INTO reserved VALUES (?, ?, ?, ?, ?)",
+                    (holder, self.lease(), day, cost, key),
                 )
         return standing
 
