@@ -556,7 +556,7 @@ def http_page() -> str:
         " `/openapi.json` of a running server describes them for programs."
         " [Serve](../how-to/serve.md) shows how to use them.",
         table(("path", "meaning"), [*paths, *_UNDESCRIBED_PATHS]),
-        "With a key, each request but `/health` needs `Authorization: Bearer KEY` or"
+        "With a key, each request but `/health` and `/ready` needs `Authorization: Bearer KEY` or"
         " `x-api-key: KEY`.",
         "## Fields of a chat completion",
         table(

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Exit, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.options import TurnCaps, takes_profile
+from moa_cli.cli.options import TurnCaps, TypedMixture, takes_profile
 from moa_cli.cli.saving import open_books
+from moa_cli.cli.serving import sources_of
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.profile import Profile
-
-if TYPE_CHECKING:
-    from moa_cli.engine import Limits
-    from moa_cli.server.ledger import ServerLedger
 
 _CALLS = 64
 _MODULES = ("mcp", "starlette", "uvicorn", "prometheus_client")
@@ -61,6 +59,7 @@ def mcp(
         float,
         Option(metavar="SECONDS", min=0, help="What running turns get when an HTTP server stops."),
     ] = 5.0,
+    typed: TypedMixture,
     caps: TurnCaps,
 ) -> None:
     """Offer mixtures to agents as tools, by the Model Context Protocol."""
@@ -73,40 +72,31 @@ def mcp(
             "the MCP server is not installed", hint=f"install it with: {install_command('mcp')}"
         )
     if not http:
-        typed = {"--host": host, "--port": port, "--api-key-file": api_key_file}
-        for option, value in typed.items():
+        given = {"--host": host, "--port": port, "--api-key-file": api_key_file}
+        for option, value in given.items():
             if value is not None:
                 raise UsageError(f"{option} needs --http")
         if insecure:
             raise UsageError("--insecure needs --http")
-    from moa_cli.cli.serve import client_keys
+    from moa_cli.server.keys import KeyPlaces
     from moa_cli.server.mcp.run import run
     from moa_cli.server.service import ServerOptions
 
     options = ServerOptions(
         host=host or _HOST,
         port=_PORT if port is None else port,
-        keys=client_keys([], api_key_file) if http else (),
+        key_places=KeyPlaces((), api_key_file, os.environ, unused=not http),
         insecure=insecure,
         max_concurrency=max_concurrency,
         grace=grace,
     )
-    calls = concurrency
-    if calls is None and "concurrency" not in wiring.config().given:
-        calls = _CALLS
-
-    def limits(ledger: ServerLedger) -> Limits:
-        # The day's budget asks the server's ledger.
-        budgets = (*caps.budgets(ledger, one_turn=False), *wiring.session_budget("shared"))
-        return wiring.limits(calls, budgets, ledger)
-
     code = run(
         profile,
         options,
         http=http,
         config=wiring.config(),
         spending=open_books(save=None).spending,
-        limits=limits,
+        sources=sources_of(typed, caps, concurrency or 0, unset=_CALLS),
         introduction=wiring.introduction(wiring.settled(profile), switching=True),
     )
     raise Exit(code)

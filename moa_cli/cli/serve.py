@@ -6,20 +6,20 @@ import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 from typer import Exit, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.commands import check_not_empty
-from moa_cli.cli.options import TurnCaps, takes_profile
+from moa_cli.cli.options import TurnCaps, TypedMixture, takes_profile
 from moa_cli.cli.saving import open_books
+from moa_cli.cli.serving import sources_of
 from moa_cli.core.errors import MoAError, UsageError
-from moa_cli.core.text_files import lines_of, read_text
+from moa_cli.core.text import with_hint
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
-    from moa_cli.engine import Limits
-    from moa_cli.server.ledger import ServerLedger
+    from moa_cli.observability.tracing import Tracing
 
 _KEYS = "MOA_SERVE_API_KEY"
 # Calls at the same time, if nothing else is set: those of many turns, not of one.
@@ -46,7 +46,8 @@ def serve(
         ),
     ] = None,
     api_key_file: Annotated[
-        Path | None, Option(metavar="PATH", help="A file of such keys, one a line.")
+        Path | None,
+        Option(metavar="PATH", help="A file of such keys, one a line: `KEY`, or `NAME: KEY`."),
     ] = None,
     insecure: Annotated[
         bool, Option("--insecure", help="Let other machines in without a key.")
@@ -90,6 +91,26 @@ def serve(
     max_body: Annotated[
         int, Option(metavar="BYTES", min=1, help="Most that a request body may hold.")
     ] = 10_000_000,
+    max_messages: Annotated[
+        int, Option(metavar="N", min=1, help="Most messages that a request may hold.")
+    ] = 10_000,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        Option(
+            metavar="ADDRESS",
+            help="A proxy, or a network of them, whose X-Forwarded-For tells the client;"
+            " repeatable.",
+        ),
+    ] = None,
+    otel_endpoint: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help="Send a trace of each turn there (OTLP over HTTP), such as"
+            " http://localhost:4318/v1/traces. OTEL_EXPORTER_OTLP_ENDPOINT does so, too.",
+        ),
+    ] = None,
+    typed: TypedMixture,
     caps: TurnCaps,
 ) -> None:
     """Serve mixtures to any program that speaks to OpenAI."""
@@ -100,13 +121,15 @@ def serve(
 
         command = install_command("serve")
         raise MoAError("the server is not installed", hint=f"install it with: {command}")
+    from moa_cli.server.forwarded import trusted
+    from moa_cli.server.keys import KeyPlaces
     from moa_cli.server.run import run
     from moa_cli.server.service import ServerOptions
 
     options = ServerOptions(
         host=host,
         port=port,
-        keys=client_keys(api_key or [], api_key_file),
+        key_places=KeyPlaces(tuple(api_key or ()), api_key_file, os.environ),
         insecure=insecure,
         origins=tuple(cors_origin or ()),
         max_concurrency=max_concurrency,
@@ -118,48 +141,52 @@ def serve(
         expose_models=expose_models,
         log_format=log_format,
         max_body=max_body,
+        max_messages=max_messages,
+        trusted_proxies=trusted("--trusted-proxy", trusted_proxy or ()),
     )
 
-    calls = concurrency
-    if calls is None and "concurrency" not in wiring.config().given:
-        calls = _CALLS
-
-    def limits(ledger: ServerLedger) -> Limits:
-        # The day's budget asks the server's ledger.
-        budgets = (*caps.budgets(ledger, one_turn=False), *wiring.session_budget("shared"))
-        return wiring.limits(calls, budgets, ledger)
-
+    config = wiring.config()
+    tracing, untraced = _tracing(otel_endpoint)
     code = run(
         profile,
         options,
-        config=wiring.config(),
+        config=config,
+        sources=sources_of(typed, caps, concurrency or 0, unset=_CALLS),
         spending=open_books(save=None).spending,
-        limits=limits,
-        introduction=wiring.introduction(wiring.settled(profile), switching=True),
+        tracing=tracing,
+        introduction=[*wiring.introduction(wiring.settled(profile), switching=True), *untraced],
     )
     raise Exit(code)
 
 
-def client_keys(typed: list[str], file: Path | None) -> tuple[str, ...]:
-    """All keys that clients may send. Raises UsageError if one can be none."""
-    found = [("--api-key", key) for key in typed]
-    around = os.environ.get(_KEYS)
-    if around is not None:
-        # Somebody set it, so a key was meant: without one, the server would let everybody in.
-        keys = [key for key in around.split(",") if key.strip()]
-        check_not_empty(_KEYS, keys or "")
-        found += [(_KEYS, key) for key in keys]
-    if file is not None:
-        try:
-            lines = lines_of(read_text(file))
-        except UsageError as error:
-            raise UsageError(f"--api-key-file: {error.message}", hint=error.hint) from None
-        kept = [line for line in lines if line.strip() and not line.startswith("#")]
-        if not kept:
-            raise UsageError(f"--api-key-file: {file} holds no key")
-        found += [("--api-key-file", line) for line in kept]
-    for place, key in found:
-        check_not_empty(place, key)
-        if not (key.strip().isascii() and key.strip().isprintable()) or " " in key.strip():
-            raise UsageError(f"{place}: a key must be printable ASCII without spaces")
-    return tuple(dict.fromkeys(key.strip() for _, key in found))
+def _tracing(endpoint: str | None) -> tuple[Tracing | None, list[str]]:
+    """What traces the turns, if that is wanted; and why it does not, if it cannot.
+
+    endpoint: what was typed. Raises MoAError if it was, and cannot be done.
+    """
+    from moa_cli.observability.tracing import Tracing, collector
+
+    if endpoint is not None:
+        _check_address("--otel-endpoint", endpoint)
+        return Tracing(endpoint), []
+    variable = collector(os.environ)
+    if variable is None:
+        return None, []
+    try:
+        return Tracing(), []
+    except MoAError as error:
+        # The variable may be set for all programs of a machine.
+        return None, [f"{variable} is set, but {with_hint(error.message, error.hint)}"]
+
+
+def _check_address(option: str, address: str) -> None:
+    """Raise UsageError if that is no address of HTTP."""
+    try:
+        parts = urlsplit(address)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise UsageError(
+            f"{option}: not an address", hint="such as http://localhost:4318/v1/traces"
+        )

@@ -28,10 +28,19 @@ if TYPE_CHECKING:
 _EMBEDDED = "local:smollm2"
 
 
-@cache
+_in_force: list[Config] = []
+
+
 def config() -> Config:
     """The settings of this process. Raises ProfileError if the file is wrong."""
-    return load_config()
+    if not _in_force:
+        _in_force.append(load_config())
+    return _in_force[0]
+
+
+def use(settings: Config) -> None:
+    """Let these settings hold in this process from now on."""
+    _in_force[:] = [settings]
 
 
 def providers() -> Providers:
@@ -75,11 +84,11 @@ def limits(
     )
 
 
-def session_budget(scope: Scope) -> tuple[Budget, ...]:
+def session_budget(scope: Scope, settings: Config | None = None) -> tuple[Budget, ...]:
     """The budget of all turns of a command together, if the settings set one."""
     from moa_cli.engine import Budget, Cap
 
-    limit = config().budget.session
+    limit = (settings or config()).budget.session
     return () if limit is None else (Budget(Cap("budget.session", "usd", limit), scope),)
 
 

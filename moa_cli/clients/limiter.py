@@ -83,6 +83,18 @@ class Limiter:
             lanes = list(self._lanes.values())
         return max([0.0, *(lane.window.held_until - now for lane in lanes)])
 
+    def resize(self, limit: int) -> None:
+        """Bound the calls in flight anew.
+
+        Calls that are in flight go on. What was found out of providers begins with what is kept.
+
+        Args:
+            limit: Most calls in flight at once, from now on.
+        """
+        with self._lock:
+            self._limit = limit
+            self._admit()
+
     def slots(self, provider_of: Callable[[str], Provider], order: int | None = None) -> TurnSlots:
         """The way in for turns.
 
@@ -119,8 +131,9 @@ class Limiter:
 
     def lane(self, provider: Provider) -> Lane:
         """The lane of a provider."""
-        key = (provider.name, provider.base_url, provider.concurrency, provider.rpm)
         with self._lock:
+            name, url = provider.name, provider.base_url
+            key = (name, url, provider.concurrency, provider.rpm, self._limit)
             lane = self._lanes.get(key)
             if lane is None:
                 lane = self._lanes[key] = self._new_lane(provider)

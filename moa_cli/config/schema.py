@@ -224,12 +224,12 @@ class LocalSettings:
 
 
 # The name stands in logs, figures and errors.
-_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def _check_key_names(keys: Mapping[str, object]) -> None:
     for name in keys:
-        if not _KEY_NAME.fullmatch(name):
+        if not KEY_NAME.fullmatch(name):
             raise ValueFault(
                 "cannot be the name of a key",
                 path=(name,),
@@ -291,7 +291,7 @@ class ServerSettings:
         Mapping[str, ServerKeySettings],
         Key(
             "keys that clients of `moa serve` send, with a name for logs and figures, and limits;"
-            " the key itself stands in a variable, in a file, or as a line `NAME KEY` of"
+            " the key itself stands in a variable, in a file, or as a line `NAME: KEY` of"
             " --api-key-file",
             check=_check_key_names,
         ),

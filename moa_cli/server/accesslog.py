@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TextIO
 
 from moa_cli.core.conversation import Usage
@@ -23,7 +25,7 @@ class Record:
 
     It came at `began`, on the monotonic clock, and has the status 499 if the client left before the
     end. `model` is as the client named it, if there is such a model; `code` is of the error that
-    the request ended in.
+    the request ended in. `key` is the name of the key that was sent, if it has one.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Record:
     stream: bool = False
     usage: Usage | None = None
     code: str | None = None
+    key: str | None = None
 
 
 class AccessLog:
@@ -63,6 +66,13 @@ class AccessLog:
             self._out.flush()
 
 
+def place_of(bug: Exception) -> str:
+    """Where a bug is; not its message, which may hold what somebody said."""
+    frames = traceback.extract_tb(bug.__traceback__)[-4:]
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+    return f"{type(bug).__name__} at {places}"
+
+
 def _now() -> str:
     now = time.time()
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
@@ -72,6 +82,7 @@ def _now() -> str:
 def _as_text(record: Record, seconds: float) -> str:
     parts = [_now(), record.id, record.client, record.method, record.path[:_LONGEST_PATH]]
     parts += [str(record.status), f"{seconds:.3f}s"]
+    parts += [f"key={record.key}" if record.key else ""]
     parts += [record.model or "", "stream" if record.stream else ""]
     if record.usage is not None:
         used = record.usage
@@ -98,5 +109,6 @@ def _as_json(record: Record, seconds: float) -> str:
             "completion_tokens": used.completion_tokens,
             "cost": None if used.unpriced_calls else used.cost,
             "code": record.code,
+            **({"key": record.key} if record.key else {}),
         }
     )

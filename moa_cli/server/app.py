@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -20,10 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moa_cli.core.debug_log import RoomLog
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.unique import unique_name
-from moa_cli.server.accesslog import Record
-from moa_cli.server.auth import Guard
+from moa_cli.server.accesslog import Record, place_of
+from moa_cli.server.auth import Guard, key_of
 from moa_cli.server.counting import TokenCount
 from moa_cli.server.errors import ApiError
+from moa_cli.server.forwarded import client_of
+from moa_cli.server.keys import ClientKey
 from moa_cli.server.metrics import CONTENT_TYPE
 from moa_cli.server.openapi import description
 from moa_cli.server.service import Service
@@ -43,7 +43,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 def make_app(service: Service, router: Router | None = None) -> ASGIApp:
     """The ASGI application of a server. router: its paths, by default those of `moa serve`."""
     loopback = ipaddress.ip_address(service.address.host).is_loopback
-    guarded = Guard(router or _router(service), service.options, loopback=loopback)
+    guarded = Guard(router or _router(service), service, loopback=loopback)
     app: ASGIApp = _Errors(guarded, service)
     if service.options.origins:
         app = CORSMiddleware(
@@ -68,22 +68,30 @@ def _router(service: Service) -> Router:
         return Route(path, TurnEndpoint(service, wire), methods=["POST"])
 
     def models(request: Request) -> dict[str, Any]:
-        names = service.mixtures.names()
+        key = key_of(request.scope)
+        names = service.setup.mixtures.names(key)
         if _is_anthropic(request.scope):
-            return model_list([_model_info(service, name) for name in names])
-        return {"object": "list", "data": [_model(service, name) for name in names]}
+            return model_list([_model_info(service, name, key) for name in names])
+        return {"object": "list", "data": [_model(service, name, key) for name in names]}
 
-    def model(request: Request) -> dict[str, Any]:
+    async def model(request: Request) -> Response:
         name = request.path_params["name"]
+        await service.look_for(name)
         make = _model_info if _is_anthropic(request.scope) else _model
-        return make(service, name)
+        return _json(200, make(service, name, key_of(request.scope)))
 
     def described(request: Request) -> dict[str, Any]:
         return description(
-            service.mixtures.names(),
-            keyed=bool(service.options.keys),
+            service.setup.mixtures.names(key_of(request.scope)),
+            keyed=bool(service.setup.reading.keys),
             strict=service.options.strict,
         )
+
+    async def ready(request: Request) -> Response:
+        if service.ready:
+            return _json(200, {"status": "ready"})
+        status = "stopping" if service.limiter.closed else "no key for the default profile"
+        return _json(503, {"status": status})
 
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
@@ -91,10 +99,11 @@ def _router(service: Service) -> Router:
     return Router(
         [
             get("/health", lambda _: {"status": "ok"}),
+            Route("/ready", ready),
             Route("/metrics", metrics),
             get("/openapi.json", described),
             get("/v1/models", models),
-            get("/v1/models/{name:path}", model),
+            Route("/v1/models/{name:path}", model),
             answer("/v1/chat/completions", ChatCompletions(strict=service.options.strict)),
             answer("/v1/messages", Messages(strict=service.options.strict)),
             Route("/v1/messages/count_tokens", TokenCount(service), methods=["POST"]),
@@ -104,8 +113,9 @@ def _router(service: Service) -> Router:
     )
 
 
-def _model(service: Service, name: str) -> dict[str, Any]:
-    profile, facts = service.mixtures.find(name).profile, service.mixtures.facts(name)
+def _model(service: Service, name: str, key: ClientKey) -> dict[str, Any]:
+    mixtures = service.setup.mixtures
+    profile, facts = mixtures.find(name, key).profile, mixtures.facts(name)
     told = {
         "id": name,
         "object": "model",
@@ -125,9 +135,11 @@ def _model(service: Service, name: str) -> dict[str, Any]:
     return told
 
 
-def _model_info(service: Service, name: str) -> dict[str, Any]:
+def _model_info(service: Service, name: str, key: ClientKey) -> dict[str, Any]:
     """A model as Anthropic's API tells it."""
-    return model_info(name, service.started, service.mixtures.facts(name).context_length)
+    mixtures = service.setup.mixtures
+    mixtures.find(name, key)
+    return model_info(name, service.started, mixtures.facts(name).context_length)
 
 
 def _json(status: int, values: object, headers: dict[str, str] | None = None) -> Response:
@@ -169,8 +181,11 @@ class _Errors:
             message = f"{raised.detail}: {scope['method']} {path}"
             error = ApiError(raised.status_code, message, headers=raised.headers)
         except Exception as bug:
-            self._service.log.note(f"internal error: {_place_of(bug)}", record.id)
+            self._service.log.note(f"internal error: {place_of(bug)}", record.id)
             error = ApiError(500, "internal error", code="internal_error")
+        if record.usage is not None and record.usage.calls:
+            # A client library that begins all over by itself would have the proposals paid twice.
+            error.headers["x-should-retry"] = "false"
         record.code = error.code
         if error.status == 499:
             record.status = 499
@@ -179,11 +194,10 @@ class _Errors:
             await _json(error.status, body, error.headers)(scope, receive, send)
 
 
-def _place_of(bug: Exception) -> str:
-    """Where a bug is; not its message, which may hold what somebody said."""
-    frames = traceback.extract_tb(bug.__traceback__)[-4:]
-    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
-    return f"{type(bug).__name__} at {places}"
+def _route_of(scope: Scope) -> str:
+    """The path of the route that a request took; `other` if it took none."""
+    route = scope.get("route")
+    return route.path_format if isinstance(route, Route) else "other"
 
 
 class _Logged:
@@ -192,14 +206,19 @@ class _Logged:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._log = service.log
+        self._metrics = service.metrics
+        self._proxies = service.options.trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         identity = given if _ID.fullmatch(given) else f"req_{unique_name()}"
-        client = scope["client"]
-        record = Record(identity, scope["method"], scope["path"], client[0] if client else "-")
+        client = scope["client"][0] if scope["client"] else "-"
+        if self._proxies:
+            client = client_of(client, headers.getlist("x-forwarded-for"), self._proxies)
+        record = Record(identity, scope["method"], scope["path"], client)
         scope["moa.record"] = record
         told = [(b"x-request-id", identity.encode())]
         if _is_anthropic(scope):
@@ -217,3 +236,4 @@ class _Logged:
         finally:
             _LOG.write("ended", id=identity, status=record.status, code=record.code)
             self._log.request(record)
+            self._metrics.responded(_route_of(scope), record.status)

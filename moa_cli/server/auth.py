@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
-import hmac
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moa_cli.server.errors import ApiError
+from moa_cli.server.keys import ANYBODY, ClientKey, ClientKeys
 from moa_cli.server.loops import is_loopback_host
-from moa_cli.server.service import ServerOptions
+from moa_cli.server.service import Service
+
+# What a load balancer asks; it tells nothing but that the server is there.
+OPEN_PATHS = ("/health", "/ready")
+
+
+def key_of(scope: Scope) -> ClientKey:
+    """Who sends a request."""
+    key: ClientKey = scope.get("moa.key", ANYBODY)
+    return key
 
 
 class Guard:
     """Passes on what is allowed, and raises ApiError for the rest.
 
-    The keys of the options say what is allowed, or without keys their origins, and whether the
-    server listens on loopback only.
+    The keys that are valid now say what is allowed, or without keys the origins of the options, and
+    whether the server listens on loopback only. Whose key it is, is in the scope as `moa.key`.
     """
 
-    def __init__(self, app: ASGIApp, options: ServerOptions, *, loopback: bool) -> None:
+    def __init__(self, app: ASGIApp, service: Service, *, loopback: bool) -> None:
         self._app = app
-        self._keys = [key.encode() for key in options.keys]
-        self._origins = options.origins
+        self._service = service
+        self._origins = service.options.origins
         self._loopback = loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Nothing can be learned or done there.
-        if scope["path"] != "/health":
+        if scope["path"] not in OPEN_PATHS:
             headers = Headers(scope=scope)
-            if self._keys:
-                self._check_key(headers)
+            keys = self._service.setup.reading.keys
+            if keys:
+                key = self._check_key(headers, keys)
+                scope["moa.key"], scope["moa.record"].key = key, key.name
             else:
                 self._check_place(headers)
         await self._app(scope, receive, send)
 
-    def _check_key(self, headers: Headers) -> None:
+    def _check_key(self, headers: Headers, keys: ClientKeys) -> ClientKey:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         # The second one is how Anthropic's clients send a key; some send both.
         sent = [given.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
         tokens = [token.encode("latin-1", "replace") for token in sent]
-        # All of them, whichever fits: time must not tell.
-        fits = [hmac.compare_digest(token, key) for token in tokens for key in self._keys]
-        if not any(fits):
+        found = [key for token in tokens if (key := keys.find(token)) is not None]
+        if not found:
             message = "the API key is wrong" if any(tokens) else "an API key is needed"
             raise ApiError(
                 401,
@@ -51,6 +61,7 @@ class Guard:
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )
+        return found[0]
 
     def _check_place(self, headers: Headers) -> None:
         """Without a key, a web page in a browser on this machine must not be able to ask."""

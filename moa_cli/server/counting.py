@@ -6,8 +6,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from moa_cli.server.auth import key_of
 from moa_cli.server.service import Service
-from moa_cli.server.turns import check_kind, read_all
+from moa_cli.server.turns import check_kind, check_number, read_all
 from moa_cli.server.wires.messages_request import CountBody, parse
 from moa_cli.server.wires.sse import compact
 
@@ -26,8 +27,9 @@ class TokenCount:
         headers = Headers(scope=scope)
         check_kind(headers)
         body = await read_all(headers, receive, self._service.options.max_body)
+        check_number(body, self._service.options.max_messages)
         request = parse(body, CountBody)
-        self._service.mixtures.find(request.asked.model)
+        self._service.setup.mixtures.find(request.asked.model, key_of(scope))
         scope["moa.record"].model = request.asked.model
         told = compact({"input_tokens": request.tokens})
         await Response(told, media_type="application/json")(scope, receive, send)

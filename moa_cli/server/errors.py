@@ -84,6 +84,16 @@ def busy(seconds: int) -> ApiError:
     )
 
 
+def key_limit(name: str, limit: str, setting: str, seconds: int) -> ApiError:
+    """A named key has reached one of its limits. seconds: when to come again."""
+    return ApiError(
+        429,
+        f"the key `{name}` may have {limit} (server.keys.{name}.{setting})",
+        code="key_limit_exceeded",
+        headers={"retry-after": str(seconds)},
+    )
+
+
 def stopping() -> ApiError:
     """The server is about to end."""
     return ApiError(
@@ -107,7 +117,7 @@ def from_turn(turn: Turn) -> ApiError:
     if code == "tools_unsupported":
         param, reason = "tools", with_hint(turn.causes[0].message, turn.causes[0].hint)
     message = "; ".join(dict.fromkeys([reason, *turn.lost]))
-    # The upstream calls were repeated already, and proposals paid for: a client library that
-    # begins all over by itself would multiply both.
-    again = {} if status == 429 else {"x-should-retry": "false"}
+    # The upstream calls were repeated already: a client library that begins all over by itself
+    # would multiply them. A provider that is busy may be asked later, if nothing was paid for.
+    again = {} if status == 429 and not turn.usage.calls else {"x-should-retry": "false"}
     return ApiError(status, message, param=param, code=code, headers=again)

@@ -57,7 +57,7 @@ class HttpServer(uvicorn.Server):
         """Called once the server accepts connections."""
 
     def on_signal(self, number: int) -> None:
-        """Called in the event loop for each signal to end."""
+        """Called in the event loop for each signal."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

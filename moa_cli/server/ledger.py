@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import tzinfo
 
 from moa_cli.core.errors import StoreError
 from moa_cli.core.ledger import Standing
@@ -50,6 +51,13 @@ class ServerLedger:
     def broken(self) -> str | None:
         """Why something that was spent could not be written down, or None."""
         return self._trouble or (self._spending.broken if self._spending else None)
+
+    def use_zone(self, zone: tzinfo) -> None:
+        """Let days begin and end in that time zone from now on."""
+        if self._spending is not None:
+            self._spending.zone = zone
+        if self._store is not None:
+            self._store.spending.zone = zone
 
     def of_key(self, name: str) -> KeyLedger:
         """The ledger of the turns of a named key."""

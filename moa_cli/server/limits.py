@@ -5,15 +5,62 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from moa_cli.server.errors import busy, stopping
+from moa_cli.core.text import plural
+from moa_cli.server.errors import busy, key_limit, stopping
+from moa_cli.server.keys import ClientKey
 
+_MINUTE = 60.0
 _LONGEST_WAIT = 60
 # How much one turn counts in the moving average of their seconds.
 _WEIGHT = 0.1
+
+
+class KeyLimiter:
+    """Bounds the turns of each named key: those at once, and those that begin in a minute.
+
+    It counts by name, so that a key may be replaced, or its limits changed, while turns run.
+    """
+
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+        self._began: dict[str, deque[float]] = {}
+
+    def check(self, key: ClientKey) -> None:
+        """Raise ApiError if a turn for that key would be refused now."""
+        name, settings = key.name, key.settings
+        if name is None:
+            return
+        if settings.concurrency is not None and self._running[name] >= settings.concurrency:
+            turns = plural(settings.concurrency, "turn")
+            raise key_limit(name, f"{turns} at the same time", "concurrency", 1)
+        began, now = self._began.get(name, deque()), time.monotonic()
+        while began and began[0] <= now - _MINUTE:
+            began.popleft()
+        if settings.rpm is not None and len(began) >= settings.rpm:
+            # Once one more than now may begin, if it was lowered in between.
+            seconds = began[len(began) - settings.rpm] + _MINUTE - now
+            turns = plural(settings.rpm, "turn")
+            raise key_limit(name, f"{turns} in any minute", "rpm", max(1, math.ceil(seconds)))
+
+    @contextmanager
+    def turn(self, key: ClientKey) -> Iterator[None]:
+        """Count a turn, from now to its end. Raises ApiError if it is refused."""
+        self.check(key)
+        name = key.name
+        if name is None:
+            yield
+            return
+        if key.settings.rpm is not None:
+            self._began.setdefault(name, deque()).append(time.monotonic())
+        self._running[name] += 1
+        try:
+            yield
+        finally:
+            self._running[name] -= 1
 
 
 class TurnLimiter:
@@ -26,6 +73,11 @@ class TurnLimiter:
         self._seconds = 1.0
         self._closed = False
         self.running = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more turns may begin."""
+        return self._closed
 
     @property
     def waiting(self) -> int:

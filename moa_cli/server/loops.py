@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from moa_cli.observability.tracing import trace_headers
 from moa_cli.server.errors import ApiError
 
 HEADER = "x-moa-via"
@@ -101,4 +102,4 @@ def travelled(header: str, own: str) -> None:
 def upstream_headers() -> Mapping[str, str]:
     """The headers of an upstream call of the running task."""
     via = _via.get()
-    return {HEADER: via} if via else {}
+    return {HEADER: via, **trace_headers()} if via else trace_headers()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,50 +23,94 @@ from moa_cli.server.limits import TurnLimiter
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+# In place of what only a request names: each value of a label is kept for good.
+_OTHER = "other"
+
+
+class Calls(Protocol):
+    """Counts the calls of all turns."""
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are made now."""
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait to be made."""
 
 
 class Metrics:
     """The counters of one server.
 
     served: whether the profiles use a model of that name. Other names, which requests bring along,
-    are counted as `other`, since each value of a label is kept for good.
+    are counted as `other`. calls: those of all turns.
     """
 
-    def __init__(self, limiter: TurnLimiter, served: Callable[[str], bool]) -> None:
+    def __init__(
+        self, limiter: TurnLimiter, served: Callable[[str], bool], calls: Calls | None = None
+    ) -> None:
         self._served = served
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry(auto_describe=True)
-        self._turns = Counter(
-            "moa_turns", "Turns, by how they ended.", ["model", "status"], registry=registry
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(name, meaning, labels, registry=registry)
+
+        def seconds(name: str, meaning: str, *labels: str) -> Histogram:
+            return Histogram(name, meaning, labels, buckets=_SECONDS, registry=registry)
+
+        def gauge(name: str, meaning: str, value: Callable[[], float]) -> None:
+            Gauge(name, meaning, registry=registry).set_function(value)
+
+        self._requests = counter(
+            "moa_requests", "Requests, by path and HTTP status.", "path", "status"
         )
-        self._tokens = Counter(
-            "moa_tokens", "Tokens of all calls, by kind.", ["kind"], registry=registry
+        self._turns = counter("moa_turns", "Turns, by how they ended.", "model", "status")
+        self._tokens = counter("moa_tokens", "Tokens of all calls, by kind.", "kind")
+        self._cost = counter("moa_cost_usd", "USD, of the calls whose price is known.")
+        self._layers = seconds(
+            "moa_layer_seconds", "Seconds of each layer; the last is `aggregator`.", "layer"
         )
-        self._cost = Counter(
-            "moa_cost_usd", "USD, of the calls whose price is known.", registry=registry
+        self._turn = seconds("moa_turn_seconds", "Seconds of each turn, by how it ended.", "status")
+        self._first = seconds(
+            "moa_first_token_seconds", "Seconds from a turn's start to the reply's first token."
         )
-        self._layers = Histogram(
-            "moa_layer_seconds",
-            "Seconds of each layer; the last is `aggregator`.",
-            ["layer"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._failures = Counter(
+        self._failures = counter(
             "moa_model_failures",
             "Calls that gave no answer, by model and kind of error.",
-            ["model", "kind"],
-            registry=registry,
+            "model",
+            "kind",
         )
-        running = Gauge("moa_turns_in_flight", "Turns that run now.", registry=registry)
-        running.set_function(lambda: limiter.running)
-        waiting = Gauge("moa_queue_length", "Turns that wait to run.", registry=registry)
-        waiting.set_function(lambda: limiter.waiting)
+        self._model_calls = counter("moa_model_calls", "Calls that are billed.", "model")
+        self._model_tokens = counter("moa_model_tokens", "Tokens of calls.", "model", "kind")
+        self._model_cost = counter(
+            "moa_model_cost_usd", "USD, of the calls whose price is known.", "model"
+        )
+        self._models: dict[str, tuple[Counter, Counter, Counter, Counter]] = {}
+        self._key_turns = counter(
+            "moa_key_turns", "Turns of named keys, by how they ended.", "key", "status"
+        )
+        self._key_cost = counter("moa_key_cost_usd", "USD, of the turns of named keys.", "key")
+        gauge("moa_turns_in_flight", "Turns that run now.", lambda: limiter.running)
+        gauge("moa_queue_length", "Turns that wait to run.", lambda: limiter.waiting)
+        if calls is not None:
+            gauge("moa_calls_in_flight", "Calls that are made now.", lambda: calls.in_flight)
+            gauge("moa_calls_waiting", "Calls that wait to be made.", lambda: calls.waiting)
 
     def text(self) -> bytes:
+        """All figures, as Prometheus reads them."""
         return generate_latest(self._registry)
 
+    def responded(self, path: str, status: int) -> None:
+        """A request has ended. path: that of its route."""
+        self._requests.labels(path, str(status)).inc()
+
+    def turn(self) -> TurnMetrics:
+        """What counts the events of a turn that begins."""
+        return TurnMetrics(self)
+
     def handle(self, event: Event) -> None:
+        """Count an event of any turn."""
         match event:
             case events.LayerFinished():
                 self._layers.labels(str(event.layer)).observe(event.seconds)
@@ -75,15 +121,63 @@ class Metrics:
             case events.AggregatorFailed():
                 self._failed(event.model, event.error.kind)
 
-    def close(self) -> None:
-        """The events of a turn have ended; see `ended`."""
+    def _of_model(self, name: str) -> tuple[Counter, Counter, Counter, Counter]:
+        """The counters of a model: finding each by its labels takes longer than to count."""
+        if name not in self._models:
+            self._models[name] = (
+                self._model_calls.labels(name),
+                self._model_tokens.labels(name, "prompt"),
+                self._model_tokens.labels(name, "completion"),
+                self._model_cost.labels(name),
+            )
+        return self._models[name]
+
+    def _label(self, model: str) -> str:
+        return model if self._served(model) else _OTHER
 
     def _failed(self, model: str, kind: str) -> None:
-        self._failures.labels(model if self._served(model) else "other", kind).inc()
+        self._failures.labels(self._label(model), kind).inc()
 
-    def ended(self, model: str, turn: Turn) -> None:
-        """A turn has ended. model: as the client named it."""
+    def spoke(self, seconds: float) -> None:
+        """The first token of a reply has come."""
+        self._first.observe(seconds)
+
+    def ended(self, model: str, turn: Turn, key: str | None = None) -> None:
+        """A turn has ended. model: as the client named it. key: the name of the client's key."""
         self._turns.labels(model, turn.status).inc()
+        self._turn.labels(turn.status).observe(turn.seconds)
         self._tokens.labels("prompt").inc(turn.usage.prompt_tokens)
         self._tokens.labels("completion").inc(turn.usage.completion_tokens)
         self._cost.inc(turn.usage.cost)
+        for charge in turn.ledger:
+            usage = charge.usage
+            calls, prompt, completion, cost = self._of_model(self._label(charge.model))
+            calls.inc(usage.calls)
+            prompt.inc(usage.prompt_tokens)
+            completion.inc(usage.completion_tokens)
+            cost.inc(usage.cost)
+        if key is not None:
+            self._key_turns.labels(key, turn.status).inc()
+            self._key_cost.labels(key).inc(turn.usage.cost)
+
+
+class TurnMetrics:
+    """Counts the events of one turn; a sink."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._began = time.monotonic()
+        self._silent = True
+
+    def handle(self, event: Event) -> None:
+        """Count an event."""
+        # First what comes most.
+        if isinstance(event, events.AggregatorDelta):
+            if self._silent and (event.text or event.tool_calls):
+                self._silent = False
+                self._metrics.spoke(time.monotonic() - self._began)
+        elif not isinstance(event, events.ProposerDelta):
+            self._metrics.handle(event)
+
+    def close(self) -> None:
+        """The events of the turn have ended; see `Metrics.ended`."""

@@ -2,112 +2,78 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-from moa_cli.clients.pool import ClientPool
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.money import Price
 from moa_cli.core.text import with_hint
 from moa_cli.core.values import JSON
 from moa_cli.engine import check_tools
-from moa_cli.models.candidates import LIST_PATIENCE, candidates, has_candidates
-from moa_cli.models.providers import Providers
-from moa_cli.profile import (
-    Aggregator,
-    Overrides,
-    Profile,
-    Proposer,
-    check_profile_name,
-    dump,
-    list_profiles,
-    resolve,
-)
+from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
+from moa_cli.profile import Aggregator, Overrides, Profile, Proposer
 from moa_cli.profile.layering import override
 from moa_cli.server.errors import ApiError
-from moa_cli.server.loops import Address
+from moa_cli.server.keys import ANYBODY, SOLO, ClientKey
+from moa_cli.server.reading import DEFAULT, Mixture, Reading, leads_back, models_of
 from moa_cli.server.wires.asked import Asked
 
-# The name of the server's default profile.
-DEFAULT = "moa"
-# What follows the name of a profile whose aggregator is to answer alone.
-SOLO = ":solo"
 # A limit of the reply that is as low as this, as of a title, holds for proposers, too.
 _TINY_LIMIT = 256
-# Profiles may be edited while the server runs: they are looked at again after so long.
+# The lists of providers are looked at again after so long.
 _FRESH_SECONDS = 1.0
 # A request may ask for that many proposals a round, samples counted.
 _MOST_PROPOSALS = 64
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """A profile as a request uses it. fingerprint: changes whenever the mixture does."""
-
-    profile: Profile
-    fingerprint: str
-
-    @classmethod
-    def of(cls, profile: Profile) -> Mixture:
-        text = dump(profile).encode("utf-8", "replace")
-        return cls(profile, "fp_" + hashlib.sha256(text).hexdigest()[:10])
-
-
 class Mixtures:
-    """All mixtures of a server.
+    """All mixtures of a server, as they were read at one time.
 
-    default: the profile that the model name `moa` stands for, with all its candidates; which of
-    them was chosen is said at the start. pool: tells which candidates are offered. environment:
-    its MOA_* variables are laid over each profile, as for any command. address: where the server
-    listens; a mixture must not lead back to it. note: told what is chosen later. expose_models:
-    whether each model of a profile can be asked alone, by its name. Raises ProfileError if the
-    default one leads back.
+    reading: what they were read as. note: told what is chosen among candidates. before: those of
+    the reading before. expose_models: whether each model of a profile can be asked alone, by its
+    name.
     """
 
     def __init__(
         self,
-        default: Profile,
-        pool: ClientPool,
-        environment: Mapping[str, str],
-        address: Address,
+        reading: Reading,
         note: Callable[[str], None],
+        before: Mixtures | None = None,
         *,
         expose_models: bool = False,
     ) -> None:
-        providers = pool.providers
-        if _leads_back(default, providers, address):
-            raise ProfileError(
-                f"the profile `{default.name}` leads back to this server ({address.url})",
-                hint="use another --port, or another base_url",
-            )
-        self._default = Mixture.of(default)
-        self._pool = pool
-        self._providers = providers
+        self._found = reading.mixtures
+        self._unusable = reading.unusable
+        self._clients = reading.clients
+        self._providers = reading.clients.providers
+        self._address = reading.address
         self._note = note
-        self._environment = environment
-        self._address = address
-        self._known: dict[str, tuple[float, Mixture]] = {}
-        self._settled: dict[str, tuple[float, Mixture]] = {}
-        self._served: frozenset[str] = frozenset()
-        self._served_at = -_FRESH_SECONDS
+        profiles = [mixture.profile for mixture in self._found.values()]
+        self._models = frozenset(name for profile in profiles for name in models_of(profile))
         self._exposes_models = expose_models
+        self._listed = self._names()
+        # With those of their candidates that are offered: when that was found out, and of what.
+        self._settled: dict[str, tuple[float, Mixture, Mixture]] = {}
+        if before is not None and before._clients is self._clients:
+            self._settled = before._settled
         # The mixture that each was made of, and what was made.
         self._solos: dict[str, tuple[Mixture, Mixture]] = {}
 
-    def names(self) -> list[str]:
-        """The names of those that are offered, the default one first, then those that answer
-        without proposers: not those that have an error, that lead back here, or that lack a
-        key."""
+    def names(self, key: ClientKey = ANYBODY) -> list[str]:
+        """The names of those that are offered to whoever sends that key, the default one first,
+        then those that answer without proposers: not those that have an error, that lead back here,
+        or that lack a provider's key."""
+        return [name for name in self._listed if key.may_ask(name)]
+
+    def _names(self) -> list[str]:
         found = {
             name: mixture.profile
-            for name, mixture in self._all().items()
-            if name == DEFAULT or all(map(self._has_key, mixture.profile.models()))
+            for name, mixture in self._found.items()
+            if name == DEFAULT or self._has_keys(name)
         }
         solos = [f"{name}{SOLO}" for name, profile in found.items() if profile.rounds]
         models: list[str] = []
@@ -116,32 +82,39 @@ class Mixtures:
             models = sorted(filter(self._has_key, set(used)))
         return [*found, *solos, *models]
 
+    def _has_keys(self, name: str) -> bool:
+        return all(map(self._has_key, self._found[name].profile.models()))
+
     def _has_key(self, model: str) -> bool:
         provider, _ = self._providers.parse(model)
         return not provider.needs_key or bool(self._providers.key_source(provider))
 
-    def _all(self) -> dict[str, Mixture]:
-        """All that can be asked, by name, the default one first."""
-        found = {DEFAULT: self._default}
-        for file in list_profiles():
-            with contextlib.suppress(ApiError):
-                found[file.name] = self.find(file.name)
-        return found
+    @property
+    def ready(self) -> bool:
+        """Whether the default one could be asked: no provider of its models lacks a key."""
+        return self._has_keys(DEFAULT)
 
-    def find(self, name: str) -> Mixture:
+    def knows(self, name: str) -> bool:
+        """Whether there is a profile of that name, be it sound or not."""
+        return name in self._found or name in self._unusable
+
+    def find(self, name: str, key: ClientKey = ANYBODY) -> Mixture:
         """The mixture of that name, never of a path. Raises ApiError if it cannot be asked."""
-        if name == DEFAULT:
-            return self._default
-        if name.endswith(SOLO) and name != SOLO:
-            return self._solo(name, self.find(name.removesuffix(SOLO)))
-        if self._exposes_models and ":" in name and self.serves(name):
+        allowed = key.may_ask(name)
+        if allowed and name in self._found:
+            return self._found[name]
+        if allowed and name.endswith(SOLO) and name != SOLO:
+            return self._solo(name, self.find(name.removesuffix(SOLO), key))
+        if allowed and self._exposes_models and ":" in name and self.serves(name):
             return self._single(name)
-        at, known = self._known.get(name, (0.0, None))
-        if known is None or time.monotonic() - at > _FRESH_SECONDS:
-            # What is no profile is not remembered: clients may make up any number of names.
-            known = self._load(name)
-            self._known[name] = (time.monotonic(), known)
-        return known
+        why = self._unusable.get(name) if allowed else None
+        if why == "loop":
+            raise _loop(name)
+        if why == "error":
+            # What is wrong names files of the server's.
+            raise _not_found(f"the profile `{name}` has an error")
+        shown = name if len(name) <= 64 else name[:63] + "…"
+        raise _not_found(f"the model `{shown}` does not exist; {_advice(name)}")
 
     def _solo(self, name: str, mixture: Mixture) -> Mixture:
         """The mixture whose aggregator answers alone."""
@@ -155,7 +128,7 @@ class Mixtures:
     def _single(self, model: str) -> Mixture:
         """A model of a profile, alone and with its own settings."""
         profile = Profile(name=model, rounds=0, aggregator=Aggregator(model=model))
-        if _leads_back(profile, self._providers, self._address):
+        if leads_back(profile, self._providers, self._address):
             raise _loop(model)
         return Mixture.of(profile)
 
@@ -166,7 +139,7 @@ class Mixtures:
         """
         profile = self.find(name).profile
         layers = profile.all_layers()
-        infos = [self._pool.known(call.model) for layer in layers for call in layer]
+        infos = [self._clients.known(call.model) for layer in layers for call in layer]
         contexts = [
             call.context or info.context_length
             for call, info in zip((call for layer in layers for call in layer), infos, strict=True)
@@ -185,50 +158,30 @@ class Mixtures:
             tools=infos[-1].tools,
         )
 
-    def _load(self, name: str) -> Mixture:
-        try:
-            is_known = check_profile_name(name) in [file.name for file in list_profiles()]
-        except ProfileError:
-            is_known = False
-        if not is_known:
-            shown = name if len(name) <= 64 else name[:63] + "…"
-            raise _not_found(f"the model `{shown}` does not exist; {_advice(name)}")
-        try:
-            profile = resolve(name, environment=self._environment, check=self._providers.check)
-        except ProfileError:
-            # The message names files of the server's.
-            raise _not_found(f"the profile `{name}` has an error") from None
-        if _leads_back(profile, self._providers, self._address):
-            raise _loop(name)
-        return Mixture.of(profile)
-
     def serves(self, model: str) -> bool:
         """Whether a mixture may call that model."""
-        now = time.monotonic()
-        if now - self._served_at > _FRESH_SECONDS:
-            profiles = [mixture.profile for mixture in self._all().values()]
-            profiles += [mixture.profile for _, mixture in self._settled.values()]
-            self._served = frozenset(name for profile in profiles for name in _models(profile))
-            self._served_at = now
-        return model in self._served
+        return model in self._models or any(
+            model in mixture.profile.models() for _, _, mixture in self._settled.values()
+        )
 
-    async def offered(self, name: str) -> Mixture:
+    async def offered(self, name: str, key: ClientKey = ANYBODY) -> Mixture:
         """The mixture of that name with those of its candidates that are offered. Raises ApiError.
 
         It is waited for lists of models only the first time, and only where none is kept.
         """
-        mixture = self.find(name)
+        mixture = self.find(name, key)
         if not has_candidates(mixture.profile):
             return mixture
-        at, before = self._settled.get(name, (0.0, None))
+        at, source, before = self._settled.get(name, (0.0, None, None))
+        before = before if source is mixture else None
         if before is not None and time.monotonic() - at <= _FRESH_SECONDS:
             return before
         patience = LIST_PATIENCE if before is None else 0.0
         try:
-            profile = await self._pool.settled(mixture.profile, patience=patience)
+            profile = await self._clients.settled(mixture.profile, patience=patience)
         except ProfileError:
             raise _not_found(f"the profile `{name}` has an error") from None
-        if _leads_back(profile, self._providers, self._address):
+        if leads_back(profile, self._providers, self._address):
             raise _loop(name)
         # That of the default profile was said at the start.
         told = before.profile.notes if before else profile.notes if name == DEFAULT else ()
@@ -236,14 +189,14 @@ class Mixtures:
             if line not in told:
                 self._note(f"`{name}`: {line}")
         made = Mixture.of(profile)
-        self._settled[name] = (time.monotonic(), made)
+        self._settled[name] = (time.monotonic(), mixture, made)
         return made
 
-    async def for_request(self, asked: Asked) -> Mixture:
+    async def for_request(self, asked: Asked, key: ClientKey = ANYBODY) -> Mixture:
         """The mixture with the request's own settings laid over it. Raises ApiError."""
-        mixture = await self.offered(asked.model)
+        mixture = await self.offered(asked.model, key)
         if (overrides := asked.mixture.overrides()) != Overrides():
-            mixture = self._overridden(mixture, asked.model, overrides)
+            mixture = self._overridden(mixture, asked.model, overrides, key)
         profile = mixture.profile
         if asked.settings or asked.extra:
             extra = {**profile.aggregator.extra, **asked.extra}
@@ -263,25 +216,31 @@ class Mixtures:
             raise ApiError(400, why, param="tools", code="tools_refused") from None
         return mixture if profile is mixture.profile else replace(mixture, profile=profile)
 
-    def _overridden(self, mixture: Mixture, name: str, asked: Overrides) -> Mixture:
+    def _overridden(self, mixture: Mixture, name: str, asked: Overrides, key: ClientKey) -> Mixture:
         try:
             profile = override(mixture.profile, asked, "moa")
         except ProfileError as error:
             # A layer cannot be given; `rounds` is what may not fit those of the profile.
             blamed = error.path[:1] if error.path[:1] in _BLAMED else ()
             raise _invalid(JSON.path(("moa", *blamed)), error.problem) from None
-        self._check_models(asked)
+        self._check_models(asked, key)
         rounds = range(1, profile.rounds + 1)
         if any(len(profile.layer(number)) > _MOST_PROPOSALS for number in rounds):
             param = "moa.proposers" if asked.reference_models else "moa.samples"
             raise _invalid(param, f"more than {_MOST_PROPOSALS} proposals in a round")
-        if _leads_back(profile, self._providers, self._address):
+        if leads_back(profile, self._providers, self._address):
             raise _loop(name)
         return Mixture.of(profile)
 
-    def _check_models(self, asked: Overrides) -> None:
+    def _models_for(self, key: ClientKey) -> frozenset[str]:
+        """The models of the mixtures that may be asked with that key."""
+        allowed = (mixture for name, mixture in self._found.items() if key.may_ask(name))
+        return frozenset(model for mixture in allowed for model in models_of(mixture.profile))
+
+    def _check_models(self, asked: Overrides, key: ClientKey) -> None:
         """A client must not have the server load files or start processes of its choice, nor ask
         whom it cannot ask."""
+        allowed = None if key.settings.profiles is None else self._models_for(key)
         models = enumerate(asked.reference_models or ())
         named = [(f"moa.proposers[{place}]", model) for place, model in models]
         if asked.aggregator is not None:
@@ -296,6 +255,13 @@ class Mixtures:
                     param,
                     "a request may name only those embedded models that a profile of the server"
                     " uses",
+                )
+            if allowed is not None and model not in allowed:
+                raise ApiError(
+                    403,
+                    f"`{param}`: the key `{key.name}` may name only models of its profiles",
+                    param=param,
+                    code="model_not_allowed",
                 )
             if not self._has_key(model):
                 raise _invalid(param, f"this server has no API key for {provider.name}")
@@ -328,17 +294,6 @@ def _loop(name: str) -> ApiError:
     return ApiError(
         400, f"the model `{name}` leads back to this server", param="model", code="loop_detected"
     )
-
-
-def _models(profile: Profile) -> list[str]:
-    """All models that may be asked, among them candidates that others come before."""
-    return [*profile.models(), *candidates(profile)]
-
-
-def _leads_back(profile: Profile, providers: Providers, address: Address) -> bool:
-    """Whether a turn of `profile` would call the server at `address`."""
-    urls = {providers.parse(model)[0].base_url for model in _models(profile)}
-    return any(url is not None and address.is_at(url) for url in urls)
 
 
 def _seeded(profile: Profile, seed: int) -> Profile:

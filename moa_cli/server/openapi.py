@@ -49,6 +49,9 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
     listed = _operation("All models: each profile is one.", done, ("401", "403"))
     health = _operation("Whether the server is up.", {"description": "It is."}, ())
     health["security"] = []
+    ready = _operation("Whether a turn could begin.", {"description": "It could."}, ())
+    ready["responses"]["503"] = {"description": "It could not, and why."}
+    ready["security"] = []
     return {
         "openapi": "3.1.0",
         "info": {"title": "moa", "version": __version__},
@@ -61,6 +64,7 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
             "/v1/models": {"get": listed},
             "/v1/models/{model}": {"get": model},
             "/health": {"get": health},
+            "/ready": {"get": ready},
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},

@@ -6,30 +6,33 @@ import asyncio
 import gc
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from starlette.types import ASGIApp
 
-from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config
-from moa_cli.core.debug_log import add_secret
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.text import plural
 from moa_cli.engine import FanOutMemory, Limits
+from moa_cli.observability.tracing import Tracing
 from moa_cli.profile import Profile
 from moa_cli.server.accesslog import AccessLog
 from moa_cli.server.app import make_app
 from moa_cli.server.http_server import HttpServer
+from moa_cli.server.keys import ClientKeys
 from moa_cli.server.ledger import ServerLedger
 from moa_cli.server.limits import TurnLimiter
-from moa_cli.server.loops import Address, upstream_headers
-from moa_cli.server.metrics import Metrics
-from moa_cli.server.mixtures import DEFAULT, Mixtures
-from moa_cli.server.service import ServerOptions, Service
+from moa_cli.server.loops import Address
+from moa_cli.server.metrics import Calls, Metrics
+from moa_cli.server.mixtures import Mixtures
+from moa_cli.server.reading import DEFAULT, Reader
+from moa_cli.server.reload import Reloader
+from moa_cli.server.service import ServerOptions, Service, Setup
 from moa_cli.store.spending import Spending
 
 # Turns leave no circles behind, so there is little to be found by looking often.
@@ -39,63 +42,106 @@ _FLUSH_SECONDS = 1.0
 _STALL_MILLISECONDS = 90_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the set-up of a server comes from, at its start and whenever a file changes.
+
+    config: returns the settings. default: returns the profile that `moa` stands for, under those
+    settings. limits: returns the engine's limits under them; they ask the ledger. Each raises
+    MoAError. calls: counts the calls of all turns.
+    """
+
+    config: Callable[[], Config]
+    default: Callable[[Config], Profile]
+    limits: Callable[[Config, ServerLedger], Limits]
+    calls: Calls
+
+
 def run(
     profile: Profile,
     options: ServerOptions,
     *,
     config: Config,
+    sources: Sources,
     spending: Spending | None,
-    limits: Callable[[ServerLedger], Limits],
+    tracing: Tracing | None,
     introduction: Sequence[str],
 ) -> int:
     """Serve until a signal ends it; returns the exit code.
 
-    profile: what `moa` stands for. spending: where costs are kept, if they are.
-    limits: the engine's, from the ledger that they ask. introduction: which models answer,
-    and warnings, a line each. Raises MoAError if it cannot begin.
+    profile: what `moa` stands for. config, sources: the settings, and how they are read again.
+    spending: where costs are kept, if they are. tracing: traces the turns, if that is wanted.
+    introduction: which models answer, and warnings, a line each. Raises MoAError if it cannot
+    begin.
     """
-    with closing(listen(options)) as bound:
+    keys = read_keys(options, config)
+    with closing(listen(options, keyed=bool(keys))) as bound:
         service = make_service(
             profile,
             options,
             Address(*bound.getsockname()[:2]),
+            keys,
             config=config,
+            sources=sources,
             spending=spending,
-            limits=limits,
+            tracing=tracing,
         )
         return asyncio.run(_serve(service, bound, introduction))
+
+
+def read_keys(options: ServerOptions, config: Config) -> ClientKeys:
+    """The keys of clients, at the start. Raises MoAError if one of them can be none."""
+    keys, faults = options.key_places.read(config)
+    if faults:
+        raise faults[0]
+    keys.keep_out_of_logs()
+    return keys
 
 
 def make_service(
     profile: Profile,
     options: ServerOptions,
     address: Address,
+    keys: ClientKeys,
     *,
     config: Config,
+    sources: Sources,
     spending: Spending | None,
-    limits: Callable[[ServerLedger], Limits],
+    tracing: Tracing | None = None,
 ) -> Service:
-    """What all requests share; see `run`. address: where it listens."""
-    for key in options.keys:
-        add_secret(key)
-    pool = ClientPool(config, headers=upstream_headers, many_calls=True)
+    """What all requests share; see `run`. address: where it listens. keys: those of clients."""
     log = AccessLog(options.log_format)
-    mixtures = Mixtures(
-        profile, pool, os.environ, address, log.note, expose_models=options.expose_models
-    )
     ledger = ServerLedger(spending, log.note)
+    if tracing is not None:
+        tracing.tell(log.note)
+    reader = Reader(
+        config=sources.config,
+        default=sources.default,
+        # What other endpoints proposed is not told as if it came from those of now.
+        limits=lambda config: replace(sources.limits(config, ledger), fan_outs=FanOutMemory()),
+        keys=options.key_places,
+        environment=os.environ,
+        address=address,
+        keeps_costs=spending is not None,
+    )
+    reading = reader.first(config, profile, keys)
+    mixtures = Mixtures(reading, log.note, expose_models=options.expose_models)
     limiter = TurnLimiter(options.max_concurrency, options.queue)
-    return Service(
+
+    def serves(model: str) -> bool:
+        return service.setup.mixtures.serves(model)
+
+    service = Service(
         options=options,
         address=address,
-        mixtures=mixtures,
-        clients=pool,
-        limits=replace(limits(ledger), fan_outs=FanOutMemory()),
-        ledger=ledger,
+        reader=reader,
+        setup=Setup(reading=reading, mixtures=mixtures, ledger=ledger),
         log=log,
+        tracing=tracing,
         limiter=limiter,
-        metrics=Metrics(limiter, mixtures.serves),
+        metrics=Metrics(limiter, serves, sources.calls),
     )
+    return service
 
 
 async def _serve(service: Service, bound: socket.socket, introduction: Sequence[str]) -> int:
@@ -110,17 +156,19 @@ async def lifetime(service: Service) -> AsyncIterator[None]:
     """While inside, requests are answered. Then turns that were ended close their connections, and
     all that they cost is written down."""
     # Loads the client, and asks nobody.
-    await service.clients.warm(())
+    await service.setup.clients.warm(())
+    reloader = Reloader(service.reader, service.setup.reading, service.take, service.tell_bug)
+    service.reload = reloader.force
     # What was imported stays: looking through it again and again costs a tenth of all time.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
         yield
     finally:
+        reloader.close()
         if service.running:
             await asyncio.wait(service.running, timeout=_FLUSH_SECONDS)
-        await service.ledger.aclose()
-        await service.clients.aclose()
+        await service.aclose()
 
 
 class Server(HttpServer):
@@ -136,6 +184,7 @@ class Server(HttpServer):
         self._service = service
         self._introduction = introduction
         self._url = url
+        self._had_terminal = _has_terminal()
         self.code = 0
 
     def on_start(self) -> None:
@@ -143,7 +192,13 @@ class Server(HttpServer):
         introduce(self._service, f"listening on {self._url}", self._introduction)
 
     def on_signal(self, number: int) -> None:
-        """End in good order at the first signal, at once at the second."""
+        """End in good order at the first signal, at once at the second; SIGHUP has files read
+        again, unless it tells that the server's terminal has gone."""
+        if number == getattr(signal, "SIGHUP", None):
+            hung_up = self._had_terminal and not _has_terminal()
+            if not hung_up:
+                self._service.reload()
+                return
         loop = asyncio.get_running_loop()
         if self.should_exit:
             self.force_exit = True
@@ -162,14 +217,23 @@ class Server(HttpServer):
 
 def introduce(service: Service, where: str, introduction: Sequence[str]) -> None:
     """Tell where the server is, what `moa` stands for, and what was warned of."""
-    others = len(service.mixtures.names()) - 1
+    others = len(service.setup.mixtures.names()) - 1
     first, *warnings = introduction
     service.log.note(f"{where}; `{DEFAULT}` is {first}; {others} more models")
     for warning in warnings:
         service.log.note(warning)
+    service.tell_faults(service.setup.reading)
 
 
-def listen(options: ServerOptions) -> socket.socket:
+def _has_terminal() -> bool:
+    """Whether what is written to standard error is seen on a terminal."""
+    try:
+        return os.isatty(2)
+    except OSError:
+        return False
+
+
+def listen(options: ServerOptions, *, keyed: bool) -> socket.socket:
     """A socket that is bound to the numeric address of the options' host, and to their port.
 
     Raises UsageError where others could reach it without a key, MoAError if it cannot be had.
@@ -184,12 +248,12 @@ def listen(options: ServerOptions) -> socket.socket:
     family, _, _, _, (numeric, *_) = min(known, key=lambda found: found[0] != socket.AF_INET)
     address = (str(numeric), options.port)
     loopback = ipaddress.ip_address(address[0]).is_loopback
-    if not loopback and not options.keys and not options.insecure:
+    if not loopback and not keyed and not options.insecure:
         raise UsageError(
             f"without a key, anybody who reaches {options.host} could spend your money",
             hint="set MOA_SERVE_API_KEY or --api-key-file, or pass --insecure",
         )
-    if "*" in options.origins and not options.keys and not options.insecure:
+    if "*" in options.origins and not keyed and not options.insecure:
         raise UsageError(
             "without a key, any web page could spend your money",
             hint="set MOA_SERVE_API_KEY or --api-key-file, or name the pages that may call",

@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 from moa_cli.clients.pool import ClientPool
 from moa_cli.engine import Limits
-from moa_cli.server.accesslog import AccessLog, LogFormat
+from moa_cli.observability.tracing import Tracing
+from moa_cli.server.accesslog import AccessLog, LogFormat, place_of
 from moa_cli.server.files import FileReader
+from moa_cli.server.forwarded import Network
+from moa_cli.server.keys import SOLO, ClientKey, KeyPlaces
 from moa_cli.server.ledger import ServerLedger
-from moa_cli.server.limits import TurnLimiter
+from moa_cli.server.limits import KeyLimiter, TurnLimiter
 from moa_cli.server.loops import Address
 from moa_cli.server.metrics import Metrics
 from moa_cli.server.mixtures import Mixtures
+from moa_cli.server.reading import Reader, Reading, is_profile, news
 from moa_cli.server.wires.asked import UsageKind
+from moa_cli.store.accounts import day_budget
 
 # Clients can make up any number of names.
 _MOST_NAMES = 1000
+# A profile that is there is read long before.
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """How a server is set up.
 
-    A client must send one of the `keys`, if there are any; without, only an `insecure` server may
-    be reached from other machines, and only web pages of the `origins` may call. `max_concurrency`
-    turns run at once, `queue` more may wait, and running ones have `grace` seconds to end when the
-    server stops. `max_body` counts bytes. A `strict` server refuses fields that have no effect;
-    `expose_models` tells whether models of profiles can be asked alone.
-    `usage` is what clients are told unless they ask otherwise, None what those of each wire expect.
+    A client must send one of the keys in the `key_places`, if there are any; without, only an
+    `insecure` server may be reached from other machines, and only web pages of the `origins` may
+    call. `max_concurrency` turns run at once, `queue` more may wait, and running ones have `grace`
+    seconds to end when the server stops. `max_body` counts bytes, `max_messages` the messages of a
+    request. The `trusted_proxies` tell the address of a client. A `strict` server refuses fields
+    that have no effect; `usage` is what clients are told unless they ask otherwise, None what those
+    of each wire expect. `expose_models` tells whether models of profiles can be asked alone.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
-    keys: tuple[str, ...] = ()
+    key_places: KeyPlaces = field(default_factory=KeyPlaces)
     insecure: bool = False
     origins: tuple[str, ...] = ()
     max_concurrency: int = 64
@@ -48,39 +58,147 @@ class ServerOptions:
     expose_models: bool = False
     log_format: LogFormat = "text"
     max_body: int = 10_000_000
+    max_messages: int = 10_000
+    trusted_proxies: tuple[Network, ...] = ()
+
+
+@dataclass(kw_only=True)
+class Setup:
+    """What settings, profiles and keys say; a request keeps the one that it began with."""
+
+    reading: Reading
+    mixtures: Mixtures
+    ledger: ServerLedger
+
+    @property
+    def clients(self) -> ClientPool:
+        """The endpoints of models."""
+        return self.reading.clients
+
+    def limits(self, key: ClientKey) -> Limits:
+        """What a turn may do that is made with that key."""
+        limits = self.reading.limits
+        if key.name is None:
+            return limits
+        ledger = self.ledger.of_key(key.name)
+        most = key.settings.budget
+        if most is not None:
+            budget = day_budget(f"server.keys.{key.name}.budget", most, ledger)
+            limits = replace(limits, budgets=(*limits.budgets, budget))
+        return replace(limits, ledger=ledger)
 
 
 @dataclass(kw_only=True)
 class Service:
     """What all requests share.
 
-    `running` are the tasks of the turns; `cut` tells that they were ended with the server.
+    `setup` is the one of requests that begin now. `running` are the tasks of the turns; `cut` tells
+    that they were ended with the server.
     """
 
     options: ServerOptions
     address: Address
-    mixtures: Mixtures
-    clients: ClientPool
-    limits: Limits
-    ledger: ServerLedger
+    reader: Reader
+    setup: Setup
     log: AccessLog
     limiter: TurnLimiter
     metrics: Metrics
     files: FileReader = field(default_factory=FileReader)
+    tracing: Tracing | None = None
+    key_limiter: KeyLimiter = field(default_factory=KeyLimiter)
     started: int = field(default_factory=lambda: int(time.time()))
     running: set[asyncio.Task[None]] = field(default_factory=set)
     cut: bool = False
+    # Has everything read again at once.
+    reload: Callable[[], None] = lambda: None
     # The names of fields without effect that the log has told of.
     _ignored: set[str] = field(default_factory=set)
+    _users: Counter[ClientPool] = field(default_factory=Counter)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set)
+    _told: frozenset[str] = frozenset()
+    # Set, and replaced, when something was read.
+    _taken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a turn that came now would be begun."""
+        return not self.limiter.closed and self.setup.mixtures.ready
 
     def note_ignored(self, names: Sequence[str]) -> None:
         """Tell the log, once, of fields of requests that have no effect."""
         if not names or len(self._ignored) > _MOST_NAMES:
             return
-        news = [name for name in names if name not in self._ignored]
-        if news:
-            self._ignored.update(news)
-            self.log.note(f"fields of requests that have no effect: {', '.join(news)}")
+        unknown = [name for name in names if name not in self._ignored]
+        if unknown:
+            self._ignored.update(unknown)
+            self.log.note(f"fields of requests that have no effect: {', '.join(unknown)}")
+
+    @contextmanager
+    def request(self) -> Iterator[Setup]:
+        """The set-up that a request keeps to its end, whatever is read meanwhile."""
+        setup = self.setup
+        pool = setup.clients
+        self._users[pool] += 1
+        try:
+            yield setup
+        finally:
+            self._users[pool] -= 1
+            self._close_unused(pool)
+
+    async def look_for(self, name: str) -> None:
+        """Wait until a profile of that name is read that was added a moment ago.
+
+        Who asks for what is known does not wait, nor who makes up a name.
+        """
+        name = name.removesuffix(SOLO)
+        if self.setup.mixtures.knows(name) or not await asyncio.to_thread(is_profile, name):
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                while not self.setup.mixtures.knows(name):
+                    await self._taken.wait()
+
+    def take(self, reading: Reading, asked: bool) -> None:
+        """Have requests that begin from now on use what was read. asked: somebody waits for it."""
+        before = self.setup
+        self.setup = Setup(
+            reading=reading,
+            mixtures=Mixtures(
+                reading,
+                self.log.note,
+                before.mixtures,
+                expose_models=self.options.expose_models,
+            ),
+            ledger=before.ledger,
+        )
+        reading.keys.keep_out_of_logs()
+        before.ledger.use_zone(reading.config.zone())
+        self._close_unused(before.clients)
+        changed = news(before.reading, reading)
+        if changed or asked:
+            self.log.note(f"read again: {changed or 'nothing has changed'}")
+        self.tell_faults(reading)
+        self._taken.set()
+        self._taken = asyncio.Event()
+
+    def tell_faults(self, reading: Reading) -> None:
+        """Say what is wrong with what was read, each thing once."""
+        for fault in reading.faults:
+            if fault not in self._told:
+                self.log.note(fault)
+        self._told = frozenset(reading.faults)
+
+    def tell_bug(self, bug: Exception) -> None:
+        """Say that something could not be read for a reason that is none of the user's."""
+        self.log.note(f"internal error: {place_of(bug)}")
+
+    def _close_unused(self, pool: ClientPool) -> None:
+        if pool is self.setup.clients or self._users[pool]:
+            return
+        self._users.pop(pool, None)
+        closing = asyncio.create_task(pool.aclose())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def stop(self) -> None:
         """Begin no more turns."""
@@ -92,3 +210,11 @@ class Service:
         self.cut = True
         for task in list(self.running):
             task.cancel()
+
+    async def aclose(self) -> None:
+        """Write what the turns have cost, and close all connections to models."""
+        await self.setup.ledger.aclose()
+        pools = {self.setup.clients, *self._users}
+        await asyncio.gather(*self._closing, *(pool.aclose() for pool in pools))
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -16,18 +17,33 @@ from moa_cli.core.outcomes import refusal_of
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
 from moa_cli.engine.merging import mergeable
+from moa_cli.observability.tracing import Tracing, TurnTrace
 from moa_cli.server import loops
 from moa_cli.server.accesslog import Record
+from moa_cli.server.auth import key_of
 from moa_cli.server.delivery import Reply, StreamedReply
 from moa_cli.server.errors import ApiError, from_turn, stopping
-from moa_cli.server.mixtures import Mixture
-from moa_cli.server.service import Service
+from moa_cli.server.keys import ClientKey
+from moa_cli.server.reading import Mixture
+from moa_cli.server.service import Service, Setup
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.wire import Wire
 
 # For the whole body, from its head on.
 _BODY_SECONDS = 30.0
 _CLOSE = {"connection": "close"}
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a turn is made from, for a request."""
+
+    asked: Asked
+    mixture: Mixture
+    setup: Setup
+    key: ClientKey
+    record: Record
+    headers: Headers
 
 
 class TurnEndpoint:
@@ -39,28 +55,40 @@ class TurnEndpoint:
         self._wire = wire
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service, record = self._service, scope["moa.record"]
+        service, key = self._service, key_of(scope)
         headers = Headers(scope=scope)
         check_kind(headers)
         # Before the body: what will be refused need not be read.
         service.limiter.check()
+        service.key_limiter.check(key)
         loops.travelled(headers.get(loops.HEADER, ""), service.address.id)
         body = await read_all(headers, receive, service.options.max_body)
+        check_number(body, service.options.max_messages)
         asked, parsed = self._wire.read(body, headers)
-        asked = replace(asked, conversation=await service.files.read(asked.conversation))
-        mixture = await service.mixtures.for_request(asked)
-        asked = replace(asked, usage=asked.mixture.usage or service.options.usage or asked.usage)
-        service.note_ignored(asked.ignored)
+        await service.look_for(asked.model)
+        with service.key_limiter.turn(key), service.request() as setup:
+            asked = replace(
+                asked,
+                conversation=await service.files.read(asked.conversation),
+                usage=asked.mixture.usage or service.options.usage or asked.usage,
+            )
+            mixture = await setup.mixtures.for_request(asked, key)
+            service.note_ignored(asked.ignored)
+            made = _Made(asked, mixture, setup, key, scope["moa.record"], headers)
+            await self._answer(made, parsed, receive, send)
+
+    async def _answer(self, made: _Made, parsed: Any, receive: Receive, send: Send) -> None:
+        service, record, asked = self._service, made.record, made.asked
         record.model, record.stream = asked.model, asked.stream
         show = asked.mixture.show_proposals
         encoder = self._wire.encoder(
             asked,
             parsed,
-            fingerprint=mixture.fingerprint,
+            fingerprint=made.mixture.fingerprint,
             show_proposals=service.options.show_proposals if show is None else show,
         )
         reply = (StreamedReply if asked.stream else Reply)(send, encoder)
-        turn = asyncio.create_task(self._turn(asked, mixture, reply, record))
+        turn = asyncio.create_task(self._turn(made, reply))
         service.running.add(turn)
         try:
             await self._until_done(turn, reply, receive, record)
@@ -93,26 +121,22 @@ class TurnEndpoint:
                 return
         turn.result()
 
-    async def _turn(self, asked: Asked, mixture: Mixture, reply: Reply, record: Record) -> None:
+    async def _turn(self, made: _Made, reply: Reply) -> None:
         async with self._service.limiter.turn():
-            first = await self._run(asked, mixture, record, reply.take)
+            first = await self._run(made, reply.take)
             turns = [first]
-            if asked.choices > 1:
-                turns += await self._more(asked, mixture, record, reply, first)
+            if made.asked.choices > 1:
+                turns += await self._more(made, reply, first)
             await reply.end(turns)
 
-    async def _more(
-        self, asked: Asked, mixture: Mixture, record: Record, reply: Reply, first: Turn
-    ) -> list[Turn]:
+    async def _more(self, made: _Made, reply: Reply, first: Turn) -> list[Turn]:
         """The other choices: written side by side, from the proposals of the first."""
         kept = mergeable(first.proposals) or None
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(
-                        self._run(asked, mixture, record, partial(reply.take, choice=choice), kept)
-                    )
-                    for choice in range(1, asked.choices)
+                    group.create_task(self._run(made, partial(reply.take, choice=choice), kept))
+                    for choice in range(1, made.asked.choices)
                 ]
         except* ApiError as several:
             raise several.exceptions[0] from None
@@ -120,32 +144,46 @@ class TurnEndpoint:
 
     async def _run(
         self,
-        asked: Asked,
-        mixture: Mixture,
-        record: Record,
+        made: _Made,
         forward: Callable[[Event], Awaitable[None]],
         references: Sequence[Proposal] | None = None,
     ) -> Turn:
         """One turn; raises ApiError if it gives no reply."""
-        service = self._service
+        service, record, asked = self._service, made.record, made.asked
         fold = TurnFold()
+        # Before the calls: they carry it on.
+        trace = () if service.tracing is None else (self._trace(service.tracing, made),)
         events = run_turn(
-            mixture.profile,
+            made.mixture.profile,
             asked.conversation,
-            service.clients,
-            limits=replace(service.limits, reply_held=not asked.stream),
+            made.setup.clients,
+            limits=replace(made.setup.limits(made.key), reply_held=not asked.stream),
             references=references,
         )
+        sinks = [service.metrics.turn(), *trace]
         try:
-            await deliver(events, service.metrics, fold=fold, forward=forward)
+            await deliver(events, *sinks, fold=fold, forward=forward)
         finally:
             # What was in flight when the client left was paid for, too.
             turn = fold.turn()
             record.usage = (record.usage or Usage()) + turn.usage
-            service.metrics.ended(asked.model, turn)
+            service.metrics.ended(asked.model, turn, made.key.name)
         if turn.status != "finished" and refusal_of(turn) is None:
             raise from_turn(turn)
         return turn
+
+    def _trace(self, tracing: Tracing, made: _Made) -> TurnTrace:
+        def name_parts(model: str) -> tuple[str, str]:
+            provider, identity = made.setup.clients.providers.parse(model)
+            return provider.name, identity
+
+        return tracing.turn(
+            name_parts,
+            made.headers,
+            model=made.asked.model,
+            request=made.record.id,
+            key=made.key.name,
+        )
 
 
 def check_kind(headers: Headers) -> None:
@@ -156,6 +194,22 @@ def check_kind(headers: Headers) -> None:
         raise ApiError(415, "the body must be JSON; send `Content-Type: application/json`")
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "a compressed body is not supported", param="content-encoding")
+
+
+def check_number(body: bytes, most: int) -> None:
+    """Raise ApiError if there are too many messages, before anything is made of them.
+
+    Each has a role, or tells of a call of a tool. Text that mentions these keys has its quotes
+    escaped, so it is not counted.
+    """
+    number = max(body.count(key) for key in (b'"role"', b'"call_id"'))
+    if number > most:
+        raise ApiError(
+            400,
+            f"about {number:,} messages: this server takes {most:,} (--max-messages)",
+            param="messages",
+            code="too_many_messages",
+        )
 
 
 async def read_all(headers: Headers, receive: Receive, limit: int) -> bytes:

@@ -218,7 +218,12 @@ def _add_spending(target: Connection, rows: Store, source: Path) -> None:
         target.execute("INSERT INTO upkeep VALUES (?)", (mark,))
     else:
         combine = "{name} = max({name}, excluded.{name})"
-    for table, keys, names in (("spending", "day, model", SUMS), ("days", "day", ("turns",))):
+    sums: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        ("spending", "day, model", SUMS),
+        ("key_spending", "day, key", ("cost",)),
+        ("days", "day", ("turns",)),
+    )
+    for table, keys, names in sums:
         with rows.connection(writing=False) as connection:
             spent = connection.execute(f"SELECT * FROM {table}").fetchall()
         changes = ", ".join(combine.format(name=name) for name in names)

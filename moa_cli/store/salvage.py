@@ -260,6 +260,7 @@ _DOOMED, _JSON = re.compile("doomed"), re.compile(r"\{.*", re.DOTALL)
 # first tables have no numbers, since these tables are WITHOUT ROWID.
 _WITHOUT_NUMBERS: dict[str, Row] = {
     "spending": (_DAY, _TEXT, *(int,) * 6, _NUMBER),
+    "key_spending": (_DAY, _TEXT, _NUMBER),
     "days": (_DAY, int),
     "old_proposals": (int, int, int, _KEPT),
     "tags": (_ID, _TEXT),

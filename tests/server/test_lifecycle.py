@@ -181,7 +181,7 @@ def test_the_log_has_a_line_a_request(moa: Moa) -> None:
     assert (refused["model"], refused["code"]) == (None, "model_not_found")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_running_turns_end_well_after_the_signal(moa: Moa, upstream: Upstream, number: int) -> None:
     upstream.always("agg", Reply(text="one two three", pause=1.5))
     with serving(moa) as server:

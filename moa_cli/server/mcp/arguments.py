@@ -14,7 +14,7 @@ from typing import Any
 from mcp.types import Tool, ToolAnnotations
 
 from moa_cli.core.errors import UsageError
-from moa_cli.server.mixtures import DEFAULT
+from moa_cli.server.reading import DEFAULT
 
 # Each is a whole mixture, and is paid for.
 _MOST_PROFILES = 8

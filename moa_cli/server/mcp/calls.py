@@ -27,11 +27,13 @@ from moa_cli.core.unique import unique_name
 from moa_cli.engine import run_turn
 from moa_cli.profile import Profile, short_name
 from moa_cli.server.accesslog import Record
+from moa_cli.server.auth import key_of
 from moa_cli.server.errors import ApiError, from_turn, stopping
+from moa_cli.server.keys import ClientKey
 from moa_cli.server.mcp.arguments import ToolRequest, read_arguments, tools
 from moa_cli.server.mcp.progress import Progress
-from moa_cli.server.mixtures import SOLO
-from moa_cli.server.service import Service
+from moa_cli.server.mixtures import SOLO, Mixtures
+from moa_cli.server.service import Service, Setup
 from moa_cli.server.wires.moa_object import ledger
 from moa_cli.version import __version__
 
@@ -45,10 +47,13 @@ _INSTRUCTIONS = (
 
 @dataclass
 class _Asked:
-    """A profile that is asked in a call. error: why it gave nothing."""
+    """A profile that is asked in a call. setup, key: as they were when it began. error: why it
+    gave nothing."""
 
     name: str
     profile: Profile
+    setup: Setup
+    key: ClientKey
     fold: TurnFold = field(default_factory=TurnFold)
     error: ApiError | None = None
 
@@ -78,20 +83,18 @@ class ToolServer:
     async def _list(
         self, ctx: ServerRequestContext[Any], params: PaginatedRequestParams | None
     ) -> ListToolsResult:
-        mixtures = self._service.mixtures
-        known = {name: _about(mixtures.find(name).profile) for name in self._names()}
+        mixtures, key = self._service.setup.mixtures, _key(ctx)
+        known = {name: _about(mixtures.find(name).profile) for name in _names(mixtures, key)}
         return ListToolsResult(tools=tools(known))
-
-    def _names(self) -> list[str]:
-        """The profiles that can be asked: an agent that wants a single model is one itself."""
-        return [name for name in self._service.mixtures.names() if not name.endswith(SOLO)]
 
     async def _call(
         self, ctx: ServerRequestContext[Any], params: CallToolRequestParams
     ) -> CallToolResult:
         record, own = _record(ctx, params.name)
+        key = _key(ctx)
         try:
-            return await self._answer(ctx, params, record)
+            with self._service.key_limiter.turn(key), self._service.request() as setup:
+                return await self._answer(ctx, params, record, setup, key)
         except UsageError as error:
             record.code = "invalid_value"
             return _failed(error.message)
@@ -107,12 +110,20 @@ class ToolServer:
                 self._service.log.request(record)
 
     async def _answer(
-        self, ctx: ServerRequestContext[Any], params: CallToolRequestParams, record: Record
+        self,
+        ctx: ServerRequestContext[Any],
+        params: CallToolRequestParams,
+        record: Record,
+        setup: Setup,
+        key: ClientKey,
     ) -> CallToolResult:
-        mixtures = self._service.mixtures
-        request = read_arguments(params.name, params.arguments or {}, self._names())
+        mixtures = setup.mixtures
+        request = read_arguments(params.name, params.arguments or {}, _names(mixtures, key))
         record.model = ",".join(request.profiles)
-        asked = [_Asked(name, (await mixtures.offered(name)).profile) for name in request.profiles]
+        asked = [
+            _Asked(name, (await mixtures.offered(name, key)).profile, setup, key)
+            for name in request.profiles
+        ]
         proposals_only = params.name == "compare" and len(asked) == 1
         if proposals_only and not asked[0].profile.rounds:
             raise UsageError(
@@ -186,18 +197,19 @@ class ToolServer:
         sink = progress.sink(asked.name if labelled else "")
         try:
             async with service.limiter.turn():
-                limits = replace(service.limits, reply_held=True)
-                events = run_turn(asked.profile, conversation, service.clients, limits=limits)
+                limits = replace(asked.setup.limits(asked.key), reply_held=True)
+                clients = asked.setup.clients
+                events = run_turn(asked.profile, conversation, clients, limits=limits)
                 if proposals_only:
                     events = _up_to_the_proposals(events, asked.profile.rounds)
                 try:
-                    await deliver(events, service.metrics, sink, fold=asked.fold)
+                    await deliver(events, service.metrics.turn(), sink, fold=asked.fold)
                 finally:
                     asked.turn = asked.fold.turn()
                     if proposals_only and asked.turn.error is None and _texts(asked.turn):
                         # It was ended where it was meant to end.
                         asked.turn = replace(asked.turn, status="finished")
-                    service.metrics.ended(asked.name, asked.turn)
+                    service.metrics.ended(asked.name, asked.turn, asked.key.name)
         except ApiError as error:
             asked.error = error
             return
@@ -215,6 +227,16 @@ async def _up_to_the_proposals(
             yield event
             if isinstance(event, LayerFinished) and event.layer == rounds and event.answered:
                 return
+
+
+def _key(ctx: ServerRequestContext[Any]) -> ClientKey:
+    """Whose key came with a request, over HTTP."""
+    return key_of(getattr(ctx.request, "scope", None) or {})
+
+
+def _names(mixtures: Mixtures, key: ClientKey) -> list[str]:
+    """The profiles that can be asked: an agent that wants a single model is one itself."""
+    return [name for name in mixtures.names(key) if not name.endswith(SOLO)]
 
 
 def _record(ctx: ServerRequestContext[Any], tool: str) -> tuple[Record, bool]:

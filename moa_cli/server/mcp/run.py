@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing, suppress
 from typing import Any, cast
 
@@ -21,13 +21,19 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 
 from moa_cli.config.schema import Config
-from moa_cli.engine import Limits
 from moa_cli.profile import Profile
 from moa_cli.server.app import make_app
-from moa_cli.server.ledger import ServerLedger
 from moa_cli.server.loops import Address
 from moa_cli.server.mcp.calls import ToolServer
-from moa_cli.server.run import Server, introduce, lifetime, listen, make_service
+from moa_cli.server.run import (
+    Server,
+    Sources,
+    introduce,
+    lifetime,
+    listen,
+    make_service,
+    read_keys,
+)
 from moa_cli.server.service import ServerOptions, Service
 from moa_cli.store.spending import Spending
 
@@ -42,8 +48,8 @@ def run(
     *,
     http: bool,
     config: Config,
+    sources: Sources,
     spending: Spending | None,
-    limits: Callable[[ServerLedger], Limits],
     introduction: Sequence[str],
 ) -> int:
     """Serve until standard input or a signal ends it; returns the exit code.
@@ -52,15 +58,17 @@ def run(
     `moa_cli.server.run.run`.
     """
 
+    keys = read_keys(options, config)
+
     def service(address: Address) -> Service:
         return make_service(
-            profile, options, address, config=config, spending=spending, limits=limits
+            profile, options, address, keys, config=config, sources=sources, spending=spending
         )
 
     if not http:
         # Nobody can call it there: it listens nowhere.
         return asyncio.run(_over_stdio(service(Address("127.0.0.1", 0)), introduction))
-    with closing(listen(options)) as bound:
+    with closing(listen(options, keyed=bool(keys))) as bound:
         address = Address(*bound.getsockname()[:2])
         return asyncio.run(_over_http(service(address), bound, introduction))
 
@@ -176,7 +184,7 @@ class _HttpServer(Server):
     def on_signal(self, number: int) -> None:
         first = not self.should_exit
         super().on_signal(number)
-        if first:
+        if first and self.should_exit:
             self._ending = asyncio.create_task(self._close_when_idle())
 
     async def _close_when_idle(self) -> None:

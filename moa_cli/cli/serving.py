@@ -1,0 +1,61 @@
+"""What the commands that serve have in common: how their set-up is read, now and later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from moa_cli.cli import wiring
+from moa_cli.cli.options import TurnCaps, TypedMixture
+from moa_cli.config.schema import Config, load_config
+from moa_cli.profile import Profile
+
+if TYPE_CHECKING:
+    from moa_cli.engine import Budget, Limits
+    from moa_cli.server.ledger import ServerLedger
+    from moa_cli.server.run import Sources
+
+
+def sources_of(typed: TypedMixture, caps: TurnCaps, concurrency: int, *, unset: int) -> Sources:
+    """Where a server's set-up comes from.
+
+    typed, caps: what was typed, which holds whatever the files say. concurrency: calls at the same
+    time, 0 if that was not typed. unset: those where the settings tell of none either.
+    """
+    from moa_cli.clients.limiter import Limiter
+    from moa_cli.server.run import Sources
+
+    # One for all calls and all settings: what runs counts, whatever changes.
+    limiter = Limiter(unset)
+    session = _SessionBudget()
+
+    def default(config: Config) -> Profile:
+        wiring.use(config)
+        return wiring.choose_profile(typed.profile, typed.settings, settles=False)
+
+    def limits(config: Config, ledger: ServerLedger) -> Limits:
+        wiring.use(config)
+        calls = concurrency or (config.concurrency if "concurrency" in config.given else unset)
+        limiter.resize(calls)
+        # The day's budget asks the server's ledger.
+        budgets = (*caps.budgets(ledger, one_turn=False), *session.under(config))
+        slots = limiter.slots(wiring.providers().provider_of)
+        return replace(wiring.limits(calls, budgets, ledger), slots=slots)
+
+    return Sources(config=load_config, default=default, limits=limits, calls=limiter)
+
+
+class _SessionBudget:
+    """What one run of the server may spend, also where the limit is changed while it runs."""
+
+    def __init__(self) -> None:
+        self._budget: Budget | None = None
+
+    def under(self, config: Config) -> tuple[Budget, ...]:
+        """The budget that these settings set, if they do; what was spent counts on."""
+        found = wiring.session_budget("shared", config)
+        if self._budget is None:
+            self._budget = next(iter(found), None)
+        elif found:
+            self._budget.cap = found[0].cap
+        return (self._budget,) if found and self._budget is not None else ()

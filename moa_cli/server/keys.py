@@ -1,0 +1,252 @@
+"""The keys that clients send: where they stand, and what holds for each that has a name.
+
+A key stands in an option, a variable or a file, and never in the settings file. Names come from
+`[server.keys.NAME]` in the settings, or from a line `NAME: KEY` of the key file; several keys may
+have one name, so that one can be replaced by another without a gap.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moa_cli.config.schema import KEY_NAME, Config, ServerKeySettings
+from moa_cli.core import paths
+from moa_cli.core.debug_log import add_secret
+from moa_cli.core.errors import MoAError, ProfileError, UsageError
+from moa_cli.core.text_files import lines_of, read_text
+from moa_cli.core.values import TOML
+from moa_cli.models.env_files import EnvFiles
+
+# What follows the name of a profile whose aggregator is to answer alone.
+SOLO = ":solo"
+VARIABLE = "MOA_SERVE_API_KEY"
+_FILE_OPTION = "--api-key-file"
+# Before a key in its file. The space tells it from a key that holds a colon.
+_NAMED = re.compile(rf"\s*({KEY_NAME.pattern}):\s+")
+# What one place holds: each key with its name, None for one without.
+_Found = tuple[tuple[bytes, str | None], ...]
+
+
+@dataclass(frozen=True)
+class ClientKey:
+    """What is known of who sends a key. It does not hold the key itself."""
+
+    name: str | None = None
+    settings: ServerKeySettings = field(default_factory=ServerKeySettings)
+
+    def may_ask(self, model: str) -> bool:
+        """Whether a model of that name, or its aggregator alone, may be asked."""
+        allowed = self.settings.profiles
+        return allowed is None or model in allowed or model.removesuffix(SOLO) in allowed
+
+
+# A client of a server that asks for no key, or whose key has no name.
+ANYBODY = ClientKey()
+
+
+@dataclass(frozen=True)
+class ClientKeys:
+    """All keys that are valid at one time. by_place: what each place holds, by its name."""
+
+    by_place: Mapping[str, _Found] = field(default_factory=dict, repr=False)
+    settings: Mapping[str, ServerKeySettings] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return any(self.by_place.values())
+
+    def find(self, token: bytes) -> ClientKey | None:
+        """Who sends that key; None if it is not valid."""
+        # All of them are compared, whichever fits: time must not tell.
+        fits = [name for key, name in self._all() if hmac.compare_digest(token, key)]
+        if not fits:
+            return None
+        # Of a key that stands in two places, the one with a name says what holds.
+        name = next(filter(None, fits), None)
+        return ClientKey(name, self.settings.get(name or "", ServerKeySettings()))
+
+    def _all(self) -> Iterator[tuple[bytes, str | None]]:
+        for found in self.by_place.values():
+            yield from found
+
+    def keep_out_of_logs(self) -> None:
+        """Have the debug log replace all keys."""
+        for key, _ in self._all():
+            add_secret(key.decode())
+
+    def names_of_one_key(self) -> list[str]:
+        """The names of a key that has two: nobody could say which limits hold. [] as a rule."""
+        names: dict[bytes, set[str]] = {}
+        for key, name in self._all():
+            if name is not None:
+                names.setdefault(key, set()).add(name)
+        return next((sorted(several) for several in names.values() if len(several) > 1), [])
+
+
+@dataclass(frozen=True)
+class KeyPlaces:
+    """The places that may hold keys.
+
+    typed: of the options. file: of --api-key-file. environment: holds MOA_SERVE_API_KEY, and the
+    variables that the settings name. unused: nobody is asked for a key.
+    """
+
+    typed: tuple[str, ...] = ()
+    file: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    unused: bool = False
+
+    def files(self, config: Config) -> list[Path]:
+        """All files that may hold keys."""
+        if self.unused:
+            return []
+        named = [key.key_file for key in config.server.keys.values() if key.key_file is not None]
+        return [*([self.file] if self.file else []), *map(_at, named)]
+
+    def read(
+        self, config: Config, before: ClientKeys | None = None
+    ) -> tuple[ClientKeys, list[MoAError]]:
+        """All keys, and what is wrong with the places that they stand in.
+
+        before: what was read earlier; of a place that is wrong now, its keys stay valid.
+        """
+        if self.unused:
+            return ClientKeys(), []
+        faults: list[MoAError] = []
+        found: dict[str, _Found] = {}
+        for place, read in self._readers(config):
+            try:
+                found[place] = read()
+            except MoAError as error:
+                faults.append(error)
+                if before is not None:
+                    found[place] = before.by_place.get(place, ())
+        keys = ClientKeys(found, config.server.keys)
+        named = {name for _, name in keys._all()}
+        for name, settings in config.server.keys.items():
+            if name not in named and settings.key_env is None and settings.key_file is None:
+                faults.append(
+                    _of_setting(
+                        config,
+                        name,
+                        "there is no key of that name",
+                        hint="set its key_env or key_file, or add a line `NAME: KEY` to the file of"
+                        f" {_FILE_OPTION}",
+                    )
+                )
+        if several := keys.names_of_one_key():
+            shown = " and ".join(f"`{name}`" for name in several)
+            faults.append(
+                ProfileError(f"{shown} have the same key", place=config.place, path=("server",))
+            )
+            keys = before or ClientKeys()
+        if before and not keys:
+            # Else the server would be open to everybody.
+            faults.append(UsageError("no API key would be left"))
+            keys = before
+        return keys, faults
+
+    def _readers(self, config: Config) -> Iterator[tuple[str, Callable[[], _Found]]]:
+        yield "--api-key", lambda: _checked("--api-key", self.typed)
+        yield VARIABLE, self._in_variable
+        if self.file is not None:
+            file = self.file
+            yield _FILE_OPTION, lambda: _in_file(_FILE_OPTION, file, names=True)
+        for name, settings in config.server.keys.items():
+            if settings.key_env is not None:
+                yield f"{name}.key_env", _Reader(self._of_variable, config, name)
+            if settings.key_file is not None:
+                yield f"{name}.key_file", _Reader(_of_file, config, name)
+
+    def _in_variable(self) -> _Found:
+        around = self.environment.get(VARIABLE)
+        if around is None:
+            return ()
+        # Somebody set it, so a key was meant: without one, the server would let everybody in.
+        return _checked(VARIABLE, [key for key in around.split(",") if key.strip()] or [""])
+
+    def _of_variable(self, config: Config, name: str) -> _Found:
+        variable = config.server.keys[name].key_env or ""
+        value = self.environment.get(variable, "").strip()
+        if not value:
+            kept = EnvFiles().find(variable)
+            # The working directory may be somebody else's, who must not let himself in.
+            value = "" if kept is None or kept.foreign else kept.value
+        if not value:
+            raise _of_setting(
+                config,
+                name,
+                f"the variable {variable} is not set",
+                "key_env",
+                hint=f"set {variable} in the environment, or in the .env file of the config folder",
+            )
+        keys = [key for key in value.split(",") if key.strip()]
+        return tuple((key, name) for key, _ in _checked(variable, keys))
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads what a name of the settings has in one place."""
+
+    read: Callable[[Config, str], _Found]
+    config: Config
+    name: str
+
+    def __call__(self) -> _Found:
+        return self.read(self.config, self.name)
+
+
+def _of_file(config: Config, name: str) -> _Found:
+    file = _at(config.server.keys[name].key_file or Path())
+    place = TOML.path(("server", "keys", name, "key_file"))
+    return tuple((key, name) for key, _ in _in_file(place, file, names=False))
+
+
+def _of_setting(
+    config: Config, name: str, problem: str, key: str = "", *, hint: str
+) -> ProfileError:
+    path = ("server", "keys", name, *([key] if key else []))
+    return ProfileError(f"`{TOML.path(path)}`: {problem}", place=config.place, path=path, hint=hint)
+
+
+def _at(file: Path) -> Path:
+    return paths.config_dir() / paths.expand(str(file))
+
+
+def _in_file(place: str, file: Path, *, names: bool) -> _Found:
+    """The keys in a file, one a line. names: whether a name may stand before a key."""
+    try:
+        lines = lines_of(read_text(file))
+    except UsageError as error:
+        raise UsageError(f"{place}: {error.message}", hint=error.hint) from None
+    found: list[tuple[bytes, str | None]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        named = _NAMED.match(line) if names else None
+        key = line[named.end() :] if named else line
+        # The line is not repeated: it may be a key.
+        checked = _check(f"{place}: {file}, line {number}", key)
+        found.append((checked, named[1] if named else None))
+    if not found:
+        raise UsageError(f"{place}: {file} holds no key")
+    return tuple(found)
+
+
+def _checked(place: str, keys: Iterable[str]) -> _Found:
+    return tuple((_check(place, key), None) for key in keys)
+
+
+def _check(place: str, text: str) -> bytes:
+    """A key as it is compared. Raises UsageError if it can be none."""
+    key = text.strip()
+    if not key:
+        raise UsageError(
+            f"{place} is empty", hint="leave it out, or set the variable that it comes from"
+        )
+    if not key.isascii() or not key.isprintable() or re.search(r"\s", key):
+        raise UsageError(f"{place}: a key must be printable ASCII without spaces")
+    return key.encode()

@@ -1,0 +1,328 @@
+"""What a server is set up by: settings, profiles and keys, read again when their files change.
+
+All of it is done in a thread of its own, so no request waits for a file. What is wrong is told, and
+its last good version stays in force; the rest is taken as it is now, so that a mistake in one file
+does not keep a revoked key in another one valid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from moa_cli.clients.pool import ClientPool
+from moa_cli.config.schema import Config
+from moa_cli.config.toml import line_of
+from moa_cli.core import paths
+from moa_cli.core.errors import MoAError, ProfileError
+from moa_cli.core.text import with_hint
+from moa_cli.engine import Limits
+from moa_cli.models.candidates import candidates
+from moa_cli.models.providers import Providers
+from moa_cli.profile import Profile, dump, list_profiles, resolve
+from moa_cli.server.keys import ClientKeys, KeyPlaces
+from moa_cli.server.loops import Address, upstream_headers
+from moa_cli.server.marks import Marks, marks_of
+from moa_cli.store.accounts import budget_of_a_day
+
+# The name of the server's default profile.
+DEFAULT = "moa"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A profile as a request uses it. fingerprint: changes whenever the mixture does."""
+
+    profile: Profile
+    fingerprint: str
+
+    @classmethod
+    def of(cls, profile: Profile) -> Mixture:
+        text = dump(profile).encode("utf-8", "replace")
+        return cls(profile, "fp_" + hashlib.sha256(text).hexdigest()[:10])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What settings, profiles and keys were at one time.
+
+    address: where the server listens. mixtures: by the names that clients use, that of the default
+    one first. unusable: profiles that cannot be asked: they have an error, or lead back to this
+    server. stale: mixtures whose profile has an error now. clients: made anew where the settings of
+    endpoints change, or a file that holds their keys. limits: the engine's. marks: the files that
+    all this was read from, as they were right before. faults: what is wrong, in sentences. files:
+    those of each profile.
+    """
+
+    address: Address
+    config: Config
+    mixtures: Mapping[str, Mixture]
+    keys: ClientKeys
+    clients: ClientPool
+    limits: Limits
+    marks: Marks
+    unusable: Mapping[str, Literal["error", "loop"]] = field(default_factory=dict)
+    stale: frozenset[str] = frozenset()
+    faults: tuple[str, ...] = ()
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads what a server is set up by.
+
+    Args:
+        config: Returns the settings as they are now. Raises MoAError.
+        default: Returns the profile that `moa` stands for, under those settings, with all its
+            candidates. Raises MoAError.
+        limits: Returns the engine's limits under those settings.
+        keys: Where clients' keys stand.
+        environment: Its MOA_* variables are laid over each profile, as for any command.
+        address: Where the server listens; a mixture must not lead back to it.
+        keeps_costs: Whether costs are stored.
+    """
+
+    config: Callable[[], Config]
+    default: Callable[[Config], Profile]
+    limits: Callable[[Config], Limits]
+    keys: KeyPlaces
+    environment: Mapping[str, str]
+    address: Address
+    keeps_costs: bool
+
+    def first(self, config: Config, default: Profile, keys: ClientKeys) -> Reading:
+        """What is read at the start. Raises ProfileError if the default profile leads back here."""
+        pool = self._pool(config)
+        if leads_back(default, pool.providers, self.address):
+            raise ProfileError(
+                f"the profile `{default.name}` leads back to this server ({self.address.url})",
+                hint="use another --port, or another base_url",
+            )
+        reading = Reading(
+            address=self.address,
+            config=config,
+            mixtures={DEFAULT: Mixture.of(default)},
+            keys=keys,
+            clients=pool,
+            limits=self.limits(config),
+            marks={},
+        )
+        marks = marks_of(self.files(reading), {})
+        return self._with_profiles(replace(reading, marks=marks), reading)
+
+    def files(self, reading: Reading) -> list[Path]:
+        """All files that may change what is read."""
+        found = [paths.config_file(), *_env_files(), *self.keys.files(reading.config)]
+        found += [file.path for file in list_profiles()]
+        found += _files_of(reading.mixtures[DEFAULT].profile)
+        found += [path for files in reading.files.values() for path in files]
+        return list(dict.fromkeys(found))
+
+    def read(self, before: Reading, marks: Marks, *, everything: bool = False) -> Reading:
+        """What all is now.
+
+        before: what it was. marks: of the files, taken before this call. everything: also read what
+        seems not to have changed.
+        """
+        if everything:
+            before = replace(before, marks={})
+        faults: list[str] = []
+        stale: set[str] = set()
+        config, default = self._config_and_default(before, marks, faults, stale)
+        clients = before.clients
+        env_changed = _changed(_env_files(), before.marks, marks)
+        if env_changed or _endpoints(config) != _endpoints(before.config):
+            clients = self._pool(config)
+        keys, wrong = self.keys.read(config, before.keys)
+        faults += [_told(error, "the former keys stay valid") for error in wrong]
+        same = config is before.config
+        now = Reading(
+            address=self.address,
+            config=config,
+            mixtures={DEFAULT: default},
+            keys=keys,
+            clients=clients,
+            limits=before.limits if same else self.limits(config),
+            marks=marks,
+            stale=frozenset(stale),
+            faults=tuple(faults),
+        )
+        return self._with_profiles(now, before)
+
+    def _config_and_default(
+        self, before: Reading, marks: Marks, faults: list[str], stale: set[str]
+    ) -> tuple[Config, Mixture]:
+        """Both together: settings under which `moa` has no models are not taken."""
+        config = before.config
+        if _changed((config_file := paths.config_file(),), before.marks, marks) or before.faults:
+            try:
+                found = self._settings()
+                config = before.config if found == before.config else found
+            except MoAError as error:
+                faults.append(_told(error, "the former settings stay in force"))
+        known = before.mixtures[DEFAULT]
+        files = _files_of(known.profile)
+        # Where no profile's file says it, it depends on the settings alone.
+        profiles = [path for path in before.marks.keys() | marks.keys() if path.suffix == ".toml"]
+        inputs = (config_file, *_env_files(), *files, *(profiles if files else ()))
+        if DEFAULT not in before.stale and not _changed(inputs, before.marks, marks):
+            return config, known
+        try:
+            profile = self.default(config)
+            if leads_back(profile, Providers(config, self.environment), self.address):
+                raise ProfileError(f"the profile `{profile.name}` leads back to this server")
+        except MoAError as error:
+            stays = f"the former `{DEFAULT}` stays in force"
+            stale.add(DEFAULT)
+            if not _is_sound(known.profile, Providers(config, self.environment)):
+                config = before.config
+                stays = f"the former settings and the former `{DEFAULT}` stay in force"
+            faults.append(_told(error, stays))
+            return config, known
+        mixture = Mixture.of(profile)
+        return config, known if mixture.fingerprint == known.fingerprint else mixture
+
+    def _settings(self) -> Config:
+        """The settings as they are now. Raises MoAError."""
+        config = self.config()
+        Providers(config, self.environment)
+        config.zone()
+        unkept = budget_of_a_day(config)
+        if unkept is not None and not self.keeps_costs:
+            raise ProfileError(
+                f"`{unkept}` needs the costs of turns, which are not kept",
+                place=config.place,
+                path=tuple(unkept.split(".")),
+                hint="start the server anew",
+            )
+        return config
+
+    def _with_profiles(self, now: Reading, before: Reading) -> Reading:
+        """With all profiles that have files; one of which nothing has changed is not read again."""
+        mixtures, stale, faults = dict(now.mixtures), set(now.stale), list(now.faults)
+        unusable: dict[str, Literal["error", "loop"]] = {}
+        files: dict[str, tuple[Path, ...]] = {}
+        providers = now.clients.providers
+        for file in list_profiles():
+            name = file.name
+            if name == DEFAULT:
+                continue
+            known, own = before.mixtures.get(name), before.files.get(name, ())
+            if own[:1] != (file.path,):
+                own = (file.path,)
+            elif (
+                known is not None
+                and name not in before.stale
+                and now.clients is before.clients
+                and not _changed(own, before.marks, now.marks)
+            ):
+                mixtures[name], files[name] = known, own
+                continue
+            try:
+                profile = resolve(name, environment=self.environment, check=providers.check)
+            except MoAError as error:
+                files[name] = own
+                if known is not None and _is_sound(known.profile, providers):
+                    mixtures[name] = known
+                    stale.add(name)
+                    faults.append(_told(error, "its former version stays in force"))
+                else:
+                    unusable[name] = "error"
+                    faults.append(_told(error, "it cannot be asked"))
+                continue
+            files[name] = (file.path, *_files_of(profile)[1:])
+            mixture = Mixture.of(profile)
+            if leads_back(profile, providers, self.address):
+                unusable[name] = "loop"
+            elif known is not None and known.fingerprint == mixture.fingerprint:
+                mixtures[name] = known
+            else:
+                mixtures[name] = mixture
+        return replace(
+            now,
+            mixtures=mixtures,
+            unusable=unusable,
+            stale=frozenset(stale),
+            faults=tuple(faults),
+            files=files,
+        )
+
+    def _pool(self, config: Config) -> ClientPool:
+        return ClientPool(config, self.environment, headers=upstream_headers, many_calls=True)
+
+
+def news(before: Reading, now: Reading) -> str:
+    """What differs between two readings, in words; "" if nothing does."""
+    parts = ["the settings"] if before.config is not now.config else []
+    if before.keys != now.keys:
+        parts.append("the keys of clients")
+    if before.clients is not now.clients and before.config is now.config:
+        parts.append("the keys of providers")
+    known = before.mixtures
+    names = [name for name, mixture in now.mixtures.items() if known.get(name) is not mixture]
+    names += [name for name in known if name not in now.mixtures]
+    if names:
+        shown = ", ".join(f"`{name}`" for name in names[:5])
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        parts.append(f"{shown}{more}")
+    return ", ".join(parts)
+
+
+def is_profile(name: str) -> bool:
+    """Whether there is a file of a profile of that name."""
+    return any(file.name == name for file in list_profiles())
+
+
+def leads_back(profile: Profile, providers: Providers, address: Address) -> bool:
+    """Whether a turn of `profile` would call the server at `address`."""
+    urls = {providers.parse(model)[0].base_url for model in models_of(profile)}
+    return any(url is not None and address.is_at(url) for url in urls)
+
+
+def models_of(profile: Profile) -> list[str]:
+    """All models that may be asked, among them candidates that others come before."""
+    return [*profile.models(), *candidates(profile)]
+
+
+def _is_sound(profile: Profile, providers: Providers) -> bool:
+    try:
+        providers.check(profile)
+    except ProfileError:
+        return False
+    return True
+
+
+def _endpoints(config: Config) -> tuple[object, ...]:
+    """What the clients of endpoints are made from."""
+    return config.providers, config.prices, config.local
+
+
+def _env_files() -> tuple[Path, ...]:
+    return paths.config_dir() / ".env", Path(".env").absolute()
+
+
+def _files_of(profile: Profile) -> tuple[Path, ...]:
+    """The files that a profile comes from: its own, and that of its merge prompt."""
+    origins = [profile.origins.get(path) for path in ((), ("merge_prompt",))]
+    found = [Path(origin.where) for origin in origins if origin and origin.kind == "profile"]
+    return tuple(dict.fromkeys(found))
+
+
+def _changed(files: Iterable[Path], before: Marks, now: Marks) -> bool:
+    return any(before.get(file) != now.get(file) for file in files)
+
+
+def _told(error: MoAError, stays: str) -> str:
+    """What is wrong, with the line of the file, and what holds now."""
+    message = error.message
+    if isinstance(error, ProfileError) and error.path:
+        try:
+            line = line_of(Path(error.place).read_text("utf-8-sig"), error.path)
+        except (OSError, ValueError):
+            line = None
+        if line is not None:
+            message = f"{error.place}, line {line}: {error.problem}"
+    return f"{with_hint(message, error.hint)}; {stays}"

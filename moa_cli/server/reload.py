@@ -1,0 +1,87 @@
+"""Looks for changed files beside the server, and has what they hold taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+from moa_cli.server.marks import marks_of
+from moa_cli.server.reading import Reader, Reading
+
+_LOOK_SECONDS = 0.2
+# Files that never stand still are read after so long, all the same.
+_RESTLESS_SECONDS = 1.0
+# What has a fault is tried again: what it lacks may be a file that nobody knows of yet.
+_AGAIN_SECONDS = 1.0
+
+
+class Reloader:
+    """A thread that reads files again once they have changed.
+
+    A change is taken when the files stand still for one look: an editor may empty a file before it
+    writes, and half of a file may be valid. A look is a `stat` of each file.
+
+    reader, reading: what was read so far, and how. take: called in the event loop with what is
+    read, and with whether it was asked for. bug: called there with an exception that is a bug; the
+    thread goes on.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        reading: Reading,
+        take: Callable[[Reading, bool], None],
+        bug: Callable[[Exception], None],
+    ) -> None:
+        self._reader = reader
+        self._reading = reading
+        self._take = take
+        self._bug = bug
+        self._loop = asyncio.get_running_loop()
+        self._wake = threading.Event()
+        self._forced = self._ended = False
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+        self._thread.start()
+
+    def force(self) -> None:
+        """Read everything now."""
+        self._forced = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._ended = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        reading, seen, restless_since, tried = self._reading, self._reading.marks, 0.0, 0.0
+        while True:
+            self._wake.wait(_LOOK_SECONDS)
+            self._wake.clear()
+            if self._ended:
+                return
+            forced, self._forced = self._forced, False
+            try:
+                marks = marks_of(self._reader.files(reading), seen)
+                now = time.monotonic()
+                changed = marks != reading.marks
+                restless_since = (restless_since or now) if changed else 0.0
+                still = changed and marks == seen
+                restless = bool(restless_since) and now - restless_since >= _RESTLESS_SECONDS
+                again = bool(reading.faults) and now - tried >= _AGAIN_SECONDS
+                seen = marks
+                if not (forced or still or restless or again):
+                    continue
+                tried, restless_since = now, 0.0
+                reading = self._reader.read(reading, marks, everything=forced)
+            except Exception as bug:
+                self._call(self._bug, bug)
+                continue
+            self._call(self._take, reading, forced)
+
+    def _call(self, what: Callable[..., None], *values: object) -> None:
+        if not self._ended:
+            self._loop.call_soon_threadsafe(what, *values)
