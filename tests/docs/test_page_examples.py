@@ -58,6 +58,7 @@ PARSED_ONLY = {
     "docs/how-to/privacy.md": 1,
     "docs/how-to/profiles.md": 1,
     "docs/how-to/report.md": 1,
+    "docs/how-to/operate.md": 2,
     "docs/how-to/serve.md": 4,
     "docs/how-to/settings.md": 1,
 }
