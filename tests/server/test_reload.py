@@ -213,3 +213,30 @@ def test_many_edits_of_a_second_end_in_the_last_one(moa: Moa, upstream: Upstream
         shutil.rmtree(moa.config / "profiles")
         server.wait_for_log("there is no profile `lab`.*the former `moa` stays")
         assert aggregator(server) == "lab:m39"
+
+
+def test_limits_are_live_and_what_was_spent_counts_on(moa: Moa, upstream: Upstream) -> None:
+    # A turn takes $0.20.
+    prices = {"lab:agg": {"prompt": 0, "completion": 1e5}}
+    lab = {"base_url": upstream.url, "api_key_env": "LAB_KEY"}
+    moa.profile("lab", aggregator="agg")
+    upstream.always("agg", Reply(text="two words"))
+
+    def limit(usd: float, concurrency: int) -> None:
+        moa.configure(
+            providers={"lab": lab},
+            prices=prices,
+            budget={"session": usd},
+            concurrency=concurrency,
+        )
+
+    limit(1.0, 8)
+    with serving(moa) as server:
+        assert [server.ask(max_tokens=2).status_code for _ in range(2)] == [200, 200]
+        limit(0.5, 1)
+        server.wait_for_log("read again: the settings")
+        refused = server.ask(max_tokens=2)
+        assert refused.status_code == 402
+        assert "budget.session $0.50 would be passed: $0.40 spent" in refused.text
+        limit(0.7, 1)
+        upstream.wait_for(lambda: server.ask(max_tokens=2).status_code == 200)

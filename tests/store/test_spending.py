@@ -12,6 +12,7 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.ledger import CallBegun, Standing
 from moa_cli.store.accounts import budgets
+from moa_cli.store.calls import SpendingEntry
 from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.store.store import Store
 
@@ -103,3 +104,23 @@ def test_no_budget_is_kept_where_spending_could_not_be_written_down(file: Path) 
     store._connection.execute("PRAGMA query_only = OFF")
     budget.reserve(0.1, instead_of=held)
     assert budget.remaining() == pytest.approx(0.65)
+
+
+def test_what_a_named_key_took_is_its_own_and_the_day_s(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "conversations.db")
+    spending = store.spending
+    today = spending.today()
+    usage = Usage(calls=1, prompt_tokens=1, completion_tokens=1, cost=0.25)
+    entries = [SpendingEntry(today, "lab:a", usage, True, (), key) for key in ("x", "x", "y", "")]
+    spending.book(1, entries, None)
+    assert spending.standing() == Standing(1.0)
+    assert spending.standing(key="x") == Standing(0.5)
+    assert spending.standing(key="none") == Standing(0.0)
+    assert spending.reserve("one", 0.5, 1.0, key="x") == Standing(0.5)
+    assert spending.reserve("two", 0.25, 1.0, key="x") == Standing(0.5, 0.5)
+    # A key's reservation is no part of the day's, whose own the same turn makes.
+    assert spending.standing() == Standing(1.0)
+    assert spending.standing(key="y") == Standing(0.25)
+    spending.release("one")
+    assert spending.standing(key="x") == Standing(0.5)
+    store.close()
