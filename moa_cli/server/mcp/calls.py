@@ -29,10 +29,10 @@ from moa_cli.profile import Profile, short_name
 from moa_cli.server.accesslog import Record
 from moa_cli.server.auth import key_of
 from moa_cli.server.errors import ApiError, from_turn, stopping
-from moa_cli.server.keys import ClientKey
+from moa_cli.server.keys import SOLO, ClientKey
 from moa_cli.server.mcp.arguments import ToolRequest, read_arguments, tools
 from moa_cli.server.mcp.progress import Progress
-from moa_cli.server.mixtures import SOLO, Mixtures
+from moa_cli.server.mixtures import Mixtures
 from moa_cli.server.service import Service, Setup
 from moa_cli.server.wires.moa_object import ledger
 from moa_cli.version import __version__
