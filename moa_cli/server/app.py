@@ -30,6 +30,7 @@ from moa_cli.server.service import Service
 from moa_cli.server.turns import TurnEndpoint
 from moa_cli.server.wires.chat_completions import ChatCompletions
 from moa_cli.server.wires.chat_request import supported_fields
+from moa_cli.server.wires.completions import Completions
 from moa_cli.server.wires.messages import Messages
 from moa_cli.server.wires.messages_reply import error_body, model_info, model_list
 from moa_cli.server.wires.responses import Responses
@@ -105,6 +106,7 @@ def _router(service: Service) -> Router:
             get("/v1/models", models),
             Route("/v1/models/{name:path}", model),
             answer("/v1/chat/completions", ChatCompletions(strict=service.options.strict)),
+            answer("/v1/completions", Completions(strict=service.options.strict)),
             answer("/v1/messages", Messages(strict=service.options.strict)),
             Route("/v1/messages/count_tokens", TokenCount(service), methods=["POST"]),
             answer("/v1/responses", Responses(strict=service.options.strict)),

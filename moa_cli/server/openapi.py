@@ -9,6 +9,7 @@ from moa_cli.core.values import Key, keys_of, required_keys
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import MixtureFields
 from moa_cli.server.wires.chat_request import ChatBody
+from moa_cli.server.wires.completions import OF_A_CHAT, CompletionsBody
 from moa_cli.server.wires.messages_request import CountBody, MessagesBody
 from moa_cli.server.wires.responses_request import ResponsesBody
 from moa_cli.version import __version__
@@ -25,6 +26,10 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
     whether it refuses fields that have no effect.
     """
     chat = _turn("Answer a conversation by a mixture.", "ChatRequest", "Completion")
+    completion = _turn(
+        "The same of one prompt, for clients that only know texts.",
+        *("CompletionsRequest", "TextCompletion"),
+    )
     responses = _turn(
         "The same over the Responses API: the whole conversation is sent each time.",
         *("ResponsesRequest", "Response"),
@@ -58,6 +63,7 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
         "security": [{"key": []}] if keyed else [],
         "paths": {
             "/v1/chat/completions": {"post": chat},
+            "/v1/completions": {"post": completion},
             "/v1/responses": {"post": responses},
             "/v1/messages": {"post": message},
             "/v1/messages/count_tokens": {"post": count},
@@ -147,6 +153,16 @@ def _told(bounds: Mapping[str, float | None]) -> dict[str, Any]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
+def _of_prompts(chat: dict[str, Any], *, strict: bool) -> dict[str, Any]:
+    """The fields of a completion: those of a chat completion, but for the messages."""
+    own = schema_of(CompletionsBody, strict=strict)
+    shared = {k: v for k, v in chat["properties"].items() if k not in OF_A_CHAT}
+    return own | {
+        "properties": {**shared, **own["properties"]},
+        "required": ["model", *own["required"]],
+    }
+
+
 def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
     request, messages = schema_of(ChatBody, strict=strict), schema_of(MessagesBody, strict=strict)
     responses, counted = schema_of(ResponsesBody, strict=strict), schema_of(CountBody, strict=False)
@@ -169,6 +185,16 @@ def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
             created=number,
             model=text,
             system_fingerprint=text,
+            choices=choices,
+            usage={"type": "object"},
+            moa={"type": "object"},
+        ),
+        "CompletionsRequest": _of_prompts(request, strict=strict),
+        "TextCompletion": _open(
+            id=text,
+            object={"const": "text_completion"},
+            created=number,
+            model=text,
             choices=choices,
             usage={"type": "object"},
             moa={"type": "object"},

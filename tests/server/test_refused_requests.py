@@ -279,7 +279,7 @@ def test_a_large_body_is_refused(served: tuple[Server, Upstream]) -> None:
         ("GET", "/", 404),
         ("GET", "/v1", 404),
         ("GET", "/v1/models/", 404),
-        ("POST", "/v1/completions", 404),
+        ("POST", "/v1/embeddings", 404),
         ("GET", "/v1/chat/completions", 405),
         ("POST", "/v1/models", 405),
         ("GET", "/%00/%1b%5b31m", 404),

@@ -41,7 +41,7 @@ class Envelope:
         }
 
 
-def _sources(turn: Turn) -> dict[str, Any]:
+def sources_of(turn: Turn) -> dict[str, Any]:
     """The sources of the reply, if its endpoint names any, as Perplexity's clients expect them."""
     if not turn.citations:
         return {}
@@ -49,7 +49,7 @@ def _sources(turn: Turn) -> dict[str, Any]:
     return {"citations": [cited.url for cited in turn.citations], "search_results": found}
 
 
-def _finish(turn: Turn) -> str:
+def finish_of(turn: Turn) -> str:
     """Why a reply ends, in OpenAI's words."""
     if turn.tool_calls:
         return "tool_calls"
@@ -153,11 +153,11 @@ class ChatEncoder:
             for chunk in chunks:
                 chunk["usage"] = None
             chunks.append({**fields, "choices": [], "usage": self._usage(whole)})
-        chunks[-1] |= {**_sources(whole), "moa": ledger(whole, self._asked.ignored)}
+        chunks[-1] |= {**sources_of(whole), "moa": ledger(whole, self._asked.ignored)}
         return b"".join([*refused, *map(sse.event, chunks), b"data: [DONE]\n\n"])
 
     def _finish(self, turn: Turn) -> str:
-        finish = _finish(turn)
+        finish = finish_of(turn)
         return "function_call" if self._legacy and finish == "tool_calls" else finish
 
     def _usage(self, turn: Turn) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class ChatEncoder:
             **self._envelope.fields("chat.completion"),
             "choices": [self._choice(number, turn) for number, turn in enumerate(turns)],
             "usage": self._usage(whole),
-            **_sources(whole),
+            **sources_of(whole),
             "moa": ledger(whole, self._asked.ignored),
         }
 

@@ -341,8 +341,13 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ChatBody]:
     strict: refuse each field that has no effect.
     Raises ApiError, a 400 that names the field which is wrong.
     """
+    return parse_object(json_object(body), strict=strict)
+
+
+def parse_object(body: Mapping[str, Any], *, strict: bool) -> tuple[Asked, ChatBody]:
+    """The same, of the values in a body."""
     known = keys_of(ChatBody).keys() - fields.HINTS.keys() - fields.PASSED.keys()
-    given, passed, ignored = fields.sort_fields(json_object(body), known, strict=strict)
+    given, passed, ignored = fields.sort_fields(body, known, strict=strict)
     _tidy(given, ignored, strict=strict)
     request = read_body(ChatBody, given)
     _check_together(request)
