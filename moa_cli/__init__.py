@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ProfileError,
         RateLimited,
         RequestRefused,
+        SchemaMismatch,
         ServerFailed,
         StoreError,
         ToolsUnsupported,
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     )
     from moa_cli.core.money import Price
     from moa_cli.core.stream import Sink, deliver
-    from moa_cli.engine import Control, FanOutMemory, Limits
+    from moa_cli.engine import Control, FanOutMemory, Limits, ResponseFormat
     from moa_cli.profile import Aggregator, Profile, Proposer
 
 __all__ = [
@@ -128,7 +129,9 @@ __all__ = [
     "ReferencesTrimmed",
     "Request",
     "RequestRefused",
+    "ResponseFormat",
     "Retrying",
+    "SchemaMismatch",
     "ServerFailed",
     "Sink",
     "StoreError",
@@ -167,7 +170,7 @@ _HOMES = {
     "core.endpoints": ("Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"),
     "core.money": ("Price",),
     "core.stream": ("Sink", "deliver"),
-    "engine": ("Control", "FanOutMemory", "Limits"),
+    "engine": ("Control", "FanOutMemory", "Limits", "ResponseFormat"),
     "profile": ("Aggregator", "Profile", "Proposer"),
 }
 

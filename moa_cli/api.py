@@ -18,7 +18,7 @@ from moa_cli.core.conversation import Conversation, Part, Proposal, Turn, Usage
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.events import Event
 from moa_cli.core.stream import Sink, deliver
-from moa_cli.engine import Budget, Cap, Control, Limits
+from moa_cli.engine import Budget, Cap, Control, Limits, ResponseFormat
 from moa_cli.engine import run_turn as _run_turn
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 from moa_cli.models.providers import default_profile
@@ -139,6 +139,7 @@ def run_turn(
     control: Control | None = None,
     limits: Limits | None = None,
     references: Sequence[str | Proposal] | None = None,
+    response_format: ResponseFormat | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Answer the open turn of a conversation by the mixture of a profile.
 
@@ -157,6 +158,8 @@ def run_turn(
         references: Answers that you already have. Then no proposer is asked, and the aggregator
             writes its reply from these. Give proposals, in place of texts, where
             `reference_names` is to show who said what, or some are unfinished.
+        response_format: What the reply has to be, if it is JSON. Its text is then told as one
+            delta, once it was checked; if it is wrong, the aggregator is asked once more.
 
     Returns:
         A generator of the turn's events.
@@ -169,7 +172,13 @@ def run_turn(
     if limits is None and isinstance(clients, _Clients):
         limits = clients.limits()
     return _run_turn(
-        profile, conversation, clients, control=control, limits=limits, references=references
+        profile,
+        conversation,
+        clients,
+        control=control,
+        limits=limits,
+        references=references,
+        response_format=response_format,
     )
 
 
@@ -180,6 +189,7 @@ def ask(
     conversation: Conversation | None = None,
     sinks: tuple[Sink, ...] = (),
     files: Sequence[str | Path] = (),
+    response_format: ResponseFormat | None = None,
 ) -> Turn:
     """Ask once, and return the turn.
 
@@ -191,6 +201,7 @@ def ask(
         conversation: What was said before.
         sinks: What is shown each event as it comes.
         files: See `ask_async`.
+        response_format: What the reply has to be, if it is JSON.
 
     Returns:
         The turn; see `ask_async`.
@@ -207,8 +218,16 @@ def ask(
         pass
     else:
         raise RuntimeError("ask() cannot run inside a running event loop; use `await ask_async(…)`")
-    asked = ask_async(prompt, profile=profile, conversation=conversation, sinks=sinks, files=files)
-    return asyncio.run(asked)
+    return asyncio.run(
+        ask_async(
+            prompt,
+            profile=profile,
+            conversation=conversation,
+            sinks=sinks,
+            files=files,
+            response_format=response_format,
+        )
+    )
 
 
 async def ask_async(
@@ -219,6 +238,7 @@ async def ask_async(
     sinks: tuple[Sink, ...] = (),
     clients: Clients | None = None,
     files: Sequence[str | Path] = (),
+    response_format: ResponseFormat | None = None,
 ) -> Turn:
     """Ask once, and return the turn.
 
@@ -234,6 +254,8 @@ async def ask_async(
         clients: Used and left open. None opens those of the settings file for this call.
         files: Text files, images and PDF files that go with the prompt. Images go to the models
             that see them.
+        response_format: What the reply has to be, if it is JSON. `turn.reply` is then exactly
+            that; else the turn has failed, with an error of the kind `SchemaMismatch`.
 
     Returns:
         The turn. If its models failed, it is returned, too; `turn.status` and `turn.error` say so.
@@ -253,6 +275,7 @@ async def ask_async(
                 sinks=sinks,
                 clients=pool,
                 files=files,
+                response_format=response_format,
             )
     config = load_config()
     if profile is None:
@@ -268,12 +291,14 @@ async def ask_async(
     asked = (conversation or Conversation()).ask(prompt, parts)
     if isinstance(clients, _Clients):
         limits = replace(clients.limits(), reply_held=not sinks)
-        return await deliver(run_turn(profile, asked, clients, limits=limits), *sinks)
+        events = run_turn(profile, asked, clients, limits=limits, response_format=response_format)
+        return await deliver(events, *sinks)
     own = clients if isinstance(clients, ClientPool) else None
     with closing(_Money(config, own)) as money:
         # Without a sink nobody sees the reply before its end.
         limits = replace(money.limits, reply_held=not sinks)
-        return await deliver(_run_turn(profile, asked, clients, limits=limits), *sinks)
+        events = _run_turn(profile, asked, clients, limits=limits, response_format=response_format)
+        return await deliver(events, *sinks)
 
 
 def _with_files(prompt: str, files: Sequence[str | Path]) -> tuple[str, tuple[Part, ...]]:

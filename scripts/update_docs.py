@@ -669,7 +669,7 @@ PUBLIC = {
         "Charge",
         "Failure",
     ),
-    "Running a turn": ("Sink", "Control", "Limits", "FanOutMemory"),
+    "Running a turn": ("Sink", "Control", "Limits", "FanOutMemory", "ResponseFormat"),
     "Clients": ("Client", "Clients", "Endpoint", "Request", "Delta", "ModelInfo", "Price"),
 }
 

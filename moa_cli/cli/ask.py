@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option
 
@@ -25,6 +25,7 @@ from moa_cli.cli.options import (
     typed_or,
 )
 from moa_cli.cli.output import print_json, print_lines, say
+from moa_cli.cli.response_schema import read_schema
 from moa_cli.cli.saving import left_turn, open_books, resume
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from moa_cli.core.conversation import Conversation, Part, Proposal, Turn
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.engine import Limits
+    from moa_cli.engine.structured import ResponseFormat
     from moa_cli.terminal.sinks import Show
 
 _PATIENCE = 15.0
@@ -92,6 +94,10 @@ def ask(
             help="Write a reply from the last turn's proposals, by one call; asks nothing new.",
         ),
     ] = False,
+    schema: Annotated[
+        str | None,
+        Option(metavar="FILE", help="Print JSON that is valid by the JSON Schema in that file."),
+    ] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
     ] = False,
@@ -115,9 +121,11 @@ def ask(
         if output != "text":
             raise UsageError("--json and --output exclude each other")
         output = "json"
+    response_format = None if schema is None else read_schema(schema)
     show = display.over(
         Show(
             output=output,
+            structured=response_format is not None,
             stream=not no_stream,
             quiet=quiet,
             verbose=verbose,
@@ -150,15 +158,16 @@ def ask(
             say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
         identity, conversation = resume(last=continue_, identity=cid)
         asked = conversation.ask(text, parts)
-    if dry_run:
+    if dry_run or estimate:
+        told = profile if response_format is None else response_format.over(profile)
+        if estimate and not dry_run:
+            _print_estimate(told, asked, json=json)
+            return
         from moa_cli.terminal.dry_run import plan
 
         pool = wiring.client_pool()
         known = {model: pool.known(model) for model in profile.models()}
-        sys.stdout.write(plan(profile, asked, known))
-        return
-    if estimate:
-        _print_estimate(profile, asked, json=json)
+        sys.stdout.write(plan(told, asked, known))
         return
     books = open_books(save=save)
     kept = SavedConversation(books.store, identity, spending=books.spending)
@@ -167,7 +176,8 @@ def ask(
     )
     if output == "json" or (no_stream and output == "text"):
         limits = replace(limits, reply_held=True)
-    raise Exit(_run(profile, asked, show, kept, limits, left.turn if left else None))
+    merging = left.turn if left else None
+    raise Exit(_run(profile, asked, show, kept, limits, merging, response_format))
 
 
 def _compose_prompt(
@@ -229,10 +239,12 @@ def _run(
     kept: SavedConversation,
     limits: Limits,
     merging: Turn | None,
+    response_format: ResponseFormat | None,
 ) -> int:
     """Answer and show the open turn of a conversation, and return the exit code.
 
     merging: the turn from whose proposals the reply is written; None asks the proposers.
+    response_format: what the reply has to be, if it is no plain text.
     """
     import asyncio
 
@@ -260,6 +272,7 @@ def _run(
                 control=stopper.control,
                 limits=limits,
                 references=proposals if merging else None,
+                response_format=response_format,
             )
             with escape_key(stopper.stop):
                 return await stopper.run(events, *sinks, fold=fold)
@@ -286,9 +299,21 @@ def _run(
     if show.output == "json":
         from moa_cli.core.jsonl import turn_to_dict
 
-        print_json(turn_to_dict(turn))
+        print_json(turn_to_dict(turn) | (_parsed(turn) if show.structured else {}))
+    elif show.structured and show.output == "text" and turn.status == "finished":
+        from moa_cli.core.text import harmless_json
+
+        print_lines([harmless_json(turn.reply or "")])
     _tell(turn, show, saved=kept.store is not None)
     return of_turn(turn)
+
+
+def _parsed(turn: Turn) -> dict[str, Any]:
+    """The value of a reply that is JSON; None where there is none."""
+    from moa_cli.engine.structured import read_json
+
+    whole = turn.status == "finished" and turn.reply
+    return {"parsed": read_json(whole) if whole else None}
 
 
 def _merged_by(profile: Profile, proposals: Sequence[Proposal]) -> str:

@@ -28,6 +28,7 @@ from moa_cli.clients.error_mapper import (
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
 from moa_cli.clients.refused_fields import IMAGES, SYSTEM, refused_field
+from moa_cli.clients.response_format import format_asked, in_words, is_lasting, refused_format
 from moa_cli.clients.transport import (
     ErrorObject,
     Refused,
@@ -267,7 +268,12 @@ class OpenAICompatible:
                 return answer
             except Refused as refusal:
                 exchange.answered("refused", refusal.status, refusal.headers, refusal.body)
-                field = refused_field(refusal, body, request.extra)
+                wanted = refused_format(refusal, body)
+                if wanted is not None and not is_lasting(refusal):
+                    exchange.add("sent again", why="it does not take this format of the reply")
+                    refused = refused | {wanted}
+                    continue
+                field = wanted or refused_field(refusal, body, request.extra)
                 if field is None or field in unsent:
                     raise
                 exchange.add("sent again", why=f"the model does not take the {field}")
@@ -284,18 +290,19 @@ class OpenAICompatible:
             limits.reverse()
         limit = limits[1] if limits[0] in refused else limits[0]
         takes_system = SYSTEM not in refused and "no_system_role" not in quirks
+        messages, extra = request.messages, request.extra
+        if extra and format_asked(extra) in refused:
+            messages, extra = in_words(messages, extra)
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": _messages(
-                request.messages, system=takes_system, images=IMAGES not in refused
-            ),
+            "messages": _messages(messages, system=takes_system, images=IMAGES not in refused),
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": request.temperature,
             limit: request.max_tokens,
             "top_p": request.top_p,
             "random_seed" if "random_seed" in quirks else "seed": request.seed,
-            **request.extra,
+            **extra,
         }
         dropped = (refused - {*limits, SYSTEM, IMAGES}) | {
             _UNSENT[quirk] for quirk in quirks if quirk in _UNSENT

@@ -17,6 +17,7 @@ MoAError
 │   ├── ClientTimeout            no answer in time
 │   ├── ConnectionLost           no connection, or it broke
 │   ├── BadResponse              the answer is not what the protocol says
+│   ├── SchemaMismatch           the answer is not the JSON that was asked for
 │   └── LocalModelUnavailable    the embedded runtime or its weights are missing, or it crashed
 ├── TurnError                a turn ended without a reply
 │   ├── NotEnoughProposals       no proposer of a layer answered
@@ -54,6 +55,7 @@ __all__ = [
     "ProfileError",
     "RateLimited",
     "RequestRefused",
+    "SchemaMismatch",
     "ServerFailed",
     "StoreError",
     "StoreLocked",
@@ -192,6 +194,10 @@ class ConnectionLost(ClientError):
 
 class BadResponse(ClientError):
     """The endpoint's answer is not what the protocol says."""
+
+
+class SchemaMismatch(ClientError):
+    """The model's answer is not the JSON that was asked for."""
 
 
 class LocalModelUnavailable(ClientError):

@@ -54,7 +54,11 @@ def quoted(name: str) -> str:
 
 def dumps(values: object, *, indent: int | None = None) -> str:
     """JSON in readable Unicode, without characters that control a terminal."""
-    text = json.dumps(values, ensure_ascii=False, indent=indent)
+    return harmless_json(json.dumps(values, ensure_ascii=False, indent=indent))
+
+
+def harmless_json(text: str) -> str:
+    """JSON as it is, but for characters that control a terminal, which are escaped."""
     return _ACTIVE.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache, lru_cache
 
@@ -62,6 +62,8 @@ _PER_MESSAGE, _PER_PROMPT = 4, 3
 _LETTERS_OF_JSON = 4
 # Of an image. Providers count between 85 (small, or looked at roughly) and some 1,600.
 IMAGE_TOKENS = 800
+# Fields of a request that are put before the model.
+_PROMPT_FIELDS = ("tools", "response_format")
 # Letters of a streamed text that are counted together.
 _AT_ONCE = 256
 # Longer texts are not cached: a server may receive megabytes.
@@ -132,10 +134,11 @@ def _call_tokens(message: Message) -> int:
     return sum(estimate_tokens(call.name + call.arguments) for call in message.tool_calls)
 
 
-def field_tokens(value: object) -> int:
-    """About how many tokens a field of a request has that is put before the model as JSON, such
-    as the tools that it is offered."""
-    return len(json.dumps(value)) // _LETTERS_OF_JSON if value else 0
+def extra_tokens(extra: Mapping[str, object]) -> int:
+    """About how many tokens those fields of a request have that are put before the model as JSON:
+    the tools that it is offered, and the schema of its answer."""
+    told = [extra[name] for name in _PROMPT_FIELDS if extra.get(name)] if extra else []
+    return sum(len(json.dumps(value)) // _LETTERS_OF_JSON for value in told)
 
 
 def _image_tokens(message: Message) -> int:

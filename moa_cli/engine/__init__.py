@@ -5,6 +5,7 @@ from moa_cli.engine.budget import Budget, Cap, Reservation
 from moa_cli.engine.call import Limits
 from moa_cli.engine.fan_out import FanOutMemory
 from moa_cli.engine.state import Control
+from moa_cli.engine.structured import ResponseFormat
 from moa_cli.engine.turn import check_names, run_turn
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "FanOutMemory",
     "Limits",
     "Reservation",
+    "ResponseFormat",
     "check_names",
     "check_tools",
     "run_turn",

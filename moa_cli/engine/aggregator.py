@@ -11,6 +11,7 @@ from moa_cli.core.errors import BudgetReached, ClientError
 from moa_cli.core.values import unchecked
 from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.call import Begun, Call, Planned, Step, failure
+from moa_cli.engine.checked_reply import CheckedReply
 from moa_cli.engine.state import TurnState
 
 
@@ -48,15 +49,25 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
         )
     )
     state.emit_trimmed(planned)
-    usage = Usage()
+    usage, text, calls = Usage(), "", [call]
     if error is None:
+        tell = partial(_tell, state, planned)
         try:
-            await call.run(partial(_tell, state, planned))
+            if state.response_format is None:
+                await call.run(tell)
+                text = call.text
+            else:
+                checked = CheckedReply(state, planned, call, tell)
+                calls = checked.calls
+                await checked.run(state.response_format)
+                text = checked.text
         except ClientError as raised:
             error = failure(raised)
         except BudgetReached as reached:
             capped, error = reached, failure(reached)
-        usage = await state.taken(call)
+        for made in calls:
+            usage += await state.taken(made)
+    call = calls[-1]
     state.usage += usage
     # Another candidate may have been asked in its place.
     model = call.settings.model
@@ -65,12 +76,12 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
             events.AggregatorFinished(
                 at=state.now(),
                 model=model,
-                text=call.text,
+                text=text,
                 reasoning=call.reasoning,
                 answered_by=call.answered_by,
                 usage=usage,
-                seconds=call.seconds,
-                first_token=call.first_token,
+                seconds=sum(made.seconds for made in calls),
+                first_token=calls[0].first_token,
                 finish_reason=call.finish_reason,
                 citations=call.citations,
                 tool_calls=call.called,
@@ -85,7 +96,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
             error=error,
             text=call.text,
             usage=usage,
-            seconds=call.seconds,
+            seconds=sum(made.seconds for made in calls),
         )
     )
     if capped is not None:

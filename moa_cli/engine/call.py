@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from moa_cli.core.conversation import Citation, Failure, Proposal, Usage
+from moa_cli.core.conversation import Citation, Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo
 from moa_cli.core.errors import (
     BadResponse,
@@ -230,6 +230,16 @@ class Call:
     @property
     def reasoning(self) -> str:
         return self._heard.reasoning
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What the model was sent last."""
+        return self._fitted.messages
+
+    @property
+    def attempts(self) -> int:
+        """How many times it was made."""
+        return 1 + self._backoff.retries
 
     @property
     def price(self) -> Price | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moa_cli.core.conversation import Conversation, Proposal, Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import Price, priced
-from moa_cli.core.tokens import estimated_usage, field_tokens, prompt_tokens
+from moa_cli.core.tokens import estimated_usage, extra_tokens, prompt_tokens
 from moa_cli.engine.advice import view_for
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.engine.sight import seen_by
@@ -53,7 +53,7 @@ def forecast_turn(
             info = known.get(settings.model) or ModelInfo(id=settings.model)
             talk = seen_by(view_for(profile, settings, conversation), info.sees)
             prompt = prompt_tokens(messages_for(profile, settings, talk, references))
-            prompt += field_tokens(settings.extra.get("tools"))
+            prompt += extra_tokens(settings.extra)
             usage += forecast_call(settings, prompt + answers, info.price)
         assumed = any(settings.max_tokens is None for settings in group)
         forecasts.append(LayerForecast(number, usage, assumed))

@@ -18,7 +18,7 @@ from itertools import takewhile
 
 from moa_cli.core.conversation import Conversation, Message
 from moa_cli.core.errors import ContextTooLong
-from moa_cli.core.tokens import estimate_tokens, field_tokens, prompt_tokens
+from moa_cli.core.tokens import estimate_tokens, extra_tokens, prompt_tokens
 from moa_cli.engine.prompts import Reference, fence_of, messages_for, text_of
 from moa_cli.profile import ModelSettings, Profile
 
@@ -61,7 +61,7 @@ def fit(
     Raises ContextTooLong where the prompt does not fit, or too little of the references.
     """
     messages = messages_for(profile, settings, conversation, references)
-    needed = prompt_tokens(messages) + field_tokens(settings.extra.get("tools"))
+    needed = prompt_tokens(messages) + extra_tokens(settings.extra)
     if context is None:
         return Fitted(messages, needed)
     room = int((context - (settings.max_tokens or min(_ANSWER_TOKENS, context // 4))) / _MARGIN)
@@ -90,7 +90,7 @@ def shrink(
     """
     answer = settings.max_tokens or 0
     needed = prompt_tokens(messages_for(profile, settings, conversation, references))
-    needed += field_tokens(settings.extra.get("tools"))
+    needed += extra_tokens(settings.extra)
     told = sorted({int(number.replace(",", "")) for number in _NUMBER.findall(error.message)})
     share = _HALF
     if len(told) > 1 and told[-2] >= _FEWEST_TOKENS:
@@ -121,7 +121,7 @@ def _fit_to(
     # Of the whole references: a model that is given shorter ones is given the same mark.
     fence = fence_of(references) if profile.reference_format == "fenced" else None
     messages = messages_for(profile, settings, conversation, references, fence)
-    beside = field_tokens(settings.extra.get("tools"))
+    beside = extra_tokens(settings.extra)
     needed = prompt_tokens(messages) + beside
     if needed <= room:
         return Fitted(messages, needed)

@@ -9,13 +9,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from moa_cli.core.conversation import Conversation, Failure, Usage
+from moa_cli.core.conversation import Conversation, Failure, Message, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong, ToolsUnsupported
 from moa_cli.core.events import Event, Hedged, Queued, ReferencesTrimmed, Retrying
 from moa_cli.core.money import priced
 from moa_cli.core.stream import EventQueue
-from moa_cli.core.tokens import field_tokens, prompt_tokens
+from moa_cli.core.tokens import extra_tokens, prompt_tokens
 from moa_cli.engine import advice
 from moa_cli.engine.attempt import request_of
 from moa_cli.engine.budget import TurnBudgets, check_prices
@@ -26,6 +26,7 @@ from moa_cli.engine.fit import Fitted, fit, shrink
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.engine.sight import check_sight, seen_by
 from moa_cli.engine.slots import OwnSlots
+from moa_cli.engine.structured import ResponseFormat
 from moa_cli.profile import Aggregator, ModelSettings, Profile
 
 # Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends
@@ -104,6 +105,8 @@ class TurnState:
     usage, lost, causes: see `TurnFinished` and `TurnFailed`.
     arrived: set once there is a proposal. layer: the layer of proposers that runs, or ran last;
     None where the reply is written.
+    response_format: what the reply has to be, if it is no plain text. may_repair: whether it may be
+    asked for once more where it is something else.
     silent: the models that nothing came of in time, each with the number of the layer, and
     whether its call had run out of time (not only the layer's patience).
     """
@@ -117,7 +120,14 @@ class TurnState:
         limits: Limits,
         references: Sequence[Reference] | None,
         queue: EventQueue,
+        response_format: ResponseFormat | None = None,
     ) -> None:
+        if response_format is not None:
+            profile = response_format.over(profile)
+            # Nobody is shown what was not checked.
+            limits = replace(limits, reply_held=True)
+        self.response_format = response_format
+        self.may_repair = True
         self.profile = profile
         self.conversation = conversation
         self.control = control
@@ -254,7 +264,7 @@ class TurnState:
                 info = infos[settings.model]
                 talk = self._view_for(settings, info)
                 messages = messages_for(self.profile, settings, talk, self.references)
-                prompt = prompt_tokens(messages) + field_tokens(settings.extra.get("tools"))
+                prompt = prompt_tokens(messages) + extra_tokens(settings.extra)
                 price = info.price
                 ahead += forecast_call(settings, prompt, price)
                 # Its answer may be short, and the references that come of it.
@@ -320,6 +330,24 @@ class TurnState:
                 )
             )
         return self._admitted(layer, calls) if self.budgets else calls
+
+    async def plan_again(
+        self, planned: Planned, call: Call, messages: tuple[Message, ...]
+    ) -> Planned | None:
+        """The call that asks the model of `call` once more, by these messages; None if they do not
+        fit its context.
+
+        planned: how `call` was planned; it has ended, and is settled.
+        Raises BudgetReached if it would go beyond a cap.
+        """
+        info = await self._clients.facts(call.settings.model, patience=0.0)
+        settings = replace(call.settings, max_tokens=planned.max_tokens)
+        fitted = Fitted(messages, prompt_tokens(messages) + extra_tokens(settings.extra))
+        context = settings.context or info.context_length
+        if context is not None and fitted.tokens + (settings.max_tokens or 0) > context:
+            return None
+        again = replace(planned, settings=settings, fitted=fitted, info=info, shrink=lambda _: None)
+        return self._admitted(planned.place.layer, [again])[0] if self.budgets else again
 
     def _silence(self, settings: ModelSettings) -> Failure | None:
         """Why a model is not asked again, if it is not: waiting for it once more would take as long

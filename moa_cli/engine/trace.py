@@ -47,6 +47,8 @@ async def _passed(turn: Events) -> Events:
 def _reason(event: Event, lost: str | None) -> str | None:
     """Why the turn takes this step, if it is not the next one by itself."""
     match event:
+        case events.Retrying() if event.error.kind == "SchemaMismatch":
+            return "repair: the reply is not the JSON that was asked for"
         case events.Retrying():
             return f"retry: {event.error.kind} may pass; attempt {event.attempt}"
         case events.Queued():

@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from moa_cli.core.conversation import Conversation
+from moa_cli.core.conversation import Conversation, Failure
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.errors import (
     BudgetReached,
     ImagesNotSeen,
     MoAError,
     NotEnoughProposals,
+    SchemaMismatch,
     ToolsUnsupported,
     TurnError,
 )
@@ -32,6 +33,7 @@ from moa_cli.engine.call import Limits, failure
 from moa_cli.engine.layer import run_layers
 from moa_cli.engine.prompts import Reference
 from moa_cli.engine.state import Control, TurnState
+from moa_cli.engine.structured import ResponseFormat
 from moa_cli.engine.trace import traced
 from moa_cli.profile import Profile, model_faults
 
@@ -55,6 +57,7 @@ async def run_turn(
     control: Control | None = None,
     limits: Limits | None = None,
     references: Sequence[Reference] | None = None,
+    response_format: ResponseFormat | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Answer the open turn of `conversation` (see `Conversation.ask`) by the profile's mixture.
 
@@ -71,6 +74,8 @@ async def run_turn(
         references: Answers that are there already; then no proposer is asked, and the
             aggregator writes its reply from these. Proposals bring the names of their
             proposers, which `reference_names` shows, and whether they are unfinished.
+        response_format: What the reply has to be, if it is JSON. Then its text is told as one
+            delta, once it was checked; and if it is wrong, the aggregator is asked once more.
 
     Yields:
         The turn's events, as `moa_cli.core.events` tells them: from `TurnStarted` to
@@ -96,6 +101,7 @@ async def run_turn(
             limits or Limits(),
             references,
             queue,
+            response_format,
         )
         queue.start(_run(state))
         async for event in queue:
@@ -130,6 +136,7 @@ async def _run_all(state: TurnState) -> bool:
         )
     )
     error: MoAError = TurnError("there is no whole reply")
+    mismatch: Failure | None = None
     try:
         await state.check_tools()
         await state.foresee()
@@ -140,6 +147,8 @@ async def _run_all(state: TurnState) -> bool:
                 )
             )
             return True
+        if state.causes and state.causes[-1].kind == SchemaMismatch.__name__:
+            mismatch = state.causes[-1]
     except NotEnoughProposals as raised:
         error = raised
     except (BudgetReached, ImagesNotSeen, ToolsUnsupported) as raised:
@@ -152,7 +161,8 @@ async def _run_all(state: TurnState) -> bool:
     state.emit(
         TurnFailed(
             at=state.now(),
-            error=failure(error),
+            # A reply that is wrong is what whoever asked for JSON looks for.
+            error=mismatch or failure(error),
             causes=tuple(state.causes),
             usage=state.usage,
             seconds=state.now(),

@@ -33,6 +33,7 @@ _CAUSES = {
     "NoCredit": (502, "upstream_no_credit"),
     "RateLimited": (429, "rate_limit_exceeded"),
     "RequestRefused": (502, "upstream_refused"),
+    "SchemaMismatch": (502, "invalid_structured_output"),
     "ToolsUnsupported": (400, "tools_unsupported"),
 }
 _OTHER = (502, "upstream_failed")
@@ -111,6 +112,9 @@ def from_turn(turn: Turn) -> ApiError:
     out, since they speak to who runs the server; but for tools the client may do what they say.
     """
     kinds = {cause.kind for cause in turn.causes}
+    if turn.error is not None and turn.error.kind == "SchemaMismatch":
+        # Whatever became of the proposers.
+        kinds = {turn.error.kind}
     status, code = _CAUSES.get(kinds.pop(), _OTHER) if len(kinds) == 1 else _OTHER
     reason = turn.error.message if turn.error else "there is no whole reply"
     param = None

@@ -159,6 +159,7 @@ class TurnEndpoint:
             made.setup.clients,
             limits=replace(made.setup.limits(made.key), reply_held=not asked.stream),
             references=references,
+            response_format=asked.schema,
         )
         sinks = [service.metrics.turn(), *trace]
         try:

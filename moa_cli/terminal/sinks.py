@@ -23,9 +23,11 @@ class Show:
     plain: the reply as raw text also on a terminal. compact: fold a layer into one line.
     reasoning: show what models think, while they think. progress: tell each step in a line
     where nothing moves. verbose: that too. usage: tell what the turn took, after it.
+    structured: the reply is JSON, which is printed once the turn has ended.
     """
 
     output: Literal["text", "json", "jsonl"] = "text"
+    structured: bool = False
     stream: bool = True
     quiet: bool = False
     verbose: bool = False
@@ -67,7 +69,7 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
     sinks += _reply_sinks(show, hint, apart=watched)
     if show.output == "text" and not show.quiet:
         # A pipe gets the reply alone.
-        seen = sys.stdout.isatty()
+        seen = sys.stdout.isatty() and not show.structured
         sinks.append(Sources(sys.stdout if seen else sys.stderr, apart=seen))
     if not show.quiet:
         steps = show.verbose or show.progress or watched
@@ -82,7 +84,7 @@ def _reply_sinks(show: Show, hint: Hint, *, apart: bool) -> list[Sink]:
         from moa_cli.core.jsonl import JsonLines
 
         return [JsonLines(sys.stdout)]
-    if show.output == "json":
+    if show.output == "json" or show.structured:
         return []
     if show.stream and not show.plain and can_redraw(sys.stdout):
         from moa_cli.terminal.live import MarkdownReply

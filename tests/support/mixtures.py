@@ -40,6 +40,7 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.tools import ToolCallBuilder
 from moa_cli.engine import Control, Limits, run_turn
+from moa_cli.engine.structured import ResponseFormat
 from moa_cli.profile import ModelSettings, Profile, build
 from tests.support.upstream import Upstream
 
@@ -114,10 +115,12 @@ def run(
     control: Control | None = None,
     watch: Callable[[Event], None] | None = None,
     key: str = LAB_KEY,
+    response_format: ResponseFormat | None = None,
 ) -> list[Event]:
     """The events of one whole turn, which are checked (`check_turn`), as is what it left.
 
-    watch: called with each event before the engine goes on.
+    watch: called with each event before the engine goes on. response_format: what the reply is to
+    be; then its text is held back, and not compared with what was told before.
     """
     talk = conversation or asked()
     events: list[Event] = []
@@ -126,7 +129,14 @@ def run(
         clients = pool(upstream, key)
         try:
             async with aclosing(
-                run_turn(profile, talk, clients, control=control, limits=limits)
+                run_turn(
+                    profile,
+                    talk,
+                    clients,
+                    control=control,
+                    limits=limits,
+                    response_format=response_format,
+                )
             ) as running:
                 async for event in running:
                     events.append(event)
@@ -140,7 +150,7 @@ def run(
 
     asyncio.run(turn())
     upstream.wait_for(lambda: upstream.open_connections == 0)
-    check_turn(events, profile, talk)
+    check_turn(events, profile, talk, held=response_format is not None)
     return events
 
 
@@ -196,9 +206,14 @@ class _InProcessClient:
         pass
 
 
-def check_turn(events: list[Event], profile: Profile, conversation: Conversation) -> None:
-    """Hold a whole turn's events against what `moa_cli.core.events` promises of them."""
-    _Checker(profile, conversation).check(events)
+def check_turn(
+    events: list[Event], profile: Profile, conversation: Conversation, *, held: bool = False
+) -> None:
+    """Hold a whole turn's events against what `moa_cli.core.events` promises of them.
+
+    held: whether the text of a reply is told only once it is known to be right.
+    """
+    _Checker(profile, conversation, held=held).check(events)
     for event in events:
         assert from_dict(json.loads(json.dumps(to_dict(event)))) == event
 
@@ -206,8 +221,9 @@ def check_turn(events: list[Event], profile: Profile, conversation: Conversation
 class _Checker:
     """Reads a turn's events in order, as a strict grammar."""
 
-    def __init__(self, profile: Profile, conversation: Conversation) -> None:
+    def __init__(self, profile: Profile, conversation: Conversation, *, held: bool) -> None:
         self.profile = profile
+        self.held = held
         self.prompt = conversation.turns[-1].user
         self.rest: list[Event] = []
         self.usage = Usage()
@@ -372,13 +388,13 @@ class _Checker:
             else:
                 assert (event.layer, event.index) == (last_layer, None)
                 assert event.model == model
-                heard.retry(event)
+                heard.retry(event, held=self.held)
         closed = self.rest.pop(0)
         assert isinstance(closed, AggregatorFinished | AggregatorFailed)
         assert closed.model in _candidates(settings)
         self.usage += closed.usage
         if isinstance(closed, AggregatorFailed):
-            assert closed.text == heard.text
+            assert closed.text == heard.text or (self.held and not heard.text)
             self.failures.append(closed.error)
             return False
         heard.check(closed.text, closed.reasoning)
@@ -441,9 +457,10 @@ class _Heard:
             assert tag
             assert (text, reasoning) == (after.lstrip(), self.reasoning + before.rstrip())
 
-    def retry(self, event: Retrying) -> None:
-        """A retry, which takes back what was told before it."""
-        assert event.withdrawn == bool(self.text or self.reasoning or self.called)
+    def retry(self, event: Retrying, *, held: bool = False) -> None:
+        """A retry, which takes back what was told before it, or held back."""
+        told = bool(self.text or self.reasoning or self.called)
+        assert event.withdrawn == told or (held and event.withdrawn)
         self.text = self.reasoning = ""
         self.called = ToolCallBuilder()
         self.attempt += 1

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.values import Key
+from moa_cli.engine.structured import ResponseFormat
 from moa_cli.profile import Overrides
 from moa_cli.profile.schema import (
     PROFILE_KEYS,
@@ -88,6 +89,7 @@ class Asked:
         stream: Whether the reply is sent as it is written.
         settings: Settings of the model that writes the reply, named as in a profile.
         extra: Fields of that model's request body, such as `tools`.
+        schema: What its reply has to be, if that is JSON.
         seed: For all models without a seed of their own.
         user: Who asks, passed on to all models.
         mixture: What is laid over the mixture for this request.
@@ -102,6 +104,7 @@ class Asked:
     stream: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    schema: ResponseFormat | None = None
     seed: int | None = None
     user: str | None = None
     mixture: MixtureFields = field(default_factory=MixtureFields)

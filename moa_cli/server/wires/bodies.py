@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 from moa_cli.core.values import JSON, ValueFault, read_fields
+from moa_cli.engine.structured import ResponseFormat
 from moa_cli.server.errors import ApiError
 
 _T = TypeVar("_T")
@@ -75,6 +76,18 @@ def check_depth(given: Mapping[str, Any]) -> None:
             return
         level = inside
     raise ApiError(400, f"the body is nested deeper than {_DEEPEST} levels", code="invalid_json")
+
+
+def format_of(values: object, *path: str) -> ResponseFormat | None:
+    """What a reply has to be, from the field at `path`; None for plain text.
+
+    Raises ApiError, a 400 that names what in it is wrong.
+    """
+    try:
+        return ResponseFormat.of(values)
+    except ValueFault as fault:
+        fault.path = (*path, *fault.path)
+        raise refusal(fault) from None
 
 
 def given_values(**values: Any) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import Asked, MixtureFields
-from moa_cli.server.wires.bodies import given_values, json_object, read_body, refusal, refuse
+from moa_cli.server.wires.bodies import (
+    format_of,
+    given_values,
+    json_object,
+    read_body,
+    refusal,
+    refuse,
+)
 
 _INT64 = 2**63
 _INT32 = 2**31
@@ -251,7 +258,7 @@ class ChatBody:
         Annotated[str, Key()] | Annotated[Mapping[str, Any], Key()] | None,
         Key("the same as tool_choice"),
     ] = None
-    response_format: Annotated[Mapping[str, Any] | None, Key("of the reply")] = None
+    response_format: Annotated[Mapping[str, Any] | None, Key("JSON in place of text")] = None
     n: Annotated[
         int | None, Key("replies that are written from the same proposals", 1, _MOST_CHOICES)
     ] = None
@@ -298,6 +305,7 @@ class ChatBody:
             stream=bool(self.stream),
             settings=self.reply(),
             extra={**passed, **self.reply_extra(), **tools},
+            schema=format_of(self.response_format, "response_format"),
             seed=self.seed,
             user=self.user,
             mixture=self.mixture,
@@ -317,9 +325,6 @@ class ChatBody:
             frequency_penalty=self.frequency_penalty,
             reasoning_effort=self.reasoning_effort,
             stop=(self.stop if isinstance(self.stop, str) else list(self.stop or ())) or None,
-            response_format=self.response_format
-            if (self.response_format or {}).get("type", "text") != "text"
-            else None,
             logprobs=self.logprobs or None,
             top_logprobs=self.top_logprobs if self.logprobs else None,
         )

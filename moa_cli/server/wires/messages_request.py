@@ -9,16 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from moa_cli.core.tokens import field_tokens, prompt_tokens
+from moa_cli.core.tokens import extra_tokens, prompt_tokens
 from moa_cli.core.values import Key, keys_of
+from moa_cli.engine.structured import ResponseFormat
 from moa_cli.server.wires.asked import Asked, MixtureFields
-from moa_cli.server.wires.bodies import given_values, json_object, read_body, refuse
+from moa_cli.server.wires.bodies import format_of, given_values, json_object, read_body, refuse
 from moa_cli.server.wires.fields import is_neutral, named
 from moa_cli.server.wires.messages_content import ContentReader, check_depth
 
 _INT32 = 2**31
-# The name of the reply's format, which OpenAI's API asks for and Anthropic's has not.
-_FORMAT_NAME = "reply"
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
 _BUDGETS = ((4096, "low"), (16384, "medium"))
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -129,7 +128,7 @@ class MessagesRequest:
         messages = self.asked.conversation.messages()
         images = sum(part.kind == "image" for message in messages for part in message.parts)
         tools = self.asked.extra.get("tools")
-        return prompt_tokens(messages) + _IMAGE_TOKENS * images + field_tokens(tools)
+        return prompt_tokens(messages) + _IMAGE_TOKENS * images + extra_tokens({"tools": tools})
 
 
 def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
@@ -144,7 +143,8 @@ def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
     conversation = reader.conversation()
     thinking = request.thinking or {}
     thinks = thinking.get("type") in _THINKING and thinking.get("display") != "omitted"
-    extra = {**_tools(request, ignored), **_output(request, ignored)}
+    schema = _format(request)
+    extra = {**_tools(request, ignored), **_effort(request, ignored)}
     if not isinstance(request, MessagesBody):
         return MessagesRequest(
             asked=Asked(model=request.model, conversation=conversation, extra=extra), thinks=thinks
@@ -163,6 +163,7 @@ def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
             temperature=request.temperature, top_p=request.top_p, max_tokens=request.max_tokens
         ),
         extra=extra,
+        schema=schema,
         mixture=request.moa or MixtureFields(),
         ignored=named(ignored),
     )
@@ -252,13 +253,10 @@ def _tool_choice(
     return given_values(tool_choice=chosen, parallel_tool_calls=False if alone else None)
 
 
-def _output(request: CountBody, ignored: list[str]) -> dict[str, Any]:
-    """The effort and the format of the reply, as OpenAI's API takes them."""
+def _effort(request: CountBody, ignored: list[str]) -> dict[str, Any]:
+    """The effort of the reply, as OpenAI's API takes it."""
     config = request.output_config or {}
-    effort, form = config.get("effort"), config.get("format")
-    path: tuple[str, ...] = ("output_config", "format")
-    if form is None:
-        form, path = request.output_format, ("output_format",)
+    effort = config.get("effort")
     found: dict[str, Any] = {}
     if isinstance(effort, str) and effort in _EFFORTS:
         found["reasoning_effort"] = _EFFORTS[effort]
@@ -270,8 +268,6 @@ def _output(request: CountBody, ignored: list[str]) -> dict[str, Any]:
     for name in config:
         if name not in ("effort", "format"):
             ignored.append(f"output_config.{name}")
-    if form is not None:
-        found["response_format"] = _format(form, path)
     return found
 
 
@@ -282,14 +278,14 @@ def _effort_of(budget: Any) -> str:
     return next((effort for most, effort in _BUDGETS if budget <= most), "high")
 
 
-def _format(form: Any, path: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(form, Mapping):
-        refuse("must be an object", *path)
-    if form.get("type") != "json_schema":
-        refuse("must be json_schema", *path, "type")
-    schema = form.get("schema")
-    if not isinstance(schema, Mapping):
-        refuse("must be a JSON schema", *path, "schema")
-    check_depth(schema, *path, "schema")
-    told = {"name": _FORMAT_NAME, "schema": dict(schema), "strict": True}
-    return {"type": "json_schema", "json_schema": told}
+def _format(request: CountBody) -> ResponseFormat | None:
+    """What the reply has to be."""
+    form = (request.output_config or {}).get("format")
+    path: tuple[str, ...] = ("output_config", "format")
+    if form is None:
+        form, path = request.output_format, ("output_format",)
+    if isinstance(form, Mapping):
+        if form.get("type") != "json_schema":
+            refuse("must be json_schema", *path, "type")
+        form = {**form, "strict": True}
+    return format_of(form, *path)

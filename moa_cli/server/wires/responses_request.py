@@ -10,7 +10,14 @@ from moa_cli.core.conversation import Conversation, Message
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import Asked, MixtureFields
-from moa_cli.server.wires.bodies import check_depth, given_values, json_object, read_body, refuse
+from moa_cli.server.wires.bodies import (
+    check_depth,
+    format_of,
+    given_values,
+    json_object,
+    read_body,
+    refuse,
+)
 from moa_cli.server.wires.responses_input import History
 from moa_cli.server.wires.responses_tools import ToolTable
 
@@ -137,6 +144,7 @@ def parse(body: bytes, *, strict: bool = False) -> ResponsesRequest:
             temperature=read.temperature, top_p=read.top_p, max_tokens=read.max_output_tokens
         ),
         extra=extra,
+        schema=format_of((read.text or {}).get("format"), "text", "format"),
         user=read.user,
         mixture=read.moa or MixtureFields(),
         ignored=fields.named(unused),
@@ -164,14 +172,15 @@ def _not_included(body: ResponsesBody) -> list[str]:
 
 def _reply_extra(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
     """Fields of the request body of the model that writes the reply."""
-    form, verbosity = _text_settings(body.text or {})
+    verbosity = (body.text or {}).get("verbosity")
+    if verbosity is not None and not isinstance(verbosity, str):
+        refuse("must be a text", "text", "verbosity")
     effort = (body.reasoning or {}).get("effort")
     if effort is not None and not isinstance(effort, str):
         refuse("must be a text", "reasoning", "effort")
     tokens = _LOGPROBS in (body.include or ())
     return given_values(
         **_tools(body, table),
-        response_format=form,
         verbosity=verbosity,
         reasoning_effort=effort,
         logprobs=tokens or None,
@@ -194,40 +203,3 @@ def _tools(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
         **({} if choice == "auto" else {"tool_choice": choice}),
         **({"parallel_tool_calls": False} if body.parallel_tool_calls is False else {}),
     }
-
-
-def _text_settings(text: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
-    """The response format and the verbosity."""
-    form, verbosity = text.get("format"), text.get("verbosity")
-    if verbosity is not None and not isinstance(verbosity, str):
-        refuse("must be a text", "text", "verbosity")
-    if form is None:
-        return None, verbosity
-    if not isinstance(form, Mapping):
-        refuse("must be an object", "text", "format")
-    kind = form.get("type")
-    if kind == "text":
-        return None, verbosity
-    if kind == "json_object":
-        return {"type": "json_object"}, verbosity
-    if kind != "json_schema":
-        refuse("must be text, json_object or json_schema", "text", "format", "type")
-    return {"type": "json_schema", "json_schema": _schema(form)}, verbosity
-
-
-def _schema(form: Mapping[str, Any]) -> dict[str, Any]:
-    inner = form.get("json_schema")
-    if isinstance(inner, Mapping):
-        # As chat completions nest it.
-        form = inner
-    name, schema = form.get("name", "reply"), form.get("schema")
-    if not isinstance(name, str):
-        refuse("must be a text", "text", "format", "name")
-    if not isinstance(schema, Mapping):
-        refuse("must be an object", "text", "format", "schema")
-    return given_values(
-        name=name,
-        description=form.get("description"),
-        schema=schema,
-        strict=form.get("strict"),
-    )

@@ -1,0 +1,131 @@
+"""A reply that has to be JSON: held until it was checked, asked for once more if it is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from moa_cli.core.conversation import Message
+from moa_cli.core.endpoints import Delta
+from moa_cli.core.errors import AnswerRefused, SchemaMismatch
+from moa_cli.core.outcomes import REFUSED, ending_of
+from moa_cli.engine.advice import begins_reply
+from moa_cli.engine.call import Call, Planned, Retry, Step, failure
+from moa_cli.engine.state import TurnState
+from moa_cli.engine.structured import ResponseFormat, Verdict
+
+_ASK_AGAIN = (
+    "Your answer is not the JSON that was asked for: {problem}.\n\n"
+    "Give the whole answer again, corrected, as JSON alone: no words and no Markdown around it."
+)
+_TOO_SHORT = "raise max_tokens for the model that writes the reply"
+
+
+class CheckedReply:
+    """The reply of one aggregator.
+
+    calls: those that were made for it; the last one is what is told. text: the JSON, once it is
+    there.
+    """
+
+    def __init__(
+        self, state: TurnState, planned: Planned, call: Call, tell: Callable[[Step], None]
+    ) -> None:
+        self.calls = [call]
+        self.text = ""
+        self._state = state
+        self._planned = planned
+        self._tell = tell
+        self._token_logprobs: list[str] = []
+
+    async def run(self, format: ResponseFormat) -> None:
+        """Make the call, and a second one if its answer is not what was asked for.
+
+        Raises what `Call.run` does, or SchemaMismatch if there is no such answer.
+        """
+        await self.calls[0].run(self._hold)
+        verdict = await self._verdict(format)
+        if verdict.problem is not None:
+            await self._ask_again(verdict)
+            verdict = await self._verdict(format)
+        if verdict.problem is not None:
+            raise _mismatch(verdict)
+        self.text = verdict.text
+        same = self.text == self.calls[-1].text
+        self._tell(
+            Delta(
+                text=self.text,
+                # They would tell of another text.
+                token_logprobs=tuple(self._token_logprobs) if same else (),
+            )
+        )
+
+    def _hold(self, step: Step) -> None:
+        """Tell a step without the text."""
+        if isinstance(step, Delta):
+            self._token_logprobs += step.token_logprobs
+            step = Delta(reasoning=step.reasoning, tool_calls=step.tool_calls)
+        elif isinstance(step, Retry):
+            if step.withdrawn:
+                self._token_logprobs.clear()
+            before = sum(call.attempts for call in self.calls[:-1])
+            step = replace(step, attempt=before + step.attempt)
+        self._tell(step)
+
+    async def _verdict(self, format: ResponseFormat) -> Verdict:
+        """What the last call's answer is. Raises a ClientError if asking again would not help."""
+        call = self.calls[-1]
+        if call.called:
+            # Then the text, if there is any, is no answer yet.
+            return Verdict(call.text)
+        # Off the event loop, since it may take seconds.
+        verdict = await asyncio.to_thread(format.verdict, call.text)
+        if verdict.problem is None:
+            return verdict
+        ending = ending_of(call.finish_reason)
+        if ending == "refusal":
+            raise AnswerRefused(f"{REFUSED}: {' '.join(call.text.split())}")
+        if ending == "content_filter":
+            raise call.no_answer()
+        if ending == "length":
+            raise SchemaMismatch(
+                "its tokens ran out (max_tokens) before the JSON was whole", hint=_TOO_SHORT
+            )
+        if not verdict.checkable:
+            raise _mismatch(verdict)
+        return verdict
+
+    async def _ask_again(self, verdict: Verdict) -> None:
+        """Make a second call, which is told what is wrong with the answer of the first.
+
+        Raises SchemaMismatch if this may not be, BudgetReached if there is no room for it.
+        """
+        state, first = self._state, self.calls[0]
+        error = _mismatch(verdict)
+        if not state.may_repair:
+            raise error
+        # One a turn, whichever aggregator it was.
+        state.may_repair = False
+        await state.taken(first)
+        asked = list(first.messages)
+        if begins_reply(asked):
+            # The beginning of a reply that was not gone on with.
+            asked.pop()
+        told = Message("user", _ASK_AGAIN.format(problem=verdict.problem))
+        again = await state.plan_again(
+            self._planned, first, (*asked, Message("assistant", first.text), told)
+        )
+        if again is None:
+            raise error
+        self._hold(Retry(1 + first.attempts, 0.0, failure(error), withdrawn=True))
+        second = state.call(again)
+        self.calls.append(second)
+        await second.run(self._hold)
+
+
+def _mismatch(verdict: Verdict) -> SchemaMismatch:
+    return SchemaMismatch(
+        f"its answer is not the JSON that was asked for: {verdict.problem}",
+        hint="use a model that keeps to schemas, or a simpler schema",
+    )
