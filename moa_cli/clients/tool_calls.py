@@ -3,8 +3,8 @@
 By OpenAI's rules each piece has the index of its call, and the first one an id. In fact, endpoints
 leave out the index (Mistral, Cohere's layer), give every call the index 0 (Gemini, Ollama), repeat
 id and name with each piece, leave the id out or give two calls the same one (models on local
-servers), and write arguments as an object in place of its text. Two calls that are taken for one
-have arguments that nobody can read; one that is taken for two is called with half of its own.
+servers), and write arguments as an object in place of its text. Where two calls are taken for one,
+the arguments are malformed; where one is taken for two, each has half of them.
 """
 
 from __future__ import annotations

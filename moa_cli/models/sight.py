@@ -135,5 +135,5 @@ def _parts(row: _Row) -> Iterator[_Row]:
 
 
 def _words(value: object) -> set[str]:
-    """The words of a list, in lower case; none if it is no list."""
+    """The words of a list, in lower case; empty for a value of another kind."""
     return {str(word).lower() for word in value} if isinstance(value, list) else set()

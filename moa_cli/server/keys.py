@@ -91,7 +91,7 @@ class KeyPlaces:
     """The places that may hold keys.
 
     typed: of the options. file: of --api-key-file. environment: holds MOA_SERVE_API_KEY, and the
-    variables that the settings name. unused: nobody is asked for a key.
+    variables that the settings name. unused: whether requests need no key.
     """
 
     typed: tuple[str, ...] = ()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from moa_cli.core.conversation import Conversation, Message, Part, Role, text_of_parts
 from moa_cli.core.tools import ToolCall
@@ -21,6 +21,8 @@ from moa_cli.server.wires.bodies import (
     refuse,
 )
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 _INT64 = 2**63
 _INT32 = 2**31
 _ROLES: dict[str, Role] = {
@@ -152,8 +154,9 @@ class ChatMessage:
     def message(self) -> Message:
         """What is said, and by whom. Raises ValueFault if it says nothing."""
         role, content = _ROLES[self.role], self.content
-        parts = () if content is None or isinstance(content, str) else _parts(content)
-        calls = _calls(self.tool_calls or ())
+        written = () if content is None or isinstance(content, str) else content
+        parts = _each("content", written, ContentPart.part)
+        calls = _each("tool_calls", self.tool_calls or (), ChatToolCall.call)
         if self.function_call is not None:
             calls += (ChatToolCall(id="call_0", function=self.function_call).call(),)
         if not content and not isinstance(content, str) and role != "assistant":
@@ -178,24 +181,14 @@ class ChatMessage:
         return "call_0" if self.role == "function" else self.name or ""
 
 
-def _parts(content: tuple[ContentPart, ...]) -> tuple[Part, ...]:
+def _each(name: str, items: Sequence[_T], read: Callable[[_T], _R]) -> tuple[_R, ...]:
+    """What `read` makes of each item of the field `name`; a fault tells the place of the item."""
     found = []
-    for place, part in enumerate(content):
+    for place, item in enumerate(items):
         try:
-            found.append(part.part())
+            found.append(read(item))
         except ValueFault as fault:
-            fault.path = ("content", place, *fault.path)
-            raise
-    return tuple(found)
-
-
-def _calls(calls: tuple[ChatToolCall, ...]) -> tuple[ToolCall, ...]:
-    found = []
-    for place, call in enumerate(calls):
-        try:
-            found.append(call.call())
-        except ValueFault as fault:
-            fault.path = ("tool_calls", place, *fault.path)
+            fault.path = (name, place, *fault.path)
             raise
     return tuple(found)
 
@@ -287,13 +280,7 @@ class ChatBody:
 
         Raises ValueFault for a message or a tool that lacks something.
         """
-        messages = []
-        for place, message in enumerate(self.messages):
-            try:
-                messages.append(message.message())
-            except ValueFault as fault:
-                fault.path = ("messages", place, *fault.path)
-                raise
+        messages = _each("messages", self.messages, ChatMessage.message)
         try:
             conversation = Conversation.of(messages)
         except ValueError:
