@@ -131,7 +131,6 @@ FORMAT = {"type": "json_object"}
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ({"response_format": FORMAT}, "Unsupported parameter: 'response_format'."),
         ({"guided_json": FORMAT}, "Unknown parameter: 'guided_json'."),
         ({"tools": TOOLS}, "tools.0.function.strict: Extra inputs are not permitted"),
         ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice 'required' is not supported"),

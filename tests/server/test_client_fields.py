@@ -11,7 +11,7 @@ import pytest
 from tests.support.client_requests import client_requests
 from tests.support.command import Moa
 from tests.support.server import QUESTION, Server, chunks, serving
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 WEATHER = {
     "type": "function",
@@ -280,9 +280,37 @@ def test_usage_is_the_sum_or_the_reply_s(moa: Moa, upstream: Upstream) -> None:
         assert told == body["moa"]["usage"][kind]
 
 
-def test_requests_of_released_clients_are_answered(server: Server) -> None:
+def of_schema(schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """A value that a schema of those requests takes."""
+    if "$ref" in schema:
+        found: Any = root
+        for name in schema["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        return of_schema(found, root)
+    for choice in schema.get("anyOf", ()):
+        return of_schema(choice, root)
+    if "enum" in schema:
+        return schema["enum"][0]
+    parts = schema.get("properties", {})
+    plain = {"string": "x", "integer": 1, "number": 1, "boolean": True, "array": [], "null": None}
+    if schema.get("type", "object") != "object":
+        return plain[schema["type"]]
+    return {name: of_schema(part, root) for name, part in parts.items()}
+
+
+def as_asked(request: Request) -> str:
+    """A reply of the form that was asked for."""
+    form = request.body.get("response_format", {"type": "text"})
+    if form["type"] == "text":
+        return "ok"
+    schema = form.get("json_schema", {}).get("schema", {})
+    return json.dumps(of_schema(schema, schema))
+
+
+def test_requests_of_released_clients_are_answered(server: Server, upstream: Upstream) -> None:
     rows = client_requests("/v1/chat/completions")
     assert len(rows) > 60
+    upstream.always("agg", Reply(text=as_asked))
     # Neither speaks.
     refused = {"`audio`", "`modalities`"}
     for row in rows:

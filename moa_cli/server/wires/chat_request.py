@@ -200,7 +200,7 @@ class StreamOptions:
     include_usage: Annotated[
         bool | None, Key("end the stream with a chunk that holds the usage")
     ] = None
-    include_obfuscation: Annotated[bool | None, Key("must be false if given", only=(False,))] = None
+    include_obfuscation: Annotated[bool | None, Key("no effect")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,7 +342,9 @@ def parse_object(body: Mapping[str, Any], *, strict: bool) -> tuple[Asked, ChatB
     given, passed, ignored = fields.sort_fields(body, known, strict=strict)
     _tidy(given, ignored, strict=strict)
     request = read_body(ChatBody, given)
-    _check_together(request)
+    _check_together(request, strict=strict)
+    if request.stream_options is not None and request.stream_options.include_obfuscation:
+        ignored.append("stream_options.include_obfuscation")
     try:
         return request.asked(passed, ignored), request
     except ValueFault as fault:
@@ -356,12 +358,7 @@ def _tidy(given: dict[str, Any], ignored: list[str], *, strict: bool) -> None:
         given["messages"] = [_tidied_message(message, ignored, strict) for message in messages]
     options = given.get("stream_options")
     if isinstance(options, dict) and not strict:
-        options = _known(StreamOptions, options, ignored, "stream_options")
-        if options.pop("include_obfuscation", False) is True:
-            ignored.append("stream_options.include_obfuscation")
-        given["stream_options"] = options
-        if not given.get("stream"):
-            del given["stream_options"]
+        given["stream_options"] = _known(StreamOptions, options, ignored, "stream_options")
 
 
 def _tidied_message(message: Any, ignored: list[str], strict: bool) -> Any:
@@ -458,12 +455,15 @@ def _tool_choice(body: ChatBody, names: set[str]) -> Any:
     return choice
 
 
-def _check_together(body: ChatBody) -> None:
+def _check_together(body: ChatBody, *, strict: bool) -> None:
     """Raise ApiError if fields do not go together."""
     if body.mixture.proposers == ():
         refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
-    if body.stream_options is not None and not body.stream:
-        refuse("may only be given with `stream`", "stream_options")
+    if strict and body.stream_options is not None:
+        if not body.stream:
+            refuse("may only be given with `stream`", "stream_options")
+        if body.stream_options.include_obfuscation:
+            refuse("is not supported (only false)", "stream_options", "include_obfuscation")
     if body.top_logprobs and not body.logprobs:
         refuse("needs `logprobs`", "top_logprobs")
     if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:

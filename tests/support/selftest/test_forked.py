@@ -31,6 +31,7 @@ EACH: list[tuple[str, bytes | None]] = [
     ("ask hi", None),
     ("chat", b"/help\nhi\n/mixture\n/cost\n"),
     ("serve --port 0 --auth-token x --allow-none", None),
+    ("mcp --port 0 --auth-token x", None),
     ("batch prompts.jsonl -", SAID),
     ("compare p", None),
     ("models list", None),
