@@ -69,7 +69,7 @@ HEADERS: list[Fault] = [
     lost(
         "length too short",
         "a `Content-Length` that cuts the stream",
-        (head(200, f"Content-Length: {len(_BODY) // 3}"), _BODY, CLOSE),
+        (head(200, f"Content-Length: {len(_BODY) // 3}") + _BODY, CLOSE),
         "BadResponse",
         "lab: the answer could not be read",
     ),
@@ -118,9 +118,17 @@ HEADERS: list[Fault] = [
     lost(
         "bad chunk",
         "a chunk whose length is no number",
-        (head(200, CHUNKED), b"zz\r\nhello\r\n", CLOSE),
+        (head(200, CHUNKED) + b"zz\r\nhello\r\n", CLOSE),
         "BadResponse",
         "lab: the answer could not be read",
+    ),
+    lost(
+        "bad chunk later",
+        "a chunk whose length is no number, behind a head that came alone",
+        (head(200, CHUNKED), Wait(_SETTLED), b"zz\r\nhello\r\n", CLOSE),
+        "ConnectionLost",
+        _BROKE,
+        again=True,
     ),
     lost(
         "bad chunk after text",

@@ -29,8 +29,9 @@ KEY = "lab-key-0123456789"
 PROMPT = "What is rain?"
 SOUND = "A sound answer."
 PRICE = Price(1.0, 2.0)
-# A call is made again once, and for so many seconds where its endpoint is busy.
-RETRIES, WAIT = 1, 2.0
+# A call is made again once, at first after so many seconds; and for so many where its endpoint is
+# busy, which is long enough for a busy machine to make a second attempt.
+RETRIES, FIRST_DELAY, WAIT = 1, 0.001, 5.0
 # Where the reply is written: by an aggregator alone, by one with a fallback, and by one with a
 # fallback of which nothing is shown before its end.
 Position = Literal["round 1", "round 2", "aggregator", "fallback", "held"]
@@ -142,7 +143,7 @@ async def play(case: Case, endpoint: Endpoint, place: Place) -> Played:
     written, heard = Written(), _Heard()
     limits = Limits(
         retries=RETRIES,
-        first_delay=0.001,
+        first_delay=FIRST_DELAY,
         longest_wait=WAIT,
         ledger=written,
         reply_held=case.position == "held",

@@ -29,6 +29,7 @@ from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from tests.faults.endpoint import Endpoint
 from tests.faults.places import Place, place_of
 from tests.faults.playing import (
+    FIRST_DELAY,
     KEY,
     PRICE,
     PROMPT,
@@ -200,7 +201,10 @@ def _requests(played: Played) -> Iterator[str]:
         if len(played.asked) < 2 or (most is not None and len(played.asked) > most):
             yield f"{len(played.asked)} requests, and it was to be made again"
     for event in retries:
-        if fault.waits is not None and not fault.waits <= event.delay < fault.waits + 1:
+        # Of its own the call waits twice as long each time.
+        own = FIRST_DELAY * 2.0 ** (event.attempt - 2)
+        longest = max(fault.waits + 1, own) if fault.waits is not None else 0.0
+        if fault.waits is not None and not fault.waits <= event.delay <= longest:
             yield f"it waits {event.delay} s, not {fault.waits} s"
         if fault.waits is None and not event.delay > 0:
             yield f"it waits {event.delay} s"
