@@ -9,7 +9,7 @@ import shutil
 import struct
 import subprocess
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ _SECONDS = 180
 _OF_THE_AGGREGATOR = {"tools", "tool_choice", "parallel_tool_calls", "response_format"}
 
 
-def _png() -> bytes:
+def png() -> bytes:
     """A picture of one pixel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -65,15 +65,15 @@ class Lab:
             "ANTHROPIC_API_KEY": "none",
             "MOA_BASE_URL": self.server.url,
             "MOA_API_KEY": "none",
-            "IMAGE_URL": f"data:image/png;base64,{base64.b64encode(_png()).decode()}",
+            "IMAGE_URL": f"data:image/png;base64,{base64.b64encode(png()).decode()}",
             # LiteLLM would fetch a list of prices.
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "DO_NOT_TRACK": "1",
         }
 
-    def python(self, name: str, *requirements: str) -> Path:
-        """The programs of a Python environment with those packages."""
-        return others_environment(self.factory, name, *requirements)
+    def python(self, name: str, *requirements: str, without: Sequence[str] = ()) -> Path:
+        """The programs of a Python environment with those packages, `without` some they name."""
+        return others_environment(self.factory, name, *requirements, without=without)
 
     def node(self, name: str, *packages: str) -> Path:
         """A folder with those packages for Node.js."""
@@ -120,9 +120,28 @@ class Lab:
             assert [call.body.keys() & _OF_THE_AGGREGATOR for call in calls] == [set()] * len(calls)
 
 
+def large(gigabytes: int) -> pytest.MarkDecorator:
+    """For a test whose environment is too large to be made anew for each run."""
+    return pytest.mark.skipif(
+        not os.environ.get("MOA_TEST_ENVIRONMENTS"),
+        reason=f"its environment takes {gigabytes} GB: MOA_TEST_ENVIRONMENTS names a folder that"
+        " keeps it",
+    )
+
+
+@pytest.fixture
+def options() -> list[str]:
+    """Options of `moa serve`, which a test may replace."""
+    return []
+
+
 @pytest.fixture
 def lab(
-    moa: Moa, upstream: Upstream, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    moa: Moa,
+    upstream: Upstream,
+    options: list[str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Lab]:
     """A mixture of three, whose aggregator is scripted."""
     for model in ("a", "b", "c"):
@@ -130,5 +149,5 @@ def lab(
     upstream.always("agg", answer)
     home = tmp_path / "client"
     home.mkdir()
-    with serving(moa) as server:
+    with serving(moa, *options) as server:
         yield Lab(server, upstream, home, tmp_path_factory)

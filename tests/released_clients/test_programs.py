@@ -4,13 +4,12 @@ that edit a file, and others."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.released_clients.conftest import Lab
+from tests.released_clients.conftest import Lab, large
 from tests.released_clients.scripted import PERSON, WEATHER, calling, editing
 from tests.support.upstream import Reply, Request
 
@@ -129,10 +128,7 @@ def test_the_llm_command_calls_tools_and_keeps_to_a_schema(lab: Lab) -> None:
     lab.check_proposers()
 
 
-@pytest.mark.skipif(
-    not os.environ.get("MOA_TEST_ENVIRONMENTS"),
-    reason="its environment takes 6 GB: MOA_TEST_ENVIRONMENTS names a folder that keeps it",
-)
+@large(gigabytes=6)
 def test_guidellm_measures(lab: Lab) -> None:
     python = lab.python("guidellm", "guidellm==0.8.1")
     prompts, report = lab.home / "prompts.jsonl", lab.home / "report.json"

@@ -88,18 +88,33 @@ def _run(command: Sequence[str], folder: Path, cwd: Path) -> str | None:
 
 
 def environment(
-    factory: pytest.TempPathFactory, name: str, *requirements: str, kept: bool = False
+    factory: pytest.TempPathFactory,
+    name: str,
+    *requirements: str,
+    without: Sequence[str] = (),
+    kept: bool = False,
 ) -> Path:
-    """The folder of programs of a Python environment that holds `requirements` alone."""
+    """The folder of programs of a Python environment that holds `requirements` alone.
+
+    without: dependencies that are left out.
+    """
     make = ("uv", "venv", "--quiet", "--python", sys.executable, "{}")
     install = ("uv", "pip", "install", "--quiet", "--python", "{}/bin/python", *requirements)
-    return made_once(factory, name, make, install, kept=kept) / "bin"
+    if not without:
+        return made_once(factory, name, make, install, kept=kept) / "bin"
+    # uv takes them from a file only.
+    write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
+    file = "{}/without.txt"
+    leave = (sys.executable, "-c", write, file, "\n".join(without))
+    return made_once(factory, name, make, leave, (*install, "--excludes", file), kept=kept) / "bin"
 
 
-def others_environment(factory: pytest.TempPathFactory, name: str, *requirements: str) -> Path:
+def others_environment(
+    factory: pytest.TempPathFactory, name: str, *requirements: str, without: Sequence[str] = ()
+) -> Path:
     """An environment for others' programs: where they cannot be installed, the test is skipped."""
     try:
-        return environment(factory, name, *requirements, kept=True)
+        return environment(factory, name, *requirements, without=without, kept=True)
     except NotMade as error:
         pytest.skip(f"{name} cannot be installed: {str(error)[-300:]}")
 
