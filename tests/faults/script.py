@@ -73,7 +73,9 @@ def whole(
     """An answer in one piece: bytes, a text, or a value as JSON. length: that is told, if wrong."""
     data = body if isinstance(body, bytes) else text_of(body).encode()
     told = f"Content-Length: {len(data) if length is None else length}"
-    return (head(status, told, *lines, kind=kind), data)
+    begin = head(status, told, *lines, kind=kind)
+    # What does not fit its length is told apart by how much of it comes at once.
+    return (begin, data) if length is None else (begin + data,)
 
 
 def text_of(body: object) -> str:
