@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import select
 import signal
 import stat
 import sys
@@ -20,6 +21,8 @@ _KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|.", re.DOTALL)
 _ENDS = ("SIGTERM", "SIGHUP")
 # An Esc that nothing follows for this long is the key, not the start of a sequence.
 _ESCAPE_SECONDS = 0.05
+# How often it is looked whether a signal came while a key is waited for.
+_LOOK_SECONDS = 0.2
 
 
 def can_redraw(stream: TextIO) -> bool:
@@ -211,8 +214,15 @@ def single_keys() -> Iterator[Callable[[], str]]:
 
 
 def _keys(descriptor: int) -> Iterator[str]:
-    # One reading may hold several keys, typed while this program was busy.
-    while data := os.read(descriptor, 1024):
+    while True:
+        # Python acts on a signal between two steps of its own. One that comes right before the
+        # reading begins would wait for the next key, so that a Ctrl-C would do nothing.
+        while not select.select([descriptor], [], [], _LOOK_SECONDS)[0]:
+            pass
+        data = os.read(descriptor, 1024)
+        if not data:
+            break
+        # One reading may hold several keys, typed while this program was busy.
         for key in _KEY.findall(data.decode(errors="replace")):
             yield "" if key.startswith("\x1b") else key
     yield from itertools.repeat(_END_OF_INPUT)
