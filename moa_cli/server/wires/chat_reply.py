@@ -59,6 +59,12 @@ def finish_of(turn: Turn) -> str:
     return {"refusal": "content_filter", "tool_calls": "stop"}.get(ending, ending)
 
 
+def told_usage(asked: Asked, turn: Turn) -> dict[str, Any]:
+    """The usage that the client is told: as ever the sum, so that it sees what it pays for, unless
+    that of the reply is asked for."""
+    return usage_object(reply_usage(turn) if asked.usage == "reply" else turn.usage)
+
+
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Usage in OpenAI's shape."""
     return {
@@ -152,7 +158,7 @@ class ChatEncoder:
         if self._include_usage:
             for chunk in chunks:
                 chunk["usage"] = None
-            chunks.append({**fields, "choices": [], "usage": self._usage(whole)})
+            chunks.append({**fields, "choices": [], "usage": told_usage(self._asked, whole)})
         chunks[-1] |= {**sources_of(whole), "moa": ledger(whole, self._asked.ignored)}
         return b"".join([*refused, *map(sse.event, chunks), b"data: [DONE]\n\n"])
 
@@ -160,17 +166,13 @@ class ChatEncoder:
         finish = finish_of(turn)
         return "function_call" if self._legacy and finish == "tool_calls" else finish
 
-    def _usage(self, turn: Turn) -> dict[str, Any]:
-        # As ever: the sum, so that a client sees what it pays for.
-        return usage_object(reply_usage(turn) if self._asked.usage == "reply" else turn.usage)
-
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """The whole reply of finished turns."""
         whole = together(turns)
         return {
             **self._envelope.fields("chat.completion"),
             "choices": [self._choice(number, turn) for number, turn in enumerate(turns)],
-            "usage": self._usage(whole),
+            "usage": told_usage(self._asked, whole),
             **sources_of(whole),
             "moa": ledger(whole, self._asked.ignored),
         }

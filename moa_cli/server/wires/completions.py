@@ -22,9 +22,9 @@ from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.bodies import json_object, read_body, refuse
-from moa_cli.server.wires.chat_reply import Envelope, finish_of, sources_of, usage_object
+from moa_cli.server.wires.chat_reply import Envelope, finish_of, sources_of, told_usage
 from moa_cli.server.wires.chat_request import ChatBody, parse_object
-from moa_cli.server.wires.moa_object import ledger, reply_usage, together
+from moa_cli.server.wires.moa_object import ledger, together
 
 # Of one prompt; a number of tokens stands for none that a mixture could read.
 _PROMPT = Key("a text, or a list with one", blank=True)
@@ -46,6 +46,11 @@ class CompletionsBody:
     suffix: Annotated[Any, Key("not supported", only=("",))] = None
     best_of: Annotated[int | None, Key("must be n if given", 1, 16)] = None
 
+    @property
+    def text(self) -> str:
+        """The prompt."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+
 
 @dataclass(frozen=True)
 class CompletionsRequest:
@@ -53,11 +58,6 @@ class CompletionsRequest:
 
     own: CompletionsBody
     chat: ChatBody
-
-    @property
-    def prompt(self) -> str:
-        given = self.own.prompt
-        return given if isinstance(given, str) else given[0]
 
 
 class Completions:
@@ -72,8 +72,7 @@ class Completions:
         names = CompletionsBody.__dataclass_fields__
         own = read_body(CompletionsBody, {name: given.get(name) for name in names})
         rest = {k: v for k, v in given.items() if k not in names and k not in OF_A_CHAT}
-        prompt = own.prompt if isinstance(own.prompt, str) else own.prompt[0]
-        chat: dict[str, Any] = {**rest, "messages": [{"role": "user", "content": prompt}]}
+        chat: dict[str, Any] = {**rest, "messages": [{"role": "user", "content": own.text}]}
         if own.logprobs is not None:
             chat |= {"logprobs": True, "top_logprobs": own.logprobs}
         asked, parsed = parse_object(chat, strict=self._strict)
@@ -97,7 +96,7 @@ class CompletionsEncoder:
         self._asked = asked
         options = request.chat.stream_options
         self._include_usage = bool(options and options.include_usage)
-        self._prompt = request.prompt if request.own.echo else ""
+        self._prompt = request.own.text if request.own.echo else ""
         # Where the next token of each choice begins.
         self._places = [len(self._prompt)] * asked.choices
         self._begun: set[int] = set()
@@ -148,11 +147,8 @@ class CompletionsEncoder:
         ]
         if not self._include_usage:
             return self._chunk(ends, **last) + b"data: [DONE]\n\n"
-        told = self._chunk([], usage=self._usage(whole), **last)
+        told = self._chunk([], usage=told_usage(self._asked, whole), **last)
         return self._chunk(ends, usage=None) + told + b"data: [DONE]\n\n"
-
-    def _usage(self, turn: Turn) -> dict[str, Any]:
-        return usage_object(reply_usage(turn) if self._asked.usage == "reply" else turn.usage)
 
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """The whole reply of finished turns."""
@@ -169,7 +165,7 @@ class CompletionsEncoder:
         return {
             **self._envelope.fields("text_completion"),
             "choices": choices,
-            "usage": self._usage(whole),
+            "usage": told_usage(self._asked, whole),
             **sources_of(whole),
             "moa": ledger(whole, self._asked.ignored),
         }
