@@ -15,6 +15,7 @@ from typing import Any
 from moa_cli.core.endpoints import ModelInfo, check_info
 from moa_cli.core.money import Price, PriceTier
 from moa_cli.models.names import says_free
+from moa_cli.models.rows import tables_in
 from moa_cli.models.sight import told_sight
 
 _Row = Mapping[str, Any]
@@ -206,20 +207,8 @@ def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def _parts(row: _Row) -> Iterator[_Row]:
-    """The entry, and the tables in it that tell more."""
-    yield row
-    for name in _INSIDE:
-        inner = row.get(name)
-        if isinstance(inner, Mapping):
-            yield inner
-            yield from (
-                deeper for key in ("limits",) if isinstance(deeper := inner.get(key), Mapping)
-            )
-
-
 def _context(row: _Row) -> int | None:
-    for part in _parts(row):
+    for part in tables_in(row, _INSIDE, ("limits",)):
         for name in _CONTEXTS:
             number = _number(part.get(name))
             if number is not None and number >= 1 and number == int(number):
@@ -252,7 +241,7 @@ def _highest(hosts: list[_Row], model: str) -> Price | None:
 
 
 def _price_of(row: _Row, model: str) -> Price | None:
-    for part in _parts(row):
+    for part in tables_in(row, _INSIDE, ("limits",)):
         for name in ("pricing", "prices", "price"):
             pricing = part.get(name)
             if isinstance(pricing, Mapping):
@@ -372,7 +361,7 @@ def _tools(row: _Row, hosts: list[_Row]) -> bool | None:
 
 
 def _own_tools(row: _Row) -> bool | None:
-    for part in _parts(row):
+    for part in tables_in(row, _INSIDE, ("limits",)):
         for holder in (part, part.get("capabilities"), part.get("supports")):
             for name, value in holder.items() if isinstance(holder, Mapping) else ():
                 if name not in _TOOL_KEYS:

@@ -7,9 +7,11 @@ such a model is sent images, and its endpoint tells whether it takes them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+
+from moa_cli.models.rows import tables_in
 
 _Row = Mapping[str, Any]
 
@@ -82,7 +84,7 @@ def told_sight(row: _Row) -> bool | None:
     Returns:
         True or False where it tells; None if it does not.
     """
-    for part in _parts(row):
+    for part in tables_in(row, _INSIDE, _INSIDE):
         for name in _FLAGS:
             value = part.get(name)
             # Anthropic's is a table of its own.
@@ -122,16 +124,6 @@ def known_sight(model: str) -> bool | None:
     if _BLIND.search(name):
         return False
     return True if _SEEING.search(name) else None
-
-
-def _parts(row: _Row) -> Iterator[_Row]:
-    """The entry, and the tables in it that may tell more."""
-    yield row
-    for name in _INSIDE:
-        inner = row.get(name)
-        if isinstance(inner, Mapping):
-            yield inner
-            yield from (deeper for key in _INSIDE if isinstance(deeper := inner.get(key), Mapping))
 
 
 def _words(value: object) -> set[str]:
