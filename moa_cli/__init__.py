@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         AggregatorFinished,
         AggregatorStarted,
         Caller,
+        Decided,
         Event,
         Hedged,
         LayerFinished,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         ProposerStarted,
         Queued,
         ReferencesTrimmed,
+        Reported,
         Retrying,
         TurnFailed,
         TurnFinished,
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
         to_dict,
     )
     from moa_cli.core.money import Price
+    from moa_cli.core.strategy import Decision, Point, Report, Standing
     from moa_cli.core.stream import Sink, deliver
     from moa_cli.engine import Control, FanOutMemory, Limits, ResponseFormat
     from moa_cli.profile import Aggregator, Profile, Proposer
@@ -98,6 +101,8 @@ __all__ = [
     "ContextTooLong",
     "Control",
     "Conversation",
+    "Decided",
+    "Decision",
     "Delta",
     "Endpoint",
     "Event",
@@ -115,6 +120,7 @@ __all__ = [
     "ModelNotFound",
     "NoCredit",
     "Part",
+    "Point",
     "Price",
     "Profile",
     "ProfileError",
@@ -127,6 +133,8 @@ __all__ = [
     "Queued",
     "RateLimited",
     "ReferencesTrimmed",
+    "Report",
+    "Reported",
     "Request",
     "RequestRefused",
     "ResponseFormat",
@@ -134,6 +142,7 @@ __all__ = [
     "SchemaMismatch",
     "ServerFailed",
     "Sink",
+    "Standing",
     "StoreError",
     "ToolsUnsupported",
     "Turn",
@@ -169,6 +178,7 @@ _HOMES = {
     ),
     "core.endpoints": ("Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"),
     "core.money": ("Price",),
+    "core.strategy": ("Decision", "Point", "Report", "Standing"),
     "core.stream": ("Sink", "deliver"),
     "engine": ("Control", "FanOutMemory", "Limits", "ResponseFormat"),
     "profile": ("Aggregator", "Profile", "Proposer"),

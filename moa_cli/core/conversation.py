@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Any, Literal
 
+from moa_cli.core.strategy import Decision, Purpose, Report
 from moa_cli.core.tools import ToolCall
 
 __all__ = [
@@ -226,6 +227,8 @@ class Proposal:
             are none.
         unfinished: Whether the text is only the beginning of an answer that was not waited for,
             and was used as it was. In JSON this field is left out where it is false.
+        purpose: What it was asked for: empty for a proposal; a review says which one it is, such as
+            `rank`. In JSON this field is left out where it is empty.
     """
 
     layer: int
@@ -242,6 +245,7 @@ class Proposal:
     error: Failure | None = None
     citations: tuple[Citation, ...] = ()
     unfinished: bool = False
+    purpose: Purpose = ""
 
 
 RARE = frozenset(
@@ -255,6 +259,11 @@ RARE = frozenset(
         "speaker",
         "token_logprobs",
         "reused",
+        "purpose",
+        "copied",
+        "reviews",
+        "decision",
+        "report",
     }
 )
 
@@ -302,6 +311,12 @@ class Turn:
             there are none.
         reused: Whether the reply was written from proposals that were made for an earlier request
             on the same message. In JSON this field is left out where it is false.
+        reviews: What models said about the proposals, such as rankings, in the order in which they
+            came; failed ones are among them. In JSON this field is left out where there are none.
+        decision: How the strategy came to the reply. In JSON this field is left out where the
+            strategy has nothing to tell.
+        report: Where the proposals agree and where not. In JSON this field is left out where there
+            is none.
     """
 
     user: str
@@ -326,6 +341,25 @@ class Turn:
     tool_calls: tuple[ToolCall, ...] = ()
     token_logprobs: tuple[str, ...] = ()
     reused: bool = False
+    reviews: tuple[Proposal, ...] = ()
+    decision: Decision | None = None
+    report: Report | None = None
+
+    @property
+    def depth(self) -> int:
+        """The number of its last layer, of proposals or of reviews; 0 without any."""
+        return max([len(self.proposals), *(review.layer for review in self.reviews)])
+
+    @property
+    def reply_usage(self) -> Usage:
+        """What the calls took that wrote the reply, without proposals and reviews."""
+        reviewed = {review.layer for review in self.reviews}
+        written = (
+            charge.usage
+            for charge in self.ledger
+            if charge.layer > len(self.proposals) and charge.layer not in reviewed
+        )
+        return sum(written, Usage())
 
     @property
     def degraded(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast, get_args
 
 from moa_cli.core.conversation import Citation, Failure, Part, Proposal, Usage, without_empty
 from moa_cli.core.money import Price
+from moa_cli.core.strategy import Decision, Purpose, Report
 from moa_cli.core.tools import ToolCall, ToolPiece
 from moa_cli.core.values import load_value
 
@@ -25,6 +26,7 @@ __all__ = [
     "AggregatorFinished",
     "AggregatorStarted",
     "Caller",
+    "Decided",
     "Event",
     "Hedged",
     "LayerFinished",
@@ -35,6 +37,7 @@ __all__ = [
     "ProposerStarted",
     "Queued",
     "ReferencesTrimmed",
+    "Reported",
     "Retrying",
     "TurnFailed",
     "TurnFinished",
@@ -102,11 +105,14 @@ class LayerStarted(_Event):
         layer: The number of the layer, counted from 1.
         proposers: Who is asked, in the order of the profile. Other events name a proposer by its
             `index` in this list, counted from 0.
+        purpose: What they are asked for: empty for proposals; a layer of reviews says which they
+            are, such as `rank`. In JSON this field is left out where it is empty.
     """
 
     kind: Literal["layer_started"] = "layer_started"
     layer: int
     proposers: tuple[Caller, ...]
+    purpose: Purpose = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,6 +313,8 @@ class AggregatorStarted(_Event):
         price: The price of its model, or None if it is not known.
         reused: Whether the references were made for an earlier request on the same user's message.
             In JSON this field is left out where it is false.
+        copied: Whether the reply is a proposal's own words: no call is made. In JSON this field is
+            left out where it is false.
     """
 
     kind: Literal["aggregator_started"] = "aggregator_started"
@@ -317,6 +325,7 @@ class AggregatorStarted(_Event):
     prompt_tokens: int = 0
     price: Price | None = None
     reused: bool = False
+    copied: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,6 +405,33 @@ class AggregatorFailed(_Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decided(_Event):
+    """The strategy knows how the reply comes about: before its first word, or, of what was skipped,
+    behind it. Of several, the last one tells all.
+
+    Attributes:
+        kind: The name of the event.
+        decision: How.
+    """
+
+    kind: Literal["decided"] = "decided"
+    decision: Decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported(_Event):
+    """It is known where the proposals agree, and where not.
+
+    Attributes:
+        kind: The name of the event.
+        report: Where.
+    """
+
+    kind: Literal["reported"] = "reported"
+    report: Report
+
+
+@dataclass(frozen=True, kw_only=True)
 class TurnFinished(_Event):
     """The turn has ended with a whole reply.
 
@@ -449,6 +485,8 @@ Event = (
     | AggregatorDelta
     | AggregatorFinished
     | AggregatorFailed
+    | Decided
+    | Reported
     | TurnFinished
     | TurnFailed
 )

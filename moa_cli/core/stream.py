@@ -18,6 +18,7 @@ from moa_cli.core.events import (
     AggregatorFinished,
     AggregatorStarted,
     Caller,
+    Decided,
     Event,
     Hedged,
     LayerStarted,
@@ -26,12 +27,14 @@ from moa_cli.core.events import (
     ProposerFinished,
     ProposerStarted,
     Queued,
+    Reported,
     Retrying,
     TurnFailed,
     TurnFinished,
     TurnStarted,
 )
 from moa_cli.core.money import priced
+from moa_cli.core.strategy import Purpose
 from moa_cli.core.tokens import usage_of
 from moa_cli.core.tools import ToolCallBuilder
 
@@ -252,7 +255,7 @@ class _Open:
         pieces = sum(map(bool, said))
         return priced(usage_of(None, prompt, "".join(said), pieces), self.started.price)
 
-    def proposal(self, layer: int, index: int, now: float) -> Proposal:
+    def proposal(self, layer: int, index: int, now: float, purpose: Purpose) -> Proposal:
         """What had come of it when the turn was interrupted."""
         return Proposal(
             layer=layer,
@@ -264,6 +267,7 @@ class _Open:
             usage=self.usage(),
             seconds=now - self.started.at,
             error=Failure("Interrupted", "cancelled"),
+            purpose=purpose,
         )
 
 
@@ -292,7 +296,10 @@ class TurnFold:
         self._called: list[str] = []
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._rounds = 0
+        # The number of the last layer before the reply, and what each layer was asked for.
+        self._last = 0
+        self._purposes: dict[int, Purpose] = {}
+        self._reviews: list[Proposal] = []
         self._now = 0.0
         self.ledger: list[Charge] = []
 
@@ -316,11 +323,14 @@ class TurnFold:
                     open_call.reasoning.append(event.reasoning)
             case TurnStarted():
                 self._turn = Turn(user=event.prompt, profile=event.profile, parts=event.parts)
-                self._rounds = event.rounds
+                self._last = event.rounds
             case LayerStarted():
                 for index, caller in enumerate(event.proposers):
                     self._callers[event.layer, index] = caller
-                self._proposals.append([])
+                self._last = max(self._last, event.layer)
+                self._purposes[event.layer] = event.purpose
+                if not event.purpose and event.layer > len(self._proposals):
+                    self._proposals.append([])
             case ProposerStarted() if (event.layer, event.index) in self._callers:
                 place = event.layer, event.index
                 self._open[place] = _Open(self._callers[place], event)
@@ -358,6 +368,10 @@ class TurnFold:
                 self._replied(event.model, event.usage, event.answered_by)
             case AggregatorFailed():
                 self._replied(event.model, event.usage)
+            case Decided():
+                self._turn = replace(self._turn, decision=event.decision)
+            case Reported():
+                self._turn = replace(self._turn, report=event.report)
             case TurnFinished():
                 self._end("finished", event)
             case TurnFailed():
@@ -382,13 +396,16 @@ class TurnFold:
         self._tool_calls, self._logprobs = ToolCallBuilder(), []
 
     def _add(self, proposal: Proposal) -> None:
-        self._proposals[proposal.layer - 1].append(proposal)
+        if proposal.purpose:
+            self._reviews.append(proposal)
+        else:
+            self._proposals[proposal.layer - 1].append(proposal)
         model, usage = proposal.model, proposal.usage
         self._charge(Charge(proposal.layer, model, usage, proposal.answered_by))
 
     def _replied(self, model: str, usage: Usage, answered_by: str | None = None) -> None:
         self._replying = None
-        self._charge(Charge(self._rounds + 1, model, usage, answered_by))
+        self._charge(Charge(self._last + 1, model, usage, answered_by))
 
     def _charge(self, charge: Charge) -> None:
         if charge.usage.calls:
@@ -404,7 +421,7 @@ class TurnFold:
         if self._turn.status != "open":
             return
         for (layer, index), call in sorted(self._open.items()):
-            self._add(call.proposal(layer, index, self._now))
+            self._add(call.proposal(layer, index, self._now, self._purposes[layer]))
         self._open = {}
         if self._replying is not None:
             call = self._replying
@@ -432,6 +449,7 @@ class TurnFold:
             reply=text if text or whole else None,
             reasoning="".join(self._reasoning),
             ledger=tuple(self.ledger),
+            reviews=tuple(self._reviews),
             proposals=tuple(
                 tuple(sorted(layer, key=lambda proposal: proposal.index))
                 for layer in self._proposals

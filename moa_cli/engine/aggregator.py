@@ -13,16 +13,19 @@ from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.call import Begun, Call, Planned, Step, failure
 from moa_cli.engine.checked_reply import CheckedReply
 from moa_cli.engine.state import TurnState
+from moa_cli.profile import Profile
 
 
-async def run_aggregator(state: TurnState) -> bool:
+async def run_aggregator(state: TurnState, wording: Profile | None = None) -> bool:
     """Have the reply written by the first aggregator that gives one; whether one did.
 
+    wording: how it is given the references, if not as the profile says.
     Raises BudgetReached, before the call, where one would go beyond a cap; or behind its
     events.AggregatorFailed, if the reply did.
     """
+    state.depth += 1
     for index, settings in enumerate(state.aggregators):
-        [planned] = await state.plan(state.rounds + 1, [settings], first=index)
+        [planned] = await state.plan(state.depth, [settings], first=index, wording=wording)
         call = state.call(planned)
         if await _reply(state, planned, call):
             return True

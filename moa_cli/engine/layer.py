@@ -1,4 +1,5 @@
-"""One layer of proposers: who is asked, how long it is waited for, and what is left of it.
+"""One layer of proposers, or of reviewers: who is asked, how long it is waited for, and what is
+left of it.
 
 All proposers are asked side by side. The layer ends when all have ended; or, where it has a quorum,
 when the others have had `patience` since so many answers stand; or when `Control.enough` is called;
@@ -19,6 +20,7 @@ from moa_cli.core.conversation import Failure, Proposal, Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError, ClientTimeout
 from moa_cli.core.outcomes import UNFINISHED
+from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Purpose
 from moa_cli.core.text import holds_sentence
 from moa_cli.core.values import unchecked
 from moa_cli.engine.call import Begun, Planned, Retry, Step, failure
@@ -28,6 +30,27 @@ from moa_cli.engine.state import TurnState
 _ABANDONED = Failure("Abandoned", "not waited for")
 # Seconds: how often it is looked who has patience left, and what is none.
 _STEP, _NO_TIME = 0.1, 1e-6
+
+
+async def run_reviews(
+    state: TurnState, planned: Sequence[Planned], purpose: Purpose
+) -> list[Proposal]:
+    """Run a layer of reviews to its end; returns those that came, in the order of the calls.
+
+    planned: the calls, see `TurnState.plan`. purpose: what they are asked for.
+    Raises BudgetReached, behind the last event of the layer, if an answer went beyond a cap.
+    """
+    layer = LayerRun(state, planned[0].place.layer, planned, overlaps=False, purpose=purpose)
+    state.layer = layer if layer.skippable else None
+    try:
+        async with asyncio.TaskGroup() as group:
+            layer.start(group, None)
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+    state.layer = None
+    if layer.capped is not None:
+        raise layer.capped
+    return layer.references
 
 
 async def run_layers(state: TurnState) -> None:
@@ -87,20 +110,30 @@ class LayerRun:
 
     overlaps: whether the next layer begins when the quorum stands. passed: set when the next layer
     may begin, or this one has ended. goes_on: whether the next one begins before its end.
-    capped: why its answers were stopped, if a cap was reached.
+    capped: why its answers were stopped, if a cap was reached. purpose: what it asks for.
+    skippable: whether a reply comes about without its answers, so that "enough" ends it at once.
     """
 
     def __init__(
-        self, state: TurnState, number: int, planned: Sequence[Planned], *, overlaps: bool
+        self,
+        state: TurnState,
+        number: int,
+        planned: Sequence[Planned],
+        *,
+        overlaps: bool,
+        purpose: Purpose = "",
     ) -> None:
         self._state = state
         self._number = number
         self._planned = planned
         self._overlaps = overlaps
+        self._purpose: Purpose = purpose
+        self.skippable = purpose in SKIPPABLE
         self._calls = [state.call(call) for call in planned]
         self._asked = [index for index, call in enumerate(planned) if call.error is None]
-        self._quorum = state.profile.quorum_of(number)
-        self._patience = state.profile.patience_of(number)
+        # Of reviews all are waited for, as long as each model may be silent.
+        self._quorum = None if purpose else state.profile.quorum_of(number)
+        self._patience = 0.0 if purpose else state.profile.patience_of(number)
         self._begun: set[int] = set()
         # Those that an endpoint has told something, if only that it refuses.
         self._heard: set[int] = set()
@@ -151,7 +184,9 @@ class LayerRun:
             events.Caller(name=call.name, model=call.settings.model) for call in self._planned
         )
         await state.emit_and_wait(
-            events.LayerStarted(at=began, layer=self._number, proposers=callers)
+            events.LayerStarted(
+                at=began, layer=self._number, proposers=callers, purpose=self._purpose
+            )
         )
         for index, call in enumerate(self._planned):
             if call.error is not None:
@@ -218,7 +253,7 @@ class LayerRun:
     @property
     def _uses_partial(self) -> bool:
         # What comes beside the next layer is too late for its prompts.
-        return self._state.profile.use_partial and not self.goes_on
+        return self._state.profile.use_partial and not self.goes_on and not self._purpose
 
     @property
     def _at_cap(self) -> bool:
@@ -230,7 +265,9 @@ class LayerRun:
             async with asyncio.TaskGroup() as group:
                 for index in self._asked:
                     self._tasks[index] = group.create_task(self._ask(index))
-                waiting = [self._wait_for_enough()]
+                waiting = []
+                if self.skippable or not self._purpose:
+                    waiting.append(self._wait_for_enough())
                 if self._quorum is not None:
                     waiting.append(self._wait_for_quorum())
                 others = list(map(group.create_task, waiting))
@@ -242,7 +279,7 @@ class LayerRun:
 
     async def _wait_for_enough(self) -> None:
         await self._state.control.wait()
-        if not self.usable:
+        if not self._purpose and not self.usable:
             await self._state.arrived.wait()
         self._over.set()
 
@@ -332,7 +369,10 @@ class LayerRun:
         elif index in self._silent and self._uses_partial and self._wrote(index):
             self._finish(index, usage, error)
         else:
-            self._lose(self._calls[index].proposal(usage, error), error)
+            self._lose(self._proposal(index, usage, error), error)
+
+    def _proposal(self, index: int, usage: Usage, error: Failure | None) -> Proposal:
+        return replace(self._calls[index].proposal(usage, error), purpose=self._purpose)
 
     def _cut_off(self, index: int) -> None:
         """The layer is over, and a proposer has not been told of."""
@@ -348,13 +388,14 @@ class LayerRun:
         why = self._why(index)
         if why.kind == "Straggler" and index not in self._heard:
             self._silent.add(index)
-        wanted = self._uses_partial or self._state.control.said_enough
+        # A review that breaks off says nothing.
+        wanted = not self._purpose and (self._uses_partial or self._state.control.said_enough)
         # Unfinished texts alone do not take the place of whole answers.
         useful = bool(self._answers) or not self._state.references
         if not self._at_cap and not self.goes_on and wanted and useful and self._speaks(index):
             self._finish(index, usage, why)
         else:
-            self._lose(call.proposal(usage, why), why)
+            self._lose(self._proposal(index, usage, why), why)
 
     def _why(self, index: int) -> Failure:
         """Why a proposer was not waited for."""
@@ -445,7 +486,7 @@ class LayerRun:
     def _finish(self, index: int, usage: Usage, unfinished: Failure | None = None) -> None:
         """A proposer has answered. unfinished: why its answer is used before its end."""
         state = self._state
-        proposal = self._calls[index].proposal(usage, None)
+        proposal = self._proposal(index, usage, None)
         if unfinished is not None:
             proposal = replace(proposal, unfinished=True)
             state.lost.append(f"{proposal.proposer}: {unfinished.message}; {UNFINISHED}")
@@ -463,13 +504,15 @@ class LayerRun:
         """A proposer is lost without having been asked."""
         name, model = self._planned[index].name, self._planned[index].settings.model
         self._emit_started(index)
-        self._lose(Proposal(self._number, index, name, model, "", error=error), error)
+        lost = Proposal(self._number, index, name, model, "", error=error, purpose=self._purpose)
+        self._lose(lost, error)
 
     def _lose(self, proposal: Proposal, error: Failure) -> None:
         state = self._state
         self._told.add(proposal.index)
         state.usage += proposal.usage
-        state.lose(proposal.proposer, error)
+        of = f" ({REVIEW_NAMES[self._purpose]})" if self._purpose else ""
+        state.lose(f"{proposal.proposer}{of}", error)
         state.emit(
             events.ProposerFailed(
                 at=state.now(), layer=self._number, index=proposal.index, proposal=proposal

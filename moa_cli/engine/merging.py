@@ -46,15 +46,26 @@ def _usable(proposal: Proposal) -> Proposal | None:
 
 def merged(before: Turn, turn: Turn) -> Turn:
     """`turn`, which has written a reply from the proposals of `before`, as one turn with it."""
-    layers = len(before.proposals)
-    ledger = [replace(charge, layer=layers + charge.layer) for charge in turn.ledger]
+    turn = behind(before, turn)
     return replace(
         turn,
         proposals=before.proposals,
+        reviews=(*before.reviews, *turn.reviews),
         usage=before.usage + turn.usage,
-        ledger=(*before.ledger, *ledger),
+        ledger=(*before.ledger, *turn.ledger),
         seconds=before.seconds + turn.seconds,
         lost=(*before.lost, *turn.lost),
+    )
+
+
+def behind(before: Turn, turn: Turn) -> Turn:
+    """`turn`, whose layers are counted from 1, with its layers behind those of `before`, whose
+    proposals it merges."""
+    depth = before.depth
+    return replace(
+        turn,
+        reviews=tuple(replace(review, layer=depth + review.layer) for review in turn.reviews),
+        ledger=tuple(replace(charge, layer=depth + charge.layer) for charge in turn.ledger),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from moa_cli.core.conversation import Conversation, Failure, Message, Usage
+from moa_cli.core.conversation import Conversation, Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong, ToolsUnsupported
 from moa_cli.core.events import Event, Hedged, Queued, ReferencesTrimmed, Retrying
@@ -143,6 +143,9 @@ class TurnState:
         self._advised: Conversation | None = None
         self.arrived = asyncio.Event()
         self.layer: ReferenceSource | None = None
+        # The number of the last layer that was planned.
+        self.depth = self.rounds
+        self.reviews: list[Proposal] = []
         self.silent: dict[str, tuple[int, bool]] = {}
         self.budgets = TurnBudgets(limits.budgets)
         self._queue = queue
@@ -203,7 +206,8 @@ class TurnState:
             return
         self._fan_out = await memory.claim(self.profile, self.conversation)
         if self._fan_out is not None and self._fan_out.references is not None:
-            self.references, self.reused, self.rounds = self._fan_out.references, True, 0
+            self.references, self.reused = self._fan_out.references, True
+            self.rounds = self.depth = 0
 
     def keep_fan_out(self) -> None:
         """All layers of proposers have ended."""
@@ -249,18 +253,17 @@ class TurnState:
             check_sight(parts, await self._sights())
         if not self.budgets:
             return
-        proposers = [self.profile.layer(number) for number in range(1, self.rounds + 1)]
-        layers: list[Sequence[ModelSettings]] = [*proposers, self.aggregators[:1]]
+        stages = self.profile.stages(self.rounds, references=bool(self.references))
         infos = {
             settings.model: await self._clients.facts(settings.model, patience=_PATIENCE_BEFORE)
-            for layer in layers
-            for settings in layer
+            for stage in stages
+            for settings in stage.models
         }
         check_prices(self.budgets.budgets, infos.items())
         used = Usage()
-        for layer in layers:
+        for stage in stages:
             ahead = certain = Usage()
-            for settings in layer:
+            for settings in stage.models:
                 info = infos[settings.model]
                 talk = self._view_for(settings, info)
                 messages = messages_for(self.profile, settings, talk, self.references)
@@ -269,8 +272,9 @@ class TurnState:
                 ahead += forecast_call(settings, prompt, price)
                 # Its answer may be short, and the references that come of it.
                 certain += priced(Usage(prompt_tokens=prompt, calls=1), price)
-            self.budgets.foresee(used, ahead)
-            used += certain
+            if stage.certain:
+                self.budgets.foresee(used, ahead)
+                used += certain
             self._foreseen.append(ahead)
 
     async def _sights(self) -> dict[str, ModelInfo]:
@@ -285,18 +289,27 @@ class TurnState:
         return known
 
     async def plan(
-        self, layer: int, models: Sequence[ModelSettings], *, first: int = 0
+        self,
+        layer: int,
+        models: Sequence[ModelSettings],
+        *,
+        first: int = 0,
+        wording: Profile | None = None,
+        references: Sequence[Sequence[Reference]] | None = None,
     ) -> list[Planned]:
         """The calls of a layer, each fitted to its model's context.
 
         layer, first: the place of the first of them; see `CallPlace`. A model that was silent is
-        not asked again.
+        not asked again. wording: a profile that puts references before a model in its own way; None
+        is that of the turn. references: those of each call; None gives each all of the state's.
         Raises BudgetReached if they would go beyond a cap.
         """
+        profile = wording or self.profile
         patience = _PATIENCE_BEFORE if self.budgets.in_usd else 0.0
         calls: list[Planned] = []
         requests: list[Request] = []
         for index, settings in enumerate(models, first):
+            given = self.references if references is None else references[index - first]
             info = await self._clients.facts(settings.model, patience=patience)
             fitted, error = Fitted((), 0), self._silence(settings)
             offered = isinstance(settings, Aggregator) and advice.offers_tools(settings)
@@ -306,15 +319,15 @@ class TurnState:
             context = settings.context or info.context_length
             try:
                 if error is None:
-                    fitted = fit(self.profile, settings, talk, self.references, context)
+                    fitted = fit(profile, settings, talk, given, context)
             except ContextTooLong as raised:
                 error = failure(raised)
             request = request_of(settings, fitted.messages, settings.model)
             place = CallPlace(layer, index, sample=requests.count(request))
             requests.append(request)
             foreseen = settings.max_tokens or ASSUMED_TOKENS
-            again = partial(shrink, self.profile, settings, talk, tuple(self.references))
-            backed = layer > self.rounds and index + 1 < len(self.aggregators)
+            again = partial(shrink, profile, settings, talk, tuple(given))
+            backed = isinstance(settings, Aggregator) and index + 1 < len(self.aggregators)
             calls.append(
                 Planned(
                     place,

@@ -28,11 +28,11 @@ from moa_cli.core.errors import (
 from moa_cli.core.events import Event, TurnFailed, TurnFinished, TurnStarted
 from moa_cli.core.stream import EventQueue
 from moa_cli.engine.advice import check_tools
-from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.call import Limits, failure
 from moa_cli.engine.layer import run_layers
 from moa_cli.engine.prompts import Reference
 from moa_cli.engine.state import Control, TurnState
+from moa_cli.engine.strategies import run_strategy
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.engine.trace import traced
 from moa_cli.profile import Profile, model_faults
@@ -182,4 +182,4 @@ async def _replied(state: TurnState) -> bool:
         raise NotEnoughProposals("no proposer answered")
     state.layer = None
     state.keep_fan_out()
-    return await run_aggregator(state)
+    return await run_strategy(state)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from moa_cli.config.toml import value_of
 from moa_cli.core.errors import ProfileError
+from moa_cli.core.strategy import Strategy
 from moa_cli.core.values import TOML, KeyPath
 from moa_cli.profile import merge_prompt
 from moa_cli.profile.files import find, read_tables
@@ -19,6 +20,7 @@ from moa_cli.profile.schema import (
     OF_A_LAYER,
     PROFILE_KEYS,
     PROPOSER_KEYS,
+    ChosenBy,
     FanOut,
     Origin,
     Origins,
@@ -56,6 +58,12 @@ _OF_THE_PROFILE = (
     "overlap",
     "tools",
     "fan_out",
+    "strategy",
+    "judge",
+    "final_answer",
+    "chosen_by",
+    "one_call",
+    "report",
 )
 _OF_EACH_MODEL = ("temperature", "max_tokens", "timeout", "stall", "first_token", "hedge_after")
 
@@ -90,6 +98,12 @@ class Overrides:
     overlap: bool | None = None
     tools: Tools | None = None
     fan_out: FanOut | None = None
+    strategy: Strategy | None = None
+    judge: str | None = None
+    final_answer: str | None = None
+    chosen_by: ChosenBy | None = None
+    one_call: bool | None = None
+    report: bool | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Overrides:

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from moa_cli.config.toml import refused
 from moa_cli.core.errors import ProfileError
+from moa_cli.core.strategy import Purpose, Strategy
 from moa_cli.core.values import TOML, Key, KeyPath, ValueFault, keys_of, read_fields
+from moa_cli.profile.final_answer import check as check_final_answer
 from moa_cli.profile.merge_prompt import check as check_merge_prompt
 
 Placement = Literal["system", "user"]
@@ -20,6 +22,7 @@ ReferenceFormat = Literal["paper", "fenced"]
 OnAllFailed = Literal["fail", "solo"]
 Tools = Literal["aggregator", "ignore", "refuse"]
 FanOut = Literal["user_message", "request"]
+ChosenBy = Literal["judge", "proposers"]
 _M = TypeVar("_M", "Proposer", "Aggregator")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
@@ -189,6 +192,21 @@ class Layer:
     ] = None
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Calls of a turn that are made side by side.
+
+    Args:
+        purpose: What they are for: empty for proposals and for the reply, else the reviews.
+        models: Who is asked.
+        certain: Whether they are made in any case where nothing fails.
+    """
+
+    purpose: Purpose
+    models: Sequence[ModelSettings]
+    certain: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Profile:
     """A named mixture: layers of proposers, and the aggregator that writes the reply.
@@ -219,6 +237,13 @@ class Profile:
         reference_names: Whether the references are given the names of their proposers.
         merge_prompt: The text that puts the references before a model, with `{references}`,
             `{count}` and `{prompt}` in it. Unset: the paper's.
+        strategy: How proposals become the reply.
+        judge: The model that compares, chooses, checks and reports. Unset: the aggregator's.
+        final_answer: How the final answer of a proposal is read, see `check_final_answer`.
+        chosen_by: Who chooses with the strategy `select`.
+        one_call: Whether, with the strategy `fusion`, the aggregator compares and writes in one
+            call.
+        report: Whether a report on where the proposals disagree is made after the reply.
         on_all_failed: What happens if no proposer answers: the turn fails, or the aggregator
             answers alone.
         tools: What becomes of the tools that a program offers: the aggregator may call them
@@ -287,6 +312,31 @@ class Profile:
             example="merge.txt",
         ),
     ] = None
+    strategy: Annotated[Strategy, Key("how proposals become the reply")] = "synthesize"
+    judge: Annotated[
+        str | None,
+        Key(
+            "model that compares, chooses, checks and reports; if unset, the aggregator's",
+            check=_check_model_name,
+        ),
+    ] = None
+    final_answer: Annotated[
+        str,
+        Key(
+            "how a final answer is read: `auto`, `number`, `choice`, `boxed`, `text`, `json:FIELD`"
+            " or `regex:PATTERN`",
+            check=check_final_answer,
+        ),
+    ] = "auto"
+    chosen_by: Annotated[
+        ChosenBy, Key("who chooses with the strategy `select`: the `judge`, or the `proposers`")
+    ] = "judge"
+    one_call: Annotated[
+        bool, Key("whether, with `fusion`, the aggregator compares and writes in one call")
+    ] = False
+    report: Annotated[
+        bool, Key("whether a report on where the proposals disagree follows the reply")
+    ] = False
     on_all_failed: Annotated[
         OnAllFailed,
         Key("if no proposer answers: fail, or let the aggregator answer alone (solo)"),
@@ -402,6 +452,45 @@ class Profile:
         )
         return (first, *others)
 
+    def judges(self) -> tuple[Proposer, ...]:
+        """The models that review proposals for a strategy.
+
+        Returns:
+            The judge, then the aggregator's fallbacks, which are tried in order if it fails. They
+            are asked as proposers are: without tools, and without what a program asks of a reply.
+        """
+        models = dict.fromkeys((self.judge or self.aggregator.model, *self.aggregator.fallbacks))
+        return tuple(self._inherit(Proposer(model=model, name="judge")) for model in models)
+
+    def stages(self, rounds: int | None = None, *, references: bool = False) -> list[Stage]:
+        """What a turn asks if nothing fails.
+
+        Args:
+            rounds: The number of proposer layers; None takes the profile's.
+            references: Whether there are proposals without asking for any.
+
+        Returns:
+            The proposers of each layer, then the reviews and the call for the reply that the
+            strategy asks for.
+        """
+        last = self.rounds if rounds is None else rounds
+        stages = [Stage("", self.layer(number)) for number in range(1, last + 1)]
+        return [*stages, *self._closing(proposed=bool(stages) or references)]
+
+    def _closing(self, *, proposed: bool) -> Sequence[Stage]:
+        """What follows the proposals; without any, the aggregator answers alone."""
+        write = Stage("", self.aggregators()[:1])
+        if not proposed:
+            return (write,)
+        stages: list[Stage] = []
+        match self.strategy:
+            case "synthesize":
+                stages = [write]
+                # A comparison tells all that a report does.
+        if self.report and not any(stage.purpose == "compare" for stage in stages):
+            stages.append(Stage("report", self.judges()[:1]))
+        return stages
+
     def all_layers(self, rounds: int | None = None) -> list[Sequence[ModelSettings]]:
         """What a turn asks if nothing fails.
 
@@ -409,10 +498,9 @@ class Profile:
             rounds: The number of proposer layers; None takes the profile's.
 
         Returns:
-            The proposers of each layer, then the aggregator.
+            The models of each stage, see `stages`.
         """
-        last = self.rounds if rounds is None else rounds
-        return [*map(self.layer, range(1, last + 1)), self.aggregators()[:1]]
+        return [stage.models for stage in self.stages(rounds)]
 
     def models(self) -> tuple[str, ...]:
         """The models that a turn may call.

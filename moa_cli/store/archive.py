@@ -309,7 +309,8 @@ def _known_parts(parts: tuple[Part, ...], told: Counter[str]) -> tuple[Part, ...
 
 
 def _check_places(turn: Turn) -> None:
-    places = [(proposal.layer, proposal.index) for layer in turn.proposals for proposal in layer]
+    layers = (*turn.proposals, turn.reviews)
+    places = [(proposal.layer, proposal.index) for layer in layers for proposal in layer]
     if len(set(places)) < len(places):
         raise ValueError("two proposals have the same layer and index")
     if any(not 0 <= number <= _LAST_PLACE for place in places for number in place):

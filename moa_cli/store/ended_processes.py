@@ -29,7 +29,7 @@ _TOKENS = ("prompt_tokens", "completion_tokens")
 COUNTS = ("turns", "calls", *_TOKENS, "estimated_calls", "unpriced_calls")
 SUMS = (*COUNTS, "cost")
 # Fields of a turn that have columns or tables of their own.
-_APART = ("user", "reply", "status", "proposals", "stored_as", "parts")
+_APART = ("user", "reply", "status", "proposals", "reviews", "stored_as", "parts")
 # In place of the number of a call: the whole journal is in the database.
 _WHOLE = 0
 

@@ -184,12 +184,15 @@ class Reader(Queries):
     def _turn(self, row: sqlite3.Row) -> Turn:
         """The turn of a row; damaged values are left at their defaults."""
         layers: dict[int, list[Proposal]] = {}
+        reviews: list[Proposal] = []
         for layer, kept in self._rows(
             "SELECT layer, proposal FROM every_proposal WHERE turn_id = ? ORDER BY layer, place",
             row["id"],
         ):
             with self._counting():
-                layers.setdefault(layer, []).append(load_value(Proposal, unpack(kept)))
+                proposal = load_value(Proposal, unpack(kept))
+                group = reviews if proposal.purpose else layers.setdefault(layer, [])
+                group.append(proposal)
         parts = self._parts(row["id"])
         said = {"user": row["prompt"], "reply": row["reply"], "status": row["status"]}
         bare = {**said, "stored_as": row["id"], "profile": row["profile"]}
@@ -198,7 +201,8 @@ class Reader(Queries):
         with self._counting():
             rest = unpack(row["rest"])
             turn = load_value(Turn, {**bare, **rest})
-        turn = replace(turn.with_proposals(tuple(map(tuple, layers.values()))), parts=parts)
+        turn = turn.with_proposals(tuple(map(tuple, layers.values())))
+        turn = replace(turn, parts=parts, reviews=tuple(reviews))
         return turn if rest else _charged(turn)
 
     def _parts(self, number: int) -> tuple[Part, ...]:
@@ -406,7 +410,7 @@ def _charged(turn: Turn) -> Turn:
     """A turn whose process was killed, with the usage of its proposals."""
     ledger = tuple(
         Charge(proposal.layer, proposal.model, proposal.usage, proposal.answered_by)
-        for layer in turn.proposals
+        for layer in (*turn.proposals, turn.reviews)
         for proposal in layer
         if proposal.usage.calls
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from moa_cli.core.conversation import Turn
+from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import NoConversation, StoreError, StoreLocked
 from moa_cli.core.events import (
     AggregatorFailed,
@@ -24,7 +24,7 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.stream import TurnFold
 from moa_cli.core.text import plural
-from moa_cli.engine.merging import merged
+from moa_cli.engine.merging import behind, merged
 from moa_cli.store.backlog import PendingTurn
 from moa_cli.store.store import Store, new_id
 from moa_cli.store.stored_values import without_defaults
@@ -73,7 +73,9 @@ class Recorder:
         if isinstance(event, TurnStarted):
             self._begin(event)
         elif isinstance(event, ProposerFinished | ProposerFailed):
-            self._put("proposal", without_defaults(event.proposal))
+            # The reviews of a merge are written at its end, see `_end`.
+            if self._merging is None:
+                self._put("proposal", without_defaults(event.proposal))
         elif isinstance(event, Retrying | Hedged | ReferencesTrimmed | AggregatorFailed):
             self._put("note", to_dict(event))
         elif isinstance(event, AggregatorFinished):
@@ -111,15 +113,20 @@ class Recorder:
     def _end(self, turn: Turn) -> None:
         before = self._merging
         in_place = before is not None and self._turn is not None and before.stored_as == self.turn
-        if before is not None and in_place:
-            turn = merged(before, turn)
+        if before is not None:
+            turn = merged(before, turn) if in_place else behind(before, turn)
         # The parts of the prompt are there since its beginning.
-        self._put("end", without_defaults(replace(turn, proposals=(), parts=())))
-        if before is not None and not in_place and turn.reply:
+        self._put("end", without_defaults(replace(turn, proposals=(), reviews=(), parts=())))
+        if before is not None:
             # Only now: the calls of a turn without an end are counted by its proposals.
-            for layer in before.proposals:
-                for proposal in layer:
-                    self._put("proposal", without_defaults(proposal))
+            copied = not in_place and bool(turn.reply)
+            for layer in (*before.proposals, before.reviews) if copied else ():
+                self._put_all(layer)
+            self._put_all(turn.reviews)
+
+    def _put_all(self, proposals: Iterable[Proposal]) -> None:
+        for proposal in proposals:
+            self._put("proposal", without_defaults(proposal))
 
     def close(self) -> None:
         """Write the result of the turn."""
@@ -128,9 +135,8 @@ class Recorder:
         turn = self._fold.turn()
         if turn.status == "interrupted":
             # This adds proposals that were cut off; it rewrites complete ones as they are.
-            for layer in turn.proposals:
-                for proposal in layer:
-                    self._put("proposal", without_defaults(proposal))
+            for layer in (*turn.proposals, turn.reviews if self._merging is None else ()):
+                self._put_all(layer)
         self._end(turn)
         backlog = self._store.backlog
         if self._locked_since and not self._given_up and backlog and not backlog.flush():

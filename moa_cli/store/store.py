@@ -167,7 +167,7 @@ class Store(Reader):
             rest=rest_of(turn),
         )
         self._add_parts(number, turn.parts)
-        for layer in turn.proposals:
+        for layer in (*turn.proposals, turn.reviews):
             for proposal in layer:
                 self.add_proposal(number, proposal)
         for note in kept.notes:

@@ -187,7 +187,7 @@ def test_a_file_is_plain_json_in_readable_text_that_acts_on_no_terminal(store: S
     ]
     # Some are only there where they have something to tell.
     without = {"user", "stored_as", "citations", "parts", "speaker", "reused"}
-    without |= {"tool_calls", "token_logprobs"}
+    without |= {"tool_calls", "token_logprobs", "reviews", "decision", "report"}
     assert set(turn) >= {field.name for field in dataclasses.fields(Turn)} - without
 
 

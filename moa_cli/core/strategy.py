@@ -1,0 +1,102 @@
+"""What a strategy leaves behind beside a reply: how it was decided, and where the models disagree.
+
+A strategy is the way from proposals to the reply. Between the two it may ask for reviews: answers
+that are about the proposals, and are no proposals themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Strategy = Literal["synthesize"]
+# What a call is for: "" is a proposal; all others are reviews.
+Purpose = Literal["", "compare", "rank", "choose", "verify", "report"]
+# What a review is called.
+REVIEW_NAMES: Final[dict[Purpose, str]] = {
+    "compare": "comparison",
+    "rank": "ranking",
+    "choose": "choice",
+    "verify": "check",
+    "report": "report",
+}
+# Reviews without whose answers a reply comes about too, if a poorer one.
+SKIPPABLE: Final[frozenset[Purpose]] = frozenset({"compare", "rank", "report"})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one proposal came out.
+
+    Attributes:
+        proposer: The proposer's name on screen.
+        index: The proposal's place in its layer, counted from 0.
+        answer: The final answer that was read from it, or None if none was looked for or found.
+        votes: How many proposals have that answer, or how many judges chose it.
+        rank: The mean of the ranks that it was given, 1 is the best; None without rankings.
+    """
+
+    proposer: str
+    index: int
+    answer: str | None = None
+    votes: int = 0
+    rank: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a strategy came to its reply.
+
+    Attributes:
+        strategy: The name of the strategy.
+        summary: One sentence, such as `3 of 5 answer 42; 1 answer is unreadable`.
+        standings: How each proposal came out, the best first.
+        chosen: The place in its layer of the proposal whose own words the reply is, or None if
+            the reply was written.
+        skipped: A sentence for each step that was not needed, and about what that saved.
+        saved_calls: How many calls were not made.
+        saved_cost: About what those calls would have cost, in USD.
+    """
+
+    strategy: str
+    summary: str
+    standings: tuple[Standing, ...] = ()
+    chosen: int | None = None
+    skipped: tuple[str, ...] = ()
+    saved_calls: int = 0
+    saved_cost: float = 0.0
+
+
+PointKind = Literal["consensus", "conflict", "partial", "unique", "blind_spot"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a report.
+
+    Attributes:
+        kind: `consensus` (all hold it), `conflict` (they contradict each other), `partial` (some
+            hold it), `unique` (one holds it), or `blind_spot` (none does).
+        text: What it says.
+        proposers: The names of the proposers that hold it.
+    """
+
+    kind: PointKind
+    text: str
+    proposers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the proposals of a turn agree, and where they do not.
+
+    Attributes:
+        points: The points, as a model found them.
+        groups: The names of the proposers, grouped by the position that they take.
+        consensus: The share of all pairs of proposals that stand in the same group, 0 to 1; None
+            for fewer than two proposals. It is computed from `groups`.
+    """
+
+    points: tuple[Point, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    consensus: float | None = None

@@ -1,0 +1,112 @@
+"""The steps that strategies are made of, behind the proposals: review them, write, copy, decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from moa_cli.core import events
+from moa_cli.core.conversation import Proposal
+from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Decision, Purpose
+from moa_cli.engine.advice import offers_tools
+from moa_cli.engine.aggregator import run_aggregator
+from moa_cli.engine.layer import run_reviews
+from moa_cli.engine.prompts import Reference, text_of
+from moa_cli.engine.state import TurnState
+from moa_cli.profile import ModelSettings, Profile, short_name
+
+_R = TypeVar("_R")
+
+
+async def review(
+    state: TurnState,
+    purpose: Purpose,
+    models: Sequence[ModelSettings],
+    wording: Profile,
+    references: Sequence[Sequence[Reference]] | None = None,
+) -> list[Proposal]:
+    """Have the proposals reviewed by those models side by side; the reviews that came.
+
+    wording: a profile whose merge prompt asks for the review. references: those that each model is
+    given; None gives each all. Where the user said "enough", a step is left out without which a
+    reply comes about too. Raises BudgetReached at a cap.
+    """
+    if purpose in SKIPPABLE and state.control.said_enough:
+        state.lost.append(f"the {REVIEW_NAMES[purpose]} was skipped")
+        return []
+    state.depth += 1
+    planned = await state.plan(state.depth, models, wording=wording, references=references)
+    found = await run_reviews(state, planned, purpose)
+    state.reviews += found
+    return found
+
+
+async def judged(
+    state: TurnState, purpose: Purpose, wording: Profile, read: Callable[[str], _R | None]
+) -> tuple[Proposal, _R] | None:
+    """One review by the judge, or by the first of its fallbacks that gives one; and what `read`
+    makes of its text. None if there is none.
+
+    A review of which `read` makes nothing is told as lost. Raises BudgetReached at a cap.
+    """
+    for settings in state.profile.judges():
+        for answer in await review(state, purpose, [settings], wording):
+            value = read(text_of(answer))
+            if value is not None:
+                return answer, value
+            state.lost.append(
+                f"{answer.proposer} ({REVIEW_NAMES[purpose]}): its answer cannot be read"
+            )
+        if purpose in SKIPPABLE and state.control.said_enough:
+            break
+    return None
+
+
+async def write(state: TurnState, wording: Profile | None = None) -> bool:
+    """Have the reply written by the aggregator; whether there is a whole one.
+
+    wording: how it is given the references, if not as the profile says. Raises BudgetReached.
+    """
+    return await run_aggregator(state, wording)
+
+
+async def copy(state: TurnState, proposal: Proposal) -> bool:
+    """Give a proposal's own words as the reply.
+
+    Where the reply has to do more than to say something (tools are offered, or it has to be JSON by
+    a schema, which proposers are never asked for), the aggregator writes it from that proposal
+    alone. Raises BudgetReached.
+    """
+    if offers_tools(state.aggregators[0]) or state.response_format is not None:
+        state.references = [proposal]
+        return await write(state)
+    state.depth += 1
+    text = text_of(proposal)
+    model = proposal.model
+    await state.emit_and_wait(
+        events.AggregatorStarted(
+            at=state.now(),
+            name=proposal.proposer or short_name(model),
+            model=model,
+            references=len(state.references),
+            reused=state.reused,
+            copied=True,
+        )
+    )
+    state.emit(events.AggregatorDelta(at=state.now(), text=text))
+    state.emit(
+        events.AggregatorFinished(
+            at=state.now(),
+            model=model,
+            text=text,
+            answered_by=proposal.answered_by,
+            finish_reason=proposal.finish_reason,
+            citations=proposal.citations,
+        )
+    )
+    return True
+
+
+def decide(state: TurnState, decision: Decision) -> None:
+    """Tell how the reply comes about."""
+    state.emit(events.Decided(at=state.now(), decision=decision))
