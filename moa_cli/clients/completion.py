@@ -17,6 +17,7 @@ from moa_cli.clients.tool_calls import ToolCallReader
 from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
+from moa_cli.core.nesting import is_deeper
 from moa_cli.core.values import unchecked
 
 # Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
@@ -324,7 +325,11 @@ class CompletionReader:
             self._first_token(logprobs)
         content = logprobs.get("content") if isinstance(logprobs, dict) else None
         if isinstance(content, list):
-            told = tuple(json.dumps(token) for token in content if isinstance(token, dict))
+            told = tuple(
+                json.dumps(token)
+                for token in content
+                if isinstance(token, dict) and not is_deeper(token)
+            )
             self._news["token_logprobs"] = self._news.get("token_logprobs", ()) + told
 
     def _first_token(self, logprobs: object) -> None:

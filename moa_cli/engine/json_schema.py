@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from moa_cli.core.nesting import MOST_LEVELS, is_deeper
 from moa_cli.core.values import KeyPath, ValueFault
 
 # Of a schema: characters as JSON, and levels.
-_MOST_CHARACTERS, _MOST_LEVELS = 256 * 1024, 100
+_MOST_CHARACTERS = 256 * 1024
 
 TYPES = {
     "array": "an array",
@@ -68,23 +69,9 @@ def check_schema(schema: object) -> None:
         raise ValueFault("is not JSON, or is nested too deeply") from None
     if size > _MOST_CHARACTERS:
         raise ValueFault(f"has {size:,} characters as JSON; at most {_MOST_CHARACTERS:,} are taken")
-    if _levels(schema) > _MOST_LEVELS:
-        raise ValueFault(f"is nested too deeply: at most {_MOST_LEVELS} levels are taken")
+    if is_deeper(schema):
+        raise ValueFault(f"is nested too deeply: at most {MOST_LEVELS} levels are taken")
     _Walk(schema).run()
-
-
-def _levels(value: object) -> int:
-    """The number of levels of a JSON value."""
-    level, count = [value], 0
-    while level:
-        count += 1
-        level = [
-            entry
-            for each in level
-            if isinstance(each, Mapping | list)
-            for entry in (each.values() if isinstance(each, Mapping) else each)
-        ]
-    return count
 
 
 class _Walk:

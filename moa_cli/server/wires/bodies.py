@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
+from moa_cli.core.nesting import MOST_LEVELS, is_deeper
 from moa_cli.core.values import JSON, ValueFault, read_fields
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.server.errors import ApiError
@@ -18,7 +19,7 @@ _CODES = {
     "invalid": "invalid_value",
 }
 _LONGEST_NAME = 60
-_DEEPEST = 100
+_NAMED_LEVELS = 3
 
 
 def read_body(kind: type[_T], given: Mapping[str, Any]) -> _T:
@@ -32,10 +33,14 @@ def read_body(kind: type[_T], given: Mapping[str, Any]) -> _T:
 def refusal(fault: ValueFault) -> ApiError:
     """The 400 that names the field which is to blame."""
     *above, last = fault.path
-    if isinstance(last, str) and len(last) > _LONGEST_NAME:
-        fault.path = (*above, last[: _LONGEST_NAME - 1] + "…")
+    if isinstance(last, str):
+        fault.path = (*above, _short(last))
     message = fault.sentence(JSON) + (f"; {fault.hint}" if fault.hint else "")
     return ApiError(400, message, param=JSON.path(fault.path), code=_CODES[fault.code])
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def refuse(problem: str, *path: str | int) -> NoReturn:
@@ -44,7 +49,7 @@ def refuse(problem: str, *path: str | int) -> NoReturn:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body. Raises ApiError if it is none."""
+    """The JSON object in a body. Raises ApiError if it is none, or is nested too deeply."""
 
     def no_constant(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not JSON")
@@ -58,24 +63,23 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise ApiError(400, "the body is not valid JSON", code="invalid_json") from None
     if not isinstance(given, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
+    _check_depth(given)
     return given
 
 
-def check_depth(given: Mapping[str, Any]) -> None:
-    """Raise ApiError if values are nested so deep that they might not be written again: what is
-    read near Python's limit of recursion may be beyond it when it is passed on."""
-    level: list[Any] = [given]
-    for _ in range(_DEEPEST):
-        inside: list[Any] = []
-        for value in level:
-            if isinstance(value, dict):
-                inside.extend(value.values())
-            elif isinstance(value, list):
-                inside.extend(value)
-        if not inside:
-            return
-        level = inside
-    raise ApiError(400, f"the body is nested deeper than {_DEEPEST} levels", code="invalid_json")
+def _check_depth(given: Mapping[str, Any]) -> None:
+    """Raise ApiError, a 400 that names the field, if a body is nested too deeply."""
+    if not is_deeper(given):
+        return
+    path: list[str | int] = []
+    inside: Any = given
+    # The first names are those of the wire, such as `tools[0].function`; what follows is anybody's.
+    while len(path) < _NAMED_LEVELS:
+        left = MOST_LEVELS - len(path) - 1
+        fields = inside.items() if isinstance(inside, dict) else enumerate(inside)
+        name, inside = next((name, value) for name, value in fields if is_deeper(value, left))
+        path.append(_short(name) if isinstance(name, str) else name)
+    refuse(f"is nested too deeply: a body may have {MOST_LEVELS} levels", *path)
 
 
 def format_of(values: object, *path: str) -> ResponseFormat | None:

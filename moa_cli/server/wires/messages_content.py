@@ -22,9 +22,6 @@ _Path = tuple[str | int, ...]
 _Block = Mapping[str, Any]
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
-# Values that are passed on as they are may not be nested deeper: an endpoint would refuse them, and
-# deep ones cannot even be written.
-_DEEPEST = 100
 _IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+=*\s*")
 # What a model thought is not said again: its signature is for the model that wrote it.
@@ -140,7 +137,6 @@ class ContentReader:
         given = block.get("input") or {}
         if not isinstance(given, Mapping):
             refuse("must be an object", *path, "input")
-        check_depth(given, *path, "input")
         arguments = json.dumps(given, ensure_ascii=False)
         return ToolCall(_text(block, "id", path), _text(block, "name", path), arguments)
 
@@ -244,21 +240,6 @@ class ContentReader:
             for name, value in block.items():
                 if name != "type" and name not in known and not is_neutral(name, value):
                     self._ignored.append(name)
-
-
-def check_depth(value: Any, *path: str | int) -> None:
-    """Refuse a value that is nested so deep that it cannot be passed on."""
-    layer: list[Any] = [value]
-    for _ in range(_DEEPEST):
-        layer = [
-            inner
-            for outer in layer
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not layer:
-            return
-    refuse("is nested too deep", *path)
 
 
 def _blocks(content: str | Sequence[_Block]) -> Sequence[_Block]:

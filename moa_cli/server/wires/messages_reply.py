@@ -13,6 +13,7 @@ from typing import Any, Literal
 from moa_cli.core import events
 from moa_cli.core.conversation import Turn, Usage
 from moa_cli.core.events import Event
+from moa_cli.core.nesting import is_deeper
 from moa_cli.core.outcomes import ending_of, refusal_of
 from moa_cli.core.tools import ToolCall, ToolPiece
 from moa_cli.core.unique import unique_name
@@ -197,7 +198,7 @@ def _input(arguments: str) -> dict[str, Any]:
         found = json.loads(arguments)
     except (ValueError, RecursionError):
         found = None
-    return found if isinstance(found, dict) else {_NO_JSON: arguments}
+    return found if isinstance(found, dict) and not is_deeper(found) else {_NO_JSON: arguments}
 
 
 def _stop(turn: Turn, *, called: bool) -> dict[str, Any]:

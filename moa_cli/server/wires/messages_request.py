@@ -15,7 +15,7 @@ from moa_cli.engine.structured import ResponseFormat
 from moa_cli.server.wires.asked import Asked, MixtureFields
 from moa_cli.server.wires.bodies import format_of, given_values, json_object, read_body, refuse
 from moa_cli.server.wires.fields import is_neutral, named
-from moa_cli.server.wires.messages_content import ContentReader, check_depth
+from moa_cli.server.wires.messages_content import ContentReader
 
 _INT32 = 2**31
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
@@ -222,7 +222,6 @@ def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[
         refuse("must be a JSON schema", *path, "input_schema")
     if not isinstance(said, str | None):
         refuse("must be a text", *path, "description")
-    check_depth(schema, *path, "input_schema")
     strict = True if tool.get("strict") is True else None
     function = given_values(name=name, description=said, parameters=dict(schema), strict=strict)
     return {"type": "function", "function": function}

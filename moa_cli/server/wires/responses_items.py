@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from moa_cli.core.conversation import Citation
+from moa_cli.core.nesting import is_deeper
 from moa_cli.core.unique import unique_name
 from moa_cli.server.wires.custom_input import CustomInput
 from moa_cli.server.wires.responses_tools import ClientTool
@@ -278,7 +279,10 @@ class SearchCallItem(CallItem):
     def _item(self, status: str, text: str) -> dict[str, Any]:
         try:
             arguments = json.loads(text)
+            readable = not is_deeper(arguments)
         except (ValueError, RecursionError):
+            readable = False
+        if not readable:
             arguments = {"query": text} if text else {}
         return {
             "id": self.id,

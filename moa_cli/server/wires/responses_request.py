@@ -11,7 +11,6 @@ from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
-    check_depth,
     format_of,
     given_values,
     json_object,
@@ -120,7 +119,6 @@ def parse(body: bytes, *, strict: bool = False) -> ResponsesRequest:
     Raises ApiError, a 400 that names the field which is wrong.
     """
     given = json_object(body)
-    check_depth(given)
     kept, passed, unused = fields.sort_fields(given, keys_of(ResponsesBody), strict=False)
     read = read_body(ResponsesBody, kept)
     if read.moa is not None and read.moa.proposers == ():
