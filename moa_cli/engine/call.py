@@ -68,6 +68,8 @@ class Limits:
             may be asked for again, and a fallback may follow it.
         fan_outs: Where proposals are kept for the next requests on the same user's message, shared
             with other turns. None keeps none.
+        client: Who the turn is made for. Proposals that are kept serve turns of the same client
+            only.
     """
 
     concurrency: int = 32
@@ -79,6 +81,7 @@ class Limits:
     ledger: Ledger | None = None
     reply_held: bool = False
     fan_outs: FanOutMemory | None = None
+    client: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 An agent sends the whole conversation again with each result of a tool. Without a memory, a loop
 of twenty steps would ask all proposers twenty times. The key of a fan-out is the profile without
-its aggregator, and the messages up to the user's last one, so that no client needs to do anything.
+its aggregator, the messages up to the user's last one, and who asks, so that no client needs to do
+anything.
 
 Only turns that may be steps of such work use it: those that offer tools, or have messages behind
 the prompt. A prompt that comes again without them is a new turn, unless nobody had a reply to it.
@@ -72,7 +73,9 @@ class FanOutMemory:
         self._running: dict[bytes, FanOut] = {}
         self._size = 0
 
-    async def claim(self, profile: Profile, conversation: Conversation) -> FanOut | None:
+    async def claim(
+        self, profile: Profile, conversation: Conversation, client: str = ""
+    ) -> FanOut | None:
         """The fan-out of a turn, kept or to be made; None if the turn is not one to be remembered.
 
         It is waited for where another turn makes it now.
@@ -80,6 +83,7 @@ class FanOutMemory:
         Args:
             profile: The mixture of the turn.
             conversation: What was said, and the message that is answered.
+            client: Who asks. What was made for one client serves no other.
 
         Returns:
             The fan-out, or None.
@@ -88,7 +92,7 @@ class FanOutMemory:
         after = conversation.after
         if profile.fan_out == "request" or not profile.rounds or not (offered or after):
             return None
-        key = _key(profile, conversation)
+        key = _key(profile, conversation, client)
         while True:
             kept = self._look_up(key)
             if kept is not None and (after or kept.unanswered):
@@ -181,11 +185,12 @@ class FanOut:
         self._memory._end(self)
 
 
-def _key(profile: Profile, conversation: Conversation) -> bytes:
-    """A hash of all that the proposals depend on, but for what came behind the prompt."""
+def _key(profile: Profile, conversation: Conversation, client: str) -> bytes:
+    """A hash of all that the proposals depend on, but for what came behind the prompt; and of who
+    has paid for them."""
     table = to_table(profile)
     del table["aggregator"]
-    digest = hashlib.sha256(repr((profile.rounds, table)).encode("utf-8", "replace"))
+    digest = hashlib.sha256(repr((client, profile.rounds, table)).encode("utf-8", "replace"))
     messages = conversation.messages()
     for message in messages[: len(messages) - len(conversation.after)]:
         digest.update(repr(message).encode("utf-8", "replace"))

@@ -204,7 +204,7 @@ class TurnState:
         memory = self._limits.fan_outs
         if memory is None or self._given:
             return
-        self._fan_out = await memory.claim(self.profile, self.conversation)
+        self._fan_out = await memory.claim(self.profile, self.conversation, self._limits.client)
         if self._fan_out is not None and self._fan_out.references is not None:
             self.references, self.reused = self._fan_out.references, True
             self.rounds = self.depth = 0

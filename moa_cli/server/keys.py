@@ -7,6 +7,7 @@ have one name, so that one can be replaced by another without a gap.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,10 +34,15 @@ _Found = tuple[tuple[bytes, str | None], ...]
 
 @dataclass(frozen=True)
 class ClientKey:
-    """What is known of who sends a key. It does not hold the key itself."""
+    """What is known of who sends a key. It does not hold the key itself.
+
+    owner: who it belongs to, told from all others: keys of one name belong to one client, and each
+    key without a name to another.
+    """
 
     name: str | None = None
     settings: ServerKeySettings = field(default_factory=ServerKeySettings)
+    owner: str = field(default="", repr=False)
 
     def may_ask(self, model: str) -> bool:
         """Whether a model of that name, or its aggregator alone, may be asked."""
@@ -66,7 +72,8 @@ class ClientKeys:
             return None
         # Of a key that stands in two places, the one with a name says what holds.
         name = next(filter(None, fits), None)
-        return ClientKey(name, self.settings.get(name or "", ServerKeySettings()))
+        owner = hashlib.sha256(token).hexdigest() if name is None else f"{name}:"
+        return ClientKey(name, self.settings.get(name or "", ServerKeySettings()), owner)
 
     def _all(self) -> Iterator[tuple[bytes, str | None]]:
         for found in self.by_place.values():

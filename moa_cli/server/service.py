@@ -77,7 +77,7 @@ class Setup:
 
     def limits(self, key: ClientKey) -> Limits:
         """What a turn may do that is made with that key."""
-        limits = self.reading.limits
+        limits = replace(self.reading.limits, client=key.owner)
         if key.name is None:
             return limits
         ledger = self.ledger.of_key(key.name)

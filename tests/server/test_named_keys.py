@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.server.test_tool_loops import messages
 from tests.support.command import PATIENCE, Moa
 from tests.support.server import QUESTION, Server, serving
+from tests.support.tool_calls import TOOLS, calling
 from tests.support.upstream import Reply, Upstream
 
 LAB, TEAM, PLAIN = "sk-lab-0123456789", "sk-team-0123456789", "sk-plain-0123456789"
@@ -210,3 +212,45 @@ def test_the_env_file_of_a_project_lets_nobody_in(moa: Moa, upstream: Upstream) 
     with serving(moa, key=LAB) as server:
         assert server.ask().status_code == 200
         assert server.ask(headers=bearer(TEAM)).status_code == 401
+
+
+def test_proposals_that_one_key_paid_for_serve_no_other(
+    moa: Moa, upstream: Upstream, file: Path
+) -> None:
+    file.write_text(f"lab: {LAB}\nlab: {LAB}-2\nteam: {TEAM}\n{PLAIN}\n{PLAIN}-2\n")
+    moa.profile("lab", "a", "b")
+    upstream.always("agg", calling("read"))
+    keyed(moa, upstream, {})
+    with serving(moa, "--api-key-file", str(file)) as server:
+
+        def reused(key: str, steps: int) -> bool:
+            answer = server.ask(headers=bearer(key), messages=messages(steps), tools=TOOLS)
+            return "fan_out" in answer.json()["moa"]
+
+        # Nor do those of one key without a name serve another; keys of one name are one client's.
+        for asked, key in enumerate((LAB, TEAM, PLAIN, f"{PLAIN}-2"), 1):
+            assert not reused(key, 1)
+            assert reused(key, 2)
+            assert len(upstream.chats("a")) == asked
+        assert reused(f"{LAB}-2", 3)
+
+
+def test_two_keys_that_ask_the_same_at_once_share_no_fan_out(
+    moa: Moa, upstream: Upstream, file: Path
+) -> None:
+    moa.profile("lab", "a", "b")
+    upstream.always("a", Reply(text="one", delay=0.5))
+    upstream.always("agg", calling("read"))
+    keyed(moa, upstream, {})
+    with serving(moa, "--api-key-file", str(file)) as server:
+        body = {"model": "moa", "messages": messages(1), "tools": TOOLS}
+
+        def ask(key: str) -> httpx.Response:
+            url = f"{server.url}/chat/completions"
+            return httpx.post(url, json=body, headers=bearer(key), timeout=PATIENCE)
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(ask, [LAB, LAB, PLAIN, PLAIN]))
+    calls = sorted(answer.json()["moa"]["calls"] for answer in answers)
+    assert calls == [1, 1, 3, 3]
+    assert len(upstream.chats("a")) == 2
