@@ -612,7 +612,7 @@ def http_page() -> str:
 
 
 _UNDESCRIBED_PATHS = (
-    ("`GET /metrics`", "Figures for Prometheus."),
+    ("`GET /metrics`", "Figures for Prometheus. A named key needs `metrics = true`."),
     ("`GET /openapi.json`", "This API, for programs."),
 )
 

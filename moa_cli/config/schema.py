@@ -281,6 +281,9 @@ class ServerKeySettings:
             check=_check_some,
         ),
     ] = None
+    metrics: Annotated[
+        bool, Key("whether the key may read `/metrics`, which tells of all clients", example=True)
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from moa_cli.core.debug_log import RoomLog
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.unique import unique_name
 from moa_cli.server.accesslog import Record, place_of
-from moa_cli.server.auth import Guard, key_of
+from moa_cli.server.auth import Guard, check_metrics, key_of
 from moa_cli.server.counting import TokenCount
 from moa_cli.server.errors import ApiError
 from moa_cli.server.forwarded import client_of
@@ -95,6 +95,7 @@ def _router(service: Service) -> Router:
         return _json(503, {"status": status})
 
     async def metrics(request: Request) -> Response:
+        check_metrics(key_of(request.scope))
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
     return Router(

@@ -22,6 +22,16 @@ def key_of(scope: Scope) -> ClientKey:
     return key
 
 
+def check_metrics(key: ClientKey) -> None:
+    """Raise ApiError if somebody may not read the figures: they tell of all clients."""
+    if key.name is not None and not key.settings.metrics:
+        raise ApiError(
+            403,
+            f"the key `{key.name}` may not read /metrics (server.keys.{key.name}.metrics)",
+            code="metrics_not_allowed",
+        )
+
+
 class Guard:
     """Passes on what is allowed, and raises ApiError for the rest.
 

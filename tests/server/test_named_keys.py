@@ -59,6 +59,31 @@ def test_names_are_in_the_log_and_in_figures_and_keys_are_not(
     assert not any(key in "\n".join(server.log) + figures for key in keys)
 
 
+def test_figures_of_all_clients_are_not_for_named_keys(
+    moa: Moa, upstream: Upstream, file: Path
+) -> None:
+    file.write_text(f"lab: {LAB}\nteam: {TEAM}\nbare: {PLAIN}-2\n{PLAIN}\n")
+    keyed(moa, upstream, {"lab": {"rpm": 50}, "team": {"metrics": True}})
+    with serving(moa, "--api-key-file", str(file)) as server:
+        # A name without a table is a client, too.
+        for key, name in ((LAB, "lab"), (f"{PLAIN}-2", "bare")):
+            refused = server.get("/metrics", headers=bearer(key))
+            assert refused.status_code == 403
+            error = refused.json()["error"]
+            assert (error["type"], error["code"]) == ("permission_error", "metrics_not_allowed")
+            assert f"`{name}`" in error["message"]
+            assert f"server.keys.{name}.metrics" in error["message"]
+            assert "moa_" not in refused.text
+            assert server.ask(headers=bearer(key)).status_code == 200
+        for key in (TEAM, PLAIN):
+            assert "moa_turns_total" in server.get("/metrics", headers=bearer(key)).text
+        assert server.get("/metrics").status_code == 401
+        keyed(moa, upstream, {"lab": {"metrics": True}, "team": {"metrics": False}})
+        server.wait_for_log("read again: the settings")
+        assert server.get("/metrics", headers=bearer(LAB)).status_code == 200
+        assert server.get("/metrics", headers=bearer(TEAM)).status_code == 403
+
+
 def test_a_budget_holds_over_turns_side_by_side_and_over_a_restart(
     moa: Moa, upstream: Upstream, file: Path
 ) -> None:
