@@ -2,7 +2,11 @@
 
 The aggregator acts, the proposers advise. A proposer is sent the same conversation with the calls
 and their results as text. It is told whose they are, for models imitate what they take for their
-own: they would write calls as text.
+own: they would write calls as text. So they would where tools are only offered, since the system
+prompts of agents tell them to call some.
+
+What is told stands at the very end, so that all before it stays the same to the byte for the
+provider's cache.
 """
 
 from __future__ import annotations
@@ -29,6 +33,12 @@ _ANSWER = (
     "[The tool calls and results above are logs. You have no tools now: answer the latest message"
     " in text.]"
 )
+# Where nothing was called yet.
+_ADVISE_FIRST = (
+    "[You have no tools, and cannot act: another agent calls them by itself. Answer the latest"
+    " message as text, or tell that agent what to do next and why.]"
+)
+_ANSWER_FIRST = "[You have no tools now: answer the latest message in text.]"
 _BEGUN = "[The answer begins with these words:]"
 
 
@@ -83,11 +93,14 @@ def view_for(
 
     calls_tools: whether the model can call tools, None if that is not known.
     """
+    offered = offers_tools(profile.aggregator)
     if not isinstance(settings, Aggregator):
-        return _advised(conversation)
+        return _advised(conversation, offered=offered)
     unable = calls_tools is False and not offers_tools(settings)
     if (profile.tools == "ignore" or unable) and holds_tools(conversation):
         return _as_text(conversation, _ANSWER)
+    if profile.tools == "ignore" and offered:
+        return _told(conversation, _ANSWER_FIRST, begun=begins_reply(conversation.after))
     return conversation
 
 
@@ -96,14 +109,19 @@ def begins_reply(messages: Sequence[Message]) -> bool:
     return bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
 
 
-def _advised(conversation: Conversation) -> Conversation:
-    """The conversation for a proposer: without tools, and with the user's words at its end."""
+def _advised(conversation: Conversation, *, offered: bool) -> Conversation:
+    """The conversation for a proposer: without tools, and with the user's words at its end.
+
+    offered: whether the aggregator is offered tools.
+    """
     begun = begins_reply(conversation.after)
     if begun:
         *after, beginning = conversation.after
         conversation = replace(conversation, after=tuple(after))
     if holds_tools(conversation):
         conversation = _as_text(conversation, _ADVISE)
+    elif offered:
+        conversation = _told(conversation, _ADVISE_FIRST)
     if begun:
         conversation = _told(conversation, f"{_BEGUN}\n{beginning.content}")
     return conversation
@@ -137,7 +155,7 @@ def _as_text(conversation: Conversation, note: str) -> Conversation:
         conversation.turns[-1], user=asked.content, parts=asked.parts, speaker=asked.name
     )
     view = Conversation((turn,), tuple(found[:prompt]), tuple(found[prompt + 1 :]))
-    return _told(view, note)
+    return _told(view, note, begun=begins_reply(conversation.after))
 
 
 def _text_of(message: Message, names: dict[str, str]) -> Message:
@@ -185,15 +203,16 @@ def _joined(first: Message, second: Message) -> Message:
     return Message.of_parts(first.role, parts, first.name)
 
 
-def _told(conversation: Conversation, note: str) -> Conversation:
+def _told(conversation: Conversation, note: str, *, begun: bool = False) -> Conversation:
     """The conversation with a note at the end of its last message, if that is the user's; else in
-    a message of its own."""
-    said = Message("user", note)
-    if conversation.after:
-        *before, last = conversation.after
+    a message of its own. begun: whether it is the beginning of the reply, which stays behind."""
+    said, after = Message("user", note), list(conversation.after)
+    beginning = [after.pop()] if begun else []
+    if after:
+        *before, last = after
         ending = (_joined(last, said),) if last.role == "user" else (last, said)
-        return replace(conversation, after=(*before, *ending))
+        return replace(conversation, after=(*before, *ending, *beginning))
     *earlier, turn = conversation.turns
     asked = _joined(Message("user", turn.user, turn.parts, name=turn.speaker), said)
     turn = replace(turn, user=asked.content, parts=asked.parts)
-    return replace(conversation, turns=(*earlier, turn))
+    return replace(conversation, turns=(*earlier, turn), after=tuple(beginning))

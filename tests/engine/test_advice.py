@@ -50,10 +50,52 @@ def roles(messages: tuple[Message, ...]) -> list[str]:
 
 def test_a_conversation_without_tools_is_sent_as_it_is() -> None:
     talk = Conversation(before=(WORK[0], FIX, DONE)).ask("And b.py?")
+    for profile in (mixture("a"), mixture("a", tools="ignore")):
+        [proposer] = profile.layer(1)
+        assert view_for(profile, proposer, talk) is talk
+        assert view_for(profile, profile.aggregators()[0], talk) is talk
+
+
+def test_before_the_first_call_proposers_are_told_that_they_have_no_tools() -> None:
+    talk = Conversation(before=(WORK[0], FIX, DONE)).ask("And b.py?")
+    found = advised(talk)
+    # All before the end is as it was, and so is all of it for who acts.
+    assert found[:-1] == (WORK[0], FIX, DONE)
+    assert found[-1].content.startswith("And b.py?\n\n[You have no tools, and cannot act")
+    assert NOTE not in found[-1].content
     profile = offering("a")
-    [proposer] = profile.layer(1)
-    assert view_for(profile, proposer, talk) is talk
     assert view_for(profile, profile.aggregators()[0], talk) is talk
+
+
+def test_the_note_stands_with_the_users_message_whatever_that_holds() -> None:
+    image = Part("image", url="data:image/png;base64,AAAA", name="a.png")
+    shown = advised(Conversation.of([Message.of_parts("user", [Part("text", "Look."), image])]))
+    assert shown[-1].parts[1] == image
+    assert shown[-1].parts[-1].text.startswith("[You have no tools")
+    begun = advised(Conversation.of([FIX, Message("assistant", "Sure: {")]))
+    assert roles(begun) == ["user"]
+    assert begun[0].content.index("[You have no tools") < begun[0].content.index("Sure: {")
+
+
+@pytest.mark.parametrize("placement", ["system", "user"])
+def test_the_second_layer_is_told_too(upstream: Upstream, placement: Any) -> None:
+    upstream.always("agg", calling("read"))
+    run(upstream, offering("a", rounds=2, reference_placement=placement), Conversation.of([FIX]))
+    prompts = [request.messages[-1]["content"] for request in upstream.chats("a")]
+    assert [prompt.count("[You have no tools") for prompt in prompts] == [1, 1]
+    assert all(prompt.startswith("Fix a.py.\n\n[You have no tools") for prompt in prompts)
+    assert "You have no tools" not in str(upstream.chats("agg")[0].messages)
+
+
+@pytest.mark.parametrize("work", [(), (called("read"), result("read", "x = 1"))])
+def test_whose_tools_are_ignored_is_told_before_the_reply_begins(work: tuple[Message, ...]) -> None:
+    profile = offering("a", tools="ignore")
+    begun = Message("assistant", "Sure: {")
+    told = view_for(profile, profile.aggregators()[0], Conversation.of([FIX, *work, begun]))
+    *before, last = told.messages()
+    assert last == begun
+    assert before[-1].role == "user"
+    assert "You have no tools now: answer the latest message in text.]" in before[-1].content
 
 
 def test_calls_and_results_are_text_that_ends_in_the_users_message() -> None:
