@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,15 +41,22 @@ class Cap:
         """The cap in words: `--max-cost $0.01`."""
         return f"{self.name} {self._text(self.limit)}"
 
-    def passed(self, standing: Standing, amount: float) -> BudgetReached:
-        """The error of calls that would take `amount` more than the cap leaves."""
+    def passed(self, standing: Standing, amount: float, *, discreet: bool = False) -> BudgetReached:
+        """The error of calls that would take `amount` more than the cap leaves.
+
+        discreet: do not tell what was spent.
+        """
+        hint = f"raise {self.name}, or lower max_tokens, rounds or the number of proposers"
+        more = f"up to {self._text(amount)} more"
+        if discreet:
+            return BudgetReached(f"{self} leaves no room for {more}", hint=hint)
         since = f" {self.since}" if self.since else ""
         reserved = f" {self._text(standing.reserved)} reserved by turns that run now,"
         others = reserved if standing.reserved else ""
         return BudgetReached(
             f"{self} would be passed: {self._text(standing.spent)} spent{since},{others}"
-            f" up to {self._text(amount)} more to come",
-            hint=f"raise {self.name}, or lower max_tokens, rounds or the number of proposers",
+            f" {more} to come",
+            hint=hint,
         )
 
     def _text(self, value: float) -> str:
@@ -127,16 +134,19 @@ class Budget:
         """
         return self.cap.limit - self.standing().total
 
-    def reserve(self, amount: float, *, instead_of: Reservation | None = None) -> Reservation:
+    def reserve(
+        self, amount: float, *, instead_of: Reservation | None = None, discreet: bool = False
+    ) -> Reservation:
         """Keep `amount` free for calls to come.
 
         instead_of: a reservation that this one takes the place of, in one step. If there is no
-        room for the new one, it stays: calls that it covers may be running.
+        room for the new one, it stays: calls that it covers may be running. discreet: see
+        `Cap.passed`.
         Raises BudgetReached if there is no room, or if that cannot be told.
         """
         found, standing = self._try(amount, instead_of)
         if found is None:
-            raise self.cap.passed(standing, amount)
+            raise self.cap.passed(standing, amount, discreet=discreet)
         return found
 
     def try_reserve(
@@ -171,10 +181,14 @@ class Budget:
 
 
 class TurnBudgets:
-    """The budgets that one turn spends from, and what it holds of each."""
+    """The budgets that one turn spends from, and what it holds of each.
 
-    def __init__(self, budgets: Sequence[Budget]) -> None:
+    undisclosed: the names of caps of which no error tells what was spent.
+    """
+
+    def __init__(self, budgets: Sequence[Budget], undisclosed: Collection[str] = ()) -> None:
         self.budgets = [budget.for_turn() for budget in budgets]
+        self._undisclosed = undisclosed
         self._held: dict[Budget, Reservation] = {}
 
     def __bool__(self) -> bool:
@@ -193,7 +207,7 @@ class TurnBudgets:
                 standing = Standing(standing.spent + cap.amount(used), standing.reserved)
             amount = cap.amount(ahead)
             if amount and not standing.total + amount <= cap.limit:
-                raise cap.passed(standing, amount)
+                raise cap.passed(standing, amount, discreet=cap.name in self._undisclosed)
 
     def hold(self, ahead: Usage, later: Usage) -> None:
         """Reserve what calls may take, in place of what the turn held.
@@ -202,8 +216,11 @@ class TurnBudgets:
         Raises BudgetReached if there is no room.
         """
         for budget in self.budgets:
-            held = self._held.get(budget)
-            self._held[budget] = budget.reserve(_total(budget, ahead, later), instead_of=held)
+            self._held[budget] = budget.reserve(
+                _total(budget, ahead, later),
+                instead_of=self._held.get(budget),
+                discreet=budget.cap.name in self._undisclosed,
+            )
 
     def try_hold(self, ahead: Usage, later: Usage) -> Cap | None:
         """As `hold`, but returns the first cap that leaves no room; None if all do."""

@@ -70,6 +70,7 @@ class Limits:
             with other turns. None keeps none.
         client: Who the turn is made for. Proposals that are kept serve turns of the same client
             only.
+        undisclosed: The names of budgets from which others spend, too. Errors do not tell how much.
     """
 
     concurrency: int = 32
@@ -82,6 +83,7 @@ class Limits:
     reply_held: bool = False
     fan_outs: FanOutMemory | None = None
     client: str = ""
+    undisclosed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

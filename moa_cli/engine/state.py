@@ -147,7 +147,7 @@ class TurnState:
         self.depth = self.rounds
         self.reviews: list[Proposal] = []
         self.silent: dict[str, tuple[int, bool]] = {}
-        self.budgets = TurnBudgets(limits.budgets)
+        self.budgets = TurnBudgets(limits.budgets, limits.undisclosed)
         self._queue = queue
         self._clients = clients
         self._limits = limits

@@ -75,9 +75,16 @@ class Setup:
         """The endpoints of models."""
         return self.reading.clients
 
-    def limits(self, key: ClientKey) -> Limits:
-        """What a turn may do that is made with that key."""
+    def limits(self, key: ClientKey, *, discreet: bool = False) -> Limits:
+        """What a turn may do that is made with that key.
+
+        discreet: tell nothing of what other turns have spent. Who has a key with a name is never
+        told of it.
+        """
         limits = replace(self.reading.limits, client=key.owner)
+        if discreet or key.name is not None:
+            common = (budget.cap.name for budget in limits.budgets if budget.scope == "shared")
+            limits = replace(limits, undisclosed=frozenset(common))
         if key.name is None:
             return limits
         ledger = self.ledger.of_key(key.name)

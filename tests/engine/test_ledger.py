@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -209,9 +210,9 @@ def test_layers_that_are_skipped_are_not_reserved_any_more(upstream: Upstream) -
     class Watched(Budget):
         """Notes what is reserved."""
 
-        def reserve(self, amount: float, *, instead_of: Reservation | None = None) -> Reservation:
+        def reserve(self, amount: float, **more: Any) -> Reservation:
             held.append(amount)
-            return super().reserve(amount, instead_of=instead_of)
+            return super().reserve(amount, **more)
 
     budget = Watched(Cap("budget.day", "usd", 1.0), "shared")
     profile = mixture("a", "b", rounds=3, max_tokens=1000)

@@ -288,6 +288,34 @@ def test_caps_and_budgets_hold(connect: Any, moa: Moa, upstream: Upstream) -> No
     assert upstream.chats() == []
 
 
+def test_what_others_have_spent_is_not_told(connect: Any, moa: Moa, upstream: Upstream) -> None:
+    # A turn takes $0.20, of which somebody else has spent two.
+    upstream.always("agg", Reply(text="two words"))
+    moa.profile("lab", aggregator={"model": "lab:agg", "max_tokens": 2})
+    for name in ("day", "session"):
+        moa.configure(
+            providers={"lab": {"base_url": upstream.url, "api_key_env": "LAB_KEY"}},
+            prices={"lab:agg": {"prompt": 0, "completion": 1e5}},
+            budget={name: 0.7 if name == "day" else 0.3},
+        )
+        if name == "day":
+            for _ in range(2):
+                assert moa.run("ask", "why?").code == 0
+
+        async def use() -> list[CallToolResult]:
+            async with connect(moa) as client:
+                return [await client.call_tool("ask", ASKED) for _ in range(2)]
+
+        first, second = asyncio.run(use())
+        assert first.structured_content["moa"]["cost"] == pytest.approx(0.2)
+        assert second.is_error
+        assert f"budget.{name} $" in text_of(second)
+        assert "leaves no room for up to $0.20 more" in text_of(second)
+        told = json.dumps(second.structured_content) + text_of(second)
+        assert "spent" not in told
+        assert "reserved" not in told
+
+
 def test_it_ends_with_its_parent_and_keeps_what_was_spent(moa: Moa, upstream: Upstream) -> None:
     upstream.always("agg", Reply(text="one two", stall_after=1))
     with moa.start("mcp", stdin=subprocess.PIPE, fresh=True) as process:

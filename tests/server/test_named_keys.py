@@ -130,6 +130,24 @@ def test_a_budget_holds_over_turns_side_by_side_and_over_a_restart(
         assert ask(server).status_code == 402
 
 
+def test_a_named_key_is_not_told_what_others_have_spent(
+    moa: Moa, upstream: Upstream, file: Path
+) -> None:
+    prices = {"lab:agg": {"prompt": 0, "completion": 1e5}}
+    moa.profile("lab", aggregator="agg")
+    upstream.always("agg", Reply(text="two words"))
+    keyed(moa, upstream, {}, prices=prices, budget={"session": 0.5})
+    with serving(moa, "--api-key-file", str(file)) as server:
+        for _ in range(2):
+            assert server.ask(headers=bearer(PLAIN), max_tokens=2).status_code == 200
+        refused = server.ask(headers=bearer(LAB), max_tokens=2)
+        assert refused.status_code == 402
+        told = refused.json()["error"]["message"]
+        assert "budget.session $0.50 leaves no room for up to $0.20 more" in told
+        assert "0.40" not in told
+        assert "$0.40 spent" in server.ask(headers=bearer(PLAIN), max_tokens=2).text
+
+
 def test_calls_of_a_server_that_is_killed_count_for_their_key(
     moa: Moa, upstream: Upstream, file: Path
 ) -> None:

@@ -197,7 +197,7 @@ class ToolServer:
         sink = progress.sink(asked.name if labelled else "")
         try:
             async with service.limiter.turn():
-                limits = replace(asked.setup.limits(asked.key), reply_held=True)
+                limits = replace(asked.setup.limits(asked.key, discreet=True), reply_held=True)
                 clients = asked.setup.clients
                 events = run_turn(asked.profile, conversation, clients, limits=limits)
                 if proposals_only:
