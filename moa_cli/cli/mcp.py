@@ -9,15 +9,12 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from moa_cli.cli import wiring
 from moa_cli.cli.options import TurnCaps, TypedMixture, takes_profile
-from moa_cli.cli.saving import open_books
-from moa_cli.cli.serving import sources_of
-from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.cli.serving import Insecure, check_installed, set_up
+from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
 
 _CALLS = 64
-_MODULES = ("mcp", "starlette", "uvicorn", "prometheus_client")
 _HOST = "127.0.0.1"
 _PORT = 8001
 
@@ -49,9 +46,7 @@ def mcp(
             help="A file of keys that clients must send, one a line; or MOA_SERVE_API_KEY.",
         ),
     ] = None,
-    insecure: Annotated[
-        bool, Option("--insecure", help="Let other machines in without a key.")
-    ] = False,
+    insecure: Insecure = False,
     max_concurrency: Annotated[
         int, Option(metavar="N", min=1, help="Turns that run at once; others wait.")
     ] = 16,
@@ -63,14 +58,7 @@ def mcp(
     caps: TurnCaps,
 ) -> None:
     """Offer mixtures to agents as tools, by the Model Context Protocol."""
-    from importlib.util import find_spec
-
-    if any(find_spec(name) is None for name in _MODULES):
-        from moa_cli.core.installation import install_command
-
-        raise MoAError(
-            "the MCP server is not installed", hint=f"install it with: {install_command('mcp')}"
-        )
+    check_installed("mcp", "the MCP server", "mcp")
     if not http:
         given = {"--host": host, "--port": port, "--api-key-file": api_key_file}
         for option, value in given.items():
@@ -90,13 +78,5 @@ def mcp(
         max_concurrency=max_concurrency,
         grace=grace,
     )
-    code = run(
-        profile,
-        options,
-        http=http,
-        config=wiring.config(),
-        spending=open_books(save=None).spending,
-        sources=sources_of(typed, caps, concurrency or 0, unset=_CALLS),
-        introduction=wiring.introduction(wiring.settled(profile), switching=True),
-    )
-    raise Exit(code)
+    served = set_up(profile, typed, caps, concurrency, unset=_CALLS)
+    raise Exit(run(profile, options, http=http, **served))

@@ -10,10 +10,8 @@ from urllib.parse import urlsplit
 
 from typer import Exit, Option
 
-from moa_cli.cli import wiring
 from moa_cli.cli.options import TurnCaps, TypedMixture, takes_profile
-from moa_cli.cli.saving import open_books
-from moa_cli.cli.serving import sources_of
+from moa_cli.cli.serving import Insecure, check_installed, set_up
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.text import with_hint
 from moa_cli.profile import Profile
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 _KEYS = "MOA_SERVE_API_KEY"
 # Calls at the same time, if nothing else is set: those of many turns, not of one.
 _CALLS = 256
-_MODULES = ("starlette", "uvicorn", "prometheus_client")
 
 
 # A server runs for long: it chooses anew when a provider's list changes.
@@ -49,9 +46,7 @@ def serve(
         Path | None,
         Option(metavar="PATH", help="A file of such keys, one a line: `KEY`, or `NAME: KEY`."),
     ] = None,
-    insecure: Annotated[
-        bool, Option("--insecure", help="Let other machines in without a key.")
-    ] = False,
+    insecure: Insecure = False,
     cors_origin: Annotated[
         list[str] | None,
         Option(
@@ -114,13 +109,7 @@ def serve(
     caps: TurnCaps,
 ) -> None:
     """Serve mixtures to any program that speaks to OpenAI."""
-    from importlib.util import find_spec
-
-    if any(find_spec(name) is None for name in _MODULES):
-        from moa_cli.core.installation import install_command
-
-        command = install_command("serve")
-        raise MoAError("the server is not installed", hint=f"install it with: {command}")
+    check_installed("serve", "the server")
     from moa_cli.server.forwarded import trusted
     from moa_cli.server.keys import KeyPlaces
     from moa_cli.server.run import run
@@ -144,19 +133,10 @@ def serve(
         max_messages=max_messages,
         trusted_proxies=trusted("--trusted-proxy", trusted_proxy or ()),
     )
-
-    config = wiring.config()
     tracing, untraced = _tracing(otel_endpoint)
-    code = run(
-        profile,
-        options,
-        config=config,
-        sources=sources_of(typed, caps, concurrency or 0, unset=_CALLS),
-        spending=open_books(save=None).spending,
-        tracing=tracing,
-        introduction=[*wiring.introduction(wiring.settled(profile), switching=True), *untraced],
-    )
-    raise Exit(code)
+    served = set_up(profile, typed, caps, concurrency, unset=_CALLS)
+    served["introduction"] = [*served["introduction"], *untraced]
+    raise Exit(run(profile, options, tracing=tracing, **served))
 
 
 def _tracing(endpoint: str | None) -> tuple[Tracing | None, list[str]]:

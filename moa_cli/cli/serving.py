@@ -2,26 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+from typer import Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.options import TurnCaps, TypedMixture
+from moa_cli.cli.saving import open_books
 from moa_cli.config.schema import Config, load_config
+from moa_cli.core.errors import MoAError
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.engine import Budget, Limits
     from moa_cli.server.ledger import ServerLedger
     from moa_cli.server.run import Sources
+    from moa_cli.store.spending import Spending
+
+Insecure = Annotated[bool, Option("--insecure", help="Let other machines in without a key.")]
+# What every server is made of.
+_MODULES = ("starlette", "uvicorn", "prometheus_client")
 
 
-def sources_of(typed: TypedMixture, caps: TurnCaps, concurrency: int, *, unset: int) -> Sources:
-    """Where a server's set-up comes from.
+class SetUp(TypedDict):
+    """What a server is run with, beside its options; see `moa_cli.server.run.run`."""
+
+    config: Config
+    sources: Sources
+    spending: Spending | None
+    introduction: Sequence[str]
+
+
+def check_installed(extra: str, server: str, *modules: str) -> None:
+    """Raise MoAError if an extra is not installed. server: what it holds. modules: of which it
+    consists, beside those of all servers."""
+    if any(find_spec(name) is None for name in (*modules, *_MODULES)):
+        from moa_cli.core.installation import install_command
+
+        command = install_command(extra)
+        raise MoAError(f"{server} is not installed", hint=f"install it with: {command}")
+
+
+def set_up(
+    profile: Profile,
+    typed: TypedMixture,
+    caps: TurnCaps,
+    concurrency: int | None,
+    *,
+    unset: int,
+) -> SetUp:
+    """The set-up of a server.
 
     typed, caps: what was typed, which holds whatever the files say. concurrency: calls at the same
-    time, 0 if that was not typed. unset: those where the settings tell of none either.
+    time, None if that was not typed. unset: those where the settings tell of none either.
     """
+    return SetUp(
+        config=wiring.config(),
+        sources=_sources(typed, caps, concurrency or 0, unset=unset),
+        spending=open_books(save=None).spending,
+        introduction=wiring.introduction(wiring.settled(profile), switching=True),
+    )
+
+
+def _sources(typed: TypedMixture, caps: TurnCaps, concurrency: int, *, unset: int) -> Sources:
     from moa_cli.clients.limiter import Limiter
     from moa_cli.server.run import Sources
 
