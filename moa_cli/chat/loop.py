@@ -31,11 +31,12 @@ from moa_cli.core.conversation import Part, Turn
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.stream import TurnFold
+from moa_cli.core.stream import Sink, TurnFold
 from moa_cli.core.text import with_hint
 from moa_cli.engine import Limits
 from moa_cli.engine.merging import kept_text
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
+from moa_cli.observability.commands import CommandTraces
 from moa_cli.profile import Profile
 from moa_cli.terminal.plain import failure_line, print_paid
 from moa_cli.terminal.sinks import sinks_for
@@ -59,11 +60,13 @@ def run(
     clients: Callable[[], ClientPool],
     limits: Limits,
     greeting: Sequence[str],
+    traces: CommandTraces,
 ) -> int:
     """Hold a conversation until the user leaves; return the exit code.
 
     kept: what was said before, and where the conversation is saved. clients: makes the clients,
-    once the event loop runs. limits: of each turn. greeting: lines to show at the start.
+    once the event loop runs. limits: of each turn. greeting: lines to show at the start. traces:
+    those of the turns.
     """
     interactive = sys.stdin is not None and sys.stdin.isatty()
 
@@ -74,7 +77,8 @@ def run(
                 told = replace(limits, ledger=kept.ledger(lambda text: chat.complain(text)))
                 session = Session(profile, pool, told, kept.conversation)
                 settle = partial(pool.settled, patience=LIST_PATIENCE)
-                chat = Chat(session, options, kept, settle)
+                trace = partial(traces.sinks, pool.providers)
+                chat = Chat(session, options, kept, settle, trace, traces.notes)
                 for line in greeting:
                     chat.say(f"moa: {one_line(line)}")
                 if interactive:
@@ -93,7 +97,8 @@ def run(
 class Chat:
     """A conversation at a terminal or over plain lines.
 
-    settle: chooses among the candidates of a profile that the user switches to.
+    settle: chooses among the candidates of a profile that the user switches to. trace: begins the
+    trace of a turn. notes: what the user should know of traces, after a turn.
     editor: None without a terminal.
     """
 
@@ -103,12 +108,16 @@ class Chat:
         options: ChatOptions | None = None,
         kept: SavedConversation | None = None,
         settle: Callable[[Profile], Awaitable[Profile]] | None = None,
+        trace: Callable[[], Sequence[Sink]] = tuple,
+        notes: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.session = session
         self.kept = kept or SavedConversation()
         self.options = options or ChatOptions()
         self.editor: Editor | None = None
         self._settle = settle
+        self._trace = trace
+        self._notes = notes
 
     def say(self, text: str) -> None:
         """Show a message beside the conversation, on standard error, folded to the terminal."""
@@ -276,7 +285,8 @@ class Chat:
                 keys = TurnKeys(self.editor.source, stopper.stop, sys.stderr)
                 stack.enter_context(keys)
             # A proposal is written down before it is shown.
-            turn = await stopper.run(events, *recorders, *shown, fold=TurnFold())
+            sinks = [*recorders, *shown, *self._trace()]
+            turn = await stopper.run(events, *sinks, fold=TurnFold())
             if keys is not None and stopper.cancelled:
                 keys.drop_sends()
         return turn
@@ -296,6 +306,8 @@ class Chat:
         if turn.usage.calls:
             line = f"({usage_line(turn.usage, turn.seconds, turn.ledger)})"
             self.remark(folded(line, sys.stderr))
+        for note in self._notes():
+            self.complain(note)
 
 
 def _kept_of(turn: Turn, kept: str) -> str:

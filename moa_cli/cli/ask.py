@@ -27,6 +27,7 @@ from moa_cli.cli.options import (
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.cli.response_schema import read_schema
 from moa_cli.cli.saving import left_turn, open_books, resume
+from moa_cli.cli.traces import traced_by
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.engine import Limits
     from moa_cli.engine.structured import ResponseFormat
+    from moa_cli.observability.commands import CommandTraces
     from moa_cli.terminal.sinks import Show
 
 _PATIENCE = 15.0
@@ -177,7 +179,9 @@ def ask(
     if output == "json" or (no_stream and output == "text"):
         limits = replace(limits, reply_held=True)
     merging = left.turn if left else None
-    raise Exit(_run(profile, asked, show, kept, limits, merging, response_format))
+    with traced_by("ask", quiet=quiet) as traces:
+        code = _run(profile, asked, show, kept, limits, merging, response_format, traces)
+    raise Exit(code)
 
 
 def _compose_prompt(
@@ -240,6 +244,7 @@ def _run(
     limits: Limits,
     merging: Turn | None,
     response_format: ResponseFormat | None,
+    traces: CommandTraces,
 ) -> int:
     """Answer and show the open turn of a conversation, and return the exit code.
 
@@ -263,8 +268,8 @@ def _run(
         stopper = Stopper()
         # A proposal is written down before it is shown.
         recorders = kept.recorders(profile, say, merging=merging)
-        sinks = [*recorders, *sinks_for(show, stopper.hint)]
-        async with aclosing(wiring.client_pool()) as pool:
+        async with aclosing(wiring.client_pool(headers=traces.headers)) as pool:
+            sinks = [*recorders, *sinks_for(show, stopper.hint), *traces.sinks(pool.providers)]
             events = run_turn(
                 profile,
                 asked,

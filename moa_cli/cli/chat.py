@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated
 
 from typer import Exit, Option
@@ -19,6 +20,7 @@ from moa_cli.cli.options import (
     typed_or,
 )
 from moa_cli.cli.saving import choose, open_books, resume, saves
+from moa_cli.cli.traces import traced_by
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
@@ -59,14 +61,17 @@ def chat(
     budgets = (*caps.budgets(books.spending, one_turn=False), *wiring.session_budget("turns"))
     # Plain lines come from a pipe, where no keys are typed.
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
-    code = run(
-        profile,
-        options,
-        kept=SavedConversation(books.store, identity, conversation, books.spending),
-        clients=wiring.client_pool,
-        limits=wiring.limits(concurrency, budgets),
-        greeting=wiring.greeting(profile)
-        if at_terminal
-        else wiring.introduction(profile, switching=True),
+    greeting = (
+        wiring.greeting(profile) if at_terminal else wiring.introduction(profile, switching=True)
     )
+    with traced_by("chat") as traces:
+        code = run(
+            profile,
+            options,
+            kept=SavedConversation(books.store, identity, conversation, books.spending),
+            clients=partial(wiring.client_pool, headers=traces.headers),
+            limits=wiring.limits(concurrency, budgets),
+            greeting=[*greeting, *traces.notes()],
+            traces=traces,
+        )
     raise Exit(code)

@@ -66,6 +66,7 @@ def mcp(
                 raise UsageError(f"{option} needs --http")
         if insecure:
             raise UsageError("--insecure needs --http")
+    from moa_cli.observability.commands import tracing_of
     from moa_cli.server.keys import KeyPlaces
     from moa_cli.server.mcp.run import run
     from moa_cli.server.service import ServerOptions
@@ -78,5 +79,6 @@ def mcp(
         max_concurrency=max_concurrency,
         grace=grace,
     )
-    served = set_up(profile, typed, caps, concurrency, unset=_CALLS)
-    raise Exit(run(profile, options, http=http, **served))
+    tracing, untraced = tracing_of(os.environ)
+    served = set_up(profile, typed, caps, concurrency, unset=_CALLS, notes=untraced)
+    raise Exit(run(profile, options, http=http, tracing=tracing, **served))

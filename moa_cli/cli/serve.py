@@ -12,8 +12,7 @@ from typer import Exit, Option
 
 from moa_cli.cli.options import TurnCaps, TypedMixture, takes_profile
 from moa_cli.cli.serving import Insecure, check_installed, set_up
-from moa_cli.core.errors import MoAError, UsageError
-from moa_cli.core.text import with_hint
+from moa_cli.core.errors import UsageError
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
@@ -134,8 +133,7 @@ def serve(
         trusted_proxies=trusted("--trusted-proxy", trusted_proxy or ()),
     )
     tracing, untraced = _tracing(otel_endpoint)
-    served = set_up(profile, typed, caps, concurrency, unset=_CALLS)
-    served["introduction"] = [*served["introduction"], *untraced]
+    served = set_up(profile, typed, caps, concurrency, unset=_CALLS, notes=untraced)
     raise Exit(run(profile, options, tracing=tracing, **served))
 
 
@@ -144,19 +142,13 @@ def _tracing(endpoint: str | None) -> tuple[Tracing | None, list[str]]:
 
     endpoint: what was typed. Raises MoAError if it was, and cannot be done.
     """
-    from moa_cli.observability.tracing import Tracing, collector
+    from moa_cli.observability.commands import tracing_of
+    from moa_cli.observability.tracing import Tracing
 
-    if endpoint is not None:
-        _check_address("--otel-endpoint", endpoint)
-        return Tracing(endpoint), []
-    variable = collector(os.environ)
-    if variable is None:
-        return None, []
-    try:
-        return Tracing(), []
-    except MoAError as error:
-        # The variable may be set for all programs of a machine.
-        return None, [f"{variable} is set, but {with_hint(error.message, error.hint)}"]
+    if endpoint is None:
+        return tracing_of(os.environ)
+    _check_address("--otel-endpoint", endpoint)
+    return Tracing(endpoint), []
 
 
 def _check_address(option: str, address: str) -> None:

@@ -53,17 +53,19 @@ def set_up(
     concurrency: int | None,
     *,
     unset: int,
+    notes: Sequence[str],
 ) -> SetUp:
     """The set-up of a server.
 
     typed, caps: what was typed, which holds whatever the files say. concurrency: calls at the same
-    time, None if that was not typed. unset: those where the settings tell of none either.
+    time, None if that was not typed. unset: those where the settings tell of none either. notes:
+    lines to show at the start, beside those on the profile.
     """
     return SetUp(
         config=wiring.config(),
         sources=_sources(typed, caps, concurrency or 0, unset=unset),
         spending=open_books(save=None).spending,
-        introduction=wiring.introduction(wiring.settled(profile), switching=True),
+        introduction=[*wiring.introduction(wiring.settled(profile), switching=True), *notes],
     )
 
 

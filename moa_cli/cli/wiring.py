@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -50,11 +51,14 @@ def providers() -> Providers:
     return Providers(config(), os.environ)
 
 
-def client_pool(*, sdk_lists: bool = False) -> ClientPool:
-    """Clients for one event loop. sdk_lists: whether Together's list comes through its SDK."""
+def client_pool(
+    *, sdk_lists: bool = False, headers: Callable[[], Mapping[str, str]] | None = None
+) -> ClientPool:
+    """Clients for one event loop. sdk_lists: whether Together's list comes through its SDK.
+    headers: see `ClientPool`."""
     from moa_cli.clients.pool import ClientPool
 
-    return ClientPool(config(), sdk_lists=sdk_lists)
+    return ClientPool(config(), sdk_lists=sdk_lists, headers=headers)
 
 
 @cache

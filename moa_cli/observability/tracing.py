@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
+    from moa_cli.models.providers import Providers
+
 # They say where a collector is; OpenTelemetry reads them, and many others, itself.
 VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PARENTS = ("traceparent", "tracestate")
@@ -37,8 +39,6 @@ _NANOSECONDS = 1e9
 _FLUSH = 5000
 # What the calls of the running task send along.
 _carried: ContextVar[Mapping[str, str]] = ContextVar("carried", default={})  # noqa: B039
-# The provider of a model's name, and the model's id there.
-NameParts = Callable[[str], tuple[str, str]]
 
 
 def collector(environment: Mapping[str, str]) -> str | None:
@@ -61,13 +61,21 @@ class Tracing:
     Args:
         endpoint: Where a collector takes traces, such as http://localhost:4318/v1/traces; None
             leaves it to the OTEL_… variables.
+        patience: Seconds that a collector has to take what it is sent; None leaves it to those
+            variables, too.
         exporter: What takes the spans, in place of a collector.
 
     Raises:
         MoAError: OpenTelemetry is not installed.
     """
 
-    def __init__(self, endpoint: str | None = None, exporter: SpanExporter | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        patience: float | None = None,
+        exporter: SpanExporter | None = None,
+    ) -> None:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -84,7 +92,7 @@ class Tracing:
         # What the environment says of this program comes last, so that it beats ours.
         resource = Resource.create(own).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._sender = _Sender(exporter or OTLPSpanExporter(endpoint=endpoint))
+        self._sender = _Sender(exporter or OTLPSpanExporter(endpoint=endpoint, timeout=patience))
         self._provider.add_span_processor(BatchSpanProcessor(self._sender))  # type: ignore[arg-type]
         self._tracer: Tracer = self._provider.get_tracer("moa", __version__)
 
@@ -93,20 +101,26 @@ class Tracing:
         self._sender.warn = warn
 
     def turn(
-        self, name_parts: NameParts, headers: Mapping[str, str], **attributes: str | None
+        self,
+        providers: Providers,
+        headers: Mapping[str, str],
+        *,
+        served: bool = False,
+        **attributes: str | None,
     ) -> TurnTrace:
         """Begin the span of a turn, whose calls are made by the running task or its children.
 
         Args:
-            name_parts: See `NameParts`.
+            providers: Those of the models that are asked.
             headers: Of the request that the turn is made for; its `traceparent` is continued.
+            served: Whether another program sent that request.
             **attributes: Facts on the turn, each named `moa.…`.
 
         Returns:
             A sink for the events of the turn.
         """
         given = {f"moa.{name}": value for name, value in attributes.items() if value is not None}
-        return TurnTrace(self._tracer, name_parts, headers, given)
+        return TurnTrace(self._tracer, providers, headers, given, served=served)
 
     def close(self) -> None:
         """Send what is left; what no collector takes in a few seconds is lost."""
@@ -148,9 +162,11 @@ class TurnTrace:
     def __init__(
         self,
         tracer: Tracer,
-        name_parts: NameParts,
+        providers: Providers,
         headers: Mapping[str, str],
         attributes: Mapping[str, str],
+        *,
+        served: bool,
     ) -> None:
         from opentelemetry.trace import SpanKind, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -158,13 +174,12 @@ class TurnTrace:
         carrier = {name: headers[name] for name in _PARENTS if name in headers}
         propagator = TraceContextTextMapPropagator()
         self._tracer = tracer
-        self._name_parts = name_parts
+        self._providers = providers
         self._began = time.time_ns()
         self._turn: Span = tracer.start_span(
             "invoke_workflow",
             context=propagator.extract(carrier),
-            # What was asked for by another program, or by a person.
-            kind=SpanKind.SERVER if headers else SpanKind.INTERNAL,
+            kind=SpanKind.SERVER if served else SpanKind.INTERNAL,
             attributes={"gen_ai.operation.name": "invoke_workflow", **attributes},
             start_time=self._began,
         )
@@ -255,14 +270,14 @@ class TurnTrace:
     def _begin(self, place: tuple[int, int] | None, model: str, at: float) -> Span:
         from opentelemetry.trace import SpanKind
 
-        provider, identity = self._name_parts(model)
+        provider, identity = self._providers.parse(model)
         call = self._calls[place] = self._tracer.start_span(
             f"chat {identity}",
             context=self._inside,
             kind=SpanKind.CLIENT,
             attributes={
                 "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": provider,
+                "gen_ai.provider.name": provider.name,
                 "gen_ai.request.model": identity,
             },
             start_time=self._time(at),

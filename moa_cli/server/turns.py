@@ -174,13 +174,10 @@ class TurnEndpoint:
         return turn
 
     def _trace(self, tracing: Tracing, made: _Made) -> TurnTrace:
-        def name_parts(model: str) -> tuple[str, str]:
-            provider, identity = made.setup.clients.providers.parse(model)
-            return provider.name, identity
-
         return tracing.turn(
-            name_parts,
+            made.setup.clients.providers,
             made.headers,
+            served=True,
             model=made.asked.model,
             request=made.record.id,
             key=made.key.name,

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.collector import Collector
 from tests.support.command import PATIENCE, Moa
 from tests.support.server import Server
 from tests.support.upstream import Reply, Upstream
@@ -314,6 +315,28 @@ def test_what_others_have_spent_is_not_told(connect: Any, moa: Moa, upstream: Up
         told = json.dumps(second.structured_content) + text_of(second)
         assert "spent" not in told
         assert "reserved" not in told
+
+
+def test_a_call_is_a_trace_for_each_profile_that_it_asks(
+    connect: Any, moa: Moa, upstream: Upstream
+) -> None:
+    moa.profile("team", "b", aggregator="agg")
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with Collector() as collector:
+        moa.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.root
+
+        async def use() -> None:
+            async with connect(moa) as client:
+                both = {**ASKED, "profiles": ["moa", "team"]}
+                result = await client.call_tool("compare", both, meta={"traceparent": parent})
+                assert not result.is_error
+                upstream.wait_for(lambda: len(collector.spans) == 8)
+
+        asyncio.run(use())
+    roots = [span for span in collector.spans if span.name.startswith("invoke_workflow")]
+    assert {span.attributes["moa.model"] for span in roots} == {"moa", "team"}
+    assert {span.trace for span in collector.spans} == {parent.split("-")[1]}
+    assert {span.parent for span in roots} == {parent.split("-")[2]}
 
 
 def test_it_ends_with_its_parent_and_keeps_what_was_spent(moa: Moa, upstream: Upstream) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +22,7 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.events import Event, LayerFinished
 from moa_cli.core.outcomes import losses, refusal_of
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.stream import TurnFold, deliver
+from moa_cli.core.stream import Sink, TurnFold, deliver
 from moa_cli.core.unique import unique_name
 from moa_cli.engine import run_turn
 from moa_cli.profile import Profile, short_name
@@ -47,13 +47,14 @@ _INSTRUCTIONS = (
 
 @dataclass
 class _Asked:
-    """A profile that is asked in a call. setup, key: as they were when it began. error: why it
-    gave nothing."""
+    """A profile that is asked in a call. setup, key: as they were when it began. parent: the trace
+    that the client asks in. error: why it gave nothing."""
 
     name: str
     profile: Profile
     setup: Setup
     key: ClientKey
+    parent: Mapping[str, str]
     fold: TurnFold = field(default_factory=TurnFold)
     error: ApiError | None = None
 
@@ -120,8 +121,9 @@ class ToolServer:
         mixtures = setup.mixtures
         request = read_arguments(params.name, params.arguments or {}, _names(mixtures, key))
         record.model = ",".join(request.profiles)
+        parent = _parent(ctx)
         asked = [
-            _Asked(name, (await mixtures.offered(name, key)).profile, setup, key)
+            _Asked(name, (await mixtures.offered(name, key)).profile, setup, key, parent)
             for name in request.profiles
         ]
         proposals_only = params.name == "compare" and len(asked) == 1
@@ -194,16 +196,27 @@ class ToolServer:
         service = self._service
         said = [Message("system", request.system)] if request.system.strip() else []
         conversation = Conversation.of([*said, Message("user", request.prompt)])
-        sink = progress.sink(asked.name if labelled else "")
+        sinks: list[Sink] = [service.metrics.turn(), progress.sink(asked.name if labelled else "")]
         try:
             async with service.limiter.turn():
                 limits = replace(asked.setup.limits(asked.key, discreet=True), reply_held=True)
                 clients = asked.setup.clients
+                if service.tracing is not None:
+                    # Before the calls: they carry it on.
+                    sinks.append(
+                        service.tracing.turn(
+                            clients.providers,
+                            asked.parent,
+                            served=True,
+                            model=asked.name,
+                            key=asked.key.name,
+                        )
+                    )
                 events = run_turn(asked.profile, conversation, clients, limits=limits)
                 if proposals_only:
                     events = _up_to_the_proposals(events, asked.profile.rounds)
                 try:
-                    await deliver(events, service.metrics.turn(), sink, fold=asked.fold)
+                    await deliver(events, *sinks, fold=asked.fold)
                 finally:
                     asked.turn = asked.fold.turn()
                     if proposals_only and asked.turn.error is None and _texts(asked.turn):
@@ -232,6 +245,13 @@ async def _up_to_the_proposals(
 def _key(ctx: ServerRequestContext[Any]) -> ClientKey:
     """Whose key came with a request, over HTTP."""
     return key_of(getattr(ctx.request, "scope", None) or {})
+
+
+def _parent(ctx: ServerRequestContext[Any]) -> Mapping[str, str]:
+    """The trace that a client asks in: among what it tells beside the arguments, as OpenTelemetry's
+    conventions for this protocol have it, or over HTTP in the headers."""
+    told = {name: value for name, value in (ctx.meta or {}).items() if isinstance(value, str)}
+    return {**getattr(ctx.request, "headers", {}), **told}
 
 
 def _names(mixtures: Mixtures, key: ClientKey) -> list[str]:

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 
 from moa_cli.config.schema import Config
+from moa_cli.observability.tracing import Tracing
 from moa_cli.profile import Profile
 from moa_cli.server.app import make_app
 from moa_cli.server.loops import Address
@@ -50,6 +51,7 @@ def run(
     config: Config,
     sources: Sources,
     spending: Spending | None,
+    tracing: Tracing | None,
     introduction: Sequence[str],
 ) -> int:
     """Serve until standard input or a signal ends it; returns the exit code.
@@ -62,7 +64,14 @@ def run(
 
     def service(address: Address) -> Service:
         return make_service(
-            profile, options, address, keys, config=config, sources=sources, spending=spending
+            profile,
+            options,
+            address,
+            keys,
+            config=config,
+            sources=sources,
+            spending=spending,
+            tracing=tracing,
         )
 
     if not http:

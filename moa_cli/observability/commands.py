@@ -1,0 +1,79 @@
+"""The traces of a command's turns, where the environment names a collector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from moa_cli.core.errors import MoAError
+from moa_cli.core.stream import Sink
+from moa_cli.core.text import with_hint
+from moa_cli.observability.tracing import Tracing, collector, trace_headers
+
+if TYPE_CHECKING:
+    from moa_cli.models.providers import Providers
+
+# The trace that a program runs a command in, as its environment tells it. Source: OpenTelemetry's
+# specification of context propagation by environment variables.
+_PARENTS = ("traceparent", "tracestate")
+# Seconds that a command that has its reply waits for a collector which is away, and what sets them.
+_PATIENCE = 2.0
+_PATIENCES = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+
+
+def tracing_of(
+    environment: Mapping[str, str], *, patience: float | None = None
+) -> tuple[Tracing | None, list[str]]:
+    """What traces turns, if the environment names a collector; and why nothing does, if it cannot
+    be done. patience: see `Tracing`."""
+    variable = collector(environment)
+    if variable is None:
+        return None, []
+    try:
+        return Tracing(patience=patience), []
+    except MoAError as error:
+        # The variable may be set for all programs of a machine.
+        return None, [f"{variable} is set, but {with_hint(error.message, error.hint)}"]
+
+
+class CommandTraces:
+    """The traces of one command, which does nothing without a collector.
+
+    Args:
+        command: Its name, as the traces tell it.
+        environment: Of the process.
+    """
+
+    def __init__(self, command: str, environment: Mapping[str, str]) -> None:
+        self._command = command
+        self._parent = {
+            name: environment[name.upper()] for name in _PARENTS if name.upper() in environment
+        }
+        # What the user should know, and was not told yet; another thread may add to it.
+        self._notes: list[str] = []
+        is_set = any(environment.get(name, "").strip() for name in _PATIENCES)
+        patience = None if is_set else _PATIENCE
+        self._tracing, self._notes[:] = tracing_of(environment, patience=patience)
+        if self._tracing is not None:
+            self._tracing.tell(self._notes.append)
+
+    @property
+    def headers(self) -> Callable[[], Mapping[str, str]] | None:
+        """What tells the headers that put a call into the trace of its turn; None without one."""
+        return None if self._tracing is None else trace_headers
+
+    def sinks(self, providers: Providers) -> tuple[Sink, ...]:
+        """Begin the trace of a turn, whose calls are made by the running task or its children."""
+        if self._tracing is None:
+            return ()
+        return (self._tracing.turn(providers, self._parent, command=self._command),)
+
+    def notes(self) -> list[str]:
+        """What the user should know since this was asked last."""
+        told, self._notes[:] = list(self._notes), []
+        return told
+
+    def close(self) -> None:
+        """Send what is left; what no collector takes in a few seconds is lost."""
+        if self._tracing is not None:
+            self._tracing.close()
