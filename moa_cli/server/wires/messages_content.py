@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moa_cli.core.conversation import Conversation, Message, Part, Role
@@ -75,16 +76,13 @@ class ContentReader:
         parts: list[Part] = []
         calls: list[ToolCall] = []
         results: list[Message] = []
-        shown: list[Part] = []
         for number, block in enumerate(_blocks(content)):
             inner = path if isinstance(content, str) else (*path, number)
             match _kind(block, inner), role:
                 case "tool_use", "assistant":
                     calls.append(self._call(block, inner))
                 case "tool_result", "user":
-                    result, images = self._result(block, inner)
-                    results.append(result)
-                    shown += images
+                    results.append(self._result(block, inner))
                 case ("tool_use" | "tool_result") as kind, _:
                     refuse(f"must not be {kind} in a message of the {role}", *inner, "type")
                 case _:
@@ -100,8 +98,7 @@ class ContentReader:
             text = "\n".join(part.as_text for part in parts)
             self._messages.append(Message("assistant", text, tool_calls=tuple(calls)))
             return
-        # No endpoint takes images in the result of a tool, so they follow as the user's.
-        self._add(role, [*shown, *parts], prompt=not results)
+        self._add(role, parts, prompt=not results)
 
     def _add(self, role: str, parts: Sequence[Part], *, prompt: bool = False) -> None:
         if parts:
@@ -140,27 +137,21 @@ class ContentReader:
         arguments = json.dumps(given, ensure_ascii=False)
         return ToolCall(_text(block, "id", path), _text(block, "name", path), arguments)
 
-    def _result(self, block: _Block, path: _Path) -> tuple[Message, list[Part]]:
-        """The result of a tool as text, and the images in it, with a word on where they are
-        from."""
+    def _result(self, block: _Block, path: _Path) -> Message:
         self._note_unknown(block, "tool_result")
         call = _text(block, "tool_use_id", path)
         if call not in self._open:
             refuse("is the id of no `tool_use` block in the message before", *path, "tool_use_id")
-        name = self._open.pop(call)
+        del self._open[call]
         content = block.get("content") or ""
         if not isinstance(content, str | list):
             refuse("must be a text or a list of blocks", *path, "content")
         parts: list[Part] = []
         for number, inner in enumerate(_blocks(content)):
             parts += self._parts(inner, (*path, "content", number))
-        text = "\n".join(part.as_text for part in parts)
         if block.get("is_error") is True:
-            text = f"The tool failed.\n{text}" if text else "The tool failed."
-        seen = [part for part in parts if part.kind != "text" and part.url]
-        if seen:
-            seen.insert(0, Part("text", f"From the result of the tool {name}:"))
-        return Message("tool", text, tool_call_id=call), seen
+            parts = [Part("text", "The tool failed."), *(part for part in parts if part.as_text)]
+        return replace(Message.of_parts("tool", parts), tool_call_id=call)
 
     def _parts(self, block: _Block, path: _Path) -> list[Part]:
         kind = _kind(block, path)
