@@ -1,12 +1,16 @@
-"""`moa serve` under load, beside the least that a server can do and beside another proxy.
+"""`moa serve` under load, beside the least that a server can do and beside other proxies.
 
 Requests a second, and in brackets what was added to the upstream's own latency (median and 99th
 percentile, ms). The upstream answers at once with 20 tokens, streamed or whole; load, upstream and
-server share the machine. *bare*: starlette and uvicorn with nothing but the passing on, without
-checks, counts, retries, log or cancellation; *httpx* and *aiohttp* are what it asks the upstream
-with, the bare mixture asks four times over aiohttp and streams the fifth answer. *optillm, moa*:
-its proxy 0.3, which asks three times for five answers, and gives a stream only once all of it is
-there.
+server share the machine. Each server has answered for some seconds before it is measured. *bare*:
+starlette and uvicorn with nothing but the passing on, without checks, counts, retries, log or
+cancellation; *httpx* and *aiohttp* are what it asks the upstream with, the bare mixture asks four
+times over aiohttp and streams the fifth answer. *LiteLLM, one model*: its proxy 1.108 as its
+documentation advises for production: one uvicorn worker (with uvloop), the log at `ERROR`,
+`LITELLM_MODE=PRODUCTION`; no database, no cache, no callbacks, and no key, as for `moa serve`.
+Beyond that advice, the log of each streamed chunk is off (`disable_streaming_logging`). *optillm,
+moa*: its proxy 0.3, which asks three times for five answers, and gives a stream only once all of it
+is there.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.programs import installed
+
 _ROOT = Path(__file__).parents[1]
 _MESSAGES = [{"role": "user", "content": "hi"}]
 _CONFIG = """\
@@ -43,6 +49,30 @@ model = "lab:m"
 _FOUR = "".join(f'[[proposers]]\nmodel = "lab:p{number}"\n' for number in range(4)) + (
     '[aggregator]\nmodel = "lab:m"\n'
 )
+_LITELLM = "litellm[proxy]>=1.108,<1.109"
+_LITELLM_CONFIG = """\
+model_list:
+  - model_name: m
+    litellm_params:
+      model: openai/m
+      api_base: {url}
+      api_key: some-key
+litellm_settings:
+  disable_streaming_logging: true
+"""
+_LITELLM_ENVIRONMENT = {
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_MODE": "PRODUCTION",
+    # Its prices come from the package, not from the network.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    # It refuses to start without a key of its own; like `moa serve` here, it needs none.
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+}
+# Long enough for LiteLLM's proxy, whose first streams are slower than all that follow.
+_WARM_UP_SECONDS = 4.0
+_SINGLE, _MIXTURE = "moa serve, rounds 0", "moa serve, mixture of 4"
+_BARE_MIXTURE = "bare mixture of 4"
+_LITELLM_ONE, _OPTILLM_MOA = "LiteLLM, one model", "optillm, moa"
 # Its own mixture: three completions of one call, a critique, and the final answer.
 _OPTILLM = "optillm>=0.3,<1"
 
@@ -125,6 +155,19 @@ def ours(folder: Path, upstream: str) -> Iterator[str]:
 
 
 @contextmanager
+def litellm(program: str, config: Path, upstream: str) -> Iterator[str]:
+    """LiteLLM's proxy with one model, over a configuration that is written to `config`; its URL."""
+    config.write_text(_LITELLM_CONFIG.format(url=upstream), "utf-8")
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    arguments = [program, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    arguments += ["--num_workers", "1"]
+    with process(arguments, {**os.environ, **_LITELLM_ENVIRONMENT}, tells=False):
+        _await(f"{url}/health/liveliness", seconds=180)
+        yield f"{url}/v1/chat/completions"
+
+
+@contextmanager
 def optillm(folder: Path, upstream: str) -> Iterator[str]:
     """optillm's proxy in an environment of its own; its URL."""
     python = folder / "bin" / "python"
@@ -177,6 +220,9 @@ def measure(targets: Sequence[Target], levels: Sequence[int], seconds: float) ->
     """Print a table for streamed replies and one for whole ones, and the ratios of the goal."""
     upstream = targets[0]
     rates: dict[tuple[str, bool, int], float] = {}
+    for target in targets[1:]:
+        for stream in target.modes:
+            load(target, 8, _WARM_UP_SECONDS, stream=stream)
     for stream in (True, False):
         print(f"\n{'Streamed' if stream else 'Whole'}:\n")
         print("| server | " + " | ".join(f"{level} clients" for level in levels) + " |")
@@ -198,16 +244,21 @@ def measure(targets: Sequence[Target], levels: Sequence[int], seconds: float) ->
 
 
 def _goals(rates: Mapping[tuple[str, bool, int], float], levels: Sequence[int]) -> None:
-    def ratio(one: tuple[str, bool, int], other: tuple[str, bool, int]) -> str:
-        least = rates.get(other, 0.0)
-        return f"{rates.get(one, 0.0) / least:.2f}" if least else "unknown"
+    def ratio(measured: tuple[str, bool, int], reference: tuple[str, bool, int]) -> str:
+        least = rates.get(reference, 0.0)
+        return f"{rates.get(measured, 0.0) / least:.2f}" if least else "unknown"
 
-    ours_ = "moa serve, mixture of 4"
     print("\nstreamed, 32 clients, our mixture of 4 to")
-    print("- the bare mixture:", ratio((ours_, True, 32), ("bare mixture of 4", True, 32)))
-    print("- optillm's (not streamed):", ratio((ours_, True, 32), ("optillm, moa", False, 32)))
+    print("- the bare mixture:", ratio((_MIXTURE, True, 32), (_BARE_MIXTURE, True, 32)))
+    print("- optillm's (not streamed):", ratio((_MIXTURE, True, 32), (_OPTILLM_MOA, False, 32)))
     if 8 in levels and 256 in levels:
-        print("our mixture, 256 clients to 8:", ratio((ours_, True, 256), (ours_, True, 8)))
+        print("our mixture, 256 clients to 8:", ratio((_MIXTURE, True, 256), (_MIXTURE, True, 8)))
+    print("\nmoa serve, rounds 0, to LiteLLM's proxy, 1 and 32 clients")
+    for stream, name in ((True, "streamed"), (False, "whole")):
+        shown = [
+            ratio((_SINGLE, stream, level), (_LITELLM_ONE, stream, level)) for level in (1, 32)
+        ]
+        print(f"- {name}: {' and '.join(shown)}")
 
 
 def main() -> None:
@@ -215,6 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each cell")
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 256])
+    parser.add_argument("--litellm", type=Path, help="a folder for its environment, kept")
     parser.add_argument("--optillm", type=Path, help="a folder for its environment, kept")
     given = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}")
@@ -224,18 +276,29 @@ def main() -> None:
         bare = stack.enter_context(process(module("bare_servers", upstream)))
         _await(f"{bare}/")
         moa = stack.enter_context(ours(folder, upstream))
+        single = Target(_SINGLE, moa, "one")
         targets = [
             Target("the upstream itself", f"{upstream}/chat/completions", "m"),
             Target("bare pass-through, httpx", f"{bare}/httpx", "m"),
             Target("bare pass-through, aiohttp", f"{bare}/aiohttp", "m"),
-            Target("moa serve, rounds 0", moa, "one"),
-            Target("bare mixture of 4", f"{bare}/mixture", "m"),
-            Target("moa serve, mixture of 4", moa, "four"),
+            single,
+            Target(_BARE_MIXTURE, f"{bare}/mixture", "m"),
+            Target(_MIXTURE, moa, "four"),
         ]
+        if given.litellm:
+            program = installed(given.litellm, "litellm", _LITELLM)
+            if program:
+                config = folder / "litellm.yaml"
+                url = stack.enter_context(litellm(program, config, upstream))
+                # Next to the server that it is compared with, so that both meet the same machine.
+                place = targets.index(single) + 1
+                targets.insert(place, Target(_LITELLM_ONE, url, "m", levels=(1, 32)))
+            else:
+                print("LiteLLM's proxy cannot be installed: it is left out", file=sys.stderr)
         if given.optillm and shutil.which("python3"):
             url = stack.enter_context(optillm(given.optillm, upstream))
             # It gives a stream only once all of it is there.
-            targets.append(Target("optillm, moa", url, "moa-m", modes=(False,), levels=(32,)))
+            targets.append(Target(_OPTILLM_MOA, url, "moa-m", modes=(False,), levels=(32,)))
         measure(targets, given.clients, given.seconds)
 
 

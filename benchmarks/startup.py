@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.programs import installed
 from benchmarks.report import environment_line, spread, table
 from tests.support.upstream import Reply, Upstream
 
@@ -93,22 +93,6 @@ def home(folder: Path, url: str) -> dict[str, str]:
     }
 
 
-def llm(folder: Path, *packages: str) -> str | None:
-    """The program `llm`, installed there with these packages; None if it cannot be installed."""
-    uv = shutil.which("uv")
-    if uv is None:
-        return None
-    python = folder / "bin" / "python"
-    for command in (
-        [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
-        [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *packages],
-    ):
-        # Elsewhere than in this project, whose settings for uv leave `llm` out.
-        if subprocess.run(command, cwd=folder.parent, stdout=subprocess.DEVNULL).returncode:
-            return None
-    return str(folder / "bin" / "llm")
-
-
 @dataclass
 class Taken:
     """The seconds of each run of a command: by the clock, and of CPU."""
@@ -141,13 +125,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Upstream() as upstream:
         upstream.always("*", Reply(text=_ANSWER))
         environment = home(Path(folder), upstream.url)
-        other = llm(Path(folder) / "llm", *_LLM)
+        other = installed(Path(folder) / "llm", "llm", *_LLM)
         if other is None:
             print("Without llm, which could not be installed with uv.\n")
         else:
             commands[_OTHER] = [other, "--version"]
             commands[_CALL] = [other, "-m", "agg", "hi"]
-        peer = llm(Path(folder) / "consortium", *_CONSORTIUM)
+        peer = installed(Path(folder) / "consortium", "llm", *_CONSORTIUM)
         if peer is None:
             print("Without llm-consortium, which could not be installed with uv.\n")
         else:
