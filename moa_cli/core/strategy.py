@@ -94,9 +94,11 @@ class Report:
         points: The points, as a model found them.
         groups: The names of the proposers, grouped by the position that they take.
         consensus: The share of all pairs of proposals that stand in the same group, 0 to 1; None
-            for fewer than two proposals. It is computed from `groups`.
+            for fewer than two proposals, or where none was grouped. It is computed from `groups`.
+        notes: A sentence for each proposal that the model put into no group, or into several.
     """
 
     points: tuple[Point, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ()
     consensus: float | None = None
+    notes: tuple[str, ...] = ()

@@ -391,7 +391,7 @@ class Profile:
             for proposer in chosen
             for sample in range(proposer.samples)
         ]
-        names = _unique([call.name or short_name(call.model) for call in calls])
+        names = unique_names([call.name or short_name(call.model) for call in calls])
         return tuple(replace(call, name=name) for call, name in zip(calls, names, strict=True))
 
     def quorum_of(self, number: int) -> int | None:
@@ -539,7 +539,8 @@ def short_name(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1] or model
 
 
-def _unique(names: list[str]) -> list[str]:
+def unique_names(names: list[str]) -> list[str]:
+    """Those names; where several are the same, numbered."""
     taken = {name for name in names if names.count(name) == 1}
     result = []
     for name in names:
