@@ -75,6 +75,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
     # Another candidate may have been asked in its place.
     model = call.settings.model
     if error is None:
+        state.calls_tools = bool(call.called)
         state.emit(
             events.AggregatorFinished(
                 at=state.now(),

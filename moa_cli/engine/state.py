@@ -47,8 +47,9 @@ class Control:
         """Stop waiting for proposers, and go on to the reply with what has arrived.
 
         Answers that are still being written are used as they are, marked as unfinished, where at
-        least a sentence of them has come. Layers that have not begun are skipped. Has no effect
-        before the first answer, or the first sentence of one, has arrived, until it does.
+        least a sentence of them has come. Layers that have not begun are skipped, and so is what a
+        reply comes about without, such as a report. Has no effect before the first answer, or the
+        first sentence of one, has arrived, until it does.
         """
         self._enough.set()
 
@@ -56,8 +57,9 @@ class Control:
     def leads_to_reply(self) -> bool:
         """Whether `enough()` would lead to a reply at once.
 
-        True while proposers are asked, and at least one answer or a sentence of one has come. False
-        before that, and once the reply is being written.
+        True while proposers are asked, and at least one answer or a sentence of one has come; and
+        while what a reply comes about without is waited for, such as a report. False before that,
+        and once the reply is being written.
         """
         return self._leads_to_reply is not None and self._leads_to_reply()
 
@@ -103,6 +105,7 @@ class TurnState:
     reused: whether those were made for an earlier request. aggregators: the one that is tried
     first, then its fallbacks.
     usage, lost, causes: see `TurnFinished` and `TurnFailed`.
+    calls_tools: whether the reply, once it is whole, calls tools.
     arrived: set once there is a proposal. layer: the layer of proposers that runs, or ran last;
     None where the reply is written.
     response_format: what the reply has to be, if it is no plain text. may_repair: whether it may be
@@ -146,6 +149,7 @@ class TurnState:
         # The number of the last layer that was planned.
         self.depth = self.rounds
         self.reviews: list[Proposal] = []
+        self.calls_tools = False
         self.silent: dict[str, tuple[int, bool]] = {}
         self.budgets = TurnBudgets(limits.budgets, limits.undisclosed)
         self._queue = queue
@@ -254,6 +258,8 @@ class TurnState:
         if not self.budgets:
             return
         stages = self.profile.stages(self.rounds, references=bool(self.references))
+        # The report must cost nobody the reply: where there is no room for it, it is left out.
+        stages = [stage for stage in stages if stage.purpose != "report"]
         infos = {
             settings.model: await self._clients.facts(settings.model, patience=_PATIENCE_BEFORE)
             for stage in stages

@@ -31,6 +31,7 @@ from moa_cli.engine.advice import check_tools
 from moa_cli.engine.call import Limits, failure
 from moa_cli.engine.layer import run_layers
 from moa_cli.engine.prompts import Reference
+from moa_cli.engine.reporting import run_report
 from moa_cli.engine.state import Control, TurnState
 from moa_cli.engine.strategies import run_strategy
 from moa_cli.engine.structured import ResponseFormat
@@ -173,7 +174,7 @@ async def _run_all(state: TurnState) -> bool:
 
 
 async def _replied(state: TurnState) -> bool:
-    """Run all layers of proposers, and the aggregator; whether there is a whole reply.
+    """Run all layers of proposers, the strategy, and the report; whether there is a whole reply.
 
     Raises NotEnoughProposals if there is nothing to aggregate, BudgetReached at a cap.
     """
@@ -182,4 +183,8 @@ async def _replied(state: TurnState) -> bool:
         raise NotEnoughProposals("no proposer answered")
     state.layer = None
     state.keep_fan_out()
-    return await run_strategy(state)
+    references = state.references
+    if not await run_strategy(state):
+        return False
+    await run_report(state, references)
+    return True

@@ -1,0 +1,47 @@
+"""The report on where the proposals of a turn disagree, made by one call after the reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moa_cli.core import events
+from moa_cli.core.errors import BudgetReached
+from moa_cli.engine.call import failure
+from moa_cli.engine.comparison import comparison_wording, read_report
+from moa_cli.engine.prompts import Reference, text_of
+from moa_cli.engine.state import TurnState
+from moa_cli.engine.steps import review
+
+# With fewer there is nothing to compare.
+_FEWEST = 2
+
+
+async def run_report(state: TurnState, references: Sequence[Reference]) -> None:
+    """Make the report that the profile asks for; there is a whole reply already.
+
+    None is made where the strategy compares the proposals itself, or where the reply calls tools:
+    then the turn goes on in the next request. Whatever prevents it is told as lost, and costs
+    nobody the reply. references: the proposals that the strategy was given.
+    """
+    wanted = state.profile.stages(0, references=True)[-1].purpose == "report"
+    if not wanted or state.calls_tools:
+        return
+    if len(references) < _FEWEST:
+        state.lost.append("the report was skipped: there are no two proposals to compare")
+        return
+    state.references = references
+    wording = comparison_wording(state.profile)
+    try:
+        # One model alone is asked: the report is one call more than the turn has without it.
+        answers = await review(state, "report", state.profile.judges()[:1], wording)
+    except BudgetReached as reached:
+        # What was stopped at a cap is told with its call.
+        if failure(reached) not in state.causes:
+            state.lost.append(f"the report was skipped: {reached.message}")
+        return
+    for answer in answers:
+        report = read_report(text_of(answer), references)
+        if report is None:
+            state.lost.append(f"{answer.proposer} (report): its answer cannot be read")
+        else:
+            state.emit(events.Reported(at=state.now(), report=report))
