@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from moa_cli.core.conversation import Conversation, Message, Part, Turn, text_of_parts
 from moa_cli.core.errors import UsageError
+from moa_cli.core.sanitize import one_line
 from moa_cli.server.errors import ApiError
 
 # Files whose text is kept: an agent sends the same ones with each request of a conversation.
@@ -59,6 +60,11 @@ class FileReader:
     async def _part(self, part: Part) -> Part:
         from moa_cli.core.attachments import file_of_uri
 
+        if not part.url.startswith("data:"):
+            # Models could not read it, and the server fetches nothing for clients.
+            name = one_line(part.name) or "a file"
+            why = f"{name}: is an address; send the file itself, as a data: URI"
+            raise ApiError(400, why, code="unreadable_file")
         key = hashlib.sha256(f"{part.name}\0{part.url}".encode()).hexdigest()
         if key not in self._kept:
             try:
@@ -75,7 +81,7 @@ class FileReader:
 
 def _unread(part: Part) -> bool:
     """Whether a part holds a file whose text is not known."""
-    return part.kind == "file" and part.url.startswith("data:") and not part.text
+    return part.kind == "file" and bool(part.url) and not part.text
 
 
 def _beyond_text(parts: Sequence[Part]) -> tuple[Part, ...]:

@@ -369,3 +369,152 @@ def test_the_list_of_models_tells_what_clients_can_use(moa: Moa, upstream: Upstr
     assert told["input_modalities"] == ["text"]
     assert {"tools", "response_format", "temperature", "top_k"} <= set(told["supported_parameters"])
     assert not {"messages", "store"} & set(told["supported_parameters"])
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        ({"type": "auto"}, "auto"),
+        ({"type": "none"}, "none"),
+        ({"type": "any"}, "required"),
+        ({"type": "required"}, "required"),
+        ({"type": "function", "name": "weather"}, None),
+        ({"type": "tool", "name": "weather"}, None),
+        ({"function": {"name": "weather"}}, None),
+    ],
+)
+def test_a_choice_of_a_tool_is_sent_in_the_form_that_all_endpoints_know(
+    server: Server, upstream: Upstream, choice: Any, sent: str | None
+) -> None:
+    assert server.ask(tools=[WEATHER], tool_choice=choice).status_code == 200
+    named = {"type": "function", "function": {"name": "weather"}}
+    assert upstream.chats("agg")[-1].body["tool_choice"] == (sent or named)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"function": {"name": "weather", "parameters": {}, "description": None}},
+        {"type": None, "function": {"name": "weather", "parameters": {}}},
+        {"type": "function", "name": "weather", "parameters": {}, "strict": None},
+        {"name": "weather", "input_schema": {}},
+    ],
+)
+def test_a_tool_is_sent_in_the_form_that_all_endpoints_know(
+    server: Server, upstream: Upstream, tool: dict[str, Any]
+) -> None:
+    assert server.ask(tools=[tool]).status_code == 200
+    expected = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    assert upstream.chats("agg")[-1].body["tools"] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [WEATHER], "tool_choice": {"type": 5}}, "tool_choice.type"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "mcp"}}, "tool_choice.type"),
+        ({"tools": [WEATHER], "tool_choice": {"name": "other"}}, "tool_choice"),
+        ({"functions": [WEATHER["function"]], "function_call": "never"}, "function_call"),
+        ({"tools": [{"name": "x", "parameters": "{}"}]}, "tools[0].parameters"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "x", "parameters": []}}]},
+            "tools[0].function.parameters",
+        ),
+    ],
+)
+def test_what_no_endpoint_takes_is_refused_before_proposals_are_paid(
+    server: Server, upstream: Upstream, fields: dict[str, Any], param: str
+) -> None:
+    answer = server.ask(**fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert not upstream.chats()
+
+
+def test_unknown_fields_of_images_are_ignored_and_named(server: Server) -> None:
+    image = {"type": "image_url", "image_url": {"url": PIXEL, "format": "image/png"}}
+    answer = server.ask(messages=[{"role": "user", "content": [image]}])
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["moa"]["ignored"] == ["messages[].content[].image_url.format"]
+
+
+def test_a_tool_may_have_nothing_to_say(server: Server, upstream: Upstream) -> None:
+    messages = [
+        *QUESTION,
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": []},
+    ]
+    assert server.ask(messages=messages, user="").status_code == 200
+    told = upstream.chats("agg")[-1].messages[-1]
+    assert told == {"role": "tool", "tool_call_id": "c1", "content": ""}
+    assert "user" not in upstream.chats("agg")[-1].body
+
+
+@pytest.mark.parametrize("wire", ["chat", "responses"])
+def test_images_in_results_of_tools_follow_as_the_users(
+    server: Server, upstream: Upstream, wire: str
+) -> None:
+    if wire == "chat":
+        result = [
+            {"type": "text", "text": "seen"},
+            {"type": "image_url", "image_url": {"url": PIXEL}},
+        ]
+        messages = [
+            *QUESTION,
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": result},
+        ]
+        answer = server.ask(messages=messages)
+    else:
+        call = {"call_id": "c1", "name": "weather", "arguments": "{}"}
+        output = [
+            {"type": "input_text", "text": "seen"},
+            {"type": "input_image", "image_url": PIXEL},
+        ]
+        items = [
+            *QUESTION,
+            {"type": "function_call", **call},
+            {"type": "function_call_output", "call_id": "c1", "output": output},
+        ]
+        body = {"model": "moa", "input": items}
+        answer = server.http.post(f"{server.url}/responses", json=body)
+    assert answer.status_code == 200, answer.text
+    result_message, shown = upstream.chats("agg")[-1].messages[-2:]
+    assert result_message == {"role": "tool", "tool_call_id": "c1", "content": "seen\n[image]"}
+    assert shown == {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "From the result of the tool weather:"},
+            {"type": "image_url", "image_url": {"url": PIXEL}},
+        ],
+    }
+
+
+def test_a_screenshot_is_an_image_and_not_its_base64_as_text(
+    server: Server, upstream: Upstream
+) -> None:
+    shot = {"type": "computer_screenshot", "image_url": PIXEL}
+    items = [
+        *QUESTION,
+        {"type": "computer_call", "call_id": "c1", "action": {"type": "screenshot"}},
+        {"type": "computer_call_output", "call_id": "c1", "output": shot},
+    ]
+    body = {"model": "moa", "input": items}
+    assert server.http.post(f"{server.url}/responses", json=body).status_code == 200
+    told = upstream.chats("agg")[-1].messages
+    assert told[-2]["content"] == "[image]"
+    assert told[-1]["content"][-1] == {"type": "image_url", "image_url": {"url": PIXEL}}
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses", "messages", "completions"])
+def test_a_number_that_no_json_can_say_again_is_refused(
+    server: Server, upstream: Upstream, path: str
+) -> None:
+    body = (
+        '{"model":"moa","max_tokens":9,"input":"hi","prompt":"hi","logit_bias":{"5":1e999},'
+        '"messages":[{"role":"user","content":"hi"}]}'
+    )
+    kind = {"content-type": "application/json"}
+    answer = server.http.post(f"{server.url}/{path}", content=body, headers=kind)
+    assert answer.status_code == 400
+    assert "`logit_bias.5` must be a smaller number" in answer.json()["error"]["message"]
+    assert not upstream.chats()

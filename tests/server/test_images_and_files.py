@@ -94,3 +94,63 @@ def test_a_model_that_refused_an_image_is_not_sent_another(
     assert not any(seen["b"][2:])
     assert seen["a"][0]
     assert seen["agg"] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["aXRzIG5vdGVz", "DATA:text/plain;base64,aXRzIG5vdGVz", "data:;base64,aXRzIG5vdGVz"],
+)
+def test_a_file_is_read_in_whatever_form_it_comes(
+    server: Server, upstream: Upstream, data: str
+) -> None:
+    part = {"type": "file", "file": {"filename": "notes.txt", "file_data": data, "format": "x"}}
+    assert server.ask(messages=asking(part)).status_code == 200
+    said = upstream.chats("agg")[-1].messages[-1]["content"]
+    assert said == "what is it?\nnotes.txt:\n```\nits notes\n```"
+
+
+def test_a_file_at_an_address_is_refused_on_each_wire(server: Server, upstream: Upstream) -> None:
+    url = "https://a.test/paper.pdf"
+    chat = {"type": "file", "file": {"filename": "paper.pdf", "file_data": url}}
+    answers = [server.ask(messages=asking(chat))]
+    for path, fields in (
+        ("responses", {"input": [_user({"type": "input_file", "file_url": url})]}),
+        (
+            "messages",
+            {
+                "messages": [_user({"type": "document", "source": {"type": "url", "url": url}})],
+                "max_tokens": 9,
+            },
+        ),
+    ):
+        body = {"model": "moa", **fields}
+        answers.append(server.http.post(f"{server.url}/{path}", json=body))
+    for answer in answers:
+        assert answer.status_code == 400, answer.text
+        assert "send the file itself" in answer.json()["error"]["message"]
+    assert upstream.chats() == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["data:image/png;base64,", "data:image/png;base64,%%", "data:image/svg+xml,<svg/>", "data:x"],
+)
+def test_an_image_that_no_endpoint_takes_is_refused_before_anything_is_sent(
+    server: Server, upstream: Upstream, url: str
+) -> None:
+    chat = server.ask(messages=asking({"type": "image_url", "image_url": {"url": url}}))
+    assert (chat.status_code, chat.json()["error"]["param"]) == (
+        400,
+        "messages[0].content[1].image_url.url",
+    )
+    body = {"model": "moa", "input": [_user({"type": "input_image", "image_url": url})]}
+    other = server.http.post(f"{server.url}/responses", json=body)
+    assert (other.status_code, other.json()["error"]["param"]) == (
+        400,
+        "input[0].content[0].image_url",
+    )
+    assert upstream.chats() == []
+
+
+def _user(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts)}

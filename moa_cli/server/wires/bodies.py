@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 from moa_cli.core.nesting import MOST_LEVELS, is_deeper
-from moa_cli.core.values import JSON, ValueFault, read_fields
+from moa_cli.core.values import JSON, KeyPath, ValueFault, read_fields
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.server.errors import ApiError
 
@@ -54,8 +55,16 @@ def json_object(body: bytes) -> dict[str, Any]:
     def no_constant(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not JSON")
 
+    infinite = False
+
+    def number(written: str) -> float:
+        nonlocal infinite
+        value = float(written)
+        infinite = infinite or math.isinf(value)
+        return value
+
     try:
-        given = json.loads(body.decode("utf-8"), parse_constant=no_constant)
+        given = json.loads(body.decode("utf-8"), parse_constant=no_constant, parse_float=number)
     except UnicodeDecodeError:
         raise ApiError(400, "the body is not UTF-8 text", code="invalid_json") from None
     except (ValueError, RecursionError):
@@ -64,7 +73,24 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
     _check_depth(given)
+    if infinite:
+        # It is too large for a float, and what is infinite cannot be written as JSON again.
+        refuse("must be a smaller number", *_path_of_infinite(given))
     return given
+
+
+def _path_of_infinite(given: Mapping[str, Any]) -> KeyPath:
+    """Where a number is that is infinite."""
+    waiting: list[tuple[KeyPath, Any]] = [((), given)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, float) and math.isinf(value):
+            return path
+        if isinstance(value, dict):
+            waiting += [((*path, name), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [((*path, place), inner) for place, inner in enumerate(value)]
+    return ()
 
 
 def _check_depth(given: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from moa_cli.core.conversation import Conversation, Message, Part, Role, text_of
 from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
+from moa_cli.server.wires.addresses import file_address, image_address
 from moa_cli.server.wires.asked import Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
     format_of,
@@ -42,7 +43,6 @@ _STOP = Key(low=1, blank=True)
 _OF_A_REPLY = ("reasoning", "reasoning_content", "annotations")
 # Parts of a model's thought, which client libraries send back.
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
-_IMAGE_PLACES = ("http://", "https://", "data:image/")
 
 
 def _only(*values: Any) -> Key:
@@ -50,12 +50,7 @@ def _only(*values: Any) -> Key:
     return Key("Not supported otherwise.", only=values)
 
 
-def _check_image(url: str) -> None:
-    if not url.lower().startswith(_IMAGE_PLACES):
-        raise ValueFault("must be a web address, or a data: URI of an image")
-
-
-_URL = Key("a web address, or a data: URI", check=_check_image)
+_URL = Key("a web address, or a data: URI with base64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +61,7 @@ class ImageUrl:
 
 @dataclass(frozen=True, kw_only=True)
 class FileData:
-    file_data: Annotated[str | None, Key("a data: URI of the file")] = None
+    file_data: Annotated[str | None, Key("the file as a data: URI, or its base64")] = None
     filename: Annotated[str | None, Key(blank=True)] = None
     file_id: Annotated[Any, Key("not supported: send `file_data`", only=())] = None
 
@@ -87,12 +82,15 @@ class ContentPart:
             image = self.image_url
             if image is None:
                 raise ValueFault("is missing", path=("image_url",), code="missing")
-            url, detail = (image, None) if isinstance(image, str) else (image.url, image.detail)
-            return Part("image", url=url, detail=detail or "")
+            if isinstance(image, str):
+                return Part("image", url=image_address(image, "image_url"))
+            url = image_address(image.url, "image_url", "url")
+            return Part("image", url=url, detail=image.detail or "")
         if self.type == "file":
             if self.file is None or self.file.file_data is None:
                 raise ValueFault("is missing", path=("file", "file_data"), code="missing")
-            return Part("file", url=self.file.file_data, name=self.file.filename or "")
+            name = self.file.filename or ""
+            return Part("file", url=file_address(self.file.file_data, name), name=name)
         text = self.text if self.type == "text" else self.refusal
         if text is None:
             raise ValueFault("is missing", path=(self.type,), code="missing")
@@ -157,12 +155,14 @@ class ChatMessage:
         written = () if content is None or isinstance(content, str) else content
         parts = _each("content", written, ContentPart.part)
         calls = _each("tool_calls", self.tool_calls or (), ChatToolCall.call)
-        if self.function_call is not None:
+        if self.function_call is not None and not calls:
             calls += (ChatToolCall(id="call_0", function=self.function_call).call(),)
         if not content and not isinstance(content, str) and role != "assistant":
             if content is None:
                 raise ValueFault("is missing", path=("content",), code="missing")
-            raise ValueFault("must not be empty", path=("content",))
+            # A tool may have nothing to say.
+            if role != "tool":
+                raise ValueFault("must not be empty", path=("content",))
         if content is None:
             content = self.refusal or ""
         return Message(
@@ -224,7 +224,7 @@ class ChatBody:
     seed: Annotated[
         int | None, Key("for all models without a seed of their own", -_INT64, _INT64)
     ] = None
-    user: Annotated[str | None, Key("passed on to all models")] = None
+    user: Annotated[str | None, Key("passed on to all models", blank=True)] = None
     messages: Annotated[tuple[ChatMessage, ...], Key(low=1)]
     stop: Annotated[
         Annotated[str, _STOP] | Annotated[tuple[Annotated[str, _STOP], ...], Key(high=4)] | None,
@@ -294,7 +294,7 @@ class ChatBody:
             extra={**passed, **self.reply_extra(), **tools},
             schema=format_of(self.response_format, "response_format"),
             seed=self.seed,
-            user=self.user,
+            user=self.user or None,
             mixture=self.mixture,
             choices=self.n or 1,
             ignored=fields.named(ignored),
@@ -372,7 +372,7 @@ def _tidied_message(message: Any, ignored: list[str], strict: bool) -> Any:
     content = message.get("content")
     if isinstance(content, list):
         message["content"] = [
-            _known(ContentPart, part, ignored, "messages[].content[]")
+            _tidied_part(part, ignored)
             for part in content
             if not (isinstance(part, dict) and part.get("type") in _THOUGHTS)
         ]
@@ -380,6 +380,16 @@ def _tidied_message(message: Any, ignored: list[str], strict: bool) -> Any:
     if isinstance(calls, list):
         message["tool_calls"] = [_tidied_call(call) for call in calls]
     return message
+
+
+def _tidied_part(part: Any, ignored: list[str]) -> Any:
+    place = "messages[].content[]"
+    part = _known(ContentPart, part, ignored, place)
+    if isinstance(part, dict):
+        for name, kind in (("image_url", ImageUrl), ("file", FileData)):
+            if isinstance(part.get(name), dict):
+                part[name] = _known(kind, part[name], ignored, f"{place}.{name}")
+    return part
 
 
 def _tidied_call(call: Any) -> Any:
@@ -408,51 +418,85 @@ def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:
 
     Raises ValueFault for one that is no tool, and for a choice of one that is not there.
     """
-    where, given = "tools", list(body.tools or ())
-    if not given and body.functions:
-        where = "functions"
-        given = [{"type": "function", "function": function} for function in body.functions]
-    found, names = [], set()
+    found: dict[str, list[str]] = {"function": [], "custom": []}
+    tools = []
+    given = list(body.tools or ())
     for place, tool in enumerate(given):
-        kind = tool.get("type", "function")
+        kind = "function" if tool.get("type") is None else tool["type"]
         if kind not in ("function", "custom"):
             # A tool that OpenAI's servers run themselves.
             ignored.append(f"tools[].type={kind}")
             continue
         inner = tool.get(kind)
-        name = inner.get("name") if isinstance(inner, Mapping) else None
-        if not isinstance(name, str) or not name:
-            path = (where, place, "name") if where == "functions" else (where, place, kind, "name")
-            raise ValueFault("is missing", path=path, code="missing")
-        names.add(name)
-        found.append(dict(tool))
-    choice = _tool_choice(body, names)
-    if not found:
+        path: tuple[str | int, ...] = ("tools", place, kind)
+        if inner is None and "name" in tool:
+            # As the Responses API writes it, or Anthropic's.
+            inner, path = {**tool, "parameters": tool.get("parameters")}, path[:2]
+            schema = inner.pop("input_schema", None)
+            inner["parameters"] = schema if inner["parameters"] is None else inner["parameters"]
+            inner.pop("type", None)
+            tool = {}
+        described = _described(inner, path)
+        found[kind].append(described["name"])
+        tools.append({**tool, "type": kind, kind: described})
+    if not given:
+        for place, function in enumerate(body.functions or ()):
+            described = _described(function, ("functions", place))
+            found["function"].append(described["name"])
+            tools.append({"type": "function", "function": described})
+    choice = _tool_choice(body, found)
+    if not tools:
         if choice in (None, "auto", "none") or ignored:
             return {}
         raise ValueFault("needs `tools`", path=("tool_choice",))
-    return {"tools": found} | given_values(
+    return {"tools": tools} | given_values(
         tool_choice=choice, parallel_tool_calls=body.parallel_tool_calls
     )
 
 
-def _tool_choice(body: ChatBody, names: set[str]) -> Any:
+def _described(tool: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
+    """A function or a custom tool as endpoints take it. Raises ValueFault if it is none."""
+    name = tool.get("name") if isinstance(tool, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise ValueFault("is missing", path=(*path, "name"), code="missing")
+    for field, kind, told in (("parameters", Mapping, "an object"), ("description", str, "a text")):
+        if not isinstance(tool.get(field), kind | None):
+            raise ValueFault(f"must be {told}", path=(*path, field))
+    # Some endpoints do not take null for what is not given.
+    return given_values(**tool)
+
+
+def _tool_choice(body: ChatBody, names: Mapping[str, Sequence[str]]) -> Any:
+    """The choice in the one form that all endpoints know. Clients write it as other APIs do, too:
+    Mistral's `any`, Anthropic's objects, the Responses API's functions without an object inside.
+
+    names: of the functions and of the custom tools that there are.
+    """
     choice: Any = body.tool_choice
     if choice is None and body.function_call is not None:
         choice = body.function_call
         if isinstance(choice, Mapping):
             choice = {"type": "function", "function": choice}
-    if choice == "any":
-        # As Mistral names it.
+    if choice is None:
+        return None
+    kind = choice.get("type") if isinstance(choice, Mapping) else choice
+    if kind in ("auto", "none", "required"):
+        return kind
+    if kind == "any":
         return "required"
-    if isinstance(choice, Mapping):
-        kind = str(choice.get("type", "function"))
-        inner = choice.get(kind)
-        if kind in ("function", "custom"):
-            name = inner.get("name") if isinstance(inner, Mapping) else choice.get("name")
-            if name not in names:
-                raise ValueFault("names no tool of the request", path=("tool_choice",))
-    return choice
+    if not isinstance(choice, Mapping):
+        raise ValueFault("must be one of none, auto, required", path=("function_call",))
+    if kind == "allowed_tools":
+        return dict(choice)
+    kind = "function" if kind in (None, "tool") else kind
+    if kind not in ("function", "custom"):
+        told = "must be auto, none, required, function, custom or allowed_tools"
+        raise ValueFault(told, path=("tool_choice", "type"))
+    inner = choice.get(kind)
+    name = inner.get("name") if isinstance(inner, Mapping) else choice.get("name")
+    if name not in names[kind]:
+        raise ValueFault("names no tool of the request", path=("tool_choice",))
+    return {"type": kind, kind: {"name": name}}
 
 
 def _check_together(body: ChatBody, *, strict: bool) -> None:

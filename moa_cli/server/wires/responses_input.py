@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from moa_cli.core.conversation import Message, Part, Role, text_of_parts
 from moa_cli.core.tools import ToolCall
-from moa_cli.server.wires.bodies import refuse
+from moa_cli.core.values import ValueFault
+from moa_cli.server.wires.addresses import file_address, image_address
+from moa_cli.server.wires.bodies import refusal, refuse
 from moa_cli.server.wires.custom_input import input_arguments
 from moa_cli.server.wires.responses_tools import ClientTool, ToolTable
 
@@ -25,7 +26,6 @@ _ROLES: dict[Any, Role] = {
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _IMAGES = ("input_image", "image_url", "computer_screenshot")
 _FILES = ("input_file", "file")
-_ADDRESSES = ("http://", "https://", "data:")
 # A summary of a history that only its maker can read. Without it the rest would mislead.
 _SEALED = ("compaction", "compaction_summary", "context_compaction")
 # What a model thought is not said again.
@@ -157,7 +157,11 @@ class History:
             if isinstance(item.get("tools"), list):
                 self._more_tools(item, path)
             output = rest.get("output")
-            self._result(item, path, output if isinstance(output, str) else json.dumps(rest))
+            if isinstance(output, dict) and output.get("type") in _IMAGES:
+                output = [output]
+            elif not isinstance(output, str):
+                output = json.dumps(rest)
+            self._result(item, path, output)
         else:
             self.ignored.append(f"input[].type={kind}")
 
@@ -221,8 +225,12 @@ def _image(part: Mapping[str, Any], path: _Path) -> Part:
     url, detail = told.get("url"), told.get("detail", part.get("detail"))
     if url is None and part.get("file_id") is not None:
         refuse("is of a file kept elsewhere: send the image itself", *path, "file_id")
-    if not isinstance(url, str) or not url.lower().startswith(_ADDRESSES):
+    if not isinstance(url, str):
         refuse("must be a web address or a `data:` URI", *path, "image_url")
+    try:
+        url = image_address(url, *path, "image_url")
+    except ValueFault as fault:
+        raise refusal(fault) from None
     return Part("image", url=url, detail=detail if detail in ("low", "high", "auto") else "")
 
 
@@ -234,11 +242,7 @@ def _file(part: Mapping[str, Any], path: _Path) -> Part:
         refuse("must be a text", *path, "filename")
     if data is None and url is None and told.get("file_id") is not None:
         refuse("is of a file kept elsewhere: send the file itself", *path, "file_id")
-    if isinstance(data, str) and data:
-        if not data.startswith("data:"):
-            kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            data = f"data:{kind};base64,{data}"
-        return Part("file", url=data, name=name)
-    if not isinstance(url, str) or not url.lower().startswith(_ADDRESSES):
-        refuse("must be a web address or a `data:` URI", *path, "file_url")
-    return Part("file", url=url, name=name)
+    given = data or url
+    if not isinstance(given, str) or not given:
+        refuse("must be a `data:` URI", *path, "file_url" if data is None else "file_data")
+    return Part("file", url=file_address(given, name), name=name)

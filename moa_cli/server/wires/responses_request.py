@@ -84,7 +84,7 @@ class ResponsesBody:
         Key("`effort` is passed on; with `summary`, the reasoning is told"),
     ] = None
     metadata: Annotated[Mapping[str, Any] | None, Key("given back")] = None
-    user: Annotated[str | None, Key("passed on to all models")] = None
+    user: Annotated[str | None, Key("passed on to all models", blank=True)] = None
     moa: Annotated[MixtureFields | None, Key()] = None
     background: Annotated[
         bool | None, _unsupported("this server answers while the client waits", but=False)
@@ -143,7 +143,7 @@ def parse(body: bytes, *, strict: bool = False) -> ResponsesRequest:
         ),
         extra=extra,
         schema=format_of((read.text or {}).get("format"), "text", "format"),
-        user=read.user,
+        user=read.user or None,
         mixture=read.moa or MixtureFields(),
         ignored=fields.named(unused),
     )
