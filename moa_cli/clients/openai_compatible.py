@@ -94,7 +94,8 @@ class OpenAICompatible:
     context of its caller, for headers to send along. many_calls: whether many are in flight.
     Then what comes in one piece is one delta, as nobody watches the single token.
     sdk_lists: whether Together's list of models comes through its SDK, which takes 0.4 s to load.
-    on_blind: called with the id of a model that has refused images.
+    on_blind: called with the id of a model that has refused images. web: the fields of a request
+    that have a model search the web; None where none are known.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class OpenAICompatible:
         many_calls: bool = False,
         sdk_lists: bool = False,
         on_blind: Callable[[str], None] = lambda model: None,
+        web: Mapping[str, Any] | None = None,
     ) -> None:
         self._base_url = base_url
         self._key = key
@@ -126,6 +128,7 @@ class OpenAICompatible:
         self._many_calls = many_calls
         self._sdk_lists = sdk_lists
         self._on_blind = on_blind
+        self._web = web
         # On this machine a connection costs nothing, and one of its own for each call means that a
         # call that is dropped was dropped: some servers (llama.cpp's) close one right after a
         # streamed answer. Where many calls are in flight, they would take all ports.
@@ -290,7 +293,7 @@ class OpenAICompatible:
             limits.reverse()
         limit = limits[1] if limits[0] in refused else limits[0]
         takes_system = SYSTEM not in refused and "no_system_role" not in quirks
-        messages, extra = request.messages, request.extra
+        messages, extra = request.messages, self._extra(request)
         if extra and format_asked(extra) in refused:
             messages, extra = in_words(messages, extra)
         body: dict[str, Any] = {
@@ -308,6 +311,23 @@ class OpenAICompatible:
             _UNSENT[quirk] for quirk in quirks if quirk in _UNSENT
         }
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
+
+    def _extra(self, request: Request) -> Mapping[str, Any]:
+        """The further fields of a request. Raises RequestRefused if it asks for a search, and how
+        the provider is asked for one is not known."""
+        if not request.web:
+            return request.extra
+        if self._web is None:
+            provider = self._errors.provider
+            raise RequestRefused(
+                f"{provider}: how its models are asked to search the web is not known",
+                hint=f"set `web` under [providers.{provider}] in the settings, or leave `web` out"
+                " of the profile",
+            )
+        extra = {**self._web, **request.extra}
+        if "tools" in self._web and "tools" in request.extra:
+            extra["tools"] = [*request.extra["tools"], *self._web["tools"]]
+        return extra
 
     def learned(self, info: ModelInfo) -> ModelInfo:
         """What is known of a model, with what its refusals have told in this process."""

@@ -150,6 +150,7 @@ class ClientPool:
             many_calls=self._many_calls,
             sdk_lists=self._sdk_lists,
             on_blind=lambda model: self._catalog.learn_blind(provider, model),
+            web=provider.web,
         )
 
     async def warm(self, model_names: Iterable[str]) -> None:

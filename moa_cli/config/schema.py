@@ -158,6 +158,13 @@ class ProviderSettings:
             example=4,
         ),
     ] = None
+    web: Annotated[
+        Mapping[str, Any] | None,
+        Key(
+            "fields of a request that have its models search the web",
+            example={"web_search_options": {}},
+        ),
+    ] = None
     rpm: Annotated[
         int | None,
         Key("maximum number of requests to it in any minute", 1, 100_000, example=60),

@@ -59,6 +59,7 @@ class Request:
         top_p: Nucleus sampling, 0 to 1.
         seed: Seed for sampling.
         extra: Further fields of the request body.
+        web: Whether the model is to search the web, in the way of its provider.
         place: Where in its turn the call stands; None outside of a turn. It is not sent, and two
             requests that differ in nothing else are equal.
     """
@@ -70,6 +71,7 @@ class Request:
     top_p: float | None = None
     seed: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    web: bool = False
     place: CallPlace | None = field(default=None, compare=False)
 
 

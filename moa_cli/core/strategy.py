@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Strategy = Literal["synthesize"]
-# What a call is for: "" is a proposal; all others are reviews.
-Purpose = Literal["", "compare", "rank", "choose", "verify", "report"]
+# What a call is for: "" is a proposal; all others are reviews. "merge" makes one of several
+# proposals, where a model reads them in windows.
+Purpose = Literal["", "merge", "compare", "rank", "choose", "verify", "report"]
 # What a review is called.
 REVIEW_NAMES: Final[dict[Purpose, str]] = {
+    "merge": "merge",
     "compare": "comparison",
     "rank": "ranking",
     "choose": "choice",
@@ -21,7 +23,7 @@ REVIEW_NAMES: Final[dict[Purpose, str]] = {
     "report": "report",
 }
 # Reviews without whose answers a reply comes about too, if a poorer one.
-SKIPPABLE: Final[frozenset[Purpose]] = frozenset({"compare", "rank", "report"})
+SKIPPABLE: Final[frozenset[Purpose]] = frozenset({"merge", "compare", "rank", "report"})
 
 
 @dataclass(frozen=True)

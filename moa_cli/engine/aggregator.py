@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from moa_cli.core import events
-from moa_cli.core.conversation import Usage
+from moa_cli.core.conversation import Citation, Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError
 from moa_cli.core.values import unchecked
@@ -13,6 +13,7 @@ from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.call import Begun, Call, Planned, Step, failure
 from moa_cli.engine.checked_reply import CheckedReply
 from moa_cli.engine.state import TurnState
+from moa_cli.engine.subsets import shuffled
 from moa_cli.profile import Profile
 
 
@@ -24,8 +25,14 @@ async def run_aggregator(state: TurnState, wording: Profile | None = None) -> bo
     events.AggregatorFailed, if the reply did.
     """
     state.depth += 1
+    given = state.references
+    # A strategy's own words may name the references by their numbers.
+    if state.profile.shuffle and wording is None:
+        given = shuffled(given, state.conversation.turns[-1].user, state.depth)
     for index, settings in enumerate(state.aggregators):
-        [planned] = await state.plan(state.depth, [settings], first=index, wording=wording)
+        [planned] = await state.plan(
+            state.depth, [settings], first=index, wording=wording, references=[given]
+        )
         call = state.call(planned)
         if await _reply(state, planned, call):
             return True
@@ -87,7 +94,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
                 seconds=sum(made.seconds for made in calls),
                 first_token=calls[0].first_token,
                 finish_reason=call.finish_reason,
-                citations=call.citations,
+                citations=_cited(state, call),
                 tool_calls=call.called,
             )
         )
@@ -106,6 +113,18 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
     if capped is not None:
         raise capped
     return False
+
+
+def _cited(state: TurnState, call: Call) -> tuple[Citation, ...]:
+    """The sources of a reply: those that its endpoint names, and those of the references whose
+    addresses stand in it."""
+    found = {cited.url: cited for cited in call.citations}
+    if state.profile.searches:
+        for reference in state.references:
+            for cited in () if isinstance(reference, str) else reference.citations:
+                if cited.url and cited.url in call.text:
+                    found.setdefault(cited.url, cited)
+    return tuple(found.values())
 
 
 def _tell(state: TurnState, planned: Planned, step: Step) -> None:

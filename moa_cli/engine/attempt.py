@@ -13,7 +13,7 @@ from moa_cli.core.money import Price, priced
 from moa_cli.core.outcomes import REFUSED, ending_of
 from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
 from moa_cli.core.tools import ToolCall, ToolCallBuilder
-from moa_cli.profile import ModelSettings
+from moa_cli.profile import ModelSettings, Proposer
 
 # A count that an endpoint told before so many tokens of its answer, or more, was not the last word.
 _MANY_MORE = 8
@@ -37,6 +37,9 @@ def request_of(
     temperature = settings.temperature
     if temperature is not None and temperature <= _ZERO_TEMPERATURE:
         temperature = 0
+    extra = settings.extra
+    if settings.reasoning_effort is not None and "reasoning_effort" not in extra:
+        extra = {**extra, "reasoning_effort": settings.reasoning_effort}
     return Request(
         model=model,
         messages=messages,
@@ -44,7 +47,8 @@ def request_of(
         max_tokens=settings.max_tokens,
         top_p=settings.top_p,
         seed=settings.seed,
-        extra=settings.extra,
+        extra=extra,
+        web=isinstance(settings, Proposer) and bool(settings.web),
         place=place,
     )
 

@@ -26,6 +26,7 @@ from moa_cli.core.values import unchecked
 from moa_cli.engine.call import Begun, Planned, Retry, Step, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
+from moa_cli.engine.subsets import references_of_calls
 
 _ABANDONED = Failure("Abandoned", "not waited for")
 # Seconds: how often it is looked who has patience left, and what is none.
@@ -76,7 +77,15 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup) -> None:
     behind: LayerRun | None = None
     for number in range(1, state.rounds + 1):
         try:
-            planned = await state.plan(number, state.profile.layer(number))
+            proposers = state.profile.layer(number)
+            prompt = state.conversation.turns[-1].user
+            planned = await state.plan(
+                number,
+                proposers,
+                references=references_of_calls(
+                    state.profile, state.references, prompt, number, len(proposers)
+                ),
+            )
             if behind is not None and behind.capped is not None:
                 raise behind.capped
         except BudgetReached:

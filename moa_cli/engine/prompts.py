@@ -44,6 +44,12 @@ _EARLIER = (
 )
 
 
+# What comes behind references with sources.
+_CITE = "Where you use what a source says, name its address in your answer."
+# Of each reference.
+_MOST_SOURCES = 20
+
+
 class EarlierProposal(Proposal):
     """A proposal that is older than the latest results of tools in its conversation."""
 
@@ -95,12 +101,17 @@ def fence_of(references: Sequence[Reference]) -> str:
 
 
 def references_text(
-    references: Sequence[Reference], *, names: bool = False, fence: str | None = None
+    references: Sequence[Reference],
+    *,
+    names: bool = False,
+    fence: str | None = None,
+    sources: bool = False,
 ) -> str:
     """The references, numbered from 1.
 
-    names: whether each is given the name of its proposer, where that is known. fence: the mark
-    of the lines that they stand between; None puts each behind its number, as the paper does.
+    sources: whether each is followed by the sources that its endpoint names. names: whether each is
+    given the name of its proposer, where that is known. fence: the mark of the lines that they
+    stand between; None puts each behind its number, as the paper does.
     """
     numbered = [
         (number, f" ({name})" if names and (name := _name_of(reference)) else "", reference)
@@ -109,15 +120,28 @@ def references_text(
     if fence is None:
         return "\n".join(
             f"{number}.{name} {text_of(reference)}{UNFINISHED * _breaks_off(reference)}"
+            f"{_sources(reference) if sources else ''}"
             for number, name, reference in numbered
         )
     blocks = [
-        f"[response {number}{name} begins: {fence}]\n{text_of(reference)}\n"
+        f"[response {number}{name} begins: {fence}]\n{text_of(reference)}"
+        f"{_sources(reference) if sources else ''}\n"
         # Where no model could have written it.
         f"[response {number} {'breaks off' if _breaks_off(reference) else 'ends'}: {fence}]"
         for number, name, reference in numbered
     ]
     return "\n\n".join([_FENCED.format(fence=fence), *blocks])
+
+
+def _sources(reference: Reference) -> str:
+    """The sources of a reference, a line each; "" without any."""
+    if isinstance(reference, str) or not reference.citations:
+        return ""
+    lines = [
+        f"- {one_line(cited.title or cited.url)}: {one_line(cited.url)}"
+        for cited in reference.citations[:_MOST_SOURCES]
+    ]
+    return "\n".join(["\nSources of this response:", *lines])
 
 
 def _breaks_off(reference: Reference) -> bool:
@@ -142,7 +166,10 @@ def merge_text(
         fence = None
     elif fence is None:
         fence = fence_of(references)
-    told = references_text(references, names=profile.reference_names, fence=fence)
+    cited = profile.searches and any(map(_sources, references))
+    told = references_text(references, names=profile.reference_names, fence=fence, sources=cited)
+    if cited:
+        told = f"{told}\n\n{_CITE}"
     if not profile.merge_prompt:
         return f"{AGGREGATE_AND_SYNTHESIZE}\n{told}"
     values = {"references": told, "count": str(len(references)), "prompt": prompt}
@@ -220,4 +247,9 @@ def messages_for(
         del messages[0]
     if settings.system and (own or not led):
         messages.insert(0, Message("system", settings.system))
+    if settings.instruction:
+        if messages[0].role == "system":
+            messages[0] = _continued(messages[0], settings.instruction)
+        else:
+            messages.insert(0, Message("system", settings.instruction))
     return with_references(profile, messages, references, fence, behind=behind)

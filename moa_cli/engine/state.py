@@ -257,7 +257,7 @@ class TurnState:
             check_sight(parts, await self._sights())
         if not self.budgets:
             return
-        stages = self.profile.stages(self.rounds, references=bool(self.references))
+        stages = self.profile.stages(self.rounds, references=len(self.references))
         # The report must cost nobody the reply: where there is no room for it, it is left out.
         stages = [stage for stage in stages if stage.purpose != "report"]
         infos = {

@@ -154,6 +154,7 @@ class Providers:
             quirks=base.quirks if settings.quirks is None else frozenset(settings.quirks),
             concurrency=settings.concurrency,
             rpm=settings.rpm,
+            web=base.web if settings.web is None else settings.web,
         )
         if settings.base_url is None:
             return changed

@@ -9,8 +9,9 @@ refuses.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from moa_cli.core.quirks import Quirk
 
@@ -45,6 +46,8 @@ class Provider:
         start_hint: How to start it, where it is a server on this machine.
         concurrency: Calls that it takes at once, as the user says; None if that is not known.
         rpm: Requests that it takes in a minute, as the user says; None for no limit.
+        web: The fields of a request that have a model search the web, as JSON values; empty where
+            its models do so by themselves; None where no such fields are known.
         vendor: Whether the id of a model of the default provider may begin with its name and a
             slash.
     """
@@ -66,6 +69,7 @@ class Provider:
     start_hint: str | None = None
     concurrency: int | None = None
     rpm: int | None = None
+    web: Mapping[str, Any] | None = field(default=None, hash=False)
     vendor: bool = False
 
     @property
@@ -107,6 +111,8 @@ _ALL = (
         key_variable="OPENAI_API_KEY",
         quirks=frozenset({"max_completion_tokens"}),
         price_table="openai",
+        # For its models that search, such as gpt-5-search-api; the others refuse it.
+        web={"web_search_options": {}},
         vendor=True,
     ),
     Provider(
@@ -114,6 +120,7 @@ _ALL = (
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
         price_table="openrouter",
+        web={"tools": [{"type": "openrouter:web_search"}]},
     ),
     Provider(
         name="groq",
@@ -167,6 +174,7 @@ _ALL = (
         other_key_variables=("PPLX_API_KEY",),
         models_path="/v1/models",
         price_table="perplexity",
+        web={},
         vendor=True,
     ),
     Provider(
@@ -205,6 +213,7 @@ _ALL = (
         key_variable="ZAI_API_KEY",
         other_key_variables=("Z_AI_API_KEY",),
         price_table="zai",
+        web={"tools": [{"type": "web_search", "web_search": {"enable": True}}]},
         vendor=True,
     ),
     Provider(

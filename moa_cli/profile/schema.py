@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import count
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,13 +16,17 @@ from moa_cli.core.strategy import Purpose, Strategy
 from moa_cli.core.values import TOML, Key, KeyPath, ValueFault, keys_of, read_fields
 from moa_cli.profile.final_answer import check as check_final_answer
 from moa_cli.profile.merge_prompt import check as check_merge_prompt
+from moa_cli.profile.variety import Variety, varied
 
 Placement = Literal["system", "user"]
 ReferenceFormat = Literal["paper", "fenced"]
 OnAllFailed = Literal["fail", "solo"]
 Tools = Literal["aggregator", "ignore", "refuse"]
 FanOut = Literal["user_message", "request"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 ChosenBy = Literal["judge", "proposers"]
+# What only the reply is asked for.
+_OF_A_REPLY = ("extra", "max_tokens", "hedge_with")
 _M = TypeVar("_M", "Proposer", "Aggregator")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
@@ -76,6 +80,9 @@ class ModelSettings:
         temperature: Sampling temperature, 0 to 2. Unset: the profile's, else the endpoint's.
         max_tokens: Most tokens an answer may have. Unset: the profile's, else the endpoint's.
         system: The system prompt. Unset: the profile's.
+        instruction: What is added to the system prompt, whichever it is.
+        reasoning_effort: How much a model that reasons is to think. Unset: the profile's, else the
+            model's own default. A model that knows no such field is asked without it.
         timeout: Seconds a call may take, retries included. Unset: the profile's, else no limit.
         stall: Seconds without progress after which a call is given up. Unset: the profile's.
         first_token: The same, before the first token. Unset: the profile's.
@@ -102,6 +109,12 @@ class ModelSettings:
     ] = None
     max_tokens: Annotated[int | None, Key("maximum number of tokens of an answer", 1)] = None
     system: Annotated[str | None, Key("system prompt, instead of the profile's", blank=True)] = None
+    instruction: Annotated[
+        str | None, Key("what is added to the system prompt, whichever it is", blank=True)
+    ] = None
+    reasoning_effort: Annotated[
+        Effort | None, Key("how much the model is to think; if unset, the profile's")
+    ] = None
     timeout: Annotated[
         float | None, Key("seconds a call may take, retries included", 0.001, example=300)
     ] = None
@@ -149,12 +162,16 @@ class Proposer(ModelSettings):
     Args:
         name: The name shown on screen. Unset: the last part of the model's name.
         samples: How many times it answers, each time independently.
+        web: Whether it searches the web, where its provider offers that. Unset: the profile's.
     """
 
     name: Annotated[str | None, Key("name shown on screen; if empty, the model's", blank=True)] = (
         None
     )
     samples: Annotated[int, Key("how many times each proposer answers, independently", 1, 64)] = 1
+    web: Annotated[
+        bool | None, Key("whether it searches the web, where its provider offers that")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +260,17 @@ class Profile:
         chosen_by: Who chooses with the strategy `select`.
         one_call: Whether, with the strategy `fusion`, the aggregator compares and writes in one
             call.
+        references: How many of the references each proposer of a later layer is given, drawn anew
+            for each. Unset: all.
+        shuffle: Whether each call is given the references in another order.
+        window: How many answers an aggregator reads at once, with the strategy `synthesize`: of
+            more, it merges the first ones, and goes on with what came of them. Unset: all.
+        reasoning_effort: For models without one of their own.
+        proposer_max_tokens: For proposers without a limit of their own, in place of `max_tokens`.
+        web: Whether the proposers search the web, where their providers offer that. Their sources
+            are put before the aggregator with their answers.
+        variety: A set of further instructions, or of temperatures, of which each proposer of a
+            layer gets another one. Unset: none.
         report: Whether a report on where the proposals disagree is made after the reply.
         on_all_failed: What happens if no proposer answers: the turn fails, or the aggregator
             answers alone.
@@ -334,6 +362,30 @@ class Profile:
     one_call: Annotated[
         bool, Key("whether, with `fusion`, the aggregator compares and writes in one call")
     ] = False
+    references: Annotated[
+        int | None,
+        Key("references that each proposer of a later layer is given; if unset, all", 1),
+    ] = None
+    shuffle: Annotated[bool, Key("whether each call is given the references in another order")] = (
+        False
+    )
+    window: Annotated[
+        int | None,
+        Key("answers that the aggregator reads at once; it merges more step by step", 2),
+    ] = None
+    reasoning_effort: Annotated[
+        Effort | None, Key("how much the models are to think; if unset, each model's own default")
+    ] = None
+    proposer_max_tokens: Annotated[
+        int | None, Key("maximum number of tokens of a proposer's answer", 1)
+    ] = None
+    web: Annotated[
+        bool, Key("whether the proposers search the web, where their providers offer that")
+    ] = False
+    variety: Annotated[
+        Variety | None,
+        Key("further instructions or temperatures, another for each proposer of a layer"),
+    ] = None
     report: Annotated[
         bool, Key("whether a report on where the proposals disagree follows the reply")
     ] = False
@@ -384,13 +436,16 @@ class Profile:
         # Samples that share a seed would be one answer, n times.
         calls = [
             replace(
-                self._inherit(proposer),
+                proposer,
                 samples=1,
                 seed=None if proposer.seed is None else proposer.seed + sample,
             )
             for proposer in chosen
             for sample in range(proposer.samples)
         ]
+        if self.variety is not None:
+            calls = [varied(call, self.variety, place) for place, call in enumerate(calls)]
+        calls = [self._inherit(self._proposing(call)) for call in calls]
         names = unique_names([call.name or short_name(call.model) for call in calls])
         return tuple(replace(call, name=name) for call, name in zip(calls, names, strict=True))
 
@@ -462,12 +517,12 @@ class Profile:
         models = dict.fromkeys((self.judge or self.aggregator.model, *self.aggregator.fallbacks))
         return tuple(self._inherit(Proposer(model=model, name="judge")) for model in models)
 
-    def stages(self, rounds: int | None = None, *, references: bool = False) -> list[Stage]:
+    def stages(self, rounds: int | None = None, *, references: int = 0) -> list[Stage]:
         """What a turn asks if nothing fails.
 
         Args:
             rounds: The number of proposer layers; None takes the profile's.
-            references: Whether there are proposals without asking for any.
+            references: How many proposals there are without asking for any.
 
         Returns:
             The proposers of each layer, then the reviews and the call for the reply that the
@@ -475,17 +530,37 @@ class Profile:
         """
         last = self.rounds if rounds is None else rounds
         stages = [Stage("", self.layer(number)) for number in range(1, last + 1)]
-        return [*stages, *self._closing(proposed=bool(stages) or references)]
+        return [*stages, *self._closing(len(stages[-1].models) if stages else references)]
 
-    def _closing(self, *, proposed: bool) -> Sequence[Stage]:
-        """What follows the proposals; without any, the aggregator answers alone."""
+    def mergers(self) -> tuple[Proposer, ...]:
+        """Who merges the answers of one window.
+
+        Returns:
+            The aggregator and its fallbacks. They are asked as proposers are, without tools and
+            without what a program asks of a reply.
+        """
+        names = [key.name for key in fields(ModelSettings) if key.name not in _OF_A_REPLY]
+        return tuple(
+            Proposer(**{name: getattr(settings, name) for name in names}, name="merge")
+            for settings in self.aggregators()
+        )
+
+    def _windows(self, references: int) -> list[Stage]:
+        """The merges before the reply, for so many references."""
+        if self.window is None or references <= self.window:
+            return []
+        merges = -((self.window - references) // (self.window - 1))
+        return [Stage("merge", self.mergers()[:1])] * merges
+
+    def _closing(self, references: int) -> Sequence[Stage]:
+        """What follows so many proposals; without any, the aggregator answers alone."""
         write = Stage("", self.aggregators()[:1])
-        if not proposed:
+        if not references:
             return (write,)
         stages: list[Stage] = []
         match self.strategy:
             case "synthesize":
-                stages = [write]
+                stages = [*self._windows(references), write]
                 # A comparison tells all that a report does.
         if self.report and not any(stage.purpose == "compare" for stage in stages):
             stages.append(Stage("report", self.judges()[:1]))
@@ -513,11 +588,27 @@ class Profile:
         others = [*self.aggregator.fallbacks, *filter(None, hedges)]
         return tuple(dict.fromkeys([*used, *others]))
 
+    def _proposing(self, proposer: Proposer) -> Proposer:
+        """A proposer with what the profile says of proposers alone."""
+        limit = proposer.max_tokens
+        return replace(
+            proposer,
+            max_tokens=self.proposer_max_tokens if limit is None else limit,
+            web=self.web if proposer.web is None else proposer.web,
+        )
+
+    @cached_property
+    def searches(self) -> bool:
+        """Whether a proposer searches the web."""
+        last = self.rounds + 1
+        return any(call.web for number in range(1, last) for call in self.layer(number))
+
     def _inherit(self, model: _M) -> _M:
         shared = (
             "temperature",
             "max_tokens",
             "system",
+            "reasoning_effort",
             "timeout",
             "stall",
             "first_token",

@@ -25,6 +25,7 @@ from moa_cli.core.events import (
     to_dict,
 )
 from moa_cli.core.money import Price
+from moa_cli.core.strategy import Decision, Point, Report, Standing
 from tests.support.values import values_of
 
 CLASSES: tuple[type[Any], ...] = get_args(Event)
@@ -76,6 +77,25 @@ EXAMPLES: tuple[Event, ...] = (
     events.AggregatorFailed(model="lab:agg", error=FAILURE, text="so", usage=USAGE),
     TurnFinished(at=9.0, usage=USAGE, seconds=9.0, lost=("a: gone", "b: gone")),
     events.TurnFailed(error=FAILURE, causes=(FAILURE, FAILURE), usage=USAGE, seconds=3.0),
+    events.LayerStarted(layer=2, proposers=(Caller(name="judge", model="j"),), purpose="rank"),
+    events.Decided(
+        decision=Decision(
+            strategy="vote",
+            summary="2 of 3 answer 42",
+            standings=(Standing("a", 0, "42", 2), Standing("b", 1, None, 0, 1.5)),
+            chosen=0,
+            skipped=("no aggregator was asked",),
+            saved_calls=1,
+            saved_cost=0.25,
+        )
+    ),
+    events.Reported(
+        report=Report(
+            points=(Point("conflict", "is it 42?", ("a", "b")),),
+            groups=(("a",), ("b",)),
+            consensus=0.0,
+        )
+    ),
 )
 
 

@@ -181,6 +181,9 @@ def call_key(item: str, turn: int, model: str, request: Request) -> str:
     fields = plain(request)
     # Arms that ask the same share a call, wherever in their turns they ask it.
     del fields["place"]
+    # A request without a search is known by the same key as ever.
+    if not request.web:
+        del fields["web"]
     # A message of nothing but text is known by the same key as ever.
     fields["messages"] = [_without_unset(message) for message in fields["messages"]]
     table = [item, turn, model, fields]

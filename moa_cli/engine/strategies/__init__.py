@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import write
+from moa_cli.engine.strategies.synthesize import run_synthesize
 
 
 async def run_strategy(state: TurnState) -> bool:
@@ -20,4 +21,4 @@ async def run_strategy(state: TurnState) -> bool:
         return await write(state)
     match state.profile.strategy:
         case "synthesize":
-            return await write(state)
+            return await run_synthesize(state)

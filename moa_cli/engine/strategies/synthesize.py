@@ -1,0 +1,38 @@
+"""*synthesize*: the aggregator reads all proposals and writes a new answer (arXiv:2406.04692).
+
+With `window`, it never reads more than so many at once: it merges the first ones into one answer,
+then that one and the next, and so on, and writes the reply from the last window. So a mixture of
+many answers runs in a small context. Source: Self-MoA-Seq (arXiv:2502.00674).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moa_cli.core.conversation import Proposal
+from moa_cli.engine.prompts import EarlierProposal, Reference
+from moa_cli.engine.state import TurnState
+from moa_cli.engine.steps import review, write
+
+
+async def run_synthesize(state: TurnState) -> bool:
+    """Write the reply from the proposals; whether there is a whole one. Raises BudgetReached."""
+    window = state.profile.window
+    while window is not None and len(state.references) > window:
+        merged = await _merged(state, state.references[:window])
+        if merged is None:
+            state.lost.append("the reply is written from all answers at once")
+            break
+        state.references = [merged, *state.references[window:]]
+    return await write(state)
+
+
+async def _merged(state: TurnState, references: Sequence[Reference]) -> Proposal | None:
+    """One answer made of those by the aggregator, or the first of its fallbacks that gives one."""
+    for settings in state.profile.mergers():
+        for answer in await review(state, "merge", [settings], state.profile, [references]):
+            old = any(isinstance(reference, EarlierProposal) for reference in references)
+            return EarlierProposal(**vars(answer)) if old else answer
+        if state.control.said_enough:
+            break
+    return None

@@ -1,0 +1,46 @@
+"""Which references a model is given, where it is not all of them in their order.
+
+Source of the subsets: "Recursive Self-Aggregation Unlocks Deep Thinking in Large Language Models"
+(arXiv:2509.26626), where each of N samples of a step aggregates K of the N before it, drawn anew
+for each sample. A draw depends on nothing but the prompt, the place of the call and the number of
+references: a replay of a turn asks for the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from moa_cli.engine.prompts import Reference
+from moa_cli.profile import Profile
+
+
+def references_of_calls(
+    profile: Profile, references: Sequence[Reference], prompt: str, layer: int, calls: int
+) -> list[Sequence[Reference]] | None:
+    """The references of each call of a layer of proposers; None if each is given all.
+
+    prompt: the user's. layer: from 1.
+    """
+    most = profile.references if profile.references is not None else len(references)
+    if most >= len(references) and not profile.shuffle:
+        return None
+    return [
+        _drawn(references, most, f"{prompt}\0{layer}\0{index}", shuffle=profile.shuffle)
+        for index in range(calls)
+    ]
+
+
+def shuffled(references: Sequence[Reference], prompt: str, layer: int) -> list[Reference]:
+    """All references in another order."""
+    return _drawn(references, len(references), f"{prompt}\0{layer}", shuffle=True)
+
+
+def _drawn(
+    references: Sequence[Reference], most: int, seed: str, *, shuffle: bool
+) -> list[Reference]:
+    # Nothing secret hangs on it.
+    places = Random(seed).sample(  # noqa: S311
+        range(len(references)), min(most, len(references))
+    )
+    return [references[place] for place in (places if shuffle else sorted(places))]
