@@ -98,13 +98,18 @@ class RoomLog:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._log: logging.Logger | None = None
 
     @property
     def enabled(self) -> bool:
         """Whether there is a handler; ask once for many entries."""
-        # Adding a handler imports `logging`.
-        logging = sys.modules.get("logging")
-        return logging is not None and bool(logging.getLogger(self._name).isEnabledFor(10))
+        if self._log is None:
+            # Adding a handler imports `logging`.
+            loaded = sys.modules.get("logging")
+            if loaded is None:
+                return False
+            self._log = loaded.getLogger(self._name)
+        return self._log.isEnabledFor(10)
 
     def write(self, what: str, *, data: str | None = None, **values: object) -> None:
         """Add an entry, if there is a handler.
@@ -112,16 +117,14 @@ class RoomLog:
         values: written as JSON; single words are written as they are, None is left out.
         data: written at the end as it is.
         """
-        if self.enabled:
-            import logging
-
+        if self.enabled and self._log is not None:
             values = {"turn": TURN.get(), **values}
             told = "".join(f" {k}={_told(v)}" for k, v in values.items() if v is not None)
             told += "" if data is None else f" data={data}"
             # On one line, with control characters escaped as in JSON.
             masked = mask(without_data(what + told))
             line = _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], masked)
-            logging.getLogger(self._name).debug("%s", line)
+            self._log.debug("%s", line)
 
 
 def _told(value: object) -> str:

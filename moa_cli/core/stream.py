@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from moa_cli.core.conversation import Charge, Citation, Failure, Proposal, Turn, TurnStatus, Usage
@@ -34,7 +34,7 @@ from moa_cli.core.events import (
     TurnStarted,
 )
 from moa_cli.core.money import priced
-from moa_cli.core.strategy import Purpose
+from moa_cli.core.strategy import Decision, Purpose, Report
 from moa_cli.core.tokens import usage_of
 from moa_cli.core.tools import ToolCallBuilder
 
@@ -281,7 +281,18 @@ class TurnFold:
     """
 
     def __init__(self) -> None:
-        self._turn = Turn(user="")
+        # None before the first event; None unless the turn has failed.
+        self._began: TurnStarted | None = None
+        self._failed: TurnFailed | None = None
+        self._status: TurnStatus = "open"
+        self._usage = Usage()
+        self._seconds = 0.0
+        self._lost: tuple[str, ...] = ()
+        self._reused = False
+        self._decision: Decision | None = None
+        self._report: Report | None = None
+        # What `turn` has made of it all; None once something has come since.
+        self._made: Turn | None = None
         self._proposals: list[list[Proposal]] = []
         # By layer and index: two layers may run side by side.
         self._callers: dict[tuple[int, int], Caller] = {}
@@ -305,7 +316,7 @@ class TurnFold:
 
     def handle(self, event: Event) -> None:
         """Take the next event."""
-        self._now = event.at
+        self._now, self._made = event.at, None
         match event:
             # First what comes most.
             case AggregatorDelta():
@@ -322,8 +333,7 @@ class TurnFold:
                     open_call.text.append(event.text)
                     open_call.reasoning.append(event.reasoning)
             case TurnStarted():
-                self._turn = Turn(user=event.prompt, profile=event.profile, parts=event.parts)
-                self._last = event.rounds
+                self._began, self._last = event, event.rounds
             case LayerStarted():
                 for index, caller in enumerate(event.proposers):
                     self._callers[event.layer, index] = caller
@@ -356,7 +366,7 @@ class TurnFold:
                 self._tool_calls, self._logprobs = ToolCallBuilder(), []
                 self._begin_reply()
                 self._model = event.model
-                self._turn = replace(self._turn, reused=event.reused)
+                self._reused = event.reused
                 self._replying = _Open(Caller(name=event.name, model=event.model), event)
             case AggregatorFinished():
                 # Only its end may tell what of the text was reasoning.
@@ -369,13 +379,13 @@ class TurnFold:
             case AggregatorFailed():
                 self._replied(event.model, event.usage)
             case Decided():
-                self._turn = replace(self._turn, decision=event.decision)
+                self._decision = event.decision
             case Reported():
-                self._turn = replace(self._turn, report=event.report)
+                self._report = event.report
             case TurnFinished():
                 self._end("finished", event)
             case TurnFailed():
-                self._turn = replace(self._turn, error=event.error, causes=event.causes)
+                self._failed = event
                 self._end("failed", event)
 
     def _call_of(self, event: Retrying | Queued | Hedged) -> _Open | None:
@@ -412,13 +422,12 @@ class TurnFold:
             self.ledger.append(charge)
 
     def _end(self, status: TurnStatus, event: TurnFinished | TurnFailed) -> None:
-        self._turn = replace(
-            self._turn, status=status, usage=event.usage, seconds=event.seconds, lost=event.lost
-        )
+        self._status, self._usage = status, event.usage
+        self._seconds, self._lost = event.seconds, event.lost
 
     def close(self) -> None:
         """A turn that has not ended by now was interrupted."""
-        if self._turn.status != "open":
+        if self._status != "open":
             return
         for (layer, index), call in sorted(self._open.items()):
             self._add(call.proposal(layer, index, self._now, self._purposes[layer]))
@@ -427,29 +436,41 @@ class TurnFold:
             call = self._replying
             call.text, call.reasoning, call.called = self._text, self._reasoning, self._called
             self._replied(call.caller.model, call.usage())
-        self._turn = replace(
-            self._turn,
-            status="interrupted",
-            usage=sum((charge.usage for charge in self.ledger), Usage()),
-            seconds=self._now,
-        )
+        self._status, self._seconds, self._made = "interrupted", self._now, None
+        self._usage = sum((charge.usage for charge in self.ledger), Usage())
 
     def turn(self) -> Turn:
         """The turn so far: partial if it is not finished."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def _make(self) -> Turn:
         text = "".join(self._text)
-        whole = self._turn.status == "finished"
-        return replace(
-            self._turn,
+        began, failed = self._began, self._failed
+        return Turn(
+            user=began.prompt if began else "",
+            profile=began.profile if began else "",
+            parts=began.parts if began else (),
+            status=self._status,
+            usage=self._usage,
+            seconds=self._seconds,
+            lost=self._lost,
+            error=failed.error if failed else None,
+            causes=failed.causes if failed else (),
+            reused=self._reused,
             model=self._model,
             answered_by=self._answered_by,
             finish_reason=self._finish_reason,
             citations=self._citations,
             tool_calls=self._tool_calls.calls(),
             token_logprobs=tuple(self._logprobs),
-            reply=text if text or whole else None,
+            reply=text if text or self._status == "finished" else None,
             reasoning="".join(self._reasoning),
             ledger=tuple(self.ledger),
             reviews=tuple(self._reviews),
+            decision=self._decision,
+            report=self._report,
             proposals=tuple(
                 tuple(sorted(layer, key=lambda proposal: proposal.index))
                 for layer in self._proposals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 from prometheus_client import (
@@ -53,11 +54,15 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry(auto_describe=True)
 
-        def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(name, meaning, labels, registry=registry)
+        # What is counted by labels, by their values: prometheus_client takes longer to find it
+        # than to count.
+        def counter(name: str, meaning: str, *labels: str) -> Callable[..., Counter]:
+            return cache(Counter(name, meaning, labels, registry=registry).labels)
 
-        def seconds(name: str, meaning: str, *labels: str) -> Histogram:
-            return Histogram(name, meaning, labels, buckets=_SECONDS, registry=registry)
+        def seconds(name: str, meaning: str, *labels: str) -> Callable[..., Histogram]:
+            return cache(
+                Histogram(name, meaning, labels, buckets=_SECONDS, registry=registry).labels
+            )
 
         def gauge(name: str, meaning: str, value: Callable[[], float]) -> None:
             Gauge(name, meaning, registry=registry).set_function(value)
@@ -67,13 +72,18 @@ class Metrics:
         )
         self._turns = counter("moa_turns", "Turns, by how they ended.", "model", "status")
         self._tokens = counter("moa_tokens", "Tokens of all calls, by kind.", "kind")
-        self._cost = counter("moa_cost_usd", "USD, of the calls whose price is known.")
+        self._cost = Counter(
+            "moa_cost_usd", "USD, of the calls whose price is known.", registry=registry
+        )
         self._layers = seconds(
             "moa_layer_seconds", "Seconds of each layer; the last is `aggregator`.", "layer"
         )
         self._turn = seconds("moa_turn_seconds", "Seconds of each turn, by how it ended.", "status")
-        self._first = seconds(
-            "moa_first_token_seconds", "Seconds from a turn's start to the reply's first token."
+        self._first = Histogram(
+            "moa_first_token_seconds",
+            "Seconds from a turn's start to the reply's first token.",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._failures = counter(
             "moa_model_failures",
@@ -86,7 +96,6 @@ class Metrics:
         self._model_cost = counter(
             "moa_model_cost_usd", "USD, of the calls whose price is known.", "model"
         )
-        self._models: dict[str, tuple[Counter, Counter, Counter, Counter]] = {}
         self._key_turns = counter(
             "moa_key_turns", "Turns of named keys, by how they ended.", "key", "status"
         )
@@ -103,7 +112,7 @@ class Metrics:
 
     def responded(self, path: str, status: int) -> None:
         """A request has ended. path: that of its route."""
-        self._requests.labels(path, str(status)).inc()
+        self._requests(path, str(status)).inc()
 
     def turn(self) -> TurnMetrics:
         """What counts the events of a turn that begins."""
@@ -113,30 +122,19 @@ class Metrics:
         """Count an event of any turn."""
         match event:
             case events.LayerFinished():
-                self._layers.labels(str(event.layer)).observe(event.seconds)
+                self._layers(str(event.layer)).observe(event.seconds)
             case events.AggregatorFinished():
-                self._layers.labels("aggregator").observe(event.seconds)
+                self._layers("aggregator").observe(event.seconds)
             case events.ProposerFailed() if event.proposal.error is not None:
                 self._failed(event.proposal.model, event.proposal.error.kind)
             case events.AggregatorFailed():
                 self._failed(event.model, event.error.kind)
 
-    def _of_model(self, name: str) -> tuple[Counter, Counter, Counter, Counter]:
-        """The counters of a model: finding each by its labels takes longer than to count."""
-        if name not in self._models:
-            self._models[name] = (
-                self._model_calls.labels(name),
-                self._model_tokens.labels(name, "prompt"),
-                self._model_tokens.labels(name, "completion"),
-                self._model_cost.labels(name),
-            )
-        return self._models[name]
-
     def _label(self, model: str) -> str:
         return model if self._served(model) else _OTHER
 
     def _failed(self, model: str, kind: str) -> None:
-        self._failures.labels(self._label(model), kind).inc()
+        self._failures(self._label(model), kind).inc()
 
     def spoke(self, seconds: float) -> None:
         """The first token of a reply has come."""
@@ -144,21 +142,20 @@ class Metrics:
 
     def ended(self, model: str, turn: Turn, key: str | None = None) -> None:
         """A turn has ended. model: as the client named it. key: the name of the client's key."""
-        self._turns.labels(model, turn.status).inc()
-        self._turn.labels(turn.status).observe(turn.seconds)
-        self._tokens.labels("prompt").inc(turn.usage.prompt_tokens)
-        self._tokens.labels("completion").inc(turn.usage.completion_tokens)
+        self._turns(model, turn.status).inc()
+        self._turn(turn.status).observe(turn.seconds)
+        self._tokens("prompt").inc(turn.usage.prompt_tokens)
+        self._tokens("completion").inc(turn.usage.completion_tokens)
         self._cost.inc(turn.usage.cost)
         for charge in turn.ledger:
-            usage = charge.usage
-            calls, prompt, completion, cost = self._of_model(self._label(charge.model))
-            calls.inc(usage.calls)
-            prompt.inc(usage.prompt_tokens)
-            completion.inc(usage.completion_tokens)
-            cost.inc(usage.cost)
+            usage, name = charge.usage, self._label(charge.model)
+            self._model_calls(name).inc(usage.calls)
+            self._model_tokens(name, "prompt").inc(usage.prompt_tokens)
+            self._model_tokens(name, "completion").inc(usage.completion_tokens)
+            self._model_cost(name).inc(usage.cost)
         if key is not None:
-            self._key_turns.labels(key, turn.status).inc()
-            self._key_cost.labels(key).inc(turn.usage.cost)
+            self._key_turns(key, turn.status).inc()
+            self._key_cost(key).inc(turn.usage.cost)
 
 
 class TurnMetrics:

@@ -20,6 +20,8 @@ def reply_usage(turn: Turn) -> Usage:
 def together(turns: Sequence[Turn]) -> Turn:
     """The turns of several replies that were written from the same proposals, as one."""
     first, *others = turns
+    if not others and not first.lost:
+        return first
     last = len(first.proposals) + 1
     charges = [replace(charge, layer=last) for turn in others for charge in turn.ledger]
     return replace(
