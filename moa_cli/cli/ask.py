@@ -155,6 +155,8 @@ def ask(
         text, parts = _compose_prompt(prompt or [], file or [], needed=save_profile is None)
         if not text:
             return
+        if not quiet and file:
+            _tell_files_in(prompt or ())
         if not quiet and any(map(holds_bytes, prompt or ())):
             # A shell in another encoding gives bytes that are no letters; they cannot be sent.
             say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
@@ -182,6 +184,19 @@ def ask(
     with traced_by("ask", quiet=quiet) as traces:
         code = _run(profile, asked, show, kept, limits, merging, response_format, traces)
     raise Exit(code)
+
+
+def _tell_files_in(words: Sequence[str]) -> None:
+    """Say which words of the prompt are names of files: `-f a.png b.pdf` attaches one file only."""
+    import shlex
+
+    for word in dict.fromkeys(words):
+        try:
+            is_file = Path(word).is_file()
+        except (OSError, ValueError):
+            is_file = False
+        if is_file:
+            say(f"{word} is a word of the prompt; to attach the file: -f {shlex.quote(word)}")
 
 
 def _compose_prompt(

@@ -518,3 +518,10 @@ def test_a_number_that_no_json_can_say_again_is_refused(
     assert answer.status_code == 400
     assert "`logit_bias.5` must be a smaller number" in answer.json()["error"]["message"]
     assert not upstream.chats()
+
+
+def test_a_type_that_is_no_word_is_not_logged(server: Server) -> None:
+    tools = [{"type": "what the user said"}, {"type": {"a": 1}}, {"type": "web_search"}]
+    answer = server.ask(tools=tools)
+    assert answer.json()["moa"]["ignored"] == ["tools[].type", "tools[].type=web_search"]
+    assert "what the user said" not in server.wait_for_log("no effect")

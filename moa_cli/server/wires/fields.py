@@ -12,6 +12,7 @@ Ollama.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -124,6 +125,7 @@ _NEUTRAL: tuple[Any, ...] = (None, False, [], {}, "", "auto", "default")
 _NEUTRAL_OF: Mapping[str, Any] = {"best_of": 1}
 _MOST_NAMED = 32
 _LONGEST_NAME = 60
+_WORD = re.compile(r"[\w.-]{1,40}")
 
 
 def sort_fields(
@@ -154,9 +156,11 @@ def is_neutral(name: str, value: Any) -> bool:
 
 
 def named(ignored: Collection[str]) -> tuple[str, ...]:
-    """The names of ignored fields as they are told: each once, short, not too many."""
-    names = [
-        name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-        for name in dict.fromkeys(ignored)
-    ]
-    return tuple(names[:_MOST_NAMED])
+    """The names of ignored fields as they are told: each once, short, not too many. A type that is
+    no word may be anything that a user has said, which the log must not hold."""
+    names = []
+    for name in dict.fromkeys(ignored):
+        place, _, kind = name.partition("=")
+        shown = name if not kind or _WORD.fullmatch(kind) else place
+        names.append(shown if len(shown) <= _LONGEST_NAME else shown[: _LONGEST_NAME - 1] + "…")
+    return tuple(dict.fromkeys(names))[:_MOST_NAMED]
