@@ -525,3 +525,42 @@ def test_a_type_that_is_no_word_is_not_logged(server: Server) -> None:
     answer = server.ask(tools=tools)
     assert answer.json()["moa"]["ignored"] == ["tools[].type", "tools[].type=web_search"]
     assert "what the user said" not in server.wait_for_log("no effect")
+
+
+@pytest.mark.parametrize("form", ["functions", "tools"])
+def test_calls_without_ids_and_their_results_find_each_other(
+    server: Server, upstream: Upstream, form: str
+) -> None:
+    def calling(*names: str) -> dict[str, Any]:
+        functions = [{"name": name, "arguments": "{}"} for name in names]
+        if form == "functions":
+            return {"role": "assistant", "content": None, "function_call": functions[0]}
+        calls = [{"type": "function", "id": None, "function": each} for each in functions]
+        return {"role": "assistant", "content": None, "tool_calls": calls}
+
+    role = "function" if form == "functions" else "tool"
+    second = [] if form == "functions" else ["time"]
+    messages = [
+        *QUESTION,
+        calling("weather", *second),
+        *[{"role": role, "name": name, "content": "noon"} for name in second],
+        {"role": role, "name": "weather", "content": "rain"},
+        calling("weather"),
+        {"role": role, "content": "sun", "name": None if second else "weather"},
+    ]
+    assert server.ask(messages=messages).status_code == 200
+    told = upstream.chats("agg")[-1].messages
+    names = {
+        call["id"]: call["function"]["name"]
+        for message in told
+        for call in message.get("tool_calls", ())
+    }
+    assert all(names)
+    assert list(names.values()) == ["weather", *second, "weather"]
+    results = [
+        (names[message["tool_call_id"]], message["content"])
+        for message in told
+        if message["role"] == "tool"
+    ]
+    times = [("time", "noon")] if second else []
+    assert results == [*times, ("weather", "rain"), ("weather", "sun")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Annotated, Any, Literal, TypeVar
 
 from moa_cli.core.conversation import Conversation, Message, Part, Role, text_of_parts
@@ -156,7 +157,7 @@ class ChatMessage:
         parts = _each("content", written, ContentPart.part)
         calls = _each("tool_calls", self.tool_calls or (), ChatToolCall.call)
         if self.function_call is not None and not calls:
-            calls += (ChatToolCall(id="call_0", function=self.function_call).call(),)
+            calls += (ChatToolCall(function=self.function_call).call(),)
         if not content and not isinstance(content, str) and role != "assistant":
             if content is None:
                 raise ValueFault("is missing", path=("content",), code="missing")
@@ -170,15 +171,38 @@ class ChatMessage:
             content if isinstance(content, str) else text_of_parts(parts),
             parts if any(part.kind != "text" for part in parts) else (),
             calls if role == "assistant" else (),
-            # A function's result, as before there were tools, is matched by its name.
-            self.tool_call_id or (self.function_name if role == "tool" else ""),
-            (self.name or "") if role != "tool" else "",
+            self.tool_call_id or "",
+            self.name or "",
         )
 
-    @property
-    def function_name(self) -> str:
-        """What a result without an id is matched by."""
-        return "call_0" if self.role == "function" else self.name or ""
+
+def _with_call_ids(messages: Sequence[Message]) -> list[Message]:
+    """The messages with an id for each call of a tool, and with each result at its call.
+
+    Functions, as before there were tools, have no ids, and some clients leave them out of tools.
+    Then a result belongs to the first call that waits for one, of its name if it tells one.
+    """
+    known = {call.id for message in messages for call in message.tool_calls}
+    fresh = (name for name in map("call_{}".format, count()) if name not in known)
+    found: list[Message] = []
+    # The calls that wait for their results, by id, and what they call.
+    waiting: dict[str, str] = {}
+    for message in messages:
+        if message.tool_calls:
+            calls = [
+                call if call.id else replace(call, id=next(fresh)) for call in message.tool_calls
+            ]
+            waiting = {call.id: call.name for call in calls}
+            message = replace(message, tool_calls=tuple(calls))
+        elif message.role == "tool":
+            call_id = message.tool_call_id
+            if not call_id:
+                named = [id for id, name in waiting.items() if name == message.name]
+                call_id = next(iter([*named, *waiting]), "")
+                message = replace(message, tool_call_id=call_id)
+            waiting.pop(call_id, None)
+        found.append(message)
+    return found
 
 
 def _each(name: str, items: Sequence[_T], read: Callable[[_T], _R]) -> tuple[_R, ...]:
@@ -282,7 +306,7 @@ class ChatBody:
         """
         messages = _each("messages", self.messages, ChatMessage.message)
         try:
-            conversation = Conversation.of(messages)
+            conversation = Conversation.of(_with_call_ids(messages))
         except ValueError:
             raise ValueFault("hold no message to answer", path=("messages",)) from None
         tools = _tools(self, ignored)
