@@ -367,6 +367,25 @@ def test_it_ends_with_its_parent_and_keeps_what_was_spent(moa: Moa, upstream: Up
     assert spent_calls(moa) == 4
 
 
+def test_a_prompt_that_ends_in_half_an_emoji_is_answered(moa: Moa, upstream: Upstream) -> None:
+    ask = {"name": "ask", "arguments": {"prompt": "why \U0001f600 \ud83d"}}
+    messages: list[dict[str, Any]] = [
+        {"id": 1, "method": "initialize", "params": INTRODUCTION},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/call", "params": ask},
+    ]
+    with moa.start("mcp", stdin=subprocess.PIPE, fresh=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for message in messages:
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        process.stdin.flush()
+        upstream.wait_for(lambda: bool(upstream.chats("agg")))
+        answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+    assert answers[1]["result"]["content"] == [{"type": "text", "text": "ok"}]
+    assert upstream.chats("a")[0].messages[-1]["content"] == "why \U0001f600 ?"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_while_its_parent_lives(moa: Moa, number: int) -> None:
     with moa.start("mcp", stdin=subprocess.PIPE, fresh=True) as process:

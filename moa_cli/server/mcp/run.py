@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -39,6 +41,7 @@ from moa_cli.server.service import ServerOptions, Service
 from moa_cli.store.spending import Spending
 
 _CHUNK_BYTES = 65_536
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # For the last results of turns that have ended.
 _FLUSH_SECONDS = 0.3
 
@@ -146,9 +149,9 @@ class _Lines:
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     self._taken.acquire()
-                    self._put(line.decode("utf-8", "replace"))
+                    self._put(_readable(line))
             if rest:
-                self._put(rest.decode("utf-8", "replace"))
+                self._put(_readable(rest))
             self._put(None)
 
     def _more(self) -> bytes:
@@ -165,6 +168,17 @@ class _Lines:
             self._taken.release()
             if line.strip():
                 yield line
+
+
+def _readable(line: bytes) -> str:
+    """A message as the SDK's parser takes it. It drops one with half a surrogate pair and answers
+    nothing, so that the agent waits for ever; JavaScript writes one where it has cut an emoji."""
+    text = line.decode("utf-8", "replace")
+    if _SURROGATE.search(text):
+        with suppress(ValueError, RecursionError):
+            told = json.dumps(json.loads(text), ensure_ascii=False)
+            return told.encode("utf-8", "replace").decode()
+    return text
 
 
 async def _over_http(service: Service, bound: socket.socket, introduction: Sequence[str]) -> int:
