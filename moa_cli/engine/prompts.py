@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 from moa_cli.clients.thinking import late_reasoning
 from moa_cli.core.conversation import Conversation, Message, Part, Proposal
@@ -52,6 +52,30 @@ _MOST_SOURCES = 20
 
 class EarlierProposal(Proposal):
     """A proposal that is older than the latest results of tools in its conversation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording(Profile):
+    """A profile that puts references before a model in a form of its own.
+
+    values: given the texts of the references, the values of the merge prompt's placeholders, beside
+    {count} and {prompt}.
+    """
+
+    values: Callable[[Sequence[str]], Mapping[str, str]]
+
+
+def worded(
+    profile: Profile, merge_prompt: str, values: Callable[[Sequence[str]], Mapping[str, str]]
+) -> Wording:
+    """A wording of that profile that stands in a user's message; see `Wording`."""
+    settings = {field.name: getattr(profile, field.name) for field in fields(Profile)}
+    settings |= {
+        "merge_prompt": merge_prompt,
+        "reference_placement": "user",
+        "reference_format": "paper",
+    }
+    return Wording(**settings, values=values)
 
 
 # What a model may put before the next ones; a text alone has no name, and is whole.
@@ -119,8 +143,7 @@ def references_text(
     ]
     if fence is None:
         return "\n".join(
-            f"{number}.{name} {text_of(reference)}{UNFINISHED * _breaks_off(reference)}"
-            f"{_sources(reference) if sources else ''}"
+            f"{number}.{name} {_marked(reference)}{_sources(reference) if sources else ''}"
             for number, name, reference in numbered
         )
     blocks = [
@@ -142,6 +165,11 @@ def _sources(reference: Reference) -> str:
         for cited in reference.citations[:_MOST_SOURCES]
     ]
     return "\n".join(["\nSources of this response:", *lines])
+
+
+def _marked(reference: Reference) -> str:
+    """What a reference says, and that it breaks off, if it does."""
+    return f"{text_of(reference)}{UNFINISHED * _breaks_off(reference)}"
 
 
 def _breaks_off(reference: Reference) -> bool:
@@ -166,14 +194,17 @@ def merge_text(
         fence = None
     elif fence is None:
         fence = fence_of(references)
+    counted = {"count": str(len(references)), "prompt": prompt}
+    if isinstance(profile, Wording):
+        texts = [_marked(reference) for reference in references]
+        return filled(profile.merge_prompt or "", {**profile.values(texts), **counted})
     cited = profile.searches and any(map(_sources, references))
     told = references_text(references, names=profile.reference_names, fence=fence, sources=cited)
     if cited:
         told = f"{told}\n\n{_CITE}"
     if not profile.merge_prompt:
         return f"{AGGREGATE_AND_SYNTHESIZE}\n{told}"
-    values = {"references": told, "count": str(len(references)), "prompt": prompt}
-    return filled(profile.merge_prompt, values)
+    return filled(profile.merge_prompt, {"references": told, **counted})
 
 
 def with_references(

@@ -42,24 +42,47 @@ async def review(
 
 
 async def judged(
-    state: TurnState, purpose: Purpose, wording: Profile, read: Callable[[str], _R | None]
+    state: TurnState,
+    purpose: Purpose,
+    wording: Profile,
+    read: Callable[[str], _R | None],
+    *,
+    judges: Sequence[ModelSettings] | None = None,
 ) -> tuple[Proposal, _R] | None:
     """One review by the judge, or by the first of its fallbacks that gives one; and what `read`
     makes of its text. None if there is none.
 
-    A review of which `read` makes nothing is told as lost. Raises BudgetReached at a cap.
+    judges: who is tried in order; None takes the profile's. A review of which `read` makes nothing
+    is told as lost. Raises BudgetReached at a cap.
     """
-    for settings in state.profile.judges():
+    for settings in state.profile.judges() if judges is None else judges:
         for answer in await review(state, purpose, [settings], wording):
-            value = read(text_of(answer))
+            value = read_of(state, answer, read)
             if value is not None:
                 return answer, value
-            state.lost.append(
-                f"{answer.proposer} ({REVIEW_NAMES[purpose]}): its answer cannot be read"
-            )
         if purpose in SKIPPABLE and state.control.said_enough:
             break
     return None
+
+
+def read_of(state: TurnState, review: Proposal, read: Callable[[str], _R | None]) -> _R | None:
+    """What `read` makes of the text of a review; None, which is told as lost, if nothing."""
+    value = read(text_of(review))
+    if value is None:
+        about = REVIEW_NAMES[review.purpose]
+        state.lost.append(f"{review.proposer} ({about}): its answer cannot be read")
+    return value
+
+
+def proposals(state: TurnState) -> list[Proposal]:
+    """What there is to choose from, or to rank. A reference that is a text alone, whose proposer
+    nobody knows, is named by its place."""
+    return [
+        Proposal(0, index, f"response {index + 1}", "", reference)
+        if isinstance(reference, str)
+        else reference
+        for index, reference in enumerate(state.references)
+    ]
 
 
 async def write(state: TurnState, wording: Profile | None = None) -> bool:

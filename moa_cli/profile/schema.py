@@ -561,10 +561,34 @@ class Profile:
         match self.strategy:
             case "synthesize":
                 stages = [*self._windows(references), write]
-                # A comparison tells all that a report does.
+            case "select":
+                by_peers = self._peers(references) if self.chosen_by == "proposers" else ()
+                if references > 1:
+                    stages = [Stage("choose", by_peers or self.judges()[:1])]
+                # Whoever acts, or keeps to a schema, is the aggregator.
+                acts = self.tools == "aggregator" and self.aggregator.extra.get("tools")
+                if acts or "response_format" in self.aggregator.extra:
+                    stages.append(write)
+        # A comparison tells all that a report does.
         if self.report and not any(stage.purpose == "compare" for stage in stages):
             stages.append(Stage("report", self.judges()[:1]))
         return stages
+
+    def _peers(self, references: int) -> Sequence[Proposer]:
+        """The proposers that judge each other's proposals; none where each would be shown one
+        proposal at most."""
+        return self.members(self.rounds) if self.rounds and references > 2 else ()
+
+    def members(self, number: int) -> tuple[Proposer, ...]:
+        """The proposers of a layer as they review proposals.
+
+        Args:
+            number: The number of the layer, counted from 1.
+
+        Returns:
+            Them without the search of the web, for what they judge is before them.
+        """
+        return tuple(replace(call, web=False) for call in self.layer(number))
 
     def all_layers(self, rounds: int | None = None) -> list[Sequence[ModelSettings]]:
         """What a turn asks if nothing fails.
@@ -585,7 +609,8 @@ class Profile:
         """
         used = [call.model for layer in self.all_layers() for call in layer]
         hedges = [call.hedge_with for layer in self.all_layers() for call in layer]
-        others = [*self.aggregator.fallbacks, *filter(None, hedges)]
+        # The aggregator writes where a strategy that copies a proposal has none to copy.
+        others = [self.aggregator.model, *self.aggregator.fallbacks, *filter(None, hedges)]
         return tuple(dict.fromkeys([*used, *others]))
 
     def _proposing(self, proposer: Proposer) -> Proposer:

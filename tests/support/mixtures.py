@@ -21,6 +21,8 @@ from moa_cli.core.events import (
     AggregatorFailed,
     AggregatorFinished,
     AggregatorStarted,
+    Caller,
+    Decided,
     Event,
     Hedged,
     LayerFinished,
@@ -38,10 +40,12 @@ from moa_cli.core.events import (
     from_dict,
     to_dict,
 )
+from moa_cli.core.strategy import Decision
 from moa_cli.core.tools import ToolCallBuilder
 from moa_cli.engine import Control, Limits, run_turn
+from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.structured import ResponseFormat
-from moa_cli.profile import ModelSettings, Profile, build
+from moa_cli.profile import ModelSettings, Profile, Proposer, build
 from tests.support.upstream import Upstream
 
 __all__ = [
@@ -230,6 +234,11 @@ class _Checker:
         self.failures: list[Failure] = []
         # The proposers whose answers were used unfinished.
         self.unfinished: list[str] = []
+        # What proposers answered, for replies that are copied; and the last layer so far, reviews
+        # and the reply among them.
+        self.answers: list[str] = []
+        self.depth = 0
+        self.decision: Decision | None = None
 
     def check(self, events: list[Event]) -> None:
         """The whole turn."""
@@ -244,6 +253,7 @@ class _Checker:
         reused = [event for event in of_kind(events, AggregatorStarted) if event.reused]
         assert started.rounds == (0 if reused else self.profile.rounds)
         assert started.aggregator == self.profile.aggregator.model
+        self.depth = started.rounds
         layers: dict[int, _LayerHeard] = {}
         while not isinstance(self.rest[0], AggregatorStarted | TurnFinished | TurnFailed):
             self._step(layers)
@@ -251,14 +261,36 @@ class _Checker:
         for number in sorted(layers):
             layer = layers[number]
             assert layer.finished
+            if layer.purpose:
+                continue
             # Unfinished answers alone do not take the place of those of the layer before.
             references = layer.answered if layer.whole or not references else references
-        replied = False
+        replied = isinstance(self.rest[0], AggregatorStarted) and self.rest[0].copied
+        if replied:
+            self._copy(references)
+        elif self.decision is not None and self.decision.chosen is not None:
+            # Whoever acts for a proposal is given that one alone.
+            references = 1
+        self.depth += 1
         for place, aggregator in enumerate(self.profile.aggregators()):
             if isinstance(self.rest[0], AggregatorStarted):
                 assert not replied
                 replied = self._aggregator(aggregator, references, fallback=place > 0)
         self._end(replied=replied)
+
+    def _copy(self, references: int) -> None:
+        """A reply that is a proposal's own words: one piece, and no call."""
+        assert self.decision is not None
+        assert self.decision.chosen is not None
+        started, delta, finished = self.rest[:3]
+        del self.rest[:3]
+        assert isinstance(started, AggregatorStarted)
+        assert isinstance(delta, AggregatorDelta)
+        assert isinstance(finished, AggregatorFinished)
+        assert delta.text == finished.text
+        assert finished.text in self.answers
+        assert (started.references, finished.model) == (references, started.model)
+        assert finished.usage == Usage()
 
     def _end(self, *, replied: bool) -> None:
         [last] = self.rest
@@ -268,17 +300,28 @@ class _Checker:
         if isinstance(last, TurnFailed):
             assert sorted(map(repr, last.causes)) == sorted(map(repr, self.failures))
         said = " | ".join(last.lost)
-        assert bool(last.lost) == bool(self.failures or self.unfinished)
+        if self.decision is None:
+            assert bool(last.lost) == bool(self.failures or self.unfinished)
         assert all(failure.message in said for failure in self.failures)
         assert all(f"{name}: " in said for name in self.unfinished)
 
     def _step(self, layers: dict[int, _LayerHeard]) -> None:
         """The next event of the layers."""
         event = self.rest.pop(0)
+        if isinstance(event, Decided):
+            self.decision = event.decision
+            return
         assert isinstance(event, _OfALayer)
         number = event.layer
-        entries = self.profile.layer(number)
+        if isinstance(event, LayerStarted) and event.purpose:
+            self.depth += 1
+            assert number == self.depth
+            assert all(layer.finished for layer in layers.values())
+            entries = tuple(self._reviewer(caller) for caller in event.proposers)
+            layers[number] = _LayerHeard(entries=entries, purpose=event.purpose)
+            return
         if isinstance(event, LayerStarted):
+            entries = self.profile.layer(number)
             assert number == len(layers) + 1
             for earlier, heard_before in layers.items():
                 if not heard_before.finished:
@@ -292,9 +335,10 @@ class _Checker:
                 (entry.name, entry.model) for entry in entries
             ]
             assert len({caller.name for caller in event.proposers}) == len(entries)
-            layers[number] = _LayerHeard()
+            layers[number] = _LayerHeard(entries=entries)
             return
         layer = layers[number]
+        entries = layer.entries
         assert not layer.finished
         if isinstance(event, LayerFinished):
             assert layer.calls == {}
@@ -333,8 +377,21 @@ class _Checker:
                 assert proposal.proposer == entries[event.index].name
             assert proposal.model in _candidates(entries[event.index])
             self._proposal(proposal, heard, isinstance(event, ProposerFinished))
+            assert proposal.purpose == layer.purpose
+            self.answers += [] if layer.purpose else [strip_reasoning(proposal.text)]
             layer.answered += proposal.error is None
             layer.whole += proposal.error is None and not proposal.unfinished
+
+    def _reviewer(self, caller: Caller) -> Proposer:
+        """One who reviews: a proposer, or the judge."""
+        last = self.profile.layer(self.profile.rounds) if self.profile.rounds else ()
+        known = [*last, *self.profile.judges()]
+        [settings] = [
+            settings
+            for settings in known
+            if (settings.name, settings.model) == (caller.name, caller.model)
+        ]
+        return settings
 
     def _trimmed(self, layer: int, index: int | None, model: str) -> None:
         """The event that references are cut, which may follow the start of a call."""
@@ -369,8 +426,7 @@ class _Checker:
         assert isinstance(started, AggregatorStarted)
         assert (started.model, started.fallback) == (model, fallback)
         assert started.references == references
-        last_layer = 1 if started.reused else self.profile.rounds + 1
-        self._trimmed(last_layer, None, model)
+        self._trimmed(self.depth, None, model)
         heard = _Heard()
         while not isinstance(self.rest[0], AggregatorFinished | AggregatorFailed):
             event = self.rest.pop(0)
@@ -386,7 +442,7 @@ class _Checker:
             elif isinstance(event, AggregatorDelta):
                 heard.delta(event)
             else:
-                assert (event.layer, event.index) == (last_layer, None)
+                assert (event.layer, event.index) == (self.depth, None)
                 assert event.model == model
                 heard.retry(event, held=self.held)
         closed = self.rest.pop(0)
@@ -425,6 +481,8 @@ _OfALayer = (
 class _LayerHeard:
     """What of a layer has been told: calls that run, those that have begun, and its answers."""
 
+    entries: tuple[Proposer, ...]
+    purpose: str = ""
     calls: dict[int, _Heard] = field(default_factory=dict)
     begun: set[int] = field(default_factory=set)
     answered: int = 0

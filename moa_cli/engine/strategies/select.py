@@ -1,0 +1,168 @@
+"""The strategy `select`: the best proposal is the reply, in its own words.
+
+Who chooses is the judge, or each proposer among the others' proposals. The prompt is that of the
+LLM-ranker, the baseline of "Mixture-of-Agents Enhances Large Language Model Capabilities"
+(arXiv:2406.04692): AlpacaEval 2's comparison prompt (`alpaca_eval_clf_gpt4_turbo`), with as many
+outputs as there are. What is ours in it: the models are called `model_1`, `model_2` and so on, in
+the order of the profile, and a system prompt that there is already stays before the ranker's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from moa_cli.core.conversation import Proposal
+from moa_cli.core.strategy import Decision, Standing
+from moa_cli.engine.prompts import Wording, worded
+from moa_cli.engine.state import TurnState
+from moa_cli.engine.steps import copy, decide, judged, proposals, read_of, review, write
+from moa_cli.engine.strategies.peers import Peers, peers
+from moa_cli.profile import Proposer
+
+RANKER_SYSTEM: Final = """\
+You are a highly efficient assistant, who evaluates and selects the best large language model \
+(LLMs) based on the quality of their responses to a given instruction. This process will be used \
+to create a leaderboard reflecting the most accurate and human-preferred answers."""
+
+RANKER: Final = '''\
+I require a leaderboard for various large language models. I'll provide you with prompts given to \
+these models and their corresponding outputs. Your task is to assess these responses, and select \
+the model that produces the best output from a human perspective.
+
+## Instruction
+
+{
+    "instruction": """{prompt}""",
+}
+
+## Model Outputs
+
+Here are the unordered outputs from the models. Each output is associated with a specific model, \
+identified by a unique model identifier.
+
+{
+{references}
+}
+
+## Task
+
+Evaluate the models based on the quality and relevance of their outputs, and select the model that \
+generated the best output. Answer by providing the model identifier of the best model. We will use \
+your output as the name of the best model, so make sure your output only contains one of the \
+following model identifiers and nothing else (no quotes, no spaces, no new lines, ...): \
+{identifiers}.
+
+## Best Model Identifier'''
+
+_OUTPUT: Final = '''\
+    {{
+        "model_identifier": "{name}",
+        "output": """{text}"""
+    }}'''
+# A name of a model, or the whole answer if that is a number alone.
+_NAMED = re.compile(r"\bmodel[\s_]*(\d{1,4})\b|\A\W*(\d{1,4})\W*\Z", re.IGNORECASE)
+
+
+async def select(state: TurnState) -> bool:
+    """Have a proposal chosen, and give it as the reply. Raises BudgetReached at a cap."""
+    found = proposals(state)
+    if len(found) == 1:
+        [only] = found
+        summary = f"there is one proposal, by {only.proposer}"
+        decide(
+            state, Decision("select", summary, (Standing(only.proposer, only.index),), only.index)
+        )
+        return await copy(state, only)
+    group = peers(state, found) if state.profile.chosen_by == "proposers" else None
+    if group is not None and group.asked:
+        votes, summary = await _chosen_by_peers(state, found, group)
+    else:
+        votes, summary = await _chosen_by_judge(state, found)
+        if group is not None:
+            summary = f"{len(found)} proposals are too few for proposers to choose from; {summary}"
+    standings = [
+        Standing(proposal.proposer, proposal.index, votes=count)
+        for proposal, count in zip(found, votes, strict=True)
+    ]
+    if not any(votes):
+        state.lost.append("no choice can be read: the reply is written from all proposals")
+        decide(state, Decision("select", summary))
+        return await write(state)
+    # Of several with as many votes the first is taken: sorting keeps their order.
+    standings.sort(key=lambda standing: -standing.votes)
+    decide(state, Decision("select", summary, tuple(standings), standings[0].index))
+    return await copy(state, found[votes.index(max(votes))])
+
+
+async def _chosen_by_judge(state: TurnState, found: Sequence[Proposal]) -> tuple[list[int], str]:
+    """How often each proposal was chosen, and a sentence on that."""
+    votes = [0] * len(found)
+    judges = [_ranker(state, judge) for judge in state.profile.judges()]
+    read = partial(read_choice, count=len(found))
+    answer = await judged(state, "choose", _wording(state), read, judges=judges)
+    if answer is None:
+        return votes, "the judge has not chosen"
+    choice, place = answer
+    votes[place] = 1
+    return votes, f"{choice.model} chose {found[place].proposer} from {len(found)} proposals"
+
+
+async def _chosen_by_peers(
+    state: TurnState, found: Sequence[Proposal], group: Peers
+) -> tuple[list[int], str]:
+    """The same, by each proposer among the others' proposals."""
+    votes = [0] * len(found)
+    models = [_ranker(state, peer.settings) for peer in group.asked]
+    shown = [[found[place] for place in peer.others] for peer in group.asked]
+    for answer in await review(state, "choose", models, _wording(state), shown):
+        others = group.asked[answer.index].others
+        place = read_of(state, answer, partial(read_choice, count=len(others)))
+        if place is not None:
+            votes[others[place]] += 1
+    most = max(votes)
+    counts = sorted(zip(votes, found, strict=True), key=lambda counted: -counted[0])
+    told = ", ".join(f"{proposal.proposer} {count}" for count, proposal in counts if count)
+    summary = f"{sum(votes)} of {group.members} proposers chose" + (f": {told}" if told else "")
+    if most and votes.count(most) > 1:
+        first = found[votes.index(most)].proposer
+        summary += f"; a tie, of which {first} is taken, the first in the order of the profile"
+    return votes, summary
+
+
+def _wording(state: TurnState) -> Wording:
+    return worded(state.profile, RANKER, _listed)
+
+
+def _listed(texts: Sequence[str]) -> Mapping[str, str]:
+    """The values of the ranker's placeholders."""
+    names = [f"model_{number}" for number in range(1, len(texts) + 1)]
+    outputs = (
+        _OUTPUT.format(name=name, text=text) for name, text in zip(names, texts, strict=True)
+    )
+    identifiers = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return {"references": ",\n".join(outputs), "identifiers": identifiers}
+
+
+def _ranker(state: TurnState, settings: Proposer) -> Proposer:
+    """A model, with the ranker's system prompt behind the one that it would have."""
+    messages = state.conversation.messages()
+    led = messages[0].content if messages[0].role == "system" else settings.system
+    return replace(settings, system=f"{led}\n\n{RANKER_SYSTEM}" if led else RANKER_SYSTEM)
+
+
+def read_choice(text: str, *, count: int) -> int | None:
+    """The place of the output that an answer names; None if it names none, or several.
+
+    text: without reasoning. Where there is more than the name, as there should not be, its last
+    line counts. count: how many outputs there were.
+    """
+    lines = text.strip().splitlines()
+    for said in (text.strip(), *lines[-1:]):
+        numbers = {int(named or alone) for named, alone in _NAMED.findall(said)}
+        if len(numbers) == 1 and 1 <= (number := numbers.pop()) <= count:
+            return number - 1
+    return None
