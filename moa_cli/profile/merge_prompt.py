@@ -58,6 +58,17 @@ def filled(text: str, values: Mapping[str, str]) -> str:
     return _NAMES.sub(lambda match: values[match[2]] if match[2] else f"{{{match[1]}}}", text)
 
 
+def as_text(text: str) -> str:
+    """`text` as a part of a merge prompt in which nothing is a placeholder."""
+    return re.sub(r"\{([A-Za-z_]\w*)\}", r"{{\1}}", text)
+
+
+def behind_references(text: str, more: str) -> str:
+    """The merge prompt with `more`, a text without placeholders, behind the references."""
+    places = [match.end() for match in _NAMES.finditer(text) if match[2] == "references"]
+    return f"{text[: places[0]]}\n\n{as_text(more)}{text[places[0] :]}"
+
+
 def names_file(value: str) -> bool:
     """Whether a setting is the name of a file, and not the text itself."""
     return bool(value.strip()) and "\n" not in value and "references" not in _placeholders(value)

@@ -569,6 +569,9 @@ class Profile:
                 acts = self.tools == "aggregator" and self.aggregator.extra.get("tools")
                 if acts or "response_format" in self.aggregator.extra:
                     stages.append(write)
+            case "council":
+                members = self._peers(references)
+                stages = [*([Stage("rank", members)] if members else []), write]
         # A comparison tells all that a report does.
         if self.report and not any(stage.purpose == "compare" for stage in stages):
             stages.append(Stage("report", self.judges()[:1]))

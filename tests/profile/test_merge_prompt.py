@@ -12,6 +12,7 @@ import pytest
 from moa_cli.core.errors import ProfileError
 from moa_cli.profile import Overrides, Profile, build, dump, load, resolve, rows, save, to_table
 from moa_cli.profile.layering import set_value
+from moa_cli.profile.merge_prompt import behind_references, filled
 from tests.support.command import Moa
 from tests.support.server import serving
 from tests.support.upstream import Upstream
@@ -164,3 +165,10 @@ def test_the_profile_that_is_told_holds_no_name_of_a_file() -> None:
     profile: Profile = load(written('"merge.txt"'))
     assert "merge.txt" not in dump(profile)
     assert "take the best" in dump(profile)
+
+
+def test_a_text_behind_the_references_holds_no_placeholder() -> None:
+    text = "Of {{references}}: {references} and {prompt}."
+    for more in ("{prompt}", "{{prompt}}", "{{{x}}}", "{x}} {{y}", '{"a": {}}'):
+        told = filled(behind_references(text, more), {"references": "R", "prompt": "P"})
+        assert told == f"Of {{references}}: R\n\n{more} and P."

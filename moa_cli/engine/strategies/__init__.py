@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import write
+from moa_cli.engine.strategies.council import council
 from moa_cli.engine.strategies.select import select
 from moa_cli.engine.strategies.synthesize import run_synthesize
 
@@ -25,3 +26,5 @@ async def run_strategy(state: TurnState) -> bool:
             return await run_synthesize(state)
         case "select":
             return await select(state)
+        case "council":
+            return await council(state)

@@ -88,6 +88,8 @@ async def select(state: TurnState) -> bool:
         Standing(proposal.proposer, proposal.index, votes=count)
         for proposal, count in zip(found, votes, strict=True)
     ]
+    if group is not None and group.asked and 0 < sum(votes) < group.members:
+        state.lost.append(f"{sum(votes)} of {group.members} choices count")
     if not any(votes):
         state.lost.append("no choice can be read: the reply is written from all proposals")
         decide(state, Decision("select", summary))

@@ -310,6 +310,7 @@ def test_choices_that_cannot_be_read_are_told_and_left_out(upstream: Upstream) -
         "lab:b (choice)",
         "lab:a (choice)",
         "lab:c (choice)",
+        "1 of 4 choices count",
     ]
 
 
