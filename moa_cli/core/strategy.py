@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Strategy = Literal["synthesize", "select", "council"]
+Strategy = Literal["synthesize", "fusion", "select", "council"]
 # What a call is for: "" is a proposal; all others are reviews. "merge" makes one of several
 # proposals, where a model reads them in windows.
 Purpose = Literal["", "merge", "compare", "rank", "choose", "verify", "report"]

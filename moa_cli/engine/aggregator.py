@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from moa_cli.core import events
@@ -12,15 +13,19 @@ from moa_cli.core.values import unchecked
 from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.call import Begun, Call, Planned, Step, failure
 from moa_cli.engine.checked_reply import CheckedReply
+from moa_cli.engine.opening import Opening
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.subsets import shuffled
 from moa_cli.profile import Profile
 
 
-async def run_aggregator(state: TurnState, wording: Profile | None = None) -> bool:
+async def run_aggregator(
+    state: TurnState, wording: Profile | None = None, opening: Opening | None = None
+) -> bool:
     """Have the reply written by the first aggregator that gives one; whether one did.
 
-    wording: how it is given the references, if not as the profile says.
+    wording: how it is given the references, if not as the profile says. opening: what parts its
+    answer, if that opens with a comparison.
     Raises BudgetReached, before the call, where one would go beyond a cap; or behind its
     events.AggregatorFailed, if the reply did.
     """
@@ -33,6 +38,8 @@ async def run_aggregator(state: TurnState, wording: Profile | None = None) -> bo
         [planned] = await state.plan(
             state.depth, [settings], first=index, wording=wording, references=[given]
         )
+        if opening is not None:
+            planned = replace(planned, hear=opening.part)
         call = state.call(planned)
         if await _reply(state, planned, call):
             return True

@@ -138,7 +138,8 @@ class Planned:
     made, if so. shrink: a shorter prompt, for an endpoint that refuses this one as too long, given
     its error; None if there is none. backed: whether a fallback stands ready. again: whether
     its model was silent in a layer before, until it was lost.
-    max_tokens: the profile's, which the budgets have not set.
+    max_tokens: the profile's, which the budgets have not set. hear: given the deltas of an attempt,
+    those that count in their place.
     """
 
     place: CallPlace
@@ -151,6 +152,7 @@ class Planned:
     backed: bool = False
     again: bool = False
     max_tokens: int | None = None
+    hear: Callable[[AsyncGenerator[Delta, None]], AsyncGenerator[Delta, None]] | None = None
 
     @property
     def index(self) -> int | None:
@@ -419,8 +421,11 @@ class Call:
             request = request_of(
                 self.planned.settings, self._fitted.messages, endpoint.model, self.planned.place
             )
+            stream = endpoint.client.stream(request)
+            if self.planned.hear is not None:
+                stream = self.planned.hear(stream)
             try:
-                await self._stream(attempt, endpoint.client.stream(request), place, silence)
+                await self._stream(attempt, stream, place, silence)
             except ClientError as error:
                 if error.overloaded:
                     place.refused(error.retry_after)

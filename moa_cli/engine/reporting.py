@@ -23,11 +23,13 @@ async def run_report(state: TurnState, references: Sequence[Reference]) -> None:
     then the turn goes on in the next request. Whatever prevents it is told as lost, and costs
     nobody the reply. references: the proposals that the strategy was given.
     """
-    wanted = state.profile.stages(0, references=True)[-1].purpose == "report"
-    if not wanted or state.calls_tools:
+    if not state.profile.report or state.calls_tools:
         return
     if len(references) < _FEWEST:
         state.lost.append("the report was skipped: there are no two proposals to compare")
+        return
+    stages = state.profile.stages(0, references=len(references))
+    if not any(stage.purpose == "report" for stage in stages):
         return
     state.references = references
     wording = comparison_wording(state.profile)

@@ -11,6 +11,7 @@ from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Decision, Purpose
 from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.layer import run_reviews
+from moa_cli.engine.opening import Opening
 from moa_cli.engine.prompts import Reference, text_of
 from moa_cli.engine.state import TurnState
 from moa_cli.profile import ModelSettings, Profile, short_name
@@ -85,12 +86,15 @@ def proposals(state: TurnState) -> list[Proposal]:
     ]
 
 
-async def write(state: TurnState, wording: Profile | None = None) -> bool:
+async def write(
+    state: TurnState, wording: Profile | None = None, opening: Opening | None = None
+) -> bool:
     """Have the reply written by the aggregator; whether there is a whole one.
 
-    wording: how it is given the references, if not as the profile says. Raises BudgetReached.
+    wording: how it is given the references, if not as the profile says. opening: what parts its
+    answer, if that opens with a comparison. Raises BudgetReached.
     """
-    return await run_aggregator(state, wording)
+    return await run_aggregator(state, wording, opening)
 
 
 async def copy(state: TurnState, proposal: Proposal) -> bool:

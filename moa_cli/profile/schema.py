@@ -561,6 +561,9 @@ class Profile:
         match self.strategy:
             case "synthesize":
                 stages = [*self._windows(references), write]
+            case "fusion":
+                compared = self.compares_apart and references > 1
+                stages = [*([Stage("compare", self.judges()[:1])] if compared else []), write]
             case "select":
                 by_peers = self._peers(references) if self.chosen_by == "proposers" else ()
                 if references > 1:
@@ -576,6 +579,12 @@ class Profile:
         if self.report and not any(stage.purpose == "compare" for stage in stages):
             stages.append(Stage("report", self.judges()[:1]))
         return stages
+
+    @property
+    def compares_apart(self) -> bool:
+        """Whether the strategy `fusion` compares in a call of its own: `one_call` says otherwise,
+        but an answer that has to be JSON has no room for a comparison."""
+        return not self.one_call or "response_format" in self.aggregator.extra
 
     def _peers(self, references: int) -> Sequence[Proposer]:
         """The proposers that judge each other's proposals; none where each would be shown one

@@ -33,6 +33,7 @@ from moa_cli.core.events import (
     ProposerStarted,
     Queued,
     ReferencesTrimmed,
+    Reported,
     Retrying,
     TurnFailed,
     TurnFinished,
@@ -311,6 +312,8 @@ class _Checker:
         if isinstance(event, Decided):
             self.decision = event.decision
             return
+        if isinstance(event, Reported):
+            return
         assert isinstance(event, _OfALayer)
         number = event.layer
         if isinstance(event, LayerStarted) and event.purpose:
@@ -509,8 +512,11 @@ class _Heard:
 
     def check(self, text: str, reasoning: str) -> None:
         """Check that a call ends as it was heard; or, where a closing tag alone told what of
-        the text was reasoning, that nothing else of it is gone."""
-        if (text, reasoning) != (self.text, self.reasoning):
+        the text was reasoning, or its absence that reasoning was text, that nothing else of it is
+        gone."""
+        if text == self.text and not reasoning:
+            assert self.reasoning in text
+        elif (text, reasoning) != (self.text, self.reasoning):
             before, tag, after = self.text.partition("</think>")
             assert tag
             assert (text, reasoning) == (after.lstrip(), self.reasoning + before.rstrip())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import write
 from moa_cli.engine.strategies.council import council
+from moa_cli.engine.strategies.fusion import fusion
 from moa_cli.engine.strategies.select import select
 from moa_cli.engine.strategies.synthesize import run_synthesize
 
@@ -28,3 +29,5 @@ async def run_strategy(state: TurnState) -> bool:
             return await select(state)
         case "council":
             return await council(state)
+        case "fusion":
+            return await fusion(state)
