@@ -511,7 +511,7 @@ def _messages(messages: Sequence[Message], *, system: bool, images: bool) -> lis
     those; one that does not is told that there are some."""
     if not images:
         messages = [_without_images(message) if message.parts else message for message in messages]
-    messages = _without_images_in_results(messages)
+    messages = _with_images_of_users(messages)
     if not system:
         messages = _without_system(messages)
     return [
@@ -562,28 +562,31 @@ def _without_images(message: Message) -> Message:
     return replace(message, parts=Message.of_parts(message.role, told).parts)
 
 
-def _without_images_in_results(messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages with the images in results of tools moved to the user's next message: most
-    endpoints take them nowhere else. The results say where they were."""
-    if not any(message.role == "tool" and message.parts for message in messages):
+def _with_images_of_users(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages with the images in results of tools, of the system and of the assistant moved to
+    the user's next message: most endpoints take them nowhere else. In their places stands that
+    there were some."""
+    if not any(message.parts and message.role != "user" for message in messages):
         return messages
     names = {call.id: call.name for message in messages for call in message.tool_calls}
     found: list[Message] = []
     moved: list[Part] = []
     for message in messages:
-        if message.role == "tool":
-            images = [part for part in message.parts if part.kind == "image"]
-            if images:
-                name = names.get(message.tool_call_id) or "before"
-                moved += [Part("text", f"From the result of the tool {name}:"), *images]
-            message = replace(message, parts=())
-        elif moved and message.role == "user":
+        if moved and message.role == "user":
             own = message.parts or (Part("text", message.content),)
             message = Message.of_parts("user", [*moved, *own], message.name)
             moved = []
         elif moved and message.role == "assistant":
             found.append(Message.of_parts("user", moved))
             moved = []
+        if message.parts and message.role != "user":
+            images = [part for part in message.parts if part.kind == "image"]
+            place = f"{message.role} message"
+            if message.role == "tool":
+                place = f"result of the tool {names.get(message.tool_call_id) or 'before'}"
+            if images:
+                moved += [Part("text", f"From the {place}:"), *images]
+            message = replace(message, parts=())
         found.append(message)
     return [*found, Message.of_parts("user", moved)] if moved else found
 

@@ -564,3 +564,26 @@ def test_calls_without_ids_and_their_results_find_each_other(
     ]
     times = [("time", "noon")] if second else []
     assert results == [*times, ("weather", "rain"), ("weather", "sun")]
+
+
+def test_images_of_the_system_and_of_the_assistant_follow_as_the_users(
+    server: Server, upstream: Upstream
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": PIXEL}}
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "be brief"}, image]},
+        *QUESTION,
+        {"role": "assistant", "content": [image]},
+        *QUESTION,
+    ]
+    assert server.ask(messages=messages).status_code == 200
+    assert upstream.chats("a")[-1].messages == [
+        {"role": "system", "content": "be brief\n[image]"},
+        {"role": "user", "content": [_text("From the system message:"), image, _text("why?")]},
+        {"role": "assistant", "content": "[image]"},
+        {"role": "user", "content": [_text("From the assistant message:"), image, _text("why?")]},
+    ]
+
+
+def _text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
