@@ -626,6 +626,8 @@ def schema_row(name: str, schema: Mapping[str, Any]) -> tuple[str, str, str]:
     if "enum" in inner and "type" not in inner:
         words = ", ".join(f"`{json.dumps(value)}`" for value in inner["enum"])
         return f"`{name}`", f"only {words}", str(inner.get("description", ""))
+    if "const" in inner:
+        return f"`{name}`", f"only `{inner['const']}`", str(inner.get("description", ""))
     kind = " or ".join(each["type"] for each in inner.get("anyOf", (inner,)))
     if "minimum" in inner or "maximum" in inner:
         kind += f", {inner.get('minimum', '…')} to {inner.get('maximum', '…')}"

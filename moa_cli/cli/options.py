@@ -25,6 +25,7 @@ from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
 from moa_cli.core.money import MOST_USD
+from moa_cli.core.strategy import STRATEGIES
 from moa_cli.core.values import Key
 from moa_cli.profile import Overrides, Profile, list_profiles
 from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
@@ -43,6 +44,11 @@ _MOST_TOKENS = 10**12
 def _profile_names(incomplete: str) -> list[str]:
     """For the shell's completion."""
     return [file.name for file in list_profiles() if file.name.startswith(incomplete)]
+
+
+def _strategies(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    return [name for name in STRATEGIES if name.startswith(incomplete)]
 
 
 def option_of(key: Key, *names: str, more: str = "", **settings: Any) -> Any:
@@ -259,6 +265,15 @@ def _shared(
     merge_prompt: Annotated[
         str | None, option_of(PROFILE_KEYS["merge_prompt"], metavar="FILE")
     ] = None,
+    strategy: Annotated[
+        str | None, option_of(PROFILE_KEYS["strategy"], metavar="NAME", autocompletion=_strategies)
+    ] = None,
+    judge_model: Annotated[str | None, option_of(PROFILE_KEYS["judge"], metavar="MODEL")] = None,
+    final_answer: Annotated[
+        str | None, option_of(PROFILE_KEYS["final_answer"], metavar="RULE")
+    ] = None,
+    chosen_by: Annotated[str | None, option_of(PROFILE_KEYS["chosen_by"], metavar="WHO")] = None,
+    one_call: Annotated[bool | None, option_of(PROFILE_KEYS["one_call"])] = None,
     timeout: Annotated[float | None, _waiting("timeout")] = None,
     stall: Annotated[float | None, _waiting("stall")] = None,
     first_token: Annotated[float | None, _waiting("first_token")] = None,
@@ -293,6 +308,11 @@ def _shared(
         reference_format=reference_format,  # type: ignore[arg-type]
         reference_names=reference_names,
         merge_prompt=merge_prompt,
+        strategy=strategy,  # type: ignore[arg-type]
+        judge=judge_model,
+        final_answer=final_answer,
+        chosen_by=chosen_by,  # type: ignore[arg-type]
+        one_call=one_call,
         timeout=timeout,
         stall=stall,
         first_token=first_token,

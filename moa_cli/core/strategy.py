@@ -7,9 +7,10 @@ that are about the proposals, and are no proposals themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Strategy = Literal["synthesize", "fusion", "select", "council"]
+STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 # What a call is for: "" is a proposal; all others are reviews. "merge" makes one of several
 # proposals, where a model reads them in windows.
 Purpose = Literal["", "merge", "compare", "rank", "choose", "verify", "report"]
@@ -22,6 +23,13 @@ REVIEW_NAMES: Final[dict[Purpose, str]] = {
     "verify": "check",
     "report": "report",
 }
+
+
+def layer_name(layer: int, purpose: Purpose) -> str:
+    """What a layer is called on screen: `round 2`, or what its reviews are."""
+    return REVIEW_NAMES.get(purpose) or f"round {layer}"
+
+
 # Reviews without whose answers a reply comes about too, if a poorer one.
 SKIPPABLE: Final[frozenset[Purpose]] = frozenset({"merge", "compare", "rank", "report"})
 

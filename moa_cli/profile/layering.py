@@ -44,6 +44,8 @@ SETTABLE = (
 TYPED, FOUND = "typed", "found"
 # Listed by MOA_REFERENCE_MODELS, and named one by one by --reference-model.
 _MODELS = "reference_models"
+# Options that are not named as what they set.
+_OPTIONS = {_MODELS: "reference_model", "judge": "judge_model"}
 _OF_THE_PROFILE = (
     "rounds",
     "multi_turn",
@@ -270,9 +272,8 @@ def _lay(
     where: str = "",
 ) -> None:
     def source(setting: str) -> str:
-        option = f"--{setting.removesuffix('s') if setting == _MODELS else setting}"
-        name = option.replace("_", "-") if kind == "flag" else f"MOA_{setting.upper()}"
-        return where or name
+        option = f"--{_OPTIONS.get(setting, setting).replace('_', '-')}"
+        return where or (option if kind == "flag" else f"MOA_{setting.upper()}")
 
     def note(path: KeyPath, setting: str) -> None:
         marked = _marked(origins, path, Origin(kind, source(setting)))
@@ -384,6 +385,8 @@ def _all_names(profile: Profile) -> Iterator[str]:
         if settings.hedge_with is not None:
             yield settings.hedge_with
     yield from profile.aggregator.fallbacks
+    if profile.judge is not None:
+        yield profile.judge
 
 
 def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[ProfileError]:
@@ -399,22 +402,30 @@ def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[P
         return
     except ProfileError:
         pass
-    for table_path, table in _model_tables(to_table(profile)):
-        named: list[tuple[KeyPath, str]] = [((*table_path, "model"), table["model"])]
-        if not isinstance(table["model"], str):
-            named = [((*table_path, "model", at), name) for at, name in enumerate(table["model"])]
+    for path, model in _named_models(profile):
+        try:
+            check(model)
+        except ProfileError as error:
+            origin = _origin(profile, path)
+            in_file = origin.kind in ("profile", "default")
+            problem = f"`{TOML.path(path)}`: {error.problem}" if in_file else error.problem
+            yield ProfileError(problem, place=origin.where, path=path, hint=error.hint)
+
+
+def _named_models(profile: Profile) -> Iterator[tuple[KeyPath, str]]:
+    """The model names of `profile`, each with the way to it."""
+    for path, table in _model_tables(to_table(profile)):
+        if isinstance(table["model"], str):
+            yield (*path, "model"), table["model"]
+        else:
+            for place, name in enumerate(table["model"]):
+                yield (*path, "model", place), name
         if "hedge_with" in table:
-            named.append(((*table_path, "hedge_with"), table["hedge_with"]))
+            yield (*path, "hedge_with"), table["hedge_with"]
         for place, fallback in enumerate(table.get("fallbacks", ())):
-            named.append(((*table_path, "fallbacks", place), fallback))
-        for path, model in named:
-            try:
-                check(model)
-            except ProfileError as error:
-                origin = _origin(profile, path)
-                in_file = origin.kind in ("profile", "default")
-                problem = f"`{TOML.path(path)}`: {error.problem}" if in_file else error.problem
-                yield ProfileError(problem, place=origin.where, path=path, hint=error.hint)
+            yield (*path, "fallbacks", place), fallback
+    if profile.judge is not None:
+        yield ("judge",), profile.judge
 
 
 def rows(profile: Profile) -> list[tuple[str, object, Origin]]:

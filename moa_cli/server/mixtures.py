@@ -245,6 +245,8 @@ class Mixtures:
         named = [(f"moa.proposers[{place}]", model) for place, model in models]
         if asked.aggregator is not None:
             named.append(("moa.aggregator", asked.aggregator))
+        if asked.judge is not None:
+            named.append(("moa.judge", asked.judge))
         for param, model in named:
             try:
                 provider, _ = self._providers.parse(model)
@@ -268,7 +270,7 @@ class Mixtures:
 
 
 # The fields of a request's `moa` object that an error of the profile may be about.
-_BLAMED = (("proposers",), ("aggregator",), ("rounds",))
+_BLAMED = (("proposers",), ("aggregator",), ("rounds",), ("strategy",), ("judge",))
 
 
 def _invalid(param: str, problem: str) -> ApiError:

@@ -83,6 +83,7 @@ def test_a_mistyped_provider_in_an_option_ends_every_command(
         (["-a", "labb:secret"], "--aggregator"),
         (["--aggregator", "labb:secret"], "--aggregator"),
         (["--model", "labb:secret"], "--aggregator"),
+        (["--judge-model", "labb:secret"], "--judge-model"),
         # What no turn would call is wrong all the same.
         (["-r", "0", "-m", "labb:secret"], "--reference-model"),
     ],
@@ -94,7 +95,7 @@ def test_each_spelling_of_an_option_is_refused(
     assert moa.unheard()
 
 
-@pytest.mark.parametrize("variable", ["MOA_AGGREGATOR", "MOA_REFERENCE_MODELS"])
+@pytest.mark.parametrize("variable", ["MOA_AGGREGATOR", "MOA_REFERENCE_MODELS", "MOA_JUDGE"])
 @pytest.mark.parametrize("command", [["ask", WORD], ["chat"], ["serve", "--port", "0"]])
 def test_a_variable_is_refused(moa: Elsewhere, variable: str, command: list[str]) -> None:
     ran = moa.run(*command, env={variable: "labb:secret"}, stdin=WORD.encode())
@@ -119,6 +120,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "layers[2].proposers[1].model",
     ),
     ({"rounds": 0, "proposers": [{"model": "labb:secret"}]}, "proposers[1].model"),
+    ({"judge": "labb:secret"}, "judge"),
 ]
 
 

@@ -10,8 +10,10 @@ import typer
 
 from moa_cli.cli.table import app
 from moa_cli.config.schema import CONFIG_KEYS
+from moa_cli.core.strategy import STRATEGIES
 from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
 from tests.support.command import Moa
+from tests.support.upstream import Upstream
 
 GROUP: Any = typer.main.get_command(app)
 HIDDEN = (
@@ -107,11 +109,13 @@ EXPLAINED = {
     "--aggregator": PROFILE_KEYS["aggregator"],
     "--reference-model": PROFILE_KEYS["proposers"],
     "--samples": PROPOSER_KEYS["samples"],
+    "--judge-model": PROFILE_KEYS["judge"],
     **{
         f"--{key.replace('_', '-')}": PROFILE_KEYS[key]
         for key in (
             *("rounds", "temperature", "max_tokens", "multi_turn", "system"),
             *("reference_placement", "reference_format", "reference_names", "merge_prompt"),
+            *("strategy", "final_answer", "chosen_by", "one_call"),
             *("timeout", "stall", "first_token", "hedge_after"),
             *("quorum", "patience", "use_partial", "overlap"),
         )
@@ -132,7 +136,8 @@ def test_every_option_of_a_setting_s_name_is_among_them() -> None:
     shown = {
         s for name in COMMANDS for option in options(name) if not option.hidden for s in option.opts
     }
-    assert shown & keys <= EXPLAINED.keys()
+    # The judge of an evaluation is another one than that of a mixture (`--judge-model`).
+    assert shown & keys - {"--judge"} <= EXPLAINED.keys()
 
 
 def test_no_two_options_of_a_command_share_a_letter() -> None:
@@ -146,3 +151,24 @@ def test_help_has_no_markup_and_fits_eighty_columns(moa: Moa) -> None:
         text = moa.run(*name.split(), "--help", env={"COLUMNS": "80"}).text
         assert text.startswith(f"Usage: moa {name}")
         assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("typed", "place", "key", "known"),
+    [
+        (["--strategy", "chorus"], "--strategy", "strategy", STRATEGIES),
+        (["--chosen-by", "chorus"], "--chosen-by", "chosen_by", ("judge", "proposers")),
+    ],
+)
+def test_a_wrong_name_ends_in_a_line_that_lists_the_known_ones(
+    moa: Moa, upstream: Upstream, typed: list[str], place: str, key: str, known: tuple[str, ...]
+) -> None:
+    by_variable = moa.run("ask", "hello", env={f"MOA_{key.upper()}": "chorus"})
+    for ran, where in (
+        (moa.run("ask", *typed, "hello"), place),
+        (by_variable, f"MOA_{key.upper()}"),
+    ):
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, b"", 1)
+        assert ran.err.startswith(f"moa: {where}: `{key}` must be ")
+        assert all(name in ran.err for name in (*known, "'chorus'"))
+    assert upstream.requests == []

@@ -99,6 +99,12 @@ SETTINGS: list[tuple[str, str, object, object]] = [
     ("overlap", "true", True, False),
     ("tools", "ignore", "ignore", "refuse"),
     ("fan_out", "request", "request", "user_message"),
+    ("strategy", "synthesize", "synthesize", "synthesize"),
+    ("judge", "lab:x", "lab:x", "lab:y"),
+    ("final_answer", "number", "number", "boxed"),
+    ("chosen_by", "proposers", "proposers", "judge"),
+    ("one_call", "true", True, False),
+    ("report", "true", True, False),
 ]
 
 
@@ -113,7 +119,7 @@ def test_the_environment_beats_the_file_and_a_flag_beats_both(
     flags = Overrides(**{setting: typed})  # type: ignore[arg-type]
     over = resolved(flags, {variable: text})
     assert getattr(over, setting) == typed
-    flag = "--" + setting.replace("_", "-")
+    flag = {"judge": "--judge-model"}.get(setting, "--" + setting.replace("_", "-"))
     assert told(over)[setting] == (typed, "flag", flag)
 
 
@@ -203,6 +209,12 @@ def test_each_value_is_told_with_its_origin() -> None:
         "reference_format": ("paper", "default", ""),
         "reference_names": (False, "default", ""),
         "merge_prompt": (None, "default", ""),
+        "strategy": ("synthesize", "default", ""),
+        "judge": (None, "default", ""),
+        "final_answer": ("auto", "default", ""),
+        "chosen_by": ("judge", "default", ""),
+        "one_call": (False, "default", ""),
+        "report": (False, "default", ""),
         "on_all_failed": ("fail", "default", ""),
         "proposers[1].model": ("b", *file),
         "proposers[1].name": ("bee", *file),

@@ -10,6 +10,7 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
 from moa_cli.profile import Overrides, list_profiles, resolve, rows, save
 from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_value
+from moa_cli.profile.schema import PROFILE_KEYS
 from moa_cli.terminal.plain import setting_text
 
 _SHOWN = ("compact", "live", "plain", "reasoning", "vi")
@@ -124,7 +125,13 @@ def _system(host: Host, argument: str) -> None:
     host.say(f"system {host.session.profile.system or 'not set'}")
 
 
-@command("set", "KEY VALUE", lambda session: [f"{key} " for key in (*SETTABLE, *_SHOWN)])
+def _settings_words(session: Session) -> list[str]:
+    words = [f"{key} " for key in (*SETTABLE, *_SHOWN)]
+    chosen = {name: key.choices for name, key in PROFILE_KEYS.items() if key.choices}
+    return [*words, *(f"{name} {choice}" for name, choices in chosen.items() for choice in choices)]
+
+
+@command("set", "KEY VALUE", _settings_words)
 def _set(host: Host, argument: str) -> None:
     """Set any key of the profile, or how the chat is shown (compact, live, reasoning, vi)."""
     key, _, value = argument.partition(" ")

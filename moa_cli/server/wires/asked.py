@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from moa_cli.core.conversation import Conversation
+from moa_cli.core.strategy import Strategy
 from moa_cli.core.values import Key
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.profile import Overrides
 from moa_cli.profile.schema import (
     PROFILE_KEYS,
     PROPOSER_KEYS,
+    ChosenBy,
     FanOut,
     Placement,
     ReferenceFormat,
@@ -41,6 +43,11 @@ class MixtureFields:
     reference_placement: Annotated[Placement | None, PROFILE_KEYS["reference_placement"]] = None
     reference_format: Annotated[ReferenceFormat | None, PROFILE_KEYS["reference_format"]] = None
     reference_names: Annotated[bool | None, PROFILE_KEYS["reference_names"]] = None
+    strategy: Annotated[Strategy | None, PROFILE_KEYS["strategy"]] = None
+    judge: Annotated[str | None, PROFILE_KEYS["judge"]] = None
+    final_answer: Annotated[str | None, PROFILE_KEYS["final_answer"]] = None
+    chosen_by: Annotated[ChosenBy | None, PROFILE_KEYS["chosen_by"]] = None
+    one_call: Annotated[bool | None, PROFILE_KEYS["one_call"]] = None
     timeout: Annotated[float | None, _seconds("timeout")] = None
     stall: Annotated[float | None, _seconds("stall")] = None
     first_token: Annotated[float | None, _seconds("first_token")] = None
@@ -66,6 +73,11 @@ class MixtureFields:
             reference_placement=self.reference_placement,
             reference_format=self.reference_format,
             reference_names=self.reference_names,
+            strategy=self.strategy,
+            judge=self.judge,
+            final_answer=self.final_answer,
+            chosen_by=self.chosen_by,
+            one_call=self.one_call,
             timeout=self.timeout,
             stall=self.stall,
             first_token=self.first_token,
