@@ -223,6 +223,11 @@ class Stage:
     models: Sequence[ModelSettings]
     certain: bool = True
 
+    @property
+    def writes(self) -> bool:
+        """Whether its call writes the reply."""
+        return isinstance(self.models[0], Aggregator)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from moa_cli.core.conversation import Conversation, Proposal
+from moa_cli.core.conversation import Conversation
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.engine.advice import view_for
-from moa_cli.engine.prompts import Reference, messages_for
-from moa_cli.profile import ModelSettings, Profile, Proposer
+from moa_cli.engine.forecast import PlannedStage, planned_stages
+from moa_cli.profile import ModelSettings, Profile, Proposer, Stage
 from moa_cli.terminal import estimate
 
 
@@ -22,32 +22,42 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
     """
     lines = [f"profile {profile.name}: nothing is sent"]
     forecasts = estimate.forecasts(profile, conversation, known)
-    references: list[Reference] = []
-    calls = 0
-    for number in range(1, profile.rounds + 1):
-        proposers = profile.layer(number)
-        calls += len(proposers)
-        lines.append(f"\nround {number}: {plural(len(proposers), 'call')} at once")
-        lines.append(f"  ({estimate.layer_text(forecasts[number - 1])})")
-        lines += [f"  {proposer.name}: {_settings(proposer)}" for proposer in proposers]
-        lines += _prompts(profile, list(proposers), conversation, references)
-        references = [_unsaid(number, proposer) for proposer in proposers]
-    first, *fallbacks = profile.aggregators()
-    lines.append("\naggregator: 1 call")
-    lines.append(f"  ({estimate.layer_text(forecasts[-1])})")
-    lines.append(f"  {_settings(first)}")
-    if fallbacks:
-        lines.append(f"  if it fails: {', '.join(fallback.model for fallback in fallbacks)}")
-    lines += _prompts(profile, [first], conversation, references)
-    in_all = estimate.layer_text(estimate.whole(forecasts))
-    lines.append(f"\n{plural(calls + 1, 'call')} in all: {in_all}")
+    for planned, forecast in zip(planned_stages(profile, shown=True), forecasts, strict=True):
+        stage = planned.stage
+        calls = plural(len(stage.models), "call")
+        together = (
+            " at once" if not (stage.purpose or stage.writes) or len(stage.models) > 1 else ""
+        )
+        lines.append(f"\n{estimate.stage_name(forecast)}: {calls}{together}")
+        lines.append(f"  ({estimate.layer_text(forecast)})")
+        lines += [f"  {_model(settings)}" for settings in stage.models]
+        fallbacks = _fallbacks(profile, stage)
+        if fallbacks:
+            lines.append(f"  if it fails: {', '.join(fallback.model for fallback in fallbacks)}")
+        lines += _prompts(planned, conversation)
+    if not any(planned.stage.writes for planned in planned_stages(profile)):
+        lines.append("\nreply: the words of a proposal, without a call")
+    total = estimate.whole(forecasts)
+    in_all = f"{plural(total.usage.calls, 'call')} in all: {estimate.layer_text(total)}"
+    lines += [f"\n{in_all}", *estimate.more_lines(forecasts)]
     lines += [f"({note})" for note in estimate.notes(profile, forecasts, known)]
     return "\n".join(lines) + "\n"
 
 
-def _unsaid(layer: int, proposer: Proposer) -> Reference:
-    name = proposer.name or ""
-    return Proposal(layer, 0, name, proposer.model, f"<answer of {name} in round {layer}>")
+def _fallbacks(profile: Profile, stage: Stage) -> Sequence[ModelSettings]:
+    """Who is asked if the only model of a stage fails."""
+    if stage.writes:
+        return profile.aggregators()[1:]
+    judges = profile.judges()
+    # A report is one call at most.
+    tried = stage.purpose not in ("", "report") and list(stage.models) == [judges[0]]
+    return judges[1:] if tried else ()
+
+
+def _model(settings: ModelSettings) -> str:
+    """A call: the name of a proposer, its model and its settings."""
+    name = f"{settings.name}: " if isinstance(settings, Proposer) else ""
+    return name + _settings(settings)
 
 
 def _settings(settings: ModelSettings) -> str:
@@ -59,18 +69,12 @@ def _settings(settings: ModelSettings) -> str:
     return one_line(", ".join([settings.model, *told]))
 
 
-def _prompts(
-    profile: Profile,
-    models: list[ModelSettings],
-    conversation: Conversation,
-    references: list[Reference],
-) -> list[str]:
+def _prompts(planned: PlannedStage, conversation: Conversation) -> list[str]:
     """The messages, once for all models that are sent the same."""
     lines: list[str] = []
     shown: list[object] = []
-    for model in models:
-        talk = view_for(profile, model, conversation)
-        messages = messages_for(profile, model, talk, references)
+    for model in planned.stage.models:
+        messages = planned.messages(model, view_for(planned.wording, model, conversation))
         if messages in shown:
             continue
         shown.append(messages)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moa_cli.core.conversation import Conversation, Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.strategy import layer_name
 from moa_cli.core.text import plural
-from moa_cli.engine.estimate import ASSUMED_TOKENS, LayerForecast, forecast_turn
+from moa_cli.engine.estimate import ASSUMED_TOKENS
+from moa_cli.engine.forecast import LayerForecast, forecast_turn
 from moa_cli.profile import Profile
 
 Known = Mapping[str, ModelInfo]
@@ -22,9 +24,36 @@ def forecasts(profile: Profile, conversation: Conversation, known: Known) -> lis
     return forecast_turn(profile, conversation, known)
 
 
-def whole(layers: list[LayerForecast]) -> LayerForecast:
+def whole(layers: Sequence[LayerForecast]) -> LayerForecast:
+    """What is asked in any case, together."""
+    return _sum([layer for layer in layers if _is_certain(layer)])
+
+
+def _sum(layers: Sequence[LayerForecast]) -> LayerForecast:
     total = sum((layer.usage for layer in layers), Usage())
     return LayerForecast(0, total, any(layer.assumed for layer in layers))
+
+
+def _is_certain(forecast: LayerForecast) -> bool:
+    return forecast.stage is None or forecast.stage.certain
+
+
+def stage_name(forecast: LayerForecast) -> str:
+    """What a stage is called, and that it may not be needed."""
+    stage = forecast.stage
+    if stage is None:
+        return f"round {forecast.layer}"
+    name = "aggregator" if stage.writes else layer_name(forecast.layer, stage.purpose)
+    return name if stage.certain else f"{name} (perhaps)"
+
+
+def more_lines(layers: Sequence[LayerForecast]) -> list[str]:
+    """What may be asked besides, if there is anything."""
+    perhaps = [layer for layer in layers if not _is_certain(layer)]
+    if not perhaps:
+        return []
+    more = _sum(perhaps)
+    return [f"perhaps {plural(more.usage.calls, 'call')} more: {layer_text(more)}"]
 
 
 def layer_text(forecast: LayerForecast) -> str:
@@ -71,14 +100,14 @@ def _date(profile: Profile, known: Known) -> str | None:
 def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list[str]:
     """The estimate of the open turn, layer by layer."""
     layers = forecasts(profile, conversation, known)
-    lines = []
-    for layer in layers[:-1]:
-        calls = plural(layer.usage.calls, "call")
-        lines.append(f"round {layer.layer}: {calls}, {layer_text(layer)}")
-    lines.append(f"aggregator: 1 call, {layer_text(layers[-1])}")
+    lines = [
+        f"{stage_name(layer)}: {plural(layer.usage.calls, 'call')}, {layer_text(layer)}"
+        for layer in layers
+    ]
     if len(layers) > 1:
         total = whole(layers)
-        lines.append(f"in all: {total.usage.calls} calls, {layer_text(total)}")
+        lines.append(f"in all: {plural(total.usage.calls, 'call')}, {layer_text(total)}")
+        lines += more_lines(layers)
     return [*lines, *(f"({note})" for note in notes(profile, layers, known))]
 
 
@@ -87,8 +116,14 @@ def to_dict(profile: Profile, conversation: Conversation, known: Known) -> dict[
     layers = forecasts(profile, conversation, known)
 
     def values(forecast: LayerForecast) -> dict[str, Any]:
-        usage = forecast.usage
+        usage, stage = forecast.usage, forecast.stage
+        told: dict[str, Any] = {}
+        if stage is not None and stage.purpose:
+            told["purpose"] = stage.purpose
+        if not _is_certain(forecast):
+            told["perhaps"] = True
         return {
+            **told,
             "calls": usage.calls,
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,

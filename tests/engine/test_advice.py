@@ -12,7 +12,7 @@ from moa_cli.core.errors import ProfileError
 from moa_cli.core.events import AggregatorDelta, AggregatorFinished, AggregatorStarted
 from moa_cli.core.stream import TurnFold
 from moa_cli.engine.advice import view_for
-from moa_cli.engine.estimate import forecast_turn
+from moa_cli.engine.forecast import forecast_turn
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE, EarlierProposal, messages_for
 from moa_cli.profile import Profile
 from tests.support.mixtures import asked, lab, mixture, of_kind, run

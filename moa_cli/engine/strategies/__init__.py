@@ -7,12 +7,14 @@ and the profile says `on_all_failed = "solo"`), the aggregator answers alone, wh
 
 from __future__ import annotations
 
+from moa_cli.engine.comparison import comparison_wording
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import write
-from moa_cli.engine.strategies.council import council
-from moa_cli.engine.strategies.fusion import fusion
-from moa_cli.engine.strategies.select import select
+from moa_cli.engine.strategies.council import chair_wording, council, rank_wording
+from moa_cli.engine.strategies.fusion import fuse_wording, fusion, one_call_wording
+from moa_cli.engine.strategies.select import choice_wording, select
 from moa_cli.engine.strategies.synthesize import run_synthesize
+from moa_cli.profile import Profile, Stage
 
 
 async def run_strategy(state: TurnState) -> bool:
@@ -31,3 +33,21 @@ async def run_strategy(state: TurnState) -> bool:
             return await council(state)
         case "fusion":
             return await fusion(state)
+
+
+def wording_of(profile: Profile, stage: Stage) -> Profile:
+    """The profile as the calls of a stage are told the references, for who tells of a turn before
+    it begins. What a review will say stands in angle brackets."""
+    match stage.purpose:
+        case "rank":
+            return rank_wording(profile)
+        case "choose":
+            return choice_wording(profile)
+        case "compare" | "report":
+            return comparison_wording(profile)
+        case "" if stage.writes and profile.strategy == "fusion":
+            apart = profile.compares_apart
+            return fuse_wording(profile, "<comparison>") if apart else one_call_wording(profile)
+        case "" if stage.writes and profile.strategy == "council":
+            return chair_wording(profile, "<mean ranks>")
+    return profile

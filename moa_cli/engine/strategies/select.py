@@ -21,7 +21,7 @@ from moa_cli.engine.prompts import Wording, worded
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import copy, decide, judged, proposals, read_of, review, write
 from moa_cli.engine.strategies.peers import Peers, peers
-from moa_cli.profile import Proposer
+from moa_cli.profile import Profile, Proposer
 
 RANKER_SYSTEM: Final = """\
 You are a highly efficient assistant, who evaluates and selects the best large language model \
@@ -105,7 +105,7 @@ async def _chosen_by_judge(state: TurnState, found: Sequence[Proposal]) -> tuple
     votes = [0] * len(found)
     judges = [_ranker(state, judge) for judge in state.profile.judges()]
     read = partial(read_choice, count=len(found))
-    answer = await judged(state, "choose", _wording(state), read, judges=judges)
+    answer = await judged(state, "choose", choice_wording(state.profile), read, judges=judges)
     if answer is None:
         return votes, "the judge has not chosen"
     choice, place = answer
@@ -120,7 +120,7 @@ async def _chosen_by_peers(
     votes = [0] * len(found)
     models = [_ranker(state, peer.settings) for peer in group.asked]
     shown = [[found[place] for place in peer.others] for peer in group.asked]
-    for answer in await review(state, "choose", models, _wording(state), shown):
+    for answer in await review(state, "choose", models, choice_wording(state.profile), shown):
         others = group.asked[answer.index].others
         place = read_of(state, answer, partial(read_choice, count=len(others)))
         if place is not None:
@@ -135,8 +135,9 @@ async def _chosen_by_peers(
     return votes, summary
 
 
-def _wording(state: TurnState) -> Wording:
-    return worded(state.profile, RANKER, _listed)
+def choice_wording(profile: Profile) -> Wording:
+    """The profile with the ranker's prompt."""
+    return worded(profile, RANKER, _listed)
 
 
 def _listed(texts: Sequence[str]) -> Mapping[str, str]:

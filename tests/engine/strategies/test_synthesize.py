@@ -16,7 +16,7 @@ from moa_cli.config.schema import Config, ProviderSettings
 from moa_cli.core.conversation import Conversation, Message, Turn
 from moa_cli.core.stream import deliver
 from moa_cli.engine import Budget, Cap, Control, Limits, run_turn
-from moa_cli.engine.estimate import forecast_turn
+from moa_cli.engine.forecast import forecast_turn
 from moa_cli.profile import Profile
 from moa_cli.profile.variety import INSTRUCTIONS, TEMPERATURES
 from tests.support.mixtures import AT_ONCE, LAB_KEY, asked, lab, mixture, pool
