@@ -36,6 +36,7 @@ from moa_cli.core.events import Caller, Event
 from moa_cli.core.jsonl import turn_to_dict, usage_to_dict
 from moa_cli.core.money import Price
 from moa_cli.core.quirks import MEANINGS
+from moa_cli.core.strategy import Decision, Point, Report, Standing
 from moa_cli.core.values import Key
 from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import Aggregator, Layer, Overrides, Profile, Proposer
@@ -124,6 +125,10 @@ _TYPES: dict[Any, str] = {
     Usage: "[usage](json.md#usage)",
     Charge: "[charge](json.md#a-charge)",
     Citation: "[citation](json.md#a-citation)",
+    Decision: "[decision](json.md#a-decision)",
+    Standing: "[standing](json.md#a-decision)",
+    Report: "[report](json.md#a-report)",
+    Point: "[point](json.md#a-report)",
     Price: "[price](#price)",
     Caller: "[caller](#caller)",
 }
@@ -373,10 +378,16 @@ def events_page() -> str:
 
 def turn_table() -> str:
     """The fields of `moa ask --json`, in the order in which they are printed."""
-    cut = "A sentence for each proposal that was cut, and for the reply if it was."
+    cut = "A sentence for each proposal and review that was cut, and for the reply if it was."
     told = attributes(Turn) | {"cut": cut}
     types = field_types(Turn) | {"cut": "list of text"}
-    turn = Turn(user="", citations=(Citation(""),))
+    turn = Turn(
+        user="",
+        citations=(Citation(""),),
+        reviews=(Proposal(2, 0, "", "", "", purpose="rank"),),
+        decision=Decision("", ""),
+        report=Report(),
+    )
     names = {name: "user" if name == "prompt" else name for name in turn_to_dict(turn)}
     rows = [(f"`{name}`", types[field], told[field]) for name, field in names.items()]
     return table(("field", "type", "meaning"), rows)
@@ -766,6 +777,10 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "charge": lambda: fields_table(Charge),
         "error": lambda: fields_table(Failure),
         "citation": lambda: fields_table(Citation),
+        "decision": lambda: fields_table(Decision),
+        "standing": lambda: fields_table(Standing),
+        "report": lambda: fields_table(Report),
+        "point": lambda: fields_table(Point),
     },
     "docs/explanation/design.md": {"floors": floors_table},
 }

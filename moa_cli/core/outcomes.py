@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.strategy import answer_name
 
 # How the message of an AnswerRefused begins; the model's words follow.
 REFUSED = "it refused to answer"
@@ -95,8 +96,11 @@ def losses(turn: Turn) -> list[str]:
 
 
 def cut_lines(turn: Turn) -> list[str]:
-    """A sentence for each proposal of a turn that was cut, and one for the reply."""
-    answers = [proposal for layer in turn.proposals for proposal in layer]
-    told = [(f"the proposal of {answer.proposer}", cut_of(answer)) for answer in answers]
+    """A sentence for each proposal and review of a turn that was cut, and one for the reply."""
+    answers = [answer for layer in (*turn.proposals, turn.reviews) for answer in layer]
+    told = [
+        (f"the {answer_name(answer.purpose)} of {answer.proposer}", cut_of(answer))
+        for answer in answers
+    ]
     told.append(("the reply", cut_of(turn)))
     return [f"{what} was {cut}" for what, cut in told if cut]

@@ -30,6 +30,11 @@ def layer_name(layer: int, purpose: Purpose) -> str:
     return REVIEW_NAMES.get(purpose) or f"round {layer}"
 
 
+def answer_name(purpose: Purpose) -> str:
+    """What an answer is called: a proposal, or what kind of review it is."""
+    return REVIEW_NAMES.get(purpose) or "proposal"
+
+
 # Reviews without whose answers a reply comes about too, if a poorer one.
 SKIPPABLE: Final[frozenset[Purpose]] = frozenset({"merge", "compare", "rank", "report"})
 

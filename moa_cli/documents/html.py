@@ -10,10 +10,12 @@ from moa_cli.core.attachments import SHOWN_IMAGES, attached
 from moa_cli.core.conversation import Citation, KeptConversation, Part, Proposal, Turn
 from moa_cli.core.data_uris import kind_of
 from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.strategy import answer_name
 from moa_cli.core.text import plural
 from moa_cli.documents.html_prose import prose
 from moa_cli.documents.text import answered, link_of, moment, outcome, proposal_facts, took, when
 from moa_cli.documents.web_page import CLOSING, opening
+from moa_cli.terminal.decision import decision_line, standing_lines
 
 
 def page(conversations: Iterable[KeptConversation], *, images: bool = False) -> Iterator[str]:
@@ -71,7 +73,10 @@ def _turn(turn: Turn) -> str:
         parts.append(_facts(*facts))
     if turn.lost:
         parts.append(f'<p class="facts">lost {_plain("; ".join(turn.lost))}</p>')
-    return "\n".join([*parts, _reasoning(turn.reasoning), _proposals(turn), "</section>\n"])
+    if turn.decision is not None:
+        parts.append(f'<p class="facts">{_plain(decision_line(turn.decision))}</p>')
+    folded = (_reasoning(turn.reasoning), _proposals(turn), _reviews(turn))
+    return "\n".join([*parts, *folded, "</section>\n"])
 
 
 def _image(part: Part) -> str:
@@ -121,9 +126,27 @@ def _proposals(turn: Turn) -> str:
     return _folded("proposals", summary, inside)
 
 
+def _reviews(turn: Turn) -> str:
+    """What models said about the proposals, and how these came out."""
+    standings = standing_lines(turn.decision) if turn.decision is not None else []
+    inside = "".join(f"{_plain(line)}<br>\n" for line in standings)
+    inside = f'<p class="facts">{inside}</p>\n' if inside else ""
+    inside += "".join(map(_proposal, turn.reviews))
+    names = dict.fromkeys(answer_name(review.purpose) for review in turn.reviews)
+    summary = [
+        plural(sum(answer_name(review.purpose) == name for review in turn.reviews), name)
+        for name in names
+    ]
+    return (
+        _folded("proposals", ", ".join(summary) or "How it was decided", inside) if inside else ""
+    )
+
+
 def _proposal(proposal: Proposal) -> str:
     model = answered(proposal.model, proposal.answered_by)
     name = one_line(proposal.proposer)
+    if proposal.purpose:
+        name = f"{name} ({answer_name(proposal.purpose)})"
     facts = " · ".join(filter(None, [model if model != name else "", proposal_facts(proposal)]))
     summary = f'<b>{escape(name)}</b> <span class="facts">{escape(facts)}</span>'
     inside = _prose(proposal.text) + "".join(_sources(proposal.citations))

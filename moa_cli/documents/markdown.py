@@ -13,8 +13,10 @@ from markdown_it.token import Token
 from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import Citation, KeptConversation, Proposal, Turn
 from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.strategy import layer_name
 from moa_cli.core.text import plural
 from moa_cli.documents.text import answered, link_of, outcome, proposal_facts, took, when
+from moa_cli.terminal.decision import decision_line, standing_lines
 
 _MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
 _BACKTICKS = re.compile("`+")
@@ -25,7 +27,8 @@ def document(
 ) -> Iterator[str]:
     """The text of a document that holds `conversations`, piece by piece.
 
-    proposals: whether every answer of every layer stands under its reply, folded.
+    proposals: whether every answer of every layer stands under its reply, folded; reviews and how
+    the proposals came out, too.
     """
     before = ""
     for conversation in conversations:
@@ -62,12 +65,25 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
         yield f"*{' · '.join(filter(None, facts))}*"
     if turn.lost:
         yield f"*lost {escaped('; '.join(turn.lost))}*"
-    for layer in turn.proposals if proposals else ():
+    if turn.decision is not None:
+        yield f"*{escaped(decision_line(turn.decision))}*"
+    if not proposals:
+        return
+    if turn.decision is not None and turn.decision.standings:
+        yield "\n".join(map(_listed, standing_lines(turn.decision)))
+    for layer in (*turn.proposals, turn.reviews):
         yield from map(_proposal, layer)
 
 
+def _listed(line: str) -> str:
+    """A line that begins with its number, as an item of a list."""
+    number, _, text = line.partition(" ")
+    return f"{number} {escaped(text)}"
+
+
 def _proposal(proposal: Proposal) -> str:
-    head = f"{one_line(proposal.proposer)} (round {proposal.layer}): {proposal_facts(proposal)}"
+    name = layer_name(proposal.layer, proposal.purpose)
+    head = f"{one_line(proposal.proposer)} ({name}): {proposal_facts(proposal)}"
     # A line of HTML, in which Markdown has no meaning, ends at the blank line.
     parts = [f"<details><summary>{escape(head, quote=False)}</summary>"]
     if text := sanitize(proposal.text).strip("\n"):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 
+from moa_cli.core.strategy import answer_name
 from moa_cli.store.query import MatchKind, Query, TextMatch, marked
 from moa_cli.store.schema import Connection, immediate
 from moa_cli.store.stored_values import unpack
@@ -77,11 +78,12 @@ _WANTED = (
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A place where a search found all its words: a `prompt`, `reply`, `title` or `proposal`.
+    """A place where a search found all its words: a `prompt`, `reply`, `title` or `proposal`, or a
+    review of proposals, such as a `ranking`.
 
     turn: its place in the conversation, from 1; None for a hit in the title. snippet: words around
     the hits, with each hit between \\x02 and \\x03. when: seconds since 1970. model: that of a
-    proposal, else None.
+    proposal or review, else None.
     """
 
     conversation: str
@@ -306,6 +308,7 @@ class Search:
                 try:
                     proposal = unpack(row["proposal"])
                     text, model = str(proposal["text"]), str(proposal["model"])
+                    where = answer_name(proposal.get("purpose", ""))
                 except (ValueError, TypeError, KeyError):
                     # One damaged row must not end the search.
                     continue
@@ -314,7 +317,7 @@ class Search:
                     continue
                 same = self._proposals[examined.kind]
                 if len(same) < limit:
-                    hit = self._hit(row, "proposal", marked(text, examined.spans), model)
+                    hit = self._hit(row, where, marked(text, examined.spans), model)
                     same.append(((row["id"], row["layer"], row["place"]), hit))
                 if len(self._proposals[MatchKind.WHOLE]) == limit:
                     break

@@ -124,7 +124,7 @@ def board_lines(
         ended = sum(call.ended is not None for call in view.proposers)
         tokens = sum(call.tokens for call in view.proposers)
         began = min(call.began for call in view.proposers)
-        head_text = f"round {view.layer}: {ended} of {len(view.proposers)}"
+        head_text = f"{view.name}: {ended} of {len(view.proposers)}"
         text = Text.assemble(("▸ ", "cyan"), (head_text, "bold"))
         if queued := _queued(view.proposers):
             text.append(f" · {queued} not sent", "yellow")
@@ -134,7 +134,11 @@ def board_lines(
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
     # Four stand two by two.
     columns = -(-count // -(-count // columns))
-    told = [Text(f"round {view.layer} of {view.rounds}", "dim")] * (view.rounds > 1)
+    told = []
+    if view.purposes.get(view.layer):
+        told.append(Text(view.name, "dim"))
+    elif view.rounds > 1:
+        told.append(Text(f"{view.name} of {view.rounds}", "dim"))
     if queued := _queued(view.proposers):
         told.append(Text(f"{queued} not sent yet", "yellow"))
     head = [_cut(Text(" · ", "dim").join(told), width)] if told and room > 2 else []

@@ -12,10 +12,12 @@ from rich.text import Text
 from moa_cli.core import events
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.strategy import Decision
 from moa_cli.markdown.blocks import MarkdownStream
 from moa_cli.markdown.drawing import BlockRenderer, Color
 from moa_cli.markdown.pieces import Block
 from moa_cli.terminal.board import board_lines, call_summary, name_cells, to_lines
+from moa_cli.terminal.decision import decision_line
 from moa_cli.terminal.plain import Hint, enough_line, trimmed_line
 from moa_cli.terminal.screen import Screen, Size
 from moa_cli.terminal.view import TurnView
@@ -106,6 +108,7 @@ class Board:
         self._hint = hint
         self._ticker = Ticker(self._draw)
         self._began = 0.0
+        self._decision: Decision | None = None
 
     def handle(self, event: Event) -> None:
         self._view.apply(event)
@@ -113,20 +116,31 @@ class Board:
             case events.TurnStarted():
                 self._began = asyncio.get_running_loop().time() - event.at
                 self._ticker.start()
+            case events.LayerStarted():
+                # A layer behind the reply begins when the board has ended.
+                self._ticker.start()
             case events.LayerFinished():
                 self._fold(event)
             case events.ReferencesTrimmed():
-                index, layers = event.index, self._view.layers
-                name = event.model if index is None else layers[event.layer][index].name
+                index, view = event.index, self._view
+                name = event.model if index is None else view.call(event.layer, index).name
                 self._note(trimmed_line(name, event), "yellow")
             case events.AggregatorStarted() if event.fallback:
                 self._note(f"↻ {event.model} replies in its place", "yellow")
+            case events.AggregatorStarted() if event.copied:
+                self._note(f"the words of {event.name}", "dim")
             case events.AggregatorFailed() if not event.text:
                 # One that broke off in its reply is told of below what it wrote, by the caller.
                 self._note(f"✗ {event.model}: {event.error.message}", "red")
             case events.AggregatorDelta() if event.text and not self._through_reply:
                 self._hide()
-            case events.AggregatorFinished() | events.TurnFinished() | events.TurnFailed():
+            case events.Decided():
+                self._decision = event.decision
+            case events.AggregatorFinished() | events.TurnFailed():
+                self._hide()
+            case events.TurnFinished():
+                if self._decision is not None:
+                    self._note(decision_line(self._decision), "dim")
                 self._hide()
 
     def _draw(self) -> None:
@@ -135,17 +149,18 @@ class Board:
         self._screen.paint(board_lines(self._console, self._view, now, size, self._hint()))
 
     def _fold(self, event: events.LayerFinished) -> None:
-        calls = self._view.layers.pop(event.layer)
+        calls, purpose = self._view.take_out(event.layer), self._view.purposes[event.layer]
         width = self._screen.size()[0]
         texts = []
-        if self._view.rounds > 1 or self._compact:
+        if self._view.rounds > 1 or self._compact or purpose:
             done = [call for call in calls if self._compact and call.state == "done"]
             names = ", ".join(one_line(call.name, 40) for call in done)
-            line = f"round {event.layer}: {event.answered} of {event.asked} answered"
+            name = self._view.name_of(event.layer)
+            line = f"{name}: {event.answered} of {event.asked} answered"
             line += f" in {event.seconds:.1f} s" + (f" ({names})" if names else "")
             texts.append(Text(line, "dim"))
         if any(call.state == "dropped" for call in calls):
-            texts.append(Text(enough_line(event), "yellow"))
+            texts.append(Text(enough_line(event, purpose), "yellow"))
         if self._compact:
             # What went well is told by its number.
             calls = [call for call in calls if call.state != "done" or call.note]

@@ -10,7 +10,9 @@ from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.events import Event
 from moa_cli.core.outcomes import cut_of, cut_text
 from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
+from moa_cli.core.strategy import Decision, Purpose, answer_name, layer_name
 from moa_cli.core.text import plural
+from moa_cli.terminal.decision import decision_line
 from moa_cli.terminal.sources import source_lines
 
 if TYPE_CHECKING:
@@ -88,10 +90,13 @@ class Notices:
         self._err = err
         self._steps = steps and not board
         self._board = board
-        # Of the proposers, by layer.
+        # Of those who are asked, by layer; and what they are asked for.
         self._names: dict[int, list[str]] = {}
-        # What was cut, by how.
+        self._purposes: dict[int, Purpose] = {}
+        # The proposals that were cut, by how; and what there is to say of reviews that were.
         self._cut: dict[str, list[str]] = {}
+        self._cut_reviews: list[str] = []
+        self._decision: Decision | None = None
         self._reply_cut: str | None = None
         self._failed_aggregator: str | None = None
         self._left = False
@@ -100,9 +105,12 @@ class Notices:
         match event:
             case events.LayerStarted():
                 names = [proposer.name for proposer in event.proposers]
+                # A layer may begin again, with more proposers.
+                new = names[len(self._names.get(event.layer, ())) :]
                 self._names[event.layer] = names
+                self._purposes[event.layer] = event.purpose
                 if self._steps:
-                    self._say(f"round {event.layer}: asking {', '.join(names)}")
+                    self._say(f"{self._layer_name(event.layer)}: asking {', '.join(new)}")
             case events.ProposerFinished():
                 self._proposed(event.proposal)
             case events.ProposerFailed():
@@ -123,12 +131,17 @@ class Notices:
             case events.LayerFinished():
                 if self._steps:
                     self._say(
-                        f"round {event.layer}: {event.answered} of {event.asked} answered"
+                        f"{self._layer_name(event.layer)}:"
+                        f" {event.answered} of {event.asked} answered"
                         f" in {event.seconds:.1f} s"
                     )
                 if self._left and not self._board:
-                    self._say(enough_line(event))
+                    self._say(enough_line(event, self._purposes[event.layer]))
                 self._left = False
+            case events.Decided():
+                self._decision = event.decision
+            case events.AggregatorStarted() if event.copied and self._steps:
+                self._say(f"the words of {event.name}")
             case events.AggregatorFinished():
                 self._reply_cut = cut_text(event.finish_reason)
             case events.AggregatorFailed():
@@ -143,17 +156,25 @@ class Notices:
     ) -> str:
         return event.model if event.index is None else self._names[event.layer][event.index]
 
+    def _layer_name(self, layer: int) -> str:
+        return layer_name(layer, self._purposes[layer])
+
     def _lost(self, proposal: Proposal) -> None:
         error = proposal.error
         self._left = self._left or (error is not None and error.kind == "Abandoned")
         if self._steps:
-            self._say(f"lost {proposal.proposer}: {error.message if error else ''}")
+            what = f"the {answer_name(proposal.purpose)} of " if proposal.purpose else ""
+            self._say(f"lost {what}{proposal.proposer}: {error.message if error else ''}")
 
     def _proposed(self, proposal: Proposal) -> None:
         cut = cut_of(proposal)
         if self._steps:
             figures = f"{proposal.seconds:.1f} s, {proposal.usage.completion_tokens} tokens"
             self._say(f"{proposal.proposer}: {figures}" + (f", {cut}" if cut else ""))
+        elif cut and proposal.purpose:
+            if not self._board:
+                what = answer_name(proposal.purpose)
+                self._cut_reviews.append(f"the {what} of {proposal.proposer} was {cut}")
         elif cut and not self._board and not proposal.unfinished:
             self._cut.setdefault(cut, []).append(proposal.proposer)
 
@@ -164,6 +185,10 @@ class Notices:
             were = "was" if len(names) == 1 else "were"
             named = ", ".join(dict.fromkeys(names))
             self._say(f"{plural(len(names), 'proposal')} {were} {cut}: {named}")
+        for line in self._cut_reviews:
+            self._say(line)
+        if self._decision is not None and not self._board:
+            self._say(decision_line(self._decision))
         if self._reply_cut:
             self._say(f"the reply was {self._reply_cut}")
 
@@ -187,6 +212,8 @@ class Waiting:
         self._hint = hint
         self._patience = patience
         self._layer = 0
+        # How many calls of each layer have begun.
+        self._begun: dict[int, int] = {}
         self._waited_for: dict[int, str] = {}
         self._asked = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -196,8 +223,11 @@ class Waiting:
     def handle(self, event: Event) -> None:
         match event:
             case events.LayerStarted():
-                self._layer = event.layer
-                self._waited_for = dict(enumerate(caller.name for caller in event.proposers))
+                # A layer may begin again, with more proposers.
+                known = self._begun.get(event.layer, 0)
+                self._layer, self._begun[event.layer] = event.layer, len(event.proposers)
+                names = enumerate(caller.name for caller in event.proposers)
+                self._waited_for = {index: name for index, name in names if index >= known}
                 self._asked = len(self._waited_for)
                 self._start()
             # The rest of a layer may end while the next one runs.
@@ -236,7 +266,7 @@ class Waiting:
 
 
 class Proposals:
-    """A sink that prints each proposal in full, on `err`, when its layer has ended.
+    """A sink that prints each proposal and each review in full, on `err`, when its layer has ended.
 
     Not earlier: until then a board may be there.
     """
@@ -244,21 +274,36 @@ class Proposals:
     def __init__(self, err: TextIO) -> None:
         self._err = err
         self._fold: TurnFold
+        self._told: set[tuple[int, int]] = set()
 
     def follow(self, fold: TurnFold) -> None:
         self._fold = fold
 
     def handle(self, event: Event) -> None:
         if isinstance(event, events.LayerFinished):
-            self.print_layer(self._fold.turn().proposals[event.layer - 1])
+            turn = self._fold.turn()
+            self.print_layer(
+                [
+                    answer
+                    for layer in (*turn.proposals, turn.reviews)
+                    for answer in layer
+                    if answer.layer == event.layer
+                ]
+            )
 
     def print_layer(self, proposals: Sequence[Proposal]) -> None:
         """Print those that gave an answer, and what had come of one that was stopped at a cap."""
         for proposal in proposals:
+            place = proposal.layer, proposal.index
+            if place in self._told:
+                # Its layer has begun again, with more proposers.
+                continue
+            self._told.add(place)
             error = proposal.error
             stopped = error is not None and error.kind == "BudgetReached"
             if error is None or (stopped and proposal.text.strip()):
-                head = f"── {one_line(proposal.proposer)} (round {proposal.layer}) "
+                name = layer_name(proposal.layer, proposal.purpose)
+                head = f"── {one_line(proposal.proposer)} ({name}) "
                 text = sanitize(proposal.text).strip()
                 cut = cut_of(proposal)
                 lines = [f"{head:─<60}", text, *([f"({cut})"] if cut else [])]
@@ -305,8 +350,12 @@ def setting_lines(
     return lines
 
 
-def enough_line(event: events.LayerFinished) -> str:
-    """That the proposers of a layer are not waited for any longer."""
+def enough_line(event: events.LayerFinished, purpose: Purpose) -> str:
+    """That the answers of a layer are not waited for any longer. purpose: what they are for."""
+    if purpose:
+        what = answer_name(purpose)
+        left = plural(event.answered, what) if event.answered else f"no {what}"
+        return f"enough: going on with {left}"
     left = f"{event.answered} of {event.asked}" if event.answered else "the round before"
     return f"enough: going on with {left}"
 

@@ -9,6 +9,8 @@ from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import Citation, Turn
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.strategy import layer_name
+from moa_cli.terminal.decision import decision_line, standing_lines
 from moa_cli.terminal.sources import source_lines
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ _STYLES: dict[_Kind, str] = {"prompt": "\x1b[1m", "head": "\x1b[2m", "note": "\x
 def turn_text(turn: Turn, *, proposals: bool = False) -> str:
     """Prompt and reply as raw text, without what could act on a terminal.
 
-    proposals: with every answer of every layer.
+    proposals: with every answer of every layer, reviews among them, and how each came out.
     """
     return "\n".join([text for _, text in _parts(turn, proposals)] + [""])
 
@@ -48,9 +50,10 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
     if turn.parts:
         yield "note", f"(attached: {'; '.join(attached(turn.parts))})"
     yield "note", ""
-    for layer in turn.proposals if proposals else ():
+    for layer in (*turn.proposals, turn.reviews) if proposals else ():
         for proposal in layer:
-            yield "head", f"── {one_line(proposal.proposer)} (round {proposal.layer})"
+            name = layer_name(proposal.layer, proposal.purpose)
+            yield "head", f"── {one_line(proposal.proposer)} ({name})"
             text = proposal.error.message if proposal.error else proposal.text
             yield "text", sanitize(text).strip()
             if cut := cut_of(proposal):
@@ -60,6 +63,10 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
     if turn.reply is not None:
         yield "text", sanitize(turn.reply).strip()
         yield from _sources(turn.citations)
+    if turn.decision is not None:
+        yield "note", f"({decision_line(turn.decision)})"
+        if proposals:
+            yield from (("note", line) for line in standing_lines(turn.decision))
     if turn.status != "finished":
         why = f": {one_line(turn.error.message)}" if turn.error else ""
         yield "note", f"({turn.status}{why})"

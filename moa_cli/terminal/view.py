@@ -9,6 +9,7 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.events import Event
 from moa_cli.core.outcomes import cut_of, cut_text
+from moa_cli.core.strategy import Purpose, layer_name
 
 State = Literal[
     "waiting", "queued", "retrying", "thinking", "streaming", "done", "failed", "dropped"
@@ -81,15 +82,19 @@ class CallView:
 class TurnView:
     """A turn as it is shown: the calls of the layer at work, and the aggregator's.
 
-    layer, rounds: which one is at work, of how many. layers: the calls of those that have not
-    ended, by number; beside the one at work, the one before it may have some that still run.
+    layer, rounds: which one is at work, of how many. purposes: what each layer asks for.
+    layers: the calls of those that have not ended, by number; beside the one at work, the one
+    before it may have some that still run. One that has ended may begin again, with more calls.
     reasoning: whether what a model thinks is shown, not only that it thinks.
     """
 
     reasoning: bool = False
     layer: int = 0
     rounds: int = 0
+    purposes: dict[int, Purpose] = field(default_factory=dict)
     layers: dict[int, list[CallView]] = field(default_factory=dict)
+    # How many calls of a layer were taken out, by its number.
+    _taken: dict[int, int] = field(default_factory=dict)
     aggregator: CallView | None = None
     references: int = 0
     phase: Phase = "proposing"
@@ -101,21 +106,44 @@ class TurnView:
         running = [call for calls in earlier for call in calls if call.ended is None]
         return [*running, *self.layers.get(self.layer, ())]
 
+    @property
+    def name(self) -> str:
+        """What the layer at work is called."""
+        return self.name_of(self.layer)
+
+    def name_of(self, layer: int) -> str:
+        """What a layer is called: `round 2`, or what its reviews are."""
+        return layer_name(layer, self.purposes.get(layer, ""))
+
+    def call(self, layer: int, index: int) -> CallView:
+        """A call of a layer that has not ended."""
+        return self.layers[layer][index - self._taken.get(layer, 0)]
+
+    def take_out(self, layer: int) -> list[CallView]:
+        """The calls of a layer that has ended, which are not shown any longer."""
+        calls = self.layers.pop(layer)
+        self._taken[layer] = self._taken.get(layer, 0) + len(calls)
+        return calls
+
     def apply(self, event: Event) -> None:
         match event:
             case events.TurnStarted():
                 self.rounds = event.rounds
             case events.LayerStarted():
-                self.layer = event.layer
-                self.layers[event.layer] = [
-                    CallView(caller.name, caller.model, event.at) for caller in event.proposers
+                self.phase, self.layer = "proposing", event.layer
+                self.purposes[event.layer] = event.purpose
+                running = self.layers.setdefault(event.layer, [])
+                known = self._taken.get(event.layer, 0) + len(running)
+                running += [
+                    CallView(caller.name, caller.model, event.at)
+                    for caller in event.proposers[known:]
                 ]
             case events.ProposerDelta():
-                call = self.layers[event.layer][event.index]
+                call = self.call(event.layer, event.index)
                 call.take(event.at, event.text, self._thought(event))
             case events.ProposerFinished() | events.ProposerFailed():
                 proposal = event.proposal
-                call = self.layers[event.layer][event.index]
+                call = self.call(event.layer, event.index)
                 call.end(event.at, proposal.usage, proposal.error, cut_of(proposal))
             case events.Retrying():
                 waiting = self._call_of(event)
@@ -151,7 +179,7 @@ class TurnView:
     def _call_of(self, event: events.Retrying | events.Queued | events.Hedged) -> CallView | None:
         if event.index is None:
             return self.aggregator
-        return self.layers[event.layer][event.index]
+        return self.call(event.layer, event.index)
 
     def _thought(self, event: events.ProposerDelta | events.AggregatorDelta) -> str:
         return event.reasoning if self.reasoning else ""

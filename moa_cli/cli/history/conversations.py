@@ -111,7 +111,7 @@ def show(
         str | None, Argument(metavar="ID", help="An id, or its unique beginning; else the latest.")
     ] = None,
     proposals: Annotated[
-        bool, Option("--proposals", help="Every answer of every layer too.")
+        bool, Option("--proposals", help="Every answer of every layer too, and every review.")
     ] = False,
     plain: Plain = None,
     no_pager: Annotated[
@@ -172,7 +172,10 @@ def search(
     since: Since = None,
     profile: OfProfile = None,
     proposals: Annotated[
-        bool, Option("--proposals", help="Look through all proposals too, which takes longer.")
+        bool,
+        Option(
+            "--proposals", help="Look through all proposals and reviews too, which takes longer."
+        ),
     ] = False,
     whole: Annotated[
         bool, Option("-w", "--whole", help="Whole words only, no forms and parts of them.")
@@ -221,7 +224,7 @@ def _shown_hit(hit: SearchHit) -> str:
     shown = "".join(
         marks[piece == "\x03"] if piece in ("\x02", "\x03") else sanitize(piece) for piece in pieces
     )
-    where = f"proposal of {one_line(hit.model)}" if hit.model else hit.where
+    where = f"{hit.where} of {one_line(hit.model)}" if hit.model else hit.where
     head = f"{hit.conversation}  {_when(hit.when)}  {one_line(hit.title)}"
     return f"{head}\n    {where}: {shown}"
 

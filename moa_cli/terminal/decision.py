@@ -1,0 +1,40 @@
+"""How a strategy came to its reply, in words. Names and final answers come from models."""
+
+from __future__ import annotations
+
+from moa_cli.core.money import usd
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.strategy import Decision, Standing
+from moa_cli.core.text import plural
+
+_LONGEST_ANSWER = 60
+
+
+def decision_line(decision: Decision) -> str:
+    """The decision, what was skipped and what that saved, on one line."""
+    told = "; ".join([decision.summary, *decision.skipped])
+    line = f"{decision.strategy}: {told}" if told else decision.strategy
+    if decision.saved_calls:
+        cost = f", about {usd(decision.saved_cost)}" if decision.saved_cost else ""
+        line += f" (saved {plural(decision.saved_calls, 'call')}{cost})"
+    return one_line(line)
+
+
+def standing_lines(decision: Decision) -> list[str]:
+    """How each proposal came out, the best first, on one line each."""
+    return [
+        f"{number}. {_standing(standing)}{' ← the reply' * (standing.index == decision.chosen)}"
+        for number, standing in enumerate(decision.standings, 1)
+    ]
+
+
+def _standing(standing: Standing) -> str:
+    facts = []
+    if standing.answer is not None:
+        facts.append(f"answer {one_line(standing.answer, _LONGEST_ANSWER)}")
+    if standing.votes:
+        facts.append(plural(standing.votes, "vote"))
+    if standing.rank is not None:
+        facts.append(f"mean rank {round(standing.rank, 2):g}")
+    name = one_line(standing.proposer)
+    return f"{name}: {', '.join(facts)}" if facts else name
