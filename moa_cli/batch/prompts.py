@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from moa_cli.bench.data.items import DataRow, Item, read_own, rows_of_text
@@ -12,13 +13,18 @@ from moa_cli.bench.run.arms import Arm, make_arms
 from moa_cli.bench.run.journal import CallAnswer, CallJournal, Result, path_seconds
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.settings import WorkSettings
+from moa_cli.core.attachments import file_of_uri
+from moa_cli.core.conversation import Message, Part, text_of_parts
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.jsonl import usage_to_dict
 from moa_cli.core.text import dumps
 from moa_cli.core.text_files import lines_of, text_of
+from moa_cli.core.values import JSON, ValueFault
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Profile, to_table
+from moa_cli.server.wires.chat_messages import read_message, with_call_ids
 
+_KEPT_FILES = 64
 # What a line of output says itself; an input's field of such a name is put under `input`.
 _OURS = (
     "reply",
@@ -180,7 +186,8 @@ def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
         rows = (DataRow(f"{name}:{number}", number, {"prompt": line}) for number, line in prompts)
     else:
         rows = rows_of_text(text, name)
-    items = tuple(map(read_own, rows))
+    read_messages = _MessageReader()
+    items = tuple(read_own(row, read_messages) for row in rows)
     if not items:
         raise BenchError(f"{name}: holds no prompts")
     seen: set[str] = set()
@@ -192,6 +199,43 @@ def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
             )
         seen.add(item.id)
     return items
+
+
+class _MessageReader:
+    """Reads the messages of lines, as a chat completion has them; files get their texts.
+
+    A file that many lines ask about is read once.
+    """
+
+    def __init__(self) -> None:
+        self._file = lru_cache(maxsize=_KEPT_FILES)(partial(file_of_uri, error=BenchError))
+
+    def __call__(self, row: DataRow, given: list[object]) -> list[Message]:
+        """The messages of a line. Raises BenchError naming the line and the field."""
+        return with_call_ids([self._read(row, *placed) for placed in enumerate(given)])
+
+    def _read(self, row: DataRow, place: int, given: object) -> Message:
+        try:
+            message = read_message(given)
+        except ValueFault as fault:
+            fault.path = ("messages", place, *fault.path)
+            raise BenchError(f"{row.place}: {fault.sentence(JSON)}") from None
+        if not any(map(_is_file, message.parts)):
+            return message
+        parts = []
+        for number, part in enumerate(message.parts):
+            try:
+                parts.append(self._file(part.url, part.name) if _is_file(part) else part)
+            except BenchError as error:
+                at = JSON.path(("messages", place, "content", number))
+                raise BenchError(f"{row.place}: `{at}`: {error.message}", hint=error.hint) from None
+        kept = tuple(parts) if any(part.kind != "text" for part in parts) else ()
+        return replace(message, content=text_of_parts(parts), parts=kept)
+
+
+def _is_file(part: Part) -> bool:
+    """Whether a part holds a file whose text is not known."""
+    return part.kind == "file" and bool(part.url) and not part.text
 
 
 def is_json_name(name: str) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moa_cli.core.conversation import Message
+from moa_cli.core.conversation import Conversation, Message, Part
 from moa_cli.core.errors import BenchError
 from moa_cli.core.text_files import lines_of, read_bytes, text_of
 
@@ -20,7 +20,8 @@ class Item:
 
     id: unique in its dataset, and stable. turns: the user's messages, one a turn.
     before: messages that precede the first turn. answer: the right one, as the dataset has it.
-    fields: the row as upstream has it.
+    fields: the row as upstream has it. parts: all parts of the first message, if there are others
+    than text. speaker: the name of who says it.
     """
 
     id: str
@@ -29,6 +30,16 @@ class Item:
     answer: str | None = None
     before: tuple[Message, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    parts: tuple[Part, ...] = field(default=(), repr=False)
+    speaker: str = ""
+
+    def ask(self, conversation: Conversation, turn: int) -> Conversation:
+        """The conversation with the message of that turn, from 0, as its open turn."""
+        if turn or not (self.parts or self.speaker):
+            return conversation.ask(self.turns[turn])
+        asked = conversation.ask(self.turns[0], self.parts)
+        *before, last = asked.turns
+        return replace(asked, turns=(*before, replace(last, speaker=self.speaker)))
 
 
 @dataclass(frozen=True)
@@ -125,19 +136,25 @@ def _row(values: object, place: str, number: int) -> DataRow:
     return DataRow(place, number, values)
 
 
-def read_own(row: DataRow) -> Item:
+def read_own(
+    row: DataRow, read_messages: Callable[[DataRow, list[object]], list[Message]] | None = None
+) -> Item:
     """An item of a user's own file: `prompt` (or `messages`, the last of which is the user's),
     and maybe `answer`, `category` and `id` (else the number of the line).
 
+    read_messages: reads `messages`; by default, those of text alone.
     Raises BenchError naming file and line.
     """
     if "prompt" in row.fields or "messages" not in row.fields:
         messages = [Message("user", row.text("prompt"))]
     else:
-        messages = _messages(row)
+        messages = _messages(row, read_messages or _text_messages)
+    last = messages[-1]
     return Item(
         id=row.optional("id") or str(row.number),
-        turns=(messages[-1].content,),
+        turns=(last.content,),
+        parts=last.parts,
+        speaker=last.name,
         category=row.optional("category"),
         answer=row.optional("answer"),
         before=tuple(messages[:-1]),
@@ -145,15 +162,28 @@ def read_own(row: DataRow) -> Item:
     )
 
 
-def _messages(row: DataRow) -> list[Message]:
+def _messages(
+    row: DataRow, read: Callable[[DataRow, list[object]], list[Message]]
+) -> list[Message]:
     given = row.fields["messages"]
-    found = []
-    for message in given if isinstance(given, list) else [None]:
-        table = message if isinstance(message, dict) else {}
-        role, content = table.get("role"), table.get("content")
-        if role not in ("system", "user", "assistant") or not isinstance(content, str):
-            raise BenchError(f"{row.place}: `messages` is not a list of {{role, content}}")
-        found.append(Message(role, content))
+    if not isinstance(given, list):
+        raise _no_messages(row)
+    found = read(row, given)
     if not found or found[-1].role != "user" or not found[-1].content.strip():
         raise BenchError(f"{row.place}: the last of `messages` is not from the user")
     return found
+
+
+def _text_messages(row: DataRow, given: list[object]) -> list[Message]:
+    found = []
+    for message in given:
+        table = message if isinstance(message, dict) else {}
+        role, content = table.get("role"), table.get("content")
+        if role not in ("system", "user", "assistant") or not isinstance(content, str):
+            raise _no_messages(row)
+        found.append(Message(role, content))
+    return found
+
+
+def _no_messages(row: DataRow) -> BenchError:
+    return BenchError(f"{row.place}: `messages` is not a list of {{role, content}}")

@@ -15,10 +15,12 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ContextTooLong
 from moa_cli.core.money import priced
 from moa_cli.core.tokens import estimate_tokens
+from moa_cli.engine.advice import view_for
 from moa_cli.engine.attempt import request_of
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.fit import fit
 from moa_cli.engine.prompts import strip_reasoning
+from moa_cli.engine.sight import seen_by
 from moa_cli.profile import ModelSettings
 
 # Tokenizers differ, and prompts are counted without one.
@@ -77,8 +79,8 @@ class RunEstimator:
     def add(self, arm: Arm, item: Item) -> None:
         conversation = Conversation(before=item.before)
         unsaid = 0
-        for turn, prompt in enumerate(item.turns):
-            conversation = conversation.ask(prompt)
+        for turn in range(len(item.turns)):
+            conversation = item.ask(conversation, turn)
             said = self._turn(_Place(arm, item, turn, conversation, unsaid))
             unsaid += said.most if said.text is None else 0
             conversation = conversation.answer(strip_reasoning(said.text or ""))
@@ -101,7 +103,8 @@ class RunEstimator:
         references = [said.text or "" for said in before]
         try:
             context = settings.context or info.context_length
-            fitted = fit(at.arm.profile, settings, at.conversation, references, context)
+            talk = seen_by(view_for(at.arm.profile, settings, at.conversation), info.sees)
+            fitted = fit(at.arm.profile, settings, talk, references, context)
         except ContextTooLong:
             # It will not be asked, and the item fails.
             return _Said("", 0)

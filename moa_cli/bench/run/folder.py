@@ -226,8 +226,8 @@ class State(Generic[Settings]):
         """
         kept = (self.settings and self.settings.facts) or {}
         return {
-            name: ModelInfo(
-                id=info.id,
+            name: replace(
+                info,
                 context_length=kept[name].context_length,
                 # A price that was unknown may be told later.
                 price=kept[name].price or info.price,

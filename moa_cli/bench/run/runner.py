@@ -153,8 +153,8 @@ class Runner:
         item = work.item
         conversation = Conversation(before=item.before)
         result = Result(work.arm.name, item.id, item.category)
-        for number, prompt in enumerate(item.turns):
-            conversation = conversation.ask(prompt)
+        for number in range(len(item.turns)):
+            conversation = item.ask(conversation, number)
             turn, told = await self._turn(work, number, conversation)
             error = failure_of(turn, told, self.partial)
             usage = sum((answer.usage for answer in told.answers()), result.usage)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from moa_cli.core.conversation import Conversation, Message, Part, Role, text_of_parts
-from moa_cli.core.tools import ToolCall
+from moa_cli.core.conversation import Conversation
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
-from moa_cli.server.wires.addresses import file_address, image_address
 from moa_cli.server.wires.asked import Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
     format_of,
@@ -22,199 +18,25 @@ from moa_cli.server.wires.bodies import (
     refusal,
     refuse,
 )
+from moa_cli.server.wires.chat_messages import (
+    ChatMessage,
+    each,
+    known_fields,
+    tidied,
+    with_call_ids,
+)
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 _INT64 = 2**63
 _INT32 = 2**31
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
 _MOST_CHOICES = 16
 _MOST_TOOLS = 512
 # A text that ends the reply; it may be of spaces.
 _STOP = Key(low=1, blank=True)
-# Of a reply that a client library sends back. What a model thought is not said again, as with the
-# providers that tell it; the rest says nothing.
-_OF_A_REPLY = ("reasoning", "reasoning_content", "annotations")
-# Parts of a model's thought, which client libraries send back.
-_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 
 
 def _only(*values: Any) -> Key:
     """A field that is not supported; values: those that ask for nothing."""
     return Key("Not supported otherwise.", only=values)
-
-
-_URL = Key("a web address, or a data: URI with base64")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageUrl:
-    url: Annotated[str, _URL]
-    detail: Annotated[str | None, Key("low, high or auto", blank=True)] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileData:
-    file_data: Annotated[str | None, Key("the file as a data: URI, or its base64")] = None
-    filename: Annotated[str | None, Key(blank=True)] = None
-    file_id: Annotated[Any, Key("not supported: send `file_data`", only=())] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContentPart:
-    """A part of a message."""
-
-    type: Annotated[Literal["text", "image_url", "file", "refusal"], Key()]
-    text: Annotated[str | None, Key(blank=True)] = None
-    image_url: Annotated[Annotated[str, _URL] | ImageUrl | None, Key()] = None
-    file: Annotated[FileData | None, Key()] = None
-    refusal: Annotated[str | None, Key(blank=True)] = None
-
-    def part(self) -> Part:
-        """The part. Raises ValueFault if it lacks what its type says."""
-        if self.type == "image_url":
-            image = self.image_url
-            if image is None:
-                raise ValueFault("is missing", path=("image_url",), code="missing")
-            if isinstance(image, str):
-                return Part("image", url=image_address(image, "image_url"))
-            url = image_address(image.url, "image_url", "url")
-            return Part("image", url=url, detail=image.detail or "")
-        if self.type == "file":
-            if self.file is None or self.file.file_data is None:
-                raise ValueFault("is missing", path=("file", "file_data"), code="missing")
-            name = self.file.filename or ""
-            return Part("file", url=file_address(self.file.file_data, name), name=name)
-        text = self.text if self.type == "text" else self.refusal
-        if text is None:
-            raise ValueFault("is missing", path=(self.type,), code="missing")
-        return Part("text", text)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalledFunction:
-    name: Annotated[str, Key()]
-    arguments: Annotated[
-        Annotated[str, Key(blank=True)] | Annotated[Mapping[str, Any], Key()] | None,
-        Key("JSON as text", blank=True),
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalledCustom:
-    name: Annotated[str, Key()]
-    input: Annotated[str | None, Key(blank=True)] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatToolCall:
-    """A call of a tool in an assistant's message."""
-
-    id: Annotated[str | None, Key(blank=True)] = None
-    type: Annotated[Literal["function", "custom"] | None, Key()] = None
-    function: Annotated[CalledFunction | None, Key()] = None
-    custom: Annotated[CalledCustom | None, Key()] = None
-
-    def call(self) -> ToolCall:
-        """The call. Raises ValueFault if it calls nothing."""
-        if self.custom is not None:
-            return ToolCall(self.id or "", self.custom.name, self.custom.input or "", "custom")
-        if self.function is None:
-            raise ValueFault("is missing", path=("function",), code="missing")
-        written = self.function.arguments
-        if isinstance(written, Mapping):
-            written = json.dumps(written)
-        return ToolCall(self.id or "", self.function.name, written or "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatMessage:
-    """A message of the conversation. Client libraries send back a reply with its empty fields."""
-
-    role: Annotated[Literal["system", "developer", "user", "assistant", "tool", "function"], Key()]
-    content: Annotated[
-        Annotated[str, Key(blank=True)] | Annotated[tuple[ContentPart, ...], Key()] | None,
-        Key("may be missing where there are calls of tools"),
-    ] = None
-    audio: Annotated[Any, _only()] = None
-    function_call: Annotated[CalledFunction | None, Key("as before there were tools")] = None
-    name: Annotated[str | None, Key("of who speaks", blank=True)] = None
-    refusal: Annotated[str | None, Key(blank=True)] = None
-    tool_calls: Annotated[tuple[ChatToolCall, ...] | None, Key()] = None
-    tool_call_id: Annotated[str | None, Key(blank=True)] = None
-
-    def message(self) -> Message:
-        """What is said, and by whom. Raises ValueFault if it says nothing."""
-        role, content = _ROLES[self.role], self.content
-        written = () if content is None or isinstance(content, str) else content
-        parts = _each("content", written, ContentPart.part)
-        calls = _each("tool_calls", self.tool_calls or (), ChatToolCall.call)
-        if self.function_call is not None and not calls:
-            calls += (ChatToolCall(function=self.function_call).call(),)
-        if not content and not isinstance(content, str) and role != "assistant":
-            if content is None:
-                raise ValueFault("is missing", path=("content",), code="missing")
-            # A tool may have nothing to say.
-            if role != "tool":
-                raise ValueFault("must not be empty", path=("content",))
-        if content is None:
-            content = self.refusal or ""
-        return Message(
-            role,
-            content if isinstance(content, str) else text_of_parts(parts),
-            parts if any(part.kind != "text" for part in parts) else (),
-            calls if role == "assistant" else (),
-            self.tool_call_id or "",
-            self.name or "",
-        )
-
-
-def _with_call_ids(messages: Sequence[Message]) -> list[Message]:
-    """The messages with an id for each call of a tool, and with each result at its call.
-
-    Functions, as before there were tools, have no ids, and some clients leave them out of tools.
-    Then a result belongs to the first call that waits for one, of its name if it tells one.
-    """
-    known = {call.id for message in messages for call in message.tool_calls}
-    fresh = (name for name in map("call_{}".format, count()) if name not in known)
-    found: list[Message] = []
-    # The calls that wait for their results, by id, and what they call.
-    waiting: dict[str, str] = {}
-    for message in messages:
-        if message.tool_calls:
-            calls = [
-                call if call.id else replace(call, id=next(fresh)) for call in message.tool_calls
-            ]
-            waiting = {call.id: call.name for call in calls}
-            message = replace(message, tool_calls=tuple(calls))
-        elif message.role == "tool":
-            call_id = message.tool_call_id
-            if not call_id:
-                named = [id for id, name in waiting.items() if name == message.name]
-                call_id = next(iter([*named, *waiting]), "")
-                message = replace(message, tool_call_id=call_id)
-            waiting.pop(call_id, None)
-        found.append(message)
-    return found
-
-
-def _each(name: str, items: Sequence[_T], read: Callable[[_T], _R]) -> tuple[_R, ...]:
-    """What `read` makes of each item of the field `name`; a fault tells the place of the item."""
-    found = []
-    for place, item in enumerate(items):
-        try:
-            found.append(read(item))
-        except ValueFault as fault:
-            fault.path = (name, place, *fault.path)
-            raise
-    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,9 +126,9 @@ class ChatBody:
 
         Raises ValueFault for a message or a tool that lacks something.
         """
-        messages = _each("messages", self.messages, ChatMessage.message)
+        messages = each("messages", self.messages, ChatMessage.message)
         try:
-            conversation = Conversation.of(_with_call_ids(messages))
+            conversation = Conversation.of(with_call_ids(messages))
         except ValueError:
             raise ValueFault("hold no message to answer", path=("messages",)) from None
         tools = _tools(self, ignored)
@@ -379,62 +201,10 @@ def _tidy(given: dict[str, Any], ignored: list[str], *, strict: bool) -> None:
     """Leave out what a message, or the options of a stream, hold beside what has an effect."""
     messages = given.get("messages")
     if isinstance(messages, list):
-        given["messages"] = [_tidied_message(message, ignored, strict) for message in messages]
+        given["messages"] = [tidied(message, ignored, strict=strict) for message in messages]
     options = given.get("stream_options")
     if isinstance(options, dict) and not strict:
-        given["stream_options"] = _known(StreamOptions, options, ignored, "stream_options")
-
-
-def _tidied_message(message: Any, ignored: list[str], strict: bool) -> Any:
-    if not isinstance(message, dict):
-        return message
-    if message.get("role") == "assistant":
-        message = {name: value for name, value in message.items() if name not in _OF_A_REPLY}
-    if strict:
-        return message
-    message = _known(ChatMessage, message, ignored, "messages[]")
-    content = message.get("content")
-    if isinstance(content, list):
-        message["content"] = [
-            _tidied_part(part, ignored)
-            for part in content
-            if not (isinstance(part, dict) and part.get("type") in _THOUGHTS)
-        ]
-    calls = message.get("tool_calls")
-    if isinstance(calls, list):
-        message["tool_calls"] = [_tidied_call(call) for call in calls]
-    return message
-
-
-def _tidied_part(part: Any, ignored: list[str]) -> Any:
-    place = "messages[].content[]"
-    part = _known(ContentPart, part, ignored, place)
-    if isinstance(part, dict):
-        for name, kind in (("image_url", ImageUrl), ("file", FileData)):
-            if isinstance(part.get(name), dict):
-                part[name] = _known(kind, part[name], ignored, f"{place}.{name}")
-    return part
-
-
-def _tidied_call(call: Any) -> Any:
-    """A call of a tool, as it came in a chunk or from another provider."""
-    call = _known(ChatToolCall, call, [], "")
-    if isinstance(call, dict) and isinstance(call.get("function"), dict):
-        call["function"] = _known(CalledFunction, call["function"], [], "")
-    return call
-
-
-def _known(kind: Any, given: Any, ignored: list[str], place: str) -> Any:
-    """The fields that a dataclass has; the names of others are added to `ignored`."""
-    if not isinstance(given, dict):
-        return given
-    keys = keys_of(kind)
-    if len(given.keys() - keys.keys()):
-        others = ((name, value) for name, value in given.items() if name not in keys)
-        ignored += [
-            f"{place}.{name}" for name, value in others if not fields.is_neutral(name, value)
-        ]
-    return {name: value for name, value in given.items() if name in keys}
+        given["stream_options"] = known_fields(StreamOptions, options, ignored, "stream_options")
 
 
 def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:
