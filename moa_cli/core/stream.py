@@ -34,7 +34,7 @@ from moa_cli.core.events import (
     TurnStarted,
 )
 from moa_cli.core.money import priced
-from moa_cli.core.strategy import Decision, Purpose, Report
+from moa_cli.core.strategy import REVIEW_NAMES, Decision, Purpose, Report
 from moa_cli.core.tokens import usage_of
 from moa_cli.core.tools import ToolCallBuilder
 
@@ -298,6 +298,8 @@ class TurnFold:
         self._callers: dict[tuple[int, int], Caller] = {}
         self._open: dict[tuple[int, int], _Open] = {}
         self._replying: _Open | None = None
+        # The number of the layer of a whole reply, behind which others may come.
+        self._replied_at: int | None = None
         self._model: str | None = None
         self._answered_by: str | None = None
         self._finish_reason: str | None = None
@@ -369,6 +371,7 @@ class TurnFold:
                 self._reused = event.reused
                 self._replying = _Open(Caller(name=event.name, model=event.model), event)
             case AggregatorFinished():
+                self._replied_at = self._last + 1
                 # Only its end may tell what of the text was reasoning.
                 self._text, self._reasoning = [event.text], [event.reasoning]
                 # Another candidate may have been asked in place of the first.
@@ -426,7 +429,8 @@ class TurnFold:
         self._seconds, self._lost = event.seconds, event.lost
 
     def close(self) -> None:
-        """A turn that has not ended by now was interrupted."""
+        """A turn that has not ended by now was interrupted; but one that had gone on from its whole
+        reply has finished, without what was to follow."""
         if self._status != "open":
             return
         for (layer, index), call in sorted(self._open.items()):
@@ -436,8 +440,21 @@ class TurnFold:
             call = self._replying
             call.text, call.reasoning, call.called = self._text, self._reasoning, self._called
             self._replied(call.caller.model, call.usage())
+        followed = self._replied_at is not None and self._last >= self._replied_at
         self._status, self._seconds, self._made = "interrupted", self._now, None
+        if followed:
+            self._status, self._lost = "finished", self._losses()
         self._usage = sum((charge.usage for charge in self.ledger), Usage())
+
+    def _losses(self) -> tuple[str, ...]:
+        """A sentence for each proposal or review that failed."""
+        return tuple(
+            f"{proposal.proposer}{of}: {proposal.error.message}"
+            for layer in (*self._proposals, self._reviews)
+            for proposal in layer
+            if proposal.error is not None
+            for of in [f" ({REVIEW_NAMES[proposal.purpose]})" if proposal.purpose else ""]
+        )
 
     def turn(self) -> Turn:
         """The turn so far: partial if it is not finished."""

@@ -11,6 +11,7 @@ from typing import Literal
 from moa_cli.core.conversation import Turn
 from moa_cli.core.events import (
     AggregatorDelta,
+    AggregatorFinished,
     AggregatorStarted,
     Event,
     TurnFailed,
@@ -19,14 +20,15 @@ from moa_cli.core.events import (
 from moa_cli.core.stream import Sink, TurnFold, deliver
 from moa_cli.engine import Control
 
-# What a stop leads to: a reply from what has arrived, a turn without a reply, or a reply that
-# ends where it is.
-Effect = Literal["reply", "cancel", "cut"]
+# What a stop leads to: a reply from what has arrived, a turn without a reply, a reply that ends
+# where it is, or a whole reply without what was to follow it.
+Effect = Literal["reply", "cancel", "cut", "skip"]
 
 _HINTS: dict[Effect, str] = {
     "reply": "write the reply now",
     "cancel": "cancel",
     "cut": "stop",
+    "skip": "skip the report",
 }
 
 
@@ -34,8 +36,8 @@ class Stopper:
     """Runs a turn that the user can stop; a sink that knows what a stop does at this point.
 
     While proposers run, and an answer or a sentence of one has arrived, the first stop ends the
-    waiting, and the aggregator writes the reply. At any other time, and at the second stop, the
-    turn is cancelled.
+    waiting, and the aggregator writes the reply. While a report is made after the reply, it is
+    skipped. At any other time, and at the second stop, the turn is cancelled.
 
     key: the key that is named on screen.
     """
@@ -47,6 +49,7 @@ class Stopper:
         self._running: asyncio.Task[Turn] | None = None
         self._replying = False
         self._writing = False
+        self._replied = False
         self._ended = False
 
     def handle(self, event: Event) -> None:
@@ -56,6 +59,8 @@ class Stopper:
                 self._writing = self._writing or bool(event.text)
             case AggregatorStarted():
                 self._replying = True
+            case AggregatorFinished():
+                self._replying, self._replied = False, True
             case TurnFinished() | TurnFailed():
                 self._ended = True
 
@@ -68,8 +73,9 @@ class Stopper:
         """What a stop does now."""
         if self._replying:
             return "cut" if self._writing else "cancel"
-        ready = self.control.leads_to_reply and not self.control.said_enough
-        return "reply" if ready else "cancel"
+        if self.control.said_enough or not self.control.leads_to_reply:
+            return "cancel"
+        return "skip" if self._replied else "reply"
 
     def hint(self) -> str:
         """What the key does now, such as `Esc: write the reply now`; "" once the turn has ended."""
@@ -77,7 +83,7 @@ class Stopper:
 
     def stop(self) -> None:
         """Handle Ctrl-C or Esc."""
-        if self.effect == "reply":
+        if self.effect in ("reply", "skip"):
             self.control.enough()
         elif self._running is not None and not self._ended:
             self.cancelled = True

@@ -22,7 +22,7 @@ from moa_cli.core.events import (
     to_dict,
 )
 from moa_cli.core.strategy import Point, Report
-from moa_cli.core.stream import deliver
+from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Control, Limits, run_turn
 from moa_cli.engine.budget import Budget, Cap
 from moa_cli.profile import Profile
@@ -242,3 +242,25 @@ def test_a_turn_that_was_merged_before_gets_a_report_without_a_proposer(
     second = remerged(upstream, REPORTED, first)
     assert second.report == REPORT
     assert [charge.model for charge in second.ledger] == ["lab:agg", "lab:judge"]
+
+
+def test_a_turn_that_is_closed_while_its_report_is_made_keeps_its_reply(
+    upstream: Upstream,
+) -> None:
+    script(upstream, Reply(stall_after=0))
+
+    async def turn() -> Turn:
+        clients, fold = pool(upstream), TurnFold()
+        async with aclosing(clients), aclosing(run_turn(REPORTED, asked(), clients)) as events:
+            async for event in events:
+                fold.handle(event)
+                if isinstance(event, ProposerStarted) and event.layer == 3:
+                    break
+        await no_task_left()
+        fold.close()
+        return fold.turn()
+
+    found = asyncio.run(turn())
+    assert (found.status, found.reply, found.report) == ("finished", "from agg", None)
+    assert found.lost == ("judge (report): cancelled",)
+    assert found.ledger[-1].model == "lab:judge"
