@@ -272,7 +272,11 @@ class Chat:
     async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
         """Run and show a turn. Ctrl-C and Esc stop the turn, not the program."""
         # Without a terminal, nobody watches the progress.
-        show = replace(self.options, progress=self.editor is not None)
+        show = replace(
+            self.options,
+            progress=self.editor is not None,
+            report=self.session.profile.report,
+        )
         shown = sinks_for(show, stopper.hint)
         recorders = self.kept.recorders(
             self.session.profile, self.complain, merging=self.session.merging

@@ -136,6 +136,7 @@ def ask(
             progress=display.live is False,
         )
     )
+    show = replace(show, report=profile.report)
     if remerge and (prompt or file or dry_run or estimate):
         raise UsageError(
             "--remerge asks nothing new: it takes no prompt, --file, --dry-run or --estimate"

@@ -282,6 +282,7 @@ def _shared(
     patience: Annotated[float | None, _waiting("patience")] = None,
     use_partial: Annotated[bool | None, _waiting("use_partial", metavar=None)] = None,
     overlap: Annotated[bool | None, _waiting("overlap", metavar=None)] = None,
+    report: Annotated[bool | None, option_of(PROFILE_KEYS["report"])] = None,
     concurrency: Concurrency = None,
     # The reference implementation's own spellings, so that its documented commands run.
     reference_models: Annotated[
@@ -321,6 +322,7 @@ def _shared(
         patience=patience,
         use_partial=use_partial,
         overlap=overlap,
+        report=report,
     )
     return profile, flags, _first(concurrency, num_proc)
 

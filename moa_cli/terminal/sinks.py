@@ -23,11 +23,13 @@ class Show:
     plain: the reply as raw text also on a terminal. compact: fold a layer into one line.
     reasoning: show what models think, while they think. progress: tell each step in a line
     where nothing moves. verbose: that too. usage: tell what the turn took, after it.
-    structured: the reply is JSON, which is printed once the turn has ended.
+    structured: the reply is JSON, which is printed once the turn has ended. report: print where
+    the proposals disagree.
     """
 
     output: Literal["text", "json", "jsonl"] = "text"
     structured: bool = False
+    report: bool = False
     stream: bool = True
     quiet: bool = False
     verbose: bool = False
@@ -67,10 +69,16 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
     # Whoever sits at a terminal where nothing moves should still see that it goes on.
     watched = show.output != "jsonl" and not show.quiet and sys.stderr.isatty()
     sinks += _reply_sinks(show, hint, apart=watched)
-    if show.output == "text" and not show.quiet:
+    if show.output == "text":
         # A pipe gets the reply alone.
         seen = sys.stdout.isatty() and not show.structured
-        sinks.append(Sources(sys.stdout if seen else sys.stderr, apart=seen))
+        beside = sys.stdout if seen else sys.stderr
+        if not show.quiet:
+            sinks.append(Sources(beside, apart=seen))
+        if show.report:
+            from moa_cli.terminal.report import ReportOutput
+
+            sinks.append(ReportOutput(beside, apart=seen))
     if not show.quiet:
         steps = show.verbose or show.progress or watched
         sinks.append(Notices(sys.stderr, steps=steps, board=board))

@@ -117,7 +117,7 @@ EXPLAINED = {
             *("reference_placement", "reference_format", "reference_names", "merge_prompt"),
             *("strategy", "final_answer", "chosen_by", "one_call"),
             *("timeout", "stall", "first_token", "hedge_after"),
-            *("quorum", "patience", "use_partial", "overlap"),
+            *("quorum", "patience", "use_partial", "overlap", "report"),
         )
     },
 }

@@ -58,6 +58,7 @@ class MixtureFields:
     overlap: Annotated[bool | None, PROFILE_KEYS["overlap"]] = None
     tools: Annotated[Tools | None, PROFILE_KEYS["tools"]] = None
     fan_out: Annotated[FanOut | None, PROFILE_KEYS["fan_out"]] = None
+    report: Annotated[bool | None, PROFILE_KEYS["report"]] = None
     show_proposals: Annotated[bool | None, Key("give the proposals as `reasoning_content`")] = None
     usage: Annotated[
         UsageKind | None, Key("usage to tell: of the call that wrote the `reply`, or the `sum`")
@@ -88,6 +89,7 @@ class MixtureFields:
             overlap=self.overlap,
             tools=self.tools,
             fan_out=self.fan_out,
+            report=self.report,
         )
 
 
