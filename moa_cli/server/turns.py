@@ -130,8 +130,11 @@ class TurnEndpoint:
             await reply.end(turns)
 
     async def _more(self, made: _Made, reply: Reply, first: Turn) -> list[Turn]:
-        """The other choices: written side by side, from the proposals of the first."""
+        """The other choices: written side by side, from the proposals of the first. A report on
+        those is there already."""
         kept = mergeable(first.proposals) or None
+        profile = replace(made.mixture.profile, report=False)
+        made = replace(made, mixture=replace(made.mixture, profile=profile))
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [

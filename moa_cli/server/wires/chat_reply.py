@@ -49,14 +49,35 @@ def sources_of(turn: Turn) -> dict[str, Any]:
     return {"citations": [cited.url for cited in turn.citations], "search_results": found}
 
 
-def finish_of(turn: Turn) -> str:
+def finish_of(reply: Turn | events.AggregatorFinished) -> str:
     """Why a reply ends, in OpenAI's words."""
-    if turn.tool_calls:
+    if reply.tool_calls:
         return "tool_calls"
-    ending: str = ending_of(turn.finish_reason)
+    ending: str = ending_of(reply.finish_reason)
     # Nothing is left to tell of a refusal: its words came as text. And a tool that the client did
     # not ask for is none of its business.
     return {"refusal": "content_filter", "tool_calls": "stop"}.get(ending, ending)
+
+
+class EndedReplies:
+    """The replies that have come to their end although their turns go on: a report follows them,
+    and a client that waits for the reply alone need not wait for that."""
+
+    def __init__(self) -> None:
+        self._finished: dict[int, events.AggregatorFinished] = {}
+        self._told: set[int] = set()
+
+    def __contains__(self, choice: int) -> bool:
+        return choice in self._told
+
+    def take(self, event: Event, choice: int) -> events.AggregatorFinished | None:
+        """Take the next event; the end of the reply, where that can be told now."""
+        if isinstance(event, events.AggregatorFinished):
+            self._finished[choice] = event
+        elif isinstance(event, events.LayerStarted) and choice in self._finished:
+            self._told.add(choice)
+            return self._finished.pop(choice)
+        return None
 
 
 def told_usage(asked: Asked, turn: Turn) -> dict[str, Any]:
@@ -100,6 +121,7 @@ class ChatEncoder:
         self._proposals = ProposalStream() if show_proposals else None
         # The choices whose role was told.
         self._begun: set[int] = set()
+        self._ended = EndedReplies()
         # Written once: a chunk a token is what a server spends its time on.
         start = compact(envelope.fields("chat.completion.chunk"))[:-1]
         self._before = [
@@ -121,6 +143,8 @@ class ChatEncoder:
                 told += self._delta(self._call(piece), choice)
             if told:
                 return told
+        if (finished := self._ended.take(event, choice)) is not None:
+            return sse.event(self._ending(choice, self._finish(finished)))
         if self._proposals is None or choice:
             return b""
         thought = self._proposals.take(event)
@@ -145,25 +169,30 @@ class ChatEncoder:
 
     def end(self, turns: Sequence[Turn]) -> bytes:
         """The last chunks. The `moa` object is on the very last."""
-        fields = self._envelope.fields("chat.completion.chunk")
         refused, chunks = [], []
         for choice, turn in enumerate(turns):
             refusal = refusal_of(turn)
             if refusal is not None:
                 refused.append(self._delta(f'"refusal":{json.dumps(refusal)}', choice))
-            ending = {"index": choice, "delta": {}, "logprobs": None}
-            ending["finish_reason"] = self._finish(turn)
-            chunks.append({**fields, "choices": [ending]})
+            if choice not in self._ended:
+                chunks.append(self._ending(choice, self._finish(turn)))
         whole = together(turns)
         if self._include_usage:
-            for chunk in chunks:
-                chunk["usage"] = None
+            fields = self._envelope.fields("chat.completion.chunk")
             chunks.append({**fields, "choices": [], "usage": told_usage(self._asked, whole)})
+        elif not chunks:
+            chunks.append(self._ending(0, None))
         chunks[-1] |= {**sources_of(whole), "moa": ledger(whole, self._asked.ignored)}
         return b"".join([*refused, *map(sse.event, chunks), b"data: [DONE]\n\n"])
 
-    def _finish(self, turn: Turn) -> str:
-        finish = finish_of(turn)
+    def _ending(self, choice: int, finish: str | None) -> dict[str, Any]:
+        """A chunk without text."""
+        ending = {"index": choice, "delta": {}, "logprobs": None, "finish_reason": finish}
+        usage = {"usage": None} if self._include_usage else {}
+        return {**self._envelope.fields("chat.completion.chunk"), "choices": [ending], **usage}
+
+    def _finish(self, reply: Turn | events.AggregatorFinished) -> str:
+        finish = finish_of(reply)
         return "function_call" if self._legacy and finish == "tool_calls" else finish
 
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:

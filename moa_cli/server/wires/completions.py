@@ -22,7 +22,13 @@ from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.bodies import json_object, read_body, refuse
-from moa_cli.server.wires.chat_reply import Envelope, finish_of, sources_of, told_usage
+from moa_cli.server.wires.chat_reply import (
+    EndedReplies,
+    Envelope,
+    finish_of,
+    sources_of,
+    told_usage,
+)
 from moa_cli.server.wires.chat_request import ChatBody, parse_object
 from moa_cli.server.wires.moa_object import ledger, together
 
@@ -100,9 +106,13 @@ class CompletionsEncoder:
         # Where the next token of each choice begins.
         self._places = [len(self._prompt)] * asked.choices
         self._begun: set[int] = set()
+        self._ended = EndedReplies()
 
     def take(self, event: Event, choice: int = 0) -> bytes:
         """The chunk of the next event."""
+        if (finished := self._ended.take(event, choice)) is not None:
+            usage = {"usage": None} if self._include_usage else {}
+            return self._chunk([self._choice(choice, "", None, finish_of(finished))], **usage)
         if not isinstance(event, events.AggregatorDelta):
             return b""
         if not event.text and not event.token_logprobs:
@@ -144,11 +154,14 @@ class CompletionsEncoder:
         ends = [
             self._choice(number, refusal_of(turn) or "", None, finish_of(turn))
             for number, turn in enumerate(turns)
+            if number not in self._ended
         ]
         if not self._include_usage:
+            ends = ends or [self._choice(0, "", None)]
             return self._chunk(ends, **last) + b"data: [DONE]\n\n"
-        told = self._chunk([], usage=told_usage(self._asked, whole), **last)
-        return self._chunk(ends, usage=None) + told + b"data: [DONE]\n\n"
+        told = self._chunk(ends, usage=None) if ends else b""
+        told += self._chunk([], usage=told_usage(self._asked, whole), **last)
+        return told + b"data: [DONE]\n\n"
 
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """The whole reply of finished turns."""

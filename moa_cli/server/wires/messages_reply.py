@@ -87,6 +87,7 @@ class MessagesEncoder:
         self._show_proposals = show_proposals
         self._proposals = ProposalStream() if show_proposals else None
         self._begun = False
+        self._replied = False
         self._blocks = _BlockStream()
         # A tool that the client did not offer is none of its business.
         self._takes_calls = "tools" in asked.extra
@@ -96,6 +97,10 @@ class MessagesEncoder:
         told = b""
         if self._proposals is not None:
             told = self._blocks.thinking(self._proposals.take(event))
+        if isinstance(event, events.LayerStarted) and self._replied:
+            # A report follows the reply: its text at least is whole for the client.
+            told += self._blocks.end()
+        self._replied = self._replied or isinstance(event, events.AggregatorFinished)
         if isinstance(event, events.AggregatorDelta):
             if self._proposals is None and self._request.thinks:
                 told = self._blocks.thinking(event.reasoning)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from moa_cli.core.conversation import Charge, Proposal, Turn, Usage
@@ -37,8 +37,8 @@ def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
     """What the mixture did, layer by layer; the last layer is the aggregator's.
 
     cost: USD, None where the price of a call is unknown. fan_out: only where no proposer was asked,
-    since they had answered the same message before. ignored: fields of the request that had no
-    effect.
+    since they had answered the same message before. report: only where there is one. ignored:
+    fields of the request that had no effect.
     """
     layers = [
         {"layer": number, "calls": list(map(_proposal, proposals))}
@@ -64,6 +64,7 @@ def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
         "finish_reason": turn.finish_reason,
         "cut": cut_lines(turn),
         "usage": {"reply": _tokens(reply_usage(turn)), "sum": _tokens(turn.usage)},
+        **({"report": asdict(turn.report)} if turn.report is not None else {}),
         **({"ignored": list(ignored)} if ignored else {}),
         "layers": layers,
     }

@@ -49,21 +49,27 @@ class ProposalStream:
     def take(self, event: Event) -> str:
         """Take the next event; returns what can be told now."""
         match event:
-            case events.LayerStarted():
+            case events.LayerStarted() if not event.purpose:
                 for index, proposer in enumerate(event.proposers):
                     self._names[event.layer, index] = proposer.name
-            case events.ProposerDelta() if event.text:
+            # What is said about proposals is none.
+            case events.ProposerDelta() if event.text and self._is_proposal(event):
                 return self._say((event.layer, event.index), event.text)
             case events.Retrying() if event.withdrawn and event.index is not None:
                 return self._withdraw((event.layer, event.index))
             case events.ProposerFinished() if not event.proposal.unfinished:
                 return self._end((event.layer, event.index))
-            case events.ProposerFinished() | events.ProposerFailed():
+            case events.ProposerFinished() | events.ProposerFailed() if self._is_proposal(event):
                 place = event.layer, event.index
                 return self._say(place, _remark(event.proposal)) + self._end(place)
             case events.AggregatorDelta():
                 return event.reasoning
         return ""
+
+    def _is_proposal(
+        self, event: events.ProposerDelta | events.ProposerFinished | events.ProposerFailed
+    ) -> bool:
+        return (event.layer, event.index) in self._names
 
     def _say(self, place: _Place, text: str) -> str:
         heading = _heading(self._names[place], place[0])

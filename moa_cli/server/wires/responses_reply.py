@@ -174,6 +174,7 @@ class ResponsesEncoder:
         self._show_proposals = show_proposals
         self._begun = False
         self._last_event = 0.0
+        self._replied: events.AggregatorFinished | None = None
         self._fields = _fields(request)
 
     def take(self, event: Event, choice: int = 0) -> bytes:
@@ -188,7 +189,12 @@ class ResponsesEncoder:
             if event.text or event.token_logprobs:
                 told.append(self._output.say(event.text, event.token_logprobs))
             told.extend(map(self._output.call, event.tool_calls))
+        elif isinstance(event, events.LayerStarted) and self._replied is not None:
+            # A report follows the reply: its items at least are whole for the client.
+            told = [self._begin(), self._end_items(self._replied)]
         else:
+            if isinstance(event, events.AggregatorFinished):
+                self._replied = event
             text = self._proposals.take(event) if self._proposals else ""
             # A straggler has nothing to tell any more once the reply is being written.
             if not text or self._output.has_reply:
@@ -228,14 +234,11 @@ class ResponsesEncoder:
 
     def _finished(self, turn: Turn) -> tuple[str, dict[str, Any]]:
         """The events that end the items, and the response."""
-        told, refusal = "", refusal_of(turn)
-        if refusal is not None:
-            told = self._output.say(refusal, kind="refusal")
-        elif not self._output.has_reply:
-            told = self._output.say("")
+        refusal = refusal_of(turn)
+        told = self._output.say(refusal, kind="refusal") if refusal is not None else ""
+        told += self._end_items(turn, refused=refusal is not None)
         cut = None if refusal else _INCOMPLETE.get(ending_of(turn.finish_reason))
         status = "incomplete" if cut else "completed"
-        told += self._output.end(status, turn.citations)
         response = self._response(
             status,
             completed_at=None if cut else int(time.time()),
@@ -245,6 +248,12 @@ class ResponsesEncoder:
             moa=ledger(turn, self._asked.ignored),
         )
         return told, response
+
+    def _end_items(self, reply: Turn | events.AggregatorFinished, *, refused: bool = False) -> str:
+        """The events that end the items; there is one in any case."""
+        told = "" if self._output.has_reply else self._output.say("")
+        cut = not refused and ending_of(reply.finish_reason) in _INCOMPLETE
+        return told + self._output.end("incomplete" if cut else "completed", reply.citations)
 
     def _usage(self, turn: Turn) -> dict[str, Any]:
         # Of the reply, if nothing else is asked for: agents measure by it how full their context
