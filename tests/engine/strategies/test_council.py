@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
@@ -24,18 +22,15 @@ from moa_cli.core.events import (
     TurnFinished,
 )
 from moa_cli.core.stream import TurnFold
-from moa_cli.engine import Budget, Cap, Control, run_turn
+from moa_cli.engine import Budget, Cap, Control
 from moa_cli.engine.strategies.council import read_ranking
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.profile import Profile
 from tests.support.mixtures import (
     AT_ONCE,
-    asked,
     lab,
     mixture,
-    no_task_left,
     of_kind,
-    pool,
     run,
 )
 from tests.support.scenarios import REFUSED, SILENT, STALLED
@@ -375,26 +370,6 @@ def test_a_cap_that_is_reached_while_members_rank_ends_the_turn(upstream: Upstre
     turn = fold.turn()
     assert [proposal.text for proposal in turn.proposals[0]] == ["from a", "from b", "from c"]
     assert {review.purpose for review in turn.reviews} == {"rank"}
-
-
-def test_a_turn_that_is_left_while_members_rank_leaves_no_call(upstream: Upstream) -> None:
-    script(upstream, {m: [f"from {m}", STALLED] for m in "abc"})
-
-    async def leave() -> None:
-        clients = pool(upstream)
-        try:
-            async with aclosing(run_turn(THREE, asked(), clients, limits=AT_ONCE)) as running:
-                async for event in running:
-                    if getattr(event, "layer", 0) == 2 and event.kind == "proposer_delta":
-                        break
-            upstream.wait_for(lambda: upstream.in_flight == 0)
-        finally:
-            await clients.aclose()
-        await no_task_left()
-
-    asyncio.run(leave())
-    assert all(request.disconnected for m in "abc" for request in upstream.chats(m)[1:])
-    assert upstream.chats("agg") == []
 
 
 def test_all_rankings_are_waited_for_whatever_the_quorum(upstream: Upstream) -> None:

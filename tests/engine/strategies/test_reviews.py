@@ -1,0 +1,124 @@
+"""Reviews in every kind of weather: a turn that has proposals gets a reply, and says what it lost;
+and whoever leaves in the middle of a review leaves no call behind."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from moa_cli.core.events import AggregatorFinished, ProposerDelta, TurnFinished
+from moa_cli.core.strategy import REVIEW_NAMES, Purpose
+from moa_cli.engine import run_turn
+from tests.support.mixtures import AT_ONCE, asked, lab, mixture, no_task_left, of_kind, pool, run
+from tests.support.scenarios import (
+    BLANK,
+    BROKEN,
+    CUT,
+    DROPPED,
+    EMPTY,
+    ERROR_EVENT,
+    HANG_UP,
+    HANG_UP_LATER,
+    LIMITED,
+    MUSING,
+    NO_CREDIT,
+    NULLS,
+    ONLY_END,
+    POISON,
+    REFUSED,
+    SILENT,
+    STALLED,
+    UNCLOSED,
+    UNKNOWN,
+    WEB_PAGE,
+)
+from tests.support.strategies import decision, lost, script
+from tests.support.upstream import Reply, Upstream
+
+FAULTS = {
+    "blank": BLANK,
+    "broken": BROKEN,
+    "cut": CUT,
+    "dropped": DROPPED,
+    "empty": EMPTY,
+    "error in the stream": ERROR_EVENT,
+    "hung up": HANG_UP,
+    "hung up later": HANG_UP_LATER,
+    "limited": LIMITED,
+    "no credit": NO_CREDIT,
+    "nulls": NULLS,
+    "only an unclosed thought": UNCLOSED,
+    "only reasoning": MUSING,
+    "only the end of a thought": ONLY_END,
+    "refused": REFUSED,
+    "silent": SILENT,
+    "stalled": STALLED,
+    "unknown model": UNKNOWN,
+    "web page": WEB_PAGE,
+}
+# Who reviews, and for what; the settings of the profile.
+REVIEWERS: dict[str, tuple[tuple[str, ...], Purpose, dict[str, Any]]] = {
+    "compared": (("judge",), "compare", {"strategy": "fusion"}),
+    "chosen by the judge": (("judge",), "choose", {"strategy": "select"}),
+    "chosen by proposers": (
+        ("a", "b", "c"),
+        "choose",
+        {"strategy": "select", "chosen_by": "proposers"},
+    ),
+    "ranked": (("a", "b", "c"), "rank", {"strategy": "council"}),
+}
+
+
+@pytest.mark.parametrize("reviewed", REVIEWERS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_all_reviewers_costs_nobody_the_reply(
+    upstream: Upstream, reviewed: str, fault: str
+) -> None:
+    models, purpose, settings = REVIEWERS[reviewed]
+    script(upstream, {model: [f"from {model}"] for model in "abc" if model in models})
+    for model in models:
+        upstream.always(model, FAULTS[fault])
+    proposers = [lab(model, timeout=0.3) for model in "abc"]
+    profile = mixture(*proposers, judge="lab:judge", timeout=0.3, **settings)
+    events = run(upstream, profile, limits=replace(AT_ONCE, retries=1, longest_wait=0.1))
+    assert isinstance(events[-1], TurnFinished)
+    [finished] = of_kind(events, AggregatorFinished)
+    assert finished.text == "from agg"
+    [request] = upstream.chats("agg")
+    assert request.messages[0]["content"].endswith("1. from a\n2. from b\n3. from c")
+    assert POISON not in str(request.messages)
+    told = lost(events)
+    about = [said for said in told if f"({REVIEW_NAMES[purpose]})" in said]
+    assert len(about) == len(models)
+    assert len(told) == len(models) + 1
+    assert decision(events).chosen is None
+
+
+@pytest.mark.parametrize("reviewed", REVIEWERS)
+def test_whoever_leaves_in_a_review_leaves_no_call(upstream: Upstream, reviewed: str) -> None:
+    models, _, settings = REVIEWERS[reviewed]
+    script(upstream, {})
+    for model in models:
+        first = [] if model == "judge" else [Reply(text=f"from {model}")]
+        upstream.enqueue(model, *first, STALLED)
+    profile = mixture("a", "b", "c", judge="lab:judge", **settings)
+
+    async def leave() -> None:
+        clients = pool(upstream)
+        try:
+            async with aclosing(run_turn(profile, asked(), clients, limits=AT_ONCE)) as running:
+                async for event in running:
+                    if isinstance(event, ProposerDelta) and event.layer == 2:
+                        break
+            upstream.wait_for(lambda: upstream.in_flight == 0)
+        finally:
+            await clients.aclose()
+        await no_task_left()
+
+    asyncio.run(leave())
+    assert all(upstream.chats(model)[-1].disconnected for model in models)
+    assert upstream.chats("agg") == []
