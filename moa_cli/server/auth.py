@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -30,6 +31,15 @@ def check_metrics(key: ClientKey) -> None:
             f"the key `{key.name}` may not read /metrics (server.keys.{key.name}.metrics)",
             code="metrics_not_allowed",
         )
+
+
+@lru_cache(maxsize=256)
+def _is_here(host_header: str) -> bool:
+    """Whether a `Host` names this machine. Most requests of a process bring the same one."""
+    try:
+        return is_loopback_host(urlsplit(f"//{host_header}").hostname or "")
+    except ValueError:
+        return False
 
 
 class Guard:
@@ -75,11 +85,7 @@ class Guard:
 
     def _check_place(self, headers: Headers) -> None:
         """Without a key, a web page in a browser on this machine must not be able to ask."""
-        try:
-            host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-        except ValueError:
-            host = ""
-        if self._loopback and not is_loopback_host(host):
+        if self._loopback and not _is_here(headers.get("host", "")):
             raise ApiError(
                 403,
                 "this server is for its own machine: the Host header must be a loopback address"

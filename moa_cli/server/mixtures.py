@@ -20,12 +20,13 @@ from moa_cli.profile.layering import override
 from moa_cli.server.errors import ApiError
 from moa_cli.server.keys import ANYBODY, SOLO, ClientKey
 from moa_cli.server.reading import DEFAULT, Mixture, Reading, leads_back, models_of
-from moa_cli.server.wires.asked import Asked
+from moa_cli.server.wires.asked import AS_IT_IS, Asked
 
 # A limit of the reply that is as low as this, as of a title, holds for proposers, too.
 _TINY_LIMIT = 256
 # The lists of providers are looked at again after so long.
 _FRESH_SECONDS = 1.0
+_AS_IT_IS = Overrides()
 # A request may ask for that many proposals a round, samples counted.
 _MOST_PROPOSALS = 64
 
@@ -195,7 +196,8 @@ class Mixtures:
     async def for_request(self, asked: Asked, key: ClientKey = ANYBODY) -> Mixture:
         """The mixture with the request's own settings laid over it. Raises ApiError."""
         mixture = await self.offered(asked.model, key)
-        if (overrides := asked.mixture.overrides()) != Overrides():
+        overrides = _AS_IT_IS if asked.mixture is AS_IT_IS else asked.mixture.overrides()
+        if overrides != _AS_IT_IS:
             mixture = self._overridden(mixture, asked.model, overrides, key)
         profile = mixture.profile
         if asked.settings or asked.extra:

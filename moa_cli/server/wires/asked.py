@@ -93,6 +93,10 @@ class MixtureFields:
         )
 
 
+# The mixture as it is; one for all requests that say nothing of it.
+AS_IT_IS = MixtureFields()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What a request asks for.
@@ -121,7 +125,7 @@ class Asked:
     schema: ResponseFormat | None = None
     seed: int | None = None
     user: str | None = None
-    mixture: MixtureFields = field(default_factory=MixtureFields)
+    mixture: MixtureFields = AS_IT_IS
     choices: int = 1
     ignored: tuple[str, ...] = ()
     usage: UsageKind | None = None

@@ -253,7 +253,7 @@ def known_fields(kind: Any, given: Any, ignored: list[str], place: str) -> Any:
     if not isinstance(given, dict):
         return given
     keys = keys_of(kind)
-    if len(given.keys() - keys.keys()):
+    if not given.keys() <= keys.keys():
         others = ((name, value) for name, value in given.items() if name not in keys)
         ignored += [
             f"{place}.{name}" for name, value in others if not fields.is_neutral(name, value)

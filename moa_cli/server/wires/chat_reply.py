@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from moa_cli.core import events
@@ -122,14 +123,18 @@ class ChatEncoder:
         # The choices whose role was told.
         self._begun: set[int] = set()
         self._ended = EndedReplies()
-        # Written once: a chunk a token is what a server spends its time on.
-        start = compact(envelope.fields("chat.completion.chunk"))[:-1]
-        self._before = [
-            f'data: {start},"choices":[{{"index":{choice},"delta":{{'
-            for choice in range(asked.choices)
-        ]
         usage = ',"usage":null' if include_usage else ""
         self._after = f',"finish_reason":null}}]{usage}}}\n\n'
+
+    @cached_property
+    def _before(self) -> list[str]:
+        """How the chunks of each choice begin. Written once: a chunk a token is what a server
+        spends its time on."""
+        start = compact(self._envelope.fields("chat.completion.chunk"))[:-1]
+        return [
+            f'data: {start},"choices":[{{"index":{choice},"delta":{{'
+            for choice in range(self._asked.choices)
+        ]
 
     def take(self, event: Event, choice: int = 0) -> bytes:
         """The chunks of the next event."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
-from moa_cli.server.wires.asked import Asked, MixtureFields
+from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
     format_of,
     given_values,
@@ -119,7 +120,7 @@ class ChatBody:
 
     @property
     def mixture(self) -> MixtureFields:
-        return self.moa or MixtureFields()
+        return self.moa or AS_IT_IS
 
     def asked(self, passed: Mapping[str, Any], ignored: list[str]) -> Asked:
         """What the body asks for. passed, ignored: see `fields.sort_fields`.
@@ -184,8 +185,7 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ChatBody]:
 
 def parse_object(body: Mapping[str, Any], *, strict: bool) -> tuple[Asked, ChatBody]:
     """The same, of the values in a body."""
-    known = keys_of(ChatBody).keys() - fields.HINTS.keys() - fields.PASSED.keys()
-    given, passed, ignored = fields.sort_fields(body, known, strict=strict)
+    given, passed, ignored = fields.sort_fields(body, _used_fields(), strict=strict)
     _tidy(given, ignored, strict=strict)
     request = read_body(ChatBody, given)
     _check_together(request, strict=strict)
@@ -195,6 +195,12 @@ def parse_object(body: Mapping[str, Any], *, strict: bool) -> tuple[Asked, ChatB
         return request.asked(passed, ignored), request
     except ValueFault as fault:
         raise refusal(fault) from None
+
+
+@cache
+def _used_fields() -> frozenset[str]:
+    """The fields that a mixture itself has a use for."""
+    return frozenset(keys_of(ChatBody).keys() - fields.HINTS.keys() - fields.PASSED.keys())
 
 
 def _tidy(given: dict[str, Any], ignored: list[str], *, strict: bool) -> None:

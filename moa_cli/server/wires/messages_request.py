@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from moa_cli.core.tokens import extra_tokens, prompt_tokens
 from moa_cli.core.values import Key, keys_of
 from moa_cli.engine.structured import ResponseFormat
-from moa_cli.server.wires.asked import Asked, MixtureFields
+from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
 from moa_cli.server.wires.bodies import format_of, given_values, json_object, read_body, refuse
 from moa_cli.server.wires.fields import is_neutral, named
 from moa_cli.server.wires.messages_content import ContentReader
@@ -164,7 +164,7 @@ def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
         ),
         extra=extra,
         schema=schema,
-        mixture=request.moa or MixtureFields(),
+        mixture=request.moa or AS_IT_IS,
         ignored=named(ignored),
     )
     return MessagesRequest(asked=asked, thinks=thinks)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from moa_cli.core.conversation import Conversation, Message
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
-from moa_cli.server.wires.asked import Asked, MixtureFields
+from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
     format_of,
     given_values,
@@ -144,7 +144,7 @@ def parse(body: bytes, *, strict: bool = False) -> ResponsesRequest:
         extra=extra,
         schema=format_of((read.text or {}).get("format"), "text", "format"),
         user=read.user or None,
-        mixture=read.moa or MixtureFields(),
+        mixture=read.moa or AS_IT_IS,
         ignored=fields.named(unused),
     )
     return ResponsesRequest(read, table, asked, given)
