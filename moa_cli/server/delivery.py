@@ -71,9 +71,12 @@ class StreamedReply(Reply):
         self._progress = _ProgressText()
         self._lock = asyncio.Lock()
         self._wrote = time.monotonic()
-        # Set when there may be something to do beside the turn.
-        self._stirred = asyncio.Event()
+        # Whether the end was sent: nothing may follow it.
+        self._ended = False
         self._comment_due: asyncio.TimerHandle | None = None
+        self._commenting: asyncio.Task[None] | None = None
+        self._attending: asyncio.Task[None] | None = None
+        self._next_look: asyncio.TimerHandle
 
     async def take(self, event: Event, choice: int = 0) -> None:
         data = self._encoder.take(event, choice)
@@ -88,7 +91,7 @@ class StreamedReply(Reply):
         """Have the next thing that is sent, or a comment of its own, tell the progress."""
         if self._comment_due is None:
             loop = asyncio.get_running_loop()
-            self._comment_due = loop.call_later(_COMMENT_SECONDS, self._stirred.set)
+            self._comment_due = loop.call_later(_COMMENT_SECONDS, self._send_comment)
 
     def _comment(self, *, alone: bool = False) -> bytes:
         """What is to be told of the progress, if anything is. alone: whether nothing follows it;
@@ -109,6 +112,9 @@ class StreamedReply(Reply):
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         async with self._lock:
+            if self._ended:
+                return
+            self._ended = not more
             data = self._comment(alone=not data) + data
             self._wrote = time.monotonic()
             if not self.begun:
@@ -120,32 +126,36 @@ class StreamedReply(Reply):
 
     async def attend(self, receive: Receive) -> None:
         """Send comments: on the progress, and when nothing was sent for long; watch for the
-        client."""
-        loop = asyncio.get_running_loop()
-        gone = loop.create_task(super().attend(receive))
-        gone.add_done_callback(lambda _: self._stirred.set())
-        patience = _HEAD_SECONDS
+        client. Cancelled where that takes nothing for long."""
+        self._attending = asyncio.current_task()
+        self._look()
         try:
-            while not gone.done():
-                silent = time.monotonic() - self._wrote
-                due = self._stirred.is_set() and self._comment_due is not None
-                self._stirred.clear()
-                if self._lock.locked():
-                    if silent > _STALL_SECONDS:
-                        return
-                elif due or silent >= patience:
-                    self._tell_soon()
-                    await self._write(b"")
-                patience = _SILENCE_SECONDS if self.begun else _HEAD_SECONDS
-                left = patience - (time.monotonic() - self._wrote)
-                wake = loop.call_later(max(left, 0.1), self._stirred.set)
-                try:
-                    await self._stirred.wait()
-                finally:
-                    wake.cancel()
+            await super().attend(receive)
         finally:
-            gone.cancel()
+            self._next_look.cancel()
+            if self._commenting is not None:
+                self._commenting.cancel()
             self._comment()
+
+    def _look(self) -> None:
+        """See to it that the client hears something, and still listens. A timer, and no task: most
+        replies are sent before it fires."""
+        silent = time.monotonic() - self._wrote
+        patience = _SILENCE_SECONDS if self.begun else _HEAD_SECONDS
+        if self._lock.locked() and silent > _STALL_SECONDS and self._attending is not None:
+            self._attending.cancel()
+            return
+        if silent >= patience:
+            self._tell_soon()
+            self._send_comment()
+            silent = 0.0
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(max(patience - silent, 0.1), self._look)
+
+    def _send_comment(self) -> None:
+        # While something is sent, what comes next tells it.
+        if not self._lock.locked():
+            self._commenting = asyncio.create_task(self._write(b""))
 
 
 class _ProgressText:

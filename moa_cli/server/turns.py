@@ -67,11 +67,10 @@ class TurnEndpoint:
         asked, parsed = self._wire.read(body, headers)
         await service.look_for(asked.model)
         with service.key_limiter.turn(key), service.request() as setup:
-            asked = replace(
-                asked,
-                conversation=await service.files.read(asked.conversation),
-                usage=asked.mixture.usage or service.options.usage or asked.usage,
-            )
+            conversation = await service.files.read(asked.conversation)
+            usage = asked.mixture.usage or service.options.usage or asked.usage
+            if conversation is not asked.conversation or usage != asked.usage:
+                asked = replace(asked, conversation=conversation, usage=usage)
             mixture = await setup.mixtures.for_request(asked, key)
             service.note_ignored(asked.ignored)
             made = _Made(asked, mixture, setup, key, scope["moa.record"], headers)
@@ -88,38 +87,44 @@ class TurnEndpoint:
             show_proposals=service.options.show_proposals if show is None else show,
         )
         reply = (StreamedReply if asked.stream else Reply)(send, encoder)
-        turn = asyncio.create_task(self._turn(made, reply))
-        service.running.add(turn)
         try:
-            await self._until_done(turn, reply, receive, record)
+            await self._until_done(made, reply, receive)
         except ApiError as error:
             if not reply.begun:
                 raise
             record.code = error.code
             await reply.fail(error)
-        finally:
-            service.running.discard(turn)
 
-    async def _until_done(
-        self, turn: asyncio.Task[None], reply: Reply, receive: Receive, record: Record
-    ) -> None:
-        """Wait for the turn; one whose client leaves is cancelled. Raises what the turn does."""
+    async def _until_done(self, made: _Made, reply: Reply, receive: Receive) -> None:
+        """Run the turn; it is cancelled once its client leaves, or with the server.
+
+        A cancellation from there ends the turn, and not the request, which still has to tell of it.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+
+        def cancel(_: object) -> None:
+            task.cancel()
+
         watch = asyncio.create_task(reply.attend(receive))
+        watch.add_done_callback(cancel)
+        self._service.running.add(task)
         try:
-            await asyncio.wait({turn, watch}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            left = not turn.done()
-            turn.cancel()
-            watch.cancel()
-            await asyncio.gather(turn, watch, return_exceptions=True)
-        if turn.cancelled():
+            await self._turn(made, reply)
+        except asyncio.CancelledError:
+            if not (watch.done() or self._service.cut):
+                raise
+            while task.uncancel():
+                pass
             if self._service.cut:
-                raise stopping()
-            if left:
+                raise stopping() from None
+            if not watch.cancelled():
                 watch.result()
-                record.status = 499
-                return
-        turn.result()
+            made.record.status = 499
+        finally:
+            self._service.running.discard(task)
+            watch.remove_done_callback(cancel)
+            watch.cancel()
 
     async def _turn(self, made: _Made, reply: Reply) -> None:
         async with self._service.limiter.turn():
