@@ -95,10 +95,14 @@ class Catalog:
         self._trouble: dict[str, str] = {}
         # Models that have refused images, by provider and id.
         self._blind: set[tuple[str, str]] = set()
+        # What is known by name, as far as it was asked for; forgotten once more is learned. Each
+        # call asks several times.
+        self._known: dict[str, ModelInfo] = {}
 
     def learn_blind(self, provider: Provider, model: str) -> None:
         """Note that a model has refused images; that counts for more than what a list tells."""
         self._blind.add((provider.name, model))
+        self._known.clear()
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
         """What is known of a model.
@@ -107,16 +111,24 @@ class Catalog:
         list if there is none of today.
         """
         provider, model = self._providers.parse(model_name)
-        own = self._own_price(model_name, provider, model)
         if provider.base_url is not None:
-            # A price of the user's own need not be waited for.
-            await self._refresh(provider, 0.0 if own is not None else patience)
-        return self._info(provider, model, own)
+            if patience and self._own_price(model_name, provider, model) is not None:
+                # A price of the user's own need not be waited for.
+                patience = 0.0
+            await self._refresh(provider, patience)
+        return self.known(model_name)
 
     def known(self, model_name: str) -> ModelInfo:
         """What is known of a model without asking anybody."""
-        provider, model = self._providers.parse(model_name)
-        return self._info(provider, model, self._own_price(model_name, provider, model))
+        found = self._known.get(model_name)
+        if found is None:
+            if len(self._known) >= _MOST_REMEMBERED:
+                # A server is asked for any number of names.
+                self._known.clear()
+            provider, model = self._providers.parse(model_name)
+            own = self._own_price(model_name, provider, model)
+            found = self._known[model_name] = self._info(provider, model, own)
+        return found
 
     def _info(self, provider: Provider, model: str, own: Price | None) -> ModelInfo:
         if provider.base_url is None:
@@ -238,6 +250,7 @@ class Catalog:
             kept = _load(_file(provider))
             if kept is not None:
                 self._listings[provider.name] = kept
+                self._known.clear()
         return self._listings.get(provider.name)
 
     async def _refresh(self, provider: Provider, patience: float) -> None:
@@ -264,6 +277,7 @@ class Catalog:
         self._trouble.pop(provider.name, None)
         listing = _Listing({model.id: model for model in found}, time.time())
         self._listings[provider.name] = listing
+        self._known.clear()
         _keep(_file(provider), listing)
         return found
 
@@ -273,6 +287,7 @@ class Catalog:
         except MoAError as error:
             # Told where something depends on it; else the calls themselves will say.
             self._trouble[provider.name] = error.message
+            self._known.clear()
 
     async def aclose(self) -> None:
         """Stop reading."""
