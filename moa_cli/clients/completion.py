@@ -373,9 +373,10 @@ class CompletionReader:
     def rest(self) -> Delta:
         """What was held back, at the end of the answer; or the whole of it, if only now it shows
         what of it was reasoning."""
-        held = self._splitter.feed("\ufffd") if self._half else Delta()
+        held = self._splitter.feed("\ufffd") if self._half else None
         rest = self._splitter.flush()
-        rest = Delta(text=held.text + rest.text, reasoning=held.reasoning + rest.reasoning)
+        if held is not None:
+            rest = Delta(text=held.text + rest.text, reasoning=held.reasoning + rest.reasoning)
         if self._splitter.parted:
             return rest
         self._half = ""

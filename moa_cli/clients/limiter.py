@@ -317,12 +317,21 @@ class Place:
         # In its window; None as long as it waits.
         self.number: int | None = None
         self.loop: asyncio.AbstractEventLoop
-        self._admitted: asyncio.Future[None]
+        # Set once it is in line.
+        self._admitted: asyncio.Future[None] | None = None
 
-    async def __aenter__(self) -> Self:
+    def enter_at_once(self) -> bool:
+        """Take a place in the line, and go in if nothing holds that up; whether it is inside now.
+        Else it waits once it is entered."""
         self.loop = asyncio.get_running_loop()
         self._admitted = self.loop.create_future()
         self._limiter._queue(self)
+        return self._admitted.done()
+
+    async def __aenter__(self) -> Self:
+        if self._admitted is None:
+            self.enter_at_once()
+        assert self._admitted is not None
         try:
             await self._admitted
         except BaseException:
@@ -356,20 +365,19 @@ class Place:
     def wake(self) -> bool:
         """Let it go on; whether it still waits."""
         if self.loop is _running_loop():
-            if self._admitted.done():
-                return False
-            self._admitted.set_result(None)
-            return True
+            return self._go_on()
         try:
-            self.loop.call_soon_threadsafe(self._set)
+            self.loop.call_soon_threadsafe(self._go_on)
         except RuntimeError:
             # Its event loop has ended.
             return False
         return True
 
-    def _set(self) -> None:
-        if not self._admitted.done():
-            self._admitted.set_result(None)
+    def _go_on(self) -> bool:
+        if self._admitted is None or self._admitted.done():
+            return False
+        self._admitted.set_result(None)
+        return True
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -16,6 +16,7 @@ from moa_cli.core.endpoints import Delta
 # So much white space before reasoning or an answer is none of either: a model that writes nothing
 # else must be seen to go on.
 _MOST_BLANKS = 256
+_NOTHING = Delta()
 # What stands between two channels of gpt-oss is shorter than this.
 _MOST_MARKS = 1024
 _CLOSE = "</think>"
@@ -207,8 +208,8 @@ class ThinkSplitter:
     def flush(self) -> Delta:
         """What was held back, at the end of the answer."""
         state, held, self._held = self._state, self._held, ""
-        if state == "after":
-            return Delta()
+        if state == "after" or not held:
+            return _NOTHING
         if state == "final":
             return Delta(text=_HARMONY_ENDS.sub("", held))
         if state == "thinking" and self._open == _HARMONY:

@@ -6,8 +6,15 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Sequence,
+)
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -211,18 +218,26 @@ async def deliver(
         follow = getattr(sink, "follow", None)
         if follow is not None:
             follow(fold)
-    async with AsyncExitStack() as stack:
-        for sink in (*sinks, fold):
-            stack.callback(sink.close)
-        if isinstance(events, AsyncGenerator):
-            await stack.enter_async_context(aclosing(events))
-        async for event in events:
-            fold.handle(event)
-            for sink in sinks:
-                sink.handle(event)
-            if forward is not None:
-                await forward(event)
+    try:
+        async with aclosing(events) if isinstance(events, AsyncGenerator) else nullcontext():
+            async for event in events:
+                fold.handle(event)
+                for sink in sinks:
+                    sink.handle(event)
+                if forward is not None:
+                    await forward(event)
+    finally:
+        _close((*sinks, fold))
     return fold.turn()
+
+
+def _close(sinks: Sequence[Sink]) -> None:
+    """Close them, the last one first, also those before one that raises."""
+    if sinks:
+        try:
+            sinks[-1].close()
+        finally:
+            _close(sinks[:-1])
 
 
 @dataclass

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from moa_cli.core.conversation import Citation, Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo
@@ -481,6 +481,10 @@ class Call:
         try:
             if held > left:
                 raise TimeoutError
+            # As a rule nothing is to be waited for, and so nothing to be watched.
+            enter_at_once = getattr(slot, "enter_at_once", None)
+            if enter_at_once is not None and enter_at_once():
+                return cast("Place", slot)
             with Watch(min(left, _WAIT_TOLD), spared=may_wait):
                 return await slot.__aenter__()
         except TimeoutError:
