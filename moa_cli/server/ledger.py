@@ -17,8 +17,10 @@ from moa_cli.store.calls import Journal, SpendingEntry, TurnCalls
 from moa_cli.store.spending import Spending
 from moa_cli.store.store import Store
 
-# Between two transactions, so that a busy server writes many turns with each.
+# Between two transactions, so that a busy server writes many turns with each; and behind one of so
+# many turns and calls, or more.
 _PAUSE_SECONDS = 0.02
+_BUSY_PAUSE_SECONDS, _MANY = 0.2, 16
 _BOOKING_SECONDS = 1.0
 
 
@@ -43,6 +45,8 @@ class ServerLedger:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._store: Store | None = None
         self._unwritten: deque[SpendingEntry] = deque()
+        # Whether a budget is kept: other processes may look at what is left of it.
+        self._has_budget = False
         # Held while the thread writes entries and takes them out of those that are not written: in
         # between, they would count twice.
         self._booking = threading.Lock()
@@ -76,6 +80,7 @@ class ServerLedger:
         """See `Spending.reserve`; what is not written yet is counted."""
         if self._spending is None:
             return Standing(0.0)
+        self._has_budget = True
         with self._settled():
             unwritten = self._unwritten_cost(self._spending, key)
             standing = self._spending.reserve(holder, cost, limit - unwritten, key=key)
@@ -149,7 +154,8 @@ class ServerLedger:
                 self._broke(error.message)
                 return
             self._trouble = None
-            await asyncio.sleep(_PAUSE_SECONDS)
+            is_busy = turns + len(entries) >= _MANY and not self._has_budget
+            await asyncio.sleep(_BUSY_PAUSE_SECONDS if is_busy else _PAUSE_SECONDS)
 
     def _write(self, turns: int, entries: list[SpendingEntry]) -> None:
         """In the thread of its own, which its connection belongs to."""

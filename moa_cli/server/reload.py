@@ -10,7 +10,8 @@ from collections.abc import Callable
 from moa_cli.server.marks import marks_of
 from moa_cli.server.reading import Reader, Reading
 
-_LOOK_SECONDS = 0.2
+# Between two looks; and from a change to the look that finds whether it was the last.
+_LOOK_SECONDS, _STILL_SECONDS = 0.5, 0.2
 # Files that never stand still are read after so long, all the same.
 _RESTLESS_SECONDS = 1.0
 # What has a fault is tried again: what it lacks may be a file that nobody knows of yet.
@@ -59,7 +60,7 @@ class Reloader:
     def _run(self) -> None:
         reading, seen, restless_since, tried = self._reading, self._reading.marks, 0.0, 0.0
         while True:
-            self._wake.wait(_LOOK_SECONDS)
+            self._wake.wait(_LOOK_SECONDS if seen == reading.marks else _STILL_SECONDS)
             self._wake.clear()
             if self._ended:
                 return
