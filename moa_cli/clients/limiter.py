@@ -317,21 +317,23 @@ class Place:
         # In its window; None as long as it waits.
         self.number: int | None = None
         self.loop: asyncio.AbstractEventLoop
-        # Set once it is in line.
-        self._admitted: asyncio.Future[None] | None = None
+        self._admitted: asyncio.Future[None]
 
     def enter_at_once(self) -> bool:
-        """Take a place in the line, and go in if nothing holds that up; whether it is inside now.
-        Else it waits once it is entered."""
+        """Go in if nothing holds that up; whether it is inside now."""
+        self._line_up()
+        if not self._admitted.done():
+            self._limiter._leave(self, answered=False)
+            return False
+        return True
+
+    def _line_up(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._admitted = self.loop.create_future()
         self._limiter._queue(self)
-        return self._admitted.done()
 
     async def __aenter__(self) -> Self:
-        if self._admitted is None:
-            self.enter_at_once()
-        assert self._admitted is not None
+        self._line_up()
         try:
             await self._admitted
         except BaseException:
@@ -374,7 +376,7 @@ class Place:
         return True
 
     def _go_on(self) -> bool:
-        if self._admitted is None or self._admitted.done():
+        if self._admitted.done():
             return False
         self._admitted.set_result(None)
         return True

@@ -465,6 +465,10 @@ class Call:
         for longer than a call may be, or takes no call for so long. While it takes some, there is
         no end to the waiting.
         """
+        # As a rule nothing is to be waited for, and so nothing to be watched.
+        enter_at_once = getattr(slot, "enter_at_once", None)
+        if enter_at_once is not None and enter_at_once():
+            return cast("Place", slot)
         left, began = self._backoff.left, time.monotonic()
         held = self._slots.delay(model)
         is_told = False
@@ -481,10 +485,6 @@ class Call:
         try:
             if held > left:
                 raise TimeoutError
-            # As a rule nothing is to be waited for, and so nothing to be watched.
-            enter_at_once = getattr(slot, "enter_at_once", None)
-            if enter_at_once is not None and enter_at_once():
-                return cast("Place", slot)
             with Watch(min(left, _WAIT_TOLD), spared=may_wait):
                 return await slot.__aenter__()
         except TimeoutError:

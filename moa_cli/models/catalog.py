@@ -93,6 +93,8 @@ class Catalog:
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._began: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
+        # When it was looked for a list that is kept, where there was none.
+        self._looked: dict[str, float] = {}
         # Models that have refused images, by provider and id.
         self._blind: set[tuple[str, str]] = set()
         # What is known by name, as far as it was asked for; forgotten once more is learned. Each
@@ -246,12 +248,14 @@ class Catalog:
         return FREE if found is None and _is_free(provider, model) else found
 
     def _listing(self, provider: Provider) -> _Listing | None:
-        if provider.name not in self._listings:
+        name = provider.name
+        if name not in self._listings and _rested(self._looked, name):
+            self._looked[name] = time.monotonic()
             kept = _load(_file(provider))
             if kept is not None:
-                self._listings[provider.name] = kept
+                self._listings[name] = kept
                 self._known.clear()
-        return self._listings.get(provider.name)
+        return self._listings.get(name)
 
     async def _refresh(self, provider: Provider, patience: float) -> None:
         listing = self._listing(provider)
@@ -265,8 +269,7 @@ class Catalog:
     def _read_beside(self, provider: Provider) -> None:
         name = provider.name
         running = self._reading.get(name)
-        rested = time.monotonic() - self._began.get(name, -_REST_SECONDS) >= _REST_SECONDS
-        if (running is not None and not running.done()) or not rested:
+        if (running is not None and not running.done()) or not _rested(self._began, name):
             return
         self._began[name] = time.monotonic()
         self._reading[name] = asyncio.create_task(self._read(provider))
@@ -295,6 +298,11 @@ class Catalog:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _rested(began: Mapping[str, float], name: str) -> bool:
+    """Whether what began for that provider is long enough ago, or never was."""
+    return name not in began or time.monotonic() - began[name] >= _REST_SECONDS
 
 
 def _is_free(provider: Provider, model: str) -> bool:
