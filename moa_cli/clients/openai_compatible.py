@@ -139,6 +139,9 @@ class OpenAICompatible:
         self._names: list[str] | None = None
 
     async def _transport(self) -> HttpTransport:
+        opening = self._opening
+        if opening is not None and opening.done() and not opening.exception():
+            return opening.result()
         call = call_in_base_url(self._base_url)
         if call is not None:
             raise RequestRefused(

@@ -227,7 +227,7 @@ class Window:
 
     def _count_served(self, now: float) -> None:
         surely = now - _SURELY * self._taken_after
-        served = sum(call.taken or call.at <= surely for call in self._calls.values())
+        served = len([call for call in self._calls.values() if call.taken or call.at <= surely])
         self._most_taken = max(self._most_taken, served)
         if served >= self._ceiling:
             # The provider takes more than it did.

@@ -30,6 +30,7 @@ from moa_cli.profile import Profile, model_faults
 
 _LOG = RoomLog("moa.models")
 _KEY_COMMAND_SECONDS = 60
+_MOST_PARSED = 256
 # Of a model's id that is named without a provider: what no such id holds, or begins with. Signs
 # that look like a colon, or stand beside it on the keyboard, are among it.
 _ODD = re.compile(r"^[^A-Za-z0-9]|[^A-Za-z0-9._/@+-]")
@@ -70,6 +71,8 @@ class Providers:
         self._environment = environment
         self._env_files = EnvFiles()
         self.known = dict(BUILT_IN)
+        # What names lead to, as far as they were read: each call reads its own several times.
+        self._parsed: dict[str, tuple[Provider, str]] = {}
         for name, settings in config.providers.items():
             self.known[name] = self._from_settings(name, settings, config.place)
         # The environment comes last, so that it beats the file.
@@ -173,6 +176,15 @@ class Providers:
 
         Raises ProfileError if it names no known provider, or no model.
         """
+        found = self._parsed.get(model_name)
+        if found is None:
+            if len(self._parsed) >= _MOST_PARSED:
+                # A server is asked for any number of names.
+                self._parsed.clear()
+            found = self._parsed[model_name] = self._parse(model_name)
+        return found
+
+    def _parse(self, model_name: str) -> tuple[Provider, str]:
         name, colon, model = model_name.partition(":")
         if not colon and name not in self.known:
             return self.known[DEFAULT_PROVIDER], self._bare(model_name)

@@ -165,17 +165,11 @@ class _Errors:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record, begun = scope["moa.record"], False
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        record = scope["moa.record"]
         # The router raises, in place of answering by itself, if it is told of an application.
         scope["app"] = self
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, send)
             return
         except ApiError as raised:
             error = raised
@@ -192,7 +186,8 @@ class _Errors:
         record.code = error.code
         if error.status == 499:
             record.status = 499
-        elif not begun:
+        elif not record.status:
+            # No response was begun.
             body = error_body(error, record.id) if _is_anthropic(scope) else error.body()
             await _json(error.status, body, error.headers)(scope, receive, send)
 
