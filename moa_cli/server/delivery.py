@@ -62,6 +62,9 @@ class Reply:
         while (await receive())["type"] != "http.disconnect":
             pass
 
+    def rest(self) -> None:
+        """The turn has ended: nothing more is due beside it."""
+
 
 class StreamedReply(Reply):
     """A reply that is sent as it is written, with comments for as long as there is none."""
@@ -76,7 +79,7 @@ class StreamedReply(Reply):
         self._comment_due: asyncio.TimerHandle | None = None
         self._commenting: asyncio.Task[None] | None = None
         self._attending: asyncio.Task[None] | None = None
-        self._next_look: asyncio.TimerHandle
+        self._next_look: asyncio.TimerHandle | None = None
 
     async def take(self, event: Event, choice: int = 0) -> None:
         data = self._encoder.take(event, choice)
@@ -129,13 +132,13 @@ class StreamedReply(Reply):
         client. Cancelled where that takes nothing for long."""
         self._attending = asyncio.current_task()
         self._look()
-        try:
-            await super().attend(receive)
-        finally:
-            self._next_look.cancel()
-            if self._commenting is not None:
-                self._commenting.cancel()
-            self._comment()
+        await super().attend(receive)
+
+    def rest(self) -> None:
+        for due in (self._next_look, self._commenting):
+            if due is not None:
+                due.cancel()
+        self._comment()
 
     def _look(self) -> None:
         """See to it that the client hears something, and still listens. A timer, and no task: most

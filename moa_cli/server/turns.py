@@ -125,6 +125,7 @@ class TurnEndpoint:
             self._service.running.discard(task)
             watch.remove_done_callback(cancel)
             watch.cancel()
+            reply.rest()
 
     async def _turn(self, made: _Made, reply: Reply) -> None:
         async with self._service.limiter.turn():
