@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-Strategy = Literal["synthesize", "fusion", "select", "council"]
+Strategy = Literal["synthesize", "fusion", "vote", "select", "council"]
 STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 # What a call is for: "" is a proposal; all others are reviews. "merge" makes one of several
 # proposals, where a model reads them in windows.

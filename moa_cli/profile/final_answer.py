@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from moa_cli.core.text import nearest
@@ -11,6 +10,7 @@ from moa_cli.core.values import ValueFault
 RULES: Final = ("auto", "number", "choice", "boxed", "text")
 # Rules that are followed by a colon and what they look for.
 FIELD, PATTERN = "json", "regex"
+LONGEST_PATTERN = 2_000
 
 
 def check(rule: str) -> None:
@@ -27,7 +27,16 @@ def check(rule: str) -> None:
     if not wanted.strip():
         raise ValueFault(f"names nothing after `{kind}:`")
     if kind == PATTERN:
-        try:
-            re.compile(wanted)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueFault(f"is not a regular expression: {error}") from None
+        _check_pattern(wanted)
+
+
+def _check_pattern(pattern: str) -> None:
+    # It is run with a time limit, which the standard library has not.
+    import regex
+
+    if len(pattern) > LONGEST_PATTERN:
+        raise ValueFault(f"is a pattern of more than {LONGEST_PATTERN:,} characters")
+    try:
+        regex.compile(pattern)
+    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
+        raise ValueFault(f"is not a regular expression: {error}") from None

@@ -261,7 +261,8 @@ class Profile:
             `{count}` and `{prompt}` in it. Unset: the paper's.
         strategy: How proposals become the reply.
         judge: The model that compares, chooses, checks and reports. Unset: the aggregator's.
-        final_answer: How the final answer of a proposal is read, see `check_final_answer`.
+        final_answer: How the final answer of a proposal is read: the rules are those of
+            `moa_cli.core.final_answer`.
         chosen_by: Who chooses with the strategy `select`.
         one_call: Whether, with the strategy `fusion`, the aggregator compares and writes in one
             call.
@@ -569,10 +570,13 @@ class Profile:
             case "fusion":
                 compared = self.compares_apart and references > 1
                 stages = [*([Stage("compare", self.judges()[:1])] if compared else []), write]
-            case "select":
-                by_peers = self._peers(references) if self.chosen_by == "proposers" else ()
+            case "vote" | "select":
+                votes = self.strategy == "vote"
+                by_peers = () if votes or self.chosen_by == "judge" else self._peers(references)
+                # Of votes, the judge is asked only where no final answer can be read.
+                certain = not votes or self.final_answer == "text"
                 if references > 1:
-                    stages = [Stage("choose", by_peers or self.judges()[:1])]
+                    stages = [Stage("choose", by_peers or self.judges()[:1], certain)]
                 # Whoever acts, or keeps to a schema, is the aggregator.
                 acts = self.tools == "aggregator" and self.aggregator.extra.get("tools")
                 if acts or "response_format" in self.aggregator.extra:

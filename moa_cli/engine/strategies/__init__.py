@@ -14,6 +14,7 @@ from moa_cli.engine.strategies.council import chair_wording, council, rank_wordi
 from moa_cli.engine.strategies.fusion import fuse_wording, fusion, one_call_wording
 from moa_cli.engine.strategies.select import choice_wording, select
 from moa_cli.engine.strategies.synthesize import run_synthesize
+from moa_cli.engine.strategies.vote import consistency_wording, vote
 from moa_cli.profile import Profile, Stage
 
 
@@ -33,6 +34,8 @@ async def run_strategy(state: TurnState) -> bool:
             return await council(state)
         case "fusion":
             return await fusion(state)
+        case "vote":
+            return await vote(state)
 
 
 def wording_of(profile: Profile, stage: Stage) -> Profile:
@@ -41,6 +44,8 @@ def wording_of(profile: Profile, stage: Stage) -> Profile:
     match stage.purpose:
         case "rank":
             return rank_wording(profile)
+        case "choose" if profile.strategy == "vote":
+            return consistency_wording(profile)
         case "choose":
             return choice_wording(profile)
         case "compare" | "report":

@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.bench.scoring.answers import (
-    boxed,
-    equal,
-    final_number,
-    grade_exact,
-    grade_gsm8k,
-    grade_math,
-    normalised,
-    value_of,
-)
+from moa_cli.bench.scoring.answers import grade_exact, grade_gsm8k, grade_math
+from moa_cli.core.answers import boxed, equal, final_number, normalised, value_of
 from moa_cli.core.errors import BenchError
 from tests.support.bench.tables import jsonl_rows
 

@@ -1,0 +1,159 @@
+"""Answers that have a value: where they stand in a text, and whether two are the same.
+
+Answers in LaTeX are compared after the light normalisation that is usual for MATH (Hendrycks et al.
+2021, arXiv:2103.03874) and in Minerva (Lewkowycz et al. 2022, arXiv:2206.14858, appendix D): other
+spellings of one value, no algebra.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Final
+
+# No answer is longer, and Python refuses to read numbers of more than 4300 digits.
+_LONGEST: Final = 1000
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BOXED_WORD = re.compile(r"\\boxed\s+([^\s$\\{}]+)")
+_WORD = r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf)\s*\{([^{}]*)\}"
+
+# In this order.
+_SPELLINGS: Final = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"−", "-"),
+        (r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[!,;: ]|~", " "),
+        (r"\\[()\[\]]|\\?[$%]", ""),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![A-Za-z])|°", ""),
+        (r"\\(le|ge|ne)q(?![A-Za-z])", r"\\\1"),
+        # Units: words after a value, or LaTeX's text after anything.
+        (rf"(?<=\S)\s*{_WORD}(?:\s*\^\s*(?:[0-9]|\{{[0-9]\}}))?\s*\.?\s*$", ""),
+        (r"(?<=[0-9}])\s+[A-Za-z]{2,}(?:\s+[A-Za-z]+)*\s*\.?\s*$", ""),
+        (_WORD, r"\1"),
+        (r"\s+", ""),
+        (r"\.$", ""),
+        (r"^[A-Za-z]{1,2}=", ""),
+        (r"(?<![0-9])\.(?=[0-9])", "0."),
+        (r"(?<=[0-9])\{,\}(?=[0-9]{3})", ""),
+        (r"\\frac([0-9])([0-9])", r"\\frac{\1}{\2}"),
+        (r"\\frac([0-9])(?=\{)", r"\\frac{\1}"),
+        (r"(\\frac\{[^{}]*\})([0-9])", r"\1{\2}"),
+        (r"\\sqrt([0-9A-Za-z])", r"\\sqrt{\1}"),
+        (r"([\^_])\{([0-9A-Za-z])\}", r"\1\2"),
+        (r"^(-?)([0-9]+)/([0-9]+)$", r"\1\\frac{\2}{\3}"),
+    )
+)
+_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_DECIMAL = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?")
+_FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?[0-9]+)\}\{([0-9]+)\}")
+
+
+def boxed(text: str) -> str | None:
+    r"""What the last `\boxed{…}` of `text` holds, braces within it balanced; None without one."""
+    last = (-1, "")
+    opened: list[tuple[bool, int, int]] = []
+    for token in _BRACES.finditer(text):
+        if token[0].endswith("{") and token[0] != r"\{":
+            opened.append((len(token[0]) > 1, token.start(), token.end()))
+        elif token[0] == "}" and opened:
+            is_box, start, inner = opened.pop()
+            if is_box and start > last[0]:
+                last = (start, text[inner : token.start()])
+    if last[0] >= 0:
+        return last[1].strip() or None
+    words = _BOXED_WORD.findall(text)
+    return words[-1] if words else None
+
+
+def normalised(text: str) -> str:
+    """`text` in the spelling in which answers are compared."""
+    if len(text) > _LONGEST:
+        return text
+    for pattern, replacement in _SPELLINGS:
+        text = pattern.sub(replacement, text)
+    return text.replace(",", "") if _GROUPED.fullmatch(text) else text
+
+
+def value_of(text: str) -> Fraction | None:
+    """The value of a text that is a number or a fraction; None for any other."""
+    plain = normalised(text)
+    if len(plain) > _LONGEST:
+        return None
+    if _DECIMAL.fullmatch(plain):
+        return Fraction(plain)
+    parts = _FRACTION.fullmatch(plain)
+    if parts is None or not int(parts[3]):
+        return None
+    value = Fraction(int(parts[2]), int(parts[3]))
+    return -value if parts[1] == "-" else value
+
+
+def equal(answer: str, other: str) -> bool:
+    """Whether two answers are the same value, or the same text when `normalised`."""
+    values = value_of(answer), value_of(other)
+    if values[0] is not None and values[1] is not None:
+        return values[0] == values[1]
+    return normalised(answer) == normalised(other)
+
+
+# A sign belongs to the number or its currency; not where it stands between two numbers.
+_NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.^])(?:(?<![)\]}])-)?(?:[$€£¥]\s*-?)?"
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
+    r"|(?<![A-Za-z0-9_.^)\]}])-?\.[0-9]+"
+)
+_EXPONENT = re.compile(r"\^\{?-?[0-9]+\}?")
+_GROUP_GAP = re.compile("(?<=[0-9])(?:\\{,\\}|\\\\,|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))")
+_HASHES = re.compile(r"####[ \t]*([^\n]+)")
+_STATED = re.compile(r"\banswer(?:\s+is\b|\s*[:=])[ \t:*=]*", re.IGNORECASE)
+_HOPE = re.compile(r"\.?\s*I hope it is correct\.?\s*$", re.IGNORECASE)
+_LEADING_MATH = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)")
+_AROUND: Final = " \t\r\n\"'`*_.,:;!“”‘’"
+
+
+def final_number(text: str) -> Fraction | None:
+    r"""The number that a reply ends in: of its last `\boxed{…}` or `####`, else the last one.
+
+    Read are signs, thousands separators, decimals, and numbers with a currency, a unit, or a
+    full stop. Exponents and numbers inside a word are none.
+    """
+    marked = boxed(text)
+    if marked is not None and value_of(marked) is not None:
+        return value_of(marked)
+    for part in (marked, last_hashes(text), text):
+        numbers = numbers_in(part) if part else []
+        if numbers:
+            return numbers[-1]
+    return None
+
+
+def last_hashes(text: str) -> str | None:
+    """What stands behind the last `####` of a text, on its line; None without one."""
+    found = _HASHES.findall(text)
+    return found[-1] if found else None
+
+
+def numbers_in(text: str) -> list[Fraction]:
+    """All numbers of a text, in order; see `final_number`."""
+    plain = _GROUP_GAP.sub("", text.replace("−", "-").replace("\\$", "$"))
+    found = _NUMBER.findall(_EXPONENT.sub(" ", plain))
+    return [
+        Fraction(re.sub(r"[^-0-9.]", "", number)) for number in found if len(number) <= _LONGEST
+    ]
+
+
+def stated(reply: str) -> str | None:
+    """What the reply says "the answer is", the last time that it says so."""
+    heads = list(_STATED.finditer(reply))
+    if not heads:
+        return None
+    # Cut first: the patterns take time quadratic in what they are given.
+    tail = _HOPE.sub("", reply[heads[-1].end() :][:_LONGEST].split("\n", 1)[0])
+    math = _LEADING_MATH.match(tail)
+    return (math[1] or math[2] if math else tail).strip().rstrip(".") or None
+
+
+def plain_words(text: str) -> str:
+    """A text without case, white space and punctuation around it."""
+    return " ".join(text.strip(_AROUND).casefold().split())

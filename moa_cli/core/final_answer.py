@@ -1,0 +1,255 @@
+r"""The final answer of a text, read by a rule, and which answers are the same.
+
+The rules: `number` (the last number), `choice` (a letter, A to J), `boxed` (what the last
+`\boxed{…}` holds), `text` (none is read), `json:FIELD` (a field of the JSON in it, by a dotted
+path), `regex:PATTERN` (the last match, or its first group if it has groups), and `auto`, which
+takes the first of these that there is: what is boxed, the number behind the last `####`, what the
+text says "the answer is", the whole text if it is but a choice, yes or no, and the last number of
+its last two lines. Numbers of lists are none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from fractions import Fraction
+from itertools import islice
+from typing import Any, Final
+
+from moa_cli.core.answers import (
+    boxed,
+    final_number,
+    last_hashes,
+    normalised,
+    numbers_in,
+    plain_words,
+    value_of,
+)
+
+# Characters: of a text that is searched, from its end; and of an answer.
+_LONGEST_TEXT, _LONGEST_ANSWER = 200_000, 200
+# Seconds that a pattern has for all texts: it may come from a stranger.
+_PATTERN_SECONDS = 0.5
+# Of an answer that is neither number nor choice; longer ones are prose.
+_MOST_WORDS = 6
+# How often JSON is looked for in a text.
+_MOST_OBJECTS = 50
+
+_STATED = re.compile(
+    r"\b(answer|result|option|choice)\b[*_\"'”’]*"
+    r"(?:[ \t]+(?:is|was|would[ \t]+be|must[ \t]+be|should[ \t]+be)\b|[ \t]*[:=])[ \t:*=_]*\n?",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!?;](?=\s|$)")
+_MATH = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)")
+# A letter that is an answer: in brackets, or followed by what no word is followed by.
+_CHOICE = re.compile(
+    r"[\s*_\"'“‘`]*(?:(?i:option|choice)[ \t]+)?(?:[(\[]([A-Ja-j])[)\]]"
+    r"|([A-Ja-j])(?=\))|([A-J])(?=[\s*_\"'”’`]*(?:$|[\n).,:;\]])|[ \t]+(?:because|since)\b))"
+)
+_BARE_CHOICE = re.compile(r"[\s*_\"'“”‘’`(\[]*([A-Ja-j])[\s*_\"'“”‘’`)\].:]*")
+_IN_BRACKETS = re.compile(r"(?<![\w)])[(\[]([A-Ja-j])[)\]]")
+# Without A and I, which are words.
+_LONE_LETTER = re.compile(r"(?<![\w'’.])[B-HJ](?![\w'’])")
+_YES_NO = re.compile(r"\W*(yes|no|true|false)\W*", re.IGNORECASE)
+_LIST_MARK = re.compile(r"^[ \t]*(?:[-*+>#]+[ \t]*)?\d{1,3}[.)][ \t]+(?=\S)", re.MULTILINE)
+_STARTS_WITH_NUMBER = re.compile(r"[\s*_`]*(?:[A-Za-z]\s*=\s*)?[-−+]?\s*[$€£¥]?\s*-?\.?[0-9]")
+_FENCED_JSON = re.compile(r"```[ \t]*(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_QUOTES: Final = " \t\r\n\"'`*_“”‘’"
+
+
+def final_answers(texts: Sequence[str], rule: str) -> list[str | None]:
+    """The final answer of each text; None where none can be read.
+
+    Args:
+        texts: What models have said, without reasoning.
+        rule: How an answer is read: see the top of this file.
+
+    Returns:
+        An answer for each text, in its own words, or a number in digits.
+    """
+    kind, _, wanted = rule.partition(":")
+    searched = [text[-_LONGEST_TEXT:] for text in texts]
+    if kind == "regex":
+        return _matches(searched, wanted)
+    if kind == "json":
+        path = wanted.strip().split(".")
+        return [_shortened(_field(text, path)) for text in texts]
+    read = {"number": _number, "choice": _choice, "boxed": boxed, "auto": _any}.get(kind)
+    return [None if read is None else _shortened(read(text)) for text in searched]
+
+
+def answer_key(answer: str) -> Hashable:
+    """What is equal for answers that are the same.
+
+    Numbers and fractions are the same if their values are, choices but for brackets and case,
+    other answers in the spelling of `normalised`, but for case, white space and punctuation around.
+
+    Args:
+        answer: An answer, as `final_answers` gives it.
+
+    Returns:
+        A key of a dictionary.
+    """
+    bare = answer.strip(_QUOTES)
+    value = value_of(bare)
+    if value is not None:
+        return value
+    letter = _BARE_CHOICE.fullmatch(bare)
+    if letter:
+        return letter[1].upper()
+    return plain_words(bare) if " " in bare else plain_words(normalised(bare))
+
+
+def _shortened(answer: str | None) -> str | None:
+    """The answer, if it is one: not empty, and no essay."""
+    answer = None if answer is None else answer.strip()
+    return answer if answer and len(answer) <= _LONGEST_ANSWER else None
+
+
+def _any(text: str) -> str | None:
+    found = boxed(text) or _behind_hashes(text) or _stated(text)
+    if found:
+        return found
+    alone = _BARE_CHOICE.fullmatch(text) or _YES_NO.fullmatch(text)
+    if alone:
+        return alone[1]
+    lines = [line for line in text.splitlines() if any(map(str.isalnum, line))][-2:]
+    return _last_number("\n".join(lines))
+
+
+def _behind_hashes(text: str) -> str | None:
+    """The number behind the last `####`, as GSM8K writes it; a heading is none."""
+    said = last_hashes(text) or ""
+    if not _STARTS_WITH_NUMBER.match(said) or _LIST_MARK.match(said):
+        return None
+    numbers = numbers_in(said)
+    return _in_digits(numbers[0]) if numbers else None
+
+
+def _number(text: str) -> str | None:
+    found = final_number(text)
+    return None if found is None else _in_digits(found)
+
+
+def _choice(text: str) -> str | None:
+    last_line = (text.strip().splitlines() or [""])[-1]
+    for said in (boxed(text), _stated(text), text, last_line):
+        letter = said and (_BARE_CHOICE.fullmatch(said) or _CHOICE.match(said))
+        if letter:
+            return str(next(filter(None, letter.groups()))).upper()
+    letters = _IN_BRACKETS.findall(text) or _LONE_LETTER.findall(text)
+    return letters[-1].upper() if letters else None
+
+
+def _stated(text: str) -> str | None:
+    """What a text says that the answer is, the last time that it says so."""
+    for head in reversed(list(_STATED.finditer(text))):
+        tail = text[head.end() :][: 2 * _LONGEST_ANSWER].split("\n", 1)[0]
+        found = _told(tail, words=head[1].lower() == "answer")
+        if found:
+            return found
+    return None
+
+
+def _told(tail: str, *, words: bool) -> str | None:
+    """The answer that the rest of a line begins with; None if it is none.
+
+    words: whether a few words are an answer, too.
+    """
+    letter = _CHOICE.match(tail)
+    if letter:
+        return str(next(filter(None, letter.groups())))
+    math = _MATH.match(tail.lstrip(_QUOTES))
+    if math:
+        return str(math[1] or math[2]).strip()
+    end = _SENTENCE_END.search(tail)
+    said = (tail[: end.start()] if end else tail).strip(_QUOTES)
+    if value_of(said) is not None:
+        return said
+    numbers = numbers_in(said)
+    if numbers:
+        return _in_digits(numbers[0] if _STARTS_WITH_NUMBER.match(said) else numbers[-1])
+    return said if words and len(said.split()) <= _MOST_WORDS else None
+
+
+def _last_number(text: str) -> str | None:
+    numbers = numbers_in(_LIST_MARK.sub("", text))
+    return _in_digits(numbers[-1]) if numbers else None
+
+
+def _in_digits(number: Fraction) -> str:
+    """A number as it is written: `42`, `0.5`, else as a fraction."""
+    if number.denominator == 1:
+        return str(number.numerator)
+    rest = number.denominator
+    for factor in (2, 5):
+        while rest % factor == 0:
+            rest //= factor
+    places = number.denominator.bit_length()
+    if rest > 1 or places > 30:
+        return f"{number.numerator}/{number.denominator}"
+    digits = f"{abs(number.numerator) * 10**places // number.denominator:0{places + 1}d}"
+    sign = "-" if number < 0 else ""
+    return f"{sign}{digits[:-places]}.{digits[-places:]}".rstrip("0")
+
+
+def _matches(texts: Sequence[str], pattern: str) -> list[str | None]:
+    """The last match of a pattern in each text; None from the text on that takes too long."""
+    import regex
+
+    found: list[str | None] = []
+    end = time.monotonic() + _PATTERN_SECONDS
+    try:
+        compiled = regex.compile(pattern)
+        for text in texts:
+            last = None
+            for match in compiled.finditer(text, timeout=max(0.001, end - time.monotonic())):
+                last = match
+                if time.monotonic() > end:
+                    raise TimeoutError
+            said = None if last is None else last[1 if compiled.groups else 0]
+            found.append(_shortened(said))
+    except (TimeoutError, regex.error, RecursionError, OverflowError, MemoryError):
+        found += [None] * (len(texts) - len(found))
+    return found
+
+
+def _field(text: str, path: Sequence[str]) -> str | None:
+    """The value at a path of the last JSON of a text that has it."""
+    for value in _json_in(text):
+        for name in path:
+            if isinstance(value, dict):
+                value = value.get(name)
+            elif isinstance(value, list) and name.isdecimal() and len(name) < 7:
+                value = value[int(name)] if int(name) < len(value) else None
+            else:
+                value = None
+        if isinstance(value, str):
+            return value
+        if value is not None:
+            return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return None
+
+
+def _json_in(text: str) -> Iterator[Any]:
+    """The JSON of a text: all of it; else its fenced blocks, then its objects, the last first."""
+    decoder = json.JSONDecoder(strict=False)
+    for candidate in (text, *reversed(_FENCED_JSON.findall(text)[-_MOST_OBJECTS:])):
+        try:
+            yield decoder.decode(candidate.strip())
+        except (ValueError, RecursionError):
+            continue
+    found: list[Any] = []
+    end = 0
+    for brace in islice(re.finditer(r"\{", text), _MOST_OBJECTS):
+        if brace.start() < end:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, brace.start())
+            found.append(value)
+        except (ValueError, RecursionError):
+            continue
+    yield from reversed(found)

@@ -1,0 +1,119 @@
+"""`moa ask` by a strategy that gives a proposal's own words: votes over questions with answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bench.tables import jsonl_rows
+from tests.support.command import KEY, Moa
+from tests.support.upstream import Reply, Request, Upstream
+
+MODELS = "abcde"
+# How a model may say a number, all of them by every rule that reads numbers.
+FORMS = (
+    "Step 1: 3 x 4 = 12.\nThe answer is **{number}**.",
+    "12 and 30 are too few.\n#### {number}",
+    "Therefore $\\boxed{{{number}}}$ (checked in 2 steps).",
+    "First 7, then 8.\nIn the end there are {number} dollars.",
+    "So it is ${number:,}.00.",
+)
+UNSURE = "Who could tell?"
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream(api_key=KEY) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def moa(tmp_path: Path, upstream: Upstream) -> Moa:
+    made = Moa(tmp_path, upstream.url)
+    made.profile("vote", *MODELS, strategy="vote")
+    return made
+
+
+def asked(moa: Moa, *arguments: str) -> dict[str, Any]:
+    ran = moa.run("ask", "--json", *arguments)
+    assert ran.code == 0, ran.err
+    turn: dict[str, Any] = json.loads(ran.text)
+    return turn
+
+
+def _question(request: Request) -> str:
+    return str(request.messages[-1]["content"])
+
+
+def _script(upstream: Upstream, rows: list[dict[str, Any]]) -> dict[str, list[int | None]]:
+    """Have each model answer each question, right or not; the numbers that they give."""
+    dice = random.Random(15)
+    numbers: dict[str, list[int | None]] = {}
+    texts: dict[tuple[str, str], str] = {}
+    for row in rows:
+        right = int(row["answer"].rsplit("####", 1)[1].strip().replace(",", ""))
+        given = [dice.choice((right, right, right + 1, right + 2, None)) for _ in MODELS]
+        if not any(given):
+            given[0] = right
+        numbers[row["question"]] = given
+        for model, number in zip(MODELS, given, strict=True):
+            form = UNSURE if number is None else dice.choice(FORMS)
+            texts[model, row["question"]] = form.format(number=number)
+    for model in MODELS:
+        upstream.always(model, Reply(text=lambda request: texts[request.model, _question(request)]))
+    return numbers
+
+
+def test_votes_on_gsm8k_are_the_majorities_of_what_was_answered(
+    moa: Moa, upstream: Upstream
+) -> None:
+    folder = os.environ.get("MOA_TEST_DATA")
+    if not folder:
+        pytest.skip("MOA_TEST_DATA names no folder of evaluation data")
+    rows = jsonl_rows(Path(folder) / "gsm8k/slice50.jsonl")
+    numbers = _script(upstream, rows)
+    ties = unsure = 0
+    for question, given in numbers.items():
+        counts = Counter(number for number in given if number is not None)
+        most = max(counts.values())
+        # Of several, the one that stands first in the profile.
+        winner = next(number for number in given if number and counts[number] == most)
+        turn = asked(moa, "-p", "vote", "--", question)
+        decision = turn["decision"]
+        assert decision["chosen"] == given.index(winner)
+        assert turn["reply"] == turn["proposals"][0][given.index(winner)]["text"]
+        assert [standing["votes"] for standing in decision["standings"]] == sorted(
+            (0 if number is None else counts[number] for number in given), reverse=True
+        )
+        tie = list(counts.values()).count(most) > 1
+        assert ("a tie, decided for the first in the profile" in decision["summary"]) == tie
+        unreadable = given.count(None)
+        assert ("unreadable" in decision["summary"]) == bool(unreadable)
+        ties, unsure = ties + tie, unsure + bool(unreadable)
+    assert ties > 3
+    assert unsure > 3
+    assert len(upstream.chats()) == len(rows) * len(MODELS)
+
+
+def test_a_judge_chooses_where_there_are_only_texts(moa: Moa, upstream: Upstream) -> None:
+    for model in MODELS:
+        upstream.always(model, Reply(text=f"I am {model}."))
+    upstream.always("agg", Reply(text="The most consistent response is Response 3."))
+    ran = moa.run("ask", "-p", "vote", "Who are you?")
+    assert (ran.code, ran.text) == (0, "I am d.\n")
+    assert len(upstream.chats("agg")) == 1
+
+
+def test_a_wrong_rule_is_refused_in_one_line(moa: Moa) -> None:
+    moa.profile("vote", *MODELS, strategy="vote", final_answer="regex:(")
+    ran = moa.run("ask", "-p", "vote", "Who are you?")
+    assert ran.code == 2
+    [line] = ran.err.strip().splitlines()
+    assert "`final_answer` is not a regular expression" in line
