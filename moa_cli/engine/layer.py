@@ -21,8 +21,9 @@ from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError, ClientTimeout
 from moa_cli.core.outcomes import UNFINISHED
 from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Purpose
-from moa_cli.core.text import holds_sentence
+from moa_cli.core.text import holds_sentence, plural
 from moa_cli.core.values import unchecked
+from moa_cli.engine.agreement import stop_early
 from moa_cli.engine.call import Begun, Planned, Retry, Step, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
@@ -103,7 +104,12 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup) -> None:
             if run is not None and run.capped is not None:
                 await layer.end()
                 raise run.capped
-        if layer.goes_on:
+        if layer.goes_on and await stop_early(state, layer.references) is not None:
+            # If its stragglers do not agree, the next one begins behind them.
+            await layer.ended()
+            if layer.capped is not None:
+                raise layer.capped
+        elif layer.goes_on:
             behind, state.references = layer, layer.references
             continue
         used = layer.leave_references(behind)
@@ -112,6 +118,13 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup) -> None:
             if state.references and number < state.rounds:
                 state.lost.append(f"layers after {number} were skipped")
             break
+        if number < state.rounds:
+            agreed = await stop_early(state, layer.references)
+            if agreed is not None:
+                left = range(number + 1, state.rounds + 1)
+                told = f"the last {plural(len(left), 'round')} of {state.rounds} not run"
+                await state.skip(told, agreed.told, map(state.profile.layer, left))
+                break
 
 
 class LayerRun:
@@ -177,6 +190,11 @@ class LayerRun:
         """Cut off what still runs, and return once all has ended."""
         self._outrun = not self._over.is_set()
         self._over.set()
+        assert self._run is not None
+        await asyncio.wait([self._run])
+
+    async def ended(self) -> None:
+        """Return once all of it has ended, without cutting off anything."""
         assert self._run is not None
         await asyncio.wait([self._run])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -13,9 +13,15 @@ from moa_cli.core.conversation import Conversation, Failure, Message, Proposal, 
 from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong, ToolsUnsupported
 from moa_cli.core.events import Event, Hedged, Queued, ReferencesTrimmed, Retrying
-from moa_cli.core.money import priced
+from moa_cli.core.money import priced, usd
 from moa_cli.core.stream import EventQueue
-from moa_cli.core.tokens import extra_tokens, prompt_tokens
+from moa_cli.core.text import plural
+from moa_cli.core.tokens import (
+    estimate_tokens,
+    estimated_usage,
+    extra_tokens,
+    prompt_tokens,
+)
 from moa_cli.engine import advice
 from moa_cli.engine.attempt import request_of
 from moa_cli.engine.budget import TurnBudgets, check_prices
@@ -28,6 +34,7 @@ from moa_cli.engine.sight import check_sight, seen_by
 from moa_cli.engine.slots import OwnSlots
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.profile import Aggregator, ModelSettings, Profile
+from moa_cli.profile.schema import Stage
 
 # Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends
 # on, and behind an answer, which as a rule took longer than that anyway.
@@ -106,6 +113,8 @@ class TurnState:
     first, then its fallbacks.
     usage, lost, causes: see `TurnFinished` and `TurnFailed`.
     calls_tools: whether the reply, once it is whole, calls tools.
+    given: whether the references were brought along by whoever asks.
+    skipped, saved: see `skip`.
     arrived: set once there is a proposal. layer: the layer of proposers that runs, or ran last;
     None where the reply is written.
     response_format: what the reply has to be, if it is no plain text. may_repair: whether it may be
@@ -142,7 +151,7 @@ class TurnState:
         self.references: Sequence[Reference] = tuple(references or ())
         self.reused = False
         self._fan_out: FanOut | None = None
-        self._given = references is not None
+        self.given = references is not None
         self._advised: Conversation | None = None
         self.arrived = asyncio.Event()
         self.layer: ReferenceSource | None = None
@@ -150,6 +159,8 @@ class TurnState:
         self.depth = self.rounds
         self.reviews: list[Proposal] = []
         self.calls_tools = False
+        self.skipped: list[str] = []
+        self.saved = Usage()
         self.silent: dict[str, tuple[int, bool]] = {}
         self.budgets = TurnBudgets(limits.budgets, limits.undisclosed)
         self._queue = queue
@@ -202,11 +213,38 @@ class TurnState:
         self.lost.append(f"{name}: {error.message}")
         self.causes.append(error)
 
+    def closing(self) -> list[Stage]:
+        """What the strategy asks behind the proposals if nothing fails."""
+        return self.profile.stages(0, references=len(self.references))
+
+    async def skip(self, what: str, why: str, stages: Iterable[Sequence[ModelSettings]]) -> None:
+        """Note calls that are not needed, and about what that saves.
+
+        An answer is taken to be as long as the proposals that there are. what, why: in words.
+        """
+        lengths = [
+            reference.usage.completion_tokens or estimate_tokens(reference.text)
+            for reference in self.references
+            if isinstance(reference, Proposal)
+        ]
+        length = sum(lengths) // len(lengths) if lengths else ASSUMED_TOKENS
+        saved = Usage()
+        for settings in (settings for models in stages for settings in models):
+            info = await self._clients.facts(settings.model, patience=_PATIENCE_BEHIND)
+            talk = self._view_for(settings, info)
+            messages = messages_for(self.profile, settings, talk, self.references)
+            prompt = prompt_tokens(messages) + extra_tokens(settings.extra)
+            most = settings.max_tokens or length
+            saved += priced(estimated_usage(prompt, min(length, most)), info.price)
+        about = f" and about {usd(saved.cost)}" if saved.cost else ""
+        self.skipped.append(f"{what}: {why} ({plural(saved.calls, 'call')}{about} saved)")
+        self.saved += saved
+
     async def claim_fan_out(self) -> None:
         """Take the proposals that were made for the same message, if there are any; if another turn
         makes them now, wait for them. Else they are to be kept."""
         memory = self._limits.fan_outs
-        if memory is None or self._given:
+        if memory is None or self.given:
             return
         self._fan_out = await memory.claim(self.profile, self.conversation, self._limits.client)
         if self._fan_out is not None and self._fan_out.references is not None:

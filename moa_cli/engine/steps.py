@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from moa_cli.core import events
@@ -97,6 +98,11 @@ async def write(
     return await run_aggregator(state, wording, opening)
 
 
+def acts(state: TurnState) -> bool:
+    """Whether the reply has to do more than to say something: then an aggregator writes it."""
+    return offers_tools(state.aggregators[0]) or state.response_format is not None
+
+
 async def copy(state: TurnState, proposal: Proposal) -> bool:
     """Give a proposal's own words as the reply.
 
@@ -104,7 +110,7 @@ async def copy(state: TurnState, proposal: Proposal) -> bool:
     a schema, which proposers are never asked for), the aggregator writes it from that proposal
     alone. Raises BudgetReached.
     """
-    if offers_tools(state.aggregators[0]) or state.response_format is not None:
+    if acts(state):
         state.references = [proposal]
         return await write(state)
     state.depth += 1
@@ -135,5 +141,11 @@ async def copy(state: TurnState, proposal: Proposal) -> bool:
 
 
 def decide(state: TurnState, decision: Decision) -> None:
-    """Tell how the reply comes about."""
+    """Tell how the reply comes about, and what was skipped on the way."""
+    decision = replace(
+        decision,
+        skipped=(*state.skipped, *decision.skipped),
+        saved_calls=state.saved.calls + decision.saved_calls,
+        saved_cost=state.saved.cost + decision.saved_cost,
+    )
     state.emit(events.Decided(at=state.now(), decision=decision))

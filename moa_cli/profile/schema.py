@@ -277,6 +277,9 @@ class Profile:
             are put before the aggregator with their answers.
         variety: A set of further instructions, or of temperatures, of which each proposer of a
             layer gets another one. Unset: none.
+        stop_when_agreed: If all proposals have the same final answer, the aggregator is not asked,
+            nor are further rounds; nor are those if the proposals are as similar as this, 0 to 1:
+            the mean over all pairs. Unset: all is asked in any case.
         report: Whether a report on where the proposals disagree is made after the reply.
         on_all_failed: What happens if no proposer answers: the turn fails, or the aggregator
             answers alone.
@@ -391,6 +394,16 @@ class Profile:
     variety: Annotated[
         Variety | None,
         Key("further instructions or temperatures, another for each proposer of a layer"),
+    ] = None
+    stop_when_agreed: Annotated[
+        float | None,
+        Key(
+            "do not ask the aggregator if all proposals have the same final answer, nor further"
+            " rounds if they are as similar as this, 0 to 1",
+            0,
+            1,
+            example=0.9,
+        ),
     ] = None
     report: Annotated[
         bool, Key("whether a report on where the proposals disagree follows the reply")

@@ -19,7 +19,6 @@ from moa_cli.bench.analysis.similarity import (
     LEVENSHTEIN,
     bleu,
     has_bleu,
-    levenshtein,
     pairwise,
 )
 from moa_cli.bench.report.values import Unit, ValuedRun
@@ -27,6 +26,7 @@ from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.settings import RunSettings
 from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.errors import BenchError
+from moa_cli.core.similarity import levenshtein
 from moa_cli.profile import Profile, build
 
 

@@ -15,12 +15,11 @@ from functools import cache, partial
 from itertools import permutations
 from typing import Any, Final
 
-from rapidfuzz.distance import Levenshtein
-
 from moa_cli.bench.data.json_lines import plain
 from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.errors import BenchError
 from moa_cli.core.installation import install_command
+from moa_cli.core.similarity import levenshtein
 
 BLEU: Final = "BLEU"
 LEVENSHTEIN: Final = "Levenshtein"
@@ -71,11 +70,6 @@ def pairwise(
             for model in pair:
                 alike[model].append((value, item))
     return {model: grouped_mean(values) for model, values in alike.items()}
-
-
-def levenshtein(text: str, other: str) -> float:
-    """1 - edits / length of the longer text, edits counted in characters."""
-    return Levenshtein.normalized_similarity(text, other)
 
 
 class TfIdf:

@@ -7,9 +7,12 @@ and the profile says `on_all_failed = "solo"`), the aggregator answers alone, wh
 
 from __future__ import annotations
 
+from moa_cli.core.strategy import Decision
+from moa_cli.core.text import plural
 from moa_cli.engine.comparison import comparison_wording
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import write
+from moa_cli.engine.steps import decide, write
+from moa_cli.engine.strategies.agreed import agreed_reply
 from moa_cli.engine.strategies.council import chair_wording, council, rank_wording
 from moa_cli.engine.strategies.fusion import fuse_wording, fusion, one_call_wording
 from moa_cli.engine.strategies.select import choice_wording, select
@@ -27,15 +30,22 @@ async def run_strategy(state: TurnState) -> bool:
         return await write(state)
     match state.profile.strategy:
         case "synthesize":
-            return await run_synthesize(state)
+            return await agreed_reply(state) or await _synthesize(state)
         case "select":
             return await select(state)
         case "council":
-            return await council(state)
+            return await agreed_reply(state) or await council(state)
         case "fusion":
-            return await fusion(state)
+            return await agreed_reply(state) or await fusion(state)
         case "vote":
             return await vote(state)
+
+
+async def _synthesize(state: TurnState) -> bool:
+    if state.skipped:
+        count = plural(len(state.references), "proposal")
+        decide(state, Decision("synthesize", f"written from {count}"))
+    return await run_synthesize(state)
 
 
 def wording_of(profile: Profile, stage: Stage) -> Profile:

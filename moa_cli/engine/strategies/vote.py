@@ -8,19 +8,16 @@ responses from 0.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from moa_cli.core.conversation import Proposal
-from moa_cli.core.outcomes import cut_of
-from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import Decision, Standing
-from moa_cli.core.text import plural
-from moa_cli.engine.prompts import text_of, worded
+from moa_cli.engine.prompts import worded
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import copy, decide, judged, proposals, write
+from moa_cli.engine.tally import tally
 from moa_cli.profile import Profile
 
 MOST_CONSISTENT: Final = """\
@@ -36,81 +33,6 @@ _NUMBER: Final = r"[\s*_\"'“‘`#(\[]*(\d{1,4})(?!\w)"
 _CHOSEN = re.compile(rf"most\s+consistent\s+response\s+is\W+(?:response)?{_NUMBER}", re.IGNORECASE)
 _NAMED = re.compile(rf"\bresponse{_NUMBER}", re.IGNORECASE)
 _ALONE = re.compile(r"\W*(\d{1,4})\W*")
-# How many answers a summary names, and characters of each.
-_MOST_NAMED, _LONGEST_NAME = 4, 40
-
-
-@dataclass
-class Candidate:
-    """A final answer that proposals give.
-
-    answer: in the words of the first of them. places: theirs, among all proposals.
-    """
-
-    answer: str
-    places: list[int] = field(default_factory=list)
-
-    @property
-    def votes(self) -> int:
-        """How many proposals give it."""
-        return len(self.places)
-
-
-@dataclass(frozen=True)
-class Tally:
-    """The final answers of proposals.
-
-    candidates: the most votes first, then whose first proposal is the first. unreadable: how many
-    proposals have no final answer that could be read, or break off.
-    """
-
-    candidates: tuple[Candidate, ...]
-    unreadable: int
-
-    @property
-    def agreed(self) -> bool:
-        """Whether there are several proposals, and all give the same final answer."""
-        return not self.unreadable and len(self.candidates) == 1 and self.candidates[0].votes > 1
-
-    @property
-    def summary(self) -> str:
-        """The result in one sentence."""
-        count = sum(candidate.votes for candidate in self.candidates) + self.unreadable
-        first, *others = self.candidates
-        if first.votes == count > 1:
-            return f"{'both' if count == 2 else f'all {count}'} answer {_named(first)}"
-        told = [f"{first.votes} of {count} {_verb(first.votes)} {_named(first)}"]
-        for candidate in others[: _MOST_NAMED - 1]:
-            told.append(f"{candidate.votes} {_verb(candidate.votes)} {_named(candidate)}")
-        left = sum(candidate.votes for candidate in others[_MOST_NAMED - 1 :])
-        if left:
-            told.append(f"{left} {_verb(left)} otherwise")
-        summary = ", ".join(told)
-        if others and others[0].votes == first.votes:
-            summary += ": a tie, decided for the first in the profile"
-        if self.unreadable:
-            verb = "is" if self.unreadable == 1 else "are"
-            summary += f"; {plural(self.unreadable, 'answer')} {verb} unreadable"
-        return summary
-
-
-def tally(found: Sequence[Proposal], rule: str) -> Tally:
-    """The final answers of those proposals, read by that rule of a profile.
-
-    What breaks off before its end does not vote: the number that it ends in may be any.
-    """
-    # Not where the command begins: its patterns take time.
-    from moa_cli.core.final_answer import answer_key, final_answers
-
-    whole = [place for place, proposal in enumerate(found) if cut_of(proposal) is None]
-    candidates: dict[Hashable, Candidate] = {}
-    answers = final_answers([text_of(found[place]) for place in whole], rule)
-    for place, answer in zip(whole, answers, strict=True):
-        if answer is not None:
-            candidates.setdefault(answer_key(answer), Candidate(answer)).places.append(place)
-    ranked = sorted(candidates.values(), key=lambda candidate: -candidate.votes)
-    readable = sum(candidate.votes for candidate in ranked)
-    return Tally(tuple(ranked), len(found) - readable)
 
 
 async def vote(state: TurnState) -> bool:
@@ -119,14 +41,8 @@ async def vote(state: TurnState) -> bool:
     counted = tally(found, state.profile.final_answer)
     if not counted.candidates:
         return await _most_consistent(state, found)
-    standings = []
-    for candidate in counted.candidates:
-        given = candidate.answer, candidate.votes
-        standings += [_standing(found[place], *given) for place in candidate.places]
-    read = {place for candidate in counted.candidates for place in candidate.places}
-    standings += [_standing(proposal) for place, proposal in enumerate(found) if place not in read]
     chosen = found[counted.candidates[0].places[0]]
-    decide(state, Decision("vote", counted.summary, tuple(standings), chosen.index))
+    decide(state, Decision("vote", counted.summary, counted.standings(found), chosen.index))
     return await copy(state, chosen)
 
 
@@ -135,7 +51,10 @@ async def _most_consistent(state: TurnState, found: Sequence[Proposal]) -> bool:
     if len(found) == 1:
         [only] = found
         told = f"{only.proposer} gave the only proposal"
-        decide(state, Decision("vote", told, (_standing(only, votes=1),), only.index))
+        decide(
+            state,
+            Decision("vote", told, (Standing(only.proposer, only.index, votes=1),), only.index),
+        )
         return await copy(state, only)
     why = f"no final answer can be read from {len(found)} proposals"
     if state.profile.final_answer == "text":
@@ -148,7 +67,10 @@ async def _most_consistent(state: TurnState, found: Sequence[Proposal]) -> bool:
         return await write(state)
     review, place = answer
     chosen = found[place]
-    standings = [_standing(proposal, votes=int(proposal is chosen)) for proposal in found]
+    standings = [
+        Standing(proposal.proposer, proposal.index, votes=int(proposal is chosen))
+        for proposal in found
+    ]
     standings.sort(key=lambda standing: -standing.votes)
     told = f"{why}: {review.model} finds that of {chosen.proposer} the most consistent"
     decide(state, Decision("vote", told, tuple(standings), chosen.index))
@@ -180,15 +102,3 @@ def _numbered(texts: Sequence[str]) -> Mapping[str, str]:
     """The responses as the paper's prompt holds them."""
     told = (f"Response {number}: {text}" for number, text in enumerate(texts))
     return {"references": "\n\n".join(told)}
-
-
-def _standing(proposal: Proposal, answer: str | None = None, votes: int = 0) -> Standing:
-    return Standing(proposal.proposer, proposal.index, answer, votes)
-
-
-def _named(candidate: Candidate) -> str:
-    return one_line(candidate.answer, _LONGEST_NAME)
-
-
-def _verb(count: int) -> str:
-    return "answers" if count == 1 else "answer"

@@ -1,0 +1,50 @@
+"""Whether proposals agree, so that steps behind them can be left out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moa_cli.core.conversation import Proposal
+from moa_cli.core.similarity import mean_similarity
+from moa_cli.engine.prompts import text_of
+from moa_cli.engine.state import TurnState
+from moa_cli.engine.tally import Tally, tally
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Proposals that agree. told: how, in words. tally: of their final answers, if those are the
+    same; None if only the texts are similar."""
+
+    told: str
+    tally: Tally | None = None
+
+
+async def agreement(found: Sequence[Proposal], rule: str, least: float) -> Agreement | None:
+    """How those proposals agree; None if they do not, or there are fewer than two.
+
+    They agree if all give the same final answer, or if they are similar: the mean over all pairs,
+    0 to 1, is `least` or more. rule: how final answers are read. Unfinished proposals agree with
+    none.
+    """
+    if len(found) < 2 or any(proposal.unfinished for proposal in found):
+        return None
+    counted = tally(found, rule)
+    if counted.agreed:
+        return Agreement(counted.summary, counted)
+    # Many long texts take a while.
+    texts = [text_of(proposal) for proposal in found]
+    similarity = await asyncio.to_thread(mean_similarity, texts)
+    if similarity < least:
+        return None
+    return Agreement(f"the {len(found)} proposals are similar ({similarity:.2f} of 1)")
+
+
+async def stop_early(state: TurnState, found: Sequence[Proposal]) -> Agreement | None:
+    """How the proposals of a layer agree, where the profile says that this ends the turn early."""
+    least = state.profile.stop_when_agreed
+    if least is None:
+        return None
+    return await agreement(found, state.profile.final_answer, least)

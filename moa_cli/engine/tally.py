@@ -1,0 +1,109 @@
+"""The final answers of proposals, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from moa_cli.core.conversation import Proposal
+from moa_cli.core.outcomes import cut_of
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.strategy import Standing
+from moa_cli.core.text import plural
+from moa_cli.engine.prompts import text_of
+
+# How many answers a summary names, and characters of each.
+_MOST_NAMED, _LONGEST_NAME = 4, 40
+
+
+@dataclass
+class Candidate:
+    """A final answer that proposals give.
+
+    answer: in the words of the first of them. places: theirs, among all proposals.
+    """
+
+    answer: str
+    places: list[int] = field(default_factory=list)
+
+    @property
+    def votes(self) -> int:
+        """How many proposals give it."""
+        return len(self.places)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The final answers of proposals.
+
+    candidates: the most votes first, then whose first proposal is the first. unreadable: how many
+    proposals have no final answer that could be read, or break off.
+    """
+
+    candidates: tuple[Candidate, ...]
+    unreadable: int
+
+    @property
+    def agreed(self) -> bool:
+        """Whether there are several proposals, and all give the same final answer."""
+        return not self.unreadable and len(self.candidates) == 1 and self.candidates[0].votes > 1
+
+    def standings(self, found: Sequence[Proposal]) -> tuple[Standing, ...]:
+        """How each of those proposals, which were counted, came out; the best first."""
+        standings = [
+            Standing(found[place].proposer, found[place].index, candidate.answer, candidate.votes)
+            for candidate in self.candidates
+            for place in candidate.places
+        ]
+        read = {place for candidate in self.candidates for place in candidate.places}
+        unread = (proposal for place, proposal in enumerate(found) if place not in read)
+        standings += [Standing(proposal.proposer, proposal.index) for proposal in unread]
+        return tuple(standings)
+
+    @property
+    def summary(self) -> str:
+        """The result in one sentence."""
+        count = sum(candidate.votes for candidate in self.candidates) + self.unreadable
+        first, *others = self.candidates
+        if first.votes == count > 1:
+            return f"{'both' if count == 2 else f'all {count}'} answer {_named(first)}"
+        told = [f"{first.votes} of {count} {_verb(first.votes)} {_named(first)}"]
+        for candidate in others[: _MOST_NAMED - 1]:
+            told.append(f"{candidate.votes} {_verb(candidate.votes)} {_named(candidate)}")
+        left = sum(candidate.votes for candidate in others[_MOST_NAMED - 1 :])
+        if left:
+            told.append(f"{left} {_verb(left)} otherwise")
+        summary = ", ".join(told)
+        if others and others[0].votes == first.votes:
+            summary += ": a tie, decided for the first in the profile"
+        if self.unreadable:
+            verb = "is" if self.unreadable == 1 else "are"
+            summary += f"; {plural(self.unreadable, 'answer')} {verb} unreadable"
+        return summary
+
+
+def tally(found: Sequence[Proposal], rule: str) -> Tally:
+    """The final answers of those proposals, read by that rule of a profile.
+
+    What breaks off before its end does not vote: the number that it ends in may be any.
+    """
+    # Not where the command begins: its patterns take time.
+    from moa_cli.core.final_answer import answer_key, final_answers
+
+    whole = [place for place, proposal in enumerate(found) if cut_of(proposal) is None]
+    candidates: dict[Hashable, Candidate] = {}
+    answers = final_answers([text_of(found[place]) for place in whole], rule)
+    for place, answer in zip(whole, answers, strict=True):
+        if answer is not None:
+            candidates.setdefault(answer_key(answer), Candidate(answer)).places.append(place)
+    ranked = sorted(candidates.values(), key=lambda candidate: -candidate.votes)
+    readable = sum(candidate.votes for candidate in ranked)
+    return Tally(tuple(ranked), len(found) - readable)
+
+
+def _named(candidate: Candidate) -> str:
+    return one_line(candidate.answer, _LONGEST_NAME)
+
+
+def _verb(count: int) -> str:
+    return "answers" if count == 1 else "answer"
