@@ -40,7 +40,14 @@ from moa_cli.core.strategy import Decision, Point, Report, Standing
 from moa_cli.core.values import Key
 from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import Aggregator, Layer, Overrides, Profile, Proposer
-from moa_cli.profile.schema import AGGREGATOR_KEYS, LAYER_KEYS, PROFILE_KEYS, PROPOSER_KEYS
+from moa_cli.profile.schema import (
+    AGGREGATOR_KEYS,
+    LAYER_KEYS,
+    PROFILE_KEYS,
+    PROPOSER_KEYS,
+    ROUTE_KEYS,
+    RouteStage,
+)
 from moa_cli.server.openapi import description
 from moa_cli.server.wires import fields
 from tests.faults import told
@@ -353,6 +360,11 @@ def profile_page() -> str:
         "## [aggregator]",
         "The model that writes the reply.",
         keys_table(AGGREGATOR_KEYS, Aggregator),
+        "## [[route]]",
+        "A table for each part of the mixture that is asked before the rest. All the conditions"
+        " that it gives have to hold"
+        " ([A route](../explanation/mixture.md#a-route-from-one-model-to-the-mixture)).",
+        keys_table(ROUTE_KEYS, RouteStage),
     )
 
 

@@ -100,6 +100,9 @@ class LayerStarted(_Event):
     With the profile's `overlap`, the layer before may have stragglers that still run. Then their
     events come among those of this layer; each tells its layer.
 
+    With the profile's `route`, the first layer may end and begin again, with more proposers behind
+    the first ones. Those are not asked again: no event tells of them any more.
+
     Attributes:
         kind: The name of the event.
         layer: The number of the layer, counted from 1.

@@ -24,10 +24,11 @@ from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Purpose
 from moa_cli.core.text import holds_sentence, plural
 from moa_cli.core.values import unchecked
 from moa_cli.engine.agreement import stop_early
-from moa_cli.engine.call import Begun, Planned, Retry, Step, failure
+from moa_cli.engine.call import Begun, Call, Planned, Retry, Step, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.subsets import references_of_calls
+from moa_cli.profile import ModelSettings
 
 _ABANDONED = Failure("Abandoned", "not waited for")
 # Seconds: how often it is looked who has patience left, and what is none.
@@ -55,7 +56,44 @@ async def run_reviews(
     return layer.references
 
 
-async def run_layers(state: TurnState) -> None:
+async def run_first(
+    state: TurnState, models: Sequence[ModelSettings], begun: LayerRun | None
+) -> LayerRun:
+    """Have the first layer answered by the first of its models alone, and return it as far as it
+    has come.
+
+    models: those; begun: the same layer with fewer of them, whose answers are kept.
+    Raises BudgetReached as `run_layers` does.
+    """
+    planned = await _planned(state, 1, models, begun)
+    layer = LayerRun(state, 1, planned, overlaps=False, begun=begun)
+    state.layer = layer
+    try:
+        async with asyncio.TaskGroup() as group:
+            layer.start(group, None)
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+    if layer.capped is not None:
+        raise layer.capped
+    return layer
+
+
+async def _planned(
+    state: TurnState, number: int, models: Sequence[ModelSettings], begun: LayerRun | None
+) -> list[Planned]:
+    before = [] if begun is None else begun.planned
+    prompt = state.conversation.turns[-1].user
+    references = references_of_calls(state.profile, state.references, prompt, number, len(models))
+    more = await state.plan(
+        number,
+        models[len(before) :],
+        before=before,
+        references=None if references is None else references[len(before) :],
+    )
+    return [*before, *more]
+
+
+async def run_layers(state: TurnState, begun: LayerRun | None = None) -> None:
     """Run the layers of proposers, one after another; leaves as the state's references the answers
     of the last layer that gave a whole one.
 
@@ -63,30 +101,24 @@ async def run_layers(state: TurnState) -> None:
     keep their patience, beside the layer that runs, until that has its answers. What they answer
     comes too late for its prompts, but is kept, and serves if it gives no whole answer.
 
+    begun: the first layer, if some of its models have answered already.
+
     Raises BudgetReached, before anything of it is sent or told, if a layer would go beyond a cap;
     or, behind the last event of the layers, if an answer did.
     """
     try:
         async with asyncio.TaskGroup() as group:
-            await _run_layers(state, group)
+            await _run_layers(state, group, begun)
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
 
 
-async def _run_layers(state: TurnState, group: asyncio.TaskGroup) -> None:
+async def _run_layers(state: TurnState, group: asyncio.TaskGroup, begun: LayerRun | None) -> None:
     # The layer before, while its stragglers run on.
     behind: LayerRun | None = None
     for number in range(1, state.rounds + 1):
         try:
-            proposers = state.profile.layer(number)
-            prompt = state.conversation.turns[-1].user
-            planned = await state.plan(
-                number,
-                proposers,
-                references=references_of_calls(
-                    state.profile, state.references, prompt, number, len(proposers)
-                ),
-            )
+            planned = await _planned(state, number, state.profile.layer(number), begun)
             if behind is not None and behind.capped is not None:
                 raise behind.capped
         except BudgetReached:
@@ -94,7 +126,8 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup) -> None:
                 await behind.end()
             raise
         overlaps = state.profile.overlap and number < state.rounds
-        layer = LayerRun(state, number, planned, overlaps=overlaps)
+        layer = LayerRun(state, number, planned, overlaps=overlaps, begun=begun)
+        begun = None
         state.layer = layer
         layer.start(group, behind)
         await layer.passed.wait()
@@ -123,7 +156,9 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup) -> None:
             if agreed is not None:
                 left = range(number + 1, state.rounds + 1)
                 told = f"the last {plural(len(left), 'round')} of {state.rounds} not run"
-                await state.skip(told, agreed.told, map(state.profile.layer, left))
+                models = [model for later in left for model in state.profile.layer(later)]
+                saved = await state.would_take(models, state.references)
+                state.skip(told, agreed.told, saved)
                 break
 
 
@@ -133,6 +168,7 @@ class LayerRun:
     overlaps: whether the next layer begins when the quorum stands. passed: set when the next layer
     may begin, or this one has ended. goes_on: whether the next one begins before its end.
     capped: why its answers were stopped, if a cap was reached. purpose: what it asks for.
+    planned: its calls. begun: the same layer with the first of these calls, which has ended.
     skippable: whether a reply comes about without its answers, so that "enough" ends it at once.
     """
 
@@ -144,28 +180,30 @@ class LayerRun:
         *,
         overlaps: bool,
         purpose: Purpose = "",
+        begun: LayerRun | None = None,
     ) -> None:
         self._state = state
         self._number = number
-        self._planned = planned
+        self.planned = planned
         self._overlaps = overlaps
         self._purpose: Purpose = purpose
         self.skippable = purpose in SKIPPABLE
-        self._calls = [state.call(call) for call in planned]
+        before: list[Call] = [] if begun is None else begun._calls
+        self._calls: list[Call] = [*before, *map(state.call, planned[len(before) :])]
         self._asked = [index for index, call in enumerate(planned) if call.error is None]
         # Of reviews all are waited for, as long as each model may be silent.
         self._quorum = None if purpose else state.profile.quorum_of(number)
         self._patience = 0.0 if purpose else state.profile.patience_of(number)
-        self._begun: set[int] = set()
+        self._begun: set[int] = set() if begun is None else begun._begun
         # Those that an endpoint has told something, if only that it refuses.
-        self._heard: set[int] = set()
+        self._heard: set[int] = set() if begun is None else begun._heard
         # Why a call that has ended gave no answer, None if it gave one. Kept from the end of the
         # call on: its proposal is told only when its price is known.
-        self._outcomes: dict[int, Failure | None] = {}
+        self._outcomes: dict[int, Failure | None] = {} if begun is None else begun._outcomes
         # Calls whose model was silent until it was lost.
-        self._silent: set[int] = set()
-        self._told: set[int] = set()
-        self._answers: dict[int, Proposal] = {}
+        self._silent: set[int] = set() if begun is None else begun._silent
+        self._told: set[int] = set() if begun is None else begun._told
+        self._answers: dict[int, Proposal] = {} if begun is None else begun._answers
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._run: asyncio.Task[None] | None = None
         # The layer that began before the end of this one, and whether it has ended first.
@@ -208,18 +246,18 @@ class LayerRun:
     async def _ask_and_tell(self) -> None:
         state, began = self._state, self._state.now()
         callers = tuple(
-            events.Caller(name=call.name, model=call.settings.model) for call in self._planned
+            events.Caller(name=call.name, model=call.settings.model) for call in self.planned
         )
         await state.emit_and_wait(
             events.LayerStarted(
                 at=began, layer=self._number, proposers=callers, purpose=self._purpose
             )
         )
-        for index, call in enumerate(self._planned):
-            if call.error is not None:
+        for index, call in enumerate(self.planned):
+            if call.error is not None and index not in self._told:
                 self._lose_unasked(index, call.error)
         # With nothing to wait for, "enough" would be waited for.
-        if self._asked:
+        if self._open:
             await self._ask_all()
         for index in self._open:
             self._cut_off(index)
@@ -228,7 +266,7 @@ class LayerRun:
             at=state.now(),
             layer=self._number,
             answered=len(self._answers),
-            asked=len(self._planned),
+            asked=len(self.planned),
             seconds=state.now() - began,
         )
         if self.goes_on:
@@ -290,7 +328,7 @@ class LayerRun:
         """Ask the proposers side by side until the layer is over; then hang up on the others."""
         try:
             async with asyncio.TaskGroup() as group:
-                for index in self._asked:
+                for index in self._open:
                     self._tasks[index] = group.create_task(self._ask(index))
                 waiting = []
                 if self.skippable or not self._purpose:
@@ -331,7 +369,7 @@ class LayerRun:
     def _waits_for_us(self, index: int) -> bool:
         """Whether a call has not begun because others of ours are before it, not because its
         provider is held back."""
-        model = self._planned[index].settings.model
+        model = self.planned[index].settings.model
         return index not in self._begun and not self._state.held_back(model)
 
     @property
@@ -382,7 +420,7 @@ class LayerRun:
                 self.passed.set()
 
     def _check_over(self) -> None:
-        if self.capped is not None or len(self._told) == len(self._planned):
+        if self.capped is not None or len(self._told) == len(self.planned):
             self._over.set()
         if self.capped is not None and self._next is not None:
             self._next._stopped = True
@@ -443,7 +481,7 @@ class LayerRun:
         was lost: each of them would be waited for in turn."""
         if index in self._begun:
             return False
-        model = self._planned[index].settings.model
+        model = self.planned[index].settings.model
         models = {other: self._calls[other].settings.model for other in self._outcomes}
         if any(models[other] == model for other in self._answers if other in models):
             return False
@@ -460,7 +498,7 @@ class LayerRun:
             if not proposal.unfinished
         }
         for index in self._silent:
-            for settings in (self._planned[index].settings, self._calls[index].settings):
+            for settings in (self.planned[index].settings, self._calls[index].settings):
                 if settings.model not in answered:
                     timed_out = self._outcomes.get(index) is not None
                     self._state.silent.setdefault(settings.model, (self._number, timed_out))
@@ -471,7 +509,7 @@ class LayerRun:
             if step.text or step.reasoning:
                 self._tell_text(index, step)
             return
-        state, planned = self._state, self._planned[index]
+        state, planned = self._state, self.planned[index]
         if isinstance(step, Begun):
             self._begun.add(index)
             self._emit_started(index)
@@ -499,7 +537,7 @@ class LayerRun:
             state.arrived.set()
 
     def _emit_started(self, index: int) -> None:
-        planned = self._planned[index]
+        planned = self.planned[index]
         self._state.emit(
             events.ProposerStarted(
                 at=self._state.now(),
@@ -529,7 +567,7 @@ class LayerRun:
 
     def _lose_unasked(self, index: int, error: Failure) -> None:
         """A proposer is lost without having been asked."""
-        name, model = self._planned[index].name, self._planned[index].settings.model
+        name, model = self.planned[index].name, self.planned[index].settings.model
         self._emit_started(index)
         lost = Proposal(self._number, index, name, model, "", error=error, purpose=self._purpose)
         self._lose(lost, error)

@@ -34,7 +34,6 @@ from moa_cli.engine.sight import check_sight, seen_by
 from moa_cli.engine.slots import OwnSlots
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.profile import Aggregator, ModelSettings, Profile
-from moa_cli.profile.schema import Stage
 
 # Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends
 # on, and behind an answer, which as a rule took longer than that anyway.
@@ -114,7 +113,7 @@ class TurnState:
     usage, lost, causes: see `TurnFinished` and `TurnFailed`.
     calls_tools: whether the reply, once it is whole, calls tools.
     given: whether the references were brought along by whoever asks.
-    skipped, saved: see `skip`.
+    refused: why each stage of a route that was asked was not enough. skipped, saved: see `skip`.
     arrived: set once there is a proposal. layer: the layer of proposers that runs, or ran last;
     None where the reply is written.
     response_format: what the reply has to be, if it is no plain text. may_repair: whether it may be
@@ -159,6 +158,7 @@ class TurnState:
         self.depth = self.rounds
         self.reviews: list[Proposal] = []
         self.calls_tools = False
+        self.refused: list[str] = []
         self.skipped: list[str] = []
         self.saved = Usage()
         self.silent: dict[str, tuple[int, bool]] = {}
@@ -168,7 +168,7 @@ class TurnState:
         self._limits = limits
         self._slots = (limits.slots or OwnSlots(limits.concurrency)).next_turn()
         self._ledger = limits.ledger.begin_turn() if limits.ledger is not None else None
-        # What each layer will take, in their order; nothing without budgets.
+        # What each layer will take for certain, in their order; nothing without budgets.
         self._foreseen: list[Usage] = []
         # The calls of the layers that run, and what those behind them will take.
         self._calls: list[Call] = []
@@ -213,14 +213,22 @@ class TurnState:
         self.lost.append(f"{name}: {error.message}")
         self.causes.append(error)
 
-    def closing(self) -> list[Stage]:
-        """What the strategy asks behind the proposals if nothing fails."""
-        return self.profile.stages(0, references=len(self.references))
+    def closing(self) -> list[ModelSettings]:
+        """The models that are asked for the reply behind the proposals, if nothing fails."""
+        stages = self.profile.stages(0, references=len(self.references))
+        return [
+            settings
+            for stage in stages
+            if stage.certain and stage.purpose != "report"
+            for settings in stage.models
+        ]
 
-    async def skip(self, what: str, why: str, stages: Iterable[Sequence[ModelSettings]]) -> None:
-        """Note calls that are not needed, and about what that saves.
+    async def would_take(
+        self, models: Iterable[ModelSettings], references: Sequence[Reference]
+    ) -> Usage:
+        """About what calls would take that are not made, each given those references.
 
-        An answer is taken to be as long as the proposals that there are. what, why: in words.
+        An answer is taken to be as long as the proposals that there are.
         """
         lengths = [
             reference.usage.completion_tokens or estimate_tokens(reference.text)
@@ -228,14 +236,18 @@ class TurnState:
             if isinstance(reference, Proposal)
         ]
         length = sum(lengths) // len(lengths) if lengths else ASSUMED_TOKENS
-        saved = Usage()
-        for settings in (settings for models in stages for settings in models):
+        usage = Usage()
+        for settings in models:
             info = await self._clients.facts(settings.model, patience=_PATIENCE_BEHIND)
             talk = self._view_for(settings, info)
-            messages = messages_for(self.profile, settings, talk, self.references)
+            messages = messages_for(self.profile, settings, talk, references)
             prompt = prompt_tokens(messages) + extra_tokens(settings.extra)
-            most = settings.max_tokens or length
-            saved += priced(estimated_usage(prompt, min(length, most)), info.price)
+            answer = min(length, settings.max_tokens or length)
+            usage += priced(estimated_usage(prompt, answer), info.price)
+        return usage
+
+    def skip(self, what: str, why: str, saved: Usage) -> None:
+        """Note that something is not needed. saved: what it would have taken, see `would_take`."""
         about = f" and about {usd(saved.cost)}" if saved.cost else ""
         self.skipped.append(f"{what}: {why} ({plural(saved.calls, 'call')}{about} saved)")
         self.saved += saved
@@ -319,7 +331,7 @@ class TurnState:
             if stage.certain:
                 self.budgets.foresee(used, ahead)
                 used += certain
-            self._foreseen.append(ahead)
+            self._foreseen.append(ahead if stage.certain else Usage())
 
     async def _sights(self) -> dict[str, ModelInfo]:
         """What is known of each model of the turn; for one whose name does not tell whether it
@@ -338,20 +350,25 @@ class TurnState:
         models: Sequence[ModelSettings],
         *,
         first: int = 0,
+        before: Sequence[Planned] = (),
         wording: Profile | None = None,
         references: Sequence[Sequence[Reference]] | None = None,
     ) -> list[Planned]:
         """The calls of a layer, each fitted to its model's context.
 
-        layer, first: the place of the first of them; see `CallPlace`. A model that was silent is
-        not asked again. wording: a profile that puts references before a model in its own way; None
+        layer, first: the place of the first of them; see `CallPlace`. before: calls of the layer
+        that were planned already, whose places come first. A model that was silent is not asked
+        again. wording: a profile that puts references before a model in its own way; None
         is that of the turn. references: those of each call; None gives each all of the state's.
         Raises BudgetReached if they would go beyond a cap.
         """
         profile = wording or self.profile
         patience = _PATIENCE_BEFORE if self.budgets.in_usd else 0.0
         calls: list[Planned] = []
-        requests: list[Request] = []
+        requests: list[Request] = [
+            request_of(call.settings, call.fitted.messages, call.settings.model) for call in before
+        ]
+        first += len(before)
         for index, settings in enumerate(models, first):
             given = self.references if references is None else references[index - first]
             info = await self._clients.facts(settings.model, patience=patience)

@@ -141,9 +141,10 @@ async def copy(state: TurnState, proposal: Proposal) -> bool:
 
 
 def decide(state: TurnState, decision: Decision) -> None:
-    """Tell how the reply comes about, and what was skipped on the way."""
+    """Tell how the reply comes about, why more was asked before, and what was skipped."""
     decision = replace(
         decision,
+        summary="; ".join([*state.refused, decision.summary]),
         skipped=(*state.skipped, *decision.skipped),
         saved_calls=state.saved.calls + decision.saved_calls,
         saved_cost=state.saved.cost + decision.saved_cost,

@@ -29,11 +29,10 @@ from moa_cli.core.events import Event, TurnFailed, TurnFinished, TurnStarted
 from moa_cli.core.stream import EventQueue
 from moa_cli.engine.advice import check_tools
 from moa_cli.engine.call import Limits, failure
-from moa_cli.engine.layer import run_layers
 from moa_cli.engine.prompts import Reference
 from moa_cli.engine.reporting import run_report
+from moa_cli.engine.route import ask_proposers, reply
 from moa_cli.engine.state import Control, TurnState
-from moa_cli.engine.strategies import run_strategy
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.engine.trace import traced
 from moa_cli.profile import Profile, model_faults
@@ -178,13 +177,13 @@ async def _replied(state: TurnState) -> bool:
 
     Raises NotEnoughProposals if there is nothing to aggregate, BudgetReached at a cap.
     """
-    await run_layers(state)
+    accepted = await ask_proposers(state)
     if state.rounds and not state.references and state.profile.on_all_failed == "fail":
         raise NotEnoughProposals("no proposer answered")
     state.layer = None
     state.keep_fan_out()
     references = state.references
-    if not await run_strategy(state):
+    if not await reply(state, accepted):
         return False
     await run_report(state, references)
     return True

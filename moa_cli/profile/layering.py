@@ -290,7 +290,7 @@ def _lay(
         return value is not None
 
     if over.reference_models is not None:
-        _drop_quorum(table, origins, lambda: note(("quorum",), _MODELS))
+        _drop_counts(table, origins, lambda key: note((key,), _MODELS))
     for setting in _OF_THE_PROFILE:
         if lay(setting) and setting in OF_A_LAYER:
             for place, layer in enumerate(table.get("layers", [])):
@@ -303,21 +303,23 @@ def _lay(
                 if model.pop(setting, None) is not None:
                     note((*path, setting), setting)
     if over.samples is not None:
-        _drop_quorum(table, origins, lambda: note(("quorum",), "samples"))
+        _drop_counts(table, origins, lambda key: note((key,), "samples"))
         for path, model in _model_tables(table):
             if path != ("aggregator",):
                 model["samples"] = over.samples
                 note((*path, "samples"), "samples")
 
 
-def _drop_quorum(
-    table: dict[str, Any], origins: Mapping[KeyPath, Origin], note: Callable[[], None]
+def _drop_counts(
+    table: dict[str, Any], origins: Mapping[KeyPath, Origin], note: Callable[[str], None]
 ) -> None:
-    """Take out a quorum of the profile's file: it told of another number of answers."""
-    origin = origin_of(origins, ("quorum",))
-    if "quorum" in table and origin is not None and origin.kind == "profile":
-        del table["quorum"]
-        note()
+    """Take out the quorum and the route of the profile's file: they told of another number of
+    answers."""
+    for key in ("quorum", "route"):
+        origin = origin_of(origins, (key,))
+        if key in table and origin is not None and origin.kind == "profile":
+            del table[key]
+            note(key)
 
 
 def _lay_models(
@@ -435,7 +437,10 @@ def rows(profile: Profile) -> list[tuple[str, object, Origin]]:
     for place, layer in enumerate(profile.layers):
         own = [(key, getattr(layer, key)) for key in OF_A_LAYER]
         found += [(("layers", place, key), value) for key, value in own if value is not None]
-    for path, model in _model_tables(to_table(profile)):
+    table = to_table(profile)
+    for place, stage in enumerate(table.get("route", ())):
+        found += [(("route", place, key), value) for key, value in stage.items()]
+    for path, model in _model_tables(table):
         found += [((*path, key), value) for key, value in model.items()]
     return [(TOML.path(path), value, _origin(profile, path)) for path, value in found]
 

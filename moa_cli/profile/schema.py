@@ -209,6 +209,38 @@ class Layer:
     ] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RouteStage:
+    """A part of the mixture that is asked first, and is enough if all its conditions hold.
+
+    Args:
+        proposers: How many answers of the first layer there are then; each sample is one.
+        max_prompt_tokens: For which prompts it is enough: those of at most so many tokens, about.
+            Others go to the next stage at once. Unset: for all.
+        agreement: How similar the proposals have to be, 0 to 1, if not all have the same final
+            answer. Unset: they need not agree.
+        verify: Whether the judge has to say that the answers are right.
+    """
+
+    proposers: Annotated[
+        int, Key("answers of the first layer that are asked for, each sample counted", 1)
+    ]
+    max_prompt_tokens: Annotated[
+        int | None,
+        Key("only for prompts of at most about so many tokens; if unset, for all", 1, example=500),
+    ] = None
+    agreement: Annotated[
+        float | None,
+        Key(
+            "enough if all have the same final answer, or are as similar as this, 0 to 1",
+            0,
+            1,
+            example=0.8,
+        ),
+    ] = None
+    verify: Annotated[bool, Key("enough if the judge says that the answers are right")] = False
+
+
 @dataclass(frozen=True)
 class Stage:
     """Calls of a turn that are made side by side.
@@ -291,6 +323,8 @@ class Profile:
         layers: Layers with proposers of their own, in place of `proposers`. One may also be given
             as a tuple of its proposers.
         aggregator: The model that writes the reply.
+        route: Parts of the mixture that are asked first, in order; if one is enough, the rest is
+            not asked.
         origins: Where the values come from.
         notes: What was found when its candidates were compared with what providers offer.
     """
@@ -422,6 +456,9 @@ class Profile:
     proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in every layer")] = ()
     layers: Annotated[tuple[Layer, ...], Key("layers with proposers of their own")] = ()
     aggregator: Annotated[Aggregator, Key("the model that writes the reply")]
+    route: Annotated[
+        tuple[RouteStage, ...], Key("parts of the mixture that are asked first, in order")
+    ] = ()
     origins: Origins = field(default_factory=dict, compare=False, repr=False)
     notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
@@ -549,7 +586,11 @@ class Profile:
         """
         last = self.rounds if rounds is None else rounds
         stages = [Stage("", self.layer(number)) for number in range(1, last + 1)]
-        return [*stages, *self._closing(len(stages[-1].models) if stages else references)]
+        closing = self._closing(len(stages[-1].models) if stages else references)
+        if not stages or not self.route:
+            return [*stages, *closing]
+        checks = [Stage("verify", self.judges()[:1]) for stage in self.route if stage.verify]
+        return [replace(stage, certain=False) for stage in (*stages, *checks, *closing)]
 
     def mergers(self) -> tuple[Proposer, ...]:
         """Who merges the answers of one window.
@@ -708,6 +749,7 @@ LAYER_KEYS = keys_of(Layer)
 OF_A_LAYER = tuple(name for name in LAYER_KEYS if name != "proposers")
 PROPOSER_KEYS = keys_of(Proposer)
 AGGREGATOR_KEYS = keys_of(Aggregator)
+ROUTE_KEYS = keys_of(RouteStage)
 _NO_AGGREGATOR = Aggregator(model="")
 
 
@@ -748,7 +790,37 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
             path=path,
             hint="add [[proposers]], name models with -m, or use 0 rounds",
         )
-    return Profile(name=name, layers=layers, rounds=rounds, origins=dict(origins), **settings)
+    profile = Profile(name=name, layers=layers, rounds=rounds, origins=dict(origins), **settings)
+    _check_route(profile)
+    return profile
+
+
+def _check_route(profile: Profile) -> None:
+    """Raise ProfileError, with place and path, for a stage that could never do anything."""
+    answers = len(profile.layer(1)) if profile.rounds else None
+    asked = 0
+    for place, stage in enumerate(profile.route):
+        problem, hint = "", ""
+        if answers is not None and stage.proposers >= answers:
+            problem = f"asks for {stage.proposers} of {answers} answers, which is all of the layer"
+            hint = "a stage asks for fewer; the whole mixture follows the last one"
+        elif stage.proposers < asked:
+            problem = f"asks for {stage.proposers} answers, after a stage that asks for {asked}"
+            hint = "list the stages with fewer proposers first"
+        elif stage.max_prompt_tokens is None and stage.agreement is None and not stage.verify:
+            problem = "has no condition, so that nothing behind it would ever be asked"
+            hint = "add max_prompt_tokens, agreement or verify"
+        elif stage.agreement is not None and stage.proposers < 2:
+            problem, hint = "has nothing to agree with", "agreement takes two proposers or more"
+        if problem:
+            path = ("route", place)
+            raise ProfileError(
+                f"`{TOML.path(path)}` {problem}",
+                place=place_of(profile.origins, path) or profile.name,
+                path=path,
+                hint=hint,
+            )
+        asked = stage.proposers
 
 
 def origin_of(origins: Origins, path: KeyPath) -> Origin | None:
@@ -775,6 +847,9 @@ def to_table(profile: Profile) -> dict[str, Any]:
             {**_unlike(layer, Layer(), OF_A_LAYER), "proposers": _proposer_tables(layer.proposers)}
             for layer in profile.layers
         ]
+    if profile.route:
+        bare = RouteStage(proposers=0)
+        table["route"] = [_unlike(stage, bare, ROUTE_KEYS) for stage in profile.route]
     table["aggregator"] = _unlike(profile.aggregator, _NO_AGGREGATOR, AGGREGATOR_KEYS)
     if profile.aggregator.fallbacks:
         table["aggregator"]["fallbacks"] = list(profile.aggregator.fallbacks)

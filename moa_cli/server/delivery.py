@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from starlette.types import Receive, Send
@@ -166,19 +167,21 @@ class _ProgressText:
 
     def __init__(self) -> None:
         self._replying = False
-        self._layer = self._asked = self._answered = self._lost = 0
+        self._layer = self._asked = 0
+        # Of each layer, which may begin again with more proposers.
+        self._answered: Counter[int] = Counter()
+        self._lost: Counter[int] = Counter()
 
     def take(self, event: Event) -> bool:
         """Take the next event; whether there is news."""
         match event:
             case events.LayerStarted():
                 self._layer, self._asked = event.layer, len(event.proposers)
-                self._answered = self._lost = 0
             # A straggler of the layer before has been told of as one that may come.
             case events.ProposerFinished() if event.layer == self._layer:
-                self._answered += 1
+                self._answered[event.layer] += 1
             case events.ProposerFailed() if event.layer == self._layer:
-                self._lost += 1
+                self._lost[event.layer] += 1
             case events.AggregatorStarted():
                 self._replying = True
             case _:
@@ -189,8 +192,9 @@ class _ProgressText:
     def text(self) -> str:
         parts = []
         if self._layer:
-            lost = f", {self._lost} lost" if self._lost else ""
-            parts.append(f"round {self._layer}: {self._answered} of {self._asked} answered{lost}")
+            answered, lost = self._answered[self._layer], self._lost[self._layer]
+            told = f", {lost} lost" if lost else ""
+            parts.append(f"round {self._layer}: {answered} of {self._asked} answered{told}")
         if self._replying:
             parts.append("the reply is being written")
         return "; ".join(parts) or "waiting"

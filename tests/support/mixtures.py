@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from moa_cli.clients.pool import ClientPool
@@ -325,7 +325,15 @@ class _Checker:
             return
         if isinstance(event, LayerStarted):
             entries = self.profile.layer(number)
-            assert number == len(layers) + 1
+            if number == 1 and self.profile.route:
+                # As far as its route goes, a layer begins again with more proposers.
+                known = layers.get(1)
+                assert known is None or (known.finished and len(event.proposers) > len(known.begun))
+                stages = [stage.proposers for stage in self.profile.route]
+                assert len(event.proposers) in (*stages, len(entries))
+                entries = entries[: len(event.proposers)]
+            else:
+                assert number == len([layer for layer in layers.values() if not layer.purpose]) + 1
             for earlier, heard_before in layers.items():
                 if not heard_before.finished:
                     # It has stragglers, beside which this one may begin.
@@ -338,7 +346,8 @@ class _Checker:
                 (entry.name, entry.model) for entry in entries
             ]
             assert len({caller.name for caller in event.proposers}) == len(entries)
-            layers[number] = _LayerHeard(entries=entries)
+            layers.setdefault(number, _LayerHeard(entries=entries))
+            layers[number] = replace(layers[number], entries=entries, finished=False)
             return
         layer = layers[number]
         entries = layer.entries

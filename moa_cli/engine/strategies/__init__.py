@@ -18,6 +18,7 @@ from moa_cli.engine.strategies.fusion import fuse_wording, fusion, one_call_word
 from moa_cli.engine.strategies.select import choice_wording, select
 from moa_cli.engine.strategies.synthesize import run_synthesize
 from moa_cli.engine.strategies.vote import consistency_wording, vote
+from moa_cli.engine.verdict import check_wording
 from moa_cli.profile import Profile, Stage
 
 
@@ -42,7 +43,7 @@ async def run_strategy(state: TurnState) -> bool:
 
 
 async def _synthesize(state: TurnState) -> bool:
-    if state.skipped:
+    if state.skipped or state.refused:
         count = plural(len(state.references), "proposal")
         decide(state, Decision("synthesize", f"written from {count}"))
     return await run_synthesize(state)
@@ -60,6 +61,8 @@ def wording_of(profile: Profile, stage: Stage) -> Profile:
             return choice_wording(profile)
         case "compare" | "report":
             return comparison_wording(profile)
+        case "verify":
+            return check_wording(profile)
         case "" if stage.writes and profile.strategy == "fusion":
             apart = profile.compares_apart
             return fuse_wording(profile, "<comparison>") if apart else one_call_wording(profile)

@@ -21,8 +21,8 @@ async def agreed_reply(state: TurnState) -> bool:
     counted = tally(found, state.profile.final_answer)
     if not counted.agreed:
         return False
-    stages = [stage.models for stage in state.closing() if stage.purpose != "report"]
-    await state.skip("the aggregator was not asked", counted.summary, stages)
+    saved = await state.would_take(state.closing(), state.references)
+    state.skip("the aggregator was not asked", counted.summary, saved)
     first = found[0]
     standings = counted.standings(found)
     decide(state, Decision(state.profile.strategy, counted.summary, standings, first.index))

@@ -212,7 +212,11 @@ class ToolServer:
                             key=asked.key.name,
                         )
                     )
-                events = run_turn(asked.profile, conversation, clients, limits=limits)
+                profile = asked.profile
+                if proposals_only:
+                    # All proposals are wanted, whatever would be enough for a reply.
+                    profile = replace(profile, route=(), stop_when_agreed=None)
+                events = run_turn(profile, conversation, clients, limits=limits)
                 if proposals_only:
                     events = _up_to_the_proposals(events, asked.profile.rounds)
                 try:

@@ -39,6 +39,7 @@ class Progress:
         self._told = 0.0
         self._lines: list[str] = []
         self._waiting: dict[tuple[str, int, int], str] = {}
+        self._ended: set[tuple[str, int, int]] = set()
         self._written = 0
         self.news = asyncio.get_running_loop().create_future()
 
@@ -59,12 +60,14 @@ class Progress:
             self.news.set_result(None)
 
     def expect(self, place: tuple[str, int, int], name: str) -> None:
-        """A proposer was asked."""
-        self._waiting[place] = name
+        """A proposer was asked. A layer that begins again names those that have ended, too."""
+        if place not in self._ended:
+            self._waiting[place] = name
 
     def came(self, place: tuple[str, int, int], line: str) -> None:
         """A proposer has answered, or failed."""
         self._waiting.pop(place, None)
+        self._ended.add(place)
         self.step(line)
 
     def wrote(self, characters: int) -> None:

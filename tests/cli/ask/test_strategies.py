@@ -117,3 +117,48 @@ def test_a_wrong_rule_is_refused_in_one_line(moa: Moa) -> None:
     assert ran.code == 2
     [line] = ran.err.strip().splitlines()
     assert "`final_answer` is not a regular expression" in line
+
+
+def test_a_route_saves_what_it_says_on_easy_and_hard_questions(
+    moa: Moa, upstream: Upstream
+) -> None:
+    route = [{"proposers": 1, "verify": True}, {"proposers": 2, "agreement": 0.9}]
+    moa.profile("routed", "a", "b", "c", judge="lab:judge", route=route, rounds=2)
+
+    def answer(request: Request) -> str:
+        easy = "hard" not in str(request.messages)
+        if request.model == "judge":
+            return "Verdict: yes" if easy else "Verdict: no"
+        return "It is 42." if "medium" in str(request.messages) else f"from {request.model}"
+
+    upstream.always("*", Reply(text=answer))
+    saved = {}
+    for prompt in ("an easy one", "a hard one of medium size", "a hard one"):
+        upstream.requests.clear()
+        turn = asked(moa, "-p", "routed", prompt)
+        checks = len(upstream.chats("judge"))
+        # Without its route, it would be three, three again, and the aggregator.
+        assert turn["decision"]["saved_calls"] == 7 - (len(upstream.chats()) - checks)
+        saved[prompt] = turn["decision"]["saved_calls"]
+    assert list(saved.values()) == [6, 4, 0]
+
+
+def test_a_layer_that_begins_again_is_told_without_repeating_itself(
+    moa: Moa, upstream: Upstream
+) -> None:
+    route = [{"proposers": 1, "verify": True}, {"proposers": 2, "agreement": 0.9}]
+    moa.profile("routed", "a", "b", "c", judge="lab:judge", route=route)
+    upstream.always("*", Reply(text=lambda request: f"I am {request.model}, {request.model * 9}."))
+    upstream.always("judge", Reply(text="Verdict: no"))
+    ran = moa.run("ask", "-p", "routed", "--show-proposals", "-v", "Who are you?")
+    assert ran.code == 0, ran.err
+    for model in "abc":
+        assert ran.err.count(f"I am {model}, ") == 1
+    assert ran.text == f"I am agg, {'agg' * 9}.\n"
+
+
+def test_other_models_than_the_profile_s_go_without_its_route(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("routed", "a", "b", "c", route=[{"proposers": 2, "agreement": 0.9}])
+    ran = moa.run("ask", "-p", "routed", "-m", "lab:x", "-m", "lab:y", "Who are you?")
+    assert ran.code == 0, ran.err
+    assert sorted(request.model for request in upstream.chats()) == ["agg", "x", "y"]

@@ -1,0 +1,107 @@
+"""A route: a small part of the mixture is asked first, and more only if that is not enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moa_cli.core.outcomes import cut_of
+from moa_cli.core.strategy import Decision, Standing
+from moa_cli.engine.agreement import agreement
+from moa_cli.engine.layer import LayerRun, run_first, run_layers
+from moa_cli.engine.state import TurnState
+from moa_cli.engine.steps import acts, copy, decide, judged, proposals
+from moa_cli.engine.strategies import run_strategy
+from moa_cli.engine.verdict import check_wording, read_verdict
+from moa_cli.profile.schema import RouteStage
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A stage of a route that is enough. number: from 1. why: in words."""
+
+    number: int
+    why: str
+
+
+async def ask_proposers(state: TurnState) -> Accepted | None:
+    """Have the proposals made by as little of the mixture as the profile's route allows: leaves
+    them as the state's references. Returns the stage that was enough; None if none was, or there
+    is none: then all layers have run.
+
+    Raises BudgetReached as `run_layers` does.
+    """
+    begun: LayerRun | None = None
+    if state.rounds:
+        models = state.profile.layer(1)
+        for number, stage in enumerate(state.profile.route, 1):
+            if stage.max_prompt_tokens is not None:
+                prompt = (await state.would_take(models[:1], ())).prompt_tokens
+                if prompt > stage.max_prompt_tokens:
+                    told = f"the prompt has about {prompt:,} tokens"
+                    state.refused.append(f"stage {number} of the route is not for it: {told}")
+                    continue
+            if begun is None or len(begun.planned) < stage.proposers:
+                begun = await run_first(state, models[: stage.proposers], begun)
+            state.references = begun.references
+            if state.control.said_enough and state.references:
+                state.lost.append("the rest of the route was skipped")
+                return None
+            accepted, why = await _judged(state, stage)
+            if accepted:
+                await _skip_the_rest(state, number, why)
+                return Accepted(number, why)
+            state.refused.append(f"stage {number} of the route was not enough: {why}")
+            state.references = ()
+    await run_layers(state, begun)
+    return None
+
+
+async def _judged(state: TurnState, stage: RouteStage) -> tuple[bool, str]:
+    """Whether the answers of a stage, which are the references, are enough; and why."""
+    found = proposals(state)
+    if not any(cut_of(proposal) is None for proposal in found):
+        return False, "it gave no whole answer"
+    reasons = []
+    if stage.max_prompt_tokens is not None:
+        reasons.append(f"the prompt has at most {stage.max_prompt_tokens:,} tokens")
+    if stage.agreement is not None:
+        agreed = await agreement(found, state.profile.final_answer, stage.agreement)
+        if agreed is None:
+            return False, "its answers do not agree"
+        reasons.append(agreed.told)
+    if stage.verify:
+        answers = "the answer" if len(found) == 1 else "the answers"
+        verdict = await judged(state, "verify", check_wording(state.profile), read_verdict)
+        if verdict is None:
+            return False, f"no judge has checked {answers}"
+        review, right = verdict
+        if not right:
+            return False, f"{review.model} does not find {answers} right"
+        reasons.append(f"{review.model} finds {answers} right")
+    return True, ", ".join(reasons)
+
+
+async def _skip_the_rest(state: TurnState, number: int, why: str) -> None:
+    """Note what of the mixture is not asked, as that stage of the route is enough."""
+    profile, found = state.profile, state.references
+    asked = profile.route[number - 1].proposers
+    later = [model for layer in range(2, state.rounds + 1) for model in profile.layer(layer)]
+    saved = await state.would_take(profile.layer(1)[asked:], ())
+    saved += await state.would_take(later, found)
+    if len(found) == 1 and not acts(state):
+        saved += await state.would_take(state.closing(), found)
+    state.skip(f"stage {number} of the route was enough", why, saved)
+
+
+async def reply(state: TurnState, accepted: Accepted | None) -> bool:
+    """Give the reply: a single proposal that was accepted is one; else the strategy makes it.
+
+    Returns whether there is a whole reply. Raises BudgetReached at a cap.
+    """
+    if accepted is None or len(state.references) > 1:
+        return await run_strategy(state)
+    [only] = proposals(state)
+    summary = f"{only.proposer} alone was asked: {accepted.why}"
+    standing = Standing(only.proposer, only.index)
+    decide(state, Decision(state.profile.strategy, summary, (standing,), only.index))
+    return await copy(state, only)
