@@ -181,3 +181,29 @@ def test_the_measure_is_between_0_and_1() -> None:
     assert table["stop_when_agreed"] == 0.5
     with pytest.raises(ProfileError, match="stop_when_agreed"):
         build("wrong", {**table, "stop_when_agreed": 1.5})
+
+
+@pytest.mark.parametrize("strategy", ["fusion", "council"])
+def test_other_strategies_that_write_stop_early_too(upstream: Upstream, strategy: str) -> None:
+    answers = ("It is 42.", "42", "#### 42")
+    events, reply = turn(upstream, *answers, strategy=strategy, judge="lab:judge", rounds=2)
+    assert reply == "It is 42."
+    assert len(upstream.chats()) == 3
+    # The second round, and what the strategy would have asked behind it.
+    calls = {"fusion": 3 + 1 + 1, "council": 3 + 3 + 1}[strategy]
+    assert decision(events).saved_calls == calls
+    assert decision(events).strategy == strategy
+
+
+@pytest.mark.parametrize("strategy", ["fusion", "council", "select"])
+def test_other_strategies_tell_the_rounds_that_were_skipped(
+    upstream: Upstream, strategy: str
+) -> None:
+    upstream.always("judge", Reply(text="model_1"))
+    for model in "abc":
+        upstream.always(model, Reply(text=PROSE))
+    profile = mixture(*"abc", strategy=strategy, judge="lab:judge", rounds=2, stop_when_agreed=0.9)
+    events = run(upstream, profile)
+    told = [event.decision for event in of_kind(events, Decided)][-1]
+    assert told.saved_calls == 3
+    assert "the last 1 round of 2 not run" in told.skipped[0]
