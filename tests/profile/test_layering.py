@@ -222,6 +222,7 @@ def test_each_value_is_told_with_its_origin() -> None:
         "chosen_by": ("judge", "default", ""),
         "one_call": (False, "default", ""),
         "report": (False, "default", ""),
+        "stop_when_agreed": (None, "default", ""),
         "on_all_failed": ("fail", "default", ""),
         "proposers[1].model": ("b", *file),
         "proposers[1].name": ("bee", *file),
