@@ -7,33 +7,41 @@ from dataclasses import dataclass
 
 from moa_cli.core.conversation import Conversation, Message, Proposal, Usage
 from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.strategy import answer_name
 from moa_cli.core.tokens import extra_tokens, prompt_tokens
 from moa_cli.engine.advice import view_for
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
-from moa_cli.engine.prompts import Reference, messages_for
+from moa_cli.engine.prompts import messages_for
 from moa_cli.engine.sight import seen_by
 from moa_cli.engine.strategies import wording_of
+from moa_cli.engine.subsets import references_of_calls, shuffled
 from moa_cli.profile import ModelSettings, Profile, Proposer, Stage
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage of a turn that is not begun.
+    """A stage of a turn that has not begun.
 
     number: that of its layer. wording: the profile as its calls are told the references.
-    references: the proposals that it is told, which are not there yet. answers: of how many tokens
-    they, and the reviews that its prompts are made of, may be.
+    references: those of each call: answers that are not there yet. reviewed: of how many tokens
+    the reviews may be that its prompts are made of.
     """
 
     number: int
     stage: Stage
     wording: Profile
-    references: Sequence[Reference] = ()
-    answers: int = 0
+    references: Sequence[Sequence[Proposal]]
+    reviewed: int = 0
 
-    def messages(self, settings: ModelSettings, conversation: Conversation) -> tuple[Message, ...]:
-        """What one of its models will be sent. conversation: as that model sees it."""
-        return messages_for(self.wording, settings, conversation, self.references)
+    def messages(self, index: int, conversation: Conversation) -> tuple[Message, ...]:
+        """What one of its calls will be sent. conversation: as its model sees it."""
+        settings, given = self.stage.models[index], self.references[index]
+        return messages_for(self.wording, settings, conversation, given)
+
+    def answers(self, index: int) -> int:
+        """Of how many tokens the answers may be that one of its calls is sent."""
+        told = sum(reference.usage.completion_tokens for reference in self.references[index])
+        return told + self.reviewed
 
 
 @dataclass(frozen=True)
@@ -49,25 +57,42 @@ class LayerForecast:
     stage: Stage | None = None
 
 
-def planned_stages(profile: Profile, *, shown: bool = False) -> list[PlannedStage]:
-    """What a turn will ask, in order.
+def planned_stages(
+    profile: Profile, conversation: Conversation, *, shown: bool = False
+) -> list[PlannedStage]:
+    """What the open turn of `conversation` will ask, in order.
 
     shown: whether an answer that is not there yet stands as `<answer of …>`, else as nothing.
     """
+    prompt = conversation.turns[-1].user
     planned = []
-    references: list[Reference] = []
-    proposed = reviewed = 0
+    # Those of the last layer of proposers, and what is left of them by merges.
+    proposals: list[Proposal] = []
+    references: list[Proposal] = []
+    reviewed = 0
     for number, stage in enumerate(profile.stages(), 1):
         wording = wording_of(profile, stage)
-        # A reply is written with what the reviews say; reviews do not see one another.
-        answers = proposed + (reviewed if stage.writes else 0)
-        planned.append(PlannedStage(number, stage, wording, references, answers))
-        length = sum(settings.max_tokens or ASSUMED_TOKENS for settings in stage.models)
-        if stage.purpose:
+        count = len(stage.models)
+        answers = [_unsaid(stage, number, settings, shown) for settings in stage.models]
+        length = sum(answer.usage.completion_tokens for answer in answers)
+        given: list[Sequence[Proposal]] = [references] * count
+        if stage.writes:
+            # A reply is written with what the reviews say; these do not see one another.
+            if profile.shuffle and wording is profile:
+                given = [shuffled(references, prompt, number)]
+            planned.append(PlannedStage(number, stage, wording, given, reviewed))
+            continue
+        if not stage.purpose:
+            drawn = references_of_calls(profile, references, prompt, number, count)
+            given, references = given if drawn is None else drawn, answers
+            proposals = answers
+        elif stage.purpose == "merge" and profile.window is not None:
+            given = [references[: profile.window]]
+            references = [*answers, *references[profile.window :]]
+        else:
+            given = [proposals] * count
             reviewed += length
-        elif not stage.writes:
-            proposed = length
-            references = [_unsaid(number, settings, shown) for settings in stage.models]
+        planned.append(PlannedStage(number, stage, wording, given))
     return planned
 
 
@@ -80,22 +105,25 @@ def forecast_turn(
     known: facts by model name.
     """
     forecasts = []
-    for planned in planned_stages(profile):
+    for planned in planned_stages(profile, conversation):
         usage = Usage()
         models = planned.stage.models
-        for settings in models:
+        for index, settings in enumerate(models):
             info = known.get(settings.model) or ModelInfo(id=settings.model)
             talk = seen_by(view_for(profile, settings, conversation), info.sees)
-            prompt = prompt_tokens(planned.messages(settings, talk))
+            prompt = prompt_tokens(planned.messages(index, talk))
             prompt += extra_tokens(settings.extra)
-            usage += forecast_call(settings, prompt + planned.answers, info.price)
+            usage += forecast_call(settings, prompt + planned.answers(index), info.price)
         assumed = any(settings.max_tokens is None for settings in models)
         forecasts.append(LayerForecast(planned.number, usage, assumed, planned.stage))
     return forecasts
 
 
-def _unsaid(layer: int, settings: ModelSettings, shown: bool) -> Reference:
-    """An answer that is not there yet, with the name that it will have."""
+def _unsaid(stage: Stage, layer: int, settings: ModelSettings, shown: bool) -> Proposal:
+    """An answer that is not there yet, with the name and the length that it will have."""
     name = (settings.name if isinstance(settings, Proposer) else None) or ""
-    text = f"<answer of {name} in round {layer}>" if shown else ""
-    return Proposal(layer, 0, name, settings.model, text)
+    text = f"<answer of {name} in round {layer}>"
+    if stage.purpose:
+        text = f"<{answer_name(stage.purpose)} of layer {layer}>"
+    length = Usage(completion_tokens=settings.max_tokens or ASSUMED_TOKENS)
+    return Proposal(layer, 0, name, settings.model, text if shown else "", usage=length)

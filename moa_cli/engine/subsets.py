@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import TypeVar
 
 from moa_cli.engine.prompts import Reference
 from moa_cli.profile import Profile
 
+_R = TypeVar("_R", bound=Reference)
+
 
 def references_of_calls(
-    profile: Profile, references: Sequence[Reference], prompt: str, layer: int, calls: int
-) -> list[Sequence[Reference]] | None:
+    profile: Profile, references: Sequence[_R], prompt: str, layer: int, calls: int
+) -> list[Sequence[_R]] | None:
     """The references of each call of a layer of proposers; None if each is given all.
 
     prompt: the user's. layer: from 1.
@@ -31,14 +34,12 @@ def references_of_calls(
     ]
 
 
-def shuffled(references: Sequence[Reference], prompt: str, layer: int) -> list[Reference]:
+def shuffled(references: Sequence[_R], prompt: str, layer: int) -> list[_R]:
     """All references in another order."""
     return _drawn(references, len(references), f"{prompt}\0{layer}", shuffle=True)
 
 
-def _drawn(
-    references: Sequence[Reference], most: int, seed: str, *, shuffle: bool
-) -> list[Reference]:
+def _drawn(references: Sequence[_R], most: int, seed: str, *, shuffle: bool) -> list[_R]:
     # Nothing secret hangs on it.
     places = Random(seed).sample(  # noqa: S311
         range(len(references)), min(most, len(references))

@@ -22,7 +22,8 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
     """
     lines = [f"profile {profile.name}: nothing is sent"]
     forecasts = estimate.forecasts(profile, conversation, known)
-    for planned, forecast in zip(planned_stages(profile, shown=True), forecasts, strict=True):
+    stages = planned_stages(profile, conversation, shown=True)
+    for planned, forecast in zip(stages, forecasts, strict=True):
         stage = planned.stage
         calls = plural(len(stage.models), "call")
         together = (
@@ -35,7 +36,7 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
         if fallbacks:
             lines.append(f"  if it fails: {', '.join(fallback.model for fallback in fallbacks)}")
         lines += _prompts(planned, conversation)
-    if not any(planned.stage.writes for planned in planned_stages(profile)):
+    if not any(planned.stage.writes for planned in stages):
         lines.append("\nreply: the words of a proposal, without a call")
     total = estimate.whole(forecasts)
     in_all = f"{plural(total.usage.calls, 'call')} in all: {estimate.layer_text(total)}"
@@ -48,7 +49,7 @@ def _fallbacks(profile: Profile, stage: Stage) -> Sequence[ModelSettings]:
     """Who is asked if the only model of a stage fails."""
     if stage.writes:
         return profile.aggregators()[1:]
-    judges = profile.judges()
+    judges = profile.mergers() if stage.purpose == "merge" else profile.judges()
     # A report is one call at most.
     tried = stage.purpose not in ("", "report") and list(stage.models) == [judges[0]]
     return judges[1:] if tried else ()
@@ -73,8 +74,8 @@ def _prompts(planned: PlannedStage, conversation: Conversation) -> list[str]:
     """The messages, once for all models that are sent the same."""
     lines: list[str] = []
     shown: list[object] = []
-    for model in planned.stage.models:
-        messages = planned.messages(model, view_for(planned.wording, model, conversation))
+    for index, model in enumerate(planned.stage.models):
+        messages = planned.messages(index, view_for(planned.wording, model, conversation))
         if messages in shown:
             continue
         shown.append(messages)
