@@ -22,6 +22,7 @@ from moa_cli.core.conversation import Failure, Turn, Usage
 from moa_cli.core.errors import MoAError
 from moa_cli.core.events import Event
 from moa_cli.core.installation import install_command
+from moa_cli.core.strategy import Purpose
 from moa_cli.core.stream import TurnFold
 from moa_cli.version import __version__
 
@@ -189,6 +190,7 @@ class TurnTrace:
         _carried.set(carried)
         # By layer and index; the aggregator's has none.
         self._callers: dict[tuple[int, int], events.Caller] = {}
+        self._purposes: dict[int, Purpose] = {}
         self._calls: dict[tuple[int, int] | None, Span] = {}
         self._fold: TurnFold | None = None
         self._ended = False
@@ -210,12 +212,15 @@ class TurnTrace:
             case events.LayerStarted():
                 for index, caller in enumerate(event.proposers):
                     self._callers[event.layer, index] = caller
+                self._purposes[event.layer] = event.purpose
             case events.ProposerStarted():
                 place = event.layer, event.index
                 caller = self._callers[place]
                 call = self._begin(place, caller.model, event.at)
                 call.set_attribute("moa.layer", event.layer)
                 call.set_attribute("moa.proposer", caller.name)
+                if purpose := self._purposes[event.layer]:
+                    call.set_attribute("moa.purpose", purpose)
             case events.ProposerFinished() | events.ProposerFailed():
                 proposal = event.proposal
                 self._end(
@@ -226,7 +231,7 @@ class TurnTrace:
                     proposal.answered_by,
                     proposal.finish_reason,
                 )
-            case events.AggregatorStarted():
+            case events.AggregatorStarted() if not event.copied:
                 call = self._begin(None, event.model, event.at)
                 call.set_attribute("moa.references", event.references)
                 if event.fallback:
@@ -240,6 +245,10 @@ class TurnTrace:
                 self._end(None, event.at, event.usage, None, event.answered_by, event.finish_reason)
             case events.AggregatorFailed():
                 self._end(None, event.at, event.usage, event.error)
+            case events.Decided():
+                self._turn.set_attribute("moa.strategy", event.decision.strategy)
+                if event.decision.saved_calls:
+                    self._turn.set_attribute("moa.saved_calls", event.decision.saved_calls)
             case events.Retrying():
                 self._note(event, "retry", {"error.type": event.error.kind})
             case events.Hedged():
@@ -258,7 +267,7 @@ class TurnTrace:
         turn = self._fold.turn() if self._fold is not None else Turn(user="")
         at = (time.time_ns() - self._began) / _NANOSECONDS
         stopped = Failure("Interrupted", "cancelled")
-        for layer in turn.proposals:
+        for layer in (*turn.proposals, turn.reviews):
             for proposal in layer:
                 self._end((proposal.layer, proposal.index), at, proposal.usage, stopped)
         if None in self._calls and turn.ledger:

@@ -12,6 +12,7 @@ from starlette.types import Receive, Send
 from moa_cli.core import events
 from moa_cli.core.conversation import Turn
 from moa_cli.core.events import Event
+from moa_cli.core.strategy import layer_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.sse import comment, compact
 from moa_cli.server.wires.wire import Encoder
@@ -171,12 +172,14 @@ class _ProgressText:
         # Of each layer, which may begin again with more proposers.
         self._answered: Counter[int] = Counter()
         self._lost: Counter[int] = Counter()
+        self._name = ""
 
     def take(self, event: Event) -> bool:
         """Take the next event; whether there is news."""
         match event:
             case events.LayerStarted():
                 self._layer, self._asked = event.layer, len(event.proposers)
+                self._name = layer_name(event.layer, event.purpose)
             # A straggler of the layer before has been told of as one that may come.
             case events.ProposerFinished() if event.layer == self._layer:
                 self._answered[event.layer] += 1
@@ -194,7 +197,7 @@ class _ProgressText:
         if self._layer:
             answered, lost = self._answered[self._layer], self._lost[self._layer]
             told = f", {lost} lost" if lost else ""
-            parts.append(f"round {self._layer}: {answered} of {self._asked} answered{told}")
+            parts.append(f"{self._name}: {answered} of {self._asked} answered{told}")
         if self._replying:
             parts.append("the reply is being written")
         return "; ".join(parts) or "waiting"

@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from moa_cli.core import events
 from moa_cli.core.conversation import Turn
 from moa_cli.core.events import Event
+from moa_cli.core.strategy import Purpose
 from moa_cli.server.limits import TurnLimiter
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -76,7 +77,9 @@ class Metrics:
             "moa_cost_usd", "USD, of the calls whose price is known.", registry=registry
         )
         self._layers = seconds(
-            "moa_layer_seconds", "Seconds of each layer; the last is `aggregator`.", "layer"
+            "moa_layer_seconds",
+            "Seconds of each layer; of reviews by purpose, and of `aggregator`.",
+            "layer",
         )
         self._turn = seconds("moa_turn_seconds", "Seconds of each turn, by how it ended.", "status")
         self._first = Histogram(
@@ -121,14 +124,14 @@ class Metrics:
     def handle(self, event: Event) -> None:
         """Count an event of any turn."""
         match event:
-            case events.LayerFinished():
-                self._layers(str(event.layer)).observe(event.seconds)
-            case events.AggregatorFinished():
-                self._layers("aggregator").observe(event.seconds)
             case events.ProposerFailed() if event.proposal.error is not None:
                 self._failed(event.proposal.model, event.proposal.error.kind)
             case events.AggregatorFailed():
                 self._failed(event.model, event.error.kind)
+
+    def took(self, layer: str, seconds: float) -> None:
+        """A layer has ended. layer: its number, or what its reviews are, or `aggregator`."""
+        self._layers(layer).observe(seconds)
 
     def _label(self, model: str) -> str:
         return model if self._served(model) else _OTHER
@@ -165,6 +168,8 @@ class TurnMetrics:
         self._metrics = metrics
         self._began = time.monotonic()
         self._silent = True
+        self._purposes: dict[int, Purpose] = {}
+        self._copied = False
 
     def handle(self, event: Event) -> None:
         """Count an event."""
@@ -174,7 +179,22 @@ class TurnMetrics:
                 self._silent = False
                 self._metrics.spoke(time.monotonic() - self._began)
         elif not isinstance(event, events.ProposerDelta):
-            self._metrics.handle(event)
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case events.LayerStarted():
+                self._purposes[event.layer] = event.purpose
+            case events.LayerFinished():
+                purpose = self._purposes.get(event.layer, "")
+                self._metrics.took(purpose or str(event.layer), event.seconds)
+            case events.AggregatorStarted():
+                self._copied = event.copied
+            case events.AggregatorFinished() if not self._copied:
+                # A proposal's own words take no call.
+                self._metrics.took("aggregator", event.seconds)
+            case _:
+                self._metrics.handle(event)
 
     def close(self) -> None:
         """The events of the turn have ended; see `Metrics.ended`."""

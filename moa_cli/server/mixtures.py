@@ -139,13 +139,13 @@ class Mixtures:
         whether its aggregator calls tools. What is not known of a model is None. Raises ApiError.
         """
         profile = self.find(name).profile
-        layers = profile.all_layers()
-        infos = [self._clients.known(call.model) for layer in layers for call in layer]
+        calls = [call for stage in profile.stages() if stage.certain for call in stage.models]
+        infos = [self._clients.known(call.model) for call in calls]
         contexts = [
-            call.context or info.context_length
-            for call, info in zip((call for layer in layers for call in layer), infos, strict=True)
+            call.context or info.context_length for call, info in zip(calls, infos, strict=True)
         ]
         prices = [info.price for info in infos]
+        replies = self._clients.known(profile.aggregator.model)
         return ModelInfo(
             id=name,
             context_length=min((context for context in contexts if context), default=None),
@@ -155,8 +155,8 @@ class Mixtures:
                 sum(price.prompt for price in prices if price),
                 sum(price.completion for price in prices if price),
             ),
-            sees=any(info.sees for info in infos) or (None if infos[-1].sees is None else False),
-            tools=infos[-1].tools,
+            sees=any(info.sees for info in infos) or (None if replies.sees is None else False),
+            tools=replies.tools,
         )
 
     def serves(self, model: str) -> bool:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from moa_cli.core.conversation import Proposal, Turn, Usage
-from moa_cli.core.events import Event
+from moa_cli.core.events import AggregatorDelta, Event
 from moa_cli.core.outcomes import refusal_of
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
@@ -137,7 +137,16 @@ class TurnEndpoint:
 
     async def _more(self, made: _Made, reply: Reply, first: Turn) -> list[Turn]:
         """The other choices: written side by side, from the proposals of the first. A report on
-        those is there already."""
+        those is there already.
+
+        Reviews are made for each. But a reply that is a proposal's own words costs nothing, and a
+        strategy chooses the same again: then all choices are alike.
+        """
+        if first.decision is not None and first.reply and not first.reply_usage.calls:
+            alike = replace(first, reviews=(), usage=Usage(), ledger=(), lost=())
+            for choice in range(1, made.asked.choices):
+                await reply.take(AggregatorDelta(text=first.reply), choice=choice)
+            return [alike] * (made.asked.choices - 1)
         kept = mergeable(first.proposals) or None
         profile = replace(made.mixture.profile, report=False)
         made = replace(made, mixture=replace(made.mixture, profile=profile))

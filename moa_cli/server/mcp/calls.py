@@ -131,7 +131,9 @@ class ToolServer:
             raise UsageError(
                 f"profiles: {asked[0].name!r} has no proposers; name several profiles, or use `ask`"
             )
-        progress = Progress(sum(_calls(each.profile) for each in asked) - proposals_only)
+        progress = Progress(
+            sum(_calls(each.profile, proposals_only=proposals_only) for each in asked)
+        )
         try:
             await self._run(ctx, asked, request, progress, proposals_only=proposals_only)
         finally:
@@ -281,9 +283,12 @@ def _about(profile: Profile) -> str:
     return one_line(f"{first} ({models})" if first else models, 200)
 
 
-def _calls(profile: Profile) -> int:
-    """How many models a turn asks."""
-    return 1 + sum(len(profile.layer(number)) for number in range(1, profile.rounds + 1))
+def _calls(profile: Profile, *, proposals_only: bool) -> int:
+    """How many calls a turn makes if nothing fails. proposals_only: up to its proposals."""
+    stages = profile.stages()
+    if proposals_only:
+        stages = stages[: profile.rounds]
+    return sum(len(stage.models) for stage in stages if stage.certain)
 
 
 def _texts(turn: Turn) -> list[Proposal]:

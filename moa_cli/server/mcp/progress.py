@@ -15,6 +15,7 @@ from moa_cli.core.events import (
     ProposerFinished,
 )
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.strategy import answer_name
 from moa_cli.core.text import plural
 
 Report = tuple[float, float, str]
@@ -105,6 +106,8 @@ class TurnProgress:
         self._progress = progress
         self._label = label
         self._before = f"{label}: " if label else ""
+        # How many calls of each layer have begun.
+        self._begun: dict[int, int] = {}
 
     def handle(self, event: Event) -> None:
         progress, before = self._progress, self._before
@@ -112,18 +115,30 @@ class TurnProgress:
             case AggregatorDelta():
                 progress.wrote(len(event.text))
             case LayerStarted():
+                known = self._begun.get(event.layer, 0)
+                self._begun[event.layer] = len(event.proposers)
                 for index, caller in enumerate(event.proposers):
-                    progress.expect((self._label, event.layer, index), caller.name)
+                    # A layer may begin again, with more proposers.
+                    if index >= known:
+                        progress.expect((self._label, event.layer, index), caller.name)
             case ProposerFinished():
-                place = self._label, event.layer, event.index
-                progress.came(place, f"{before}{event.proposal.proposer} answered")
+                place, proposal = (self._label, event.layer, event.index), event.proposal
+                did = (
+                    f"gave its {answer_name(proposal.purpose)}" if proposal.purpose else "answered"
+                )
+                progress.came(place, f"{before}{proposal.proposer} {did}")
             case ProposerFailed():
                 error = event.proposal.error
                 why = f": {error.message}" if error else ""
                 place = self._label, event.layer, event.index
-                progress.came(place, f"{before}{event.proposal.proposer} gave no answer{why}")
+                what = answer_name(event.proposal.purpose) if event.proposal.purpose else "answer"
+                progress.came(place, f"{before}{event.proposal.proposer} gave no {what}{why}")
             case AggregatorStarted():
-                progress.say(f"{before}{event.name} writes the reply")
+                progress.say(
+                    f"{before}the reply is the answer of {event.name}"
+                    if event.copied
+                    else f"{before}{event.name} writes the reply"
+                )
 
     def close(self) -> None:
         """The result tells the end."""

@@ -18,7 +18,7 @@ from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
 from moa_cli.server.wires.asked import Asked
-from moa_cli.server.wires.moa_object import ledger, reply_usage, together
+from moa_cli.server.wires.moa_object import ledger, together
 from moa_cli.server.wires.proposals import ProposalStream, proposal_text
 from moa_cli.server.wires.sse import compact
 
@@ -84,7 +84,7 @@ class EndedReplies:
 def told_usage(asked: Asked, turn: Turn) -> dict[str, Any]:
     """The usage that the client is told: as ever the sum, so that it sees what it pays for, unless
     that of the reply is asked for."""
-    return usage_object(reply_usage(turn) if asked.usage == "reply" else turn.usage)
+    return usage_object(turn.reply_usage if asked.usage == "reply" else turn.usage)
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.messages_request import MessagesRequest
-from moa_cli.server.wires.moa_object import ledger, reply_usage
+from moa_cli.server.wires.moa_object import ledger
 from moa_cli.server.wires.proposals import ProposalStream, proposal_text
 from moa_cli.server.wires.sse import compact
 
@@ -165,7 +165,7 @@ class MessagesEncoder:
     def _usage(self, turn: Turn) -> dict[str, Any]:
         """As a rule of the call that wrote the reply: agents measure by it how long their context
         is."""
-        return _usage_object(turn.usage if self._asked.usage == "sum" else reply_usage(turn))
+        return _usage_object(turn.usage if self._asked.usage == "sum" else turn.reply_usage)
 
     def _thoughts(self, turn: Turn) -> list[dict[str, Any]]:
         shown = [proposal for layer in turn.proposals for proposal in layer]

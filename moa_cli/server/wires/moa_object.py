@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import count
 from typing import Any
 
 from moa_cli.core.conversation import Charge, Proposal, Turn, Usage
@@ -11,45 +12,35 @@ from moa_cli.core.outcomes import cut_lines
 from moa_cli.profile import short_name
 
 
-def reply_usage(turn: Turn) -> Usage:
-    """What the calls took that wrote the reply."""
-    written = (charge.usage for charge in turn.ledger if charge.layer > len(turn.proposals))
-    return sum(written, Usage())
-
-
 def together(turns: Sequence[Turn]) -> Turn:
     """The turns of several replies that were written from the same proposals, as one."""
     first, *others = turns
     if not others and not first.lost:
         return first
-    last = len(first.proposals) + 1
-    charges = [replace(charge, layer=last) for turn in others for charge in turn.ledger]
+    reviews, charges = [*first.reviews], [*first.ledger]
+    for turn in others:
+        # Their layers are counted from 1: those of no two turns are the same.
+        behind = max([first.depth, *(charge.layer for charge in charges)])
+        reviews += [replace(review, layer=behind + review.layer) for review in turn.reviews]
+        charges += [replace(charge, layer=behind + charge.layer) for charge in turn.ledger]
     return replace(
         first,
+        reviews=tuple(reviews),
         usage=sum((turn.usage for turn in others), first.usage),
-        ledger=(*first.ledger, *charges),
+        ledger=tuple(charges),
         seconds=max(turn.seconds for turn in turns),
         lost=tuple(dict.fromkeys(line for turn in turns for line in turn.lost)),
     )
 
 
 def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
-    """What the mixture did, layer by layer; the last layer is the aggregator's.
+    """What the mixture did, layer by layer; a layer of reviews tells its purpose, and the calls
+    that wrote the reply stand behind those that it was made of.
 
     cost: USD, None where the price of a call is unknown. fan_out: only where no proposer was asked,
-    since they had answered the same message before. report: only where there is one. ignored:
-    fields of the request that had no effect.
+    since they had answered the same message before. decision, report: only where there is one.
+    ignored: fields of the request that had no effect.
     """
-    layers = [
-        {"layer": number, "calls": list(map(_proposal, proposals))}
-        for number, proposals in enumerate(turn.proposals, 1)
-    ]
-    written = [
-        _call(short_name(charge.model), charge)
-        for charge in turn.ledger
-        if charge.layer > len(turn.proposals)
-    ]
-    layers.append({"layer": len(layers) + 1, "calls": written})
     return {
         "profile": turn.profile,
         "aggregator": turn.model,
@@ -63,11 +54,36 @@ def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
         **({"fan_out": "reused"} if turn.reused else {}),
         "finish_reason": turn.finish_reason,
         "cut": cut_lines(turn),
-        "usage": {"reply": _tokens(reply_usage(turn)), "sum": _tokens(turn.usage)},
+        "usage": {"reply": _tokens(turn.reply_usage), "sum": _tokens(turn.usage)},
         **({"report": asdict(turn.report)} if turn.report is not None else {}),
+        **({"decision": asdict(turn.decision)} if turn.decision is not None else {}),
         **({"ignored": list(ignored)} if ignored else {}),
-        "layers": layers,
+        "layers": _layers(turn),
     }
+
+
+def _layers(turn: Turn) -> list[dict[str, Any]]:
+    """The calls of each layer, in the order of the layers."""
+    layers = [
+        {"layer": number, "calls": list(map(_proposal, proposals))}
+        for number, proposals in enumerate(turn.proposals, 1)
+    ]
+    reviewed: dict[int, list[Proposal]] = {}
+    for review in turn.reviews:
+        reviewed.setdefault(review.layer, []).append(review)
+    layers += [
+        {"layer": number, "purpose": reviews[0].purpose, "calls": list(map(_proposal, reviews))}
+        for number, reviews in reviewed.items()
+    ]
+    written = [
+        _call(short_name(charge.model), charge)
+        for charge in turn.ledger
+        if charge.layer > len(turn.proposals) and charge.layer not in reviewed
+    ]
+    numbers = count(len(turn.proposals) + 1)
+    replied = next(number for number in numbers if number not in reviewed)
+    layers.append({"layer": replied, "calls": written})
+    return sorted(layers, key=lambda layer: layer["layer"])
 
 
 def _tokens(usage: Usage) -> dict[str, int]:

@@ -16,7 +16,7 @@ from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
 from moa_cli.server.wires.asked import Asked
-from moa_cli.server.wires.moa_object import ledger, reply_usage
+from moa_cli.server.wires.moa_object import ledger
 from moa_cli.server.wires.proposals import ProposalStream, proposal_text
 from moa_cli.server.wires.responses_items import (
     CallItem,
@@ -258,7 +258,7 @@ class ResponsesEncoder:
     def _usage(self, turn: Turn) -> dict[str, Any]:
         # Of the reply, if nothing else is asked for: agents measure by it how full their context
         # is.
-        return usage_object(turn.usage if self._asked.usage == "sum" else reply_usage(turn))
+        return usage_object(turn.usage if self._asked.usage == "sum" else turn.reply_usage)
 
     def fail(self, error: ApiError) -> bytes:
         """The error, as an event that raises in OpenAI's libraries, and as the end of the
