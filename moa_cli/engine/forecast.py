@@ -13,7 +13,7 @@ from moa_cli.engine.advice import view_for
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.prompts import messages_for
 from moa_cli.engine.sight import seen_by
-from moa_cli.engine.strategies import wording_of
+from moa_cli.engine.strategies import reviewer_of, wording_of
 from moa_cli.engine.subsets import references_of_calls, shuffled
 from moa_cli.profile import ModelSettings, Profile, Proposer, Stage
 
@@ -35,8 +35,8 @@ class PlannedStage:
 
     def messages(self, index: int, conversation: Conversation) -> tuple[Message, ...]:
         """What one of its calls will be sent. conversation: as its model sees it."""
-        settings, given = self.stage.models[index], self.references[index]
-        return messages_for(self.wording, settings, conversation, given)
+        settings = reviewer_of(self.wording, self.stage, self.stage.models[index], conversation)
+        return messages_for(self.wording, settings, conversation, self.references[index])
 
     def answers(self, index: int) -> int:
         """Of how many tokens the answers may be that one of its calls is sent."""
@@ -91,6 +91,9 @@ def planned_stages(
             references = [*answers, *references[profile.window :]]
         else:
             given = [proposals] * count
+            if stage.purpose in ("rank", "choose") and count > 1:
+                # Proposers that judge each other are not given their own.
+                given = [[*proposals[:own], *proposals[own + 1 :]] for own in range(count)]
             reviewed += length
         planned.append(PlannedStage(number, stage, wording, given))
     return planned

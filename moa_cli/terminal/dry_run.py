@@ -14,6 +14,8 @@ from moa_cli.engine.forecast import PlannedStage, planned_stages
 from moa_cli.profile import ModelSettings, Profile, Proposer, Stage
 from moa_cli.terminal import estimate
 
+_COPIED = "\nreply: the words of a proposal, without a call"
+
 
 def plan(profile: Profile, conversation: Conversation, known: Mapping[str, ModelInfo]) -> str:
     """The plan as text. Answers that are not there yet stand as `<answer of …>`.
@@ -23,8 +25,12 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
     lines = [f"profile {profile.name}: nothing is sent"]
     forecasts = estimate.forecasts(profile, conversation, known)
     stages = planned_stages(profile, conversation, shown=True)
+    copied = [] if any(planned.stage.writes for planned in stages) else [_COPIED]
     for planned, forecast in zip(stages, forecasts, strict=True):
         stage = planned.stage
+        if stage.purpose == "report":
+            lines += copied
+            copied = []
         calls = plural(len(stage.models), "call")
         together = (
             " at once" if not (stage.purpose or stage.writes) or len(stage.models) > 1 else ""
@@ -36,8 +42,7 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
         if fallbacks:
             lines.append(f"  if it fails: {', '.join(fallback.model for fallback in fallbacks)}")
         lines += _prompts(planned, conversation)
-    if not any(planned.stage.writes for planned in stages):
-        lines.append("\nreply: the words of a proposal, without a call")
+    lines += copied
     total = estimate.whole(forecasts)
     in_all = f"{plural(total.usage.calls, 'call')} in all: {estimate.layer_text(total)}"
     lines += [f"\n{in_all}", *estimate.more_lines(forecasts)]

@@ -7,6 +7,7 @@ and the profile says `on_all_failed = "solo"`), the aggregator answers alone, wh
 
 from __future__ import annotations
 
+from moa_cli.core.conversation import Conversation
 from moa_cli.core.strategy import Decision
 from moa_cli.core.text import plural
 from moa_cli.engine.comparison import comparison_wording
@@ -15,11 +16,11 @@ from moa_cli.engine.steps import decide, write
 from moa_cli.engine.strategies.agreed import agreed_reply
 from moa_cli.engine.strategies.council import chair_wording, council, rank_wording
 from moa_cli.engine.strategies.fusion import fuse_wording, fusion, one_call_wording
-from moa_cli.engine.strategies.select import choice_wording, select
+from moa_cli.engine.strategies.select import choice_wording, ranker, select
 from moa_cli.engine.strategies.synthesize import run_synthesize
 from moa_cli.engine.strategies.vote import consistency_wording, vote
 from moa_cli.engine.verdict import check_wording
-from moa_cli.profile import Profile, Stage
+from moa_cli.profile import ModelSettings, Profile, Stage
 
 
 async def run_strategy(state: TurnState) -> bool:
@@ -47,6 +48,15 @@ async def _synthesize(state: TurnState) -> bool:
         count = plural(len(state.references), "proposal")
         decide(state, Decision("synthesize", f"written from {count}"))
     return await run_synthesize(state)
+
+
+def reviewer_of(
+    profile: Profile, stage: Stage, settings: ModelSettings, conversation: Conversation
+) -> ModelSettings:
+    """A model of a stage as it is asked, for who tells of a turn before it begins."""
+    if stage.purpose == "choose" and profile.strategy == "select":
+        return ranker(settings, conversation)
+    return settings
 
 
 def wording_of(profile: Profile, stage: Stage) -> Profile:

@@ -13,15 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
-from moa_cli.core.conversation import Proposal
+from moa_cli.core.conversation import Conversation, Proposal
 from moa_cli.core.strategy import Decision, Standing
 from moa_cli.engine.prompts import Wording, worded
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import copy, decide, judged, proposals, read_of, review, write
 from moa_cli.engine.strategies.peers import Peers, peers
-from moa_cli.profile import Profile, Proposer
+from moa_cli.profile import ModelSettings, Profile
 
 RANKER_SYSTEM: Final = """\
 You are a highly efficient assistant, who evaluates and selects the best large language model \
@@ -65,6 +65,7 @@ _OUTPUT: Final = '''\
     }}'''
 # A name of a model, or the whole answer if that is a number alone.
 _NAMED = re.compile(r"\bmodel[\s_]*(\d{1,4})\b|\A\W*(\d{1,4})\W*\Z", re.IGNORECASE)
+_M = TypeVar("_M", bound=ModelSettings)
 
 
 async def select(state: TurnState) -> bool:
@@ -103,7 +104,7 @@ async def select(state: TurnState) -> bool:
 async def _chosen_by_judge(state: TurnState, found: Sequence[Proposal]) -> tuple[list[int], str]:
     """How often each proposal was chosen, and a sentence on that."""
     votes = [0] * len(found)
-    judges = [_ranker(state, judge) for judge in state.profile.judges()]
+    judges = [ranker(judge, state.conversation) for judge in state.profile.judges()]
     read = partial(read_choice, count=len(found))
     answer = await judged(state, "choose", choice_wording(state.profile), read, judges=judges)
     if answer is None:
@@ -118,7 +119,7 @@ async def _chosen_by_peers(
 ) -> tuple[list[int], str]:
     """The same, by each proposer among the others' proposals."""
     votes = [0] * len(found)
-    models = [_ranker(state, peer.settings) for peer in group.asked]
+    models = [ranker(peer.settings, state.conversation) for peer in group.asked]
     shown = [[found[place] for place in peer.others] for peer in group.asked]
     for answer in await review(state, "choose", models, choice_wording(state.profile), shown):
         others = group.asked[answer.index].others
@@ -150,9 +151,9 @@ def _listed(texts: Sequence[str]) -> Mapping[str, str]:
     return {"references": ",\n".join(outputs), "identifiers": identifiers}
 
 
-def _ranker(state: TurnState, settings: Proposer) -> Proposer:
+def ranker(settings: _M, conversation: Conversation) -> _M:
     """A model, with the ranker's system prompt behind the one that it would have."""
-    messages = state.conversation.messages()
+    messages = conversation.messages()
     led = messages[0].content if messages[0].role == "system" else settings.system
     return replace(settings, system=f"{led}\n\n{RANKER_SYSTEM}" if led else RANKER_SYSTEM)
 
