@@ -221,8 +221,9 @@ class Chat:
                 case Send(prompt, aggregator, parts):
                     prompt, parts = self._with_attachments(prompt, parts)
                     events = self.session.ask(prompt, stopper.control, aggregator, parts)
-                case Remerge(aggregator):
-                    prompt, events = self.session.remerge(stopper.control, aggregator)
+                case Remerge(strategy, aggregator):
+                    control = stopper.control
+                    prompt, events = self.session.remerge(control, strategy, aggregator)
                 case _:
                     await self._choose()
                     return None

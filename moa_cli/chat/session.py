@@ -12,6 +12,7 @@ from moa_cli.core.conversation import Conversation, Part, Turn, Usage
 from moa_cli.core.endpoints import Clients, ModelInfo
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.events import Event
+from moa_cli.core.strategy import Strategy
 from moa_cli.engine import Control, Limits, check_names, run_turn
 from moa_cli.engine.merging import last_turn, mergeable, merged
 from moa_cli.profile import Overrides, Profile
@@ -84,14 +85,22 @@ class Session:
         return run_turn(profile, asked, self._clients, control=control, limits=self._limits)
 
     def remerge(
-        self, control: Control | None = None, aggregator: str | None = None
+        self,
+        control: Control | None = None,
+        strategy: Strategy | None = None,
+        aggregator: str | None = None,
     ) -> tuple[str, AsyncGenerator[Event, None]]:
-        """Begin a turn that writes a new reply from the last proposals.
+        """Begin a turn that makes a new reply of the last proposals: no proposer is asked.
+
+        strategy, aggregator: other ones than the profile's, for this reply alone.
 
         Returns the last prompt, and the events of the turn. Raises UsageError if there are no
         proposals, ProfileError like `ask`.
         """
-        profile = self._with_aggregator(aggregator, "/remerge")
+        profile = self.profile
+        if strategy or aggregator:
+            other = Overrides(strategy=strategy, aggregator=aggregator or None)
+            profile = self._checked(override(profile, other, "/remerge"))
         last = self.last
         references = mergeable(last.proposals) if last else ()
         if not references:

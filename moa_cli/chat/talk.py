@@ -18,7 +18,7 @@ from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.engine.merging import kept_text
-from moa_cli.profile import short_name
+from moa_cli.profile import closing_text
 from moa_cli.store.store import Store
 
 _TWICE_SECONDS = 2.0
@@ -154,7 +154,7 @@ def bar(chat: Chat, columns: int) -> str:
     parts = [
         profile.name,
         plural(profile.rounds, "round"),
-        f"{count} → {short_name(profile.aggregator.model)}",
+        f"{count} → {closing_text(profile)}",
         f"{used.total_tokens:,} tokens",
     ]
     if used.cost:

@@ -340,14 +340,12 @@ def _parsed(turn: Turn) -> dict[str, Any]:
 def _merged_by(profile: Profile, proposals: Sequence[Proposal]) -> str:
     """Who writes a reply from which proposals, on one line."""
     from moa_cli.core.text import plural
-    from moa_cli.profile import short_name
+    from moa_cli.profile import closing_text
 
     names = ", ".join(
         f"{proposal.proposer}{' unfinished' * proposal.unfinished}" for proposal in proposals
     )
-    return (
-        f"{plural(len(proposals), 'proposal')} ({names}) → {short_name(profile.aggregator.model)}"
-    )
+    return f"{plural(len(proposals), 'proposal')} ({names}) → {closing_text(profile)}"
 
 
 def _settle(kept: SavedConversation, merging: Turn, turn: Turn) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from moa_cli.config.schema import Config, load_config
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.text import with_hint
-from moa_cli.profile import Overrides, Profile, find, resolve, short_name
+from moa_cli.profile import Overrides, Profile, closing_text, find, resolve, short_name
 from moa_cli.profile.layering import FOUND, TYPED
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def describe(profile: Profile) -> str:
         parts.append(", ".join(f"{model} ×{n}" if n > 1 else model for model, n in counts.items()))
     if len(parts) > 1 and len(set(parts)) == 1:
         parts = [f"({parts[0]}) × {len(parts)} rounds"]
-    line = " → ".join([*parts, short_name(profile.aggregator.model)])
+    line = " → ".join([*parts, closing_text(profile)])
     if _EMBEDDED in profile.models():
         line += " (a tiny demonstration model, often wrong)"
     if profile.name in (FOUND, TYPED) and () not in profile.origins:

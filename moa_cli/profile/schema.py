@@ -730,6 +730,22 @@ def short_name(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1] or model
 
 
+def closing_text(profile: Profile) -> str:
+    """What makes the reply of the proposals, on one line: the strategy if it is another one than
+    the paper's, with the judge's name if that is a model of its own, and the aggregator."""
+    names = []
+    stages = profile.stages()[profile.rounds :]
+    writes = any(stage.writes for stage in stages)
+    if profile.strategy != "synthesize" and profile.rounds:
+        judge, strategy = profile.judges()[0], str(profile.strategy)
+        judged = any(stage.certain and stage.models[0] == judge for stage in stages)
+        own = judge.model != profile.aggregator.model or not writes
+        names.append(f"{strategy} by {short_name(judge.model)}" if judged and own else strategy)
+    if writes:
+        names.append(short_name(profile.aggregator.model))
+    return " → ".join(names)
+
+
 def unique_names(names: list[str]) -> list[str]:
     """Those names; where several are the same, numbered."""
     taken = {name for name in names if names.count(name) == 1}

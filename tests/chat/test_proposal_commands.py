@@ -162,6 +162,46 @@ def test_remerge_is_one_call_with_the_references_that_are_there(talk: Talk) -> N
     assert "reference of b" in talk.do("/show 2")
 
 
+def test_remerge_by_another_strategy_costs_only_what_that_asks(talk: Talk) -> None:
+    talk.do("/models lab:a,lab:b,lab:c", "first")
+    proposers = ("a", "b", "c")
+    paid = [len(talk.upstream.chats(model)) for model in proposers]
+    assert paid == [1, 1, 1]
+    talk.upstream.enqueue("agg", Reply(text="model_2"))
+    talk.upstream.always("b", Reply(text="Ranking: 2 > 1"))
+    assert talk.do("/remerge select").startswith("moa: select: lab:agg chose lab:b")
+    assert [len(talk.upstream.chats(model)) for model in proposers] == paid
+    assert talk.remembered() == [("first", "ok")]
+    talk.upstream.enqueue("x", Reply(text='{"points": [], "groups": [[1, 2, 3]]}'))
+    talk.upstream.enqueue("x", Reply(text="fused"))
+    said = talk.do("/remerge fusion lab:x")
+    assert "fusion: compared by lab:x" in said
+    assert talk.out == "fused\n"
+    assert [len(talk.upstream.chats(model)) for model in proposers] == paid
+    talk.upstream.enqueue("agg", Reply(text="chaired"))
+    for model in ("a", "c"):
+        talk.upstream.enqueue(model, Reply(text="Ranking: 1 > 2"))
+    talk.do("/remerge council")
+    # Each ranks once; none proposes again.
+    assert [len(talk.upstream.chats(model)) for model in proposers] == [2, 2, 2]
+    assert talk.out == "chaired\n"
+    assert talk.session.profile.strategy == "synthesize"
+    listed = talk.do("/show").splitlines()
+    assert [line[:10] for line in listed[:3]] == ["1  round 1", "2  round 1", "3  round 1"]
+    assert listed[-1].endswith("reviews of them: /show reviews")
+    shown = talk.do("/show reviews")
+    assert "lab:a (ranking)" in shown
+    assert "1. " in shown
+
+
+def test_a_wrong_strategy_is_told_with_the_known_ones(talk: Talk) -> None:
+    talk.do("first")
+    said = talk.do("/remerge chorus")
+    assert said.startswith("moa: 'chorus' is neither a strategy nor a model (the strategies are ")
+    assert "council" in said
+    assert talk.do("/show reviews") == "moa: there are no reviews of the last proposals"
+
+
 def test_remerge_writes_the_reply_that_a_failed_aggregator_did_not(talk: Talk) -> None:
     talk.upstream.enqueue("a", Reply(text="reference of a"))
     talk.upstream.always("b", REFUSED)

@@ -14,7 +14,7 @@ import pytest
 from moa_cli.compare.leaderboard import LeaderboardRow
 from tests.support.command import Moa
 from tests.support.pages import ROOT, machine
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 PAGE = (ROOT / "docs" / "reference" / "json.md").read_text("utf-8")
 RUN = (
@@ -22,7 +22,8 @@ RUN = (
     " --arms mixture,single -o runs/mine -y"
 )
 COMMANDS = {
-    "moa ask": "ask --json Why?",
+    # A strategy that has all of a turn's fields: reviews, a decision and a report.
+    "moa ask": "ask --json --strategy fusion Why?",
     "moa config list": "config list --json",
     "moa profile list": "profile list --json",
     "moa models": "models local --json",
@@ -38,12 +39,18 @@ COMMANDS = {
 SOMETIMES = {"lost", "error", "input"}
 
 
+def _said(request: Request) -> str:
+    """An answer, or a comparison of answers."""
+    compares = "one JSON object" in str(request.messages)
+    return '{"points": [], "groups": [[1, 2]]}' if compares else "A short answer: 4"
+
+
 @pytest.fixture(scope="module")
 def moa(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A machine with a conversation, a run and a batch."""
     with Upstream() as upstream:
         cited = {"citations": ["https://example.org/sky"]}
-        upstream.always("*", Reply(text="A short answer: 4", more=cited))
+        upstream.always("*", Reply(text=_said, more=cited))
         moa = machine(tmp_path_factory.mktemp("json") / "home", upstream.url)
         for command in ("ask 'Why is the sky blue?'", RUN):
             assert moa.run(*shlex.split(command)).code == 0
@@ -81,6 +88,14 @@ def test_the_fields_are_those_of_the_page(moa: Moa, command: str) -> None:
     assert ran.code == 0, ran.err
     known = documented(command)
     assert printed(json.loads(ran.text), known) == known
+
+
+def test_the_fields_of_an_estimate_are_those_of_the_page(moa: Moa) -> None:
+    # Of a strategy that may do without a call.
+    sometimes = {"layers[].perhaps"}
+    known = documented("moa ask --estimate") - sometimes
+    told = json.loads(moa.run("ask", "--estimate", "--json", "--strategy", "fusion", "Why?").text)
+    assert printed(told, known) == known
 
 
 def test_the_fields_of_statistics_are_those_of_the_page_and_of_usage(moa: Moa) -> None:

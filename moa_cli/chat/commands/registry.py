@@ -14,6 +14,7 @@ from moa_cli.chat.session import Session
 from moa_cli.config.schema import Config
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
+from moa_cli.core.strategy import Strategy
 from moa_cli.core.text import nearest
 from moa_cli.terminal.sinks import Show
 
@@ -54,8 +55,10 @@ class Send:
 
 @dataclass(frozen=True)
 class Remerge:
-    """Write a new reply from the last turn's proposals."""
+    """Write a new reply from the last turn's proposals. strategy, aggregator: other ones than the
+    profile's, for this reply alone."""
 
+    strategy: Strategy | None = None
     aggregator: str | None = None
 
 

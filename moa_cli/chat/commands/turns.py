@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from moa_cli.chat.commands.registry import (
     Host,
     Outcome,
@@ -18,12 +20,14 @@ from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import UsageError
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.strategy import STRATEGIES, layer_name
+from moa_cli.core.text import plural
 from moa_cli.engine.merging import mergeable
 from moa_cli.terminal.sources import source_lines
 
 
 def _numbers(session: Session) -> list[str]:
-    return ["all", *(str(number) for number in range(1, len(_layer(session, None)) + 1))]
+    return ["all", "reviews", *(str(number) for number in range(1, len(_layer(session, None)) + 1))]
 
 
 def _last(session: Session) -> Turn:
@@ -53,11 +57,14 @@ def _proposal(session: Session, text: str, layer: int | None = None) -> Proposal
     return proposals[number - 1]
 
 
-@command("show", "[N [LAYER] | all]", _numbers)
+@command("show", "[N [LAYER] | all | reviews]", _numbers)
 def _show(host: Host, argument: str) -> None:
-    """List the last turn's proposals, print one in full, or all side by side."""
+    """List the last turn's proposals, print one in full, all side by side, or the reviews."""
     if not _layer(host.session, None):
         raise UsageError("there are no proposals yet")
+    if argument == "reviews":
+        _show_reviews(host, _last(host.session))
+        return
     if argument == "all":
         from moa_cli.terminal.side_by_side import SideBySide
 
@@ -80,6 +87,22 @@ def _show(host: Host, argument: str) -> None:
             cut = cut_of(proposal)
             name = proposal.proposer + (f" ({cut})" if cut else "")
             host.say(f"{place}  round {proposal.layer}  {name}: {state}")
+    reviews = _last(host.session).reviews
+    if reviews:
+        host.say(f"{plural(len(reviews), 'review')} of them: /show reviews")
+
+
+def _show_reviews(host: Host, turn: Turn) -> None:
+    """What models said about the proposals, in full, and how these came out."""
+    if not turn.reviews and turn.decision is None:
+        raise UsageError("there are no reviews of the last proposals")
+    for review in turn.reviews:
+        host.say(f"{review.proposer} ({layer_name(review.layer, review.purpose)})")
+        host.show(review.text or (review.error.message if review.error else ""))
+    if turn.decision is not None:
+        from moa_cli.terminal.decision import decision_line, standing_lines
+
+        host.say("\n".join([decision_line(turn.decision), *standing_lines(turn.decision)]))
 
 
 @command("diff", "N M", _numbers)
@@ -124,10 +147,23 @@ def _retry(host: Host, argument: str) -> Outcome:
     return Send(host.session.take_back(), argument or None, last.parts if last else ())
 
 
-@command("remerge", "[MODEL]", model_words)
+def _remerge_words(session: Session) -> list[str]:
+    return [*STRATEGIES, *model_words(session)]
+
+
+@command("remerge", "[STRATEGY] [MODEL]", _remerge_words)
 def _remerge(host: Host, argument: str) -> Outcome:
-    """Write a new reply from the last proposals (one call), by MODEL if given."""
-    return Remerge(argument or None)
+    """Make a new reply of the last proposals, by another STRATEGY and MODEL if given."""
+    first, _, rest = argument.partition(" ")
+    strategy = next((name for name in STRATEGIES if name == first), None)
+    model = argument if strategy is None else rest.strip()
+    known = host.session.profile.models()
+    if re.fullmatch(r"[\w-]+", model) and model not in known:
+        raise UsageError(
+            f"{model!r} is neither a strategy nor a model",
+            hint=f"the strategies are {', '.join(STRATEGIES)}",
+        )
+    return Remerge(strategy, model or None)
 
 
 @command("undo")

@@ -25,7 +25,7 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.stream import Sink, TurnFold, deliver
 from moa_cli.core.unique import unique_name
 from moa_cli.engine import run_turn
-from moa_cli.profile import Profile, short_name
+from moa_cli.profile import Profile, closing_text, short_name
 from moa_cli.server.accesslog import Record
 from moa_cli.server.auth import key_of
 from moa_cli.server.errors import ApiError, from_turn, stopping
@@ -279,7 +279,7 @@ def _about(profile: Profile) -> str:
     first = " ".join(profile.description.split())
     proposers = profile.layer(1) if profile.rounds else ()
     names = ", ".join(dict.fromkeys(short_name(proposer.model) for proposer in proposers))
-    models = f"{names} → {short_name(profile.aggregator.model)}".removeprefix(" → ")
+    models = f"{names} → {closing_text(profile)}".removeprefix(" → ")
     return one_line(f"{first} ({models})" if first else models, 200)
 
 

@@ -286,3 +286,29 @@ def test_what_another_process_has_deleted_becomes_a_new_conversation(
     [turn] = shown(lab)
     assert (turn["prompt"], turn["reply"], turn["status"]) == ("hi", "merged", "finished")
     assert [proposal["text"] for proposal in turn["proposals"][0]] == FROM
+
+
+def test_another_strategy_over_the_same_proposals_pays_no_proposer_again(
+    moa: Moa, upstream: Upstream
+) -> None:
+    moa.profile("lab", "a", "b", "c", judge="lab:judge")
+    upstream.always("*", Reply(text=lambda request: f"from {request.model}"))
+    assert moa.run("ask", "hi").out == b"from agg\n"
+    asked = {model: len(upstream.chats(model)) for model in "abc"}
+    upstream.always("judge", Reply(text='{"points": [], "groups": [[1, 2], [3]]}'))
+    fused = moa.run("ask", "--remerge", "--strategy", "fusion")
+    assert "3 proposals (lab:a, lab:b, lab:c) → fusion by lab:judge → lab:agg" in fused.err
+    assert {model: len(upstream.chats(model)) for model in "abc"} == asked
+    assert len(upstream.chats("judge")) == 1
+    for model in "abc":
+        upstream.always(model, Reply(text="Ranking: 1 > 2"))
+    told = json.loads(moa.run("ask", "--remerge", "--strategy", "council", "--json").out)
+    assert told["decision"]["strategy"] == "council"
+    assert [review["purpose"] for review in told["reviews"]].count("rank") == 3
+    # Each member ranks; none answers again.
+    assert {model: len(upstream.chats(model)) for model in "abc"} == dict.fromkeys("abc", 2)
+    for model in "abc":
+        assert "Rank the responses" in str(upstream.chats(model)[-1].messages)
+    chosen = moa.run("ask", "--remerge", "--strategy", "select")
+    assert chosen.code == 0
+    assert {model: len(upstream.chats(model)) for model in "abc"} == dict.fromkeys("abc", 2)
