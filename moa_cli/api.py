@@ -140,6 +140,7 @@ def run_turn(
     limits: Limits | None = None,
     references: Sequence[str | Proposal] | None = None,
     response_format: ResponseFormat | None = None,
+    reviews: Sequence[Proposal] = (),
 ) -> AsyncGenerator[Event, None]:
     """Answer the open turn of a conversation by the mixture of a profile.
 
@@ -160,6 +161,8 @@ def run_turn(
             `reference_names` is to show who said what, or some are unfinished.
         response_format: What the reply has to be, if it is JSON. Its text is then told as one
             delta, once it was checked; if it is wrong, the aggregator is asked once more.
+        reviews: What models have said about those references before (see `Turn.reviews`). What the
+            strategy would ask the same model about the same texts is not asked again.
 
     Returns:
         A generator of the turn's events.
@@ -179,6 +182,7 @@ def run_turn(
         limits=limits,
         references=references,
         response_format=response_format,
+        reviews=reviews,
     )
 
 

@@ -114,6 +114,7 @@ class Session:
             control=control,
             limits=self._limits,
             references=references,
+            reviews=last.reviews if last else (),
         )
         return prompt, events
 

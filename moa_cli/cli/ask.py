@@ -293,6 +293,7 @@ def _run(
                 control=stopper.control,
                 limits=limits,
                 references=proposals if merging else None,
+                reviews=merging.reviews if merging else (),
                 response_format=response_format,
             )
             with escape_key(stopper.stop):

@@ -232,6 +232,9 @@ class Proposal:
             and was used as it was. In JSON this field is left out where it is false.
         purpose: What it was asked for: empty for a proposal; a review says which one it is, such as
             `rank`. In JSON this field is left out where it is empty.
+        about: Of a review: a mark of the question and of the proposals that were put to its model,
+            by which it is known whether it can serve again. In JSON this field is left out where it
+            is empty.
     """
 
     layer: int
@@ -249,6 +252,7 @@ class Proposal:
     citations: tuple[Citation, ...] = ()
     unfinished: bool = False
     purpose: Purpose = ""
+    about: str = ""
 
 
 RARE = frozenset(
@@ -263,6 +267,7 @@ RARE = frozenset(
         "token_logprobs",
         "reused",
         "purpose",
+        "about",
         "copied",
         "reviews",
         "decision",

@@ -6,7 +6,7 @@ from moa_cli.engine.call import Limits
 from moa_cli.engine.fan_out import FanOutMemory
 from moa_cli.engine.state import Control
 from moa_cli.engine.structured import ResponseFormat
-from moa_cli.engine.turn import check_names, run_turn
+from moa_cli.engine.turn import check_names, run_report, run_turn
 
 __all__ = [
     "Budget",
@@ -18,5 +18,6 @@ __all__ = [
     "ResponseFormat",
     "check_names",
     "check_tools",
+    "run_report",
     "run_turn",
 ]

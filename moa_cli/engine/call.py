@@ -139,7 +139,7 @@ class Planned:
     its error; None if there is none. backed: whether a fallback stands ready. again: whether
     its model was silent in a layer before, until it was lost.
     max_tokens: the profile's, which the budgets have not set. hear: given the deltas of an attempt,
-    those that count in their place.
+    those that count in their place. about: see `Proposal`.
     """
 
     place: CallPlace
@@ -153,6 +153,7 @@ class Planned:
     again: bool = False
     max_tokens: int | None = None
     hear: Callable[[AsyncGenerator[Delta, None]], AsyncGenerator[Delta, None]] | None = None
+    about: str = ""
 
     @property
     def index(self) -> int | None:
@@ -707,6 +708,7 @@ class Call:
             finish_reason=self.finish_reason,
             error=error,
             citations=self.citations,
+            about=self.planned.about,
         )
 
 

@@ -64,8 +64,24 @@ def behind(before: Turn, turn: Turn) -> Turn:
     depth = before.depth
     return replace(
         turn,
+        # It is about the proposals, which are the same.
+        report=turn.report or before.report,
         reviews=tuple(replace(review, layer=depth + review.layer) for review in turn.reviews),
         ledger=tuple(replace(charge, layer=depth + charge.layer) for charge in turn.ledger),
+    )
+
+
+def reported(before: Turn, turn: Turn) -> Turn:
+    """`before` with the report of `turn`, which has made one on its proposals, and what that
+    took."""
+    turn = behind(before, turn)
+    return replace(
+        before,
+        report=turn.report,
+        reviews=(*before.reviews, *turn.reviews),
+        usage=before.usage + turn.usage,
+        ledger=(*before.ledger, *turn.ledger),
+        seconds=before.seconds + turn.seconds,
     )
 
 

@@ -16,7 +16,7 @@ from moa_cli.engine.steps import review
 _FEWEST = 2
 
 
-async def run_report(state: TurnState, references: Sequence[Reference]) -> None:
+async def follow_with_report(state: TurnState, references: Sequence[Reference]) -> None:
     """Make the report that the profile asks for; there is a whole reply already.
 
     None is made where the strategy compares the proposals itself, or where the reply calls tools:
@@ -32,18 +32,24 @@ async def run_report(state: TurnState, references: Sequence[Reference]) -> None:
     if not any(stage.purpose == "report" for stage in stages):
         return
     state.references = references
-    wording = comparison_wording(state.profile)
     try:
-        # One model alone is asked: the report is one call more than the turn has without it.
-        answers = await review(state, "report", state.profile.judges()[:1], wording)
+        await make_report(state)
     except BudgetReached as reached:
         # What was stopped at a cap is told with its call.
         if failure(reached) not in state.causes:
             state.lost.append(f"the report was skipped: {reached.message}")
-        return
-    for answer in answers:
+
+
+async def make_report(state: TurnState) -> bool:
+    """Have the state's references reported on; whether there is a report. One that cannot be read
+    is told as lost. Raises BudgetReached at a cap."""
+    references = state.references
+    wording = comparison_wording(state.profile)
+    # One model alone is asked: the report is one call more than the turn has without it.
+    for answer in await review(state, "report", state.profile.judges()[:1], wording):
         report = read_report(text_of(answer), references)
-        if report is None:
-            state.lost.append(f"{answer.proposer} (report): its answer cannot be read")
-        else:
+        if report is not None:
             state.emit(events.Reported(at=state.now(), report=report))
+            return True
+        state.lost.append(f"{answer.proposer} (report): its answer cannot be read")
+    return False

@@ -14,6 +14,7 @@ from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong, ToolsUnsupported
 from moa_cli.core.events import Event, Hedged, Queued, ReferencesTrimmed, Retrying
 from moa_cli.core.money import priced, usd
+from moa_cli.core.strategy import Purpose
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.text import plural
 from moa_cli.core.tokens import (
@@ -132,6 +133,7 @@ class TurnState:
         references: Sequence[Reference] | None,
         queue: EventQueue,
         response_format: ResponseFormat | None = None,
+        reviews: Sequence[Proposal] = (),
     ) -> None:
         if response_format is not None:
             profile = response_format.over(profile)
@@ -157,6 +159,7 @@ class TurnState:
         # The number of the last layer that was planned.
         self.depth = self.rounds
         self.reviews: list[Proposal] = []
+        self._kept_reviews = list(reviews)
         self.calls_tools = False
         self.refused: list[str] = []
         self.skipped: list[str] = []
@@ -262,6 +265,18 @@ class TurnState:
         if self._fan_out is not None and self._fan_out.references is not None:
             self.references, self.reused = self._fan_out.references, True
             self.rounds = self.depth = 0
+
+    def kept_review(self, purpose: Purpose, model: str, about: str) -> Proposal | None:
+        """A review that is there already: of that purpose, by that model, about the same. Each
+        serves once, as several samples of a model are asked for several."""
+        for place, kept in enumerate(self._kept_reviews):
+            if kept.error is None and (kept.purpose, kept.model, kept.about) == (
+                purpose,
+                model,
+                about,
+            ):
+                return self._kept_reviews.pop(place)
+        return None
 
     def keep_fan_out(self) -> None:
         """All layers of proposers have ended."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -18,6 +20,8 @@ from moa_cli.engine.state import TurnState
 from moa_cli.profile import ModelSettings, Profile, short_name
 
 _R = TypeVar("_R")
+# Hexadecimal digits: 96 bits.
+_MARK = 24
 
 
 async def review(
@@ -30,17 +34,43 @@ async def review(
     """Have the proposals reviewed by those models side by side; the reviews that came.
 
     wording: a profile whose merge prompt asks for the review. references: those that each model is
-    given; None gives each all. Where the user said "enough", a step is left out without which a
-    reply comes about too. Raises BudgetReached at a cap.
+    given; None gives each all. A review that is kept from an earlier turn over the same proposals
+    is not asked for again. Where the user said "enough", a step is left out without which a reply
+    comes about too. Raises BudgetReached at a cap.
     """
-    if purpose in SKIPPABLE and state.control.said_enough:
+    if references is None:
+        references = [state.references] * len(models)
+    about = [_mark_of(wording, given) for given in references]
+    reviews = {
+        index: replace(kept, index=index)
+        for index, settings in enumerate(models)
+        if (kept := state.kept_review(purpose, settings.model, about[index])) is not None
+    }
+    missing = [index for index in range(len(models)) if index not in reviews]
+    if missing and purpose in SKIPPABLE and state.control.said_enough:
         state.lost.append(f"the {REVIEW_NAMES[purpose]} was skipped")
-        return []
-    state.depth += 1
-    planned = await state.plan(state.depth, models, wording=wording, references=references)
-    found = await run_reviews(state, planned, purpose)
-    state.reviews += found
-    return found
+    elif missing:
+        state.depth += 1
+        planned = await state.plan(
+            state.depth,
+            [models[index] for index in missing],
+            wording=wording,
+            references=[references[index] for index in missing],
+        )
+        marked = [
+            replace(call, about=about[index]) for call, index in zip(planned, missing, strict=True)
+        ]
+        found = await run_reviews(state, marked, purpose)
+        state.reviews += found
+        reviews |= {missing[made.index]: replace(made, index=missing[made.index]) for made in found}
+    return [reviews[index] for index in sorted(reviews)]
+
+
+def _mark_of(wording: Profile, references: Sequence[Reference]) -> str:
+    """What is unlike for any other question about any other texts."""
+    asked = (wording.merge_prompt or "", wording.reference_format, *map(text_of, references))
+    # As JSON: no two lists of texts are written alike.
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:_MARK]
 
 
 async def judged(

@@ -12,9 +12,9 @@ of the layer before; the aggregator, as the last layer's only model, writes the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-from moa_cli.core.conversation import Conversation, Failure
+from moa_cli.core.conversation import Conversation, Failure, Proposal
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.errors import (
     BudgetReached,
@@ -30,7 +30,7 @@ from moa_cli.core.stream import EventQueue
 from moa_cli.engine.advice import check_tools
 from moa_cli.engine.call import Limits, failure
 from moa_cli.engine.prompts import Reference
-from moa_cli.engine.reporting import run_report
+from moa_cli.engine.reporting import follow_with_report, make_report
 from moa_cli.engine.route import ask_proposers, reply
 from moa_cli.engine.state import Control, TurnState
 from moa_cli.engine.structured import ResponseFormat
@@ -58,6 +58,7 @@ async def run_turn(
     limits: Limits | None = None,
     references: Sequence[Reference] | None = None,
     response_format: ResponseFormat | None = None,
+    reviews: Sequence[Proposal] = (),
 ) -> AsyncGenerator[Event, None]:
     """Answer the open turn of `conversation` (see `Conversation.ask`) by the profile's mixture.
 
@@ -76,6 +77,8 @@ async def run_turn(
             proposers, which `reference_names` shows, and whether they are unfinished.
         response_format: What the reply has to be, if it is JSON. Then its text is told as one
             delta, once it was checked; and if it is wrong, the aggregator is asked once more.
+        reviews: What models have said about those references before (see `Turn.reviews`). What the
+            strategy would ask the same model about the same texts is not asked again.
 
     Yields:
         The turn's events, as `moa_cli.core.events` tells them: from `TurnStarted` to
@@ -102,8 +105,58 @@ async def run_turn(
             references,
             queue,
             response_format,
+            reviews,
         )
         queue.start(_run(state))
+        async for event in queue:
+            yield event
+
+
+@traced
+async def run_report(
+    profile: Profile,
+    conversation: Conversation,
+    clients: Clients,
+    references: Sequence[Reference],
+    *,
+    control: Control | None = None,
+    limits: Limits | None = None,
+    reviews: Sequence[Proposal] = (),
+) -> AsyncGenerator[Event, None]:
+    """Report where answers disagree that are there already: by one call, and without a reply.
+
+    Args:
+        profile: The mixture, whose judge is asked.
+        conversation: What was said before, and the prompt: its last turn is open.
+        clients: The way from model names to endpoints; left open.
+        references: The answers to the prompt; proposals bring the names of their proposers.
+        control: By which the report is told to end.
+        limits: See `run_turn`.
+        reviews: What models have said about those references before, see `run_turn`.
+
+    Yields:
+        Events as of a turn without rounds, and without a reply: `Reported`, then `TurnFinished`; or
+        `TurnFailed` if there is no report.
+
+    Raises:
+        ValueError: There are not at least two references.
+        ProfileError: One of the profile's model names leads nowhere (see `NameCheck`).
+    """
+    if len(references) < 2:
+        raise ValueError("there are no two references to compare")
+    check_names(profile, clients)
+    async with EventQueue() as queue:
+        state = TurnState(
+            profile,
+            conversation,
+            clients,
+            control or Control(),
+            limits or Limits(),
+            references,
+            queue,
+            reviews=reviews,
+        )
+        queue.start(_report(state))
         async for event in queue:
             yield event
 
@@ -114,7 +167,7 @@ async def _run(state: TurnState) -> None:
     await state.claim_fan_out()
     finished = False
     try:
-        finished = await _run_all(state)
+        finished = await _run_all(state, _replied, TurnError("there is no whole reply"))
     except asyncio.CancelledError:
         # Whoever has left is not told that there is no reply.
         finished = True
@@ -123,8 +176,18 @@ async def _run(state: TurnState) -> None:
         state.end_fan_out(failed=not finished)
 
 
-async def _run_all(state: TurnState) -> bool:
-    """The turn from its first event to its last; whether there is a whole reply."""
+async def _report(state: TurnState) -> None:
+    """The whole turn of a report alone."""
+    await _run_all(state, make_report, TurnError("there is no report"))
+
+
+async def _run_all(
+    state: TurnState, work: Callable[[TurnState], Awaitable[bool]], error: MoAError
+) -> bool:
+    """The turn from its first event to its last; whether `work` came to what it is for.
+
+    error: what the turn fails with if it did not, and no other error says why.
+    """
     await state.emit_and_wait(
         TurnStarted(
             at=state.now(),
@@ -135,12 +198,9 @@ async def _run_all(state: TurnState) -> bool:
             aggregator=state.profile.aggregator.model,
         )
     )
-    error: MoAError = TurnError("there is no whole reply")
     mismatch: Failure | None = None
     try:
-        await state.check_tools()
-        await state.foresee()
-        if await _replied(state):
+        if await work(state):
             state.emit(
                 TurnFinished(
                     at=state.now(), usage=state.usage, seconds=state.now(), lost=tuple(state.lost)
@@ -177,6 +237,8 @@ async def _replied(state: TurnState) -> bool:
 
     Raises NotEnoughProposals if there is nothing to aggregate, BudgetReached at a cap.
     """
+    await state.check_tools()
+    await state.foresee()
     accepted = await ask_proposers(state)
     if state.rounds and not state.references and state.profile.on_all_failed == "fail":
         raise NotEnoughProposals("no proposer answered")
@@ -185,5 +247,5 @@ async def _replied(state: TurnState) -> bool:
     references = state.references
     if not await reply(state, accepted):
         return False
-    await run_report(state, references)
+    await follow_with_report(state, references)
     return True

@@ -153,7 +153,9 @@ class TurnEndpoint:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._run(made, partial(reply.take, choice=choice), kept))
+                    group.create_task(
+                        self._run(made, partial(reply.take, choice=choice), kept, first.reviews)
+                    )
                     for choice in range(1, made.asked.choices)
                 ]
         except* ApiError as several:
@@ -165,6 +167,7 @@ class TurnEndpoint:
         made: _Made,
         forward: Callable[[Event], Awaitable[None]],
         references: Sequence[Proposal] | None = None,
+        reviews: Sequence[Proposal] = (),
     ) -> Turn:
         """One turn; raises ApiError if it gives no reply."""
         service, record, asked = self._service, made.record, made.asked
@@ -178,6 +181,7 @@ class TurnEndpoint:
             limits=replace(made.setup.limits(made.key), reply_held=not asked.stream),
             references=references,
             response_format=asked.schema,
+            reviews=reviews,
         )
         sinks = [service.metrics.turn(), *trace]
         try:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,8 +24,9 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.strategy import Point, Report
 from moa_cli.core.stream import TurnFold, deliver
-from moa_cli.engine import Control, Limits, run_turn
+from moa_cli.engine import Control, Limits, run_report, run_turn
 from moa_cli.engine.budget import Budget, Cap
+from moa_cli.engine.merging import merged, reported
 from moa_cli.profile import Profile
 from tests.support.mixtures import AT_ONCE, asked, lab, mixture, no_task_left, of_kind, pool
 from tests.support.scenarios import BROKEN, REFUSED, play
@@ -264,3 +266,57 @@ def test_a_turn_that_is_closed_while_its_report_is_made_keeps_its_reply(
     assert (found.status, found.reply, found.report) == ("finished", "from agg", None)
     assert found.lost == ("judge (report): cancelled",)
     assert found.ledger[-1].model == "lab:judge"
+
+
+def test_a_kept_report_is_not_asked_for_again(upstream: Upstream) -> None:
+    script(upstream)
+    first, _ = take(upstream, REPORTED)
+    second = remerged(upstream, REPORTED, first, reviews=first.reviews)
+    assert (second.report, second.reviews) == (REPORT, ())
+    assert [charge.model for charge in second.ledger] == ["lab:agg"]
+    whole = merged(first, second)
+    assert [review.purpose for review in whole.reviews] == ["report"]
+    assert len(upstream.chats("judge")) == 1
+
+
+def test_a_review_serves_only_its_model_and_its_proposals(upstream: Upstream) -> None:
+    script(upstream)
+    upstream.always("other", Reply(text=TOLD))
+    first, _ = take(upstream, REPORTED)
+    other = replace(REPORTED, judge="lab:other")
+    assert remerged(upstream, other, first, reviews=first.reviews).report == REPORT
+    assert len(upstream.chats("other")) == 1
+    fewer = replace(first, proposals=(first.proposals[0][:2],))
+    assert remerged(upstream, REPORTED, fewer, reviews=first.reviews).report is not None
+    assert len(upstream.chats("judge")) == 2
+
+
+def test_a_report_may_be_made_alone(upstream: Upstream) -> None:
+    script(upstream)
+    first, _ = take(upstream, mixture("a", "b", "c", judge="lab:judge"))
+
+    def alone(profile: Profile, **given: Any) -> Turn:
+        async def turn() -> Turn:
+            clients = pool(upstream)
+            async with aclosing(clients):
+                events = run_report(
+                    profile, asked(), clients, first.proposals[-1], limits=AT_ONCE, **given
+                )
+                found = await deliver(events)
+            await no_task_left()
+            return found
+
+        return asyncio.run(turn())
+
+    made = alone(REPORTED)
+    assert (made.status, made.report) == ("finished", REPORT)
+    assert [charge.model for charge in made.ledger] == ["lab:judge"]
+    whole = reported(first, made)
+    assert (whole.reply, whole.report, whole.usage.calls) == ("from agg", REPORT, 5)
+    assert len(upstream.chats("agg")) == 1
+    assert alone(REPORTED, reviews=whole.reviews).usage.calls == 0
+    upstream.always("judge", REFUSED)
+    failed = alone(REPORTED)
+    assert (failed.status, failed.report) == ("failed", None)
+    assert failed.error is not None
+    assert failed.error.message == "there is no report"
