@@ -41,11 +41,17 @@ class SavedConversation:
         self._recorder: Recorder | None = None
 
     def recorders(
-        self, profile: Profile, warn: Callable[[str], None], *, merging: Turn | None = None
+        self,
+        profile: Profile,
+        warn: Callable[[str], None],
+        *,
+        merging: Turn | None = None,
+        reporting: bool = False,
     ) -> list[Sink]:
         """The sinks that write the next turn, if it is to be saved.
 
-        merging: the turn whose proposals the reply is written from.
+        merging: the turn whose proposals the reply is written from. reporting: whether only a
+        report on that turn is made.
         """
         if self.store is None:
             return []
@@ -53,7 +59,9 @@ class SavedConversation:
         from moa_cli.store.recorder import Recorder
 
         known = self._known if self.id is not None else None
-        self._recorder = Recorder(self.store, self.id, dump(profile), warn, known, merging)
+        self._recorder = Recorder(
+            self.store, self.id, dump(profile), warn, known, merging, reporting
+        )
         return [self._recorder]
 
     def ledger(self, warn: Callable[[str], None]) -> Ledger | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from moa_cli.chat.commands.registry import (
     ChatOptions,
     Leave,
+    MakeReport,
     Outcome,
     Remerge,
     Resume,
@@ -215,7 +216,10 @@ class Chat:
 
     async def carry_out(self, outcome: Outcome) -> Turn | None:
         """Run the turn that an outcome asks for, and return it; None if it asks for none."""
-        stopper = Stopper("Esc" if self.editor is not None else "Ctrl-C")
+        key = "Esc" if self.editor is not None else "Ctrl-C"
+        if isinstance(outcome, MakeReport):
+            return await self._report(Stopper(key, replied=True))
+        stopper = Stopper(key)
         try:
             match outcome:
                 case Send(prompt, aggregator, parts):
@@ -240,6 +244,24 @@ class Chat:
         if turn.reply and isinstance(outcome, Send):
             self.options.attachments.clear()
         self._tell(turn)
+        return turn
+
+    async def _report(self, stopper: Stopper) -> Turn | None:
+        """Make and show a report on the last turn, and keep it with that; the turn that tells it.
+        None if there is nothing to report on."""
+        try:
+            events = self.session.report(stopper.control)
+        except MoAError as error:
+            self.complain(error.message, error.hint)
+            return None
+        turn = await self._run(events, stopper, reporting=self.session.last)
+        self.session.keep_report(turn)
+        if turn.report is None:
+            why = turn.lost[-1] if turn.lost else "interrupted"
+            if turn.error is not None and turn.error.kind == "BudgetReached":
+                why = turn.error.message
+            self.complain(f"there is no report: {why}")
+        self._tell_usage(turn)
         return turn
 
     def _with_attachments(
@@ -270,17 +292,29 @@ class Chat:
             self.say(one_line(note))
         self.say(self.session.models_text())
 
-    async def _run(self, events: AsyncGenerator[Event, None], stopper: Stopper) -> Turn:
-        """Run and show a turn. Ctrl-C and Esc stop the turn, not the program."""
+    async def _run(
+        self,
+        events: AsyncGenerator[Event, None],
+        stopper: Stopper,
+        *,
+        reporting: Turn | None = None,
+    ) -> Turn:
+        """Run and show a turn. Ctrl-C and Esc stop the turn, not the program.
+
+        reporting: the turn that only a report is made on, if that is so.
+        """
         # Without a terminal, nobody watches the progress.
         show = replace(
             self.options,
             progress=self.editor is not None,
-            report=self.session.profile.report,
+            report=self.session.profile.report or reporting is not None,
         )
         shown = sinks_for(show, stopper.hint)
         recorders = self.kept.recorders(
-            self.session.profile, self.complain, merging=self.session.merging
+            self.session.profile,
+            self.complain,
+            merging=reporting or self.session.merging,
+            reporting=reporting is not None,
         )
         with ExitStack() as stack:
             keys: TurnKeys | None = None
@@ -308,6 +342,9 @@ class Chat:
                 self.say(f"moa: {kept}")
         elif can_redraw(sys.stderr):
             self.say("")
+        self._tell_usage(turn)
+
+    def _tell_usage(self, turn: Turn) -> None:
         if turn.usage.calls:
             line = f"({usage_line(turn.usage, turn.seconds, turn.ledger)})"
             self.remark(folded(line, sys.stderr))

@@ -13,8 +13,8 @@ from moa_cli.core.endpoints import Clients, ModelInfo
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.strategy import Strategy
-from moa_cli.engine import Control, Limits, check_names, run_turn
-from moa_cli.engine.merging import last_turn, mergeable, merged
+from moa_cli.engine import Control, Limits, check_names, run_report, run_turn
+from moa_cli.engine.merging import last_turn, mergeable, merged, reported
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import override
 
@@ -118,6 +118,36 @@ class Session:
         )
         return prompt, events
 
+    def report(self, control: Control | None = None) -> AsyncGenerator[Event, None]:
+        """Begin a report on the last proposals, and return its events. Pass the turn that they tell
+        to `keep_report`. Raises UsageError if there is nothing to compare."""
+        last = self.last
+        references = mergeable(last.proposals) if last else ()
+        if last is None or len(references) < 2:
+            raise UsageError("there are no two proposals to compare")
+        turns = self.conversation.turns
+        if turns and (turns[-1] is last or turns[-1] is self._answered):
+            turns = turns[:-1]
+        return run_report(
+            self.profile,
+            replace(self.conversation, turns=turns).ask(last.user, last.parts),
+            self._clients,
+            references,
+            control=control,
+            limits=self._limits,
+            reviews=last.reviews,
+        )
+
+    def keep_report(self, turn: Turn) -> None:
+        """Keep with the last turn the report that was made on it, and what that took."""
+        self._count(turn)
+        last = self.last
+        assert last is not None
+        self.last = reported(last, turn)
+        turns = self.conversation.turns
+        if turns and turns[-1] is last:
+            self.conversation = replace(self.conversation, turns=(*turns[:-1], self.last))
+
     def _with_aggregator(self, model: str | None, where: str) -> Profile:
         if not model:
             return self.profile
@@ -147,8 +177,7 @@ class Session:
         """Add a turn that has ended, and return whether it has a reply. If the turn was to replace
         another one (see `take_back`) and has no reply, the other one stays."""
         before, self.merging = self.merging, None
-        for charge in turn.ledger:
-            self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
+        self._count(turn)
         if before is not None:
             turn = replace(merged(before, turn), stored_as=turn.stored_as)
         self.replaced = self._answered = None
@@ -163,6 +192,10 @@ class Session:
         if turn.reply:
             self._remember(turn)
         return bool(turn.reply)
+
+    def _count(self, turn: Turn) -> None:
+        for charge in turn.ledger:
+            self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
 
     def _put_back(self) -> bool:
         """Restore the turn that was taken back; return whether there was one."""

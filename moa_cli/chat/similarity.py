@@ -8,8 +8,12 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moa_cli.core.strategy import Point
+
 # Letters and digits. A shorter passage is similar to any text.
 _SHORTEST = 12
+# Percent, from which on a passage and a point of a report are taken to say the same.
+_SIMILAR = 60.0
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*")
 _WORD = re.compile(r"\s+|\w+\s*|[^\w\s]\s*")
 _LEADING_MARK = re.compile(r"^\s*(?:[-*+>]|\d+[.)]|#{1,6})\s+|\|")
@@ -75,6 +79,21 @@ def closest(reply: str, texts: Sequence[str]) -> list[PassageMatch]:
         best = tuple(index for index, score in enumerate(scores) if score == percent > 0)
         found.append(PassageMatch(passage, best, percent))
     return found
+
+
+def nearest_points(found: Sequence[PassageMatch], points: Sequence[Point]) -> list[Point | None]:
+    """For each passage, the point of a report that says most nearly the same; None where none is
+    similar enough, by the words that they share."""
+    from rapidfuzz import fuzz
+
+    held = [(point, _bare(point.text)) for point in points if point.proposers]
+    nearest: list[Point | None] = []
+    for match in found:
+        wanted = _bare(match.passage)
+        scores = [(fuzz.token_set_ratio(wanted, text), point) for point, text in held]
+        percent, point = max(scores, key=lambda scored: scored[0], default=(0.0, None))
+        nearest.append(point if percent >= _SIMILAR else None)
+    return nearest
 
 
 def shares(found: Sequence[PassageMatch], count: int) -> list[float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from moa_cli.core import events
 from moa_cli.core.errors import BudgetReached
+from moa_cli.core.strategy import Report
 from moa_cli.engine.call import failure
 from moa_cli.engine.comparison import comparison_wording, read_report
 from moa_cli.engine.prompts import Reference, text_of
@@ -45,9 +46,14 @@ async def make_report(state: TurnState) -> bool:
     is told as lost. Raises BudgetReached at a cap."""
     references = state.references
     wording = comparison_wording(state.profile)
+
+    def read(text: str) -> Report | None:
+        return read_report(text, references)
+
     # One model alone is asked: the report is one call more than the turn has without it.
-    for answer in await review(state, "report", state.profile.judges()[:1], wording):
-        report = read_report(text_of(answer), references)
+    judge = state.profile.judges()[:1]
+    for answer in await review(state, "report", judge, wording, read=read):
+        report = read(text_of(answer))
         if report is not None:
             state.emit(events.Reported(at=state.now(), report=report))
             return True

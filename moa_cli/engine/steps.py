@@ -30,13 +30,15 @@ async def review(
     models: Sequence[ModelSettings],
     wording: Profile,
     references: Sequence[Sequence[Reference]] | None = None,
+    *,
+    read: Callable[[str], object] | None = None,
 ) -> list[Proposal]:
     """Have the proposals reviewed by those models side by side; the reviews that came.
 
     wording: a profile whose merge prompt asks for the review. references: those that each model is
     given; None gives each all. A review that is kept from an earlier turn over the same proposals
-    is not asked for again. Where the user said "enough", a step is left out without which a reply
-    comes about too. Raises BudgetReached at a cap.
+    is not asked for again, unless `read` makes nothing of its text. Where the user said "enough", a
+    step is left out without which a reply comes about too. Raises BudgetReached at a cap.
     """
     if references is None:
         references = [state.references] * len(models)
@@ -45,6 +47,7 @@ async def review(
         index: replace(kept, index=index)
         for index, settings in enumerate(models)
         if (kept := state.kept_review(purpose, settings.model, about[index])) is not None
+        and (read is None or read(text_of(kept)) is not None)
     }
     missing = [index for index in range(len(models)) if index not in reviews]
     if missing and purpose in SKIPPABLE and state.control.said_enough:
@@ -88,7 +91,7 @@ async def judged(
     is told as lost. Raises BudgetReached at a cap.
     """
     for settings in state.profile.judges() if judges is None else judges:
-        for answer in await review(state, purpose, [settings], wording):
+        for answer in await review(state, purpose, [settings], wording, read=read):
             value = read_of(state, answer, read)
             if value is not None:
                 return answer, value

@@ -24,7 +24,7 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.stream import TurnFold
 from moa_cli.core.text import plural
-from moa_cli.engine.merging import behind, merged
+from moa_cli.engine.merging import behind, merged, reported
 from moa_cli.store.backlog import PendingTurn
 from moa_cli.store.store import Store, new_id
 from moa_cli.store.stored_values import without_defaults
@@ -44,7 +44,8 @@ class Recorder:
     something cannot be written. known: the number of the latest turn that the models are shown;
     None if other processes' turns do not matter. merging: the turn whose proposals the reply is
     written from. If it has no reply, this one becomes its reply; else it stays as it is, and the
-    new turn gets a copy of its proposals.
+    new turn gets a copy of its proposals. reporting: whether only a report on `merging` is made,
+    which is written into that turn; into none if it was deleted.
     """
 
     _store: Store
@@ -53,6 +54,7 @@ class Recorder:
     _warn: Callable[[str], None]
     _known: int | None = None
     _merging: Turn | None = None
+    _reporting: bool = False
     _told: bool = False
     _given_up: bool = False
     _locked_since: float | None = None
@@ -88,6 +90,8 @@ class Recorder:
             number, here = self._merging.stored_as, self._store.identity
             self._turn = PendingTurn(self.conversation, number=number, file=here)
             return
+        if self._reporting:
+            return
         new = self.conversation is None
         self._turn = PendingTurn(self.conversation or new_id(), new, self._known)
         said = {"prompt": event.prompt, "profile": event.profile, "settings": self._settings}
@@ -102,9 +106,10 @@ class Recorder:
             )
 
     def _is_there(self, turn: Turn) -> bool:
-        """Whether a reply of that turn can be written into its row: it has none, and was not
-        deleted."""
-        if turn.reply is not None or turn.stored_as is None or self.conversation is None:
+        """Whether a reply of that turn, or a report on it, can be written into its row: it has no
+        reply, and was not deleted."""
+        replied = turn.reply is not None and not self._reporting
+        if replied or turn.stored_as is None or self.conversation is None:
             return False
         with contextlib.suppress(StoreError):
             return self._store.has_turn(self.conversation, turn.stored_as)
@@ -114,7 +119,8 @@ class Recorder:
         before = self._merging
         in_place = before is not None and self._turn is not None and before.stored_as == self.turn
         if before is not None:
-            turn = merged(before, turn) if in_place else behind(before, turn)
+            join = reported if self._reporting else merged if in_place else behind
+            turn = join(before, turn)
         # The parts of the prompt are there since its beginning.
         self._put("end", without_defaults(replace(turn, proposals=(), reviews=(), parts=())))
         if before is not None:

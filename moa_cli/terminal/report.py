@@ -14,10 +14,9 @@ from moa_cli.terminal.tty import folded
 _HEADING = "report on the proposals:"
 
 
-def report_text(report: Report, out: TextIO) -> str:
-    """The report in lines, folded at the width of the terminal that `out` is."""
-    lines = sanitize(comparison_text(report)).split("\n")
-    return "\n".join([_HEADING, "", *(folded(line, out) if line else "" for line in lines)])
+def report_text(report: Report) -> str:
+    """The report in lines, which are to be folded."""
+    return f"{_HEADING}\n\n{sanitize(comparison_text(report))}"
 
 
 class ReportOutput:
@@ -39,5 +38,6 @@ class ReportOutput:
         """Print the report, if there is one."""
         report, self._report = self._report, None
         if report is not None:
-            self._out.write("\n" * self._apart + report_text(report, self._out) + "\n")
+            lines = [folded(line, self._out) for line in report_text(report).split("\n")]
+            self._out.write("\n".join(["", *lines][not self._apart :]) + "\n")
             self._out.flush()

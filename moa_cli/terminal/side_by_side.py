@@ -60,20 +60,28 @@ def _marked(pieces: Sequence[tuple[str, bool]], style: str) -> Text:
     return text
 
 
-def closeness_table(rows: Sequence[tuple[str, Sequence[str], float]], count: int) -> Table:
+def closeness_table(
+    rows: Sequence[tuple[str, Sequence[str], float]],
+    count: int,
+    held: Sequence[str] | None = None,
+) -> Table:
     """Passages with the names of what they stand closest to, and how close in percent.
 
-    count: how many there are to be close to.
+    count: how many there are to be close to. held: who holds each passage by the report, if there
+    is one.
     """
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
     table.add_column("passage of the reply", ratio=3, overflow="fold")
     table.add_column("closest to", ratio=1, overflow="fold")
     table.add_column("%", justify="right", width=4)
-    for passage, names, percent in rows:
+    if held is not None:
+        table.add_column("held by", ratio=1, overflow="fold")
+    for place, (passage, names, percent) in enumerate(rows):
         every = len(names) == count > 1
         table.add_row(
             Text(one_line(passage, _LONGEST_PASSAGE)),
             Text("all alike" if every else one_line(", ".join(names) or "none")),
             Text(f"{percent:.0f}", "bold" if percent >= 80 else "dim" if percent < 50 else ""),
+            *([] if held is None else [Text(one_line(held[place]))]),
         )
     return table

@@ -39,17 +39,18 @@ class Stopper:
     waiting, and the aggregator writes the reply. While a report is made after the reply, it is
     skipped. At any other time, and at the second stop, the turn is cancelled.
 
-    key: the key that is named on screen.
+    key: the key that is named on screen. replied: whether the reply is there already, and only a
+    report is made.
     """
 
-    def __init__(self, key: str = "Ctrl-C") -> None:
+    def __init__(self, key: str = "Ctrl-C", *, replied: bool = False) -> None:
         self.control = Control()
         self.cancelled = False
         self.key = key
         self._running: asyncio.Task[Turn] | None = None
         self._replying = False
         self._writing = False
-        self._replied = False
+        self._replied = replied
         self._ended = False
 
     def handle(self, event: Event) -> None:

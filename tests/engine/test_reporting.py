@@ -70,6 +70,7 @@ def take(
         return found
 
     found = asyncio.run(turn())
+    upstream.wait_for(lambda: upstream.open_connections == 0)
     assert all(from_dict(to_dict(event)) == event for event in events)
     return found, events
 
@@ -263,6 +264,7 @@ def test_a_turn_that_is_closed_while_its_report_is_made_keeps_its_reply(
         return fold.turn()
 
     found = asyncio.run(turn())
+    upstream.wait_for(lambda: upstream.open_connections == 0)
     assert (found.status, found.reply, found.report) == ("finished", "from agg", None)
     assert found.lost == ("judge (report): cancelled",)
     assert found.ledger[-1].model == "lab:judge"
@@ -306,7 +308,9 @@ def test_a_report_may_be_made_alone(upstream: Upstream) -> None:
             await no_task_left()
             return found
 
-        return asyncio.run(turn())
+        found = asyncio.run(turn())
+        upstream.wait_for(lambda: upstream.open_connections == 0)
+        return found
 
     made = alone(REPORTED)
     assert (made.status, made.report) == ("finished", REPORT)
@@ -315,6 +319,8 @@ def test_a_report_may_be_made_alone(upstream: Upstream) -> None:
     assert (whole.reply, whole.report, whole.usage.calls) == ("from agg", REPORT, 5)
     assert len(upstream.chats("agg")) == 1
     assert alone(REPORTED, reviews=whole.reviews).usage.calls == 0
+    unread = replace(whole.reviews[0], text="no")
+    assert alone(REPORTED, reviews=[unread]).usage.calls == 1
     upstream.always("judge", REFUSED)
     failed = alone(REPORTED)
     assert (failed.status, failed.report) == ("failed", None)

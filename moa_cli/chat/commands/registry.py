@@ -63,6 +63,11 @@ class Remerge:
 
 
 @dataclass(frozen=True)
+class MakeReport:
+    """Report where the last turn's proposals disagree."""
+
+
+@dataclass(frozen=True)
 class Edit:
     """Open the user's editor on this text; what they save is put into the next line."""
 
@@ -76,7 +81,7 @@ class Resume:
     prefix: str
 
 
-Outcome = Leave | Send | Remerge | Edit | Resume | None
+Outcome = Leave | Send | Remerge | MakeReport | Edit | Resume | None
 
 
 class Host(Protocol):

@@ -6,6 +6,7 @@ import re
 
 from moa_cli.chat.commands.registry import (
     Host,
+    MakeReport,
     Outcome,
     Remerge,
     Resume,
@@ -121,8 +122,8 @@ def _diff(host: Host, argument: str) -> None:
 
 @command("why")
 def _why(host: Host, argument: str) -> None:
-    """Show the most similar proposal for each passage of the reply."""
-    from moa_cli.chat.similarity import closest, shares
+    """Show the most similar proposal for each passage of the reply, and who holds it."""
+    from moa_cli.chat.similarity import closest, nearest_points, shares
     from moa_cli.terminal.side_by_side import closeness_table
 
     turn = _last(host.session)
@@ -134,10 +135,28 @@ def _why(host: Host, argument: str) -> None:
         raise UsageError("the reply is too short to compare it to anything")
     names = [proposal.proposer for proposal in answered]
     rows = [(match.passage, [names[i] for i in match.indexes], match.percent) for match in found]
-    host.draw(closeness_table(rows, len(names)))
+    held = None
+    if turn.report is not None:
+        points = nearest_points(found, turn.report.points)
+        held = [", ".join(point.proposers) if point else "" for point in points]
+    host.draw(closeness_table(rows, len(names), held))
     parts = sorted(zip(shares(found, len(names)), names, strict=True), key=lambda part: -part[0])
     host.say("closest to: " + ", ".join(f"{name} {share:.0%}" for share, name in parts))
     host.say("(by the similarity of letters, which does not prove where a passage comes from)")
+    if held is not None:
+        host.say("(held by: those of the report's point that is most like the passage)")
+
+
+@command("report")
+def _report(host: Host, argument: str) -> Outcome:
+    """Show where the last proposals agree and disagree (one call, if no report is kept)."""
+    report = _last(host.session).report
+    if report is None:
+        return MakeReport()
+    from moa_cli.terminal.report import report_text
+
+    host.say(report_text(report))
+    return None
 
 
 @command("retry", "[MODEL]", model_words)
