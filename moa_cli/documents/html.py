@@ -10,12 +10,13 @@ from moa_cli.core.attachments import SHOWN_IMAGES, attached
 from moa_cli.core.conversation import Citation, KeptConversation, Part, Proposal, Turn
 from moa_cli.core.data_uris import kind_of
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.strategy import answer_name
+from moa_cli.core.strategy import Report, answer_name
 from moa_cli.core.text import plural
 from moa_cli.documents.html_prose import prose
 from moa_cli.documents.text import answered, link_of, moment, outcome, proposal_facts, took, when
 from moa_cli.documents.web_page import CLOSING, opening
 from moa_cli.terminal.decision import decision_line, standing_lines
+from moa_cli.terminal.report import REPORT
 
 
 def page(conversations: Iterable[KeptConversation], *, images: bool = False) -> Iterator[str]:
@@ -75,7 +76,7 @@ def _turn(turn: Turn) -> str:
         parts.append(f'<p class="facts">lost {_plain("; ".join(turn.lost))}</p>')
     if turn.decision is not None:
         parts.append(f'<p class="facts">{_plain(decision_line(turn.decision))}</p>')
-    folded = (_reasoning(turn.reasoning), _proposals(turn), _reviews(turn))
+    folded = (_reasoning(turn.reasoning), _proposals(turn), _reviews(turn), _report(turn.report))
     return "\n".join([*parts, *folded, "</section>\n"])
 
 
@@ -140,6 +141,19 @@ def _reviews(turn: Turn) -> str:
     return (
         _folded("proposals", ", ".join(summary) or "How it was decided", inside) if inside else ""
     )
+
+
+def _report(report: Report | None) -> str:
+    """Where the proposals disagree, a list for each kind of points."""
+    if report is None:
+        return ""
+    from moa_cli.engine.comparison import sections
+
+    inside = ""
+    for heading, lines in sections(report):
+        items = "".join(f"<li>{_plain(line)}</li>\n" for line in lines)
+        inside += f"<h3>{_plain(heading)}</h3>\n<ul>\n{items}</ul>\n"
+    return _folded("proposals", REPORT.capitalize(), inside)
 
 
 def _proposal(proposal: Proposal) -> str:

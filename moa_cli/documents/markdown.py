@@ -13,12 +13,15 @@ from markdown_it.token import Token
 from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import Citation, KeptConversation, Proposal, Turn
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.strategy import layer_name
+from moa_cli.core.strategy import Report, layer_name
 from moa_cli.core.text import plural
 from moa_cli.documents.text import answered, link_of, outcome, proposal_facts, took, when
 from moa_cli.terminal.decision import decision_line, standing_lines
+from moa_cli.terminal.report import REPORT
 
 _MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
+# What begins a list at the beginning of a text.
+_LISTS = re.compile(r"^(\d*)([-+=.)])")
 _BACKTICKS = re.compile("`+")
 
 
@@ -67,12 +70,24 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
         yield f"*lost {escaped('; '.join(turn.lost))}*"
     if turn.decision is not None:
         yield f"*{escaped(decision_line(turn.decision))}*"
+    if turn.report is not None:
+        yield from _report(turn.report)
     if not proposals:
         return
     if turn.decision is not None and turn.decision.standings:
         yield "\n".join(map(_listed, standing_lines(turn.decision)))
     for layer in (*turn.proposals, turn.reviews):
         yield from map(_proposal, layer)
+
+
+def _report(report: Report) -> Iterator[str]:
+    """Where the proposals disagree, a list for each kind of points."""
+    from moa_cli.engine.comparison import sections
+
+    yield f"**{REPORT.capitalize()}**"
+    for heading, lines in sections(report):
+        yield f"*{escaped(heading)}*"
+        yield "\n".join("- " + _LISTS.sub(r"\1\\\2", escaped(line)) for line in lines)
 
 
 def _listed(line: str) -> str:

@@ -274,6 +274,17 @@ def comparison_text(report: Report, references: Sequence[Reference] | None = Non
     references: what it is about, where those who hold a point are to be called by their numbers,
     as a model knows them; None calls them by their names.
     """
+    blocks = [
+        "\n".join([heading if ":" in heading else f"{heading}:", *(f"- {line}" for line in lines)])
+        for heading, lines in sections(report, references)
+    ]
+    return "\n\n".join(blocks)
+
+
+def sections(
+    report: Report, references: Sequence[Reference] | None = None
+) -> list[tuple[str, list[str]]]:
+    """The headings of a report, each with what stands below it; see `comparison_text`."""
     called: dict[str, str] = {}
     if references is not None:
         called = {name: f"{place}" for place, name in enumerate(holder_names(references), 1)}
@@ -282,22 +293,22 @@ def comparison_text(report: Report, references: Sequence[Reference] | None = Non
         told = ", ".join(called.get(name, name) for name in names)
         return told if references is None else f"{'response' + 's' * (len(names) > 1)} {told}"
 
-    blocks = [
-        [
-            f"{heading}:",
-            *(
-                f"- {point.text}" + (f" ({held_by(point.proposers)})" if point.proposers else "")
+    found = [
+        (
+            heading,
+            [
+                point.text + (f" ({held_by(point.proposers)})" if point.proposers else "")
                 for point in report.points
                 if point.kind == kind
-            ),
-        ]
+            ],
+        )
         for kind, heading in _HEADINGS.items()
     ]
     agreement = f"Agreement: {agreement_text(report)}"
-    blocks.append([agreement, *(f"- {held_by(group)}" for group in report.groups)])
-    notes = [f"- {note}" for note in report.notes if references is None]
-    told = ["\n".join(block) for block in blocks if len(block) > 1]
-    return "\n\n".join([*told, *(["\n".join(["Notes:", *notes])] if notes else [])])
+    found.append((agreement, [held_by(group) for group in report.groups]))
+    if references is None:
+        found.append(("Notes", list(report.notes)))
+    return [(heading, lines) for heading, lines in found if lines]
 
 
 def agreement_text(report: Report) -> str:

@@ -14,7 +14,6 @@ from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong, ToolsUnsupported
 from moa_cli.core.events import Event, Hedged, Queued, ReferencesTrimmed, Retrying
 from moa_cli.core.money import priced, usd
-from moa_cli.core.strategy import Purpose
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.text import plural
 from moa_cli.core.tokens import (
@@ -266,15 +265,15 @@ class TurnState:
             self.references, self.reused = self._fan_out.references, True
             self.rounds = self.depth = 0
 
-    def kept_review(self, purpose: Purpose, model: str, about: str) -> Proposal | None:
-        """A review that is there already: of that purpose, by that model, about the same. Each
-        serves once, as several samples of a model are asked for several."""
+    def kept_review(
+        self, model: str, about: str, usable: Callable[[Proposal], bool]
+    ) -> Proposal | None:
+        """A usable review that is there already: by that model, about the same (`Proposal.about`),
+        whatever it was for: a comparison serves as a report. Each serves once, as several samples
+        of a model are asked for several."""
         for place, kept in enumerate(self._kept_reviews):
-            if kept.error is None and (kept.purpose, kept.model, kept.about) == (
-                purpose,
-                model,
-                about,
-            ):
+            same = kept.error is None and (kept.model, kept.about) == (model, about)
+            if same and usable(kept):
                 return self._kept_reviews.pop(place)
         return None
 

@@ -43,11 +43,14 @@ async def review(
     if references is None:
         references = [state.references] * len(models)
     about = [_mark_of(wording, given) for given in references]
+
+    def usable(kept: Proposal) -> bool:
+        return read is None or read(text_of(kept)) is not None
+
     reviews = {
         index: replace(kept, index=index)
         for index, settings in enumerate(models)
-        if (kept := state.kept_review(purpose, settings.model, about[index])) is not None
-        and (read is None or read(text_of(kept)) is not None)
+        if (kept := state.kept_review(settings.model, about[index], usable)) is not None
     }
     missing = [index for index in range(len(models)) if index not in reviews]
     if missing and purpose in SKIPPABLE and state.control.said_enough:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import Final, TextIO
 
 from moa_cli.core import events
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import sanitize
 from moa_cli.core.strategy import Report
-from moa_cli.engine.comparison import comparison_text
 from moa_cli.terminal.tty import folded
 
-_HEADING = "report on the proposals:"
+REPORT: Final = "report on the proposals"
 
 
 def report_text(report: Report) -> str:
     """The report in lines, which are to be folded."""
-    return f"{_HEADING}\n\n{sanitize(comparison_text(report))}"
+    from moa_cli.engine.comparison import comparison_text
+
+    return f"{REPORT}:\n\n{sanitize(comparison_text(report))}"
 
 
 class ReportOutput:

@@ -11,6 +11,7 @@ from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import layer_name
 from moa_cli.terminal.decision import decision_line, standing_lines
+from moa_cli.terminal.report import REPORT
 from moa_cli.terminal.sources import source_lines
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
         yield "note", f"({decision_line(turn.decision)})"
         if proposals:
             yield from (("note", line) for line in standing_lines(turn.decision))
+    if turn.report is not None:
+        from moa_cli.engine.comparison import comparison_text
+
+        yield "note", ""
+        yield "head", f"── {REPORT}"
+        yield "text", sanitize(comparison_text(turn.report))
     if turn.status != "finished":
         why = f": {one_line(turn.error.message)}" if turn.error else ""
         yield "note", f"({turn.status}{why})"

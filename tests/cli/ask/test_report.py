@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from tests.support.command import PATIENCE, Moa
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 TOLD = {
     "points": [
@@ -119,3 +119,56 @@ def test_a_merged_turn_is_reported_on_without_a_proposer(lab: Moa, upstream: Ups
     [turn] = json.loads(lab.run("history", "show", "--json").out)["turns"]
     assert [review["purpose"] for review in turn["reviews"]] == ["report"]
     assert turn["usage"]["calls"] == 2
+
+
+def test_a_turn_is_written_again_by_other_strategies_and_nothing_is_paid_twice(
+    lab: Moa, upstream: Upstream
+) -> None:
+    def ranked(request: Request) -> str:
+        asked = "Rank the responses" in str(request.messages[-1]["content"])
+        return "Ranking: 2 > 1" if asked else f"from {request.model}"
+
+    for model in ("a", "b", "c"):
+        upstream.always(model, Reply(text=ranked))
+    lab.run("ask", "--strategy", "synthesize", "hi")
+
+    def paid(*options: str) -> list[str]:
+        before = len(upstream.chats())
+        ran = lab.run("ask", "--remerge", "--json", *options)
+        assert ran.code == 0, ran.err
+        told = json.loads(ran.out)
+        models = sorted(request.model for request in upstream.chats()[before:])
+        assert sorted(charge["model"].removeprefix("lab:") for charge in told["ledger"]) == models
+        assert told["lost"] == []
+        return models
+
+    assert paid("--strategy", "fusion") == ["agg", "judge"]
+    assert paid("--strategy", "council") == ["a", "agg", "b", "c"]
+    # The comparison is a report already.
+    assert paid("--strategy", "synthesize", "--report") == ["agg"]
+    assert paid("--strategy", "council", "--report") == ["agg"]
+    assert paid("--strategy", "fusion") == ["agg"]
+    [turn] = json.loads(lab.run("history", "show", "--json").out)["turns"]
+    assert turn["report"]["groups"] == [["lab:a", "lab:c"], ["lab:b"]]
+    assert [review["purpose"] for review in turn["reviews"]] == ["compare", *["rank"] * 3]
+
+
+def test_exports_and_the_history_show_the_report(lab: Moa) -> None:
+    lab.run("ask", "--report", "hi")
+    for arguments in (("show",), ("export", "--all"), ("export", "--all", "--format", "html")):
+        told = lab.run("history", *arguments).text
+        assert "It may be acid." in told, arguments
+        assert "33%" in told, arguments
+
+
+def test_the_words_of_a_judge_are_no_marks_in_an_export(lab: Moa, upstream: Upstream) -> None:
+    hostile = "- <b>bold</b> [x](https://x.example) \u001b[2J"
+    point = {"kind": "unique", "text": hostile, "responses": [1]}
+    upstream.always("judge", Reply(text=json.dumps({"points": [point], "groups": [[1, 2, 3]]})))
+    lab.run("ask", "--report", "hi")
+    page = lab.run("history", "export", "--all", "--format", "html").text
+    assert "<li>- &lt;b&gt;bold&lt;/b&gt; [x](https://x.example) (lab:a)</li>" in page
+    text = lab.run("history", "export", "--all").text
+    assert r"- \- \<b\>bold\</b\> \[x\](https://x.example) (lab:a)" in text
+    for told in (page, text, lab.run("history", "show").text):
+        assert "\x1b" not in told
