@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from moa_cli.version import __version__
 
 if TYPE_CHECKING:
-    from moa_cli.api import ask, ask_async, load_profile, open_clients, run_turn
+    from moa_cli.api import ask, ask_async, load_profile, open_clients, run_report, run_turn
     from moa_cli.core.conversation import (
         Charge,
         Citation,
@@ -158,13 +158,14 @@ __all__ = [
     "from_dict",
     "load_profile",
     "open_clients",
+    "run_report",
     "run_turn",
     "to_dict",
 ]
 
 # Where each public name is. A module is imported when a name of it is asked for.
 _HOMES = {
-    "api": ("ask", "ask_async", "load_profile", "open_clients", "run_turn"),
+    "api": ("ask", "ask_async", "load_profile", "open_clients", "run_report", "run_turn"),
     "core.conversation": (
         "Charge",
         "Citation",

@@ -19,6 +19,7 @@ from moa_cli.core.endpoints import Clients
 from moa_cli.core.events import Event
 from moa_cli.core.stream import Sink, deliver
 from moa_cli.engine import Budget, Cap, Control, Limits, ResponseFormat
+from moa_cli.engine import run_report as _run_report
 from moa_cli.engine import run_turn as _run_turn
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 from moa_cli.models.providers import default_profile
@@ -27,7 +28,7 @@ from moa_cli.store import accounts
 from moa_cli.store.spending import CallRecorder
 from moa_cli.store.store import Store
 
-__all__ = ["ask", "ask_async", "load_profile", "open_clients", "run_turn"]
+__all__ = ["ask", "ask_async", "load_profile", "open_clients", "run_report", "run_turn"]
 
 load_profile = load
 _log = logging.getLogger("moa_cli")
@@ -182,6 +183,50 @@ def run_turn(
         limits=limits,
         references=references,
         response_format=response_format,
+        reviews=reviews,
+    )
+
+
+def run_report(
+    profile: Profile,
+    conversation: Conversation,
+    clients: Clients,
+    references: Sequence[str | Proposal],
+    *,
+    control: Control | None = None,
+    limits: Limits | None = None,
+    reviews: Sequence[Proposal] = (),
+) -> AsyncGenerator[Event, None]:
+    """Report where answers agree and disagree that are there already: by one call, without a reply.
+
+    Args:
+        profile: The mixture, whose judge is asked.
+        conversation: What was said, with the open turn last, which the references answer.
+        clients: The way to the models (see `open_clients`).
+        references: Two answers at least. Proposals bring the names of those who hold a point;
+            texts are called by their numbers.
+        control: Lets you end the report.
+        limits: See `run_turn`.
+        reviews: What models have said about those references before (see `Turn.reviews`).
+
+    Returns:
+        A generator of events, as of a turn without a reply. `Reported` holds the report; without
+        one, the turn has failed.
+
+    Raises:
+        ProfileError: One of the profile's model names leads nowhere. Nothing is sent then.
+        StoreError: The budget of the day cannot be kept.
+        ValueError: There are fewer than two references.
+    """
+    if limits is None and isinstance(clients, _Clients):
+        limits = clients.limits()
+    return _run_report(
+        profile,
+        conversation,
+        clients,
+        references,
+        control=control,
+        limits=limits,
         reviews=reviews,
     )
 

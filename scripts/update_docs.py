@@ -676,6 +676,7 @@ PUBLIC = {
         "ask",
         "ask_async",
         "run_turn",
+        "run_report",
         "deliver",
         "open_clients",
         "load_profile",

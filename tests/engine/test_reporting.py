@@ -28,7 +28,7 @@ from moa_cli.engine import Control, Limits, run_report, run_turn
 from moa_cli.engine.budget import Budget, Cap
 from moa_cli.engine.merging import merged, reported
 from moa_cli.profile import Profile
-from tests.support.mixtures import AT_ONCE, asked, lab, mixture, no_task_left, of_kind, pool
+from tests.support.mixtures import AT_ONCE, asked, lab, mixture, no_task_left, of_kind, pool, run
 from tests.support.scenarios import BROKEN, REFUSED, play
 from tests.support.upstream import Reply, Upstream
 
@@ -326,3 +326,11 @@ def test_a_report_may_be_made_alone(upstream: Upstream) -> None:
     assert (failed.status, failed.report) == ("failed", None)
     assert failed.error is not None
     assert failed.error.message == "there is no report"
+
+
+@pytest.mark.parametrize("judge", [Reply(text=TOLD), REFUSED, BROKEN])
+def test_a_turn_with_a_report_keeps_what_events_promise(upstream: Upstream, judge: Reply) -> None:
+    script(upstream, judge)
+    # It checks them.
+    events = run(upstream, REPORTED)
+    assert bool(of_kind(events, Reported)) == (judge.status == 200)

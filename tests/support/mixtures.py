@@ -277,6 +277,10 @@ class _Checker:
             if isinstance(self.rest[0], AggregatorStarted):
                 assert not replied
                 replied = self._aggregator(aggregator, references, fallback=place > 0)
+        # A report follows the reply, and nothing else does.
+        while replied and not isinstance(self.rest[0], TurnFinished):
+            self._step(layers)
+        assert all(layer.finished for layer in layers.values())
         self._end(replied=replied)
 
     def _copy(self, references: int) -> None:
