@@ -136,12 +136,9 @@ class TurnEndpoint:
             await reply.end(turns)
 
     async def _more(self, made: _Made, reply: Reply, first: Turn) -> list[Turn]:
-        """The other choices: written side by side, from the proposals of the first. A report on
-        those is there already.
-
-        Reviews are made for each. But a reply that is a proposal's own words costs nothing, and a
-        strategy chooses the same again: then all choices are alike.
-        """
+        """The other choices: written side by side, from the proposals of the first and what was
+        said about them. But a reply that is a proposal's own words costs nothing, and would be the
+        same again: then all are alike."""
         if first.decision is not None and first.reply and not first.reply_usage.calls:
             alike = replace(first, reviews=(), usage=Usage(), ledger=(), lost=())
             for choice in range(1, made.asked.choices):
