@@ -3,6 +3,8 @@ figures, traces, and no review among the proposals."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from moa_cli.server.wires.moa_object import ledger, together
@@ -86,3 +88,39 @@ def test_a_review_is_a_span_with_its_purpose(merging: Moa) -> None:
     purposes = [span.attributes.get("moa.purpose") for span in collector.spans]
     assert purposes.count("merge") == 1
     assert len(collector.spans) == 6
+
+
+def test_several_choices_of_a_copied_reply_are_made_once(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a", "b", strategy="select", judge="lab:judge")
+    upstream.always("a", Reply(text="words of a"))
+    upstream.always("b", Reply(text="words of b"))
+    upstream.always("judge", Reply(text="model_2"))
+    with serving(moa) as server:
+        body = server.ask(n=3).json()
+        assert [len(upstream.chats(model)) for model in ("a", "b", "judge", "agg")] == [1, 1, 1, 0]
+        with server.streaming(n=2) as response:
+            chunks = [
+                json.loads(line.removeprefix("data: "))
+                for line in response.iter_lines()
+                if line.startswith("data: {")
+            ]
+    assert [choice["message"]["content"] for choice in body["choices"]] == ["words of b"] * 3
+    assert body["moa"]["calls"] == 3
+    assert body["moa"]["decision"]["chosen"] == 1
+    said = ["", ""]
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            said[choice["index"]] += choice["delta"].get("content") or ""
+    assert said == ["words of b"] * 2
+
+
+def test_a_request_chooses_a_strategy_of_its_own(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(text="model_1"))
+    upstream.always("a", Reply(text="words of a"))
+    with serving(moa) as server:
+        chosen = server.ask(moa={"strategy": "select"}).json()
+        plain = server.ask().json()
+    assert chosen["choices"][0]["message"]["content"] == "words of a"
+    assert chosen["moa"]["decision"]["strategy"] == "select"
+    assert "decision" not in plain["moa"]
+    assert chosen["system_fingerprint"] != plain["system_fingerprint"]
