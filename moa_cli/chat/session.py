@@ -51,12 +51,16 @@ class Session:
         self._limits = limits
 
     def models_text(self) -> str:
-        """The models of each round, a line each."""
+        """The models of each round, a line each, and what makes the reply."""
         profile = self.profile
         lines = [
             f"round {number}: " + ", ".join(proposer.model for proposer in profile.layer(number))
             for number in range(1, profile.rounds + 1)
         ]
+        if profile.strategy != "synthesize":
+            lines.append(f"strategy: {profile.strategy}")
+        if profile.judge is not None:
+            lines.append(f"judge: {profile.judge}")
         return "\n".join([*lines, f"aggregator: {profile.aggregator.model}"])
 
     def known(self) -> dict[str, ModelInfo]:
