@@ -274,6 +274,9 @@ def _shared(
     ] = None,
     chosen_by: Annotated[str | None, option_of(PROFILE_KEYS["chosen_by"], metavar="WHO")] = None,
     one_call: Annotated[bool | None, option_of(PROFILE_KEYS["one_call"])] = None,
+    stop_when_agreed: Annotated[
+        float | None, option_of(PROFILE_KEYS["stop_when_agreed"], metavar="SHARE")
+    ] = None,
     timeout: Annotated[float | None, _waiting("timeout")] = None,
     stall: Annotated[float | None, _waiting("stall")] = None,
     first_token: Annotated[float | None, _waiting("first_token")] = None,
@@ -314,6 +317,7 @@ def _shared(
         final_answer=final_answer,
         chosen_by=chosen_by,  # type: ignore[arg-type]
         one_call=one_call,
+        stop_when_agreed=stop_when_agreed,
         timeout=timeout,
         stall=stall,
         first_token=first_token,

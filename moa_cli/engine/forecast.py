@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moa_cli.core.conversation import Conversation, Message, Proposal, Usage
 from moa_cli.core.endpoints import ModelInfo
@@ -57,6 +57,39 @@ class LayerForecast:
     stage: Stage | None = None
 
 
+def foretold_stages(profile: Profile) -> list[tuple[int, Stage]]:
+    """What a turn will ask, in order: the number of a layer, and its calls. The calls of the first
+    layer come in parts where a route begins with some of them, each part behind the last check.
+
+    Only what is asked in any case is certain: what a route or an agreement may save is not.
+    """
+    stages = list(enumerate(profile.stages(), 1))
+    rounds = profile.rounds
+    if profile.stop_when_agreed is not None:
+        stages = [
+            (number, replace(stage, certain=False))
+            if 1 < number <= rounds or stage.writes or stage.purpose in ("compare", "rank", "merge")
+            else (number, stage)
+            for number, stage in stages
+        ]
+    if not (profile.route and rounds):
+        return stages
+    models, asked = stages[0][1].models, 0
+    parts: list[tuple[int, Stage]] = []
+    for part in profile.route:
+        if part.proposers > asked:
+            parts.append((1, Stage("", models[asked : part.proposers], certain=not asked)))
+            asked = part.proposers
+        if part.verify:
+            # Later ones, and those behind another condition, may not be needed.
+            others = (part.max_prompt_tokens, part.agreement)
+            certain = part is profile.route[0] and others == (None, None)
+            parts.append((rounds + 1, Stage("verify", profile.judges()[:1], certain)))
+    parts.append((1, Stage("", models[asked:], certain=False)))
+    later = [(number, stage) for number, stage in stages[1:] if stage.purpose != "verify"]
+    return [*parts, *later]
+
+
 def planned_stages(
     profile: Profile, conversation: Conversation, *, shown: bool = False
 ) -> list[PlannedStage]:
@@ -69,8 +102,10 @@ def planned_stages(
     # Those of the last layer of proposers, and what is left of them by merges.
     proposals: list[Proposal] = []
     references: list[Proposal] = []
+    # The number of that layer, and what its calls are given.
+    layer, earlier = 0, references
     reviewed = 0
-    for number, stage in enumerate(profile.stages(), 1):
+    for number, stage in foretold_stages(profile):
         wording = wording_of(profile, stage)
         count = len(stage.models)
         answers = [_unsaid(stage, number, settings, shown) for settings in stage.models]
@@ -83,9 +118,14 @@ def planned_stages(
             planned.append(PlannedStage(number, stage, wording, given, reviewed))
             continue
         if not stage.purpose:
-            drawn = references_of_calls(profile, references, prompt, number, count)
-            given, references = given if drawn is None else drawn, answers
-            proposals = answers
+            if number == layer:
+                # It goes on with what it has been asked before.
+                given, answers = [earlier] * count, [*references, *answers]
+            else:
+                layer, earlier = number, references
+                drawn = references_of_calls(profile, references, prompt, number, count)
+                given = given if drawn is None else drawn
+            proposals = references = answers
         elif stage.purpose == "merge" and profile.window is not None:
             given = [references[: profile.window]]
             references = [*answers, *references[profile.window :]]

@@ -65,6 +65,7 @@ _OF_THE_PROFILE = (
     "final_answer",
     "chosen_by",
     "one_call",
+    "stop_when_agreed",
     "report",
 )
 _OF_EACH_MODEL = ("temperature", "max_tokens", "timeout", "stall", "first_token", "hedge_after")
@@ -105,6 +106,7 @@ class Overrides:
     final_answer: str | None = None
     chosen_by: ChosenBy | None = None
     one_call: bool | None = None
+    stop_when_agreed: float | None = None
     report: bool | None = None
 
     @classmethod

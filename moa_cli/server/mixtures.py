@@ -139,7 +139,7 @@ class Mixtures:
         whether its aggregator calls tools. What is not known of a model is None. Raises ApiError.
         """
         profile = self.find(name).profile
-        calls = [call for stage in profile.stages() if stage.certain for call in stage.models]
+        calls = [call for layer in profile.all_layers() for call in layer]
         infos = [self._clients.known(call.model) for call in calls]
         contexts = [
             call.context or info.context_length for call, info in zip(calls, infos, strict=True)

@@ -115,7 +115,7 @@ EXPLAINED = {
         for key in (
             *("rounds", "temperature", "max_tokens", "multi_turn", "system"),
             *("reference_placement", "reference_format", "reference_names", "merge_prompt"),
-            *("strategy", "final_answer", "chosen_by", "one_call"),
+            *("strategy", "final_answer", "chosen_by", "one_call", "stop_when_agreed"),
             *("timeout", "stall", "first_token", "hedge_after"),
             *("quorum", "patience", "use_partial", "overlap", "report"),
         )

@@ -104,6 +104,7 @@ SETTINGS: list[tuple[str, str, object, object]] = [
     ("final_answer", "number", "number", "boxed"),
     ("chosen_by", "proposers", "proposers", "judge"),
     ("one_call", "true", True, False),
+    ("stop_when_agreed", "0.8", 0.8, 0.5),
     ("report", "true", True, False),
 ]
 

@@ -25,6 +25,7 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.stream import Sink, TurnFold, deliver
 from moa_cli.core.unique import unique_name
 from moa_cli.engine import run_turn
+from moa_cli.engine.forecast import foretold_stages
 from moa_cli.profile import Profile, closing_text, short_name
 from moa_cli.server.accesslog import Record
 from moa_cli.server.auth import key_of
@@ -284,10 +285,13 @@ def _about(profile: Profile) -> str:
 
 
 def _calls(profile: Profile, *, proposals_only: bool) -> int:
-    """How many calls a turn makes if nothing fails. proposals_only: up to its proposals."""
-    stages = profile.stages()
-    if proposals_only:
-        stages = stages[: profile.rounds]
+    """How many calls a turn makes in any case if nothing fails. proposals_only: for its
+    proposals."""
+    stages = (
+        stage
+        for _, stage in foretold_stages(profile)
+        if not (proposals_only and (stage.writes or stage.purpose))
+    )
     return sum(len(stage.models) for stage in stages if stage.certain)
 
 

@@ -48,6 +48,7 @@ class MixtureFields:
     final_answer: Annotated[str | None, PROFILE_KEYS["final_answer"]] = None
     chosen_by: Annotated[ChosenBy | None, PROFILE_KEYS["chosen_by"]] = None
     one_call: Annotated[bool | None, PROFILE_KEYS["one_call"]] = None
+    stop_when_agreed: Annotated[float | None, PROFILE_KEYS["stop_when_agreed"]] = None
     timeout: Annotated[float | None, _seconds("timeout")] = None
     stall: Annotated[float | None, _seconds("stall")] = None
     first_token: Annotated[float | None, _seconds("first_token")] = None
@@ -79,6 +80,7 @@ class MixtureFields:
             final_answer=self.final_answer,
             chosen_by=self.chosen_by,
             one_call=self.one_call,
+            stop_when_agreed=self.stop_when_agreed,
             timeout=self.timeout,
             stall=self.stall,
             first_token=self.first_token,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moa_cli.engine.forecast import forecast_turn, planned_stages
+from moa_cli.engine.forecast import forecast_turn, foretold_stages, planned_stages
 from moa_cli.profile import Profile
 from tests.support.mixtures import asked, mixture
 from tests.support.strategies import ONE_BY_ONE, sent, turned
@@ -23,8 +23,14 @@ PROFILES = {
     "fusion in one call": mixture("a", "b", strategy="fusion", one_call=True),
     "select": mixture("a", "b", strategy="select", system="Be brief.", **JUDGED),
     "select by peers": mixture("a", "b", "c", strategy="select", chosen_by="proposers"),
+    "vote": mixture("a", "b", "c", strategy="vote", final_answer="text", **JUDGED),
     "council": mixture("a", "b", "c", strategy="council"),
     "council of two": mixture("a", "b", strategy="council"),
+    "route": mixture(
+        *("a", "b", "c"),
+        route=[{"proposers": 1, "verify": True}, {"proposers": 2, "verify": True}],
+        **JUDGED,
+    ),
     "report": mixture("a", "b", report=True, **JUDGED),
     "fusion with a report": mixture("a", "b", strategy="fusion", report=True, **JUDGED),
 }
@@ -32,6 +38,7 @@ REVIEWS = {
     "Rank the responses": "Ranking: 2 > 1",
     "Best Model Identifier": "model_2",
     "one JSON object": '{"points": [], "groups": [[1, 2]]}',
+    "most consistent response": "The most consistent response is Response 1",
 }
 
 
@@ -41,6 +48,8 @@ def answer(request: Request) -> str:
     for asked_for, review in REVIEWS.items():
         if asked_for in said:
             return review
+    if request.model == "judge":
+        return "no"
     if request.model == "agg":
         return f"<merge of layer {3 if '<merge of' in said else 2}>"
     number = 2 if "<answer of" in said else 1
@@ -61,6 +70,18 @@ def test_a_turn_makes_the_calls_that_were_foretold(upstream: Upstream, name: str
             assert told == messages
     layers = forecast_turn(profile, asked(), {})
     assert sum(layer.usage.calls for layer in layers) == len(calls)
+
+
+def test_what_a_route_or_an_agreement_may_save_is_not_certain(upstream: Upstream) -> None:
+    by_route = mixture("a", "b", "c", rounds=2, route=[{"proposers": 1, "verify": True}], **JUDGED)
+    agreeing = mixture("a", "b", rounds=2, stop_when_agreed=0.9, report=True, **JUDGED)
+    upstream.always("judge", Reply(text="Verdict: yes"))
+    upstream.always("*", Reply(text="It is 42."))
+    for profile in (by_route, agreeing):
+        certain = [stage for _, stage in foretold_stages(profile) if stage.certain]
+        before = len(upstream.chats())
+        turned(upstream, profile, limits=ONE_BY_ONE)
+        assert sum(len(stage.models) for stage in certain) == len(upstream.chats()) - before
 
 
 def _foretold(profile: Profile) -> list[tuple[str, list[dict[str, Any]]]]:
