@@ -14,9 +14,10 @@ def decision_line(decision: Decision) -> str:
     """The decision, what was skipped and what that saved, on one line."""
     told = "; ".join([decision.summary, *decision.skipped])
     line = f"{decision.strategy}: {told}" if told else decision.strategy
-    if decision.saved_calls:
-        cost = f", about {usd(decision.saved_cost)}" if decision.saved_cost else ""
-        line += f" (saved {plural(decision.saved_calls, 'call')}{cost})"
+    # Each step that was skipped tells what it saved; of several, the sum is told, too.
+    if len(decision.skipped) > 1:
+        cost = f" and about {usd(decision.saved_cost)}" if decision.saved_cost else ""
+        line += f" (in all {plural(decision.saved_calls, 'call')}{cost} saved)"
     return one_line(line)
 
 

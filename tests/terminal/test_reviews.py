@@ -6,14 +6,28 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from moa_cli.core.events import Event
+from moa_cli.terminal.decision import decision_line
 from moa_cli.terminal.live import Board
 from moa_cli.terminal.plain import Notices, Proposals, Waiting
-from tests.support.reviews import copied, council, delivered, finished, layer, reply, started
+from tests.support.reviews import (
+    DECISION,
+    copied,
+    council,
+    delivered,
+    finished,
+    layer,
+    reply,
+    started,
+)
 
 DECIDED = (
-    "council: 2 of 3 rankings count; the round after was not needed (saved 3 calls, about $0.012)"
+    "council: 2 of 3 rankings count;"
+    " round 2 was not needed: all are alike (3 calls and about $0.010 saved);"
+    " a check was not needed: all are alike (1 call and about $0.0020 saved)"
+    " (in all 4 calls and about $0.012 saved)"
 )
 
 
@@ -105,6 +119,11 @@ def test_the_board_folds_reviews_under_their_name_and_ends_with_the_decision() -
         assert "report: 1 of 1 answered in 2.0 s" in left
         assert left.count("council: 2 of 3 rankings") == 1
         assert left.rindex("report:") < left.rindex("council:")
+
+
+def test_what_one_skipped_step_saved_is_told_once() -> None:
+    decision = replace(DECISION, skipped=DECISION.skipped[:1], saved_calls=3, saved_cost=0.01)
+    assert decision_line(decision).count("saved") == 1
 
 
 def test_nothing_is_told_of_a_turn_without_a_strategy_of_its_own() -> None:
