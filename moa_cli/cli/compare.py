@@ -18,6 +18,7 @@ from typer import Argument, Exit, Option
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.options import (
+    ARMS_HELP,
     Best,
     Live,
     Plain,
@@ -75,8 +76,7 @@ def compare(
         str,
         Option(
             metavar="NAMES",
-            help="What is compared, by commas: mixture, self (Self-MoA: one proposer in the place"
-            " of all), single (each model alone).",
+            help=f"What is compared, by commas: {ARMS_HELP}.",
         ),
     ] = "mixture,single",
     best: Best = None,

@@ -200,6 +200,14 @@ def split_names(given: list[str] | None, option: str, noun: str) -> tuple[str, .
     return names
 
 
+# What `--arms` takes, in words.
+ARMS_HELP = (
+    "mixture (the profile as it is), a strategy over its proposals"
+    f" ({', '.join(STRATEGIES)}), self (Self-MoA: one proposer in the place of all),"
+    " single (each model alone)"
+)
+
+
 def arm_names(typed: str) -> tuple[str, ...]:
     """The arms of a bench that `--arms` names. Raises UsageError for an unknown one."""
     from moa_cli.bench.run.arms import ARMS

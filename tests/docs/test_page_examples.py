@@ -45,7 +45,7 @@ PARSED_ONLY = {
     "README.md": 2,
     "docs/tutorial.md": 2,
     "docs/how-to/backup.md": 1,
-    "docs/how-to/benchmark.md": 2,
+    "docs/how-to/benchmark.md": 3,
     "docs/how-to/budgets.md": 1,
     "docs/how-to/chat.md": 1,
     "docs/how-to/compare.md": 1,

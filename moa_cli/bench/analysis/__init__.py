@@ -30,6 +30,7 @@ from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds, sum_seco
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.strategy import REVIEW_NAMES
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def by_model(results: Sequence[Result]) -> tuple[UsageShare, ...]:
 
 
 def by_layer(results: Sequence[Result]) -> tuple[UsageShare, ...]:
-    """By layer, then the reply."""
+    """By layer, reviews by their kind, then the reply."""
     return _spent(results, lambda layer, _answer: layer)
 
 
@@ -83,6 +84,9 @@ def _spent(
                 (f"layer {number}", answer)
                 for number, layer in enumerate(turn.proposals, 1)
                 for answer in layer
+            ]
+            answers += [
+                (REVIEW_NAMES[answer.purpose], answer) for layer in turn.reviews for answer in layer
             ]
             if turn.reply is not None:
                 answers.append(("reply", turn.reply))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,43 @@ from moa_cli.core.conversation import Usage
 _TINY = "local:smollm2"
 
 
+# What costs are told for, by metric: a right answer, a won comparison or a point of a rating; and
+# what it is worth in the metric's unit.
+_REACHED = {
+    "accuracy": ("right", 100.0),
+    "win rate": ("win", 100.0),
+    "average": ("point", 1.0),
+    "mean": ("point", 1.0),
+}
+
+
+@dataclass(frozen=True)
+class PointCost:
+    """What a part of a score cost. metric: its name. point: of what: `right` is a right answer.
+
+    value: USD; None where the price is unknown, or nothing was reached.
+    """
+
+    metric: str
+    point: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What the turns of an arm did without, since less was enough; see `Decision`.
+
+    turns: how many of them. asked: how many there are. calls, cost: about what was saved, in USD.
+    reasons: what was not needed in how many turns.
+    """
+
+    turns: int
+    asked: int
+    calls: int
+    cost: float
+    reasons: Mapping[str, int]
+
+
 @dataclass(frozen=True)
 class ArmScores:
     """One arm's.
@@ -24,7 +62,7 @@ class ArmScores:
     by_category: of the dataset's. answered, failed: items. usage: of all answers, also of those
     that arms share. cost_per_item: USD, without a value where a price is unknown. seconds_path:
     of an item on its critical path, which is what it would take alone; seconds_sum: of all its
-    calls. An anchor has neither usage nor seconds.
+    calls. An anchor has neither usage nor seconds. saved: None where nothing was.
     """
 
     arm: str
@@ -36,6 +74,20 @@ class ArmScores:
     cost_per_item: Mean
     seconds_path: Mean
     seconds_sum: Mean
+    saved: Saved | None = None
+
+    @property
+    def point_costs(self) -> tuple[PointCost, ...]:
+        """What a right answer, a won comparison or a point of a rating cost; nothing of an anchor,
+        whose answers were there already."""
+        found = []
+        for metric in () if self.arm.startswith(ANCHOR) else self.metrics:
+            if metric.name in _REACHED:
+                point, worth = _REACHED[metric.name]
+                cost, reached = self.cost_per_item.value, metric.mean.value
+                value = cost * worth / reached if cost is not None and reached else None
+                found.append(PointCost(metric.name, point, value))
+        return tuple(found)
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name, if the arm has it."""
@@ -116,6 +168,23 @@ def _arm_scores(
         cost_per_item=mean_of([] if usage.unpriced_calls else [item.usage.cost for item in own]),
         seconds_path=mean_of(path_seconds(item, run.calls) for item in own),
         seconds_sum=mean_of(sum_seconds(item, run.calls) for item in own),
+        saved=_saved(own),
+    )
+
+
+def _saved(results: Sequence[Result]) -> Saved | None:
+    turns = [turn for result in results for turn in result.turns]
+    found = [turn.decision for turn in turns if turn.decision is not None and turn.decision.skipped]
+    if not found:
+        return None
+    # What was seen, and what it saved, differs from turn to turn.
+    reasons = Counter(skipped.partition(":")[0] for told in found for skipped in told.skipped)
+    return Saved(
+        turns=len(found),
+        asked=len(turns),
+        calls=sum(told.saved_calls for told in found),
+        cost=sum(told.saved_cost for told in found),
+        reasons=dict(reasons),
     )
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moa_cli.bench.report.published import PUBLISHED, PublishedTable
-from moa_cli.bench.report.scores import ArmScores, Scores
+from moa_cli.bench.report.scores import ArmScores, Saved, Scores
 from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.money import usd
+from moa_cli.core.text import plural
 
 _DIGITS = {"%": 1, "of 10": 2, "of 5": 2, "characters": 0}
 _BY_NOBODY = "by nobody"
@@ -158,12 +159,17 @@ def _scores(
 ) -> TextTable:
     """counted: whether there is a column for how many values the numbers are made of."""
     units = {metric.name: metric.unit for row in rows for metric in metrics[row.name]}
+    costs = [cost for row in rows for cost in row.arm.point_costs if counted]
+    points = dict.fromkeys(cost.point for cost in costs if cost.value is not None)
     keys = (*_key_heads(rows), *([] if judged else ["judged"]))
     lines, partial = [], []
     for row in rows:
         found = {metric.name: metric for metric in metrics[row.name]}
         cells = [*row.keys, *([] if judged else [_judged(row.scores)])]
         cells += [_cell(found.get(name)) for name in units]
+        if points:
+            told = {cost.point: cost.value for cost in row.arm.point_costs}
+            cells += [_point_cost(told, point) for point in points]
         if counted:
             counts = sorted({metric.mean.n for metric in found.values()})
             cells.append(" to ".join(f"{n:,}" for n in dict.fromkeys([counts[0], counts[-1]])))
@@ -176,11 +182,18 @@ def _scores(
         title = f"{title} ({next(iter(units.values()))})"
     return TextTable(
         title=f"{title}, {judged}" if judged else title,
-        heads=(*keys, *heads, *(["n"] if counted else [])),
+        heads=(*keys, *heads, *(f"cost/{point}" for point in points), *(["n"] if counted else [])),
         rows=tuple(lines),
         keys=len(keys),
         notes=(f"* partial: {'; '.join(partial)}",) if partial else (),
     )
+
+
+def _point_cost(costs: Mapping[str, float | None], point: str) -> str:
+    if point not in costs:
+        return ""
+    value = costs[point]
+    return "–" if value is None else usd(value)
 
 
 def _key_heads(rows: Sequence[ArmRow]) -> tuple[str, ...]:
@@ -232,7 +245,20 @@ def _costs(rows: Sequence[ArmRow]) -> TextTable:
         heads=(*keys, *heads),
         rows=tuple(lines),
         keys=len(keys),
-        notes=("s/item: on the critical path, what an item takes alone; sum: of all its calls",),
+        notes=(
+            "s/item: on the critical path, what an item takes alone; sum: of all its calls",
+            *(_saved(row.name, row.arm.saved) for row in rows if row.arm.saved is not None),
+        ),
+    )
+
+
+def _saved(name: str, saved: Saved) -> str:
+    """What an arm's turns did without, and what that saved."""
+    reasons = ", ".join(f"{reason} ({times:,})" for reason, times in saved.reasons.items())
+    about = f" and about {usd(saved.cost)}" if saved.cost else ""
+    return (
+        f"{name}: in {saved.turns:,} of {plural(saved.asked, 'turn')} less was enough: {reasons};"
+        f" {plural(saved.calls, 'call')}{about} saved"
     )
 
 

@@ -72,7 +72,12 @@ def _judge(judge: JudgeSettings) -> dict[str, Any]:
 
 def _arm(arm: ArmScores) -> dict[str, Any]:
     by_category = {name: list(map(_metric, found)) for name, found in arm.by_category.items()}
-    return {**asdict(arm), "metrics": list(map(_metric, arm.metrics)), "by_category": by_category}
+    return {
+        **asdict(arm),
+        "metrics": list(map(_metric, arm.metrics)),
+        "by_category": by_category,
+        "cost_per_point": list(map(vars, arm.point_costs)),
+    }
 
 
 def _metric(metric: Metric) -> dict[str, Any]:
@@ -111,6 +116,10 @@ def _csv_rows(scores: Scores, arm: ArmScores) -> Iterator[tuple[object, ...]]:
         for metric in metrics:
             title = f"{metric.name} ({metric.unit})"
             yield title, category, *astuple(metric.mean), metric.asked, *judge
+    for cost in arm.point_costs:
+        if cost.value is not None:
+            title = f"cost per {cost.point} (USD)"
+            yield title, "", cost.value, "", arm.cost_per_item.n, scores.asked, *judge
     own = {
         "cost per item (USD)": arm.cost_per_item,
         "seconds per item, critical path": arm.seconds_path,

@@ -1,14 +1,15 @@
-"""What is compared: the mixture, Self-MoA, each model alone; and the settings of the paper's
-authors."""
+"""What is compared: the mixture, its proposals brought together by each strategy, Self-MoA, each
+model alone; and the settings of the paper's authors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from moa_cli.bench.scoring import mt_bench
 from moa_cli.core.errors import UsageError
+from moa_cli.core.strategy import STRATEGIES, Strategy
 from moa_cli.core.text import nearest
 from moa_cli.profile import (
     Aggregator,
@@ -20,7 +21,7 @@ from moa_cli.profile import (
     waiting_for_all,
 )
 
-ARMS = ("mixture", "self", "single")
+ARMS: Final = ("mixture", *STRATEGIES, "self", "single")
 MIXTURE, SINGLE, GIVEN = "mixture", "single:", "given:"
 _SETTINGS = tuple(field.name for field in fields(ModelSettings))
 _FINAL: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
@@ -28,7 +29,7 @@ _FINAL: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to answer. name: "mixture", "self", or "single:MODEL"."""
+    """One way to answer. name: "mixture", a strategy's, "self", or "single:MODEL"."""
 
     name: str
     profile: Profile
@@ -39,23 +40,36 @@ def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
 
     Their turns send the whole conversation, wait for all proposers unless an option says
     otherwise, lose nothing silently, and have no fallback and no alternatives: what another model
-    answered would not be a result of this mixture. best: the proposer that the arm `self` samples
-    (see `best_of`).
+    answered would not be a result of this mixture. No report is made: it follows the reply.
+
+    The arm of a strategy has the profile's own proposers and its settings. So what it asks the
+    proposers is what the mixture asks them, and is paid for once. It runs to its end: a route, or
+    `stop_when_agreed`, is the mixture's alone, so that it can be told what they cost and save.
+
+    best: the proposer that the arm `self` samples (see `best_of`).
     """
     strict = replace(
         waiting_for_all(profile).with_proposers(_fixed),
         multi_turn=True,
         on_all_failed="fail",
+        report=False,
         aggregator=replace(profile.aggregator, fallbacks=(), alternatives=()),
     )
     found = []
     if MIXTURE in kinds:
         found.append(Arm(MIXTURE, strict))
+    for name in STRATEGIES:
+        if name in kinds:
+            found.append(Arm(name, _whole(strict, name)))
     if "self" in kinds:
         found.append(Arm("self", _self_moa(strict, best)))
     if "single" in kinds:
         found += _singles(strict)
     return found
+
+
+def _whole(profile: Profile, strategy: Strategy) -> Profile:
+    return replace(profile, strategy=strategy, route=(), stop_when_agreed=None)
 
 
 def _fixed(proposers: Sequence[Proposer]) -> tuple[Proposer, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
@@ -14,27 +16,32 @@ from moa_cli.core.conversation import Conversation, Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ContextTooLong
 from moa_cli.core.money import priced
+from moa_cli.core.strategy import Purpose
 from moa_cli.core.tokens import estimate_tokens
 from moa_cli.engine.advice import view_for
 from moa_cli.engine.attempt import request_of
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.fit import fit
-from moa_cli.engine.prompts import strip_reasoning
+from moa_cli.engine.prompts import Reference, strip_reasoning
 from moa_cli.engine.sight import seen_by
-from moa_cli.profile import ModelSettings
+from moa_cli.engine.strategies import wording_of
+from moa_cli.engine.subsets import references_of_calls, shuffled
+from moa_cli.profile import ModelSettings, Profile, Stage
 
 # Tokenizers differ, and prompts are counted without one.
 MARGIN = 0.25
+# Tokens, at most, of a comparison as the aggregator is given it.
+_COMPARISON = 4000
 
 
 @dataclass(frozen=True)
 class RunEstimate:
     """The calls that will be made, without those in the journal.
 
-    low: prompts as they are (MARGIN less, without any chat template), empty answers.
-    high: prompts MARGIN more, each answer as long as its max_tokens allows, and as long again
-    in what the next models are sent. assumed: whether answers without max_tokens are counted as
-    ASSUMED_TOKENS, so that `high` is no bound.
+    low: prompts as they are (MARGIN less, without any chat template), empty answers, and only what
+    is asked in any case. high: prompts MARGIN more, each answer as long as its max_tokens allows,
+    and as long again in what the next models are sent. assumed: whether answers without max_tokens
+    are counted as ASSUMED_TOKENS, so that `high` is no bound.
     """
 
     low: Usage = field(default_factory=Usage)
@@ -44,21 +51,45 @@ class RunEstimate:
 
 @dataclass(frozen=True)
 class _Said:
-    """An answer: its words, or how long it may be while they are not known."""
+    """An answer: its words, or how long it may be while they are not known.
+
+    identity: of the call, which tells equal calls of several arms also before anything is known of
+    what they are sent.
+    """
 
     text: str | None
     most: int
+    identity: str
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A turn. unsaid: tokens of earlier replies whose words are not known."""
+    """A turn. earlier: its earlier replies."""
 
     arm: Arm
     item: Item
     turn: int
     conversation: Conversation
-    unsaid: int
+    earlier: tuple[_Said, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A call of a turn. wording: how it is told the answers that it is given. certain: whether it
+    is made in any case. before: those answers; reviews: what else its prompt is made of."""
+
+    purpose: Purpose
+    wording: Profile
+    settings: ModelSettings
+    certain: bool
+    before: Sequence[_Said]
+    reviews: Sequence[_Said]
+
+    def unsaid(self) -> int:
+        """Tokens of what it is told whose words are not known."""
+        compared = sum(said.most for said in self.reviews)
+        told = min(compared, _COMPARISON)
+        return told + sum(said.most for said in self.before if said.text is None)
 
 
 @dataclass
@@ -66,6 +97,9 @@ class RunEstimator:
     """Adds up what items will take, one arm after another.
 
     model_id: a model's id at its endpoint, by its name. given: see `replay.RunContext`.
+
+    A reply that is written with reviews is not looked for in the journal: what is made of them is
+    the strategy's business. Nor does it need to be: it is the last call of its turn.
     """
 
     journal: CallJournal
@@ -77,51 +111,83 @@ class RunEstimator:
     _coming: set[str] = field(default_factory=set)
 
     def add(self, arm: Arm, item: Item) -> None:
-        conversation = Conversation(before=item.before)
-        unsaid = 0
+        place = _Place(arm, item, 0, Conversation(before=item.before))
         for turn in range(len(item.turns)):
-            conversation = item.ask(conversation, turn)
-            said = self._turn(_Place(arm, item, turn, conversation, unsaid))
-            unsaid += said.most if said.text is None else 0
-            conversation = conversation.answer(strip_reasoning(said.text or ""))
+            conversation = item.ask(place.conversation, turn)
+            place = replace(place, turn=turn, conversation=conversation)
+            said = self._turn(place)
+            place = replace(
+                place,
+                conversation=conversation.answer(strip_reasoning(said.text or "")),
+                earlier=(*place.earlier, said),
+            )
 
     def _turn(self, at: _Place) -> _Said:
-        said: list[_Said] = []
+        """The reply of a turn: the answer of its last call, or one of the proposals."""
+        profile = at.arm.profile
+        proposals: list[_Said] = []
+        reviews: list[_Said] = []
         equal = Counter[str]()
-        for layer in at.arm.profile.all_layers():
-            before = said
-            said = [self._call(at, settings, before, equal) for settings in layer]
-        return said[0]
+        # Of a route, the first models alone are asked in any case.
+        first = min((stage.proposers for stage in profile.route), default=0)
+        prompt = at.conversation.turns[-1].user
+        for number, stage in enumerate(profile.stages(), 1):
+            wording = wording_of(profile, stage)
+            given = _given(profile, stage, number, prompt, proposals)
+            said = []
+            for index, settings in enumerate(stage.models):
+                asked = _Asked(
+                    stage.purpose,
+                    wording,
+                    settings,
+                    stage.certain or (number == 1 and index < first),
+                    given[index],
+                    reviews if stage.writes else (),
+                )
+                said.append(self._call(at, asked, equal))
+            if stage.writes:
+                return said[0]
+            if stage.purpose == "merge":
+                proposals = [*said, *proposals[profile.window :]]
+            elif not stage.purpose:
+                proposals = said
+            elif stage.purpose != "verify":
+                reviews = [*reviews, *said]
+        longest = max(said.most for said in proposals)
+        identity = _hash([profile.strategy, _identities(proposals), _identities(reviews)])
+        return _Said(None, longest, identity)
 
-    def _call(
-        self, at: _Place, settings: ModelSettings, before: Sequence[_Said], equal: Counter[str]
-    ) -> _Said:
-        """before: the answers of the layer before. equal: calls of this turn by key, so far."""
+    def _call(self, at: _Place, asked: _Asked, equal: Counter[str]) -> _Said:
+        """equal: calls of this turn by key, so far."""
+        settings = asked.settings
         if settings.model in self.given:
-            return _Said(self.given[settings.model][at.item.id], 0)
+            text = self.given[settings.model][at.item.id]
+            return _Said(text, 0, f"{settings.model} {at.item.id}")
         info = self.facts[settings.model]
-        references = [said.text or "" for said in before]
+        references = [said.text or "" for said in asked.before]
         try:
             context = settings.context or info.context_length
             talk = seen_by(view_for(at.arm.profile, settings, at.conversation), info.sees)
-            fitted = fit(at.arm.profile, settings, talk, references, context)
+            fitted = fit(asked.wording, settings, talk, references, context)
         except ContextTooLong:
             # It will not be asked, and the item fails.
-            return _Said("", 0)
-        coming = _Said(None, settings.max_tokens or ASSUMED_TOKENS)
+            return _Said("", 0, "")
         # Tokens of answers that are not in the prompt yet.
-        unsaid = at.unsaid + sum(said.most for said in before if said.text is None)
-        if not unsaid:
-            request = request_of(settings, fitted.messages, self.model_id(settings.model))
-            key = call_key(at.item.id, at.turn, settings.model, request)
-            equal[key] += 1
-            key = occurrence_key(key, equal[key] - 1)
-            record = self.journal.find(key)
-            if record is not None:
-                return _Said(record.text, 0)
-            if key in self._coming:
-                return coming
-            self._coming.add(key)
+        unsaid = asked.unsaid() + sum(said.most for said in at.earlier if said.text is None)
+        request = request_of(settings, fitted.messages, self.model_id(settings.model))
+        key = call_key(at.item.id, at.turn, settings.model, request)
+        if unsaid or asked.reviews:
+            known = (at.earlier, asked.before, asked.reviews)
+            key = _hash([key, asked.purpose, *map(_identities, known)])
+        equal[key] += 1
+        key = occurrence_key(key, equal[key] - 1)
+        record = self.journal.find(key)
+        if record is not None:
+            return _Said(record.text, 0, key)
+        coming = _Said(None, settings.max_tokens or ASSUMED_TOKENS, key)
+        if key in self._coming:
+            return coming
+        self._coming.add(key)
         least = sum(estimate_tokens(message.content) for message in fitted.messages)
         low = Usage(prompt_tokens=math.floor(least * (1 - MARGIN)), calls=1)
         high = Usage(
@@ -130,8 +196,40 @@ class RunEstimator:
             calls=1,
         )
         self.total = RunEstimate(
-            self.total.low + priced(low, info.price),
+            self.total.low + (priced(low, info.price) if asked.certain else Usage()),
             self.total.high + priced(high, info.price),
             self.total.assumed or settings.max_tokens is None,
         )
         return coming
+
+
+def _given(
+    profile: Profile, stage: Stage, number: int, prompt: str, proposals: Sequence[_Said]
+) -> list[Sequence[_Said]]:
+    """The proposals that each model of a stage is given. number: of the stage, from 1. prompt: the
+    user's."""
+    count = len(stage.models)
+    places = [str(place) for place in range(len(proposals))]
+    if stage.writes:
+        # A strategy's own words may name the references by their numbers.
+        drawn = profile.shuffle and wording_of(profile, stage) is profile
+        order: Sequence[Reference] = shuffled(places, prompt, number) if drawn else places
+        return [[proposals[int(str(place))] for place in order]]
+    if not stage.purpose:
+        subsets = references_of_calls(profile, places, prompt, number, count)
+        if subsets is not None:
+            return [[proposals[int(str(place))] for place in subset] for subset in subsets]
+    if stage.purpose == "merge":
+        return [proposals[: profile.window]]
+    if stage.purpose == "rank" or (stage.purpose == "choose" and count > 1):
+        # Proposers that judge each other are not given their own.
+        return [[*proposals[:own], *proposals[own + 1 :]] for own in range(count)]
+    return [proposals] * count
+
+
+def _identities(group: Sequence[_Said]) -> list[str]:
+    return [said.identity for said in group]
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]

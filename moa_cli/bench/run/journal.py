@@ -20,6 +20,7 @@ from moa_cli.bench.data.json_lines import Lines, plain, read_lines, to_line
 from moa_cli.core.conversation import Citation, Failure, Usage, check_usage
 from moa_cli.core.endpoints import Request
 from moa_cli.core.outcomes import cut_text
+from moa_cli.core.strategy import Decision, Purpose
 from moa_cli.core.values import load_value
 
 # Arms of a judge's outputs.jsonl: what pairs are compared with, and released outputs (the name of
@@ -33,10 +34,11 @@ class CallAnswer:
     """What one call of a turn answered.
 
     model: as the profile names it. text: without reasoning. key: of its call in calls.jsonl,
-    "" where the answer was given beforehand (`--reference-paths`). answered_by: the model id
+    "" where there is no call: the answer was given beforehand (`--reference-paths`), or the reply
+    is a proposal's own words (`copied` of `TurnResult`). answered_by: the model id
     that the endpoint told. usage: of that call alone, not of failed attempts before it.
     error: why there is no usable answer, or None. citations: the sources that the endpoint names.
-    unfinished: see `Proposal`.
+    unfinished, purpose: see `Proposal`.
     """
 
     model: str
@@ -49,6 +51,7 @@ class CallAnswer:
     error: Failure | None = None
     citations: tuple[Citation, ...] = ()
     unfinished: bool = False
+    purpose: Purpose = ""
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,24 @@ class TurnResult:
 
     proposals: by layer, in profile order. reply: the aggregator's, None if it was not asked.
     lost: a sentence for each model that gave no answer. trimmed: whether references were cut
-    to fit a model's context.
+    to fit a model's context. reviews: what models said about the proposals, by layer. copied:
+    whether the reply is a proposal's own words, for which no call was made. decision: how the
+    strategy came to the reply. These three are left out of the line where there is nothing to tell.
     """
 
     proposals: tuple[tuple[CallAnswer, ...], ...] = ()
     reply: CallAnswer | None = None
     lost: tuple[str, ...] = ()
     trimmed: bool = False
+    reviews: tuple[tuple[CallAnswer, ...], ...] = ()
+    copied: bool = False
+    decision: Decision | None = None
 
     def layers(self) -> tuple[tuple[CallAnswer, ...], ...]:
-        """The answers of each layer; the reply, if there is one, is the last."""
-        return self.proposals if self.reply is None else (*self.proposals, (self.reply,))
+        """The answers of each layer, those of reviews behind those of proposers; the reply, if
+        there is one, is the last."""
+        layers = (*self.proposals, *self.reviews)
+        return layers if self.reply is None else (*layers, (self.reply,))
 
     def answers(self) -> tuple[CallAnswer, ...]:
         return tuple(answer for layer in self.layers() for answer in layer)
@@ -77,7 +87,7 @@ class TurnResult:
 class Result:
     """What one arm made of one item: a line of items.jsonl.
 
-    arm: "mixture", "self" or "single:MODEL". item: the item's id. category: the item's.
+    arm: see `Arm`. item: the item's id. category: the item's.
     replies: one a turn, without reasoning; () if it failed. turns: as far as they came.
     usage: of all answers, also of those that another arm had paid for. error: why it failed,
     or None.
@@ -99,17 +109,19 @@ class Result:
 
 def cut_line(results: Iterable[Result]) -> str | None:
     """How many replies and proposals of these results were cut, in words; None if none was."""
-    counts = {"replies": [0, 0], "proposals": [0, 0]}
+    counts = {"replies": [0, 0], "proposals": [0, 0], "reviews": [0, 0]}
     for turn in (turn for result in results for turn in result.turns):
         proposals = [answer for layer in turn.proposals for answer in layer]
+        reviews = [answer for layer in turn.reviews for answer in layer]
         replies = [turn.reply] if turn.reply is not None else []
-        for name, answers in (("replies", replies), ("proposals", proposals)):
+        told = (("replies", replies), ("proposals", proposals), ("reviews", reviews))
+        for name, answers in told:
             for answer in answers:
                 if answer.error is None:
                     counts[name][0] += cut_text(answer.finish_reason) is not None
                     counts[name][1] += 1
-    told = [f"{cut:,} of {asked:,} {name}" for name, (cut, asked) in counts.items() if cut]
-    return f"cut (see `finish_reason`): {', '.join(told)}" if told else None
+    cuts = [f"{cut:,} of {asked:,} {name}" for name, (cut, asked) in counts.items() if cut]
+    return f"cut (see `finish_reason`): {', '.join(cuts)}" if cuts else None
 
 
 @dataclass(frozen=True)

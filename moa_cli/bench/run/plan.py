@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,19 @@ class RunPlan:
         )
 
 
+def _check_given(arms: Iterable[Arm], given: Collection[str]) -> None:
+    """Raise UsageError if an arm would ask for more than there is from those whose answers are
+    given."""
+    for arm in arms:
+        reviews = [stage for stage in arm.profile.stages() if stage.purpose]
+        if any(settings.model in given for stage in reviews for settings in stage.models):
+            raise UsageError(
+                f"--reference-paths: the arm `{arm.name}` has the proposers judge each other, and"
+                " their answers alone are there",
+                hint="use at least two rounds, or other arms",
+            )
+
+
 def make_plan(
     profile: Profile,
     dataset: Dataset,
@@ -116,6 +129,7 @@ def make_plan(
         profile = with_given(profile, list(outputs))
         named = [proposer.model for proposer in profile.layer(1)]
         given = dict(zip(named, outputs.values(), strict=True))
+        _check_given(make_arms(profile, kinds, ""), given)
     return RunPlan(
         profile=profile,
         dataset=dataset,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Protocol
 
 from moa_cli.bench.run.journal import CallAnswer, CallRecord, Result, TurnResult
@@ -14,6 +15,7 @@ from moa_cli.bench.run.replay import Replay, RunContext
 from moa_cli.core.conversation import Conversation, Failure, Proposal, Turn, Usage
 from moa_cli.core.errors import BadResponse
 from moa_cli.core.events import (
+    AggregatorStarted,
     Event,
     LayerFinished,
     ProposerFailed,
@@ -174,14 +176,15 @@ class Runner:
         replay = Replay(self.shared, work.item.id, number)
         # Nobody watches a reply.
         limits = replace(self.limits, slots=self.shared.slots(work.order), reply_held=True)
-        trimmed = False
+        trimmed = copied = False
 
         async def events() -> AsyncGenerator[Event, None]:
-            nonlocal trimmed
+            nonlocal trimmed, copied
             lost = False
             async with aclosing(run_turn(profile, conversation, replay, limits=limits)) as told:
                 async for event in told:
                     trimmed = trimmed or isinstance(event, ReferencesTrimmed)
+                    copied = copied or (isinstance(event, AggregatorStarted) and event.copied)
                     lost = lost or (
                         isinstance(event, ProposerFailed) and _spoils(event.proposal.error)
                     )
@@ -193,7 +196,7 @@ class Runner:
         turn = await deliver(events())
         if turn.capped and turn.error is not None:
             raise _Capped(turn.error)
-        return turn, gathered(profile, turn, replay.answered, trimmed=trimmed)
+        return turn, gathered(profile, turn, replay.answered, trimmed=trimmed, copied=copied)
 
 
 def gathered(
@@ -202,10 +205,11 @@ def gathered(
     answered: Mapping[tuple[int, int], CallRecord],
     *,
     trimmed: bool,
+    copied: bool = False,
 ) -> TurnResult:
-    """The result of a turn. answered: see `Replay`."""
+    """The result of a turn. answered: see `Replay`. copied: whether its reply is a proposal's."""
 
-    def proposal(said: Proposal) -> CallAnswer:
+    def answer_of(said: Proposal) -> CallAnswer:
         answer = CallAnswer(
             said.model,
             said.text,
@@ -213,6 +217,7 @@ def gathered(
             usage=said.usage if said.unfinished else Usage(),
             error=said.error,
             unfinished=said.unfinished,
+            purpose=said.purpose,
         )
         return _with_record(answer, answered.get((said.layer, said.index)))
 
@@ -220,14 +225,37 @@ def gathered(
     if turn.model is not None:
         error = _reply_error(turn)
         reply = CallAnswer(turn.model, turn.reply or "", reasoning=turn.reasoning, error=error)
-        # Of the aggregator and its fallbacks, the one that answered is the last that was asked.
-        ends = [record for (layer, _), record in answered.items() if layer > profile.rounds]
-        reply = _with_record(reply, ends[-1] if ends else None)
+        if copied:
+            # No call was made for it: what it took stands with the proposal.
+            reply = replace(
+                reply,
+                answered_by=turn.answered_by,
+                finish_reason=turn.finish_reason,
+                citations=turn.citations,
+            )
+        else:
+            # Of the aggregator and its fallbacks, the one that answered is the last that was asked.
+            reviewed = {(review.layer, review.index) for review in turn.reviews}
+            ends = [
+                record
+                for (layer, index), record in answered.items()
+                if layer > profile.rounds and (layer, index) not in reviewed
+            ]
+            reply = _with_record(reply, ends[-1] if ends else None)
     return TurnResult(
-        proposals=tuple(tuple(map(proposal, layer)) for layer in turn.proposals),
+        proposals=tuple(tuple(map(answer_of, layer)) for layer in turn.proposals),
         reply=reply,
         lost=turn.lost,
         trimmed=trimmed,
+        reviews=tuple(
+            tuple(map(answer_of, layer))
+            for _, layer in groupby(
+                sorted(turn.reviews, key=lambda review: (review.layer, review.index)),
+                key=lambda review: review.layer,
+            )
+        ),
+        copied=copied,
+        decision=turn.decision,
     )
 
 

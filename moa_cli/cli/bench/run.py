@@ -12,6 +12,7 @@ from moa_cli.cli import wiring
 from moa_cli.cli.bench.options import MaxCost, capped_exit
 from moa_cli.cli.exit_codes import FAILED
 from moa_cli.cli.options import (
+    ARMS_HELP,
     Best,
     Data,
     Live,
@@ -56,8 +57,7 @@ def run(
         typer.Option(
             "--arms",
             metavar="NAMES",
-            help="What answers, by commas: mixture, self (Self-MoA: one proposer in the place of"
-            " all), single (each model alone).",
+            help=f"What answers, by commas: {ARMS_HELP}.",
         ),
     ] = "mixture",
     best: Best = None,
@@ -147,6 +147,8 @@ def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
         f"{plan.dataset.settings.name}: {len(plan.items):,}{of} items, arms: {', '.join(arms)}"
         + (", settings of the authors' scripts" if plan.parity else "")
     )
+    if any(arm.profile.rounds for arm in plan.arms()) and len(plan.arms()) > 1:
+        yield "calls that several arms make are made once, such as those of shared proposals"
     if plan.given:
         names = ", ".join(proposer.name or "" for proposer in plan.profile.layer(1))
         yield f"the first layer's answers are given: {names}"

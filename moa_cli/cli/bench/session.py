@@ -175,8 +175,11 @@ def _estimate_lines(
 ) -> Iterator[str]:
     """Calls, tokens and cost, each with its band. left: USD below --max-cost, None without."""
     low, high = estimate.low, estimate.high
+    calls = f"{low.calls:,}"
+    if high.calls > low.calls:
+        calls = f"between {calls} and {high.calls:,}"
     yield (
-        f"{low.calls:,} calls; tokens in: between {low.prompt_tokens:,} and"
+        f"{calls} calls; tokens in: between {low.prompt_tokens:,} and"
         f" {high.prompt_tokens:,}, out: up to {'about ' * estimate.assumed}"
         f"{high.completion_tokens:,}"
     )

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from moa_cli.core.strategy import STRATEGIES
 from tests.support.bench.own_runs import item_lines, write_lines, write_prompts
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Request, Upstream
+
+NAMES = ", ".join(STRATEGIES)
 
 
 def sampling(request: Request) -> dict[str, Any]:
@@ -65,7 +68,10 @@ def test_self_moa_takes_the_first_proposer_and_shares_its_sample(
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        (["--arms", "sefl"], "--arms: there is no arm `sefl` (there are mixture, self, single)"),
+        (
+            ["--arms", "sefl"],
+            f"--arms: there is no arm `sefl` (there are mixture, {NAMES}, self, single)",
+        ),
         (["--arms", "self", "--best", "d"], "--best: there is no proposer `d`"),
         (["--arms", "self", "--rounds", "0"], "the arm `self` needs proposers"),
         (["--parity"], "--parity: the authors' scripts know alpaca, flask, mt only"),
