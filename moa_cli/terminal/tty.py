@@ -18,6 +18,8 @@ _T = TypeVar("_T")
 _END_OF_INPUT = "\x04"
 # A character, or what a terminal sends for another key (an arrow: ESC [ A).
 _KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|.", re.DOTALL)
+# Within so long, a signal that comes again is the same one.
+_SAME_WISH_SECONDS = 2.0
 _ENDS = ("SIGTERM", "SIGHUP")
 # An Esc that nothing follows for this long is the key, not the start of a sequence.
 _ESCAPE_SECONDS = 0.05
@@ -182,10 +184,21 @@ def cancel_on_termination() -> None:
     task = asyncio.current_task()
     if task is None:
         return
+    loop = asyncio.get_running_loop()
+    # One wish may come several times: from `timeout`, and from the program between it and this one.
+    # A second cancellation would cut short what the first one has begun to put in order.
+    again_from = 0.0
+
+    def end() -> None:
+        nonlocal again_from
+        if loop.time() >= again_from:
+            again_from = loop.time() + _SAME_WISH_SECONDS
+            task.cancel()
+
     for name in _ENDS:
         # Windows knows neither the second signal nor handlers in an event loop.
         with suppress(AttributeError, NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)
+            loop.add_signal_handler(getattr(signal, name), end)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import textwrap
+import time
 
 import pytest
 
@@ -52,6 +53,23 @@ def test_a_signal_while_proposers_work_ends_their_calls(
     assert result == (code, b"", HEADER + said)
     upstream.wait_for(lambda: upstream.open_connections == 0)
     assert all(request.disconnected for request in upstream.chats())
+
+
+def test_a_signal_that_comes_several_times_ends_all_in_order(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", STUCK)
+    for _ in range(4):
+        with moa.start("ask", "hi") as process:
+            upstream.requests.clear()
+            upstream.wait_for(lambda: [r.sent for r in upstream.chats()] == [2, 2, 2])
+            # As `timeout` does with a program that passes the signal on.
+            for _ in range(20):
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.005)
+            code, out, err = ended(process)
+        # The last ones may come when there is nothing more to put in order.
+        assert code in (143, -signal.SIGTERM)
+        assert (out, err) == (b"", HEADER)
+        upstream.wait_for(lambda: upstream.open_connections == 0)
 
 
 def test_a_signal_while_a_retry_is_waited_for_ends_the_wait(moa: Moa, upstream: Upstream) -> None:
