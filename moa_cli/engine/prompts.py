@@ -15,7 +15,7 @@ from moa_cli.clients.thinking import late_reasoning
 from moa_cli.core.conversation import Conversation, Message, Part, Proposal
 from moa_cli.core.sanitize import one_line
 from moa_cli.engine.advice import begins_reply
-from moa_cli.profile import ModelSettings, Profile
+from moa_cli.profile import ModelSettings, Profile, ReferenceFormat
 from moa_cli.profile.merge_prompt import filled, holds_prompt
 
 AGGREGATE_AND_SYNTHESIZE = """\
@@ -127,6 +127,7 @@ def fence_of(references: Sequence[Reference]) -> str:
 def references_text(
     references: Sequence[Reference],
     *,
+    form: ReferenceFormat = "paper",
     names: bool = False,
     fence: str | None = None,
     sources: bool = False,
@@ -135,12 +136,20 @@ def references_text(
 
     sources: whether each is followed by the sources that its endpoint names. names: whether each is
     given the name of its proposer, where that is known. fence: the mark of the lines that they
-    stand between; None puts each behind its number, as the paper does.
+    stand between; None puts each behind its number, as the paper does, or below a heading (see
+    `reference_format`).
     """
     numbered = [
         (number, f" ({name})" if names and (name := _name_of(reference)) else "", reference)
         for number, reference in enumerate(references, 1)
     ]
+    if form == "solutions":
+        # As in the code of recursive self-aggregation (arXiv:2509.26626).
+        return "\n\n".join(
+            f"---- Solution {number}{name} ----\n{_marked(reference)}"
+            f"{_sources(reference) if sources else ''}"
+            for number, name, reference in numbered
+        )
     if fence is None:
         return "\n".join(
             f"{number}.{name} {_marked(reference)}{_sources(reference) if sources else ''}"
@@ -190,7 +199,8 @@ def merge_text(
     prompt: the user's. fence: what borders the references, if the profile has them bordered;
     None makes it of these.
     """
-    if profile.reference_format == "paper":
+    form = profile.reference_format
+    if form != "fenced":
         fence = None
     elif fence is None:
         fence = fence_of(references)
@@ -199,7 +209,8 @@ def merge_text(
         texts = [_marked(reference) for reference in references]
         return filled(profile.merge_prompt or "", {**profile.values(texts), **counted})
     cited = profile.searches and any(map(_sources, references))
-    told = references_text(references, names=profile.reference_names, fence=fence, sources=cited)
+    names = profile.reference_names
+    told = references_text(references, form=form, names=names, fence=fence, sources=cited)
     if cited:
         told = f"{told}\n\n{_CITE}"
     if not profile.merge_prompt:

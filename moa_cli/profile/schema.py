@@ -19,7 +19,7 @@ from moa_cli.profile.merge_prompt import check as check_merge_prompt
 from moa_cli.profile.variety import Variety, varied
 
 Placement = Literal["system", "user"]
-ReferenceFormat = Literal["paper", "fenced"]
+ReferenceFormat = Literal["paper", "fenced", "solutions"]
 OnAllFailed = Literal["fail", "solo"]
 Tools = Literal["aggregator", "ignore", "refuse"]
 FanOut = Literal["user_message", "request"]
@@ -286,7 +286,8 @@ class Profile:
         overlap: Whether a proposer of a later layer begins as soon as the quorum of its
             references stands.
         reference_placement: The message that holds the references.
-        reference_format: How the references are told apart: numbered, as in the paper, or each
+        reference_format: How the references are told apart: numbered, as in the paper; under
+            headings, as in recursive self-aggregation (arXiv:2509.26626); or each
             between two lines with a mark that no answer can hold.
         reference_names: Whether the references are given the names of their proposers.
         merge_prompt: The text that puts the references before a model, with `{references}`,
@@ -369,7 +370,10 @@ class Profile:
     ] = "system"
     reference_format: Annotated[
         ReferenceFormat,
-        Key("how references are told apart: `paper` numbers them, `fenced` adds borders"),
+        Key(
+            "how references are told apart: `paper` numbers them, `solutions` gives them headings,"
+            " `fenced` adds borders"
+        ),
     ] = "paper"
     reference_names: Annotated[
         bool, Key("whether references are given the names of their proposers")

@@ -18,7 +18,16 @@ from tests.support.upstream import Upstream
 
 SHIPPED = (
     *("local", "ollama", "together", "together-3-layer", "self", "openrouter", "openai", "groq"),
-    "reference-moa",
+    *(
+        "reference-moa",
+        "vote",
+        "select",
+        "fusion",
+        "council",
+        "self-sequence",
+        "recursive",
+        "route",
+    ),
 )
 PAPER = ("paper-moa", "paper-moa-lite", "paper-moa-gpt4o")
 

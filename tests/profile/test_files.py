@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 from moa_cli.config.schema import Config
 from moa_cli.core import paths
+from moa_cli.core.conversation import Message
 from moa_cli.core.errors import ProfileError
+from moa_cli.core.strategy import STRATEGIES
+from moa_cli.engine.prompts import with_references
 from moa_cli.models.providers import Providers
 from moa_cli.profile import (
     Aggregator,
@@ -106,6 +109,34 @@ def test_the_papers_mixtures_are_as_in_the_paper() -> None:
         "Qwen/Qwen1.5-110B-Chat",
         "openai:gpt-4o-2024-05-13",
     )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_strategy_has_a_shipped_profile(strategy: str) -> None:
+    assert any(load(name).strategy == strategy for name in SHIPPED)
+
+
+def test_recursive_self_aggregation_reads_four_of_eight_in_its_own_words() -> None:
+    profile = load("recursive")
+    assert (profile.rounds, len(profile.layer(1)), profile.references) == (3, 8, 4)
+    references = ["It is 41.", "It is 42."]
+    [message] = with_references(profile, [Message("user", "How many?")], references)
+    assert message.role == "user"
+    assert message.content.startswith(
+        "You are given a problem and several candidate solutions. Some candidates may be incorrect"
+        " or contain errors. Aggregate the useful ideas and produce a single, high-quality"
+        " solution. Reason carefully; if candidates disagree, choose the correct path. If all are"
+        " incorrect, then attempt a different strategy.\n\nProblem:\n\nHow many?\n\n"
+    )
+    assert "\n\n---- Solution 1 ----\nIt is 41.\n\n---- Solution 2 ----\nIt is 42.\n\n" in (
+        message.content
+    )
+
+
+def test_the_route_asks_the_cheapest_alone_first() -> None:
+    profile = load("route")
+    assert [stage.proposers for stage in profile.route] == [1, 2]
+    assert profile.route[0].verify
 
 
 def test_the_embedded_profile_needs_nothing_but_the_embedded_model() -> None:
