@@ -21,6 +21,7 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import with_hint
 from moa_cli.profile import (
     Profile,
+    check_new_name,
     check_profile_name,
     copy,
     delete,
@@ -86,8 +87,15 @@ def show(
 
 @group.command("new")
 @takes_profile
-def new(profile: Profile, name: Name, force: ForceProfile = False) -> None:
-    """Make a profile from the options (those not given are taken from -p, or the default)."""
+def new(profile: Profile, name: Name, force: ForceProfile = False, yes: Yes = False) -> None:
+    """Make a profile from the options (those not given are taken from -p, or the default).
+
+    With --strategy, asks at a terminal for what that strategy needs.
+    """
+    from moa_cli.cli.strategy_questions import completed
+
+    check_new_name(name, overwrite=force)
+    profile = completed(profile, ask=not yes)
     path = save(profile, name, overwrite=force)
     typer.echo(path)
     say(f"made profile {name}; change it with `moa profile edit {name}`")

@@ -134,6 +134,48 @@ def test_new_makes_a_profile_from_the_options(moa: Moa) -> None:
     }
 
 
+def test_new_asks_at_a_terminal_for_what_a_strategy_needs(moa: Moa) -> None:
+    typed = ("profile", "new", "voted", "-m", "lab:x", "-a", "lab:z", "--strategy", "vote")
+    with moa.terminal(*typed, columns=160) as terminal:
+        terminal.wait_for("vote needs 3 proposals, and there are 1: samples of each proposer [3]:")
+        terminal.send("5\r")
+        terminal.wait_for("final_answer: ")
+        terminal.send("numbers\r")
+        terminal.wait_for("`final_answer` ")
+        terminal.wait_for(lambda: "".join(terminal.shown()).count("final_answer: ") == 2)
+        terminal.send("number\r")
+        terminal.wait_for("judge: ")
+        terminal.send("\r")
+        assert terminal.wait() == 0
+    assert kept(moa, "voted") == {
+        "rounds": 1,
+        "strategy": "vote",
+        "final_answer": "number",
+        "proposers": [{"model": "lab:x", "samples": 5}],
+        "aggregator": {"model": "lab:z"},
+    }
+
+
+def test_new_does_not_ask_for_what_was_typed_or_does_not_matter(moa: Moa) -> None:
+    typed = ("profile", "new", "chosen", "--strategy", "select", "--chosen-by", "proposers")
+    with moa.terminal(*typed, columns=160) as terminal:
+        assert terminal.wait() == 0
+    assert kept(moa, "chosen")["chosen_by"] == "proposers"
+
+
+def test_new_takes_the_defaults_without_a_terminal(moa: Moa) -> None:
+    ran = moa.run("profile", "new", "ranked", "-m", "lab:x,lab:y", "--strategy", "council")
+    assert ran.code == 0
+    told = "council needs 3 proposals, and there are 2: each proposer is sampled 2 times"
+    assert told in ran.err
+    assert [row["samples"] for row in kept(moa, "ranked")["proposers"]] == [2, 2]
+    assert moa.run("profile", "check", "ranked").code == 0
+    # Nothing is asked with --yes.
+    with moa.terminal("profile", "new", "fused", "--strategy", "fusion", "-y") as terminal:
+        assert terminal.wait() == 0
+    assert kept(moa, "fused")["strategy"] == "fusion"
+
+
 def test_new_does_not_replace_a_profile_unless_it_is_told_to(moa: Moa) -> None:
     before = kept(moa, "lab")
     assert "there is already a profile `lab`" in refusal(moa.run("profile", "new", "lab"))
