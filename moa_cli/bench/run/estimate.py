@@ -107,8 +107,8 @@ class RunEstimator:
     given: Mapping[str, Mapping[str, str]]
     model_id: Callable[[str], str]
     total: RunEstimate = field(default_factory=RunEstimate)
-    # Calls that another arm will have made by then.
-    _coming: set[str] = field(default_factory=set)
+    # Calls that another arm will have made by then, and whether it makes them in any case.
+    _coming: dict[str, bool] = field(default_factory=dict)
 
     def add(self, arm: Arm, item: Item) -> None:
         place = _Place(arm, item, 0, Conversation(before=item.before))
@@ -185,9 +185,6 @@ class RunEstimator:
         if record is not None:
             return _Said(record.text, 0, key)
         coming = _Said(None, settings.max_tokens or ASSUMED_TOKENS, key)
-        if key in self._coming:
-            return coming
-        self._coming.add(key)
         least = sum(estimate_tokens(message.content) for message in fitted.messages)
         low = Usage(prompt_tokens=math.floor(least * (1 - MARGIN)), calls=1)
         high = Usage(
@@ -195,11 +192,14 @@ class RunEstimator:
             completion_tokens=coming.most,
             calls=1,
         )
-        self.total = RunEstimate(
-            self.total.low + (priced(low, info.price) if asked.certain else Usage()),
-            self.total.high + priced(high, info.price),
-            self.total.assumed or settings.max_tokens is None,
-        )
+        total = self.total
+        if key not in self._coming:
+            most = total.high + priced(high, info.price)
+            total = replace(total, high=most, assumed=total.assumed or settings.max_tokens is None)
+        if asked.certain and not self._coming.get(key, False):
+            total = replace(total, low=total.low + priced(low, info.price))
+        self.total = total
+        self._coming[key] = asked.certain or self._coming.get(key, False)
         return coming
 
 

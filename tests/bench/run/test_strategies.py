@@ -97,6 +97,10 @@ def test_all_strategies_cost_one_fan_out(priced: Moa, upstream: Upstream) -> Non
         "chair": 2,
     }
     assert answered_twice(upstream) == []
+    for form in ("table", "markdown", "html"):
+        shown = priced.run("bench", "report", "runs/mine-lab", "--format", form)
+        assert shown.code == 0, shown.err
+        assert all(strategy in shown.text for strategy in STRATEGIES)
     # The same command has nothing left to do.
     assert priced.run(*start, ",".join(["mixture", *STRATEGIES])).code == 0
     assert len(upstream.chats()) == counts.total()
@@ -254,6 +258,8 @@ def test_agreement_ends_a_turn_of_the_mixture_alone(priced: Moa, upstream: Upstr
     ran = priced.run(*start, "mixture,synthesize")
     assert ran.code == 0, ran.err
     results = by_arm(priced, "mine-agreed")
+    # The mixture may ask the aggregator; the strategy, which runs to its end, will.
+    assert "moa: 4 calls; tokens in" in ran.err
     assert results["mixture"]["replies"] == ["It is 42."]
     assert results["synthesize"]["replies"] == ["agg as reply"]
     assert (results["mixture"]["usage"]["calls"], results["synthesize"]["usage"]["calls"]) == (3, 4)
