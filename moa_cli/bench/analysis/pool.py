@@ -28,6 +28,7 @@ from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.errors import BenchError
 from moa_cli.core.similarity import levenshtein
 from moa_cli.profile import Profile, build
+from moa_cli.profile.schema import PROFILE_KEYS
 
 
 @dataclass(frozen=True)
@@ -115,28 +116,8 @@ def _error(
     return math.sqrt(math.fsum(squares))
 
 
-# Of all models of a profile; the rest is of single ones.
-_SHARED: Final = (
-    "multi_turn",
-    "system",
-    "temperature",
-    "max_tokens",
-    "timeout",
-    "stall",
-    "first_token",
-    "hedge_after",
-    "quorum",
-    "patience",
-    "use_partial",
-    "overlap",
-    "reference_placement",
-    "reference_format",
-    "reference_names",
-    "merge_prompt",
-    "on_all_failed",
-    "tools",
-    "fan_out",
-)
+# What a chosen mixture has of its own. A route counts proposers, and they are others now.
+_CHOSEN: Final = ("description", "rounds", "proposers", "layers", "aggregator", "route")
 
 
 @dataclass(frozen=True)
@@ -298,7 +279,7 @@ def chosen_profile(
     Raises BenchError or ProfileError if a run's profile cannot be read.
     """
     base = proposers[0][1].run.settings.profile
-    table = {key: base[key] for key in _SHARED if key in base}
+    table = {key: base[key] for key in PROFILE_KEYS if key in base and key not in _CHOSEN}
     table |= {
         "description": description,
         "rounds": max(1, base.get("rounds", 1)),

@@ -185,6 +185,20 @@ def test_the_profile_can_be_used_at_once(moa: Moa, upstream: Upstream) -> None:
     assert "own.toml: already exists" in again.err
 
 
+def test_the_profile_keeps_how_the_mixture_makes_its_reply(moa: Moa) -> None:
+    kept = {"strategy": "vote", "final_answer": "number", "references": 2}
+    route = [{"proposers": 1, "verify": True}]
+    results = [single(n, answer(model, text)) for n in "123" for model, text in SAID.items()]
+    profile = {**PROFILE, **kept, "route": route}
+    run = write_run(moa.folder / "voted", ITEMS, results, profile=profile)
+    ran = moa.run("bench", "select", str(run), "-k", "2", "--write", "best")
+    assert ran.code == 0, ran.err
+    written = tomllib.loads((moa.config / "profiles" / "best.toml").read_text("utf-8"))
+    assert {key: written[key] for key in kept} == kept
+    # It counted proposers, which are others now.
+    assert "route" not in written
+
+
 def test_only_items_that_all_have_count(moa: Moa) -> None:
     results = [single(n, answer("e", "4")) for n in "12"] + [failed("single:lab:e", "3")]
     found = selected(moa, pool_run(moa, *results))
