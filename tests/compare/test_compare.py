@@ -89,6 +89,18 @@ def test_no_name_is_shown_before_the_choice(moa: Moa) -> None:
     assert re.search(r"single:lab:a +1 +0 +0% +– ", after)
 
 
+def test_strategies_are_compared_over_the_same_proposers(moa: Moa, upstream: Upstream) -> None:
+    with moa.terminal("compare", "--arms", "synthesize,vote", "Which fruit?") as terminal:
+        asked(terminal)
+        shown = text_of(terminal)
+        assert "Said by melons." in shown
+        assert PROPOSER in shown
+        terminal.send(letter_of(terminal, "apples"))
+        assert terminal.wait() == 0
+    assert len(upstream.chats("agg")) == 1
+    assert "vote" in moa.run("compare", "--results").text
+
+
 def test_a_cut_answer_says_so_and_a_cut_proposal_only_after_the_choice(
     moa: Moa, upstream: Upstream
 ) -> None:
