@@ -38,7 +38,7 @@ def test_a_default_can_be_edited() -> None:
     [
         ("/rou\t", "/rounds"),
         ("/multi-turn of\t", "/multi-turn off"),
-        ("/profile sel\t", "/profile self"),
+        ("/profile cou\t", "/profile council"),
     ],
 )
 def test_tab_completes_names_and_values(keys: str, line: str) -> None:

@@ -358,4 +358,4 @@ def test_values_are_completed(desk: Desk) -> None:
 
 def test_what_a_command_reads_from_disk_may_be_missing(desk: Desk, tmp_path: Path) -> None:
     assert not paths.user_profiles_dir().exists()
-    assert completions(desk, "/profile self") == ["self"]
+    assert completions(desk, "/profile self") == ["self", "self-sequence"]
