@@ -1,4 +1,4 @@
-"""`moa ask` by a strategy that gives a proposal's own words: votes over questions with answers."""
+"""`moa ask` by a strategy: votes over questions with answers, and all of them with a real model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from moa_cli.core.strategy import STRATEGIES
 from tests.support.bench.tables import jsonl_rows
 from tests.support.command import KEY, Moa
 from tests.support.upstream import Reply, Request, Upstream
@@ -38,6 +39,7 @@ def upstream() -> Iterator[Upstream]:
 def moa(tmp_path: Path, upstream: Upstream) -> Moa:
     made = Moa(tmp_path, upstream.url)
     made.profile("vote", *MODELS, strategy="vote")
+    made.profile("five", *MODELS)
     return made
 
 
@@ -85,7 +87,7 @@ def test_votes_on_gsm8k_are_the_majorities_of_what_was_answered(
         most = max(counts.values())
         # Of several, the one that stands first in the profile.
         winner = next(number for number in given if number and counts[number] == most)
-        turn = asked(moa, "-p", "vote", "--", question)
+        turn = asked(moa, "-p", "five", "--strategy", "vote", "--", question)
         decision = turn["decision"]
         assert decision["chosen"] == given.index(winner)
         assert turn["reply"] == turn["proposals"][0][given.index(winner)]["text"]
@@ -162,3 +164,26 @@ def test_other_models_than_the_profile_s_go_without_its_route(moa: Moa, upstream
     ran = moa.run("ask", "-p", "routed", "-m", "lab:x", "-m", "lab:y", "Who are you?")
     assert ran.code == 0, ran.err
     assert sorted(request.model for request in upstream.chats()) == ["agg", "x", "y"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(("--strategy", strategy) for strategy in STRATEGIES),
+        ("--strategy", "fusion", "--one-call"),
+        ("--strategy", "select", "--chosen-by", "proposers"),
+        ("--strategy", "vote", "--final-answer", "text"),
+        ("--report",),
+    ],
+    ids=" ".join,
+)
+def test_with_the_embedded_model_each_strategy_runs_to_the_end(
+    moa: Moa, options: tuple[str, ...]
+) -> None:
+    pytest.importorskip("xllamacpp", reason="the extra `local` is not installed")
+    model = {"model": "local:smollm2"}
+    moa.profile("small", {**model, "samples": 3}, aggregator=model, max_tokens=60)
+    turn = asked(moa, "-p", "small", *options, "What is 17 + 25? Answer with a number.")
+    assert turn["status"] == "finished"
+    assert turn["reply"].strip()
