@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         to_dict,
     )
     from moa_cli.core.money import Price
-    from moa_cli.core.strategy import Decision, Point, Report, Standing
+    from moa_cli.core.strategy import Decision, Placing, Point, Report
     from moa_cli.core.stream import Sink, deliver
     from moa_cli.engine import Control, FanOutMemory, Limits, ResponseFormat
     from moa_cli.profile import Aggregator, Profile, Proposer
@@ -120,6 +120,7 @@ __all__ = [
     "ModelNotFound",
     "NoCredit",
     "Part",
+    "Placing",
     "Point",
     "Price",
     "Profile",
@@ -142,7 +143,6 @@ __all__ = [
     "SchemaMismatch",
     "ServerFailed",
     "Sink",
-    "Standing",
     "StoreError",
     "ToolsUnsupported",
     "Turn",
@@ -179,7 +179,7 @@ _HOMES = {
     ),
     "core.endpoints": ("Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"),
     "core.money": ("Price",),
-    "core.strategy": ("Decision", "Point", "Report", "Standing"),
+    "core.strategy": ("Decision", "Point", "Report", "Placing"),
     "core.stream": ("Sink", "deliver"),
     "engine": ("Control", "FanOutMemory", "Limits", "ResponseFormat"),
     "profile": ("Aggregator", "Profile", "Proposer"),

@@ -36,7 +36,7 @@ from moa_cli.core.events import Caller, Event
 from moa_cli.core.jsonl import turn_to_dict, usage_to_dict
 from moa_cli.core.money import Price
 from moa_cli.core.quirks import MEANINGS
-from moa_cli.core.strategy import Decision, Point, Report, Standing
+from moa_cli.core.strategy import Decision, Placing, Point, Report
 from moa_cli.core.values import Key
 from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import Aggregator, Layer, Overrides, Profile, Proposer
@@ -133,7 +133,7 @@ _TYPES: dict[Any, str] = {
     Charge: "[charge](json.md#a-charge)",
     Citation: "[citation](json.md#a-citation)",
     Decision: "[decision](json.md#a-decision)",
-    Standing: "[standing](json.md#a-decision)",
+    Placing: "[placing](json.md#a-decision)",
     Report: "[report](json.md#a-report)",
     Point: "[point](json.md#a-report)",
     Price: "[price](#price)",
@@ -695,7 +695,7 @@ PUBLIC = {
         "Charge",
         "Failure",
         "Decision",
-        "Standing",
+        "Placing",
         "Report",
         "Point",
     ),
@@ -791,7 +791,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "error": lambda: fields_table(Failure),
         "citation": lambda: fields_table(Citation),
         "decision": lambda: fields_table(Decision),
-        "standing": lambda: fields_table(Standing),
+        "placing": lambda: fields_table(Placing),
         "report": lambda: fields_table(Report),
         "point": lambda: fields_table(Point),
     },

@@ -40,7 +40,7 @@ SKIPPABLE: Final[frozenset[Purpose]] = frozenset({"merge", "compare", "rank", "r
 
 
 @dataclass(frozen=True)
-class Standing:
+class Placing:
     """How one proposal came out.
 
     Attributes:
@@ -65,7 +65,7 @@ class Decision:
     Attributes:
         strategy: The name of the strategy.
         summary: One sentence, such as `3 of 5 answer 42; 1 answer is unreadable`.
-        standings: How each proposal came out, the best first.
+        placings: How each proposal came out, the best first.
         chosen: The place in its layer of the proposal whose own words the reply is, or None if
             the reply was written.
         skipped: A sentence for each step that was not needed, and about what that saved.
@@ -75,7 +75,7 @@ class Decision:
 
     strategy: str
     summary: str
-    standings: tuple[Standing, ...] = ()
+    placings: tuple[Placing, ...] = ()
     chosen: int | None = None
     skipped: tuple[str, ...] = ()
     saved_calls: int = 0

@@ -15,7 +15,7 @@ from moa_cli.core.text import plural
 from moa_cli.documents.html_prose import prose
 from moa_cli.documents.text import answered, link_of, moment, outcome, proposal_facts, took, when
 from moa_cli.documents.web_page import CLOSING, opening
-from moa_cli.terminal.decision import decision_line, standing_lines
+from moa_cli.terminal.decision import decision_line, placing_lines
 from moa_cli.terminal.report import REPORT
 
 
@@ -129,8 +129,8 @@ def _proposals(turn: Turn) -> str:
 
 def _reviews(turn: Turn) -> str:
     """What models said about the proposals, and how these came out."""
-    standings = standing_lines(turn.decision) if turn.decision is not None else []
-    inside = "".join(f"{_plain(line)}<br>\n" for line in standings)
+    placings = placing_lines(turn.decision) if turn.decision is not None else []
+    inside = "".join(f"{_plain(line)}<br>\n" for line in placings)
     inside = f'<p class="facts">{inside}</p>\n' if inside else ""
     inside += "".join(map(_proposal, turn.reviews))
     names = dict.fromkeys(answer_name(review.purpose) for review in turn.reviews)

@@ -16,7 +16,7 @@ from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import Report, layer_name
 from moa_cli.core.text import plural
 from moa_cli.documents.text import answered, link_of, outcome, proposal_facts, took, when
-from moa_cli.terminal.decision import decision_line, standing_lines
+from moa_cli.terminal.decision import decision_line, placing_lines
 from moa_cli.terminal.report import REPORT
 
 _MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
@@ -74,8 +74,8 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
         yield from _report(turn.report)
     if not proposals:
         return
-    if turn.decision is not None and turn.decision.standings:
-        yield "\n".join(map(_listed, standing_lines(turn.decision)))
+    if turn.decision is not None and turn.decision.placings:
+        yield "\n".join(map(_listed, placing_lines(turn.decision)))
     for layer in (*turn.proposals, turn.reviews):
         yield from map(_proposal, layer)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moa_cli.core.outcomes import cut_of
-from moa_cli.core.strategy import Decision, Standing
+from moa_cli.core.strategy import Decision, Placing
 from moa_cli.engine.agreement import agreement
 from moa_cli.engine.layer import LayerRun, run_first, run_layers
 from moa_cli.engine.state import TurnState
@@ -102,6 +102,6 @@ async def reply(state: TurnState, accepted: Accepted | None) -> bool:
         return await run_strategy(state)
     [only] = proposals(state)
     summary = f"{only.proposer} alone was asked: {accepted.why}"
-    standing = Standing(only.proposer, only.index)
-    decide(state, Decision(state.profile.strategy, summary, (standing,), only.index))
+    placing = Placing(only.proposer, only.index)
+    decide(state, Decision(state.profile.strategy, summary, (placing,), only.index))
     return await copy(state, only)

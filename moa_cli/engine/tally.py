@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.strategy import Standing
+from moa_cli.core.strategy import Placing
 from moa_cli.core.text import plural
 from moa_cli.engine.prompts import text_of
 
@@ -48,17 +48,17 @@ class Tally:
         """Whether there are several proposals, and all give the same final answer."""
         return not self.unreadable and len(self.candidates) == 1 and self.candidates[0].votes > 1
 
-    def standings(self, found: Sequence[Proposal]) -> tuple[Standing, ...]:
+    def placings(self, found: Sequence[Proposal]) -> tuple[Placing, ...]:
         """How each of those proposals, which were counted, came out; the best first."""
-        standings = [
-            Standing(found[place].proposer, found[place].index, candidate.answer, candidate.votes)
+        placings = [
+            Placing(found[place].proposer, found[place].index, candidate.answer, candidate.votes)
             for candidate in self.candidates
             for place in candidate.places
         ]
         read = {place for candidate in self.candidates for place in candidate.places}
         unread = (proposal for place, proposal in enumerate(found) if place not in read)
-        standings += [Standing(proposal.proposer, proposal.index) for proposal in unread]
-        return tuple(standings)
+        placings += [Placing(proposal.proposer, proposal.index) for proposal in unread]
+        return tuple(placings)
 
     @property
     def summary(self) -> str:

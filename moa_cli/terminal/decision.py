@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moa_cli.core.money import usd
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.strategy import Decision, Standing
+from moa_cli.core.strategy import Decision, Placing
 from moa_cli.core.text import plural
 
 _LONGEST_ANSWER = 60
@@ -21,21 +21,21 @@ def decision_line(decision: Decision) -> str:
     return one_line(line)
 
 
-def standing_lines(decision: Decision) -> list[str]:
+def placing_lines(decision: Decision) -> list[str]:
     """How each proposal came out, the best first, on one line each."""
     return [
-        f"{number}. {_standing(standing)}{' ← the reply' * (standing.index == decision.chosen)}"
-        for number, standing in enumerate(decision.standings, 1)
+        f"{number}. {_placing(placing)}{' ← the reply' * (placing.index == decision.chosen)}"
+        for number, placing in enumerate(decision.placings, 1)
     ]
 
 
-def _standing(standing: Standing) -> str:
+def _placing(placing: Placing) -> str:
     facts = []
-    if standing.answer is not None:
-        facts.append(f"answer {one_line(standing.answer, _LONGEST_ANSWER)}")
-    if standing.votes:
-        facts.append(plural(standing.votes, "vote"))
-    if standing.rank is not None:
-        facts.append(f"mean rank {round(standing.rank, 2):g}")
-    name = one_line(standing.proposer)
+    if placing.answer is not None:
+        facts.append(f"answer {one_line(placing.answer, _LONGEST_ANSWER)}")
+    if placing.votes:
+        facts.append(plural(placing.votes, "vote"))
+    if placing.rank is not None:
+        facts.append(f"mean rank {round(placing.rank, 2):g}")
+    name = one_line(placing.proposer)
     return f"{name}: {', '.join(facts)}" if facts else name

@@ -10,7 +10,7 @@ from moa_cli.core.conversation import Citation, Turn
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import layer_name
-from moa_cli.terminal.decision import decision_line, standing_lines
+from moa_cli.terminal.decision import decision_line, placing_lines
 from moa_cli.terminal.report import REPORT
 from moa_cli.terminal.sources import source_lines
 
@@ -67,7 +67,7 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
     if turn.decision is not None:
         yield "note", f"({decision_line(turn.decision)})"
         if proposals:
-            yield from (("note", line) for line in standing_lines(turn.decision))
+            yield from (("note", line) for line in placing_lines(turn.decision))
     if turn.report is not None:
         from moa_cli.engine.comparison import comparison_text
 

@@ -25,7 +25,7 @@ from moa_cli.core.events import (
     to_dict,
 )
 from moa_cli.core.money import Price
-from moa_cli.core.strategy import Decision, Point, Report, Standing
+from moa_cli.core.strategy import Decision, Placing, Point, Report
 from tests.support.values import values_of
 
 CLASSES: tuple[type[Any], ...] = get_args(Event)
@@ -82,7 +82,7 @@ EXAMPLES: tuple[Event, ...] = (
         decision=Decision(
             strategy="vote",
             summary="2 of 3 answer 42",
-            standings=(Standing("a", 0, "42", 2), Standing("b", 1, None, 0, 1.5)),
+            placings=(Placing("a", 0, "42", 2), Placing("b", 1, None, 0, 1.5)),
             chosen=0,
             skipped=("no aggregator was asked",),
             saved_calls=1,

@@ -66,7 +66,7 @@ def test_json_holds_them_and_leaves_them_out_where_there_are_none() -> None:
     values = json.loads(dumps(turn_to_dict(folded(council()))))
     assert [review["purpose"] for review in values["reviews"]] == ["rank"] * 3 + ["report"]
     assert values["decision"]["summary"] == "2 of 3 rankings count"
-    assert values["decision"]["standings"][0] == {
+    assert values["decision"]["placings"][0] == {
         "proposer": "b",
         "index": 1,
         "answer": None,

@@ -22,14 +22,14 @@ from moa_cli.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from moa_cli.core.strategy import Decision, Point, Purpose, Report, Standing
+from moa_cli.core.strategy import Decision, Placing, Point, Purpose, Report
 from moa_cli.core.stream import Sink, TurnFold, deliver
 
 ONE_CALL = Usage(prompt_tokens=10, completion_tokens=5, calls=1, cost=0.001)
 DECISION = Decision(
     "council",
     "2 of 3 rankings count",
-    (Standing("b", 1, rank=1.0), Standing("a", 0, rank=1.5), Standing("c", 2, rank=3.0)),
+    (Placing("b", 1, rank=1.0), Placing("a", 0, rank=1.5), Placing("c", 2, rank=3.0)),
     skipped=(
         "round 2 was not needed: all are alike (3 calls and about $0.010 saved)",
         "a check was not needed: all are alike (1 call and about $0.0020 saved)",
@@ -119,7 +119,7 @@ def copied() -> list[Event]:
     decision = Decision(
         "vote",
         "2 of 3 answer 42",
-        (Standing("b", 1, "42", 2), Standing("c", 2, "42", 2), Standing("a", 0, "41", 1)),
+        (Placing("b", 1, "42", 2), Placing("c", 2, "42", 2), Placing("a", 0, "41", 1)),
         chosen=1,
     )
     return [

@@ -20,10 +20,10 @@ __all__ = [
     "Answers",
     "decision",
     "lost",
+    "placings",
     "purposes",
     "script",
     "sent",
-    "standings",
     "turned",
     "user",
 ]
@@ -56,10 +56,10 @@ def decision(events: Sequence[Event]) -> Decision:
     return told.decision
 
 
-def standings(events: Sequence[Event]) -> list[tuple[str, int, float | None]]:
+def placings(events: Sequence[Event]) -> list[tuple[str, int, float | None]]:
     """The name, votes and rank of each proposal, as the decision orders them."""
-    told = decision(events).standings
-    return [(standing.proposer, standing.votes, standing.rank) for standing in told]
+    told = decision(events).placings
+    return [(placing.proposer, placing.votes, placing.rank) for placing in told]
 
 
 def lost(events: Sequence[Event]) -> tuple[str, ...]:

@@ -101,9 +101,9 @@ def _show_reviews(host: Host, turn: Turn) -> None:
         host.say(f"{review.proposer} ({layer_name(review.layer, review.purpose)})")
         host.show(review.text or (review.error.message if review.error else ""))
     if turn.decision is not None:
-        from moa_cli.terminal.decision import decision_line, standing_lines
+        from moa_cli.terminal.decision import decision_line, placing_lines
 
-        host.say("\n".join([decision_line(turn.decision), *standing_lines(turn.decision)]))
+        host.say("\n".join([decision_line(turn.decision), *placing_lines(turn.decision)]))
 
 
 @command("diff", "N M", _numbers)

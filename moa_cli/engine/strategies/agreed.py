@@ -24,6 +24,6 @@ async def agreed_reply(state: TurnState) -> bool:
     saved = await state.would_take(state.closing(), state.references)
     state.skip("the aggregator was not asked", counted.summary, saved)
     first = found[0]
-    standings = counted.standings(found)
-    decide(state, Decision(state.profile.strategy, counted.summary, standings, first.index))
+    placings = counted.placings(found)
+    decide(state, Decision(state.profile.strategy, counted.summary, placings, first.index))
     return await copy(state, first)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from moa_cli.core.conversation import Proposal
-from moa_cli.core.strategy import Decision, Standing
+from moa_cli.core.strategy import Decision, Placing
 from moa_cli.core.text import plural
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import decide, proposals, read_of, review, write
@@ -66,11 +66,9 @@ async def council(state: TurnState) -> bool:
             state.lost.append(f"0 of {group.members} rankings count: there are too few proposals")
         return await write(state)
     ranks, counted = await _ranks(state, found, group)
-    standings = _standings(found, ranks)
+    placings = _placings(found, ranks)
     told = ", ".join(
-        f"{standing.proposer} {standing.rank:.1f}"
-        for standing in standings
-        if standing.rank is not None
+        f"{placing.proposer} {placing.rank:.1f}" for placing in placings if placing.rank is not None
     )
     summary = f"ranked by {counted} of {group.members}" + (f": {told}" if told else "")
     if counted < group.members:
@@ -79,7 +77,7 @@ async def council(state: TurnState) -> bool:
     if not counted:
         decide(state, Decision("council", summary))
         return await write(state)
-    decide(state, Decision("council", summary, standings))
+    decide(state, Decision("council", summary, placings))
     return await write(state, chair_wording(state.profile, ranking_text(ranks, counted)))
 
 
@@ -102,14 +100,14 @@ async def _ranks(
     return ranks, counted
 
 
-def _standings(found: Sequence[Proposal], ranks: Sequence[Sequence[int]]) -> tuple[Standing, ...]:
+def _placings(found: Sequence[Proposal], ranks: Sequence[Sequence[int]]) -> tuple[Placing, ...]:
     """How the proposals are ranked; those of the same rank stay in their order, and one that only
     its own proposer might have ranked comes last."""
-    standings = [
-        Standing(proposal.proposer, proposal.index, rank=_mean(given))
+    placings = [
+        Placing(proposal.proposer, proposal.index, rank=_mean(given))
         for proposal, given in zip(found, ranks, strict=True)
     ]
-    return tuple(sorted(standings, key=lambda standing: _place(standing.rank)))
+    return tuple(sorted(placings, key=lambda placing: _place(placing.rank)))
 
 
 def _mean(ranks: Sequence[int]) -> float | None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from moa_cli.core.conversation import Conversation, Proposal
-from moa_cli.core.strategy import Decision, Standing
+from moa_cli.core.strategy import Decision, Placing
 from moa_cli.engine.prompts import Wording, worded
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import copy, decide, judged, proposals, read_of, review, write
@@ -75,7 +75,7 @@ async def select(state: TurnState) -> bool:
         [only] = found
         summary = f"there is one proposal, by {only.proposer}"
         decide(
-            state, Decision("select", summary, (Standing(only.proposer, only.index),), only.index)
+            state, Decision("select", summary, (Placing(only.proposer, only.index),), only.index)
         )
         return await copy(state, only)
     group = peers(state, found) if state.profile.chosen_by == "proposers" else None
@@ -85,8 +85,8 @@ async def select(state: TurnState) -> bool:
         votes, summary = await _chosen_by_judge(state, found)
         if group is not None:
             summary = f"{len(found)} proposals are too few for proposers to choose from; {summary}"
-    standings = [
-        Standing(proposal.proposer, proposal.index, votes=count)
+    placings = [
+        Placing(proposal.proposer, proposal.index, votes=count)
         for proposal, count in zip(found, votes, strict=True)
     ]
     if group is not None and group.asked and 0 < sum(votes) < group.members:
@@ -96,8 +96,8 @@ async def select(state: TurnState) -> bool:
         decide(state, Decision("select", summary))
         return await write(state)
     # Of several with as many votes the first is taken: sorting keeps their order.
-    standings.sort(key=lambda standing: -standing.votes)
-    decide(state, Decision("select", summary, tuple(standings), standings[0].index))
+    placings.sort(key=lambda placing: -placing.votes)
+    decide(state, Decision("select", summary, tuple(placings), placings[0].index))
     return await copy(state, found[votes.index(max(votes))])
 
 

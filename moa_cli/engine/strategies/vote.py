@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from moa_cli.core.conversation import Proposal
-from moa_cli.core.strategy import Decision, Standing
+from moa_cli.core.strategy import Decision, Placing
 from moa_cli.engine.prompts import worded
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import copy, decide, judged, proposals, write
@@ -42,7 +42,7 @@ async def vote(state: TurnState) -> bool:
     if not counted.candidates:
         return await _most_consistent(state, found)
     chosen = found[counted.candidates[0].places[0]]
-    decide(state, Decision("vote", counted.summary, counted.standings(found), chosen.index))
+    decide(state, Decision("vote", counted.summary, counted.placings(found), chosen.index))
     return await copy(state, chosen)
 
 
@@ -53,7 +53,7 @@ async def _most_consistent(state: TurnState, found: Sequence[Proposal]) -> bool:
         told = f"{only.proposer} gave the only proposal"
         decide(
             state,
-            Decision("vote", told, (Standing(only.proposer, only.index, votes=1),), only.index),
+            Decision("vote", told, (Placing(only.proposer, only.index, votes=1),), only.index),
         )
         return await copy(state, only)
     why = f"no final answer can be read from {len(found)} proposals"
@@ -67,13 +67,13 @@ async def _most_consistent(state: TurnState, found: Sequence[Proposal]) -> bool:
         return await write(state)
     review, place = answer
     chosen = found[place]
-    standings = [
-        Standing(proposal.proposer, proposal.index, votes=int(proposal is chosen))
+    placings = [
+        Placing(proposal.proposer, proposal.index, votes=int(proposal is chosen))
         for proposal in found
     ]
-    standings.sort(key=lambda standing: -standing.votes)
+    placings.sort(key=lambda placing: -placing.votes)
     told = f"{why}: {review.model} finds that of {chosen.proposer} the most consistent"
-    decide(state, Decision("vote", told, tuple(standings), chosen.index))
+    decide(state, Decision("vote", told, tuple(placings), chosen.index))
     return await copy(state, chosen)
 
 

@@ -91,7 +91,7 @@ def test_votes_on_gsm8k_are_the_majorities_of_what_was_answered(
         decision = turn["decision"]
         assert decision["chosen"] == given.index(winner)
         assert turn["reply"] == turn["proposals"][0][given.index(winner)]["text"]
-        assert [standing["votes"] for standing in decision["standings"]] == sorted(
+        assert [placing["votes"] for placing in decision["placings"]] == sorted(
             (0 if number is None else counts[number] for number in given), reverse=True
         )
         tie = list(counts.values()).count(most) > 1

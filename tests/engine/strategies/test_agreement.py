@@ -17,7 +17,7 @@ from moa_cli.core.events import (
     LayerStarted,
     TurnFinished,
 )
-from moa_cli.core.strategy import Decision, Standing
+from moa_cli.core.strategy import Decision, Placing
 from moa_cli.profile import build, to_table
 from tests.support.command import KEY, Moa
 from tests.support.mixtures import asked, lab, mixture, of_kind, run
@@ -60,7 +60,7 @@ def test_the_same_final_answers_need_no_aggregator(upstream: Upstream) -> None:
     assert decision(events) == Decision(
         "synthesize",
         "all 3 answer 42",
-        tuple(Standing(f"lab:{model}", at, "42", 3) for at, model in enumerate("abc")),
+        tuple(Placing(f"lab:{model}", at, "42", 3) for at, model in enumerate("abc")),
         chosen=0,
         skipped=("the aggregator was not asked: all 3 answer 42 (1 call saved)",),
         saved_calls=1,

@@ -38,10 +38,10 @@ from tests.support.strategies import (
     ONE_BY_ONE,
     decision,
     lost,
+    placings,
     purposes,
     script,
     sent,
-    standings,
     turned,
     user,
 )
@@ -148,7 +148,7 @@ def test_the_members_rank_and_the_chairman_writes(upstream: Upstream) -> None:
     assert [model for model, _ in calls[3:6]] == ["a", "b", "c"]
     assert purposes(events) == ["", "rank"]
     # a: b, c. b: a, c. c: b, a.
-    assert standings(events) == [("lab:b", 0, 1.0), ("lab:a", 0, 1.5), ("lab:c", 0, 2.0)]
+    assert placings(events) == [("lab:b", 0, 1.0), ("lab:a", 0, 1.5), ("lab:c", 0, 2.0)]
     assert decision(events).summary == "ranked by 3 of 3: lab:b 1.0, lab:a 1.5, lab:c 2.0"
     assert decision(events).chosen is None
     assert lost(events) == ()
@@ -181,14 +181,14 @@ def test_rankings_that_do_not_count_are_told_and_left_out(upstream: Upstream) ->
     assert (
         decision(events).summary == "ranked by 1 of 5: lab:d 1.0, lab:b 2.0, lab:c 3.0, lab:e 4.0"
     )
-    assert [standing[0] for standing in standings(events)] == [
+    assert [placing[0] for placing in placings(events)] == [
         "lab:d",
         "lab:b",
         "lab:c",
         "lab:e",
         "lab:a",
     ]
-    assert standings(events)[-1] == ("lab:a", 0, None)
+    assert placings(events)[-1] == ("lab:a", 0, None)
     told = lost(events)
     assert told[0].startswith("lab:c (ranking): ")
     assert told[1:] == (
@@ -254,7 +254,7 @@ def test_samples_rank_the_other_samples(upstream: Upstream) -> None:
         [True, False, True],
         [True, True, False],
     ]
-    assert standings(events) == [
+    assert placings(events) == [
         ("lab:a #3", 0, 1.0),
         ("lab:a #2", 0, 1.5),
         ("lab:a #1", 0, 2.0),

@@ -21,7 +21,7 @@ from moa_cli.core.events import (
     TurnFailed,
     TurnFinished,
 )
-from moa_cli.core.strategy import Decision, Standing
+from moa_cli.core.strategy import Decision, Placing
 from moa_cli.core.stream import TurnFold
 from moa_cli.engine import Control, run_turn
 from moa_cli.engine.verdict import read_verdict
@@ -76,7 +76,7 @@ def test_a_verified_answer_is_the_reply_and_nothing_else_is_asked(upstream: Upst
     assert decision(events) == Decision(
         "synthesize",
         f"lab:a alone was asked: {why}",
-        (Standing("lab:a", 0),),
+        (Placing("lab:a", 0),),
         chosen=0,
         # Two of the first round, three of the second, and the aggregator.
         skipped=(f"stage 1 of the route was enough: {why} (6 calls saved)",),

@@ -30,10 +30,10 @@ from tests.support.strategies import (
     ONE_BY_ONE,
     decision,
     lost,
+    placings,
     purposes,
     script,
     sent,
-    standings,
     turned,
     user,
 )
@@ -143,7 +143,7 @@ def test_the_reply_is_the_chosen_proposals_own_words_and_costs_no_call(upstream:
     told = decision(events)
     assert (told.strategy, told.chosen) == ("select", 1)
     assert told.summary == "lab:agg chose lab:b from 2 proposals"
-    assert standings(events) == [("lab:b", 1, None), ("lab:a", 0, None)]
+    assert placings(events) == [("lab:b", 1, None), ("lab:a", 0, None)]
 
 
 def test_a_judge_of_its_own_is_asked(upstream: Upstream) -> None:
@@ -239,7 +239,7 @@ def test_samples_of_one_model_are_chosen_among(upstream: Upstream) -> None:
     script(upstream, {"a": ["first", "second", "third"], "agg": ["model_3"]})
     events = run(upstream, mixture(lab("a", samples=3), strategy="select"), limits=ONE_BY_ONE)
     assert reply(events) == "third"
-    assert standings(events)[0] == ("lab:a #3", 1, None)
+    assert placings(events)[0] == ("lab:a #3", 1, None)
 
 
 def test_the_place_of_the_chosen_is_that_in_its_layer(upstream: Upstream) -> None:
@@ -268,7 +268,7 @@ def test_each_proposer_chooses_among_the_others(upstream: Upstream) -> None:
         text = messages[-1]["content"]
         assert re.findall('"""of (.)"""', text) == [other for other in "abcd" if other != model]
     # a: b. b: c. c: b. d: c.
-    assert standings(events)[:2] == [("lab:b", 2, None), ("lab:c", 2, None)]
+    assert placings(events)[:2] == [("lab:b", 2, None), ("lab:c", 2, None)]
     assert decision(events).summary == (
         "4 of 4 proposers chose: lab:b 2, lab:c 2; a tie, of which lab:b is taken, the first in the"
         " order of the profile"
@@ -435,7 +435,7 @@ def test_kept_proposals_are_chosen_among_without_asking_their_models(upstream: U
     assert [model for model, _ in sent(upstream)] == ["agg"]
     assert (reply(events), decision(events).chosen) == ("old y", 2)
     events = turned(upstream, TWO, ["one text", "another"])
-    assert (reply(events), standings(events)[0][0]) == ("another", "response 2")
+    assert (reply(events), placings(events)[0][0]) == ("another", "response 2")
 
 
 def test_what_a_turn_asks_is_foreseen() -> None:

@@ -18,7 +18,7 @@ from moa_cli.core.events import (
     TurnFailed,
     TurnFinished,
 )
-from moa_cli.core.strategy import Decision, Standing
+from moa_cli.core.strategy import Decision, Placing
 from moa_cli.engine.strategies.vote import read_choice
 from tests.support.mixtures import asked, lab, mixture, of_kind, run
 from tests.support.upstream import Reply, Upstream
@@ -62,10 +62,10 @@ def test_the_answer_of_most_wins_in_the_words_of_the_first_that_gives_it(
         "vote",
         "2 of 4 answer 42, 1 answers 41; 1 answer is unreadable",
         (
-            Standing("lab:b", 1, "42", 2),
-            Standing("lab:c", 2, "42", 2),
-            Standing("lab:a", 0, "41", 1),
-            Standing("lab:d", 3),
+            Placing("lab:b", 1, "42", 2),
+            Placing("lab:c", 2, "42", 2),
+            Placing("lab:a", 0, "41", 1),
+            Placing("lab:d", 3),
         ),
         chosen=1,
     )
@@ -147,10 +147,10 @@ def test_texts_are_chosen_from_by_the_paper_s_prompt(upstream: Upstream) -> None
         == "no final answer can be read from 3 proposals: lab:judge finds that of lab:b the most"
         " consistent"
     )
-    assert decision.standings == (
-        Standing("lab:b", 1, votes=1),
-        Standing("lab:a", 0),
-        Standing("lab:c", 2),
+    assert decision.placings == (
+        Placing("lab:b", 1, votes=1),
+        Placing("lab:a", 0),
+        Placing("lab:c", 2),
     )
     assert (decision.chosen, lost) == (1, ())
     [request] = upstream.chats("judge")
