@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.similarity import mean_similarity
 from moa_cli.engine.prompts import text_of
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.tally import Tally, tally
+from moa_cli.engine.tally import tally
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Proposals that agree. told: how, in words. tally: of their final answers, if those are the
-    same; None if only the texts are similar."""
-
-    told: str
-    tally: Tally | None = None
-
-
-async def agreement(found: Sequence[Proposal], rule: str, least: float) -> Agreement | None:
-    """How those proposals agree; None if they do not, or there are fewer than two.
+async def agreement(found: Sequence[Proposal], rule: str, least: float) -> str | None:
+    """How those proposals agree, in words; None if they do not, or there are fewer than two.
 
     They agree if all give the same final answer, or if they are similar: the mean over all pairs,
     0 to 1, is `least` or more. rule: how final answers are read. Unfinished proposals agree with
@@ -33,17 +23,17 @@ async def agreement(found: Sequence[Proposal], rule: str, least: float) -> Agree
         return None
     counted = tally(found, rule)
     if counted.agreed:
-        return Agreement(counted.summary, counted)
+        return counted.summary
     # Many long texts take a while.
     texts = [text_of(proposal) for proposal in found]
     similarity = await asyncio.to_thread(mean_similarity, texts)
     if similarity < least:
         return None
-    return Agreement(f"the {len(found)} proposals are similar ({similarity:.2f} of 1)")
+    return f"the {len(found)} proposals are similar ({similarity:.2f} of 1)"
 
 
-async def stop_early(state: TurnState, found: Sequence[Proposal]) -> Agreement | None:
-    """How the proposals of a layer agree, where the profile says that this ends the turn early."""
+async def stop_early(state: TurnState, found: Sequence[Proposal]) -> str | None:
+    """How the proposals of a layer agree, in words; None if the turn goes on."""
     least = state.profile.stop_when_agreed
     if least is None:
         return None

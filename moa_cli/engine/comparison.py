@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, NamedTuple, get_args
 
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import Point, PointKind, Report
 from moa_cli.core.text import plural
-from moa_cli.engine.prompts import Reference
+from moa_cli.engine.prompts import Reference, review_wording
 from moa_cli.profile import Profile
 from moa_cli.profile.schema import unique_names
 
@@ -79,18 +78,8 @@ _HEADINGS: Final[Mapping[PointKind, str]] = {
 
 
 def comparison_wording(profile: Profile) -> Profile:
-    """The profile with the prompt that asks for a comparison of the references.
-
-    They are anonymous, and stand between borders whatever the profile says: a number at the
-    beginning of a line of an answer is not to be taken for the next answer.
-    """
-    return replace(
-        profile,
-        merge_prompt=COMPARE,
-        reference_placement="user",
-        reference_format="fenced",
-        reference_names=False,
-    )
+    """The profile with the prompt that asks for a comparison of the references."""
+    return review_wording(profile, COMPARE)
 
 
 def holder_names(references: Sequence[Reference]) -> tuple[str, ...]:

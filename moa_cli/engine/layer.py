@@ -158,7 +158,7 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup, begun: LayerRu
                 told = f"the last {plural(len(left), 'round')} of {state.rounds} not run"
                 models = [model for later in left for model in state.profile.layer(later)]
                 saved = await state.would_take(models, state.references)
-                state.skip(told, agreed.told, saved)
+                state.skip(told, agreed, saved)
                 break
 
 

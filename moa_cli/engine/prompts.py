@@ -78,6 +78,23 @@ def worded(
     return Wording(**settings, values=values)
 
 
+def numbered(profile: Profile, merge_prompt: str) -> Profile:
+    """The profile with another merge prompt, which calls the references by their numbers.
+
+    They stand between borders and without names whatever the profile says: a number at the
+    beginning of a line of an answer is not to be taken for the next reference, nor an answer for
+    the words of whoever asks.
+    """
+    return replace(
+        profile, merge_prompt=merge_prompt, reference_format="fenced", reference_names=False
+    )
+
+
+def review_wording(profile: Profile, merge_prompt: str) -> Profile:
+    """The same for a prompt that asks for a review: it ends the user's message."""
+    return replace(numbered(profile, merge_prompt), reference_placement="user")
+
+
 # What a model may put before the next ones; a text alone has no name, and is whole.
 Reference = str | Proposal
 # What follows the text of a reference that breaks off.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moa_cli.core.outcomes import cut_of
-from moa_cli.core.strategy import Decision, Placing
+from moa_cli.core.strategy import Placing
 from moa_cli.engine.agreement import agreement
 from moa_cli.engine.layer import LayerRun, run_first, run_layers
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import acts, copy, decide, judged, proposals
+from moa_cli.engine.steps import acts, copy, judged, proposals
 from moa_cli.engine.strategies import run_strategy
 from moa_cli.engine.verdict import check_wording, read_verdict
 from moa_cli.profile.schema import RouteStage
@@ -68,7 +68,7 @@ async def _judged(state: TurnState, stage: RouteStage) -> tuple[bool, str]:
         agreed = await agreement(found, state.profile.final_answer, stage.agreement)
         if agreed is None:
             return False, "its answers do not agree"
-        reasons.append(agreed.told)
+        reasons.append(agreed)
     if stage.verify:
         answers = "the answer" if len(found) == 1 else "the answers"
         verdict = await judged(state, "verify", check_wording(state.profile), read_verdict)
@@ -102,6 +102,4 @@ async def reply(state: TurnState, accepted: Accepted | None) -> bool:
         return await run_strategy(state)
     [only] = proposals(state)
     summary = f"{only.proposer} alone was asked: {accepted.why}"
-    placing = Placing(only.proposer, only.index)
-    decide(state, Decision(state.profile.strategy, summary, (placing,), only.index))
-    return await copy(state, only)
+    return await copy(state, only, summary, [Placing(only.proposer, only.index)])

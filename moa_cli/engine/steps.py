@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from moa_cli.core import events
 from moa_cli.core.conversation import Proposal
-from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Decision, Purpose
+from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Decision, Placing, Purpose
 from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.layer import run_reviews
@@ -139,13 +139,14 @@ def acts(state: TurnState) -> bool:
     return offers_tools(state.aggregators[0]) or state.response_format is not None
 
 
-async def copy(state: TurnState, proposal: Proposal) -> bool:
-    """Give a proposal's own words as the reply.
+async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequence[Placing]) -> bool:
+    """Give a proposal's own words as the reply, and tell first why it is that one.
 
     Where the reply has to do more than to say something (tools are offered, or it has to be JSON by
     a schema, which proposers are never asked for), the aggregator writes it from that proposal
-    alone. Raises BudgetReached.
+    alone. placings: how all came out. Raises BudgetReached.
     """
+    decide(state, Decision(state.profile.strategy, why, tuple(placings), proposal.index))
     if acts(state):
         state.references = [proposal]
         return await write(state)
@@ -174,6 +175,27 @@ async def copy(state: TurnState, proposal: Proposal) -> bool:
         )
     )
     return True
+
+
+async def copy_winner(
+    state: TurnState, found: Sequence[Proposal], votes: Sequence[int], why: str
+) -> bool:
+    """Give as the reply the proposal with the most votes, of several the first; without any vote,
+    have the reply written from all of them.
+
+    votes: those of each proposal. why: how they came about. Raises BudgetReached.
+    """
+    if not any(votes):
+        state.lost.append("no choice can be read: the reply is written from all proposals")
+        decide(state, Decision(state.profile.strategy, why))
+        return await write(state)
+    placings = [
+        Placing(proposal.proposer, proposal.index, votes=count)
+        for proposal, count in zip(found, votes, strict=True)
+    ]
+    # Sorting keeps the order of those with as many votes.
+    placings.sort(key=lambda placing: -placing.votes)
+    return await copy(state, found[votes.index(max(votes))], why, placings)
 
 
 def decide(state: TurnState, decision: Decision) -> None:

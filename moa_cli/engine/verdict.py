@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Final
 
+from moa_cli.engine.prompts import review_wording
 from moa_cli.profile import Profile
 
 VERIFY: Final = """\
@@ -34,12 +34,5 @@ def read_verdict(text: str) -> bool | None:
 
 
 def check_wording(profile: Profile) -> Profile:
-    """The prompt of a check: its responses stand between borders whatever the profile says, for
-    none of them may pass for the judge's words."""
-    return replace(
-        profile,
-        merge_prompt=VERIFY,
-        reference_placement="user",
-        reference_format="fenced",
-        reference_names=False,
-    )
+    """The profile with the prompt that asks for a check."""
+    return review_wording(profile, VERIFY)

@@ -8,17 +8,15 @@ and the profile says `on_all_failed = "solo"`), the aggregator answers alone, wh
 from __future__ import annotations
 
 from moa_cli.core.conversation import Conversation
-from moa_cli.core.strategy import Decision
-from moa_cli.core.text import plural
 from moa_cli.engine.comparison import comparison_wording
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import decide, write
-from moa_cli.engine.strategies.agreed import agreed_reply
+from moa_cli.engine.steps import acts, copy, proposals, write
 from moa_cli.engine.strategies.council import chair_wording, council, rank_wording
 from moa_cli.engine.strategies.fusion import fuse_wording, fusion, one_call_wording
 from moa_cli.engine.strategies.select import choice_wording, ranker, select
-from moa_cli.engine.strategies.synthesize import run_synthesize
+from moa_cli.engine.strategies.synthesize import synthesize
 from moa_cli.engine.strategies.vote import consistency_wording, vote
+from moa_cli.engine.tally import tally
 from moa_cli.engine.verdict import check_wording
 from moa_cli.profile import ModelSettings, Profile, Stage
 
@@ -32,22 +30,33 @@ async def run_strategy(state: TurnState) -> bool:
         return await write(state)
     match state.profile.strategy:
         case "synthesize":
-            return await agreed_reply(state) or await _synthesize(state)
+            return await _agreed(state) or await synthesize(state)
         case "select":
             return await select(state)
         case "council":
-            return await agreed_reply(state) or await council(state)
+            return await _agreed(state) or await council(state)
         case "fusion":
-            return await agreed_reply(state) or await fusion(state)
+            return await _agreed(state) or await fusion(state)
         case "vote":
             return await vote(state)
 
 
-async def _synthesize(state: TurnState) -> bool:
-    if state.skipped or state.refused:
-        count = plural(len(state.references), "proposal")
-        decide(state, Decision("synthesize", f"written from {count}"))
-    return await run_synthesize(state)
+async def _agreed(state: TurnState) -> bool:
+    """Give the first proposal as the reply if all have the same final answer, and the profile says
+    that this is enough; whether it was.
+
+    Proposals that whoever asks has brought along are to be merged, and a reply that calls tools or
+    is JSON by a schema has to be written: then it never is.
+    """
+    if state.profile.stop_when_agreed is None or state.given or acts(state):
+        return False
+    found = proposals(state)
+    counted = tally(found, state.profile.final_answer)
+    if not counted.agreed:
+        return False
+    saved = await state.would_take(state.closing(), state.references)
+    state.skip("the aggregator was not asked", counted.summary, saved)
+    return await copy(state, found[0], counted.summary, counted.placings(found))
 
 
 def reviewer_of(

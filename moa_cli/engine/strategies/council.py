@@ -15,6 +15,7 @@ from typing import Final
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.strategy import Decision, Placing
 from moa_cli.core.text import plural
+from moa_cli.engine.prompts import numbered, review_wording
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import decide, proposals, read_of, review, write
 from moa_cli.engine.strategies.peers import Peers, peers
@@ -119,18 +120,8 @@ def _place(rank: float | None) -> float:
 
 
 def rank_wording(profile: Profile) -> Profile:
-    """The profile with the prompt that asks for a ranking.
-
-    The responses stand between borders whatever the profile says: a number at the beginning of a
-    line of an answer is not to be taken for the next response.
-    """
-    return replace(
-        profile,
-        merge_prompt=RANK,
-        reference_placement="user",
-        reference_format="fenced",
-        reference_names=False,
-    )
+    """The profile with the prompt that asks for a ranking."""
+    return review_wording(profile, RANK)
 
 
 def chair_wording(profile: Profile, ranking: str) -> Profile:
@@ -138,8 +129,7 @@ def chair_wording(profile: Profile, ranking: str) -> Profile:
     references."""
     if profile.merge_prompt:
         return replace(profile, merge_prompt=behind_references(profile.merge_prompt, ranking))
-    prompt = CHAIR.replace("{ranking}", ranking)
-    return replace(profile, merge_prompt=prompt, reference_format="fenced", reference_names=False)
+    return numbered(profile, CHAIR.replace("{ranking}", ranking))
 
 
 def ranking_text(ranks: Sequence[Sequence[int]], counted: int) -> str:

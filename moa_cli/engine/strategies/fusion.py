@@ -18,6 +18,7 @@ from moa_cli.engine.comparison import (
     read_report,
 )
 from moa_cli.engine.opening import CLOSE, OPEN, Opening
+from moa_cli.engine.prompts import numbered
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import decide, judged, write
 from moa_cli.profile import Profile
@@ -108,7 +109,7 @@ def fuse_wording(profile: Profile, comparison: str) -> Profile:
     if profile.merge_prompt:
         told = f"A comparison of them:\n\n{comparison}"
         return replace(profile, merge_prompt=behind_references(profile.merge_prompt, told))
-    return _anonymous(profile, FUSE.replace("{comparison}", as_text(comparison)))
+    return numbered(profile, FUSE.replace("{comparison}", as_text(comparison)))
 
 
 def one_call_wording(profile: Profile) -> Profile:
@@ -116,10 +117,4 @@ def one_call_wording(profile: Profile) -> Profile:
     if profile.merge_prompt:
         own = profile.merge_prompt
         return replace(profile, merge_prompt=behind_references(own, COMPARE_FIRST))
-    return _anonymous(profile, f"{_GIVEN}{COMPARE_FIRST}")
-
-
-def _anonymous(profile: Profile, prompt: str) -> Profile:
-    """The comparison calls responses by numbers, so they stand between borders: a number at the
-    beginning of a line of an answer is not to be taken for the next response."""
-    return replace(profile, merge_prompt=prompt, reference_format="fenced", reference_names=False)
+    return numbered(profile, f"{_GIVEN}{COMPARE_FIRST}")

@@ -16,10 +16,10 @@ from functools import partial
 from typing import Final, TypeVar
 
 from moa_cli.core.conversation import Conversation, Proposal
-from moa_cli.core.strategy import Decision, Placing
+from moa_cli.core.strategy import Placing
 from moa_cli.engine.prompts import Wording, worded
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import copy, decide, judged, proposals, read_of, review, write
+from moa_cli.engine.steps import copy, copy_winner, judged, proposals, read_of, review
 from moa_cli.engine.strategies.peers import Peers, peers
 from moa_cli.profile import ModelSettings, Profile
 
@@ -74,10 +74,7 @@ async def select(state: TurnState) -> bool:
     if len(found) == 1:
         [only] = found
         summary = f"there is one proposal, by {only.proposer}"
-        decide(
-            state, Decision("select", summary, (Placing(only.proposer, only.index),), only.index)
-        )
-        return await copy(state, only)
+        return await copy(state, only, summary, [Placing(only.proposer, only.index)])
     group = peers(state, found) if state.profile.chosen_by == "proposers" else None
     if group is not None and group.asked:
         votes, summary = await _chosen_by_peers(state, found, group)
@@ -85,20 +82,9 @@ async def select(state: TurnState) -> bool:
         votes, summary = await _chosen_by_judge(state, found)
         if group is not None:
             summary = f"{len(found)} proposals are too few for proposers to choose from; {summary}"
-    placings = [
-        Placing(proposal.proposer, proposal.index, votes=count)
-        for proposal, count in zip(found, votes, strict=True)
-    ]
     if group is not None and group.asked and 0 < sum(votes) < group.members:
         state.lost.append(f"{sum(votes)} of {group.members} choices count")
-    if not any(votes):
-        state.lost.append("no choice can be read: the reply is written from all proposals")
-        decide(state, Decision("select", summary))
-        return await write(state)
-    # Of several with as many votes the first is taken: sorting keeps their order.
-    placings.sort(key=lambda placing: -placing.votes)
-    decide(state, Decision("select", summary, tuple(placings), placings[0].index))
-    return await copy(state, found[votes.index(max(votes))])
+    return await copy_winner(state, found, votes, summary)
 
 
 async def _chosen_by_judge(state: TurnState, found: Sequence[Proposal]) -> tuple[list[int], str]:

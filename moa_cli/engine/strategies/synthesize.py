@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moa_cli.core.conversation import Proposal
+from moa_cli.core.strategy import Decision
+from moa_cli.core.text import plural
 from moa_cli.engine.prompts import EarlierProposal, Reference
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import review, write
+from moa_cli.engine.steps import decide, review, write
 
 
-async def run_synthesize(state: TurnState) -> bool:
+async def synthesize(state: TurnState) -> bool:
     """Write the reply from the proposals; whether there is a whole one. Raises BudgetReached."""
+    if state.skipped or state.refused:
+        count = plural(len(state.references), "proposal")
+        decide(state, Decision("synthesize", f"written from {count}"))
     window = state.profile.window
     while window is not None and len(state.references) > window:
         merged = await _merged(state, state.references[:window])

@@ -13,10 +13,9 @@ from functools import partial
 from typing import Final
 
 from moa_cli.core.conversation import Proposal
-from moa_cli.core.strategy import Decision, Placing
 from moa_cli.engine.prompts import worded
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import copy, decide, judged, proposals, write
+from moa_cli.engine.steps import copy, copy_winner, judged, proposals
 from moa_cli.engine.tally import tally
 from moa_cli.profile import Profile
 
@@ -42,39 +41,26 @@ async def vote(state: TurnState) -> bool:
     if not counted.candidates:
         return await _most_consistent(state, found)
     chosen = found[counted.candidates[0].places[0]]
-    decide(state, Decision("vote", counted.summary, counted.placings(found), chosen.index))
-    return await copy(state, chosen)
+    return await copy(state, chosen, counted.summary, counted.placings(found))
 
 
 async def _most_consistent(state: TurnState, found: Sequence[Proposal]) -> bool:
     """Have a judge choose: there are no final answers to be counted."""
     if len(found) == 1:
         [only] = found
-        told = f"{only.proposer} gave the only proposal"
-        decide(
-            state,
-            Decision("vote", told, (Placing(only.proposer, only.index, votes=1),), only.index),
-        )
-        return await copy(state, only)
+        return await copy_winner(state, found, [1], f"{only.proposer} gave the only proposal")
     why = f"no final answer can be read from {len(found)} proposals"
     if state.profile.final_answer == "text":
         why = f"{len(found)} proposals are compared as texts"
     read = partial(read_choice, count=len(found))
     answer = await judged(state, "choose", consistency_wording(state.profile), read)
+    votes = [0] * len(found)
     if answer is None:
-        state.lost.append("no choice can be read: the reply is written from all proposals")
-        decide(state, Decision("vote", f"{why}, and the judge has not chosen"))
-        return await write(state)
+        return await copy_winner(state, found, votes, f"{why}, and the judge has not chosen")
     review, place = answer
-    chosen = found[place]
-    placings = [
-        Placing(proposal.proposer, proposal.index, votes=int(proposal is chosen))
-        for proposal in found
-    ]
-    placings.sort(key=lambda placing: -placing.votes)
-    told = f"{why}: {review.model} finds that of {chosen.proposer} the most consistent"
-    decide(state, Decision("vote", told, tuple(placings), chosen.index))
-    return await copy(state, chosen)
+    votes[place] = 1
+    why = f"{why}: {review.model} finds that of {found[place].proposer} the most consistent"
+    return await copy_winner(state, found, votes, why)
 
 
 def consistency_wording(profile: Profile) -> Profile:
