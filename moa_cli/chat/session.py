@@ -128,7 +128,7 @@ class Session:
         last = self.last
         references = mergeable(last.proposals) if last else ()
         if last is None or len(references) < 2:
-            raise UsageError("there are no two proposals to compare")
+            raise UsageError("there are fewer than two proposals to compare")
         turns = self.conversation.turns
         if turns and (turns[-1] is last or turns[-1] is self._answered):
             turns = turns[:-1]

@@ -9,6 +9,7 @@ from itertools import chain
 from moa_cli.core.attachments import SHOWN_IMAGES, attached
 from moa_cli.core.conversation import Citation, KeptConversation, Part, Proposal, Turn
 from moa_cli.core.data_uris import kind_of
+from moa_cli.core.report_text import report_sections
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import Report, answer_name
 from moa_cli.core.text import plural
@@ -147,10 +148,8 @@ def _report(report: Report | None) -> str:
     """Where the proposals disagree, a list for each kind of points."""
     if report is None:
         return ""
-    from moa_cli.engine.comparison import sections
-
     inside = ""
-    for heading, lines in sections(report):
+    for heading, lines in report_sections(report):
         items = "".join(f"<li>{_plain(line)}</li>\n" for line in lines)
         inside += f"<h3>{_plain(heading)}</h3>\n<ul>\n{items}</ul>\n"
     return _folded("proposals", REPORT.capitalize(), inside)

@@ -12,6 +12,7 @@ from markdown_it.token import Token
 
 from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import Citation, KeptConversation, Proposal, Turn
+from moa_cli.core.report_text import report_sections
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import Report, layer_name
 from moa_cli.core.text import plural
@@ -82,10 +83,8 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
 
 def _report(report: Report) -> Iterator[str]:
     """Where the proposals disagree, a list for each kind of points."""
-    from moa_cli.engine.comparison import sections
-
     yield f"**{REPORT.capitalize()}**"
-    for heading, lines in sections(report):
+    for heading, lines in report_sections(report):
         yield f"*{escaped(heading)}*"
         yield "\n".join("- " + _LISTS.sub(r"\1\\\2", escaped(line)) for line in lines)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, get_args
 
+from moa_cli.core.report_text import report_markdown
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import Point, PointKind, Report
 from moa_cli.core.text import plural
@@ -67,14 +68,6 @@ _LONGEST, _MOST_ATTEMPTS, _MOST_POINTS, _MOST_NUMBERS, _LONGEST_TEXT = 500_000, 
 _OBJECT, _TRAILING = re.compile(r'\{\s*"'), re.compile(r",(\s*[}\]])")
 _NUMBER = re.compile(r"(?<!\d)\d{1,4}(?!\d)")
 _DECODER = json.JSONDecoder(strict=False)
-# The headings of a comparison in words, in their order.
-_HEADINGS: Final[Mapping[PointKind, str]] = {
-    "consensus": "Consensus",
-    "conflict": "Conflicts",
-    "partial": "Said by some",
-    "unique": "Said by one alone",
-    "blind_spot": "Blind spots",
-}
 
 
 def comparison_wording(profile: Profile) -> Profile:
@@ -257,54 +250,8 @@ def _first(values: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((values[name] for name in names if name in values), None)
 
 
-def comparison_text(report: Report, references: Sequence[Reference] | None = None) -> str:
-    """A report in readable sections, in Markdown that reads well as it is.
-
-    references: what it is about, where those who hold a point are to be called by their numbers,
-    as a model knows them; None calls them by their names.
-    """
-    blocks = [
-        "\n".join([heading if ":" in heading else f"{heading}:", *(f"- {line}" for line in lines)])
-        for heading, lines in sections(report, references)
-    ]
-    return "\n\n".join(blocks)
-
-
-def sections(
-    report: Report, references: Sequence[Reference] | None = None
-) -> list[tuple[str, list[str]]]:
-    """The headings of a report, each with what stands below it; see `comparison_text`."""
-    called: dict[str, str] = {}
-    if references is not None:
-        called = {name: f"{place}" for place, name in enumerate(holder_names(references), 1)}
-
-    def held_by(names: Sequence[str]) -> str:
-        told = ", ".join(called.get(name, name) for name in names)
-        return told if references is None else f"{'response' + 's' * (len(names) > 1)} {told}"
-
-    found = [
-        (
-            heading,
-            [
-                point.text + (f" ({held_by(point.proposers)})" if point.proposers else "")
-                for point in report.points
-                if point.kind == kind
-            ],
-        )
-        for kind, heading in _HEADINGS.items()
-    ]
-    agreement = f"Agreement: {agreement_text(report)}"
-    found.append((agreement, [held_by(group) for group in report.groups]))
-    if references is None:
-        found.append(("Notes", list(report.notes)))
-    return [(heading, lines) for heading, lines in found if lines]
-
-
-def agreement_text(report: Report) -> str:
-    """How far the proposals agree, in words."""
-    if report.consensus is None:
-        return "not known"
-    groups = len(report.groups)
-    if groups == 1:
-        return "all take the same position"
-    return f"{report.consensus:.0%} of the pairs of answers take the same of {groups} positions"
+def comparison_text(report: Report, references: Sequence[Reference]) -> str:
+    """A report in words, for a model: those who hold a point are called by the numbers under which
+    it is given the references."""
+    numbers = {name: str(number) for number, name in enumerate(holder_names(references), 1)}
+    return report_markdown(report, numbers)

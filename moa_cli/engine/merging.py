@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.text import holds_sentence, plural
@@ -49,13 +50,20 @@ def merged(before: Turn, turn: Turn) -> Turn:
     turn = behind(before, turn)
     return replace(
         turn,
+        **_sums(before, turn),
         proposals=before.proposals,
-        reviews=(*before.reviews, *turn.reviews),
-        usage=before.usage + turn.usage,
-        ledger=(*before.ledger, *turn.ledger),
-        seconds=before.seconds + turn.seconds,
         lost=(*before.lost, *turn.lost),
     )
+
+
+def _sums(before: Turn, turn: Turn) -> dict[str, Any]:
+    """What both turns have of those fields that a turn adds to."""
+    return {
+        "reviews": (*before.reviews, *turn.reviews),
+        "usage": before.usage + turn.usage,
+        "ledger": (*before.ledger, *turn.ledger),
+        "seconds": before.seconds + turn.seconds,
+    }
 
 
 def behind(before: Turn, turn: Turn) -> Turn:
@@ -75,14 +83,7 @@ def reported(before: Turn, turn: Turn) -> Turn:
     """`before` with the report of `turn`, which has made one on its proposals, and what that
     took."""
     turn = behind(before, turn)
-    return replace(
-        before,
-        report=turn.report,
-        reviews=(*before.reviews, *turn.reviews),
-        usage=before.usage + turn.usage,
-        ledger=(*before.ledger, *turn.ledger),
-        seconds=before.seconds + turn.seconds,
-    )
+    return replace(before, **_sums(before, turn), report=turn.report)
 
 
 def last_turn(turns: Sequence[Turn]) -> Turn | None:

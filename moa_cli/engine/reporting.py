@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from moa_cli.core import events
 from moa_cli.core.errors import BudgetReached
-from moa_cli.core.strategy import Report
 from moa_cli.engine.call import failure
 from moa_cli.engine.comparison import comparison_wording, read_report
-from moa_cli.engine.prompts import Reference, text_of
+from moa_cli.engine.prompts import Reference
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import review
+from moa_cli.engine.steps import judged
 
 # With fewer there is nothing to compare.
 _FEWEST = 2
@@ -27,7 +27,7 @@ async def follow_with_report(state: TurnState, references: Sequence[Reference]) 
     if not state.profile.report or state.calls_tools:
         return
     if len(references) < _FEWEST:
-        state.lost.append("the report was skipped: there are no two proposals to compare")
+        state.lost.append("the report was skipped: there are fewer than two proposals to compare")
         return
     stages = state.profile.stages(0, references=len(references))
     if not any(stage.purpose == "report" for stage in stages):
@@ -44,18 +44,12 @@ async def follow_with_report(state: TurnState, references: Sequence[Reference]) 
 async def make_report(state: TurnState) -> bool:
     """Have the state's references reported on; whether there is a report. One that cannot be read
     is told as lost. Raises BudgetReached at a cap."""
-    references = state.references
-    wording = comparison_wording(state.profile)
-
-    def read(text: str) -> Report | None:
-        return read_report(text, references)
-
+    read = partial(read_report, references=state.references)
     # One model alone is asked: the report is one call more than the turn has without it.
-    judge = state.profile.judges()[:1]
-    for answer in await review(state, "report", judge, wording, read=read):
-        report = read(text_of(answer))
-        if report is not None:
-            state.emit(events.Reported(at=state.now(), report=report))
-            return True
-        state.lost.append(f"{answer.proposer} (report): its answer cannot be read")
-    return False
+    judges = state.profile.judges()[:1]
+    answer = await judged(state, "report", comparison_wording(state.profile), read, judges=judges)
+    if answer is None:
+        return False
+    _, report = answer
+    state.emit(events.Reported(at=state.now(), report=report))
+    return True

@@ -17,7 +17,7 @@ _MOST_NAMED, _LONGEST_NAME = 4, 40
 
 
 @dataclass
-class Candidate:
+class TalliedAnswer:
     """A final answer that proposals give.
 
     answer: in the words of the first of them. places: theirs, among all proposals.
@@ -40,7 +40,7 @@ class Tally:
     proposals have no final answer that could be read, or break off.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[TalliedAnswer, ...]
     unreadable: int
 
     @property
@@ -91,17 +91,17 @@ def tally(found: Sequence[Proposal], rule: str) -> Tally:
     from moa_cli.core.final_answer import answer_key, final_answers
 
     whole = [place for place, proposal in enumerate(found) if cut_of(proposal) is None]
-    candidates: dict[Hashable, Candidate] = {}
+    candidates: dict[Hashable, TalliedAnswer] = {}
     answers = final_answers([text_of(found[place]) for place in whole], rule)
     for place, answer in zip(whole, answers, strict=True):
         if answer is not None:
-            candidates.setdefault(answer_key(answer), Candidate(answer)).places.append(place)
+            candidates.setdefault(answer_key(answer), TalliedAnswer(answer)).places.append(place)
     ranked = sorted(candidates.values(), key=lambda candidate: -candidate.votes)
     readable = sum(candidate.votes for candidate in ranked)
     return Tally(tuple(ranked), len(found) - readable)
 
 
-def _named(candidate: Candidate) -> str:
+def _named(candidate: TalliedAnswer) -> str:
     return one_line(candidate.answer, _LONGEST_NAME)
 
 

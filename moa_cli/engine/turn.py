@@ -143,7 +143,7 @@ async def run_report(
         ProfileError: One of the profile's model names leads nowhere (see `NameCheck`).
     """
     if len(references) < 2:
-        raise ValueError("there are no two references to compare")
+        raise ValueError("there are fewer than two references to compare")
     check_names(profile, clients)
     async with EventQueue() as queue:
         state = TurnState(

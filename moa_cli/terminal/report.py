@@ -6,6 +6,7 @@ from typing import Final, TextIO
 
 from moa_cli.core import events
 from moa_cli.core.events import Event
+from moa_cli.core.report_text import report_markdown
 from moa_cli.core.sanitize import sanitize
 from moa_cli.core.strategy import Report
 from moa_cli.terminal.tty import folded
@@ -15,9 +16,7 @@ REPORT: Final = "report on the proposals"
 
 def report_text(report: Report) -> str:
     """The report in lines, which are to be folded."""
-    from moa_cli.engine.comparison import comparison_text
-
-    return f"{REPORT}:\n\n{sanitize(comparison_text(report))}"
+    return f"{REPORT}:\n\n{sanitize(report_markdown(report))}"
 
 
 class ReportOutput:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import Citation, Turn
 from moa_cli.core.outcomes import cut_of
+from moa_cli.core.report_text import report_markdown
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import layer_name
 from moa_cli.terminal.decision import decision_line, placing_lines
@@ -69,11 +70,9 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
         if proposals:
             yield from (("note", line) for line in placing_lines(turn.decision))
     if turn.report is not None:
-        from moa_cli.engine.comparison import comparison_text
-
         yield "note", ""
         yield "head", f"── {REPORT}"
-        yield "text", sanitize(comparison_text(turn.report))
+        yield "text", sanitize(report_markdown(turn.report))
     if turn.status != "finished":
         why = f": {one_line(turn.error.message)}" if turn.error else ""
         yield "note", f"({turn.status}{why})"

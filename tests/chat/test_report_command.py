@@ -87,7 +87,7 @@ def test_why_names_those_who_hold_a_passage(talk: Talk) -> None:
 def test_without_two_proposals_there_is_nothing_to_compare(talk: Talk) -> None:
     assert talk.do("/report") == "moa: nothing was asked yet"
     talk.do("/set rounds 0", "hi")
-    assert talk.do("/report") == "moa: there are no two proposals to compare"
+    assert talk.do("/report") == "moa: there are fewer than two proposals to compare"
 
 
 def test_a_report_that_fails_is_told_and_can_be_asked_for_again(talk: Talk) -> None:

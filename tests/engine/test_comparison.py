@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from moa_cli.core.conversation import Proposal
+from moa_cli.core.report_text import report_markdown
 from moa_cli.core.strategy import Point, Report
 from moa_cli.engine.comparison import comparison_text, comparison_wording, read_report
 from moa_cli.engine.prompts import merge_text
@@ -166,7 +167,7 @@ def test_holders_have_names_of_their_own() -> None:
 
 
 def test_a_report_in_words_names_the_proposers_or_the_numbers_that_a_model_knows() -> None:
-    assert comparison_text(REPORT) == (
+    assert report_markdown(REPORT) == (
         "Consensus:\n- Paris is in France. (alpha, beta, gamma)\n\n"
         "Conflicts:\n- One says 2, one says 3. (alpha, gamma)\n\n"
         "Said by one alone:\n- It floods. (beta)\n\n"

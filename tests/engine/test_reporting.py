@@ -148,7 +148,7 @@ def test_one_proposal_alone_is_not_compared(upstream: Upstream) -> None:
     play(upstream, {"b": REFUSED, "c": BROKEN})
     turn, _ = take(upstream, REPORTED)
     assert (turn.status, upstream.chats("judge")) == ("finished", [])
-    assert turn.lost[-1] == "the report was skipped: there are no two proposals to compare"
+    assert turn.lost[-1] == "the report was skipped: there are fewer than two proposals to compare"
 
 
 def test_a_reply_that_calls_tools_is_not_reported_on(upstream: Upstream) -> None:

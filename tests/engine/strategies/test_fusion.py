@@ -240,7 +240,9 @@ def test_one_proposal_is_not_compared(upstream: Upstream, one_call: bool) -> Non
     assert purposes(events) == [""]
     assert system_of(upstream).endswith("models:\n1. from a")
     assert decision(events).summary == "there is one proposal, and nothing to compare"
-    assert lost(events)[1:] == ("the report was skipped: there are no two proposals to compare",)
+    assert lost(events)[1:] == (
+        "the report was skipped: there are fewer than two proposals to compare",
+    )
 
 
 def test_samples_of_one_model_are_compared(upstream: Upstream) -> None:
