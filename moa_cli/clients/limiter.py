@@ -35,8 +35,8 @@ _SILENCE_KEPT = 300.0
 class Limiter:
     """Admits the calls of a process.
 
-    Times are those of the monotonic clock. Everything but `Place.__aenter__` is done under a lock,
-    without waiting.
+    Times are those of the monotonic clock. Everything but `LanePlace.__aenter__` is done under a
+    lock, without waiting.
     """
 
     def __init__(self, limit: int, *, per_provider: int | None = None) -> None:
@@ -168,13 +168,13 @@ class Limiter:
                 return f"behind the {lane.provider.rpm} requests a minute of {name}"
             return f"behind the limit of {name}"
 
-    def _queue(self, place: Place) -> None:
+    def _queue(self, place: LanePlace) -> None:
         with self._lock:
             place.key = (place.order, next(self._calls))
             insort(place.lane.waiting, place, key=lambda waiting: waiting.key)
             self._admit()
 
-    def _leave(self, place: Place, *, answered: bool) -> None:
+    def _leave(self, place: LanePlace, *, answered: bool) -> None:
         """A call has ended, or is not waited for any more."""
         with self._lock:
             lane = place.lane
@@ -254,9 +254,9 @@ class TurnSlots:
             return self
         return replace(self, order=self.limiter.next_order())
 
-    def slot(self, model: str) -> Place:
+    def slot(self, model: str) -> LanePlace:
         """A request to that model is made while inside; entering waits for its turn."""
-        return Place(self.limiter, self._lane(model), self.order or 0)
+        return LanePlace(self.limiter, self._lane(model), self.order or 0)
 
     def delay(self, model: str) -> float:
         """Seconds until the model's provider may be asked again; 0 as a rule."""
@@ -298,7 +298,7 @@ class Lane:
     window: Window
     kept: Learned | None = None
     kept_at: float = field(default_factory=time.monotonic)
-    waiting: list[Place] = field(default_factory=list)
+    waiting: list[LanePlace] = field(default_factory=list)
     alarms: dict[asyncio.AbstractEventLoop, float] = field(default_factory=dict)
 
     def opens_at(self, now: float) -> float:
@@ -306,7 +306,7 @@ class Lane:
         return self.window.opens_at(now) if self.waiting else math.inf
 
 
-class Place:
+class LanePlace:
     """The place of one request; inside it, the request is in flight."""
 
     def __init__(self, limiter: Limiter, lane: Lane, order: int) -> None:

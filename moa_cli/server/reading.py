@@ -71,7 +71,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reader:
+class SettingsReader:
     """Reads what a server is set up by.
 
     Args:

@@ -30,7 +30,7 @@ from moa_cli.server.limits import TurnLimiter
 from moa_cli.server.loops import Address
 from moa_cli.server.metrics import Calls, Metrics
 from moa_cli.server.mixtures import Mixtures
-from moa_cli.server.reading import DEFAULT, Reader
+from moa_cli.server.reading import DEFAULT, SettingsReader
 from moa_cli.server.reload import Reloader
 from moa_cli.server.service import ServerOptions, Service, Setup
 from moa_cli.store.spending import Spending
@@ -114,7 +114,7 @@ def make_service(
     ledger = ServerLedger(spending, log.note)
     if tracing is not None:
         tracing.tell(log.note)
-    reader = Reader(
+    reader = SettingsReader(
         config=sources.config,
         default=sources.default,
         # What other endpoints proposed is not told as if it came from those of now.

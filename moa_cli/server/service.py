@@ -21,7 +21,7 @@ from moa_cli.server.limits import KeyLimiter, TurnLimiter
 from moa_cli.server.loops import Address
 from moa_cli.server.metrics import Metrics
 from moa_cli.server.mixtures import Mixtures
-from moa_cli.server.reading import Reader, Reading, is_profile, news
+from moa_cli.server.reading import Reading, SettingsReader, is_profile, news
 from moa_cli.server.wires.asked import UsageKind
 from moa_cli.store.accounts import day_budget
 
@@ -105,7 +105,7 @@ class Service:
 
     options: ServerOptions
     address: Address
-    reader: Reader
+    reader: SettingsReader
     setup: Setup
     log: AccessLog
     limiter: TurnLimiter

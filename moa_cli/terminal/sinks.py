@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 from moa_cli.core import debug_log
 from moa_cli.core.stream import Sink
 from moa_cli.terminal.plain import LONG_SECONDS, Hint, Notices, PlainReply, Proposals, Waiting
-from moa_cli.terminal.sources import Sources
+from moa_cli.terminal.sources import SourcesOutput
 from moa_cli.terminal.tty import can_redraw
 
 
@@ -74,7 +74,7 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
         seen = sys.stdout.isatty() and not show.structured
         beside = sys.stdout if seen else sys.stderr
         if not show.quiet:
-            sinks.append(Sources(beside, apart=seen))
+            sinks.append(SourcesOutput(beside, apart=seen))
         if show.report:
             from moa_cli.terminal.report import ReportOutput
 

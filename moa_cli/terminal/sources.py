@@ -26,7 +26,7 @@ def _named(title: str, url: str) -> str:
     return f"{title}: {url}" if title and title != url else url
 
 
-class Sources:
+class SourcesOutput:
     """A sink that lists the sources of the reply after it. apart: put a blank line before them."""
 
     def __init__(self, out: TextIO, *, apart: bool) -> None:

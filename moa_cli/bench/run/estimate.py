@@ -74,7 +74,7 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _ForeseenCall:
     """A call of a turn. wording: how it is told the answers that it is given. certain: whether it
     is made in any case. before: those answers; reviews: what else its prompt is made of."""
 
@@ -136,7 +136,7 @@ class RunEstimator:
             given = _given(profile, stage, number, prompt, proposals)
             said = []
             for index, settings in enumerate(stage.models):
-                asked = _Asked(
+                asked = _ForeseenCall(
                     stage.purpose,
                     wording,
                     settings,
@@ -157,7 +157,7 @@ class RunEstimator:
         identity = _hash([profile.strategy, _identities(proposals), _identities(reviews)])
         return _Said(None, longest, identity)
 
-    def _call(self, at: _Place, asked: _Asked, equal: Counter[str]) -> _Said:
+    def _call(self, at: _Place, asked: _ForeseenCall, equal: Counter[str]) -> _Said:
         """equal: calls of this turn by key, so far."""
         settings = asked.settings
         if settings.model in self.given:

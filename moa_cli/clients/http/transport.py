@@ -76,7 +76,7 @@ _V = TypeVar("_V")
 
 
 @dataclass(frozen=True)
-class Origin:
+class ServerOrigin:
     """What a connection leads to."""
 
     scheme: str
@@ -296,7 +296,9 @@ def _open_socket(address: tuple[Any, ...]) -> socket.socket:
     return socket.socket(*address[:3])
 
 
-def _explained(error: Exception, proxy: Proxy | None, origin: Origin, *, tunnel: bool) -> Exception:
+def _explained(
+    error: Exception, proxy: Proxy | None, origin: ServerOrigin, *, tunnel: bool
+) -> Exception:
     """One of our exceptions for what a request raised before its answer began; else the error."""
     import aiohttp
 
@@ -493,14 +495,14 @@ def _split(url: str) -> SplitResult:
     return address
 
 
-def _origin(address: SplitResult) -> Origin:
+def _origin(address: SplitResult) -> ServerOrigin:
     host = address.hostname or ""
     if not host.isascii():
         try:
             host = host.encode("idna").decode()
         except UnicodeError as error:
             raise BadAddress from error
-    return Origin(address.scheme, host, address.port or _PORTS[address.scheme])
+    return ServerOrigin(address.scheme, host, address.port or _PORTS[address.scheme])
 
 
 @dataclass(frozen=True)
@@ -508,7 +510,7 @@ class _Address:
     """A web address that was read. quoted: as it is asked for; what an endpoint redirects to is
     not quoted a second time."""
 
-    origin: Origin
+    origin: ServerOrigin
     quoted: URL
 
 

@@ -32,7 +32,7 @@ from moa_cli.server.auth import key_of
 from moa_cli.server.errors import ApiError, from_turn, stopping
 from moa_cli.server.keys import SOLO, ClientKey
 from moa_cli.server.mcp.arguments import ToolRequest, read_arguments, tools
-from moa_cli.server.mcp.progress import Progress
+from moa_cli.server.mcp.progress import CallProgress
 from moa_cli.server.mixtures import Mixtures
 from moa_cli.server.service import Service, Setup
 from moa_cli.server.wires.moa_object import ledger
@@ -132,7 +132,7 @@ class ToolServer:
             raise UsageError(
                 f"profiles: {asked[0].name!r} has no proposers; name several profiles, or use `ask`"
             )
-        progress = Progress(
+        progress = CallProgress(
             sum(_calls(each.profile, proposals_only=proposals_only) for each in asked)
         )
         try:
@@ -150,7 +150,7 @@ class ToolServer:
         ctx: ServerRequestContext[Any],
         asked: Sequence[_Asked],
         request: ToolRequest,
-        progress: Progress,
+        progress: CallProgress,
         *,
         proposals_only: bool,
     ) -> None:
@@ -191,7 +191,7 @@ class ToolServer:
         self,
         asked: _Asked,
         request: ToolRequest,
-        progress: Progress,
+        progress: CallProgress,
         labelled: bool,
         *,
         proposals_only: bool,

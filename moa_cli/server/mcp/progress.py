@@ -24,7 +24,7 @@ _HALF_SECONDS = 60.0
 _LONGEST_LINE = 200
 
 
-class Progress:
+class CallProgress:
     """The progress of one call of a tool, over all its turns.
 
     A call of a model is a step. Between two steps, time alone moves it on, since the protocol wants
@@ -100,9 +100,9 @@ class Progress:
 
 
 class TurnProgress:
-    """Tells the events of one turn to a Progress; a sink."""
+    """Tells the events of one turn to a CallProgress; a sink."""
 
-    def __init__(self, progress: Progress, label: str) -> None:
+    def __init__(self, progress: CallProgress, label: str) -> None:
         self._progress = progress
         self._label = label
         self._before = f"{label}: " if label else ""

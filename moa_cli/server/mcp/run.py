@@ -119,14 +119,14 @@ async def _talk(tools: Any) -> None:
     """
     try:
         # Of its input it takes lines and nothing else.
-        async with stdio_server(stdin=cast("Any", _Lines(0))) as (reading, writing):
+        async with stdio_server(stdin=cast("Any", _InputLines(0))) as (reading, writing):
             await tools.run(reading, writing, tools.create_initialization_options())
     except* OSError:
         # The parent has gone without waiting for what it asked.
         pass
 
 
-class _Lines:
+class _InputLines:
     """The lines of a file descriptor, read in a thread that nothing has to wait for.
 
     The SDK's own reader cannot be cancelled while it waits for a line, so that a signal would not

@@ -35,7 +35,7 @@ class EventWriter:
         return number
 
 
-class Item:
+class OutputItem:
     """An item of the output that grows. index: its place in the output."""
 
     prefix = ""
@@ -85,7 +85,7 @@ class Item:
 MessageKind = Literal["output_text", "refusal"]
 
 
-class MessageItem(Item):
+class MessageItem(OutputItem):
     """What the reply says, or, with kind `refusal`, why it says nothing."""
 
     prefix = "msg"
@@ -157,7 +157,7 @@ def _annotation(cited: Citation, end: int) -> dict[str, Any]:
     }
 
 
-class ReasoningItem(Item):
+class ReasoningItem(OutputItem):
     """Reasoning, as a summary of one part."""
 
     prefix = "rs"
@@ -186,7 +186,7 @@ class ReasoningItem(Item):
         return told + self._done(item), item
 
 
-class CallItem(Item):
+class CallItem(OutputItem):
     """A call of a function."""
 
     prefix = "fc"

@@ -21,9 +21,9 @@ from moa_cli.server.wires.proposals import ProposalStream, proposal_text
 from moa_cli.server.wires.responses_items import (
     CallItem,
     EventWriter,
-    Item,
     MessageItem,
     MessageKind,
+    OutputItem,
     ReasoningItem,
     call_item,
 )
@@ -70,7 +70,7 @@ class _Output:
         self._items: dict[int, dict[str, Any]] = {}
         self._begun = 0
         # The message or the reasoning that is being written.
-        self._open: Item | None = None
+        self._open: OutputItem | None = None
         self._calls: dict[int, _OpenCall] = {}
         self.has_reply = False
 
@@ -131,7 +131,7 @@ class _Output:
                 told += self._close_call(call, status)
         return told
 
-    def _begin(self, item: Item) -> str:
+    def _begin(self, item: OutputItem) -> str:
         self._open = item
         self._begun += 1
         return item.opened()
@@ -156,7 +156,7 @@ class _Output:
         call.is_closed = True
         return self._closed(call.item, status)
 
-    def _closed(self, item: Item, status: str) -> str:
+    def _closed(self, item: OutputItem, status: str) -> str:
         told, value = item.closed(status)
         self._items[item.index] = value
         return told

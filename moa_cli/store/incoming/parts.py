@@ -38,7 +38,7 @@ class ArchiveFault(ValueError):
 
 
 @dataclass(frozen=True)
-class Part:
+class ImportedFile:
     """A file to import from.
 
     Attributes:
@@ -62,7 +62,7 @@ class Part:
 
 
 @contextmanager
-def parts_of(argument: str, piped: BinaryIO) -> Iterator[Iterator[Part]]:
+def parts_of(argument: str, piped: BinaryIO) -> Iterator[Iterator[ImportedFile]]:
     """Yield the files that an argument stands for; they can be opened until the block ends.
 
     argument: the path of a file or a folder, or `-` for `piped`, the standard input. Raises
@@ -105,11 +105,11 @@ def lines_of(file: BinaryIO, encoding: str, longest: int) -> Iterator[str]:
         text.detach()
 
 
-def _file(path: Path, name: str, *, given: bool = True) -> Part:
-    return Part(name, lambda: open(path, "rb"), path.stat().st_mtime, path, given)
+def _file(path: Path, name: str, *, given: bool = True) -> ImportedFile:
+    return ImportedFile(name, lambda: open(path, "rb"), path.stat().st_mtime, path, given)
 
 
-def _spooled(stack: ExitStack, file: BinaryIO, name: str) -> Part:
+def _spooled(stack: ExitStack, file: BinaryIO, name: str) -> ImportedFile:
     """A copy, in a file without a name, of what can be read only once."""
     held = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     shutil.copyfileobj(file, held)
@@ -119,10 +119,10 @@ def _spooled(stack: ExitStack, file: BinaryIO, name: str) -> Part:
         held.seek(0)
         yield held
 
-    return Part(name, again, os.fstat(held.fileno()).st_mtime)
+    return ImportedFile(name, again, os.fstat(held.fileno()).st_mtime)
 
 
-def _in_folder(folder: Path, name: str) -> Iterator[Part]:
+def _in_folder(folder: Path, name: str) -> Iterator[ImportedFile]:
     """The files in a folder and in those inside it; links are not followed."""
     found = 0
     for place, folders, names in os.walk(folder):
@@ -143,7 +143,7 @@ def _check_count(files: int) -> None:
         raise ValueError(f"holds more than {_MOST_FILES} files")
 
 
-def _unpacked(stack: ExitStack, part: Part) -> Iterator[Part]:
+def _unpacked(stack: ExitStack, part: ImportedFile) -> Iterator[ImportedFile]:
     """The file itself, or the files in it if it is an archive."""
     if not part.start().startswith((_ZIP, _EMPTY_ZIP)):
         yield part
@@ -158,7 +158,7 @@ def _unpacked(stack: ExitStack, part: Part) -> Iterator[Part]:
         raise ArchiveFault(_TOO_LARGE)
     for info in sorted(files, key=lambda info: info.filename):
         name = f"{part.name}: {info.filename}"
-        yield Part(name, partial(_member, archive, info), part.modified, given=False)
+        yield ImportedFile(name, partial(_member, archive, info), part.modified, given=False)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from moa_cli.store import archive
 from moa_cli.store.incoming import aichat, chatgpt, claude
 from moa_cli.store.incoming.conversation import IncomingConversation, Table
 from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
-from moa_cli.store.incoming.parts import Part, lines_of
+from moa_cli.store.incoming.parts import ImportedFile, lines_of
 
 # The sources, by their names on the command line, and how messages name them.
 SOURCES = {
@@ -32,7 +32,7 @@ _FIRST_KEY, _MESSAGES = re.compile("(?:path|model):"), re.compile("^messages:", 
 _LOOKED_AT = 100
 
 
-def recognise(part: Part) -> str | None:
+def recognise(part: ImportedFile) -> str | None:
     """The program that exported a file, a key of `SOURCES`; None if the file is not an export.
 
     Raises ValueError if it looks like an export but is broken.
@@ -48,7 +48,7 @@ def recognise(part: Part) -> str | None:
     return "aichat" if _session(part) is not None else None
 
 
-def refuse(part: Part) -> ValueError:
+def refuse(part: ImportedFile) -> ValueError:
     """The error for a file that is not an export. Raises ValueError if it is not even JSON."""
     with part.open() as file:
         stream = JsonStream(file)
@@ -58,7 +58,7 @@ def refuse(part: Part) -> ValueError:
 
 
 @contextmanager
-def reading(part: Part, source: str) -> Iterator[Iterator[IncomingConversation]]:
+def reading(part: ImportedFile, source: str) -> Iterator[Iterator[IncomingConversation]]:
     """Read the conversations of a file one at a time.
 
     source: which program exported it, a key of `SOURCES`. Raises ValueError if the file is broken,
@@ -87,7 +87,7 @@ def _begun(start: bytes) -> str:
     return start.decode(encoding, "ignore").lstrip(" \t\r\n")
 
 
-def _json_source(part: Part) -> str | None:
+def _json_source(part: ImportedFile) -> str | None:
     with part.open() as file:
         stream = JsonStream(file)
         if stream.next() == "{":
@@ -159,7 +159,7 @@ def _conversation(values: Any, source: str, where: str) -> IncomingConversation:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _aichat(part: Part) -> Iterator[IncomingConversation]:
+def _aichat(part: ImportedFile) -> Iterator[IncomingConversation]:
     start = part.start()
     if aichat.HEADING.match(_begun(start)):
         with part.open() as file:
@@ -173,7 +173,7 @@ def _aichat(part: Part) -> Iterator[IncomingConversation]:
     yield aichat.session(Table(values), name.rpartition(".")[0] or name, part.modified)
 
 
-def _session(part: Part) -> dict[str, Any] | None:
+def _session(part: ImportedFile) -> dict[str, Any] | None:
     """The values of a session of aichat; None if the file is something else.
 
     Raises ValueError for a broken file that looks like a session.

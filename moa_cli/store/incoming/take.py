@@ -26,7 +26,7 @@ from moa_cli.store.archive import StoredTurns, turn_values
 from moa_cli.store.ended_processes import database_of
 from moa_cli.store.incoming.conversation import IncomingConversation, identity_of
 from moa_cli.store.incoming.json_stream import EncodingFault
-from moa_cli.store.incoming.parts import ArchiveFault, Part, parts_of
+from moa_cli.store.incoming.parts import ArchiveFault, ImportedFile, parts_of
 from moa_cli.store.incoming.recognise import reading, recognise, refuse
 from moa_cli.store.schema import Connection
 from moa_cli.store.store import Store
@@ -129,12 +129,12 @@ class _Plan:
     _store: Store
     _source: str | None = None
     results: dict[str, ImportResult] = field(default_factory=dict)
-    _parts: list[tuple[Part, str]] = field(default_factory=list)
+    _parts: list[tuple[ImportedFile, str]] = field(default_factory=list)
     _decisions: list[_Decision] = field(default_factory=list)
     # The keys of the turns that conversations will have when the plan is carried out.
     _planned: dict[str, list[bytes]] = field(default_factory=dict)
 
-    def read(self, argument: str, parts: Iterator[Part]) -> None:
+    def read(self, argument: str, parts: Iterator[ImportedFile]) -> None:
         """Read and check files, and decide on each conversation. Raises StoreError."""
         others, known = 0, len(self._parts)
         for part in parts:
@@ -153,7 +153,7 @@ class _Plan:
         if others:
             self.results[self._parts[known][1]].left[OTHER_FILE] += others
 
-    def _source_of(self, part: Part) -> str | None:
+    def _source_of(self, part: ImportedFile) -> str | None:
         wanted = self._source
         if part.given and wanted is not None:
             return wanted
