@@ -78,7 +78,7 @@ def worded(
     return Wording(**settings, values=values)
 
 
-def numbered(profile: Profile, merge_prompt: str) -> Profile:
+def numbered_wording(profile: Profile, merge_prompt: str) -> Profile:
     """The profile with another merge prompt, which calls the references by their numbers.
 
     They stand between borders and without names whatever the profile says: a number at the
@@ -92,7 +92,7 @@ def numbered(profile: Profile, merge_prompt: str) -> Profile:
 
 def review_wording(profile: Profile, merge_prompt: str) -> Profile:
     """The same for a prompt that asks for a review: it ends the user's message."""
-    return replace(numbered(profile, merge_prompt), reference_placement="user")
+    return replace(numbered_wording(profile, merge_prompt), reference_placement="user")
 
 
 # What a model may put before the next ones; a text alone has no name, and is whole.

@@ -15,7 +15,7 @@ from typing import Final
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.strategy import Decision, Placing
 from moa_cli.core.text import plural
-from moa_cli.engine.prompts import numbered, review_wording
+from moa_cli.engine.prompts import numbered_wording, review_wording
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import decide, proposals, read_of, review, write
 from moa_cli.engine.strategies.peers import Peers, peers
@@ -129,7 +129,7 @@ def chair_wording(profile: Profile, ranking: str) -> Profile:
     references."""
     if profile.merge_prompt:
         return replace(profile, merge_prompt=behind_references(profile.merge_prompt, ranking))
-    return numbered(profile, CHAIR.replace("{ranking}", ranking))
+    return numbered_wording(profile, CHAIR.replace("{ranking}", ranking))
 
 
 def ranking_text(ranks: Sequence[Sequence[int]], counted: int) -> str:

@@ -14,7 +14,7 @@ from moa_cli.core.report_text import agreement_text
 from moa_cli.core.strategy import Decision, Report
 from moa_cli.engine.comparison import comparison_text, comparison_wording, read_report
 from moa_cli.engine.opening import CLOSE, OPEN, Opening
-from moa_cli.engine.prompts import numbered
+from moa_cli.engine.prompts import numbered_wording
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import decide, judged, write
 from moa_cli.profile import Profile
@@ -105,7 +105,7 @@ def fuse_wording(profile: Profile, comparison: str) -> Profile:
     if profile.merge_prompt:
         told = f"A comparison of them:\n\n{comparison}"
         return replace(profile, merge_prompt=behind_references(profile.merge_prompt, told))
-    return numbered(profile, FUSE.replace("{comparison}", as_text(comparison)))
+    return numbered_wording(profile, FUSE.replace("{comparison}", as_text(comparison)))
 
 
 def one_call_wording(profile: Profile) -> Profile:
@@ -113,4 +113,4 @@ def one_call_wording(profile: Profile) -> Profile:
     if profile.merge_prompt:
         own = profile.merge_prompt
         return replace(profile, merge_prompt=behind_references(own, COMPARE_FIRST))
-    return numbered(profile, f"{_GIVEN}{COMPARE_FIRST}")
+    return numbered_wording(profile, f"{_GIVEN}{COMPARE_FIRST}")
