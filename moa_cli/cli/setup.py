@@ -187,9 +187,10 @@ async def _mixture(source: _Source, pool: ClientPool) -> Profile | None:
 def _price(profile: Profile, facts: Mapping[str, ModelInfo]) -> str:
     from moa_cli.core.conversation import Conversation
     from moa_cli.core.money import cost_text
-    from moa_cli.terminal.estimate import forecasts, whole
+    from moa_cli.engine.forecast import forecast_turn
+    from moa_cli.terminal.estimate import whole
 
-    usage = whole(forecasts(profile, Conversation().ask(_EXAMPLE_PROMPT), facts)).usage
+    usage = whole(forecast_turn(profile, Conversation().ask(_EXAMPLE_PROMPT), facts)).usage
     if usage.cost:
         return f"about {cost_text(usage).lstrip('~')} a turn"
     return "price unknown" if usage.unpriced_calls else "costs nothing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from moa_cli.core.conversation import Conversation, Message, Proposal, Usage
 from moa_cli.core.endpoints import ModelInfo
@@ -16,6 +17,8 @@ from moa_cli.engine.sight import seen_by
 from moa_cli.engine.strategies import reviewer_of, wording_of
 from moa_cli.engine.subsets import references_of_calls, shuffled
 from moa_cli.profile import ModelSettings, Profile, Proposer, Stage
+
+_A = TypeVar("_A")
 
 
 @dataclass(frozen=True)
@@ -106,37 +109,49 @@ def planned_stages(
     layer, earlier = 0, references
     reviewed = 0
     for number, stage in foretold_stages(profile):
-        wording = wording_of(profile, stage)
-        count = len(stage.models)
         answers = [_unsaid(stage, number, settings, shown) for settings in stage.models]
-        length = sum(answer.usage.completion_tokens for answer in answers)
-        given: list[Sequence[Proposal]] = [references] * count
-        if stage.writes:
-            # A reply is written with what the reviews say; these do not see one another.
-            if profile.shuffle and wording is profile:
-                given = [shuffled(references, prompt, number)]
-            planned.append(PlannedStage(number, stage, wording, given, reviewed))
-            continue
-        if not stage.purpose:
-            if number == layer:
-                # It goes on with what it has been asked before.
-                given, answers = [earlier] * count, [*references, *answers]
-            else:
-                layer, earlier = number, references
-                drawn = references_of_calls(profile, references, prompt, number, count)
-                given = given if drawn is None else drawn
-            proposals = references = answers
-        elif stage.purpose == "merge" and profile.window is not None:
-            given = [references[: profile.window]]
+        about = references if stage.purpose in ("", "merge") else proposals
+        given = answers_of_calls(profile, stage, number, prompt, about)
+        # A reply is written with what the reviews say; these do not see one another.
+        told = reviewed if stage.writes else 0
+        if stage.purpose == "merge":
             references = [*answers, *references[profile.window :]]
-        else:
-            given = [proposals] * count
-            if stage.purpose in ("rank", "choose") and count > 1:
-                # Proposers that judge each other are not given their own.
-                given = [[*proposals[:own], *proposals[own + 1 :]] for own in range(count)]
-            reviewed += length
-        planned.append(PlannedStage(number, stage, wording, given))
+        elif stage.purpose:
+            reviewed += sum(answer.usage.completion_tokens for answer in answers)
+        elif number == layer:
+            # It goes on with what it has been asked before.
+            given = [earlier] * len(answers)
+            proposals = references = [*references, *answers]
+        elif not stage.writes:
+            layer, earlier = number, references
+            proposals = references = answers
+        planned.append(PlannedStage(number, stage, wording_of(profile, stage), given, told))
     return planned
+
+
+def answers_of_calls(
+    profile: Profile, stage: Stage, number: int, prompt: str, answers: Sequence[_A]
+) -> list[Sequence[_A]]:
+    """Which answers each call of a stage is given, of those that come before it.
+
+    number: that of the stage's layer. prompt: the user's.
+    """
+    count = len(stage.models)
+    match stage.purpose:
+        case "" if stage.writes:
+            # A strategy's own words may name the references by their numbers.
+            if profile.shuffle and wording_of(profile, stage) is profile:
+                return [shuffled(answers, prompt, number)]
+        case "":
+            drawn = references_of_calls(profile, answers, prompt, number, count)
+            if drawn is not None:
+                return drawn
+        case "merge":
+            return [answers[: profile.window]]
+        case "rank" | "choose" if count > 1:
+            # Proposers that judge each other are not given their own.
+            return [[*answers[:own], *answers[own + 1 :]] for own in range(count)]
+    return [answers] * count
 
 
 def forecast_turn(

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import TypeVar
 
-from moa_cli.engine.prompts import Reference
 from moa_cli.profile import Profile
 
-_R = TypeVar("_R", bound=Reference)
+_R = TypeVar("_R")
 
 
 def references_of_calls(

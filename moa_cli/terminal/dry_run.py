@@ -10,7 +10,7 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.engine.advice import view_for
-from moa_cli.engine.forecast import PlannedStage, planned_stages
+from moa_cli.engine.forecast import PlannedStage, forecast_turn, planned_stages
 from moa_cli.profile import ModelSettings, Profile, Proposer, Stage
 from moa_cli.terminal import estimate
 
@@ -23,7 +23,7 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
     known: facts by model name, for the estimates.
     """
     lines = [f"profile {profile.name}: nothing is sent"]
-    forecasts = estimate.forecasts(profile, conversation, known)
+    forecasts = forecast_turn(profile, conversation, known)
     stages = planned_stages(profile, conversation, shown=True)
     copied = [] if any(planned.stage.writes for planned in stages) else [_COPIED]
     for planned, forecast in zip(stages, forecasts, strict=True):

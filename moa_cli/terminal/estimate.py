@@ -19,11 +19,6 @@ from moa_cli.profile import Profile
 Known = Mapping[str, ModelInfo]
 
 
-def forecasts(profile: Profile, conversation: Conversation, known: Known) -> list[LayerForecast]:
-    """What each layer of the open turn will take. known: facts by model name."""
-    return forecast_turn(profile, conversation, known)
-
-
 def whole(layers: Sequence[LayerForecast]) -> LayerForecast:
     """What is asked in any case, together."""
     return _sum([layer for layer in layers if _is_certain(layer)])
@@ -99,7 +94,7 @@ def _date(profile: Profile, known: Known) -> str | None:
 
 def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list[str]:
     """The estimate of the open turn, layer by layer."""
-    layers = forecasts(profile, conversation, known)
+    layers = forecast_turn(profile, conversation, known)
     lines = [
         f"{stage_name(layer)}: {plural(layer.usage.calls, 'call')}, {layer_text(layer)}"
         for layer in layers
@@ -113,7 +108,7 @@ def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list
 
 def to_dict(profile: Profile, conversation: Conversation, known: Known) -> dict[str, Any]:
     """The same as JSON values; a cost is None where a price is unknown."""
-    layers = forecasts(profile, conversation, known)
+    layers = forecast_turn(profile, conversation, known)
 
     def values(forecast: LayerForecast) -> dict[str, Any]:
         usage, stage = forecast.usage, forecast.stage

@@ -22,11 +22,11 @@ from moa_cli.engine.advice import view_for
 from moa_cli.engine.attempt import request_of
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.fit import fit
-from moa_cli.engine.prompts import Reference, strip_reasoning
+from moa_cli.engine.forecast import answers_of_calls
+from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.sight import seen_by
 from moa_cli.engine.strategies import wording_of
-from moa_cli.engine.subsets import references_of_calls, shuffled
-from moa_cli.profile import ModelSettings, Profile, Stage
+from moa_cli.profile import ModelSettings, Profile
 
 # Tokenizers differ, and prompts are counted without one.
 MARGIN = 0.25
@@ -133,7 +133,7 @@ class RunEstimator:
         prompt = at.conversation.turns[-1].user
         for number, stage in enumerate(profile.stages(), 1):
             wording = wording_of(profile, stage)
-            given = _given(profile, stage, number, prompt, proposals)
+            given = answers_of_calls(profile, stage, number, prompt, proposals)
             said = []
             for index, settings in enumerate(stage.models):
                 asked = _ForeseenCall(
@@ -201,30 +201,6 @@ class RunEstimator:
         self.total = total
         self._coming[key] = asked.certain or self._coming.get(key, False)
         return coming
-
-
-def _given(
-    profile: Profile, stage: Stage, number: int, prompt: str, proposals: Sequence[_Said]
-) -> list[Sequence[_Said]]:
-    """The proposals that each model of a stage is given. number: of the stage, from 1. prompt: the
-    user's."""
-    count = len(stage.models)
-    places = [str(place) for place in range(len(proposals))]
-    if stage.writes:
-        # A strategy's own words may name the references by their numbers.
-        drawn = profile.shuffle and wording_of(profile, stage) is profile
-        order: Sequence[Reference] = shuffled(places, prompt, number) if drawn else places
-        return [[proposals[int(str(place))] for place in order]]
-    if not stage.purpose:
-        subsets = references_of_calls(profile, places, prompt, number, count)
-        if subsets is not None:
-            return [[proposals[int(str(place))] for place in subset] for subset in subsets]
-    if stage.purpose == "merge":
-        return [proposals[: profile.window]]
-    if stage.purpose == "rank" or (stage.purpose == "choose" and count > 1):
-        # Proposers that judge each other are not given their own.
-        return [[*proposals[:own], *proposals[own + 1 :]] for own in range(count)]
-    return [proposals] * count
 
 
 def _identities(group: Sequence[_Said]) -> list[str]:
