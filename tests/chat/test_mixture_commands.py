@@ -73,6 +73,18 @@ def test_a_setting_of_the_profile_is_sent(
     assert (field in proposer.body) == (not setting.startswith("aggregator."))
 
 
+def test_a_strategy_holds_for_the_turns_that_follow(talk: Talk) -> None:
+    assert talk.do("/set strategy select") == "strategy = select"
+    talk.upstream.enqueue("a", Reply(text="words of a"))
+    talk.upstream.enqueue("agg", Reply(text="model_1"))
+    talk.do("hi")
+    assert talk.out == "words of a\n"
+    talk.do("/set strategy synthesize")
+    talk.upstream.enqueue("agg", Reply(text="written"))
+    talk.do("hi again")
+    assert talk.out == "written\n"
+
+
 def test_settings_that_are_no_fields_of_a_request_hold_too(talk: Talk) -> None:
     talk.upstream.always("c", REFUSED)
     talk.do(

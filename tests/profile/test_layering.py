@@ -187,6 +187,13 @@ def test_other_models_or_samples_take_out_the_quorum_of_the_profile() -> None:
         assert resolved(flags, {"MOA_QUORUM": "3"}, text).quorum == 3
 
 
+def test_other_models_or_samples_take_out_the_route_of_the_profile() -> None:
+    text = FILE + "\n[[route]]\nproposers = 1\nverify = true\n"
+    assert [stage.proposers for stage in resolved(text=text).route] == [1]
+    for flags in (Overrides(reference_models=("x", "y", "z")), Overrides(samples=4)):
+        assert resolved(flags, text=text).route == ()
+
+
 def test_each_value_is_told_with_its_origin() -> None:
     profile = resolved(Overrides(rounds=2), {"MOA_SYSTEM": "s"})
     file = ("profile", "own.toml")

@@ -90,6 +90,24 @@ def test_a_review_is_a_span_with_its_purpose(merging: Moa) -> None:
     assert len(collector.spans) == 6
 
 
+def test_the_span_of_a_turn_tells_its_strategy_and_what_it_saved(
+    moa: Moa, upstream: Upstream
+) -> None:
+    moa.profile("lab", "a", "b", strategy="council", stop_when_agreed=1.0)
+    upstream.always("*", Reply(text="The answer is 42."))
+    with (
+        Collector() as collector,
+        serving(moa, env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.root}) as server,
+    ):
+        assert server.ask().status_code == 200
+        assert server.end() == 0
+    [turn] = [span for span in collector.spans if "moa.strategy" in span.attributes]
+    assert turn.attributes["moa.strategy"] == "council"
+    assert turn.attributes["moa.saved_calls"] == 1
+    # The reply is a proposal's own words: it has no span.
+    assert len(collector.spans) == 3
+
+
 def test_several_choices_of_a_copied_reply_are_made_once(moa: Moa, upstream: Upstream) -> None:
     moa.profile("lab", "a", "b", strategy="select", judge="lab:judge")
     upstream.always("a", Reply(text="words of a"))
