@@ -77,8 +77,9 @@ if TYPE_CHECKING:
     from moa_cli.core.money import Price
     from moa_cli.core.strategy import Decision, Placing, Point, Report
     from moa_cli.core.stream import Sink, deliver
+    from moa_cli.core.tools import ToolCall
     from moa_cli.engine import Control, FanOutMemory, Limits, ResponseFormat
-    from moa_cli.profile import Aggregator, Profile, Proposer
+    from moa_cli.profile import Aggregator, Layer, Profile, Proposer, RouteStage, Stage
 
 __all__ = [
     "Aggregator",
@@ -110,6 +111,7 @@ __all__ = [
     "FanOutMemory",
     "Hedged",
     "ImagesNotSeen",
+    "Layer",
     "LayerFinished",
     "LayerStarted",
     "Limits",
@@ -140,10 +142,13 @@ __all__ = [
     "RequestRefused",
     "ResponseFormat",
     "Retrying",
+    "RouteStage",
     "SchemaMismatch",
     "ServerFailed",
     "Sink",
+    "Stage",
     "StoreError",
+    "ToolCall",
     "ToolsUnsupported",
     "Turn",
     "TurnFailed",
@@ -179,10 +184,11 @@ _HOMES = {
     ),
     "core.endpoints": ("Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"),
     "core.money": ("Price",),
-    "core.strategy": ("Decision", "Point", "Report", "Placing"),
+    "core.tools": ("ToolCall",),
+    "core.strategy": ("Decision", "Placing", "Point", "Report"),
     "core.stream": ("Sink", "deliver"),
     "engine": ("Control", "FanOutMemory", "Limits", "ResponseFormat"),
-    "profile": ("Aggregator", "Profile", "Proposer"),
+    "profile": ("Aggregator", "Layer", "Profile", "Proposer", "RouteStage", "Stage"),
 }
 
 

@@ -12,7 +12,7 @@ from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import acts, copy, judged, proposals
 from moa_cli.engine.strategies import run_strategy
 from moa_cli.engine.verdict import check_wording, read_verdict
-from moa_cli.profile.schema import RouteStage
+from moa_cli.profile import RouteStage
 
 
 @dataclass(frozen=True)

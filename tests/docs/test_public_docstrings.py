@@ -85,10 +85,28 @@ def sections_of_class(cls: type) -> dict[griffe.DocstringSectionKind, Any]:
 
 
 def test_all_that_the_library_returns_and_raises_is_exported() -> None:
-    for name in ("ask", "ask_async", "run_turn", "open_clients", "load_profile"):
+    for name in ("ask", "ask_async", "run_turn", "run_report", "open_clients", "load_profile"):
         raised = sections(FUNCTIONS[name]).get(griffe.DocstringSectionKind.raises, [])
         ours = {str(fault.annotation) for fault in raised} - {"RuntimeError", "ValueError"}
         assert ours <= set(moa_cli.__all__)
+
+
+def test_what_a_profile_and_a_turn_are_made_of_is_exported() -> None:
+    for cls in (moa_cli.Profile, moa_cli.Turn):
+        for name, field in typing.get_type_hints(cls).items():
+            made_of = {
+                inner.__name__
+                for inner in all_types(field)
+                if isinstance(inner, type) and dataclasses.is_dataclass(inner)
+            }
+            # Where settings come from is not a caller's to say.
+            if name != "origins":
+                assert made_of <= set(moa_cli.__all__), name
+
+
+def all_types(hint: Any) -> set[Any]:
+    """A type and those that it is made of."""
+    return {hint}.union(*map(all_types, typing.get_args(hint)))
 
 
 def test_each_event_is_exported() -> None:
