@@ -27,6 +27,7 @@ from moa_cli.core.answers import (
     plain_words,
     value_of,
 )
+from moa_cli.core.sanitize import sanitize
 
 # Characters: of a text that is searched, from its end; and of an answer.
 _LONGEST_TEXT, _LONGEST_ANSWER = 200_000, 200
@@ -56,7 +57,7 @@ _LONE_LETTER = re.compile(r"(?<![\w'’.])[B-HJ](?![\w'’])")
 _YES_NO = re.compile(r"\W*(yes|no|true|false)\W*", re.IGNORECASE)
 _LIST_MARK = re.compile(r"^[ \t]*(?:[-*+>#]+[ \t]*)?\d{1,3}[.)][ \t]+(?=\S)", re.MULTILINE)
 _STARTS_WITH_NUMBER = re.compile(r"[\s*_`]*(?:[A-Za-z]\s*=\s*)?[-−+]?\s*[$€£¥]?\s*-?\.?[0-9]")
-_FENCED_JSON = re.compile(r"```[ \t]*(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_FENCED_JSON = re.compile(r"```[ \t]*(?:json[ \t]*)?\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _QUOTES: Final = " \t\r\n\"'`*_“”‘’"
 
 
@@ -64,13 +65,15 @@ def final_answers(texts: Sequence[str], rule: str) -> list[str | None]:
     """The final answer of each text; None where none can be read.
 
     Args:
-        texts: What models have said, without reasoning.
+        texts: What models have said, without reasoning. What could control a terminal is no part
+            of an answer: a colour, such as `ESC [ 1 m`, holds a number.
         rule: How an answer is read: see the top of this file.
 
     Returns:
         An answer for each text, in its own words, or a number in digits.
     """
     kind, _, wanted = rule.partition(":")
+    texts = list(map(sanitize, texts))
     searched = [text[-_LONGEST_TEXT:] for text in texts]
     if kind == "regex":
         return _matches(searched, wanted)

@@ -93,6 +93,25 @@ def test_each_rule_reads_its_own(rule: str, text: str, answer: str | None) -> No
     check(rule)
 
 
+@pytest.mark.parametrize("rule", ["auto", "number", "regex:[0-9]+"])
+@pytest.mark.parametrize(
+    "text", ["It is \x1b[1m42\x1b[0m", "It is 42 \x9b31m", "It is 42\x1b]0;7\x07"]
+)
+def test_what_controls_a_terminal_is_no_part_of_an_answer(text: str, rule: str) -> None:
+    assert read(text, rule) == "42"
+
+
+@pytest.mark.parametrize("rule", ["auto", "number", "choice", "boxed", "json:a"])
+@pytest.mark.parametrize(
+    "text",
+    [f"```{' ' * 1_000_000}", "answer is " * 50_000, "answer: " * 50_000, "1, " * 100_000],
+    ids=lambda text: text[:20].strip(),
+)
+def test_long_texts_do_not_take_forever(text: str, rule: str) -> None:
+    """Were any pattern quadratic, the test would run into the suite's time limit."""
+    read(text, rule)
+
+
 def test_a_pattern_that_would_take_for_ever_reads_nothing() -> None:
     texts = ["aa", *["a" * 60 + "b"] * 20]
     assert final_answers(texts, "regex:^(a|a)+$") == ["a", *[None] * 20]

@@ -29,7 +29,12 @@ Select the most consistent response based on majority consensus.
 Start your answer with "The most consistent response is Response X" (without quotes)."""
 
 _NUMBER: Final = r"[\s*_\"'“‘`#(\[]*(\d{1,4})(?!\w)"
-_CHOSEN = re.compile(rf"most\s+consistent\s+response\s+is\W+(?:response)?{_NUMBER}", re.IGNORECASE)
+# No two neighbouring parts match the same character: that would take time quadratic in an answer.
+_CHOSEN = re.compile(
+    r"most\s+consistent\s+response\s+is\W[\W_]*"
+    rf"(?:response{_NUMBER}|(\d{{1,4}})(?!\w))",
+    re.IGNORECASE,
+)
 _NAMED = re.compile(rf"\bresponse{_NUMBER}", re.IGNORECASE)
 _ALONE = re.compile(r"\W*(\d{1,4})\W*")
 
@@ -75,7 +80,7 @@ def read_choice(text: str, *, count: int) -> int | None:
     time that it is there; else the only response that is named, or a number alone. count: how many
     responses there were.
     """
-    named = _CHOSEN.findall(text)[-1:]
+    named = ["".join(numbers) for numbers in _CHOSEN.findall(text)[-1:]]
     if not named:
         alone = _ALONE.fullmatch(text)
         named = [alone[1]] if alone else sorted(set(_NAMED.findall(text)))

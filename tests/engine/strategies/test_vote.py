@@ -262,3 +262,9 @@ def test_without_proposals_the_turn_fails_as_ever(upstream: Upstream) -> None:
 )
 def test_a_choice_is_read_tolerantly(text: str, place: int | None) -> None:
     assert read_choice(text, count=3) == place
+
+
+@pytest.mark.parametrize("filler", [" ", "*", "(", "response "])
+def test_a_long_choice_does_not_take_forever(filler: str) -> None:
+    """Were a pattern quadratic, the test would run into the suite's time limit."""
+    assert read_choice("The most consistent response is" + filler * 500_000, count=3) is None
