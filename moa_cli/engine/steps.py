@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from moa_cli.core import events
@@ -31,26 +32,27 @@ async def review(
     wording: Profile,
     references: Sequence[Sequence[Reference]] | None = None,
     *,
-    read: Callable[[str], object] | None = None,
+    reads: Sequence[Callable[[str], object]] = (),
 ) -> list[Proposal]:
     """Have the proposals reviewed by those models side by side; the reviews that came.
 
     wording: a profile whose merge prompt asks for the review. references: those that each model is
     given; None gives each all. A review that is kept from an earlier turn over the same proposals
-    is not asked for again, unless `read` makes nothing of its text. Where the user said "enough", a
-    step is left out without which a reply comes about too. Raises BudgetReached at a cap.
+    is not asked for again, unless nothing can be made of its text. reads: what that is tried with,
+    one for each model; without any, each text will do. Where the user said "enough", a step is left
+    out without which a reply comes about too. Raises BudgetReached at a cap.
     """
     if references is None:
         references = [state.references] * len(models)
     about = [_mark_of(wording, given) for given in references]
 
-    def usable(kept: Proposal) -> bool:
-        return read is None or read(text_of(kept)) is not None
+    def usable(index: int, kept: Proposal) -> bool:
+        return not reads or reads[index](text_of(kept)) is not None
 
     reviews = {
         index: replace(kept, index=index)
         for index, settings in enumerate(models)
-        if (kept := state.kept_review(settings.model, about[index], usable)) is not None
+        if (kept := state.kept_review(settings.model, about[index], partial(usable, index)))
     }
     missing = [index for index in range(len(models)) if index not in reviews]
     if missing and purpose in SKIPPABLE and state.control.said_enough:
@@ -94,7 +96,7 @@ async def judged(
     is told as lost. Raises BudgetReached at a cap.
     """
     for settings in state.profile.judges() if judges is None else judges:
-        for answer in await review(state, purpose, [settings], wording, read=read):
+        for answer in await review(state, purpose, [settings], wording, reads=[read]):
             value = read_of(state, answer, read)
             if value is not None:
                 return answer, value

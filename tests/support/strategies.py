@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from moa_cli.core.conversation import Proposal
 from moa_cli.core.events import Decided, Event, LayerStarted, TurnFailed, TurnFinished
 from moa_cli.core.strategy import Decision
 from moa_cli.engine import Limits, run_turn
@@ -80,6 +81,7 @@ def turned(
     references: Sequence[Reference] | None = None,
     *,
     limits: Limits = AT_ONCE,
+    reviews: Sequence[Proposal] = (),
 ) -> list[Event]:
     """The events of a turn, which are not checked: its proposals may be there already, and a call
     that a cap does not allow has no events of its own."""
@@ -88,7 +90,14 @@ def turned(
     async def turn() -> None:
         clients = pool(up)
         try:
-            running = run_turn(profile, asked(), clients, limits=limits, references=references)
+            running = run_turn(
+                profile,
+                asked(),
+                clients,
+                limits=limits,
+                references=references,
+                reviews=reviews,
+            )
             async with aclosing(running):
                 events.extend([event async for event in running])
         finally:

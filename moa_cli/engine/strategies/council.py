@@ -91,9 +91,10 @@ async def _ranks(
     wording = rank_wording(state.profile)
     shown = [[found[place] for place in peer.others] for peer in group.asked]
     models = [peer.settings for peer in group.asked]
-    for answer in await review(state, "rank", models, wording, shown):
+    reads = [partial(read_ranking, count=len(peer.others)) for peer in group.asked]
+    for answer in await review(state, "rank", models, wording, shown, reads=reads):
         others = group.asked[answer.index].others
-        order = read_of(state, answer, partial(read_ranking, count=len(others)))
+        order = read_of(state, answer, reads[answer.index])
         if order is not None:
             counted += 1
             for rank, place in enumerate(order, 1):

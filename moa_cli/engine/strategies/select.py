@@ -107,9 +107,11 @@ async def _chosen_by_peers(
     votes = [0] * len(found)
     models = [ranker(peer.settings, state.conversation) for peer in group.asked]
     shown = [[found[place] for place in peer.others] for peer in group.asked]
-    for answer in await review(state, "choose", models, choice_wording(state.profile), shown):
+    reads = [partial(read_choice, count=len(peer.others)) for peer in group.asked]
+    wording = choice_wording(state.profile)
+    for answer in await review(state, "choose", models, wording, shown, reads=reads):
         others = group.asked[answer.index].others
-        place = read_of(state, answer, partial(read_choice, count=len(others)))
+        place = read_of(state, answer, reads[answer.index])
         if place is not None:
             votes[others[place]] += 1
     most = max(votes)

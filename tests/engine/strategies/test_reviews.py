@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from moa_cli.core.events import AggregatorFinished, ProposerDelta, TurnFinished
+from moa_cli.core.events import AggregatorFinished, ProposerDelta, ProposerFinished, TurnFinished
 from moa_cli.core.strategy import REVIEW_NAMES, Purpose
+from moa_cli.core.stream import TurnFold
 from moa_cli.engine import run_turn
+from moa_cli.engine.merging import merged
 from tests.support.mixtures import AT_ONCE, asked, lab, mixture, no_task_left, of_kind, pool, run
 from tests.support.scenarios import (
     BLANK,
@@ -36,7 +38,7 @@ from tests.support.scenarios import (
     UNKNOWN,
     WEB_PAGE,
 )
-from tests.support.strategies import decision, lost, script
+from tests.support.strategies import decision, lost, script, turned
 from tests.support.upstream import Reply, Upstream
 
 FAULTS = {
@@ -71,6 +73,10 @@ REVIEWERS: dict[str, tuple[tuple[str, ...], Purpose, dict[str, Any]]] = {
     ),
     "ranked": (("a", "b", "c"), "rank", {"strategy": "council"}),
 }
+READABLE: dict[Purpose, str] = {
+    "choose": "model_1",
+    "rank": "Ranking: 1 > 2",
+}
 
 
 @pytest.mark.parametrize("reviewed", REVIEWERS)
@@ -96,6 +102,32 @@ def test_a_fault_of_all_reviewers_costs_nobody_the_reply(
     assert len(about) == len(models)
     assert len(told) == len(models) + 1
     assert decision(events).chosen is None
+
+
+# A comparison in words is of use, too.
+@pytest.mark.parametrize("reviewed", sorted(REVIEWERS.keys() - {"compared"}))
+def test_a_kept_review_that_cannot_be_read_is_asked_for_again(
+    upstream: Upstream, reviewed: str
+) -> None:
+    models, purpose, settings = REVIEWERS[reviewed]
+    script(upstream, {model: [f"from {model}"] for model in "abc"})
+    for model in models:
+        upstream.enqueue(model, Reply(text="I cannot say."), Reply(text=READABLE[purpose]))
+    profile = mixture("a", "b", "c", judge="lab:judge", **settings)
+    first = TurnFold()
+    for event in turned(upstream, profile):
+        first.handle(event)
+    before = first.turn()
+    [kept] = before.proposals
+    assert [review.text for review in before.reviews] == ["I cannot say."] * len(models)
+    for attempt in range(2):
+        events = turned(upstream, profile, kept, reviews=before.reviews)
+        assert not lost(events)
+        assert bool(of_kind(events, ProposerFinished)) is not attempt
+        again = TurnFold()
+        for event in events:
+            again.handle(event)
+        before = merged(before, again.turn())
 
 
 @pytest.mark.parametrize("reviewed", REVIEWERS)
