@@ -5,6 +5,9 @@ of twenty steps would ask all proposers twenty times. The key of a fan-out is th
 its aggregator, the messages up to the user's last one, and who asks, so that no client needs to do
 anything.
 
+What models have said about the proposals is kept with them: it is about the user's message and the
+proposals, and not about results that have come since.
+
 Only turns that may be steps of such work use it: those that offer tools, or have messages behind
 the prompt. A prompt that comes again without them is a new turn, unless nobody had a reply to it.
 """
@@ -16,15 +19,24 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from moa_cli.core.conversation import Conversation, Message, Proposal
 from moa_cli.engine.advice import has_results, offers_tools
+from moa_cli.engine.kept_reviews import KeptReviews
 from moa_cli.engine.prompts import EarlierProposal, Reference
 from moa_cli.profile import Profile, to_table
 
-# Of what a proposal takes beside its text.
+# Of what a proposal, or a review, takes beside its text.
 _BYTES_BESIDE = 1_000
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A stage of a route whose proposals are enough. number: from 1. why: in words."""
+
+    number: int
+    why: str
 
 
 @dataclass
@@ -32,14 +44,18 @@ class _Kept:
     """A fan-out that has ended.
 
     seen: how many messages behind the prompt the proposers were shown. used: when it was last
-    asked for. unanswered: whether the turn failed that it was made for, or used it last.
+    asked for. size: in bytes. accepted: the stage of the route that was enough, if one was.
+    unanswered: whether the turn failed that it was made for, or used it last. reviews: of the
+    proposals.
     """
 
     proposals: tuple[Proposal, ...]
     seen: int
     used: float
     size: int
+    accepted: Accepted | None = None
     unanswered: bool = False
+    reviews: KeptReviews = field(default_factory=KeptReviews)
 
 
 class FanOutMemory:
@@ -51,7 +67,7 @@ class FanOutMemory:
 
     Args:
         most: How many fan-outs are kept.
-        most_bytes: How many bytes their proposals may have together.
+        most_bytes: How many bytes their proposals and reviews may have together.
         seconds: How long one is kept that nobody asks for.
         clock: The time in seconds.
     """
@@ -119,16 +135,30 @@ class FanOutMemory:
             self._kept.move_to_end(key)
         return kept_now
 
-    def _keep(self, key: bytes, proposals: Sequence[Proposal], seen: int) -> _Kept:
+    def _keep(
+        self, key: bytes, proposals: Sequence[Proposal], seen: int, accepted: Accepted | None
+    ) -> _Kept:
         small = tuple(replace(proposal, reasoning="", citations=()) for proposal in proposals)
-        size = sum(len(proposal.text.encode("utf-8", "replace")) for proposal in small)
-        size += _BYTES_BESIDE * (1 + len(small))
         self._drop(key)
-        kept = self._kept[key] = _Kept(small, seen, self._clock(), size)
-        self._size += size
+        kept = _Kept(small, seen, self._clock(), _BYTES_BESIDE + _size_of(small), accepted)
+        kept.reviews = KeptReviews(
+            settled=True, grown=lambda reviews: self._grow(key, kept, _size_of(reviews))
+        )
+        self._kept[key] = kept
+        self._size += kept.size
+        self._make_room()
+        return kept
+
+    def _grow(self, key: bytes, kept: _Kept, size: int) -> None:
+        kept.size += size
+        # One that was dropped still serves the turns that have it.
+        if self._kept.get(key) is kept:
+            self._size += size
+            self._make_room()
+
+    def _make_room(self) -> None:
         while len(self._kept) > self._most or self._size > self._most_bytes:
             self._drop(next(iter(self._kept)))
-        return kept
 
     def _drop(self, key: bytes) -> None:
         kept = self._kept.pop(key, None)
@@ -172,10 +202,10 @@ class FanOut:
             return tuple(EarlierProposal(**vars(proposal)) for proposal in self.kept.proposals)
         return self.kept.proposals
 
-    def keep(self, references: Sequence[Reference]) -> None:
-        """The proposers have answered."""
+    def keep(self, references: Sequence[Reference], accepted: Accepted | None) -> None:
+        """The proposers have answered. accepted: the stage of the route that was enough."""
         proposals = [reference for reference in references if isinstance(reference, Proposal)]
-        self.kept = self._memory._keep(self.key, proposals, len(self._after))
+        self.kept = self._memory._keep(self.key, proposals, len(self._after), accepted)
         self._memory._end(self)
 
     def end(self, *, failed: bool = False) -> None:
@@ -183,6 +213,12 @@ class FanOut:
         if self.kept is not None:
             self.kept.unanswered = failed
         self._memory._end(self)
+
+
+def _size_of(proposals: Sequence[Proposal]) -> int:
+    """About how many bytes they take."""
+    texts = sum(len(proposal.text.encode("utf-8", "replace")) for proposal in proposals)
+    return texts + _BYTES_BESIDE * len(proposals)
 
 
 def _key(profile: Profile, conversation: Conversation, client: str) -> bytes:

@@ -50,6 +50,9 @@ async def run_reviews(
             layer.start(group, None)
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
+    finally:
+        # What was paid for serves again, also if the turn ends here.
+        state.keep_reviews([*layer.references, *layer.lost.values()])
     state.layer = None
     if layer.capped is not None:
         raise layer.capped
@@ -168,7 +171,8 @@ class LayerRun:
     overlaps: whether the next layer begins when the quorum stands. passed: set when the next layer
     may begin, or this one has ended. goes_on: whether the next one begins before its end.
     capped: why its answers were stopped, if a cap was reached. purpose: what it asks for.
-    planned: its calls. begun: the same layer with the first of these calls, which has ended.
+    planned: its calls. lost: by their places, what is left of those without an answer. begun: the
+    same layer with the first of these calls, which has ended.
     skippable: whether a reply comes about without its answers, so that "enough" ends it at once.
     """
 
@@ -204,6 +208,7 @@ class LayerRun:
         self._silent: set[int] = set() if begun is None else begun._silent
         self._told: set[int] = set() if begun is None else begun._told
         self._answers: dict[int, Proposal] = {} if begun is None else begun._answers
+        self.lost: dict[int, Proposal] = {} if begun is None else begun.lost
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._run: asyncio.Task[None] | None = None
         # The layer that began before the end of this one, and whether it has ended first.
@@ -569,12 +574,16 @@ class LayerRun:
         """A proposer is lost without having been asked."""
         name, model = self.planned[index].name, self.planned[index].settings.model
         self._emit_started(index)
-        lost = Proposal(self._number, index, name, model, "", error=error, purpose=self._purpose)
+        about = self.planned[index].about
+        lost = Proposal(
+            self._number, index, name, model, "", error=error, purpose=self._purpose, about=about
+        )
         self._lose(lost, error)
 
     def _lose(self, proposal: Proposal, error: Failure) -> None:
         state = self._state
         self._told.add(proposal.index)
+        self.lost[proposal.index] = proposal
         state.usage += proposal.usage
         of = f" ({REVIEW_NAMES[self._purpose]})" if self._purpose else ""
         state.lose(f"{proposal.proposer}{of}", error)

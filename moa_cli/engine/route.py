@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.strategy import Placing
 from moa_cli.engine.agreement import agreement
+from moa_cli.engine.fan_out import Accepted
 from moa_cli.engine.layer import LayerRun, run_first, run_layers
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import acts, copy, judged, proposals
@@ -15,21 +14,15 @@ from moa_cli.engine.verdict import check_wording, read_verdict
 from moa_cli.profile import RouteStage
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """A stage of a route that is enough. number: from 1. why: in words."""
-
-    number: int
-    why: str
-
-
 async def ask_proposers(state: TurnState) -> Accepted | None:
     """Have the proposals made by as little of the mixture as the profile's route allows: leaves
-    them as the state's references. Returns the stage that was enough; None if none was, or there
-    is none: then all layers have run.
+    them as the state's references. Returns the stage that was enough, if only in the request that
+    the proposals were made for; None if none was, or there is none: then all layers have run.
 
     Raises BudgetReached as `run_layers` does.
     """
+    if state.reused:
+        return state.accepted
     begun: LayerRun | None = None
     if state.rounds:
         models = state.profile.layer(1)

@@ -27,8 +27,9 @@ from moa_cli.engine.attempt import request_of
 from moa_cli.engine.budget import TurnBudgets, check_prices
 from moa_cli.engine.call import Call, Hedge, Limits, Planned, Retry, Shrunk, Wait, failure
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
-from moa_cli.engine.fan_out import FanOut
+from moa_cli.engine.fan_out import Accepted, FanOut
 from moa_cli.engine.fit import Fitted, fit, shrink
+from moa_cli.engine.kept_reviews import KeptReviews
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.engine.sight import check_sight, seen_by
 from moa_cli.engine.slots import OwnSlots
@@ -108,7 +109,8 @@ class TurnState:
     """One turn as far as it has come.
 
     rounds: layers of proposers that it has. references: the answers of the layer before.
-    reused: whether those were made for an earlier request. aggregators: the one that is tried
+    reused: whether those were made for an earlier request. accepted: the stage of the route that
+    was enough then. reviews: those that are there already. aggregators: the one that is tried
     first, then its fallbacks.
     usage, lost, causes: see `TurnFinished` and `TurnFailed`.
     calls_tools: whether the reply, once it is whole, calls tools.
@@ -132,7 +134,7 @@ class TurnState:
         references: Sequence[Reference] | None,
         queue: EventQueue,
         response_format: ResponseFormat | None = None,
-        reviews: Sequence[Proposal] = (),
+        reviews: KeptReviews | None = None,
     ) -> None:
         if response_format is not None:
             profile = response_format.over(profile)
@@ -150,15 +152,18 @@ class TurnState:
         self.rounds = profile.rounds if references is None else 0
         self.references: Sequence[Reference] = tuple(references or ())
         self.reused = False
+        self.accepted: Accepted | None = None
         self._fan_out: FanOut | None = None
         self.given = references is not None
+        # The conversation as far as the proposals answer it, and as proposers are sent it.
+        self._answered = conversation
         self._advised: Conversation | None = None
         self.arrived = asyncio.Event()
         self.layer: ReferenceSource | None = None
         # The number of the last layer that was planned.
         self.depth = self.rounds
-        self.reviews: list[Proposal] = []
-        self._kept_reviews = list(reviews)
+        self.reviews = reviews or KeptReviews()
+        self._used_reviews: set[int] = set()
         self.calls_tools = False
         self.refused: list[str] = []
         self.skipped: list[str] = []
@@ -264,23 +269,32 @@ class TurnState:
         if self._fan_out is not None and self._fan_out.references is not None:
             self.references, self.reused = self._fan_out.references, True
             self.rounds = self.depth = 0
+            self._share(self._fan_out)
+
+    def _share(self, fan_out: FanOut) -> None:
+        """Go on with what is kept of a fan-out."""
+        kept = fan_out.kept
+        assert kept is not None
+        self.reviews, self.accepted = kept.reviews, kept.accepted
+        self._used_reviews = set()
+        after = self.conversation.after[: kept.seen]
+        self._answered = replace(self.conversation, after=after)
 
     def kept_review(
-        self, model: str, about: str, usable: Callable[[Proposal], bool]
+        self, settings: ModelSettings, about: str, usable: Callable[[Proposal], bool]
     ) -> Proposal | None:
-        """A usable review that is there already: by that model, about the same (`Proposal.about`),
-        whatever it was for: a comparison serves as a report. Each serves once, as several samples
-        of a model are asked for several."""
-        for place, kept in enumerate(self._kept_reviews):
-            same = kept.error is None and (kept.model, kept.about) == (model, about)
-            if same and usable(kept):
-                return self._kept_reviews.pop(place)
-        return None
+        """A review that is there already, see `KeptReviews.find`."""
+        return self.reviews.find(settings, about, usable, self._used_reviews)
 
-    def keep_fan_out(self) -> None:
-        """All layers of proposers have ended."""
+    def keep_reviews(self, reviews: Iterable[Proposal]) -> None:
+        """Keep what models have said about the proposals, and that some said nothing."""
+        self.reviews.keep(reviews, self._used_reviews)
+
+    def keep_fan_out(self, accepted: Accepted | None) -> None:
+        """All layers of proposers have ended. accepted: the stage of the route that was enough."""
         if self._fan_out is not None and not self.reused:
-            self._fan_out.keep(self.references)
+            self._fan_out.keep(self.references, accepted)
+            self._share(self._fan_out)
 
     def end_fan_out(self, *, failed: bool) -> None:
         """The turn has ended. failed: whether it has told that there is no reply."""
@@ -300,14 +314,18 @@ class TurnState:
         raise _toolless(" and ".join(unable))
 
     def _view_for(self, settings: ModelSettings, info: ModelInfo) -> Conversation:
-        """The conversation as a model is sent it; the same for all proposers that see."""
+        """The conversation as a model is sent it; the same for all proposers that see.
+
+        Reviewers are asked as proposers are: a review is about what the proposals answer, and not
+        about results of tools that came later.
+        """
         if isinstance(settings, Aggregator):
             view = advice.view_for(
                 self.profile, settings, self.conversation, calls_tools=info.tools
             )
             return seen_by(view, info.sees)
         if self._advised is None:
-            self._advised = advice.view_for(self.profile, settings, self.conversation)
+            self._advised = advice.view_for(self.profile, settings, self._answered)
         return seen_by(self._advised, info.sees)
 
     async def foresee(self) -> None:
@@ -323,7 +341,12 @@ class TurnState:
             return
         stages = self.profile.stages(self.rounds, references=len(self.references))
         # The report must cost nobody the reply: where there is no room for it, it is left out.
-        stages = [stage for stage in stages if stage.purpose != "report"]
+        stages = [
+            stage
+            for stage in stages
+            if stage.purpose != "report"
+            and not (stage.purpose and self.reviews.covers(stage.purpose, stage.models))
+        ]
         infos = {
             settings.model: await self._clients.facts(settings.model, patience=_PATIENCE_BEFORE)
             for stage in stages

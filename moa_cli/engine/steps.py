@@ -16,7 +16,7 @@ from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.layer import run_reviews
 from moa_cli.engine.opening import Opening
-from moa_cli.engine.prompts import Reference, text_of
+from moa_cli.engine.prompts import EarlierProposal, Reference, text_of
 from moa_cli.engine.state import TurnState
 from moa_cli.profile import ModelSettings, Profile, short_name
 
@@ -38,23 +38,39 @@ async def review(
 
     wording: a profile whose merge prompt asks for the review. references: those that each model is
     given; None gives each all. A review that is kept from an earlier turn over the same proposals
-    is not asked for again, unless nothing can be made of its text. reads: what that is tried with,
-    one for each model; without any, each text will do. Where the user said "enough", a step is left
-    out without which a reply comes about too. Raises BudgetReached at a cap.
+    is not asked for again, unless nothing can be made of its text; in a loop of tools, also if it
+    was lost, or is of no use. Turns over the same proposals that run side by side wait for each
+    other's. reads: what a text is tried with, one for each model; without any, each text will do.
+    Where the user said "enough", a step is left out without which a reply comes about too. Raises
+    BudgetReached at a cap.
     """
     if references is None:
         references = [state.references] * len(models)
+    async with state.reviews.lock:
+        return await _reviewed(state, purpose, models, wording, references, reads)
+
+
+async def _reviewed(
+    state: TurnState,
+    purpose: Purpose,
+    models: Sequence[ModelSettings],
+    wording: Profile,
+    references: Sequence[Sequence[Reference]],
+    reads: Sequence[Callable[[str], object]],
+) -> list[Proposal]:
     about = [_mark_of(wording, given) for given in references]
 
     def usable(index: int, kept: Proposal) -> bool:
         return not reads or reads[index](text_of(kept)) is not None
 
-    reviews = {
-        index: replace(kept, index=index)
+    kept = {
+        index: replace(review, index=index)
         for index, settings in enumerate(models)
-        if (kept := state.kept_review(settings.model, about[index], partial(usable, index)))
+        if (review := state.kept_review(settings, about[index], partial(usable, index))) is not None
     }
-    missing = [index for index in range(len(models)) if index not in reviews]
+    reviews = {index: review for index, review in kept.items() if review.error is None}
+    asked = () if state.reviews.complete else range(len(models))
+    missing = [index for index in asked if index not in kept]
     if missing and purpose in SKIPPABLE and state.control.said_enough:
         state.lost.append(f"the {REVIEW_NAMES[purpose]} was skipped")
     elif missing:
@@ -63,15 +79,19 @@ async def review(
             state.depth,
             [models[index] for index in missing],
             wording=wording,
-            references=[references[index] for index in missing],
+            references=[[*map(_undated, references[index])] for index in missing],
         )
         marked = [
             replace(call, about=about[index]) for call, index in zip(planned, missing, strict=True)
         ]
         found = await run_reviews(state, marked, purpose)
-        state.reviews += found
         reviews |= {missing[made.index]: replace(made, index=missing[made.index]) for made in found}
     return [reviews[index] for index in sorted(reviews)]
+
+
+def _undated(reference: Reference) -> Reference:
+    """A reference for a reviewer, who is sent nothing that is later than it."""
+    return Proposal(**vars(reference)) if isinstance(reference, EarlierProposal) else reference
 
 
 def _mark_of(wording: Profile, references: Sequence[Reference]) -> str:

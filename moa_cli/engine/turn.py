@@ -29,6 +29,7 @@ from moa_cli.core.events import Event, TurnFailed, TurnFinished, TurnStarted
 from moa_cli.core.stream import EventQueue
 from moa_cli.engine.advice import check_tools
 from moa_cli.engine.call import Limits, failure
+from moa_cli.engine.kept_reviews import KeptReviews
 from moa_cli.engine.prompts import Reference
 from moa_cli.engine.reporting import follow_with_report, make_report
 from moa_cli.engine.route import ask_proposers, reply
@@ -59,6 +60,7 @@ async def run_turn(
     references: Sequence[Reference] | None = None,
     response_format: ResponseFormat | None = None,
     reviews: Sequence[Proposal] = (),
+    reviewed: bool = False,
 ) -> AsyncGenerator[Event, None]:
     """Answer the open turn of `conversation` (see `Conversation.ask`) by the profile's mixture.
 
@@ -79,6 +81,8 @@ async def run_turn(
             delta, once it was checked; and if it is wrong, the aggregator is asked once more.
         reviews: What models have said about those references before (see `Turn.reviews`). What the
             strategy would ask the same model about the same texts is not asked again.
+        reviewed: Whether these reviews are all that there are to be. Then no model is asked for
+            one, also in place of one that was lost or cannot be read.
 
     Yields:
         The turn's events, as `moa_cli.core.events` tells them: from `TurnStarted` to
@@ -105,7 +109,7 @@ async def run_turn(
             references,
             queue,
             response_format,
-            reviews,
+            KeptReviews(reviews, complete=reviewed),
         )
         queue.start(_run(state))
         async for event in queue:
@@ -154,7 +158,7 @@ async def run_report(
             limits or Limits(),
             references,
             queue,
-            reviews=reviews,
+            reviews=KeptReviews(reviews),
         )
         queue.start(_report(state))
         async for event in queue:
@@ -243,7 +247,7 @@ async def _replied(state: TurnState) -> bool:
     if state.rounds and not state.references and state.profile.on_all_failed == "fail":
         raise NotEnoughProposals("no proposer answered")
     state.layer = None
-    state.keep_fan_out()
+    state.keep_fan_out(accepted)
     references = state.references
     if not await reply(state, accepted):
         return False

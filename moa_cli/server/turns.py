@@ -144,7 +144,11 @@ class TurnEndpoint:
             for choice in range(1, made.asked.choices):
                 await reply.take(AggregatorDelta(text=first.reply), choice=choice)
             return [alike] * (made.asked.choices - 1)
-        kept = mergeable(first.proposals) or None
+        # The first was written without what proposers that were lost had begun to say.
+        layers = [
+            [proposal for proposal in layer if proposal.error is None] for layer in first.proposals
+        ]
+        kept = mergeable(layers) or None
         profile = replace(made.mixture.profile, report=False)
         made = replace(made, mixture=replace(made.mixture, profile=profile))
         try:
@@ -179,6 +183,7 @@ class TurnEndpoint:
             references=references,
             response_format=asked.schema,
             reviews=reviews,
+            reviewed=references is not None,
         )
         sinks = [service.metrics.turn(), *trace]
         try:

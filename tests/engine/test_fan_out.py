@@ -346,6 +346,19 @@ def test_proposals_that_are_larger_than_the_memory_are_still_used(upstream: Upst
     play(upstream, scenario, FanOutMemory(most_bytes=100))
 
 
+def test_reviews_count_among_what_the_memory_may_hold(upstream: Upstream) -> None:
+    upstream.always("agg", calling("read"))
+    upstream.always("judge", Reply(text=f"{'x' * 8_000}\nmodel_1"))
+
+    async def scenario(turn: Run, _: ClientPool) -> None:
+        for strategy, reused in (("synthesize", True), ("select", False)):
+            profile = offering("a", "b", strategy=strategy, judge="lab:judge")
+            await turn(profile, step(0))
+            assert (await turn(profile, step(1))).reused == reused
+
+    play(upstream, scenario, FanOutMemory(most_bytes=8_000))
+
+
 def test_a_turn_that_reuses_begins_no_layer(upstream: Upstream) -> None:
     upstream.always("agg", calling("read"))
     kinds: list[type[Event]] = []

@@ -33,8 +33,8 @@ def peers(state: TurnState, proposals: Sequence[Proposal]) -> Peers:
     """The proposers of the layer that the proposals come from.
 
     Nobody is asked if each would be shown one proposal at most: there would be nothing to judge.
-    One that was lost in this turn is not asked either. Where the proposals are older than the turn,
-    they may be others' than the profile's proposers', who then judge all of them.
+    One that was lost is not asked either. Proposals that whoever asks has brought along may be
+    others' than the profile's proposers', who then judge all of them.
     """
     layer = _layer_of(state.profile, proposals)
     if len(proposals) < 3:
@@ -42,7 +42,7 @@ def peers(state: TurnState, proposals: Sequence[Proposal]) -> Peers:
     asked = []
     for index, settings in enumerate(layer):
         own = _own(index, settings, proposals)
-        if own is None and state.rounds:
+        if own is None and not state.given:
             continue
         others = tuple(place for place in range(len(proposals)) if place != own)
         asked.append(Peer(settings, others))
