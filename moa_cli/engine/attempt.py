@@ -86,6 +86,8 @@ class Attempt:
         self._told: Usage | None = None
         self._told_at = 0
         self._count = RunningCount()
+        # Whether pieces are noted as they come, and whether one was since the last that was taken.
+        self._noted = self._stirred = False
 
     @property
     def model(self) -> str:
@@ -123,18 +125,30 @@ class Attempt:
         told = self._told.completion_tokens if self._told is not None else 0
         return max(self._count.estimate, told)
 
+    def note(self, delta: Delta) -> None:
+        """Note a piece as it comes, where its words may be held back before they are taken: they
+        are counted, and the model is not silent."""
+        self._noted = True
+        said = delta.text + delta.reasoning
+        if said:
+            self._stirred = True
+            self._count.take(said, delta.merged)
+
     def take(self, delta: Delta) -> bool:
         """Take the next piece. Returns whether it brings the answer on."""
         # Once a token: nearly all have nothing but a text.
         if delta.text:
             self._text.append(delta.text)
-            self._count.take(delta.text, delta.merged)
+            if not self._noted:
+                self._count.take(delta.text, delta.merged)
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
-            self._count.take(delta.reasoning, 0 if delta.text else delta.merged)
+            if not self._noted:
+                self._count.take(delta.reasoning, 0 if delta.text else delta.merged)
         if delta.refusal:
             self._refusal.append(delta.refusal)
         said = bool(delta.text or delta.reasoning or delta.refusal or delta.tool_calls)
+        said, self._stirred = said or self._stirred, False
         if said and not self.speaking:
             self.speaking = True
             self.first_token = time.monotonic()

@@ -166,6 +166,16 @@ class Planned:
         return own or short_name(self.settings.model)
 
 
+async def _noted(
+    stream: AsyncGenerator[Delta, None], attempt: Attempt
+) -> AsyncGenerator[Delta, None]:
+    """The same deltas, each of which the attempt notes first."""
+    async with aclosing(stream) as deltas:
+        async for delta in deltas:
+            attempt.note(delta)
+            yield delta
+
+
 def _tell_nobody(step: Step) -> None:
     del step
 
@@ -424,7 +434,7 @@ class Call:
             )
             stream = endpoint.client.stream(request)
             if self.planned.hear is not None:
-                stream = self.planned.hear(stream)
+                stream = self.planned.hear(_noted(stream, attempt))
             try:
                 await self._stream(attempt, stream, place, silence)
             except ClientError as error:
