@@ -7,15 +7,13 @@ The turns of a kind run side by side, over the real client and real HTTP on loop
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from moa_cli.cli import exit_codes
-from moa_cli.core.conversation import Conversation, Failure
+from moa_cli.core.conversation import Failure
 from moa_cli.core.events import (
     AggregatorFailed,
     AggregatorFinished,
@@ -23,11 +21,9 @@ from moa_cli.core.events import (
     ProposerFinished,
     Retrying,
 )
-from moa_cli.core.stream import deliver
-from moa_cli.engine import run_turn
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from tests.faults.endpoint import Endpoint
-from tests.faults.places import Place, place_of
+from tests.faults.places import Place
 from tests.faults.playing import (
     FIRST_DELAY,
     KEY,
@@ -35,22 +31,15 @@ from tests.faults.playing import (
     PROMPT,
     RETRIES,
     SOUND,
-    Case,
     Played,
     cases,
-    clients,
     normal,
-    play,
+    play_all,
     script_of,
 )
 from tests.faults.script import ANSWER, POISON, UNFINISHED
 from tests.faults.table import FAULTS, KINDS
-from tests.support.mixtures import mixture, no_task_left
 
-# Kinds that change the environment of the process, so that their turns run one after the other.
-_ALONE = ("TLS", "Proxies")
-# At once: each turn has connections of its own.
-_AT_ONCE = 40
 # The refusals of a busy endpoint are not counted, but bounded by time.
 _BUSY = ("RateLimited", "429", "503", "529")
 
@@ -65,50 +54,9 @@ def test_every_fault_has_a_name_of_its_own_and_says_what_happens() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_turn_meets_it(kind: str, tmp_path: Path) -> None:
-    wrong: list[str] = []
     with Endpoint(script_of) as endpoint:
-        asyncio.run(_all(kind, endpoint, tmp_path, wrong.append))
-        for _ in range(2000):
-            if not endpoint.open:
-                break
-            asyncio.run(asyncio.sleep(0.005))
-        assert endpoint.open == 0
+        wrong = asyncio.run(play_all(kind, endpoint, tmp_path, cases, problems))
     assert not wrong, "\n".join(wrong)
-
-
-async def _all(kind: str, endpoint: Endpoint, folder: Path, report: Callable[[str], None]) -> None:
-    room = asyncio.Semaphore(1 if kind in _ALONE else _AT_ONCE)
-
-    async def meet(case: Case, place: Place) -> None:
-        async with room:
-            played = await asyncio.wait_for(play(case, endpoint, place), 60)
-            for problem in problems(played, place):
-                report(f"{case}: {problem}")
-
-    # Limits of time are short: loading the client does not count.
-    async with clients({"sound": endpoint.url}, []) as pool:
-        talk = Conversation().ask(PROMPT)
-        await deliver(run_turn(mixture(rounds=0, aggregator={"model": "sound:sound"}), talk, pool))
-    for faults in [[fault] for fault in KINDS[kind]] if kind in _ALONE else [KINDS[kind]]:
-        with ExitStack() as stack:
-            async with asyncio.TaskGroup() as group:
-                for fault in faults:
-                    place = stack.enter_context(place_of(fault.at, endpoint, folder))
-                    stack.enter_context(_environment(place))
-                    for case in cases(fault):
-                        group.create_task(meet(case, place))
-    await no_task_left()
-
-
-@contextmanager
-def _environment(place: Place) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in place.environment}
-    os.environ.update(place.environment)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def problems(played: Played, place: Place) -> Iterator[str]:
@@ -119,19 +67,19 @@ def problems(played: Played, place: Place) -> Iterator[str]:
     if fault.begun and case.once and case.position == "aggregator":
         # What the user has seen is not taken back.
         good = False
-    error = _failure(played)
+    error = failure_of(played)
     if good != (error is None):
         yield f"answered {error is None}, {error}"
         return
     if error is not None:
-        yield from _told(played, place, error)
+        yield from told_problems(played, place, error)
     yield from _outcome(played, error)
-    yield from _requests(played)
+    yield from request_problems(played)
     yield from _prompts(played, good)
-    yield from _ledger(played, good)
+    yield from ledger_problems(played, good)
 
 
-def _failure(played: Played) -> Failure | None:
+def failure_of(played: Played) -> Failure | None:
     """Why the model at fault gave no answer; None if it gave one."""
     model = f"lab:{played.case.key}"
     for event in played.events:
@@ -142,7 +90,7 @@ def _failure(played: Played) -> Failure | None:
     raise AssertionError(f"{played.case}: its model was not asked")
 
 
-def _told(played: Played, place: Place, error: Failure) -> Iterator[str]:
+def told_problems(played: Played, place: Place, error: Failure) -> Iterator[str]:
     """What the user reads."""
     fault = played.case.fault
     said = normal(error.message, place)
@@ -178,17 +126,19 @@ def _outcome(played: Played, error: Failure | None) -> Iterator[str]:
         yield f"the fallback replied {turn.reply!r}"
 
 
-def _requests(played: Played) -> Iterator[str]:
+def request_problems(played: Played) -> Iterator[str]:
     """How often it was asked, and after what."""
     case = played.case
     fault = case.fault
-    shown = fault.begun and case.position in ("aggregator", "fallback")
+    # The beginning of a reply that may open with a comparison is held back.
+    held = case.strategy == "fusion in one call" and case.position == "aggregator"
+    shown = fault.begun and case.position in ("aggregator", "fallback") and not held
     again = fault.again and not shown
     retries = [event for event in played.events if isinstance(event, Retrying)]
     if bool(retries) != again:
         yield f"made again: {bool(retries)}, not {again}"
     # What was told of an answer that broke off is taken back.
-    spoke = fault.begun or fault.spoke
+    spoke = (fault.begun and not held) or fault.spoke
     if any(retry.withdrawn != spoke for retry in retries):
         yield f"what was told is withdrawn: {not spoke}"
     if fault.scripts and not fault.again:
@@ -233,7 +183,7 @@ def _prompts(played: Played, good: bool) -> Iterator[str]:
             yield f"the next model was sent {found!r:.300}"
 
 
-def _ledger(played: Played, good: bool) -> Iterator[str]:
+def ledger_problems(played: Played, good: bool) -> Iterator[str]:
     """Each request is written down before it is sent, and closed once: billed if the endpoint
     took it, or said nothing at all; void otherwise."""
     written, turn, fault = played.written, played.turn, played.case.fault
@@ -244,6 +194,8 @@ def _ledger(played: Played, good: bool) -> Iterator[str]:
         yield f"the ledger says {written.usage}, the turn {turn.usage}"
     model = f"lab:{played.case.key}"
     ended = [number for number in written.ended if written.begun[number].model == model]
+    # Beside the proposal that it gave before.
+    del ended[: int(played.case.answers_first)]
     if fault.scripts:
         # One that says nothing may be at work, one that cannot be read has answered.
         perhaps = fault.error in ("ClientTimeout", "BadResponse")

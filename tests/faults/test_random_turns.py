@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from moa_cli.core import events
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.events import Event, from_dict, to_dict
+from moa_cli.core.strategy import STRATEGIES
 from moa_cli.core.stream import TurnFold
 from moa_cli.engine import Control, Limits, run_turn
 from moa_cli.profile import Profile, build
@@ -79,6 +80,11 @@ def plans(draw: st.DrawFn) -> Plan:
         "on_all_failed": draw(st.sampled_from(["fail", "solo"])),
         "reference_placement": draw(st.sampled_from(["system", "user"])),
         "reference_format": draw(st.sampled_from(["paper", "fenced"])),
+        "strategy": draw(st.sampled_from(STRATEGIES)),
+        "chosen_by": draw(st.sampled_from(["judge", "proposers"])),
+        "one_call": draw(st.booleans()),
+        "report": draw(st.booleans()),
+        "stop_when_agreed": draw(st.none() | st.just(0.9)),
     }
     return Plan(
         layers,
@@ -132,11 +138,12 @@ def _profile(plan: Plan, number: int) -> Profile:
     places = itertools.count()
     layers = [{"proposers": [model(fault) for fault in layer]} for layer in plan.layers]
     first, *others = [model(fault) for fault in plan.aggregators]
-    # Fallbacks have the settings of the first.
+    # Fallbacks have the settings of the first, and judges those of the profile.
     silent = any(fault is not None and FAULTS[fault].name in _SILENT for fault in plan.aggregators)
-    first |= _IMPATIENT if silent else {}
+    limits = _IMPATIENT if silent else {}
+    first |= limits
     first["fallbacks"] = [other["model"] for other in others]
-    return build("mixture", {**plan.settings, "layers": layers, "aggregator": first})
+    return build("mixture", {**plan.settings, **limits, "layers": layers, "aggregator": first})
 
 
 async def _play(endpoint: Endpoint, plan: Plan) -> None:

@@ -10,7 +10,9 @@ INTRO = """\
 Each row is a thing that an endpoint does, and what a turn makes of it. The table is the one that
 the tests follow: each row is met in the first round, in the second round, as aggregator, and as
 an aggregator with a fallback, over real HTTP; checked are what you read, what the next models are
-sent, the exit code, what is booked, and that nothing is left open.
+sent, the exit code, what is booked, and that nothing is left open. With each strategy, each row is
+met by the models that are asked about proposals, too: a turn with proposals ends in a reply, tells
+what it lost, and books what was taken; only its aggregator can fail it.
 
 - A proposer that is *lost* is named, with the sentence in the last column, and its layer goes on
   without it. No error and no unfinished text enters a prompt.
