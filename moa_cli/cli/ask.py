@@ -93,7 +93,7 @@ def ask(
         bool,
         Option(
             "--remerge",
-            help="Write a reply from the last turn's proposals, by one call; asks nothing new.",
+            help="Make a new reply of the last turn's proposals: no proposer is asked again.",
         ),
     ] = False,
     schema: Annotated[

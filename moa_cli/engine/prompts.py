@@ -83,7 +83,7 @@ def numbered_wording(profile: Profile, merge_prompt: str) -> Profile:
 
     They stand between borders and without names whatever the profile says: a number at the
     beginning of a line of an answer is not to be taken for the next reference, nor an answer for
-    the words of whoever asks.
+    a part of the prompt.
     """
     return replace(
         profile, merge_prompt=merge_prompt, reference_format="fenced", reference_names=False

@@ -387,7 +387,12 @@ class Profile:
             example="merge.txt",
         ),
     ] = None
-    strategy: Annotated[Strategy, Key("how proposals become the reply")] = "synthesize"
+    strategy: Annotated[
+        Strategy,
+        Key(
+            "how proposals become the reply: `synthesize`, `fusion`, `vote`, `select` or `council`"
+        ),
+    ] = "synthesize"
     judge: Annotated[
         str | None,
         Key(

@@ -45,8 +45,8 @@ async def _agreed(state: TurnState) -> bool:
     """Give the first proposal as the reply if all have the same final answer, and the profile says
     that this is enough; whether it was.
 
-    Proposals that whoever asks has brought along are to be merged, and a reply that calls tools or
-    is JSON by a schema has to be written: then it never is.
+    It never is for references of the caller, which are there to be merged, nor for a reply that
+    calls tools or is JSON by a schema, which has to be written.
     """
     if state.profile.stop_when_agreed is None or state.given or acts(state):
         return False
@@ -62,15 +62,15 @@ async def _agreed(state: TurnState) -> bool:
 def reviewer_of(
     profile: Profile, stage: Stage, settings: ModelSettings, conversation: Conversation
 ) -> ModelSettings:
-    """A model of a stage as it is asked, for who tells of a turn before it begins."""
+    """A model of a stage with the settings that it is asked with, for a forecast of the turn."""
     if stage.purpose == "choose" and profile.strategy == "select":
         return ranker(settings, conversation)
     return settings
 
 
 def wording_of(profile: Profile, stage: Stage) -> Profile:
-    """The profile as the calls of a stage are told the references, for who tells of a turn before
-    it begins. What a review will say stands in angle brackets."""
+    """The profile with the merge prompt that the calls of a stage are sent, for a forecast of the
+    turn. What a review will say stands in angle brackets."""
     match stage.purpose:
         case "rank":
             return rank_wording(profile)
