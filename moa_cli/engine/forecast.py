@@ -88,7 +88,8 @@ def foretold_stages(profile: Profile) -> list[tuple[int, Stage]]:
             others = (part.max_prompt_tokens, part.agreement)
             certain = part is profile.route[0] and others == (None, None)
             parts.append((rounds + 1, Stage("verify", profile.judges()[:1], certain)))
-    parts.append((1, Stage("", models[asked:], certain=False)))
+    if asked < len(models):
+        parts.append((1, Stage("", models[asked:], certain=False)))
     later = [(number, stage) for number, stage in stages[1:] if stage.purpose != "verify"]
     return [*parts, *later]
 

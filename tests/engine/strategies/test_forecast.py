@@ -3,12 +3,13 @@ the same prompts, whatever the strategy."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from moa_cli.engine.forecast import forecast_turn, foretold_stages, planned_stages
-from moa_cli.profile import Profile
+from moa_cli.profile import Profile, RouteStage
 from tests.support.mixtures import asked, mixture
 from tests.support.strategies import ONE_BY_ONE, sent, turned
 from tests.support.upstream import Reply, Request, Upstream
@@ -30,6 +31,10 @@ PROFILES = {
         *("a", "b", "c"),
         route=[{"proposers": 1, "verify": True}, {"proposers": 2, "verify": True}],
         **JUDGED,
+    ),
+    # A file may not say that; in code, nothing of a profile is checked.
+    "route over the whole layer": replace(
+        mixture("a", "b", **JUDGED), route=(RouteStage(proposers=2, verify=True),)
     ),
     "report": mixture("a", "b", report=True, **JUDGED),
     "fusion with a report": mixture("a", "b", strategy="fusion", report=True, **JUDGED),
