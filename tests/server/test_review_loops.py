@@ -106,6 +106,22 @@ def test_a_route_is_decided_once(moa: Moa, upstream: Upstream, verdict: str) -> 
     assert not (enough and any(ledger["lost"] for ledger in told))
 
 
+def test_a_client_that_leaves_while_a_route_is_checked_leaves_no_call(
+    moa: Moa, upstream: Upstream
+) -> None:
+    profile(moa, upstream, route=[{"proposers": 1, "verify": True}])
+    upstream.enqueue("judge", Reply(stall_after=0))
+    upstream.always("judge", Reply(text="Verdict: yes"))
+    with serving(moa) as server:
+        with server.streaming(messages=messages(0), tools=TOOLS) as response:
+            next(response.iter_bytes())
+            upstream.wait_for(lambda: bool(upstream.chats("judge")))
+        upstream.wait_for(lambda: upstream.in_flight == 0)
+        assert step(server, 0)["moa"]["calls"] == 3
+        assert step(server, 1)["moa"]["calls"] == 1
+    assert upstream.chats("judge")[0].disconnected
+
+
 @pytest.mark.parametrize(
     ("strategy", "said"), [("fusion", Reply(status=400)), ("select", Reply(text="Hm."))]
 )

@@ -88,6 +88,23 @@ def test_a_turn_that_was_ended_from_outside_can_be_merged(
     assert turn["usage"]["calls"] == 4
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_route_that_was_ended_in_its_check_can_be_merged(
+    lab: Moa, upstream: Upstream, number: int, code: int
+) -> None:
+    lab.profile("lab", "a", "b", judge="lab:judge", route=[{"proposers": 1, "verify": True}])
+    upstream.enqueue("judge", SILENT)
+    with lab.start("ask", "hi") as process:
+        upstream.wait_for(lambda: bool(upstream.chats("judge")))
+        process.send_signal(number)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == code
+    upstream.wait_for(lambda: upstream.in_flight == 0)
+    assert lab.run("ask", "--remerge").out == b"ok\n"
+    assert references(upstream) == ["from a"]
+    assert [len(upstream.chats(model)) for model in ("a", "b", "judge", "agg")] == [1, 0, 1, 1]
+
+
 def test_a_killed_layer_is_merged_as_far_as_it_had_come(lab: Moa, upstream: Upstream) -> None:
     upstream.enqueue("b", SILENT)
     proposals_killed(lab, upstream, 1)

@@ -130,9 +130,19 @@ def test_a_kept_review_that_cannot_be_read_is_asked_for_again(
         before = merged(before, again.turn())
 
 
-@pytest.mark.parametrize("reviewed", REVIEWERS)
+LEAVING = REVIEWERS | {
+    "verified": (("judge",), "verify", {"route": [{"proposers": 1, "verify": True}]}),
+    "most consistent": (
+        ("judge",),
+        "choose",
+        {"strategy": "vote", "final_answer": "text"},
+    ),
+}
+
+
+@pytest.mark.parametrize("reviewed", LEAVING)
 def test_whoever_leaves_in_a_review_leaves_no_call(upstream: Upstream, reviewed: str) -> None:
-    models, _, settings = REVIEWERS[reviewed]
+    models, _, settings = LEAVING[reviewed]
     script(upstream, {})
     for model in models:
         first = [] if model == "judge" else [Reply(text=f"from {model}")]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from moa_cli.core.conversation import Turn
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.events import (
     AggregatorFinished,
@@ -23,12 +26,14 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.strategy import Decision, Placing
 from moa_cli.core.stream import TurnFold
-from moa_cli.engine import Control, run_turn
+from moa_cli.engine import Budget, Cap, Control, run_turn
+from moa_cli.engine.merging import mergeable
 from moa_cli.engine.verdict import read_verdict
-from moa_cli.profile import Overrides, build, dump, to_table
+from moa_cli.profile import Overrides, Profile, build, dump, to_table
 from moa_cli.profile.layering import override
 from moa_cli.terminal.view import TurnView
 from tests.support.mixtures import AT_ONCE, asked, lab, mixture, no_task_left, of_kind, pool, run
+from tests.support.strategies import turned
 from tests.support.timed import HANGS, Timed, after, play
 from tests.support.upstream import Reply, Upstream
 
@@ -234,10 +239,23 @@ def test_enough_leads_to_the_reply_without_the_rest_of_the_route() -> None:
     assert "the rest of the route was skipped" in last.lost
 
 
-def test_a_turn_may_be_closed_after_any_of_its_events(upstream: Upstream) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"route": BOTH},
+        {"route": VERIFIED, "strategy": "council", "report": True},
+        {"stop_when_agreed": 0.9, "rounds": 2},
+        {"stop_when_agreed": 1.0, "rounds": 2, "strategy": "fusion"},
+    ],
+)
+def test_a_turn_may_be_closed_after_any_of_its_events(
+    upstream: Upstream, settings: dict[str, Any]
+) -> None:
     for model in ("a", "b", "c", "agg", "judge"):
         upstream.always(model, Reply(text="one two"))
-    profile = mixture("a", "b", "c", route=BOTH, judge="lab:judge")
+    if settings.get("stop_when_agreed") == 1.0:
+        upstream.always("c", Reply(text="quite another thing"))
+    profile = mixture("a", "b", "c", judge="lab:judge", **settings)
 
     async def closed_after(count: int) -> bool:
         clients = pool(upstream)
@@ -257,7 +275,63 @@ def test_a_turn_may_be_closed_after_any_of_its_events(upstream: Upstream) -> Non
     count = 0
     while asyncio.run(closed_after(count)):
         count += 1
-    assert count > 20
+    assert count > 15
+
+
+def capped(
+    upstream: Upstream, profile: Profile, tokens: int, answers: dict[str, str]
+) -> tuple[Turn, Sequence[str]]:
+    """A turn that a cap ends, and who was asked; its proposals are kept, and make a reply."""
+    for model in ("a", "b", "c", "agg", "judge"):
+        text = answers.get(model, f"from {model}")
+        upstream.always(model, Reply(text=text, usage=(100, 10)))
+    budget = Budget(Cap("--max-total-tokens", "tokens", tokens), "turns")
+    events = turned(upstream, profile, limits=replace(AT_ONCE, budgets=(budget,)))
+    assert isinstance(events[-1], TurnFailed)
+    assert events[-1].error.kind == "BudgetReached"
+    assert "--max-total-tokens" in events[-1].error.message
+    fold = TurnFold()
+    for event in events:
+        fold.handle(event)
+    done, models = fold.turn(), asked_models(upstream)
+    kept = mergeable(done.proposals)
+    assert kept
+    assert done.usage.total_tokens == 110 * len(models) <= tokens
+    again = turned(upstream, replace(profile, strategy="synthesize"), kept)
+    assert isinstance(again[-1], TurnFinished)
+    assert asked_models(upstream)[len(models) :] == ["agg"]
+    return done, models
+
+
+@pytest.mark.parametrize(
+    ("tokens", "asked_before"),
+    # There is no room for the check; none for the second stage; none for the whole mixture.
+    [(300, ["a"]), (550, ["a", "judge"]), (700, ["a", "judge", "b"])],
+)
+def test_a_cap_in_a_route_is_named_and_what_was_answered_is_kept(
+    upstream: Upstream, tokens: int, asked_before: list[str]
+) -> None:
+    profile = mixture(
+        lab("a", max_tokens=150),
+        lab("b", max_tokens=400),
+        lab("c", max_tokens=500),
+        route=BOTH,
+        judge="lab:judge",
+        max_tokens=150,
+    )
+    answers = {"b": "quite another thing", "judge": "Verdict: no"}
+    done, models = capped(upstream, profile, tokens, answers)
+    assert models == asked_before
+    assert [len(layer) for layer in done.proposals] == [len({*models} - {"judge"})]
+
+
+def test_a_cap_before_a_round_that_agreement_did_not_skip_keeps_the_proposals(
+    upstream: Upstream,
+) -> None:
+    profile = mixture("a", "b", rounds=2, stop_when_agreed=1.0, max_tokens=200)
+    done, models = capped(upstream, profile, 900, {"a": "Water that falls.", "b": "Who knows?"})
+    assert sorted(models) == ["a", "b"]
+    assert len(done.proposals) == 1
 
 
 def test_the_turn_and_the_screen_follow_a_layer_that_begins_again(upstream: Upstream) -> None:
