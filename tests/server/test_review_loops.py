@@ -114,7 +114,9 @@ def test_a_client_that_leaves_while_a_route_is_checked_leaves_no_call(
     upstream.always("judge", Reply(text="Verdict: yes"))
     with serving(moa) as server:
         with server.streaming(messages=messages(0), tools=TOOLS) as response:
-            next(response.iter_bytes())
+            # Held: a generator that is given up closes the connection.
+            pieces = response.iter_bytes()
+            next(pieces)
             upstream.wait_for(lambda: bool(upstream.chats("judge")))
         upstream.wait_for(lambda: upstream.in_flight == 0)
         assert step(server, 0)["moa"]["calls"] == 3
@@ -167,7 +169,9 @@ def test_reviews_that_have_come_outlast_a_client_that_leaves(moa: Moa, upstream:
     upstream.enqueue("c", Reply(text="from c"), Reply(after=go))
     with serving(moa) as server:
         with server.streaming(messages=messages(0), tools=TOOLS) as response:
-            next(response.iter_bytes())
+            # Held: a generator that is given up closes the connection.
+            pieces = response.iter_bytes()
+            next(pieces)
             upstream.wait_for(lambda: [len(upstream.chats(model)) for model in "abc"] == [2] * 3)
             # The two that answer have been heard.
             upstream.wait_for(lambda: upstream.in_flight == 1)
