@@ -165,18 +165,22 @@ def test_reviews_outlast_a_failure_of_the_aggregator(moa: Moa, upstream: Upstrea
 
 def test_reviews_that_have_come_outlast_a_client_that_leaves(moa: Moa, upstream: Upstream) -> None:
     profile(moa, upstream, strategy="council")
-    go = threading.Event()
-    upstream.enqueue("c", Reply(text="from c"), Reply(after=go))
+    go, never = threading.Event(), threading.Event()
+    upstream.enqueue("b", Reply(text="line 1"), Reply(status=400, after=go))
+    upstream.enqueue("c", Reply(text="line 1"), Reply(after=never))
     with serving(moa) as server:
         with server.streaming(messages=messages(0), tools=TOOLS) as response:
             # Held: a generator that is given up closes the connection.
             pieces = response.iter_bytes()
             next(pieces)
             upstream.wait_for(lambda: [len(upstream.chats(model)) for model in "abc"] == [2] * 3)
-            # The two that answer have been heard.
-            upstream.wait_for(lambda: upstream.in_flight == 1)
+            # The review of `a` is there; then that of `b` is lost, which the server counts.
+            upstream.wait_for(lambda: upstream.in_flight == 2)
+            go.set()
+            lost = 'moa_model_failures_total{kind="RequestRefused",model="lab:b"} 1.0'
+            upstream.wait_for(lambda: lost in server.get("/metrics").text)
         upstream.wait_for(lambda: upstream.in_flight == 0)
-        go.set()
+        never.set()
         assert step(server, 1)["moa"]["calls"] == 2
     assert [len(upstream.chats(model)) for model in ("a", "b", "c", "agg")] == [2, 2, 3, 1]
     first, second = upstream.chats("c")[1:]
