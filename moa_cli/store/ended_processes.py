@@ -32,6 +32,7 @@ SUMS = (*COUNTS, "cost")
 _APART = ("user", "reply", "status", "proposals", "reviews", "stored_as", "parts")
 # In place of the number of a call: the whole journal is in the database.
 _WHOLE = 0
+_TURNS = "SELECT id, profile, rest, lease, status FROM turns"
 
 
 def settle_ended_processes(connection: Connection, database: Path) -> None:
@@ -58,14 +59,15 @@ def settle_ended_processes(connection: Connection, database: Path) -> None:
 
 
 def _open_turns(connection: Connection) -> list[sqlite3.Row]:
-    return connection.execute(
-        "SELECT id, profile, rest, lease FROM turns WHERE status = 'open'"
-    ).fetchall()
+    return connection.execute(f"{_TURNS} WHERE status = 'open'").fetchall()
 
 
 def _settle(connection: Connection, lease: str, calls: Sequence[JournalledCall]) -> None:
     rows = connection.execute("SELECT call FROM booked WHERE lease = ?", (lease,))
     booked = {int(row[0]) for row in rows}
+    of_turns: defaultdict[int | None, list[JournalledCall]] = defaultdict(list)
+    for call in calls:
+        of_turns[call.turn].append(call)
     if _WHOLE not in booked:
         entries: list[SpendingEntry] = []
         seen = {(call.group, call.begun.model) for call in calls if call.number in booked}
@@ -79,7 +81,12 @@ def _settle(connection: Connection, lease: str, calls: Sequence[JournalledCall])
         add_spending(connection, entries)
     for row in _open_turns(connection):
         if row["lease"] == lease:
-            _end_turn(connection, row, [call for call in calls if call.turn == row["id"]])
+            _end_turn(connection, row, of_turns.pop(row["id"], ()))
+    if _WHOLE not in booked:
+        # A reply or a report may be made later, by another process than that of the turn.
+        for turn in [turn for turn, begun in of_turns.items() if any(map(_cut_off, begun))]:
+            for row in connection.execute(f"{_TURNS} WHERE id = ?", (turn,)).fetchall():
+                _end_turn(connection, row, of_turns[turn])
     connection.execute("DELETE FROM reserved WHERE lease = ?", (lease,))
     connection.execute("DELETE FROM booked WHERE lease = ?", (lease,))
     connection.execute("INSERT INTO booked VALUES (?, ?)", (lease, _WHOLE))
@@ -124,27 +131,45 @@ def forget_ended(connection: Connection, database: Path) -> None:
             connection.execute("DELETE FROM booked WHERE lease = ?", (token,))
 
 
+def _cut_off(call: JournalledCall) -> bool:
+    """Whether a call had not ended when its process was killed."""
+    return call.usage is None and not call.void
+
+
 def _end_turn(connection: Connection, row: sqlite3.Row, calls: Sequence[JournalledCall]) -> None:
-    """Mark a turn as interrupted, with the usage of its calls in the journal."""
+    """Mark a turn as interrupted if it is open, with the usage of its calls in the journal."""
     kept = _loaded(row["rest"])
+    if kept is None and row["status"] != "open":
+        return
+    proposals = connection.execute(
+        "SELECT layer, place, proposal FROM every_proposal WHERE turn_id = ? ORDER BY layer, place",
+        (row["id"],),
+    ).fetchall()
+    last = -1
     if kept is None:
-        proposals = connection.execute(
-            "SELECT layer, place, proposal FROM every_proposal WHERE turn_id = ?"
-            " ORDER BY layer, place",
-            (row["id"],),
-        ).fetchall()
-        places = {(layer, place) for layer, place, _ in proposals}
-        ledger = [charge for layer, _, text in proposals for charge in _charge(layer, text)]
-        ledger += [
-            Charge(call.begun.layer, call.begun.model, call.taken)
-            for call in _sound(calls)
-            if (call.begun.layer, call.begun.index) not in places
-        ]
-        kept = Turn(user="", profile=row["profile"], ledger=tuple(ledger))
-    usage = sum((charge.usage for charge in kept.ledger), Usage())
+        kept = Turn(user="", profile=row["profile"])
+    else:
+        # What is stored was complete; behind it, a report or another reply was made.
+        last = max((charge.layer for charge in kept.ledger), default=0)
+        calls = list(filter(_cut_off, calls))
+        # Where nothing is charged, they are another turn's, which this one merges.
+        proposals = [found for found in proposals if 0 < last < found["layer"]]
+    places = {(layer, place) for layer, place, _ in proposals}
+    ledger = list(kept.ledger)
+    ledger += [charge for layer, _, text in proposals for charge in _charge(layer, text)]
+    ledger += [
+        Charge(max(call.begun.layer, last + 1), call.begun.model, call.taken)
+        for call in _sound(calls)
+        if (call.begun.layer, call.begun.index) not in places
+    ]
+    usage = sum((charge.usage for charge in ledger), Usage())
     connection.execute(
-        "UPDATE turns SET status = 'interrupted', rest = ? WHERE id = ? AND status = 'open'",
-        (rest_of(dataclasses.replace(kept, usage=usage)), row["id"]),
+        "UPDATE turns SET status = ?, rest = ? WHERE id = ?",
+        (
+            "interrupted" if row["status"] == "open" else row["status"],
+            rest_of(dataclasses.replace(kept, ledger=tuple(ledger), usage=usage)),
+            row["id"],
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from tests.support.server import serving
 from tests.support.upstream import Reply, Request, Upstream
 
 PRICES: list[dict[str, object]] = [
-    {"id": name, "pricing": {"input": 1.0, "output": 2.0}} for name in ("a", "b", "agg")
+    {"id": name, "pricing": {"input": 1.0, "output": 2.0}} for name in ("a", "b", "agg", "judge")
 ]
 # A turn: three calls of a hundred tokens at most, at 2 USD a million.
 _LONGEST = 100
@@ -92,6 +92,34 @@ def kill_at(process: subprocess.Popen[bytes], upstream: Upstream, model: str, se
     process.kill()
     process.wait()
     upstream.wait_for(lambda: upstream.in_flight == 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "arguments", "ledger"),
+    [
+        (None, ["hi"], ["lab:a", "lab:b", "lab:agg", "lab:judge"]),
+        (500, ["--remerge"], ["lab:a", "lab:b", "lab:agg", "lab:judge"]),
+        (200, ["--remerge"], ["lab:agg", "lab:judge"]),
+        (200, ["--remerge", "--strategy", "vote", "--final-answer", "regex:x"], ["lab:judge"]),
+    ],
+    ids=["asked", "merged after a failure", "merged anew", "voted anew"],
+)
+def test_the_report_of_a_turn_that_is_killed_behind_its_reply_is_counted(
+    moa: Moa, upstream: Upstream, before: int | None, arguments: list[str], ledger: list[str]
+) -> None:
+    if before is not None:
+        upstream.enqueue("agg", Reply(status=before))
+        assert moa.run("ask", "hi").code == (before != 200)
+    with moa.start("ask", *arguments, "--report", "--judge-model", "lab:judge") as process:
+        kill_at(process, upstream, "judge", 3)
+    turn = json.loads(moa.run("history", "show", "--json").text)["turns"][-1]
+    assert turn["reply"]
+    charged = turn["ledger"]
+    assert sorted(charge["model"] for charge in charged) == sorted(ledger)
+    assert charged[-1]["model"] == "lab:judge"
+    assert turn["usage"]["calls"] == len(ledger)
+    assert turn["usage"]["estimated_calls"] == 1
+    assert sum(row["calls"] for row in stats(moa)) == len(upstream.chats()) - (before == 500)
 
 
 def test_each_call_of_a_killed_turn_is_counted(moa: Moa, upstream: Upstream) -> None:
