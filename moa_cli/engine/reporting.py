@@ -20,17 +20,14 @@ _FEWEST = 2
 async def follow_with_report(state: TurnState, references: Sequence[Reference]) -> None:
     """Make the report that the profile asks for; there is a whole reply already.
 
-    None is made where the strategy compares the proposals itself, or where the reply calls tools:
+    None is made where the strategy has compared the proposals, or where the reply calls tools:
     then the turn goes on in the next request. Whatever prevents it is told as lost, and costs
     nobody the reply. references: the proposals that the strategy was given.
     """
-    if not state.profile.report or state.calls_tools:
+    if not state.profile.report or state.calls_tools or state.compared:
         return
     if len(references) < _FEWEST:
         state.lost.append("the report was skipped: there are fewer than two proposals to compare")
-        return
-    stages = state.profile.stages(0, references=len(references))
-    if not any(stage.purpose == "report" for stage in stages):
         return
     state.references = references
     try:

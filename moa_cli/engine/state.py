@@ -113,7 +113,8 @@ class TurnState:
     was enough then. reviews: those that are there already. aggregators: the one that is tried
     first, then its fallbacks.
     usage, lost, causes: see `TurnFinished` and `TurnFailed`.
-    calls_tools: whether the reply, once it is whole, calls tools.
+    calls_tools: whether the reply, once it is whole, calls tools. compared: whether the strategy
+    has the proposals compared by itself.
     given: whether the references were brought along by whoever asks.
     refused: why each stage of a route that was asked was not enough. skipped, saved: see `skip`.
     arrived: set once there is a proposal. layer: the layer of proposers that runs, or ran last;
@@ -164,7 +165,7 @@ class TurnState:
         self.depth = self.rounds
         self.reviews = reviews or KeptReviews()
         self._used_reviews: set[int] = set()
-        self.calls_tools = False
+        self.calls_tools = self.compared = False
         self.refused: list[str] = []
         self.skipped: list[str] = []
         self.saved = Usage()
@@ -221,12 +222,17 @@ class TurnState:
         self.causes.append(error)
 
     def closing(self) -> list[ModelSettings]:
-        """The models that are asked for the reply behind the proposals, if nothing fails."""
+        """The models that are asked for the reply behind the proposals, if nothing fails.
+
+        Not for a report: that is made however the reply comes about. Without a comparison, it takes
+        the call of one.
+        """
         stages = self.profile.stages(0, references=len(self.references))
+        reporting = ("report", "compare") if self.profile.report else ("report",)
         return [
             settings
             for stage in stages
-            if stage.certain and stage.purpose != "report"
+            if stage.certain and stage.purpose not in reporting
             for settings in stage.models
         ]
 

@@ -22,7 +22,7 @@ from moa_cli.core.events import (
     from_dict,
     to_dict,
 )
-from moa_cli.core.strategy import Point, Report
+from moa_cli.core.strategy import Point, Report, Strategy
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Control, Limits, run_report, run_turn
 from moa_cli.engine.budget import Budget, Cap
@@ -141,6 +141,20 @@ def test_no_report_is_made_without_a_reply(upstream: Upstream) -> None:
     upstream.always("agg", REFUSED)
     turn, _ = take(upstream, REPORTED)
     assert (turn.status, turn.report, upstream.chats("judge")) == ("failed", None, [])
+
+
+@pytest.mark.parametrize("strategy", ["synthesize", "fusion", "council"])
+def test_proposals_that_agree_are_reported_on_too(upstream: Upstream, strategy: Strategy) -> None:
+    script(upstream)
+    for name in "abc":
+        upstream.enqueue(name, Reply(text="The answer is 42."))
+    profile = replace(REPORTED, strategy=strategy, stop_when_agreed=1.0)
+    turn, _ = take(upstream, profile)
+    assert (turn.reply, turn.report) == ("The answer is 42.", REPORT)
+    assert [charge.model for charge in turn.ledger[3:]] == ["lab:judge"]
+    assert turn.decision is not None
+    saved = {"synthesize": 1, "fusion": 1, "council": 4}
+    assert turn.decision.saved_calls == saved[strategy]
 
 
 def test_one_proposal_alone_is_not_compared(upstream: Upstream) -> None:

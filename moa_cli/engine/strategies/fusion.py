@@ -73,6 +73,7 @@ async def fusion(state: TurnState) -> bool:
 
 async def _in_two_calls(state: TurnState) -> bool:
     references = state.references
+    state.compared = True
 
     def read(text: str) -> tuple[str, Report | None]:
         return text, read_report(text, references)
