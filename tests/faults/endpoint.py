@@ -65,18 +65,20 @@ class Endpoint:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        connections: set[asyncio.Task[None]] = set()
+        connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.create_task(self._connection(reader, writer))
-            connections.add(task)
-            task.add_done_callback(connections.discard)
+            connections[task] = writer
+            task.add_done_callback(connections.pop)
 
         server = await asyncio.start_server(accept, sock=self._socket)
         self._ready.set()
         await self._stop.wait()
         server.close()
-        for task in connections:
+        for task, writer in connections.items():
+            # One that has not begun yet closes nothing by itself when it is cancelled.
+            writer.transport.abort()
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
