@@ -76,11 +76,16 @@ class Endpoint:
         self._ready.set()
         await self._stop.wait()
         server.close()
+        # Connections that are accepted in this moment are there after the next steps of the loop,
+        # and are ended after one more.
+        for _ in range(3):
+            await asyncio.sleep(0)
         for task, writer in connections.items():
             # One that has not begun yet closes nothing by itself when it is cancelled.
             writer.transport.abort()
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1

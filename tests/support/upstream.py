@@ -197,10 +197,15 @@ class Upstream:
         self._ready.set()
         await self._stop.wait()
         server.close()
+        # Connections that are accepted in this moment are there after the next steps of the loop,
+        # and are ended after one more.
+        for _ in range(3):
+            await asyncio.sleep(0)
         for task, writer in self._connections.items():
             writer.transport.abort()
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.sleep(0)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(_Connection(self, reader, writer).serve())
