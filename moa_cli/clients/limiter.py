@@ -319,13 +319,13 @@ class LanePlace:
         self.loop: asyncio.AbstractEventLoop
         self._admitted: asyncio.Future[None]
 
-    def enter_at_once(self) -> bool:
-        """Go in if nothing holds that up; whether it is inside now."""
+    def enter_at_once(self) -> Self | None:
+        """Go in if nothing holds that up; None if something does."""
         self._line_up()
         if not self._admitted.done():
             self._limiter._leave(self, answered=False)
-            return False
-        return True
+            return None
+        return self
 
     def _line_up(self) -> None:
         self.loop = asyncio.get_running_loop()

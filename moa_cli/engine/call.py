@@ -6,9 +6,9 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from moa_cli.core.conversation import Citation, Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo
@@ -35,7 +35,7 @@ from moa_cli.engine.fit import Fitted
 from moa_cli.engine.hedge import Race
 from moa_cli.engine.retry import Backoff
 from moa_cli.engine.silence import Silence, Watch, silence_of
-from moa_cli.engine.slots import Place, Slots
+from moa_cli.engine.slots import Place, Slot, Slots
 from moa_cli.profile import ModelSettings, Proposer, short_name
 
 # Tokens that an answer beyond what was foreseen is allowed at a time.
@@ -467,9 +467,7 @@ class Call:
         called = self._offers_tools and bool(attempt.tool_calls)
         return not attempt.refused and (called or bool(attempt.text.strip()))
 
-    async def let_in(
-        self, slot: AbstractAsyncContextManager[Place, bool | None], model: str, *, told: bool
-    ) -> Place:
+    async def let_in(self, slot: Slot, model: str, *, told: bool) -> Place:
         """Enter the slot of an attempt; told: whether it is told if that takes long.
 
         Raises the error of the attempt before, or RateLimited, where the provider is held back
@@ -477,9 +475,9 @@ class Call:
         no end to the waiting.
         """
         # As a rule nothing is to be waited for, and so nothing to be watched.
-        enter_at_once = getattr(slot, "enter_at_once", None)
-        if enter_at_once is not None and enter_at_once():
-            return cast("Place", slot)
+        entered = slot.enter_at_once()
+        if entered is not None:
+            return entered
         left, began = self._backoff.left, time.monotonic()
         held = self._slots.delay(model)
         is_told = False
@@ -731,7 +729,7 @@ class _Admission:
     def __init__(
         self,
         call: Call,
-        slot: AbstractAsyncContextManager[Place, bool | None],
+        slot: Slot,
         model: str,
         *,
         told: bool,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Protocol
 
 
@@ -20,12 +20,30 @@ class Place(Protocol):
         """
 
 
+class Slot(Protocol):
+    """The slot of one attempt, which is made while inside."""
+
+    def enter_at_once(self) -> Place | None:
+        """Go in if that takes no waiting; None where it does, or that cannot be told."""
+
+    async def __aenter__(self) -> Place:
+        """Wait for its turn, and as long as the provider of the model is held back."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> bool | None:
+        """Leave it. An error is why the attempt ended."""
+
+
 class Slots(Protocol):
     """Lets the attempts of calls in, one by one."""
 
-    def slot(self, model: str) -> AbstractAsyncContextManager[Place, bool | None]:
-        """One attempt of a call of that model is made while inside; entering waits for its turn,
-        and as long as the provider of the model is held back."""
+    def slot(self, model: str) -> Slot:
+        """For one attempt of a call of that model."""
 
     def delay(self, model: str) -> float:
         """Seconds until the provider of that model may be asked again; 0 as a rule."""
@@ -86,6 +104,10 @@ class OwnSlots:
 
     def next_turn(self) -> OwnSlots:
         return self
+
+    def enter_at_once(self) -> None:
+        # A semaphore has no way in without waiting.
+        return None
 
     async def __aenter__(self) -> OwnSlots:
         await self._free.acquire()

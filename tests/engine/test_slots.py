@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-
 import pytest
 
 from moa_cli.clients.limiter import Limiter
 from moa_cli.core.events import AggregatorFailed, AggregatorFinished, ProposerFailed, Retrying
 from moa_cli.engine import Limits
-from moa_cli.engine.slots import Place
 from moa_cli.models.table import Provider
 from tests.support.mixtures import lab, mixture, of_kind, run
 from tests.support.scenarios import BROKEN, HANG_UP, NO_CREDIT, play, refusal
@@ -25,17 +21,19 @@ class Watched:
         self.told: list[str] = []
         self.notes: list[bool] = []
 
-    @asynccontextmanager
-    async def _slot(self) -> AsyncGenerator[Place]:
-        self.told.append("in")
-        try:
-            yield self
-        finally:
-            self.told.append("out")
-
-    def slot(self, model: str) -> AbstractAsyncContextManager[Place, bool | None]:
+    def slot(self, model: str) -> Watched:
         assert model == "lab:agg"
-        return self._slot()
+        return self
+
+    def enter_at_once(self) -> None:
+        return None
+
+    async def __aenter__(self) -> Watched:
+        self.told.append("in")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.told.append("out")
 
     def delay(self, model: str) -> float:
         assert model == "lab:agg"
