@@ -46,16 +46,11 @@ async def run_reviews(
     layer = LayerRun(state, planned[0].place.layer, planned, overlaps=False, purpose=purpose)
     state.layer = layer if layer.skippable else None
     try:
-        async with asyncio.TaskGroup() as group:
-            layer.start(group, None)
-    except BaseExceptionGroup as several:
-        raise several.exceptions[0] from None
+        await _run_alone(layer)
     finally:
+        state.layer = None
         # What was paid for serves again, also if the turn ends here.
         state.keep_reviews([*layer.references, *layer.lost.values()])
-    state.layer = None
-    if layer.capped is not None:
-        raise layer.capped
     return layer.references
 
 
@@ -71,6 +66,13 @@ async def run_first(
     planned = await _planned(state, 1, models, begun)
     layer = LayerRun(state, 1, planned, overlaps=False, begun=begun)
     state.layer = layer
+    await _run_alone(layer)
+    return layer
+
+
+async def _run_alone(layer: LayerRun) -> None:
+    """Run a layer to its end, with no other beside it. Raises BudgetReached, behind its last event,
+    if an answer went beyond a cap."""
     try:
         async with asyncio.TaskGroup() as group:
             layer.start(group, None)
@@ -78,7 +80,6 @@ async def run_first(
         raise several.exceptions[0] from None
     if layer.capped is not None:
         raise layer.capped
-    return layer
 
 
 async def _planned(
@@ -233,8 +234,7 @@ class LayerRun:
         """Cut off what still runs, and return once all has ended."""
         self._outrun = not self._over.is_set()
         self._over.set()
-        assert self._run is not None
-        await asyncio.wait([self._run])
+        await self.ended()
 
     async def ended(self) -> None:
         """Return once all of it has ended, without cutting off anything."""

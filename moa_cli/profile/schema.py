@@ -691,8 +691,9 @@ class Profile:
         Returns:
             Each model name once, in the order of first use.
         """
-        used = [call.model for layer in self.all_layers() for call in layer]
-        hedges = [call.hedge_with for layer in self.all_layers() for call in layer]
+        calls = [call for layer in self.all_layers() for call in layer]
+        used = [call.model for call in calls]
+        hedges = [call.hedge_with for call in calls]
         # The aggregator writes where a strategy that copies a proposal has none to copy.
         others = [self.aggregator.model, *self.aggregator.fallbacks, *filter(None, hedges)]
         return tuple(dict.fromkeys([*used, *others]))
