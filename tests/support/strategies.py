@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.events import Decided, Event, LayerStarted, TurnFailed, TurnFinished
 from moa_cli.core.strategy import Decision
-from moa_cli.engine import Limits, run_turn
+from moa_cli.engine import Control, Limits, run_turn
 from moa_cli.engine.prompts import Reference
 from moa_cli.profile import Profile
 from tests.support.mixtures import AT_ONCE, asked, of_kind, pool
@@ -20,6 +20,7 @@ __all__ = [
     "ONE_BY_ONE",
     "Answers",
     "decision",
+    "enough_at",
     "lost",
     "placings",
     "purposes",
@@ -61,6 +62,16 @@ def placings(events: Sequence[Event]) -> list[tuple[str, int, float | None]]:
     """The name, votes and rank of each proposal, as the decision orders them."""
     told = decision(events).placings
     return [(placing.proposer, placing.votes, placing.rank) for placing in told]
+
+
+def enough_at(control: Control, kind: type[Any]) -> Callable[[Event], None]:
+    """A watcher that says "enough" at each event of a class."""
+
+    def watch(event: Event) -> None:
+        if isinstance(event, kind):
+            control.enough()
+
+    return watch
 
 
 def lost(events: Sequence[Event]) -> tuple[str, ...]:

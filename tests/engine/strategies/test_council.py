@@ -37,6 +37,7 @@ from tests.support.scenarios import REFUSED, SILENT, STALLED
 from tests.support.strategies import (
     ONE_BY_ONE,
     decision,
+    enough_at,
     lost,
     placings,
     purposes,
@@ -312,12 +313,7 @@ def test_a_merge_prompt_of_the_profile_has_the_ranking_behind_the_references(
 def test_enough_before_the_ranking_skips_it(upstream: Upstream) -> None:
     script(upstream, {})
     control = Control()
-
-    def watch(event: Event) -> None:
-        if isinstance(event, LayerFinished):
-            control.enough()
-
-    events = run(upstream, THREE, control=control, watch=watch)
+    events = run(upstream, THREE, control=control, watch=enough_at(control, LayerFinished))
     assert purposes(events) == [""]
     assert reply(events) == "from agg"
     assert lost(events) == (

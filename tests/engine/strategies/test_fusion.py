@@ -35,6 +35,7 @@ from tests.support.scenarios import REFUSED, SILENT, STALLED
 from tests.support.strategies import (
     ONE_BY_ONE,
     decision,
+    enough_at,
     lost,
     purposes,
     script,
@@ -382,12 +383,7 @@ def test_a_report_beside_one_call_is_a_call_of_its_own(upstream: Upstream) -> No
 def test_enough_before_the_comparison_skips_it(upstream: Upstream) -> None:
     script(upstream, {})
     control = Control()
-
-    def watch(event: Event) -> None:
-        if isinstance(event, LayerFinished):
-            control.enough()
-
-    events = run(upstream, TWO, control=control, watch=watch)
+    events = run(upstream, TWO, control=control, watch=enough_at(control, LayerFinished))
     assert purposes(events) == [""]
     assert system_of(upstream).endswith(PAPER)
     assert lost(events) == (

@@ -29,6 +29,7 @@ from tests.support.scenarios import REFUSED, SILENT, STALLED
 from tests.support.strategies import (
     ONE_BY_ONE,
     decision,
+    enough_at,
     lost,
     placings,
     purposes,
@@ -358,12 +359,7 @@ def test_samples_choose_among_the_others(upstream: Upstream) -> None:
 def test_enough_does_not_end_the_choice(upstream: Upstream) -> None:
     control = Control()
     script(upstream, {"agg": ["model_2"]})
-
-    def watch(event: Event) -> None:
-        if isinstance(event, ProposerDelta):
-            control.enough()
-
-    events = run(upstream, TWO, control=control, watch=watch)
+    events = run(upstream, TWO, control=control, watch=enough_at(control, ProposerDelta))
     assert purposes(events) == ["", "choose"]
 
 
