@@ -8,6 +8,10 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    # Ctrl-C while modules are imported ends the process, and prints no traceback. `run` takes it
+    # over. A process that was started to ignore it, such as a background job, goes on to do so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from moa_cli.cli.app import main as run
 
     code = run()

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
 from typing import Any
 
@@ -20,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     _prepare_streams()
     given = sys.argv[1:] if arguments is None else arguments
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         result = _run(given)
         sys.stdout.flush()
     except KeyboardInterrupt:

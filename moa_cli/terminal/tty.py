@@ -168,7 +168,13 @@ def run_loop(main: Coroutine[Any, Any, _T]) -> _T:
 
     async def unblocked() -> _T:
         block(signal.SIG_SETMASK, before)
-        return await main
+        try:
+            return await main
+        finally:
+            # A loop closes its pipe for signals before it gives up their handlers: one that came
+            # in between would be told as an error. All is in order now, so they end the process.
+            for name in _ENDS:
+                asyncio.get_running_loop().remove_signal_handler(getattr(signal, name))
 
     try:
         return asyncio.run(unblocked())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -189,3 +193,24 @@ def test_completion_for_a_shell_can_be_shown(moa: Moa) -> None:
     ran = moa.run("--show-completion", "bash", env=env)
     assert ran.code == 0
     assert "_MOA_COMPLETE=complete_bash" in ran.text
+
+
+def test_ctrl_c_while_modules_are_imported_ends_without_a_traceback(tmp_path: Path) -> None:
+    # Python runs this module before the command; its finder presses Ctrl-C at one import.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Pressing:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == os.environ['PRESSED_AT']:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Pressing())\n"
+    )
+    ended = {}
+    for module in ("moa_cli.cli.app", "moa_cli.cli.exit_codes", "typer", "moa_cli.cli.table"):
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "PRESSED_AT": module}
+        arguments = [sys.executable, "-m", "moa_cli", "ask", "--help"]
+        ran = subprocess.run(arguments, env=environment, capture_output=True, check=False)
+        assert (ran.stdout, ran.stderr) == (b"", b"")
+        ended[module] = ran.returncode
+    # Before the command line is there, as any program that Ctrl-C ends; then by its own code.
+    assert set(ended.values()) == {-signal.SIGINT, 130}

@@ -223,7 +223,9 @@ def _serve(requests: socket.socket) -> None:
         if child == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, interrupt)
+            # Until the command takes it over, as at the start of a process of its own.
+            taken_over = interrupt is signal.default_int_handler
+            signal.signal(signal.SIGINT, signal.SIG_DFL if taken_over else interrupt)
             requests.close()
             for descriptor in (ended, end, state, *children.values()):
                 os.close(descriptor)
