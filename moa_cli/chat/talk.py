@@ -6,19 +6,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from moa_cli.chat.bar import bar
 from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
 from moa_cli.chat.keys import take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
-from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import MoAError
-from moa_cli.core.money import cost_text
-from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.engine.merging import kept_text
-from moa_cli.profile import closing_text
 from moa_cli.store.store import Store
 
 _TWICE_SECONDS = 2.0
@@ -144,23 +141,3 @@ async def _line(chat: Chat, editor: Editor, default: str) -> str | None:
                 return None
             last_time = time.monotonic()
             chat.say("(Ctrl-C again, Ctrl-D or /exit leaves)")
-
-
-def bar(chat: Chat, columns: int) -> str:
-    """The text below the line: profile, rounds, models and usage, as much as fits."""
-    profile = chat.session.profile
-    used = sum(chat.session.spent.values(), Usage())
-    count = len(profile.layer(1)) if profile.rounds else 0
-    parts = [
-        profile.name,
-        plural(profile.rounds, "round"),
-        f"{count} → {closing_text(profile)}",
-        f"{used.total_tokens:,} tokens",
-    ]
-    if used.cost:
-        parts.append(cost_text(used))
-    if chat.options.attachments:
-        parts.append(f"{len(chat.options.attachments)} attached")
-    if chat.options.multiline:
-        parts.append("Alt-Enter sends")
-    return one_line(" · ".join(parts), max(1, columns - 1))

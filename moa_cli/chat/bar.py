@@ -1,0 +1,88 @@
+"""The bar below the line of `moa chat`: what is in use, as much of it as the terminal has room for.
+
+Its parts have an order of importance. Where the terminal is narrow, the least important part goes
+first; the parts that stay keep their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from moa_cli.core.conversation import Usage
+from moa_cli.core.money import cost_text
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import plural
+from moa_cli.profile import closing_text
+from moa_cli.terminal.table import cell_len, fitted
+
+if TYPE_CHECKING:
+    from moa_cli.chat.loop import Chat
+
+_BETWEEN = " · "
+
+
+class BarPart(NamedTuple):
+    """One part of the bar.
+
+    importance: where the room is short, the part of the lowest number goes first. text: what the
+    part says of a chat; empty if it has nothing to say.
+    """
+
+    importance: int
+    text: Callable[[Chat], str]
+
+
+def _profile(chat: Chat) -> str:
+    return chat.session.profile.name
+
+
+def _rounds(chat: Chat) -> str:
+    return plural(chat.session.profile.rounds, "round")
+
+
+def _models(chat: Chat) -> str:
+    profile = chat.session.profile
+    count = len(profile.layer(1)) if profile.rounds else 0
+    return f"{count} → {closing_text(profile)}"
+
+
+def _tokens(chat: Chat) -> str:
+    return f"{sum(chat.session.spent.values(), Usage()).total_tokens:,} tokens"
+
+
+def _cost(chat: Chat) -> str:
+    used = sum(chat.session.spent.values(), Usage())
+    return cost_text(used) if used.cost else ""
+
+
+def _attachments(chat: Chat) -> str:
+    attached = len(chat.options.attachments)
+    return f"{attached} attached" if attached else ""
+
+
+def _sending_key(chat: Chat) -> str:
+    return "Alt-Enter sends" if chat.options.multiline else ""
+
+
+# In the order in which they are shown.
+_PARTS = (
+    BarPart(60, _profile),
+    BarPart(10, _rounds),
+    BarPart(30, _models),
+    BarPart(20, _tokens),
+    BarPart(70, _cost),
+    BarPart(80, _attachments),
+    BarPart(40, _sending_key),
+)
+
+
+def bar(chat: Chat, columns: int) -> str:
+    """The text of the bar, in one line of at most `columns` - 1 columns."""
+    room = max(1, columns - 1)
+    shown = [(part.importance, one_line(text)) for part in _PARTS if (text := part.text(chat))]
+    line = _BETWEEN.join(text for _, text in shown)
+    while len(shown) > 1 and cell_len(line) > room:
+        shown.remove(min(shown))
+        line = _BETWEEN.join(text for _, text in shown)
+    return fitted(line, room)
