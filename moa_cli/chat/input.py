@@ -21,10 +21,9 @@ from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
-from moa_cli.chat.commands.registry import ChatOptions, complete
+from moa_cli.chat.commands.registry import ChatOptions, Host, complete
 from moa_cli.chat.drafts import edited
 from moa_cli.chat.prompt_history import PromptFile
-from moa_cli.chat.session import Session
 from moa_cli.core.errors import StoreError
 from moa_cli.store.stored_values import as_unicode
 
@@ -45,8 +44,8 @@ _STYLE = Style.from_dict(
 class _Commands(Completer):
     """Completes slash commands and their values."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, host: Host) -> None:
+        self._host = host
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
@@ -55,8 +54,8 @@ class _Commands(Completer):
         if not line.startswith("/") or line.startswith("//") or "\n" in line:
             return
         typed = line.partition(" ")[2] if " " in line else line
-        for word in complete(line, self._session):
-            yield Completion(word, start_position=-len(typed))
+        for found in complete(line, self._host):
+            yield Completion(found.text, start_position=-len(typed), display_meta=found.about)
 
 
 class _Prompts(History):
@@ -166,22 +165,21 @@ async def _edit(buffer: Buffer) -> None:
 class Editor:
     """The prompt of a chat.
 
-    session: for the completion of commands. bar: returns the text below the line for a number of
+    host: for the completion of commands. bar: returns the text below the line for a number of
     columns. when_shown: called each time a new prompt is on the screen. source, output: in place
     of the terminal's keyboard and screen.
     """
 
     def __init__(
         self,
-        session: Session,
-        options: ChatOptions,
+        host: Host,
         bar: Callable[[int], str],
         *,
         when_shown: Callable[[], None] = lambda: None,
         source: Input | None = None,
         output: Output | None = None,
     ) -> None:
-        self._options = options
+        self._options = options = host.options
         self._when_shown = when_shown
         # On a dumb terminal, a session without an output of its own does not move the cursor. It
         # must not show or hide it either.
@@ -194,7 +192,7 @@ class Editor:
         with create_app_session(output=PlainTextOutput(sys.stdout) if dumb else None):
             self._prompt: PromptSession[str] = PromptSession(
                 history=self._prompts,
-                completer=_Commands(session),
+                completer=_Commands(host),
                 complete_while_typing=False,
                 auto_suggest=AutoSuggestFromHistory(),
                 key_bindings=_keys(options),

@@ -42,7 +42,7 @@ async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> int:
             warmed.add_done_callback(warming.discard)
 
     editor = chat.editor = Editor(
-        chat.session, chat.options, lambda columns: bar(chat, columns), when_shown=begin_warming
+        chat, lambda columns: bar(chat, columns), when_shown=begin_warming
     )
     try:
         # Raw mode between two prompts too: otherwise the terminal would echo an Enter that is

@@ -117,7 +117,8 @@ def test_help_explains_one_command(desk: Desk) -> None:
 
 
 def test_exit_asks_to_leave(desk: Desk) -> None:
-    assert desk.outcome("/exit") == Leave()
+    for line in ("/exit", "/quit", "/q"):
+        assert desk.outcome(line) == Leave()
 
 
 def test_a_command_may_be_shortened_while_it_is_the_only_one(desk: Desk) -> None:
@@ -334,13 +335,20 @@ def test_clear_and_new_forget_the_conversation_and_keep_the_settings(desk: Desk)
 
 def completions(desk: Desk, line: str) -> list[str]:
     """What may stand for the last word of the line."""
-    return complete(line, desk.session)
+    return [found.text for found in complete(line, desk)]
 
 
 def test_names_are_completed(desk: Desk) -> None:
     assert completions(desk, "/") == sorted(f"/{name}" for name in COMMANDS)
     assert completions(desk, "/rou") == ["/rounds"]
+    assert completions(desk, "/qui") == ["/quit"]
     assert completions(desk, "/zzz") == []
+
+
+def test_each_name_comes_with_its_help(desk: Desk) -> None:
+    assert [(found.text, found.about) for found in complete("/rou", desk)] == [
+        ("/rounds", COMMANDS["rounds"].help)
+    ]
 
 
 def test_values_are_completed(desk: Desk) -> None:

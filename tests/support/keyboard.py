@@ -10,6 +10,7 @@ from prompt_toolkit.output import DummyOutput
 
 from moa_cli.chat.commands.registry import ChatOptions
 from moa_cli.chat.input import Editor
+from moa_cli.chat.loop import Chat
 from moa_cli.chat.session import Session
 from moa_cli.engine import Limits
 from tests.support.command import PATIENCE
@@ -25,8 +26,7 @@ def typed(*keys: str, default: str = "", options: ChatOptions | None = None) -> 
         session = Session(mixture("a"), InProcess({}), Limits())
         with create_pipe_input() as source:
             editor = Editor(
-                session,
-                options or ChatOptions(),
+                Chat(session, options),
                 lambda columns: "",
                 source=source,
                 output=DummyOutput(),

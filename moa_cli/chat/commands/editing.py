@@ -6,7 +6,17 @@ import shutil
 import textwrap
 from pathlib import Path
 
-from moa_cli.chat.commands.registry import COMMANDS, Edit, Host, Leave, Outcome, command, find
+from moa_cli.chat.commands.registry import (
+    COMMANDS,
+    Edit,
+    Host,
+    Leave,
+    Outcome,
+    Section,
+    Suggestion,
+    command,
+    find,
+)
 from moa_cli.core.attachments import read_part
 from moa_cli.core.conversation import Conversation, Part
 from moa_cli.core.errors import UsageError
@@ -15,7 +25,11 @@ from moa_cli.core.errors import UsageError
 _HEAD = 25
 
 
-@command("help", "[COMMAND]", lambda session: COMMANDS)
+def _help_words(host: Host, typed: str) -> list[Suggestion]:
+    return [Suggestion(known.name, known.help) for known in COMMANDS.values()]
+
+
+@command("help", "[COMMAND]", _help_words)
 def _help(host: Host, argument: str) -> None:
     """List the commands, or explain one."""
     chosen = [find(argument.lstrip("/"))] if argument else list(COMMANDS.values())
@@ -35,20 +49,20 @@ def _help(host: Host, argument: str) -> None:
         )
 
 
-@command("exit")
+@command("exit", aliases=("quit", "q", "ex"))
 def _exit(host: Host, argument: str) -> Outcome:
     """Leave."""
     return Leave()
 
 
-@command("clear")
+@command("clear", section=Section.CONVERSATION)
 def _clear(host: Host, argument: str) -> None:
     """Forget the conversation, and clear the screen."""
     host.clear_screen()
     _new(host, argument)
 
 
-@command("new")
+@command("new", section=Section.CONVERSATION)
 def _new(host: Host, argument: str) -> None:
     """Forget the conversation, and begin a new one."""
     host.session.go_on(Conversation())
@@ -56,13 +70,13 @@ def _new(host: Host, argument: str) -> None:
     host.say("a new conversation")
 
 
-@command("edit")
+@command("edit", section=Section.ASK)
 def _edit(host: Host, argument: str) -> Outcome:
     """Write the next prompt in $VISUAL or $EDITOR."""
     return Edit(argument)
 
 
-@command("file", "PATH")
+@command("file", "PATH", section=Section.ASK)
 def _file(host: Host, argument: str) -> None:
     """Attach a text file, an image or a PDF file to the next prompt."""
     try:

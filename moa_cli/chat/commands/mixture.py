@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from moa_cli.chat.commands.registry import Host, command, model_words, whole
-from moa_cli.chat.session import Session
+from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, model_words, whole
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
 from moa_cli.profile import Overrides, list_profiles, resolve, rows, save
@@ -17,15 +16,20 @@ _SHOWN = ("compact", "live", "plain", "reasoning", "vi")
 _YES, _NO = ("on", "true", "yes"), ("off", "false", "no")
 
 
-def _profile_words(session: Session) -> list[str]:
-    return ["list", "show", "save ", *(profile.name for profile in list_profiles())]
+def _profile_words(host: Host, typed: str) -> list[Suggestion]:
+    return [
+        Suggestion("list", "the profiles that there are"),
+        Suggestion("show", "the settings in force"),
+        Suggestion("save ", "keep the settings in force under a name"),
+        *(Suggestion(profile.name, profile.source) for profile in list_profiles()),
+    ]
 
 
-def _proposer_words(session: Session) -> list[str]:
-    return list(dict.fromkeys(proposer.model for proposer in session.profile.proposers))
+def _proposer_words(host: Host, typed: str) -> list[str]:
+    return list(dict.fromkeys(proposer.model for proposer in host.session.profile.proposers))
 
 
-@command("profile", "[NAME | list | show | save NAME]", _profile_words)
+@command("profile", "[NAME | list | show | save NAME]", _profile_words, section=Section.MIXTURE)
 def _profile(host: Host, argument: str) -> None:
     """Switch to a profile, list them, show or save the settings in force."""
     word, _, rest = argument.partition(" ")
@@ -47,7 +51,7 @@ def _profile(host: Host, argument: str) -> None:
         host.say(f"profile {session.profile.name}: {session.profile.description}")
 
 
-@command("aggregator", "[MODEL]", model_words)
+@command("aggregator", "[MODEL]", model_words, section=Section.MIXTURE)
 def _aggregator(host: Host, argument: str) -> None:
     """Show or set the model that writes the reply."""
     if argument:
@@ -55,7 +59,7 @@ def _aggregator(host: Host, argument: str) -> None:
     host.say(f"aggregator {host.session.profile.aggregator.model}")
 
 
-@command("models", "[MODEL,MODEL…]", model_words)
+@command("models", "[MODEL,MODEL…]", model_words, section=Section.MIXTURE)
 def _models(host: Host, argument: str) -> None:
     """Show the models, or set the proposers."""
     if argument:
@@ -64,7 +68,7 @@ def _models(host: Host, argument: str) -> None:
     host.say(host.session.models_text())
 
 
-@command("add", "MODEL", model_words)
+@command("add", "MODEL", model_words, section=Section.MIXTURE)
 def _add(host: Host, argument: str) -> None:
     """Add a proposer to every round."""
     session = host.session
@@ -72,7 +76,7 @@ def _add(host: Host, argument: str) -> None:
     host.say(host.session.models_text())
 
 
-@command("drop", "MODEL", _proposer_words)
+@command("drop", "MODEL", _proposer_words, section=Section.MIXTURE)
 def _drop(host: Host, argument: str) -> None:
     """Remove a proposer from every round."""
     session = host.session
@@ -80,7 +84,7 @@ def _drop(host: Host, argument: str) -> None:
     host.say(host.session.models_text())
 
 
-@command("rounds", "[N]", lambda session: ["0", "1", "2", "3"])
+@command("rounds", "[N]", ("0", "1", "2", "3"), section=Section.MIXTURE)
 def _rounds(host: Host, argument: str) -> None:
     """Show or set the layers of proposers; 0 asks the aggregator alone."""
     if argument:
@@ -88,7 +92,7 @@ def _rounds(host: Host, argument: str) -> None:
     host.say(f"rounds {host.session.profile.rounds}")
 
 
-@command("temperature", "[T]", lambda session: ["0", "0.3", "0.7", "1"])
+@command("temperature", "[T]", ("0", "0.3", "0.7", "1"), section=Section.MIXTURE)
 def _temperature(host: Host, argument: str) -> None:
     """Show or set the temperature of all models."""
     if argument:
@@ -100,7 +104,7 @@ def _temperature(host: Host, argument: str) -> None:
     host.say(f"temperature {setting_text(host.session.profile.temperature)}")
 
 
-@command("max-tokens", "[N]", lambda session: ["256", "512", "1024", "2048", "4096"])
+@command("max-tokens", "[N]", ("256", "512", "1024", "2048", "4096"), section=Section.MIXTURE)
 def _max_tokens(host: Host, argument: str) -> None:
     """Show or set the most tokens of each answer."""
     if argument:
@@ -108,7 +112,7 @@ def _max_tokens(host: Host, argument: str) -> None:
     host.say(f"max-tokens {setting_text(host.session.profile.max_tokens)}")
 
 
-@command("multi-turn", "[on | off]", lambda session: ["on", "off"])
+@command("multi-turn", "[on | off]", ("on", "off"), section=Section.MIXTURE)
 def _multi_turn(host: Host, argument: str) -> None:
     """Show or set whether earlier turns are sent along."""
     if argument:
@@ -116,7 +120,7 @@ def _multi_turn(host: Host, argument: str) -> None:
     host.say(f"multi-turn {'on' if host.session.profile.multi_turn else 'off'}")
 
 
-@command("system", "[TEXT | none]", lambda session: ["none"])
+@command("system", "[TEXT | none]", ("none",), section=Section.MIXTURE)
 def _system(host: Host, argument: str) -> None:
     """Show or set the system prompt of all models."""
     if argument:
@@ -125,13 +129,13 @@ def _system(host: Host, argument: str) -> None:
     host.say(f"system {host.session.profile.system or 'not set'}")
 
 
-def _settings_words(session: Session) -> list[str]:
+def _settings_words(host: Host, typed: str) -> list[str]:
     words = [f"{key} " for key in (*SETTABLE, *_SHOWN)]
     chosen = {name: key.choices for name, key in PROFILE_KEYS.items() if key.choices}
     return [*words, *(f"{name} {choice}" for name, choices in chosen.items() for choice in choices)]
 
 
-@command("set", "KEY VALUE", _settings_words)
+@command("set", "KEY VALUE", _settings_words, section=Section.MIXTURE)
 def _set(host: Host, argument: str) -> None:
     """Set any key of the profile, or how the chat is shown (compact, live, reasoning, vi)."""
     key, _, value = argument.partition(" ")

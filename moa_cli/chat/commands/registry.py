@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from moa_cli.chat.keeping import SavedConversation
@@ -104,9 +105,30 @@ class Host(Protocol):
         """Clear the screen."""
 
 
+class Section(StrEnum):
+    """Where a command stands in `/help` and in the documentation, in this order."""
+
+    CHAT = "Chat"
+    ASK = "Ask"
+    PROPOSALS = "Proposals"
+    CONVERSATION = "Conversation"
+    MIXTURE = "Mixture"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What can stand after a command. text: the whole argument, not its last word alone. about:
+    what it means, for the menu."""
+
+    text: str
+    about: str = ""
+
+
 # Takes what was typed after the command's name.
 Run = Callable[[Host, str], Outcome]
-Values = Callable[[Session], Iterable[str]]
+# The possible arguments of a command: all of them, or a function that takes the argument so far.
+# It may suggest what does not fit; that is left out later.
+Values = tuple[str | Suggestion, ...] | Callable[[Host, str], Iterable[str | Suggestion]]
 
 
 @dataclass(frozen=True)
@@ -114,37 +136,53 @@ class Command:
     """A slash command.
 
     run: carries it out. usage: its arguments; brackets mark those that can be left out. values:
-    possible arguments, for completion.
+    possible arguments, for completion. aliases: other names for it.
     """
 
     name: str
     run: Run
-    usage: str
-    values: Values
+    section: Section
+    usage: str = ""
+    values: Values = ()
+    aliases: tuple[str, ...] = ()
 
     @property
     def help(self) -> str:
         """The first line of its function's docstring."""
         return (self.run.__doc__ or "").strip().splitlines()[0]
 
+    @property
+    def needs_argument(self) -> bool:
+        """Whether it does nothing without an argument."""
+        return bool(self.usage) and not self.usage.startswith("[")
+
 
 COMMANDS: dict[str, Command] = {}
+_ALIASES: dict[str, str] = {}
 
 
 def command(
-    name: str, usage: str = "", values: Values = lambda session: ()
+    name: str,
+    usage: str = "",
+    values: Values = (),
+    *,
+    section: Section = Section.CHAT,
+    aliases: tuple[str, ...] = (),
 ) -> Callable[[Run], Run]:
     """Register a function as the slash command `name`; its docstring is the help."""
 
     def register(run: Run) -> Run:
-        COMMANDS[name] = Command(name, run, usage, values)
+        COMMANDS[name] = Command(name, run, section, usage, values, aliases)
+        _ALIASES.update(dict.fromkeys(aliases, name))
         return run
 
     return register
 
 
 def find(name: str) -> Command:
-    """The command of that name or unique prefix. Raises UsageError that names the nearest one."""
+    """The command of that name, alias or unique prefix. Raises UsageError that names the nearest
+    one."""
+    name = _ALIASES.get(name, name)
     if name in COMMANDS:
         return COMMANDS[name]
     begun = [known for known in COMMANDS if name and known.startswith(name)]
@@ -153,7 +191,7 @@ def find(name: str) -> Command:
     if begun:
         raise UsageError(f"/{name} could be " + ", ".join(f"/{known}" for known in begun))
     alike = [known for known in COMMANDS if name and known.startswith(name[:3])]
-    near = nearest(name, COMMANDS) or (alike[0] if alike else None)
+    near = nearest(name, [*COMMANDS, *_ALIASES]) or (alike[0] if alike else None)
     hint = f"did you mean /{near}?" if near else "/help lists all commands"
     raise UsageError(f"there is no command /{name}", hint=hint)
 
@@ -167,21 +205,48 @@ def perform(host: Host, line: str) -> Outcome:
     return found.run(host, argument)
 
 
-def complete(line: str, session: Session) -> list[str]:
-    """The words that can complete the last word of a line."""
+def complete(line: str, host: Host) -> list[Suggestion]:
+    """What can complete the name of a command, or else its argument; each suggestion replaces all
+    of that.
+
+    Values that begin with what was typed come before those that hold it elsewhere: the id of a
+    model is rarely known from its start.
+    """
     name, space, argument = line[1:].partition(" ")
     if not space:
-        return sorted(f"/{known}" for known in COMMANDS if known.startswith(name))
+        return _names(name)
     try:
         chosen = find(name)
     except UsageError:
         return []
-    return [value for value in chosen.values(session) if value.startswith(argument)]
+    values = chosen.values(host, argument) if callable(chosen.values) else chosen.values
+    found = [value if isinstance(value, Suggestion) else Suggestion(value) for value in values]
+    typed = argument.lower()
+    begun = [value for value in found if value.text.lower().startswith(typed)]
+    before, _, word = typed.rpartition(" ")
+    held = [
+        value
+        for value in found
+        if value not in begun
+        and value.text.lower().startswith(before)
+        and word in value.text.lower()[len(before) :]
+    ]
+    return [*begun, *held]
 
 
-def model_words(session: Session) -> Iterable[str]:
+def _names(typed: str) -> list[Suggestion]:
+    """The commands whose names, or else whose aliases, begin so."""
+    found = {known: known for known in COMMANDS if known.startswith(typed)}
+    known_so_far = set(found.values())
+    for alias, known in _ALIASES.items():
+        if typed and alias.startswith(typed) and known not in known_so_far:
+            found[alias] = known
+    return [Suggestion(f"/{name}", COMMANDS[found[name]].help) for name in sorted(found)]
+
+
+def model_words(host: Host, typed: str) -> list[Suggestion]:
     """The models of the profile, for completion."""
-    return session.profile.models()
+    return [Suggestion(model) for model in host.session.profile.models()]
 
 
 def whole(text: str) -> int:

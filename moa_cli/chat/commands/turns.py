@@ -10,7 +10,9 @@ from moa_cli.chat.commands.registry import (
     Outcome,
     Remerge,
     Resume,
+    Section,
     Send,
+    Suggestion,
     command,
     model_words,
     whole,
@@ -27,8 +29,21 @@ from moa_cli.engine.merging import mergeable
 from moa_cli.terminal.sources import source_lines
 
 
-def _numbers(session: Session) -> list[str]:
-    return ["all", "reviews", *(str(number) for number in range(1, len(_layer(session, None)) + 1))]
+def _numbers(host: Host, typed: str) -> list[Suggestion]:
+    """The proposals of the last layer."""
+    proposals = _layer(host.session, None)
+    return [
+        Suggestion(str(number), f"{proposal.proposer}: {one_line(proposal.text, 60)}")
+        for number, proposal in enumerate(proposals, 1)
+    ]
+
+
+def _shown_words(host: Host, typed: str) -> list[Suggestion]:
+    return [
+        Suggestion("all", "all of the last layer, side by side"),
+        Suggestion("reviews", "what models said about them"),
+        *_numbers(host, typed),
+    ]
 
 
 def _last(session: Session) -> Turn:
@@ -58,7 +73,7 @@ def _proposal(session: Session, text: str, layer: int | None = None) -> Proposal
     return proposals[number - 1]
 
 
-@command("show", "[N [LAYER] | all | reviews]", _numbers)
+@command("show", "[N [LAYER] | all | reviews]", _shown_words, section=Section.PROPOSALS)
 def _show(host: Host, argument: str) -> None:
     """List the last turn's proposals, print one in full, all side by side, or the reviews."""
     if not _layer(host.session, None):
@@ -106,7 +121,7 @@ def _show_reviews(host: Host, turn: Turn) -> None:
         host.say("\n".join([decision_line(turn.decision), *placing_lines(turn.decision)]))
 
 
-@command("diff", "N M", _numbers)
+@command("diff", "N M", _numbers, section=Section.PROPOSALS)
 def _diff(host: Host, argument: str) -> None:
     """Show two proposals of the last layer side by side, with what differs marked."""
     from moa_cli.chat.similarity import differences
@@ -120,7 +135,7 @@ def _diff(host: Host, argument: str) -> None:
     host.draw(marked_side_by_side((first.proposer, left), (second.proposer, right)))
 
 
-@command("why")
+@command("why", section=Section.PROPOSALS)
 def _why(host: Host, argument: str) -> None:
     """Show the most similar proposal for each passage of the reply, and who holds it."""
     from moa_cli.chat.similarity import closest, nearest_points, shares
@@ -147,7 +162,7 @@ def _why(host: Host, argument: str) -> None:
         host.say("(held by: those of the report's point that is most like the passage)")
 
 
-@command("report")
+@command("report", section=Section.PROPOSALS)
 def _report(host: Host, argument: str) -> Outcome:
     """Show where the last proposals agree and disagree (one call, if no report is kept)."""
     report = _last(host.session).report
@@ -159,18 +174,18 @@ def _report(host: Host, argument: str) -> Outcome:
     return None
 
 
-@command("retry", "[MODEL]", model_words)
+@command("retry", "[MODEL]", model_words, section=Section.ASK)
 def _retry(host: Host, argument: str) -> Outcome:
     """Ask the last prompt again; MODEL writes only this reply."""
     last = host.session.last
     return Send(host.session.take_back(), argument or None, last.parts if last else ())
 
 
-def _remerge_words(session: Session) -> list[str]:
-    return [*STRATEGIES, *model_words(session)]
+def _remerge_words(host: Host, typed: str) -> list[str | Suggestion]:
+    return [*STRATEGIES, *model_words(host, typed)]
 
 
-@command("remerge", "[STRATEGY] [MODEL]", _remerge_words)
+@command("remerge", "[STRATEGY] [MODEL]", _remerge_words, section=Section.ASK)
 def _remerge(host: Host, argument: str) -> Outcome:
     """Make a new reply of the last proposals, by another STRATEGY and MODEL if given."""
     first, _, rest = argument.partition(" ")
@@ -185,7 +200,7 @@ def _remerge(host: Host, argument: str) -> Outcome:
     return Remerge(strategy, model or None)
 
 
-@command("undo")
+@command("undo", section=Section.ASK)
 def _undo(host: Host, argument: str) -> None:
     """Forget the last turn."""
     turn = host.session.undo()
@@ -198,20 +213,20 @@ def _undo(host: Host, argument: str) -> None:
         )
 
 
-@command("fork")
+@command("fork", section=Section.CONVERSATION)
 def _fork(host: Host, argument: str) -> None:
     """Continue in a copy; the conversation so far stays as it is."""
     host.session.go_on(host.kept.fork())
     host.say(f"a copy: {host.kept.id}")
 
 
-@command("resume", "[ID]")
+@command("resume", "[ID]", section=Section.CONVERSATION)
 def _resume(host: Host, argument: str) -> Outcome:
     """Continue another conversation, chosen from a list if no ID is given."""
     return Resume(argument)
 
 
-@command("rename", "TITLE")
+@command("rename", "TITLE", section=Section.CONVERSATION)
 def _rename(host: Host, argument: str) -> None:
     """Give the conversation another title."""
     title = title_named(argument)
@@ -219,7 +234,7 @@ def _rename(host: Host, argument: str) -> None:
     host.say(f"renamed: {title}")
 
 
-@command("tag", "[[--remove] TAG…]")
+@command("tag", "[[--remove] TAG…]", section=Section.CONVERSATION)
 def _tag(host: Host, argument: str) -> None:
     """Tag the conversation, remove tags, or show its tags."""
     words = argument.split()
@@ -231,7 +246,7 @@ def _tag(host: Host, argument: str) -> None:
     host.say(f"tags: {', '.join(now)}" if now else "no tags")
 
 
-@command("usage", "[--json]", lambda session: ["--json"])
+@command("usage", "[--json]", ("--json",))
 def _usage(host: Host, argument: str) -> None:
     """Show the calls, tokens and cost since this chat began, by model."""
     from moa_cli.terminal.usage import spent_lines
@@ -250,7 +265,7 @@ def _usage(host: Host, argument: str) -> None:
     host.say("\n".join(spent_lines(spent)))
 
 
-@command("copy", "[code]", lambda session: ["code"])
+@command("copy", "[code]", ("code",), section=Section.ASK)
 def _copy(host: Host, argument: str) -> None:
     """Copy the last reply, or its last block of code, to the clipboard."""
     from moa_cli.chat.clipboard import copy, last_code
@@ -268,7 +283,7 @@ def _copy(host: Host, argument: str) -> None:
     host.say(f"copied {len(text)} characters ({copy(text)})")
 
 
-@command("dry-run", "PROMPT")
+@command("dry-run", "PROMPT", section=Section.ASK)
 def _dry_run(host: Host, argument: str) -> None:
     """Show the calls, exact prompts and likely cost of PROMPT; nothing is sent."""
     from moa_cli.terminal.dry_run import plan
