@@ -1,18 +1,14 @@
-"""The board: what the proposers are doing, drawn by Rich as lines for a `Screen`."""
+"""The board: what the proposers are doing, as lines for a `Screen`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
 from moa_cli.core.money import usd
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
+from moa_cli.terminal.line import Line, Styles
 from moa_cli.terminal.table import cell_len, set_cell_size
 from moa_cli.terminal.view import CallView, State, TurnView
 
@@ -40,15 +36,6 @@ _UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f1e6-\U0001
 _LONGEST_NAME = 40
 
 
-def to_lines(console: Console, renderable: RenderableType, width: int) -> list[str]:
-    """What `console` makes of the renderable, as ANSI lines of at most `width` cells."""
-    # Else Rich takes no more than what it believes to be the width: COLUMNS, even if stale.
-    console.width = width
-    with console.capture() as captured:
-        console.print(renderable, width=width, end="", soft_wrap=False)
-    return captured.get().rstrip("\n").split("\n")
-
-
 def figures(call: CallView, now: float) -> list[str]:
     """Seconds, tokens, cost, tokens a second, and seconds to the first token, as far as known;
     the most telling first."""
@@ -71,7 +58,7 @@ def name_cells(calls: Iterable[CallView]) -> int:
     return max((cell_len(_plain(call.name, _LONGEST_NAME)) for call in calls), default=0)
 
 
-def call_summary(call: CallView, now: float, name_width: int = 0, width: int | None = None) -> Text:
+def call_summary(call: CallView, now: float, name_width: int = 0, width: int | None = None) -> Line:
     """One line on a call: mark, name (padded to `name_width`), state, figures, why it failed.
 
     width: figures that would go beyond it are left out.
@@ -79,17 +66,17 @@ def call_summary(call: CallView, now: float, name_width: int = 0, width: int | N
     mark, style = _MARKS[call.state]
     name = _plain(call.name, _LONGEST_NAME)
     padding = " " * max(2, name_width - cell_len(name) + 2)
-    text = Text.assemble((mark, style), " ", (name, "bold"), padding)
+    line = Line((mark, style), " ", (name, "bold"), padding)
     if call.state in _NOTED:
-        return text.append(_plain(call.note), style)
+        return line.append(_plain(call.note), style)
     told = figures(call, now)
     if call.state not in ("done", "streaming"):
         # What a call that waits has a note of: that it was sent a second time.
         told = [_plain(call.note) if call.state == "waiting" and call.note else call.state, *told]
     if call.state == "done" and call.note:
-        text.append(f"{_plain(call.note)} · ", "yellow")
-    free = None if width is None else width - cell_len(text.plain)
-    return text.append(_joined(told, free), "dim")
+        line.append(f"{_plain(call.note)} · ", "yellow")
+    free = None if width is None else width - line.cells
+    return line.append(_joined(told, free), "dim")
 
 
 def _joined(parts: list[str], cells: int | None) -> str:
@@ -101,66 +88,77 @@ def _joined(parts: list[str], cells: int | None) -> str:
 
 def _plain(text: str, limit: int | None = None) -> str:
     """A name or a message on one line, as wide on one terminal as on another."""
-    return one_line(_UNSURE.sub("", text), limit)
+    return one_line(_sure(text), limit)
+
+
+def _sure(text: str) -> str:
+    return text if text.isascii() else _UNSURE.sub("", text)
 
 
 def board_lines(
-    console: Console, view: TurnView, now: float, size: tuple[int, int], hint: str = ""
+    styles: Styles, view: TurnView, now: float, size: tuple[int, int], hint: str = ""
 ) -> list[str]:
     """The live region for `view`, of at most half the height: a grid of panels where there is
     room, else one row a proposer, else one line.
 
     hint: what a key does at this moment, shown at the end.
     """
+    return [line.cut(size[0]).ansi(styles) for line in _lines(view, now, size, hint)]
+
+
+def _lines(view: TurnView, now: float, size: tuple[int, int], hint: str) -> list[Line]:
     width, height = size
     if view.phase == "replying" and view.aggregator is not None:
         status = call_summary(view.aggregator, now)
         if view.aggregator.state == "waiting" and view.references:
             status.append(f" · reading {plural(view.references, 'proposal')}", "dim")
-        return to_lines(console, _hinted(status, hint, size), width)
-    if not view.proposers:
+        return _hinted(status, hint, size)
+    # Asked for once: it is made anew each time.
+    calls = view.proposers
+    if not calls:
         return []
     if width < _NARROWEST_ROWS:
-        ended = sum(call.ended is not None for call in view.proposers)
-        tokens = sum(call.tokens for call in view.proposers)
-        began = min(call.began for call in view.proposers)
-        head_text = f"{view.name}: {ended} of {len(view.proposers)}"
-        text = Text.assemble(("▸ ", "cyan"), (head_text, "bold"))
-        if queued := _queued(view.proposers):
-            text.append(f" · {queued} not sent", "yellow")
-        text.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
-        return to_lines(console, _hinted(text, hint, size), width)
-    count, room = len(view.proposers), max(1, height // 2)
+        ended = sum(call.ended is not None for call in calls)
+        tokens = sum(call.tokens for call in calls)
+        began = min(call.began for call in calls)
+        line = Line(("▸ ", "cyan"), (f"{view.name}: {ended} of {len(calls)}", "bold"))
+        if queued := _queued(calls):
+            line.append(f" · {queued} not sent", "yellow")
+        line.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
+        return _hinted(line, hint, size)
+    count, room = len(calls), max(1, height // 2)
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
     # Four stand two by two.
     columns = -(-count // -(-count // columns))
-    told = []
+    head = Line()
     if view.purposes.get(view.layer):
-        told.append(Text(view.name, "dim"))
+        head.append(view.name, "dim")
     elif view.rounds > 1:
-        told.append(Text(f"{view.name} of {view.rounds}", "dim"))
-    if queued := _queued(view.proposers):
-        told.append(Text(f"{queued} not sent yet", "yellow"))
-    head = [_cut(Text(" · ", "dim").join(told), width)] if told and room > 2 else []
-    foot = [_cut(Text(hint, "dim"), width)] if hint and room > 2 else []
-    room -= len(head) + len(foot)
+        head.append(f"{view.name} of {view.rounds}", "dim")
+    if queued := _queued(calls):
+        if head.cells:
+            head.append(" · ", "dim")
+        head.append(f"{queued} not sent yet", "yellow")
+    above = [head] if head.cells and room > 2 else []
+    below = [Line((hint, "dim"))] if hint and room > 2 else []
+    room -= len(above) + len(below)
     panel_height = min(8, room // -(-count // columns))
     roomy = width >= _PANELS_WIDTH and height >= _PANELS_HEIGHT and count <= _MOST_PANELS
     if not roomy or panel_height < _FEWEST_ROWS:
-        body: RenderableType = _rows(view.proposers, now, width, max(1, room))
+        body = _rows(calls, now, width, max(1, room))
     else:
-        body = _grid(view.proposers, now, width, columns, panel_height)
-    return to_lines(console, Group(*head, body, *foot), width)
+        body = _grid(calls, now, width, columns, panel_height)
+    return [*above, *body, *below]
 
 
-def _hinted(text: Text, hint: str, size: tuple[int, int]) -> RenderableType:
+def _hinted(line: Line, hint: str, size: tuple[int, int]) -> list[Line]:
     """A line with the hint at its end, or below it where that would leave less than a half."""
     width, height = size
     ending = f" · {hint}"
-    if hint and 2 * cell_len(ending) <= width:
-        return _cut(text, width - cell_len(ending)).append(ending, "dim")
-    below = [_cut(Text(hint, "dim"), width)] if hint and height >= 4 else []
-    return Group(_cut(text, width), *below)
+    cells = cell_len(ending)
+    if hint and 2 * cells <= width:
+        return [line.cut(width - cells).append(ending, "dim")]
+    return [line, Line((hint, "dim"))] if hint and height >= 4 else [line]
 
 
 def _queued(calls: Iterable[CallView]) -> int:
@@ -168,30 +166,32 @@ def _queued(calls: Iterable[CallView]) -> int:
     return sum(call.state == "queued" for call in calls)
 
 
-def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> Group:
+def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> list[Line]:
     shown = list(calls)
-    rest: list[Text] = []
+    rest: list[Line] = []
     # Those at work come first where not all have a row.
     if len(shown) > room:
         shown.sort(key=lambda call: call.ended is not None)
-        rest = [Text(f"… and {len(shown) - room + 1} more", "dim")]
+        rest = [Line((f"… and {len(shown) - room + 1} more", "dim"))]
         shown = shown[: room - 1]
     names = name_cells(shown)
-    return Group(*(_cut(_row(call, now, width, names), width) for call in shown), *rest)
+    return [*(_row(call, now, width, names) for call in shown), *rest]
 
 
-def _row(call: CallView, now: float, width: int, names: int) -> Text:
-    has_tail = call.state == "streaming" or (call.state == "thinking" and bool(call.tail))
+def _row(call: CallView, now: float, width: int, names: int) -> Line:
+    has_tail = call.state == "streaming" or (call.state == "thinking" and call.has_tail)
     # A few words of the text tell more than the last of the figures.
-    text = call_summary(call, now, names, width - _SHORTEST_TAIL if has_tail else width)
-    free = width - cell_len(text.plain) - 2
+    line = call_summary(call, now, names, width - _SHORTEST_TAIL if has_tail else width)
+    free = width - line.cells - 2
     if has_tail and free > 8:
-        text.append("  " + _end_of(_plain(call.tail[-4 * free :]), free), "dim")
-    return text
+        line.append("  " + _end_of(_plain(call.tail[-4 * free :]), free), "dim")
+    return line
 
 
 def _end_of(text: str, cells: int) -> str:
     """The last part of a line, `cells` wide at most."""
+    if text.isascii():
+        return text if len(text) <= cells else f"…{text[len(text) - cells + 1 :]}"
     if cell_len(text) <= cells:
         return text
     while cell_len(text) > cells - 1:
@@ -199,30 +199,27 @@ def _end_of(text: str, cells: int) -> str:
     return f"…{text}"
 
 
-def _cut(text: Text, width: int) -> Text:
-    text.truncate(width, overflow="ellipsis")
-    text.no_wrap = True
-    return text
-
-
 def _grid(
     calls: Sequence[CallView], now: float, width: int, columns: int, panel_height: int
-) -> Table:
-    grid = Table.grid(padding=0)
+) -> list[Line]:
     widths = [width // columns + (1 if n < width % columns else 0) for n in range(columns)]
-    for cells in widths:
-        grid.add_column(width=cells)
+    lines = []
     for start in range(0, len(calls), columns):
         row = zip(calls[start : start + columns], widths, strict=False)
-        grid.add_row(*(_panel(call, now, cells, panel_height) for call, cells in row))
-    return grid
+        panels = [_panel(call, now, cells, panel_height) for call, cells in row]
+        for parts in zip(*panels, strict=True):
+            line = Line()
+            for part in parts:
+                line.extend(part)
+            lines.append(line)
+    return lines
 
 
-def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
+def _panel(call: CallView, now: float, width: int, height: int) -> list[Line]:
+    """A frame with the call's name above, its figures below, and the end of its text."""
     mark, style = _MARKS[call.state]
-    # The border's style lies under the title's, dim with it.
-    name = _plain(call.name, width - 8)
-    title = Text.assemble((mark, f"not dim {style}"), " ", (name, "not dim bold"))
+    border = style if call.state in ("done", "failed") else "dim"
+    name = Line((_plain(call.name, width - 8), "bold")).cut(width - 8)
     parts = figures(call, now)
     if call.state == "done" and call.note:
         # Why is told below, once the layer has ended.
@@ -230,40 +227,40 @@ def _panel(call: CallView, now: float, width: int, height: int) -> Panel:
     # Of these two states the mark before the name says enough.
     if call.state not in ("streaming", "done") or cell_len(" · ".join(parts)) + 18 <= width:
         parts = [call.state, *parts]
-    return Panel(
-        _tail(call, width - 4, height - 2),
-        title=title,
-        title_align="left",
-        subtitle=Text(_joined(parts, width - 6), "dim"),
-        subtitle_align="right",
-        border_style=style if call.state in ("done", "failed") else "dim",
-        width=width,
-        height=height,
-    )
+    told = Line((_joined(parts, width - 6), "dim")).cut(width - 6)
+    top = Line(("╭─ ", border), (mark, style), " ").extend(name)
+    top.append(f" {'─' * (width - name.cells - 7)}╮", border)
+    bottom = Line((f"╰{'─' * (width - told.cells - 5)} ", border)).extend(told)
+    rows, style = _tail(call, width - 4, height - 2)
+    rows += [""] * (height - 2 - len(rows))
+    body = [
+        Line(("│ ", border), (row, style), (f"{' ' * (width - 4 - cell_len(row))} │", border))
+        for row in rows
+    ]
+    return [top, *body, bottom.append(" ─╯", border)]
 
 
-def _tail(call: CallView, width: int, rows: int) -> Text:
-    """The last rows of a call's text, each cut to its width here: cells are counted once."""
-    style = ""
+def _tail(call: CallView, width: int, rows: int) -> tuple[list[str], str]:
+    """The last rows of a call's text, each at most so wide, and their style."""
     if call.state in _NOTED or (call.state == "waiting" and call.note):
         style = "red" if call.state == "failed" else "yellow"
-        lines = _wrap(_plain(call.note), width)[:rows]
-    else:
-        # The last rows + 1 source lines, wrapped from their own start, so that a frame costs
-        # the same however long the answer has become.
-        recent = _UNSURE.sub("", sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
-        # Where the end of a line begins moves in steps: else all rows would be wrapped anew at each
-        # token.
-        least = width * (rows + 1)
-        ends = (line[max(0, len(line) // least - 1) * least :] for line in recent)
-        lines = [piece for end in ends for piece in _wrap(end, width)][-rows:]
-    return Text("\n".join(lines), style, no_wrap=True, overflow="crop")
+        return _wrap(_plain(call.note), width)[:rows], style
+    # The last rows + 1 source lines, wrapped from their own start, so that a frame costs
+    # the same however long the answer has become.
+    recent = _sure(sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
+    # Where the end of a line begins moves in steps: else all rows would be wrapped anew at each
+    # token.
+    least = width * (rows + 1)
+    ends = (line[max(0, len(line) // least - 1) * least :] for line in recent)
+    return [piece for end in ends for piece in _wrap(end, width)][-rows:], ""
 
 
 def _wrap(line: str, width: int) -> list[str]:
+    ascii_only = line.isascii()
     pieces = []
-    while cell_len(line) > width:
-        cut = len(set_cell_size(line, width).rstrip(" ")) or 1
+    while (len(line) if ascii_only else cell_len(line)) > width:
+        cut = width if ascii_only else len(set_cell_size(line, width).rstrip(" "))
+        cut = cut or 1
         space = line.rfind(" ", 0, cut + 1)
         cut = space if space > width // 2 else cut
         pieces.append(line[:cut])

@@ -16,8 +16,9 @@ from moa_cli.core.strategy import Decision
 from moa_cli.markdown.blocks import MarkdownStream
 from moa_cli.markdown.drawing import BlockRenderer, Color
 from moa_cli.markdown.pieces import Block
-from moa_cli.terminal.board import board_lines, call_summary, name_cells, to_lines
+from moa_cli.terminal.board import board_lines, call_summary, name_cells
 from moa_cli.terminal.decision import decision_line
+from moa_cli.terminal.line import Line, Styles, to_lines
 from moa_cli.terminal.plain import Hint, enough_line, trimmed_line
 from moa_cli.terminal.screen import Screen, Size
 from moa_cli.terminal.view import TurnView
@@ -102,6 +103,7 @@ class Board:
     ) -> None:
         self._screen = Screen(stream, size)
         self._console = console_for(stream)
+        self._styles = Styles(self._console)
         self._view = TurnView(reasoning=reasoning)
         self._compact = compact
         self._through_reply = through_reply
@@ -113,6 +115,12 @@ class Board:
     def handle(self, event: Event) -> None:
         self._view.apply(event)
         match event:
+            # First what comes most.
+            case events.ProposerDelta():
+                pass
+            case events.AggregatorDelta():
+                if event.text and not self._through_reply:
+                    self._hide()
             case events.TurnStarted():
                 self._began = asyncio.get_running_loop().time() - event.at
                 self._ticker.start()
@@ -132,8 +140,6 @@ class Board:
             case events.AggregatorFailed() if not event.text:
                 # One that broke off in its reply is told of below what it wrote, by the caller.
                 self._note(f"✗ {event.model}: {event.error.message}", "red")
-            case events.AggregatorDelta() if event.text and not self._through_reply:
-                self._hide()
             case events.Decided():
                 self._decision = event.decision
             case events.AggregatorFinished() | events.TurnFailed():
@@ -146,28 +152,28 @@ class Board:
     def _draw(self) -> None:
         now = asyncio.get_running_loop().time() - self._began
         size = self._screen.size()
-        self._screen.paint(board_lines(self._console, self._view, now, size, self._hint()))
+        self._screen.paint(board_lines(self._styles, self._view, now, size, self._hint()))
 
     def _fold(self, event: events.LayerFinished) -> None:
         calls, purpose = self._view.take_out(event.layer), self._view.purposes[event.layer]
         width = self._screen.size()[0]
-        texts = []
+        lines = []
         if self._view.rounds > 1 or self._compact or purpose:
             done = [call for call in calls if self._compact and call.state == "done"]
             names = ", ".join(one_line(call.name, 40) for call in done)
             name = self._view.name_of(event.layer)
             line = f"{name}: {event.answered} of {event.asked} answered"
             line += f" in {event.seconds:.1f} s" + (f" ({names})" if names else "")
-            texts.append(Text(line, "dim"))
+            lines.append(Line((line, "dim")))
         if any(call.state == "dropped" for call in calls):
-            texts.append(Text(enough_line(event, purpose), "yellow"))
+            lines.append(Line((enough_line(event, purpose), "yellow")))
         if self._compact:
             # What went well is told by its number.
             calls = [call for call in calls if call.state != "done" or call.note]
         longest = name_cells(calls)
-        texts += [call_summary(call, event.at, longest) for call in calls]
-        lines = [line for text in texts for line in to_lines(self._console, text, width)]
-        self._screen.commit(lines, [])
+        lines += [call_summary(call, event.at, longest) for call in calls]
+        rows = [row for line in lines for row in line.wrapped(self._console, width)]
+        self._screen.commit(rows, [])
 
     def _note(self, text: str, style: str) -> None:
         line = to_lines(self._console, Text(one_line(text), style), self._screen.size()[0])
@@ -203,23 +209,30 @@ class MarkdownReply:
         self._stream = MarkdownStream()
         self._renderer = BlockRenderer(color=color_of(self._console))
         self._ticker = Ticker(self._draw)
+        # What has come since the last frame, and the blocks that are whole and not printed.
+        self._pieces: list[str] = []
         self._blocks: list[Block] = []
-        self._changed = False
         self._began = False
         self._apart = apart
         self._live = live
 
     def handle(self, event: Event) -> None:
         match event:
+            # First what comes most. Pieces are parsed together, once a frame.
+            case events.AggregatorDelta():
+                if event.text:
+                    self._pieces.append(event.text)
             case events.AggregatorStarted():
                 self._ticker.start()
-            case events.AggregatorDelta() if event.text:
-                self._take(event.text)
-            case events.AggregatorFinished() | events.AggregatorFailed() if self._began:
-                # Here, not in `close`: others are yet to say how the turn ended.
-                self.close()
+            case events.AggregatorFinished() | events.AggregatorFailed():
+                self._take()
+                if self._began:
+                    # Here, not in `close`: others are yet to say how the turn ended.
+                    self.close()
 
-    def _take(self, text: str) -> None:
+    def _take(self) -> None:
+        text = "".join(self._pieces)
+        self._pieces.clear()
         if not self._began:
             # A leading blank line would part the reply from what it answers.
             text = text.lstrip("\n")
@@ -227,11 +240,10 @@ class MarkdownReply:
             if self._began and self._apart:
                 self._screen.commit([""])
         self._blocks += self._stream.feed(text)
-        self._changed = True
 
     def _draw(self) -> None:
-        if self._changed:
-            self._changed = False
+        if self._pieces:
+            self._take()
             self._commit(self._stream.pending() if self._live else [], self._live)
 
     def _commit(self, pending: list[Block], hinting: bool = False) -> None:
@@ -250,6 +262,7 @@ class MarkdownReply:
 
     def close(self) -> None:
         self._ticker.stop()
+        self._take()
         self._blocks += self._stream.finish()
         self._commit([])
         self._screen.close()

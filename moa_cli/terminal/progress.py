@@ -111,7 +111,7 @@ class _Moving(ProgressView):
     def _draw(self) -> None:
         from rich.text import Text
 
-        from moa_cli.terminal.board import to_lines
+        from moa_cli.terminal.line import to_lines
 
         progress, width = self._progress, self._screen.size()[0]
         filled = _BAR_CELLS * progress.ended // max(1, progress.total)

@@ -18,6 +18,8 @@ Phase = Literal["proposing", "replying", "ended"]
 
 # More than any panel shows; keeping whole answers would make each frame dearer than the last.
 _TAIL = 4000
+# They are joined then, also where no frame is drawn.
+_MOST_PIECES = 1000
 
 
 @dataclass
@@ -26,8 +28,7 @@ class CallView:
 
     began, first_token, ended: seconds since the turn began, None if not yet.
     tokens: as counted by the endpoint if `exact`, else the pieces that have come.
-    cost: USD, 0 if free or unknown. tail: the last part of its text. note: why it failed, waits,
-    or was cut.
+    cost: USD, 0 if free or unknown. note: why it failed, waits, or was cut.
     """
 
     name: str
@@ -39,8 +40,10 @@ class CallView:
     tokens: int = 0
     exact: bool = False
     cost: float = 0.0
-    tail: str = ""
     note: str = ""
+    # The last part of its text, in pieces: they are joined only for a frame, which many of them
+    # share.
+    _tail: list[str] = field(default_factory=list)
 
     def take(self, at: float, text: str, thought: str) -> None:
         """The next piece has come. thought: reasoning that is to be shown."""
@@ -49,11 +52,25 @@ class CallView:
         self.state = "streaming" if text else "thinking"
         self.tokens += 1
         if text or thought:
-            self.tail = (self.tail + thought + text)[-_TAIL:]
+            self._tail.append(thought + text)
+            if len(self._tail) > _MOST_PIECES:
+                self._tail = [self.tail]
+
+    @property
+    def tail(self) -> str:
+        """The last part of its text."""
+        if len(self._tail) > 1:
+            self._tail = ["".join(self._tail)[-_TAIL:]]
+        return self._tail[0] if self._tail else ""
+
+    @property
+    def has_tail(self) -> bool:
+        """Whether there is any."""
+        return bool(self._tail)
 
     def withdraw(self) -> None:
         """What came of it so far is taken back."""
-        self.first_token, self.tokens, self.tail = None, 0, ""
+        self.first_token, self.tokens, self._tail = None, 0, []
 
     def end(self, at: float, usage: Usage, error: Failure | None, cut: str | None = None) -> None:
         """The call has ended, well or not. cut: how its answer was cut, if it was."""
@@ -127,6 +144,15 @@ class TurnView:
 
     def apply(self, event: Event) -> None:
         match event:
+            # First what comes most.
+            case events.ProposerDelta():
+                call = self.layers[event.layer][event.index - self._taken.get(event.layer, 0)]
+                call.take(event.at, event.text, event.reasoning if self.reasoning else "")
+            case events.AggregatorDelta():
+                if self.aggregator:
+                    self.aggregator.take(
+                        event.at, event.text, event.reasoning if self.reasoning else ""
+                    )
             case events.TurnStarted():
                 self.rounds = event.rounds
             case events.LayerStarted():
@@ -138,9 +164,6 @@ class TurnView:
                     CallView(caller.name, caller.model, event.at)
                     for caller in event.proposers[known:]
                 ]
-            case events.ProposerDelta():
-                call = self.call(event.layer, event.index)
-                call.take(event.at, event.text, self._thought(event))
             case events.ProposerFinished() | events.ProposerFailed():
                 proposal = event.proposal
                 call = self.call(event.layer, event.index)
@@ -166,8 +189,6 @@ class TurnView:
                 self.phase = "replying"
                 self.references = event.references
                 self.aggregator = CallView(event.name, event.model, event.at)
-            case events.AggregatorDelta() if self.aggregator:
-                self.aggregator.take(event.at, event.text, self._thought(event))
             case events.AggregatorFinished() if self.aggregator:
                 cut = cut_text(event.finish_reason)
                 self.aggregator.end(event.at, event.usage, None, cut)
@@ -180,6 +201,3 @@ class TurnView:
         if event.index is None:
             return self.aggregator
         return self.call(event.layer, event.index)
-
-    def _thought(self, event: events.ProposerDelta | events.AggregatorDelta) -> str:
-        return event.reasoning if self.reasoning else ""

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from rich.console import Console
 
 from moa_cli.core.conversation import Failure, Proposal, Usage
 from moa_cli.core.events import (
@@ -28,6 +27,7 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.sanitize import sanitize
 from moa_cli.terminal.board import board_lines, call_summary
+from moa_cli.terminal.line import Styles
 from moa_cli.terminal.live import console_for
 from moa_cli.terminal.view import TurnView
 
@@ -91,7 +91,7 @@ def brought(view: TurnView, index: int, state: str, text: str) -> TurnView:
 
 def drawn(view: TurnView, size: tuple[int, int], now: float = 4.0, hint: str = "") -> list[str]:
     """The board without its colours; its promises are kept."""
-    lines = board_lines(console(), view, now, size, hint)
+    lines = board_lines(Styles(console_for(io.StringIO())), view, now, size, hint)
     plain = [COLOUR.sub("", line) for line in lines]
     width, height = size
     assert len(lines) <= max(1, height // 2)
@@ -101,11 +101,6 @@ def drawn(view: TurnView, size: tuple[int, int], now: float = 4.0, hint: str = "
         assert "\n" not in line
         assert "\t" not in line
     return plain
-
-
-def console() -> Console:
-    """As the live board's."""
-    return console_for(io.StringIO())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""One line of a live region: pieces of text, each in a style, cut by cells.
+
+Rich could draw the same, but a board draws ten times a second beside the tokens that arrive: laying
+out a `Text` takes Rich many times as long as joining these pieces.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from moa_cli.terminal.table import cell_len, set_cell_size
+
+
+def to_lines(console: Console, renderable: RenderableType, width: int) -> list[str]:
+    """What `console` makes of the renderable, as ANSI lines of at most `width` cells."""
+    # Else Rich takes no more than what it believes to be the width: COLUMNS, even if stale.
+    console.width = width
+    with console.capture() as captured:
+        console.print(renderable, width=width, end="", soft_wrap=False)
+    return captured.get().rstrip("\n").split("\n")
+
+
+class Styles:
+    """What a console's terminal is sent to begin and to end a style, such as `bold` or `red`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._codes: dict[str, tuple[str, str]] = {"": ("", "")}
+
+    def paint(self, text: str, style: str) -> str:
+        """The text in the style, as far as the terminal can show it."""
+        codes = self._codes.get(style)
+        if codes is None:
+            [sample] = to_lines(self._console, Text(".", style), 10)
+            begin, _, end = sample.partition(".")
+            codes = self._codes[style] = begin, end
+        return f"{codes[0]}{text}{codes[1]}"
+
+
+class Line:
+    """A line whose text has been made harmless before: it is on one line, without escapes.
+
+    pieces: texts, each alone or with its style.
+    """
+
+    def __init__(self, *pieces: str | tuple[str, str]) -> None:
+        self._pieces = [(piece, "") if isinstance(piece, str) else piece for piece in pieces]
+        self.cells = sum(cell_len(text) for text, _ in self._pieces)
+
+    def append(self, text: str, style: str = "") -> Line:
+        """Add a piece at the end; return the line."""
+        self._pieces.append((text, style))
+        self.cells += cell_len(text)
+        return self
+
+    def extend(self, other: Line) -> Line:
+        """Add the pieces of another line; return this one."""
+        self._pieces += other._pieces
+        self.cells += other.cells
+        return self
+
+    def cut(self, width: int) -> Line:
+        """Let it take at most `width` cells, with an ellipsis if it takes more; return it."""
+        if self.cells <= width:
+            return self
+        free = max(0, width - 1)
+        kept: list[tuple[str, str]] = []
+        for text, style in self._pieces:
+            cells = cell_len(text)
+            if cells >= free:
+                kept.append((set_cell_size(text, free) + "…" * (width > 0), style))
+                break
+            kept.append((text, style))
+            free -= cells
+        self._pieces, self.cells = kept, max(0, width)
+        return self
+
+    @property
+    def plain(self) -> str:
+        """Its text."""
+        return "".join(text for text, _ in self._pieces)
+
+    def ansi(self, styles: Styles) -> str:
+        """The line as a terminal is sent it."""
+        return "".join(styles.paint(text, style) for text, style in self._pieces if text)
+
+    def wrapped(self, console: Console, width: int) -> list[str]:
+        """The line folded between words at the width, as ANSI lines."""
+        return to_lines(console, Text.assemble(*self._pieces), width)
