@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moa_cli.core.conversation import Conversation, Turn
@@ -16,6 +17,27 @@ if TYPE_CHECKING:
     from moa_cli.store.recorder import Recorder
     from moa_cli.store.spending import Spending
     from moa_cli.store.store import Store
+
+
+@dataclass(frozen=True)
+class Past:
+    """A conversation that is gone on with.
+
+    profile, settings: the mixture of its latest turn, by the name of its profile and as TOML.
+    """
+
+    identity: str
+    title: str
+    conversation: Conversation
+    profile: str
+    settings: str
+
+
+def read_past(store: Store, prefix: str) -> Past:
+    """The conversation whose id begins so. Raises StoreError if there is no such one."""
+    identity = store.find(prefix)
+    title, conversation = store.title(identity), store.load(identity)
+    return Past(identity, title, conversation, *store.mixture(identity))
 
 
 class SavedConversation:
@@ -88,16 +110,15 @@ class SavedConversation:
         if self.store is not None and turn is not None and turn.stored_as is not None:
             self.store.withdraw(turn.stored_as, self.id)
 
-    def go_on(self, prefix: str) -> tuple[str, Conversation]:
-        """Continue the conversation whose id begins so; its title and what was said in it."""
+    def go_on(self, prefix: str) -> Past:
+        """Continue the conversation whose id begins so, and return it."""
         from moa_cli.store.store import Store
 
         with ExitStack() as opened:
             store = self.store or opened.enter_context(closing(Store.open()))
-            identity = store.find(prefix)
-            title, conversation = store.title(identity), store.load(identity)
-        self.id, self._known = identity, _latest(conversation)
-        return title, conversation
+            past = read_past(store, prefix)
+        self.id, self._known = past.identity, _latest(past.conversation)
+        return past
 
     def fork(self) -> Conversation:
         """Continue in a copy, and return it. Raises UsageError if nothing is saved yet."""

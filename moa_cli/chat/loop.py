@@ -23,13 +23,13 @@ from moa_cli.chat.commands.registry import (
     Send,
     perform,
 )
-from moa_cli.chat.keeping import SavedConversation
+from moa_cli.chat.keeping import Past, SavedConversation
 from moa_cli.chat.lines import stdin_lines
 from moa_cli.chat.pasting import pasted_files
 from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Part, Turn
-from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.errors import MoAError, ProfileError, UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.stream import Sink, TurnFold
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
     from moa_cli.chat.input import Editor
 
+# See `Chat`.
+OwnMixture = Callable[[Past], tuple[Profile | None, str]]
 _FAILED, _CAPPED, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
 
 
@@ -62,12 +64,13 @@ def run(
     limits: Limits,
     greeting: Sequence[str],
     traces: CommandTraces,
+    own_mixture: OwnMixture,
 ) -> int:
     """Hold a conversation until the user leaves; return the exit code.
 
     kept: what was said before, and where the conversation is saved. clients: makes the clients,
     once the event loop runs. limits: of each turn. greeting: lines to show at the start. traces:
-    those of the turns.
+    those of the turns. own_mixture: see `Chat`.
     """
     interactive = sys.stdin is not None and sys.stdin.isatty()
 
@@ -79,7 +82,7 @@ def run(
                 session = Session(profile, pool, told, kept.conversation)
                 settle = partial(pool.settled, patience=LIST_PATIENCE)
                 trace = partial(traces.sinks, pool.providers)
-                chat = Chat(session, options, kept, settle, trace, traces.notes)
+                chat = Chat(session, options, kept, settle, trace, traces.notes, own_mixture)
                 for line in greeting:
                     chat.say(f"moa: {one_line(line)}")
                 if interactive:
@@ -99,7 +102,9 @@ class Chat:
     """A conversation at a terminal or over plain lines.
 
     settle: chooses among the candidates of a profile that the user switches to. trace: begins the
-    trace of a turn. notes: what the user should know of traces, after a turn.
+    trace of a turn. notes: what the user should know of traces, after a turn. own_mixture: finds
+    the mixture that a conversation was last held with, and names it in words; None leaves the one
+    in force. It raises ProfileError if that mixture cannot be used any more.
     editor: None without a terminal.
     """
 
@@ -111,6 +116,7 @@ class Chat:
         settle: Callable[[Profile], Awaitable[Profile]] | None = None,
         trace: Callable[[], Sequence[Sink]] = tuple,
         notes: Callable[[], Sequence[str]] = tuple,
+        own_mixture: OwnMixture = lambda past: (None, ""),
     ) -> None:
         self.session = session
         self.kept = kept or SavedConversation()
@@ -119,6 +125,7 @@ class Chat:
         self._settle = settle
         self._trace = trace
         self._notes = notes
+        self._own_mixture = own_mixture
 
     def say(self, text: str) -> None:
         """Show a message beside the conversation, on standard error, folded to the terminal."""
@@ -176,13 +183,31 @@ class Chat:
         try:
             if not prefix:
                 raise UsageError("/resume needs an id here", hint="`moa history list`")
-            title, conversation = self.kept.go_on(prefix)
+            past = self.kept.go_on(prefix)
         except MoAError as error:
             self.complain(error.message, error.hint)
             return False
-        self.session.go_on(conversation)
-        self.say(one_line(f"continuing {self.kept.id}: {title}"))
+        self.session.go_on(past.conversation)
+        self.say(one_line(f"continuing {past.identity}: {past.title}"))
+        self._take_up_mixture(past)
         return True
+
+    def _take_up_mixture(self, past: Past) -> None:
+        """Use the mixture that the conversation was last held with, and say so."""
+        try:
+            profile, words = self._own_mixture(past)
+            if profile is not None:
+                self.session.use(profile)
+        except ProfileError as error:
+            self.complain(
+                f"its own settings cannot be used: {error.problem}",
+                f"profile {self.session.profile.name} goes on with it; /profile NAME changes it",
+            )
+            return
+        if profile is not None:
+            self.say(one_line(f"with {words}; /profile NAME changes it"))
+        elif past.profile != self.session.profile.name:
+            self.say(one_line(f"with profile {self.session.profile.name}, not {past.profile}"))
 
     def outcome(self, line: str) -> Outcome:
         """What a line asks for. If a command fails, this shows why."""

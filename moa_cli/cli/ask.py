@@ -13,6 +13,7 @@ from typer import Argument, Exit, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import TERMINATED, of_turn
+from moa_cli.cli.going_on import take_up
 from moa_cli.cli.options import (
     Cid,
     Continue,
@@ -30,7 +31,6 @@ from moa_cli.cli.saving import left_turn, open_books, resume
 from moa_cli.cli.traces import traced_by
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
-from moa_cli.profile import Profile
 from moa_cli.profile import save as save_as
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from moa_cli.engine import Limits
     from moa_cli.engine.structured import ResponseFormat
     from moa_cli.observability.commands import CommandTraces
+    from moa_cli.profile import Profile
     from moa_cli.terminal.sinks import Show
 
 _PATIENCE = 15.0
@@ -48,7 +49,6 @@ _STDIN = Path("-")
 
 @takes_profile
 def ask(
-    profile: Profile,
     concurrency: int | None,
     typed: TypedMixture,
     *,
@@ -116,6 +116,7 @@ def ask(
 ) -> None:
     """Ask once, and print the reply."""
     from moa_cli.chat.keeping import SavedConversation
+    from moa_cli.core.conversation import Conversation
     from moa_cli.core.text_files import holds_bytes
     from moa_cli.terminal.sinks import Show
 
@@ -136,22 +137,20 @@ def ask(
             progress=display.live is False,
         )
     )
-    show = replace(show, report=profile.report)
     if remerge and (prompt or file or dry_run or estimate):
         raise UsageError(
             "--remerge asks nothing new: it takes no prompt, --file, --dry-run or --estimate"
         )
+    left = left_turn(cid) if remerge else None
+    past = left.past if left else resume(cid) if continue_ or cid is not None else None
+    profile, *lines = take_up(past, typed) if past else (typed.resolved(),)
+    show = replace(show, report=profile.report)
     if save_profile is not None:
         path = save_as(profile, save_profile)
         if not quiet:
             say(f"saved profile {save_profile}: {path}")
-    left = left_turn(cid) if remerge else None
     if left is not None:
-        identity: str | None = left.identity
         asked = left.asked
-        if typed.profile is None:
-            name = left.turn.profile
-            profile = wiring.profile_of_turn(left.settings, name, typed.settings) or profile
     else:
         text, parts = _compose_prompt(prompt or [], file or [], needed=save_profile is None)
         if not text:
@@ -161,8 +160,10 @@ def ask(
         if not quiet and any(map(holds_bytes, prompt or ())):
             # A shell in another encoding gives bytes that are no letters; they cannot be sent.
             say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
-        identity, conversation = resume(last=continue_, identity=cid)
-        asked = conversation.ask(text, parts)
+        asked = (past.conversation if past else Conversation()).ask(text, parts)
+        if not quiet:
+            for line in lines:
+                say(line)
     if dry_run or estimate:
         told = profile if response_format is None else response_format.over(profile)
         if estimate and not dry_run:
@@ -175,7 +176,12 @@ def ask(
         sys.stdout.write(plan(told, asked, known))
         return
     books = open_books(save=save)
-    kept = SavedConversation(books.store, identity, spending=books.spending)
+    kept = SavedConversation(
+        books.store,
+        past.identity if past else None,
+        past.conversation if past else None,
+        books.spending,
+    )
     limits = wiring.limits(
         concurrency, caps.budgets(books.spending, one_turn=True), kept.ledger(say)
     )

@@ -9,12 +9,14 @@ from typing import Annotated
 from typer import Exit, Option
 
 from moa_cli.cli import wiring
+from moa_cli.cli.going_on import own_mixture, take_up
 from moa_cli.cli.options import (
     Cid,
     Continue,
     Display,
     Save,
     TurnCaps,
+    TypedMixture,
     option_of,
     takes_profile,
     typed_or,
@@ -23,13 +25,12 @@ from moa_cli.cli.saving import choose, open_books, resume, saves
 from moa_cli.cli.traces import traced_by
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
-from moa_cli.profile import Profile
 
 
 @takes_profile
 def chat(
-    profile: Profile,
     concurrency: int | None,
+    typed: TypedMixture,
     *,
     display: Display,
     continue_: Continue = False,
@@ -56,7 +57,8 @@ def chat(
         cid = choose()
         if cid is None:
             return
-    identity, conversation = resume(last=continue_, identity=cid)
+    past = resume(cid) if continue_ or cid is not None else None
+    profile, *told = take_up(past, typed) if past else (typed.resolved(),)
     books = open_books(save=save)
     budgets = (*caps.budgets(books.spending, one_turn=False), *wiring.session_budget("turns"))
     # Plain lines come from a pipe, where no keys are typed.
@@ -68,10 +70,16 @@ def chat(
         code = run(
             profile,
             options,
-            kept=SavedConversation(books.store, identity, conversation, books.spending),
+            kept=SavedConversation(
+                books.store,
+                past.identity if past else None,
+                past.conversation if past else None,
+                books.spending,
+            ),
             clients=partial(wiring.client_pool, headers=traces.headers),
             limits=wiring.limits(concurrency, budgets),
-            greeting=[*greeting, *traces.notes()],
+            greeting=[*told, *greeting, *traces.notes()],
             traces=traces,
+            own_mixture=partial(own_mixture, typed),
         )
     raise Exit(code)

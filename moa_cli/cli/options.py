@@ -170,6 +170,10 @@ class TypedMixture:
     profile: str | None
     settings: Overrides
 
+    def resolved(self) -> Profile:
+        """The profile that was typed, or the default one, under what was typed over it."""
+        return wiring.choose_profile(self.profile, self.settings)
+
 
 def typed_or(typed: _T | None, configured: _T) -> _T:
     """What was typed, else what is configured."""
@@ -354,8 +358,8 @@ def takes_profile(
     settles: whether the profile's candidates are chosen among before it begins.
 
     The command is handed `concurrency` (None if not typed) too, if it has such a parameter, and as
-    `typed` the TypedMixture. One
-    that takes the profile's name as an argument calls that `named`; it is not handed on. For
+    `typed` the TypedMixture. One without a parameter `profile` resolves it itself, if it needs one.
+    One that takes the profile's name as an argument calls that `named`; it is not handed on. For
     bundles, see the module.
     """
     shared = inspect.signature(_shared, eval_str=True).parameters
@@ -371,9 +375,11 @@ def takes_profile(
     def run(**given: Any) -> Any:
         name, flags, concurrency = _shared(**{key: given.pop(key) for key in shared})
         chosen = _first(given.pop("named", None), name)
-        profile: Profile = wiring.choose_profile(chosen, flags, checked=checked, settles=settles)
-        typed = TypedMixture(chosen, flags)
-        extra = {"profile": profile, "concurrency": concurrency, "typed": typed}
+        extra: dict[str, Any] = {"concurrency": concurrency, "typed": TypedMixture(chosen, flags)}
+        if "profile" in handed:
+            extra["profile"] = wiring.choose_profile(
+                chosen, flags, checked=checked, settles=settles
+            )
         for key, (bundle, fields) in bundles.items():
             given[key] = bundle(**{field: given.pop(field) for field in fields.parameters})
         return command(**given, **{key: extra[key] for key in handed})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from typer import Exit
@@ -19,6 +19,7 @@ from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
+    from moa_cli.chat.keeping import Past
     from moa_cli.store.accounts import Records
     from moa_cli.store.store import Store
 
@@ -84,28 +85,26 @@ def tell_unreadable(store: Store) -> None:
         say(f"{values} in the history left out; see `moa history check`")
 
 
-def resume(*, last: bool, identity: str | None) -> tuple[str | None, Conversation]:
-    """The conversation of that id, or the last one, or a new one, which has no id yet. Raises
-    StoreError if there is no such conversation."""
-    if not last and identity is None:
-        return None, Conversation()
+def resume(identity: str | None) -> Past:
+    """The conversation of that id, or the last one for None. Raises StoreError if there is no such
+    conversation."""
+    from moa_cli.chat.keeping import read_past
+
     with closing(open_store()) as store:
         identity = identity or store.latest()
         if identity is None:
             raise StoreError("there is no conversation to continue")
-        found = store.find(identity)
-        return found, store.load(found)
+        return read_past(store, identity)
 
 
 @dataclass(frozen=True)
 class LeftTurn:
-    """A turn that left proposals. identity: of its conversation. asked: the conversation before
-    it, and its prompt. settings: its resolved profile as TOML."""
+    """A turn that left proposals. past: its conversation, with the mixture of this turn. asked: the
+    conversation before it, and its prompt."""
 
-    identity: str
+    past: Past
     asked: Conversation
     turn: Turn
-    settings: str
 
 
 def left_turn(identity: str | None) -> LeftTurn:
@@ -115,9 +114,8 @@ def left_turn(identity: str | None) -> LeftTurn:
     """
     from moa_cli.engine.merging import last_turn, mergeable
 
-    found, conversation = resume(last=True, identity=identity)
-    assert found is not None
-    turns = conversation.turns
+    past = resume(identity)
+    turns = past.conversation.turns
     if turns and turns[-1].status == "open" and turns[-1].reply is None:
         raise UsageError(
             "another moa is still answering the last turn", hint="wait until it has ended"
@@ -125,13 +123,14 @@ def left_turn(identity: str | None) -> LeftTurn:
     turn = last_turn(turns)
     if turn is None or turn.stored_as is None or not mergeable(turn.proposals):
         raise UsageError(
-            f"the last turn of {found} has no proposals to write a reply from",
+            f"the last turn of {past.identity} has no proposals to write a reply from",
             hint="`moa history list` lists conversations; --cid ID names one",
         )
     before = Conversation(turns[: turns.index(turn)])
     with closing(open_store(to_read=True)) as store:
         settings = store.kept_turn(turn.stored_as).settings
-    return LeftTurn(found, before.ask(turn.user, turn.parts), turn, settings)
+    past = replace(past, profile=turn.profile, settings=settings)
+    return LeftTurn(past, before.ask(turn.user, turn.parts), turn)
 
 
 def choose() -> str | None:

@@ -7,7 +7,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -132,30 +131,6 @@ def choose_profile(
         tables=tables,
     )
     return settled(profile) if checked and settles else profile
-
-
-def profile_of_turn(settings: str, name: str, flags: Overrides) -> Profile | None:
-    """The mixture of a turn that is stored, under the environment and the flags.
-
-    settings: its resolved profile as TOML. name: its profile's. None if the settings are not a
-    profile's, as in an import. Raises ProfileError as `resolve` does.
-    """
-    import tomllib
-
-    try:
-        tables = tomllib.loads(settings)
-    except ValueError:
-        return None
-    if "aggregator" not in tables:
-        return None
-    found = resolve(
-        None,
-        environment=os.environ,
-        flags=flags,
-        check=providers().check,
-        tables=tables,
-    )
-    return replace(found, name=name)
 
 
 def settled(profile: Profile) -> Profile:

@@ -10,7 +10,14 @@ from moa_cli.profile.files import (
     load,
     save,
 )
-from moa_cli.profile.layering import Overrides, model_faults, resolve, rows, waiting_for_all
+from moa_cli.profile.layering import (
+    Overrides,
+    model_faults,
+    resolve,
+    rows,
+    stored,
+    waiting_for_all,
+)
 from moa_cli.profile.schema import (
     Aggregator,
     Layer,
@@ -56,6 +63,7 @@ __all__ = [
     "rows",
     "save",
     "short_name",
+    "stored",
     "to_table",
     "waiting_for_all",
 ]

@@ -180,6 +180,25 @@ def resolve(
     return profile
 
 
+def stored(settings: str, name: str, place: str, flags: Overrides | None = None) -> Profile | None:
+    """The mixture that `dump` wrote as `settings`, with the typed flags laid over it.
+
+    The environment is not laid over it again: it is part of the settings as they were in force.
+
+    name: of its profile. place: where the settings stand, for messages. None if they are not those
+    of a mixture, as in an import. Raises ProfileError if they make no valid profile.
+    """
+    try:
+        table = tomllib.loads(settings)
+    except ValueError:
+        return None
+    if "aggregator" not in table:
+        return None
+    origins: dict[KeyPath, Origin] = {(key,): Origin("profile", place) for key in table}
+    _lay(table, origins, flags or Overrides(), "flag")
+    return build(name, table, origins)
+
+
 def override(profile: Profile, overrides: Overrides, where: str = "") -> Profile:
     """`profile` with `overrides` laid over it, as a slash command does.
 

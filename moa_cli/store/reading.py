@@ -245,6 +245,16 @@ class Reader(Queries):
                 notes.append(unpack(event))
         return KeptTurn(self._turn(row), row["started"], row["settings"], tuple(notes))
 
+    def mixture(self, identity: str) -> tuple[str, str]:
+        """The mixture of a conversation's latest turn: the name of its profile, and its settings as
+        TOML ("" if there is no turn)."""
+        row = self._row(
+            "SELECT profile, settings FROM turns WHERE conversation_id = ?"
+            " ORDER BY withdrawn, id DESC LIMIT 1",
+            identity,
+        )
+        return (str(row["profile"]), str(row["settings"])) if row else ("", "")
+
     def tags(self, identity: str) -> tuple[str, ...]:
         """The tags of a conversation, in alphabetical order."""
         query = "SELECT tag FROM tags WHERE conversation_id = ? ORDER BY tag"

@@ -1,0 +1,68 @@
+"""The mixture that goes on with an earlier conversation: its own, unless another one is typed."""
+
+from __future__ import annotations
+
+import os
+
+from moa_cli.chat.keeping import Past
+from moa_cli.cli import wiring
+from moa_cli.cli.options import TypedMixture
+from moa_cli.core.errors import ProfileError, UsageError
+from moa_cli.profile import Profile, resolve, stored
+from moa_cli.profile.layering import FOUND, TYPED
+
+# Mixtures without a profile's file.
+_NAMELESS = {TYPED: "typed models", FOUND: "models of this machine"}
+
+
+def own_mixture(typed: TypedMixture, past: Past) -> tuple[Profile | None, str]:
+    """The mixture that a conversation was last held with, under the settings that were typed.
+
+    Returns it, and which one it is in words. It is None if a profile was typed, or if nothing is
+    known of the conversation's own one, as with some imports. Raises ProfileError if the mixture
+    cannot be used any more, or if what was typed does not go with it.
+    """
+    if typed.profile is not None:
+        return None, ""
+    check = wiring.providers().check
+    place = f"conversation {past.identity}"
+    profile = stored(past.settings, past.profile, place, typed.settings)
+    if profile is not None:
+        check(profile)
+        return profile, f"{_NAMELESS.get(profile.name, f'profile {profile.name}')} as it was"
+    try:
+        # An import, or an early version, keeps no more than a name.
+        named = resolve(past.profile, environment=os.environ, flags=typed.settings, check=check)
+    except ProfileError:
+        return None, ""
+    return named, f"profile {named.name} as it is now"
+
+
+def take_up(past: Past, typed: TypedMixture) -> tuple[Profile, str]:
+    """The mixture with which a command goes on, and a line that says so.
+
+    Raises UsageError if the conversation's own mixture cannot be used: what was said before must
+    not go to other models unless the user names them.
+    """
+    try:
+        own, words = own_mixture(typed, past)
+    except ProfileError as error:
+        if not error.place.startswith("conversation "):
+            raise
+        raise UsageError(
+            f"{error.place} cannot go on with its own settings: {error.problem}",
+            hint="-p NAME goes on with another profile",
+        ) from None
+    profile = own or typed.resolved()
+    return profile, continuing(past, profile, words, "-p NAME changes it")
+
+
+def continuing(past: Past, profile: Profile, words: str, how: str) -> str:
+    """A line that says which conversation goes on, and with which mixture.
+
+    words: which one it is, if it is the conversation's own. how: what changes it.
+    """
+    if words:
+        return f"continuing {past.identity} with {words}; {how}"
+    before = f", not {past.profile}" if past.profile not in ("", profile.name) else ""
+    return f"continuing {past.identity} with profile {profile.name}{before}"
