@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moa_cli.core.conversation import Conversation, Turn
-from moa_cli.core.errors import UsageError
+from moa_cli.core.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from moa_cli.core.ledger import Ledger
@@ -119,6 +119,17 @@ class SavedConversation:
             past = read_past(store, prefix)
         self.id, self._known = past.identity, _latest(past.conversation)
         return past
+
+    def way_back(self) -> str | None:
+        """The command that goes on with this conversation later; None if it is not saved."""
+        store, identity = self.store, self.id
+        if store is None or identity is None:
+            return None
+        with suppress(StoreError):
+            # What waits in a file of its own is added to the history by the next command.
+            if not store.backlog and not store.has(identity):
+                return None
+        return f"moa chat --cid {identity}"
 
     def fork(self) -> Conversation:
         """Continue in a copy, and return it. Raises UsageError if nothing is saved yet."""

@@ -88,7 +88,10 @@ def run(
                 if interactive:
                     from moa_cli.chat.talk import talk
 
-                    return await talk(chat, lambda: pool.warm(chat.session.profile.models()))
+                    await talk(chat, lambda: pool.warm(chat.session.profile.models()))
+                    if (command := kept.way_back()) is not None:
+                        chat.say(f"to go on: {command}")
+                    return 0
                 async with aclosing(stdin_lines()) as lines:
                     return await chat.read(lines)
 
@@ -178,19 +181,20 @@ class Chat:
                 code = _CAPPED if turn.capped else _FAILED
         return code
 
-    def resume(self, prefix: str) -> bool:
-        """Continue the conversation whose id begins with `prefix`; return whether that worked."""
+    def resume(self, prefix: str) -> Past | None:
+        """Continue the conversation whose id begins with `prefix`, and return it. If that fails,
+        this shows why, and returns None."""
         try:
             if not prefix:
                 raise UsageError("/resume needs an id here", hint="`moa history list`")
             past = self.kept.go_on(prefix)
         except MoAError as error:
             self.complain(error.message, error.hint)
-            return False
+            return None
         self.session.go_on(past.conversation)
         self.say(one_line(f"continuing {past.identity}: {past.title}"))
         self._take_up_mixture(past)
-        return True
+        return past
 
     def _take_up_mixture(self, past: Past) -> None:
         """Use the mixture that the conversation was last held with, and say so."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
-    from moa_cli.store.reading import ConversationMatch, ConversationSummary
+    from moa_cli.store.reading import ConversationMatch
     from moa_cli.store.store import Store
 
 _MOST_ROWS = 15
@@ -42,6 +42,8 @@ _PROFILE_CELLS = 16
 _MOST_MATCHES = 200
 # How long an Esc waits for the rest of a terminal's sequence.
 _ESCAPE_SECONDS = 0.05
+# How a turn without a whole reply is named in the list.
+_ENDED = {"interrupted": "cut off", "failed": "failed", "open": "running"}
 # The store marks hits with these.
 _HIT, _HIT_END = "\x02", "\x03"
 # Terminals disagree about the width of emoji that are joined from several characters. Without the
@@ -217,7 +219,7 @@ class _Picker:
         for place in range(self._top, min(self._top + height, len(self._matches))):
             marked = place == self._place
             made.append(("class:chosen" if marked else "", "› " if marked else "  "))
-            before, title = _row(self._matches[place].summary, columns - 2, longest)
+            before, title = _row(self._matches[place], columns - 2, longest)
             made.append(("" if marked else "class:dim", before))
             made.append(("class:chosen" if marked else "", f"{title}\n"))
         return made
@@ -239,11 +241,13 @@ class _Picker:
         return [*about, ("class:dim", fitted(keys, columns))]
 
 
-def _row(summary: ConversationSummary, columns: int, longest: int) -> tuple[str, str]:
-    """A line of the list: date, turns and profile, as far as they leave room, and the title.
+def _row(match: ConversationMatch, columns: int, longest: int) -> tuple[str, str]:
+    """A line of the list: date, turns and profile, as far as they leave room, and the title, behind
+    how the last turn ended if it has no whole reply.
 
     longest: the width of the longest name of a profile, in cells.
     """
+    summary = match.summary
     turns = f"{summary.turns} turn{'s' if summary.turns != 1 else ' '}"
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.updated))
     if columns < 55:
@@ -252,7 +256,8 @@ def _row(summary: ConversationSummary, columns: int, longest: int) -> tuple[str,
         before = f"{when}  {turns:>9}  "
     else:
         before = f"{when}  {turns:>9}  {padded(summary.profile, min(longest, _PROFILE_CELLS))}  "
-    return before, _steady(summary.title, columns - cell_len(before))
+    ended = f"({_ENDED[match.status]}) " if match.status in _ENDED else ""
+    return before, _steady(f"{ended}{summary.title}", columns - cell_len(before))
 
 
 def _steady(text: str, cells: int) -> str:

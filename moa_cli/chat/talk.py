@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from moa_cli.chat.bar import bar
 from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send
@@ -13,6 +13,7 @@ from moa_cli.chat.input import Editor
 from moa_cli.chat.keys import take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
+from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.errors import MoAError
 from moa_cli.core.text import plural
 from moa_cli.engine.merging import kept_text
@@ -23,8 +24,8 @@ _TWICE_SECONDS = 2.0
 _PAST_TURNS = 10
 
 
-async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> int:
-    """Prompt and answer until the user leaves; return the exit code.
+async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> None:
+    """Prompt and answer until the user leaves.
 
     warm: opens connections to the models in use; called each time a prompt is on the screen.
     """
@@ -49,7 +50,7 @@ async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> int:
         # typed there, and turn it into another key.
         with editor.source.raw_mode():
             take_typed_before(editor.source)
-            _show_past(chat)
+            _show_past(chat, chat.kept.conversation)
             if trouble := editor.trouble():
                 chat.complain(trouble)
             await _hold(chat, editor)
@@ -57,7 +58,6 @@ async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> int:
         for warmed in warming:
             warmed.cancel()
         await asyncio.gather(*warming, return_exceptions=True)
-    return 0
 
 
 def _load_what_a_turn_needs() -> None:
@@ -103,26 +103,53 @@ async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
         if chosen is None:
             return
         prefix = chosen
-    if chat.resume(prefix):
-        _show_past(chat)
+    past = chat.resume(prefix)
+    if past is not None:
+        _show_past(chat, past.conversation)
 
 
-def _show_past(chat: Chat) -> None:
-    """Show the last turns of a continued conversation."""
-    turns = chat.session.conversation.turns
+def _show_past(chat: Chat, conversation: Conversation) -> None:
+    """Show the last turns of a continued conversation, also those without a whole reply."""
+    last = chat.session.last
+    turns = [
+        turn
+        for turn, asked_again in zip(
+            conversation.turns, _asked_again(conversation.turns), strict=True
+        )
+        if turn is last or turn.reply is not None or turn.status == "open" or not asked_again
+    ]
     earlier = len(turns) - _PAST_TURNS
     if earlier > 0:
         chat.say("")
         chat.remark(f"{plural(earlier, 'earlier turn')}: moa history show {chat.kept.id}")
     for turn in turns[-_PAST_TURNS:]:
         chat.say("")
-        chat.show(f"› {turn.user}\n\n{turn.reply}")
-    last = chat.session.last
-    if last is not None and last.reply is None:
-        kept = kept_text(last, "/remerge")
-        chat.say("")
-        chat.show(f"› {last.user}")
-        chat.remark(f"no reply yet; {kept}" if kept else "no reply; /retry asks again")
+        chat.show(f"› {turn.user}" + (f"\n\n{turn.reply}" if turn.reply else ""))
+        if turn.status != "finished":
+            chat.remark(_unfinished(turn, is_last=turn is last))
+
+
+def _asked_again(turns: Sequence[Turn]) -> list[bool]:
+    """Of each turn, whether the one before or behind it asks the same."""
+    prompts = [None, *(turn.user for turn in turns), None]
+    return [
+        prompt in (prompts[place - 1], prompts[place + 1])
+        for place, prompt in enumerate(prompts[1:-1], 1)
+    ]
+
+
+def _unfinished(turn: Turn, *, is_last: bool) -> str:
+    """What became of a turn without a whole reply, and what can be done about it if it is the last
+    one."""
+    if turn.status == "open":
+        return "another moa is still answering this"
+    kept = kept_text(turn, "/remerge") if is_last else ""
+    if turn.reply:
+        told = "the reply was cut off"
+        return f"{told}; {kept or '/retry asks again'}" if is_last else told
+    if not is_last:
+        return f"no reply: {turn.error.message}" if turn.error else "no reply"
+    return f"no reply yet; {kept}" if kept else "no reply; /retry asks again"
 
 
 async def _line(chat: Chat, editor: Editor, default: str) -> str | None:

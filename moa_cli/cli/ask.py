@@ -27,7 +27,7 @@ from moa_cli.cli.options import (
 )
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.cli.response_schema import read_schema
-from moa_cli.cli.saving import left_turn, open_books, resume
+from moa_cli.cli.saving import left_turn, not_sent, open_books, resume
 from moa_cli.cli.traces import traced_by
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
@@ -162,7 +162,7 @@ def ask(
             say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
         asked = (past.conversation if past else Conversation()).ask(text, parts)
         if not quiet:
-            for line in lines:
+            for line in (*lines, *(not_sent(past) if past else ())):
                 say(line)
     if dry_run or estimate:
         told = profile if response_format is None else response_format.over(profile)

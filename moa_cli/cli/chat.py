@@ -21,7 +21,7 @@ from moa_cli.cli.options import (
     takes_profile,
     typed_or,
 )
-from moa_cli.cli.saving import choose, open_books, resume, saves
+from moa_cli.cli.saving import choose, cut_off, open_books, resume, saves
 from moa_cli.cli.traces import traced_by
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
@@ -64,7 +64,9 @@ def chat(
     # Plain lines come from a pipe, where no keys are typed.
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
     greeting = (
-        wiring.greeting(profile) if at_terminal else wiring.introduction(profile, switching=True)
+        [*wiring.greeting(profile), *cut_off(books.store, past)]
+        if at_terminal
+        else wiring.introduction(profile, switching=True)
     )
     with traced_by("chat") as traces:
         code = run(

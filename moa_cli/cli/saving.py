@@ -16,12 +16,16 @@ from moa_cli.cli.output import say
 from moa_cli.core import paths
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from moa_cli.chat.keeping import Past
     from moa_cli.store.accounts import Records
     from moa_cli.store.store import Store
+
+
+_TITLE_CELLS = 40
 
 
 def open_books(*, save: bool | None) -> Records:
@@ -95,6 +99,37 @@ def resume(identity: str | None) -> Past:
         if identity is None:
             raise StoreError("there is no conversation to continue")
         return read_past(store, identity)
+
+
+def cut_off(store: Store | None, past: Past | None) -> list[str]:
+    """What a new chat says if the last turn of the latest conversation was cut off, as by a signal
+    or a crash. past: the conversation that goes on, if one does: it shows its last turn itself."""
+    if store is None or past is not None:
+        return []
+    with suppress(StoreError):
+        identity = store.latest()
+        if identity is not None and store.last_status(identity) == "interrupted":
+            title = one_line(store.title(identity), _TITLE_CELLS)
+            return [
+                f"the last conversation was cut off: {title}; /resume {identity} goes on with it"
+            ]
+    return []
+
+
+def not_sent(past: Past) -> list[str]:
+    """What a new question does not show the models of the conversation that it goes on with: a last
+    turn without a reply."""
+    from moa_cli.engine.merging import kept_text, last_turn
+
+    turns = past.conversation.turns
+    if turns and turns[-1].status == "open" and turns[-1].reply is None:
+        return ["another moa is still answering its last turn, which is not sent along"]
+    last = last_turn(turns)
+    if last is None or last.reply is not None:
+        return []
+    kept = kept_text(last, "`moa ask --remerge`")
+    told = "its last turn has no reply, and is not sent along"
+    return [f"{told}; {kept}" if kept else told]
 
 
 @dataclass(frozen=True)

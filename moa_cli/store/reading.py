@@ -59,13 +59,15 @@ class ConversationMatch:
     """A conversation that fits what the user has typed so far.
 
     snippet: as in `SearchHit`; "" if only the title or the id fits. prompt: the beginning of the
-    first one. reply: the beginning of the last one; "" if there is none.
+    first one. reply: the beginning of the last one; "" if there is none. status: how its last turn
+    ended; "" if it has no turn.
     """
 
     summary: ConversationSummary
     snippet: str
     prompt: str
     reply: str
+    status: str
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,12 @@ class Reader(Queries):
                 notes.append(unpack(event))
         return KeptTurn(self._turn(row), row["started"], row["settings"], tuple(notes))
 
+    def last_status(self, identity: str) -> str:
+        """How a conversation's last turn ended, as `Turn.status` says; "" if it has no turn."""
+        return "".join(
+            self._column(f"SELECT status {_ITS_TURNS} ORDER BY id DESC LIMIT 1", identity)
+        )
+
     def mixture(self, identity: str) -> tuple[str, str]:
         """The mixture of a conversation's latest turn: the name of its profile, and its settings as
         TOML ("" if there is no turn)."""
@@ -332,7 +340,8 @@ class Reader(Queries):
                 summary.id,
             )
             beginnings = "".join(prompts), "".join(replies)
-            matches.append(ConversationMatch(summary, found[summary.id], *beginnings))
+            status = self.last_status(summary.id)
+            matches.append(ConversationMatch(summary, found[summary.id], *beginnings, status))
         return sorted(matches, key=lambda match: match.summary.updated, reverse=True)
 
     def _beginning_with(self, prefix: str, *, limit: int) -> list[str]:

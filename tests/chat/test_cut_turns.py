@@ -1,0 +1,172 @@
+"""Turns that a signal or a crash cut are shown, looked at, merged and asked again by a new process;
+and a chat that ends says how to come back to it."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.support.command import PATIENCE, Moa
+from tests.support.kept import proposals_in
+from tests.support.talk import at_empty_prompt, references, sent
+from tests.support.upstream import Reply, Upstream
+
+SILENT = Reply(text="One sentence. Another one", stall_after=2)
+
+
+@pytest.fixture
+def lab(moa: Moa, upstream: Upstream) -> Moa:
+    """Two proposers, and a conversation with one turn."""
+    moa.profile("lab", "a", "b")
+    upstream.always("a", Reply(text="from a"))
+    upstream.always("b", Reply(text="from b"))
+    assert moa.run("ask", "whole").code == 0
+    return moa
+
+
+def latest(moa: Moa) -> str:
+    """The id of the latest conversation."""
+    return str(json.loads(moa.run("history", "list", "--json").text)[0]["id"])
+
+
+def cut(moa: Moa, upstream: Upstream, number: signal.Signals, phase: str) -> None:
+    """A turn of a chat that goes on, cut off in a layer of proposers or while its reply comes."""
+    upstream.enqueue({"proposers": "b", "reply": "agg"}[phase], SILENT)
+    before = len(upstream.chats("agg"))
+    with moa.terminal("chat", "-c", columns=100) as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("unlucky\r")
+        if phase == "reply":
+            upstream.wait_for(lambda: len(upstream.chats("agg")) > before)
+            terminal.wait_for("One sentence")
+        else:
+            # The first turn has two.
+            terminal.wait_for(lambda: proposals_in(moa) == 3)
+        terminal.process.send_signal(number)
+        terminal.process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("phase", ["proposers", "reply"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_turn_that_was_cut_is_shown_looked_at_merged_and_asked_again(
+    lab: Moa, upstream: Upstream, number: signal.Signals, phase: str
+) -> None:
+    cut(lab, upstream, number, phase)
+    identity = latest(lab)
+    merged_from = ["from a"] if phase == "proposers" else ["from a", "from b"]
+    upstream.enqueue("agg", Reply(text="merged at last"), Reply(text="asked again"))
+    with lab.terminal("chat", columns=100, rows=40) as terminal:
+        at_empty_prompt(terminal)
+        assert (
+            f"moa: the last conversation was cut off: whole; /resume {identity} goes on with it"
+            in terminal.lines()
+        )
+        terminal.send("/resume\r")
+        terminal.wait_for("Enter resumes")
+        assert "2 turns  lab  (cut off) whole" in "\n".join(terminal.shown())
+        terminal.send("\r")
+        terminal.wait_for("› unlucky")
+        at_empty_prompt(terminal)
+        count = len(merged_from) + (phase == "proposers" and number != signal.SIGKILL)
+        shown = terminal.lines()
+        if phase == "reply" and number != signal.SIGKILL:
+            assert any(line.startswith("the reply was cut off; ") for line in shown)
+        else:
+            proposals = "1 proposal is" if count == 1 else f"{count} proposals are"
+            assert any(line.startswith(f"no reply yet; {proposals} kept") for line in shown)
+        terminal.send("/show\r")
+        terminal.wait_for("1  round 1  lab:a: from a")
+        terminal.send("/remerge\r")
+        terminal.wait_for("merged at last")
+        at_empty_prompt(terminal)
+        assert [text.splitlines()[0] for text in references(upstream)][: len(merged_from)] == (
+            merged_from
+        )
+        assert sent(upstream)[-1] == ["whole", "ok", "unlucky"]
+        terminal.send("/retry\r")
+        terminal.wait_for("asked again")
+        at_empty_prompt(terminal)
+        terminal.send("\x04")
+        assert terminal.wait() == 0
+        assert terminal.shown()[-1] == f"to go on: moa chat --cid {identity}"
+    turns = json.loads(lab.run("history", "show", identity, "--json").text)["turns"]
+    assert [turn["reply"] for turn in turns] == ["ok", "asked again"]
+
+
+def test_an_earlier_turn_without_a_reply_stays_to_be_seen(lab: Moa, upstream: Upstream) -> None:
+    cut(lab, upstream, signal.SIGKILL, "reply")
+    assert lab.run("ask", "-c", "later").code == 0
+    with lab.terminal("chat", "-c", rows=40) as terminal:
+        at_empty_prompt(terminal)
+        lines = terminal.lines()
+    start = lines.index("› unlucky")
+    assert lines[start + 1 : start + 3] == ["no reply", ""]
+    assert "› later" in lines[start:]
+
+
+def test_ask_says_that_a_turn_without_a_reply_is_not_sent_along(
+    lab: Moa, upstream: Upstream
+) -> None:
+    cut(lab, upstream, signal.SIGKILL, "reply")
+    ran = lab.run("ask", "-c", "later")
+    told = "moa: its last turn has no reply, and is not sent along; 2 proposals are kept: "
+    assert f"{told}`moa ask --remerge` writes a reply from them\n" in ran.err
+    assert sent(upstream)[-1] == ["whole", "ok", "later"]
+
+
+def test_a_whole_conversation_is_not_called_cut(lab: Moa) -> None:
+    with lab.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        assert not any("cut off" in line for line in terminal.lines())
+
+
+def test_leaving_says_how_to_come_back(moa: Moa) -> None:
+    with moa.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("hello\r")
+        terminal.wait_for("(4 calls")
+        at_empty_prompt(terminal)
+        terminal.send("/exit\r")
+        assert terminal.wait() == 0
+        identity = latest(moa)
+        assert terminal.shown()[-1] == f"to go on: moa chat --cid {identity}"
+    with moa.terminal("chat", "--cid", identity) as terminal:
+        at_empty_prompt(terminal)
+        assert "› hello" in terminal.lines()
+        terminal.send("/new\r")
+        terminal.wait_for("a new conversation")
+        at_empty_prompt(terminal)
+        terminal.send("\x04")
+        assert terminal.wait() == 0
+        assert "to go on" not in "\n".join(terminal.lines())
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_is_not_saved_names_no_way_back(moa: Moa, saved: bool) -> None:
+    with moa.terminal("chat", *([] if saved else ["--no-save"])) as terminal:
+        at_empty_prompt(terminal)
+        if not saved:
+            terminal.send("hello\r")
+            terminal.wait_for("(4 calls")
+            at_empty_prompt(terminal)
+        terminal.send("\x04")
+        assert terminal.wait() == 0
+        assert "to go on" not in "\n".join(terminal.lines())
+
+
+def test_in_a_pipe_nothing_is_added(moa: Moa) -> None:
+    assert "to go on" not in moa.run("chat", stdin=b"hello\n").err
+
+
+def test_what_was_deleted_meanwhile_names_no_way_back(moa: Moa) -> None:
+    with moa.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("hello\r")
+        terminal.wait_for("(4 calls")
+        at_empty_prompt(terminal)
+        assert moa.run("history", "delete", "--all", "--yes").code == 0
+        terminal.send("\x04")
+        assert terminal.wait() == 0
+        assert "to go on" not in "\n".join(terminal.lines())
