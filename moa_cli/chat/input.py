@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import create_app_session, run_in_terminal
+from prompt_toolkit.application import create_app_session, get_app, run_in_terminal
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
-from prompt_toolkit.filters import Always, Condition, is_searching, vi_mode
+from prompt_toolkit.filters import Always, Condition, has_completions, is_searching, vi_mode
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.bindings.named_commands import get_by_name
 from prompt_toolkit.output import create_output
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
-from moa_cli.chat.commands.registry import ChatOptions, Host, complete
+from moa_cli.chat.commands.registry import ChatOptions, Host
 from moa_cli.chat.drafts import edited
+from moa_cli.chat.menu import (
+    MENU_STYLE,
+    CommandCompleter,
+    complete_now,
+    is_command_begun,
+    menu_rows,
+    needs_more,
+)
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.core.errors import StoreError
 from moa_cli.store.stored_values import as_unicode
@@ -37,25 +45,13 @@ _PROMPT = "› "
 _ESCAPE_SECONDS, _SEQUENCE_SECONDS = 0.05, 0.4
 # The default bar is in reverse video, brighter than the conversation.
 _STYLE = Style.from_dict(
-    {"bottom-toolbar": "noreverse ansibrightblack", "prompt": "bold", "auto-suggestion": "italic"}
+    {
+        "bottom-toolbar": "noreverse ansibrightblack",
+        "prompt": "bold",
+        "auto-suggestion": "italic",
+        **MENU_STYLE,
+    }
 )
-
-
-class _Commands(Completer):
-    """Completes slash commands and their values."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    def get_completions(
-        self, document: Document, complete_event: CompleteEvent
-    ) -> Iterable[Completion]:
-        line = document.text_before_cursor
-        if not line.startswith("/") or line.startswith("//") or "\n" in line:
-            return
-        typed = line.partition(" ")[2] if " " in line else line
-        for found in complete(line, self._host):
-            yield Completion(found.text, start_position=-len(typed), display_meta=found.about)
 
 
 class _Prompts(History):
@@ -130,12 +126,34 @@ class _Prompts(History):
             self.trouble = f"prompts are kept for this chat only: {error.message}"
 
 
+@Condition
+def _menu_begun() -> bool:
+    """Whether the menu follows what is typed."""
+    return is_command_begun(get_app().current_buffer.document.text_before_cursor)
+
+
 def _keys(options: ChatOptions) -> KeyBindings:
     keys = KeyBindings()
     swapped = Condition(lambda: options.multiline)
 
     def send(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
+        buffer = event.current_buffer
+        if needs_more(buffer):
+            # Its argument is typed next; the menu shows what that can be.
+            buffer.insert_text(" ")
+        else:
+            buffer.validate_and_handle()
+
+    def complete(event: KeyPressEvent) -> None:
+        complete_now(event.current_buffer)
+
+    def close_menu(event: KeyPressEvent) -> None:
+        event.current_buffer.cancel_completion()
+
+    def delete(event: KeyPressEvent) -> None:
+        # The menu follows by itself only what is typed.
+        get_by_name("backward-delete-char").call(event)
+        event.current_buffer.start_completion(select_first=False)
 
     def new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
@@ -151,6 +169,9 @@ def _keys(options: ChatOptions) -> KeyBindings:
     # In vi mode Esc must act at once instead of waiting for an Enter.
     keys.add("escape", "enter", filter=~swapped & ~vi_mode)(new_line)
     keys.add("escape", "enter", filter=swapped)(send)
+    keys.add("tab", filter=_menu_begun)(complete)
+    keys.add("escape", filter=has_completions & ~vi_mode)(close_menu)
+    keys.add("backspace", filter=has_completions)(delete)
     keys.add("c-j", filter=~is_searching)(new_line)
     keys.add("c-x", "c-e", filter=~is_searching)(open_editor)
     return keys
@@ -192,8 +213,8 @@ class Editor:
         with create_app_session(output=PlainTextOutput(sys.stdout) if dumb else None):
             self._prompt: PromptSession[str] = PromptSession(
                 history=self._prompts,
-                completer=_Commands(host),
-                complete_while_typing=False,
+                completer=CommandCompleter(host),
+                complete_while_typing=_menu_begun,
                 auto_suggest=AutoSuggestFromHistory(),
                 key_bindings=_keys(options),
                 multiline=True,
@@ -208,8 +229,14 @@ class Editor:
             )
         # Otherwise the bar would be at the bottom of the screen, far from the line.
         self._prompt.app.layout.current_window.dont_extend_height = Always()
+        self._prompt.app.before_render += lambda _: self._fit_menu()
         self._prompt.app.ttimeoutlen = _ESCAPE_SECONDS
         self._prompt.app.timeoutlen = _SEQUENCE_SECONDS
+
+    def _fit_menu(self) -> None:
+        """Leave room for the line on a low screen, where prompt-toolkit would draw nothing."""
+        rows = self._prompt.app.output.get_size().rows
+        self._prompt.reserve_space_for_menu = menu_rows(rows)
 
     @property
     def source(self) -> Input:

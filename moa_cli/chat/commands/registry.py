@@ -157,6 +157,8 @@ class Command:
         return bool(self.usage) and not self.usage.startswith("[")
 
 
+# Shorter words are in the help of half of the commands.
+_LEAST_SEARCHED = 3
 COMMANDS: dict[str, Command] = {}
 _ALIASES: dict[str, str] = {}
 
@@ -235,12 +237,20 @@ def complete(line: str, host: Host) -> list[Suggestion]:
 
 
 def _names(typed: str) -> list[Suggestion]:
-    """The commands whose names, or else whose aliases, begin so."""
+    """The commands whose names or aliases begin so; if there are none, those of which the name or
+    the help holds it."""
     found = {known: known for known in COMMANDS if known.startswith(typed)}
     known_so_far = set(found.values())
     for alias, known in _ALIASES.items():
         if typed and alias.startswith(typed) and known not in known_so_far:
             found[alias] = known
+    if not found and len(typed) >= _LEAST_SEARCHED:
+        word = typed.lower()
+        found = {
+            known.name: known.name
+            for known in COMMANDS.values()
+            if word in known.name or word in known.help.lower()
+        }
     return [Suggestion(f"/{name}", COMMANDS[found[name]].help) for name in sorted(found)]
 
 

@@ -1,0 +1,129 @@
+"""The menu below the line: slash commands, and what can stand behind them, while the user types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from prompt_toolkit.application import get_app
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import (
+    CompleteEvent,
+    Completer,
+    Completion,
+    get_common_complete_suffix,
+)
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+
+from moa_cli.chat.commands.registry import Host, Suggestion, complete, find
+from moa_cli.core.errors import UsageError
+from moa_cli.core.sanitize import one_line
+from moa_cli.terminal.table import cell_len
+
+# The terminal's own colours, so that the menu can be read on light and on dark ones.
+MENU_STYLE = {
+    "completion-menu": "bg:default",
+    "completion-menu.completion": "noinherit bg:default",
+    "completion-menu.completion.current": "noinherit reverse",
+    "completion-menu.meta.completion": "noinherit bg:default ansibrightblack",
+    "completion-menu.meta.completion.current": "noinherit reverse",
+    "completion-menu.usage": "ansibrightblack",
+    "scrollbar.background": "noinherit bg:default",
+    "scrollbar.button": "noinherit bg:ansibrightblack",
+}
+_MOST_ROWS = 8
+# Of the line and the bar below it, which stay when the menu is there.
+_OTHER_ROWS = 3
+# More than anybody looks through; each letter that is typed leaves fewer.
+_MOST_SUGGESTED = 200
+# A longer usage would take the place of what the command does.
+_USAGE_CELLS = 12
+_COLUMNS_FOR_USAGE = 60
+_NAME = re.compile(r"/[\w-]*")
+
+
+class CommandCompleter(Completer):
+    """Completes slash commands and their values."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
+        """See `Completer`."""
+        line = document.text_before_cursor
+        if not is_command_begun(line):
+            return
+        found = islice(complete(line, self._host), _MOST_SUGGESTED)
+        _, space, argument = line.partition(" ")
+        yield from _values(found, argument) if space else _commands(found, line)
+
+
+def is_command_begun(before: str) -> bool:
+    """Whether the line up to the cursor is a slash command.
+
+    A line that begins with two slashes, the path of a file, and a text of several lines are none.
+    """
+    name, _, argument = before.partition(" ")
+    return _NAME.fullmatch(name) is not None and "\n" not in argument
+
+
+def menu_rows(rows: int) -> int:
+    """How many rows the menu may take on a screen of so many."""
+    return max(0, min(_MOST_ROWS, rows - _OTHER_ROWS))
+
+
+def complete_now(buffer: Buffer) -> None:
+    """Complete the line as far as that is certain, or choose the next row of the menu.
+
+    Unlike prompt-toolkit's own function, it does not depend on whether the menu is there already:
+    who types fast presses Tab before that.
+    """
+    if buffer.complete_state is not None:
+        buffer.complete_next()
+        return
+    event = CompleteEvent(completion_requested=True)
+    found = list(buffer.completer.get_completions(buffer.document, event))
+    if len(found) == 1:
+        buffer.apply_completion(found[0])
+    elif found:
+        buffer.insert_text(get_common_complete_suffix(buffer.document, found))
+        buffer.start_completion(select_first=False)
+
+
+def needs_more(buffer: Buffer) -> bool:
+    """Whether the user has just chosen a command in the menu that does nothing by itself."""
+    state = buffer.complete_state
+    if state is None or state.current_completion is None or " " in buffer.text:
+        return False
+    try:
+        return find(buffer.text[1:]).needs_argument
+    except UsageError:
+        # What was chosen is no command.
+        return False
+
+
+def _commands(found: Iterable[Suggestion], line: str) -> Iterator[Completion]:
+    has_room = get_app().output.get_size().columns >= _COLUMNS_FOR_USAGE
+    for suggestion in found:
+        usage = find(suggestion.text[1:]).usage
+        shown: StyleAndTextTuples = [("", suggestion.text)]
+        if usage and has_room and cell_len(usage) <= _USAGE_CELLS:
+            shown.append(("class:completion-menu.usage", f" {usage}"))
+        yield Completion(suggestion.text, -len(line), display=shown, display_meta=suggestion.about)
+
+
+def _values(found: Iterable[Suggestion], argument: str) -> Iterator[Completion]:
+    for suggestion in found:
+        # Words that stand there already need not be repeated in each row.
+        start = max(argument.rfind(" "), argument.rfind(",")) + 1
+        same = suggestion.text.lower().startswith(argument[:start].lower())
+        yield Completion(
+            suggestion.text,
+            -len(argument),
+            display=one_line(suggestion.text[start if same else 0 :]),
+            display_meta=one_line(suggestion.about),
+        )
