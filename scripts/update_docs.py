@@ -22,7 +22,8 @@ import griffe
 import typer.main
 
 import moa_cli
-from moa_cli.chat.commands.registry import COMMANDS
+from moa_cli.chat.commands.registry import COMMANDS, Section
+from moa_cli.chat.commands.registry import Command as SlashCommand
 from moa_cli.cli import exit_codes
 from moa_cli.cli.table import app
 from moa_cli.clients.refused_fields import ESSENTIAL
@@ -292,16 +293,22 @@ def _argument_name(argument: Any) -> str:
 
 def slash_page() -> str:
     """Each slash command of `moa chat`."""
-    rows = [
-        (f"`/{command.name} {command.usage}".rstrip() + "`", command.help)
-        for command in COMMANDS.values()
-    ]
+    sections = []
+    for section in Section:
+        rows = [_slash_row(slash) for slash in COMMANDS.values() if slash.section == section]
+        sections += [f"## {section}", table(("command", "meaning"), rows)]
     return page(
         "Slash commands",
         "These commands work inside `moa chat`. You may shorten a command as long as it is unique."
         " To send a text that begins with a slash, begin it with two.",
-        table(("command", "meaning"), rows),
+        *sections,
     )
+
+
+def _slash_row(slash: SlashCommand) -> tuple[str, str]:
+    also = ", ".join(f"`/{alias}`" for alias in slash.aliases)
+    meaning = f"{slash.help} Also: {also}." if also else slash.help
+    return f"`/{slash.name} {slash.usage}".rstrip() + "`", meaning
 
 
 def settings_page() -> str:

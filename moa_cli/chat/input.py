@@ -22,6 +22,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from moa_cli.chat.commands.registry import ChatOptions, Host
+from moa_cli.chat.confirming import confirmed
 from moa_cli.chat.drafts import edited
 from moa_cli.chat.menu import (
     MENU_STYLE,
@@ -271,6 +272,10 @@ class Editor:
             return await self._prompt.prompt_async(message, default=default)
         finally:
             drawn.remove_handler(shown)
+
+    async def confirm(self, question: str) -> bool:
+        """Ask a question that one key answers; see `confirmed`."""
+        return await confirmed(question, self.source, self._prompt.app.output)
 
     def trouble(self) -> str | None:
         """What was wrong with the file of prompts, if the user does not know it yet."""

@@ -21,6 +21,8 @@ from moa_cli.chat.commands.registry import (
     Remerge,
     Resume,
     Send,
+    TypeAgain,
+    begins_with_path,
     perform,
 )
 from moa_cli.chat.keeping import Past, SavedConversation
@@ -229,7 +231,8 @@ class Chat:
             return perform(self, text)
         except MoAError as error:
             self.complain(error.message, error.hint)
-            return None
+            # A path is text, most likely.
+            return TypeAgain(f"/{text}") if begins_with_path(text) else None
 
     def _attach_pasted(self, text: str) -> str:
         """Attach the files whose paths stand on lines of their own; the text without these lines.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from moa_cli.chat.bar import bar
-from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send
+from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send, TypeAgain
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
 from moa_cli.chat.keys import take_typed_before, typed_ahead
@@ -20,6 +20,8 @@ from moa_cli.engine.merging import kept_text
 from moa_cli.store.store import Store
 
 _TWICE_SECONDS = 2.0
+# What ends other programs; to models they would be a prompt that costs as much as any.
+_WORDS_TO_LEAVE = frozenset({"exit", "quit", "q", ":q", ":q!", ":wq", "exit()", "quit()"})
 # How many turns of a continued conversation are shown.
 _PAST_TURNS = 10
 
@@ -78,11 +80,19 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             chat.complain(trouble)
         if line is None:
             return
+        if line.rstrip().lower() in _WORDS_TO_LEAVE:
+            if await editor.confirm("Leave the chat?"):
+                return
+            chat.say(f"not sent; a space before it sends it: ` {line.strip()}`")
+            continue
         outcome = chat.outcome(line)
         if isinstance(outcome, Leave):
             return
         if isinstance(outcome, Resume):
             await _resume(chat, editor, outcome.prefix)
+            continue
+        if isinstance(outcome, TypeAgain):
+            unsent = outcome.text
             continue
         if isinstance(outcome, Edit):
             with editor.source.cooked_mode():

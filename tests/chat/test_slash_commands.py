@@ -4,6 +4,7 @@ that is short, ambiguous or unknown is taken. What cannot be done changes nothin
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from moa_cli.chat.commands.registry import (
     ChatOptions,
     Leave,
     Outcome,
+    Section,
     Send,
     complete,
     perform,
@@ -95,25 +97,48 @@ def test_every_command_has_one_line_of_help() -> None:
         assert "\n" not in command.help
 
 
-def test_help_names_every_command(desk: Desk) -> None:
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_help_names_every_command_and_fits_the_screen(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     text = desk.do("/help")
-    for name, command in COMMANDS.items():
-        assert f"/{name} {command.usage}".rstrip() in text
-    assert "Ctrl-D leaves" in text
+    commands, _, notes = text.partition("\n\n")
+    assert {word for word in commands.split() if word.startswith("/")} == {
+        f"/{name}" for name in COMMANDS
+    }
+    assert max(map(len, commands.splitlines())) <= columns
+    assert "Ctrl-D leaves" in notes
+    folded = [row for line in text.split("\n") for row in textwrap.wrap(line, columns) or [""]]
+    # Below it stand an empty line, the prompt and the bar.
+    assert len(folded) <= 21 or columns < 80
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])
-def test_help_fits_the_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_help_all_tells_what_each_command_does(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    commands, _, notes = desk.do("/help").partition("\n\n")
-    assert max(map(len, commands.splitlines())) <= max(columns, 45)
-    assert notes
+    text = desk.do("/help all")
+    told = " ".join(text.split())
+    for name, command in COMMANDS.items():
+        assert f"/{name} {command.usage}".rstrip() in text
+        assert command.help in told
+    assert max(map(len, text.splitlines())) <= max(columns, 45)
+
+
+@pytest.mark.parametrize("section", list(Section))
+def test_help_explains_a_section(desk: Desk, section: Section) -> None:
+    text = " ".join(desk.do(f"/help {section.lower()}").split())
+    for command in COMMANDS.values():
+        assert (command.help in text) == (command.section == section)
 
 
 def test_help_explains_one_command(desk: Desk) -> None:
     for line in ("/help rounds", "/help /rounds", "/help rou"):
         text = " ".join(desk.do(line).split())
         assert text == f"/rounds [N] {COMMANDS['rounds'].help}"
+    assert "Also: /quit" in desk.do("/help exit")
 
 
 def test_exit_asks_to_leave(desk: Desk) -> None:

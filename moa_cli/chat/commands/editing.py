@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 from pathlib import Path
 
 from moa_cli.chat.commands.registry import (
-    COMMANDS,
     Edit,
     Host,
     Leave,
     Outcome,
     Section,
-    Suggestion,
     command,
-    find,
 )
 from moa_cli.core.attachments import read_part
 from moa_cli.core.conversation import Conversation, Part
 from moa_cli.core.errors import UsageError
-
-# The column at which the help of a command begins.
-_HEAD = 25
-
-
-def _help_words(host: Host, typed: str) -> list[Suggestion]:
-    return [Suggestion(known.name, known.help) for known in COMMANDS.values()]
-
-
-@command("help", "[COMMAND]", _help_words)
-def _help(host: Host, argument: str) -> None:
-    """List the commands, or explain one."""
-    chosen = [find(argument.lstrip("/"))] if argument else list(COMMANDS.values())
-    columns = shutil.get_terminal_size().columns
-    indent = " " * (_HEAD if columns >= _HEAD + 30 else 4)
-    for slash in chosen:
-        head = f"/{slash.name} {slash.usage}".rstrip()
-        lines = textwrap.wrap(slash.help, max(20, columns - len(indent)))
-        text = textwrap.indent("\n".join(lines), indent)
-        host.say(head + (text[len(head) :] if len(head) + 2 <= len(indent) else f"\n{text}"))
-    if not argument:
-        host.say(
-            "\nEnter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C"
-            " or Esc goes on with what has arrived, a second one cancels; while the reply comes,"
-            " it stops it. Ctrl-X Ctrl-E opens your editor, Ctrl-R searches, Ctrl-D leaves.\n"
-            "A command may be shortened; // sends a text that begins with a slash."
-        )
 
 
 @command("exit", aliases=("quit", "q", "ex"))

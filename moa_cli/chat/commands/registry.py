@@ -5,9 +5,12 @@ Each module of this package registers its commands when it is imported.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from moa_cli.chat.keeping import SavedConversation
@@ -15,6 +18,7 @@ from moa_cli.chat.session import Session
 from moa_cli.config.schema import Config
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
+from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import Strategy
 from moa_cli.core.text import nearest
 from moa_cli.terminal.sinks import Show
@@ -76,13 +80,20 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class TypeAgain:
+    """Put this text into the next line, where the user can change or send it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Resume:
     """Continue the conversation whose id begins with `prefix`; "" lets the user choose."""
 
     prefix: str
 
 
-Outcome = Leave | Send | Remerge | MakeReport | Edit | Resume | None
+Outcome = Leave | Send | Remerge | MakeReport | Edit | TypeAgain | Resume | None
 
 
 class Host(Protocol):
@@ -159,6 +170,8 @@ class Command:
 
 # Shorter words are in the help of half of the commands.
 _LEAST_SEARCHED = 3
+# Characters of an unknown name that are told: a paste may be one long word.
+_MOST_NAMED = 60
 COMMANDS: dict[str, Command] = {}
 _ALIASES: dict[str, str] = {}
 
@@ -200,11 +213,36 @@ def find(name: str) -> Command:
 
 def perform(host: Host, line: str) -> Outcome:
     """Carry out a line that begins with a slash. Raises MoAError if that fails."""
-    name, _, argument = line[1:].partition(" ")
-    found, argument = find(name.strip()), argument.strip()
+    name, argument = _parted(line)
+    if begins_with_path(line):
+        hint = "begin the line with two slashes to send it as it is"
+        if _is_file(f"/{name}"):
+            hint += f"; `/file /{name}` attaches that file"
+        raise UsageError(f"there is no command /{one_line(name, _MOST_NAMED)}", hint=hint)
+    found = find(name)
     if found.usage.isalpha() and not argument:
         raise UsageError(f"/{found.name} needs a {found.usage.lower()}")
     return found.run(host, argument)
+
+
+def begins_with_path(line: str) -> bool:
+    """Whether a line that begins with a slash begins with the path of a file, as a pasted one
+    does, and not with a command."""
+    name, _ = _parted(line)
+    return "/" in name or (name not in COMMANDS and "." in name and _is_file(f"/{name}"))
+
+
+def _parted(line: str) -> tuple[str, str]:
+    """The name of the command, and what stands behind it."""
+    name, *rest = re.split(r"\s", line[1:], maxsplit=1)
+    return name, "".join(rest).strip()
+
+
+def _is_file(path: str) -> bool:
+    # A NUL character, or a name that is too long.
+    with suppress(OSError, ValueError):
+        return Path(path).exists()
+    return False
 
 
 def complete(line: str, host: Host) -> list[Suggestion]:

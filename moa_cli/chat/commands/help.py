@@ -1,0 +1,94 @@
+"""The slash command `/help`: an overview that fits a screen, and what each command does."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable
+
+from moa_cli.chat.commands.registry import (
+    COMMANDS,
+    Command,
+    Host,
+    Section,
+    Suggestion,
+    command,
+    find,
+)
+
+# The columns at which the help of a command, and the names of a section, begin.
+_HELP_COLUMN, _NAMES_COLUMN = 25, 14
+# Next to a narrower column, nothing can be read.
+_LEAST_CELLS = 30
+_KEYS = (
+    "Enter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C or Esc goes on"
+    " with what has arrived, a second one cancels; while the reply comes, it stops it. Ctrl-X"
+    " Ctrl-E opens your editor, Ctrl-R searches, Ctrl-D leaves."
+)
+_MORE = (
+    "/help COMMAND explains one, /help mixture a line above, /help all everything. A command may be"
+    " shortened; // sends a text that begins with a slash."
+)
+
+
+def _help_words(host: Host, typed: str) -> list[Suggestion]:
+    return [
+        Suggestion("all", "what each command does"),
+        *(Suggestion(section.lower(), f"the commands of {section}") for section in Section),
+        *(Suggestion(known.name, known.help) for known in COMMANDS.values()),
+    ]
+
+
+@command("help", "[COMMAND]", _help_words, aliases=("?",))
+def _help(host: Host, argument: str) -> None:
+    """List the commands, or explain one, a section or all."""
+    columns = shutil.get_terminal_size().columns
+    section = next((name for name in Section if name.lower() == argument.lower()), None)
+    if not argument:
+        host.say("\n".join([*_overview(columns), "", _KEYS, _MORE]))
+    elif argument == "all":
+        for name in Section:
+            host.say(f"{name}\n" + "\n".join(_explained(_of(name), columns)) + "\n ")
+    elif section is not None:
+        host.say("\n".join(_explained(_of(section), columns)))
+    else:
+        host.say("\n".join(_explained([find(argument.lstrip("/"))], columns)))
+
+
+def _of(section: Section) -> list[Command]:
+    return [known for known in COMMANDS.values() if known.section == section]
+
+
+def _overview(columns: int) -> list[str]:
+    """The names of the commands, a section after the other."""
+    beside = columns >= _NAMES_COLUMN + _LEAST_CELLS
+    indent = _NAMES_COLUMN if beside else 2
+    lines: list[str] = []
+    for section in Section:
+        names = "  ".join(f"/{known.name}" for known in _of(section))
+        told = textwrap.wrap(names, max(_LEAST_CELLS, columns) - indent, break_on_hyphens=False)
+        rows = [" " * indent + row for row in told]
+        if beside:
+            rows[0] = f"{section:<{indent}}{told[0]}"
+        else:
+            lines.append(section)
+        lines += rows
+    return lines
+
+
+def _explained(commands: Iterable[Command], columns: int) -> list[str]:
+    """How each command is typed, and what it does."""
+    indent = _HELP_COLUMN if columns >= _HELP_COLUMN + _LEAST_CELLS else 4
+    lines: list[str] = []
+    for slash in commands:
+        head = f"/{slash.name} {slash.usage}".rstrip()
+        told = slash.help
+        if slash.aliases:
+            told += f" Also: {', '.join(f'/{alias}' for alias in slash.aliases)}."
+        rows = textwrap.wrap(told, max(_LEAST_CELLS, columns) - indent)
+        if len(head) + 2 <= indent:
+            lines.append(f"{head:<{indent}}{rows.pop(0)}")
+        else:
+            lines.append(head)
+        lines += [" " * indent + row for row in rows]
+    return lines
