@@ -1,13 +1,13 @@
 """Reads the keys that are typed while a turn runs.
 
-Ctrl-C and Esc stop the turn; all other keys wait for the next prompt.
+Some act at once, such as Esc. Text, and the keys that edit it, wait for the next prompt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,19 +26,28 @@ _TYPED_BEFORE: dict[Keys | str, KeyPress] = {
     Keys.ControlJ: KeyPress(Keys.ControlM, "\r"),
     Keys.ControlAt: KeyPress(Keys.ControlD, "\x04"),
 }
+# They act when they are typed, or not at all. At the next prompt, Ctrl-D would leave, Ctrl-L would
+# clear the reply off the screen, and Ctrl-Z would suspend a program that has nothing left to do. An
+# answer of the terminal's is to a question that was asked before the turn.
+_NEVER_LATER = frozenset(
+    {Keys.ControlD, Keys.ControlL, Keys.ControlZ, Keys.CPRResponse, Keys.Vt100MouseEvent}
+)
 _PASTE_ON, _PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 
 
 class TurnKeys:
     """Reads the keys of a terminal in raw mode within a `with` block.
 
-    stop: called for each Ctrl-C or Esc; all other keys are passed to the next prompt. terminal:
-    asked to mark pastes, so that each line of a paste does not become a prompt.
+    actions: what keys do at once, by their names in prompt-toolkit ("escape", "c-o"). All other
+    keys are passed to the next prompt, but for those that only make sense at the moment.
+    terminal: asked to mark pastes, so that each line of a paste does not become a prompt.
     """
 
-    def __init__(self, source: Input, stop: Callable[[], None], terminal: TextIO) -> None:
+    def __init__(
+        self, source: Input, actions: Mapping[str, Callable[[], None]], terminal: TextIO
+    ) -> None:
         self._source = source
-        self._stop = stop
+        self._actions = actions
         self._terminal = terminal
         self._typed: list[KeyPress] = []
         self._flush: asyncio.TimerHandle | None = None
@@ -91,9 +100,10 @@ class TurnKeys:
         for place, key in enumerate(keys):
             # An Esc that comes together with another key is the Alt of that key.
             alone = all(after.key == Keys.Escape for after in keys[place + 1 : place + 2])
-            if key.key == Keys.ControlC or (key.key == Keys.Escape and alone):
-                self._stop()
-            else:
+            action = self._actions.get(key.key) if alone or key.key != Keys.Escape else None
+            if action is not None:
+                action()
+            elif key.key not in _NEVER_LATER:
                 self._typed.append(key)
 
 

@@ -353,7 +353,8 @@ class Chat:
             if self.editor is not None:
                 from moa_cli.chat.keys import TurnKeys
 
-                keys = TurnKeys(self.editor.source, stopper.stop, sys.stderr)
+                actions = {"c-c": stopper.stop, "escape": stopper.stop}
+                keys = TurnKeys(self.editor.source, actions, sys.stderr)
                 stack.enter_context(keys)
             # A proposal is written down before it is shown.
             sinks = [*recorders, *shown, *self._trace()]

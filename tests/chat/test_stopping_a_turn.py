@@ -242,6 +242,21 @@ def test_what_was_typed_ahead_stands_below_a_prompt_that_comes_back(
     assert sent(upstream, "a")[1] == ["Why?\nAnd?"]
 
 
+def test_keys_that_leave_or_clear_do_not_act_on_the_fresh_reply(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.enqueue("agg", Reply(text="one two three", delay=0.2, pause=0.2))
+    with asked(moa, "reading 3 proposals") as terminal:
+        terminal.send("half\x04\x0c a line\x04")
+        at_prompt(terminal, 1, "half a line")
+        terminal.settle()
+        assert terminal.process.poll() is None
+        assert "one two three" in terminal.shown()
+        terminal.send("\r")
+        at_prompt(terminal, 2)
+    assert sent(upstream)[1][-1] == "half a line"
+
+
 def test_a_paste_in_a_turn_is_one_message_and_is_not_sent(moa: Moa, upstream: Upstream) -> None:
     upstream.enqueue("agg", Reply(text="one two", delay=0.2, pause=0.2))
     with asked(moa, "reading 3 proposals") as terminal:
