@@ -9,6 +9,7 @@ from moa_cli.core.money import usd
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.terminal.line import Line, Styles
+from moa_cli.terminal.screen import most_rows
 from moa_cli.terminal.table import cell_len, set_cell_size
 from moa_cli.terminal.view import CallView, State, TurnView
 
@@ -98,7 +99,7 @@ def _sure(text: str) -> str:
 def board_lines(
     styles: Styles, view: TurnView, now: float, size: tuple[int, int], hint: str = ""
 ) -> list[str]:
-    """The live region for `view`, of at most half the height: a grid of panels where there is
+    """The live region for `view`, of at most `most_rows`: a grid of panels where there is
     room, else one row a proposer, else one line.
 
     hint: what a key does at this moment, shown at the end.
@@ -126,7 +127,7 @@ def _lines(view: TurnView, now: float, size: tuple[int, int], hint: str) -> list
             line.append(f" · {queued} not sent", "yellow")
         line.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
         return _hinted(line, hint, size)
-    count, room = len(calls), max(1, height // 2)
+    count, room = len(calls), most_rows(size)
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
     # Four stand two by two.
     columns = -(-count // -(-count // columns))

@@ -101,7 +101,7 @@ class Board:
         hint: Hint = lambda: "",
         size: Size | None = None,
     ) -> None:
-        self._screen = Screen(stream, size)
+        self._screen = Screen(stream, size, low=True)
         self._console = console_for(stream)
         self._styles = Styles(self._console)
         self._view = TurnView(reasoning=reasoning)

@@ -3,6 +3,12 @@
 `commit` prints lines once and for good; `paint` shows a region below them that the next
 call replaces. Rich draws the lines; it does not place them, because its own live display
 repeats lines that are taller than the screen and leaves torn frames behind.
+
+Between two frames the cursor, which is hidden, stands where the region begins. A terminal that is
+made narrower or wider moves rows, and folds those that are too long or does not, each in its own
+way; but all of them keep the cursor at the character at which it stood. So the next frame clears
+everything below the cursor and draws the region anew, and need not know what the terminal has done.
+The same holds where a shell has written meanwhile: what it wrote stands above the cursor.
 """
 
 from __future__ import annotations
@@ -13,10 +19,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from rich.text import Text
-
-from moa_cli.terminal.table import cell_len
-
 # Columns and rows.
 Size = Callable[[], tuple[int, int]]
 
@@ -24,6 +26,9 @@ _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 _WRAP_ON, _WRAP_OFF = "\x1b[?7h", "\x1b[?7l"
 _CURSOR_OFF, _CURSOR_ON = "\x1b[?25l", "\x1b[?25h"
 _CLEAR_ROW = "\x1b[2K"
+_SAVE, _RESTORE, _DOWN, _TO_THE_END = "\x1b7", "\x1b8", "\x1b[1B", "\x1b[999B"
+# A window that is split in two leaves each half so many columns at least, if it was 80 wide.
+_HALF_A_WINDOW = 39
 
 
 def terminal_size(stream: TextIO) -> tuple[int, int]:
@@ -36,14 +41,36 @@ def terminal_size(stream: TextIO) -> tuple[int, int]:
     return fallback.columns, fallback.lines
 
 
-class Screen:
-    """The bottom of a terminal. size: called afresh for each frame."""
+def most_rows(size: tuple[int, int]) -> int:
+    """How many rows a live region may have on a screen of so many columns and rows.
 
-    def __init__(self, stream: TextIO, size: Size | None = None) -> None:
+    A window that becomes half as wide folds each row into two or three, and what does not fit on
+    the screen then goes into the scrollback, where nothing can remove it.
+    """
+    columns, rows = size
+    half = max(1, rows // 2)
+    return half if columns <= 2 * _HALF_A_WINDOW else max(min(half, 4), rows // 3)
+
+
+def _scrolls_when_folding() -> bool:
+    """Whether this is tmux, or a program like it. When it folds rows, it scrolls by as many, also
+    where there are empty rows below."""
+    return "TMUX" in os.environ or os.environ.get("TERM", "").startswith(("tmux", "screen"))
+
+
+class Screen:
+    """The bottom of a terminal.
+
+    size: called afresh for each frame. low: whether the region may stand at the bottom of the
+    screen, apart from the lines above it, where the terminal would otherwise scroll it away.
+    """
+
+    def __init__(self, stream: TextIO, size: Size | None = None, *, low: bool = False) -> None:
         self._stream = stream
         self.size = size or (lambda: terminal_size(stream))
+        self._low = low and _scrolls_when_folding()
         self._shown: list[str] = []
-        self._width = 0
+        self._drawn_at = (0, 0)
 
     def commit(self, lines: Sequence[str], region: Sequence[str] | None = None) -> None:
         """Print `lines` (ANSI, no line ends) above the region, never to be touched again.
@@ -61,17 +88,14 @@ class Screen:
     def paint(self, lines: Sequence[str]) -> None:
         """Show `lines` as the live region, in place of what it showed; none removes it.
 
-        The terminal cuts off what is wider than itself. More than half the screen is cut off
+        The terminal cuts off what is wider than itself. What is more than `most_rows` is cut off
         at the top of the region, so that the region never scrolls.
         """
-        width = self.size()[0]
         region = self._fitting(lines)
-        if region == self._shown and width == self._width:
+        same_size = self.size() == self._drawn_at
+        if region == self._shown and same_size:
             return
-        frame = ""
-        if width != self._width or len(region) < len(self._shown):
-            frame = self._erase()
-            self._width = width
+        frame = "" if same_size and len(region) >= len(self._shown) else self._erase()
         self._write(frame + self._draw(region))
 
     def close(self) -> None:
@@ -79,42 +103,40 @@ class Screen:
         self._write(self._erase())
 
     def _fitting(self, lines: Sequence[str]) -> list[str]:
-        return list(lines)[-max(1, self.size()[1] // 2) :]
+        return list(lines)[-most_rows(self.size()) :]
 
     def _draw(self, region: Sequence[str]) -> str:
         """The way from the region shown to `region`, which has as many rows or more."""
+        self._drawn_at = self.size()
         if not region:
             return ""
-        up = len(self._shown) - 1
-        parts = [_WRAP_OFF, "\r", f"\x1b[{up}A" if up > 0 else ""]
+        more = len(region) - 1
+        up = f"\x1b[{more}A" if more else ""
+        parts = [_WRAP_OFF, "\r"]
+        if self._low:
+            # Line feeds make room for the region, if there is too little below the cursor.
+            parts += ["\n" * more, up, _SAVE, _TO_THE_END, up]
         for number, line in enumerate(region):
             if number:
                 parts.append("\r\n")
             old = self._shown[number] if number < len(self._shown) else None
-            if line != old:
+            if line != old or self._low:
                 parts += [_CLEAR_ROW, line]
-        parts.append(_WRAP_ON)
+        parts += [_WRAP_ON, *((_RESTORE,) if self._low else ("\r", up))]
         self._shown = list(region)
-        self._width = self.size()[0]
         return "".join(parts)
 
     def _erase(self) -> str:
-        """Clear the region, of which nothing is shown then; the cursor ends where it began."""
-        rows = self._rows()
-        self._shown = []
-        if not rows:
+        """Clear the region, of which nothing is shown then; the cursor stays where it began."""
+        if not self._shown:
             return ""
+        rows, self._shown = len(self._shown), []
+        if self._low or self._drawn_at != self.size():
+            # Where the region ends is unknown, but nothing else is below. From the first character
+            # of the screen, tmux would move what it clears into the scrollback.
+            return f"\r{_CLEAR_ROW}\x1b[1C\x1b[J\r"
         up = f"\x1b[{rows - 1}A" if rows > 1 else ""
-        down = "\x1b[1B".join([f"\r{_CLEAR_ROW}"] * rows)
-        return f"\r{up}{down}\r{up}"
-
-    def _rows(self) -> int:
-        """Rows that the region takes now: a narrower terminal has wrapped its lines."""
-        width = max(1, self.size()[0])
-        if width >= self._width:
-            return len(self._shown)
-        cells = [cell_len(Text.from_ansi(line).plain) for line in self._shown]
-        return sum(max(1, -(-min(count, self._width) // width)) for count in cells)
+        return f"\r{_DOWN.join([_CLEAR_ROW] * rows)}{up}"
 
     def _write(self, frame: str) -> None:
         if not frame:

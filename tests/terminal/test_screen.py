@@ -54,7 +54,8 @@ class Emulator(io.StringIO):
             pieces = [row[at : at + columns] for at in range(0, max(len(row), 1), columns)]
             rows += pieces
             if number == self.screen.cursor.y:
-                place = len(rows) - 1
+                # The cursor stays at its character.
+                place = len(rows) - len(pieces) + self.screen.cursor.x // columns
         self.columns = columns
         self.screen.resize(columns=columns)
         self.screen.reset()
