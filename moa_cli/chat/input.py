@@ -24,6 +24,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 from moa_cli.chat.commands.registry import ChatOptions, Host
 from moa_cli.chat.confirming import confirmed
 from moa_cli.chat.drafts import edited
+from moa_cli.chat.keys import typed_before
 from moa_cli.chat.menu import (
     MENU_STYLE,
     CommandCompleter,
@@ -35,6 +36,7 @@ from moa_cli.chat.menu import (
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.core.errors import StoreError
 from moa_cli.store.stored_values import as_unicode
+from moa_cli.terminal.suspension import Hold, holding, lent, suspend
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
@@ -175,12 +177,14 @@ def _keys(options: ChatOptions) -> KeyBindings:
     keys.add("backspace", filter=has_completions)(delete)
     keys.add("c-j", filter=~is_searching)(new_line)
     keys.add("c-x", "c-e", filter=~is_searching)(open_editor)
+    keys.add("c-z")(lambda event: suspend())
     return keys
 
 
 async def _edit(buffer: Buffer) -> None:
     """Open the user's editor on the line. Errors are shown above it."""
-    text = await run_in_terminal(lambda: edited(buffer.text), in_executor=True)
+    with lent():
+        text = await run_in_terminal(lambda: edited(buffer.text), in_executor=True)
     buffer.document = Document(text, len(text))
 
 
@@ -222,7 +226,6 @@ class Editor:
                 # A folded line is not a new line.
                 prompt_continuation=lambda width, line, folds: "  " if folds else "… ",
                 enable_open_in_editor=False,
-                enable_suspend=True,
                 bottom_toolbar=lambda: bar(self._prompt.app.output.get_size().columns),
                 style=_STYLE,
                 input=source,
@@ -269,13 +272,29 @@ class Editor:
 
         drawn.add_handler(shown)
         try:
-            return await self._prompt.prompt_async(message, default=default)
+            with holding(Hold(self._leave, self._take)):
+                return await self._prompt.prompt_async(message, default=default)
         finally:
             drawn.remove_handler(shown)
 
     async def confirm(self, question: str) -> bool:
         """Ask a question that one key answers; see `confirmed`."""
         return await confirmed(question, self.source, self._prompt.app.output)
+
+    def _leave(self) -> None:
+        """Take the prompt off the screen, before a suspension."""
+        self._prompt.app.renderer.erase()
+
+    def _take(self) -> None:
+        """Draw the prompt where the cursor stands: what was drawn before may be far above."""
+        app = self._prompt.app
+        app.renderer.reset()
+        if app.is_running:
+            # An Enter that was typed for the prompt before the terminal was in raw mode again.
+            app.key_processor.feed_multiple(typed_before(app.input))
+            app.key_processor.process_keys()
+            app.renderer.request_absolute_cursor_position()
+            app.invalidate()
 
     def trouble(self) -> str | None:
         """What was wrong with the file of prompts, if the user does not know it yet."""

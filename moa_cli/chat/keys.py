@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyPress
 from prompt_toolkit.keys import Keys
 
-from moa_cli.terminal.tty import can_redraw
+from moa_cli.terminal.suspension import Hold, holding, is_away
+from moa_cli.terminal.tty import can_redraw, modes_of, set_modes
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
@@ -52,6 +53,8 @@ class TurnKeys:
         self._typed: list[KeyPress] = []
         self._flush: asyncio.TimerHandle | None = None
         self._stack = ExitStack()
+        # In the background it must not read.
+        self._attached = ExitStack()
         self._drop_sends = False
 
     def drop_sends(self) -> None:
@@ -62,15 +65,31 @@ class TurnKeys:
     def __enter__(self) -> TurnKeys:
         # An application of prompt-toolkit would draw over the live lines.
         self._stack.enter_context(self._source.raw_mode())
-        self._stack.enter_context(self._source.attach(self._ready))
-        self._mark_pastes(_PASTE_ON)
+        self._attach()
+        self._stack.enter_context(holding(Hold(self._leave, self._take_up, self._detach)))
         return self
+
+    def _attach(self) -> None:
+        self._attached.enter_context(self._source.attach(self._ready))
+        self._mark_pastes(_PASTE_ON)
+
+    def _detach(self) -> None:
+        self._attached.close()
+
+    def _leave(self) -> None:
+        self._detach()
+        self._mark_pastes(_PASTE_OFF)
+
+    def _take_up(self) -> None:
+        self._detach()
+        self._attach()
 
     def __exit__(self, *exception: object) -> None:
         self._take(self._source.flush_keys())
         if self._flush is not None:
             self._flush.cancel()
-        self._mark_pastes(_PASTE_OFF)
+        if not is_away():
+            self._leave()
         self._stack.close()
         if self._drop_sends:
             # An Escape before an Enter is the Alt of an Alt-Enter, and is dropped too.
@@ -107,6 +126,24 @@ class TurnKeys:
                 self._typed.append(key)
 
 
+@contextmanager
+def raw_keys(source: Input) -> Iterator[None]:
+    """While inside, keys come one by one and without an echo, but for the time of a suspension."""
+    descriptor = source.fileno()
+    outside = modes_of(descriptor)
+    with source.raw_mode():
+        inside = modes_of(descriptor)
+
+        def leave() -> None:
+            set_modes(descriptor, outside)
+
+        def take() -> None:
+            set_modes(descriptor, inside)
+
+        with holding(Hold(leave, take)):
+            yield
+
+
 def take_typed_before(source: Input) -> None:
     """Keep for the first prompt what was typed before raw mode, which must be on now.
 
@@ -117,10 +154,18 @@ def take_typed_before(source: Input) -> None:
     if sys.platform == "win32":
         # The console keeps keys, not characters.
         return
-    keys = [*get_typeahead(source), *source.read_keys(), *source.flush_keys()]
+    store_typeahead(source, [*get_typeahead(source), *typed_before(source)])
+
+
+def typed_before(source: Input) -> list[KeyPress]:
+    """The keys that were typed before raw mode, which must be on now; see `take_typed_before`."""
+    keys: list[KeyPress] = []
+    while more := source.read_keys():
+        keys += more
+    keys += source.flush_keys()
     if keys:
         keys[-1] = _TYPED_BEFORE.get(keys[-1].key, keys[-1])
-    store_typeahead(source, keys)
+    return keys
 
 
 def typed_ahead(source: Input) -> bool:

@@ -44,6 +44,7 @@ from moa_cli.profile import Profile
 from moa_cli.terminal.plain import failure_line, print_paid
 from moa_cli.terminal.sinks import sinks_for
 from moa_cli.terminal.stopping import Stopper
+from moa_cli.terminal.suspension import refresh, suspend
 from moa_cli.terminal.tty import can_redraw, cancel_on_termination, folded, run_loop
 from moa_cli.terminal.usage import usage_line
 
@@ -353,7 +354,12 @@ class Chat:
             if self.editor is not None:
                 from moa_cli.chat.keys import TurnKeys
 
-                actions = {"c-c": stopper.stop, "escape": stopper.stop}
+                actions = {
+                    "c-c": stopper.stop,
+                    "escape": stopper.stop,
+                    "c-l": refresh,
+                    "c-z": suspend,
+                }
                 keys = TurnKeys(self.editor.source, actions, sys.stderr)
                 stack.enter_context(keys)
             # A proposal is written down before it is shown.

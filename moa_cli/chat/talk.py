@@ -10,7 +10,7 @@ from moa_cli.chat.bar import bar
 from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send, TypeAgain
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
-from moa_cli.chat.keys import take_typed_before, typed_ahead
+from moa_cli.chat.keys import raw_keys, take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.core.conversation import Conversation, Turn
@@ -50,7 +50,7 @@ async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> None:
     try:
         # Raw mode between two prompts too: otherwise the terminal would echo an Enter that is
         # typed there, and turn it into another key.
-        with editor.source.raw_mode():
+        with raw_keys(editor.source):
             take_typed_before(editor.source)
             _show_past(chat, chat.kept.conversation)
             if trouble := editor.trouble():

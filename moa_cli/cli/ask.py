@@ -280,7 +280,8 @@ def _run(
     from moa_cli.engine.merging import mergeable
     from moa_cli.terminal.sinks import sinks_for
     from moa_cli.terminal.stopping import Stopper
-    from moa_cli.terminal.tty import cancel_on_termination, escape_key, run_loop, without_echo
+    from moa_cli.terminal.suspension import refresh
+    from moa_cli.terminal.tty import cancel_on_termination, run_loop, turn_keys, without_echo
 
     fold = TurnFold()
     proposals = mergeable(merging.proposals) if merging is not None else ()
@@ -302,7 +303,7 @@ def _run(
                 reviews=merging.reviews if merging else (),
                 response_format=response_format,
             )
-            with escape_key(stopper.stop):
+            with turn_keys({"escape": stopper.stop, "c-l": refresh}):
                 return await stopper.run(events, *sinks, fold=fold)
 
     if not show.quiet:

@@ -15,6 +15,7 @@ from typing import Any
 
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import sanitize
+from moa_cli.terminal.suspension import lent
 from moa_cli.terminal.table import cell_len
 from moa_cli.terminal.tty import can_redraw
 
@@ -51,7 +52,7 @@ def _through(command: str, text: str) -> str | None:
     environment = {"LESS": "FRX", **os.environ}
     data = text.encode(sys.stdout.encoding, "replace")
     try:
-        with _interrupts_go_to_pager():
+        with _interrupts_go_to_pager(), lent():
             done = subprocess.run(shlex.split(command), input=data, env=environment, check=False)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -80,7 +81,8 @@ def open_editor(path: Path) -> None:
     """
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
-        done = subprocess.run([*shlex.split(command), str(path)], check=False)
+        with lent():
+            done = subprocess.run([*shlex.split(command), str(path)], check=False)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"the editor `{command}` could not be started: {error}", hint="set $EDITOR"

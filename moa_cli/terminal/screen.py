@@ -19,6 +19,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from moa_cli.terminal.suspension import Hold, hold, is_away, release
+
 # Columns and rows.
 Size = Callable[[], tuple[int, int]]
 
@@ -26,6 +28,8 @@ _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 _WRAP_ON, _WRAP_OFF = "\x1b[?7h", "\x1b[?7l"
 _CURSOR_OFF, _CURSOR_ON = "\x1b[?25l", "\x1b[?25h"
 _CLEAR_ROW = "\x1b[2K"
+# From the first character of the screen, tmux would move what it clears into the scrollback.
+_CLEAR_BELOW = f"\r{_CLEAR_ROW}\x1b[1C\x1b[J\r"
 _SAVE, _RESTORE, _DOWN, _TO_THE_END = "\x1b7", "\x1b8", "\x1b[1B", "\x1b[999B"
 # A window that is split in two leaves each half so many columns at least, if it was 80 wide.
 _HALF_A_WINDOW = 39
@@ -71,6 +75,9 @@ class Screen:
         self._low = low and _scrolls_when_folding()
         self._shown: list[str] = []
         self._drawn_at = (0, 0)
+        # What the region is to show once the terminal is this program's again.
+        self._unseen: list[str] = []
+        self._hold = Hold(self._leave, self._take, self._lose)
 
     def commit(self, lines: Sequence[str], region: Sequence[str] | None = None) -> None:
         """Print `lines` (ANSI, no line ends) above the region, never to be touched again.
@@ -80,6 +87,10 @@ class Screen:
         if not lines:
             if region is not None:
                 self.paint(region)
+            return
+        if is_away():
+            self._unseen = list(self._unseen if region is None else region)
+            self._write("".join(f"{line}\r\n" for line in lines))
             return
         below = self._fitting(self._shown if region is None else region)
         frame = self._erase() + _WRAP_ON + "".join(f"{line}\r\n" for line in lines)
@@ -91,6 +102,10 @@ class Screen:
         The terminal cuts off what is wider than itself. What is more than `most_rows` is cut off
         at the top of the region, so that the region never scrolls.
         """
+        if is_away():
+            self._unseen = list(lines)
+            hold(self._hold)
+            return
         region = self._fitting(lines)
         same_size = self.size() == self._drawn_at
         if region == self._shown and same_size:
@@ -100,7 +115,25 @@ class Screen:
 
     def close(self) -> None:
         """Remove the region, and leave the terminal as it was."""
+        release(self._hold)
+        self._unseen = []
         self._write(self._erase())
+
+    def _leave(self) -> None:
+        """Remove the region for a while."""
+        self._unseen = self._shown
+        self._write(self._erase())
+
+    def _lose(self) -> None:
+        """Leave the region where it is: others have written below it or into it."""
+        self._unseen, self._shown = self._shown, []
+
+    def _take(self) -> None:
+        """Draw the region from the cursor on, and clear what is below."""
+        region = self._fitting(self._shown or self._unseen)
+        self._shown, self._unseen = [], []
+        if region:
+            self._write(_CLEAR_BELOW + self._draw(region))
 
     def _fitting(self, lines: Sequence[str]) -> list[str]:
         return list(lines)[-most_rows(self.size()) :]
@@ -110,6 +143,7 @@ class Screen:
         self._drawn_at = self.size()
         if not region:
             return ""
+        hold(self._hold)
         more = len(region) - 1
         up = f"\x1b[{more}A" if more else ""
         parts = [_WRAP_OFF, "\r"]
@@ -132,9 +166,8 @@ class Screen:
             return ""
         rows, self._shown = len(self._shown), []
         if self._low or self._drawn_at != self.size():
-            # Where the region ends is unknown, but nothing else is below. From the first character
-            # of the screen, tmux would move what it clears into the scrollback.
-            return f"\r{_CLEAR_ROW}\x1b[1C\x1b[J\r"
+            # Where the region ends is unknown, but nothing else is below.
+            return _CLEAR_BELOW
         up = f"\x1b[{rows - 1}A" if rows > 1 else ""
         return f"\r{_DOWN.join([_CLEAR_ROW] * rows)}{up}"
 

@@ -10,14 +10,18 @@ import signal
 import stat
 import sys
 import textwrap
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
+
+from moa_cli.terminal.suspension import Hold, holding, in_foreground, is_away, suspendable
 
 _T = TypeVar("_T")
 _END_OF_INPUT = "\x04"
 # A character, or what a terminal sends for another key (an arrow: ESC [ A).
 _KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|.", re.DOTALL)
+# Bytes of keys that are not put back for the shell: Ctrl-D, Ctrl-L.
+_NEVER_LATER = b"\x04\x0c"
 # Within so long, a signal that comes again is the same one.
 _SAME_WISH_SECONDS = 2.0
 _ENDS = ("SIGTERM", "SIGHUP")
@@ -51,6 +55,46 @@ def folded(text: str, stream: TextIO) -> str:
     return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
 
 
+Modes = list[Any]
+
+
+def modes_of(descriptor: int) -> Modes | None:
+    """The modes of a terminal; None if it is none, or where terminals work otherwise (Windows)."""
+    try:
+        import termios
+
+        return termios.tcgetattr(descriptor)
+    except (ImportError, OSError, ValueError, termios.error):
+        return None
+
+
+def set_modes(descriptor: int, modes: Modes | None) -> None:
+    """Set the modes of a terminal, unless they are None or another program has the terminal: to
+    set them in the background would stop this one."""
+    if modes is not None and in_foreground() and not is_away():
+        import termios
+
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, modes)
+
+
+@contextmanager
+def _modes(descriptor: int, before: Modes, inside: Modes) -> Iterator[None]:
+    """While inside, a terminal has other modes, but for the time of a suspension."""
+
+    def take() -> None:
+        set_modes(descriptor, inside)
+
+    def leave() -> None:
+        set_modes(descriptor, before)
+
+    take()
+    try:
+        with holding(Hold(leave, take)):
+            yield
+    finally:
+        leave()
+
+
 @contextmanager
 def without_echo(*streams: TextIO) -> Iterator[None]:
     """While inside, typed characters are not echoed: they would run into the live lines.
@@ -69,20 +113,21 @@ def without_echo(*streams: TextIO) -> Iterator[None]:
         return
     silent = termios.tcgetattr(descriptor)
     silent[3] &= ~termios.ECHO
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, silent)
-    try:
+    with _modes(descriptor, before, silent):
         yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 @contextmanager
-def escape_key(pressed: Callable[[], None]) -> Iterator[None]:
-    """While inside, on the running event loop, call `pressed` for each Esc at the terminal.
+def turn_keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[None]:
+    """While inside, on the running event loop, keys at the terminal do something at once.
+
+    actions: what they do, by the names that prompt-toolkit gives them ("escape", "c-o").
 
     For a program that otherwise reads nothing there. Keys that are typed ahead are for the shell:
     if some wait already, nothing is read, and those that come later are put back at the end, where
-    the system allows that. Does nothing if this is no terminal whose keys are for this program.
+    the system allows that. Not those that would clear the screen or end the shell:
+    they were for the moment. Does nothing if this is no terminal whose keys are for this
+    program.
     """
     try:
         import fcntl
@@ -103,11 +148,14 @@ def escape_key(pressed: Callable[[], None]) -> Iterator[None]:
     read, held = bytearray(), bytearray()
     due: asyncio.TimerHandle | None = None
 
-    def take() -> None:
+    def act() -> None:
         found = _KEY.findall(held.decode(errors="replace"))
         held.clear()
-        for _ in range(sum(len(key) for key in found if not key.strip("\x1b"))):
-            pressed()
+        for name in map(_name_of, found):
+            # Two of Esc together are a sequence for terminals, and two keys for those who type.
+            for _ in range(max(1, name.count("escape"))):
+                if action := actions.get("escape" if name.startswith("escape") else name):
+                    action()
 
     def ready() -> None:
         nonlocal due
@@ -117,31 +165,47 @@ def escape_key(pressed: Callable[[], None]) -> Iterator[None]:
             if os.tcgetpgrp(descriptor) == os.getpgrp():
                 data = os.read(descriptor, 1024)
         if not data:
-            loop.remove_reader(descriptor)
+            stop_reading()
             return
         read.extend(data)
         held.extend(data)
         if due is not None:
             due.cancel()
-        due = loop.call_later(_ESCAPE_SECONDS, take)
+        due = loop.call_later(_ESCAPE_SECONDS, act)
 
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, keys)
-    waiting = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
+    def stop_reading() -> None:
+        loop.remove_reader(descriptor)
+
+    def start_reading() -> None:
+        loop.add_reader(descriptor, ready)
+
+    with _modes(descriptor, before, keys):
+        waiting = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
+        if not any(waiting):
+            try:
+                start_reading()
+                with holding(Hold(stop_reading, start_reading, stop_reading)):
+                    yield
+            finally:
+                stop_reading()
+                if due is not None:
+                    due.cancel()
     if any(waiting):
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
         yield
         return
-    try:
-        loop.add_reader(descriptor, ready)
-        yield
-    finally:
-        loop.remove_reader(descriptor)
-        if due is not None:
-            due.cancel()
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        with suppress(OSError, AttributeError):
-            for place in range(len(read)) if b"\x1b" not in read else ():
-                fcntl.ioctl(descriptor, termios.TIOCSTI, read[place : place + 1])
+    typed = bytes(read).translate(None, _NEVER_LATER)
+    if not in_foreground():
+        return
+    with suppress(OSError, AttributeError):
+        for place in range(len(typed)) if b"\x1b" not in typed else ():
+            fcntl.ioctl(descriptor, termios.TIOCSTI, typed[place : place + 1])
+
+
+def _name_of(key: str) -> str:
+    """What prompt-toolkit calls a key; each Esc of several is told."""
+    if not key.strip("\x1b"):
+        return " ".join(["escape"] * len(key))
+    return f"c-{chr(ord(key) + 96)}" if len(key) == 1 and key < "\x1b" else key
 
 
 def _others_read(descriptor: int) -> bool:
@@ -155,6 +219,7 @@ def _others_read(descriptor: int) -> bool:
 
 def run_loop(main: Coroutine[Any, Any, _T]) -> _T:
     """`asyncio.run`, in which a Ctrl-C is not lost, and leaves no half-made event loop behind.
+    A suspension leaves the terminal whole.
 
     A KeyboardInterrupt may be raised at any point of Python code, also while the loop is set up. So
     SIGINT waits until the loop runs, which then cancels `main`.
@@ -169,7 +234,8 @@ def run_loop(main: Coroutine[Any, Any, _T]) -> _T:
     async def unblocked() -> _T:
         block(signal.SIG_SETMASK, before)
         try:
-            return await main
+            with suspendable():
+                return await main
         finally:
             # A loop closes its pipe for signals before it gives up their handlers: one that came
             # in between would be told as an error. All is in order now, so they end the process.

@@ -113,6 +113,10 @@ class Tmux:
         """The process id of the program."""
         return int(self._do("display-message", "-p", "#{pane_pid}"))
 
+    def shows_cursor(self) -> bool:
+        """Whether the cursor can be seen."""
+        return self._do("display-message", "-p", "#{cursor_flag}").strip() == "1"
+
     def cursor_row(self) -> str:
         """The row of the screen on which the cursor stands."""
         return self.screen_row(int(self._do("display-message", "-p", "#{cursor_y}")))
