@@ -6,6 +6,7 @@ This part works with and without a terminal. `chat.talk` adds the editor of a te
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, aclosing, closing, nullcontext
@@ -218,14 +219,16 @@ class Chat:
 
     def outcome(self, line: str) -> Outcome:
         """What a line asks for. If a command fails, this shows why."""
-        text = line.strip()
+        text = _typed(line)
         try:
             text = self._attach_pasted(text)
         except MoAError as error:
             self.complain(error.message, error.hint)
             return None
-        if not text:
+        if not text.strip():
             return None
+        if "\n" not in text and text.lstrip().startswith("/"):
+            text = text.strip()
         if not text.startswith("/") or text.startswith("//"):
             return Send(text[1:] if text.startswith("//") else text)
         try:
@@ -389,6 +392,16 @@ class Chat:
             self.remark(folded(line, sys.stderr))
         for note in self._notes():
             self.complain(note)
+
+
+def _typed(line: str) -> str:
+    """What was typed or pasted, without empty lines around it and spaces at its end.
+
+    The first line keeps its indentation, which is a part of code; but one space that a line begins
+    with only keeps it out of the history of prompts.
+    """
+    text = re.sub(r"\A(?:[^\S\n]*\n)+", "", line).rstrip()
+    return text.strip() if re.fullmatch(r" \S.*", text) else text
 
 
 def _kept_of(turn: Turn, kept: str) -> str:

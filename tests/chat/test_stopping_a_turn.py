@@ -268,6 +268,30 @@ def test_a_paste_in_a_turn_is_one_message_and_is_not_sent(moa: Moa, upstream: Up
     assert sent(upstream)[1][-1] == "one\ntwo\n/exit\x03\nend"
 
 
+@pytest.mark.parametrize(
+    ("pasted", "asked_for"),
+    [
+        ("    return x\r\n\r\nreturn y\r\n", "    return x\n\nreturn y"),
+        ("\n  \n\tmake all\n", "\tmake all"),
+        ("    only_line()", "    only_line()"),
+        (" a context line\n-old\n+new", " a context line\n-old\n+new"),
+        ("    // a comment\n    int x;", "    // a comment\n    int x;"),
+        (" kept out of the history", "kept out of the history"),
+    ],
+)
+def test_pasted_code_keeps_the_indentation_of_its_first_line(
+    moa: Moa, upstream: Upstream, pasted: str, asked_for: str
+) -> None:
+    with moa.terminal("chat") as terminal:
+        at_prompt(terminal, 0)
+        terminal.send(f"\x1b[200~{pasted}\x1b[201~")
+        terminal.settle()
+        terminal.send("\r")
+        at_prompt(terminal, 1)
+    for model in ("a", "agg"):
+        assert sent(upstream, model) == [[asked_for]]
+
+
 def test_a_provider_s_failure_leaves_the_conversation_whole(moa: Moa, upstream: Upstream) -> None:
     with asked(moa) as terminal:
         at_prompt(terminal, 1)
