@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from moa_cli.core.money import usd
-from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.text import plural
-from moa_cli.terminal.line import Line, Styles
+from moa_cli.core.sanitize import sanitize
+from moa_cli.terminal.line import LONGEST_NAME, Line, Styles, plain, sure
 from moa_cli.terminal.screen import most_rows
+from moa_cli.terminal.status import status_line
 from moa_cli.terminal.table import cell_len, set_cell_size
-from moa_cli.terminal.view import CallView, State, TurnView
+from moa_cli.terminal.view import MARKS, CallView, TurnView
 
-_MARKS: dict[State, tuple[str, str]] = {
-    "waiting": ("·", "dim"),
-    "queued": ("·", "yellow"),
-    "retrying": ("↻", "yellow"),
-    "thinking": ("…", "magenta"),
-    "streaming": ("▸", "cyan"),
-    "done": ("✓", "green"),
-    "failed": ("✗", "red"),
-    "dropped": ("–", "yellow"),
-}
 # States of which the note is shown, not the figures or the text.
 _NOTED = ("queued", "failed", "retrying", "dropped")
 _NARROWEST_PANEL, _FEWEST_ROWS = 36, 4
@@ -31,10 +20,6 @@ _NARROWEST_PANEL, _FEWEST_ROWS = 36, 4
 _PANELS_WIDTH, _PANELS_HEIGHT, _MOST_PANELS = 80, 30, 6
 _NARROWEST_ROWS = 60
 _SHORTEST_TAIL = 24
-# Joiners, variation selectors, skin tones and flags: terminals disagree on how wide they make
-# these or what they follow, and the right border would jump.
-_UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f1e6-\U0001f1ff]")
-_LONGEST_NAME = 40
 
 
 def figures(call: CallView, now: float) -> list[str]:
@@ -56,7 +41,7 @@ def figures(call: CallView, now: float) -> list[str]:
 
 def name_cells(calls: Iterable[CallView]) -> int:
     """The width of the longest name."""
-    return max((cell_len(_plain(call.name, _LONGEST_NAME)) for call in calls), default=0)
+    return max((cell_len(plain(call.name, LONGEST_NAME)) for call in calls), default=0)
 
 
 def call_summary(call: CallView, now: float, name_width: int = 0, width: int | None = None) -> Line:
@@ -64,18 +49,18 @@ def call_summary(call: CallView, now: float, name_width: int = 0, width: int | N
 
     width: figures that would go beyond it are left out.
     """
-    mark, style = _MARKS[call.state]
-    name = _plain(call.name, _LONGEST_NAME)
+    mark, style = MARKS[call.state]
+    name = plain(call.name, LONGEST_NAME)
     padding = " " * max(2, name_width - cell_len(name) + 2)
     line = Line((mark, style), " ", (name, "bold"), padding)
     if call.state in _NOTED:
-        return line.append(_plain(call.note), style)
+        return line.append(plain(call.note), style)
     told = figures(call, now)
     if call.state not in ("done", "streaming"):
         # What a call that waits has a note of: that it was sent a second time.
-        told = [_plain(call.note) if call.state == "waiting" and call.note else call.state, *told]
+        told = [plain(call.note) if call.state == "waiting" and call.note else call.state, *told]
     if call.state == "done" and call.note:
-        line.append(f"{_plain(call.note)} · ", "yellow")
+        line.append(f"{plain(call.note)} · ", "yellow")
     free = None if width is None else width - line.cells
     return line.append(_joined(told, free), "dim")
 
@@ -87,84 +72,34 @@ def _joined(parts: list[str], cells: int | None) -> str:
     return " · ".join(parts)
 
 
-def _plain(text: str, limit: int | None = None) -> str:
-    """A name or a message on one line, as wide on one terminal as on another."""
-    return one_line(_sure(text), limit)
-
-
-def _sure(text: str) -> str:
-    return text if text.isascii() else _UNSURE.sub("", text)
-
-
 def board_lines(
     styles: Styles, view: TurnView, now: float, size: tuple[int, int], hint: str = ""
 ) -> list[str]:
     """The live region for `view`, of at most `most_rows`: a grid of panels where there is
-    room, else one row a proposer, else one line.
+    room, else one row a proposer, and the status line below; on narrow terminals that line alone.
 
-    hint: what a key does at this moment, shown at the end.
+    hint: what a key does at this moment.
     """
-    return [line.cut(size[0]).ansi(styles) for line in _lines(view, now, size, hint)]
+    status = status_line(view, now, size[0], hint)
+    return [line.cut(size[0]).ansi(styles) for line in [*_proposers(view, now, size), status]]
 
 
-def _lines(view: TurnView, now: float, size: tuple[int, int], hint: str) -> list[Line]:
+def _proposers(view: TurnView, now: float, size: tuple[int, int]) -> list[Line]:
+    """What the proposers at work do, in at most `most_rows` without a row."""
     width, height = size
-    if view.phase == "replying" and view.aggregator is not None:
-        status = call_summary(view.aggregator, now)
-        if view.aggregator.state == "waiting" and view.references:
-            status.append(f" · reading {plural(view.references, 'proposal')}", "dim")
-        return _hinted(status, hint, size)
     # Asked for once: it is made anew each time.
-    calls = view.proposers
-    if not calls:
+    calls = [] if view.phase == "replying" else view.proposers
+    count, room = len(calls), most_rows(size) - 1
+    if not calls or width < _NARROWEST_ROWS or room < min(2, count):
         return []
-    if width < _NARROWEST_ROWS:
-        ended = sum(call.ended is not None for call in calls)
-        tokens = sum(call.tokens for call in calls)
-        began = min(call.began for call in calls)
-        line = Line(("▸ ", "cyan"), (f"{view.name}: {ended} of {len(calls)}", "bold"))
-        if queued := _queued(calls):
-            line.append(f" · {queued} not sent", "yellow")
-        line.append(f" · {now - began:.1f} s · ~{tokens} tok", "dim")
-        return _hinted(line, hint, size)
-    count, room = len(calls), most_rows(size)
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
     # Four stand two by two.
     columns = -(-count // -(-count // columns))
-    head = Line()
-    if view.purposes.get(view.layer):
-        head.append(view.name, "dim")
-    elif view.rounds > 1:
-        head.append(f"{view.name} of {view.rounds}", "dim")
-    if queued := _queued(calls):
-        if head.cells:
-            head.append(" · ", "dim")
-        head.append(f"{queued} not sent yet", "yellow")
-    above = [head] if head.cells and room > 2 else []
-    below = [Line((hint, "dim"))] if hint and room > 2 else []
-    room -= len(above) + len(below)
     panel_height = min(8, room // -(-count // columns))
     roomy = width >= _PANELS_WIDTH and height >= _PANELS_HEIGHT and count <= _MOST_PANELS
     if not roomy or panel_height < _FEWEST_ROWS:
-        body = _rows(calls, now, width, max(1, room))
-    else:
-        body = _grid(calls, now, width, columns, panel_height)
-    return [*above, *body, *below]
-
-
-def _hinted(line: Line, hint: str, size: tuple[int, int]) -> list[Line]:
-    """A line with the hint at its end, or below it where that would leave less than a half."""
-    width, height = size
-    ending = f" · {hint}"
-    cells = cell_len(ending)
-    if hint and 2 * cells <= width:
-        return [line.cut(width - cells).append(ending, "dim")]
-    return [line, Line((hint, "dim"))] if hint and height >= 4 else [line]
-
-
-def _queued(calls: Iterable[CallView]) -> int:
-    """How many calls are not sent yet."""
-    return sum(call.state == "queued" for call in calls)
+        return _rows(calls, now, width, room)
+    return _grid(calls, now, width, columns, panel_height)
 
 
 def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> list[Line]:
@@ -185,7 +120,7 @@ def _row(call: CallView, now: float, width: int, names: int) -> Line:
     line = call_summary(call, now, names, width - _SHORTEST_TAIL if has_tail else width)
     free = width - line.cells - 2
     if has_tail and free > 8:
-        line.append("  " + _end_of(_plain(call.tail[-4 * free :]), free), "dim")
+        line.append("  " + _end_of(plain(call.tail[-4 * free :]), free), "dim")
     return line
 
 
@@ -218,9 +153,9 @@ def _grid(
 
 def _panel(call: CallView, now: float, width: int, height: int) -> list[Line]:
     """A frame with the call's name above, its figures below, and the end of its text."""
-    mark, style = _MARKS[call.state]
+    mark, style = MARKS[call.state]
     border = style if call.state in ("done", "failed") else "dim"
-    name = Line((_plain(call.name, width - 8), "bold")).cut(width - 8)
+    name = Line((plain(call.name, width - 8), "bold")).cut(width - 8)
     parts = figures(call, now)
     if call.state == "done" and call.note:
         # Why is told below, once the layer has ended.
@@ -245,10 +180,10 @@ def _tail(call: CallView, width: int, rows: int) -> tuple[list[str], str]:
     """The last rows of a call's text, each at most so wide, and their style."""
     if call.state in _NOTED or (call.state == "waiting" and call.note):
         style = "red" if call.state == "failed" else "yellow"
-        return _wrap(_plain(call.note), width)[:rows], style
+        return _wrap(plain(call.note), width)[:rows], style
     # The last rows + 1 source lines, wrapped from their own start, so that a frame costs
     # the same however long the answer has become.
-    recent = _sure(sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
+    recent = sure(sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
     # Where the end of a line begins moves in steps: else all rows would be wrapped anew at each
     # token.
     least = width * (rows + 1)

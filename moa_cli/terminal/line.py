@@ -6,10 +6,18 @@ out a `Text` takes Rich many times as long as joining these pieces.
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.table import cell_len, set_cell_size
+
+LONGEST_NAME = 40
+# Joiners, variation selectors, skin tones and flags: terminals disagree on how wide they make
+# these or what they follow, and the right border would jump.
+_UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f1e6-\U0001f1ff]")
 
 
 def to_lines(console: Console, renderable: RenderableType, width: int) -> list[str]:
@@ -19,6 +27,16 @@ def to_lines(console: Console, renderable: RenderableType, width: int) -> list[s
     with console.capture() as captured:
         console.print(renderable, width=width, end="", soft_wrap=False)
     return captured.get().rstrip("\n").split("\n")
+
+
+def plain(text: str, limit: int | None = None) -> str:
+    """A name or a message on one line, as wide on one terminal as on another."""
+    return one_line(sure(text), limit)
+
+
+def sure(text: str) -> str:
+    """The text without characters of whose width terminals are not sure."""
+    return text if text.isascii() else _UNSURE.sub("", text)
 
 
 class Styles:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from moa_cli.core import events
 from moa_cli.core.events import Event
-from moa_cli.core.sanitize import one_line
+from moa_cli.core.sanitize import Sanitizer, one_line
 from moa_cli.core.strategy import Decision
 from moa_cli.markdown.blocks import MarkdownStream
 from moa_cli.markdown.drawing import BlockRenderer, Color
@@ -19,9 +19,10 @@ from moa_cli.markdown.pieces import Block
 from moa_cli.terminal.board import board_lines, call_summary, name_cells
 from moa_cli.terminal.decision import decision_line
 from moa_cli.terminal.line import Line, Styles, to_lines
-from moa_cli.terminal.plain import Hint, enough_line, trimmed_line
+from moa_cli.terminal.plain import enough_line, trimmed_line
 from moa_cli.terminal.screen import Screen, Size
-from moa_cli.terminal.view import TurnView
+from moa_cli.terminal.status import TurnStatus
+from moa_cli.terminal.table import set_cell_size
 
 _FRAME_SECONDS = 0.1
 # Drawing may take a tenth of the time; the rest belongs to the tokens.
@@ -83,37 +84,34 @@ class Ticker:
 
 
 class Board:
-    """A sink that shows the proposers at work, and folds each layer into lines that stay.
+    """A sink that shows the proposers at work and a status line, and folds each layer into lines
+    that stay.
 
-    through_reply: keep a status line while the reply is written; only where nothing else
-    writes to the terminal meanwhile. compact: fold a layer into one line.
-    reasoning: show what models think, while they think. hint: what a key does at this moment.
-    size: the terminal's, if not asked of it.
+    status: of the turn, shared with the sink that shows the reply. through_reply: keep the status
+    line while the reply is written; only where nothing else writes to the terminal meanwhile.
+    compact: fold a layer into one line. size: the terminal's, if not asked of it.
     """
 
     def __init__(
         self,
         stream: TextIO,
         *,
+        status: TurnStatus | None = None,
         through_reply: bool = False,
         compact: bool = False,
-        reasoning: bool = False,
-        hint: Hint = lambda: "",
         size: Size | None = None,
     ) -> None:
         self._screen = Screen(stream, size, low=True)
         self._console = console_for(stream)
         self._styles = Styles(self._console)
-        self._view = TurnView(reasoning=reasoning)
+        self._status = status or TurnStatus()
         self._compact = compact
         self._through_reply = through_reply
-        self._hint = hint
         self._ticker = Ticker(self._draw)
-        self._began = 0.0
         self._decision: Decision | None = None
 
     def handle(self, event: Event) -> None:
-        self._view.apply(event)
+        self._status.take(event)
         match event:
             # First what comes most.
             case events.ProposerDelta():
@@ -121,16 +119,13 @@ class Board:
             case events.AggregatorDelta():
                 if event.text and not self._through_reply:
                     self._hide()
-            case events.TurnStarted():
-                self._began = asyncio.get_running_loop().time() - event.at
-                self._ticker.start()
-            case events.LayerStarted():
+            case events.TurnStarted() | events.LayerStarted():
                 # A layer behind the reply begins when the board has ended.
                 self._ticker.start()
             case events.LayerFinished():
                 self._fold(event)
             case events.ReferencesTrimmed():
-                index, view = event.index, self._view
+                index, view = event.index, self._status.view
                 name = event.model if index is None else view.call(event.layer, index).name
                 self._note(trimmed_line(name, event), "yellow")
             case events.AggregatorStarted() if event.fallback:
@@ -150,18 +145,25 @@ class Board:
                 self._hide()
 
     def _draw(self) -> None:
-        now = asyncio.get_running_loop().time() - self._began
-        size = self._screen.size()
-        self._screen.paint(board_lines(self._styles, self._view, now, size, self._hint()))
+        self._screen.paint(
+            board_lines(
+                self._styles,
+                self._status.view,
+                self._status.now(),
+                self._screen.size(),
+                self._status.hint(),
+            )
+        )
 
     def _fold(self, event: events.LayerFinished) -> None:
-        calls, purpose = self._view.take_out(event.layer), self._view.purposes[event.layer]
+        view = self._status.view
+        calls, purpose = view.take_out(event.layer), view.purposes[event.layer]
         width = self._screen.size()[0]
         lines = []
-        if self._view.rounds > 1 or self._compact or purpose:
+        if view.rounds > 1 or self._compact or purpose:
             done = [call for call in calls if self._compact and call.state == "done"]
             names = ", ".join(one_line(call.name, 40) for call in done)
-            name = self._view.name_of(event.layer)
+            name = view.name_of(event.layer)
             line = f"{name}: {event.answered} of {event.asked} answered"
             line += f" in {event.seconds:.1f} s" + (f" ({names})" if names else "")
             lines.append(Line((line, "dim")))
@@ -187,11 +189,13 @@ class Board:
         self._hide()
 
 
-class MarkdownReply:
-    """A sink that prints the reply as Markdown: finished blocks for good, the open one live.
+class LiveReply:
+    """A sink that prints a reply while it comes: what is final for good, and below it a region that
+    moves: what is still open, and the status line.
 
-    apart: put a blank line before it. live: show the block that is still open. hint: what a key
-    does at this moment, shown below it. size: the terminal's, if not asked of it.
+    apart: put a blank line before it. live: show the region. status: of the turn; None for no
+    status line. whole_turn: show that line from the start of the turn, not of the reply: where no
+    board does. size: the terminal's, if not asked of it.
     """
 
     def __init__(
@@ -200,35 +204,63 @@ class MarkdownReply:
         *,
         apart: bool = False,
         live: bool = True,
-        hint: Hint = lambda: "",
+        status: TurnStatus | None = None,
+        whole_turn: bool = False,
         size: Size | None = None,
     ) -> None:
-        self._screen = Screen(stream, size)
-        self._console = console_for(stream)
-        self._hint = hint
-        self._stream = MarkdownStream()
-        self._renderer = BlockRenderer(color=color_of(self._console))
+        self.screen = Screen(stream, size)
+        self.console = console_for(stream)
+        self._styles = Styles(self.console)
+        self._status = status
         self._ticker = Ticker(self._draw)
-        # What has come since the last frame, and the blocks that are whole and not printed.
+        # What has come since the last frame.
         self._pieces: list[str] = []
-        self._blocks: list[Block] = []
+        # What the region showed last, without the status line, and how wide the terminal was.
+        self._open: list[str] = []
+        self._width = 0
         self._began = False
         self._apart = apart
         self._live = live
+        self._whole_turn = whole_turn
+
+    def feed(self, text: str) -> None:
+        """Take the next part of the reply."""
+        raise NotImplementedError
+
+    def finished(self, width: int) -> list[str]:
+        """The lines that are final, of which each is given once."""
+        raise NotImplementedError
+
+    def open(self, width: int) -> list[str]:
+        """The lines of what is not final yet."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """All of the reply has come: it is final."""
+        raise NotImplementedError
 
     def handle(self, event: Event) -> None:
+        if self._status is not None:
+            self._status.take(event)
         match event:
-            # First what comes most. Pieces are parsed together, once a frame.
+            # First what comes most. Pieces are drawn together, once a frame.
             case events.AggregatorDelta():
                 if event.text:
                     self._pieces.append(event.text)
+                    if not self._began:
+                        # At once: the status line of the board has gone in this moment.
+                        self._draw()
             case events.AggregatorStarted():
+                self._ticker.start()
+            case events.TurnStarted() | events.LayerStarted() if self._whole_turn:
                 self._ticker.start()
             case events.AggregatorFinished() | events.AggregatorFailed():
                 self._take()
                 if self._began:
                     # Here, not in `close`: others are yet to say how the turn ended.
                     self.close()
+            case events.TurnFinished() | events.TurnFailed():
+                self.close()
 
     def _take(self) -> None:
         text = "".join(self._pieces)
@@ -238,31 +270,110 @@ class MarkdownReply:
             text = text.lstrip("\n")
             self._began = bool(text)
             if self._began and self._apart:
-                self._screen.commit([""])
-        self._blocks += self._stream.feed(text)
+                self.screen.commit([""])
+        if text:
+            self.feed(text)
 
     def _draw(self) -> None:
-        if self._pieces:
+        columns = self.screen.size()[0]
+        lines: list[str] = []
+        if self._pieces or columns != self._width:
             self._take()
-            self._commit(self._stream.pending() if self._live else [], self._live)
-
-    def _commit(self, pending: list[Block], hinting: bool = False) -> None:
-        """Print the blocks that have been finished since the last frame, and show the open one.
-
-        hinting: whether the hint is shown below it.
-        """
-        width = reply_width(self._screen.size()[0])
-        blocks, self._blocks = self._blocks, []
-        lines = self._renderer.render(blocks, width=width)
+            self._width = columns
+            lines = self.finished(columns)
+            self._open = self.open(columns) if self._live else []
         # In one frame: what has become final must not be seen twice, nor not at all.
-        region = self._renderer.preview(pending, width=width)
-        if hinting and self._began and (hint := self._hint()):
-            region = [*region, *to_lines(self._console, Text(hint, "dim"), width)]
-        self._screen.commit(lines, region)
+        self.screen.commit(lines, [*self._open, *self._status_lines(columns)])
+
+    def _status_lines(self, columns: int) -> list[str]:
+        if self._status is None or not self._live or not (self._began or self._whole_turn):
+            return []
+        return [self._status.line(columns).ansi(self._styles)]
 
     def close(self) -> None:
         self._ticker.stop()
         self._take()
+        self.end()
+        self.screen.commit(self.finished(self.screen.size()[0]), [])
+        self.screen.close()
+
+
+class MarkdownReply(LiveReply):
+    """A sink that prints the reply as Markdown: finished blocks for good, the open one live."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        apart: bool = False,
+        live: bool = True,
+        status: TurnStatus | None = None,
+        whole_turn: bool = False,
+        size: Size | None = None,
+    ) -> None:
+        super().__init__(
+            stream, apart=apart, live=live, status=status, whole_turn=whole_turn, size=size
+        )
+        self._stream = MarkdownStream()
+        self._renderer = BlockRenderer(color=color_of(self.console))
+        self._blocks: list[Block] = []
+
+    def feed(self, text: str) -> None:
+        self._blocks += self._stream.feed(text)
+
+    def finished(self, width: int) -> list[str]:
+        blocks, self._blocks = self._blocks, []
+        return self._renderer.render(blocks, width=reply_width(width))
+
+    def open(self, width: int) -> list[str]:
+        return self._renderer.preview(self._stream.pending(), width=reply_width(width))
+
+    def end(self) -> None:
         self._blocks += self._stream.finish()
-        self._commit([])
-        self._screen.close()
+
+
+class TextReply(LiveReply):
+    """A sink that prints the reply as it is, line by line, with the open line and the status line
+    below: the plain reply at a terminal."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        apart: bool = False,
+        status: TurnStatus | None = None,
+        whole_turn: bool = False,
+        size: Size | None = None,
+    ) -> None:
+        super().__init__(stream, apart=apart, status=status, whole_turn=whole_turn, size=size)
+        self._sanitizer = Sanitizer()
+        self._lines: list[str] = []
+        self._rest = ""
+
+    def feed(self, text: str) -> None:
+        *lines, self._rest = (self._rest + self._sanitizer.feed(text)).split("\n")
+        self._lines += lines
+
+    def finished(self, width: int) -> list[str]:
+        # Blank lines are held back until more follows: the reply ends with its last word.
+        filled = [number for number, line in enumerate(self._lines, 1) if line]
+        end = len(self._lines) if self._rest else max(filled, default=0)
+        lines, self._lines = self._lines[:end], self._lines[end:]
+        return lines
+
+    def open(self, width: int) -> list[str]:
+        # As the terminal will fold it, once it is whole; the screen shows the last rows.
+        line, rows = self._rest.expandtabs(8), self.screen.size()[1]
+        if line.isascii():
+            start = max(0, len(line) // width - rows) * width
+            return [line[at : at + width] for at in range(start, len(line), width)]
+        pieces = []
+        while line:
+            cut = max(1, len(set_cell_size(line[: 2 * width], width).rstrip(" ")))
+            pieces.append(line[:cut])
+            line = line[cut:]
+        return pieces
+
+    def end(self) -> None:
+        self._lines += (self._rest + self._sanitizer.flush()).split("\n")
+        self._rest = ""

@@ -6,13 +6,16 @@ import os
 import stat
 import sys
 from dataclasses import dataclass, replace
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from moa_cli.core import debug_log
 from moa_cli.core.stream import Sink
 from moa_cli.terminal.plain import LONG_SECONDS, Hint, Notices, PlainReply, Proposals, Waiting
 from moa_cli.terminal.sources import SourcesOutput
 from moa_cli.terminal.tty import can_redraw
+
+if TYPE_CHECKING:
+    from moa_cli.terminal.status import TurnStatus
 
 
 @dataclass(kw_only=True)
@@ -51,24 +54,30 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
     show = replace(show, live=show.live and not debug_log.on_terminal())
     moving = show.live and not show.quiet and show.output != "jsonl"
     board = moving and can_redraw(sys.stderr)
+    status: TurnStatus | None = None
+    if show.live and (board or can_redraw(sys.stdout)):
+        from moa_cli.terminal.status import TurnStatus
+
+        status = TurnStatus(hint, reasoning=show.reasoning)
     sinks: list[Sink] = []
     if board:
         from moa_cli.terminal.live import Board
 
+        # Nothing else writes while a reply goes to a file, or is printed once it is whole.
+        held = show.output == "json" or show.structured or not show.stream
         sinks.append(
             Board(
                 sys.stderr,
-                through_reply=_is_file(sys.stdout),
+                status=status,
+                through_reply=held or _is_file(sys.stdout),
                 compact=show.compact,
-                reasoning=show.reasoning,
-                hint=hint,
             )
         )
     if show.show_proposals:
         sinks.append(Proposals(sys.stderr))
     # Whoever sits at a terminal where nothing moves should still see that it goes on.
     watched = show.output != "jsonl" and not show.quiet and sys.stderr.isatty()
-    sinks += _reply_sinks(show, hint, apart=watched)
+    sinks += _reply_sinks(show, status, apart=watched, alone=moving and not board)
     if show.output == "text":
         # A pipe gets the reply alone.
         seen = sys.stdout.isatty() and not show.structured
@@ -87,17 +96,25 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
     return sinks
 
 
-def _reply_sinks(show: Show, hint: Hint, *, apart: bool) -> list[Sink]:
+def _reply_sinks(show: Show, status: TurnStatus | None, *, apart: bool, alone: bool) -> list[Sink]:
+    """What shows the reply. apart: put a blank line before it. alone: no board shows anything
+    before it."""
     if show.output == "jsonl":
         from moa_cli.core.jsonl import JsonLines
 
         return [JsonLines(sys.stdout)]
     if show.output == "json" or show.structured:
         return []
-    if show.stream and not show.plain and can_redraw(sys.stdout):
+    redraws = show.stream and can_redraw(sys.stdout)
+    if redraws and not show.plain:
         from moa_cli.terminal.live import MarkdownReply
 
-        return [MarkdownReply(sys.stdout, apart=apart, live=show.live, hint=hint)]
+        live = show.live
+        return [MarkdownReply(sys.stdout, apart=apart, live=live, status=status, whole_turn=alone)]
+    if redraws and show.live and not show.quiet:
+        from moa_cli.terminal.live import TextReply
+
+        return [TextReply(sys.stdout, apart=apart, status=status, whole_turn=alone)]
     apart = apart and sys.stdout.isatty()
     return [PlainReply(sys.stdout, stream=show.stream, apart=apart)]
 

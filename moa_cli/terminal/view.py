@@ -8,6 +8,7 @@ from typing import Literal
 from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.events import Event
+from moa_cli.core.money import Price
 from moa_cli.core.outcomes import cut_of, cut_text
 from moa_cli.core.strategy import Purpose, layer_name
 
@@ -15,6 +16,18 @@ State = Literal[
     "waiting", "queued", "retrying", "thinking", "streaming", "done", "failed", "dropped"
 ]
 Phase = Literal["proposing", "replying", "ended"]
+
+# What stands before a call in that state, and its style.
+MARKS: dict[State, tuple[str, str]] = {
+    "waiting": ("·", "dim"),
+    "queued": ("·", "yellow"),
+    "retrying": ("↻", "yellow"),
+    "thinking": ("…", "magenta"),
+    "streaming": ("▸", "cyan"),
+    "done": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "dropped": ("–", "yellow"),
+}
 
 # More than any panel shows; keeping whole answers would make each frame dearer than the last.
 _TAIL = 4000
@@ -28,7 +41,9 @@ class CallView:
 
     began, first_token, ended: seconds since the turn began, None if not yet.
     tokens: as counted by the endpoint if `exact`, else the pieces that have come.
-    cost: USD, 0 if free or unknown. note: why it failed, waits, or was cut.
+    cost: USD, 0 if free or unknown. note: why it failed, waits, or was cut. latest: when its last
+    piece came. prompt_tokens, price: what it is sent, and at what price, as far as known. resumes,
+    why: when it is made again after a failure, and what the failure was.
     """
 
     name: str
@@ -41,6 +56,13 @@ class CallView:
     exact: bool = False
     cost: float = 0.0
     note: str = ""
+    latest: float | None = None
+    prompt_tokens: int = 0
+    price: Price | None = None
+    resumes: float = 0.0
+    why: str = ""
+    # USD of what came of it and was taken back.
+    _wasted: float = 0.0
     # The last part of its text, in pieces: they are joined only for a frame, which many of them
     # share.
     _tail: list[str] = field(default_factory=list)
@@ -49,6 +71,7 @@ class CallView:
         """The next piece has come. thought: reasoning that is to be shown."""
         if self.first_token is None:
             self.first_token = at
+        self.latest = at
         self.state = "streaming" if text else "thinking"
         self.tokens += 1
         if text or thought:
@@ -69,7 +92,8 @@ class CallView:
         return bool(self._tail)
 
     def withdraw(self) -> None:
-        """What came of it so far is taken back."""
+        """What came of it so far is taken back, and may be billed all the same."""
+        self._wasted = self.running_cost()
         self.first_token, self.tokens, self._tail = None, 0, []
 
     def end(self, at: float, usage: Usage, error: Failure | None, cut: str | None = None) -> None:
@@ -82,6 +106,22 @@ class CallView:
         given_up = error is not None and error.kind == "Abandoned"
         self.state = "dropped" if given_up else "failed" if error else "done"
         self.note = error.message if error else cut or ""
+
+    def running_cost(self) -> float:
+        """About what it has cost so far, in USD, while it runs; 0 if its price is not known."""
+        price = self.price
+        if price is None or not self.prompt_tokens:
+            return self._wasted
+        rates = self.prompt_tokens * price.prompt + self.tokens * price.completion
+        return self._wasted + rates / 1_000_000 + price.request
+
+    def silence(self, now: float) -> float:
+        """For how long nothing has come."""
+        return now - (self.began if self.latest is None else self.latest)
+
+    def resumes_in(self, now: float) -> float:
+        """Seconds until it is made again."""
+        return max(0.0, self.resumes - now)
 
     def seconds(self, now: float) -> float:
         """How long it has been running, or ran."""
@@ -102,7 +142,8 @@ class TurnView:
     layer, rounds: which one is at work, of how many. purposes: what each layer asks for.
     layers: the calls of those that have not ended, by number; beside the one at work, the one
     before it may have some that still run. One that has ended may begin again, with more calls.
-    reasoning: whether what a model thinks is shown, not only that it thinks.
+    reasoning: whether what a model thinks is shown, not only that it thinks. used: what the calls
+    took that have ended.
     """
 
     reasoning: bool = False
@@ -115,6 +156,14 @@ class TurnView:
     aggregator: CallView | None = None
     references: int = 0
     phase: Phase = "proposing"
+    used: Usage = field(default_factory=Usage)
+
+    def running(self) -> list[CallView]:
+        """All calls that have not ended."""
+        calls = [call for layer in self.layers.values() for call in layer]
+        if self.aggregator is not None:
+            calls.append(self.aggregator)
+        return [call for call in calls if call.ended is None]
 
     @property
     def proposers(self) -> list[CallView]:
@@ -164,14 +213,19 @@ class TurnView:
                     CallView(caller.name, caller.model, event.at)
                     for caller in event.proposers[known:]
                 ]
+            case events.ProposerStarted():
+                call = self.call(event.layer, event.index)
+                call.prompt_tokens, call.price = event.prompt_tokens, event.price
             case events.ProposerFinished() | events.ProposerFailed():
                 proposal = event.proposal
+                self.used += proposal.usage
                 call = self.call(event.layer, event.index)
                 call.end(event.at, proposal.usage, proposal.error, cut_of(proposal))
             case events.Retrying():
                 waiting = self._call_of(event)
                 if waiting is not None:
                     waiting.state = "retrying"
+                    waiting.resumes, waiting.why = event.at + event.delay, event.error.message
                     if event.withdrawn:
                         waiting.withdraw()
                     waiting.note = f"again in {event.delay:.0f} s: {event.error.message}"
@@ -188,11 +242,19 @@ class TurnView:
             case events.AggregatorStarted():
                 self.phase = "replying"
                 self.references = event.references
-                self.aggregator = CallView(event.name, event.model, event.at)
+                self.aggregator = CallView(
+                    event.name,
+                    event.model,
+                    event.at,
+                    prompt_tokens=event.prompt_tokens,
+                    price=event.price,
+                )
             case events.AggregatorFinished() if self.aggregator:
                 cut = cut_text(event.finish_reason)
+                self.used += event.usage
                 self.aggregator.end(event.at, event.usage, None, cut)
             case events.AggregatorFailed() if self.aggregator:
+                self.used += event.usage
                 self.aggregator.end(event.at, event.usage, event.error)
             case events.TurnFinished() | events.TurnFailed():
                 self.phase = "ended"

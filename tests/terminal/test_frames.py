@@ -45,6 +45,7 @@ from moa_cli.core.stream import Sink
 from moa_cli.markdown.drawing import render_markdown
 from moa_cli.terminal.live import Board, MarkdownReply
 from moa_cli.terminal.plain import Notices
+from moa_cli.terminal.status import TurnStatus
 from tests.support.corpus import CORPUS, chunks_of
 from tests.support.reflow import Reflowing, Rules
 
@@ -108,9 +109,10 @@ class Stage(io.StringIO):
         self._open(columns, rows)
         self._terminal.feed(f"{PROMPT}\r\n")
         self.committed = self.lines()
+        status = TurnStatus(reasoning=reasoning)
         self.sinks: list[Sink] = [
-            Board(self, compact=compact, reasoning=reasoning, size=self.size),
-            MarkdownReply(self, apart=True, size=self.size),
+            Board(self, status=status, compact=compact, size=self.size),
+            MarkdownReply(self, apart=True, status=status, size=self.size),
             Notices(self, board=True),
         ]
 
@@ -297,11 +299,13 @@ def test_at_80_columns_each_proposer_has_a_row() -> None:
         "· alpha        waiting · 0.1 s",
         "· beta         waiting · 0.1 s",
         "· longer-name  waiting · 0.1 s",
+        "· round 1: 0 of 3 answered · 0.1 s",
     ]
     assert second == [
         "▸ alpha        2.1 s · ~30 tok · 17 tok/s · first 0.3 s  …h to reach the ground.",
         "✓ beta         1.7 s · 40 tok · 36 tok/s · first 0.6 s",
         "· longer-name  waiting · 2.1 s",
+        "▸ round 1: 1 of 3 answered · 2.1 s · ~70 tok · 17 tok/s",
     ]
 
 
@@ -335,6 +339,7 @@ def test_in_a_large_terminal_each_proposer_has_a_panel() -> None:
         "╰───────── 2.1 s · ~30 tok · 17 tok/s ─╯"
         "╰────────── 1.5 s · 40 tok · 33 tok/s ─╯"
         "╰───────────────────── failed · 1.5 s ─╯",
+        "▸ round 1: 2 of 3 answered · 2.1 s · ~70 tok · 17 tok/s · waiting for alpha",
     ]
 
 
@@ -343,13 +348,13 @@ def test_four_panels_stand_two_by_two() -> None:
     [frame] = stage.play(turn("alpha", "beta", "gamma", "delta"), 0.15)
     assert frame[0] == f"╭─ · alpha {'─' * 48}╮╭─ · beta {'─' * 49}╮"
     assert frame[6] == f"╭─ · gamma {'─' * 48}╮╭─ · delta {'─' * 48}╮"
-    assert len(frame) == 12
+    assert len(frame) == 13
 
 
 def test_below_60_columns_one_line_tells_of_all() -> None:
     stage = Stage(59, 20)
     [frame] = stage.play([*turn("alpha", "beta"), *said(0, RAIN), done(0, 1.4)], 1.55)
-    assert frame == ["▸ round 1: 1 of 2 · 1.5 s · ~40 tok"]
+    assert frame == ["· round 1: 1 of 2 answered · 1.5 s · waiting for beta"]
 
 
 def test_where_not_all_have_a_row_those_at_work_come_first() -> None:
@@ -357,16 +362,22 @@ def test_where_not_all_have_a_row_those_at_work_come_first() -> None:
     events = [*turn(*(f"m{n}" for n in range(12))), done(0, 0.5), done(5, 0.5)]
     [frame] = stage.play(events, 0.95)
     at_work = [f"m{n}" for n in range(12) if n not in (0, 5)]
-    assert frame == [f"· {name:<3}  waiting · 0.9 s" for name in at_work[:9]] + ["… and 3 more"]
+    assert frame == [
+        *(f"· {name:<2}  waiting · 0.9 s" for name in at_work[:8]),
+        "… and 4 more",
+        "· round 1: 2 of 12 answered · 0.9 s · 80 tok",
+    ]
 
 
-def test_several_rounds_are_counted_above_the_proposers_and_in_what_stays() -> None:
+def test_several_rounds_are_counted_below_the_proposers_and_in_what_stays() -> None:
     stage = Stage(80, 24)
     events = [*turn("a", "b", rounds=2), done(0, 0.5), done(1, 0.6), over(0.6, 2, 2)]
     events += [layer("a", "b", number=2, at=0.6)]
     first, second = stage.play(events, 0.35, 0.85)
-    assert first == ["round 1 of 2", "· a  waiting · 0.3 s", "· b  waiting · 0.3 s"]
-    assert second == ["round 2 of 2", "· a  waiting · 0.2 s", "· b  waiting · 0.2 s"]
+    waits = "· a  waiting · 0.3 s", "· b  waiting · 0.3 s"
+    assert first == [*waits, "· round 1 of 2: 0 of 2 answered · 0.3 s"]
+    waits = "· a  waiting · 0.2 s", "· b  waiting · 0.2 s"
+    assert second == [*waits, "· round 2 of 2: 0 of 2 answered · 0.8 s"]
     assert stage.lines() == [
         PROMPT,
         "round 1: 2 of 2 answered in 0.6 s",
@@ -394,18 +405,18 @@ def test_a_layer_folds_into_lines_which_the_reply_follows(compact: bool) -> None
     ]
 
 
-def test_the_aggregator_has_a_status_line_until_it_writes() -> None:
+def test_the_aggregator_has_a_status_line_also_while_it_writes() -> None:
     stage = Stage(80, 24)
     events = [*turn("a"), done(0, 0.5), over(0.5, 1, 1), *replied("It is.", 0.6)]
     silent, writing = stage.play(events, 0.85, 1.05)
-    assert silent == ["· agg  waiting · 0.2 s · reading 3 proposals"]
-    assert writing == ["", "It is."]
+    assert silent == ["· agg  waiting · 0.8 s · reading 3 proposals"]
+    assert writing == ["", "It is.", "▸ agg  writing · 1.0 s · ~1 tok"]
 
 
 def test_a_turn_that_is_cancelled_leaves_no_trace_of_the_board() -> None:
     stage = Stage(120, 40)
     [frame] = stage.play([*turn("a", "b"), *said(0, RAIN)], 0.85)
-    assert len(frame) == 8
+    assert len(frame) == 9
     assert stage.lines() == [PROMPT]
 
 
@@ -438,8 +449,14 @@ def test_a_retry_is_shown_until_the_call_goes_on() -> None:
     again = Retrying(at=0.2, layer=1, index=0, model="m", attempt=2, delay=4.0, error=busy)
     events = [*turn("alpha"), again, *said(0, "one two three", at=4.3), done(0, 5.5, 3)]
     first, second = stage.play([*events, over(5.5, 1, 1)], 1.15, 5.25)
-    assert first == ["↻ alpha  again in 4 s: too many requests (429)"]
-    assert second == ["▸ alpha  5.2 s · ~3 tok · 3 tok/s · first 4.3 s  one two three"]
+    assert first == [
+        "↻ alpha  again in 4 s: too many requests (429)",
+        "↻ round 1: 0 of 1 answered · 1.1 s · again in 3 s",
+    ]
+    assert second == [
+        "▸ alpha  5.2 s · ~3 tok · 3 tok/s · first 4.3 s  one two three",
+        "▸ round 1: 0 of 1 answered · 5.2 s · ~3 tok · 3 tok/s",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -494,8 +511,10 @@ def test_one_that_stalls_is_seen_to_wait_and_the_others_to_go_on() -> None:
     stage = Stage(80, 24)
     events = [*turn("alpha", "beta"), *said(0, "It is"), *said(1, RAIN), done(1, 1.4)]
     early, late = stage.play(events, 1.55, 61.55)
-    assert [row.partition(" s ·")[0] for row in early] == ["▸ alpha  1.5", "✓ beta   1.4"]
-    assert [row.partition(" s ·")[0] for row in late] == ["▸ alpha  61.5", "✓ beta   1.4"]
+    assert [row.partition(" s ·")[0] for row in early[:-1]] == ["▸ alpha  1.5", "✓ beta   1.4"]
+    assert [row.partition(" s ·")[0] for row in late[:-1]] == ["▸ alpha  61.5", "✓ beta   1.4"]
+    assert early[-1].endswith(" · waiting for alpha")
+    assert late[-1].endswith(" · 1:01 · waiting for alpha · no token for 1:00")
 
 
 @pytest.mark.parametrize("reasoning", [False, True])
@@ -506,7 +525,7 @@ def test_thoughts_are_counted_and_shown_only_where_asked_for(reasoning: bool) ->
         for n, word in enumerate(["First", "I", "weigh", "what", "rain", "is."])
     ]
     events = [*turn("alpha"), *thoughts, *said(0, "Rain is water.", at=2.3)]
-    [thinking], [writing] = stage.play(events, 1.15, 2.95)
+    [thinking, _], [writing, _] = stage.play(events, 1.15, 2.95)
     told = "… alpha  thinking · 1.1 s · ~6 tok · 8 tok/s"
     assert thinking == told + ("  First I weigh what rain is." if reasoning else " · first 0.3 s")
     assert writing.startswith("▸ alpha  2.9 s · ~8 tok")
@@ -712,7 +731,7 @@ def test_characters_of_any_width_keep_to_the_screen(kind: str, columns: int, row
     events += [lost(1, 1.5, text), done(2, 1.5)]
     [frame] = stage.play(events, 1.95)
     borders = [line for line in frame if line[0] in "╭│╰"]
-    assert len(frame) in ([8] if rows >= 40 else [3])
+    assert len(frame) in ([9] if rows >= 40 else [4])
     assert [line for line in borders if sum(map(wcwidth, line)) != columns] == []
     assert stage.lines() == [PROMPT]
 

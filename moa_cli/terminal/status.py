@@ -1,0 +1,219 @@
+"""The status line: what a turn does at this moment, for how long, at what cost, and what keys do.
+
+It is the last row of whatever moves on the screen, from the start of a turn to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from moa_cli.core import events
+from moa_cli.core.events import Event
+from moa_cli.core.money import usd
+from moa_cli.core.text import plural
+from moa_cli.terminal.line import LONGEST_NAME, Line, plain
+from moa_cli.terminal.plain import Hint
+from moa_cli.terminal.stopping import short_hint
+from moa_cli.terminal.table import cell_len
+from moa_cli.terminal.view import MARKS, CallView, State, TurnView
+
+# Models pause for a while between two tokens; what is silent for longer is worth a word.
+_SILENCE_SECONDS = 5.0
+# How long parts are kept where there is not room for all: the higher, the longer.
+_TOKENS, _RATE, _COST, _LONG_HEAD, _LONG_HINT, _READING = range(6)
+_SECONDS, _HEAD, _HINT, _TROUBLE, _ALWAYS = range(6, 11)
+
+
+@dataclass
+class _Part:
+    """A part of the line. keep: how important it is. shorter: what it is cut to before it is left
+    out, the longest first, and how important that is."""
+
+    text: str
+    style: str
+    keep: int
+    shorter: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass
+class _Activity:
+    """What is being done. heads: in words, in ever fewer. calls: whose figures are told. reading,
+    trouble: what is said behind them."""
+
+    state: State
+    heads: tuple[str, ...]
+    calls: Sequence[CallView] = ()
+    reading: str = ""
+    trouble: str = ""
+
+
+class TurnStatus:
+    """What a screen shows of a turn: the view of it, and the line that sums it up.
+
+    Several sinks may show the same turn: each gives the events that it is given to `take`, and the
+    first one counts. hint: what a key does at this moment. reasoning: show what models think.
+    """
+
+    def __init__(self, hint: Hint = lambda: "", *, reasoning: bool = False) -> None:
+        self.view = TurnView(reasoning=reasoning)
+        self.hint = hint
+        self._began = 0.0
+        self._last: Event | None = None
+
+    def take(self, event: Event) -> None:
+        """Take the next event, unless another sink has done so."""
+        if event is self._last:
+            return
+        self._last = event
+        if isinstance(event, events.TurnStarted):
+            self._began = asyncio.get_running_loop().time() - event.at
+        self.view.apply(event)
+
+    def now(self) -> float:
+        """Seconds since the turn began."""
+        return asyncio.get_running_loop().time() - self._began
+
+    def line(self, width: int) -> Line:
+        """The line for this moment, at most `width` cells wide."""
+        return status_line(self.view, self.now(), width, self.hint())
+
+    def title(self) -> str:
+        """What is being done, without figures that change all the time."""
+        return _activity(self.view, 0.0).heads[0]
+
+
+def status_line(view: TurnView, now: float, width: int, hint: str = "") -> Line:
+    """What `view` does, at most `width` cells wide: where there is not room for all, the least
+    important parts are left out. hint: what a key does."""
+    activity = _activity(view, now)
+    mark, style = MARKS[activity.state]
+    longest, *shorter = activity.heads
+    keeps = [_LONG_HEAD, _HEAD, _ALWAYS][-len(activity.heads) :]
+    parts = [_Part(longest, "bold", keeps[0], tuple(zip(shorter, keeps[1:], strict=True)))]
+    parts.append(_Part(elapsed(now), "dim", _SECONDS))
+    parts += _figures(activity, now)
+    if cost := _cost(view):
+        parts.append(_Part(cost, "dim", _COST))
+    if activity.reading:
+        parts.append(_Part(activity.reading, "dim", _READING))
+    if activity.trouble:
+        parts.append(_Part(plain(activity.trouble), "yellow", _TROUBLE))
+    if hint:
+        parts.append(_Part(hint, "dim", _LONG_HINT, ((short_hint(hint), _HINT),)))
+    free = width - cell_len(mark) - 1
+    while len(parts) > 1 and _cells(parts) > free:
+        least = min(parts, key=lambda part: part.keep)
+        if least.shorter:
+            (least.text, least.keep), *rest = least.shorter
+            least.shorter = tuple(rest)
+        elif least.keep == _ALWAYS:
+            break
+        else:
+            parts.remove(least)
+    line = Line((mark, style), " ")
+    for number, part in enumerate(parts):
+        line.append(" · " if number else "", "dim").append(part.text, part.style)
+    return line.cut(width)
+
+
+def _cells(parts: Iterable[_Part]) -> int:
+    return sum(cell_len(part.text) + 3 for part in parts) - 3
+
+
+def elapsed(seconds: float) -> str:
+    """`4.2 s`, `42 s`, `4:07`, `1:04:07`."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = int(seconds + 0.05)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _activity(view: TurnView, now: float) -> _Activity:
+    if view.phase == "replying" and view.aggregator is not None:
+        return _replying(view.aggregator, view.references, now)
+    calls = view.proposers
+    if not calls:
+        # Before the first layer, between two, and behind the last.
+        return _Activity("waiting", (f"{view.name}: done" if view.layer else "preparing",))
+    running = [call for call in calls if call.ended is None]
+    ended = len(calls) - len(running)
+    rounds = f" of {view.rounds}" if view.rounds > 1 and not view.purposes.get(view.layer) else ""
+    count = f"{ended} of {len(calls)}"
+    head = f"{view.name}{rounds}: {count}"
+    return _Activity(
+        _most_alive(running) if running else "done",
+        (f"{head} answered", head, f"{view.name}: {count}"),
+        calls,
+        reading=f"waiting for {_name(running[0])}" if len(running) == 1 < len(calls) else "",
+        trouble=_trouble_of_layer(running, now),
+    )
+
+
+def _most_alive(calls: Sequence[CallView]) -> State:
+    states = {call.state for call in calls}
+    order: tuple[State, ...] = ("streaming", "thinking", "retrying", "queued")
+    return next((state for state in order if state in states), "waiting")
+
+
+def _trouble_of_layer(running: Sequence[CallView], now: float) -> str:
+    """What keeps a layer, if anything does."""
+    queued = sum(call.state == "queued" for call in running)
+    if queued:
+        return f"{queued} not sent yet"
+    again = [call.resumes_in(now) for call in running if call.state == "retrying"]
+    if again and len(again) == len(running):
+        return f"again in {min(again):.0f} s"
+    silence = min((call.silence(now) for call in running), default=0.0)
+    return f"no token for {elapsed(silence)}" if silence >= _SILENCE_SECONDS else ""
+
+
+def _replying(call: CallView, references: int, now: float) -> _Activity:
+    name = _name(call)
+    doing = {"streaming": "writing", "retrying": "", "queued": ""}.get(call.state, call.state)
+    activity = _Activity(call.state, (f"{name}  {doing}", name) if doing else (name,), [call])
+    if call.state == "retrying":
+        activity.trouble = f"again in {call.resumes_in(now):.0f} s: {call.why}"
+    elif call.state == "queued":
+        activity.trouble = call.note
+    elif call.state == "waiting":
+        activity.reading = f"reading {plural(references, 'proposal')}" if references else ""
+        activity.trouble = call.note
+    if call.ended is None and call.state in ("waiting", "thinking", "streaming"):
+        silence = call.silence(now)
+        if silence >= _SILENCE_SECONDS:
+            activity.trouble = f"no token for {elapsed(silence)}"
+    return activity
+
+
+def _name(call: CallView) -> str:
+    return plain(call.name, LONGEST_NAME)
+
+
+def _figures(activity: _Activity, now: float) -> list[_Part]:
+    """Tokens and tokens a second of the calls."""
+    parts = []
+    tokens = sum(call.tokens for call in activity.calls)
+    if tokens:
+        about = "" if all(call.exact for call in activity.calls if call.tokens) else "~"
+        parts.append(_Part(f"{about}{tokens} tok", "dim", _TOKENS))
+    rates = [call.rate(now) for call in activity.calls if call.ended is None]
+    if rate := sum(found for found in rates if found is not None):
+        parts.append(_Part(f"{rate:.0f} tok/s", "dim", _RATE))
+    return parts
+
+
+def _cost(view: TurnView) -> str:
+    """What the turn has cost so far; `~` before what is estimated, `+ ?` behind a sum that lacks
+    calls of unknown price; "" where nothing is known of it."""
+    running = [call for call in view.running() if call.price is not None]
+    cost = view.used.cost + sum(call.running_cost() for call in running)
+    if not cost:
+        return ""
+    about = "~" if running or view.used.estimated_calls else ""
+    return f"{about}{usd(cost)}" + (" + ?" if view.used.unpriced_calls else "")
