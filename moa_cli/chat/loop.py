@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from moa_cli.chat.commands.registry import (
     ChatOptions,
+    ChooseModels,
     Leave,
     MakeReport,
     Outcome,
@@ -53,9 +54,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from moa_cli.chat.input import Editor
+    from moa_cli.chat.model_picker import ModelLists
 
 # See `Chat`.
 OwnMixture = Callable[[Past], tuple[Profile | None, str]]
+# Wide enough for every name.
+_TABLE_COLUMNS = 120
 _FAILED, _CAPPED, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
 
 
@@ -86,7 +90,7 @@ def run(
                 session = Session(profile, pool, told, kept.conversation)
                 settle = partial(pool.settled, patience=LIST_PATIENCE)
                 trace = partial(traces.sinks, pool.providers)
-                chat = Chat(session, options, kept, settle, trace, traces.notes, own_mixture)
+                chat = Chat(session, options, kept, settle, trace, traces.notes, own_mixture, pool)
                 for line in greeting:
                     chat.say(f"moa: {one_line(line)}")
                 if interactive:
@@ -111,8 +115,8 @@ class Chat:
     settle: chooses among the candidates of a profile that the user switches to. trace: begins the
     trace of a turn. notes: what the user should know of traces, after a turn. own_mixture: finds
     the mixture that a conversation was last held with, and names it in words; None leaves the one
-    in force. It raises ProfileError if that mixture cannot be used any more.
-    editor: None without a terminal.
+    in force. It raises ProfileError if that mixture cannot be used any more. models: those that
+    there are. editor: None without a terminal.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Chat:
         trace: Callable[[], Sequence[Sink]] = tuple,
         notes: Callable[[], Sequence[str]] = tuple,
         own_mixture: OwnMixture = lambda past: (None, ""),
+        models: ModelLists | None = None,
     ) -> None:
         self.session = session
         self.kept = kept or SavedConversation()
@@ -133,6 +138,7 @@ class Chat:
         self._trace = trace
         self._notes = notes
         self._own_mixture = own_mixture
+        self.models = models
 
     def say(self, text: str) -> None:
         """Show a message beside the conversation, on standard error, folded to the terminal."""
@@ -176,6 +182,9 @@ class Chat:
             if isinstance(outcome, Resume):
                 self.resume(outcome.prefix)
                 continue
+            if isinstance(outcome, ChooseModels):
+                self.list_models(outcome.typed)
+                continue
             turn = await self.carry_out(outcome)
             if turn is None:
                 continue
@@ -216,6 +225,20 @@ class Chat:
             self.say(one_line(f"with {words}; /profile NAME changes it"))
         elif past.profile != self.session.profile.name:
             self.say(one_line(f"with profile {self.session.profile.name}, not {past.profile}"))
+
+    def list_models(self, typed: str) -> None:
+        """Show the models that fit what was typed, for where they cannot be chosen from a list."""
+        from moa_cli.chat.model_picker import fitting, model_names, model_table
+
+        if self.models is None:
+            self.say(self.session.models_text())
+            return
+        names = fitting(model_names(self.session.profile, self.models.listed()), typed)
+        if not names:
+            self.complain("no model that is listed fits", "`moa models` reads the lists anew")
+            return
+        self.show("\n".join(model_table(names, self.models, _TABLE_COLUMNS)))
+        self.say("/aggregator NAME and /add NAME take one")
 
     def outcome(self, line: str) -> Outcome:
         """What a line asks for. If a command fails, this shows why."""

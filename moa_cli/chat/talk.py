@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from moa_cli.chat.bar import bar
-from moa_cli.chat.commands.registry import Edit, Leave, Resume, Send, TypeAgain
+from moa_cli.chat.commands.registry import ChooseModels, Edit, Leave, Resume, Send, TypeAgain
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
 from moa_cli.chat.keys import raw_keys, take_typed_before, typed_ahead
@@ -91,6 +91,9 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         if isinstance(outcome, Resume):
             await _resume(chat, editor, outcome.prefix)
             continue
+        if isinstance(outcome, ChooseModels):
+            await _choose_models(chat, editor, outcome.typed)
+            continue
         if isinstance(outcome, TypeAgain):
             unsent = outcome.text
             continue
@@ -100,6 +103,25 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         turn = await chat.carry_out(outcome)
         if turn is not None and not turn.reply and isinstance(outcome, Send):
             unsent = f"{line}\n" if typed_ahead(editor.source) else line
+
+
+async def _choose_models(chat: Chat, editor: Editor, typed: str) -> None:
+    """Let the user choose models, and say which are asked then."""
+    if chat.models is None or not can_pick():
+        chat.list_models(typed)
+        return
+    from moa_cli.chat.model_picker import pick_models
+
+    session = chat.session
+    try:
+        choice = await pick_models(session.profile, chat.models, typed, source=editor.source)
+        if choice is None:
+            return
+        session.use(choice.over(session.profile), settled=session.settled)
+    except MoAError as error:
+        chat.complain(error.message, error.hint)
+        return
+    chat.say(session.models_text())
 
 
 async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:

@@ -14,6 +14,7 @@ from moa_cli.cli.commands import Commands, Debug, Group
 from moa_cli.cli.options import JsonArray
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.core.errors import ClientError, UsageError
+from moa_cli.core.money import price_cell
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import nearest
 
@@ -145,7 +146,7 @@ def pull(
 
 async def _rows(name: str | None) -> list[dict[str, Any]]:
     from moa_cli.clients.local.weights import local_models
-    from moa_cli.models.table import DEFAULT_PROVIDER
+    from moa_cli.models.table import name_at
 
     pool = wiring.client_pool(sdk_lists=True)
     known = pool.providers.known
@@ -169,16 +170,16 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
                     raise
                 say(f"{provider}: {error.message}")
                 continue
-            prefix = "" if provider == DEFAULT_PROVIDER else f"{provider}:"
             for info in found:
-                rows.append(_row(provider, prefix, pool.completed(known[provider], info)))
+                told = pool.completed(known[provider], info)
+                rows.append(_row(provider, name_at(provider, info.id), told))
     return rows
 
 
-def _row(provider: str, prefix: str, info: ModelInfo) -> dict[str, Any]:
+def _row(provider: str, name: str, info: ModelInfo) -> dict[str, Any]:
     price = info.price
     row: dict[str, Any] = {
-        "name": f"{prefix}{info.id}",
+        "name": name,
         "provider": provider,
         "context_length": info.context_length,
         "prompt_usd_per_million": price.prompt if price else None,
@@ -209,18 +210,9 @@ def _lines(rows: list[dict[str, Any]]) -> list[str]:
     for name, row in zip(names, rows, strict=True):
         context = "?" if row["context_length"] is None else f"{row['context_length']}"
         prices = [
-            _amount(row[key], "price_from_table" in row)
+            price_cell(row[key], from_table="price_from_table" in row)
             for key in ("prompt_usd_per_million", "completion_usd_per_million")
         ]
         line = f"{name:<{width}}  {context:>8}  {prices[0]:>8}  {prices[1]:>8}"
         lines.append(f"{line}  {row.get('kind', 'chat')}" if with_kinds else line)
     return lines
-
-
-def _amount(usd: float | None, from_table: bool) -> str:
-    """A price with as many digits as it has, two at least; `~` before one that the provider did
-    not tell."""
-    if usd is None:
-        return "?"
-    text = f"{usd:.2f}" if round(usd, 2) == usd else f"{usd:.6f}".rstrip("0")
-    return f"~{text}" if from_table else text

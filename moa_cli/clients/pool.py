@@ -13,7 +13,7 @@ from moa_cli.core.endpoints import Client, Endpoint, ModelInfo
 from moa_cli.core.errors import ClientError, MoAError, ProfileError
 from moa_cli.models.catalog import Catalog
 from moa_cli.models.providers import Providers
-from moa_cli.models.table import Provider
+from moa_cli.models.table import Provider, name_at
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class ClientPool:
         # The slots of local models whose file was found.
         self._weights: dict[str, str] = {}
         self._memory: LocalMemory | None = None
+        self._local_models: dict[str, ModelInfo] | None = None
         self._catalog = Catalog(config, self.providers, self.client)
 
     def endpoint(self, model_name: str) -> Endpoint:
@@ -100,6 +101,27 @@ class ClientPool:
     async def offered_by(self, provider: Provider, *, patience: float) -> tuple[ModelInfo, ...]:
         """What a provider lists; see `Catalog.offered_by`."""
         return await self._catalog.offered_by(provider, patience=patience)
+
+    def listed(self) -> dict[str, ModelInfo]:
+        """The models that can be asked, by name, as far as lists on disk tell, and those that run
+        inside `moa`. Nothing is sent."""
+        if self._local_models is None:
+            from moa_cli.clients.local.weights import local_models
+
+            self._local_models = {}
+            with suppress(ClientError):
+                # There may be none. Once, because each file is opened.
+                infos = local_models(self._config)
+                self._local_models = {name_at("local", info.id): info for info in infos}
+        return self._catalog.listed() | self._local_models
+
+    def read_stale_lists(self) -> list[asyncio.Task[None]]:
+        """Begin to read the lists that are not of today; see `Catalog.read_stale`."""
+        return self._catalog.read_stale()
+
+    def unread_lists(self) -> dict[str, str]:
+        """Why lists could not be read; see `Catalog.unread`."""
+        return self._catalog.unread()
 
     async def read_list(self, provider: Provider) -> list[ModelInfo]:
         """What a provider lists now; see `Catalog.read`. Raises a ClientError."""

@@ -152,6 +152,22 @@ def usd(amount: float) -> str:
     return f"${amount:.{decimals}f}"
 
 
+def price_cell(amount: float | None, *, from_table: bool) -> str:
+    """A price in USD per million tokens, as lists of models show it.
+
+    Args:
+        amount: The price; None is unknown.
+        from_table: Whether it is from the table that comes with `moa`, which `~` tells.
+
+    Returns:
+        The price with as many digits as it has, two at least.
+    """
+    if amount is None:
+        return "?"
+    text = f"{amount:.2f}" if round(amount, 2) == amount else f"{amount:.6f}".rstrip("0")
+    return f"~{text}" if from_table else text
+
+
 def cost_text(usage: Usage) -> str:
     """The cost of `usage` as users read it.
 

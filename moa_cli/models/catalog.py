@@ -25,7 +25,7 @@ from moa_cli.models.names import find_model, find_similar, without_route
 from moa_cli.models.price_table import from_table
 from moa_cli.models.providers import Providers, is_loopback
 from moa_cli.models.sight import known_sight
-from moa_cli.models.table import DEFAULT_PROVIDER, Provider
+from moa_cli.models.table import DEFAULT_PROVIDER, Provider, name_at
 from moa_cli.profile import Profile
 
 _FRESH_SECONDS = 24 * 3600
@@ -183,6 +183,41 @@ class Catalog:
         await self._refresh(provider, patience)
         listing = self._listing(provider)
         return tuple(listing.models.values()) if listing else ()
+
+    def listed(self) -> dict[str, ModelInfo]:
+        """What the lists on disk tell of models that answer to messages, by the names to call them.
+
+        Only providers that can be asked count. Nothing is sent.
+        """
+        found: dict[str, ModelInfo] = {}
+        for provider in self._askable():
+            listing = self._listing(provider)
+            for info in listing.models.values() if listing else ():
+                if info.kind == "chat":
+                    found[name_at(provider.name, info.id)] = info
+        return found
+
+    def read_stale(self) -> list[asyncio.Task[None]]:
+        """Begin to read the lists that are not of today, of providers that can be asked; the tasks
+        end when the lists are read, or could not be."""
+        for provider in self._askable():
+            listing = self._listing(provider)
+            if listing is None or not listing.fresh:
+                self._read_beside(provider)
+        return [task for task in self._reading.values() if not task.done()]
+
+    def unread(self) -> dict[str, str]:
+        """Why lists could not be read, by the names of the providers, without servers on this
+        machine, which need not run."""
+        return {
+            provider.name: self._trouble[provider.name]
+            for provider in self._askable()
+            if provider.name in self._trouble and provider.start_hint is None
+        }
+
+    def _askable(self) -> list[Provider]:
+        known = self._providers.known.values()
+        return [provider for provider in known if provider.base_url and self._can_ask(provider)]
 
     def _is_whole(self, provider: Provider) -> bool:
         listing = self._listing(provider)

@@ -97,6 +97,11 @@ class Provider:
         return f"{self.name}-{mark}.json"
 
 
+def name_at(provider: str, model: str) -> str:
+    """The model name of an id at a provider."""
+    return model if provider == DEFAULT_PROVIDER else f"{provider}:{model}"
+
+
 _ALL = (
     Provider(
         name=DEFAULT_PROVIDER,

@@ -22,6 +22,7 @@ from moa_cli.chat.commands.registry import (
     perform,
 )
 from moa_cli.chat.keeping import SavedConversation
+from moa_cli.chat.model_picker import ModelLists
 from moa_cli.chat.session import Session
 from moa_cli.core import paths
 from moa_cli.core.conversation import Failure, Proposal, Turn
@@ -37,6 +38,7 @@ class Desk:
     def __init__(self) -> None:
         self.session = Session(mixture("a", "b"), InProcess({}), Limits())
         self.kept = SavedConversation()
+        self.models: ModelLists | None = None
         self.options = ChatOptions()
         self.said: list[str] = []
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import os
 
-from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, model_words, whole
+from moa_cli.chat.commands.registry import (
+    ChooseModels,
+    Host,
+    Outcome,
+    Section,
+    Suggestion,
+    command,
+    model_words,
+    whole,
+)
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
 from moa_cli.profile import Overrides, list_profiles, resolve, rows, save
@@ -57,6 +66,12 @@ def _aggregator(host: Host, argument: str) -> None:
     if argument:
         host.session.change(Overrides(aggregator=argument), "/aggregator")
     host.say(f"aggregator {host.session.profile.aggregator.model}")
+
+
+@command("model", "[WORDS]", section=Section.MIXTURE)
+def _model(host: Host, argument: str) -> Outcome:
+    """Choose proposers and aggregator from all models, with contexts and prices."""
+    return ChooseModels(argument)
 
 
 @command("models", "[MODEL,MODEL…]", model_words, section=Section.MIXTURE)

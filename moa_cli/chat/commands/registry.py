@@ -26,6 +26,8 @@ from moa_cli.terminal.sinks import Show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from moa_cli.chat.model_picker import ModelLists
+
 
 @dataclass(kw_only=True)
 class ChatOptions(Show):
@@ -87,13 +89,20 @@ class TypeAgain:
 
 
 @dataclass(frozen=True)
+class ChooseModels:
+    """Let the user choose models from a list. typed: what narrows it at first."""
+
+    typed: str
+
+
+@dataclass(frozen=True)
 class Resume:
     """Continue the conversation whose id begins with `prefix`; "" lets the user choose."""
 
     prefix: str
 
 
-Outcome = Leave | Send | Remerge | MakeReport | Edit | TypeAgain | Resume | None
+Outcome = Leave | Send | Remerge | MakeReport | Edit | TypeAgain | ChooseModels | Resume | None
 
 
 class Host(Protocol):
@@ -102,6 +111,8 @@ class Host(Protocol):
     session: Session
     options: ChatOptions
     kept: SavedConversation
+    # None where nothing is known but the profile's own models.
+    models: ModelLists | None
 
     def say(self, text: str) -> None:
         """Show a message, folded at the width of the terminal."""
@@ -170,6 +181,8 @@ class Command:
 
 # Shorter words are in the help of half of the commands.
 _LEAST_SEARCHED = 3
+# Models that are suggested; what is known of each is looked up.
+_MOST_MODELS = 100
 # Characters of an unknown name that are told: a paste may be one long word.
 _MOST_NAMED = 60
 COMMANDS: dict[str, Command] = {}
@@ -263,15 +276,21 @@ def complete(line: str, host: Host) -> list[Suggestion]:
     found = [value if isinstance(value, Suggestion) else Suggestion(value) for value in values]
     typed = argument.lower()
     begun = [value for value in found if value.text.lower().startswith(typed)]
-    before, _, word = typed.rpartition(" ")
+    start = _last_word(typed)
+    before, word = typed[:start], typed[start:]
     held = [
         value
         for value in found
-        if value not in begun
-        and value.text.lower().startswith(before)
-        and word in value.text.lower()[len(before) :]
+        if value.text.lower().startswith(before)
+        and word in value.text.lower()[start:]
+        and not value.text.lower().startswith(typed)
     ]
     return [*begun, *held]
+
+
+def _last_word(argument: str) -> int:
+    """Where the last word of an argument begins; commas part words, too."""
+    return max(argument.rfind(" "), argument.rfind(",")) + 1
 
 
 def _names(typed: str) -> list[Suggestion]:
@@ -293,8 +312,21 @@ def _names(typed: str) -> list[Suggestion]:
 
 
 def model_words(host: Host, typed: str) -> list[Suggestion]:
-    """The models of the profile, for completion."""
-    return [Suggestion(model) for model in host.session.profile.models()]
+    """The models of the profile and of providers' lists, for completion of the last name."""
+    from moa_cli.chat.model_picker import fitting, model_cells, model_names
+
+    start = _last_word(typed)
+    listed = host.models.listed() if host.models else {}
+    names = fitting(model_names(host.session.profile, listed), typed[start:])
+    found = []
+    for name in names[:_MOST_MODELS]:
+        info = host.models.known(name) if host.models else None
+        about = ""
+        if info is not None and (info.price or info.context_length):
+            context, sent, written = model_cells(info)
+            about = f"context {context}, ${sent} in, ${written} out"
+        found.append(Suggestion(typed[:start] + name, about))
+    return found
 
 
 def whole(text: str) -> int:

@@ -1,0 +1,279 @@
+"""Lets the user choose the models of the mixture from what providers list, with their prices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.output import create_output
+
+from moa_cli.chat.pick_list import MOST_MATCHES, PickList, steady
+from moa_cli.core.money import price_cell
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import plural
+from moa_cli.profile import Overrides, Profile
+from moa_cli.profile.layering import add_proposer, drop_proposer, override
+from moa_cli.terminal.table import Column, cell_len, fitted, padded, table_lines
+
+if TYPE_CHECKING:
+    from prompt_toolkit.input import Input
+    from prompt_toolkit.output import Output
+
+    from moa_cli.core.endpoints import ModelInfo
+
+_WHERE = "/model"
+_NAME_CELLS = 52
+# What stands behind the name: the context, and two prices.
+_FACTS_CELLS = 32
+_COLUMNS_FOR_FACTS, _COLUMNS_FOR_KEYS = 56, 74
+
+
+class ModelLists(Protocol):
+    """What is known of the models that can be asked."""
+
+    def listed(self) -> dict[str, ModelInfo]:
+        """The models by name, as far as that is known without any request."""
+
+    def known(self, model_name: str) -> ModelInfo:
+        """What is known of a model without any request."""
+
+    def read_stale_lists(self) -> list[asyncio.Task[None]]:
+        """Begin to read what providers list now."""
+
+    def unread_lists(self) -> dict[str, str]:
+        """Why lists could not be read, by provider."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What the user has chosen. aggregator: None leaves the one that there is."""
+
+    added: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    aggregator: str | None = None
+
+    def over(self, profile: Profile) -> Profile:
+        """The profile with these models. Raises ProfileError if it would be none."""
+        # Those that leave go last: a round must not be empty in between.
+        for model in self.added:
+            profile = add_proposer(profile, model, _WHERE)
+        for model in self.dropped:
+            profile = drop_proposer(profile, model, _WHERE)
+        if self.aggregator is not None:
+            profile = override(profile, Overrides(aggregator=self.aggregator), _WHERE)
+        return profile
+
+
+async def pick_models(
+    profile: Profile,
+    lists: ModelLists,
+    typed: str = "",
+    *,
+    source: Input | None = None,
+    output: Output | None = None,
+) -> ModelChoice | None:
+    """Let the user choose.
+
+    Args:
+        profile: The mixture so far.
+        lists: The models that there are.
+        typed: What narrows the list at first.
+        source: In place of the terminal's keyboard.
+        output: In place of the terminal's screen.
+
+    Returns:
+        The choice; None if the user left the list.
+    """
+    output = output or create_output(always_prefer_tty=True)
+    return await _ModelPicker(profile, lists, typed, source, output).show()
+
+
+class _ModelPicker(PickList[ModelChoice]):
+    """The list of models. Proposers and aggregator are marked; nothing changes before Enter."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        lists: ModelLists,
+        typed: str,
+        source: Input | None,
+        output: Output,
+    ) -> None:
+        super().__init__("Models: ", source, output, typed)
+        self._lists = lists
+        self._profile = profile
+        self._before = tuple(dict.fromkeys(proposer.model for proposer in profile.proposers))
+        self._proposers = list(self._before)
+        self._aggregator = profile.aggregator.model
+        self._reading = 0
+        self._names: list[str] = []
+        self._all: list[str] = []
+        self._read_lists()
+        self.narrow(typed)
+
+    async def show(self) -> ModelChoice | None:
+        """Show the list until the user chooses or leaves."""
+        return await self.run(self._follow_lists)
+
+    async def _follow_lists(self) -> None:
+        """Show what providers list now, each as soon as it has answered."""
+        waiting = set(self._lists.read_stale_lists())
+        while waiting:
+            self._reading = len(waiting)
+            self.shown_anew(from_top=False)
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            self._read_lists()
+            self._narrow(from_top=False)
+        self._reading = 0
+        self.shown_anew(from_top=False)
+
+    def _read_lists(self) -> None:
+        self._all = model_names(self._profile, self._lists.listed())
+
+    def narrow(self, text: str) -> None:
+        """See `PickList`."""
+        self._narrow(from_top=True)
+
+    def _narrow(self, *, from_top: bool) -> None:
+        marked = self._names[self._place] if self._names and not from_top else None
+        self._names = fitting(self._all, self._line.text)[:MOST_MATCHES]
+        self._widest = max((cell_len(one_line(name)) for name in self._names), default=0)
+        if marked in self._names:
+            # The row stays marked when rows come in above it.
+            self._place = self._names.index(marked)
+        self.shown_anew(from_top=from_top)
+
+    def count(self) -> int:
+        """See `PickList`."""
+        return len(self._names)
+
+    def row(self, place: int, columns: int) -> tuple[str, str]:
+        """See `PickList`."""
+        model = self._names[place]
+        has_facts = columns >= _COLUMNS_FOR_FACTS
+        width = columns - 3 - (_FACTS_CELLS if has_facts else 0)
+        name = padded(model, min(self._widest, _NAME_CELLS, width))
+        facts = ""
+        if has_facts:
+            context, *prices = model_cells(self._lists.known(model))
+            facts = f"{context:>10}{prices[0]:>11}{prices[1]:>11}"
+        return f"{self._roles(model):<3}", f"{name}{facts}"
+
+    def _roles(self, model: str) -> str:
+        return ("P" if model in self._proposers else "") + (
+            "A" if model == self._aggregator else ""
+        )
+
+    def below(self, place: int, columns: int) -> StyleAndTextTuples:
+        """See `PickList`."""
+        mixture = f"P proposers: {', '.join(self._proposers) or 'none'} · A: {self._aggregator}"
+        if not self._names:
+            head = "no model that is listed fits; `/add NAME` takes any name"
+        else:
+            head = self._facts(self._names[place], columns)
+        count = f"{place + 1}/{len(self._names)}" if self._names else "0"
+        if columns < _COLUMNS_FOR_KEYS:
+            enter = "Enter" if self._choice() else "Enter A"
+            keys = f"{count} · Tab P · Ctrl-A A · {enter} · Esc"
+        else:
+            enter = "uses these" if self._choice() else "makes it A"
+            keys = f"{count} · Tab proposer · Ctrl-A aggregator · Enter {enter} · Esc leaves"
+        rows = [steady(head, columns), steady(mixture, columns), fitted(keys, columns)]
+        return [("class:dim", "\n".join(rows))]
+
+    def _facts(self, model: str, columns: int) -> str:
+        """What stands in no column; above all what hinders."""
+        if self._reading:
+            return f"reading {plural(self._reading, 'list')} of models…"
+        unread = self._lists.unread_lists()
+        if unread:
+            return "not read: " + "; ".join(unread.values())
+        info = self._lists.known(model)
+        told = ["context, and $ per million tokens, in and out"]
+        if info.from_table:
+            told.append("~ from the table that comes with moa")
+        if info.sees:
+            told.append("sees images")
+        if columns < _COLUMNS_FOR_FACTS:
+            # They are not in the row.
+            context, sent, written = model_cells(info)
+            return f"context {context} · ${sent} in, ${written} out"
+        return " · ".join(told)
+
+    def _choice(self) -> ModelChoice | None:
+        """The changes so far; None if there are none."""
+        added = tuple(model for model in self._proposers if model not in self._before)
+        dropped = tuple(model for model in self._before if model not in self._proposers)
+        changed = self._aggregator != self._profile.aggregator.model
+        if not (added or dropped or changed):
+            return None
+        return ModelChoice(added, dropped, self._aggregator if changed else None)
+
+    def accept(self) -> None:
+        """See `PickList`."""
+        choice = self._choice()
+        if choice is None and self._names:
+            choice = ModelChoice(aggregator=self._names[self._place])
+        if choice is not None:
+            self.leave(choice)
+
+    def more_keys(self, keys: KeyBindings) -> None:
+        """See `PickList`."""
+        keys.add("tab")(lambda event: self._toggle())
+        keys.add("c-a")(lambda event: self._appoint())
+
+    def _toggle(self) -> None:
+        if not self._names:
+            return
+        model = self._names[self._place]
+        if model in self._proposers:
+            self._proposers.remove(model)
+        else:
+            self._proposers.append(model)
+
+    def _appoint(self) -> None:
+        if self._names:
+            self._aggregator = self._names[self._place]
+
+
+def model_names(profile: Profile, listed: Mapping[str, ModelInfo]) -> list[str]:
+    """The names of all models: those of the profile first, then as providers list them.
+
+    A list may hold anything; a name that cannot be typed is left out.
+    """
+    own = (*(proposer.model for proposer in profile.proposers), *profile.models())
+    typable = (name for name in listed if name.isprintable() and " " not in name)
+    return list(dict.fromkeys([*own, *typable]))
+
+
+def fitting(names: Iterable[str], typed: str) -> list[str]:
+    """The names that hold all the words, whatever the case of their letters."""
+    words = typed.lower().split()
+    return [name for name in names if all(word in name.lower() for word in words)]
+
+
+def model_cells(info: ModelInfo) -> tuple[str, str, str]:
+    """The context, and the prices of what is sent and of what comes; `?` is unknown."""
+    context = "?" if info.context_length is None else f"{info.context_length:,}"
+    price = info.price
+    return (
+        context,
+        price_cell(price.prompt if price else None, from_table=info.from_table),
+        price_cell(price.completion if price else None, from_table=info.from_table),
+    )
+
+
+def model_table(names: Sequence[str], lists: ModelLists, width: int) -> list[str]:
+    """The models as a table, for where no list can be shown."""
+    cells = [model_cells(lists.known(name)) for name in names]
+    columns = [
+        Column("model", list(names), widest=_NAME_CELLS),
+        Column("context", [row[0] for row in cells], right=True),
+        Column("$/M in", [row[1] for row in cells], right=True),
+        Column("$/M out", [row[2] for row in cells]),
+    ]
+    return table_lines(columns, width)
