@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -138,6 +139,35 @@ class SavedConversation:
         found = store.load(self.id)
         self._known = _latest(found)
         return found
+
+    def begin_saving(self, conversation: Conversation, profile: Profile) -> Conversation:
+        """Save the conversation so far and from now on, and return it as it is saved.
+
+        profile: the mixture in force, which is noted with the turns so far.
+        """
+        from moa_cli.core.conversation import KeptTurn
+        from moa_cli.profile import dump
+        from moa_cli.store.store import Store
+
+        store, identity = Store.open(), None
+        try:
+            if conversation.turns:
+                with store.connection(writing=True):
+                    now = time.time()
+                    identity = store.begin_conversation(conversation.turns[0].user, profile.name)
+                    for turn in conversation.turns:
+                        store.keep_turn(identity, KeptTurn(turn, now, dump(profile)))
+                conversation = store.load(identity)
+        except BaseException:
+            store.close()
+            raise
+        self.store, self.id, self._known = store, identity, _latest(conversation)
+        return conversation
+
+    def close(self) -> None:
+        """Close the store, if there is one."""
+        if self.store is not None:
+            self.store.close()
 
     def rename(self, title: str) -> None:
         """Give the conversation another title. Raises UsageError if nothing is saved yet."""

@@ -9,7 +9,7 @@ import asyncio
 import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, aclosing, closing, nullcontext
+from contextlib import ExitStack, aclosing, closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -84,7 +84,7 @@ def run(
 
     async def hold() -> int:
         cancel_on_termination()
-        with closing(kept.store) if kept.store else nullcontext():
+        with closing(kept):
             async with aclosing(clients()) as pool:
                 told = replace(limits, ledger=kept.ledger(lambda text: chat.complain(text)))
                 session = Session(profile, pool, told, kept.conversation)

@@ -16,10 +16,10 @@ from moa_cli.cli.exit_codes import BUDGET, FAILED
 from moa_cli.cli.options import Live, ProviderConcurrency, max_cost_option, takes_profile, typed_or
 from moa_cli.cli.output import say
 from moa_cli.cli.saving import saves
-from moa_cli.cli.writing import check_name
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.money import cost_text
+from moa_cli.core.new_files import check_name
 from moa_cli.core.text import plural
 from moa_cli.core.text_files import STANDARD_INPUT
 from moa_cli.profile import Profile

@@ -1,4 +1,4 @@
-"""Files that a command writes for the user."""
+"""Where a command writes its results: a file, or standard output."""
 
 from __future__ import annotations
 
@@ -10,43 +10,18 @@ from typing import BinaryIO
 
 from moa_cli.cli.output import say
 from moa_cli.core import paths
-from moa_cli.core.errors import MoAError, UsageError
-from moa_cli.core.file_names import why_unfit
-
-
-def check_name(path: Path) -> None:
-    """Raise UsageError if no file can be called so on every system."""
-    unfit = why_unfit(path.name)
-    if unfit:
-        raise UsageError(f"{path}: {unfit}", hint="choose another name")
-
-
-def check_free(path: Path, *, force: bool) -> None:
-    """Raise UsageError if there is something that may not be overwritten."""
-    if path.exists() and not (force and path.is_file()):
-        hint = "--force overwrites it" if path.is_file() else None
-        raise UsageError(f"{path}: already exists", hint=hint)
+from moa_cli.core.errors import MoAError
+from moa_cli.core.new_files import check_name, new_file
 
 
 @contextmanager
 def destination(path: Path | None, *, force: bool, error: type[MoAError]) -> Iterator[BinaryIO]:
-    """Where the bytes go: a new file, complete or not there at all, or standard output.
-
-    Raises UsageError if the file is there and not to be overwritten, or cannot be called so on
-    every system, `error` if it cannot be written.
-    """
+    """Where the bytes go: a new file (see `new_file`), or standard output."""
     if path is None:
         yield sys.stdout.buffer
         return
-    # Through a symbolic link, which itself is left alone.
-    path = path.resolve()
-    check_name(path)
-    check_free(path, force=force)
-    try:
-        with paths.replacing(path) as file:
-            yield file
-    except OSError as trouble:
-        raise error(f"{path}: cannot be written: {trouble.strerror}") from None
+    with new_file(path, force=force, error=error) as file:
+        yield file
 
 
 def put(text: str, output: Path | None, error: type[MoAError]) -> None:

@@ -10,9 +10,10 @@ import typer
 from moa_cli.cli.bench.options import judge_option
 from moa_cli.cli.options import Data, RunFolder
 from moa_cli.cli.output import say
-from moa_cli.cli.writing import check_free, check_name, destination
+from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.new_files import check_free, check_name
 from moa_cli.core.text import nearest
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from moa_cli.cli.bench.cells import cell, noted, table, tell_if_long, with_n
 from moa_cli.cli.bench.options import judge_option
 from moa_cli.cli.options import Data, ForceProfile, Json
 from moa_cli.cli.output import output_width, print_json, print_lines, say
-from moa_cli.cli.writing import check_name
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError, UsageError
+from moa_cli.core.new_files import check_name
 from moa_cli.core.text import plural
 from moa_cli.profile import Profile, check_profile_name, dump, save, short_name, to_table
 from moa_cli.terminal.table import Column

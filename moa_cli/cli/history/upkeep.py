@@ -14,9 +14,9 @@ from moa_cli.cli.history.cleaning import cleaning_lock
 from moa_cli.cli.options import ForceFile
 from moa_cli.cli.output import say
 from moa_cli.cli.saving import open_store
-from moa_cli.cli.writing import check_free, check_name
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.new_files import check_free, check_name
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
