@@ -82,13 +82,19 @@ def complete_now(buffer: Buffer) -> None:
     Unlike prompt-toolkit's own function, it does not depend on whether the menu is there already:
     who types fast presses Tab before that.
     """
-    if buffer.complete_state is not None:
+    state = buffer.complete_state
+    if state is not None and len(state.completions) > 1:
         buffer.complete_next()
         return
     event = CompleteEvent(completion_requested=True)
     found = list(buffer.completer.get_completions(buffer.document, event))
     if len(found) == 1:
         buffer.apply_completion(found[0])
+        if _needs_argument(buffer.text):
+            buffer.insert_text(" ")
+        if buffer.text.endswith(" "):
+            # What comes next can be suggested, too.
+            buffer.start_completion(select_first=False)
     elif found:
         buffer.insert_text(get_common_complete_suffix(buffer.document, found))
         buffer.start_completion(select_first=False)
@@ -97,12 +103,17 @@ def complete_now(buffer: Buffer) -> None:
 def needs_more(buffer: Buffer) -> bool:
     """Whether the user has just chosen a command in the menu that does nothing by itself."""
     state = buffer.complete_state
-    if state is None or state.current_completion is None or " " in buffer.text:
+    chosen = state is not None and state.current_completion is not None
+    return chosen and _needs_argument(buffer.text)
+
+
+def _needs_argument(text: str) -> bool:
+    """Whether this is the name of a command that does nothing by itself."""
+    if not is_command_begun(text) or " " in text:
         return False
     try:
-        return find(buffer.text[1:]).needs_argument
+        return find(text[1:]).needs_argument
     except UsageError:
-        # What was chosen is no command.
         return False
 
 
@@ -117,10 +128,11 @@ def _commands(found: Iterable[Suggestion], line: str) -> Iterator[Completion]:
 
 
 def _values(found: Iterable[Suggestion], argument: str) -> Iterator[Completion]:
+    # Words that stand there already need not be repeated in each row.
+    typed = re.sub(" +", " ", argument.lstrip()).lower()
+    start = max(typed.rfind(" "), typed.rfind(",")) + 1
     for suggestion in found:
-        # Words that stand there already need not be repeated in each row.
-        start = max(argument.rfind(" "), argument.rfind(",")) + 1
-        same = suggestion.text.lower().startswith(argument[:start].lower())
+        same = suggestion.text.lower().startswith(typed[:start])
         yield Completion(
             suggestion.text,
             -len(argument),

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +121,21 @@ def list_profiles() -> list[ProfileFile]:
     """All profiles by name; a user's hides a shipped one of the same name."""
     found = {file.name: file for file in reversed(list(_all_files()))}
     return sorted(found.values(), key=lambda file: (file.source != "user", file.name))
+
+
+def description_of(file: ProfileFile) -> str:
+    """What the profile's file says of it; "" if it says nothing, or cannot be read."""
+    try:
+        return _description(file.path, file.path.stat().st_mtime_ns)
+    except (OSError, ProfileError):
+        return ""
+
+
+@lru_cache(maxsize=256)
+def _description(path: Path, changed: int) -> str:
+    """changed: a file that has changed since is read anew."""
+    description = read_toml(path).get("description", "")
+    return description if isinstance(description, str) else ""
 
 
 def file_origins(table: Mapping[str, Any], file: Path) -> dict[KeyPath, Origin]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.command import Moa, Terminal
+from tests.support.kept import keep
 from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Upstream
 
@@ -62,12 +63,19 @@ def test_the_arrows_choose_and_enter_does_it(moa: Moa) -> None:
 def test_a_chosen_command_that_needs_an_argument_waits_for_it(moa: Moa) -> None:
     with moa.terminal("chat") as terminal:
         at_empty_prompt(terminal)
-        terminal.send("/dro")
+        terminal.send("/dr")
         terminal.wait_for("/drop MODEL")
         terminal.send("\t\r")
         terminal.wait_for(lambda: [row.strip() for row in rows_below(terminal)][:1] == ["lab:a"])
         terminal.send("\t\r")
         terminal.wait_for("round 1: lab:b, lab:c")
+
+
+def test_tab_goes_on_to_the_argument_that_a_command_needs(moa: Moa) -> None:
+    with moa.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("/dro\tlab:b\r")
+        terminal.wait_for("round 1: lab:a, lab:c")
 
 
 def test_esc_closes_the_menu_and_keeps_the_line(moa: Moa, upstream: Upstream) -> None:
@@ -150,3 +158,93 @@ def test_nothing_of_the_menu_stays_in_the_scrollback(moa: Moa, upstream: Upstrea
         lines = terminal.lines()
         assert not any("/aggregator" in line or "Add a proposer" in line for line in lines)
         assert lines.count("› /rounds 2") == 4
+
+
+def test_conversations_are_suggested_with_their_titles_and_found_by_them(moa: Moa) -> None:
+    zebras = keep(moa, ("what do zebras wear?", "Stripes."))
+    rain = keep(moa, ("what is rain?", "Water."), title="Wetter\x1b[2J Übung")
+    with moa.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("/resume ")
+        terminal.wait_for(
+            lambda: (
+                [row.split() for row in rows_below(terminal)]
+                == [[rain, "Wetter", "Übung"], [zebras, "what", "do", "zebras", "wear?"]]
+            )
+        )
+        terminal.send("zebr")
+        terminal.wait_for(lambda: len(rows_below(terminal)) == 1)
+        terminal.send("\t\r")
+        terminal.wait_for(f"continuing {zebras}")
+
+
+def test_without_any_conversation_nothing_is_suggested_or_written(moa: Moa) -> None:
+    with moa.terminal("chat", "--no-save") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("/resume ")
+        terminal.settle()
+        assert rows_below(terminal) == []
+    assert not (moa.state.parent / "data" / "conversations.db").exists()
+
+
+def test_settings_are_suggested_with_what_they_mean_and_then_their_values(moa: Moa) -> None:
+    with moa.terminal("chat", columns=120) as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("/set strat")
+        terminal.wait_for("strategy")
+        assert rows_below(terminal)[0].split()[1:]
+        terminal.send("\t")
+        terminal.wait_for(
+            lambda: (
+                [row.split()[0] for row in rows_below(terminal)]
+                == ["synthesize", "fusion", "vote", "select", "council"]
+            )
+        )
+        assert rows_below(terminal)[0].split() == ["synthesize", "now"]
+        terminal.send("fus\t\r")
+        terminal.wait_for("strategy = fusion")
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("/set compact ", ["on", "off now"]),
+        ("/set multi_turn ", ["true now", "false"]),
+        ("/set rounds ", ["1 now"]),
+        ("/set aggregator.model ag", ["lab:agg"]),
+        ("/set  judge   lab:ag", ["lab:agg"]),
+        ("/set nothing ", []),
+        ("/multi-turn o", ["on", "off"]),
+    ],
+)
+def test_values_that_a_setting_can_have(moa: Moa, line: str, values: list[str]) -> None:
+    with moa.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send(line)
+        terminal.wait_for(lambda: [" ".join(row.split()) for row in rows_below(terminal)] == values)
+
+
+def test_profiles_are_suggested_with_their_descriptions(moa: Moa) -> None:
+    moa.profile("mine", "a", description="only of \x1b[2Jthe lab")
+    (moa.config / "profiles" / "broken.toml").write_text("no = [toml")
+    with moa.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("/profile mi")
+        terminal.wait_for("only of the lab")
+        terminal.send("\t\r")
+        terminal.wait_for("profile mine: only of")
+        at_empty_prompt(terminal)
+        terminal.send("/profile brok")
+        terminal.wait_for("broken")
+
+
+def test_proposals_are_suggested_with_how_they_begin(moa: Moa) -> None:
+    with moa.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("hello\r")
+        terminal.wait_for("calls, ")
+        at_empty_prompt(terminal)
+        terminal.send("/diff ")
+        terminal.wait_for("lab:a: ")
+        terminal.send("1 2")
+        terminal.wait_for("lab:b: ")

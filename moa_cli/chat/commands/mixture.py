@@ -14,14 +14,26 @@ from moa_cli.chat.commands.registry import (
     model_words,
     whole,
 )
+from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
-from moa_cli.profile import Overrides, list_profiles, resolve, rows, save
+from moa_cli.core.values import Key
+from moa_cli.profile import Overrides, Profile, description_of, list_profiles, resolve, rows, save
 from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_value
-from moa_cli.profile.schema import PROFILE_KEYS
+from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS
 from moa_cli.terminal.plain import setting_text
 
-_SHOWN = ("compact", "live", "plain", "reasoning", "vi")
+# How the chat is shown, and the setting that says so for good.
+_SHOWN = {
+    "compact": "compact",
+    "live": "live",
+    "plain": "plain",
+    "reasoning": "show_reasoning",
+    "vi": "vi",
+}
+# Keys whose values are models.
+_MODELS = ("judge", "aggregator.model")
+_UNSET = setting_text(None)
 _YES, _NO = ("on", "true", "yes"), ("off", "false", "no")
 
 
@@ -30,7 +42,7 @@ def _profile_words(host: Host, typed: str) -> list[Suggestion]:
         Suggestion("list", "the profiles that there are"),
         Suggestion("show", "the settings in force"),
         Suggestion("save ", "keep the settings in force under a name"),
-        *(Suggestion(profile.name, profile.source) for profile in list_profiles()),
+        *(Suggestion(profile.name, description_of(profile)) for profile in list_profiles()),
     ]
 
 
@@ -144,10 +156,42 @@ def _system(host: Host, argument: str) -> None:
     host.say(f"system {host.session.profile.system or 'not set'}")
 
 
-def _settings_words(host: Host, typed: str) -> list[str]:
-    words = [f"{key} " for key in (*SETTABLE, *_SHOWN)]
-    chosen = {name: key.choices for name, key in PROFILE_KEYS.items() if key.choices}
-    return [*words, *(f"{name} {choice}" for name, choices in chosen.items() for choice in choices)]
+def _settings_words(host: Host, typed: str) -> list[Suggestion]:
+    """The keys, and behind a key its values, each with what it means."""
+    name, space, _ = typed.partition(" ")
+    if not space:
+        explained = {key: _key_of(key).help for key in SETTABLE} | {
+            key: CONFIG_KEYS[setting].help for key, setting in _SHOWN.items()
+        }
+        return [Suggestion(f"{key} ", about) for key, about in explained.items()]
+    if name in _SHOWN:
+        now = "on" if getattr(host.options, name) else "off"
+        return [_value(name, switch, now) for switch in ("on", "off")]
+    if name not in SETTABLE:
+        return []
+    now = setting_text(_in_force(host.session.profile, name))
+    key = _key_of(name)
+    if name in _MODELS:
+        return model_words(host, typed)
+    if key.kind == "flag":
+        return [_value(name, flag, now) for flag in ("true", "false")]
+    if key.choices:
+        return [_value(name, choice, now) for choice in key.choices]
+    return [] if now == _UNSET else [_value(name, now, now)]
+
+
+def _value(name: str, value: str, now: str) -> Suggestion:
+    return Suggestion(f"{name} {value}", "now" if value == now else "")
+
+
+def _key_of(name: str) -> Key:
+    first, dot, rest = name.partition(".")
+    return AGGREGATOR_KEYS[rest] if dot else PROFILE_KEYS[first]
+
+
+def _in_force(profile: Profile, name: str) -> object:
+    first, dot, rest = name.partition(".")
+    return getattr(profile.aggregator, rest) if dot else getattr(profile, first)
 
 
 @command("set", "KEY VALUE", _settings_words, section=Section.MIXTURE)

@@ -263,7 +263,7 @@ def complete(line: str, host: Host) -> list[Suggestion]:
     of that.
 
     Values that begin with what was typed come before those that hold it elsewhere: the id of a
-    model is rarely known from its start.
+    model is rarely known from its start. If there are none, it is searched in what they mean.
     """
     name, space, argument = line[1:].partition(" ")
     if not space:
@@ -272,6 +272,7 @@ def complete(line: str, host: Host) -> list[Suggestion]:
         chosen = find(name)
     except UsageError:
         return []
+    argument = re.sub(" +", " ", argument.lstrip())
     values = chosen.values(host, argument) if callable(chosen.values) else chosen.values
     found = [value if isinstance(value, Suggestion) else Suggestion(value) for value in values]
     typed = argument.lower()
@@ -285,7 +286,8 @@ def complete(line: str, host: Host) -> list[Suggestion]:
         and word in value.text.lower()[start:]
         and not value.text.lower().startswith(typed)
     ]
-    return [*begun, *held]
+    # Conversations are known by their titles, not by their ids.
+    return [*begun, *held] or [value for value in found if word and word in value.about.lower()]
 
 
 def _last_word(argument: str) -> int:

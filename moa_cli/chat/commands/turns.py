@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack, closing
 
 from moa_cli.chat.commands.registry import (
     Host,
@@ -19,8 +20,9 @@ from moa_cli.chat.commands.registry import (
 )
 from moa_cli.chat.keeping import tag_named, title_named
 from moa_cli.chat.session import Session
+from moa_cli.core import paths
 from moa_cli.core.conversation import Proposal, Turn
-from moa_cli.core.errors import UsageError
+from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import STRATEGIES, layer_name
@@ -28,12 +30,16 @@ from moa_cli.core.text import plural
 from moa_cli.engine.merging import mergeable
 from moa_cli.terminal.sources import source_lines
 
+# Conversations that are suggested: the latest.
+_MOST_CONVERSATIONS = 200
+
 
 def _numbers(host: Host, typed: str) -> list[Suggestion]:
     """The proposals of the last layer."""
     proposals = _layer(host.session, None)
+    head = typed[: typed.rfind(" ") + 1]
     return [
-        Suggestion(str(number), f"{proposal.proposer}: {one_line(proposal.text, 60)}")
+        Suggestion(f"{head}{number}", f"{proposal.proposer}: {one_line(proposal.text, 60)}")
         for number, proposal in enumerate(proposals, 1)
     ]
 
@@ -42,7 +48,7 @@ def _shown_words(host: Host, typed: str) -> list[Suggestion]:
     return [
         Suggestion("all", "all of the last layer, side by side"),
         Suggestion("reviews", "what models said about them"),
-        *_numbers(host, typed),
+        *_numbers(host, ""),
     ]
 
 
@@ -220,7 +226,25 @@ def _fork(host: Host, argument: str) -> None:
     host.say(f"a copy: {host.kept.id}")
 
 
-@command("resume", "[ID]", section=Section.CONVERSATION)
+def _conversation_words(host: Host, typed: str) -> list[Suggestion]:
+    """The latest conversations."""
+    try:
+        with ExitStack() as opened:
+            store = host.kept.store
+            if store is None:
+                from moa_cli.store.store import Store
+
+                if not paths.database_file().exists():
+                    return []
+                store = opened.enter_context(closing(Store.open_to_read()))
+            rows = store.conversations(limit=_MOST_CONVERSATIONS)
+    except StoreError:
+        # The command itself will say what is wrong.
+        return []
+    return [Suggestion(row.id, one_line(row.title)) for row in rows if row.id != host.kept.id]
+
+
+@command("resume", "[ID]", _conversation_words, section=Section.CONVERSATION)
 def _resume(host: Host, argument: str) -> Outcome:
     """Continue another conversation, chosen from a list if no ID is given."""
     return Resume(argument)
