@@ -26,8 +26,8 @@ _KEYS = (
     " Ctrl-E opens your editor, Ctrl-R searches, Ctrl-D leaves."
 )
 _MORE = (
-    "/help COMMAND explains one, /help mixture a line above, /help all everything. A command may be"
-    " shortened; // sends a text that begins with a slash."
+    "/ opens a menu. /help COMMAND explains one, /help mixture a line above, /help all everything."
+    " A command may be shortened; // sends a text that begins with a slash."
 )
 
 
