@@ -29,7 +29,6 @@ PACKAGE = ROOT / "moa_cli"
 # Modules that their packages do not document, and the one file that may import each.
 UNDOCUMENTED = {
     "dotenv.parser": "models/env_files.py",
-    "markdown_it.common": "markdown/blocks.py",
     "prompt_toolkit.input.typeahead": "chat/keys.py",
     "rich._wrap": "markdown/elements.py",
     "rich.cells": "terminal/table.py",

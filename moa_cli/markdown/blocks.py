@@ -6,11 +6,7 @@ paragraph within a line of more than `PIECE_LENGTH` characters, so that a long o
 stands still nor makes a frame long.
 """
 
-import re
 from dataclasses import dataclass
-from typing import Any
-
-from markdown_it.common.utils import normalizeReference
 
 from moa_cli.core.sanitize import Sanitizer
 from moa_cli.markdown.pieces import (
@@ -21,7 +17,6 @@ from moa_cli.markdown.pieces import (
     end_of,
     is_blank,
     is_closed,
-    parser,
     place_to_cut,
     trimmed,
 )
@@ -32,7 +27,6 @@ PIECE_LENGTH = 4000
 # Below this many characters an open block is parsed at every new line; above, only when it
 # has grown by an eighth, which keeps the whole cost linear.
 _PARSED_EVERY_LINE = 2000
-_LABEL = re.compile(r"\[([^\[\]\n]+)\](?!:)")
 
 
 class MarkdownStream:
@@ -51,21 +45,27 @@ class MarkdownStream:
         self._parse_at = 0
         self._head = Block("")
         self._fence: _OpenFence | None = None
-        self._definitions = _Definitions()
+        self._defines = False
 
     def feed(self, text: str) -> list[Block]:
         """Take the next chunk; return the blocks that have become final, in order."""
         return self._take(self._sanitizer.feed(text))
 
     def finish(self) -> list[Block]:
-        """End the reply, once; return what was left, and the link definitions no link has shown."""
+        """End the reply, once; return what was left.
+
+        If there may be link definitions in it, the last block has the joint "end", which shows
+        those that no link has shown.
+        """
         blocks = self._take(self._sanitizer.flush())
         if any(self._partial):
             blocks += self._take("\n")
         blocks += self._advance(final=True)
-        self._definitions.note("\n".join(self._lines))
+        if self._defines:
+            blocks.append(Block(trimmed(self._lines), "end"))
+            self._defines = False
         self._lines = []
-        return blocks + self._definitions.unshown()
+        return blocks
 
     @property
     def tail(self) -> str:
@@ -89,6 +89,7 @@ class MarkdownStream:
         if complete:
             complete[0] = "".join([*self._partial, complete[0]])
             for line in complete:
+                self._defines = self._defines or "]:" in line
                 cut, line = self._cut_line(line)
                 blocks += cut
                 self._lines.append(line)
@@ -121,7 +122,7 @@ class MarkdownStream:
                 continue
             if pieces[-1].token.type != "paragraph_open" or pieces[-1].start < len(self._lines):
                 break
-            blocks += self._noted([piece.block for piece in pieces])
+            blocks += [piece.block for piece in pieces]
             self._keep(len(self._lines))
             self._head = Block("", "tight")
             line = line[cut + 1 :]
@@ -140,11 +141,6 @@ class MarkdownStream:
             blocks += self._cut_blocks(final=final)
             if not self._fence:
                 break
-        return self._noted(blocks)
-
-    def _noted(self, blocks: list[Block]) -> list[Block]:
-        for block in blocks:
-            self._definitions.note(block.source)
         return blocks
 
     def _cut_fence(self, fence: "_OpenFence", *, final: bool) -> list[Block]:
@@ -206,30 +202,3 @@ class _OpenFence:
         closing = closing_of(self.markup)
         unseen = range(self.scanned, len(lines))
         return next((index for index in unseen if closing.fullmatch(lines[index])), None)
-
-
-class _Definitions:
-    """Keeps the link definitions, to tell which of them no link has shown the target of."""
-
-    def __init__(self) -> None:
-        self._targets: dict[str, str] = {}
-        self._used: set[str] = set()
-        self._late: set[str] = set()
-
-    def note(self, source: str) -> None:
-        if "]:" in source:
-            env: dict[str, Any] = {}
-            parser(inline=False).parse(source, env)
-            for label, definition in env.get("references", {}).items():
-                if label not in self._targets:
-                    self._targets[label] = definition["href"]
-                    self._late |= {label} & self._used
-        self._used.update(map(normalizeReference, _LABEL.findall(source)))
-
-    def unshown(self) -> list[Block]:
-        lines = [
-            f"`[{label.replace('`', '')}]: {target}`"
-            for label, target in self._targets.items()
-            if label in self._late or label not in self._used
-        ]
-        return [Block("\\\n".join(lines))] if lines else []

@@ -2,6 +2,8 @@
 
 import copy
 import io
+import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,7 +17,8 @@ from rich.theme import Theme
 from moa_cli.core.sanitize import sanitize
 from moa_cli.markdown.blocks import MarkdownStream
 from moa_cli.markdown.elements import MIN_WIDTH, Carry, Document
-from moa_cli.markdown.pieces import Block, parser
+from moa_cli.markdown.pieces import Block
+from moa_cli.markdown.syntax import parser
 
 Color = Literal["none", "16", "256", "truecolor"]
 
@@ -25,6 +28,10 @@ _COLOR_SYSTEMS: dict[Color, ColorSystem | None] = {
     "256": ColorSystem.EIGHT_BIT,
     "truecolor": ColorSystem.TRUECOLOR,
 }
+# What a terminal may be asked to open. All else in a target is only shown: other schemes start
+# programs, and terminals ignore longer ones.
+_OPENED = re.compile(r"(?:https?|mailto):[!-~]{1,2000}", re.IGNORECASE)
+_LABEL = re.compile(r"\[((?:\\.|[^\[\]\\])+)\]:", re.DOTALL)
 # Only colours which the usual palettes keep readable on dark and light alike; no backgrounds.
 _THEME = Theme(
     {
@@ -36,7 +43,8 @@ _THEME = Theme(
         "markdown.block_quote": "none",
         "markdown.item.number": "bold",
         "markdown.link": "cyan",
-        "markdown.link_url": "dim",
+        "markdown.link_url": "none",
+        "markdown.target": "dim",
         "markdown.table.border": "dim",
         "markdown.table.header": "bold",
     }
@@ -47,14 +55,20 @@ class BlockRenderer:
     """Draws the blocks of one reply in order, with one blank line between them.
 
     `color` is what the terminal can show; with "none" no escape sequence comes out, and
-    headings and inline code keep their Markdown marks instead.
+    headings and inline code keep their Markdown marks instead. `hyperlinks` says whether links can
+    be clicked (OSC 8), where there are colours; their targets are shown all the same.
     """
 
-    def __init__(self, *, color: Color = "none") -> None:
+    def __init__(self, *, color: Color = "none", hyperlinks: bool = False) -> None:
         self._color_system = _COLOR_SYSTEMS[color]
         self._console = Console(file=io.StringIO(), theme=_THEME, legacy_windows=False)
         self._document = Document(plain=self._color_system is None)
+        self._hyperlinks = hyperlinks
         self._env: dict[str, Any] = {}
+        # The link definitions as they are written, by their labels as they are compared.
+        self._labels: dict[str, str] = {}
+        # The targets that have been shown.
+        self._shown: set[str] = set()
         self._carry = Carry()
         self._started = False
         self._inside = False
@@ -71,6 +85,7 @@ class BlockRenderer:
         """Return the lines `render` would give for `blocks`, and forget them."""
         trial = copy.copy(self)
         trial._env = {"references": dict(self._env.get("references", {}))}
+        trial._labels, trial._shown = dict(self._labels), set(self._shown)
         return trial.render(blocks, width=width)
 
     def _spaced(self, block: Block, width: int) -> Iterator[str]:
@@ -80,7 +95,7 @@ class BlockRenderer:
         """
         if block.joint != "code":
             self._inside = False
-            self._blank = int(self._started and block.joint == "apart")
+            self._blank = int(self._started and block.joint in ("apart", "end"))
         for line in self._drawn(block, width):
             if not line:
                 self._blank += self._inside
@@ -92,14 +107,44 @@ class BlockRenderer:
 
     def _drawn(self, block: Block, width: int) -> list[str]:
         tokens = parser(inline=True).parse(block.source, self._env)
+        self._note_labels(block.source)
+        self._document.shown = self._shown
+        if block.joint == "end":
+            return self._definitions(width)
         if block.number is not None and tokens:
             tokens[0].attrs["start"] = block.number
         going_on = block.joint in ("code", "rows")
         self._document.load(tokens, replace(self._carry, going_on=True) if going_on else Carry())
+        return self._loaded(width)
+
+    def _loaded(self, width: int) -> list[str]:
         options = self._console.options.update(width=max(width, MIN_WIDTH))
         lines = list(Segment.split_lines(self._console.render(self._document, options)))
         self._carry = self._document.carry
         return [self._to_text(line) for line in lines]
+
+    def _note_labels(self, source: str) -> None:
+        """Keep how the labels of the link definitions that `source` has added are written."""
+        references = self._env.get("references", {})
+        if len(references) == len(self._labels):
+            return
+        lines = source.split("\n")
+        for label in references.keys() - self._labels.keys():
+            found = _LABEL.search("\n".join(lines[references[label]["map"][0] :]))
+            self._labels[label] = " ".join((found[1] if found else label).split())
+
+    def _definitions(self, width: int) -> list[str]:
+        """Return the link definitions of which no link has shown the target: it came before them,
+        or there is none."""
+        left = [
+            (self._labels[label], reference["href"])
+            for label, reference in self._env.get("references", {}).items()
+            if reference["href"] not in self._shown
+        ]
+        if not left:
+            return []
+        self._document.load_definitions(left)
+        return self._loaded(width)
 
     def _to_text(self, line: list[Segment]) -> str:
         parts = [
@@ -112,7 +157,20 @@ class BlockRenderer:
             if text := text.rstrip(" "):
                 parts.append((text, style))
                 break
-        return "".join(style.render(text, color_system=self._color_system) for text, style in parts)
+        return "".join(self._styled(text, style) for text, style in parts)
+
+    def _styled(self, text: str, style: Style) -> str:
+        target = style.link
+        if target is None:
+            return style.render(text, color_system=self._color_system)
+        # Not the way Rich does it, which neither looks at the target nor gives it an id that stays.
+        styled = style.update_link(None).render(text, color_system=self._color_system)
+        opened = self._hyperlinks and self._color_system is not None and _OPENED.fullmatch(target)
+        if not opened:
+            return styled
+        # By the id, a terminal knows the pieces of one link on several lines.
+        identity = f"{zlib.crc32(target.encode()):x}"
+        return f"\x1b]8;id={identity};{target}\x1b\\{styled}\x1b]8;;\x1b\\"
 
 
 def render_markdown(text: str, *, width: int, color: Color = "none") -> list[str]:

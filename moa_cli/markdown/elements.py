@@ -11,9 +11,10 @@ relies on, and `pyproject.toml` pins the minor release:
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
+from urllib.parse import unquote, urlsplit
 
 from markdown_it.token import Token
 from rich import box
@@ -56,6 +57,12 @@ _CODE_THEME = ANSISyntaxTheme(
     }
 )
 
+_WORD = re.compile(r"[!-~]+")
+_SCHEMES = ("http://", "https://")
+_BREAK = re.compile(r"<br[ \t]*/?>", re.IGNORECASE)
+# Outside of tables the tag is one where it joins two words or ends a line; else it is talked about.
+_BREAK_OF_WORDS = re.compile(rf"(?<=\S){_BREAK.pattern}(?=\w)", re.IGNORECASE)
+_BREAK_OF_LINE = re.compile(rf"{_BREAK.pattern}[ \t]*\Z", re.IGNORECASE)
 # Characters of one cell, of white space only the space, and not at the start.
 _NARROW = re.compile("(?! )[ -~\u00a1-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e]*")
 
@@ -77,6 +84,26 @@ class Carry:
 
 
 def _breaks(text: str, width: int) -> list[int]:
+    """Return where to break `text`: where Rich would, save that addresses stay whole.
+
+    In pieces they could neither be copied nor clicked. One that is wider than `width` has a line
+    of its own, which the terminal wraps.
+    """
+    places: list[int] = []
+    begun = 0
+    for found in _WORD.finditer(text) if "://" in text else ():
+        start, end = found.span()
+        if end - start <= width or not any(scheme in found.group() for scheme in _SCHEMES):
+            continue
+        before = text[begun:start]
+        places += [begun + place for place in _word_breaks(before, width)]
+        places += [start] if before.strip() else []
+        begun = end + len(text[end:]) - len(text[end:].lstrip(" "))
+        places += [begun] if begun < len(text) else []
+    return places + [begun + place for place in _word_breaks(text[begun:], width)]
+
+
+def _word_breaks(text: str, width: int) -> list[int]:
     """Return where Rich would break `text`, in a fifth of the time where that is easy to see."""
     if not _NARROW.fullmatch(text):
         return divide_line(text, width)
@@ -105,6 +132,24 @@ class _Paragraph(rich_markdown.Paragraph):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in self.text.split("\n", allow_blank=True):
             line.expand_tabs(_TAB_SIZE)
+            for part in line.divide(_breaks(line.plain, options.max_width)):
+                yield from part.render(console, end="\n")
+
+
+class _Math(MarkdownElement):
+    """Math on lines of its own, which stays as it was written."""
+
+    content = ""
+
+    @classmethod
+    def create(cls, markdown: rich_markdown.Markdown, token: Token) -> "_Math":
+        made = cls()
+        made.content = token.content
+        return made
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for row in self.content.rstrip("\n").split("\n"):
+            line = Text(row.expandtabs(_TAB_SIZE))
             for part in line.divide(_breaks(line.plain, options.max_width)):
                 yield from part.render(console, end="\n")
 
@@ -275,26 +320,74 @@ class Document(rich_markdown.Markdown):
         "list_item_open": _Item,
         "fence": _Code,
         "code_block": _Code,
+        "math_block": _Math,
     }
-    inlines = rich_markdown.Markdown.inlines | {"link", "link_url"}
+    inlines = rich_markdown.Markdown.inlines | {"link", "target"}
 
     def __init__(self, *, plain: bool) -> None:
-        super().__init__("", hyperlinks=False)
+        # A style that holds the target is how one that can be clicked leaves Rich.
+        super().__init__("", hyperlinks=True)
         self.plain = plain
         self.carry = Carry()
+        self.shown: set[str] = set()
 
     def load(self, tokens: list[Token], carry: Carry) -> None:
-        """Take what to draw next, and what the piece before has left in `carry`, if any."""
+        """Take what to draw next, and what the piece before has left in `carry`, if any.
+
+        The targets that it shows are added to `shown`.
+        """
         heading = ""
+        in_cell = False
         for token in tokens:
             if token.type == "inline":
-                token.children = _spelled_out(token.children or [], plain=self.plain)
+                token.children = self._spelled_out(_broken(token.children or [], in_cell))
                 if heading:
                     token.children.insert(0, _text_token(heading))
             marked = self.plain and token.type == "heading_open"
             heading = "#" * int(token.tag[1:]) + " " if marked else ""
+            in_cell = token.type in ("th_open", "td_open")
         self.parsed = tokens
         self.carry = carry
+
+    def load_definitions(self, definitions: Iterable[tuple[str, str]]) -> None:
+        """Take link definitions, label and target each, to draw next."""
+        children: list[Token] = []
+        for label, target in definitions:
+            children += [Token("hardbreak", "br", 0)] * bool(children)
+            text = [_text_token(f"[{label}]: "), *_linked([_text_token(target)], target)]
+            children += [Token("target", "target", 1), *text, Token("target", "target", -1)]
+        inline = Token("inline", "", 0, children=children)
+        self.parsed = [Token("paragraph_open", "p", 1), inline, Token("paragraph_close", "p", -1)]
+        self.carry = Carry()
+
+    def _spelled_out(self, tokens: list[Token]) -> list[Token]:
+        """Return the inline tokens with the targets of links and images as text after them."""
+        made: list[Token] = []
+        begun = 0
+        link: Token | None = None
+        for token in tokens:
+            if token.type == "link_open":
+                begun, link = len(made), token
+            elif token.type == "link_close" and link is not None:
+                text = made[begun:]
+                shown = "".join(part.content for part in text)
+                target = str(link.attrs.get("href", ""))
+                made[begun:] = _linked(
+                    [Token("link", "link", 1), *text, Token("link", "link", -1)], target
+                )
+                if not _is_address(shown, target):
+                    again = bool(link.meta.get("label")) and target in self.shown
+                    made += _target(target, again=again)
+                self.shown.add(target)
+                link = None
+            elif token.type == "image":
+                made.append(_text_token(token.content or "image"))
+                made += _target(str(token.attrs.get("src", "")))
+            elif token.type == "code_inline" and self.plain:
+                made.append(_text_token(f"{token.markup}{token.content}{token.markup}"))
+            else:
+                made.append(token)
+        return made
 
 
 def _visible(line: _Line) -> bool:
@@ -335,27 +428,21 @@ def _colored(lines: list[str], syntax: Syntax | None) -> list[Text]:
     return list(text.split("\n", allow_blank=True))[: len(lines)]
 
 
-def _spelled_out(tokens: list[Token], *, plain: bool) -> list[Token]:
-    """Return the inline tokens with the targets of links and images as text after them."""
+def _broken(tokens: list[Token], in_cell: bool) -> list[Token]:
+    """Return the inline tokens with line breaks in place of the tags that stand for them."""
     made: list[Token] = []
-    begun = 0
-    target = ""
-    for token in tokens:
-        if token.type == "link_open":
-            begun = len(made)
-            target = "" if token.markup == "autolink" else str(token.attrs.get("href", ""))
-            made.append(Token("link", "link", 1))
-        elif token.type == "link_close":
-            made.append(Token("link", "link", -1))
-            shown = "".join(part.content for part in made[begun:])
-            made += _target(target) if target not in ("", shown) else []
-        elif token.type == "image":
-            made.append(_text_token(token.content or "image"))
-            made += _target(str(token.attrs.get("src", "")))
-        elif token.type == "code_inline" and plain:
-            made.append(_text_token(f"{token.markup}{token.content}{token.markup}"))
-        else:
+    for place, token in enumerate(tokens):
+        if token.type == "softbreak" and made and made[-1].type == "hardbreak":
+            continue
+        if token.type != "text" or "<" not in token.content:
             made.append(token)
+            continue
+        content = (_BREAK if in_cell else _BREAK_OF_WORDS).sub("\n", token.content)
+        if place + 1 < len(tokens) and tokens[place + 1].type == "softbreak":
+            content = _BREAK_OF_LINE.sub("\n", content)
+        for number, text in enumerate(content.split("\n")):
+            made += [Token("hardbreak", "br", 0)] * bool(number)
+            made += [_text_token(text)] * bool(text)
     return made
 
 
@@ -364,9 +451,25 @@ def _text_token(content: str) -> Token:
     return Token("text", "", 0, content=content)
 
 
-def _target(url: str) -> list[Token]:
-    return [
-        Token("link_url", "link_url", 1),
-        _text_token(f" ({url})"),
-        Token("link_url", "link_url", -1),
-    ]
+def _linked(tokens: list[Token], target: str) -> list[Token]:
+    """Return the tokens as the text of a link to `target`."""
+    attrs: dict[str, str | int | float] = {"href": target}
+    return [Token("link_open", "a", 1, attrs=attrs), *tokens, Token("link_close", "a", -1)]
+
+
+def _is_address(text: str, target: str) -> bool:
+    """Tell whether `text` shows where a link to `target` leads."""
+    if text == target or f"mailto:{text}" == target:
+        return True
+    # The target has all but ASCII encoded; a host of other characters may be a look-alike.
+    path = text.partition("://")[2].lstrip("/")
+    host = re.split(r"[/?#]", path, maxsplit=1)[0]
+    return host.isascii() and unquote(target) == unquote(text)
+
+
+def _target(url: str, *, again: bool = False) -> list[Token]:
+    """Return what tells a link's target. again: it has been told, so that its host is enough."""
+    told = (urlsplit(url).hostname if again else None) or url
+    text = _linked([_text_token(told)], url)
+    mark = Token("target", "target", 1)
+    return [mark, _text_token(" ("), *text, _text_token(")"), Token("target", "target", -1)]

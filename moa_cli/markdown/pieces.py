@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from moa_cli.markdown.syntax import parser, without_math
 
 PIECE_ROWS = 32
 
@@ -18,7 +19,7 @@ _OPENING = re.compile(r" *(?:> ?|(?:[-+*]|\d{1,9}[.)]) +)*")
 _FENCE = re.compile(r"(`{3,}|~{3,})([^`]*)")
 _DELIMITERS = re.compile(r" {0,3}[-:|][-:| \t]+")
 
-Joint = Literal["apart", "tight", "code", "rows"]
+Joint = Literal["apart", "tight", "code", "rows", "end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Block:
 
     `joint` says how it follows the block before it: after a blank line, without one, as
     further lines of the same fenced code, or as further rows of the same table, whose header
-    it repeats. `number` is the number of an ordered list's item.
+    it repeats; or that it ends the reply, with the link definitions that no link has shown.
+    `number` is the number of an ordered list's item.
     """
 
     source: str
@@ -47,20 +49,6 @@ class Piece:
     start: int
     end: int
     header: tuple[str, ...] = ()
-
-
-class _BlockParser(MarkdownIt):
-    def normalizeLinkText(self, link: str) -> str:
-        # The inherited one decodes percent escapes, and with them escape sequences.
-        return link
-
-
-@functools.cache
-def parser(*, inline: bool) -> MarkdownIt:
-    """Return the parser of all replies; without `inline` it tells blocks apart, no more."""
-    made = _BlockParser("commonmark", {"html": False, "maxNesting": 50})
-    made.enable(["table", "strikethrough"])
-    return made if inline else made.disable("inline")
 
 
 def cut_pieces(lines: list[str], head: Block) -> list[Piece]:
@@ -108,18 +96,23 @@ def is_closed(piece: Piece, lines: list[str]) -> bool:
     if kind == "fence":
         last = piece.end - 1
         return last > piece.start and bool(closing_of(piece.token.markup).fullmatch(lines[last]))
-    if kind in ("paragraph_open", "table_open", "blockquote_open"):
+    if kind == "math_block" and piece.token.info:
+        return True
+    if kind in ("paragraph_open", "table_open", "blockquote_open", "math_block"):
         return piece.end < len(lines)
     return kind in ("heading_open", "hr")
 
 
 def place_to_cut(text: str) -> int:
-    """Return where the last word begins, if no emphasis, code or link is open there; else 0."""
+    """Return where the last word begins, if nothing like emphasis is open there; else 0."""
     before, space, after = text.rpartition(" ")
     # What follows must not be taken for the start of a list or the like, nor lose a hard break.
     if not space or not after[:1].isalpha() or before[-1:] in ("", " ", "\\"):
         return 0
-    marks = Counter(_MARK.findall(before))
+    outside = without_math(before)
+    if outside is None:
+        return 0
+    marks = Counter(_MARK.findall(outside))
     closed = marks.pop("[", 0) == marks.pop("]", 0) and not any(n % 2 for n in marks.values())
     return len(before) if closed else 0
 

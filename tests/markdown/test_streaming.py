@@ -138,8 +138,8 @@ def test_a_definition_serves_later_blocks_and_is_shown_if_it_came_too_late() -> 
             "",
             "More.",
             "",
-            "`[LATE]: http://l`",
-            "`[NONE]: http://n`",
+            "[late]: http://l",
+            "[none]: http://n",
         ]
 
 

@@ -25,6 +25,14 @@ CORPUS = {
     "wide": "漢字かな交じり文" * 12 + "\n\n😀 👩‍👩‍👧 ⚠️ 🎉 emoji\n",
     "links": "[a](http://a.b/c) <http://auto.link> ![p](http://p/i) <me@x.y>\n\n[d]: /d\n[d]\n",
     "definitions": "[x]: http://x.y/1\n\nSee [x] and [late].\n\n[late]: http://late.z/2\n\nEnd.\n",
+    "uses and definitions": "[a] [b]\n\n[a]: http://a.b\n\nThen [a], [a] and [c].\n\n"
+    "[b]: http://b\n",
+    "math": "Let \\(a_1*b*c\\) be $a_1*b$:\n\\[\n- x_1 * y *\n# z\n\\]\n\n"
+    "$$ x*y*z $$\nso\n\n- $$\n  x\n  $$\n",
+    "prices": "It costs $5 and *$6*, or $7*2*3.\n\n$$\nnever closed *so*\n\n*after*\n"
+    "\n\\[1\\] $$\n",
+    "breaks": "| a<br>b | c |\n|---|---|\n| d<BR/>e | f |\n\none<br>two <br>\nand a <br> tag\n",
+    "addresses": "**https://a.b/c_d_*f*** (http://x.y/(z)). https://e.org/漢字。 a://b http:// x\n",
     "rules": "a\n\n---\nb\n***\n- - -\nc\n",
     "blank": "\n\n  \n\n",
     "nothing": "",
@@ -65,7 +73,25 @@ LINES = [
         "/zz",
     ],
     *["```", "```python", "~~~", "````", "```` ```", "  ```", "    ```", "/* c", "*/"],
-    *["| a | b |", "|---|---|", "| 1 | 2 |", "a|b", "- | a | b |", "  |---|---|", "<div>", "a\\"],
+    *[
+        "| a | b |",
+        "|---|---|",
+        "| 1 | 2 |",
+        "a|b",
+        "\\[",
+        "\\]",
+        "$$",
+        "$$ x",
+        "$$ x=1",
+        "$$x$$.",
+        "  $$",
+        "- \\[",
+        "> $$",
+        "- | a | b |",
+        "  |---|---|",
+        "<div>",
+        "a\\",
+    ],
 ]
 
 

@@ -1,0 +1,163 @@
+"""The Markdown that replies are written in: CommonMark, tables, strikethrough, math, addresses.
+
+Math is text between marks of TeX (`$…$`, `$$…$$`, `\\(…\\)`, `\\[…\\]`): it stays as it was
+written, with its marks, since what looks like emphasis or a list in it is none. An address that
+stands in a text becomes a link, and no emphasis either.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING
+
+from markdown_it import MarkdownIt
+
+if TYPE_CHECKING:
+    from markdown_it.ruler import RuleOptionsType
+    from markdown_it.rules_block import StateBlock
+    from markdown_it.rules_inline import StateInline
+
+# Longer math than this within a paragraph is none: a lone `$` is not looked for without end.
+LONGEST_MATH = 1000
+
+_CHARACTERS = rf"(?:\\[^\n]|[^`$\\\n]){{1,{LONGEST_MATH}}}"
+# The mark that opens `$…$` stands before its text and the one that closes it after it, and no word
+# follows: `$5 and $6` are prices.
+_DOLLARS = re.compile(rf"\$\$(?!\s){_CHARACTERS}\$\$|\$(?!\s){_CHARACTERS}(?<!\s)\$(?![\w$])")
+_PARENTHESES = re.compile(rf"\\\([^`]{{1,{LONGEST_MATH}}}?\\\)")
+_BRACKETS = re.compile(rf"\\\[([^`]{{1,{LONGEST_MATH}}}?)\\\]")
+_MATH = re.compile(f"{_DOLLARS.pattern}|{_PARENTHESES.pattern}|{_BRACKETS.pattern}")
+_OPENING_MATH = re.compile(r"\\[(\[]|\$(?!\s)")
+# In `\[1\]` the brackets are escaped, no more.
+_MATHEMATICAL = re.compile(r"[\\=^_{}&+*/<>|]|^\s")
+# Of a line that opens math and does not close it.
+_FORMULA = re.compile(r"[\\=^_{}&]")
+_DISPLAY = re.compile(r"(\$\$|\\\[)(.*)", re.DOTALL)
+_CLOSING = {"$$": "$$", "\\[": "\\]"}
+_AFTER_DISPLAY = " \t.,;:"
+_FENCE_MARKS = ("```", "~~~")
+
+_SCHEME = re.compile(r"(?<![\w.+-])https?\Z", re.IGNORECASE)
+# Ends before typographic quotes and the punctuation of CJK, which follow addresses without a space.
+_ADDRESS = re.compile(
+    r"://[0-9A-Za-z\[][^\s<>`\\/?#\u2018-\u201f\u3000-\u3020\uff01-\uff0f\uff1a-\uff20]*"
+    r"(?:[/?#][^\s<>`\\\u2018-\u201f\u3000-\u3020\uff01-\uff0f\uff1a-\uff20]*)?"
+)
+_CLOSED_BY = {")": "(", "]": "[", "}": "{"}
+
+
+class _Parser(MarkdownIt):
+    def normalizeLinkText(self, link: str) -> str:
+        # The inherited one decodes percent escapes, and with them escape sequences.
+        return link
+
+
+@functools.cache
+def parser(*, inline: bool) -> MarkdownIt:
+    """Return the parser of all replies; without `inline` it tells blocks apart, no more."""
+    options = {"html": False, "maxNesting": 50, "store_labels": True}
+    made = _Parser("commonmark", options)
+    made.enable(["table", "strikethrough"])
+    interrupts: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote", "list"]}
+    made.block.ruler.before("fence", "math_block", _math_block, interrupts)
+    made.inline.ruler.before("escape", "math", _math)
+    made.inline.ruler.before("escape", "address", _address)
+    return made if inline else made.disable("inline")
+
+
+def without_math(text: str) -> str | None:
+    """Return `text` without its math; None if math may be open where it ends."""
+    left = _MATH.sub("", text)
+    return None if _OPENING_MATH.search(left, max(0, len(left) - LONGEST_MATH)) else left
+
+
+def _math_block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+    """Math on lines of its own, up to the mark that closes it, a blank line, or a fence.
+
+    The first line alone tells whether it is some, so that no later line changes what it is.
+    """
+    if state.is_code_block(first):
+        return False
+    start = state.bMarks[first] + state.tShift[first]
+    found = _DISPLAY.match(state.src[start : state.eMarks[first]])
+    if found is None:
+        return False
+    closing, rest = _CLOSING[found[1]], found[2]
+    place = rest.find(closing)
+    closed = place > 0 and bool(rest[:place].strip())
+    if closed:
+        if rest[place + len(closing) :].strip(_AFTER_DISPLAY):
+            return False
+    elif place >= 0 or (rest.strip() and not _FORMULA.search(rest)):
+        return False
+    if silent:
+        return True
+    end = first + 1
+    while not closed and end < last and not state.isEmpty(end):
+        line = state.src[state.bMarks[end] + state.tShift[end] : state.eMarks[end]]
+        if state.sCount[end] < state.blkIndent or line.startswith(_FENCE_MARKS):
+            break
+        closed = closing in line
+        end += 1
+    state.line = end
+    token = state.push("math_block", "math", 0)
+    token.content = state.getLines(first, end, state.blkIndent, False)
+    token.map = [first, end]
+    token.info = "closed" if closed else ""
+    return True
+
+
+def _math(state: StateInline, silent: bool) -> bool:
+    found = None
+    if state.src[state.pos] == "$":
+        found = _DOLLARS.match(state.src, state.pos, state.posMax)
+    elif state.src.startswith("\\(", state.pos):
+        found = _PARENTHESES.match(state.src, state.pos, state.posMax)
+    elif state.src.startswith("\\[", state.pos):
+        found = _BRACKETS.match(state.src, state.pos, state.posMax)
+        found = found if found and _MATHEMATICAL.search(found[1]) else None
+    if found is None:
+        return False
+    if not silent:
+        state.push("text", "", 0).content = found.group()
+    state.pos = found.end()
+    return True
+
+
+def _address(state: StateInline, silent: bool) -> bool:
+    """An address in the text, which becomes a link as if it stood in angle brackets."""
+    position = state.pos
+    # Where a link's text is looked for its end, an address in it is text.
+    if silent or state.src[position] != ":" or state.linkLevel > 0:
+        return False
+    scheme = _SCHEME.search(state.src, max(0, position - 6), position)
+    found = _ADDRESS.match(state.src, position, state.posMax)
+    if scheme is None or found is None or not state.pending.endswith(scheme.group()):
+        return False
+    if state.src.startswith("\\", found.end()):
+        return False
+    rest = _without_punctuation(found.group())
+    text = (scheme.group() + rest).replace("&amp;", "&")
+    target = state.md.normalizeLink(text)
+    if not state.md.validateLink(target):
+        return False
+    state.pending = state.pending[: -len(scheme.group())]
+    state.push("link_open", "a", 1).attrs = {"href": target}
+    state.push("text", "", 0).content = text
+    state.push("link_close", "a", -1)
+    state.pos += len(rest)
+    return True
+
+
+def _without_punctuation(address: str) -> str:
+    """Return the address without what at its end belongs to the sentence around it."""
+    while address:
+        last = address[-1]
+        opening = _CLOSED_BY.get(last)
+        if opening and address.count(last) <= address.count(opening):
+            break
+        if not opening and last not in "?!.,:;*_~'\"|":
+            break
+        address = address[:-1]
+    return address
