@@ -119,6 +119,10 @@ class Display:
     live: Live = None
     compact: Annotated[bool | None, option_of(CONFIG_KEYS["compact"])] = None
     show_reasoning: Annotated[bool | None, option_of(CONFIG_KEYS["show_reasoning"])] = None
+    bell: Annotated[
+        int | None, option_of(CONFIG_KEYS["bell"], metavar="SECONDS", min=0, max=86_400)
+    ] = None
+    title: Annotated[bool | None, option_of(CONFIG_KEYS["title"])] = None
 
     def over(self, show: _S) -> _S:
         """`show` with what was typed, else what is configured."""
@@ -129,6 +133,8 @@ class Display:
             live=typed_or(self.live, settings.live),
             compact=typed_or(self.compact, settings.compact),
             reasoning=typed_or(self.show_reasoning, settings.show_reasoning),
+            bell=typed_or(self.bell, settings.bell),
+            title=typed_or(self.title, settings.title),
         )
 
 

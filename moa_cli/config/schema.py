@@ -23,6 +23,8 @@ VARIABLES = {
     "concurrency": "MOA_CONCURRENCY",
     "retries": "MOA_RETRIES",
     "save": "MOA_SAVE",
+    "bell": "MOA_BELL",
+    "title": "MOA_TITLE",
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -332,6 +334,17 @@ class Config:
     compact: Annotated[bool, Key("fold each layer into one line")] = False
     live: Annotated[bool, Key("draw progress live; otherwise print it as plain lines")] = True
     show_reasoning: Annotated[bool, Key("show the reasoning of models while they think")] = False
+    bell: Annotated[
+        int,
+        Key(
+            "ring the terminal's bell after a turn that took so many seconds or more; 0 or false:"
+            " never",
+            0,
+            86_400,
+            off=True,
+        ),
+    ] = 10
+    title: Annotated[bool, Key("say in the terminal's title what is done while a turn runs")] = True
     usage: Annotated[bool, Key("print calls, tokens, cost and seconds after each `moa ask`")] = (
         False
     )
@@ -380,7 +393,7 @@ CONFIG_KEYS = keys_of(Config)
 def load_config(path: Path | None = None) -> Config:
     """The settings in `path` (default: config.toml in the config folder), or the defaults.
 
-    MOA_CONCURRENCY, MOA_RETRIES and MOA_SAVE in the environment come before the file.
+    MOA_CONCURRENCY and the like (see `VARIABLES`) come before the file.
     Raises ProfileError naming file (or variable) and key.
     """
     path = path or paths.config_file()
@@ -407,7 +420,7 @@ def to_config(table: Mapping[str, Any], place: str) -> Config:
 def _from_environment() -> dict[str, Any]:
     found: dict[str, Any] = {}
     # MOA_PROFILE is read where a profile is chosen, which may need none of this.
-    for name in ("concurrency", "retries", "save"):
+    for name in VARIABLES.keys() - {"profile"}:
         variable, key = VARIABLES[name], CONFIG_KEYS[name]
         if text := os.environ.get(variable):
             try:

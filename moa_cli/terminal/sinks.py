@@ -27,7 +27,8 @@ class Show:
     reasoning: show what models think, while they think. progress: tell each step in a line
     where nothing moves. verbose: that too. usage: tell what the turn took, after it.
     structured: the reply is JSON, which is printed once the turn has ended. report: print where
-    the proposals disagree.
+    the proposals disagree. bell: ring the terminal's bell after a turn of so many seconds; 0 for
+    never. title: say in its title what is done.
     """
 
     output: Literal["text", "json", "jsonl"] = "text"
@@ -43,6 +44,8 @@ class Show:
     compact: bool = False
     reasoning: bool = False
     progress: bool = False
+    bell: int = 0
+    title: bool = False
 
 
 def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
@@ -55,7 +58,7 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
     moving = show.live and not show.quiet and show.output != "jsonl"
     board = moving and can_redraw(sys.stderr)
     status: TurnStatus | None = None
-    if show.live and (board or can_redraw(sys.stdout)):
+    if board or (show.live and can_redraw(sys.stdout)):
         from moa_cli.terminal.status import TurnStatus
 
         status = TurnStatus(hint, reasoning=show.reasoning)
@@ -93,6 +96,11 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
         sinks.append(Notices(sys.stderr, steps=steps, board=board))
         if steps and not board:
             sinks.append(Waiting(sys.stderr, hint, None if show.verbose else LONG_SECONDS))
+        if can_redraw(sys.stderr) and (show.bell or (show.title and board)):
+            from moa_cli.terminal.attention import Attention
+
+            titled = status if show.title and board else None
+            sinks.append(Attention(sys.stderr, bell=show.bell, titled=titled))
     return sinks
 
 

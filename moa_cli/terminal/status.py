@@ -15,15 +15,17 @@ from moa_cli.core.money import usd
 from moa_cli.core.text import plural
 from moa_cli.terminal.line import LONGEST_NAME, Line, plain
 from moa_cli.terminal.plain import Hint
-from moa_cli.terminal.stopping import short_hint
 from moa_cli.terminal.table import cell_len
 from moa_cli.terminal.view import MARKS, CallView, State, TurnView
 
 # Models pause for a while between two tokens; what is silent for longer is worth a word.
 _SILENCE_SECONDS = 5.0
+_NOTHING_COMES = "no token for"
+# What keys do, in the words of a `Stopper` and in fewer.
+_FEWER_WORDS = {"write the reply now": "enough", "skip the report": "skip"}
 # How long parts are kept where there is not room for all: the higher, the longer.
-_TOKENS, _RATE, _COST, _LONG_HEAD, _LONG_HINT, _READING = range(6)
-_SECONDS, _HEAD, _HINT, _TROUBLE, _ALWAYS = range(6, 11)
+_TOKENS, _RATE, _COST, _LONG_HEAD, _READING, _LONG_HINT = range(6)
+_SECONDS, _HEAD, _LONG_TROUBLE, _HINT, _TROUBLE, _ALWAYS = range(6, 12)
 
 
 @dataclass
@@ -99,9 +101,11 @@ def status_line(view: TurnView, now: float, width: int, hint: str = "") -> Line:
     if activity.reading:
         parts.append(_Part(activity.reading, "dim", _READING))
     if activity.trouble:
-        parts.append(_Part(plain(activity.trouble), "yellow", _TROUBLE))
+        trouble = plain(activity.trouble)
+        short = trouble.replace(_NOTHING_COMES, "silent"), _TROUBLE
+        parts.append(_Part(trouble, "yellow", _LONG_TROUBLE, (short,)))
     if hint:
-        parts.append(_Part(hint, "dim", _LONG_HINT, ((short_hint(hint), _HINT),)))
+        parts.append(_Part(hint, "dim", _LONG_HINT, ((_shorter(hint), _HINT),)))
     free = width - cell_len(mark) - 1
     while len(parts) > 1 and _cells(parts) > free:
         least = min(parts, key=lambda part: part.keep)
@@ -116,6 +120,11 @@ def status_line(view: TurnView, now: float, width: int, hint: str = "") -> Line:
     for number, part in enumerate(parts):
         line.append(" · " if number else "", "dim").append(part.text, part.style)
     return line.cut(width)
+
+
+def _shorter(hint: str) -> str:
+    key, _, words = hint.partition(": ")
+    return f"{key}: {_FEWER_WORDS.get(words, words)}" if words else hint
 
 
 def _cells(parts: Iterable[_Part]) -> int:
@@ -170,7 +179,7 @@ def _trouble_of_layer(running: Sequence[CallView], now: float) -> str:
     if again and len(again) == len(running):
         return f"again in {min(again):.0f} s"
     silence = min((call.silence(now) for call in running), default=0.0)
-    return f"no token for {elapsed(silence)}" if silence >= _SILENCE_SECONDS else ""
+    return f"{_NOTHING_COMES} {elapsed(silence)}" if silence >= _SILENCE_SECONDS else ""
 
 
 def _replying(call: CallView, references: int, now: float) -> _Activity:
@@ -187,7 +196,7 @@ def _replying(call: CallView, references: int, now: float) -> _Activity:
     if call.ended is None and call.state in ("waiting", "thinking", "streaming"):
         silence = call.silence(now)
         if silence >= _SILENCE_SECONDS:
-            activity.trouble = f"no token for {elapsed(silence)}"
+            activity.trouble = f"{_NOTHING_COMES} {elapsed(silence)}"
     return activity
 
 

@@ -30,16 +30,6 @@ _HINTS: dict[Effect, str] = {
     "cut": "stop",
     "skip": "skip the report",
 }
-# The same for narrow terminals.
-_SHORT_HINTS: dict[Effect, str] = {"reply": "enough", "skip": "skip"}
-
-
-def short_hint(hint: str) -> str:
-    """`Esc: enough` for `Esc: write the reply now`: the fewest words for what a key does."""
-    for effect, words in _SHORT_HINTS.items():
-        if hint.endswith(f": {_HINTS[effect]}"):
-            return hint.removesuffix(_HINTS[effect]) + words
-    return hint
 
 
 class Stopper:

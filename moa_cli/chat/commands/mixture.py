@@ -25,10 +25,12 @@ from moa_cli.terminal.plain import setting_text
 
 # How the chat is shown, and the setting that says so for good.
 _SHOWN = {
+    "bell": "bell",
     "compact": "compact",
     "live": "live",
     "plain": "plain",
     "reasoning": "show_reasoning",
+    "title": "title",
     "vi": "vi",
 }
 # Keys whose values are models.
@@ -164,6 +166,8 @@ def _settings_words(host: Host, typed: str) -> list[Suggestion]:
             key: CONFIG_KEYS[setting].help for key, setting in _SHOWN.items()
         }
         return [Suggestion(f"{key} ", about) for key, about in explained.items()]
+    if name == "bell":
+        return [_value(name, "off", setting_text(host.options.bell))]
     if name in _SHOWN:
         now = "on" if getattr(host.options, name) else "off"
         return [_value(name, switch, now) for switch in ("on", "off")]
@@ -196,12 +200,14 @@ def _in_force(profile: Profile, name: str) -> object:
 
 @command("set", "KEY VALUE", _settings_words, section=Section.MIXTURE)
 def _set(host: Host, argument: str) -> None:
-    """Set any key of the profile, or how the chat is shown (compact, live, reasoning, vi)."""
+    """Set any key of the profile, or how the chat is shown (bell, compact, live, title, …)."""
     key, _, value = argument.partition(" ")
     value = value.strip()
     if not key or not value:
         raise UsageError("/set needs a key and a value", hint="/profile show lists the keys")
-    if key in _SHOWN:
+    if key == "bell":
+        host.options.bell = _seconds(value)
+    elif key in _SHOWN:
         setattr(host.options, key, _switch(key, value))
     elif key == "multi_turn":
         host.session.change(Overrides(multi_turn=_switch(key, value)), "/set")
@@ -212,6 +218,14 @@ def _set(host: Host, argument: str) -> None:
         hint = f"did you mean `{near}`?" if near else f"known: {', '.join((*SETTABLE, *_SHOWN))}"
         raise UsageError(f"there is no key `{key}` to set", hint=hint)
     host.say(f"{key} = {value}")
+
+
+def _seconds(text: str) -> int:
+    if text.lower() in _NO:
+        return 0
+    if not text.isdecimal() or not text.isascii() or len(text) > 5:
+        raise UsageError(f"bell is a number of seconds, or off, not {text!r}")
+    return int(text)
 
 
 def _switch(name: str, text: str) -> bool:
