@@ -100,6 +100,8 @@ class Notices:
         self._reply_cut: str | None = None
         self._failed_aggregator: str | None = None
         self._left = False
+        # What was paid for and thrown away, or asked for twice, in the order in which it happened.
+        self._twice: list[str] = []
 
     def handle(self, event: Event) -> None:
         match event:
@@ -115,13 +117,21 @@ class Notices:
                 self._proposed(event.proposal)
             case events.ProposerFailed():
                 self._lost(event.proposal)
-            case events.Retrying() if self._steps:
+            case events.Retrying() if not self._steps:
+                if event.withdrawn:
+                    why = event.error.message
+                    self._twice.append(f"{self._name(event)} was asked again ({why})")
+            case events.Retrying():
                 name = self._name(event)
                 back = ", what it wrote is taken back" if event.withdrawn else ""
                 self._say(f"{name}: again in {event.delay:.1f} s ({event.error.message}){back}")
             case events.Queued() if self._steps and event.reason:
                 self._say(f"{self._name(event)}: not sent yet, {event.reason}")
-            case events.Hedged() if self._steps:
+            case events.Hedged() if not self._steps:
+                name = self._name(event)
+                silent = f"{name} was silent for {event.seconds:.1f} s"
+                self._twice.append(f"{silent}, {event.model} was asked beside it")
+            case events.Hedged():
                 self._say(
                     f"{self._name(event)}: silent for {event.seconds:.1f} s,"
                     f" {event.model} is asked beside it"
@@ -150,6 +160,8 @@ class Notices:
                 self._say(f"{self._failed_aggregator}; {event.model} replies in its place")
             case events.TurnFinished():
                 self._finished(event)
+            case events.TurnFailed():
+                self._tell_twice()
 
     def _name(
         self, event: events.Retrying | events.Queued | events.Hedged | events.ReferencesTrimmed
@@ -181,6 +193,7 @@ class Notices:
     def _finished(self, event: events.TurnFinished) -> None:
         if event.lost and not self._board and not self._steps:
             self._say("degraded, lost " + "; ".join(event.lost))
+        self._tell_twice()
         for cut, names in self._cut.items():
             were = "was" if len(names) == 1 else "were"
             named = ", ".join(dict.fromkeys(names))
@@ -191,6 +204,11 @@ class Notices:
             self._say(decision_line(self._decision))
         if self._reply_cut:
             self._say(f"the reply was {self._reply_cut}")
+
+    def _tell_twice(self) -> None:
+        """Say which calls cost more than one: nobody would look for that in a longer report."""
+        for line in dict.fromkeys(self._twice):
+            self._say(f"paid for more than once: {line}")
 
     def _say(self, text: str) -> None:
         self._err.write(f"moa: {one_line(text)}\n")

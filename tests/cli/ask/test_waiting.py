@@ -89,6 +89,30 @@ def test_a_request_that_is_made_twice_is_told(moa: Moa, upstream: Upstream) -> N
     assert hedged.model == "lab:other"
 
 
+@pytest.mark.parametrize("at_terminal", [True, False])
+def test_what_is_paid_for_more_than_once_is_told_without_verbose(
+    moa: Moa, upstream: Upstream, at_terminal: bool
+) -> None:
+    """What was thrown away, and what was asked twice, is billed all the same."""
+    moa.profile("lab", "a", {"model": "lab:b", "hedge_after": 0.2, "hedge_with": "lab:other"})
+    upstream.enqueue("a", DROPPED)
+    upstream.always("b", SILENT)
+    if at_terminal:
+        with moa.terminal("ask", "hi", columns=200, env=AGAIN) as terminal:
+            assert terminal.wait() == 0
+            lines = terminal.lines()
+    else:
+        ran = moa.run("ask", "hi", env=AGAIN)
+        assert (ran.code, ran.out) == (0, b"ok\n")
+        lines = ran.err.splitlines()
+    told = sorted(line for line in lines if "paid for more than once" in line)
+    assert len(told) == 2
+    assert told[0].startswith("moa: paid for more than once: lab:a was asked again (lab: ")
+    assert told[1] == (
+        "moa: paid for more than once: lab:b was silent for 0.2 s, lab:other was asked beside it"
+    )
+
+
 def test_a_stand_in_that_leads_nowhere_is_named_before_anything_is_sent(
     moa: Moa, upstream: Upstream
 ) -> None:
