@@ -90,7 +90,8 @@ def run(
                 session = Session(profile, pool, told, kept.conversation)
                 settle = partial(pool.settled, patience=LIST_PATIENCE)
                 trace = partial(traces.sinks, pool.providers)
-                chat = Chat(session, options, kept, settle, trace, traces.notes, own_mixture, pool)
+                notes = lambda: [*pool.news(), *traces.notes()]  # noqa: E731
+                chat = Chat(session, options, kept, settle, trace, notes, own_mixture, pool)
                 for line in greeting:
                     chat.say(f"moa: {one_line(line)}")
                 if interactive:
@@ -113,7 +114,7 @@ class Chat:
     """A conversation at a terminal or over plain lines.
 
     settle: chooses among the candidates of a profile that the user switches to. trace: begins the
-    trace of a turn. notes: what the user should know of traces, after a turn. own_mixture: finds
+    trace of a turn. notes: what else the user should know, after a turn. own_mixture: finds
     the mixture that a conversation was last held with, and names it in words; None leaves the one
     in force. It raises ProfileError if that mixture cannot be used any more. models: those that
     there are. editor: None without a terminal.

@@ -304,7 +304,10 @@ def _run(
                 response_format=response_format,
             )
             with turn_keys({"escape": stopper.stop, "c-l": refresh}):
-                return await stopper.run(events, *sinks, fold=fold)
+                turn = await stopper.run(events, *sinks, fold=fold)
+            for line in () if show.quiet else pool.news():
+                say(line)
+            return turn
 
     if not show.quiet:
         who, *notices = wiring.introduction(profile)

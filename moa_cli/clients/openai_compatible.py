@@ -27,7 +27,7 @@ from moa_cli.clients.error_mapper import (
 )
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
-from moa_cli.clients.refused_fields import IMAGES, SYSTEM, refused_field
+from moa_cli.clients.refused_fields import IMAGES, SYSTEM, is_missed, refused_field
 from moa_cli.clients.response_format import format_asked, in_words, is_lasting, refused_format
 from moa_cli.clients.transport import (
     ErrorObject,
@@ -94,8 +94,9 @@ class OpenAICompatible:
     context of its caller, for headers to send along. many_calls: whether many are in flight.
     Then what comes in one piece is one delta, as nobody watches the single token.
     sdk_lists: whether Together's list of models comes through its SDK, which takes 0.4 s to load.
-    on_blind: called with the id of a model that has refused images. web: the fields of a request
-    that have a model search the web; None where none are known.
+    on_blind: called with the id of a model that has refused images. on_left_out: called with the id
+    of a model and the name of a field that it does not take, and is asked without. web: the fields
+    of a request that have a model search the web; None where none are known.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class OpenAICompatible:
         many_calls: bool = False,
         sdk_lists: bool = False,
         on_blind: Callable[[str], None] = lambda model: None,
+        on_left_out: Callable[[str, str], None] = lambda model, field: None,
         web: Mapping[str, Any] | None = None,
     ) -> None:
         self._base_url = base_url
@@ -128,6 +130,7 @@ class OpenAICompatible:
         self._many_calls = many_calls
         self._sdk_lists = sdk_lists
         self._on_blind = on_blind
+        self._on_left_out = on_left_out
         self._web = web
         # On this machine a connection costs nothing, and one of its own for each call means that a
         # call that is dropped was dropped: some servers (llama.cpp's) close one right after a
@@ -288,6 +291,8 @@ class OpenAICompatible:
                 refused.add(field)
                 if field == IMAGES:
                     self._on_blind(request.model)
+                elif wanted is None and is_missed(field, refused):
+                    self._on_left_out(request.model, field)
 
     def _body(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
         quirks = self._quirks

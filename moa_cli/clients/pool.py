@@ -46,6 +46,7 @@ class ClientPool:
         # The slots of local models whose file was found.
         self._weights: dict[str, str] = {}
         self._memory: LocalMemory | None = None
+        self._news: list[str] = []
         self._local_models: dict[str, ModelInfo] | None = None
         self._catalog = Catalog(config, self.providers, self.client)
 
@@ -172,8 +173,16 @@ class ClientPool:
             many_calls=self._many_calls,
             sdk_lists=self._sdk_lists,
             on_blind=lambda model: self._catalog.learn_blind(provider, model),
+            on_left_out=lambda model, field: self._news.append(
+                f"{name_at(provider.name, model)} does not take `{field}`, and is asked without it"
+            ),
             web=provider.web,
         )
+
+    def news(self) -> list[str]:
+        """What users should know of how endpoints took their settings; each line is told once."""
+        told, self._news[:] = list(self._news), []
+        return told
 
     async def warm(self, model_names: Iterable[str]) -> None:
         """Load the client, and open a connection to the endpoint of each model.

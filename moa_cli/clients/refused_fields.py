@@ -59,6 +59,18 @@ _COMPLAINT = re.compile(
 )
 
 
+def is_missed(field: str, refused: Collection[str]) -> bool:
+    """Whether a request that is sent without the field lacks what somebody asked for.
+
+    refused: all that the model does not take, this field included. The limit of tokens has two
+    names, and a system message is sent as the user's.
+    """
+    limits = {"max_tokens", "max_completion_tokens"}
+    if field in limits:
+        return limits <= set(refused)
+    return field not in (SYSTEM, "stream_options")
+
+
 def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[str]) -> str | None:
     """What is to be left out of a request that was refused.
 

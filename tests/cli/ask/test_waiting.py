@@ -8,6 +8,7 @@ import pytest
 
 from moa_cli.core.events import Hedged, Retrying, from_dict
 from tests.support.command import Moa
+from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream
 
 AGAIN = {"MOA_RETRIES": "2"}
@@ -111,6 +112,34 @@ def test_what_is_paid_for_more_than_once_is_told_without_verbose(
     assert told[1] == (
         "moa: paid for more than once: lab:b was silent for 0.2 s, lab:other was asked beside it"
     )
+
+
+@pytest.mark.parametrize("field", ["temperature", "reasoning_effort"])
+def test_a_setting_that_a_model_does_not_take_is_told_without_verbose(
+    moa: Moa, upstream: Upstream, field: str
+) -> None:
+    option = ("--temperature", "0.7")
+    if field == "reasoning_effort":
+        option = ("--max-tokens", "99")
+        moa.profile("lab", "a", {"model": "lab:b", "reasoning_effort": "low"})
+    refusal = {"error": {"message": f"Unsupported parameter: '{field}'"}}
+    upstream.enqueue("b", Reply(status=400, error=refusal))
+    said = f"moa: lab:b does not take `{field}`, and is asked without it"
+    ran = moa.run("ask", "hi", *option)
+    assert (ran.code, ran.out) == (0, b"ok\n")
+    assert ran.err.splitlines().count(said) == 1
+    upstream.enqueue("b", Reply(status=400, error=refusal))
+    assert said not in moa.run("ask", "hi", "-q", *option).err
+    upstream.enqueue("b", Reply(status=400, error=refusal))
+    with moa.terminal("chat", *option) as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("Why?\r")
+        terminal.wait_for(said)
+        at_empty_prompt(terminal)
+        terminal.send("And?\r")
+        terminal.wait_for(lambda: len(upstream.chats("agg")) == 4)
+        at_empty_prompt(terminal)
+        assert terminal.lines().count(said) == 1
 
 
 def test_a_stand_in_that_leads_nowhere_is_named_before_anything_is_sent(
