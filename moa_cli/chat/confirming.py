@@ -9,6 +9,8 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 
+from moa_cli.chat.keys import held
+
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
@@ -53,4 +55,5 @@ async def confirmed(question: str, source: Input, output: Output) -> bool:
         layout=Layout(window), key_bindings=keys, input=source, output=output
     )
     app.ttimeoutlen = app.timeoutlen = _ESCAPE_SECONDS
-    return await app.run_async()
+    with held(app):
+        return await app.run_async()

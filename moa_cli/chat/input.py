@@ -16,7 +16,6 @@ from prompt_toolkit.filters import Always, Condition, has_completions, is_search
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.bindings.named_commands import get_by_name
-from prompt_toolkit.output import create_output
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
@@ -24,7 +23,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 from moa_cli.chat.commands.registry import ChatOptions, Host
 from moa_cli.chat.confirming import confirmed
 from moa_cli.chat.drafts import edited
-from moa_cli.chat.keys import typed_before
+from moa_cli.chat.keys import held, terminal_output
 from moa_cli.chat.menu import (
     MENU_STYLE,
     CommandCompleter,
@@ -36,7 +35,7 @@ from moa_cli.chat.menu import (
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.core.errors import StoreError
 from moa_cli.store.stored_values import as_unicode
-from moa_cli.terminal.suspension import Hold, holding, lent, suspend
+from moa_cli.terminal.suspension import lent, suspend
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
@@ -158,6 +157,11 @@ def _keys(options: ChatOptions) -> KeyBindings:
         get_by_name("backward-delete-char").call(event)
         event.current_buffer.start_completion(select_first=False)
 
+    def clear_screen(event: KeyPressEvent) -> None:
+        event.app.renderer.erase()
+        _scroll_away(event.app.output)
+        event.app.renderer.request_absolute_cursor_position()
+
     def new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
@@ -178,7 +182,19 @@ def _keys(options: ChatOptions) -> KeyBindings:
     keys.add("c-j", filter=~is_searching)(new_line)
     keys.add("c-x", "c-e", filter=~is_searching)(open_editor)
     keys.add("c-z")(lambda event: suspend())
+    keys.add("c-l")(clear_screen)
     return keys
+
+
+def _scroll_away(output: Output) -> None:
+    """Clear the screen below the cursor, which is in the first column, and move what is above into
+    the scrollback: where terminals erase the screen, a reply would be lost."""
+    # As many line feeds as lead from the first row to the last one: those that the cursor does not
+    # need to get there scroll by the rows above it.
+    output.erase_down()
+    output.write_raw("\n" * (output.get_size().rows - 1))
+    output.cursor_goto(0, 0)
+    output.flush()
 
 
 async def _edit(buffer: Buffer) -> None:
@@ -211,8 +227,7 @@ class Editor:
         # must not show or hide it either.
         dumb = output is None and is_dumb_terminal()
         if output is None and not dumb:
-            # The user sees the prompt even if standard output goes to a file.
-            output = create_output(always_prefer_tty=True)
+            output = terminal_output()
         file = PromptFile(options.prompts) if options.prompts else None
         self._prompts = _Prompts(file, adds=options.save)
         with create_app_session(output=PlainTextOutput(sys.stdout) if dumb else None):
@@ -251,10 +266,7 @@ class Editor:
         """Clear the screen, unless the terminal cannot."""
         if is_dumb_terminal():
             return
-        output = self._prompt.app.output
-        output.erase_screen()
-        output.cursor_goto(0, 0)
-        output.flush()
+        _scroll_away(self._prompt.app.output)
 
     async def read(self, default: str = "") -> str:
         """Read the next line. default: what it holds at first.
@@ -272,7 +284,7 @@ class Editor:
 
         drawn.add_handler(shown)
         try:
-            with holding(Hold(self._leave, self._take)):
+            with held(self._prompt.app):
                 return await self._prompt.prompt_async(message, default=default)
         finally:
             drawn.remove_handler(shown)
@@ -280,21 +292,6 @@ class Editor:
     async def confirm(self, question: str) -> bool:
         """Ask a question that one key answers; see `confirmed`."""
         return await confirmed(question, self.source, self._prompt.app.output)
-
-    def _leave(self) -> None:
-        """Take the prompt off the screen, before a suspension."""
-        self._prompt.app.renderer.erase()
-
-    def _take(self) -> None:
-        """Draw the prompt where the cursor stands: what was drawn before may be far above."""
-        app = self._prompt.app
-        app.renderer.reset()
-        if app.is_running:
-            # An Enter that was typed for the prompt before the terminal was in raw mode again.
-            app.key_processor.feed_multiple(typed_before(app.input))
-            app.key_processor.process_keys()
-            app.renderer.request_absolute_cursor_position()
-            app.invalidate()
 
     def trouble(self) -> str | None:
         """What was wrong with the file of prompts, if the user does not know it yet."""

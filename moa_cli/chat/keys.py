@@ -9,17 +9,21 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyPress
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.output import create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
 
 from moa_cli.terminal.suspension import Hold, holding, is_away
 from moa_cli.terminal.tty import can_redraw, modes_of, set_modes
 
 if TYPE_CHECKING:
+    from prompt_toolkit.application import Application
     from prompt_toolkit.input import Input
+    from prompt_toolkit.output import Output
 
 # An Esc that nothing follows for this long is the key, not the start of a sequence.
 _ESCAPE_SECONDS = 0.05
@@ -144,6 +148,46 @@ def raw_keys(source: Input) -> Iterator[None]:
             yield
 
 
+def terminal_output() -> Output:
+    """prompt-toolkit's output to the terminal, which the user sees even if standard output goes to
+    a file.
+
+    It clears what is below the cursor from the second column on: from the first character of the
+    screen, tmux would move what it clears into the scrollback, with each change of the size.
+    """
+    output = create_output(always_prefer_tty=True)
+    if isinstance(output, Vt100_Output):
+        clear = output.erase_down
+
+        def erase_down() -> None:
+            output.erase_end_of_line()
+            output.cursor_forward(1)
+            clear()
+            output.cursor_backward(1)
+
+        output.erase_down = erase_down  # type: ignore[method-assign]
+    return output
+
+
+@contextmanager
+def held(app: Application[Any]) -> Iterator[None]:
+    """While inside, an application of prompt-toolkit is taken off the screen for the time of a
+    suspension, and then drawn where the cursor stands."""
+
+    def take() -> None:
+        # What was drawn before may be far above.
+        app.renderer.reset()
+        if app.is_running:
+            # An Enter may have been typed for it before the terminal was in raw mode again.
+            app.key_processor.feed_multiple(typed_before(app.input))
+            app.key_processor.process_keys()
+            app.renderer.request_absolute_cursor_position()
+            app.invalidate()
+
+    with holding(Hold(app.renderer.erase, take)):
+        yield
+
+
 def take_typed_before(source: Input) -> None:
     """Keep for the first prompt what was typed before raw mode, which must be on now.
 
@@ -166,6 +210,12 @@ def typed_before(source: Input) -> list[KeyPress]:
     if keys:
         keys[-1] = _TYPED_BEFORE.get(keys[-1].key, keys[-1])
     return keys
+
+
+def drop_untimely(source: Input) -> None:
+    """Drop what makes no sense at the next prompt of the keys that have come since a turn ended:
+    it was typed for the turn."""
+    store_typeahead(source, [key for key in source.read_keys() if key.key not in _NEVER_LATER])
 
 
 def typed_ahead(source: Input) -> bool:

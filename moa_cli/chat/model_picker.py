@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.key_binding import KeyBindings
-from prompt_toolkit.output import create_output
 
+from moa_cli.chat.keys import terminal_output
 from moa_cli.chat.pick_list import MOST_MATCHES, PickList, steady
 from moa_cli.core.money import price_cell
 from moa_cli.core.sanitize import one_line
@@ -88,7 +88,7 @@ async def pick_models(
     Returns:
         The choice; None if the user left the list.
     """
-    output = output or create_output(always_prefer_tty=True)
+    output = output or terminal_output()
     return await _ModelPicker(profile, lists, typed, source, output).show()
 
 

@@ -16,6 +16,7 @@ from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, L
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.styles import Style
 
+from moa_cli.chat.keys import held
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.table import fitted
 from moa_cli.terminal.tty import can_redraw
@@ -81,7 +82,8 @@ class PickList(Generic[_T]):
         def begin() -> None:
             self._app.create_background_task(beside())
 
-        return await self._app.run_async(pre_run=begin)
+        with held(self._app):
+            return await self._app.run_async(pre_run=begin)
 
     def narrow(self, text: str) -> None:
         """The user has changed the line."""

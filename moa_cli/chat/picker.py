@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.formatted_text import StyleAndTextTuples
-from prompt_toolkit.output import create_output
 
+from moa_cli.chat.keys import terminal_output
 from moa_cli.chat.pick_list import MOST_MATCHES, PickList, steady
 from moa_cli.chat.pick_list import can_pick as can_pick
 from moa_cli.core.errors import StoreError
@@ -51,7 +51,7 @@ async def pick(
             first = thread.submit(store.matching, "", limit=MOST_MATCHES).result()
             if not first:
                 raise StoreError("there is no conversation to continue")
-            output = output or create_output(always_prefer_tty=True)
+            output = output or terminal_output()
             return await _Picker(store, thread, first, source, output).show()
         finally:
             store.interrupt()

@@ -10,7 +10,7 @@ from moa_cli.chat.bar import bar
 from moa_cli.chat.commands.registry import ChooseModels, Edit, Leave, Resume, Send, TypeAgain
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
-from moa_cli.chat.keys import raw_keys, take_typed_before, typed_ahead
+from moa_cli.chat.keys import drop_untimely, raw_keys, take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.core.conversation import Conversation, Turn
@@ -100,7 +100,10 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         if isinstance(outcome, Edit):
             with editor.source.cooked_mode():
                 unsent = edited(outcome.text)
+            take_typed_before(editor.source)
         turn = await chat.carry_out(outcome)
+        if turn is not None:
+            drop_untimely(editor.source)
         if turn is not None and not turn.reply and isinstance(outcome, Send):
             unsent = f"{line}\n" if typed_ahead(editor.source) else line
 

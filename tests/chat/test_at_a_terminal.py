@@ -224,6 +224,25 @@ def test_ctrl_c_at_the_prompt_empties_the_line_and_ctrl_d_leaves(
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize("clear", ["\x0c", "/clear\r"], ids=["Ctrl-L", "/clear"])
+def test_a_cleared_screen_is_in_the_scrollback(moa: Moa, upstream: Upstream, clear: str) -> None:
+    upstream.always("agg", Reply(text="first words\n\nlast words"))
+    with moa.terminal("chat") as terminal:
+        at_prompt(terminal)
+        for turns in (1, 2):
+            terminal.send("hi\r")
+            at_prompt(terminal, turns)
+        terminal.send(clear)
+        terminal.wait_for(lambda: "last words" not in terminal.shown())
+        at_prompt(terminal, 2)
+        assert terminal.shown()[0] in ("›", "a new conversation")
+        for words in ("first words", "last words"):
+            assert terminal.lines().count(words) == 2
+        terminal.send("again\r")
+        at_prompt(terminal, 3)
+        assert terminal.lines().count("last words") == 3
+
+
 def test_exit_leaves_too(moa: Moa) -> None:
     with moa.terminal("chat") as terminal:
         at_prompt(terminal)

@@ -191,6 +191,42 @@ def test_a_question_that_is_asked_in_the_background_is_answered_there(
         shell_is_whole(window)
 
 
+@pytest.mark.parametrize("command", ["chat", "ask Why?"])
+def test_ctrl_l_in_a_turn_draws_again_what_something_else_has_written_into(
+    moa: Moa, upstream: Upstream, tmp_path: Path, command: str
+) -> None:
+    with slow(upstream) as done, shell(moa, tmp_path, f"moa {command}", rows=32) as window:
+        if command == "chat":
+            at_prompt(window)
+            enter(window, "Why?")
+        window.wait_for("╭─ ")
+        terminal = Path(f"/proc/{process(window)}/fd/2").readlink()
+        terminal.write_text("a message for all", "utf-8")
+        window.wait_for("a message for all")
+        window.press("C-l")
+        window.wait_for(lambda: "a message for all" not in "\n".join(window.screen()))
+        done.set()
+        window.wait_for("The reply.")
+        at_prompt(window) if command == "chat" else at_shell(window)
+        window.type("x")
+        window.wait_for(lambda: window.cursor_row().rstrip().endswith("x"))
+        assert "The reply." in "\n".join(window.screen())
+        assert torn(window) == []
+
+
+def test_keys_that_clear_or_leave_do_not_reach_the_shell_after_ask(
+    moa: Moa, upstream: Upstream, tmp_path: Path
+) -> None:
+    with slow(upstream) as done, shell(moa, tmp_path, "moa ask Why?", rows=32) as window:
+        window.wait_for("╭─ ")
+        window.press("C-d", "C-l", "C-d")
+        time.sleep(0.2)
+        done.set()
+        window.wait_for("The reply.")
+        shell_is_whole(window)
+        assert "The reply." in "\n".join(window.screen())
+
+
 @pytest.mark.parametrize("how", ["Ctrl-Z", "SIGTSTP", "SIGSTOP"])
 def test_at_the_prompt_the_line_is_there_again(
     moa: Moa, upstream: Upstream, tmp_path: Path, how: str
