@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 
@@ -20,7 +21,8 @@ _ESCAPE_SECONDS = 0.05
 
 
 async def confirmed(question: str, source: Input, output: Output) -> bool:
-    """Ask, and wait for the key.
+    """Ask, and wait for the key. Keys that were typed before are no answer: they wait for the next
+    line.
 
     Args:
         question: One line of plain text.
@@ -55,5 +57,9 @@ async def confirmed(question: str, source: Input, output: Output) -> bool:
         layout=Layout(window), key_bindings=keys, input=source, output=output
     )
     app.ttimeoutlen = app.timeoutlen = _ESCAPE_SECONDS
-    with held(app):
-        return await app.run_async()
+    typed_before = get_typeahead(source)
+    try:
+        with held(app):
+            return await app.run_async()
+    finally:
+        store_typeahead(source, [*typed_before, *get_typeahead(source)])

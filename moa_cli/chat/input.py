@@ -12,7 +12,14 @@ from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
-from prompt_toolkit.filters import Always, Condition, has_completions, is_searching, vi_mode
+from prompt_toolkit.filters import (
+    Always,
+    Condition,
+    completion_is_selected,
+    has_completions,
+    is_searching,
+    vi_mode,
+)
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.bindings.named_commands import get_by_name
@@ -173,6 +180,8 @@ def _keys(options: ChatOptions) -> KeyBindings:
     # Without ~is_searching, Enter could not end an incremental search.
     keys.add("enter", filter=~swapped & ~is_searching)(send)
     keys.add("enter", filter=swapped & ~is_searching)(new_line)
+    # In the menu, it carries out what is chosen either way.
+    keys.add("enter", filter=swapped & completion_is_selected & _menu_begun)(send)
     # In vi mode Esc must act at once instead of waiting for an Enter.
     keys.add("escape", "enter", filter=~swapped & ~vi_mode)(new_line)
     keys.add("escape", "enter", filter=swapped)(send)

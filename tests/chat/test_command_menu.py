@@ -60,6 +60,20 @@ def test_the_arrows_choose_and_enter_does_it(moa: Moa) -> None:
         assert not any("Show or set" in line for line in terminal.lines())
 
 
+def test_enter_does_what_is_chosen_also_where_it_begins_new_lines(moa: Moa) -> None:
+    with moa.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("/multiline\r")
+        terminal.wait_for("Alt-Enter sends, Enter begins a new line")
+        at_empty_prompt(terminal)
+        terminal.send("/mu")
+        terminal.wait_for("/multi-turn")
+        terminal.send("\x1b[B\x1b[B")
+        terminal.wait_for("› /multiline")
+        terminal.send("\r")
+        terminal.wait_for("Enter sends, Alt-Enter begins a new line")
+
+
 def test_a_chosen_command_that_needs_an_argument_waits_for_it(moa: Moa) -> None:
     with moa.terminal("chat") as terminal:
         at_empty_prompt(terminal)

@@ -38,6 +38,18 @@ def test_another_key_goes_back_to_the_prompt(moa: Moa, upstream: Upstream, key: 
         assert upstream.chats("a")[0].messages[-1]["content"] == "hello"
 
 
+def test_keys_typed_before_the_question_are_no_answer(moa: Moa, upstream: Upstream) -> None:
+    with moa.terminal("chat") as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("quit\ry")
+        terminal.wait_for(QUESTION)
+        terminal.settle()
+        assert terminal.process.poll() is None
+        terminal.send("n")
+        terminal.wait_for("› y")
+    assert upstream.requests == []
+
+
 @pytest.mark.parametrize("line", [" quit", "exit the loop", "q: what?"])
 def test_a_longer_line_and_one_that_begins_with_a_space_are_sent(
     moa: Moa, upstream: Upstream, line: str
