@@ -1,7 +1,8 @@
-"""A question at the terminal of a chat that one key answers."""
+"""Questions at the terminal of a chat that one key answers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.application import Application
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # How long an Esc waits for the rest of a terminal's sequence.
 _ESCAPE_SECONDS = 0.05
+_ENTER, _BACK = ("enter", "c-j"), ("escape", "c-c", "c-d")
 
 
 async def confirmed(question: str, source: Input, output: Output) -> bool:
@@ -32,28 +34,59 @@ async def confirmed(question: str, source: Input, output: Output) -> bool:
     Returns:
         True for y; False for n, Enter, Esc and Ctrl-C. Other keys do nothing.
     """
-    answer: list[str] = []
+    answers = {"y": ("y", "Y"), "n": ("n", "N", *_ENTER, *_BACK)}
+    return await _answer(f"{question} (y/n)", answers, source, output) == "y"
+
+
+async def pressed(answers: Mapping[str, str], source: Input, output: Output) -> str | None:
+    """Offer some letters, and wait for one. Keys that were typed before choose nothing: they wait
+    for the next line.
+
+    Args:
+        answers: The letters, each with what it does in a few words; `Enter` is the key.
+        source: The terminal's keyboard.
+        output: The terminal's screen.
+
+    Returns:
+        The letter; None for Esc, Ctrl-C and Ctrl-D. Other keys do nothing.
+    """
+    keys = {name: _ENTER if name == "Enter" else (name, name.upper()) for name in answers}
+    offered = " · ".join(f"{name} {words}" for name, words in answers.items())
+    typed_before = get_typeahead(source)
+    try:
+        line = f"{offered} · Esc goes back:"
+        answer = await _answer(line, {**keys, "Esc": _BACK}, source, output)
+        return answer if answer in answers else None
+    finally:
+        store_typeahead(source, typed_before + get_typeahead(source))
+
+
+async def _answer(
+    question: str, answers: Mapping[str, Sequence[str]], source: Input, output: Output
+) -> str:
+    """Show a question, and wait for a key of one of the answers."""
+    given: list[str] = []
 
     def text() -> StyleAndTextTuples:
         # The answer stays to be read behind the question.
-        return [("", f"{question} (y/n) {''.join(answer)}")]
+        return [("", f"{question} {''.join(given)}")]
 
     keys = KeyBindings()
 
-    def on(*names: str, yes: bool) -> None:
+    def on(names: Sequence[str], answer: str) -> None:
         def end(event: KeyPressEvent) -> None:
             if not event.app.is_done:
-                answer.append("y" if yes else "n")
-                event.app.exit(result=yes)
+                given.append(answer)
+                event.app.exit(result=answer)
 
         for name in names:
             keys.add(name)(end)
 
-    on("y", "Y", yes=True)
-    on("n", "N", "enter", "c-j", "escape", "c-c", "c-d", yes=False)
+    for answer, names in answers.items():
+        on(names, answer)
     control = FormattedTextControl(text, show_cursor=True)
     window = Window(control, dont_extend_height=True, wrap_lines=True)
-    app: Application[bool] = Application(
+    app: Application[str] = Application(
         layout=Layout(window), key_bindings=keys, input=source, output=output
     )
     app.ttimeoutlen = app.timeoutlen = _ESCAPE_SECONDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
@@ -28,7 +28,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from moa_cli.chat.commands.registry import ChatOptions, Host
-from moa_cli.chat.confirming import confirmed
+from moa_cli.chat.confirming import confirmed, pressed
 from moa_cli.chat.drafts import edited
 from moa_cli.chat.keys import held, terminal_output
 from moa_cli.chat.menu import (
@@ -301,6 +301,10 @@ class Editor:
     async def confirm(self, question: str) -> bool:
         """Ask a question that one key answers; see `confirmed`."""
         return await confirmed(question, self.source, self._prompt.app.output)
+
+    async def press(self, answers: Mapping[str, str]) -> str | None:
+        """Let the user choose by one key; see `pressed`."""
+        return await pressed(answers, self.source, self._prompt.app.output)
 
     def trouble(self) -> str | None:
         """What was wrong with the file of prompts, if the user does not know it yet."""

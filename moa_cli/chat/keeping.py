@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from moa_cli.chat.other_chats import Changes, KnownTurns
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.errors import StoreError, UsageError
 
@@ -60,7 +61,7 @@ class SavedConversation:
         self._spending = spending
         self.id = identity
         self.conversation = conversation or Conversation()
-        self._known = _latest(self.conversation)
+        self._known = KnownTurns(store, self.conversation.turns) if store else None
         self._recorder: Recorder | None = None
 
     def recorders(
@@ -81,9 +82,9 @@ class SavedConversation:
         from moa_cli.profile import dump
         from moa_cli.store.recorder import Recorder
 
-        known = self._known if self.id is not None else None
+        latest = max(self._known.numbers, default=None) if self._known else None
         self._recorder = Recorder(
-            self.store, self.id, dump(profile), warn, known, merging, reporting
+            self.store, self.id, dump(profile), warn, latest, merging, reporting
         )
         return [self._recorder]
 
@@ -101,15 +102,31 @@ class SavedConversation:
         """Take over the ids of the turn that has just ended, and return its number."""
         if self._recorder is None:
             return None
+        if self.store is not None and self.id != self._recorder.conversation:
+            # The first turn of a new conversation.
+            self._known = KnownTurns(self.store)
         self.id = self._recorder.conversation
-        if self._recorder.turn is not None:
-            self._known = self._recorder.turn
+        if self._known is not None:
+            self._known.add_own(self._recorder)
         return self._recorder.turn
 
     def withdraw(self, turn: Turn | None) -> None:
         """Note that a turn was taken back or replaced."""
         if self.store is not None and turn is not None and turn.stored_as is not None:
             self.store.withdraw(turn.stored_as, self.id)
+            if self._known is not None:
+                self._known.drop(turn.stored_as)
+
+    def changes(self, *, accept: bool = False) -> Changes:
+        """What other processes did to this conversation; see `KnownTurns.changes`."""
+        if self._known is None or self.id is None:
+            return Changes()
+        return self._known.changes(self.id, accept=accept)
+
+    def begin_anew(self) -> None:
+        """Let the next turn begin a new conversation."""
+        self.id = None
+        self._known = KnownTurns(self.store) if self.store else None
 
     def go_on(self, prefix: str) -> Past:
         """Continue the conversation whose id begins so, and return it."""
@@ -118,8 +135,12 @@ class SavedConversation:
         with ExitStack() as opened:
             store = self.store or opened.enter_context(closing(Store.open()))
             past = read_past(store, prefix)
-        self.id, self._known = past.identity, _latest(past.conversation)
+        self._take(past.identity, past.conversation)
         return past
+
+    def _take(self, identity: str, conversation: Conversation) -> None:
+        self.id = identity
+        self._known = KnownTurns(self.store, conversation.turns) if self.store else None
 
     def way_back(self) -> str | None:
         """The command that goes on with this conversation later; None if it is not saved."""
@@ -132,13 +153,19 @@ class SavedConversation:
                 return None
         return f"moa chat --cid {identity}"
 
-    def fork(self) -> Conversation:
-        """Continue in a copy, and return it. Raises UsageError if nothing is saved yet."""
+    def fork(self, before: int | None = None) -> Conversation:
+        """Continue in a copy of the turns that this chat knows, and return it. Turns that others
+        have added since are not in it.
+
+        before: the number of a turn; the copy ends before it. Raises UsageError if nothing is saved
+        yet.
+        """
         store, identity = self._place()
-        self.id = store.fork(identity)
-        found = store.load(self.id)
-        self._known = _latest(found)
-        return found
+        known = self._known.numbers if self._known else []
+        copy = store.fork(identity, [n for n in known if before is None or n < before])
+        conversation = store.load(copy)
+        self._take(copy, conversation)
+        return conversation
 
     def begin_saving(self, conversation: Conversation, profile: Profile) -> Conversation:
         """Save the conversation so far and from now on, and return it as it is saved.
@@ -209,9 +236,3 @@ def _checked(check: Callable[[str], str], text: str) -> str:
         return check(text)
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def _latest(conversation: Conversation) -> int | None:
-    """The number of the latest turn that is stored; None if there is none."""
-    numbers = [turn.stored_as for turn in conversation.turns if turn.stored_as is not None]
-    return max(numbers, default=None)

@@ -277,6 +277,8 @@ class Chat:
     async def carry_out(self, outcome: Outcome) -> Turn | None:
         """Run the turn that an outcome asks for, and return it; None if it asks for none."""
         key = "Esc" if self.editor is not None else "Ctrl-C"
+        if self.editor is None and isinstance(outcome, Send | Remerge):
+            self._tell_changes()
         if isinstance(outcome, MakeReport):
             return await self._report(Stopper(key, replied=True))
         stopper = Stopper(key)
@@ -304,7 +306,18 @@ class Chat:
         if turn.reply and isinstance(outcome, Send):
             self.options.attachments.clear()
         self._tell(turn)
+        self._tell_changes()
         return turn
+
+    def _tell_changes(self) -> None:
+        """Tell what other processes did to the conversation. Over plain lines nobody can choose
+        what to do about it: it is told once, and the conversation goes on."""
+        changes = self.kept.changes(accept=self.editor is None)
+        if changes:
+            self.complain(
+                f"{changes}, which the models do not see; `/resume {self.kept.id}` reads it again,"
+                " /fork goes on in a copy without it"
+            )
 
     async def _report(self, stopper: Stopper) -> Turn | None:
         """Make and show a report on the last turn, and keep it with that; the turn that tells it.

@@ -83,7 +83,7 @@ class Session:
         try:
             profile = self._with_aggregator(aggregator, "/retry")
         except ProfileError:
-            self._put_back()
+            self.put_back()
             raise
         asked = self.conversation.ask(prompt, parts)
         return run_turn(profile, asked, self._clients, control=control, limits=self._limits)
@@ -185,7 +185,7 @@ class Session:
         if before is not None:
             turn = replace(merged(before, turn), stored_as=turn.stored_as)
         self.replaced = self._answered = None
-        if not turn.reply and self._put_back():
+        if not turn.reply and self.put_back():
             if before is not None:
                 self.replaced = turn
             elif mergeable(turn.proposals):
@@ -201,7 +201,7 @@ class Session:
         for charge in turn.ledger:
             self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
 
-    def _put_back(self) -> bool:
+    def put_back(self) -> bool:
         """Restore the turn that was taken back; return whether there was one."""
         turn, self._taken_back = self._taken_back, None
         if turn is not None:

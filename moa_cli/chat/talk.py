@@ -7,7 +7,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from moa_cli.chat.bar import bar
-from moa_cli.chat.commands.registry import ChooseModels, Edit, Leave, Resume, Send, TypeAgain
+from moa_cli.chat.commands.registry import (
+    ChooseModels,
+    Edit,
+    Leave,
+    Outcome,
+    Remerge,
+    Resume,
+    Send,
+    TypeAgain,
+)
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.input import Editor
 from moa_cli.chat.keys import drop_untimely, raw_keys, take_typed_before, typed_ahead
@@ -97,6 +106,8 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         if isinstance(outcome, TypeAgain):
             unsent = outcome.text
             continue
+        if isinstance(outcome, Send | Remerge):
+            outcome, unsent = await _after_others(chat, editor, line, outcome)
         if isinstance(outcome, Edit):
             with editor.source.cooked_mode():
                 unsent = edited(outcome.text)
@@ -125,6 +136,36 @@ async def _choose_models(chat: Chat, editor: Editor, typed: str) -> None:
         chat.complain(error.message, error.hint)
         return
     chat.say(session.models_text())
+
+
+async def _after_others(
+    chat: Chat, editor: Editor, line: str, outcome: Send | Remerge
+) -> tuple[Outcome, str]:
+    """What to do with a line that asks the models, if other processes have changed the conversation
+    meanwhile: the user chooses. Returns what to do now, and what waits in the next line."""
+    changes = chat.kept.changes()
+    if not changes:
+        return outcome, ""
+    is_command = line.startswith("/") and not line.startswith("//")
+    # `/retry` has taken the last turn back.
+    chat.session.put_back()
+    waiting = line if is_command or not isinstance(outcome, Send) else outcome.prompt
+    chat.say(f"\n{changes}")
+    chosen = await editor.press({"r": "reads it", "f": "goes on in a copy without it"})
+    try:
+        if chosen == "f":
+            chat.session.go_on(chat.kept.fork())
+            chat.say(f"a copy: {chat.kept.id}")
+            return (chat.outcome(line) if is_command else outcome), ""
+        if chosen == "r":
+            assert chat.kept.id is not None
+            past = chat.kept.go_on(chat.kept.id)
+            chat.session.go_on(past.conversation)
+            news = {*changes.added, *changes.changed}
+            _show_turns(chat, [t for t in past.conversation.turns if t.stored_as in news])
+    except MoAError as error:
+        chat.complain(error.message, error.hint)
+    return None, waiting
 
 
 async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
@@ -157,7 +198,12 @@ def _show_past(chat: Chat, conversation: Conversation) -> None:
     if earlier > 0:
         chat.say("")
         chat.remark(f"{plural(earlier, 'earlier turn')}: moa history show {chat.kept.id}")
-    for turn in turns[-_PAST_TURNS:]:
+    _show_turns(chat, turns[-_PAST_TURNS:])
+
+
+def _show_turns(chat: Chat, turns: Sequence[Turn]) -> None:
+    last = chat.session.last
+    for turn in turns:
         chat.say("")
         chat.show(f"› {turn.user}" + (f"\n\n{turn.reply}" if turn.reply else ""))
         if turn.status != "finished":

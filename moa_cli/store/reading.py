@@ -43,6 +43,10 @@ _MOST_ROWS = 2**63 - 1
 _ITS_TURNS = "FROM turns WHERE conversation_id = ? AND NOT withdrawn"
 
 
+# How a turn ended (`Turn.status`), and whether it has a reply.
+TurnState = tuple[str, bool]
+
+
 @dataclass(frozen=True)
 class ConversationSummary:
     """A conversation in a list. updated: seconds since 1970. turns: how many it has."""
@@ -233,6 +237,13 @@ class Reader(Queries):
     def turn_numbers(self, identity: str) -> list[int]:
         """The numbers of a conversation's turns, in order, without those taken back."""
         return self._column(f"SELECT id {_ITS_TURNS} ORDER BY id", identity)
+
+    def turn_states(self, identity: str) -> dict[int, TurnState]:
+        """The same numbers with what has become of each turn so far."""
+        rows = self._rows(
+            f"SELECT id, status, reply IS NOT NULL AS replied {_ITS_TURNS} ORDER BY id", identity
+        )
+        return {row["id"]: (row["status"], bool(row["replied"])) for row in rows}
 
     def kept_turn(self, number: int) -> KeptTurn:
         """Read a turn with everything that is stored of it."""

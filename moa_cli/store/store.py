@@ -253,8 +253,11 @@ class Store(Reader):
             conversation,
         )
 
-    def fork(self, identity: str) -> str:
-        """Copy a conversation, and return the id of the copy."""
+    def fork(self, identity: str, turns: Sequence[int] | None = None) -> str:
+        """Copy a conversation, and return the id of the copy.
+
+        turns: the numbers of the turns to copy; None for all but those taken back.
+        """
         new, now = new_id(), time.time()
         columns = "started, process, lease, profile, settings, prompt, status, reply, rest"
         with store_errors(), immediate(self._connection):
@@ -268,12 +271,16 @@ class Store(Reader):
                 "INSERT INTO tags SELECT ?, tag FROM tags WHERE conversation_id = ?",
                 (new, identity),
             )
-            for old in self.turn_numbers(identity):
-                copied = execute(
+            for old in self.turn_numbers(identity) if turns is None else turns:
+                made = execute(
                     f"INSERT INTO turns (conversation_id, {columns}) SELECT ?, {columns} FROM turns"
-                    " WHERE id = ?",
-                    (new, old),
-                ).lastrowid
+                    " WHERE id = ? AND conversation_id = ?",
+                    (new, old, identity),
+                )
+                if not made.rowcount:
+                    # It was deleted meanwhile.
+                    continue
+                copied = made.lastrowid
                 execute(
                     "INSERT INTO proposals SELECT ?, layer, place, proposal FROM every_proposal"
                     " WHERE turn_id = ?",

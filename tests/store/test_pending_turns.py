@@ -215,6 +215,7 @@ def test_two_chats_on_one_conversation_are_told_of_each_other(moa: Moa) -> None:
         assert moa.run("ask", "-c", "elsewhere").code == 0
         terminal.send("here\r")
         terminal.wait_for("another moa has added 1 turn to this conversation")
+        terminal.send("f")
         terminal.wait_for("4 calls")
         terminal.send("again\r")
         terminal.wait_for(lambda: terminal.raw.count(b"4 calls") == 2)

@@ -34,7 +34,7 @@ def _clear(host: Host, argument: str) -> None:
 def _new(host: Host, argument: str) -> None:
     """Forget the conversation, and begin a new one."""
     host.session.go_on(Conversation())
-    host.kept.id = None
+    host.kept.begin_anew()
     host.say("a new conversation")
 
 
