@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
@@ -30,6 +31,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 from moa_cli.chat.commands.registry import ChatOptions, Host
 from moa_cli.chat.confirming import confirmed, pressed
 from moa_cli.chat.drafts import edited
+from moa_cli.chat.earlier_messages import Recalled, message_text, recalled
 from moa_cli.chat.keys import held, terminal_output
 from moa_cli.chat.menu import (
     MENU_STYLE,
@@ -40,6 +42,7 @@ from moa_cli.chat.menu import (
     needs_more,
 )
 from moa_cli.chat.prompt_history import PromptFile
+from moa_cli.chat.session import Session
 from moa_cli.core.errors import StoreError
 from moa_cli.store.stored_values import as_unicode
 from moa_cli.terminal.suspension import lent, suspend
@@ -64,15 +67,23 @@ _STYLE = Style.from_dict(
 
 
 class _Prompts(History):
-    """The prompts of earlier chats and of this one.
+    """The messages of this conversation, and behind them the prompts of earlier chats.
 
     As in shells, a line that begins with a space is not kept. trouble: what was wrong with the
-    file; set once.
+    file; set once. offered: what the line that is typed now can bring back, the latest first.
     """
 
-    def __init__(self, file: PromptFile | None, *, adds: bool) -> None:
+    def __init__(self, file: PromptFile | None, session: Session, *, adds: bool) -> None:
         super().__init__()
         self.trouble: str | None = None
+        self.offered: list[Recalled] = []
+        self._session = session
+        # Since when the conversation is held, see `Session.begun`; and how many of the entries were
+        # typed since then.
+        self._begun = session.begun
+        self._typed = 0
+        # Messages that are not to come back: typed behind a space, or deleted from the file.
+        self._hidden: set[str] = set()
         self._file = file
         self._adds = adds
         self._told = False
@@ -91,8 +102,17 @@ class _Prompts(History):
     async def load(self) -> AsyncGenerator[str, None]:
         """See `History`. prompt-toolkit calls it before each line."""
         self._forget_deleted()
-        for text in self.load_history_strings():
-            yield text
+        if self._begun != self._session.begun:
+            self._begun, self._typed = self._session.begun, 0
+        self.offered = self._recalled()
+        for line in self.offered:
+            yield line.text
+
+    def _recalled(self) -> list[Recalled]:
+        entries = [text for text, _ in self._entries]
+        messages = [message_text(turn) for turn in self._session.asked()]
+        found = recalled(entries[: self._typed], messages, entries[self._typed :])
+        return [line for line in found if line.text.strip() not in self._hidden]
 
     def _forget_deleted(self) -> None:
         """Forget what another process has removed from the file."""
@@ -103,21 +123,27 @@ class _Prompts(History):
             there = {entry.text for entry in self._file.read()}
         except StoreError:
             return
-        self._entries = [
-            (text, filed) for text, filed in self._entries if not filed or as_unicode(text) in there
-        ]
+        stays = [not filed or as_unicode(text) in there for text, filed in self._entries]
+        self._hidden |= {
+            text.strip() for (text, _), kept in zip(self._entries, stays, strict=True) if not kept
+        }
+        self._typed -= stays[: self._typed].count(False)
+        self._entries = list(compress(self._entries, stays))
 
     def get_strings(self) -> list[str]:
         return self.load_history_strings()[::-1]
 
     def load_history_strings(self) -> list[str]:
-        return [text for text, _ in self._entries]
+        return [line.text for line in self._recalled()]
 
     def append_string(self, string: str) -> None:
         if string.startswith(" "):
+            self._hidden.add(string.strip())
             return
+        self._hidden.discard(string.strip())
         self._forget_deleted()
         self._entries.insert(0, (string, False))
+        self._typed += 1
         self.store_string(string)
 
     def store_string(self, string: str) -> None:
@@ -238,7 +264,7 @@ class Editor:
         if output is None and not dumb:
             output = terminal_output()
         file = PromptFile(options.prompts) if options.prompts else None
-        self._prompts = _Prompts(file, adds=options.save)
+        self._prompts = _Prompts(file, host.session, adds=options.save)
         with create_app_session(output=PlainTextOutput(sys.stdout) if dumb else None):
             self._prompt: PromptSession[str] = PromptSession(
                 history=self._prompts,
@@ -292,6 +318,7 @@ class Editor:
             self._when_shown()
 
         drawn.add_handler(shown)
+        self._prompts.offered = []
         try:
             with held(self._prompt.app):
                 return await self._prompt.prompt_async(message, default=default)
@@ -301,6 +328,14 @@ class Editor:
     async def confirm(self, question: str) -> bool:
         """Ask a question that one key answers; see `confirmed`."""
         return await confirmed(question, self.source, self._prompt.app.output)
+
+    def recalled(self) -> Recalled | None:
+        """The line that the user brought back, by Up or a search, and then changed or sent as it
+        was; None if they typed a new one."""
+        offered = self._prompts.offered
+        # The lines that can be brought back stand before the new one, the oldest first.
+        place = len(offered) - 1 - self._prompt.default_buffer.working_index
+        return offered[place] if 0 <= place < len(offered) else None
 
     async def press(self, answers: Mapping[str, str]) -> str | None:
         """Let the user choose by one key; see `pressed`."""

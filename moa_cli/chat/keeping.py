@@ -138,7 +138,7 @@ class SavedConversation:
         self._take(past.identity, past.conversation)
         return past
 
-    def _take(self, identity: str, conversation: Conversation) -> None:
+    def _take(self, identity: str | None, conversation: Conversation) -> None:
         self.id = identity
         self._known = KnownTurns(self.store, conversation.turns) if self.store else None
 
@@ -188,7 +188,8 @@ class SavedConversation:
         except BaseException:
             store.close()
             raise
-        self.store, self.id, self._known = store, identity, _latest(conversation)
+        self.store = store
+        self._take(identity, conversation)
         return conversation
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from moa_cli.chat.commands.registry import (
     ChatOptions,
     ChooseModels,
+    EditMessage,
     Leave,
     MakeReport,
     Outcome,
@@ -185,6 +186,9 @@ class Chat:
                 continue
             if isinstance(outcome, ChooseModels):
                 self.list_models(outcome.typed)
+                continue
+            if isinstance(outcome, EditMessage):
+                self.complain("to edit a message, the chat needs a terminal")
                 continue
             turn = await self.carry_out(outcome)
             if turn is None:

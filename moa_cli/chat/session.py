@@ -25,6 +25,7 @@ class Session:
     conversation: the turns so far that have a reply. last: the latest turn, even if it failed.
     settled: whether the profile's candidates were chosen among; see `use`.
     replaced: the turn that does not count any more, since the turn kept last.
+    begun: how many conversations were begun or gone on with here.
     merging: the turn from whose proposals a new reply is being written. spent: what all turns took,
     by model name, including turns that were taken back.
     """
@@ -40,6 +41,7 @@ class Session:
         self.settled = True
         self.conversation = Conversation()
         self.last: Turn | None = None
+        self.begun = 0
         self.go_on(conversation or Conversation())
         self.replaced: Turn | None = None
         self.spent: dict[str, Usage] = {}
@@ -222,6 +224,14 @@ class Session:
         self.conversation = replace(conversation, turns=turns)
         self.last = last_turn(conversation.turns)
         self._answered = None
+        self.begun += 1
+
+    def asked(self) -> tuple[Turn, ...]:
+        """The turns of all messages of the user, also of a last one that has no reply."""
+        turns, last = self.conversation.turns, self.last
+        # An attempt to answer the last message anew is no other message.
+        known = turns[-1:] == (last,) or self._answered is not None
+        return turns if last is None or known else (*turns, last)
 
     def undo(self) -> Turn:
         """Forget the last turn and return it. Raises UsageError if there is none."""

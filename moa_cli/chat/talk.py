@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from moa_cli.chat.bar import bar
 from moa_cli.chat.commands.registry import (
     ChooseModels,
     Edit,
+    EditMessage,
     Leave,
     Outcome,
     Remerge,
@@ -18,6 +20,13 @@ from moa_cli.chat.commands.registry import (
     TypeAgain,
 )
 from moa_cli.chat.drafts import edited, wipe_leftovers
+from moa_cli.chat.earlier_messages import (
+    edited_message,
+    fork_before,
+    line_of,
+    message,
+    message_text,
+)
 from moa_cli.chat.input import Editor
 from moa_cli.chat.keys import drop_untimely, raw_keys, take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
@@ -33,6 +42,21 @@ _TWICE_SECONDS = 2.0
 _WORDS_TO_LEAVE = frozenset({"exit", "quit", "q", ":q", ":q!", ":wq", "exit()", "quit()"})
 # How many turns of a continued conversation are shown.
 _PAST_TURNS = 10
+
+
+@dataclass(frozen=True)
+class _Edits:
+    """An earlier message that is edited. decided: whether the user wants what they send to take its
+    place; else they are asked."""
+
+    number: int
+    decided: bool = True
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What the user may choose."""
+        copy = f"edits message {self.number}, in a copy that ends before it"
+        return {"Enter": "sends a new message", "e": copy}
 
 
 async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> None:
@@ -81,10 +105,13 @@ def _load_what_a_turn_needs() -> None:
 
 async def _hold(chat: Chat, editor: Editor) -> None:
     unsent = ""
+    # The message that stands in the next line to be edited; None for a new one.
+    edits: _Edits | None = None
     while True:
         # Separates the next turn from the last one.
         chat.say("")
-        line, unsent = await _line(chat, editor, unsent), ""
+        line, given_up = await _line(chat, editor, unsent)
+        unsent, editing, edits = "", None if given_up else edits, None
         if trouble := editor.trouble():
             chat.complain(trouble)
         if line is None:
@@ -106,7 +133,25 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         if isinstance(outcome, TypeAgain):
             unsent = outcome.text
             continue
-        if isinstance(outcome, Send | Remerge):
+        if isinstance(outcome, EditMessage):
+            number, count = outcome.number, len(chat.session.asked())
+            edits, unsent = _Edits(number), line_of(message_text(message(chat.session, number)))
+            chat.say(
+                f"message {number} of {count}: Enter sends it in a copy of the conversation that"
+                " ends before it, Ctrl-C leaves all as it is"
+            )
+            continue
+        if isinstance(outcome, Send) and not _is_command(line):
+            editing = editing or _edits_recalled(editor, line)
+            if editing is not None and not editing.decided:
+                chosen = await editor.press(editing.choices)
+                if chosen is None:
+                    edits, unsent = editing, line_of(outcome.prompt)
+                    continue
+                editing = editing if chosen == "e" else None
+            if editing is not None:
+                outcome = _in_a_copy(chat, editing.number, outcome)
+        if isinstance(outcome, Send | Remerge) and editing is None:
             outcome, unsent = await _after_others(chat, editor, line, outcome)
         if isinstance(outcome, Edit):
             with editor.source.cooked_mode():
@@ -138,6 +183,29 @@ async def _choose_models(chat: Chat, editor: Editor, typed: str) -> None:
     chat.say(session.models_text())
 
 
+def _edits_recalled(editor: Editor, line: str) -> _Edits | None:
+    """The earlier message that the user has brought back and changed; None if it is none."""
+    recalled = editor.recalled()
+    if recalled is None or recalled.number is None or recalled.text.strip() == line.strip():
+        return None
+    return _Edits(recalled.number, decided=False)
+
+
+def _in_a_copy(chat: Chat, number: int, outcome: Send) -> Send | None:
+    """Go on in a copy that ends before a message, and return what is sent there in its place."""
+    try:
+        prompt, parts = edited_message(message(chat.session, number), outcome.prompt)
+        chat.say(fork_before(chat.session, chat.kept, number))
+    except MoAError as error:
+        chat.complain(error.message, error.hint)
+        return None
+    return Send(prompt, parts=parts)
+
+
+def _is_command(line: str) -> bool:
+    return line.startswith("/") and not line.startswith("//")
+
+
 async def _after_others(
     chat: Chat, editor: Editor, line: str, outcome: Send | Remerge
 ) -> tuple[Outcome, str]:
@@ -146,10 +214,10 @@ async def _after_others(
     changes = chat.kept.changes()
     if not changes:
         return outcome, ""
-    is_command = line.startswith("/") and not line.startswith("//")
+    is_command = _is_command(line)
     # `/retry` has taken the last turn back.
     chat.session.put_back()
-    waiting = line if is_command or not isinstance(outcome, Send) else outcome.prompt
+    waiting = line if is_command or not isinstance(outcome, Send) else line_of(outcome.prompt)
     chat.say(f"\n{changes}")
     chosen = await editor.press({"r": "reads it", "f": "goes on in a copy without it"})
     try:
@@ -233,19 +301,21 @@ def _unfinished(turn: Turn, *, is_last: bool) -> str:
     return f"no reply yet; {kept}" if kept else "no reply; /retry asks again"
 
 
-async def _line(chat: Chat, editor: Editor, default: str) -> str | None:
-    """The next line. None if the user leaves: by Ctrl-D, or Ctrl-C twice at an empty line."""
+async def _line(chat: Chat, editor: Editor, default: str) -> tuple[str | None, bool]:
+    """The next line, and whether the user has given up the default for it. The line is None if
+    they leave: by Ctrl-D, or Ctrl-C twice at an empty line."""
     last_time = -_TWICE_SECONDS
+    given_up = False
     while True:
         try:
-            return await editor.read(default)
+            return await editor.read(default), given_up
         except EOFError:
-            return None
+            return None, True
         except KeyboardInterrupt:
-            default = ""
+            default, given_up = "", True
             if editor.typed():
                 continue
             if time.monotonic() - last_time < _TWICE_SECONDS:
-                return None
+                return None, True
             last_time = time.monotonic()
             chat.say("(Ctrl-C again, Ctrl-D or /exit leaves)")

@@ -192,8 +192,8 @@ def test_a_chat_alone_asks_nothing(begun: Moa, upstream: Upstream) -> None:
         at_empty_prompt(terminal)
         ask(terminal, "more", upstream)
         terminal.send("fails\r")
-        terminal.wait_for("› fails")
-        at_prompt(terminal)
+        terminal.wait_for("/remerge writes a reply from them")
+        terminal.wait_for(lambda: terminal.shown()[-2:-1] == ["› fails"])
         terminal.send("\x15")
         at_empty_prompt(terminal)
         for line in ("/remerge", "/retry", "/undo", "/fork", "new", "/fork", "/remerge", "again"):

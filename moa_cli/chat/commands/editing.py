@@ -6,15 +6,19 @@ from pathlib import Path
 
 from moa_cli.chat.commands.registry import (
     Edit,
+    EditMessage,
     Host,
     Leave,
     Outcome,
     Section,
+    Suggestion,
     command,
 )
+from moa_cli.chat.earlier_messages import message, message_text
 from moa_cli.core.attachments import read_part
 from moa_cli.core.conversation import Conversation, Part
 from moa_cli.core.errors import UsageError
+from moa_cli.core.sanitize import one_line
 
 
 @command("exit", aliases=("quit", "q", "ex"))
@@ -38,9 +42,17 @@ def _new(host: Host, argument: str) -> None:
     host.say("a new conversation")
 
 
-@command("edit", section=Section.ASK)
+def _messages(host: Host, argument: str) -> list[Suggestion]:
+    asked = [one_line(message_text(turn), 60) for turn in host.session.asked()]
+    return [Suggestion(str(number), text) for number, text in enumerate(asked, 1)][::-1]
+
+
+@command("edit", "[N | TEXT]", _messages, section=Section.ASK)
 def _edit(host: Host, argument: str) -> Outcome:
-    """Write the next prompt in $VISUAL or $EDITOR."""
+    """Write the next prompt in $VISUAL or $EDITOR, or edit your message N in a copy."""
+    if argument.isascii() and argument.isdigit():
+        message(host.session, int(argument))
+        return EditMessage(int(argument))
     return Edit(argument)
 
 

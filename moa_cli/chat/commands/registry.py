@@ -96,13 +96,32 @@ class ChooseModels:
 
 
 @dataclass(frozen=True)
+class EditMessage:
+    """Put the message of that number, counted from 1, into the next line. What is sent then takes
+    its place in a copy of the conversation."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Resume:
     """Continue the conversation whose id begins with `prefix`; "" lets the user choose."""
 
     prefix: str
 
 
-Outcome = Leave | Send | Remerge | MakeReport | Edit | TypeAgain | ChooseModels | Resume | None
+Outcome = (
+    Leave
+    | Send
+    | Remerge
+    | MakeReport
+    | Edit
+    | EditMessage
+    | TypeAgain
+    | ChooseModels
+    | Resume
+    | None
+)
 
 
 class Host(Protocol):
