@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    if sys.getfilesystemencoding() == "ascii" and "utf8" not in sys._xoptions:
+        # Python's UTF-8 mode is switched off in a locale without any letters but English ones. The
+        # arguments are what was typed all the same; only a new start reads them as UTF-8.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     # Ctrl-C while modules are imported ends the process, and prints no traceback. `run` takes it
     # over. A process that was started to ignore it, such as a background job, goes on to do so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

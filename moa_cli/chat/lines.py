@@ -12,13 +12,16 @@ from contextlib import suppress
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text_files import STANDARD_INPUT, lines_of, text_of
 
+_SILENT_SECONDS = 0.7
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-async def stdin_lines() -> AsyncGenerator[str, None]:
-    """The lines of standard input, without their ends. Raises UsageError if one is not text."""
-    if sys.stdin is None:
-        return
+async def stdin_lines(tell: Callable[[str], None]) -> AsyncGenerator[str, None]:
+    """The lines of standard input, without their ends. Raises UsageError if one is not text.
+
+    tell: is called with a line if the first one does not come within a moment: an open pipe to
+    which nobody writes otherwise looks like a program that hangs.
+    """
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | UsageError | None] = asyncio.Queue()
 
@@ -30,10 +33,13 @@ async def stdin_lines() -> AsyncGenerator[str, None]:
     # A daemon thread on the bare descriptor: the program can end without waiting for input.
     reader = threading.Thread(target=_read_lines, args=(sys.stdin.fileno(), put), daemon=True)
     reader.start()
+    silence = loop.call_later(_SILENT_SECONDS, tell, "waiting for prompts on standard input")
     while (line := await lines.get()) is not None:
+        silence.cancel()
         if isinstance(line, UsageError):
             raise line
         yield line
+    silence.cancel()
 
 
 def _read_lines(descriptor: int, put: Callable[[str | UsageError | None], None]) -> None:

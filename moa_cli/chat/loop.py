@@ -102,7 +102,7 @@ def run(
                     if (command := kept.way_back()) is not None:
                         chat.say(f"to go on: {command}")
                     return 0
-                async with aclosing(stdin_lines()) as lines:
+                async with aclosing(stdin_lines(chat.complain)) as lines:
                     return await chat.read(lines)
 
     try:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import signal
 import sys
 from typing import Any
 
-from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, of_error
+from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, USAGE, of_error
+from moa_cli.cli.streams import prepare_streams
 
 # Options of `moa` itself: what follows one of them names a command.
 _ROOT_OPTIONS = ("-V", "--version", "-h", "--help", "--debug")
+# Characters of a prompt in an error, and of what Typer says, which may hold a prompt.
+_SHOWN, _LONGEST_MESSAGE = 60, 300
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `moa` with `arguments` (default: those of the process); returns the exit code."""
-    _prepare_streams()
+    prepare_streams()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -57,7 +59,6 @@ def _run(arguments: list[str]) -> Any:
     from moa_cli.core.errors import MoAError
 
     arguments = _meant(arguments)
-
     try:
         if os.environ.get("MOA_LOG", "").strip():
             from moa_cli.core import debug_log
@@ -65,11 +66,13 @@ def _run(arguments: list[str]) -> Any:
             debug_log.to_file(os.environ["MOA_LOG"].strip(), arguments)
         return app(arguments, prog_name="moa", standalone_mode=False)
     except MoAError as error:
-        return _say(error.message, error.hint, of_error(error))
+        code = of_error(error)
+        hint = (_dash_hint(arguments) if code == USAGE else None) or error.hint
+        return _say(error.message, hint, code)
     except typer.Abort:
         return INTERRUPTED
     except typer.TyperException as error:
-        return _usage(error)
+        return _usage(error, arguments)
 
 
 def _meant(arguments: list[str]) -> list[str]:
@@ -80,9 +83,7 @@ def _meant(arguments: list[str]) -> list[str]:
     """
     given = arguments[1:] if arguments[:1] == ["--debug"] else arguments
     if not given:
-        at_terminal = all(
-            stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)
-        )
+        at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         return ["chat", *arguments] if at_terminal else arguments
     is_question = any(map(_holds_a_space, given))
     begins_so = _holds_a_space(given[0]) or given[0].startswith("-")
@@ -96,16 +97,32 @@ def _holds_a_space(word: str) -> bool:
     return len(word.split()) > 1
 
 
-def _prepare_streams() -> None:
-    """Pipes and files get UTF-8 whatever the locale; a terminal that cannot show a character
-    gets a question mark, not a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            encoding = stream.encoding if stream.isatty() else "utf-8"
-            stream.reconfigure(encoding=encoding, errors="replace")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        # Keys typed in another encoding are no reason for a traceback; see `holds_bytes`.
-        sys.stdin.reconfigure(errors="surrogateescape")
+def _dash_hint(arguments: list[str], unknown: str | None = None) -> str | None:
+    """What to do about a prompt that begins with a dash, if one seems to be among the arguments.
+
+    Such a prompt is read as options: `-mean of 3` names a model. It is told by its spaces.
+
+    Args:
+        arguments: Those of the command, with its name.
+        unknown: The option that does not exist, if that is the error.
+    """
+    if arguments[:1] not in (["ask"], ["compare"]):
+        return None
+    import shlex
+
+    before = "-"
+    for word in arguments[1:]:
+        if word == "--":
+            break
+        # The value of an option may begin with a dash, too, but is never an unknown option.
+        is_value = before.startswith("-") and not _holds_a_space(before) and before != "-"
+        is_cause = not is_value if unknown is None else unknown.lstrip("-") in word
+        if is_cause and word.startswith("-") and _holds_a_space(word.split("=")[0]):
+            return f"if it is the prompt: moa {arguments[0]} -- {shlex.quote(word[:_SHOWN])}"
+        before = word
+    if unknown is None:
+        return None
+    return f"see `moa {arguments[0]} --help`; a prompt that begins with a dash goes after `--`"
 
 
 def _say(message: str, hint: str | None, code: int) -> int:
@@ -119,17 +136,23 @@ def _say(message: str, hint: str | None, code: int) -> int:
     return code
 
 
-def _usage(error: Any) -> int:
+def _usage(error: Any, arguments: list[str]) -> int:
     import typer
 
+    from moa_cli.core.sanitize import one_line
+
     message = error.format_message().rstrip()
-    if "\n" in message:
+    # Its class is not public. Other errors have the name of an option, too.
+    is_unknown = type(error).__name__ == "NoSuchOption"
+    if "\n" in message and not is_unknown:
         # `moa` or `moa profile` alone: the help is the message.
         typer.echo(message, err=True)
         return int(error.exit_code)
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "moa"
-    return _say(message.rstrip("."), f"see `{command} --help`", error.exit_code)
+    hint = _dash_hint(arguments, error.option_name if is_unknown else None)
+    line = one_line(message, _LONGEST_MESSAGE).rstrip(".")
+    return _say(line, hint or f"see `{command} --help`", error.exit_code)
 
 
 def _reader_gone() -> int:

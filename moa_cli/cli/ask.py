@@ -31,6 +31,7 @@ from moa_cli.cli.saving import left_turn, not_sent, open_books, resume
 from moa_cli.cli.traces import traced_by
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
+from moa_cli.core.text import plural
 from moa_cli.profile import save as save_as
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from moa_cli.terminal.sinks import Show
 
 _PATIENCE = 15.0
+# With --quiet, a program that takes its time before it writes is no reason for a line yet.
+_QUIET_SECONDS = 10.0
 _STDIN = Path("-")
 
 
@@ -65,6 +68,9 @@ def ask(
             help="Add a text file, an image or a PDF file; - is standard input.",
         ),
     ] = None,
+    no_stdin: Annotated[
+        bool, Option("-n", "--no-stdin", help="Do not read standard input.")
+    ] = False,
     json: Annotated[
         bool, Option("--json", help="Print one JSON object: reply, proposals, usage.")
     ] = False,
@@ -152,9 +158,14 @@ def ask(
     if left is not None:
         asked = left.asked
     else:
-        text, parts = _compose_prompt(prompt or [], file or [], needed=save_profile is None)
+        piped = _piped(prompt or (), file or (), wanted=not no_stdin, quiet=quiet)
+        text, parts = _compose_prompt(prompt or [], file or [], piped, needed=save_profile is None)
         if not text:
             return
+        added = [] if quiet or _STDIN in (file or ()) else piped.splitlines()
+        if added and (prompt or file):
+            # A loop of the shell that reads the same pipe ends early, and nobody knows why.
+            say(f"{plural(len(added), 'line')} of standard input added (-n: not to read it)")
         if not quiet and file:
             _tell_files_in(prompt or ())
         if not quiet and any(map(holds_bytes, prompt or ())):
@@ -206,8 +217,33 @@ def _tell_files_in(words: Sequence[str]) -> None:
             say(f"{word} is a word of the prompt; to attach the file: -f {shlex.quote(word)}")
 
 
+def _piped(words: Sequence[str], files: Sequence[Path], *, wanted: bool, quiet: bool) -> bytes:
+    """Standard input, as far as it is for this command. Raises UsageError.
+
+    words, files: of the prompt. wanted: whether it is read at all. quiet: say only what keeps the
+    command from ending.
+    """
+    from moa_cli.cli.streams import SILENT_SECONDS, is_read_by_another, read_prompt
+
+    named = _STDIN in files
+    if not wanted:
+        if named:
+            raise UsageError("--no-stdin and -f - exclude each other")
+        return b""
+    prompted = bool(files or " ".join(words).strip())
+    if prompted and not named and is_read_by_another():
+        if not quiet:
+            say(
+                "standard input is left unread, as another program reads it too;"
+                " to add the rest of it: -f -"
+            )
+        return b""
+    after = _QUIET_SECONDS if quiet else SILENT_SECONDS
+    return read_prompt(say, prompted=prompted, named=named, after=after)
+
+
 def _compose_prompt(
-    words: Sequence[str], files: Sequence[Path], *, needed: bool
+    words: Sequence[str], files: Sequence[Path], standard_input: bytes, *, needed: bool
 ) -> tuple[str, tuple[Part, ...]]:
     """The prompt and its parts (see `prompt_of`): the words, then each file and standard input,
     texts in fences; standard input alone is the prompt itself. A file `-` is standard input.
@@ -217,7 +253,7 @@ def _compose_prompt(
     from moa_cli.core.text import fenced
 
     prompt = " ".join(words).strip()
-    piped = wiring.stdin_part(wiring.read_stdin(), attached=_STDIN in files)
+    piped = wiring.stdin_part(standard_input, attached=_STDIN in files)
     holds_something = bool(piped.url or piped.text.strip())
     in_fence = replace(piped, text=fenced(piped.text)) if piped.kind == "text" else piped
     parts = [Part("text", prompt)] if prompt else []

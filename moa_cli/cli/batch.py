@@ -16,6 +16,7 @@ from moa_cli.cli.exit_codes import BUDGET, FAILED
 from moa_cli.cli.options import Live, ProviderConcurrency, max_cost_option, takes_profile, typed_or
 from moa_cli.cli.output import say
 from moa_cli.cli.saving import saves
+from moa_cli.cli.streams import standard_input
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.money import cost_text
@@ -112,7 +113,7 @@ def batch(
         strict=strict,
         proposals=proposals,
     )
-    at_terminal = sys.stdin is not None and sys.stdin.isatty() and source != _STREAM
+    at_terminal = sys.stdin.isatty() and source != _STREAM
     # Lines of answers and a line that moves would not get along.
     beside = target == _STREAM and sys.stdout.isatty()
     options = SessionOptions(
@@ -136,9 +137,7 @@ def _read(source: str, *, named_as_lines: bool) -> tuple[bytes, str, bool]:
     from moa_cli.bench.data.items import read_file
 
     if source == _STREAM:
-        if sys.stdin is None or sys.stdin.closed:
-            raise UsageError("there is no standard input to read prompts from")
-        return sys.stdin.buffer.read(), STANDARD_INPUT, True
+        return standard_input(say).read(), STANDARD_INPUT, True
     path = paths.expand(source)
     if not named_as_lines:
         remedy = 'write it as lines of {"prompt": …}; --lines takes each line as a prompt'

@@ -62,7 +62,7 @@ def chat(
     books = open_books(save=save)
     budgets = (*caps.budgets(books.spending, one_turn=False), *wiring.session_budget("turns"))
     # Plain lines come from a pipe, where no keys are typed.
-    at_terminal = sys.stdin is not None and sys.stdin.isatty()
+    at_terminal = sys.stdin.isatty()
     greeting = (
         [*wiring.greeting(profile), *cut_off(books.store, past)]
         if at_terminal

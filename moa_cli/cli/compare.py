@@ -113,7 +113,7 @@ def compare(
 
     kinds = arm_names(arms)
     names = split_names(profiles, "--profiles", "profile")
-    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
             "choosing an answer needs a terminal", hint="--results prints what was chosen"
         )

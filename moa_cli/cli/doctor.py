@@ -19,6 +19,8 @@ from moa_cli.core.text import nearest
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from moa_cli.clients.pool import ClientPool
     from moa_cli.models.providers import Providers
     from moa_cli.models.table import Provider
@@ -161,13 +163,21 @@ def _folders() -> Iterator[Finding]:
         "cache": paths.cache_dir(),
     }
     for name, folder in folders.items():
-        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        nearest = next(place for place in (folder, *folder.parents) if _can_be_seen(place))
         if os.access(nearest, os.W_OK):
             yield Finding("OK", f"{name} folder: {folder}")
         else:
             yield Finding(
                 "ERROR", f"{name} folder: {nearest} is not writable", f"set MOA_{name.upper()}_DIR"
             )
+
+
+def _can_be_seen(place: Path) -> bool:
+    """Whether there is such a place; False also within a folder that may not be entered."""
+    try:
+        return place.exists()
+    except OSError:
+        return False
 
 
 def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]:

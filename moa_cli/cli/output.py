@@ -53,7 +53,7 @@ def print_table(columns: Sequence[Column]) -> None:
 
 def check_can_confirm() -> None:
     """Raise UsageError if standard input is not a terminal: no answer can come."""
-    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+    if not sys.stdin.isatty():
         raise UsageError("cannot confirm: standard input is not a terminal; pass --yes")
 
 

@@ -51,7 +51,7 @@ def saves(save: bool | None) -> bool:
 
             hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
             resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-    if paths.drafts_dir().is_dir():
+    if paths.is_folder(paths.drafts_dir()):
         from moa_cli.chat.drafts import wipe_leftovers
 
         wipe_leftovers()

@@ -35,7 +35,7 @@ def completed(profile: Profile, *, ask: bool) -> Profile:
     """
     if not _typed(profile, "strategy") or not profile.rounds:
         return profile
-    ask = ask and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    ask = ask and sys.stdin.isatty() and sys.stderr.isatty()
     profile = _with_proposals(profile, ask=ask)
     if ask:
         for key in _KEYS[profile.strategy]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -259,13 +258,6 @@ def greeting(profile: Profile) -> list[str]:
         "or start Ollama or LM Studio, and run `moa setup`; `moa doctor` tells what is missing",
         "/help lists the commands, Ctrl-C stops a turn, Ctrl-D leaves",
     ]
-
-
-def read_stdin() -> bytes:
-    """All of standard input, b"" if it is a terminal or closed."""
-    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
-        return b""
-    return sys.stdin.buffer.read()
 
 
 def stdin_part(data: bytes, *, attached: bool) -> Part:

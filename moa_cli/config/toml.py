@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -86,7 +87,11 @@ def read_settings_file(path: Path) -> SourceText | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ProfileError(f"cannot be read: {error.strerror}", place=str(path)) from None
+        # A home of another user is left behind by `sudo -u` and by containers.
+        hint = None if os.access(path.parent, os.X_OK) else "set HOME, or MOA_CONFIG_DIR"
+        raise ProfileError(
+            f"cannot be read: {error.strerror}", place=str(path), hint=hint
+        ) from None
     return read_source(data, str(path), ProfileError)
 
 

@@ -18,6 +18,13 @@ from moa_cli.core.file_lock import locked_folder
 # The suffixes of the files that SQLite puts beside a database.
 DATABASE_SUFFIXES = ("-wal", "-shm")
 
+_FOLDERS = {
+    "config": ".config",
+    "data": ".local/share",
+    "state": ".local/state",
+    "cache": ".cache",
+}
+
 
 def _folder(kind: str) -> Path:
     override = os.environ.get(f"MOA_{kind.upper()}_DIR")
@@ -25,7 +32,12 @@ def _folder(kind: str) -> Path:
         return expand(override)
     from platformdirs import PlatformDirs
 
-    return Path(getattr(PlatformDirs("moa", appauthor=False), f"user_{kind}_dir"))
+    try:
+        return Path(getattr(PlatformDirs("moa", appauthor=False), f"user_{kind}_dir"))
+    except RuntimeError:
+        # HOME is not set and the user has no account, as in a container with a user id of its own.
+        # Container engines call `/` the home of such a user.
+        return Path("/", _FOLDERS[kind], "moa")
 
 
 def config_dir() -> Path:
@@ -189,6 +201,14 @@ def expand(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; False also for an invalid or inaccessible path."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def is_file(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -13,6 +12,7 @@ from typer import Argument, Option
 from moa_cli.cli.options import ForceFile, time_ago
 from moa_cli.cli.output import say
 from moa_cli.cli.saving import open_store, tell_unreadable
+from moa_cli.cli.streams import standard_input
 from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
@@ -137,7 +137,7 @@ def import_(
         done = take(
             store,
             files,
-            sys.stdin.buffer,
+            standard_input(say),
             source=source,
             tags=list(dict.fromkeys(map(tag_named, tags or []))),
             dry_run=dry_run,

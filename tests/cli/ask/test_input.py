@@ -204,3 +204,34 @@ def test_a_very_long_prompt_arrives_whole(moa: Moa, upstream: Upstream) -> None:
     text = "".join(f"line {number} of a long text\n" for number in range(20_000))
     assert moa.run("ask", stdin=text.encode()).code == 0
     assert asked(upstream) == text.rstrip("\n")
+
+
+@pytest.mark.parametrize("command", [["ask"], []], ids=["ask", "alone"])
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("-why is it so?", "'-why is it so?'"),
+        ("-mean of three", "'-mean of three'"),
+        ("-fine, thanks", "'-fine, thanks'"),
+        ("-r us", "'-r us'"),
+        ("--help me with this", "'--help me with this'"),
+        ("- one\n- two", "'- one - two'"),
+    ],
+)
+def test_a_prompt_that_begins_with_a_dash_is_explained(
+    moa: Moa, upstream: Upstream, command: list[str], prompt: str, shown: str
+) -> None:
+    ran = moa.run(*command, prompt)
+    assert (ran.code, ran.out, upstream.requests) == (2, b"", [])
+    assert ran.err.endswith(f"(if it is the prompt: moa ask -- {shown})\n")
+    assert ran.err.count("\n") == 1
+
+
+def test_an_unknown_option_is_told_as_one(moa: Moa, upstream: Upstream) -> None:
+    line = refused(moa, upstream, "--system", "- be terse", "-x", "hi")
+    assert line == (
+        "moa: No such option: -x (see `moa ask --help`;"
+        " a prompt that begins with a dash goes after `--`)\n"
+    )
+    assert "see `moa ask --help`" in refused(moa, upstream, "-5")
+    assert "if it is the prompt" not in refused(moa, upstream, "--system", "- be terse")

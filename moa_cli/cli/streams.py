@@ -1,0 +1,207 @@
+"""The standard streams: put in order at the start, and standard input as a command reads it.
+
+Programs that start `moa` (cron, `nohup`, services, agents) leave streams closed, open the wrong way
+round, or without blocking. After `prepare_streams`, each of them can be used.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from moa_cli.core.errors import UsageError
+from moa_cli.core.text import with_hint
+
+_MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
+# After so long it is said that nothing comes from standard input.
+SILENT_SECONDS = 0.7
+# No model reads a longer prompt, and /dev/zero has no end.
+_MOST_BYTES = 1 << 27
+_PIECE = 1 << 16
+
+
+def prepare_streams() -> None:
+    """Put the standard streams in order.
+
+    One that is closed, or opened the wrong way round, becomes the null device. Pipes and files get
+    UTF-8 whatever the locale. A terminal that cannot show a character gets a question mark, not a
+    traceback. What standard error does not take is lost, and nothing else is.
+    """
+    # In this order: an opened file takes the lowest free descriptor.
+    for descriptor, (name, mode) in enumerate(_MODES.items()):
+        if getattr(sys, name) is None or _is_reversed(descriptor, mode):
+            _open_null(descriptor, name, mode)
+        with suppress(OSError, AttributeError):
+            # A program that shares the terminal or pipe may have switched blocking off.
+            if not os.get_blocking(descriptor):
+                os.set_blocking(descriptor, True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="replace")
+    if isinstance(sys.stderr, io.TextIOWrapper) and not isinstance(sys.stderr, _Diagnostics):
+        sys.stderr = _Diagnostics(sys.stderr)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Keys typed in another encoding are no reason for a traceback; see `holds_bytes`.
+        sys.stdin.reconfigure(errors="surrogateescape")
+
+
+def _is_reversed(descriptor: int, mode: str) -> bool:
+    """Whether a descriptor is open, but for the other direction only. `nohup` does this to standard
+    input at a terminal."""
+    try:
+        import fcntl
+
+        access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+    except (ImportError, OSError):
+        return False
+    return access == (os.O_WRONLY if mode == "r" else os.O_RDONLY)
+
+
+def _open_null(descriptor: int, name: str, mode: str) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
+    # Programs that this one starts get it, too.
+    os.set_inheritable(descriptor, True)
+    setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+class _Diagnostics(io.TextIOWrapper):
+    """Standard error. After it has failed once (a full disk, a reader that is gone), what is
+    written to it is dropped: a command does not fail because nobody can read its notices."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        super().__init__(stream.buffer, stream.encoding, stream.errors, line_buffering=True)
+        # It would close what they share.
+        self._before = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self._drop()
+
+    def _drop(self) -> None:
+        # What is buffered would be written again at the interpreter's end, and fail once more.
+        with suppress(OSError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            super().flush()
+
+
+def standard_input(
+    tell: Callable[[str], None], *, instead: str = "", after: float = SILENT_SECONDS
+) -> BinaryIO:
+    """Standard input as bytes; at a terminal, what is typed until Ctrl-D.
+
+    Args:
+        tell: Is called once, in another thread, with a line, if nothing comes for a moment: an open
+            pipe to which nobody writes otherwise looks like a program that hangs.
+        instead: What the user can do if nothing will come.
+        after: How many seconds that moment lasts.
+    """
+    if sys.stdin.isatty():
+        instead = "Ctrl-D ends it"
+    raw = _StandardInput(sys.stdin.fileno(), tell, instead, after)
+    return io.BufferedReader(raw, _PIECE)
+
+
+def read_prompt(tell: Callable[[str], None], *, prompted: bool, named: bool, after: float) -> bytes:
+    """All of standard input, as a prompt or as what is added to one.
+
+    Args:
+        tell: See `standard_input`.
+        prompted: Whether there is a prompt without it.
+        named: Whether it was asked for (`-f -`). If not, a terminal is not read.
+        after: See `standard_input`.
+
+    Raises:
+        UsageError: It cannot be read, or it has no end.
+    """
+    if sys.stdin.isatty() and not named:
+        return b""
+    instead = "-n: to ask without it" if prompted and not named else ""
+    data = standard_input(tell, instead=instead, after=after).read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise UsageError(
+            f"standard input is longer than {_MOST_BYTES:,} bytes", hint="no model reads so much"
+        )
+    return data
+
+
+def is_read_by_another() -> bool:
+    """Whether standard input is a file of which another program has read the beginning, and of
+    which something is left: the loop `while read -r line; do …; done < file` reads the rest."""
+    try:
+        descriptor = sys.stdin.fileno()
+        status = os.fstat(descriptor)
+        place = os.lseek(descriptor, 0, os.SEEK_CUR) if stat.S_ISREG(status.st_mode) else 0
+    except (AttributeError, OSError, ValueError):
+        return False
+    return 0 < place < status.st_size
+
+
+class _StandardInput(io.RawIOBase):
+    def __init__(
+        self, descriptor: int, tell: Callable[[str], None], instead: str, after: float
+    ) -> None:
+        self._descriptor = descriptor
+        self._tell = tell
+        self._instead = instead
+        self._after = after
+        self._told = False
+        self._came = False
+
+    def readable(self) -> bool:
+        return True
+
+    # The standard library's stubs type the parameter as a buffer of any kind.
+    def readinto(self, buffer: Any) -> int:
+        timer = threading.Timer(self._after, self._tell_of_silence)
+        timer.daemon = True
+        if not self._told:
+            timer.start()
+        try:
+            data = _read(self._descriptor, len(buffer))
+        finally:
+            timer.cancel()
+        self._came = True
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _tell_of_silence(self) -> None:
+        self._told = True
+        what = "the end of standard input" if self._came else "standard input"
+        came = "" if self._came else ", from which nothing has come so far"
+        self._tell(with_hint(f"waiting for {what}{came}", self._instead or None))
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, most)
+        except BlockingIOError:
+            # Another program has switched blocking off since the start.
+            select.select([descriptor], [], [])
+        except OSError as error:
+            why = error.strerror or error
+            raise UsageError(
+                f"standard input cannot be read: {why}", hint="to do without it: `< /dev/null`"
+            ) from None
