@@ -33,7 +33,7 @@ MENU_STYLE = {
     "scrollbar.background": "noinherit bg:default",
     "scrollbar.button": "noinherit bg:ansibrightblack",
 }
-_MOST_ROWS = 8
+_ROWS, _MOST_ROWS = 8, 16
 # Of the line and the bar below it, which stay when the menu is there.
 _OTHER_ROWS = 3
 # More than anybody looks through; each letter that is typed leaves fewer.
@@ -73,7 +73,7 @@ def is_command_begun(before: str) -> bool:
 
 def menu_rows(rows: int) -> int:
     """How many rows the menu may take on a screen of so many."""
-    return max(0, min(_MOST_ROWS, rows - _OTHER_ROWS))
+    return max(0, min(_MOST_ROWS, max(_ROWS, rows // 3), rows - _OTHER_ROWS))
 
 
 def complete_now(buffer: Buffer) -> None:

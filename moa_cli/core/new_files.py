@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,13 @@ def check_name(path: Path) -> None:
 
 def check_free(path: Path, *, force: bool) -> None:
     """Raise UsageError if there is something that may not be overwritten."""
-    if path.exists() and not (force and path.is_file()):
-        hint = "--force overwrites it" if path.is_file() else None
+    try:
+        taken, is_file = path.exists(), path.is_file()
+    except OSError as trouble:
+        # The name is too long, or a folder on the way cannot be looked into.
+        raise UsageError(f"{path}: cannot be written: {trouble.strerror}") from None
+    if taken and not (force and is_file):
+        hint = "--force overwrites it" if is_file else None
         raise UsageError(f"{path}: already exists", hint=hint)
 
 
@@ -39,8 +45,14 @@ def new_file(path: Path, *, force: bool, error: type[MoAError]) -> Iterator[Bina
         UsageError: The file is there and not to be overwritten, or cannot be called so on every
             system.
     """
-    # Through a symbolic link, which itself is left alone.
-    path = path.resolve()
+    try:
+        if b"\0" in os.fsencode(path):
+            raise ValueError
+        # Through a symbolic link, which itself is left alone.
+        path = path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        # A NUL character, half of a surrogate pair, or a loop of links.
+        raise UsageError(f"{path}: is not a path that leads to a file") from None
     check_name(path)
     check_free(path, force=force)
     try:

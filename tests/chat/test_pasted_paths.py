@@ -28,7 +28,18 @@ def test_a_file_that_is_there_can_be_attached(moa: Moa) -> None:
     with moa.terminal("chat", columns=400) as terminal:
         at_empty_prompt(terminal)
         terminal.send(f"{file} what is this?\r")
-        terminal.wait_for(f"`/file {file}` attaches that file")
+        terminal.wait_for(f"`/file {file}` attaches it")
+
+
+def test_a_folder_of_the_root_is_a_path_and_a_command_stays_one(moa: Moa) -> None:
+    with moa.terminal("chat", columns=120) as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("/tmp what is in it?\r")
+        terminal.wait_for("› //tmp what is in it?")
+        terminal.send("\x03")
+        at_empty_prompt(terminal)
+        terminal.send("/sys be brief\r")
+        terminal.wait_for("system be brief")
 
 
 def test_a_pasted_error_of_several_lines_is_not_lost(moa: Moa, upstream: Upstream) -> None:

@@ -83,16 +83,20 @@ def test_a_file_is_overwritten_only_on_demand(moa: Moa, command: str) -> None:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        (".", "is a folder"),
+        (".", "already exists"),
+        ("loop/x.md", "is not a path that leads to a file"),
+        ("9" * 5000, "cannot be written: File name too long"),
+        ("mine.md/x.md", "cannot be written: Not a directory"),
         ("nowhere/x.md", "cannot be written: No such file or directory"),
         ("con.md", "Windows reserves the name"),
-        ("a\0b", "NUL"),
     ],
 )
 @pytest.mark.parametrize("command", ["/save", "/export"])
 def test_what_cannot_be_written_is_one_clear_line(
     moa: Moa, command: str, path: str, said: str
 ) -> None:
+    (moa.folder / "loop").symlink_to("loop")
+    (moa.folder / "mine.md").write_text("mine")
     err = chat(moa, "what is rain?", f"{command} {path}")
     assert len([line for line in err.splitlines() if said in line]) == 1
 

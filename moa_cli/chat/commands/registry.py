@@ -248,8 +248,8 @@ def perform(host: Host, line: str) -> Outcome:
     name, argument = _parted(line)
     if begins_with_path(line):
         hint = "begin the line with two slashes to send it as it is"
-        if _is_file(f"/{name}"):
-            hint += f"; `/file /{name}` attaches that file"
+        if _is_there(f"/{name}"):
+            hint += f"; `/file /{name}` attaches it"
         raise UsageError(f"there is no command /{one_line(name, _MOST_NAMED)}", hint=hint)
     found = find(name)
     if found.usage.isalpha() and not argument:
@@ -261,7 +261,14 @@ def begins_with_path(line: str) -> bool:
     """Whether a line that begins with a slash begins with the path of a file, as a pasted one
     does, and not with a command."""
     name, _ = _parted(line)
-    return "/" in name or (name not in COMMANDS and "." in name and _is_file(f"/{name}"))
+    if "/" in name:
+        return True
+    try:
+        find(name)
+    except UsageError:
+        # `/tmp` and `/vmlinuz.old` are there, and no commands.
+        return bool(name) and _is_there(f"/{name}")
+    return False
 
 
 def _parted(line: str) -> tuple[str, str]:
@@ -270,7 +277,7 @@ def _parted(line: str) -> tuple[str, str]:
     return name, "".join(rest).strip()
 
 
-def _is_file(path: str) -> bool:
+def _is_there(path: str) -> bool:
     # A NUL character, or a name that is too long.
     with suppress(OSError, ValueError):
         return Path(path).exists()

@@ -73,12 +73,7 @@ def _destination(argument: str) -> tuple[bool, Path | None]:
     force = words[0] == _FORCE
     named = " ".join(words[1:]) if force else argument
     named = named.strip().strip("'\"")
-    if "\0" in named:
-        raise UsageError("the path holds a NUL character")
-    path = paths.expand(named) if named else None
-    if path is not None and path.is_dir():
-        raise UsageError(f"{path}: is a folder", hint="name a file in it")
-    return force, path
+    return force, paths.expand(named) if named else None
 
 
 def _written(host: Host, conversation: KeptConversation, suffix: str) -> Iterator[str]:
