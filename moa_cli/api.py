@@ -71,6 +71,7 @@ class _Money:
             if clients is None
             else _limiter(config.concurrency).slots(clients.providers.provider_of),
             ledger=CallRecorder(records.spending, _log.warning) if records.spending else None,
+            assumed_context=config.default_context or None,
         )
 
     @property

@@ -33,7 +33,7 @@ from moa_cli.config.template import explanation, template
 from moa_cli.config.toml import allowed, sentence
 from moa_cli.core import errors
 from moa_cli.core.conversation import Charge, Citation, Failure, Proposal, Turn, Usage
-from moa_cli.core.events import Caller, Event
+from moa_cli.core.events import Caller, Event, LeftOutTurns
 from moa_cli.core.jsonl import turn_to_dict, usage_to_dict
 from moa_cli.core.money import Price
 from moa_cli.core.quirks import MEANINGS
@@ -714,7 +714,7 @@ PUBLIC = {
 
 def python_page() -> str:
     """All public names of the library; the text of each is its docstring."""
-    events = tuple(cls.__name__ for cls in (*typing.get_args(Event), Caller))
+    events = tuple(cls.__name__ for cls in (*typing.get_args(Event), Caller, LeftOutTurns))
     faults = tuple(name for name in moa_cli.__all__ if _is_error(name))
     groups = {**PUBLIC, "Events": events, "Errors": faults}
     listed = {name for names in groups.values() for name in names} | {"Event", "__version__"}

@@ -270,6 +270,7 @@ def _shared(
         int | None, option_of(PROFILE_KEYS["rounds"], "-r", "--rounds", metavar="N")
     ] = None,
     multi_turn: Annotated[bool | None, option_of(PROFILE_KEYS["multi_turn"])] = None,
+    max_history: Annotated[int | None, option_of(PROFILE_KEYS["max_history"], metavar="N")] = None,
     system: Annotated[
         str | None, option_of(PROFILE_KEYS["system"], "-s", "--system", metavar="TEXT")
     ] = None,
@@ -325,6 +326,7 @@ def _shared(
         max_tokens=_first(max_tokens, max_tokens_),
         rounds=rounds,
         multi_turn=_first(multi_turn, multi_turn_),
+        max_history=max_history,
         system=system,
         reference_placement=reference_placement,  # type: ignore[arg-type]
         reference_format=reference_format,  # type: ignore[arg-type]

@@ -83,6 +83,7 @@ def limits(
         budgets=budgets,
         slots=limiter(concurrency).slots(providers().provider_of),
         ledger=ledger,
+        assumed_context=config().default_context or None,
     )
 
 

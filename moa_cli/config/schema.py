@@ -25,6 +25,7 @@ VARIABLES = {
     "save": "MOA_SAVE",
     "bell": "MOA_BELL",
     "title": "MOA_TITLE",
+    "default_context": "MOA_DEFAULT_CONTEXT",
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -329,6 +330,15 @@ class Config:
         Key("maximum number of calls at the same time (`moa serve`: 256, if not set)", 1, 1024),
     ] = 32
     retries: Annotated[int, Key("how many times a failed call is tried again", 0, 20)] = 4
+    default_context: Annotated[
+        int,
+        Key(
+            "context in tokens that a model is taken to have whose context is not known, when old"
+            " turns are left out; 0 or false: it is sent all of them",
+            0,
+            off=True,
+        ),
+    ] = 32768
     save: Annotated[bool, Key("keep conversations (see `moa history`)")] = True
     plain: Annotated[bool, Key("show the reply as raw text, not as drawn Markdown")] = False
     compact: Annotated[bool, Key("fold each layer into one line")] = False

@@ -32,6 +32,9 @@ __all__ = [
 
 Role = Literal["system", "user", "assistant", "tool"]
 TurnStatus = Literal["open", "finished", "interrupted", "failed"]
+# How models are sent a summary of what was said before.
+_SUMMARY_HEAD = "A summary of our conversation so far:"
+_SUMMARY_READ = "I have read the summary. Let us go on from there."
 # Sums of tokens, calls and USD stay far below this, even over years.
 _MOST = 10**12
 
@@ -272,6 +275,7 @@ RARE = frozenset(
         "reviews",
         "decision",
         "report",
+        "summary_so_far",
     }
 )
 
@@ -325,6 +329,8 @@ class Turn:
             strategy has nothing to tell.
         report: Where the proposals agree and where not. In JSON this field is left out where there
             is none.
+        summary_so_far: What models are sent in place of this turn and of all before it: a summary
+            of the conversation up to here. In JSON this field is left out where it is empty.
     """
 
     user: str
@@ -352,6 +358,7 @@ class Turn:
     reviews: tuple[Proposal, ...] = ()
     decision: Decision | None = None
     report: Report | None = None
+    summary_so_far: str = ""
 
     @property
     def depth(self) -> int:
@@ -461,6 +468,24 @@ class Conversation:
         *before, last = self.turns
         return replace(self, turns=(*before, replace(last, reply=reply, status="finished")))
 
+    @property
+    def first_sent(self) -> int:
+        """The place of the first turn that models are sent: the one behind the latest summary."""
+        places = range(len(self.turns), 0, -1)
+        return next((place for place in places if self.turns[place - 1].summary_so_far), 0)
+
+    @property
+    def summary(self) -> str:
+        """What models are sent in place of the turns before `first_sent`; empty if nothing is."""
+        first = self.first_sent
+        return self.turns[first - 1].summary_so_far if first else ""
+
+    @property
+    def earlier(self) -> tuple[Turn, ...]:
+        """The turns that models are sent beside the open one, the oldest first."""
+        is_open = bool(self.turns) and self.turns[-1].reply is None
+        return self.turns[self.first_sent : len(self.turns) - int(is_open)]
+
     def closed_turns(self) -> tuple[Turn, ...]:
         """The turns that hold a reply.
 
@@ -473,10 +498,17 @@ class Conversation:
         """What an endpoint is sent, without any references.
 
         Returns:
-            `before`, then the user messages and the final replies in order, then `after`.
+            `before`, then the user messages and the final replies in order, then `after`. If there
+            is a summary, it stands in place of all before it but for a system message.
         """
+        first = self.first_sent
         said = list(self.before)
-        for turn in self.turns:
+        if first:
+            summary = f"{_SUMMARY_HEAD}\n\n{self.turns[first - 1].summary_so_far}"
+            said = [message for message in said[:1] if message.role == "system"]
+            # Some endpoints demand that roles alternate.
+            said += [Message("user", summary), Message("assistant", _SUMMARY_READ)]
+        for turn in self.turns[first:]:
             said.append(Message("user", turn.user, turn.parts, name=turn.speaker))
             if turn.reply is not None:
                 said.append(Message("assistant", turn.reply, tool_calls=turn.tool_calls))

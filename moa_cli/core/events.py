@@ -29,8 +29,10 @@ __all__ = [
     "Decided",
     "Event",
     "Hedged",
+    "HistoryTrimmed",
     "LayerFinished",
     "LayerStarted",
+    "LeftOutTurns",
     "ProposerDelta",
     "ProposerFailed",
     "ProposerFinished",
@@ -283,6 +285,38 @@ class ReferencesTrimmed(_Event):
     left_out: int = 0
 
 
+@dataclass(frozen=True)
+class LeftOutTurns:
+    """The turns of a conversation that a model is not sent.
+
+    Attributes:
+        model: The model name in the profile.
+        count: How many of the oldest turns are left out.
+        context: The context length of the model, in tokens.
+        assumed: Whether that is assumed, since it is not known.
+    """
+
+    model: str
+    count: int
+    context: int
+    assumed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryTrimmed(_Event):
+    """Some models are not sent the oldest turns, because all of them do not fit their contexts.
+
+    Attributes:
+        kind: The name of the event.
+        turns: How many earlier turns there are.
+        models: What each of these models is not sent.
+    """
+
+    kind: Literal["history_trimmed"] = "history_trimmed"
+    turns: int
+    models: tuple[LeftOutTurns, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerFinished(_Event):
     """A layer of proposers has ended.
@@ -483,6 +517,7 @@ Event = (
     | Queued
     | Hedged
     | ReferencesTrimmed
+    | HistoryTrimmed
     | LayerFinished
     | AggregatorStarted
     | AggregatorDelta

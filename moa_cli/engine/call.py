@@ -71,6 +71,10 @@ class Limits:
         client: Who the turn is made for. Proposals that are kept serve turns of the same client
             only.
         undisclosed: The names of budgets from which others spend, too. Errors do not tell how much.
+        trims_history: Whether old turns are left out if a model's context has no room for them. If
+            not, such a model is not asked.
+        assumed_context: Tokens of context that a model is taken to have whose context is not known,
+            as far as old turns are concerned. None: it is sent all of them.
     """
 
     concurrency: int = 32
@@ -84,6 +88,8 @@ class Limits:
     fan_outs: FanOutMemory | None = None
     client: str = ""
     undisclosed: frozenset[str] = frozenset()
+    trims_history: bool = True
+    assumed_context: int | None = None
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 Where an endpoint says that a prompt is too long all the same, references are cut further; and if
 that is not enough, the oldest messages are left out. That is told, and tried once.
 
-The rule: room is the context less the answer (max_tokens, else 1,024 tokens or a quarter of the
-context). If the prompt with its references has no room, every reference may have the same number
-of tokens, and longer ones are cut at their end; if that would be too few, the model is not asked.
-Before an endpoint has said so, conversations are not cut, and prompts never are.
+The rule: room is the context less the answer (see `engine.history`). If the prompt with its
+references has no room, every reference may have the same number of tokens, and longer ones are cut
+at their end; if that would be too few, the model is not asked. Prompts are never cut. What was said
+before them is, but not here: see `engine.history`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from moa_cli.core.conversation import Conversation, Message
 from moa_cli.core.errors import ContextTooLong
 from moa_cli.core.tokens import estimate_tokens, extra_tokens, prompt_tokens
+from moa_cli.engine.history import usable_room, without_oldest
 from moa_cli.engine.prompts import Reference, fence_of, messages_for, text_of
 from moa_cli.profile import ModelSettings, Profile
 
-_ANSWER_TOKENS = 1024
 # Fewer say nothing.
 _FEWEST_TOKENS = 64
-# Estimates may be that much too low.
-_MARGIN = 1.1
 _CUT = " […]"
 # Of what an endpoint seems to take, as estimates may be too low; and of a prompt, where it tells
 # nothing.
@@ -64,7 +61,7 @@ def fit(
     needed = prompt_tokens(messages) + extra_tokens(settings.extra)
     if context is None:
         return Fitted(messages, needed)
-    room = int((context - (settings.max_tokens or min(_ANSWER_TOKENS, context // 4))) / _MARGIN)
+    room = usable_room(settings, context)
     fitted = _fit_to(room, context, profile, settings, conversation, references)
     if fitted is None:
         answer = f"up to {settings.max_tokens:,}" if settings.max_tokens else "any length"
@@ -103,7 +100,7 @@ def shrink(
         fitted = _fit_to(room, room + answer, profile, settings, rest, references)
         if fitted is not None:
             return replace(fitted, context=room + answer, left_out=left_out)
-        rest, dropped = _without_oldest(rest)
+        rest, dropped = without_oldest(rest)
         if not dropped:
             return None
         left_out += dropped
@@ -136,22 +133,6 @@ def _fit_to(
     ]
     messages = messages_for(profile, settings, conversation, cut, fence)
     return Fitted(messages, prompt_tokens(messages) + beside, kept, context)
-
-
-def _without_oldest(conversation: Conversation) -> tuple[Conversation, int]:
-    """The conversation without its oldest message and what was done and answered upon it, and how
-    many messages that is; 0 if there is but the prompt. A system message stays."""
-    before, turns = conversation.before, conversation.turns
-    first = int(bool(before) and before[0].role == "system")
-    if len(before) > first:
-        # A result without its call, or a call without its result, is refused by endpoints.
-        rest = before[first + 1 :]
-        answers = takewhile(lambda message: message.role in ("assistant", "tool"), rest)
-        dropped = 1 + sum(1 for _ in answers)
-        return replace(conversation, before=before[:first] + before[first + dropped :]), dropped
-    if len(turns) < 2:
-        return conversation, 0
-    return replace(conversation, turns=turns[1:]), 1 if turns[0].reply is None else 2
 
 
 def _shortened(reference: Reference, text: str) -> Reference:

@@ -15,6 +15,7 @@ from moa_cli.clients.thinking import late_reasoning
 from moa_cli.core.conversation import Conversation, Message, Part, Proposal
 from moa_cli.core.sanitize import one_line
 from moa_cli.engine.advice import begins_reply
+from moa_cli.engine.history import newest
 from moa_cli.profile import ModelSettings, Profile, ReferenceFormat
 from moa_cli.profile.merge_prompt import filled, holds_prompt
 
@@ -291,12 +292,13 @@ def messages_for(
     references: Sequence[Reference] = (),
     fence: str | None = None,
 ) -> tuple[Message, ...]:
-    """What a model is sent: system prompt, history (if multi_turn), prompt, and references.
+    """What a model is sent: system prompt, history (if multi_turn; at most max_history turns),
+    prompt, and references.
 
     A model's own system prompt replaces any other; the profile's yields to one that the
     conversation begins with. fence: see `merge_text`.
     """
-    messages = list(conversation.messages())
+    messages = list(newest(conversation, profile.max_history).messages())
     behind = len(conversation.after)
     led = bool(messages) and messages[0].role == "system"
     if not profile.multi_turn:

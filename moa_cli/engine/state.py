@@ -12,7 +12,15 @@ from typing import Any, Protocol
 from moa_cli.core.conversation import Conversation, Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
 from moa_cli.core.errors import BudgetReached, ContextTooLong, ToolsUnsupported
-from moa_cli.core.events import Event, Hedged, Queued, ReferencesTrimmed, Retrying
+from moa_cli.core.events import (
+    Event,
+    Hedged,
+    HistoryTrimmed,
+    LeftOutTurns,
+    Queued,
+    ReferencesTrimmed,
+    Retrying,
+)
 from moa_cli.core.money import priced, usd
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.text import plural
@@ -29,6 +37,13 @@ from moa_cli.engine.call import Call, Hedge, Limits, Planned, Retry, Shrunk, Wai
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fan_out import Accepted, FanOut
 from moa_cli.engine.fit import Fitted, fit, shrink
+from moa_cli.engine.history import (
+    History,
+    context_of,
+    model_settings,
+    newest,
+    without_turns,
+)
 from moa_cli.engine.kept_reviews import KeptReviews
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.engine.sight import check_sight, seen_by
@@ -141,6 +156,7 @@ class TurnState:
             profile = response_format.over(profile)
             # Nobody is shown what was not checked.
             limits = replace(limits, reply_held=True)
+        conversation = newest(conversation, profile.max_history)
         self.response_format = response_format
         self.may_repair = True
         self.profile = profile
@@ -158,7 +174,13 @@ class TurnState:
         self.given = references is not None
         # The conversation as far as the proposals answer it, and as proposers are sent it.
         self._answered = conversation
-        self._advised: Conversation | None = None
+        self._advised: dict[int, Conversation] = {}
+        # The earlier turns, if some may be left out; what each model is not sent, and how much of
+        # that was told.
+        trims = limits.trims_history and bool(conversation.earlier)
+        self._history = History(profile, conversation) if trims else None
+        self._left_out: dict[str, LeftOutTurns] = {}
+        self._told_left_out: dict[str, int] = {}
         self.arrived = asyncio.Event()
         self.layer: ReferenceSource | None = None
         # The number of the last layer that was planned.
@@ -320,19 +342,50 @@ class TurnState:
         raise _toolless(" and ".join(unable))
 
     def _view_for(self, settings: ModelSettings, info: ModelInfo) -> Conversation:
-        """The conversation as a model is sent it; the same for all proposers that see.
+        """The conversation as a model is sent it; the same for all proposers that see, and have
+        room for as many turns.
 
         Reviewers are asked as proposers are: a review is about what the proposals answer, and not
         about results of tools that came later.
         """
+        left_out = self._turns_to_leave_out(settings, info)
         if isinstance(settings, Aggregator):
-            view = advice.view_for(
-                self.profile, settings, self.conversation, calls_tools=info.tools
-            )
+            talk = without_turns(self.conversation, left_out)
+            view = advice.view_for(self.profile, settings, talk, calls_tools=info.tools)
             return seen_by(view, info.sees)
-        if self._advised is None:
-            self._advised = advice.view_for(self.profile, settings, self._answered)
-        return seen_by(self._advised, info.sees)
+        if left_out not in self._advised:
+            talk = without_turns(self._answered, left_out)
+            self._advised[left_out] = advice.view_for(self.profile, settings, talk)
+        return seen_by(self._advised[left_out], info.sees)
+
+    def _turns_to_leave_out(self, settings: ModelSettings, info: ModelInfo) -> int:
+        """How many of the oldest turns a model is not sent, as it has no room for them."""
+        if self._history is None:
+            return 0
+        context, assumed = context_of(settings, info.context_length, self._limits.assumed_context)
+        use = self._history.use(settings, context, assumed=assumed)
+        if use.left_out and use.context is not None:
+            model = settings.model
+            self._left_out[model] = LeftOutTurns(model, use.left_out, use.context, assumed)
+        return use.left_out
+
+    def _tell_left_out(self) -> None:
+        """Tell what models are not sent: once for all models of the turn, and again only if it
+        becomes more, as with a list of models that comes late."""
+        if self._history is None:
+            return
+        if not self._told_left_out:
+            for model, settings in model_settings(self.profile).items():
+                self._turns_to_leave_out(settings, self._clients.known(model))
+        more = tuple(
+            left
+            for model, left in self._left_out.items()
+            if left.count > self._told_left_out.get(model, 0)
+        )
+        if more:
+            turns = len(self.conversation.earlier)
+            self.emit(HistoryTrimmed(at=self.now(), turns=turns, models=more))
+            self._told_left_out |= {left.model: left.count for left in more}
 
     async def foresee(self) -> None:
         """Raise BudgetReached if a later layer is certain to go beyond a cap, or its models have
@@ -446,6 +499,7 @@ class TurnState:
                     max_tokens=settings.max_tokens,
                 )
             )
+        self._tell_left_out()
         return self._admitted(layer, calls) if self.budgets else calls
 
     async def plan_again(

@@ -57,6 +57,8 @@ def _reason(event: Event, lost: str | None) -> str | None:
             return f"hedge: no word for {event.seconds:.1f} s"
         case events.ReferencesTrimmed():
             return f"fit: whole references are beyond the context of {event.context} tokens"
+        case events.HistoryTrimmed():
+            return "fit: all earlier turns are beyond the context of a model"
         case events.ProposerFailed() if event.proposal.error is not None:
             kind = event.proposal.error.kind
             known = {

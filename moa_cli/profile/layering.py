@@ -49,6 +49,7 @@ _OPTIONS = {_MODELS: "reference_model", "judge": "judge_model"}
 _OF_THE_PROFILE = (
     "rounds",
     "multi_turn",
+    "max_history",
     "system",
     "reference_placement",
     "reference_format",
@@ -86,6 +87,7 @@ class Overrides:
     max_tokens: int | None = None
     rounds: int | None = None
     multi_turn: bool | None = None
+    max_history: int | None = None
     system: str | None = None
     reference_placement: Placement | None = None
     reference_format: ReferenceFormat | None = None

@@ -271,6 +271,8 @@ class Profile:
         rounds: Layers of proposers; 0 asks the aggregator alone. The paper counts the
             aggregator too, so its layers are rounds + 1.
         multi_turn: Whether earlier turns are sent along.
+        max_history: Most earlier turns that are sent along; the oldest are left out first. Unset:
+            as many as the context of each model has room for.
         system: System prompt for all models.
         temperature: For models without one of their own.
         max_tokens: For models without a limit of their own.
@@ -334,6 +336,14 @@ class Profile:
     description: Annotated[str, Key("one line on what the profile is for", blank=True)] = ""
     rounds: Annotated[int, Key("layers of proposers; 0 asks the aggregator alone", 0, 10)] = 1
     multi_turn: Annotated[bool, Key("whether earlier turns are sent along")] = True
+    max_history: Annotated[
+        int | None,
+        Key(
+            "maximum number of earlier turns that are sent along; if unset, as many as fit",
+            0,
+            example=20,
+        ),
+    ] = None
     system: Annotated[str | None, Key("system prompt for all models", blank=True)] = None
     temperature: Annotated[
         float | None, Key("temperature of all models; if unset, each model's own default", 0, 2)

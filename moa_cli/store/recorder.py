@@ -15,6 +15,7 @@ from moa_cli.core.events import (
     AggregatorFinished,
     Event,
     Hedged,
+    HistoryTrimmed,
     ProposerFailed,
     ProposerFinished,
     ReferencesTrimmed,
@@ -30,6 +31,8 @@ from moa_cli.store.store import Store, new_id
 from moa_cli.store.stored_values import without_defaults
 
 _TOLD_AFTER_SECONDS = 0.8
+# What no proposal holds.
+_NOTED = (Retrying, Hedged, ReferencesTrimmed, HistoryTrimmed, AggregatorFailed)
 
 
 @dataclass(eq=False)
@@ -78,7 +81,7 @@ class Recorder:
             # The reviews of a merge are written at its end, see `_end`.
             if self._merging is None:
                 self._put("proposal", without_defaults(event.proposal))
-        elif isinstance(event, Retrying | Hedged | ReferencesTrimmed | AggregatorFailed):
+        elif isinstance(event, _NOTED):
             self._put("note", to_dict(event))
         elif isinstance(event, AggregatorFinished):
             # The process may be killed between this event and the end of the turn.

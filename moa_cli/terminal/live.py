@@ -19,7 +19,7 @@ from moa_cli.markdown.pieces import Block
 from moa_cli.terminal.board import board_lines, call_summary, name_cells
 from moa_cli.terminal.decision import decision_line
 from moa_cli.terminal.line import Line, Styles, to_lines
-from moa_cli.terminal.plain import enough_line, trimmed_line
+from moa_cli.terminal.plain import enough_line, left_out_line, trimmed_line
 from moa_cli.terminal.screen import Screen, Size
 from moa_cli.terminal.status import TurnStatus
 from moa_cli.terminal.table import set_cell_size
@@ -128,6 +128,8 @@ class Board:
                 index, view = event.index, self._status.view
                 name = event.model if index is None else view.call(event.layer, index).name
                 self._note(trimmed_line(name, event), "yellow")
+            case events.HistoryTrimmed():
+                self._note(left_out_line(event), "yellow")
             case events.AggregatorStarted() if event.fallback:
                 self._note(f"↻ {event.model} replies in its place", "yellow")
             case events.AggregatorStarted() if event.copied:

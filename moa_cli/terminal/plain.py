@@ -138,6 +138,8 @@ class Notices:
                 )
             case events.ReferencesTrimmed() if not self._board:
                 self._say(trimmed_line(self._name(event), event))
+            case events.HistoryTrimmed() if not self._board:
+                self._say(left_out_line(event))
             case events.LayerFinished():
                 if self._steps:
                     self._say(
@@ -386,6 +388,18 @@ def trimmed_line(name: str, event: events.ReferencesTrimmed) -> str:
     if event.kept:
         cut.append(f"references cut to about {event.kept:,} tokens each")
     return f"{name}: {', '.join(cut)}, to fit its context of {event.context:,}"
+
+
+def left_out_line(event: events.HistoryTrimmed) -> str:
+    """Which models are not sent the oldest turns of the conversation, and why."""
+    most = max(left.count for left in event.models)
+    models = []
+    for left in event.models:
+        context = f"{left.context:,} tokens" + (" assumed" if left.assumed else "")
+        fewer = f", {left.count} left out" if left.count < most else ""
+        models.append(f"{left.model} (context: {context}{fewer})")
+    turns = f"{most} of {plural(event.turns, 'earlier turn')}"
+    return f"{turns} {'is' if most == 1 else 'are'} left out for {', '.join(models)}"
 
 
 def failure_line(turn: Turn) -> str:

@@ -114,6 +114,7 @@ EXPLAINED = {
         f"--{key.replace('_', '-')}": PROFILE_KEYS[key]
         for key in (
             *("rounds", "temperature", "max_tokens", "multi_turn", "system"),
+            "max_history",
             *("reference_placement", "reference_format", "reference_names", "merge_prompt"),
             *("strategy", "final_answer", "chosen_by", "one_call", "stop_when_agreed"),
             *("timeout", "stall", "first_token", "hedge_after"),

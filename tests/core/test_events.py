@@ -67,6 +67,13 @@ EXAMPLES: tuple[Event, ...] = (
     events.Hedged(layer=1, index=2, model="m", seconds=8.0),
     events.Hedged(layer=2, index=None, model="m", seconds=8.0),
     events.Retrying(layer=1, index=3, model="m", attempt=2, delay=0.0, error=Failure("K", "m")),
+    events.HistoryTrimmed(
+        turns=40,
+        models=(
+            events.LeftOutTurns("m", 3, 8192),
+            events.LeftOutTurns("other", 9, 32768, assumed=True),
+        ),
+    ),
     events.ReferencesTrimmed(layer=2, index=0, model="m", kept=300, context=4096),
     events.LayerFinished(layer=1, answered=1, asked=2, seconds=2.5),
     events.AggregatorStarted(name="agg", model="lab:agg", references=3, fallback=True),

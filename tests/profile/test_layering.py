@@ -84,6 +84,7 @@ SETTINGS: list[tuple[str, str, object, object]] = [
     ("max_tokens", "7", 7, 8),
     ("rounds", "2", 2, 0),
     ("multi_turn", "false", False, True),
+    ("max_history", "9", 9, 0),
     ("system", "from the environment", "from the environment", ""),
     ("reference_placement", "user", "user", "system"),
     ("reference_format", "fenced", "fenced", "paper"),
@@ -200,6 +201,7 @@ def test_each_value_is_told_with_its_origin() -> None:
     assert told(profile) == {
         "rounds": (2, "flag", "--rounds"),
         "multi_turn": (True, "default", ""),
+        "max_history": (None, "default", ""),
         "system": ("s", "environment", "MOA_SYSTEM"),
         "temperature": (0.5, *file),
         "max_tokens": (None, "default", ""),

@@ -25,6 +25,7 @@ from moa_cli.core.events import (
     Decided,
     Event,
     Hedged,
+    HistoryTrimmed,
     LayerFinished,
     LayerStarted,
     ProposerDelta,
@@ -240,6 +241,7 @@ class _Checker:
         self.answers: list[str] = []
         self.depth = 0
         self.decision: Decision | None = None
+        self.left_out: dict[str, int] = {}
 
     def check(self, events: list[Event]) -> None:
         """The whole turn."""
@@ -317,6 +319,13 @@ class _Checker:
             self.decision = event.decision
             return
         if isinstance(event, Reported):
+            return
+        if isinstance(event, HistoryTrimmed):
+            assert event.models
+            for left in event.models:
+                # Told again only where it becomes more.
+                assert self.left_out.get(left.model, 0) < left.count <= event.turns
+                self.left_out[left.model] = left.count
             return
         assert isinstance(event, _OfALayer)
         number = event.layer

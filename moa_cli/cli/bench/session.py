@@ -225,7 +225,8 @@ async def _work(
     cancel_on_termination()
     pool = open_pool()
     limits = wiring.limits(job.options.concurrency, budgets)
-    limits = replace(limits, longest_wait=_LONGEST_WAIT)
+    # What is measured is sent whole, or not at all.
+    limits = replace(limits, longest_wait=_LONGEST_WAIT, trims_history=False)
     limiter = wiring.limiter(limits.concurrency, job.options.provider_concurrency)
 
     def provider_of(model: str) -> Provider:

@@ -1,0 +1,215 @@
+"""How much of a conversation a model is sent: as much of it as its context has room for.
+
+What was said before is left out from the oldest turn on, and only in whole turns: a reply without
+its prompt says little, and endpoints refuse the result of a tool without its call. A system message
+stays, and so does a summary, which stands for the turns that it tells of.
+
+The room for earlier turns is what is left of a model's context beside the answer, the prompt, and
+the references that it may read. Those are not there yet when a turn begins, so a share is set
+aside for them: as if each were of the usual length, but at most half of the room.
+
+This holds for turns that `moa` keeps. Messages that another program keeps (`Conversation.before`)
+are its own to shorten: it learns from the endpoint's error that they are too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from moa_cli.core.conversation import Conversation, Turn
+from moa_cli.core.tokens import estimate_tokens, extra_tokens, prompt_tokens
+from moa_cli.profile import ModelSettings, Profile
+
+# Of an answer whose length nobody has limited, tokens that it should have room for.
+USUAL_ANSWER = 1024
+# Estimates of tokens may be that much too low.
+MARGIN = 1.1
+
+
+@dataclass(frozen=True)
+class HistoryUse:
+    """How much of the room that a model has for earlier turns these take.
+
+    Attributes:
+        model: The model's name in the profile.
+        context: Its context in tokens. None if it is not known and none is assumed: then all
+            turns are sent.
+        assumed: Whether the context is assumed, since it is not known.
+        tokens: About how many tokens all earlier turns have that are to be sent.
+        room: About how many they may have.
+        turns: How many earlier turns are to be sent.
+        left_out: How many of these there is no room for.
+    """
+
+    model: str
+    context: int | None
+    assumed: bool
+    tokens: int
+    room: int
+    turns: int
+    left_out: int
+
+    @property
+    def share(self) -> float:
+        """The part of the room that is taken; more than 1 if turns are left out. 0 where there is
+        no limit."""
+        if self.context is None:
+            return 0.0
+        return self.tokens / self.room if self.room > 0 else float(bool(self.tokens))
+
+
+def answer_room(settings: ModelSettings, context: int) -> int:
+    """Tokens of a model's context that are kept for its answer."""
+    return settings.max_tokens or min(USUAL_ANSWER, context // 4)
+
+
+def usable_room(settings: ModelSettings, context: int) -> int:
+    """About how many tokens a prompt may have beside the answer, by our estimates."""
+    return int((context - answer_room(settings, context)) / MARGIN)
+
+
+def without_oldest(conversation: Conversation) -> tuple[Conversation, int]:
+    """The conversation without its oldest message and what was done and answered upon it, and how
+    many messages that is; 0 if there is but the prompt. A system message stays, and a summary as
+    long as there is something else to leave out."""
+    before = conversation.before
+    first = int(bool(before) and before[0].role == "system")
+    if not conversation.summary and len(before) > first:
+        # A result without its call, or a call without its result, is refused by endpoints.
+        rest = before[first + 1 :]
+        answers = takewhile(lambda message: message.role in ("assistant", "tool"), rest)
+        dropped = 1 + sum(1 for _ in answers)
+        return replace(conversation, before=before[:first] + before[first + dropped :]), dropped
+    messages = len(conversation.messages())
+    if conversation.earlier:
+        shorter = without_turns(conversation, 1)
+    elif conversation.summary:
+        shorter = replace(conversation, turns=conversation.turns[-1:], before=before[:first])
+    else:
+        return conversation, 0
+    return shorter, messages - len(shorter.messages())
+
+
+def without_turns(conversation: Conversation, count: int) -> Conversation:
+    """The conversation without the oldest turns that a model would be sent."""
+    if not count:
+        return conversation
+    turns, first = conversation.turns, conversation.first_sent
+    return replace(conversation, turns=(*turns[:first], *turns[first + count :]))
+
+
+def newest(conversation: Conversation, most: int | None) -> Conversation:
+    """The conversation with at most so many of its earlier turns; None keeps all of them.
+
+    Messages of another program count as the turns that they tell of: each message of the user
+    begins one.
+    """
+    if most is None:
+        return conversation
+    before = () if conversation.summary else conversation.before
+    begins = [place for place, message in enumerate(before) if message.role == "user"]
+    surplus = len(begins) + len(conversation.earlier) - most
+    if surplus <= 0:
+        return conversation
+    if begins:
+        led = 1 if before[0].role == "system" else 0
+        cut = begins[surplus] if surplus < len(begins) else len(before)
+        conversation = replace(conversation, before=(*before[:led], *before[cut:]))
+    return without_turns(conversation, max(0, surplus - len(begins)))
+
+
+def _turn_tokens(turn: Turn) -> int:
+    """About how many tokens a turn adds to a prompt."""
+    talk = Conversation((turn,)).messages()
+    return prompt_tokens(talk) - prompt_tokens(())
+
+
+class History:
+    """The earlier turns of one conversation, counted once for all models.
+
+    profile: the mixture that is asked. conversation: what was said before; its open turn, if it has
+    one, is the prompt.
+    """
+
+    def __init__(self, profile: Profile, conversation: Conversation) -> None:
+        self._profile = profile
+        self._conversation = newest(conversation, profile.max_history)
+        self._tokens = [_turn_tokens(turn) for turn in self._conversation.earlier]
+        # What else is sent with them: the prompt, a summary, messages of another program.
+        bare = without_turns(self._conversation, len(self._tokens))
+        self._beside = prompt_tokens(bare.messages())
+        self._references = _references_by_model(profile)
+        self._most_references = max(self._references.values(), default=0)
+
+    def use(self, settings: ModelSettings, context: int | None, *, assumed: bool) -> HistoryUse:
+        """How much of a model's room they take. context: in tokens; None for no limit."""
+        tokens = sum(self._tokens) if self._profile.multi_turn else 0
+        count = len(self._tokens) if self._profile.multi_turn else 0
+        if context is None:
+            return HistoryUse(settings.model, None, False, tokens, 0, count, 0)
+        room = usable_room(settings, context)
+        room -= min(self._references.get(settings.model, self._most_references), room // 2)
+        room -= self._beside + extra_tokens(settings.extra)
+        room -= estimate_tokens(f"{settings.system or ''}\n{settings.instruction or ''}".strip())
+        room = max(0, room)
+        left, dropped = tokens, 0
+        while left > room and dropped < count:
+            left -= self._tokens[dropped]
+            dropped += 1
+        return HistoryUse(settings.model, context, assumed, tokens, room, count, dropped)
+
+
+def _references_by_model(profile: Profile) -> dict[str, int]:
+    """About how many tokens of references each model may be given at once, by its name."""
+    found: dict[str, int] = {}
+    references = 0
+    for stage in profile.stages():
+        proposes = not stage.purpose and not stage.writes
+        for settings in stage.models:
+            found[settings.model] = max(found.get(settings.model, 0), references)
+        if proposes:
+            references = sum(settings.max_tokens or USUAL_ANSWER for settings in stage.models)
+    for settings in (*profile.aggregators(), *profile.judges()[1:]):
+        found[settings.model] = max(found.get(settings.model, 0), references)
+    return found
+
+
+def model_settings(profile: Profile) -> dict[str, ModelSettings]:
+    """How each model of a profile is asked, by its name: with the longest answer, if it is asked
+    in several places."""
+    found: dict[str, ModelSettings] = {}
+    asked: Iterable[Sequence[ModelSettings]] = (*profile.all_layers(), profile.aggregators())
+    for settings in (settings for stage in asked for settings in stage):
+        known = found.get(settings.model)
+        if known is None or (settings.max_tokens or 0) > (known.max_tokens or 0):
+            found[settings.model] = settings
+    return found
+
+
+def history_uses(
+    profile: Profile,
+    conversation: Conversation,
+    contexts: Mapping[str, int | None],
+    assumed_context: int | None,
+) -> list[HistoryUse]:
+    """How much of the context of each model the earlier turns take, the tightest model first.
+
+    contexts: what is known, by model name. assumed_context: in place of what is not known.
+    """
+    history = History(profile, conversation)
+    uses = []
+    for model, settings in model_settings(profile).items():
+        context, assumed = context_of(settings, contexts.get(model), assumed_context)
+        uses.append(history.use(settings, context, assumed=assumed))
+    return sorted(uses, key=lambda use: -use.share)
+
+
+def context_of(
+    settings: ModelSettings, known: int | None, assumed_context: int | None
+) -> tuple[int | None, bool]:
+    """The context of a model in tokens, and whether it is assumed; None if there is none to keep
+    to."""
+    context = settings.context or known
+    return (assumed_context, assumed_context is not None) if context is None else (context, False)
