@@ -13,7 +13,8 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
-from moa_cli.profile import closing_text
+from moa_cli.core.tokens import rounded_tokens
+from moa_cli.profile import closing_text, short_name
 from moa_cli.terminal.table import cell_len, fitted
 
 if TYPE_CHECKING:
@@ -65,12 +66,27 @@ def _sending_key(chat: Chat) -> str:
     return "Alt-Enter sends" if chat.options.multiline else ""
 
 
+def _context(chat: Chat) -> str:
+    """How full the context is of the model that has the least room for the conversation."""
+    if not chat.session.conversation.turns:
+        return ""
+    tightest = chat.session.history_uses()[0]
+    if tightest.context is None:
+        return ""
+    assumed = " assumed" if tightest.assumed else ""
+    model = f"({short_name(tightest.model)}, {rounded_tokens(tightest.context)}{assumed})"
+    if tightest.left_out:
+        return f"context full {model}: {plural(tightest.left_out, 'turn')} left out"
+    return f"context {tightest.share:.0%} {model}"
+
+
 # In the order in which they are shown.
 _PARTS = (
     BarPart(60, _profile),
     BarPart(10, _rounds),
     BarPart(30, _models),
     BarPart(20, _tokens),
+    BarPart(50, _context),
     BarPart(70, _cost),
     BarPart(80, _attachments),
     BarPart(40, _sending_key),

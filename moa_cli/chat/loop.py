@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 OwnMixture = Callable[[Past], tuple[Profile | None, str]]
 # Wide enough for every name.
 _TABLE_COLUMNS = 120
+# The share of a model's room for earlier turns from which on it is told.
+_NEARLY_FULL = 0.8
 _FAILED, _CAPPED, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
 
 
@@ -141,6 +143,7 @@ class Chat:
         self._notes = notes
         self._own_mixture = own_mixture
         self.models = models
+        self._told_of_context = False
 
     def say(self, text: str) -> None:
         """Show a message beside the conversation, on standard error, folded to the terminal."""
@@ -426,6 +429,30 @@ class Chat:
         elif can_redraw(sys.stderr):
             self.say("")
         self._tell_usage(turn)
+        self._tell_context()
+
+    def _tell_context(self) -> None:
+        """Tell once that the conversation is about to outgrow the context of a model."""
+        uses = self.session.history_uses()
+        tightest = uses[0] if uses else None
+        if tightest is None or tightest.context is None or tightest.share < _NEARLY_FULL:
+            self._told_of_context = False
+            return
+        if self._told_of_context:
+            return
+        self._told_of_context = True
+        assumed = "an assumed context" if tightest.assumed else "a context"
+        model = f"{tightest.model} ({assumed} of {tightest.context:,} tokens)"
+        if tightest.left_out:
+            self.say(
+                f"moa: the conversation has outgrown {model}: from now on the oldest turns are left"
+                " out; /compact sums them up"
+            )
+        else:
+            self.say(
+                f"moa: the conversation takes {tightest.share:.0%} of the room that it has in"
+                f" {model}; beyond that, the oldest turns are left out; /compact sums them up"
+            )
 
     def _tell_usage(self, turn: Turn) -> None:
         if turn.usage.calls:

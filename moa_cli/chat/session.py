@@ -5,8 +5,8 @@ Nothing here knows of a terminal.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from moa_cli.core.conversation import Conversation, Part, Turn, Usage
 from moa_cli.core.endpoints import Clients, ModelInfo
@@ -14,9 +14,20 @@ from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.strategy import Strategy
 from moa_cli.engine import Control, Limits, check_names, run_report, run_turn
+from moa_cli.engine.history import HistoryUse, history_uses
 from moa_cli.engine.merging import last_turn, mergeable, merged, reported
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import override
+
+
+@dataclass(frozen=True)
+class _KnownUses:
+    """What was computed of a profile, a conversation and the contexts of the models."""
+
+    profile: Profile
+    conversation: Conversation
+    contexts: Mapping[str, int | None]
+    uses: Sequence[HistoryUse]
 
 
 class Session:
@@ -49,6 +60,7 @@ class Session:
         # Answered already; `last` is an attempt to answer it anew, without a reply.
         self._answered: Turn | None = None
         self.merging: Turn | None = None
+        self._uses: _KnownUses | None = None
         self._clients = clients
         self._limits = limits
 
@@ -68,6 +80,24 @@ class Session:
     def known(self) -> dict[str, ModelInfo]:
         """What is known of the profile's models, by name, without any request."""
         return {model: self._clients.known(model) for model in self.profile.models()}
+
+    def history_uses(self) -> Sequence[HistoryUse]:
+        """How much of each model's context the conversation takes, the tightest model first.
+
+        It is asked for with each key that is pressed, so it is kept while nothing changes.
+        """
+        contexts = {model: info.context_length for model, info in self.known().items()}
+        known = self._uses
+        if (
+            known is None
+            or known.profile is not self.profile
+            or known.conversation is not self.conversation
+            or known.contexts != contexts
+        ):
+            assumed = self._limits.assumed_context
+            uses = history_uses(self.profile, self.conversation, contexts, assumed)
+            known = self._uses = _KnownUses(self.profile, self.conversation, contexts, uses)
+        return known.uses
 
     def ask(
         self,

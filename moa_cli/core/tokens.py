@@ -141,6 +141,21 @@ def extra_tokens(extra: Mapping[str, object]) -> int:
     return sum(len(json.dumps(value)) // _LETTERS_OF_JSON for value in told)
 
 
+def rounded_tokens(tokens: int) -> str:
+    """A number of tokens in few letters, such as the context of a model: `8k`, `128k`, `1M`.
+
+    Contexts are powers of two, or round numbers.
+    """
+    for step in (1024, 1000):
+        if tokens >= step and tokens % step == 0:
+            thousands = tokens // step
+            more = thousands >= step and thousands % step == 0
+            return f"{thousands // step}M" if more else f"{thousands}k"
+    if tokens < 1000:
+        return str(tokens)
+    return f"{tokens / 1000:.3g}k" if tokens < 999_500 else f"{tokens / 1_000_000:.3g}M"
+
+
 def _image_tokens(message: Message) -> int:
     return IMAGE_TOKENS * sum(part.kind == "image" for part in message.parts)
 

@@ -1,5 +1,6 @@
 """The slash commands of `moa chat`. Importing this package registers all of them."""
 
+import moa_cli.chat.commands.context
 import moa_cli.chat.commands.editing
 import moa_cli.chat.commands.help
 import moa_cli.chat.commands.mixture

@@ -1,0 +1,63 @@
+"""Slash commands for how much of the models' contexts the conversation takes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from moa_cli.chat.commands.registry import Host, Section, command
+from moa_cli.core.errors import UsageError
+from moa_cli.core.text import plural
+from moa_cli.engine.history import HistoryUse
+from moa_cli.terminal.table import Column, table_lines
+
+
+@command("context", section=Section.CONVERSATION)
+def _context(host: Host, argument: str) -> None:
+    """Show how much of each model's context the conversation takes, and what is left out."""
+    session = host.session
+    conversation, profile = session.conversation, session.profile
+    if not conversation.turns:
+        raise UsageError("nothing was said yet")
+    uses = session.history_uses()
+    host.show("\n".join(table_lines(_columns(uses), shutil.get_terminal_size().columns)))
+    host.say("")
+    if not profile.multi_turn:
+        host.say("multi_turn is off: no earlier turn is sent")
+    else:
+        sent = uses[0]
+        turns, tokens = plural(sent.turns, "turn"), f"about {sent.tokens:,} tokens"
+        least = f" (max_history is {profile.max_history})" if profile.max_history else ""
+        host.say(f"{turns} of the conversation, {tokens}, go with the next prompt{least}")
+    if conversation.first_sent and profile.multi_turn:
+        summed_up = plural(conversation.first_sent, "turn")
+        host.say(f"a summary stands in place of {summed_up} before: /compact show")
+    host.say("room: what is left of the context beside the answer and the proposals to be read")
+    if any(use.assumed for use in uses):
+        host.say(
+            "*: the context is not known, and is assumed (setting default_context); `context` of"
+            " a model in the profile says what it is"
+        )
+
+
+def _columns(uses: Sequence[HistoryUse]) -> list[Column]:
+    """The table, a row for each model."""
+
+    def numbers(values: Sequence[int | None]) -> list[str]:
+        return ["" if value is None else f"{value:,}" for value in values]
+
+    limited = [use.context is not None for use in uses]
+    contexts = [
+        "unlimited" if use.context is None else f"{use.context:,}{'*' if use.assumed else ''}"
+        for use in uses
+    ]
+    rooms = [use.room if known else None for use, known in zip(uses, limited, strict=True)]
+    shares = [f"{use.share:.0%}" if known else "" for use, known in zip(uses, limited, strict=True)]
+    left_out = [use.left_out or None for use in uses]
+    return [
+        Column("full", shares, right=True),
+        Column("room", numbers(rooms), right=True, spare=1),
+        Column("context", contexts, right=True),
+        Column("left out", numbers(left_out), right=True),
+        Column("model", [use.model for use in uses]),
+    ]
