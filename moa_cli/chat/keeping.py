@@ -128,6 +128,12 @@ class SavedConversation:
         self.id = None
         self._known = KnownTurns(self.store) if self.store else None
 
+    def rewrite(self, *turns: Turn) -> None:
+        """Store again turns of this conversation that have changed since they ended."""
+        if self.store is not None and self.id is not None:
+            for turn in turns:
+                self.store.rewrite_turn(self.id, turn)
+
     def go_on(self, prefix: str) -> Past:
         """Continue the conversation whose id begins so, and return it."""
         from moa_cli.store.store import Store

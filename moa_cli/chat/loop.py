@@ -18,12 +18,14 @@ from moa_cli.chat.commands.registry import (
     ChatOptions,
     ChooseModels,
     EditMessage,
+    EditSummary,
     Leave,
     MakeReport,
     Outcome,
     Remerge,
     Resume,
     Send,
+    SumUp,
     TypeAgain,
     begins_with_path,
     perform,
@@ -38,7 +40,7 @@ from moa_cli.core.errors import MoAError, ProfileError, UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.stream import Sink, TurnFold
-from moa_cli.core.text import with_hint
+from moa_cli.core.text import plural, with_hint
 from moa_cli.engine import Limits
 from moa_cli.engine.merging import kept_text
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
@@ -288,6 +290,11 @@ class Chat:
             self._tell_changes()
         if isinstance(outcome, MakeReport):
             return await self._report(Stopper(key, replied=True))
+        if isinstance(outcome, SumUp):
+            return await self._sum_up(outcome.focus, key)
+        if isinstance(outcome, EditSummary):
+            self.complain("/compact edit needs a terminal")
+            return None
         stopper = Stopper(key)
         try:
             match outcome:
@@ -344,6 +351,57 @@ class Chat:
         self._tell_usage(turn)
         return turn
 
+    async def _sum_up(self, focus: str, key: str) -> Turn | None:
+        """Have all turns but the last summed up, in several steps if the aggregator has no room for
+        all of them at once; the turn that tells the summary. None if there is nothing to sum up."""
+        turn: Turn | None = None
+        summed_up = 0
+        while True:
+            stopper = Stopper(key)
+            try:
+                count, events = self.session.sum_up(focus, stopper.control)
+            except MoAError as error:
+                if turn is None:
+                    self.complain(error.message, error.hint)
+                break
+            earlier = self.session.conversation.first_sent
+            self.say(f"summary of {plural(earlier + count, 'turn')}:")
+            turn = await self._run(events, stopper, summing_up=True)
+            if turn.status != "finished" or not turn.reply:
+                self.session.count(turn)
+                why = failure_line(turn) if turn.error is not None else "interrupted"
+                self.complain(f"there is no summary: {why}")
+                break
+            # Each step sums up the summary of the step before it, too.
+            changed = self.session.keep_summary(turn, count, replaces=summed_up > 0)
+            if not changed:
+                self.complain("there is no summary: the model gave an empty one")
+                break
+            summed_up = earlier + count
+            try:
+                self.kept.rewrite(*changed)
+            except MoAError as error:
+                self.complain(f"the summary is not saved: {error.message}", error.hint)
+            if not sys.stdout.isatty():
+                self.show(self.session.conversation.summary)
+            self._tell_usage(turn)
+        if summed_up:
+            self.say(
+                f"from now on, the summary stands in place of {plural(summed_up, 'turn')};"
+                " /compact edit changes it, /compact off takes it away"
+            )
+        return turn
+
+    def write_summary(self, text: str) -> None:
+        """Put a text that the user has edited in place of the summary; an empty one takes it
+        away."""
+        try:
+            self.kept.rewrite(self.session.write_summary(text))
+        except MoAError as error:
+            self.complain(error.message, error.hint)
+            return
+        self.say("the summary is " + ("changed" if text.strip() else "taken away"))
+
     def _with_attachments(
         self, prompt: str, parts: tuple[Part, ...]
     ) -> tuple[str, tuple[Part, ...]]:
@@ -378,10 +436,12 @@ class Chat:
         stopper: Stopper,
         *,
         reporting: Turn | None = None,
+        summing_up: bool = False,
     ) -> Turn:
         """Run and show a turn. Ctrl-C and Esc stop the turn, not the program.
 
-        reporting: the turn that only a report is made on, if that is so.
+        reporting: the turn that only a report is made on, if that is so. summing_up: whether its
+        reply is a summary, which is not stored as a turn, and no reply for a pipe.
         """
         # Without a terminal, nobody watches the progress.
         show = replace(
@@ -389,13 +449,18 @@ class Chat:
             progress=self.editor is not None,
             report=self.session.profile.report or reporting is not None,
         )
+        if summing_up:
+            piped = not sys.stdout.isatty()
+            show = replace(show, report=False, output="json" if piped else show.output)
         shown = sinks_for(show, stopper.hint)
-        recorders = self.kept.recorders(
-            self.session.profile,
-            self.complain,
-            merging=reporting or self.session.merging,
-            reporting=reporting is not None,
-        )
+        recorders: list[Sink] = []
+        if not summing_up:
+            recorders = self.kept.recorders(
+                self.session.profile,
+                self.complain,
+                merging=reporting or self.session.merging,
+                reporting=reporting is not None,
+            )
         with ExitStack() as stack:
             keys: TurnKeys | None = None
             if self.editor is not None:

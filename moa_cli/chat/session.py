@@ -16,8 +16,12 @@ from moa_cli.core.strategy import Strategy
 from moa_cli.engine import Control, Limits, check_names, run_report, run_turn
 from moa_cli.engine.history import HistoryUse, history_uses
 from moa_cli.engine.merging import last_turn, mergeable, merged, reported
+from moa_cli.engine.summary import sum_up, summed_up
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import override
+
+# How many of the newest turns a summary leaves as they are: what is asked next is often about them.
+_NOT_SUMMED_UP = 1
 
 
 @dataclass(frozen=True)
@@ -176,13 +180,73 @@ class Session:
 
     def keep_report(self, turn: Turn) -> None:
         """Keep with the last turn the report that was made on it, and what that took."""
-        self._count(turn)
+        self.count(turn)
         last = self.last
         assert last is not None
         self.last = reported(last, turn)
         turns = self.conversation.turns
         if turns and turns[-1] is last:
             self.conversation = replace(self.conversation, turns=(*turns[:-1], self.last))
+
+    def sum_up(
+        self, focus: str = "", control: Control | None = None
+    ) -> tuple[int, AsyncGenerator[Event, None]]:
+        """Begin to sum up the turns before the newest one, and return how many the summary tells
+        of, and its events. Pass the turn that they tell to `keep_summary`.
+
+        focus: what the summary is to keep in particular. Raises UsageError if there is nothing to
+        sum up.
+        """
+        if len(self.conversation.earlier) <= _NOT_SUMMED_UP:
+            raise UsageError("there are no turns before the last one to sum up")
+        return sum_up(
+            self.profile,
+            self.conversation,
+            self._clients,
+            keep=_NOT_SUMMED_UP,
+            focus=focus,
+            control=control,
+            limits=self._limits,
+        )
+
+    def keep_summary(self, turn: Turn, count: int, *, replaces: bool) -> list[Turn]:
+        """Let the reply of `turn` stand in place of the oldest `count` turns that models are sent;
+        return the turns of the conversation that this changes: none if the reply says nothing.
+
+        replaces: whether the summary before it is no longer needed.
+        """
+        self.count(turn)
+        first = self.conversation.first_sent
+        place = first + count - 1
+        summarized = summed_up(self.conversation.turns[place], turn)
+        if not summarized.summary_so_far:
+            return []
+        changed = self._put_turn(place, summarized)
+        if not first or not replaces:
+            return [changed]
+        return [changed, self._put_turn(first - 1, self._without_summary(first - 1))]
+
+    def write_summary(self, text: str) -> Turn:
+        """Let `text` stand in place of the latest summary, and return the turn that this changes;
+        an empty text takes the summary away. Raises UsageError if there is no summary."""
+        place = self.conversation.first_sent - 1
+        if place < 0:
+            raise UsageError("there is no summary", hint="/compact makes one")
+        turn = self._without_summary(place)
+        return self._put_turn(place, replace(turn, summary_so_far=text.strip()))
+
+    def _without_summary(self, place: int) -> Turn:
+        return replace(self.conversation.turns[place], summary_so_far="")
+
+    def _put_turn(self, place: int, turn: Turn) -> Turn:
+        """Put a turn in the place of another one of the conversation, and return it."""
+        turns = self.conversation.turns
+        for name in ("last", "_answered", "_taken_back"):
+            if getattr(self, name) is turns[place]:
+                setattr(self, name, turn)
+        turns = (*turns[:place], turn, *turns[place + 1 :])
+        self.conversation = replace(self.conversation, turns=turns)
+        return turn
 
     def _with_aggregator(self, model: str | None, where: str) -> Profile:
         if not model:
@@ -213,7 +277,7 @@ class Session:
         """Add a turn that has ended, and return whether it has a reply. If the turn was to replace
         another one (see `take_back`) and has no reply, the other one stays."""
         before, self.merging = self.merging, None
-        self._count(turn)
+        self.count(turn)
         if before is not None:
             turn = replace(merged(before, turn), stored_as=turn.stored_as)
         self.replaced = self._answered = None
@@ -229,7 +293,8 @@ class Session:
             self._remember(turn)
         return bool(turn.reply)
 
-    def _count(self, turn: Turn) -> None:
+    def count(self, turn: Turn) -> None:
+        """Add what a turn took to what all have taken."""
         for charge in turn.ledger:
             self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
 

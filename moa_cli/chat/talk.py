@@ -12,6 +12,7 @@ from moa_cli.chat.commands.registry import (
     ChooseModels,
     Edit,
     EditMessage,
+    EditSummary,
     Leave,
     Outcome,
     Remerge,
@@ -157,6 +158,12 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             with editor.source.cooked_mode():
                 unsent = edited(outcome.text)
             take_typed_before(editor.source)
+        if isinstance(outcome, EditSummary):
+            with editor.source.cooked_mode():
+                text = edited(outcome.text)
+            take_typed_before(editor.source)
+            chat.write_summary(text)
+            continue
         turn = await chat.carry_out(outcome)
         if turn is not None:
             drop_untimely(editor.source)
@@ -276,6 +283,9 @@ def _show_turns(chat: Chat, turns: Sequence[Turn]) -> None:
         chat.show(f"› {turn.user}" + (f"\n\n{turn.reply}" if turn.reply else ""))
         if turn.status != "finished":
             chat.remark(_unfinished(turn, is_last=turn is last))
+    if summed_up := chat.session.conversation.first_sent:
+        chat.say("")
+        chat.remark(f"a summary stands in place of {plural(summed_up, 'turn')}: /compact show")
 
 
 def _asked_again(turns: Sequence[Turn]) -> list[bool]:

@@ -32,6 +32,8 @@ __all__ = [
 
 Role = Literal["system", "user", "assistant", "tool"]
 TurnStatus = Literal["open", "finished", "interrupted", "failed"]
+# What stands above a summary where a conversation is shown.
+SUMMARY = "summary, sent to the models in place of all turns up to here"
 # How models are sent a summary of what was said before.
 _SUMMARY_HEAD = "A summary of our conversation so far:"
 _SUMMARY_READ = "I have read the summary. Let us go on from there."

@@ -7,7 +7,7 @@ from html import escape
 from itertools import chain
 
 from moa_cli.core.attachments import SHOWN_IMAGES, attached
-from moa_cli.core.conversation import Citation, KeptConversation, Part, Proposal, Turn
+from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Part, Proposal, Turn
 from moa_cli.core.data_uris import kind_of
 from moa_cli.core.report_text import report_sections
 from moa_cli.core.sanitize import one_line, sanitize
@@ -77,7 +77,13 @@ def _turn(turn: Turn) -> str:
         parts.append(f'<p class="facts">lost {_plain("; ".join(turn.lost))}</p>')
     if turn.decision is not None:
         parts.append(f'<p class="facts">{_plain(decision_line(turn.decision))}</p>')
-    folded = (_reasoning(turn.reasoning), _proposals(turn), _reviews(turn), _report(turn.report))
+    folded = (
+        _reasoning(turn.reasoning),
+        _proposals(turn),
+        _reviews(turn),
+        _report(turn.report),
+        _summary(turn.summary_so_far),
+    )
     return "\n".join([*parts, *folded, "</section>\n"])
 
 
@@ -103,6 +109,10 @@ def _source(citation: Citation) -> str:
 
 def _reasoning(text: str) -> str:
     return _folded("reasoning", "Reasoning", _prose(text)) if text.strip() else ""
+
+
+def _summary(text: str) -> str:
+    return _folded("summary", SUMMARY.capitalize(), _prose(text)) if text.strip() else ""
 
 
 def _prose(text: str) -> str:

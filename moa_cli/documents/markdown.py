@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from moa_cli.core.attachments import attached
-from moa_cli.core.conversation import Citation, KeptConversation, Proposal, Turn
+from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Proposal, Turn
 from moa_cli.core.report_text import report_sections
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import Report, layer_name
@@ -73,8 +73,15 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
         yield f"*{escaped(decision_line(turn.decision))}*"
     if turn.report is not None:
         yield from _report(turn.report)
-    if not proposals:
-        return
+    if proposals:
+        yield from _details(turn)
+    if turn.summary_so_far:
+        yield f"**{SUMMARY.capitalize()}**"
+        yield _ended(sanitize(turn.summary_so_far).strip("\n"))
+
+
+def _details(turn: Turn) -> Iterator[str]:
+    """How the reply came about: what was decided, each proposal and each review."""
     if turn.decision is not None and turn.decision.placings:
         yield "\n".join(map(_listed, placing_lines(turn.decision)))
     for layer in (*turn.proposals, turn.reviews):

@@ -21,7 +21,7 @@ from moa_cli.profile import Aggregator, ModelSettings, Profile
 from moa_cli.profile.schema import place_of
 
 # The fields of a request's body that offer tools, among them those before there were `tools`.
-_TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
+TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
 # Characters of a result, or of the arguments of a call; longer ones are cut in the middle.
 _MOST = 4_000
 _ADVISE = (
@@ -76,9 +76,9 @@ def aggregators(profile: Profile) -> tuple[Aggregator, ...]:
     """The aggregator and its fallbacks; without tools, where the profile ignores those."""
     tried = profile.aggregators()
     extra = profile.aggregator.extra
-    if profile.tools != "ignore" or not any(name in extra for name in _TOOL_FIELDS):
+    if profile.tools != "ignore" or not any(name in extra for name in TOOL_FIELDS):
         return tried
-    left = {name: value for name, value in extra.items() if name not in _TOOL_FIELDS}
+    left = {name: value for name, value in extra.items() if name not in TOOL_FIELDS}
     return tuple(replace(settings, extra=left) for settings in tried)
 
 

@@ -160,6 +160,17 @@ class History:
             dropped += 1
         return HistoryUse(settings.model, context, assumed, tokens, room, count, dropped)
 
+    def fitting(self, settings: ModelSettings, context: int | None, *, assumed: bool) -> int:
+        """How many of the oldest turns a model has room for at once; one, if it has none."""
+        use = self.use(settings, context, assumed=assumed)
+        if not use.left_out:
+            return use.turns
+        count, taken = 0, 0
+        while taken + self._tokens[count] <= use.room:
+            taken += self._tokens[count]
+            count += 1
+        return max(1, count)
+
 
 def _references_by_model(profile: Profile) -> dict[str, int]:
     """About how many tokens of references each model may be given at once, by its name."""

@@ -2,7 +2,7 @@
 
 The file is an object: `format` is "moa-conversations", `version` is 1, and `conversations` is a
 list. If a conversation has tags, `version` is 2, which releases without tags refuse; if a turn has
-images, files or calls of tools, it is 3.
+images, files or calls of tools, it is 3; if a turn holds a summary, it is 4.
 
 A conversation has `id`, `title`, `profile`, `created` and `updated` (seconds since 1970), `tags` if
 there are any, and `turns`. A turn has `prompt`, `reply`, `status`, `started`, `settings` (the
@@ -33,7 +33,7 @@ from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.store import ID_LETTERS, Store
 from moa_cli.store.stored_values import checked_tag
 
-FORMAT, VERSION, TAGGED, WITH_PARTS = "moa-conversations", 1, 2, 3
+FORMAT, VERSION, TAGGED, WITH_PARTS, WITH_SUMMARIES = "moa-conversations", 1, 2, 3, 4
 _ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
 _LAST_PLACE = 10**6
 # Of an image or a file: none, data that the file itself holds, or a page of the web.
@@ -75,13 +75,19 @@ class StoredTurns(Sequence[KeptTurn]):
 
 
 def text_of(
-    conversations: Iterable[KeptConversation], *, tagged: bool = False, parts: bool = False
+    conversations: Iterable[KeptConversation],
+    *,
+    tagged: bool = False,
+    parts: bool = False,
+    summaries: bool = False,
 ) -> Iterator[str]:
     """The text of a file that holds `conversations`, in pieces.
 
     tagged: whether any of them may have tags. parts: whether a turn may hold more than text.
+    summaries: whether a turn may hold a summary.
     """
     version = WITH_PARTS if parts else TAGGED if tagged else VERSION
+    version = WITH_SUMMARIES if summaries else version
     yield f'{{\n  "format": "{FORMAT}",\n  "version": {version},\n  "conversations": ['
     before, end = "\n    ", "]\n}\n"
     for conversation in conversations:
@@ -135,7 +141,7 @@ def check_heading(values: Mapping[str, Any], name: str) -> None:
     version = values.get("version")
     if type(version) is not int:
         raise ValueError("version is not a whole number")
-    if version > WITH_PARTS:
+    if version > WITH_SUMMARIES:
         raise StoreError(
             f"{name}: was written by a newer version of moa (format {version})",
             hint="update moa to read it",

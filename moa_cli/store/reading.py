@@ -25,7 +25,7 @@ from moa_cli.core.conversation import (
 )
 from moa_cli.core.errors import StoreError
 from moa_cli.core.values import load_value
-from moa_cli.store.schema import Connection, Queries, store_errors
+from moa_cli.store.schema import HAS_SUMMARY, Connection, Queries, store_errors
 from moa_cli.store.stored_values import as_unicode, unpack
 
 if TYPE_CHECKING:
@@ -227,6 +227,13 @@ class Reader(Queries):
                 "SELECT DISTINCT conversation_id FROM turns WHERE rest LIKE '%\"tool_calls\":%'"
                 " OR rest LIKE '%\"speaker\":%' OR id IN (SELECT turn_id FROM parts)"
             )
+        )
+        return bool(having if identities is None else having.intersection(identities))
+
+    def has_summaries(self, identities: Sequence[str] | None = None) -> bool:
+        """Whether a turn of these conversations (None: of all) holds a summary."""
+        having = set(
+            self._column(f"SELECT DISTINCT conversation_id FROM turns WHERE {HAS_SUMMARY}")
         )
         return bool(having if identities is None else having.intersection(identities))
 

@@ -88,6 +88,8 @@ def _run(connection: sqlite3.Connection, script: str) -> None:
             pending = ""
 
 
+# Whether a turn holds a summary. A quotation mark within a text of it is escaped.
+HAS_SUMMARY = "instr(rest, '\"summary_so_far\":') > 0"
 # A script or function for each version; `user_version` counts those that were run. Never change
 # one that was released: add another.
 _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
@@ -280,6 +282,10 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         cost REAL NOT NULL,
         key TEXT NOT NULL DEFAULT ''
     ) WITHOUT ROWID;
+    """,
+    # Few turns hold a summary (see `conversation.Turn`), and each search reads all of them.
+    f"""
+    CREATE INDEX IF NOT EXISTS turns_with_summary ON turns (id) WHERE {HAS_SUMMARY};
     """,
 )
 

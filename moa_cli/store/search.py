@@ -1,8 +1,8 @@
 """Finds turns by their words, and makes the search index forget deleted texts.
 
 The table `search_index` holds the terms of prompts and replies (see `store.terms`). `search_words`
-holds each word once, to find parts of words. Triggers update both with each turn. Titles and
-proposals are not indexed: a search reads all of them.
+holds each word once, to find parts of words. Triggers update both with each turn. Titles,
+summaries and proposals are not indexed: a search reads all of them.
 
 The full-text index keeps the terms of a deleted row until its segments are merged. `search_unwiped`
 tells that there are such terms. `search_doubted` holds words that perhaps no turn holds any more.
@@ -20,7 +20,7 @@ from itertools import chain, islice
 
 from moa_cli.core.strategy import answer_name
 from moa_cli.store.query import MatchKind, Query, TextMatch, marked
-from moa_cli.store.schema import Connection, immediate
+from moa_cli.store.schema import HAS_SUMMARY, Connection, immediate
 from moa_cli.store.stored_values import unpack
 from moa_cli.store.terms import folded
 
@@ -59,6 +59,12 @@ _PROPOSALS = (
     " FROM turns t CROSS JOIN every_proposal p ON p.turn_id = t.id"
     " JOIN conversations c ON c.id = t.conversation_id WHERE NOT t.withdrawn"
 )
+# Found by their own index.
+_SUMMARIES = (
+    "SELECT t.id, t.conversation_id, t.started, t.profile, c.title, t.rest"
+    f" FROM (SELECT * FROM turns WHERE {HAS_SUMMARY} AND NOT withdrawn) t"
+    " JOIN conversations c ON c.id = t.conversation_id WHERE true"
+)
 _FIRST_PROMPT = (
     "SELECT substr(t.prompt, 1, :beginning) FROM turns t"
     " JOIN conversations c ON c.id = t.conversation_id WHERE c.id = :id"
@@ -78,8 +84,8 @@ _WANTED = (
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A place where a search found all its words: a `prompt`, `reply`, `title` or `proposal`, or a
-    review of proposals, such as a `ranking`.
+    """A place where a search found all its words: a `prompt`, `reply`, `title`, `proposal` or
+    `summary`, or a review of proposals, such as a `ranking`.
 
     turn: its place in the conversation, from 1; None for a hit in the title. snippet: words around
     the hits, with each hit between \\x02 and \\x03. when: seconds since 1970. model: that of a
@@ -148,6 +154,7 @@ class Search:
                     for row in self._turns(kind, limit + len(found))
                     if row["id"] not in found
                 ),
+                self._in_summaries(kind),
                 self._in_proposals(kind, limit) if proposals else (),
                 titles,
             )
@@ -294,6 +301,28 @@ class Search:
         examined = {where: self._query.examine(text) for where, text in texts.items()}
         best = max(examined, key=lambda where: examined[where].merit)
         return best, marked(texts[best], examined[best].spans)
+
+    @cached_property
+    def _summaries(self) -> list[tuple[MatchKind, object, SearchHit]]:
+        """Summaries that match all terms, the latest first, each with how it matches."""
+        found: list[tuple[MatchKind, object, SearchHit]] = []
+        for row in self._connection.execute(
+            f"{_SUMMARIES}{_WANTED} ORDER BY t.id DESC", self._only
+        ):
+            try:
+                text = str(unpack(row["rest"])["summary_so_far"])
+            except (ValueError, TypeError, KeyError):
+                # One damaged row must not end the search.
+                continue
+            examined = self._query.examine(text) if self._query.may_match(text) else None
+            if examined is not None and examined.kind is not None:
+                hit = self._hit(row, "summary", marked(text, examined.spans))
+                found.append((examined.kind, ("summary", row["id"]), hit))
+        return found
+
+    def _in_summaries(self, kind: MatchKind) -> Iterator[tuple[object, SearchHit]]:
+        """The summaries that match by exactly this kind."""
+        return ((key, hit) for met, key, hit in self._summaries if met is kind)
 
     def _in_proposals(self, kind: MatchKind, limit: int) -> Iterator[tuple[object, SearchHit]]:
         """The latest proposals that match by this kind, at most `limit` of each kind.

@@ -241,6 +241,13 @@ class Store(Reader):
         query = "UPDATE turns SET status = ?, reply = ?, rest = ? WHERE id = ?"
         self._write(query, turn.status, turn.reply, rest_of(turn), identity)
 
+    def rewrite_turn(self, conversation: str, turn: Turn) -> None:
+        """Write a turn again that has ended, such as one that was given a summary. Raises
+        StoreError if that conversation has no such turn."""
+        query = "UPDATE turns SET rest = ? WHERE id = ? AND conversation_id = ?"
+        if not self._write(query, rest_of(turn), turn.stored_as, conversation).rowcount:
+            raise StoreError("the turn is not saved yet, or was deleted")
+
     def withdraw(self, turn: int, conversation: str | None = None) -> None:
         """Mark a turn as taken back or replaced: it stays in the file, but not in the conversation.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from moa_cli.core.attachments import attached
-from moa_cli.core.conversation import Citation, Turn
+from moa_cli.core.conversation import SUMMARY, Citation, Turn
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.report_text import report_markdown
 from moa_cli.core.sanitize import one_line, sanitize
@@ -78,6 +78,10 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
         yield "note", f"({turn.status}{why})"
     elif cut := cut_of(turn):
         yield "note", f"(the reply was {cut})"
+    if turn.summary_so_far:
+        yield "note", ""
+        yield "head", f"── {SUMMARY}"
+        yield "text", sanitize(turn.summary_so_far).strip()
 
 
 def _sources(citations: tuple[Citation, ...]) -> Iterator[tuple[_Kind, str]]:

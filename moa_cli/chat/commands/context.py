@@ -1,11 +1,19 @@
-"""Slash commands for how much of the models' contexts the conversation takes."""
+"""Slash commands for how much of the models' contexts the conversation takes, and for summaries."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 
-from moa_cli.chat.commands.registry import Host, Section, command
+from moa_cli.chat.commands.registry import (
+    EditSummary,
+    Host,
+    Outcome,
+    Section,
+    Suggestion,
+    SumUp,
+    command,
+)
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import plural
 from moa_cli.engine.history import HistoryUse
@@ -38,6 +46,41 @@ def _context(host: Host, argument: str) -> None:
             "*: the context is not known, and is assumed (setting default_context); `context` of"
             " a model in the profile says what it is"
         )
+
+
+_COMPACT_WORDS = (
+    Suggestion("show", "print the summary"),
+    Suggestion("edit", "write the summary in your editor"),
+    Suggestion("off", "take the summary away: its turns are sent again"),
+)
+
+
+@command(
+    "compact", "[show | edit | off | WHAT TO KEEP]", _COMPACT_WORDS, section=Section.CONVERSATION
+)
+def _compact(host: Host, argument: str) -> Outcome:
+    """Sum up all turns but the last by one call; show, edit or take away the summary."""
+    if argument not in ("show", "edit", "off"):
+        return SumUp(argument)
+    session = host.session
+    conversation = session.conversation
+    if argument == "off":
+        count = conversation.first_sent
+        host.kept.rewrite(session.write_summary(""))
+        now = session.conversation.first_sent
+        again = plural(count - now, "turn")
+        host.say(
+            f"the summary is taken away: {again} {'is' if count - now == 1 else 'are'} sent again"
+            + (", behind the summary before it" if now else "")
+        )
+        return None
+    if not conversation.summary:
+        raise UsageError("there is no summary", hint="/compact makes one")
+    if argument == "edit":
+        return EditSummary(conversation.summary)
+    host.say(f"summary of {plural(conversation.first_sent, 'turn')}:")
+    host.show(conversation.summary)
+    return None
 
 
 def _columns(uses: Sequence[HistoryUse]) -> list[Column]:

@@ -110,6 +110,20 @@ class Resume:
     prefix: str
 
 
+@dataclass(frozen=True)
+class SumUp:
+    """Sum up the turns before the last one. focus: what the summary is to keep in particular."""
+
+    focus: str
+
+
+@dataclass(frozen=True)
+class EditSummary:
+    """Open the user's editor on the summary; what they save takes its place."""
+
+    text: str
+
+
 Outcome = (
     Leave
     | Send
@@ -117,6 +131,9 @@ Outcome = (
     | MakeReport
     | Edit
     | EditMessage
+    | SumUp
+    | EditSummary
+    | Edit
     | TypeAgain
     | ChooseModels
     | Resume

@@ -81,11 +81,19 @@ def export(
         if format_ != "json" and store.latest() is None:
             raise StoreError("there are no conversations")
         tagged, parts = store.tagged(chosen), store.has_parts(chosen)
+        summaries = store.has_summaries(chosen)
         with (
             destination(path, force=force, error=StoreError) as file,
             closing(read(store, chosen)) as found,
         ):
-            for piece in _written(found, format_, proposals=proposals, tagged=tagged, parts=parts):
+            for piece in _written(
+                found,
+                format_,
+                proposals=proposals,
+                tagged=tagged,
+                parts=parts,
+                summaries=summaries,
+            ):
                 file.write(piece.encode())
         tell_unreadable(store)
 
@@ -97,11 +105,12 @@ def _written(
     proposals: bool,
     tagged: bool,
     parts: bool,
+    summaries: bool,
 ) -> Iterator[str]:
     if format_ == "json":
         from moa_cli.store.archive import text_of
 
-        return text_of(conversations, tagged=tagged, parts=parts)
+        return text_of(conversations, tagged=tagged, parts=parts, summaries=summaries)
     if format_ == "html":
         from moa_cli.documents.html import page
 
