@@ -14,6 +14,7 @@ from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.core.tokens import rounded_tokens
+from moa_cli.engine.history import HistoryUse
 from moa_cli.profile import closing_text, short_name
 from moa_cli.terminal.table import cell_len, fitted
 
@@ -66,18 +67,26 @@ def _sending_key(chat: Chat) -> str:
     return "Alt-Enter sends" if chat.options.multiline else ""
 
 
-def _context(chat: Chat) -> str:
-    """How full the context is of the model that has the least room for the conversation."""
+def _tightest(chat: Chat) -> HistoryUse | None:
+    """The model with the least room for the conversation; None if there is no limit."""
     if not chat.session.conversation.turns:
+        return None
+    use = chat.session.history_uses()[0]
+    return None if use.context is None else use
+
+
+def _context(chat: Chat) -> str:
+    use = _tightest(chat)
+    if use is None or use.context is None:
         return ""
-    tightest = chat.session.history_uses()[0]
-    if tightest.context is None:
-        return ""
-    assumed = " assumed" if tightest.assumed else ""
-    model = f"({short_name(tightest.model)}, {rounded_tokens(tightest.context)}{assumed})"
-    if tightest.left_out:
-        return f"context full {model}: {plural(tightest.left_out, 'turn')} left out"
-    return f"context {tightest.share:.0%} {model}"
+    full = "full" if use.left_out else f"{use.share:.0%}"
+    assumed = " assumed" if use.assumed else ""
+    return f"context {full} ({short_name(use.model)}, {rounded_tokens(use.context)}{assumed})"
+
+
+def _left_out(chat: Chat) -> str:
+    use = _tightest(chat)
+    return f"{plural(use.left_out, 'turn')} left out" if use is not None and use.left_out else ""
 
 
 # In the order in which they are shown.
@@ -87,6 +96,7 @@ _PARTS = (
     BarPart(30, _models),
     BarPart(20, _tokens),
     BarPart(50, _context),
+    BarPart(35, _left_out),
     BarPart(70, _cost),
     BarPart(80, _attachments),
     BarPart(40, _sending_key),

@@ -162,7 +162,7 @@ class Chat:
         """Show a less important message, dimmed."""
         from rich.text import Text
 
-        self.draw(Text(text, "dim"))
+        self.draw(Text(folded(text, sys.stderr), "dim"))
 
     def draw(self, drawing: RenderableType) -> None:
         """Show something that Rich draws."""
@@ -384,6 +384,8 @@ class Chat:
                 self.complain(f"the summary is not saved: {error.message}", error.hint)
             if not sys.stdout.isatty():
                 self.show(self.session.conversation.summary)
+            elif can_redraw(sys.stderr):
+                self.say("")
             self._tell_usage(turn)
         if summed_up:
             self.say(
@@ -521,8 +523,7 @@ class Chat:
 
     def _tell_usage(self, turn: Turn) -> None:
         if turn.usage.calls:
-            line = f"({usage_line(turn.usage, turn.seconds, turn.ledger)})"
-            self.remark(folded(line, sys.stderr))
+            self.remark(f"({usage_line(turn.usage, turn.seconds, turn.ledger)})")
         for note in self._notes():
             self.complain(note)
 

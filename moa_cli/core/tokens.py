@@ -81,8 +81,9 @@ def estimate_tokens(text: str) -> int:
     return _remembered(text) if len(text) <= _SHORT else _count(text)
 
 
-# All proposers of a layer get the same prompt, and each turn repeats the conversation's history.
-@lru_cache(maxsize=256)
+# All proposers of a layer get the same prompt, and each turn repeats the conversation's history: a
+# day's, which may have a thousand texts, is counted once.
+@lru_cache(maxsize=2048)
 def _remembered(text: str) -> int:
     return _count(text)
 

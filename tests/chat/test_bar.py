@@ -68,7 +68,7 @@ def test_the_bar_tells_how_full_the_tightest_context_is_then_a_line_warns_once_t
             _turn(terminal, f"prompt {turn}")
             shares += re.findall(r"context (\d+)% \(lab:a, 2k\)", terminal.shown()[-1])
         assert [int(share) for share in shares] == sorted({int(share) for share in shares})
-        assert "context full (lab:a, 2k): " in terminal.shown()[-1]
+        assert re.search(r"context full \(lab:a, 2k\) · \d turns? left out", terminal.shown()[-1])
         text = "\n".join(terminal.lines())
         assert len(re.findall(r"moa: the conversation (takes|has outgrown)", text)) == 1
         assert "lab:a (a context of 2,000 tokens)" in text.replace("\n", " ")
