@@ -168,7 +168,8 @@ class Chat:
         """Show something that Rich draws."""
         from moa_cli.terminal.live import console_for
 
-        console_for(sys.stderr, terminal=can_redraw(sys.stderr)).print(drawing)
+        terminal = can_redraw(sys.stderr)
+        console_for(sys.stderr, terminal=terminal, look=self.options.look).print(drawing)
 
     def clear_screen(self) -> None:
         """Clear the screen, if there is one."""

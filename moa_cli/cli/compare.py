@@ -24,6 +24,7 @@ from moa_cli.cli.options import (
     Plain,
     Save,
     arm_names,
+    look_of,
     max_cost_option,
     split_names,
     takes_profile,
@@ -340,8 +341,10 @@ def _drawn(head: str, text: str, *, raw: bool) -> list[str]:
         from moa_cli.markdown.drawing import render_markdown
         from moa_cli.terminal.live import color_of, console_for, reply_width
 
-        console = console_for(sys.stdout)
-        lines = render_markdown(safe, width=reply_width(console.width), color=color_of(console))
+        look = look_of(wiring.config())
+        console = console_for(sys.stdout, look=look)
+        width, color = reply_width(console.width), color_of(console)
+        lines = render_markdown(safe, width=width, color=color, palette=look.palette)
     return [*([head] if head else []), *lines, ""]
 
 

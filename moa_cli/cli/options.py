@@ -21,7 +21,8 @@ from typer import Argument, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Debug
-from moa_cli.config.schema import CONFIG_KEYS
+from moa_cli.config.palette import THEMES, Theme
+from moa_cli.config.schema import CONFIG_KEYS, Config
 from moa_cli.config.toml import sentence
 from moa_cli.core.errors import UsageError
 from moa_cli.core.money import MOST_USD
@@ -29,6 +30,7 @@ from moa_cli.core.strategy import STRATEGIES
 from moa_cli.core.values import Key
 from moa_cli.profile import Overrides, Profile, list_profiles
 from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
+from moa_cli.terminal.look import Look
 
 if TYPE_CHECKING:
     from moa_cli.core.ledger import DaySpending
@@ -111,6 +113,22 @@ def max_cost_option(help: str) -> Any:
     return Option("--max-cost", metavar="USD", min=0, callback=_amount, help=help)
 
 
+def _theme(name: str | None) -> str | None:
+    if name is not None and name not in THEMES:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(THEMES)}")
+    return name
+
+
+def _themes() -> list[str]:
+    return list(THEMES)
+
+
+def look_of(settings: Config, theme: str | None = None) -> Look:
+    """The colours that are configured. theme: one that was typed."""
+    chosen: Theme = next((name for name in THEMES if name == theme), settings.theme)
+    return Look(chosen, settings.palette, settings.hyperlinks)
+
+
 @dataclass(frozen=True)
 class Display:
     """The options that say how replies are shown. None: the settings say."""
@@ -123,6 +141,10 @@ class Display:
         int | None, option_of(CONFIG_KEYS["bell"], metavar="SECONDS", min=0, max=86_400)
     ] = None
     title: Annotated[bool | None, option_of(CONFIG_KEYS["title"])] = None
+    theme: Annotated[
+        str | None,
+        option_of(CONFIG_KEYS["theme"], metavar="NAME", callback=_theme, autocompletion=_themes),
+    ] = None
 
     def over(self, show: _S) -> _S:
         """`show` with what was typed, else what is configured."""
@@ -135,6 +157,7 @@ class Display:
             reasoning=typed_or(self.show_reasoning, settings.show_reasoning),
             bell=typed_or(self.bell, settings.bell),
             title=typed_or(self.title, settings.title),
+            look=look_of(settings, self.theme),
         )
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Any
 
+from moa_cli.config.palette import UNCHANGED, Palette, Theme
 from moa_cli.config.toml import read_toml, refused, value_of
 from moa_cli.core import paths
 from moa_cli.core.money import MOST_USD, Price
@@ -26,6 +27,7 @@ VARIABLES = {
     "bell": "MOA_BELL",
     "title": "MOA_TITLE",
     "default_context": "MOA_DEFAULT_CONTEXT",
+    "theme": "MOA_THEME",
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -355,6 +357,15 @@ class Config:
         ),
     ] = 10
     title: Annotated[bool, Key("say in the terminal's title what is done while a turn runs")] = True
+    theme: Annotated[
+        Theme,
+        Key(
+            "the colours of replies: `auto` has the terminal's own, `dark` and `light` are for such"
+            " a background, `none` has none"
+        ),
+    ] = "auto"
+    palette: Annotated[Palette, Key("styles of replies that come before the theme's")] = UNCHANGED
+    hyperlinks: Annotated[bool, Key("let links in replies be clicked, where terminals can")] = True
     usage: Annotated[bool, Key("print calls, tokens, cost and seconds after each `moa ask`")] = (
         False
     )

@@ -1,6 +1,7 @@
 """Draws Markdown for a terminal, block by block, as lines that are written once."""
 
 import copy
+import functools
 import io
 import re
 import zlib
@@ -14,6 +15,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.theme import Theme
 
+from moa_cli.config.palette import Palette
 from moa_cli.core.sanitize import sanitize
 from moa_cli.markdown.blocks import MarkdownStream
 from moa_cli.markdown.elements import MIN_WIDTH, Carry, Document
@@ -32,23 +34,28 @@ _COLOR_SYSTEMS: dict[Color, ColorSystem | None] = {
 # programs, and terminals ignore longer ones.
 _OPENED = re.compile(r"(?:https?|mailto):[!-~]{1,2000}", re.IGNORECASE)
 _LABEL = re.compile(r"\[((?:\\.|[^\[\]\\])+)\]:", re.DOTALL)
-# Only colours which the usual palettes keep readable on dark and light alike; no backgrounds.
-_THEME = Theme(
-    {
-        "markdown.h1": "bold underline",
-        "markdown.h2": "bold",
-        **{f"markdown.h{level}": "bold italic" for level in range(3, 7)},
-        "markdown.code": "cyan",
-        "markdown.code_block": "cyan",
-        "markdown.block_quote": "none",
-        "markdown.item.number": "bold",
-        "markdown.link": "cyan",
-        "markdown.link_url": "none",
-        "markdown.target": "dim",
-        "markdown.table.border": "dim",
-        "markdown.table.header": "bold",
+_AUTO = Palette().over("auto")
+
+
+@functools.lru_cache(maxsize=8)
+def _styles(palette: Palette) -> Theme:
+    """Return the styles that Rich draws Markdown in."""
+    heading = palette.heading or "none"
+    styles = {
+        "h1": f"{heading} underline",
+        "h2": heading,
+        **{f"h{level}": f"{heading} italic" for level in range(3, 7)},
+        "code": palette.code,
+        "code_block": palette.code,
+        "block_quote": palette.quote,
+        "item.number": palette.number,
+        "link": palette.link,
+        "link_url": "none",
+        "target": palette.target,
+        "table.border": palette.border,
+        "table.header": "bold",
     }
-)
+    return Theme({f"markdown.{name}": style or "none" for name, style in styles.items()})
 
 
 class BlockRenderer:
@@ -56,13 +63,20 @@ class BlockRenderer:
 
     `color` is what the terminal can show; with "none" no escape sequence comes out, and
     headings and inline code keep their Markdown marks instead. `hyperlinks` says whether links can
-    be clicked (OSC 8), where there are colours; their targets are shown all the same.
+    be clicked (OSC 8), where there are colours; their targets are shown all the same. `palette`
+    has the styles.
     """
 
-    def __init__(self, *, color: Color = "none", hyperlinks: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        color: Color = "none",
+        hyperlinks: bool = False,
+        palette: Palette = _AUTO,
+    ) -> None:
         self._color_system = _COLOR_SYSTEMS[color]
-        self._console = Console(file=io.StringIO(), theme=_THEME, legacy_windows=False)
-        self._document = Document(plain=self._color_system is None)
+        self._console = Console(file=io.StringIO(), theme=_styles(palette), legacy_windows=False)
+        self._document = Document(plain=self._color_system is None, palette=palette)
         self._hyperlinks = hyperlinks
         self._env: dict[str, Any] = {}
         # The link definitions as they are written, by their labels as they are compared.
@@ -173,7 +187,9 @@ class BlockRenderer:
         return f"\x1b]8;id={identity};{target}\x1b\\{styled}\x1b]8;;\x1b\\"
 
 
-def render_markdown(text: str, *, width: int, color: Color = "none") -> list[str]:
+def render_markdown(
+    text: str, *, width: int, color: Color = "none", palette: Palette = _AUTO
+) -> list[str]:
     """Return a whole reply as lines, as `BlockRenderer` draws it piece by piece."""
-    stream = MarkdownStream()
-    return BlockRenderer(color=color).render([*stream.feed(text), *stream.finish()], width=width)
+    stream, renderer = MarkdownStream(), BlockRenderer(color=color, palette=palette)
+    return renderer.render([*stream.feed(text), *stream.finish()], width=width)

@@ -28,6 +28,7 @@ from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
+from moa_cli.config.palette import Palette
 from moa_cli.markdown.blocks import PIECE_LINES
 
 MIN_WIDTH = 8
@@ -38,24 +39,6 @@ _TAB_SIZE = 4
 
 _CONTEXT_LINES = 96
 _LONGEST_COLORED_LINE = 2000
-
-# Only colours which the usual palettes keep readable on dark and light alike; no backgrounds.
-_CODE_THEME = ANSISyntaxTheme(
-    {
-        ("Comment",): Style(dim=True),
-        ("Keyword",): Style(color="magenta"),
-        ("Literal", "String"): Style(color="green"),
-        ("Literal", "Number"): Style(color="cyan"),
-        ("Name", "Builtin"): Style(color="cyan"),
-        ("Name", "Decorator"): Style(color="cyan"),
-        ("Name", "Tag"): Style(color="magenta"),
-        ("Name", "Function"): Style(bold=True),
-        ("Name", "Class"): Style(bold=True),
-        ("Generic", "Deleted"): Style(color="red"),
-        ("Generic", "Inserted"): Style(color="green"),
-        ("Generic", "Heading"): Style(bold=True),
-    }
-)
 
 _WORD = re.compile(r"[!-~]+")
 _SCHEMES = ("http://", "https://")
@@ -292,7 +275,7 @@ class _Code(rich_markdown.CodeBlock):
         language = (token.info.split() or [""])[0]
         before = markdown.carry.code if token.level == 0 else []
         made = cls(language, "")
-        syntax = None if markdown.plain else _syntax_of(language)
+        syntax = None if markdown.plain else _syntax_of(language, markdown.palette)
         lines = [row.expandtabs(_TAB_SIZE) for row in token.content.removesuffix("\n").split("\n")]
         made.lines, before = _highlighted(lines, before, syntax)
         if token.level == 0:
@@ -324,10 +307,11 @@ class Document(rich_markdown.Markdown):
     }
     inlines = rich_markdown.Markdown.inlines | {"link", "target"}
 
-    def __init__(self, *, plain: bool) -> None:
+    def __init__(self, *, plain: bool, palette: Palette) -> None:
         # A style that holds the target is how one that can be clicked leaves Rich.
         super().__init__("", hyperlinks=True)
         self.plain = plain
+        self.palette = palette
         self.carry = Carry()
         self.shown: set[str] = set()
 
@@ -394,11 +378,30 @@ def _visible(line: _Line) -> bool:
     return any(segment.text.strip() for segment in line)
 
 
+@functools.lru_cache(maxsize=8)
+def _code_theme(palette: Palette) -> ANSISyntaxTheme:
+    styles = {
+        ("Comment",): palette.comment,
+        ("Keyword",): palette.keyword,
+        ("Literal", "String"): palette.string,
+        ("Literal", "Number"): palette.value,
+        ("Name", "Builtin"): palette.value,
+        ("Name", "Decorator"): palette.value,
+        ("Name", "Tag"): palette.keyword,
+        ("Name", "Function"): palette.name,
+        ("Name", "Class"): palette.name,
+        ("Generic", "Deleted"): palette.removed,
+        ("Generic", "Inserted"): palette.added,
+        ("Generic", "Heading"): palette.name,
+    }
+    return ANSISyntaxTheme({kind: Style.parse(style or "none") for kind, style in styles.items()})
+
+
 @functools.lru_cache(maxsize=64)
-def _syntax_of(language: str) -> Syntax | None:
+def _syntax_of(language: str, palette: Palette) -> Syntax | None:
     """Return what highlights a language, if it is known; to look a name up can be slow."""
     lexer = Syntax("", language).lexer if language else None
-    return Syntax("", lexer, theme=_CODE_THEME) if lexer else None
+    return Syntax("", lexer, theme=_code_theme(palette)) if lexer else None
 
 
 def _highlighted(

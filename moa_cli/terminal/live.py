@@ -19,6 +19,7 @@ from moa_cli.markdown.pieces import Block
 from moa_cli.terminal.board import board_lines, call_summary, name_cells
 from moa_cli.terminal.decision import decision_line
 from moa_cli.terminal.line import Line, Styles, to_lines
+from moa_cli.terminal.look import USUAL, Look
 from moa_cli.terminal.plain import enough_line, left_out_line, trimmed_line
 from moa_cli.terminal.screen import Screen, Size
 from moa_cli.terminal.status import TurnStatus
@@ -29,7 +30,7 @@ _FRAME_SECONDS = 0.1
 _REST_FACTOR = 9
 
 
-def console_for(stream: TextIO, *, terminal: bool = True) -> Console:
+def console_for(stream: TextIO, *, terminal: bool = True, look: Look = USUAL) -> Console:
     """A Rich console that takes no text for markup. terminal: whether the stream shows colours;
     told, because Rich would also ask FORCE_COLOR."""
     return Console(
@@ -39,6 +40,8 @@ def console_for(stream: TextIO, *, terminal: bool = True) -> Console:
         markup=False,
         emoji=False,
         highlight=False,
+        # Else NO_COLOR says.
+        no_color=True if look.theme == "none" else None,
         soft_wrap=terminal,
     )
 
@@ -89,7 +92,7 @@ class Board:
 
     status: of the turn, shared with the sink that shows the reply. through_reply: keep the status
     line while the reply is written; only where nothing else writes to the terminal meanwhile.
-    compact: fold a layer into one line. size: the terminal's, if not asked of it.
+    compact: fold a layer into one line. look: its colours. size: the terminal's, if not asked of it.
     """
 
     def __init__(
@@ -99,10 +102,11 @@ class Board:
         status: TurnStatus | None = None,
         through_reply: bool = False,
         compact: bool = False,
+        look: Look = USUAL,
         size: Size | None = None,
     ) -> None:
         self._screen = Screen(stream, size, low=True)
-        self._console = console_for(stream)
+        self._console = console_for(stream, look=look)
         self._styles = Styles(self._console)
         self._status = status or TurnStatus()
         self._compact = compact
@@ -197,7 +201,7 @@ class LiveReply:
 
     apart: put a blank line before it. live: show the region. status: of the turn; None for no
     status line. whole_turn: show that line from the start of the turn, not of the reply: where no
-    board does. size: the terminal's, if not asked of it.
+    board does. look: the colours. size: the terminal's, if not asked of it.
     """
 
     def __init__(
@@ -208,10 +212,11 @@ class LiveReply:
         live: bool = True,
         status: TurnStatus | None = None,
         whole_turn: bool = False,
+        look: Look = USUAL,
         size: Size | None = None,
     ) -> None:
         self.screen = Screen(stream, size)
-        self.console = console_for(stream)
+        self.console = console_for(stream, look=look)
         self._styles = Styles(self.console)
         self._status = status
         self._ticker = Ticker(self._draw)
@@ -311,13 +316,22 @@ class MarkdownReply(LiveReply):
         live: bool = True,
         status: TurnStatus | None = None,
         whole_turn: bool = False,
+        look: Look = USUAL,
         size: Size | None = None,
     ) -> None:
         super().__init__(
-            stream, apart=apart, live=live, status=status, whole_turn=whole_turn, size=size
+            stream,
+            apart=apart,
+            live=live,
+            status=status,
+            whole_turn=whole_turn,
+            look=look,
+            size=size,
         )
         self._stream = MarkdownStream()
-        self._renderer = BlockRenderer(color=color_of(self.console))
+        self._renderer = BlockRenderer(
+            color=color_of(self.console), hyperlinks=look.links, palette=look.palette
+        )
         self._blocks: list[Block] = []
 
     def feed(self, text: str) -> None:
@@ -345,9 +359,12 @@ class TextReply(LiveReply):
         apart: bool = False,
         status: TurnStatus | None = None,
         whole_turn: bool = False,
+        look: Look = USUAL,
         size: Size | None = None,
     ) -> None:
-        super().__init__(stream, apart=apart, status=status, whole_turn=whole_turn, size=size)
+        super().__init__(
+            stream, apart=apart, status=status, whole_turn=whole_turn, look=look, size=size
+        )
         self._sanitizer = Sanitizer()
         self._lines: list[str] = []
         self._rest = ""

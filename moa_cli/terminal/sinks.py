@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from moa_cli.core import debug_log
 from moa_cli.core.stream import Sink
+from moa_cli.terminal.look import USUAL, Look
 from moa_cli.terminal.plain import LONG_SECONDS, Hint, Notices, PlainReply, Proposals, Waiting
 from moa_cli.terminal.sources import SourcesOutput
 from moa_cli.terminal.tty import can_redraw
@@ -28,7 +29,7 @@ class Show:
     where nothing moves. verbose: that too. usage: tell what the turn took, after it.
     structured: the reply is JSON, which is printed once the turn has ended. report: print where
     the proposals disagree. bell: ring the terminal's bell after a turn of so many seconds; 0 for
-    never. title: say in its title what is done.
+    never. title: say in its title what is done. look: the colours of it all.
     """
 
     output: Literal["text", "json", "jsonl"] = "text"
@@ -46,6 +47,7 @@ class Show:
     progress: bool = False
     bell: int = 0
     title: bool = False
+    look: Look = USUAL
 
 
 def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
@@ -74,6 +76,7 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
                 status=status,
                 through_reply=held or _is_file(sys.stdout),
                 compact=show.compact,
+                look=show.look,
             )
         )
     if show.show_proposals:
@@ -117,12 +120,20 @@ def _reply_sinks(show: Show, status: TurnStatus | None, *, apart: bool, alone: b
     if redraws and not show.plain:
         from moa_cli.terminal.live import MarkdownReply
 
-        live = show.live
-        return [MarkdownReply(sys.stdout, apart=apart, live=live, status=status, whole_turn=alone)]
+        return [
+            MarkdownReply(
+                sys.stdout,
+                apart=apart,
+                live=show.live,
+                status=status,
+                whole_turn=alone,
+                look=show.look,
+            )
+        ]
     if redraws and show.live and not show.quiet:
         from moa_cli.terminal.live import TextReply
 
-        return [TextReply(sys.stdout, apart=apart, status=status, whole_turn=alone)]
+        return [TextReply(sys.stdout, apart=apart, status=status, whole_turn=alone, look=show.look)]
     apart = apart and sys.stdout.isatty()
     return [PlainReply(sys.stdout, stream=show.stream, apart=apart)]
 

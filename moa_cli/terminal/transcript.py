@@ -12,6 +12,7 @@ from moa_cli.core.report_text import report_markdown
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import layer_name
 from moa_cli.terminal.decision import decision_line, placing_lines
+from moa_cli.terminal.look import USUAL, Look
 from moa_cli.terminal.report import REPORT
 from moa_cli.terminal.sources import source_lines
 
@@ -31,15 +32,20 @@ def turn_text(turn: Turn, *, proposals: bool = False) -> str:
 
 
 def drawn_turn(
-    turn: Turn, *, proposals: bool = False, width: int, color: Color = "none"
+    turn: Turn,
+    *,
+    proposals: bool = False,
+    width: int,
+    color: Color = "none",
+    look: Look = USUAL,
 ) -> list[str]:
-    """The same as lines, replies and proposals drawn as Markdown."""
+    """The same as lines, replies and proposals drawn as Markdown in the colours of `look`."""
     from moa_cli.markdown.drawing import render_markdown
 
     lines: list[str] = []
     for kind, text in _parts(turn, proposals):
         if kind == "text":
-            lines += render_markdown(text, width=width, color=color)
+            lines += render_markdown(text, width=width, color=color, palette=look.palette)
             continue
         # Line by line: a pager ends a style where the line ends.
         styled = color != "none" and text

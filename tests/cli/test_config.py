@@ -317,6 +317,7 @@ def test_the_first_setting_makes_a_private_file_from_the_template(moa: Moa, bare
         "concurrency": 3,
         "budget": {"day": 2},
         "local": {},
+        "palette": {},
         "prices": {},
         "providers": {},
     }

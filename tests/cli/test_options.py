@@ -104,6 +104,7 @@ EXPLAINED = {
     "--live": CONFIG_KEYS["live"],
     "--compact": CONFIG_KEYS["compact"],
     "--show-reasoning": CONFIG_KEYS["show_reasoning"],
+    "--theme": CONFIG_KEYS["theme"],
     "--vi": CONFIG_KEYS["vi"],
     "--usage": CONFIG_KEYS["usage"],
     "--aggregator": PROFILE_KEYS["aggregator"],

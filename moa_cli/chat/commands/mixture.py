@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from moa_cli.chat.commands.registry import (
     ChooseModels,
@@ -14,6 +15,7 @@ from moa_cli.chat.commands.registry import (
     model_words,
     whole,
 )
+from moa_cli.config.palette import THEMES
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
@@ -165,12 +167,15 @@ def _settings_words(host: Host, typed: str) -> list[Suggestion]:
         explained = {key: _key_of(key).help for key in SETTABLE} | {
             key: CONFIG_KEYS[setting].help for key, setting in _SHOWN.items()
         }
+        explained["theme"] = CONFIG_KEYS["theme"].help
         return [Suggestion(f"{key} ", about) for key, about in explained.items()]
     if name == "bell":
         return [_value(name, "off", setting_text(host.options.bell))]
     if name in _SHOWN:
         now = "on" if getattr(host.options, name) else "off"
         return [_value(name, switch, now) for switch in ("on", "off")]
+    if name == "theme":
+        return [_value(name, theme, host.options.look.theme) for theme in THEMES]
     if name not in SETTABLE:
         return []
     now = setting_text(_in_force(host.session.profile, name))
@@ -200,7 +205,7 @@ def _in_force(profile: Profile, name: str) -> object:
 
 @command("set", "KEY VALUE", _settings_words, section=Section.MIXTURE)
 def _set(host: Host, argument: str) -> None:
-    """Set any key of the profile, or how the chat is shown (bell, compact, live, title, …)."""
+    """Set any key of the profile, or how the chat is shown (compact, live, theme, title, …)."""
     key, _, value = argument.partition(" ")
     value = value.strip()
     if not key or not value:
@@ -209,13 +214,19 @@ def _set(host: Host, argument: str) -> None:
         host.options.bell = _seconds(value)
     elif key in _SHOWN:
         setattr(host.options, key, _switch(key, value))
+    elif key == "theme":
+        theme = next((theme for theme in THEMES if theme == value), None)
+        if theme is None:
+            raise UsageError(f"there is no theme {value!r}", hint=", ".join(THEMES))
+        host.options.look = replace(host.options.look, theme=theme)
     elif key == "multi_turn":
         host.session.change(Overrides(multi_turn=_switch(key, value)), "/set")
     elif key in SETTABLE:
         host.session.use(set_value(host.session.profile, key, value, "/set"))
     else:
-        near = nearest(key, (*SETTABLE, *_SHOWN))
-        hint = f"did you mean `{near}`?" if near else f"known: {', '.join((*SETTABLE, *_SHOWN))}"
+        known = (*SETTABLE, *_SHOWN, "theme")
+        near = nearest(key, known)
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
         raise UsageError(f"there is no key `{key}` to set", hint=hint)
     host.say(f"{key} = {value}")
 

@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.options import Json, Plain, time_ago, typed_or
+from moa_cli.cli.options import Json, Plain, look_of, time_ago, typed_or
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store, tell_unreadable
 from moa_cli.core import paths
@@ -157,12 +157,13 @@ def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
         return "\n".join(turn_text(turn, proposals=proposals) for turn in turns).split("\n")[:-1]
     from moa_cli.terminal.live import color_of, console_for, reply_width
 
-    console = console_for(sys.stdout)
+    look = look_of(wiring.config())
+    console = console_for(sys.stdout, look=look)
     color, width = color_of(console), reply_width(console.width)
     lines: list[str] = []
     for turn in turns:
         lines += [""] if lines else []
-        lines += drawn_turn(turn, proposals=proposals, width=width, color=color)
+        lines += drawn_turn(turn, proposals=proposals, width=width, color=color, look=look)
     return lines
 
 

@@ -1,0 +1,122 @@
+"""The styles that replies are drawn in: the themes, and what the user changes of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Annotated, Final, Literal
+
+from moa_cli.core.values import Key, ValueFault
+
+Theme = Literal["auto", "dark", "light", "none"]
+THEMES: Final[tuple[Theme, ...]] = ("auto", "dark", "light", "none")
+
+_ATTRIBUTES = ("bold", "dim", "italic", "underline", "reverse", "strike", "none")
+_HUES = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
+_COLORS = ("default", *_HUES, *(f"bright_{hue}" for hue in _HUES))
+_HEX = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+def _check_style(style: str) -> None:
+    words = style.split()
+    # `on` stands before the colour of the background.
+    for place, word in enumerate(words):
+        follows = words[place + 1] if place + 1 < len(words) else ""
+        known = word in _COLORS or _HEX.fullmatch(word)
+        if word == "on":
+            known = follows in _COLORS or _HEX.fullmatch(follows)
+        if not known and word not in _ATTRIBUTES:
+            raise ValueFault(
+                f"is not a style: {word!r}",
+                hint="a style is like `bold #7ab8ff`, `cyan` or `black on yellow`",
+            )
+    background = words.count("on")
+    if background > 1 or sum(word not in (*_ATTRIBUTES, "on") for word in words) > 1 + background:
+        raise ValueFault(f"has more than one colour: {style!r}")
+
+
+def _style(help: str, example: str) -> Key:
+    return Key(f"the style of {help}", example=example, check=_check_style)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The styles of what replies are made of; in settings, None leaves what the theme says."""
+
+    heading: Annotated[str | None, _style("headings", "bold #ffb870")] = None
+    code: Annotated[str | None, _style("code", "bright_cyan")] = None
+    link: Annotated[str | None, _style("the text of a link", "underline blue")] = None
+    target: Annotated[str | None, _style("the address that a link leads to", "dim")] = None
+    quote: Annotated[str | None, _style("quotes", "italic")] = None
+    number: Annotated[str | None, _style("the numbers of a list", "bold")] = None
+    border: Annotated[str | None, _style("the lines of tables", "dim")] = None
+    keyword: Annotated[str | None, _style("keywords in code", "magenta")] = None
+    string: Annotated[str | None, _style("texts in code", "green")] = None
+    value: Annotated[str | None, _style("numbers and built-in names in code", "cyan")] = None
+    name: Annotated[str | None, _style("names that code defines", "bold")] = None
+    comment: Annotated[str | None, _style("comments in code", "dim")] = None
+    added: Annotated[str | None, _style("lines that a diff adds", "green")] = None
+    removed: Annotated[str | None, _style("lines that a diff removes", "black on red")] = None
+
+    def over(self, theme: Theme) -> Palette:
+        """The palette of a theme, with these changes."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(_palette(theme), **{name: s for name, s in given.items() if s is not None})
+
+
+UNCHANGED: Final = Palette()
+
+
+@cache
+def _palette(theme: Theme) -> Palette:
+    # Colours of the terminal's own, which the usual ones keep readable on dark and light alike.
+    auto = Palette(
+        heading="bold",
+        code="cyan",
+        link="cyan",
+        target="dim",
+        quote="none",
+        number="bold",
+        border="dim",
+        keyword="magenta",
+        string="green",
+        value="cyan",
+        name="bold",
+        comment="dim",
+        added="green",
+        removed="red",
+    )
+    dark = Palette(
+        heading="bold #8ec6ff",
+        code="#7fd7c4",
+        link="underline #7ab8ff",
+        target="#a0a0a0",
+        quote="italic #c0c0c0",
+        number="bold #8ec6ff",
+        border="#a0a0a0",
+        keyword="#d3a0ff",
+        string="#a3d977",
+        value="#ffb870",
+        name="bold #8ec6ff",
+        comment="italic #a0a0a0",
+        added="#a3d977",
+        removed="#ff8a80",
+    )
+    light = Palette(
+        heading="bold #00457c",
+        code="#00615a",
+        link="underline #0b57a4",
+        target="#595959",
+        quote="italic #444444",
+        number="bold #00457c",
+        border="#6b6b6b",
+        keyword="#7b1fa2",
+        string="#2b651d",
+        value="#8a4300",
+        name="bold #00457c",
+        comment="italic #595959",
+        added="#2b651d",
+        removed="#b3261e",
+    )
+    return {"dark": dark, "light": light}.get(theme, auto)

@@ -1,0 +1,35 @@
+"""How text is styled on a terminal, and what a terminal can be asked for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from moa_cli.config.palette import UNCHANGED, Palette, Theme
+
+# They show the sequence of a link instead of ignoring it.
+_WITHOUT_LINKS = ("cons25", "dumb", "eterm", "eterm-color", "linux", "unknown", "vt52")
+
+
+@dataclass(frozen=True)
+class Look:
+    """theme: "auto" has colours of the terminal's own, "none" has none. changes: styles that come
+    before the theme's. hyperlinks: whether links in replies can be clicked."""
+
+    theme: Theme = "auto"
+    changes: Palette = UNCHANGED
+    hyperlinks: bool = False
+
+    @property
+    def palette(self) -> Palette:
+        """The styles that replies are drawn in."""
+        return self.changes.over(self.theme)
+
+    @property
+    def links(self) -> bool:
+        """Whether links can be clicked: the user and the terminal allow it."""
+        return self.hyperlinks and os.environ.get("TERM", "") not in _WITHOUT_LINKS
+
+
+USUAL: Final = Look()
