@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,13 +21,6 @@ _TOOLS = (
 )
 # Terminals drop longer sequences, or a part of them.
 _LONGEST_OSC52 = 74_994
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n(.*?)(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.M | re.S)
-
-
-def last_code(text: str) -> str | None:
-    """The content of the last fenced block of `text`; None if there is none."""
-    blocks = _FENCE.findall(text)
-    return blocks[-1][1].rstrip("\n") if blocks else None
 
 
 def osc52(text: str, *, tmux: bool = False) -> str:

@@ -54,10 +54,11 @@ from moa_cli.terminal.tty import can_redraw, cancel_on_termination, folded, run_
 from moa_cli.terminal.usage import usage_line
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from moa_cli.chat.input import Editor
     from moa_cli.chat.model_picker import ModelLists
+    from moa_cli.terminal.transcript import Passage
 
 # See `Chat`.
 OwnMixture = Callable[[Past], tuple[Profile | None, str]]
@@ -158,18 +159,50 @@ class Chat:
         sys.stderr.write(sanitize(text).rstrip("\n") + "\n")
         sys.stderr.flush()
 
+    def page(self, passages: Sequence[Passage]) -> None:
+        """Show passages: drawn, and in the user's pager if there are more lines than the screen
+        has; as they are where nothing can be drawn."""
+        if self.options.plain or not can_redraw(sys.stderr):
+            for kind, text in passages:
+                (self.show if kind == "text" else self.say)(text)
+            return
+        from moa_cli.terminal.live import color_of, console_for, reply_width
+        from moa_cli.terminal.screen import terminal_size
+        from moa_cli.terminal.transcript import drawn_passages
+
+        look = self.options.look
+        color = color_of(console_for(sys.stderr, look=look))
+        width = reply_width(terminal_size(sys.stderr)[0])
+        self._page(drawn_passages(passages, width=width, color=color, look=look))
+
+    def _page(self, lines: Sequence[str]) -> None:
+        from moa_cli.terminal.programs import page
+
+        if trouble := page(lines, sys.stderr):
+            self.say(f"moa: {trouble}")
+
     def remark(self, text: str) -> None:
         """Show a less important message, dimmed."""
         from rich.text import Text
 
-        self.draw(Text(folded(text, sys.stderr), "dim"))
+        self._console().print(Text(folded(text, sys.stderr), "dim"))
 
     def draw(self, drawing: RenderableType) -> None:
-        """Show something that Rich draws."""
+        """Show something that Rich draws, in the user's pager if it is longer than the screen."""
+        console = self._console()
+        if not can_redraw(sys.stderr):
+            console.print(drawing)
+            return
+        from moa_cli.terminal.line import to_lines
+        from moa_cli.terminal.screen import terminal_size
+
+        self._page(to_lines(console, drawing, terminal_size(sys.stderr)[0]))
+
+    def _console(self) -> Console:
         from moa_cli.terminal.live import console_for
 
         terminal = can_redraw(sys.stderr)
-        console_for(sys.stderr, terminal=terminal, look=self.options.look).print(drawing)
+        return console_for(sys.stderr, terminal=terminal, look=self.options.look)
 
     def clear_screen(self) -> None:
         """Clear the screen, if there is one."""

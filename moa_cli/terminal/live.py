@@ -92,7 +92,8 @@ class Board:
 
     status: of the turn, shared with the sink that shows the reply. through_reply: keep the status
     line while the reply is written; only where nothing else writes to the terminal meanwhile.
-    compact: fold a layer into one line. look: its colours. size: the terminal's, if not asked of it.
+    compact: fold a layer into one line. look: its colours. size: the terminal's, if not asked of
+    it.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import sanitize
@@ -20,40 +20,43 @@ from moa_cli.terminal.table import cell_len
 from moa_cli.terminal.tty import can_redraw
 
 
-def page(lines: Sequence[str]) -> str | None:
-    """Print lines, through $PAGER or `less` if standard output is a terminal too low for them.
+def page(lines: Sequence[str], stream: TextIO | None = None) -> str | None:
+    """Print lines, through $PAGER or `less` if `stream` is a terminal too low for them.
 
-    Nothing in them may act on the terminal but colours. Returns what was wrong with the pager,
-    in a sentence, or None; the lines are printed then all the same.
+    Nothing in them may act on the terminal but colours. stream: standard output if None. Returns
+    what was wrong with the pager, in a sentence, or None; the lines are printed then all the same.
     """
+    stream = stream or sys.stdout
     text = "".join(f"{line}\n" for line in lines)
     command = os.environ.get("PAGER", "less" if shutil.which("less") else "")
     trouble = None
-    if command.strip() and can_redraw(sys.stdout) and _is_long(lines):
-        trouble = _through(command, text)
+    if command.strip() and can_redraw(stream) and _is_long(lines, stream):
+        trouble = _through(command, text, stream)
         if trouble is None:
             return None
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    stream.write(text)
+    stream.flush()
     return trouble
 
 
-def _is_long(lines: Sequence[str]) -> bool:
-    columns, rows = os.get_terminal_size(sys.stdout.fileno())
+def _is_long(lines: Sequence[str], stream: TextIO) -> bool:
+    columns, rows = os.get_terminal_size(stream.fileno())
     wrapped = (-(-cell_len(sanitize(line)) // max(1, columns)) for line in lines)
     # The last row is the shell's.
     return sum(max(1, height) for height in wrapped) >= rows
 
 
-def _through(command: str, text: str) -> str | None:
+def _through(command: str, text: str, stream: TextIO) -> str | None:
     """Show text in the pager; what went wrong if it could not be shown."""
-    sys.stdout.flush()
+    stream.flush()
     # As git does it: leave if all fits, show colours, keep the text on the screen.
     environment = {"LESS": "FRX", **os.environ}
-    data = text.encode(sys.stdout.encoding, "replace")
+    data = text.encode(stream.encoding, "replace")
     try:
         with _interrupts_go_to_pager(), lent():
-            done = subprocess.run(shlex.split(command), input=data, env=environment, check=False)
+            done = subprocess.run(
+                shlex.split(command), input=data, stdout=stream, env=environment, check=False
+            )
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         return f"the pager `{command}` could not be started: {why}"

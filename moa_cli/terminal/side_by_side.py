@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.terminal.look import USUAL, Look
 
 _LONGEST_PASSAGE = 300
 _NARROWEST_COLUMN = 26
@@ -18,10 +19,12 @@ _NARROWEST_COLUMN = 26
 
 class SideBySide:
     """The texts of a layer in columns, each under its proposer's name; as many beside one
-    another as can be read."""
+    another as can be read. look: the colours that they are drawn in; None: they stay as they are.
+    """
 
-    def __init__(self, proposals: Sequence[Proposal]) -> None:
+    def __init__(self, proposals: Sequence[Proposal], look: Look | None = USUAL) -> None:
         self._proposals = proposals
+        self._look = look
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         count = len(self._proposals)
@@ -30,9 +33,36 @@ class SideBySide:
         for start in range(0, count, columns):
             proposals = self._proposals[start : start + columns]
             table = _columns([proposal.proposer for proposal in proposals])
-            texts = (p.error.message if p.error else p.text for p in proposals)
-            table.add_row(*(Text(sanitize(text).strip()) for text in texts))
+            table.add_row(*map(self._cell, proposals))
             yield table
+
+    def _cell(self, proposal: Proposal) -> RenderableType:
+        text = sanitize(proposal.error.message if proposal.error else proposal.text).strip()
+        if proposal.error or self._look is None:
+            return Text(text)
+        return _Drawn(text, self._look)
+
+
+class _Drawn:
+    """A text as Markdown, as wide as there is room."""
+
+    def __init__(self, text: str, look: Look) -> None:
+        self._text = text
+        self._look = look
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from moa_cli.markdown.drawing import render_markdown
+        from moa_cli.terminal.live import color_of
+
+        lines = render_markdown(
+            self._text,
+            width=options.max_width,
+            color=color_of(console),
+            palette=self._look.palette,
+        )
+        for line in lines:
+            # Lines of code are wider: they go on below.
+            yield Text.from_ansi(line, overflow="fold")
 
 
 def marked_side_by_side(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from moa_cli.core.attachments import attached
@@ -19,8 +19,10 @@ from moa_cli.terminal.sources import source_lines
 if TYPE_CHECKING:
     from moa_cli.markdown.drawing import Color
 
-_Kind = Literal["prompt", "head", "text", "note"]
-_STYLES: dict[_Kind, str] = {"prompt": "\x1b[1m", "head": "\x1b[2m", "note": "\x1b[2m"}
+Kind = Literal["prompt", "head", "text", "note"]
+# What stands on a page: a text is Markdown of a model, all else is raw.
+Passage = tuple[Kind, str]
+_STYLES: dict[Kind, str] = {"prompt": "\x1b[1m", "head": "\x1b[2m", "note": "\x1b[2m"}
 
 
 def turn_text(turn: Turn, *, proposals: bool = False) -> str:
@@ -40,10 +42,18 @@ def drawn_turn(
     look: Look = USUAL,
 ) -> list[str]:
     """The same as lines, replies and proposals drawn as Markdown in the colours of `look`."""
+    return drawn_passages(_parts(turn, proposals), width=width, color=color, look=look)
+
+
+def drawn_passages(
+    passages: Iterable[Passage], *, width: int, color: Color = "none", look: Look = USUAL
+) -> list[str]:
+    """The passages as lines, texts drawn as Markdown."""
     from moa_cli.markdown.drawing import render_markdown
 
     lines: list[str] = []
-    for kind, text in _parts(turn, proposals):
+    for kind, text in passages:
+        text = sanitize(text)
         if kind == "text":
             lines += render_markdown(text, width=width, color=color, palette=look.palette)
             continue
@@ -53,7 +63,7 @@ def drawn_turn(
     return lines
 
 
-def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
+def _parts(turn: Turn, proposals: bool) -> Iterator[Passage]:
     yield "prompt", f"› {sanitize(turn.user)}"
     if turn.parts:
         yield "note", f"(attached: {'; '.join(attached(turn.parts))})"
@@ -90,7 +100,7 @@ def _parts(turn: Turn, proposals: bool) -> Iterator[tuple[_Kind, str]]:
         yield "text", sanitize(turn.summary_so_far).strip()
 
 
-def _sources(citations: tuple[Citation, ...]) -> Iterator[tuple[_Kind, str]]:
+def _sources(citations: tuple[Citation, ...]) -> Iterator[Passage]:
     """The sources of an answer, behind it."""
     if citations:
         yield "note", ""

@@ -93,6 +93,42 @@ def test_what_is_copied_is_only_text(talk: Talk, tools: Path) -> None:
     assert log.read_text("utf-8") == "|harmless\nrm -rf /"
 
 
+BLOCKS = (
+    "1. Do:\n\n    ```sh\n    make\n      all\n    ```\n2. And\n\n   ~~~\n   x ``` y\n   ~~~\n\n"
+    "> ```py\n> 1\n> ```\n\nor\n\n    indented\n\n`no block`\n\n```\nunclosed\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "said"),
+    [
+        ("1", "make\n  all", "copied 10 characters of block 1 of 5 (pbcopy)"),
+        ("2", "x ``` y", "copied 7 characters of block 2 of 5 (pbcopy)"),
+        ("3", "1", "copied 1 characters of block 3 of 5 (pbcopy)"),
+        ("4", "indented", "copied 8 characters of block 4 of 5 (pbcopy)"),
+        ("5", "unclosed", "copied 8 characters of block 5 of 5 (pbcopy)"),
+        ("code", "unclosed", "copied 8 characters of block 5 of 5 (pbcopy)"),
+        ("6", None, "moa: there is no block of code 6 (1 to 5)"),
+        ("0", None, "moa: there is no block of code 0 (1 to 5)"),
+        ("x", None, "moa: /copy, /copy N or /copy code, not /copy x"),
+    ],
+)
+def test_copy_takes_the_block_of_code_of_that_number(
+    talk: Talk, tools: Path, argument: str, code: str | None, said: str
+) -> None:
+    log = tool(tools, "pbcopy")
+    talk.upstream.always("agg", Reply(text=BLOCKS))
+    talk.do("hi")
+    assert talk.do(f"/copy {argument}") == said
+    assert (log.read_text("utf-8") if log.exists() else None) == (code and f"|{code}")
+
+
+def test_a_reply_without_code_has_none_to_copy(talk: Talk, tools: Path) -> None:
+    tool(tools, "pbcopy")
+    talk.do("hi")
+    assert talk.do("/copy 1") == "moa: the reply holds no block of code"
+
+
 @pytest.mark.parametrize("tmux", [False, True])
 def test_without_a_tool_the_terminal_is_asked_through_tmux_too(
     moa: Moa, upstream: Upstream, tmp_path: Path, tmux: bool

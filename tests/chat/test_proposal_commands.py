@@ -58,7 +58,7 @@ def test_show_marks_proposals_that_were_cut(talk: Talk) -> None:
         ("/show 1 x", "moa: 'x' is not a whole number"),
         ("/diff 1", "moa: /diff needs the numbers of two proposals (/diff 1 2)"),
         ("/diff 1 3", "moa: there is no proposal 3 (1 to 2)"),
-        ("/copy it", "moa: /copy or /copy code, not /copy it"),
+        ("/copy it", "moa: /copy, /copy N or /copy code, not /copy it"),
         ("/copy code", "moa: the reply holds no block of code"),
         ("/dry-run", "moa: /dry-run needs a prompt"),
     ],

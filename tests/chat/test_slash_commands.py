@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from moa_cli.core.conversation import Failure, Proposal, Turn
 from moa_cli.core.errors import MoAError, ProfileError, UsageError
 from moa_cli.engine import Limits
 from moa_cli.profile import load, save
+from moa_cli.terminal.transcript import Passage
 from tests.support.mixtures import InProcess, mixture
 
 
@@ -47,6 +49,9 @@ class Desk:
 
     def show(self, text: str) -> None:
         self.said.append(text)
+
+    def page(self, passages: Sequence[Passage]) -> None:
+        self.said += [text for _, text in passages]
 
     def draw(self, drawing: RenderableType) -> None:
         console = Console(file=io.StringIO(), width=80)

@@ -6,7 +6,7 @@ Each module of this package registers its commands when it is imported.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from moa_cli.chat.model_picker import ModelLists
+    from moa_cli.terminal.transcript import Passage
 
 
 @dataclass(kw_only=True)
@@ -155,6 +156,9 @@ class Host(Protocol):
 
     def show(self, text: str) -> None:
         """Show a text of a model without folding it."""
+
+    def page(self, passages: Sequence[Passage]) -> None:
+        """Show passages of models, drawn and paged where that is possible."""
 
     def draw(self, drawing: RenderableType) -> None:
         """Show something that Rich draws; it must hold no markup from a model."""

@@ -29,6 +29,7 @@ from moa_cli.core.strategy import STRATEGIES, layer_name
 from moa_cli.core.text import plural
 from moa_cli.engine.merging import mergeable
 from moa_cli.terminal.sources import source_lines
+from moa_cli.terminal.transcript import Passage
 
 # Conversations that are suggested: the latest.
 _MOST_CONVERSATIONS = 200
@@ -90,16 +91,13 @@ def _show(host: Host, argument: str) -> None:
     if argument == "all":
         from moa_cli.terminal.side_by_side import SideBySide
 
-        host.draw(SideBySide(_layer(host.session, None)))
+        look = None if host.options.plain else host.options.look
+        host.draw(SideBySide(_layer(host.session, None), look))
         return
     if argument:
         number, _, layer = argument.partition(" ")
         proposal = _proposal(host.session, number, whole(layer) if layer else None)
-        host.say(f"{proposal.proposer} (round {proposal.layer})")
-        text = proposal.text or (proposal.error.message if proposal.error else "")
-        cut = cut_of(proposal)
-        told = [text, *([f"({cut})"] if cut else []), *source_lines(proposal.citations)]
-        host.show("\n".join(told))
+        host.page(_passages(proposal, f"round {proposal.layer}"))
         return
     for layer_proposals in _last(host.session).proposals:
         for place, proposal in enumerate(layer_proposals, 1):
@@ -118,13 +116,57 @@ def _show_reviews(host: Host, turn: Turn) -> None:
     """What models said about the proposals, in full, and how these came out."""
     if not turn.reviews and turn.decision is None:
         raise UsageError("there are no reviews of the last proposals")
+    passages: list[Passage] = []
     for review in turn.reviews:
-        host.say(f"{review.proposer} ({layer_name(review.layer, review.purpose)})")
-        host.show(review.text or (review.error.message if review.error else ""))
+        passages += _passages(review, layer_name(review.layer, review.purpose))
     if turn.decision is not None:
         from moa_cli.terminal.decision import decision_line, placing_lines
 
-        host.say("\n".join([decision_line(turn.decision), *placing_lines(turn.decision)]))
+        told = [decision_line(turn.decision), *placing_lines(turn.decision)]
+        passages.append(("note", "\n".join(told)))
+    host.page(passages)
+
+
+def _passages(proposal: Proposal, where: str) -> list[Passage]:
+    """A proposal or a review in full. where: the layer that it belongs to."""
+    passages: list[Passage] = [("head", f"{proposal.proposer} ({where})")]
+    if proposal.text:
+        passages.append(("text", proposal.text))
+    elif proposal.error:
+        passages.append(("note", proposal.error.message))
+    if cut := cut_of(proposal):
+        passages.append(("note", f"({cut})"))
+    return passages + [("note", line) for line in source_lines(proposal.citations)]
+
+
+def _reasoning_words(host: Host, typed: str) -> list[Suggestion]:
+    return [
+        Suggestion("on", "show what models think, while they think"),
+        Suggestion("off", "do not"),
+        *_numbers(host, typed),
+    ]
+
+
+@command("reasoning", "[N [LAYER] | on | off]", _reasoning_words, section=Section.PROPOSALS)
+def _reasoning(host: Host, argument: str) -> None:
+    """Show what the aggregator, or proposer N, thought before it answered; on: while it thinks."""
+    if argument in ("on", "off"):
+        host.options.reasoning = argument == "on"
+        shown = "shown" if host.options.reasoning else "not shown"
+        host.say(f"reasoning is {shown} while models think")
+        return
+    turn = _last(host.session)
+    if argument:
+        number, _, layer = argument.partition(" ")
+        proposal = _proposal(host.session, number, whole(layer) if layer else None)
+        name, reasoning = proposal.proposer, proposal.reasoning
+    else:
+        name, reasoning = turn.model or "the aggregator", turn.reasoning
+    if not reasoning.strip():
+        raise UsageError(
+            f"{name} gave no reasoning", hint="models that reason, and endpoints that tell it, do"
+        )
+    host.page([("head", f"reasoning of {name}"), ("text", reasoning.strip())])
 
 
 @command("diff", "N M", _numbers, section=Section.PROPOSALS)
@@ -289,22 +331,40 @@ def _usage(host: Host, argument: str) -> None:
     host.say("\n".join(spent_lines(spent)))
 
 
-@command("copy", "[code]", ("code",), section=Section.ASK)
-def _copy(host: Host, argument: str) -> None:
-    """Copy the last reply, or its last block of code, to the clipboard."""
-    from moa_cli.chat.clipboard import copy, last_code
+def _copied_words(host: Host, typed: str) -> list[Suggestion]:
+    from moa_cli.markdown.code import code_blocks
 
-    reply = _last(host.session).reply
-    if not reply:
+    reply = host.session.last.reply if host.session.last else None
+    blocks = [one_line(block, 60) for block in code_blocks(sanitize(reply or ""))]
+    numbered = [Suggestion(str(number), block) for number, block in enumerate(blocks, 1)]
+    return [Suggestion("code", "the last block of code"), *numbered]
+
+
+@command("copy", "[N | code]", _copied_words, section=Section.ASK)
+def _copy(host: Host, argument: str) -> None:
+    """Copy the last reply, its N-th block of code, or the last one (code) to the clipboard."""
+    from moa_cli.chat.clipboard import copy
+
+    text = _last(host.session).reply
+    if not text:
         raise UsageError("there is no reply to copy")
-    if argument not in ("", "code"):
-        raise UsageError(f"/copy or /copy code, not /copy {argument}")
-    text = last_code(reply) if argument else reply
-    if text is None:
-        raise UsageError("the reply holds no block of code")
+    of_all = ""
+    if argument:
+        from moa_cli.markdown.code import code_blocks
+
+        if argument != "code" and not argument.isdecimal():
+            raise UsageError(f"/copy, /copy N or /copy code, not /copy {argument}")
+        blocks = code_blocks(sanitize(text))
+        number = len(blocks) if argument == "code" else whole(argument)
+        if not blocks:
+            raise UsageError("the reply holds no block of code")
+        if not 1 <= number <= len(blocks):
+            raise UsageError(f"there is no block of code {number}", hint=f"1 to {len(blocks)}")
+        text = blocks[number - 1]
+        of_all = f" of block {number} of {len(blocks)}" if len(blocks) > 1 else ""
     # What is pasted must be the text that was shown.
     text = sanitize(text)
-    host.say(f"copied {len(text)} characters ({copy(text)})")
+    host.say(f"copied {len(text)} characters{of_all} ({copy(text)})")
 
 
 @command("dry-run", "PROMPT", section=Section.ASK)
