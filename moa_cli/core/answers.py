@@ -107,13 +107,15 @@ _EXPONENT = re.compile(r"\^\{?-?[0-9]+\}?")
 _GROUP_GAP = re.compile("(?<=[0-9])(?:\\{,\\}|\\\\,|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))")
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _STATED = re.compile(r"\banswer(?:\s+is\b|\s*[:=])[ \t:*=]*", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?;](?=\s|$)")
 _HOPE = re.compile(r"\.?\s*I hope it is correct\.?\s*$", re.IGNORECASE)
 _LEADING_MATH = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)")
 _AROUND: Final = " \t\r\n\"'`*_.,:;!“”‘’"
 
 
 def final_number(text: str) -> Fraction | None:
-    r"""The number that a reply ends in: of its last `\boxed{…}` or `####`, else the last one.
+    r"""The number that a reply ends in: of its last `\boxed{…}` or `####`, else the one that it
+    says "the answer is", else the last one.
 
     Read are signs, thousands separators, decimals, and numbers with a currency, a unit, or a
     full stop. Exponents and numbers inside a word are none.
@@ -121,10 +123,25 @@ def final_number(text: str) -> Fraction | None:
     marked = boxed(text)
     if marked is not None and value_of(marked) is not None:
         return value_of(marked)
-    for part in (marked, last_hashes(text), text):
+    for part in (marked, last_hashes(text)):
         numbers = numbers_in(part) if part else []
         if numbers:
             return numbers[-1]
+    said = _stated_number(text)
+    return next(reversed(numbers_in(text)), None) if said is None else said
+
+
+def _stated_number(text: str) -> Fraction | None:
+    """The number that a text says "the answer is": the first one, or the result of a sum."""
+    said = stated(text)
+    if said is None:
+        return None
+    sentence = _SENTENCE_END.split(said, maxsplit=1)[0]
+    before, equals, result = sentence.rpartition("=")
+    for part in (result, before) if equals else (sentence,):
+        numbers = numbers_in(part)
+        if numbers:
+            return numbers[0]
     return None
 
 

@@ -235,4 +235,5 @@ def _shares(
 
 def _share(turn: MixedTurn, number: int, is_right: IsRight) -> float | None:
     found = [is_right(turn.item, text) for text in _texts(turn, number)]
-    return None if not found or None in found else sum(map(bool, found)) / len(found)
+    known = [score for score in found if score is not None]
+    return sum(known) / len(known) if known and len(known) == len(found) else None

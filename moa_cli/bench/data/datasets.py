@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from moa_cli.bench.data.items import DataRow, Item, rows_of_json, rows_of_lines
-from moa_cli.bench.scoring.answers import grade_exact, grade_gsm8k, grade_math
+from moa_cli.bench.scoring.answers import Grader, grade_gsm8k, grade_math
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError
 
-# Whether a reply to an item is right.
-Grader = Callable[[str, Item], bool]
+# What is added to a question with a right answer, so that replies end in one that can be read.
+ASKING_FOR_ANSWER = "End with a line that says `The answer is …`, with the final answer alone."
 
 _GITHUB = "https://raw.githubusercontent.com"
 _ALPACA_CODE = f"{_GITHUB}/tatsu-lab/alpaca_eval/cd543a149df89434d8a54582c0151c0b945c3d20"
@@ -53,7 +53,8 @@ class KnownDataset:
     measures: in one line. licence: of its data. files: below the data folder, the first that is
     there is taken. read: the items in such a file. fetched: what `moa bench fetch` brings;
     why_unfetched: why that is nothing. judge: the kind of judge (of `judge.kinds.KINDS`), None
-    where the right answers are known: then `grade` tells. parity: what the settings of the
+    where the right answers are known: then `grade` tells. answer_format: what is added to a
+    question, so that replies end in an answer that can be read. parity: what the settings of the
     authors' scripts concern, if they know the dataset: the final call, or all calls by the item's
     category.
     """
@@ -67,15 +68,11 @@ class KnownDataset:
     why_unfetched: str = ""
     judge: str | None = None
     grade: Grader | None = None
+    answer_format: str | None = None
     parity: Literal["final", "category"] | None = None
 
     def file(self, folder: Path) -> Path | None:
         return next((folder / name for name in self.files if paths.is_file(folder / name)), None)
-
-
-def grade_own(reply: str, item: Item) -> bool:
-    """Whether a reply to an item of the user's own file is right."""
-    return grade_exact(reply, item.answer or "")
 
 
 def _items(
@@ -120,6 +117,19 @@ def _place(name: str) -> Callable[[DataRow], str]:
     """The id in that field, else the place in upstream's order, which is how its own files name an
     item."""
     return lambda row: row.optional(name) or str(row.number - 1)
+
+
+def _math(path: Path) -> Iterator[Item]:
+    """MATH as its authors published it, or one of the copies of its 500 problems."""
+    for row in rows_of_lines(path):
+        yield Item(
+            id=_place("unique_id")(row),
+            turns=(row.text("problem", "question"),),
+            category=row.optional("type") or row.optional("subject"),
+            # The copies have a key beside the solution, or the solution under another name.
+            answer=row.text("solution", "answer"),
+            fields=row.fields,
+        )
 
 
 def _final(row: DataRow) -> str:
@@ -236,7 +246,8 @@ _ALL = (
         licence="MIT",
         files=("gsm8k/test.jsonl", "gsm8k/slice50.jsonl"),
         read=_items(rows_of_lines, ["question"], _place("index"), "", _final),
-        grade=lambda reply, item: grade_gsm8k(reply, item.fields["answer"]),
+        grade=lambda reply, answer, fields: grade_gsm8k(reply, fields["answer"]),
+        answer_format="End with a line that says `The answer is N`, where N is the number alone.",
         fetched=(
             PublicFile(
                 "gsm8k/test.jsonl",
@@ -249,15 +260,10 @@ _ALL = (
         name="math",
         measures="MATH: competition problems with known answers",
         licence="MIT, but disputed",
-        files=("math/test.jsonl",),
-        read=_items(
-            rows_of_lines,
-            ["problem"],
-            _place("unique_id"),
-            "type",
-            lambda row: row.text("solution"),
-        ),
-        grade=lambda reply, item: grade_math(reply, item.answer or ""),
+        files=("math/test.jsonl", "math/math500.jsonl", "math/math500_even.jsonl"),
+        read=_math,
+        grade=lambda reply, answer, fields: grade_math(reply, answer),
+        answer_format="Put your final answer within \\boxed{}.",
         why_unfetched="its redistribution is disputed",
     ),
 )

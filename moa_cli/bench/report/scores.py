@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moa_cli.bench.data.datasets import Grader
 from moa_cli.bench.judge.kinds import JudgedArm, kind_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 from moa_cli.bench.run.journal import ANCHOR, Result, cut_line, path_seconds, sum_seconds
 from moa_cli.bench.run.settings import JudgeSettings
-from moa_cli.bench.scoring.means import Figures, Mean, Metric, mean_of, proportion_of
+from moa_cli.bench.scoring.answers import Grader, Verdict
+from moa_cli.bench.scoring.means import Figures, Mean, Metric, mean_of, proportion_of, share_of
 from moa_cli.core.conversation import Usage
 
 _TINY = "local:smollm2"
@@ -194,29 +194,37 @@ def _accuracies(run: RunReader, grade: Grader, answered: Sequence[Result]) -> Fi
     keyed = {item.id: item for item in run.items if item.answer is not None}
     results = [result for result in answered if result.item in keyed]
     asked = len(keyed)
+
+    def verdict(text: str, item: str) -> Verdict:
+        return grade(text, keyed[item].answer or "", keyed[item].fields)
+
     layers: list[Metric] = []
     depth = max((len(result.turns[-1].proposals) for result in results), default=0)
     for number in range(depth):
         # For each item that has such a layer, which of its proposals are right.
         right = [
-            [grade(answer.text, keyed[result.item]) for answer in layer]
+            [verdict(answer.text, result.item).score for answer in layer]
             for result in results
             for layer in result.turns[-1].proposals[number : number + 1]
             if layer
         ]
         mean = mean_of(sum(layer) / len(layer) for layer in right).in_percent()
-        best = proportion_of(map(any, right)).in_percent()
+        best = share_of(map(max, right)).in_percent()
         layers.append(Metric(f"accuracy, layer {number + 1}, mean", mean, asked, "%"))
         layers.append(Metric(f"accuracy, layer {number + 1}, best of", best, asked, "%"))
-    replies = {result.item: grade(result.replies[-1], keyed[result.item]) for result in results}
+    replies = {result.item: verdict(result.replies[-1], result.item) for result in results}
     by_category = {}
     for name in dict.fromkeys(item.category for item in keyed.values()):
         if name is not None:
             members = [item.id for item in keyed.values() if item.category == name]
-            share = proportion_of(replies[item] for item in members if item in replies)
+            share = share_of(replies[item].score for item in members if item in replies)
             by_category[name] = (Metric("accuracy", share.in_percent(), len(members), "%"),)
-    share = proportion_of(replies.values())
-    return Figures((Metric("accuracy", share.in_percent(), asked, "%"), *layers), by_category)
+    share = share_of(reply.score for reply in replies.values())
+    unread = proportion_of(reply.answer is None for reply in replies.values())
+    metrics = [Metric("accuracy", share.in_percent(), asked, "%")]
+    if unread.value:
+        metrics.append(Metric("unanswered", unread.in_percent(), asked, "%"))
+    return Figures((*metrics, *layers), by_category)
 
 
 def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:

@@ -12,7 +12,7 @@ from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 # An item and the number of a turn in it, from 0.
 Unit = tuple[str, int]
 # Whether a text answers an item rightly (the item's id, then the text); None where nobody knows.
-IsRight = Callable[[str, str], bool | None]
+IsRight = Callable[[str, str], float | None]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,12 @@ def _is_right(run: RunReader) -> IsRight | None:
     if grade is None:
         return None
     keyed = {item.id: item for item in run.items if item.answer is not None}
-    return lambda item, text: grade(text, keyed[item]) if item in keyed else None
+
+    def is_right(item: str, text: str) -> float | None:
+        known = keyed.get(item)
+        return None if known is None else grade(text, known.answer or "", known.fields).score
+
+    return is_right
 
 
 def _graded(run: RunReader, is_right: IsRight) -> AnswerValues:

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from moa_cli.bench.data.datasets import DATASETS, Grader, KnownDataset, grade_own
+from moa_cli.bench.data.datasets import DATASETS, KnownDataset
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.data.json_lines import Lines, read_records, to_line
 from moa_cli.bench.data.loading import data_file, dataset_of
@@ -37,6 +37,7 @@ from moa_cli.bench.run.settings import (
     read_settings,
     write_settings,
 )
+from moa_cli.bench.scoring.answers import Grader, grader_of
 from moa_cli.core import paths
 from moa_cli.core.conversation import Failure
 from moa_cli.core.endpoints import ModelInfo
@@ -141,9 +142,13 @@ class RunReader:
     def grader(self) -> Grader | None:
         """What tells whether a reply is right; None where no item has a known answer."""
         known = self.dataset
-        grade = known.grade if known else grade_own
-        answered = any(item.answer is not None for item in self.known_items or ())
-        return grade if answered and (known or not self.settings.dataset.known) else None
+        if not any(item.answer is not None for item in self.known_items or ()):
+            return None
+        if self.settings.grader is not None:
+            return grader_of(self.settings.grader)
+        if known is not None:
+            return known.grade
+        return None if self.settings.dataset.known else grader_of("auto")
 
     def data_file(self, *names: str) -> Path | None:
         settings = self.settings

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from moa_cli.bench.data.datasets import DATASETS
+from moa_cli.bench.data.datasets import ASKING_FOR_ANSWER, DATASETS
 from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.loading import Dataset
 from moa_cli.bench.data.released import read_outputs
 from moa_cli.bench.run.arms import Arm, best_of, make_arms, with_given, with_parity
 from moa_cli.bench.run.settings import FileDigest, RunSettings
+from moa_cli.bench.scoring.answers import grader_of
+from moa_cli.bench.scoring.rules import GRADERS
+from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Profile, to_table, waiting_for_all
@@ -45,6 +48,8 @@ class RunPlan:
     limit: int | None
     given_files: tuple[Path, ...]
     given: Mapping[str, Mapping[str, str]]
+    answer_format: str | None = None
+    grader: str | None = None
 
     @cached_property
     def _by_category(self) -> dict[str | None, list[Arm]]:
@@ -61,6 +66,7 @@ class RunPlan:
 
     def work(self) -> Iterator[Work]:
         for order, item in enumerate(self.items):
+            item = _asking(item, self.answer_format)
             for arm in self.arms(item.category):
                 yield Work(arm, item, order)
 
@@ -81,7 +87,31 @@ class RunPlan:
             ),
             profile={"name": self.profile.name, **to_table(self.profile)},
             prompt=AGGREGATE_AND_SYNTHESIZE,
+            answer_format=self.answer_format,
+            grader=self.grader,
         )
+
+
+def format_of(dataset: Dataset, grader: str | None) -> str | None:
+    """What is added to a question with a right answer, so that replies end in one that can be read;
+    None where nothing has to be. grader: that of the run, if it is not the dataset's own."""
+    if grader not in (None, *GRADERS):
+        # Whoever reads answers by a rule of their own asks for them so.
+        return None
+    if dataset.settings.known:
+        return DATASETS[dataset.settings.name].answer_format
+    return ASKING_FOR_ANSWER if any(item.answer for item in dataset.items) else None
+
+
+def _asking(item: Item, answer_format: str | None) -> Item:
+    """The item whose last question tells how its answer is to be given."""
+    if answer_format is None or item.answer is None:
+        return item
+    *before, last = item.turns
+    parts = item.parts
+    if parts and not before:
+        parts = (*parts, Part("text", answer_format))
+    return replace(item, turns=(*before, f"{last}\n\n{answer_format}"), parts=parts)
 
 
 def _check_given(arms: Iterable[Arm], given: Collection[str]) -> None:
@@ -106,17 +136,25 @@ def make_plan(
     parity: bool,
     limit: int | None,
     given_files: tuple[Path, ...],
+    answer_format: str | None = None,
+    grader: str | None = None,
 ) -> RunPlan:
     """The run that is asked for. It waits for all proposers, unless an option says otherwise.
 
     best: the proposer for the arm `self`; None takes the first. parity: whether the settings are
     those of the authors' scripts. limit: only the first so many items. given_files: the first
-    layer's answers (see `read_outputs`).
+    layer's answers (see `read_outputs`). answer_format: added to each question with a right answer
+    (see `format_of`). grader: compares replies with right answers, in place of the dataset's own
+    (see `grader_of`).
 
     Raises UsageError if the options contradict each other, the profile or the dataset, BenchError
     if a file cannot be used.
     """
     items = dataset.items[:limit]
+    if grader is not None:
+        grader_of(grader)
+        if not any(item.answer is not None for item in items):
+            raise UsageError("--grader needs items with an `answer`", hint="there are none")
     known = sorted(name for name, entry in DATASETS.items() if entry.parity)
     if parity and not (dataset.settings.known and dataset.settings.name in known):
         raise UsageError(f"--parity: the authors' scripts know {', '.join(known)} only")
@@ -140,4 +178,6 @@ def make_plan(
         limit=limit,
         given_files=given_files,
         given=given,
+        answer_format=answer_format,
+        grader=grader,
     )

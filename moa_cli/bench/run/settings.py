@@ -23,6 +23,9 @@ from moa_cli.core.text import dumps
 from moa_cli.core.values import load_value
 
 FORMAT = 1
+# What later versions have added. Where it says nothing, it is left out, so that files are the same
+# to the byte as those of the versions before.
+_ADDED = ("answer_format", "grader")
 # What may differ from start to start of the same work.
 _FREE = ("anchors", "asked", "date", "discrete", "facts", "source", "versions")
 
@@ -71,7 +74,8 @@ class RunSettings(WorkSettings):
     source: the dataset's file, by its absolute path. limit: the first so many items; None is all.
     arms: their names. best: the proposer of the arm `self`. reference_paths: the files of the
     first layer's answers. profile: the table of the profile and its name. prompt: the
-    instruction that references follow.
+    instruction that references follow. answer_format: what is added to each question with a right
+    answer. grader: what compares replies with right answers, if it is not the dataset's own.
     """
 
     source: str | None = None
@@ -83,6 +87,8 @@ class RunSettings(WorkSettings):
     reference_paths: tuple[FileDigest, ...] = ()
     profile: Mapping[str, Any] = field(default_factory=dict)
     prompt: str | None = None
+    answer_format: str | None = None
+    grader: str | None = None
 
     @property
     def asked(self) -> int:
@@ -171,6 +177,9 @@ def _table(settings: WorkSettings) -> dict[str, Any]:
     facts = table.pop("facts")
     if table["format"] == 1:
         del table["format"]
+    for name in _ADDED:
+        if table.get(name, "") is None:
+            del table[name]
     if facts is None or settings.facts is None:
         return table
     for name, known in settings.facts.items():

@@ -58,6 +58,14 @@ def proportion_of(outcomes: Iterable[bool]) -> Mean:
     return Mean(share, math.sqrt(share * (1 - share) / len(known)), len(known))
 
 
+def share_of(scores: Iterable[float]) -> Mean:
+    """The mean of scores from 0 to 1; of those that are all 0 or 1, as `proportion_of` has it."""
+    known = list(scores)
+    if set(known) <= {0, 1}:
+        return proportion_of(map(bool, known))
+    return mean_of(known)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A figure. asked: the values that it should be made of; less than that is partial.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moa_cli.bench.scoring.rules import GRADERS, SCORERS
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.options import MaxCost, capped_exit
 from moa_cli.cli.exit_codes import FAILED
@@ -73,6 +74,23 @@ def run(
             help="Take the first layer's answers from such files of model outputs; repeatable.",
         ),
     ] = None,
+    asks_format: Annotated[
+        bool | None,
+        typer.Option(
+            "--format/--no-format",
+            help="Add to each question with a right answer how the answer is to be given; so unless"
+            " the run was begun without.",
+        ),
+    ] = None,
+    grader: Annotated[
+        str | None,
+        typer.Option(
+            "--grader",
+            metavar="RULE",
+            help=f"What compares replies with right answers: {', '.join(GRADERS)}, regex:PATTERN,"
+            f" json:FIELD, or an entry point of `{SCORERS}`; else the dataset's own way.",
+        ),
+    ] = None,
     provider_concurrency: ProviderConcurrency = None,
     max_cost: MaxCost = None,
     yes: YesBeforeSending = False,
@@ -91,7 +109,7 @@ def run(
     """Answer a dataset's items; the same command goes on where it was stopped."""
     from moa_cli.bench.data.loading import data_folder, load_dataset
     from moa_cli.bench.run.folder import RunFolder, opened
-    from moa_cli.bench.run.plan import make_plan
+    from moa_cli.bench.run.plan import format_of, make_plan
     from moa_cli.bench.run.runner import still_to_do
     from moa_cli.cli.bench.session import Job, SessionOptions, session
 
@@ -99,6 +117,7 @@ def run(
     if not yes:
         check_can_confirm()
     loaded = load_dataset(dataset, data_folder(data))
+    path = output or Path("runs") / f"{loaded.settings.name}-{profile.name}"
     plan = make_plan(
         profile,
         loaded,
@@ -107,6 +126,8 @@ def run(
         parity=parity,
         limit=limit,
         given_files=tuple(reference_paths or ()),
+        answer_format=format_of(loaded, grader) if _adds_format(path, asks_format) else None,
+        grader=grader,
     )
     options = SessionOptions(
         concurrency=concurrency,
@@ -115,7 +136,6 @@ def run(
         yes=yes,
         live=live,
     )
-    path = output or Path("runs") / f"{loaded.settings.name}-{profile.name}"
     with opened(path, RunFolder) as folder:
         folder.check(plan.settings())
         for line in [*wiring.introduction(profile), *_plan_lines(plan, folder)]:
@@ -135,6 +155,16 @@ def run(
         raise typer.Exit(FAILED)
 
 
+def _adds_format(path: Path, typed: bool | None) -> bool:
+    """Whether questions are asked with a format of the answer. A run that was begun goes on as it
+    is; those of earlier versions have none. path: the run's folder. typed: what an option says."""
+    from moa_cli.bench.run.folder import RUN_FILE, read_run
+
+    if typed is not None or not (path / RUN_FILE).exists():
+        return typed is not False
+    return read_run(path).settings.answer_format is not None
+
+
 def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
     """What is asked and by whom, and what is there already."""
     from moa_cli.cli.bench.session import where
@@ -149,6 +179,8 @@ def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
     )
     if any(arm.profile.rounds for arm in plan.arms()) and len(plan.arms()) > 1:
         yield "calls that several arms make are made once, such as those of shared proposals"
+    if plan.answer_format:
+        yield f"added to each question (--no-format leaves it out): {plan.answer_format}"
     if plan.given:
         names = ", ".join(proposer.name or "" for proposer in plan.profile.layer(1))
         yield f"the first layer's answers are given: {names}"

@@ -37,6 +37,7 @@ def test_the_real_data_is_read(moa: Moa, data: str) -> None:
         "mt": 80,
         "flask": 60,
         "gsm8k": 50,
+        "math": 250,
     }
     assert listed(moa, MOA_BENCH_DATA=data) == rows
     assert all(row["measures"] for row in rows.values())
@@ -52,7 +53,7 @@ def test_what_is_missing_says_how_to_get_it(moa: Moa, upstream: Upstream) -> Non
     assert upstream.chats() == []
 
 
-@pytest.mark.parametrize("name", ["alpaca", "mt", "flask", "gsm8k"])
+@pytest.mark.parametrize("name", ["alpaca", "mt", "flask", "gsm8k", "math"])
 def test_the_first_items_of_the_real_data_are_asked(
     moa: Moa, upstream: Upstream, data: str, name: str
 ) -> None:
@@ -60,12 +61,14 @@ def test_the_first_items_of_the_real_data_are_asked(
     assert ran.code == 0, ran.err
     lines = item_lines(moa.folder / "runs" / f"{name}-lab")
     ids = {"alpaca": ["0", "1"], "mt": ["81", "82"], "flask": ["20", "29"], "gsm8k": ["9", "28"]}
+    ids["math"] = ["0", "1"]
     assert [line["item"] for line in lines] == ids[name]
     first = {
         "alpaca": "What are the names of some famous actors",
         "mt": "Compose an engaging travel blog post",
         "flask": "I bought two shirts from the store",
         "gsm8k": "Eliza's rate per hour",
+        "math": "Convert the point $(0,3)$",
     }
     assert any(
         str(request.messages[0]["content"]).startswith(first[name])

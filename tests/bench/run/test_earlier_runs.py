@@ -19,7 +19,17 @@ RECORDED = Path(__file__).parent / "recorded"
 # In the place of the user's folder, which is another one in each test.
 HOME = "/home/user/evals"
 TEMPLATE = "<|im_start|>user\n{instruction} | {output_1} | {output_2}\n<|im_end|>\n"
-RUN = ("bench", "run", "mine.jsonl", "-y", "--arms", "mixture,self,single", "-o", "own")
+RUN = (
+    "bench",
+    "run",
+    "mine.jsonl",
+    "-y",
+    "--arms",
+    "mixture,self,single",
+    "-o",
+    "own",
+    "--no-format",
+)
 MT = ("bench", "run", "mt", "--data", "data", "-p", "two", "--parity", "-y", "-o", "mt")
 JUDGE = ("bench", "judge", "own", "--judge", "lab:judge", "--against", "single:lab:agg", "-y")
 BATCH = ("batch", "prompts.txt", "out.jsonl", "-p", "two", "-y")

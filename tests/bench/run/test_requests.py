@@ -128,7 +128,7 @@ def test_messages_may_precede_a_prompt(moa: Moa, upstream: Upstream) -> None:
         {"role": "user", "content": "?!"},
     ]
     write_lines(moa.folder / "mine.jsonl", [{"id": "x", "messages": messages, "answer": 4}])
-    ran = moa.run("bench", "run", "mine.jsonl", "-y", "--rounds", "0")
+    ran = moa.run("bench", "run", "mine.jsonl", "-y", "--rounds", "0", "--no-format")
     assert ran.code == 0, ran.err
     assert upstream.chats()[0].messages == messages
     assert item_lines(moa.folder / "runs" / "mine-lab")[0]["item"] == "x"

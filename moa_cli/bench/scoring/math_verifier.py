@@ -1,0 +1,135 @@
+r"""Whether two answers in mathematics are the same, as math-verify finds it.
+
+math-verify (Hugging Face, Apache-2.0) reads LaTeX and plain expressions into SymPy and compares
+them there: as numbers, by simplification, as sets, intervals, matrices and relations. A hostile
+expression (`9^{9^{9^9}}`) takes its time and memory, and its own limits need the main thread of a
+process. So it runs in a process of its own, which is given a time for each answer, and is started
+anew where that is not enough: such an answer is wrong, as it is to math-verify itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import subprocess
+import sys
+from contextlib import suppress
+from functools import lru_cache
+from importlib.util import find_spec
+from threading import Lock
+
+from moa_cli.core.errors import BenchError
+
+# Seconds for one answer; math-verify itself gives up after five for each step.
+_SECONDS = 30.0
+# Starting it takes some seconds of a busy machine.
+_START_SECONDS = 120.0
+# Characters of a reply that are read, from its end.
+_LONGEST = 20_000
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP")
+
+
+class MathVerifier:
+    """A process that compares answers. It starts with the first one.
+
+    late: how many answers were not compared in time.
+    """
+
+    def __init__(self) -> None:
+        self.late = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = Lock()
+
+    def compare(self, key: str, reply: str, stated: str | None) -> tuple[bool, str | None]:
+        r"""Whether a reply ends in the right answer, and which answer is read in it.
+
+        Args:
+            key: The right answer in LaTeX, without `$`.
+            reply: What a model has said.
+            stated: What it says "the answer is", where that has to be read apart.
+
+        Returns:
+            Whether it is right; and the answer as SymPy writes it, None where none was read.
+
+        Raises:
+            BenchError: math-verify is not installed.
+        """
+        line = json.dumps([key, reply[-_LONGEST:], stated])
+        with self._lock:
+            answer = self._ask(line)
+        if answer is None:
+            self.late += 1
+            return False, None
+        right, read = json.loads(answer)
+        return bool(right), None if read is None else str(read)
+
+    def _ask(self, line: str) -> bytes | None:
+        """What the process answers; None where it takes too long."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._start()
+        process = self._process
+        if process is None or process.stdin is None:
+            return None
+        try:
+            process.stdin.write(f"{line}\n".encode())
+            process.stdin.flush()
+        except BrokenPipeError:
+            self.close()
+            return None
+        return self._line(_SECONDS)
+
+    def _start(self) -> None:
+        if find_spec("math_verify") is None:
+            raise BenchError(
+                "answers in mathematics are compared by math-verify, which is not installed",
+                hint="`pip install 'moa-chat[bench]'`",
+            )
+        # -P: no module of the folder that the user is in.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "moa_cli.bench.scoring.math_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        )
+        atexit.register(self.close)
+        if self._line(_START_SECONDS) is None:
+            raise BenchError("math-verify does not start", hint="install moa-chat[bench] again")
+
+    def _line(self, seconds: float) -> bytes | None:
+        """The next line of the process, which is ended if none comes within that time."""
+        process = self._process
+        if process is None or process.stdout is None:
+            return None
+        ready = sys.platform == "win32" or select.select([process.stdout], [], [], seconds)[0]
+        line = process.stdout.readline() if ready else b""
+        if not line:
+            self.close()
+            return None
+        return line
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                # What could not be sent is of no use to a process that has ended.
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        atexit.unregister(self.close)
+
+
+VERIFIER = MathVerifier()
+
+
+@lru_cache(maxsize=100_000)
+def same_answer(key: str, reply: str, stated: str | None = None) -> tuple[bool, str | None]:
+    """See `MathVerifier.compare`; each reply is compared once."""
+    return VERIFIER.compare(key, reply, stated)
