@@ -485,10 +485,16 @@ class Chat:
             progress=self.editor is not None,
             report=self.session.profile.report or reporting is not None,
         )
+        actions = {
+            "c-c": stopper.stop,
+            "escape": stopper.stop,
+            "c-l": refresh,
+            "c-z": suspend,
+        }
         if summing_up:
             piped = not sys.stdout.isatty()
             show = replace(show, report=False, output="json" if piped else show.output)
-        shown = sinks_for(show, stopper.hint)
+        shown = sinks_for(show, stopper.hint, actions if self.editor is not None else None)
         recorders: list[Sink] = []
         if not summing_up:
             recorders = self.kept.recorders(
@@ -502,12 +508,6 @@ class Chat:
             if self.editor is not None:
                 from moa_cli.chat.keys import TurnKeys
 
-                actions = {
-                    "c-c": stopper.stop,
-                    "escape": stopper.stop,
-                    "c-l": refresh,
-                    "c-z": suspend,
-                }
                 keys = TurnKeys(self.editor.source, actions, sys.stderr)
                 stack.enter_context(keys)
             # A proposal is written down before it is shown.

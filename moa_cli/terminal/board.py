@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from moa_cli.core.money import usd
 from moa_cli.core.sanitize import sanitize
-from moa_cli.terminal.line import LONGEST_NAME, Line, Styles, plain, sure
+from moa_cli.terminal.line import LONGEST_NAME, Line, Styles, plain, sure, wrap
 from moa_cli.terminal.screen import most_rows
 from moa_cli.terminal.status import status_line
-from moa_cli.terminal.table import cell_len, set_cell_size
+from moa_cli.terminal.table import cell_len
 from moa_cli.terminal.view import MARKS, CallView, TurnView
 
 # States of which the note is shown, not the figures or the text.
@@ -20,6 +20,7 @@ _NARROWEST_PANEL, _FEWEST_ROWS = 36, 4
 _PANELS_WIDTH, _PANELS_HEIGHT, _MOST_PANELS = 80, 30, 6
 _NARROWEST_ROWS = 60
 _SHORTEST_TAIL = 24
+_NARROWEST_ZOOM = 30
 
 
 def figures(call: CallView, now: float) -> list[str]:
@@ -73,14 +74,19 @@ def _joined(parts: list[str], cells: int | None) -> str:
 
 
 def board_lines(
-    styles: Styles, view: TurnView, now: float, size: tuple[int, int], hint: str = ""
+    styles: Styles,
+    view: TurnView,
+    now: float,
+    size: tuple[int, int],
+    hint: str = "",
+    zoom: str = "",
 ) -> list[str]:
     """The live region for `view`, of at most `most_rows`: a grid of panels where there is
     room, else one row a proposer, and the status line below; on narrow terminals that line alone.
 
-    hint: what a key does at this moment.
+    hint: what a key does at this moment. zoom: which key enlarges a proposer, then the next one.
     """
-    status = status_line(view, now, size[0], hint)
+    status = status_line(view, now, size[0], hint, f"{zoom}: zoom" if zoom and view.layers else "")
     return [line.cut(size[0]).ansi(styles) for line in [*_proposers(view, now, size), status]]
 
 
@@ -90,6 +96,9 @@ def _proposers(view: TurnView, now: float, size: tuple[int, int]) -> list[Line]:
     # Asked for once: it is made anew each time.
     calls = [] if view.phase == "replying" else view.proposers
     count, room = len(calls), most_rows(size) - 1
+    zoomed = view.zoomed
+    if zoomed is not None and zoomed in calls and width >= _NARROWEST_ZOOM and room >= _FEWEST_ROWS:
+        return _panel(zoomed, now, width, room, f"{calls.index(zoomed) + 1} of {count}")
     if not calls or width < _NARROWEST_ROWS or room < min(2, count):
         return []
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
@@ -151,11 +160,14 @@ def _grid(
     return lines
 
 
-def _panel(call: CallView, now: float, width: int, height: int) -> list[Line]:
-    """A frame with the call's name above, its figures below, and the end of its text."""
+def _panel(call: CallView, now: float, width: int, height: int, place: str = "") -> list[Line]:
+    """A frame with the call's name above, its figures below, and the end of its text. place: which
+    one it is, if it stands for itself."""
     mark, style = MARKS[call.state]
     border = style if call.state in ("done", "failed") else "dim"
-    name = Line((plain(call.name, width - 8), "bold")).cut(width - 8)
+    place = f" ({place})" if place else ""
+    free = width - 8 - len(place)
+    name = Line((plain(call.name, free), "bold")).cut(free).append(place, "dim" if place else "")
     parts = figures(call, now)
     if call.state == "done" and call.note:
         # Why is told below, once the layer has ended.
@@ -180,7 +192,7 @@ def _tail(call: CallView, width: int, rows: int) -> tuple[list[str], str]:
     """The last rows of a call's text, each at most so wide, and their style."""
     if call.state in _NOTED or (call.state == "waiting" and call.note):
         style = "red" if call.state == "failed" else "yellow"
-        return _wrap(plain(call.note), width)[:rows], style
+        return wrap(plain(call.note), width)[:rows], style
     # The last rows + 1 source lines, wrapped from their own start, so that a frame costs
     # the same however long the answer has become.
     recent = sure(sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
@@ -188,17 +200,4 @@ def _tail(call: CallView, width: int, rows: int) -> tuple[list[str], str]:
     # token.
     least = width * (rows + 1)
     ends = (line[max(0, len(line) // least - 1) * least :] for line in recent)
-    return [piece for end in ends for piece in _wrap(end, width)][-rows:], ""
-
-
-def _wrap(line: str, width: int) -> list[str]:
-    ascii_only = line.isascii()
-    pieces = []
-    while (len(line) if ascii_only else cell_len(line)) > width:
-        cut = width if ascii_only else len(set_cell_size(line, width).rstrip(" "))
-        cut = cut or 1
-        space = line.rfind(" ", 0, cut + 1)
-        cut = space if space > width // 2 else cut
-        pieces.append(line[:cut])
-        line = line[cut:].lstrip(" ")
-    return [*pieces, line]
+    return [piece for end in ends for piece in wrap(end, width)][-rows:], ""

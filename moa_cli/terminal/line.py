@@ -106,3 +106,17 @@ class Line:
     def wrapped(self, console: Console, width: int) -> list[str]:
         """The line folded between words at the width, as ANSI lines."""
         return to_lines(console, Text.assemble(*self._pieces), width)
+
+
+def wrap(line: str, width: int) -> list[str]:
+    """The line folded at the width, between words where that leaves more than half of it."""
+    ascii_only = line.isascii()
+    pieces = []
+    while (len(line) if ascii_only else cell_len(line)) > width:
+        cut = width if ascii_only else len(set_cell_size(line, width).rstrip(" "))
+        cut = cut or 1
+        space = line.rfind(" ", 0, cut + 1)
+        cut = space if space > width // 2 else cut
+        pieces.append(line[:cut])
+        line = line[cut:].lstrip(" ")
+    return [*pieces, line]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from rich.console import Console
@@ -18,12 +18,14 @@ from moa_cli.markdown.drawing import BlockRenderer, Color
 from moa_cli.markdown.pieces import Block
 from moa_cli.terminal.board import board_lines, call_summary, name_cells
 from moa_cli.terminal.decision import decision_line
-from moa_cli.terminal.line import Line, Styles, to_lines
+from moa_cli.terminal.line import LONGEST_NAME, Line, Styles, plain, to_lines
 from moa_cli.terminal.look import USUAL, Look
 from moa_cli.terminal.plain import enough_line, left_out_line, trimmed_line
 from moa_cli.terminal.screen import Screen, Size
 from moa_cli.terminal.status import TurnStatus
-from moa_cli.terminal.table import set_cell_size
+from moa_cli.terminal.table import cell_len, set_cell_size
+from moa_cli.terminal.thoughts import ThoughtRows
+from moa_cli.terminal.view import CallView
 
 _FRAME_SECONDS = 0.1
 # Drawing may take a tenth of the time; the rest belongs to the tokens.
@@ -67,6 +69,11 @@ class Ticker:
         self._draw = draw
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self._task is not None
+
     def start(self) -> None:
         """Begin, in the running event loop."""
         if self._task is None:
@@ -92,8 +99,8 @@ class Board:
 
     status: of the turn, shared with the sink that shows the reply. through_reply: keep the status
     line while the reply is written; only where nothing else writes to the terminal meanwhile.
-    compact: fold a layer into one line. look: its colours. size: the terminal's, if not asked of
-    it.
+    compact: fold a layer into one line. zoom: the key that calls the method of that name. look: its
+    colours. size: the terminal's, if not asked of it.
     """
 
     def __init__(
@@ -103,6 +110,7 @@ class Board:
         status: TurnStatus | None = None,
         through_reply: bool = False,
         compact: bool = False,
+        zoom: str = "",
         look: Look = USUAL,
         size: Size | None = None,
     ) -> None:
@@ -112,6 +120,8 @@ class Board:
         self._status = status or TurnStatus()
         self._compact = compact
         self._through_reply = through_reply
+        self._zoom = zoom
+        self._thoughts = ThoughtRows(self._styles)
         self._ticker = Ticker(self._draw)
         self._decision: Decision | None = None
 
@@ -122,6 +132,8 @@ class Board:
             case events.ProposerDelta():
                 pass
             case events.AggregatorDelta():
+                if event.reasoning and self._ticker.running and self._status.view.reasoning:
+                    self._thoughts.feed(event.reasoning)
                 if event.text and not self._through_reply:
                     self._hide()
             case events.TurnStarted() | events.LayerStarted():
@@ -137,8 +149,11 @@ class Board:
                 self._note(left_out_line(event), "yellow")
             case events.AggregatorStarted() if event.fallback:
                 self._note(f"↻ {event.model} replies in its place", "yellow")
+                self._thoughts.begin(event.name)
             case events.AggregatorStarted() if event.copied:
                 self._note(f"the words of {event.name}", "dim")
+            case events.AggregatorStarted():
+                self._thoughts.begin(event.name)
             case events.AggregatorFailed() if not event.text:
                 # One that broke off in its reply is told of below what it wrote, by the caller.
                 self._note(f"✗ {event.model}: {event.error.message}", "red")
@@ -151,16 +166,22 @@ class Board:
                     self._note(decision_line(self._decision), "dim")
                 self._hide()
 
+    def zoom(self) -> None:
+        """Show the first proposer alone, then the next one, and after the last all again."""
+        self._status.view.zoom()
+
     def _draw(self) -> None:
-        self._screen.paint(
-            board_lines(
-                self._styles,
-                self._status.view,
-                self._status.now(),
-                self._screen.size(),
-                self._status.hint(),
-            )
+        size = self._screen.size()
+        thoughts = self._thoughts.final(size[0])
+        lines = board_lines(
+            self._styles,
+            self._status.view,
+            self._status.now(),
+            size,
+            self._status.hint(),
+            self._zoom,
         )
+        self._screen.commit(thoughts, [*self._thoughts.open(), *lines])
 
     def _fold(self, event: events.LayerFinished) -> None:
         view = self._status.view
@@ -169,31 +190,49 @@ class Board:
         lines = []
         if view.rounds > 1 or self._compact or purpose:
             done = [call for call in calls if self._compact and call.state == "done"]
-            names = ", ".join(one_line(call.name, 40) for call in done)
             name = view.name_of(event.layer)
             line = f"{name}: {event.answered} of {event.asked} answered"
-            line += f" in {event.seconds:.1f} s" + (f" ({names})" if names else "")
-            lines.append(Line((line, "dim")))
+            line += f" in {event.seconds:.1f} s"
+            lines.append(Line((line + _among(done, width - len(line)), "dim")))
         if any(call.state == "dropped" for call in calls):
             lines.append(Line((enough_line(event, purpose), "yellow")))
         if self._compact:
             # What went well is told by its number.
             calls = [call for call in calls if call.state != "done" or call.note]
         longest = name_cells(calls)
-        lines += [call_summary(call, event.at, longest) for call in calls]
+        for call in calls:
+            summary = call_summary(call, event.at, longest, width)
+            # Why a call failed, or how it was cut, is told whole.
+            lines.append(summary if call.note else summary.cut(width))
         rows = [row for line in lines for row in line.wrapped(self._console, width)]
         self._screen.commit(rows, [])
 
     def _note(self, text: str, style: str) -> None:
+        self._end_thoughts()
         line = to_lines(self._console, Text(one_line(text), style), self._screen.size()[0])
         self._screen.commit(line, [])
 
+    def _end_thoughts(self) -> None:
+        self._screen.commit(self._thoughts.final(self._screen.size()[0], end=True))
+
     def _hide(self) -> None:
         self._ticker.stop()
+        self._end_thoughts()
         self._screen.close()
 
     def close(self) -> None:
         self._hide()
+
+
+def _among(calls: Sequence[CallView], cells: int) -> str:
+    """As many of the calls' names in brackets as fit, and how many there are more."""
+    names = [plain(call.name, LONGEST_NAME) for call in calls]
+    for count in range(len(names), 0, -1):
+        more = [f"{len(names) - count} more"] if count < len(names) else []
+        told = f" ({', '.join([*names[:count], *more])})"
+        if cell_len(told) <= cells:
+            return told
+    return ""
 
 
 class LiveReply:

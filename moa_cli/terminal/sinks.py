@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -50,10 +51,13 @@ class Show:
     look: Look = USUAL
 
 
-def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
+def sinks_for(
+    show: Show, hint: Hint = lambda: "", keys: dict[str, Callable[[], None]] | None = None
+) -> list[Sink]:
     """The reply alone goes to stdout, everything else to stderr; live only on terminals.
 
     hint: says what a key does at this moment, such as `Esc: write the reply now`.
+    keys: what other keys do, by their names in prompt-toolkit; those of the board are added.
     """
     # Lines of the debug log would tear what moves.
     show = replace(show, live=show.live and not debug_log.on_terminal())
@@ -70,15 +74,21 @@ def sinks_for(show: Show, hint: Hint = lambda: "") -> list[Sink]:
 
         # Nothing else writes while a reply goes to a file, or is printed once it is whole.
         held = show.output == "json" or show.structured or not show.stream
-        sinks.append(
-            Board(
-                sys.stderr,
-                status=status,
-                through_reply=held or _is_file(sys.stdout),
-                compact=show.compact,
-                look=show.look,
-            )
+        shown = Board(
+            sys.stderr,
+            status=status,
+            through_reply=held or _is_file(sys.stdout),
+            compact=show.compact,
+            zoom="" if keys is None else "Ctrl-O",
+            look=show.look,
         )
+        sinks.append(shown)
+        if keys is not None:
+            keys["c-o"] = shown.zoom
+    elif show.reasoning and not show.quiet and show.output == "text":
+        from moa_cli.terminal.thoughts import PlainThoughts
+
+        sinks.append(PlainThoughts(sys.stderr))
     if show.show_proposals:
         sinks.append(Proposals(sys.stderr))
     # Whoever sits at a terminal where nothing moves should still see that it goes on.

@@ -24,6 +24,7 @@ _NOTHING_COMES = "no token for"
 # What keys do, in the words of a `Stopper` and in fewer.
 _FEWER_WORDS = {"write the reply now": "enough", "skip the report": "skip"}
 # How long parts are kept where there is not room for all: the higher, the longer.
+_ZOOM = -1
 _TOKENS, _RATE, _COST, _LONG_HEAD, _READING, _LONG_HINT = range(6)
 _SECONDS, _HEAD, _LONG_TROUBLE, _HINT, _TROUBLE, _ALWAYS = range(6, 12)
 
@@ -86,9 +87,9 @@ class TurnStatus:
         return _activity(self.view, 0.0).heads[0]
 
 
-def status_line(view: TurnView, now: float, width: int, hint: str = "") -> Line:
+def status_line(view: TurnView, now: float, width: int, hint: str = "", zoom: str = "") -> Line:
     """What `view` does, at most `width` cells wide: where there is not room for all, the least
-    important parts are left out. hint: what a key does."""
+    important parts are left out. hint: what a key does. zoom: what another one does."""
     activity = _activity(view, now)
     mark, style = MARKS[activity.state]
     longest, *shorter = activity.heads
@@ -106,6 +107,8 @@ def status_line(view: TurnView, now: float, width: int, hint: str = "") -> Line:
         parts.append(_Part(trouble, "yellow", _LONG_TROUBLE, (short,)))
     if hint:
         parts.append(_Part(hint, "dim", _LONG_HINT, ((_shorter(hint), _HINT),)))
+    if zoom:
+        parts.append(_Part(zoom, "dim", _ZOOM))
     free = width - cell_len(mark) - 1
     while len(parts) > 1 and _cells(parts) > free:
         least = min(parts, key=lambda part: part.keep)

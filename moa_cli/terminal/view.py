@@ -143,7 +143,7 @@ class TurnView:
     layers: the calls of those that have not ended, by number; beside the one at work, the one
     before it may have some that still run. One that has ended may begin again, with more calls.
     reasoning: whether what a model thinks is shown, not only that it thinks. used: what the calls
-    took that have ended.
+    took that have ended. zoomed: the call that is shown alone, if one is.
     """
 
     reasoning: bool = False
@@ -157,6 +157,14 @@ class TurnView:
     references: int = 0
     phase: Phase = "proposing"
     used: Usage = field(default_factory=Usage)
+    zoomed: CallView | None = None
+
+    def zoom(self) -> None:
+        """Enlarge the first call, then the next one, and after the last none."""
+        calls = [] if self.phase == "replying" else self.proposers
+        places = [place for place, call in enumerate(calls) if call is self.zoomed]
+        following = calls[places[0] + 1 :] if places else calls
+        self.zoomed = following[0] if following else None
 
     def running(self) -> list[CallView]:
         """All calls that have not ended."""

@@ -23,7 +23,7 @@ _LEAST_CELLS = 30
 _KEYS = (
     "Enter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C or Esc goes on"
     " with what has arrived, a second one cancels; while the reply comes, it stops it. Ctrl-X"
-    " Ctrl-E opens your editor, Ctrl-R searches, Ctrl-D leaves."
+    " Ctrl-E opens your editor, Ctrl-R searches, Ctrl-O shows one proposer alone, Ctrl-D leaves."
 )
 _MORE = (
     "/ opens a menu. /help COMMAND explains one, /help mixture a line above, /help all everything."
