@@ -6,7 +6,6 @@ This part works with and without a terminal. `chat.talk` adds the editor of a te
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, aclosing, closing
@@ -40,7 +39,7 @@ from moa_cli.core.errors import MoAError, ProfileError, UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.stream import Sink, TurnFold
-from moa_cli.core.text import plural, with_hint
+from moa_cli.core.text import plural, prompt_text, with_hint
 from moa_cli.engine import Limits
 from moa_cli.engine.merging import kept_text
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
@@ -286,7 +285,7 @@ class Chat:
 
     def outcome(self, line: str) -> Outcome:
         """What a line asks for. If a command fails, this shows why."""
-        text = _typed(line)
+        text = prompt_text(line)
         try:
             text = self._attach_pasted(text)
         except MoAError as error:
@@ -560,16 +559,6 @@ class Chat:
             self.remark(f"({usage_line(turn.usage, turn.seconds, turn.ledger)})")
         for note in self._notes():
             self.complain(note)
-
-
-def _typed(line: str) -> str:
-    """What was typed or pasted, without empty lines around it and spaces at its end.
-
-    The first line keeps its indentation, which is a part of code; but one space that a line begins
-    with only keeps it out of the history of prompts.
-    """
-    text = re.sub(r"\A(?:[^\S\n]*\n)+", "", line).rstrip()
-    return text.strip() if re.fullmatch(r" \S.*", text) else text
 
 
 def _kept_of(turn: Turn, kept: str) -> str:

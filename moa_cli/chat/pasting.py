@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
+from moa_cli.core.text import prompt_text
+
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf"})
 _LONGEST = 4096
 
@@ -28,7 +30,7 @@ def pasted_files(text: str) -> tuple[list[Path], str]:
             rest.append(line)
         else:
             files.append(path)
-    return files, "\n".join(rest).strip() if files else text
+    return files, prompt_text("\n".join(rest)) if files else text
 
 
 def _path_of(line: str) -> Path | None:

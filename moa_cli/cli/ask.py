@@ -250,9 +250,9 @@ def _compose_prompt(
     Raises UsageError."""
     from moa_cli.core.attachments import prompt_of, read_part
     from moa_cli.core.conversation import Part
-    from moa_cli.core.text import fenced
+    from moa_cli.core.text import fenced, prompt_text
 
-    prompt = " ".join(words).strip()
+    prompt = prompt_text(" ".join(words))
     piped = wiring.stdin_part(standard_input, attached=_STDIN in files)
     holds_something = bool(piped.url or piped.text.strip())
     in_fence = replace(piped, text=fenced(piped.text)) if piped.kind == "text" else piped

@@ -68,3 +68,13 @@ def fenced(text: str, name: str = "") -> str:
     fence = "`" * max(3, longest + 1)
     label = f"{' '.join(name.split())}:\n" if name else ""
     return f"{label}{fence}\n{text.rstrip()}\n{fence}"
+
+
+def prompt_text(text: str) -> str:
+    """A prompt as it was typed or pasted, without empty lines around it and spaces at its end.
+
+    The first line keeps its indentation, which is a part of code; but one space that a line begins
+    with is none: it only keeps the line out of the history of a chat or a shell.
+    """
+    whole = re.sub(r"\A(?:[^\S\n]*\n)+", "", text).rstrip()
+    return whole.strip() if re.fullmatch(r" \S.*", whole) else whole

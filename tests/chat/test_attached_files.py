@@ -136,6 +136,14 @@ def test_the_path_of_an_image_on_a_line_of_its_own_attaches_it(talk: Talk, typed
     assert contents(talk, "a") == [[WITH_PHOTO]]
 
 
+def test_code_below_a_path_keeps_its_indentation(talk: Talk) -> None:
+    Path("photo.png").write_bytes(PNG)
+    talk.do(f"{Path.cwd()}/photo.png\n\n    return x\nreturn y\n")
+    text = {"type": "text", "text": "    return x\nreturn y"}
+    image = {"type": "image_url", "image_url": {"url": data_uri(PNG)}}
+    assert contents(talk, "a") == [[[text, image]]]
+
+
 def test_paths_among_the_lines_of_a_prompt_are_attached(talk: Talk) -> None:
     Path("photo.png").write_bytes(PNG)
     Path("paper.pdf").write_bytes(pdf("A claim"))

@@ -39,6 +39,13 @@ def test_piped_text_alone_is_the_prompt(moa: Moa, upstream: Upstream) -> None:
     assert asked(upstream) == "  what is\nrain?"
 
 
+def test_code_as_an_argument_keeps_the_indentation_of_its_first_line(
+    moa: Moa, upstream: Upstream
+) -> None:
+    assert moa.run("ask", "\n    return x\n\n    return y\n").code == 0
+    assert asked(upstream) == "    return x\n\n    return y"
+
+
 @pytest.mark.parametrize("stdin", [None, b"", b" \n\t\n"])
 @pytest.mark.parametrize("words", [[], ["  "]])
 def test_nothing_to_ask_is_refused(
