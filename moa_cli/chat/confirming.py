@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.application import Application
@@ -52,13 +53,8 @@ async def pressed(answers: Mapping[str, str], source: Input, output: Output) -> 
     """
     keys = {name: _ENTER if name == "Enter" else (name, name.upper()) for name in answers}
     offered = " · ".join(f"{name} {words}" for name, words in answers.items())
-    typed_before = get_typeahead(source)
-    try:
-        line = f"{offered} · Esc goes back:"
-        answer = await _answer(line, {**keys, "Esc": _BACK}, source, output)
-        return answer if answer in answers else None
-    finally:
-        store_typeahead(source, typed_before + get_typeahead(source))
+    answer = await _answer(f"{offered} · Esc goes back:", {**keys, "Esc": _BACK}, source, output)
+    return answer if answer in answers else None
 
 
 async def _answer(
@@ -69,7 +65,8 @@ async def _answer(
 
     def text() -> StyleAndTextTuples:
         # The answer stays to be read behind the question.
-        return [("", f"{question} {''.join(given)}")]
+        columns = max(2, output.get_size().columns - 1)
+        return [("", fill(f"{question} {''.join(given)}", columns, drop_whitespace=False))]
 
     keys = KeyBindings()
 

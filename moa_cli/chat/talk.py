@@ -56,8 +56,7 @@ class _Edits:
     @property
     def choices(self) -> dict[str, str]:
         """What the user may choose."""
-        copy = f"edits message {self.number}, in a copy that ends before it"
-        return {"Enter": "sends a new message", "e": copy}
+        return {"Enter": "sends a new message", "e": f"edits message {self.number} in a copy"}
 
 
 async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> None:

@@ -66,7 +66,9 @@ ProviderConcurrency = Annotated[
 Plain = Annotated[bool | None, option_of(CONFIG_KEYS["plain"])]
 Live = Annotated[bool | None, option_of(CONFIG_KEYS["live"])]
 Save = Annotated[bool | None, option_of(CONFIG_KEYS["save"])]
-Continue = Annotated[bool, Option("-c", "--continue", help="Go on with the last conversation.")]
+Continue = Annotated[
+    bool, Option("-c", "--continue", help="Go on with the last conversation and its own settings.")
+]
 Cid = Annotated[
     str | None, Option(metavar="ID", help="Go on with this conversation (a unique prefix).")
 ]

@@ -16,7 +16,7 @@ from tests.support.talk import Talk, at_empty_prompt, at_prompt, sent
 from tests.support.upstream import Reply, Upstream
 
 UP, END = "\x1b[A", "\x05"
-CHOICE = "Enter sends a new message · e edits message {}, in a copy that ends before it"
+CHOICE = "Enter sends a new message · e edits message {} in a copy · Esc goes back:"
 
 
 @pytest.fixture

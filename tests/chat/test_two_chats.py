@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command import Moa, Terminal
+from tests.support.command import PATIENCE, Moa, Terminal
 from tests.support.talk import at_empty_prompt, at_prompt, sent
 from tests.support.upstream import Reply, Upstream
 
@@ -136,6 +136,34 @@ def test_after_a_turn_it_says_what_came_meanwhile(begun: Moa, upstream: Upstream
         terminal.send("more\r")
         terminal.wait_for(f"{ADDED}\n{CHOICE}")
     assert list(conversations(begun).values()) == [["first", "here", "elsewhere"]]
+
+
+def test_a_turn_that_still_runs_elsewhere_is_read_when_it_has_ended(
+    begun: Moa, upstream: Upstream
+) -> None:
+    go_on = threading.Event()
+    with begun.terminal("chat", "-c", columns=40) as terminal:
+        at_empty_prompt(terminal)
+        upstream.enqueue("agg", Reply(text="slow", after=go_on))
+        with begun.start("ask", "-c", "elsewhere") as process:
+            upstream.wait_for(lambda: len(upstream.chats("agg")) == 2)
+            terminal.send("here\r")
+            # The lines are folded between words.
+            terminal.wait_for("r reads it · f goes on in a copy\nwithout it · Esc goes back:")
+            terminal.send("r")
+            terminal.wait_for("another moa is still answering this")
+            terminal.wait_for("› here")
+            go_on.set()
+            assert process.wait(PATIENCE) == 0
+        terminal.send("\r")
+        terminal.wait_for("another moa has changed 1 turn of this\nconversation")
+        terminal.send("r")
+        terminal.wait_for("slow")
+        terminal.wait_for("› here")
+        terminal.send("\r")
+        terminal.wait_for(lambda: len(upstream.chats("agg")) == 3)
+        at_empty_prompt(terminal)
+    assert sent(upstream)[-1] == ["first", "ok", "elsewhere", "slow", "here"]
 
 
 def test_a_turn_that_was_taken_back_elsewhere_is_noticed(begun: Moa, upstream: Upstream) -> None:
