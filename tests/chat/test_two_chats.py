@@ -230,3 +230,16 @@ def test_a_chat_alone_asks_nothing(begun: Moa, upstream: Upstream) -> None:
         terminal.wait_for(lambda: len(upstream.chats("agg")) == 8)
         at_empty_prompt(terminal)
         assert "another moa" not in "\n".join(terminal.lines())
+
+
+def test_on_a_dumb_terminal_one_chooses_too(begun: Moa, upstream: Upstream) -> None:
+    with begun.terminal("chat", "-c", env={"TERM": "dumb"}) as terminal:
+        terminal.wait_for("ok\n\n›")
+        assert begun.run("ask", "-c", "elsewhere").code == 0
+        terminal.send("here\r")
+        terminal.wait_for(f"{ADDED}\n{CHOICE}")
+        terminal.send("f")
+        terminal.wait_for(lambda: len(upstream.chats("agg")) == 3)
+        terminal.wait_for("(3 calls")
+        assert b"\x1b" not in bytes(terminal.raw)
+    assert sent(upstream)[-1] == ["first", "ok", "here"]
