@@ -105,6 +105,8 @@ EXPLAINED = {
     "--compact": CONFIG_KEYS["compact"],
     "--show-reasoning": CONFIG_KEYS["show_reasoning"],
     "--theme": CONFIG_KEYS["theme"],
+    "--bell": CONFIG_KEYS["bell"],
+    "--title": CONFIG_KEYS["title"],
     "--vi": CONFIG_KEYS["vi"],
     "--usage": CONFIG_KEYS["usage"],
     "--aggregator": PROFILE_KEYS["aggregator"],

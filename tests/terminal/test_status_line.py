@@ -28,6 +28,7 @@ from moa_cli.core.events import (
     ProposerStarted,
     Queued,
     Retrying,
+    TurnFailed,
     TurnStarted,
 )
 from moa_cli.core.money import Price
@@ -220,6 +221,30 @@ def test_it_stays_below_a_reply_and_leaves_nothing_behind(reply: type[LiveReply]
     assert sent.count("▸ agg  writing") >= 2
     assert sent.count("Esc: stop") >= 2
     assert rows == ["", "One.", "", "Two three."]
+
+
+@pytest.mark.parametrize("reply", [MarkdownReply, TextReply])
+def test_where_no_board_is_shown_it_is_there_from_the_start(reply: type[LiveReply]) -> None:
+    out = _Terminal()
+
+    async def show() -> None:
+        status = TurnStatus(lambda: "Esc: cancel")
+        sink = reply(out, status=status, whole_turn=True, size=lambda: (COLUMNS, ROWS))
+        sink.handle(TurnStarted(profile="p", prompt="?", rounds=1, aggregator="agg"))
+        sink.handle(layer("a", "b"))
+        await asyncio.sleep(0.15)
+        # What follows is for others to tell, on a terminal without a trace of it.
+        sink.handle(TurnFailed(error=BUSY, causes=(), usage=Usage(), seconds=0.2))
+        sent = len(out.getvalue())
+        await asyncio.sleep(0.15)
+        assert len(out.getvalue()) == sent
+        sink.close()
+
+    asyncio.run(show())
+    assert "round 1: 0 of 2 answered" in out.getvalue()
+    screen = pyte.Screen(COLUMNS, ROWS)
+    pyte.Stream(screen).feed(out.getvalue())
+    assert not "".join(screen.display).strip()
 
 
 def test_plain_text_stays_as_it_is_each_line_once() -> None:
