@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.formatted_text import StyleAndTextTuples
-from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 
-from moa_cli.chat.keys import held
+from moa_cli.chat.keys import held, keys_set_aside
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
@@ -87,9 +86,5 @@ async def _answer(
         layout=Layout(window), key_bindings=keys, input=source, output=output
     )
     app.ttimeoutlen = app.timeoutlen = _ESCAPE_SECONDS
-    typed_before = get_typeahead(source)
-    try:
-        with held(app):
-            return await app.run_async()
-    finally:
-        store_typeahead(source, [*typed_before, *get_typeahead(source)])
+    with keys_set_aside(source), held(app):
+        return await app.run_async()

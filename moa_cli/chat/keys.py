@@ -223,3 +223,14 @@ def typed_ahead(source: Input) -> bool:
     keys = get_typeahead(source)
     store_typeahead(source, keys)
     return bool(keys)
+
+
+@contextmanager
+def keys_set_aside(source: Input) -> Iterator[None]:
+    """Keep the keys that were typed before this block for the next prompt: nothing in the block
+    reads them."""
+    before = get_typeahead(source)
+    try:
+        yield
+    finally:
+        store_typeahead(source, [*before, *get_typeahead(source)])
