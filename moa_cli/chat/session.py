@@ -85,6 +85,11 @@ class Session:
         """What is known of the profile's models, by name, without any request."""
         return {model: self._clients.known(model) for model in self.profile.models()}
 
+    @property
+    def assumed_context(self) -> int | None:
+        """See `Limits`."""
+        return self._limits.assumed_context
+
     def history_uses(self) -> Sequence[HistoryUse]:
         """How much of each model's context the conversation takes, the tightest model first.
 
@@ -98,8 +103,7 @@ class Session:
             or known.conversation is not self.conversation
             or known.contexts != contexts
         ):
-            assumed = self._limits.assumed_context
-            uses = history_uses(self.profile, self.conversation, contexts, assumed)
+            uses = history_uses(self.profile, self.conversation, contexts, self.assumed_context)
             known = self._uses = _KnownUses(self.profile, self.conversation, contexts, uses)
         return known.uses
 

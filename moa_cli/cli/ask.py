@@ -184,7 +184,7 @@ def ask(
 
         pool = wiring.client_pool()
         known = {model: pool.known(model) for model in profile.models()}
-        sys.stdout.write(plan(told, asked, known))
+        sys.stdout.write(plan(told, asked, known, wiring.assumed_context()))
         return
     books = open_books(save=save)
     kept = SavedConversation(
@@ -288,9 +288,9 @@ def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool)
 
     known = asyncio.run(facts())
     if json:
-        print_json(estimate.to_dict(profile, conversation, known))
+        print_json(estimate.to_dict(profile, conversation, known, wiring.assumed_context()))
     else:
-        lines = estimate.to_lines(profile, conversation, known)
+        lines = estimate.to_lines(profile, conversation, known, wiring.assumed_context())
         print_lines(folded(line, sys.stdout) for line in lines)
 
 

@@ -83,8 +83,13 @@ def limits(
         budgets=budgets,
         slots=limiter(concurrency).slots(providers().provider_of),
         ledger=ledger,
-        assumed_context=config().default_context or None,
+        assumed_context=assumed_context(),
     )
+
+
+def assumed_context() -> int | None:
+    """The context that models are taken to have whose context is not known; see `Limits`."""
+    return config().default_context or None
 
 
 def session_budget(scope: Scope, settings: Config | None = None) -> tuple[Budget, ...]:

@@ -12,6 +12,7 @@ from moa_cli.core.strategy import answer_name
 from moa_cli.core.tokens import extra_tokens, prompt_tokens
 from moa_cli.engine.advice import view_for
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
+from moa_cli.engine.history import as_sent
 from moa_cli.engine.prompts import messages_for
 from moa_cli.engine.sight import seen_by
 from moa_cli.engine.strategies import reviewer_of, wording_of
@@ -156,26 +157,35 @@ def answers_of_calls(
 
 
 def forecast_turn(
-    profile: Profile, conversation: Conversation, known: Mapping[str, ModelInfo]
+    profile: Profile,
+    conversation: Conversation,
+    known: Mapping[str, ModelInfo],
+    assumed_context: int | None = None,
 ) -> list[LayerForecast]:
     """What the open turn of `conversation` will take, layer by layer; each answer is counted
     again in the prompts that are made of it.
 
-    known: facts by model name.
+    known: facts by model name. assumed_context: see `Limits`.
     """
     forecasts = []
+    sent = as_sent(profile, conversation, contexts_of(known), assumed_context)
     for planned in planned_stages(profile, conversation):
         usage = Usage()
         models = planned.stage.models
         for index, settings in enumerate(models):
             info = known.get(settings.model) or ModelInfo(id=settings.model)
-            talk = seen_by(view_for(profile, settings, conversation), info.sees)
+            talk = seen_by(view_for(profile, settings, sent(settings)), info.sees)
             prompt = prompt_tokens(planned.messages(index, talk))
             prompt += extra_tokens(settings.extra)
             usage += forecast_call(settings, prompt + planned.answers(index), info.price)
         assumed = any(settings.max_tokens is None for settings in models)
         forecasts.append(LayerForecast(planned.number, usage, assumed, planned.stage))
     return forecasts
+
+
+def contexts_of(known: Mapping[str, ModelInfo]) -> dict[str, int | None]:
+    """The contexts of models in tokens, as far as they are known."""
+    return {model: info.context_length for model, info in known.items()}
 
 
 def _unsaid(stage: Stage, layer: int, settings: ModelSettings, shown: bool) -> Proposal:

@@ -14,7 +14,7 @@ are its own to shorten: it learns from the endpoint's error that they are too lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -224,3 +224,25 @@ def context_of(
     to."""
     context = settings.context or known
     return (assumed_context, assumed_context is not None) if context is None else (context, False)
+
+
+def as_sent(
+    profile: Profile,
+    conversation: Conversation,
+    contexts: Mapping[str, int | None],
+    assumed_context: int | None,
+) -> Callable[[ModelSettings], Conversation]:
+    """What tells the conversation as a model is sent it: without what it has no room for.
+
+    contexts: what is known, by model name. assumed_context: in place of what is not known.
+    """
+    conversation = newest(conversation, profile.max_history)
+    history = History(profile, conversation)
+
+    def told(settings: ModelSettings) -> Conversation:
+        known = contexts.get(settings.model)
+        context, assumed = context_of(settings, known, assumed_context)
+        use = history.use(settings, context, assumed=assumed)
+        return without_turns(conversation, use.left_out)
+
+    return told

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.engine.advice import view_for
-from moa_cli.engine.forecast import PlannedStage, forecast_turn, planned_stages
+from moa_cli.engine.forecast import PlannedStage, contexts_of, forecast_turn, planned_stages
+from moa_cli.engine.history import as_sent
 from moa_cli.profile import ModelSettings, Profile, Proposer, Stage
 from moa_cli.terminal import estimate
 
 _COPIED = "\nreply: the words of a proposal, without a call"
 
 
-def plan(profile: Profile, conversation: Conversation, known: Mapping[str, ModelInfo]) -> str:
+def plan(
+    profile: Profile,
+    conversation: Conversation,
+    known: Mapping[str, ModelInfo],
+    assumed_context: int | None,
+) -> str:
     """The plan as text. Answers that are not there yet stand as `<answer of …>`.
 
-    known: facts by model name, for the estimates.
+    known: facts by model name, for the estimates. assumed_context: see `Limits`.
     """
     lines = [f"profile {profile.name}: nothing is sent"]
-    forecasts = forecast_turn(profile, conversation, known)
+    forecasts = forecast_turn(profile, conversation, known, assumed_context)
+    sent = as_sent(profile, conversation, contexts_of(known), assumed_context)
     stages = planned_stages(profile, conversation, shown=True)
     copied = [] if any(planned.stage.writes for planned in stages) else [_COPIED]
     for planned, forecast in zip(stages, forecasts, strict=True):
@@ -41,7 +48,7 @@ def plan(profile: Profile, conversation: Conversation, known: Mapping[str, Model
         fallbacks = _fallbacks(profile, stage)
         if fallbacks:
             lines.append(f"  if it fails: {', '.join(fallback.model for fallback in fallbacks)}")
-        lines += _prompts(planned, conversation)
+        lines += _prompts(planned, sent)
     lines += copied
     total = estimate.whole(forecasts)
     in_all = f"{plural(total.usage.calls, 'call')} in all: {estimate.layer_text(total)}"
@@ -75,12 +82,12 @@ def _settings(settings: ModelSettings) -> str:
     return one_line(", ".join([settings.model, *told]))
 
 
-def _prompts(planned: PlannedStage, conversation: Conversation) -> list[str]:
+def _prompts(planned: PlannedStage, sent: Callable[[ModelSettings], Conversation]) -> list[str]:
     """The messages, once for all models that are sent the same."""
     lines: list[str] = []
     shown: list[object] = []
     for index, model in enumerate(planned.stage.models):
-        messages = planned.messages(index, view_for(planned.wording, model, conversation))
+        messages = planned.messages(index, view_for(planned.wording, model, sent(model)))
         if messages in shown:
             continue
         shown.append(messages)

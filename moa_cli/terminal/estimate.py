@@ -92,9 +92,11 @@ def _date(profile: Profile, known: Known) -> str | None:
     return time.strftime("%Y-%m-%d", time.localtime(min(dates))) if dates else None
 
 
-def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list[str]:
-    """The estimate of the open turn, layer by layer."""
-    layers = forecast_turn(profile, conversation, known)
+def to_lines(
+    profile: Profile, conversation: Conversation, known: Known, assumed_context: int | None
+) -> list[str]:
+    """The estimate of the open turn, layer by layer. assumed_context: see `Limits`."""
+    layers = forecast_turn(profile, conversation, known, assumed_context)
     lines = [
         f"{stage_name(layer)}: {plural(layer.usage.calls, 'call')}, {layer_text(layer)}"
         for layer in layers
@@ -106,9 +108,11 @@ def to_lines(profile: Profile, conversation: Conversation, known: Known) -> list
     return [*lines, *(f"({note})" for note in notes(profile, layers, known))]
 
 
-def to_dict(profile: Profile, conversation: Conversation, known: Known) -> dict[str, Any]:
+def to_dict(
+    profile: Profile, conversation: Conversation, known: Known, assumed_context: int | None
+) -> dict[str, Any]:
     """The same as JSON values; a cost is None where a price is unknown."""
-    layers = forecast_turn(profile, conversation, known)
+    layers = forecast_turn(profile, conversation, known, assumed_context)
 
     def values(forecast: LayerForecast) -> dict[str, Any]:
         usage, stage = forecast.usage, forecast.stage

@@ -373,4 +373,5 @@ def _dry_run(host: Host, argument: str) -> None:
     from moa_cli.terminal.dry_run import plan
 
     session = host.session
-    host.show(plan(session.profile, session.conversation.ask(argument), session.known()))
+    asked = session.conversation.ask(argument)
+    host.show(plan(session.profile, asked, session.known(), session.assumed_context))
