@@ -25,6 +25,8 @@ from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.bindings.named_commands import get_by_name
 from prompt_toolkit.output.plain_text import PlainTextOutput
+from prompt_toolkit.renderer import CPR_Support
+from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from prompt_toolkit.output import Output
 
 _PROMPT = "› "
+# A screen reader spells the sign out.
+_SPOKEN_PROMPT = "You: "
 # How long an Esc waits for the rest of a terminal's sequence, and a key that may begin a longer
 # binding (Ctrl-X Ctrl-E) for the next key. The defaults feel slow.
 _ESCAPE_SECONDS, _SEQUENCE_SECONDS = 0.05, 0.4
@@ -161,6 +165,11 @@ class _Prompts(History):
             self.trouble = f"prompts are kept for this chat only: {error.message}"
 
 
+def prompt_of(options: ChatOptions) -> str:
+    """What stands before what the user types."""
+    return _SPOKEN_PROMPT if options.accessible else _PROMPT
+
+
 @Condition
 def _menu_begun() -> bool:
     """Whether the menu follows what is typed."""
@@ -170,10 +179,11 @@ def _menu_begun() -> bool:
 def _keys(options: ChatOptions) -> KeyBindings:
     keys = KeyBindings()
     swapped = Condition(lambda: options.multiline)
+    has_menu = Condition(lambda: not options.accessible)
 
     def send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        if needs_more(buffer):
+        if has_menu() and needs_more(buffer):
             # Its argument is typed next; the menu shows what that can be.
             buffer.insert_text(" ")
         else:
@@ -211,9 +221,9 @@ def _keys(options: ChatOptions) -> KeyBindings:
     # In vi mode Esc must act at once instead of waiting for an Enter.
     keys.add("escape", "enter", filter=~swapped & ~vi_mode)(new_line)
     keys.add("escape", "enter", filter=swapped)(send)
-    keys.add("tab", filter=_menu_begun)(complete)
+    keys.add("tab", filter=_menu_begun & has_menu)(complete)
     keys.add("escape", filter=has_completions & ~vi_mode)(close_menu)
-    keys.add("backspace", filter=has_completions)(delete)
+    keys.add("backspace", filter=has_completions & has_menu)(delete)
     keys.add("c-j", filter=~is_searching)(new_line)
     keys.add("c-x", "c-e", filter=~is_searching)(open_editor)
     keys.add("c-z")(lambda event: suspend())
@@ -257,6 +267,7 @@ class Editor:
         output: Output | None = None,
     ) -> None:
         self._options = options = host.options
+        self._bar = bar
         self._when_shown = when_shown
         # On a dumb terminal, a session without an output of its own does not move the cursor. It
         # must not show or hide it either.
@@ -269,14 +280,10 @@ class Editor:
             self._prompt: PromptSession[str] = PromptSession(
                 history=self._prompts,
                 completer=CommandCompleter(host),
-                complete_while_typing=_menu_begun,
-                auto_suggest=AutoSuggestFromHistory(),
                 key_bindings=_keys(options),
                 multiline=True,
-                # A folded line is not a new line.
-                prompt_continuation=lambda width, line, folds: "  " if folds else "… ",
+                prompt_continuation=self._continuation,
                 enable_open_in_editor=False,
-                bottom_toolbar=lambda: bar(self._prompt.app.output.get_size().columns),
                 style=_STYLE,
                 input=source,
                 output=output,
@@ -309,8 +316,10 @@ class Editor:
         Raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D.
         """
         self._prompt.editing_mode = EditingMode.VI if self._options.vi else EditingMode.EMACS
+        self._set_up(accessible=self._options.accessible)
+        prompt = prompt_of(self._options)
         # A dumb terminal shows only what is typed.
-        message = f"{_PROMPT}{default}" if is_dumb_terminal() else _PROMPT
+        message = f"{prompt}{default}" if is_dumb_terminal() else prompt
         drawn = self._prompt.app.after_render
 
         def shown(_: object) -> None:
@@ -340,6 +349,26 @@ class Editor:
     async def press(self, answers: Mapping[str, str]) -> str | None:
         """Let the user choose by one key; see `pressed`."""
         return await pressed(answers, self.source, self._prompt.app.output)
+
+    def _set_up(self, *, accessible: bool) -> None:
+        """Show only what is typed, or help that changes while it is typed, too."""
+        prompt = self._prompt
+        prompt.bottom_toolbar = None if accessible else self._bar_text
+        prompt.complete_while_typing = False if accessible else _menu_begun
+        if accessible:
+            # It would move to the last row of the screen and back, to make room for a menu.
+            prompt.app.renderer.cpr_support = CPR_Support.NOT_SUPPORTED
+        prompt.auto_suggest = None if accessible else AutoSuggestFromHistory()
+        prompt.complete_style = CompleteStyle.READLINE_LIKE if accessible else CompleteStyle.COLUMN
+
+    def _bar_text(self) -> str:
+        return self._bar(self._prompt.app.output.get_size().columns)
+
+    def _continuation(self, width: int, line: int, folds: int) -> str:
+        if self._options.accessible:
+            return ""
+        # A folded line is not a new line.
+        return "  " if folds else "… "
 
     def trouble(self) -> str | None:
         """What was wrong with the file of prompts, if the user does not know it yet."""

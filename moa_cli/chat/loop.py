@@ -45,6 +45,7 @@ from moa_cli.engine.merging import kept_text
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 from moa_cli.observability.commands import CommandTraces
 from moa_cli.profile import Profile
+from moa_cli.terminal.accessible import in_words, print_in_order
 from moa_cli.terminal.plain import failure_line, print_paid
 from moa_cli.terminal.sinks import sinks_for
 from moa_cli.terminal.stopping import Stopper
@@ -98,7 +99,7 @@ def run(
                 notes = lambda: [*pool.news(), *traces.notes()]  # noqa: E731
                 chat = Chat(session, options, kept, settle, trace, notes, own_mixture, pool)
                 for line in greeting:
-                    chat.say(f"moa: {one_line(line)}")
+                    chat.say(f"moa: {one_line(in_words(line) if options.accessible else line)}")
                 if interactive:
                     from moa_cli.chat.talk import talk
 
@@ -161,7 +162,7 @@ class Chat:
     def page(self, passages: Sequence[Passage]) -> None:
         """Show passages: drawn, and in the user's pager if there are more lines than the screen
         has; as they are where nothing can be drawn."""
-        if self.options.plain or not can_redraw(sys.stderr):
+        if self.options.plain or self.options.accessible or not can_redraw(sys.stderr):
             for kind, text in passages:
                 (self.show if kind == "text" else self.say)(text)
             return
@@ -188,6 +189,11 @@ class Chat:
 
     def draw(self, drawing: RenderableType) -> None:
         """Show something that Rich draws, in the user's pager if it is longer than the screen."""
+        if self.options.accessible:
+            from moa_cli.terminal.live import console_for
+
+            print_in_order(console_for(sys.stderr, terminal=False), drawing)
+            return
         console = self._console()
         if not can_redraw(sys.stderr):
             console.print(drawing)
@@ -526,7 +532,7 @@ class Chat:
             self.say(f"moa: {failure_line(turn)}")
             if kept:
                 self.say(f"moa: {kept}")
-        elif can_redraw(sys.stderr):
+        elif can_redraw(sys.stderr) and not self.options.accessible:
             self.say("")
         self._tell_usage(turn)
         self._tell_context()

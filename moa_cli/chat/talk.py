@@ -28,7 +28,7 @@ from moa_cli.chat.earlier_messages import (
     message,
     message_text,
 )
-from moa_cli.chat.input import Editor
+from moa_cli.chat.input import Editor, prompt_of
 from moa_cli.chat.keys import drop_untimely, raw_keys, take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
 from moa_cli.chat.picker import can_pick, pick
@@ -109,7 +109,8 @@ async def _hold(chat: Chat, editor: Editor) -> None:
     edits: _Edits | None = None
     while True:
         # Separates the next turn from the last one.
-        chat.say("")
+        if not chat.options.accessible:
+            chat.say("")
         line, given_up = await _line(chat, editor, unsent)
         unsent, editing, edits = "", None if given_up else edits, None
         if trouble := editor.trouble():
@@ -172,7 +173,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
 
 async def _choose_models(chat: Chat, editor: Editor, typed: str) -> None:
     """Let the user choose models, and say which are asked then."""
-    if chat.models is None or not can_pick():
+    if chat.models is None or not can_pick() or chat.options.accessible:
         chat.list_models(typed)
         return
     from moa_cli.chat.model_picker import pick_models
@@ -244,7 +245,7 @@ async def _after_others(
 
 async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
     """Continue another conversation, which the user chooses if there is no prefix."""
-    if not prefix and can_pick():
+    if not prefix and can_pick() and not chat.options.accessible:
         try:
             chosen = await pick(Store.open, source=editor.source)
         except MoAError as error:
@@ -276,10 +277,11 @@ def _show_past(chat: Chat, conversation: Conversation) -> None:
 
 
 def _show_turns(chat: Chat, turns: Sequence[Turn]) -> None:
+    prompt = prompt_of(chat.options)
     last = chat.session.last
     for turn in turns:
         chat.say("")
-        chat.show(f"› {turn.user}" + (f"\n\n{turn.reply}" if turn.reply else ""))
+        chat.show(f"{prompt}{turn.user}" + (f"\n\n{turn.reply}" if turn.reply else ""))
         if turn.status != "finished":
             chat.remark(_unfinished(turn, is_last=turn is last))
     if summed_up := chat.session.conversation.first_sent:

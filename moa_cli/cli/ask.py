@@ -314,6 +314,7 @@ def _run(
     from moa_cli.core.stream import TurnFold
     from moa_cli.engine import run_turn
     from moa_cli.engine.merging import mergeable
+    from moa_cli.terminal.accessible import in_words
     from moa_cli.terminal.sinks import sinks_for
     from moa_cli.terminal.stopping import Stopper
     from moa_cli.terminal.suspension import refresh
@@ -347,12 +348,15 @@ def _run(
 
     if not show.quiet:
         who, *notices = wiring.introduction(profile)
-        for line in (_merged_by(profile, proposals) if merging else who, *notices):
-            say(line)
+        if merging:
+            who = _merged_by(profile, proposals)
+        say(in_words(who) if show.accessible else who)
+        for notice in notices:
+            say(notice)
     if show.show_proposals and proposals:
         from moa_cli.terminal.plain import Proposals
 
-        Proposals(sys.stderr).print_layer(proposals)
+        Proposals(sys.stderr, ruled=not show.accessible).print_layer(proposals)
     try:
         with without_echo(sys.stdout, sys.stderr):
             turn = run_loop(answer())

@@ -54,7 +54,7 @@ def chat(
     if resume_:
         if continue_ or cid is not None:
             raise UsageError("--resume, -c and --cid exclude each other")
-        cid = choose()
+        cid = choose(accessible=options.accessible)
         if cid is None:
             return
     past = resume(cid) if continue_ or cid is not None else None

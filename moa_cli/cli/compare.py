@@ -135,8 +135,8 @@ def compare(
         wiring.limits(concurrency, budgets, ledger),
         # Not for secrets: the order must only be unforeseen, and repeat with a seed.
         Random(seed),  # noqa: S311
-        plain=typed_or(plain, settings.plain),
-        live=typed_or(live, settings.live),
+        plain=typed_or(plain, settings.plain or settings.accessible),
+        live=typed_or(live, settings.moves),
     )
     # Their names would tell which arms they are.
     say(f"{len(compared)} arms, shown blind; what you choose is{' not' * (not books.store)} kept")

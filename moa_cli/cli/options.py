@@ -147,6 +147,11 @@ class Display:
         str | None,
         option_of(CONFIG_KEYS["theme"], metavar="NAME", callback=_theme, autocompletion=_themes),
     ] = None
+    accessible: Annotated[bool | None, option_of(CONFIG_KEYS["accessible"])] = None
+    progress_interval: Annotated[
+        int | None,
+        option_of(CONFIG_KEYS["progress_interval"], metavar="SECONDS", min=0, max=3600),
+    ] = None
 
     def over(self, show: _S) -> _S:
         """`show` with what was typed, else what is configured."""
@@ -160,6 +165,8 @@ class Display:
             bell=typed_or(self.bell, settings.bell),
             title=typed_or(self.title, settings.title),
             look=look_of(settings, self.theme),
+            accessible=typed_or(self.accessible, settings.accessible),
+            progress_interval=typed_or(self.progress_interval, settings.progress_interval),
         )
 
 

@@ -168,16 +168,21 @@ def left_turn(identity: str | None) -> LeftTurn:
     return LeftTurn(past, before.ask(turn.user, turn.parts), turn)
 
 
-def choose() -> str | None:
-    """The id of the conversation that the user chooses at the terminal; None if they leave."""
+def choose(*, accessible: bool) -> str | None:
+    """The id of the conversation that the user chooses at the terminal; None if they leave.
+
+    accessible: nothing on the screen may change. Raises UsageError if it cannot be chosen so.
+    """
     import asyncio
 
     from moa_cli.chat.picker import can_pick, pick
     from moa_cli.terminal.tty import cancel_on_termination
 
-    if not can_pick():
+    if not can_pick() or accessible:
+        why = "is a list that changes on the screen" if accessible else "needs a terminal"
         raise UsageError(
-            "choosing a conversation needs a terminal", hint="use --cid ID, or -c for the last one"
+            f"choosing a conversation {why}",
+            hint="`moa history list` names them; use --cid ID, or -c for the last one",
         )
 
     async def chosen() -> str | None:

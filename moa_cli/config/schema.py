@@ -28,6 +28,8 @@ VARIABLES = {
     "title": "MOA_TITLE",
     "default_context": "MOA_DEFAULT_CONTEXT",
     "theme": "MOA_THEME",
+    "accessible": "MOA_ACCESSIBLE",
+    "progress_interval": "MOA_PROGRESS_INTERVAL",
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -345,6 +347,23 @@ class Config:
     plain: Annotated[bool, Key("show the reply as raw text, not as drawn Markdown")] = False
     compact: Annotated[bool, Key("fold each layer into one line")] = False
     live: Annotated[bool, Key("draw progress live; otherwise print it as plain lines")] = True
+    accessible: Annotated[
+        bool,
+        Key(
+            "say everything in lines for a screen reader: nothing on the screen changes, and"
+            " nothing is drawn"
+        ),
+    ] = False
+    progress_interval: Annotated[
+        int,
+        Key(
+            "with `accessible`, seconds between two lines about the progress of a turn; 0 or false:"
+            " none",
+            0,
+            3600,
+            off=True,
+        ),
+    ] = 10
     show_reasoning: Annotated[bool, Key("show the reasoning of models while they think")] = False
     bell: Annotated[
         int,
@@ -394,6 +413,11 @@ class Config:
     server: Annotated[ServerSettings, Key("settings of `moa serve`")] = ServerSettings()
     place: str = "config"
     given: frozenset[str] = field(default=frozenset(), compare=False)
+
+    @property
+    def moves(self) -> bool:
+        """Whether progress is drawn live, if no option says so."""
+        return self.live and not self.accessible
 
     def zone(self) -> tzinfo:
         """The time zone of the budget's days.

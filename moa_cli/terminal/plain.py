@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,6 +15,7 @@ from moa_cli.core.strategy import Decision, Purpose, answer_name, layer_name
 from moa_cli.core.text import plural
 from moa_cli.terminal.decision import decision_line
 from moa_cli.terminal.sources import source_lines
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 # What a key does at this moment, such as `Esc: write the reply now`; "" if there is no such key.
 Hint = Callable[[], str]
+# A mark is followed by a space: `3.5` and `moa.toml` hold no end of a sentence.
+_SENTENCE_END = re.compile(r"\n+|[.!?:;…][\"'”’)\]*_]*[ \t]+|[。！？；]")
 # A layer that takes longer is a long wait.
 LONG_SECONDS = 10.0
 
@@ -29,12 +33,16 @@ LONG_SECONDS = 10.0
 class PlainReply:
     """A sink that writes the reply as it comes, unwrapped, with exactly one line end after it.
 
-    stream: whether to write piece by piece, or once it is whole. apart: put a blank line before it.
+    stream: whether to write piece by piece, or once it is whole. sentences: write no piece that is
+    less than a sentence or a line. apart: put a blank line before it.
     """
 
-    def __init__(self, out: TextIO, *, stream: bool = True, apart: bool = False) -> None:
+    def __init__(
+        self, out: TextIO, *, stream: bool = True, sentences: bool = False, apart: bool = False
+    ) -> None:
         self._out = out
         self._stream = stream
+        self._sentences = sentences
         self._apart = apart
         self._sanitizer = Sanitizer()
         self._held = ""
@@ -62,7 +70,8 @@ class PlainReply:
     def _write(self, text: str) -> None:
         # Line ends are held back until more text follows, so that one can be put at the end.
         text = self._held + text
-        body = text.rstrip("\n")
+        ready = text[: _end_of_sentence(text)] if self._sentences else text
+        body = ready.rstrip("\n")
         self._held = text[len(body) :]
         if self._stream and body:
             self._out.write(body)
@@ -78,6 +87,11 @@ class PlainReply:
             self._out.write(rest + "\n")
             self._out.flush()
         self._held, self._wrote = "", False
+
+
+def _end_of_sentence(text: str) -> int:
+    """Where the last sentence or line of `text` that has ended ends; 0 if none has."""
+    return max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)
 
 
 class Notices:
@@ -213,7 +227,7 @@ class Notices:
             self._say(f"paid for more than once: {line}")
 
     def _say(self, text: str) -> None:
-        self._err.write(f"moa: {one_line(text)}\n")
+        self._err.write(folded(f"moa: {one_line(text)}", self._err) + "\n")
         self._err.flush()
 
     def close(self) -> None:
@@ -288,11 +302,12 @@ class Waiting:
 class Proposals:
     """A sink that prints each proposal and each review in full, on `err`, when its layer has ended.
 
-    Not earlier: until then a board may be there.
+    Not earlier: until then a board may be there. ruled: draw a line in the heading of each.
     """
 
-    def __init__(self, err: TextIO) -> None:
+    def __init__(self, err: TextIO, *, ruled: bool = True) -> None:
         self._err = err
+        self._ruled = ruled
         self._fold: TurnFold
         self._told: set[tuple[int, int]] = set()
 
@@ -323,10 +338,11 @@ class Proposals:
             stopped = error is not None and error.kind == "BudgetReached"
             if error is None or (stopped and proposal.text.strip()):
                 name = layer_name(proposal.layer, proposal.purpose)
-                head = f"── {one_line(proposal.proposer)} ({name}) "
+                head = f"{one_line(proposal.proposer)} ({name})"
+                head = f"{f'── {head} ':─<60}" if self._ruled else f"{head}:"
                 text = sanitize(proposal.text).strip()
                 cut = cut_of(proposal)
-                lines = [f"{head:─<60}", text, *([f"({cut})"] if cut else [])]
+                lines = [head, text, *([f"({cut})"] if cut else [])]
                 lines += source_lines(proposal.citations)
                 self._err.write("\n".join(lines) + "\n\n")
                 self._err.flush()

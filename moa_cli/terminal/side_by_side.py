@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -27,8 +27,12 @@ class SideBySide:
         self._look = look
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.tables(options.max_width)
+
+    def tables(self, width: int) -> Iterator[Table]:
+        """Tables that fit into so many cells, with all texts in their order."""
         count = len(self._proposals)
-        rows = -(-count // max(1, options.max_width // _NARROWEST_COLUMN))
+        rows = -(-count // max(1, width // _NARROWEST_COLUMN))
         columns = -(-count // rows)
         for start in range(0, count, columns):
             proposals = self._proposals[start : start + columns]

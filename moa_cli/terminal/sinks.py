@@ -30,7 +30,9 @@ class Show:
     where nothing moves. verbose: that too. usage: tell what the turn took, after it.
     structured: the reply is JSON, which is printed once the turn has ended. report: print where
     the proposals disagree. bell: ring the terminal's bell after a turn of so many seconds; 0 for
-    never. title: say in its title what is done. look: the colours of it all.
+    never. title: say in its title what is done. look: the colours of it all. accessible: say all
+    of it in lines for a screen reader. progress_interval: seconds between two of these about the
+    progress; 0 for none.
     """
 
     output: Literal["text", "json", "jsonl"] = "text"
@@ -49,6 +51,8 @@ class Show:
     bell: int = 0
     title: bool = False
     look: Look = USUAL
+    accessible: bool = False
+    progress_interval: int = 10
 
 
 def sinks_for(
@@ -59,6 +63,10 @@ def sinks_for(
     hint: says what a key does at this moment, such as `Esc: write the reply now`.
     keys: what other keys do, by their names in prompt-toolkit; those of the board are added.
     """
+    if show.accessible:
+        from moa_cli.terminal.accessible import accessible_sinks
+
+        return accessible_sinks(show, hint)
     # Lines of the debug log would tear what moves.
     show = replace(show, live=show.live and not debug_log.on_terminal())
     moving = show.live and not show.quiet and show.output != "jsonl"

@@ -63,6 +63,17 @@ def drawn_passages(
     return lines
 
 
+def spoken_text(turn: Turn, *, proposals: bool) -> str:
+    """The same for a screen reader: no signs and lines, which it would spell out."""
+    lines = []
+    for kind, text in _parts(turn, proposals):
+        if kind == "prompt":
+            lines.append(f"You: {text.removeprefix('› ')}")
+        else:
+            lines.append(f"{text.removeprefix('── ')}:" if kind == "head" else text)
+    return "\n".join(lines)
+
+
 def _parts(turn: Turn, proposals: bool) -> Iterator[Passage]:
     yield "prompt", f"› {sanitize(turn.user)}"
     if turn.parts:

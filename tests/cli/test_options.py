@@ -107,6 +107,8 @@ EXPLAINED = {
     "--theme": CONFIG_KEYS["theme"],
     "--bell": CONFIG_KEYS["bell"],
     "--title": CONFIG_KEYS["title"],
+    "--accessible": CONFIG_KEYS["accessible"],
+    "--progress-interval": CONFIG_KEYS["progress_interval"],
     "--vi": CONFIG_KEYS["vi"],
     "--usage": CONFIG_KEYS["usage"],
     "--aggregator": PROFILE_KEYS["aggregator"],

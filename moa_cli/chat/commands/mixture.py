@@ -27,6 +27,7 @@ from moa_cli.terminal.plain import setting_text
 
 # How the chat is shown, and the setting that says so for good.
 _SHOWN = {
+    "accessible": "accessible",
     "bell": "bell",
     "compact": "compact",
     "live": "live",
@@ -205,7 +206,7 @@ def _in_force(profile: Profile, name: str) -> object:
 
 @command("set", "KEY VALUE", _settings_words, section=Section.MIXTURE)
 def _set(host: Host, argument: str) -> None:
-    """Set any key of the profile, or how the chat is shown (compact, live, theme, title, …)."""
+    """Set any key of the profile, or how the chat is shown (accessible, bell, live, title, …)."""
     key, _, value = argument.partition(" ")
     value = value.strip()
     if not key or not value:

@@ -126,7 +126,7 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
     folder.begin(plan.settings(), facts)
     # The question may have stood for long.
     progress.began = time.monotonic()
-    live = typed_or(options.live, wiring.config().live)
+    live = typed_or(options.live, wiring.config().moves)
     view = progress_view(sys.stderr, progress, live=live)
     try:
         with without_echo(sys.stderr):

@@ -137,7 +137,13 @@ def show(
         }
         print_json(values)
         return
-    lines = _lines(turns, proposals, typed_or(plain, wiring.config().plain))
+    settings = wiring.config()
+    if settings.accessible:
+        from moa_cli.terminal.transcript import spoken_text
+
+        print_lines(spoken_text(turn, proposals=proposals) for turn in turns)
+        return
+    lines = _lines(turns, proposals, typed_or(plain, settings.plain))
     if no_pager or not sys.stdout.isatty():
         print_lines(lines)
         return
