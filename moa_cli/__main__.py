@@ -9,7 +9,7 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if sys.getfilesystemencoding() == "ascii" and "utf8" not in sys._xoptions:
+    if sys.getfilesystemencoding() == "ascii" and not sys.flags.utf8_mode:
         # Python's UTF-8 mode is switched off in a locale without any letters but English ones. The
         # arguments are what was typed all the same; only a new start reads them as UTF-8.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606

@@ -148,6 +148,7 @@ def test_a_chat_is_a_list_of_lines(moa: Moa, upstream: Upstream) -> None:
         terminal.send("\x04")
         assert terminal.wait() == 0
         lines = [re.sub(r"\(\d+ calls.*", "…", line) for line in terminal.lines()]
+        assert lines.pop().startswith("to go on: moa chat --cid ")
         assert without_seconds(lines) == [
             "moa: profile lab: lab:a, lab:b, then lab:agg",
             "moa: /help lists the commands, Ctrl-D leaves",
