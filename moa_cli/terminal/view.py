@@ -72,6 +72,9 @@ class CallView:
         if self.first_token is None:
             self.first_token = at
         self.latest = at
+        if text and self._tail and self.state == "thinking":
+            # Its thoughts end here.
+            self._tail.append("\n\n")
         self.state = "streaming" if text else "thinking"
         self.tokens += 1
         if text or thought:

@@ -8,7 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from moa_cli.core.conversation import Failure
-from moa_cli.core.events import AggregatorDelta, AggregatorFailed, AggregatorStarted, Event
+from moa_cli.core.events import (
+    AggregatorDelta,
+    AggregatorFailed,
+    AggregatorStarted,
+    Event,
+    ProposerDelta,
+)
 from moa_cli.terminal.live import Board
 from moa_cli.terminal.screen import most_rows
 from tests.support.command import Moa
@@ -148,6 +154,15 @@ def test_one_proposer_can_be_read_alone_while_it_writes(columns: int, rows: int)
     assert "It is wet." in " ".join(second)
     assert (len(after), "(" in after[0]) == (len(before), False)
     assert stage.lines() == [PROMPT]
+
+
+def test_what_a_proposer_thinks_stands_apart_from_what_it_writes() -> None:
+    stage = Stage(80, 24, reasoning=True)
+    thought: Event = ProposerDelta(layer=1, index=0, at=0.2, reasoning="I weigh it.")
+    events = [*turn("alpha"), thought, *said(0, "Rain is water.")]
+    [frame] = stage.play(events, 1.95, acts=[(1.05, zooming(stage))])
+    rows = [line.strip("│ ") for line in frame[1:4]]
+    assert rows == ["I weigh it.", "", "Rain is water."]
 
 
 def test_a_zoom_ends_with_its_layer() -> None:
