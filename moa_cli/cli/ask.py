@@ -36,7 +36,7 @@ from moa_cli.profile import save as save_as
 
 if TYPE_CHECKING:
     from moa_cli.chat.keeping import SavedConversation
-    from moa_cli.core.conversation import Conversation, Part, Proposal, Turn
+    from moa_cli.core.conversation import Conversation, Proposal, Turn
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.engine import Limits
     from moa_cli.engine.structured import ResponseFormat
@@ -65,11 +65,18 @@ def ask(
             "-f",
             "--file",
             metavar="PATH",
-            help="Add a text file, an image or a PDF file; - is standard input.",
+            help="Add files: texts, images, PDF files, folders, patterns; - is standard input.",
         ),
     ] = None,
     no_stdin: Annotated[
         bool, Option("-n", "--no-stdin", help="Do not read standard input.")
+    ] = False,
+    yes: Annotated[
+        bool, Option("-y", "--yes", help="Send files of any size without a question.")
+    ] = False,
+    allow_secrets: Annotated[
+        bool,
+        Option("--allow-secrets", help="Send files that seem to hold secrets without a question."),
     ] = False,
     json: Annotated[
         bool, Option("--json", help="Print one JSON object: reply, proposals, usage.")
@@ -122,6 +129,7 @@ def ask(
 ) -> None:
     """Ask once, and print the reply."""
     from moa_cli.chat.keeping import SavedConversation
+    from moa_cli.cli.composing import FileQuestions, compose_prompt
     from moa_cli.core.conversation import Conversation
     from moa_cli.core.text_files import holds_bytes
     from moa_cli.terminal.sinks import Show
@@ -159,15 +167,21 @@ def ask(
         asked = left.asked
     else:
         piped = _piped(prompt or (), file or (), wanted=not no_stdin, quiet=quiet)
-        text, parts = _compose_prompt(prompt or [], file or [], piped, needed=save_profile is None)
+        asking = FileQuestions(
+            profile,
+            yes=yes or dry_run or estimate,
+            allow_secrets=allow_secrets or dry_run or estimate,
+            quiet=quiet,
+        )
+        text, parts = compose_prompt(
+            prompt or [], file or [], piped, asking, needed=save_profile is None
+        )
         if not text:
             return
         added = [] if quiet or _STDIN in (file or ()) else piped.splitlines()
         if added and (prompt or file):
             # A loop of the shell that reads the same pipe ends early, and nobody knows why.
             say(f"{plural(len(added), 'line')} of standard input added (-n: not to read it)")
-        if not quiet and file:
-            _tell_files_in(prompt or ())
         if not quiet and any(map(holds_bytes, prompt or ())):
             # A shell in another encoding gives bytes that are no letters; they cannot be sent.
             say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
@@ -204,19 +218,6 @@ def ask(
     raise Exit(code)
 
 
-def _tell_files_in(words: Sequence[str]) -> None:
-    """Say which words of the prompt are names of files: `-f a.png b.pdf` attaches one file only."""
-    import shlex
-
-    for word in dict.fromkeys(words):
-        try:
-            is_file = Path(word).is_file()
-        except (OSError, ValueError):
-            is_file = False
-        if is_file:
-            say(f"{word} is a word of the prompt; to attach the file: -f {shlex.quote(word)}")
-
-
 def _piped(words: Sequence[str], files: Sequence[Path], *, wanted: bool, quiet: bool) -> bytes:
     """Standard input, as far as it is for this command. Raises UsageError.
 
@@ -240,37 +241,6 @@ def _piped(words: Sequence[str], files: Sequence[Path], *, wanted: bool, quiet: 
         return b""
     after = _QUIET_SECONDS if quiet else SILENT_SECONDS
     return read_prompt(say, prompted=prompted, named=named, after=after)
-
-
-def _compose_prompt(
-    words: Sequence[str], files: Sequence[Path], standard_input: bytes, *, needed: bool
-) -> tuple[str, tuple[Part, ...]]:
-    """The prompt and its parts (see `prompt_of`): the words, then each file and standard input,
-    texts in fences; standard input alone is the prompt itself. A file `-` is standard input.
-    Raises UsageError."""
-    from moa_cli.core.attachments import prompt_of, read_part
-    from moa_cli.core.conversation import Part
-    from moa_cli.core.text import fenced, prompt_text
-
-    prompt = prompt_text(" ".join(words))
-    piped = wiring.stdin_part(standard_input, attached=_STDIN in files)
-    holds_something = bool(piped.url or piped.text.strip())
-    in_fence = replace(piped, text=fenced(piped.text)) if piped.kind == "text" else piped
-    parts = [Part("text", prompt)] if prompt else []
-    if _STDIN in files:
-        if not holds_something:
-            raise UsageError("-f -: standard input holds no text", hint="pipe a text into it")
-    elif holds_something and not prompt:
-        parts.append(replace(piped, text=piped.text.strip("\r\n")))
-        holds_something = False
-    parts += [in_fence if path == _STDIN else read_part(path) for path in files]
-    if holds_something and _STDIN not in files:
-        parts.append(in_fence)
-    if not parts and needed:
-        raise UsageError(
-            "there is nothing to ask", hint='try: moa ask "your question", or pipe a text into it'
-        )
-    return prompt_of(parts)
 
 
 def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool) -> None:

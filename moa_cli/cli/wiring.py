@@ -274,12 +274,14 @@ def stdin_part(data: bytes, *, attached: bool) -> Part:
     """
     from moa_cli.core.attachments import is_text, part_of
     from moa_cli.core.conversation import Part
+    from moa_cli.core.notebooks import without_pictures
     from moa_cli.core.text_files import STANDARD_INPUT, text_of
 
     if attached and not is_text(data):
         return part_of(data, STANDARD_INPUT)
     try:
-        return Part("text", text_of(data, STANDARD_INPUT))
+        # A notebook's pictures are no text.
+        return Part("text", without_pictures(text_of(data, STANDARD_INPUT))[0])
     except UsageError as error:
         hint = error.hint or "to ask without it: `< /dev/null`"
         if not is_text(data):

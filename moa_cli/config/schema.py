@@ -398,6 +398,18 @@ class Config:
             off=True,
         ),
     ] = 1000
+    keep_files: Annotated[
+        bool, Key("keep the files attached in `moa chat` for later prompts; else for the next one")
+    ] = False
+    confirm_tokens: Annotated[
+        int,
+        Key(
+            "ask before attached files of more tokens than this are sent; 0 or false: never ask",
+            0,
+            1_000_000_000,
+            off=True,
+        ),
+    ] = 100_000
     budget: Annotated[
         BudgetSettings,
         Key("limits on cost; a layer of calls that would exceed one is not started"),

@@ -6,14 +6,17 @@ fence. Of a PDF file its text goes to the models. An image is held by a data URI
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from moa_cli.core.conversation import Part, text_of_parts
 from moa_cli.core.data_uris import bytes_of, data_uri, kind_of, size_of
 from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.notebooks import without_pictures
 from moa_cli.core.pdf import MOST_BYTES, is_pdf, pdf_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import fenced
@@ -21,6 +24,8 @@ from moa_cli.core.text_files import read_bytes, text_of
 
 # Bytes of one image, and of all of a prompt: each is sent to every model that sees, with each turn.
 MOST_IMAGE_BYTES, MOST_PROMPT_BYTES = 10_000_000, 30_000_000
+# Of a text file: more than any model reads.
+MOST_TEXT_BYTES = 50_000_000
 # The kinds of images that models take, by how they begin.
 _IMAGES = (
     (rb"\x89PNG\r\n\x1a\n", "image/png"),
@@ -66,17 +71,44 @@ def read_part(path: Path) -> Part:
     Raises:
         UsageError: The file cannot be read, is too large, or is none of these.
     """
-    _check_size(path)
-    return part_of(read_bytes(path), str(path))
+    return part_of(content_of(path), str(path))
 
 
-def part_of(data: bytes, name: str, error: type[MoAError] = UsageError) -> Part:
+def content_of(path: Path) -> bytes:
+    """The bytes of a file of the user, which is no device and not too large.
+
+    A pipe is read to its end, as in `-f <(command)`.
+
+    Raises:
+        UsageError: It cannot be read, is too large, or is no file.
+    """
+    _check_file(path)
+    if not _is_pipe(path):
+        return read_bytes(path)
+    try:
+        with path.open("rb") as pipe:
+            data = pipe.read(MOST_TEXT_BYTES + 1)
+    except OSError as trouble:
+        raise UsageError(f"{path}: cannot be read: {trouble.strerror}") from None
+    if len(data) > MOST_TEXT_BYTES:
+        raise _too_large(path, f"more than {MOST_TEXT_BYTES:,}")
+    return data
+
+
+def part_of(
+    data: bytes,
+    name: str,
+    error: type[MoAError] = UsageError,
+    *,
+    tell: Callable[[str], object] = lambda text: None,
+) -> Part:
     """The same for a file whose bytes are at hand.
 
     Args:
         data: The bytes of the file.
         name: Its path or name.
         error: The class of the errors.
+        tell: Is told what of the file is left out.
 
     Raises:
         error: See `read_part`.
@@ -93,7 +125,10 @@ def part_of(data: bytes, name: str, error: type[MoAError] = UsageError) -> Part:
             f"{name}: is a {other} image, which models do not take",
             hint=f"convert it: they take {_TAKEN}",
         )
-    return Part("text", fenced(text_of(data, name, error), name))
+    text, left_out = without_pictures(text_of(data, name, error))
+    if left_out:
+        tell(f"{name}: left out {left_out}")
+    return Part("text", fenced(text, name))
 
 
 def file_of_uri(uri: str, name: str = "", error: type[MoAError] = UsageError) -> Part:
@@ -170,10 +205,17 @@ def _within(data: bytes, name: str, error: type[MoAError]) -> bytes:
     return data
 
 
-def _check_size(path: Path) -> None:
-    """Raise UsageError for an image or a PDF file that is too large, before all of it is read."""
+def _check_file(path: Path) -> None:
+    """Raise UsageError for what is no file, and for one that is too large, before it is read."""
     try:
-        if not path.is_file() or (size := path.stat().st_size) <= MOST_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISDIR(status.st_mode) and not _may_be_read(path, status):
+                raise UsageError(
+                    f"{path}: is a device or a socket, not a file", hint="name a file, or a pipe"
+                )
+            return
+        if (size := status.st_size) <= MOST_TEXT_BYTES:
             return
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -186,3 +228,25 @@ def _check_size(path: Path) -> None:
             f" {MOST_BYTES:,}",
             hint="make it smaller, or split it",
         )
+    raise _too_large(path, f"{size:,}")
+
+
+def _may_be_read(path: Path, status: os.stat_result) -> bool:
+    """Whether it ends: a pipe, or the empty device."""
+    return stat.S_ISFIFO(status.st_mode) or (
+        stat.S_ISCHR(status.st_mode) and path.samefile(os.devnull)
+    )
+
+
+def _is_pipe(path: Path) -> bool:
+    try:
+        return path.is_fifo()
+    except OSError:
+        return False
+
+
+def _too_large(path: Path, size: str) -> UsageError:
+    return UsageError(
+        f"{path}: has {size} bytes; a text file may have {MOST_TEXT_BYTES:,}",
+        hint="send the part that matters: `head`, `tail` or `grep`",
+    )

@@ -29,6 +29,13 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def byte_count(count: int) -> str:
+    """`512 bytes`, `12 kB`, `3.4 MB`."""
+    if count < 1000:
+        return plural(count, "byte")
+    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1e6:,.1f} MB"
+
+
 def with_hint(message: str, hint: str | None) -> str:
     """A message and what to do about it, as one sentence."""
     return f"{message} ({hint})" if hint else message

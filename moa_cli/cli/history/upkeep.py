@@ -17,7 +17,7 @@ from moa_cli.cli.saving import open_store
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.new_files import check_free, check_name
-from moa_cli.core.text import plural
+from moa_cli.core.text import byte_count, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +51,9 @@ def check() -> None:
         )
     conversations = plural(found.conversations, "conversation")
     turns = plural(found.turns, "turn")
-    typer.echo(f"sound: {conversations}, {turns}, {_size(found.size)} ({_size(found.free)} free)")
+    typer.echo(
+        f"sound: {conversations}, {turns}, {byte_count(found.size)} ({byte_count(found.free)} free)"
+    )
     if found.left.words:
         typer.echo("deleted words are still being wiped: `moa history clean` finishes that")
     if found.left.pack:
@@ -87,7 +89,7 @@ def backup(
             size = back_up(store, target)
         except OSError as error:
             raise StoreError(f"{target}: cannot be written: {error.strerror}") from None
-    say(f"copied {_size(size)} to {target}; `moa history recover FILE` takes it in again")
+    say(f"copied {byte_count(size)} to {target}; `moa history recover FILE` takes it in again")
 
 
 def recover(
@@ -194,7 +196,3 @@ def _is_quiet(store: Store) -> bool:
         elif time.monotonic() - since >= _QUIET_SECONDS:
             return True
     return False
-
-
-def _size(count: int) -> str:
-    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1e6:,.1f} MB"

@@ -354,8 +354,8 @@ def test_a_file_that_stands_in_the_prompt_is_told_of(moa: Moa) -> None:
     for name in ("one.txt", "two notes.txt"):
         (moa.folder / name).write_text("words", "utf-8")
     told = "moa: two notes.txt is a word of the prompt; to attach the file: -f 'two notes.txt'"
-    ran = moa.run("ask", "-f", "one.txt", "two notes.txt", "which?")
+    ran = moa.run("ask", "two notes.txt", "which?", "-f", "one.txt")
     assert (ran.code, told in ran.err.splitlines()) == (0, True)
     # Without other files, the name of one is what the question is about.
     assert "attach" not in moa.run("ask", "two notes.txt", "which?").err
-    assert "attach" not in moa.run("ask", "-q", "-f", "one.txt", "two notes.txt").err
+    assert "attach" not in moa.run("ask", "-q", "two notes.txt", "-f", "one.txt").err

@@ -188,8 +188,9 @@ def test_a_file_that_is_no_text_is_refused(
     assert said in refused(moa, upstream, "hi", "-f", "file")
 
 
-def test_a_folder_is_refused(moa: Moa, upstream: Upstream) -> None:
-    assert "cannot be read: Is a directory" in refused(moa, upstream, "hi", "-f", str(moa.folder))
+def test_a_folder_that_holds_nothing_is_refused(moa: Moa, upstream: Upstream) -> None:
+    told = f"{moa.folder}: holds no file that can be attached"
+    assert told in refused(moa, upstream, "hi", "-f", str(moa.folder))
 
 
 def test_a_prompt_that_is_no_unicode_is_sent_as_well_as_can_be(

@@ -1,0 +1,211 @@
+"""The prompt of `moa ask`: its words, the files that are attached, and standard input."""
+
+from __future__ import annotations
+
+import shlex
+import stat
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moa_cli.cli import wiring
+from moa_cli.cli.output import confirm, say
+from moa_cli.core.attaching import Attached, Gathered, gather, part_tokens, told
+from moa_cli.core.attachments import prompt_of
+from moa_cli.core.conversation import Part
+from moa_cli.core.errors import UsageError
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import fenced, prompt_text
+from moa_cli.terminal.file_questions import secrets_text, size_text
+
+if TYPE_CHECKING:
+    from moa_cli.core.endpoints import ModelInfo
+    from moa_cli.profile import Profile
+
+_STDIN = Path("-")
+# After so many seconds without a byte, a pipe is told of.
+_SILENT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class FileQuestions:
+    """What is asked before files are sent.
+
+    Attributes:
+        profile: The mixture that reads them.
+        yes: Whether files of any size are sent without a question.
+        allow_secrets: The same for files that seem to hold secrets.
+        quiet: Whether only what keeps the prompt from being sent is said.
+    """
+
+    profile: Profile
+    yes: bool
+    allow_secrets: bool
+    quiet: bool
+
+    def tell(self, text: str) -> None:
+        """Say it, unless the user wants none of it."""
+        if not self.quiet:
+            say(text)
+
+    def known(self) -> dict[str, ModelInfo]:
+        """What is known of the models without a request."""
+        pool = wiring.client_pool()
+        return {model: pool.known(model) for model in self.profile.models()}
+
+    def sees(self) -> bool:
+        """Whether some model may see images."""
+        return any(info.sees is not False for info in self.known().values())
+
+    def ask(self, gathered: Gathered, piped: int) -> None:
+        """Ask what is to be asked of these files.
+
+        What a folder or a pattern holds, and nobody can be asked about, is left out if it seems
+        secret, and refused if it is large: the user may not know that it is there.
+
+        Args:
+            gathered: The files.
+            piped: About how many tokens standard input has.
+
+        Raises:
+            UsageError: Nobody can be asked, and the answer is needed.
+            typer.Abort: The user said no.
+        """
+        if gathered.secrets and not self.allow_secrets:
+            self._ask_about_secrets(gathered)
+        most = wiring.config().confirm_tokens
+        tokens = gathered.tokens + piped
+        if self.yes or not most or tokens <= most:
+            return
+        size = size_text(tokens, self.profile, self.known())
+        if _can_be_asked():
+            confirm(f"{size}: send?")
+        elif any(not file.named for file in gathered.files):
+            raise UsageError(size, hint="--yes sends it; standard input is no terminal to ask at")
+        else:
+            self.tell(size)
+
+    def _ask_about_secrets(self, gathered: Gathered) -> None:
+        if _can_be_asked():
+            secrets = gathered.secrets
+            which = "it" if len(secrets) == 1 else "them"
+            confirm(f"{secrets_text(secrets)}: send {which} to the models?")
+            return
+        if dropped := gathered.drop_found_secrets():
+            self.tell(f"left out: {secrets_text(dropped)} (--allow-secrets sends it)")
+        if secrets := gathered.secrets:
+            raise UsageError(secrets_text(secrets), hint="--allow-secrets sends it")
+
+
+def compose_prompt(
+    words: Sequence[str],
+    files: Sequence[Path],
+    standard_input: bytes,
+    asking: FileQuestions,
+    *,
+    needed: bool,
+) -> tuple[str, tuple[Part, ...]]:
+    """The prompt, and its parts.
+
+    Args:
+        words: Its words.
+        files: What is attached, in this order; `-` is standard input.
+        standard_input: Its bytes.
+        asking: What is asked before.
+        needed: Whether there must be something to ask.
+
+    Returns:
+        See `prompt_of`. The words, then each file and standard input, texts in fences; standard
+        input alone is the prompt itself.
+
+    Raises:
+        UsageError: There is nothing to ask, or something cannot be sent.
+    """
+    prompt = prompt_text(" ".join(words))
+    piped = wiring.stdin_part(standard_input, attached=_STDIN in files)
+    holds_something = bool(piped.url or piped.text.strip())
+    in_fence = replace(piped, text=fenced(piped.text)) if piped.kind == "text" else piped
+    parts = [Part("text", prompt)] if prompt else []
+    if _STDIN in files:
+        if not holds_something:
+            raise UsageError("-f -: standard input holds no text", hint="pipe a text into it")
+    elif holds_something and not prompt:
+        parts.append(replace(piped, text=piped.text.strip("\r\n")))
+        holds_something = False
+    attached = _attached(files, in_fence, asking, part_tokens(piped))
+    parts += [file.part for file in attached]
+    if holds_something and _STDIN not in files:
+        parts.append(in_fence)
+    if not parts and needed:
+        raise UsageError(
+            "there is nothing to ask", hint='try: moa ask "your question", or pipe a text into it'
+        )
+    composed = prompt_of(parts)
+    if len(files) > 1 or len(attached) > 1:
+        asking.tell(f"attached: {told(attached)}")
+    if files:
+        _tell_files_in(words, asking)
+    return composed
+
+
+def _attached(
+    paths: Sequence[Path], piped: Part, asking: FileQuestions, piped_tokens: int
+) -> list[Attached]:
+    """The attached files in order, once the user has agreed to send them."""
+    names = [str(path) for path in paths]
+    gathered = Gathered()
+    stdin = Attached(str(_STDIN), piped)
+    for name in names:
+        if name == str(_STDIN):
+            gathered.files.append(stdin)
+            continue
+        with _told_if_silent(name, asking):
+            found = gather([name], sees=asking.sees, pipes=True)
+        places = {file.place for file in gathered.files}
+        # What is named twice is sent twice; what a folder holds, once.
+        gathered.files += [file for file in found.files if file.named or file.place not in places]
+        gathered.notes += found.notes
+    for note in gathered.notes:
+        asking.tell(note)
+    asking.ask(gathered, 0 if stdin in gathered.files else piped_tokens)
+    return gathered.files
+
+
+@contextmanager
+def _told_if_silent(name: str, asking: FileQuestions) -> Iterator[None]:
+    """Within, say which pipe is waited for if that takes a while."""
+    try:
+        is_pipe = stat.S_ISFIFO(Path(name).stat().st_mode)
+    except (OSError, ValueError):
+        is_pipe = False
+    if not is_pipe:
+        yield
+        return
+    waiting = f"waiting for {one_line(name)}, a pipe, to be written to its end (Ctrl-C stops)"
+    timer = threading.Timer(_SILENT_SECONDS, asking.tell, [waiting])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _tell_files_in(words: Sequence[str], asking: FileQuestions) -> None:
+    """Say which words of the prompt are names of files, as they are not attached."""
+    for word in dict.fromkeys(words):
+        try:
+            is_file = Path(word).is_file()
+        except (OSError, ValueError):
+            is_file = False
+        if is_file:
+            quoted = shlex.quote(word)
+            asking.tell(f"{word} is a word of the prompt; to attach the file: -f {quoted}")
+
+
+def _can_be_asked() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()

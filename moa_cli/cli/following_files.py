@@ -1,0 +1,64 @@
+"""`-f a.py b.py "question"`: the files that follow the one after `-f` are attached, too.
+
+A shell makes this of `-f *.py`, and people type it. Only words that stand directly after the path
+of a `-f`, and name files that are there, are taken; the question is never the name of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from moa_cli.core.errors import UsageError
+from moa_cli.core.file_search import Search, is_pattern
+
+_OPTIONS = ("-f", "--file")
+
+
+def with_following_files(arguments: list[str]) -> list[str]:
+    """The arguments of a command with `-f` before each file that follows another one.
+
+    Args:
+        arguments: What was typed after the command.
+    """
+    return list(_spread(arguments))
+
+
+def _spread(arguments: list[str]) -> Iterator[str]:
+    rest = iter(arguments)
+    after_file = False
+    for word in rest:
+        if word == "--":
+            # All that follows is the question.
+            yield word
+            yield from rest
+            return
+        if word in _OPTIONS:
+            yield word
+            path = next(rest, None)
+            if path is not None:
+                yield path
+            after_file = True
+            continue
+        if after_file and _names_files(word):
+            yield _OPTIONS[0]
+        else:
+            after_file = word.startswith(("--file=", "-f")) and len(word) > 2
+        yield word
+
+
+def _names_files(word: str) -> bool:
+    if word.startswith("-"):
+        return False
+    try:
+        path = Path(word).expanduser()
+        if path.exists():
+            # A bare word that is also a folder, such as `tests`, is more likely a question.
+            return not path.is_dir() or "/" in word or "\\" in word
+        return is_pattern(word) and not word.split()[1:] and bool(Search().files_like(word))
+    except UsageError:
+        # So many files that attaching them says so.
+        return True
+    except (OSError, RuntimeError, ValueError):
+        # A question as long as no name can be, an unknown home, or a NUL character.
+        return False

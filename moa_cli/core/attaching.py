@@ -1,0 +1,263 @@
+"""The files that a user names for a prompt: files, folders and patterns, as they are to be sent.
+
+What a folder or a pattern holds besides texts, images and PDF files is left out and told. A file
+that is named by itself is sent or refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from moa_cli.core.attachments import content_of, part_of
+from moa_cli.core.conversation import Part
+from moa_cli.core.errors import UsageError
+from moa_cli.core.file_search import Search, is_pattern
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.secret_files import secret_kind
+from moa_cli.core.text import plural
+from moa_cli.core.tokens import IMAGE_TOKENS, estimate_tokens
+
+# Bytes of all files together that folders and patterns give.
+MOST_FOUND_BYTES = 100_000_000
+# Letters of a longer text are not counted, but taken to be like the first ones.
+_COUNTED = 1_000_000
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A file that goes with a prompt.
+
+    Attributes:
+        name: Its path as the user would write it.
+        part: What is sent of it.
+        secret: What secret it seems to hold, in a few words; empty if none.
+        named: Whether the user named it by itself, not by a folder or a pattern.
+        kept: Whether it goes with later prompts, too.
+        state: When it was changed last, and its size, as far as that is known.
+    """
+
+    name: str
+    part: Part
+    secret: str = ""
+    named: bool = True
+    kept: bool = False
+    state: tuple[int, int] | None = None
+
+    @cached_property
+    def tokens(self) -> int:
+        """About how many tokens it has."""
+        return part_tokens(self.part)
+
+    @property
+    def kind(self) -> str:
+        """`text`, `image` or `PDF`."""
+        return "PDF" if self.part.kind == "file" else self.part.kind
+
+    @cached_property
+    def place(self) -> Path:
+        """Where it is, by which the same file is known again."""
+        return _place(Path(self.name))
+
+    def current(self) -> Attached:
+        """The file as it is now; the same object if nothing has changed it.
+
+        Raises:
+            UsageError: It can no longer be attached.
+        """
+        path = Path(self.name)
+        if self.state is None or _state(path) == self.state:
+            return self
+        return replace(_read(path, [], named=self.named), kept=self.kept)
+
+
+@dataclass
+class Gathered:
+    """Files to attach, and what was left out of folders and patterns.
+
+    Attributes:
+        files: In the order in which they were named.
+        notes: What was left out, a line each.
+    """
+
+    files: list[Attached] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def secrets(self) -> list[Attached]:
+        """The files that seem to hold secrets."""
+        return [file for file in self.files if file.secret]
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens all files have."""
+        return sum(file.tokens for file in self.files)
+
+    def drop_found_secrets(self) -> list[Attached]:
+        """Leave out what seems secret and is in a folder or fits a pattern; what that was."""
+        dropped = [file for file in self.files if file.secret and not file.named]
+        self.files = [file for file in self.files if file not in dropped]
+        return dropped
+
+
+def gather(
+    names: Iterable[str], *, sees: Callable[[], bool] = lambda: True, pipes: bool = False
+) -> Gathered:
+    """Read the files that a user names.
+
+    Args:
+        names: Paths of files and folders, and patterns such as `src/**/*.py`. A file whose name
+            looks like a pattern is that file.
+        sees: Tells whether images of a folder are of use: whether some model may see them.
+        pipes: Whether a pipe may be named; it is waited for.
+
+    Raises:
+        UsageError: A file that is named by itself cannot be attached, nothing fits a pattern, a
+            folder holds nothing to attach, or all is too much.
+    """
+    gathered = Gathered()
+    places: set[Path] = set()
+    for name in names:
+        path, found = _resolved(name)
+        if found is None:
+            if not pipes and _is_pipe(path):
+                raise UsageError(f"{path}: is a pipe, not a file")
+            file = _read(path, gathered.notes, named=True)
+            gathered.files.append(file)
+            places.add(file.place)
+            continue
+        begun = len(gathered.files)
+        left_out = _take_found(found, gathered, places, sees=sees)
+        if len(gathered.files) == begun and (left_out or not found.files):
+            raise UsageError(
+                f"{path}: holds no file that can be attached",
+                hint="; ".join(left_out) or "name a file",
+            )
+        if left_out:
+            gathered.notes.append(f"{path}: left out {'; '.join(left_out)}")
+    return gathered
+
+
+def part_tokens(part: Part) -> int:
+    """About how many tokens a part of a prompt has."""
+    if part.kind == "image":
+        return IMAGE_TOKENS
+    if len(part.text) <= _COUNTED:
+        return estimate_tokens(part.text)
+    return round(estimate_tokens(part.text[:_COUNTED]) * len(part.text) / _COUNTED)
+
+
+@dataclass(frozen=True)
+class _Found:
+    files: list[Path]
+    hidden: int
+
+
+def _resolved(name: str) -> tuple[Path, _Found | None]:
+    """The path that a name means, and what it holds if it is a folder or a pattern."""
+    try:
+        path = Path(name)
+        # It would raise an error of its own in each place that looks at the file.
+        if "\0" in name:
+            raise ValueError
+        if not path.is_symlink() and not path.exists():
+            path = path.expanduser()
+        search = Search()
+        if path.is_dir():
+            return path, _Found(search.files_of(path), search.hidden)
+        if not is_pattern(name) or path.is_symlink() or path.exists():
+            return path, None
+        files = search.files_like(name)
+    except OSError:
+        # Reading it says why.
+        return Path(name), None
+    except (RuntimeError, ValueError):
+        # An unknown home, a NUL character, or half of a surrogate pair.
+        raise UsageError(f"{one_line(name)}: is not a path") from None
+    if not files:
+        raise UsageError(f"{name}: no file has such a name")
+    return path, _Found(files, search.hidden)
+
+
+def _take_found(
+    found: _Found, gathered: Gathered, places: set[Path], *, sees: Callable[[], bool]
+) -> list[str]:
+    """Add the files of a folder or a pattern; what was left out of it, in a few words each."""
+    unread: list[str] = []
+    images: list[str] = []
+    size = 0
+    for path in found.files:
+        place = _place(path)
+        if place in places:
+            continue
+        places.add(place)
+        try:
+            size += path.stat().st_size
+            file = _read(path, gathered.notes, named=False)
+        except (OSError, UsageError):
+            unread.append(path.name)
+            continue
+        if file.part.kind == "image" and not sees():
+            images.append(path.name)
+            continue
+        if size > MOST_FOUND_BYTES:
+            raise UsageError(
+                f"the files have more than {MOST_FOUND_BYTES:,} bytes together",
+                hint="name a smaller folder, or a pattern",
+            )
+        gathered.files.append(file)
+    left_out = [f"{plural(found.hidden, 'hidden entry')}"] if found.hidden == 1 else []
+    if found.hidden > 1:
+        left_out = [f"{found.hidden:,} hidden entries"]
+    if unread:
+        left_out.append(f"{plural(len(unread), 'file')} that cannot be sent ({_some(unread)})")
+    if images:
+        left_out.append(f"{plural(len(images), 'image')} that no model sees ({_some(images)})")
+    return left_out
+
+
+def _read(path: Path, notes: list[str], *, named: bool) -> Attached:
+    if not named and _is_pipe(path):
+        raise UsageError(f"{path}: is a pipe, not a file")
+    state = _state(path)
+    data = content_of(path)
+    part = part_of(data, str(path), tell=notes.append)
+    return Attached(str(path), part, secret_kind(path, data) or "", named, state=state)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _place(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (OSError, RuntimeError):
+        return path
+
+
+def _is_pipe(path: Path) -> bool:
+    try:
+        return path.is_fifo()
+    except (OSError, ValueError):
+        return False
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = [one_line(name, 40) for name in names[:_MOST_NAMED]]
+    return ", ".join([*shown, "…"] if len(names) > _MOST_NAMED else shown)
+
+
+def told(files: Sequence[Attached]) -> str:
+    """Which files go with a prompt: `a.py, b.py (about 1,200 tokens)`, or how many."""
+    tokens = f"about {sum(file.tokens for file in files):,} tokens"
+    if len(files) > _MOST_NAMED:
+        return f"{len(files):,} files ({tokens})"
+    return f"{', '.join(one_line(file.name, 60) for file in files)} ({tokens})"

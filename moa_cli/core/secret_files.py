@@ -1,0 +1,82 @@
+"""Files that seem to hold secrets, by their name or their content.
+
+It is a guard against a slip, not a filter: a file with a password in a sentence passes it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_SETTINGS, _KEY, _LOGINS, _STATE = (
+    "settings with keys",
+    "a private key",
+    "passwords or tokens",
+    "values that may be secret",
+)
+# Source code about passwords is no password.
+_DATA = r"\.(?:json|toml|ya?ml|ini|txt|env|conf|cfg|csv|xml|properties|db)"
+# By the whole name, in lower case.
+_NAMES = (
+    (r"\.env(?:rc|\..+)?|.+\.env", _SETTINGS),
+    (r"id_(?:rsa|dsa|ecdsa|ed25519|xmss|\w+_sk)(?:\..+)?", _KEY),
+    (r".+\.(?:key|ppk|p8|p12|pfx|jks|keystore|kdbx)", _KEY),
+    (r"[._]netrc|\.pgpass|\.my\.cnf|\.mylogin\.cnf|\.htpasswd|\.git-credentials", _LOGINS),
+    (r"\.(?:pypirc|npmrc|yarnrc|dockercfg|boto|s3cfg|vault-token|terraformrc|condarc)", _LOGINS),
+    (rf"\.?(?:credentials?|secrets?|passwords?|tokens?)(?:{_DATA})?", _LOGINS),
+    (rf".+[-_.](?:credentials?|secrets?|passwords?){_DATA}", _LOGINS),
+    (r"client_secrets?.*\.json|service[-_]?account.*\.json|auth\.json", _LOGINS),
+    (r"\.?passwd|shadow", _LOGINS),
+    (r".+\.tfstate(?:\.backup)?|.+\.tfvars|wp-config\.php", _STATE),
+    (r"\.\w+_history", _STATE),
+)
+# Examples of settings are there to be read, and public keys are public.
+_HARMLESS = re.compile(
+    r".*[._-](?:example|examples|sample|template|tmpl|dist|defaults?)(?:\.env)?|.+\.pub"
+)
+# Folders of keys and logins; what of them is meant for everybody.
+_FOLDERS = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".password-store"})
+_PUBLIC = frozenset({"known_hosts", "known_hosts.old", "authorized_keys", "allowed_signers"})
+# A key in PEM with its first line, also within a string of JSON; and tokens by how they begin.
+_PRIVATE_KEY = re.compile(
+    rb"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:\r?\n|\\n)+"
+    rb"[A-Za-z0-9+/=:-]{8}|\APuTTY-User-Key-File-"
+)
+_TOKEN = re.compile(
+    rb"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60}"
+    rb"|glpat-[\w-]{20}|xox[abprs]-[\w-]{20}|AIza[\w-]{35}|sk-(?:ant-|or-|proj-)[\w-]{32})"
+)
+_LOOKED_AT = 2_000_000
+
+
+def secret_kind(path: Path, data: bytes = b"") -> str | None:
+    """What a file seems to hold that is not for others.
+
+    Args:
+        path: The file. A link counts by its own name and by that of the file it leads to.
+        data: The content, as far as it is known.
+
+    Returns:
+        A few words, such as `a private key`; None if nothing speaks for a secret.
+    """
+    try:
+        places = dict.fromkeys((path, path.resolve()))
+    except (OSError, RuntimeError):
+        places = {path: None}
+    for place in places:
+        if (kind := _by_name(place)) is not None:
+            return kind
+    start = data[:_LOOKED_AT]
+    if _PRIVATE_KEY.search(start):
+        return _KEY
+    token = _TOKEN.search(start)
+    return _LOGINS if token and b"EXAMPLE" not in token[0] else None
+
+
+def _by_name(path: Path) -> str | None:
+    name = path.name.lower()
+    if _HARMLESS.fullmatch(name):
+        return None
+    if name not in _PUBLIC and _FOLDERS.intersection(path.parts[:-1]):
+        return _LOGINS
+    return next((kind for pattern, kind in _NAMES if re.fullmatch(pattern, name)), None)
