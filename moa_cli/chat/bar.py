@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from moa_cli.chat.attaching import attached_text
 from moa_cli.core.conversation import Usage
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
@@ -59,8 +60,12 @@ def _cost(chat: Chat) -> str:
 
 
 def _attachments(chat: Chat) -> str:
-    attached = len(chat.options.attachments)
-    return f"{attached} attached" if attached else ""
+    return attached_text(chat.options.attachments)
+
+
+def _file_tokens(chat: Chat) -> str:
+    tokens = sum(file.tokens for file in chat.options.attachments)
+    return f"files about {tokens:,} tokens" if tokens else ""
 
 
 def _sending_key(chat: Chat) -> str:
@@ -99,6 +104,7 @@ _PARTS = (
     BarPart(35, _left_out),
     BarPart(70, _cost),
     BarPart(80, _attachments),
+    BarPart(15, _file_tokens),
     BarPart(40, _sending_key),
 )
 

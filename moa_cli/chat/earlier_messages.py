@@ -55,14 +55,20 @@ def message_text(turn: Turn) -> str:
     return "\n\n".join(texts) if turn.parts else turn.user
 
 
-def edited_message(turn: Turn, text: str) -> tuple[str, tuple[Part, ...]]:
-    """Another text in place of a message's own, with its images and files. Raises UsageError."""
-    files = [part for part in turn.parts if part.kind != "text"]
+def edited_message(
+    turn: Turn, text: str, parts: Sequence[Part] = ()
+) -> tuple[str, tuple[Part, ...]]:
+    """Another text in place of a message's own, with its images and files. Raises UsageError.
+
+    parts: all parts of the new message, if there are others than text.
+    """
+    held = [*parts] or [Part("text", text)]
+    files = [part for part in turn.parts if part.kind != "text" and part not in held]
     if not files:
-        return text, ()
+        return text, tuple(parts)
     from moa_cli.core.attachments import prompt_of
 
-    return prompt_of([Part("text", text), *files])
+    return prompt_of([*held, *files])
 
 
 def message(session: Session, number: int) -> Turn:

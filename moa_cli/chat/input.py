@@ -11,6 +11,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import create_app_session, get_app, run_in_terminal
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import ThreadedCompleter, merge_completers
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import (
@@ -43,6 +44,7 @@ from moa_cli.chat.menu import (
     menu_rows,
     needs_more,
 )
+from moa_cli.chat.path_completion import PathCompleter, is_mention_begun, take_chosen
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
 from moa_cli.core.errors import StoreError
@@ -173,7 +175,8 @@ def prompt_of(options: ChatOptions) -> str:
 @Condition
 def _menu_begun() -> bool:
     """Whether the menu follows what is typed."""
-    return is_command_begun(get_app().current_buffer.document.text_before_cursor)
+    before = get_app().current_buffer.document.text_before_cursor
+    return is_command_begun(before) or is_mention_begun(before)
 
 
 def _keys(options: ChatOptions) -> KeyBindings:
@@ -183,6 +186,8 @@ def _keys(options: ChatOptions) -> KeyBindings:
 
     def send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
+        if take_chosen(buffer):
+            return
         if has_menu() and needs_more(buffer):
             # Its argument is typed next; the menu shows what that can be.
             buffer.insert_text(" ")
@@ -279,7 +284,10 @@ class Editor:
         with create_app_session(output=PlainTextOutput(sys.stdout) if dumb else None):
             self._prompt: PromptSession[str] = PromptSession(
                 history=self._prompts,
-                completer=CommandCompleter(host),
+                # A folder on another machine may be slow, and typing goes on.
+                completer=merge_completers(
+                    [CommandCompleter(host), ThreadedCompleter(PathCompleter())]
+                ),
                 key_bindings=_keys(options),
                 multiline=True,
                 prompt_continuation=self._continuation,

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import ExitStack, aclosing, closing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moa_cli.chat.commands.registry import (
@@ -21,6 +22,7 @@ from moa_cli.chat.commands.registry import (
     Leave,
     MakeReport,
     Outcome,
+    Question,
     Remerge,
     Resume,
     Send,
@@ -223,6 +225,10 @@ class Chat:
         code = 0
         async for line in lines:
             outcome = self.outcome(line)
+            if isinstance(outcome, Question):
+                # Nobody can be asked.
+                self.complain(outcome.text, f"not sent; {outcome.hint}")
+                continue
             if isinstance(outcome, Leave):
                 break
             if isinstance(outcome, Resume):
@@ -292,35 +298,54 @@ class Chat:
     def outcome(self, line: str) -> Outcome:
         """What a line asks for. If a command fails, this shows why."""
         text = prompt_text(line)
-        try:
-            text = self._attach_pasted(text)
-        except MoAError as error:
-            self.complain(error.message, error.hint)
-            return None
-        if not text.strip():
-            return None
-        if "\n" not in text and text.lstrip().startswith("/"):
-            text = text.strip()
-        if not text.startswith("/") or text.startswith("//"):
-            return Send(text[1:] if text.startswith("//") else text)
-        try:
-            return perform(self, text)
-        except MoAError as error:
-            self.complain(error.message, error.hint)
-            # A path is text, most likely.
-            return TypeAgain(f"/{text}") if begins_with_path(text) else None
-
-    def _attach_pasted(self, text: str) -> str:
-        """Attach the files whose paths stand on lines of their own; the text without these lines.
-        Raises UsageError."""
         files, rest = pasted_files(text)
         if files:
-            from moa_cli.chat.commands.editing import attach
-            from moa_cli.core.attachments import read_part
+            return self._answered(partial(self._with_pasted, files, rest, text), TypeAgain(text))
+        if "\n" not in text and text.lstrip().startswith("/"):
+            text = text.strip()
+        if text.startswith("/") and not text.startswith("//"):
+            # A path is text, most likely.
+            again = TypeAgain(f"/{text}") if begins_with_path(text) else None
+            return self._answered(partial(perform, self, text), again)
+        return self._prompt(text)
 
-            for path, part in [(path, read_part(path)) for path in files]:
-                attach(self, part, str(path))
-        return rest
+    def _prompt(self, text: str) -> Outcome:
+        """What a prompt asks for, which may mention files."""
+        if not text.strip():
+            return None
+        text = text[1:] if text.startswith("//") else text
+        # Lines in a pipe may be another's, who must not choose files of this machine.
+        if "@" not in text or self.editor is None:
+            return Send(text)
+        from moa_cli.chat.attaching import with_mentioned
+
+        return with_mentioned(self, text)
+
+    def _with_pasted(self, files: Sequence[Path], rest: str, text: str) -> Outcome:
+        """Attach the files whose paths stood on lines of their own, and go on with the others.
+
+        text: all lines. Raises UsageError.
+        """
+        from moa_cli.chat.attaching import attach
+
+        return attach(
+            self,
+            [str(path) for path in files],
+            then=partial(self.outcome, rest),
+            otherwise=partial(TypeAgain, text),
+        )
+
+    def answer(self, question: Question, *, yes: bool) -> Outcome:
+        """What follows a question. If that fails, this shows why."""
+        return self._answered(question.yes if yes else question.no, None)
+
+    def _answered(self, made: Callable[[], Outcome], otherwise: Outcome) -> Outcome:
+        """An outcome as it is made; if that fails, this shows why."""
+        try:
+            return made()
+        except MoAError as error:
+            self.complain(error.message, error.hint)
+            return otherwise
 
     async def carry_out(self, outcome: Outcome) -> Turn | None:
         """Run the turn that an outcome asks for, and return it; None if it asks for none."""
@@ -337,8 +362,8 @@ class Chat:
         stopper = Stopper(key)
         try:
             match outcome:
-                case Send(prompt, aggregator, parts):
-                    prompt, parts = self._with_attachments(prompt, parts)
+                case Send(prompt, aggregator, parts, again):
+                    prompt, parts = self._with_attachments(prompt, parts, again=again)
                     events = self.session.ask(prompt, stopper.control, aggregator, parts)
                 case Remerge(strategy, aggregator):
                     control = stopper.control
@@ -357,7 +382,7 @@ class Chat:
         except MoAError as error:
             self.complain(error.message, error.hint)
         if turn.reply and isinstance(outcome, Send):
-            self.options.attachments.clear()
+            self.options.attachments[:] = [file for file in self.options.attachments if file.kept]
         self._tell(turn)
         self._tell_changes()
         return turn
@@ -444,21 +469,25 @@ class Chat:
         self.say("the summary is " + ("changed" if text.strip() else "taken away"))
 
     def _with_attachments(
-        self, prompt: str, parts: tuple[Part, ...]
+        self, prompt: str, parts: tuple[Part, ...], *, again: bool
     ) -> tuple[str, tuple[Part, ...]]:
-        """The prompt and its parts with the files that are attached. Raises UsageError."""
-        files = self.options.attachments
-        if not files:
+        """The prompt and its parts with the files that are attached. Raises UsageError.
+
+        again: whether the prompt was asked before, and so may hold them already.
+        """
+        if not self.options.attachments:
             return prompt, parts
+        from moa_cli.chat.attaching import current_files
         from moa_cli.core.attachments import prompt_of
 
-        text, attached = prompt_of(files)
-        held = [part for part in attached if part.kind != "text"]
-        # A repeated prompt contains them already.
-        others = [part for part in parts if part.kind != "text"]
-        if prompt.endswith(text) and others[len(others) - len(held) :] == held:
-            return prompt, parts
-        return prompt_of([*(parts or [Part("text", prompt)]), *files])
+        files = self.options.attachments if again else current_files(self)
+        missing = [
+            file.part
+            for file in files
+            if file.part not in parts
+            and not (again and file.part.kind == "text" and file.part.text in prompt)
+        ]
+        return prompt_of([*(parts or [Part("text", prompt)]), *missing])
 
     async def _choose(self) -> None:
         """Choose among the candidates of a profile that a command has switched to, and say which

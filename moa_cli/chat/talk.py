@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from moa_cli.chat.commands.registry import (
     EditSummary,
     Leave,
     Outcome,
+    Question,
     Remerge,
     Resume,
     Send,
@@ -37,6 +39,7 @@ from moa_cli.core.errors import MoAError
 from moa_cli.core.text import plural
 from moa_cli.engine.merging import kept_text
 from moa_cli.store.store import Store
+from moa_cli.terminal.tty import folded
 
 _TWICE_SECONDS = 2.0
 # What ends other programs; to models they would be a prompt that costs as much as any.
@@ -123,6 +126,9 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             chat.say(f"not sent; a space before it sends it: ` {line.strip()}`")
             continue
         outcome = chat.outcome(line)
+        while isinstance(outcome, Question):
+            question = folded(outcome.text, sys.stderr)
+            outcome = chat.answer(outcome, yes=await editor.confirm(question))
         if isinstance(outcome, Leave):
             return
         if isinstance(outcome, Resume):
@@ -132,7 +138,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             await _choose_models(chat, editor, outcome.typed)
             continue
         if isinstance(outcome, TypeAgain):
-            unsent = outcome.text
+            edits, unsent = editing, outcome.text
             continue
         if isinstance(outcome, EditMessage):
             number, count = outcome.number, len(chat.session.asked())
@@ -147,7 +153,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             if editing is not None and not editing.decided:
                 chosen = await editor.press(editing.choices)
                 if chosen is None:
-                    edits, unsent = editing, line_of(outcome.prompt)
+                    edits, unsent = editing, line
                     continue
                 editing = editing if chosen == "e" else None
             if editing is not None:
@@ -167,7 +173,8 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         turn = await chat.carry_out(outcome)
         if turn is not None:
             drop_untimely(editor.source)
-        if turn is not None and not turn.reply and isinstance(outcome, Send):
+        # Also a prompt that was not sent, as a file of it is gone.
+        if isinstance(outcome, Send) and (not outcome.again if turn is None else not turn.reply):
             unsent = f"{line}\n" if typed_ahead(editor.source) else line
 
 
@@ -201,7 +208,7 @@ def _edits_recalled(editor: Editor, line: str) -> _Edits | None:
 def _in_a_copy(chat: Chat, number: int, outcome: Send) -> Send | None:
     """Go on in a copy that ends before a message, and return what is sent there in its place."""
     try:
-        prompt, parts = edited_message(message(chat.session, number), outcome.prompt)
+        prompt, parts = edited_message(message(chat.session, number), outcome.prompt, outcome.parts)
         chat.say(fork_before(chat.session, chat.kept, number))
     except MoAError as error:
         chat.complain(error.message, error.hint)
@@ -224,7 +231,6 @@ async def _after_others(
     is_command = _is_command(line)
     # `/retry` has taken the last turn back.
     chat.session.put_back()
-    waiting = line if is_command or not isinstance(outcome, Send) else line_of(outcome.prompt)
     chat.say(f"\n{changes}")
     chosen = await editor.press({"r": "reads it", "f": "goes on in a copy without it"})
     try:
@@ -240,7 +246,7 @@ async def _after_others(
             _show_turns(chat, [t for t in past.conversation.turns if t.stored_as in news])
     except MoAError as error:
         chat.complain(error.message, error.hint)
-    return None, waiting
+    return None, line
 
 
 async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:

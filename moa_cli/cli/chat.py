@@ -49,7 +49,13 @@ def chat(
 
     settings = wiring.config()
     options = display.over(
-        ChatOptions(vi=typed_or(vi, settings.vi), prompts=settings.prompt_history, save=saves(save))
+        ChatOptions(
+            vi=typed_or(vi, settings.vi),
+            keep_files=settings.keep_files,
+            confirm_tokens=settings.confirm_tokens,
+            prompts=settings.prompt_history,
+            save=saves(save),
+        )
     )
     if resume_:
         if continue_ or cid is not None:

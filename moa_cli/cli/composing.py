@@ -21,6 +21,7 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import fenced, prompt_text
 from moa_cli.terminal.file_questions import secrets_text, size_text
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.core.endpoints import ModelInfo
@@ -83,7 +84,7 @@ class FileQuestions:
             return
         size = size_text(tokens, self.profile, self.known())
         if _can_be_asked():
-            confirm(f"{size}: send?")
+            confirm(folded(f"{size}: send?", sys.stderr))
         elif any(not file.named for file in gathered.files):
             raise UsageError(size, hint="--yes sends it; standard input is no terminal to ask at")
         else:
@@ -93,7 +94,8 @@ class FileQuestions:
         if _can_be_asked():
             secrets = gathered.secrets
             which = "it" if len(secrets) == 1 else "them"
-            confirm(f"{secrets_text(secrets)}: send {which} to the models?")
+            question = f"{secrets_text(secrets)}: send {which} to the models?"
+            confirm(folded(question, sys.stderr))
             return
         if dropped := gathered.drop_found_secrets():
             self.tell(f"left out: {secrets_text(dropped)} (--allow-secrets sends it)")

@@ -54,7 +54,7 @@ def test_a_file_is_not_used_up_by_a_reply_to_another_prompt(talk: Talk) -> None:
     [
         ("", "moa: /file needs a path"),
         ("none.txt", "moa: none.txt: cannot be read: No such file or directory"),
-        (".", "moa: .: cannot be read: Is a directory"),
+        (".", "moa: .: holds no file that can be attached"),
         ("binary", "moa: binary: is not a text file"),
         ("~nobody-at-all/x", "moa: ~nobody-at-all/x: is not a path"),
         ("a\0b", "moa: ab: is not a path"),

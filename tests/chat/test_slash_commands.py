@@ -345,7 +345,7 @@ def test_before_the_first_turn_there_is_nothing_to_show_or_take_back(desk: Desk,
 
 def test_retry_asks_the_last_prompt_again_in_the_turn_s_place(desk: Desk) -> None:
     turn = held(desk)
-    assert desk.outcome("/retry") == Send(turn.user)
+    assert desk.outcome("/retry") == Send(turn.user, again=True)
     assert desk.session.conversation.turns == ()
 
 

@@ -1,8 +1,6 @@
-"""Slash commands for typing, attaching files and showing replies."""
+"""Slash commands for typing, and for showing replies."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from moa_cli.chat.commands.registry import (
     Edit,
@@ -15,9 +13,7 @@ from moa_cli.chat.commands.registry import (
     command,
 )
 from moa_cli.chat.earlier_messages import message, message_text
-from moa_cli.core.attachments import read_part
-from moa_cli.core.conversation import Conversation, Part
-from moa_cli.core.errors import UsageError
+from moa_cli.core.conversation import Conversation
 from moa_cli.core.sanitize import one_line
 
 
@@ -54,25 +50,6 @@ def _edit(host: Host, argument: str) -> Outcome:
         message(host.session, int(argument))
         return EditMessage(int(argument))
     return Edit(argument)
-
-
-@command("file", "PATH", section=Section.ASK)
-def _file(host: Host, argument: str) -> None:
-    """Attach a text file, an image or a PDF file to the next prompt."""
-    try:
-        path = Path(argument).expanduser()
-        attached = read_part(path)
-    except (RuntimeError, ValueError):
-        # An unknown home, a NUL character, or half of a surrogate pair.
-        raise UsageError(f"{argument}: is not a path") from None
-    attach(host, attached, argument)
-
-
-def attach(host: Host, part: Part, name: str) -> None:
-    """Attach a file to the next prompt, and say so under this name."""
-    host.options.attachments.append(part)
-    count = len(host.options.attachments)
-    host.say(f"{name} goes with the next prompt" + (f" ({count} files)" if count > 1 else ""))
 
 
 @command("multiline")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from moa_cli.chat.keeping import SavedConversation
 from moa_cli.chat.session import Session
 from moa_cli.config.schema import Config
+from moa_cli.core.attaching import Attached
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
@@ -35,13 +36,17 @@ class ChatOptions(Show):
     """How a chat is shown and typed. Nothing of it is sent to a model.
 
     multiline: Enter begins a new line, Alt-Enter sends. vi: edit with the keys of vi.
-    attachments: files that go with the next prompt. prompts: how many prompts the file of prompts
-    holds at most; 0 for no file. save: whether this chat adds to that file.
+    attachments: files that go with the next prompt. keep_files: whether they go with later ones,
+    too. confirm_tokens: with more tokens of files than this, the user is asked first; 0 never
+    asks. prompts: how many prompts the file of prompts holds at most; 0 for no file. save: whether
+    this chat adds to that file.
     """
 
     multiline: bool = False
     vi: bool = False
-    attachments: list[Part] = field(default_factory=list)
+    attachments: list[Attached] = field(default_factory=list)
+    keep_files: bool = Config.keep_files
+    confirm_tokens: int = Config.confirm_tokens
     prompts: int = Config.prompt_history
     save: bool = True
 
@@ -54,11 +59,12 @@ class Leave:
 @dataclass(frozen=True)
 class Send:
     """Ask this prompt now. aggregator: the model that writes only this reply, if given. parts: all
-    parts of the prompt, if there are others than text."""
+    parts of the prompt, if there are others than text. again: whether it was asked before."""
 
     prompt: str
     aggregator: str | None = None
     parts: tuple[Part, ...] = ()
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,20 @@ class EditSummary:
     text: str
 
 
+@dataclass(frozen=True)
+class Question:
+    """Ask the user something before going on.
+
+    text: the question. yes, no: what then follows. hint: how to say yes where
+    nobody can be asked.
+    """
+
+    text: str
+    yes: Callable[[], Outcome]
+    no: Callable[[], Outcome]
+    hint: str
+
+
 Outcome = (
     Leave
     | Send
@@ -138,6 +158,7 @@ Outcome = (
     | TypeAgain
     | ChooseModels
     | Resume
+    | Question
     | None
 )
 
@@ -254,8 +275,10 @@ def find(name: str) -> Command:
     if name in COMMANDS:
         return COMMANDS[name]
     begun = [known for known in COMMANDS if name and known.startswith(name)]
-    if len(begun) == 1:
-        return COMMANDS[begun[0]]
+    shortest = min(begun, key=len, default="")
+    # One that all others go on from, as /files does from /file, is meant.
+    if begun and all(known.startswith(shortest) for known in begun):
+        return COMMANDS[shortest]
     if begun:
         raise UsageError(f"/{name} could be " + ", ".join(f"/{known}" for known in begun))
     alike = [known for known in COMMANDS if name and known.startswith(name[:3])]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from moa_cli.chat.commands.registry import Host, Section, command
+from moa_cli.chat.path_completion import path_words
 from moa_cli.chat.session import Session
 from moa_cli.core import paths
 from moa_cli.core.conversation import Conversation, KeptConversation, KeptTurn
@@ -21,7 +22,7 @@ _FORCE = "--force"
 _TITLE_LENGTH = 40
 
 
-@command("export", f"[[{_FORCE}] PATH]", section=Section.CONVERSATION)
+@command("export", f"[[{_FORCE}] PATH]", path_words, section=Section.CONVERSATION)
 def _export(host: Host, argument: str) -> None:
     """Write the conversation as Markdown, a web page (.html) or JSON (.json)."""
     conversation = _conversation(host)
@@ -33,7 +34,7 @@ def _export(host: Host, argument: str) -> None:
     host.say(f"wrote {path.resolve()}")
 
 
-@command("save", f"[[{_FORCE}] PATH]", section=Section.ASK)
+@command("save", f"[[{_FORCE}] PATH]", path_words, section=Section.ASK)
 def _save(host: Host, argument: str) -> None:
     """Write the last reply to a file; without PATH, keep a conversation that is not saved."""
     force, path = _destination(argument)

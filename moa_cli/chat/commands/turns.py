@@ -226,7 +226,8 @@ def _report(host: Host, argument: str) -> Outcome:
 def _retry(host: Host, argument: str) -> Outcome:
     """Ask the last prompt again; MODEL writes only this reply."""
     last = host.session.last
-    return Send(host.session.take_back(), argument or None, last.parts if last else ())
+    parts = last.parts if last else ()
+    return Send(host.session.take_back(), argument or None, parts, again=True)
 
 
 def _remerge_words(host: Host, typed: str) -> list[str | Suggestion]:
