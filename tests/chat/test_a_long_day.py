@@ -46,7 +46,7 @@ def wrong(day: Day) -> dict[str, int]:
 def test_each_line_of_each_reply_stands_in_the_scrollback_once(
     moa: Moa, upstream: Upstream, tmp_path: Path, columns: int, rows: int
 ) -> None:
-    day = hold_day(moa, upstream, tmp_path, turns=TURNS, columns=columns, rows=rows, resizing=False)
+    day = hold_day(moa, upstream, tmp_path, turns=TURNS, columns=columns, rows=rows)
     assert wrong(day) == {}
     stopped = [turn for turn in day.turns if turn.stopped]
     assert all(day.counts()[turn.tags[0]] == 1 for turn in stopped)

@@ -68,7 +68,9 @@ def _configure(moa: Moa, **settings: Any) -> None:
 
 def _styles(moa: Moa, *arguments: str, **env: str) -> set[str]:
     """The styles of a reply at a terminal."""
-    with moa.terminal("ask", "hi", *arguments, env={"COLORTERM": "truecolor", **env}) as terminal:
+    # Without the status line, which has styles of its own.
+    command = ("ask", "hi", "--no-live", *arguments)
+    with moa.terminal(*command, env={"COLORTERM": "truecolor", **env}) as terminal:
         assert terminal.wait() == 0
         assert "Head" in "\n".join(terminal.lines())
         reply = bytes(terminal.raw).decode().rpartition("Head")
