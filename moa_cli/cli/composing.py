@@ -65,7 +65,7 @@ class FileQuestions:
     def ask(self, gathered: Gathered, piped: int) -> None:
         """Ask what is to be asked of these files.
 
-        What a folder or a pattern holds, and nobody can be asked about, is left out if it seems
+        What a folder or a pattern holds is left out where no question can be asked, if it seems
         secret, and refused if it is large: the user may not know that it is there.
 
         Args:

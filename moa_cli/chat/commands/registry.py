@@ -135,8 +135,8 @@ class EditSummary:
 class Question:
     """Ask the user something before going on.
 
-    text: the question. yes, no: what then follows. hint: how to say yes where
-    nobody can be asked.
+    text: the question. yes, no: what then follows. hint: how to say yes where no
+    question can be asked.
     """
 
     text: str
