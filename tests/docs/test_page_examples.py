@@ -44,6 +44,7 @@ NOT_RUN = {
 PARSED_ONLY = {
     "README.md": 2,
     "docs/tutorial.md": 2,
+    "docs/how-to/ask.md": 1,
     "docs/how-to/backup.md": 1,
     "docs/how-to/benchmark.md": 3,
     "docs/how-to/budgets.md": 1,
@@ -57,7 +58,7 @@ PARSED_ONLY = {
     "docs/how-to/mcp.md": 3,
     "docs/how-to/privacy.md": 1,
     "docs/how-to/profiles.md": 1,
-    "docs/how-to/report.md": 1,
+    "docs/how-to/report.md": 2,
     "docs/how-to/operate.md": 2,
     "docs/how-to/serve.md": 4,
     "docs/how-to/settings.md": 1,

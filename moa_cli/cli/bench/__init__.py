@@ -28,6 +28,10 @@ group = deferred(
             "report:report",
             "Print what runs came to: scores with standard errors, cost and time.",
         ),
+        "items": (
+            "items:items",
+            "Print each item with its proposals, reply, verdict and cost; -o FILE.html is a page.",
+        ),
         "analyse": (
             "analyse:analyse",
             "Tell what a mixture made of its proposals: likeness, agreement, layers, time and"

@@ -45,6 +45,7 @@ EACH: list[tuple[str, bytes | None]] = [
     ("bench judge run --judge lab:judge -y", None),
     ("bench export run --format jsonl", None),
     ("bench report run", None),
+    ("bench items run", None),
     ("bench analyse run --judge lab:judge", None),
     ("bench select run", None),
     ("profile list", None),

@@ -1,0 +1,255 @@
+"""The items of a run one by one: what was asked, proposed and answered, and what it is worth; as
+lines of JSON, and as a page that stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from importlib.resources import files
+from typing import Any, Literal
+
+from moa_cli.bench.report.values import ValuedRun
+from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds
+from moa_cli.bench.scoring.answers import Verdict
+from moa_cli.core.outcomes import cut_text
+from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.text import dumps
+from moa_cli.documents.web_page import CLOSING, opening
+
+# What became of a reply. Judged replies have a value and no right or wrong.
+Outcome = Literal["right", "wrong", "unanswered", "judged", "unjudged", "failed"]
+
+
+@dataclass(frozen=True)
+class ItemAnswer:
+    """A proposal or a reply. answer, score: what was read in it, and what it is worth, where the
+    right answer is known. cut: how it was cut, if it was. error: why there is none."""
+
+    model: str
+    text: str
+    answer: str | None = None
+    score: float | None = None
+    cut: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ItemRow:
+    """What an arm made of an item.
+
+    prompt: the messages of the user. expected: the right answer. layers: the proposals of the last
+    turn. reply: the last. value: what a judge found, in `unit`. cost: USD, None where a price is
+    unknown. seconds: on the critical path. error: why there is no reply.
+    """
+
+    run: str
+    arm: str
+    item: str
+    category: str | None
+    prompt: tuple[str, ...]
+    expected: str | None
+    layers: tuple[tuple[ItemAnswer, ...], ...]
+    reply: ItemAnswer
+    outcome: Outcome
+    value: float | None
+    unit: str
+    cost: float | None
+    seconds: float
+    error: str | None = None
+
+
+def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[ItemRow]:
+    """The items of a run, item by item, arm by arm.
+
+    Args:
+        name: What the run is called.
+        valued: The run, and what its answers are worth.
+        arms: The arms that are wanted; none is all.
+
+    Raises:
+        BenchError: A file of the run is damaged.
+    """
+    run = valued.run
+    asked = {item.id: item for item in run.known_items or ()}
+    places = {item: place for place, item in enumerate(asked)}
+    wanted = [result for result in run.results if not arms or result.arm in arms]
+    order = {arm: place for place, arm in enumerate(run.settings.arms)}
+    wanted.sort(
+        key=lambda result: (places.get(result.item, len(places)), order.get(result.arm, len(order)))
+    )
+    grade = run.grader
+    for result in wanted:
+        item = asked.get(result.item)
+        expected = item.answer if item else None
+
+        def verdict(text: str, item: Any = item) -> Verdict | None:
+            if grade is None or item is None or item.answer is None:
+                return None
+            return grade(text, item.answer, item.fields)
+
+        last = result.turns[-1] if result.turns else None
+        layers = last.proposals if last else ()
+        text = result.replies[-1] if result.replies else ""
+        found = verdict(text) if result.error is None else None
+        value = valued.values.by_arm.get(result.arm, {}).get(
+            (result.item, max(0, len(result.replies) - 1))
+        )
+        if valued.values.is_right is not None:
+            value = None
+        yield ItemRow(
+            run=name,
+            arm=result.arm,
+            item=result.item,
+            category=result.category,
+            prompt=item.turns if item else (),
+            expected=expected,
+            layers=tuple(
+                tuple(_answer(answer, verdict(answer.text)) for answer in layer) for layer in layers
+            ),
+            reply=_reply(last.reply if last else None, text, found),
+            outcome=_outcome(result, found, value),
+            value=value,
+            unit="" if value is None else valued.values.unit,
+            cost=None if result.usage.unpriced_calls else result.usage.cost,
+            seconds=round(path_seconds(result, run.calls), 3),
+            error=None if result.error is None else result.error.message,
+        )
+
+
+def _outcome(result: Result, found: Verdict | None, value: float | None) -> Outcome:
+    if result.error is not None:
+        return "failed"
+    if found is None:
+        return "unjudged" if value is None else "judged"
+    if found:
+        return "right"
+    return "unanswered" if found.answer is None else "wrong"
+
+
+def _answer(answer: CallAnswer, found: Verdict | None) -> ItemAnswer:
+    return ItemAnswer(
+        model=answer.model,
+        text=answer.text,
+        answer=None if found is None else found.answer,
+        score=None if found is None or answer.error is not None else found.score,
+        cut=cut_text(answer.finish_reason),
+        error=None if answer.error is None else answer.error.message,
+    )
+
+
+def _reply(answer: CallAnswer | None, text: str, found: Verdict | None) -> ItemAnswer:
+    return ItemAnswer(
+        model=answer.model if answer else "",
+        text=text,
+        answer=None if found is None else found.answer,
+        score=None if found is None else found.score,
+        cut=cut_text(answer.finish_reason) if answer else None,
+    )
+
+
+def json_lines(rows: Iterable[ItemRow]) -> Iterator[str]:
+    """Each row as a line of JSON."""
+    for row in rows:
+        yield dumps(asdict(row)) + "\n"
+
+
+def page(rows: Sequence[ItemRow]) -> Iterator[str]:
+    """The page, piece by piece. It is filtered by outcome and arm without a script, and searched
+    with one."""
+    script = files("moa_cli.bench.report").joinpath("items.js").read_text("utf-8")
+    yield opening("Items", ("moa_cli.bench.report", "items.css"), script=script)
+    counts = _counts(row.outcome for row in rows)
+    arms = _counts(row.arm for row in rows)
+    told = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+    yield f'<header>\n<h1>Items</h1>\n<p class="facts">{len(rows):,} answers: {told}</p>\n'
+    yield _choices("outcome", counts)
+    if len(arms) > 1:
+        yield _choices("arm", arms)
+    yield '<p><label>Search <input type="search" autocomplete="off"></label></p>\n</header>\n'
+    yield _hiding("outcome", counts) + _hiding("arm", arms)
+    for row in rows:
+        place = list(arms).index(row.arm)
+        yield f'<article data-outcome="{row.outcome}" data-arm="{place}">\n'
+        yield from _article(row)
+        yield "</article>\n"
+    yield f"<script>{script}</script>\n"
+    yield CLOSING
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for value in values:
+        counts[value] = counts.get(value, 0) + 1
+    return counts
+
+
+def _choices(name: str, counts: Mapping[str, int]) -> str:
+    """One of the values, or all."""
+    made = [f'<label><input type="radio" name="{name}" id="{name}-all" checked> all</label>']
+    for place, (value, count) in enumerate(counts.items()):
+        mark = value if name == "outcome" else str(place)
+        made.append(
+            f'<label><input type="radio" name="{name}" id="{name}-{mark}">'
+            f" {_plain(value)} ({count:,})</label>"
+        )
+    return f"<fieldset><legend>{name}</legend>\n{''.join(made)}</fieldset>\n"
+
+
+def _hiding(name: str, counts: Mapping[str, int]) -> str:
+    """The rules that hide what is not chosen. Values of the run are named by number only."""
+    marks = list(counts) if name == "outcome" else [str(place) for place in range(len(counts))]
+    rules = "".join(
+        f'main:has(#{name}-{mark}:checked) article:not([data-{name}="{mark}"])'
+        " { display: none; }\n"
+        for mark in marks
+    )
+    return f"<style>\n{rules}</style>\n"
+
+
+def _article(row: ItemRow) -> Iterator[str]:
+    names = [row.run, row.arm, f"item {row.item}", row.category or ""]
+    yield f"<h2>{_plain(' · '.join(filter(None, names)))}</h2>\n"
+    facts = [row.outcome if row.value is None else f"{row.value:.4g} {row.unit}"]
+    if row.reply.answer is not None:
+        facts.append(f"answer {row.reply.answer}")
+    if row.expected is not None:
+        facts.append(f"expected {_end(row.expected)}")
+    facts.append("cost unknown" if row.cost is None else f"${row.cost:.6f}")
+    facts.append(f"{row.seconds:.1f} s")
+    yield f'<p class="facts outcome">{_plain(" · ".join(facts))}</p>\n'
+    for prompt in row.prompt:
+        yield f'<pre class="prompt">{_text(prompt)}</pre>\n'
+    if row.error is not None:
+        yield f'<p class="trouble">{_plain(row.error)}</p>\n'
+    for number, layer in enumerate(row.layers, 1):
+        yield f"<details><summary>round {number}: {len(layer)} proposals</summary>\n"
+        for answer in layer:
+            yield _answer_html(answer)
+        yield "</details>\n"
+    if row.error is None:
+        yield _answer_html(row.reply)
+
+
+def _answer_html(answer: ItemAnswer) -> str:
+    facts = [answer.model]
+    if answer.score is not None:
+        mark = "right" if answer.score >= 1 else "wrong" if answer.score <= 0 else answer.score
+        facts.append(f"{mark}: {answer.answer}" if answer.answer is not None else "no answer read")
+    facts += [text for text in (answer.cut, answer.error) if text]
+    head = f'<p class="facts">{_plain(" · ".join(facts))}</p>\n'
+    return head + (f"<pre>{_text(answer.text)}</pre>\n" if answer.text else "")
+
+
+def _end(answer: str) -> str:
+    """The end of a worked solution, where its answer stands."""
+    text = one_line(answer)
+    return text if len(text) <= 120 else f"…{text[-119:]}"
+
+
+def _plain(text: str) -> str:
+    return escape(one_line(text))
+
+
+def _text(text: str) -> str:
+    return escape(sanitize(text))
