@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.application import Application
@@ -12,6 +11,8 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 
 from moa_cli.chat.keys import held, keys_set_aside
+from moa_cli.core.text import wrapped
+from moa_cli.terminal.table import cell_len
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
@@ -65,7 +66,8 @@ async def _answer(
     def text() -> StyleAndTextTuples:
         # The answer stays to be read behind the question.
         columns = max(2, output.get_size().columns - 1)
-        return [("", fill(f"{question} {''.join(given)}", columns, drop_whitespace=False))]
+        rows = wrapped(f"{question} {''.join(given)}", columns, cell_len)
+        return [("", "\n".join(rows) + ("" if given else " "))]
 
     keys = KeyBindings()
 

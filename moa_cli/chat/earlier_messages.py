@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moa_cli.core.conversation import Conversation, Part, Turn
+from moa_cli.core.attachments import with_texts_folded, with_texts_whole
+from moa_cli.core.conversation import Conversation, Part, Turn, text_of_parts
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import plural
 
@@ -37,11 +38,19 @@ def recalled(
     found: list[Recalled] = []
     for text in typed:
         sent = text[1:] if text.startswith("//") else text
-        place = next((n for n in reversed(range(len(left))) if left[n][1] == sent.strip()), None)
+        place = next(
+            (n for n in reversed(range(len(left))) if _is_message(sent.strip(), left[n][1])), None
+        )
         found.append(Recalled(text, None if place is None else left.pop(place)[0]))
-    found += [Recalled(line_of(text), number) for number, text in reversed(left)]
+    found += [Recalled(line_of(shown_message(text)), number) for number, text in reversed(left)]
     texts = {line.text for line in found}
     return found + [Recalled(text) for text in others if text not in texts]
+
+
+def _is_message(typed: str, message: str) -> bool:
+    """Whether that was typed for a message, to which files may have been added."""
+    shown = shown_message(message)
+    return typed in (message, shown) or shown.startswith(f"{typed}\n\n[attached: ")
 
 
 def line_of(text: str) -> str:
@@ -53,6 +62,42 @@ def message_text(turn: Turn) -> str:
     """What the user typed of a message, with the texts that were attached to it."""
     texts = [part.text for part in turn.parts if part.kind == "text"]
     return "\n\n".join(texts) if turn.parts else turn.user
+
+
+def shown_message(text: str) -> str:
+    """A message as it is shown and edited: a line stands for each text file."""
+    return with_texts_folded(text)[0]
+
+
+class TextFiles:
+    """The text files of earlier messages, by the lines that stand for them in a line to edit."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, str] = {}
+
+    def learn(self, turns: Iterable[Turn]) -> None:
+        """Know the files of these messages from now on."""
+        for turn in turns:
+            self._held |= with_texts_folded(message_text(turn))[1]
+
+    def put_back(
+        self, prompt: str, parts: Sequence[Part], more: Turn | None = None
+    ) -> tuple[str, tuple[Part, ...]]:
+        """A prompt and its parts with the files in place of their lines.
+
+        more: a message whose files are added, as the line that was edited does not show them.
+        """
+        lines = [] if more is None else with_texts_folded(message_text(more))[1]
+        added = "".join(f"\n\n{line}" for line in lines)
+        if not parts:
+            return with_texts_whole(prompt + added, self._held), ()
+        whole = []
+        for part in parts:
+            if part.kind == "text":
+                part = replace(part, text=with_texts_whole(part.text + added, self._held))
+                added = ""
+            whole.append(part)
+        return text_of_parts(whole), tuple(whole)
 
 
 def edited_message(

@@ -292,7 +292,8 @@ class Chat:
         if not names:
             self.complain("no model that is listed fits", "`moa models` reads the lists anew")
             return
-        self.show("\n".join(model_table(names, self.models, _TABLE_COLUMNS)))
+        spoken = self.options.accessible
+        self.show("\n".join(model_table(names, self.models, _TABLE_COLUMNS, spoken=spoken)))
         self.say("/aggregator NAME and /add NAME take one")
 
     def outcome(self, line: str) -> Outcome:

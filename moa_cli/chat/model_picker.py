@@ -17,7 +17,14 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import add_proposer, drop_proposer, override
-from moa_cli.terminal.table import Column, cell_len, fitted, padded, table_lines
+from moa_cli.terminal.table import (
+    Column,
+    cell_len,
+    fitted,
+    padded,
+    spoken_rows,
+    table_lines,
+)
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
@@ -267,13 +274,18 @@ def model_cells(info: ModelInfo) -> tuple[str, str, str]:
     )
 
 
-def model_table(names: Sequence[str], lists: ModelLists, width: int) -> list[str]:
-    """The models as a table, for where no list can be shown."""
+def model_table(
+    names: Sequence[str], lists: ModelLists, width: int, *, spoken: bool = False
+) -> list[str]:
+    """The models as a table, for where no list can be shown. spoken: as sentences instead."""
     cells = [model_cells(lists.known(name)) for name in names]
+    price = "dollars for a million tokens" if spoken else "$/M"
     columns = [
         Column("model", list(names), widest=_NAME_CELLS),
         Column("context", [row[0] for row in cells], right=True),
-        Column("$/M in", [row[1] for row in cells], right=True),
-        Column("$/M out", [row[2] for row in cells]),
+        Column(f"{price} in", [row[1] for row in cells], right=True),
+        Column(f"{price} out", [row[2] for row in cells]),
     ]
+    if spoken:
+        return spoken_rows(columns[0], columns[1:])
     return table_lines(columns, width)

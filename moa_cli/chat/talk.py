@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moa_cli.chat.bar import bar
 from moa_cli.chat.commands.registry import (
@@ -24,11 +23,13 @@ from moa_cli.chat.commands.registry import (
 )
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.earlier_messages import (
+    TextFiles,
     edited_message,
     fork_before,
     line_of,
     message,
     message_text,
+    shown_message,
 )
 from moa_cli.chat.input import Editor, prompt_of
 from moa_cli.chat.keys import drop_untimely, raw_keys, take_typed_before, typed_ahead
@@ -39,7 +40,6 @@ from moa_cli.core.errors import MoAError
 from moa_cli.core.text import plural
 from moa_cli.engine.merging import kept_text
 from moa_cli.store.store import Store
-from moa_cli.terminal.tty import folded
 
 _TWICE_SECONDS = 2.0
 # What ends other programs; to models they would be a prompt that costs as much as any.
@@ -51,10 +51,11 @@ _PAST_TURNS = 10
 @dataclass(frozen=True)
 class _Edits:
     """An earlier message that is edited. decided: whether the user wants what they send to take its
-    place; else they are asked."""
+    place; else they are asked. shows_files: whether its line shows which text files go with it."""
 
     number: int
     decided: bool = True
+    shows_files: bool = True
 
     @property
     def choices(self) -> dict[str, str]:
@@ -109,6 +110,7 @@ def _load_what_a_turn_needs() -> None:
 
 async def _hold(chat: Chat, editor: Editor) -> None:
     unsent = ""
+    text_files = TextFiles()
     # The message that stands in the next line to be edited; None for a new one.
     edits: _Edits | None = None
     while True:
@@ -128,8 +130,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             continue
         outcome = chat.outcome(line)
         while isinstance(outcome, Question):
-            question = folded(outcome.text, sys.stderr)
-            outcome = chat.answer(outcome, yes=await editor.confirm(question))
+            outcome = chat.answer(outcome, yes=await editor.confirm(outcome.text))
         if isinstance(outcome, Leave):
             return
         if isinstance(outcome, Resume):
@@ -143,13 +144,15 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             continue
         if isinstance(outcome, EditMessage):
             number, count = outcome.number, len(chat.session.asked())
-            edits, unsent = _Edits(number), line_of(message_text(message(chat.session, number)))
+            text = shown_message(message_text(message(chat.session, number)))
+            edits, unsent = _Edits(number), line_of(text)
             chat.say(
                 f"message {number} of {count}: Enter sends it in a copy of the conversation that"
                 " ends before it, Ctrl-C leaves all as it is"
             )
             continue
         if isinstance(outcome, Send) and not _is_command(line):
+            text_files.learn(chat.session.asked())
             editing = editing or _edits_recalled(editor, line)
             if editing is not None and not editing.decided:
                 chosen = await editor.press(editing.choices)
@@ -157,6 +160,11 @@ async def _hold(chat: Chat, editor: Editor) -> None:
                     edits, unsent = editing, line
                     continue
                 editing = editing if chosen == "e" else None
+            hidden = None
+            if editing is not None and not editing.shows_files:
+                hidden = message(chat.session, editing.number)
+            prompt, parts = text_files.put_back(outcome.prompt, outcome.parts, hidden)
+            outcome = replace(outcome, prompt=prompt, parts=parts)
             if editing is not None:
                 outcome = _in_a_copy(chat, editing.number, outcome)
         if isinstance(outcome, Send | Remerge) and editing is None:
@@ -203,7 +211,7 @@ def _edits_recalled(editor: Editor, line: str) -> _Edits | None:
     recalled = editor.recalled()
     if recalled is None or recalled.number is None or recalled.text.strip() == line.strip():
         return None
-    return _Edits(recalled.number, decided=False)
+    return _Edits(recalled.number, decided=False, shows_files="[attached: " in recalled.text)
 
 
 def _in_a_copy(chat: Chat, number: int, outcome: Send) -> Send | None:
@@ -288,7 +296,8 @@ def _show_turns(chat: Chat, turns: Sequence[Turn]) -> None:
     last = chat.session.last
     for turn in turns:
         chat.say("")
-        chat.show(f"{prompt}{turn.user}" + (f"\n\n{turn.reply}" if turn.reply else ""))
+        asked = shown_message(turn.user)
+        chat.show(f"{prompt}{asked}" + (f"\n\n{turn.reply}" if turn.reply else ""))
         if turn.status != "finished":
             chat.remark(_unfinished(turn, is_last=turn is last))
     if summed_up := chat.session.conversation.first_sent:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import shutil
 import sys
-import textwrap
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ from moa_cli.cli.output import confirm, print_json, print_lines, say
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.text import with_hint
+from moa_cli.core.text import with_hint, wrapped
 from moa_cli.profile import (
     Profile,
     check_new_name,
@@ -57,19 +56,23 @@ def list_(json: JsonArray = False) -> None:
         return
     if not found:
         say("there are no profiles; `moa profile new NAME` makes one")
-    width = max((len(row["name"]) for row in found), default=0)
+    from moa_cli.terminal.table import cell_len, padded
+
+    width = max((cell_len(row["name"]) for row in found), default=0)
     for row in found:
         mark = "*" if row["name"] == default else " "
-        head = f"{mark} {row['name']:<{width}}  {row['source']:<7}  "
+        head = f"{mark} {padded(row['name'], width)}  {row['source']:<7}  "
         typer.echo(_hanging(head, one_line(row["description"])))
 
 
 def _hanging(head: str, text: str) -> str:
     """`text` after `head`; on a terminal folded between words, beside it."""
-    room = shutil.get_terminal_size().columns - len(head)
+    from moa_cli.terminal.table import cell_len
+
+    room = shutil.get_terminal_size().columns - cell_len(head)
     if not sys.stdout.isatty() or room < 20:
         return (head + text).rstrip()
-    return head + f"\n{' ' * len(head)}".join(textwrap.wrap(text, room))
+    return head + f"\n{' ' * cell_len(head)}".join(wrapped(text, room, cell_len))
 
 
 @group.command("show")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.notebooks import without_pictures
 from moa_cli.core.pdf import MOST_BYTES, is_pdf, pdf_text
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.text import fenced
+from moa_cli.core.text import fenced, plural
 from moa_cli.core.text_files import read_bytes, text_of
 
 # Bytes of one image, and of all of a prompt: each is sent to every model that sees, with each turn.
@@ -46,6 +46,11 @@ _OTHER_IMAGES = (
 )
 _KINDS = (*_IMAGES, *_OTHER_IMAGES)
 _HEAD = 64
+# A text file in a prompt: see `fenced`. The fence is longer than any in the file.
+_TEXT_FILE = re.compile(
+    r"(?:(?<=\n\n)|\A)(?P<name>[^\n]+):\n(?P<fence>`{3,})\n(?P<text>.*?)\n(?P=fence)(?=\n\n|\Z)",
+    re.DOTALL,
+)
 _TAKEN = "PNG, JPEG, GIF and WebP"
 
 
@@ -174,6 +179,44 @@ def prompt_of(parts: Iterable[Part]) -> tuple[str, tuple[Part, ...]]:
         )
     others = any(part.kind != "text" for part in joined)
     return text_of_parts(joined), tuple(joined) if others else ()
+
+
+def with_texts_folded(prompt: str) -> tuple[str, dict[str, str]]:
+    """A prompt to be shown, with a line in place of each text file that is attached to it.
+
+    Args:
+        prompt: A prompt with text files in it, as `part_of` writes them.
+
+    Returns:
+        The prompt with a line for each such file, and what each of these lines stands for.
+    """
+    held: dict[str, str] = {}
+
+    def fold(found: re.Match[str]) -> str:
+        lines = found["text"].count("\n") + 1 if found["text"] else 0
+        name = one_line(found["name"], 200)
+        line = f"[attached: {name}, {plural(lines, 'line')}, {len(found['text']):,} characters]"
+        held[line] = found[0]
+        return line
+
+    return _TEXT_FILE.sub(fold, prompt), held
+
+
+def with_texts_whole(prompt: str, held: Mapping[str, str]) -> str:
+    """A prompt with text files in place of the lines that stand for them, but for files that the
+    prompt holds already, as they are now."""
+    there = {_label(text) for text in with_texts_folded(prompt)[1].values()}
+    for line, text in held.items():
+        before, found, behind = prompt.partition(line)
+        if found:
+            # The fence of a file has its lines to itself.
+            whole = "" if _label(text) in there else text
+            prompt = "\n\n".join(filter(None, [before.rstrip(), whole, behind.strip()]))
+    return prompt
+
+
+def _label(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def attached(parts: Sequence[Part]) -> list[str]:

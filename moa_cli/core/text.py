@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 # Nobody types a longer name, and comparing it would take long.
@@ -27,6 +27,29 @@ _SENTENCE = re.compile(
 def plural(number: int, noun: str) -> str:
     """`1 turn`, `2 turns`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def wrapped(text: str, width: int, measure: Callable[[str], int] = len) -> list[str]:
+    """A line folded between words, each of which stays in one piece. Spaces before the first word
+    and between two words of a row stay as they are.
+
+    Args:
+        text: The line.
+        width: How wide a row may be.
+        measure: The width of a text.
+
+    Returns:
+        The rows; one at least.
+    """
+    rows, row, used = [], "", 0
+    for space, word in re.findall(r"(\s*)(\S+)", text):
+        taken = measure(space) + measure(word)
+        if row and used + taken > width:
+            rows.append(row)
+            row, used = word, measure(word)
+        else:
+            row, used = row + space + word, used + taken
+    return [*rows, row]
 
 
 def byte_count(count: int) -> str:

@@ -26,7 +26,7 @@ from moa_cli.core.conversation import (
 from moa_cli.core.errors import StoreError
 from moa_cli.core.values import load_value
 from moa_cli.store.schema import HAS_SUMMARY, Connection, Queries, store_errors
-from moa_cli.store.stored_values import as_unicode, unpack
+from moa_cli.store.stored_values import as_unicode, unpack, without_copy_mark
 
 if TYPE_CHECKING:
     from moa_cli.store.search import SearchHit
@@ -413,7 +413,9 @@ class Reader(Queries):
         """
         found: set[str] = set()
         for identity in identities:
-            found.add(self.title(identity))
+            title = self.title(identity)
+            # A copy is named by itself.
+            found |= {title, without_copy_mark(title)}
             turns = "FROM turns WHERE conversation_id = ?"
             found.update(self._column(f"SELECT DISTINCT prompt {turns}", identity))
             for settings in self._column(f"SELECT DISTINCT settings {turns}", identity):

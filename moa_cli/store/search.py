@@ -21,7 +21,7 @@ from itertools import chain, islice
 from moa_cli.core.strategy import answer_name
 from moa_cli.store.query import MatchKind, Query, TextMatch, marked
 from moa_cli.store.schema import HAS_SUMMARY, Connection, immediate
-from moa_cli.store.stored_values import unpack
+from moa_cli.store.stored_values import unpack, without_copy_mark
 from moa_cli.store.terms import folded
 
 # SQLite has a greatest limit; this one stands for no limit.
@@ -276,13 +276,14 @@ class Search:
 
     def _is_prompt(self, titled: _TitleMatch) -> bool:
         """Whether the title is the beginning of the first prompt, which is searched too."""
-        if titled.examined.spans[-1].end > len(titled.title):
+        title = without_copy_mark(titled.title)
+        if titled.examined.spans[-1].end > len(title):
             return False
         first = self._connection.execute(
             f"{_FIRST_PROMPT}{_WANTED} ORDER BY t.id LIMIT 1",
             {"beginning": _BEGINNING, "id": titled.id, **self._only},
         ).fetchone()
-        return first is not None and " ".join(first[0].split()).startswith(titled.title)
+        return first is not None and " ".join(first[0].split()).startswith(title)
 
     def _hit(
         self, row: sqlite3.Row, where: str, snippet: str, model: str | None = None

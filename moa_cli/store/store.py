@@ -25,7 +25,15 @@ from moa_cli.store.ended_processes import database_of, rest_of, settle_ended_pro
 from moa_cli.store.reading import Reader
 from moa_cli.store.schema import Connection, immediate, patience, store_errors, transaction
 from moa_cli.store.spending import Spending
-from moa_cli.store.stored_values import as_unicode, dump, pack, storable, without_defaults
+from moa_cli.store.stored_values import (
+    as_unicode,
+    dump,
+    pack,
+    storable,
+    title_of_copy,
+    without_copy_mark,
+    without_defaults,
+)
 from moa_cli.store.upkeep import PendingUpkeep
 
 _LONGEST_TITLE = 60
@@ -270,9 +278,9 @@ class Store(Reader):
         with store_errors(), immediate(self._connection):
             execute = self._connection.execute
             execute(
-                "INSERT INTO conversations SELECT ?1, title, profile, ?2, ?2 FROM conversations"
-                " WHERE id = ?3",
-                (new, now, identity),
+                "INSERT INTO conversations SELECT ?1, ?2, profile, ?3, ?3 FROM conversations"
+                " WHERE id = ?4",
+                (new, self._title_of_copy(identity), now, identity),
             )
             execute(
                 "INSERT INTO tags SELECT ?, tag FROM tags WHERE conversation_id = ?",
@@ -298,6 +306,14 @@ class Store(Reader):
                     (copied, old),
                 )
         return new
+
+    def _title_of_copy(self, identity: str) -> str:
+        title = self.title(identity)
+        begins = f"{without_copy_mark(title)} (copy"
+        taken = self._column(
+            "SELECT title FROM conversations WHERE substr(title, 1, ?) = ?", len(begins), begins
+        )
+        return title_of_copy(title, set(taken))
 
     def rename(self, identity: str, title: str) -> None:
         """Give a conversation another title."""
@@ -352,8 +368,11 @@ class Store(Reader):
                     row["conversation_id"],
                 )
                 first = next((other["prompt"] for other in others if other["id"] not in going), "")
-                query = "UPDATE conversations SET title = ? WHERE id = ? AND title = ?"
-                self._write(query, _title(first), row["conversation_id"], _title(row["prompt"]))
+                title, gone = self.title(row["conversation_id"]), _title(row["prompt"])
+                if gone in (title, without_copy_mark(title)):
+                    query = "UPDATE conversations SET title = ? WHERE id = ?"
+                    named = _title(first) + title.removeprefix(gone)
+                    self._write(query, named, row["conversation_id"])
 
     def upkeep(self, *, seconds: float) -> PendingUpkeep:
         """Continue to wipe and pack for about so many seconds, and return what is left then."""

@@ -12,13 +12,16 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from itertools import count
 from typing import Any
 
 from moa_cli.core.conversation import Part
 
 # Characters of a tag and of a title.
 _LONGEST_TAG, _LONGEST_TITLE = 50, 200
+# How the title of a copy ends.
+_COPY = re.compile(r" \(copy(?: \d+)?\)\Z")
 _NOT_IN_TAGS = re.compile(r"[\s,\x00-\x1f\x7f-\x9f]")
 # Bytes. Compression makes shorter texts no smaller.
 _SHORTEST = 200
@@ -131,3 +134,18 @@ def unpack(kept: str | bytes) -> Any:
         return json.loads(data)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+
+
+def without_copy_mark(title: str) -> str:
+    """The title of what a conversation is a copy of; of others, their own."""
+    return _COPY.sub("", title)
+
+
+def title_of_copy(title: str, taken: Container[str]) -> str:
+    """A title for a copy: `Why? (copy)`, or `Why? (copy 2)` if another one has that."""
+    for number in count(1):
+        mark = " (copy)" if number == 1 else f" (copy {number})"
+        named = f"{without_copy_mark(title)[: _LONGEST_TITLE - len(mark)]}{mark}"
+        if named not in taken:
+            return named
+    raise AssertionError("numbers do not end")

@@ -50,6 +50,19 @@ class Column:
     widest: int = 24
 
 
+def spoken_rows(name: Column, others: Sequence[Column]) -> list[str]:
+    """A line for each row, for a screen reader: what it is about, then each cell with its head."""
+    rows = []
+    for about, *cells in zip(name.cells, *(column.cells for column in others), strict=True):
+        told = (
+            f"{column.head} {'unknown' if cell == '?' else cell}"
+            for column, cell in zip(others, cells, strict=True)
+            if cell
+        )
+        rows.append(f"{one_line(about)}: {', '.join(told)}")
+    return rows
+
+
 def table_lines(columns: Sequence[Column], width: int) -> list[str]:
     """The head and the rows, each at most `width` cells wide; the last column is cut to fit."""
     *others, last = columns

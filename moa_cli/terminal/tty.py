@@ -9,11 +9,11 @@ import select
 import signal
 import stat
 import sys
-import textwrap
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
 
+from moa_cli.core.text import wrapped
 from moa_cli.terminal.suspension import Hold, holding, in_foreground, is_away, suspendable
 
 _T = TypeVar("_T")
@@ -51,8 +51,14 @@ def folded(text: str, stream: TextIO) -> str:
     """`text` folded between words at the width of the stream's terminal; whole elsewhere."""
     if (columns := columns_of(stream)) is None:
         return text
-    # A model's name must stay in one piece, to be copied.
-    return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
+    measure: Callable[[str], int] = len
+    if not text.isascii():
+        # A letter may take two cells, or none.
+        from moa_cli.terminal.table import cell_len
+
+        measure = cell_len
+    # A model's name stays in one piece, to be copied.
+    return "\n".join(wrapped(text, columns, measure))
 
 
 Modes = list[Any]

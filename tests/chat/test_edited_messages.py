@@ -202,6 +202,67 @@ def test_images_stay_with_an_edited_message(moa: Moa, upstream: Upstream) -> Non
     assert str(after) == str(before).replace("what is this?", "what is this? Say it briefly.")
 
 
+NOTES = "\n".join(f"note {number}" for number in range(40))
+STANDS_FOR_NOTES = f"[attached: notes.txt, 40 lines, {len(NOTES)} characters]"
+
+
+@pytest.fixture
+def noted(moa: Moa, upstream: Upstream) -> Moa:
+    """A conversation whose first message has a text file."""
+    moa.profile("lab", "a", "b")
+    (moa.folder / "notes.txt").write_text(NOTES, "utf-8")
+    moa.run("ask", "-f", "notes.txt", "What is in it?")
+    return moa
+
+
+def test_text_files_are_folded_to_a_line_and_stay_with_an_edited_message(
+    noted: Moa, upstream: Upstream
+) -> None:
+    with noted.terminal("chat", "-c", columns=100, rows=30) as terminal:
+        at_empty_prompt(terminal)
+        assert STANDS_FOR_NOTES in terminal.lines()
+        assert not [line for line in terminal.lines() if "note 7" in line]
+        terminal.send("/edit 1\r")
+        terminal.wait_for(lambda: terminal.screen.display[terminal.screen.cursor.y][2] == "[")
+        assert not [line for line in terminal.lines() if "note 7" in line]
+        terminal.send(" Say it briefly.\r")
+        ended(terminal, upstream, 2)
+        [prompt] = sent(upstream)[-1]
+        assert prompt.startswith("What is in it?\n\nnotes.txt:\n```\nnote 0\n")
+        assert prompt.endswith("note 39\n```\n\nSay it briefly.")
+
+
+def test_a_text_file_whose_line_is_deleted_does_not_go_with_an_edited_message(
+    noted: Moa, upstream: Upstream
+) -> None:
+    with noted.terminal("chat", "-c", columns=100, rows=30) as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("/edit 1\r")
+        terminal.wait_for(lambda: terminal.screen.display[terminal.screen.cursor.y][2] == "[")
+        terminal.send("\x15Nothing?\r")
+        ended(terminal, upstream, 2)
+        assert sent(upstream)[-1] == ["What is in it?\n\nNothing?"]
+
+
+def test_a_message_that_came_back_by_up_keeps_its_text_files(moa: Moa, upstream: Upstream) -> None:
+    (moa.folder / "notes.txt").write_text(NOTES, "utf-8")
+    with moa.terminal("chat", columns=100, rows=30) as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("/file notes.txt\r")
+        terminal.wait_for("goes with the next prompt")
+        at_empty_prompt(terminal)
+        terminal.send("What is in it?\r")
+        ended(terminal, upstream, 1)
+        terminal.send(UP)
+        in_line(terminal, "What is in it?")
+        terminal.send(" All?\r")
+        terminal.wait_for(CHOICE.format(1))
+        terminal.send("e")
+        ended(terminal, upstream, 2)
+        [prompt] = sent(upstream)[-1]
+        assert prompt.startswith("What is in it? All?\n\nnotes.txt:\n```\nnote 0\n")
+
+
 def test_a_message_without_a_reply_is_edited_too(moa: Moa, upstream: Upstream) -> None:
     moa.profile("lab", "a", "b")
     upstream.enqueue("agg", Reply(status=400, error="no"))

@@ -282,3 +282,16 @@ def test_a_turn_that_fails_gives_the_line_back_and_its_files_are_sent_once(
         terminal.send("\r")
         terminal.wait_for(lambda: len(upstream.chats("agg")) == 2)
     assert sent(upstream, "agg")[-1] == ["Why @notes.txt\n\nnotes.txt:\n```\nfirst\n```"]
+
+
+def test_notices_in_wide_letters_fit_the_window(moa: Moa) -> None:
+    with chatting(moa, 40) as terminal:
+        terminal.send("/file notes.txt\r")
+        terminal.wait_for("goes with the next")
+        terminal.send(f"/files drop {'漢字 かな ' * 6}\r")
+        terminal.wait_for("lists what is")
+        rows = [line for line in terminal.lines() if "漢字" in line]
+        notice = rows[next(n for n, row in enumerate(rows) if row.startswith("moa:")) :]
+        # The terminal itself has folded none of them: each row ends with a whole word.
+        words = {word for row in notice for word in row.split()}
+        assert {word for word in words if not word.isascii()} == {"漢字", "かな"}

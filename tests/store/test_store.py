@@ -158,6 +158,32 @@ def test_a_fork_has_the_same_turns_and_a_life_of_its_own(store: Store) -> None:
     assert [turn.user for turn in loaded(store, first)] == ["one"]
 
 
+def test_copies_are_named(store: Store) -> None:
+    first = record(store, events("Why?")).conversation
+    assert first is not None
+    copies = [store.fork(first), store.fork(first)]
+    copies.append(store.fork(copies[0]))
+    titles = [store.title(copy) for copy in copies]
+    assert titles == ["Why? (copy)", "Why? (copy 2)", "Why? (copy 3)"]
+    assert store.title(first) == "Why?"
+    # The prompt itself is found, and its beginning in a title is no second hit.
+    assert {hit.where for hit in store.search("why")} == {"prompt"}
+    assert {hit.where for hit in store.search("copy")} == {"title"}
+    store.rename(copies[1], "x" * 200)
+    assert store.title(store.fork(copies[1])) == "x" * 193 + " (copy)"
+
+
+def test_the_title_of_a_copy_goes_with_the_turn_that_it_tells(store: Store) -> None:
+    first = record(store, events("a secret"))
+    assert first.conversation is not None
+    copy = store.fork(first.conversation)
+    record(store, events("another prompt"), copy)
+    store.delete([], store.turn_numbers(copy)[:1])
+    assert store.title(copy) == "another prompt (copy)"
+    assert store.title(first.conversation) == "a secret"
+    assert "a secret" in store.typed([store.fork(first.conversation)])
+
+
 def test_ids_may_be_shortened_while_they_are_clear(store: Store) -> None:
     identity = record(store, events()).conversation
     assert identity is not None

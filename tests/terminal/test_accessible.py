@@ -208,3 +208,22 @@ def test_the_interval_is_a_number_of_seconds(moa: Moa, value: str) -> None:
     assert ran.code == 2
     assert "MOA_PROGRESS_INTERVAL" in ran.err
     assert KEY not in ran.err
+
+
+def test_tables_of_a_chat_are_read_row_by_row(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(text="ok"))
+    with moa.terminal("chat", "--accessible", columns=200) as terminal:
+        terminal.wait_for("You:")
+        terminal.send("Why?\r")
+        terminal.wait_for("cost unknown")
+        terminal.send("/context\r")
+        terminal.wait_for("says what it is")
+        terminal.send("/model lab:agg\r")
+        terminal.wait_for("take one")
+        lines = terminal.lines()
+        said = "\n".join(lines)
+        assert re.search(r"^lab:agg: full 0%, room [\d,]+, context 32,768 assumed$", said, re.M)
+        assert (
+            "lab:agg: context unknown, dollars for a million tokens in unknown, dollars for a"
+            " million tokens out unknown"
+        ) in lines

@@ -17,7 +17,7 @@ from moa_cli.chat.commands.registry import (
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import plural
 from moa_cli.engine.history import HistoryUse
-from moa_cli.terminal.table import Column, table_lines
+from moa_cli.terminal.table import Column, spoken_rows, table_lines
 
 
 @command("context", section=Section.CONVERSATION)
@@ -28,8 +28,13 @@ def _context(host: Host, argument: str) -> None:
     if not conversation.turns:
         raise UsageError("nothing was said yet")
     uses = session.history_uses()
-    host.show("\n".join(table_lines(_columns(uses), shutil.get_terminal_size().columns)))
-    host.say("")
+    if host.options.accessible:
+        *others, model = _columns(uses, " assumed")
+        host.say("\n".join(spoken_rows(model, others)))
+    else:
+        columns = _columns(uses, "*")
+        host.show("\n".join(table_lines(columns, shutil.get_terminal_size().columns)))
+        host.say("")
     if not profile.multi_turn:
         host.say("multi_turn is off: no earlier turn is sent")
     else:
@@ -42,9 +47,10 @@ def _context(host: Host, argument: str) -> None:
         host.say(f"a summary stands in place of {summed_up} before: /compact show")
     host.say("room: what is left of the context beside the answer and the proposals to be read")
     if any(use.assumed for use in uses):
+        mark = "assumed" if host.options.accessible else "*"
         host.say(
-            "*: the context is not known, and is assumed (setting default_context); `context` of"
-            " a model in the profile says what it is"
+            f"{mark}: the context is not known (setting default_context); `context` of a model in"
+            " the profile says what it is"
         )
 
 
@@ -83,15 +89,15 @@ def _compact(host: Host, argument: str) -> Outcome:
     return None
 
 
-def _columns(uses: Sequence[HistoryUse]) -> list[Column]:
-    """The table, a row for each model."""
+def _columns(uses: Sequence[HistoryUse], assumed: str) -> list[Column]:
+    """The table, a row for each model. assumed: the mark of a context that is not known."""
 
     def numbers(values: Sequence[int | None]) -> list[str]:
         return ["" if value is None else f"{value:,}" for value in values]
 
     limited = [use.context is not None for use in uses]
     contexts = [
-        "unlimited" if use.context is None else f"{use.context:,}{'*' if use.assumed else ''}"
+        "unlimited" if use.context is None else f"{use.context:,}{assumed if use.assumed else ''}"
         for use in uses
     ]
     rooms = [use.room if known else None for use, known in zip(uses, limited, strict=True)]

@@ -12,6 +12,7 @@ from moa_cli.core.attaching import Attached
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
+from moa_cli.terminal.table import cell_len, padded
 
 _FLAGS = ("--keep", "--yes", "--allow-secrets")
 
@@ -78,9 +79,9 @@ def _flags_of(argument: str) -> tuple[set[str], str]:
 
 
 def _rows(files: list[Attached]) -> list[str]:
-    width = max((len(file.name) for file in files), default=0)
+    width = max((cell_len(one_line(file.name)) for file in files), default=0)
     return [
-        f"{number}  {one_line(file.name):<{width}}  {file.kind}, about {file.tokens:,} tokens"
+        f"{number}  {padded(file.name, width)}  {file.kind}, about {file.tokens:,} tokens"
         f"{', kept' if file.kept else ''}"
         for number, file in enumerate(files, 1)
     ]
