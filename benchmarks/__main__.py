@@ -31,6 +31,7 @@ PARTS = {
     "prefix_cache": "Prompts that the model's server has in its cache",
     "serve": "The server under load",
     "bench_run": "A run of `moa bench`",
+    "batch": "Batches of many lines",
     "store": "Kept conversations",
 }
 _HEAD = """\

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from moa_cli.batch.prompts import Batch
-from moa_cli.bench.data.json_lines import Lines, read_lines
-from moa_cli.bench.run.journal import CallJournal, Result
+from moa_cli.batch.growing import GrowingFile
+from moa_cli.batch.index import Index
+from moa_cli.batch.journal import IndexedJournal
+from moa_cli.batch.prompts import Batch, Todo
+from moa_cli.bench.run.journal import Result
 from moa_cli.core.conversation import Failure
 from moa_cli.core.outcomes import cut_text
+
+_OUT = "out"
+# So many characters of lines that wait for those before them stay in memory; more go to the index.
+_MOST_HELD = 1 << 23
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of output. place: of its prompt in the input. good: whether it is an answer."""
+
+    place: int
+    id: str
+    text: str
+    good: bool
 
 
 class OutputStream:
     """Writes lines to a stream, from which none can be taken back."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], index: Index) -> None:
         self._stream = stream
+        self._index = index
 
-    def add(self, order: int, line: str) -> None:
-        """Write a line. order: of its item. Raises OSError."""
-        del order
-        self._stream.write(line + "\n")
+    def add(self, line: Line) -> None:
+        """Write a line. Raises OSError."""
+        self._stream.write(line.text + "\n")
         self._stream.flush()
+        self._index.settle(line.id)
 
     def finish(self) -> None:
         """No more will come."""
@@ -34,76 +52,139 @@ class OutputStream:
 class OutputFile:
     """A file of lines; good ones that are there already stay as they are.
 
-    orders: the place of each item, by id. in_order: whether lines stand in that order at the end.
-    there: the ids of items with a good line.
+    index: knows the prompts of the input. in_order: whether lines stand in their order at the end.
     Raises BenchError if the file cannot be read, or holds what is no line of this batch.
     """
 
-    def __init__(self, path: Path, orders: Mapping[str, int], *, in_order: bool) -> None:
-        self._path = path
-        self._orders = orders
+    def __init__(self, path: Path, index: Index, *, in_order: bool) -> None:
+        self._index = index
         self._in_order = in_order
-        self._lines = Lines(path)
-        found = read_lines(path, self._read)
-        self._kept = [line for _, line, good in found if good]
-        self._dropped = len(found) - len(self._kept)
-        self._places = [self._orders[name] for name, _, good in found if good]
+        self._file = GrowingFile(path, index, _OUT)
+        if not self._file.fits:
+            index.forget_lines()
+        for start, (place, identity, good) in self._file.unread(self._read):
+            index.add_line(place, start, good=good)
+            if good:
+                index.take_held(place)
+                index.settle(identity)
+        index.before_commit.append(self._file.mark)
+        self._dropped = index.count_lines(good=False)
         self._changed = False
-        self.there = {name for name, _, good in found if good}
 
-    def _read(self, line: str) -> tuple[str, str, bool]:
-        """Id, line, and whether it is an answer. Raises ValueError."""
+    def _read(self, line: str) -> tuple[int, str, bool]:
+        """Place, id, and whether it is an answer. Raises ValueError."""
         values: Any = json.loads(line)
-        name = str(values.get("id")) if isinstance(values, dict) else ""
-        if name not in self._orders or "reply" not in values:
+        identity = str(values.get("id")) if isinstance(values, dict) else ""
+        place = self._index.place(identity)
+        if place is None or "reply" not in values:
             raise ValueError("no line of this batch")
-        return name, line, values["reply"] is not None and values.get("error") is None
+        return place, identity, values["reply"] is not None and values.get("error") is None
 
-    def add(self, order: int, line: str) -> None:
+    def add(self, line: Line) -> None:
         """Write a line. The first takes out those of failed items, which are tried again."""
         if not self._changed and self._dropped:
-            self._lines.replace(self._kept)
-        self._kept, self._changed = [], True
-        self._lines.add(line)
-        self._places.append(order)
+            self._rewrite("start")
+        self._changed = True
+        self._index.add_line(line.place, self._file.add(line.text), good=line.good)
+        if line.good:
+            self._index.settle(line.id)
+        if self._index.due:
+            self._index.commit()
+
+    def _rewrite(self, order: str) -> None:
+        """Write the lines anew: all of them by their prompts' places, or the good ones as they
+        stand."""
+        with self._index.moving(order) as lines:
+            for (place, _, good), start in zip(
+                lines.rows(), self._file.rewrite(lines.starts()), strict=True
+            ):
+                lines.add(place, start, good=good)
+        self._index.commit()
 
     def finish(self) -> None:
         """Put the lines in order. Raises OSError, BenchError."""
-        if self._in_order and self._changed and self._places != sorted(self._places):
-            lines = read_lines(self._path, self._read)
-            lines.sort(key=lambda line: self._orders[line[0]])
-            self._lines.replace(line for _, line, _ in lines)
-            self._places.sort()
+        if self._in_order and self._changed and not self._index.in_order():
+            self._rewrite("place")
 
     def close(self) -> None:
         """Nothing more is added."""
-        self._lines.close()
+        self._file.close()
 
 
 class InOrder:
     """Holds lines back until those before them have been written.
 
-    orders: of all lines that will come.
+    Those that wait long are kept by the index, so that they take no memory, and need not be made
+    again after a kill. count: of places; lines will come for those that are not done.
     """
 
-    def __init__(self, inner: OutputStream | OutputFile | InOrder, orders: list[int]) -> None:
+    def __init__(self, inner: OutputStream | OutputFile, index: Index, count: int) -> None:
         self._inner = inner
-        self._orders = iter(sorted(orders))
-        self._next = next(self._orders, None)
-        self._held: dict[int, str] = {}
+        self._index = index
+        written = bytearray(index.done)
+        self._waiting = 0
+        for place in index.held():
+            written[place] = 0
+            self._waiting += 1
+        self._places: Iterator[int] = (place for place in range(count) if not written[place])
+        self._next = next(self._places, None)
+        self._held: dict[int, Line] = {}
+        self._size = 0
+        self._write()
 
-    def add(self, order: int, line: str) -> None:
+    def add(self, line: Line) -> None:
         """Write what can be written now."""
-        self._held[order] = line
-        while self._next in self._held:
-            self._inner.add(self._next, self._held.pop(self._next))
-            self._next = next(self._orders, None)
+        if line.place != self._next:
+            if self._size + len(line.text) > _MOST_HELD:
+                self._index.hold(line.place, line.id, line.text, good=line.good)
+                self._waiting += 1
+            else:
+                self._held[line.place] = line
+                self._size += len(line.text)
+            return
+        self._inner.add(line)
+        self._next = next(self._places, None)
+        self._write()
+
+    def _write(self) -> None:
+        while self._next is not None:
+            line = self._take(self._next)
+            if line is None:
+                return
+            self._inner.add(line)
+            self._next = next(self._places, None)
+
+    def _take(self, place: int) -> Line | None:
+        line = self._held.pop(place, None)
+        if line is not None:
+            self._size -= len(line.text)
+            return line
+        found = self._index.take_held(place) if self._waiting else None
+        if found is None:
+            return None
+        self._waiting -= 1
+        identity, text, good = found
+        return Line(place, identity, text, good)
 
     def finish(self) -> None:
         """Write what was held back."""
-        for order in sorted(self._held):
-            self._inner.add(order, self._held.pop(order))
+        while self._held or self._waiting:
+            first = min(self._held, default=None)
+            stored = next(self._index.held(), None) if self._waiting else None
+            place = min(place for place in (first, stored) if place is not None)
+            line = self._take(place)
+            assert line is not None
+            self._inner.add(line)
         self._inner.finish()
+
+
+def release(index: Index, output: OutputStream | OutputFile) -> None:
+    """Write the lines that an earlier start, which wrote them in order, has held back."""
+    while (place := next(index.held(), None)) is not None:
+        found = index.take_held(place)
+        assert found is not None
+        identity, text, good = found
+        output.add(Line(place, identity, text, good))
 
 
 Written = OutputStream | OutputFile | InOrder
@@ -112,39 +193,44 @@ Written = OutputStream | OutputFile | InOrder
 class Answers:
     """What came of each item, as the results of a batch; see `runner.Results`.
 
-    journal: of the calls. there: the ids of items that were answered before.
-    lost: how many of the later ones were answered without some of the proposals. cut: how many
-    of those replies were cut. failed: how many failed. losses: how many of those replies lack a
-    model, by the sentence that says so.
+    answered: how many were answered. lost: how many of these without some of the proposals. cut:
+    how many of those replies were cut. failed: how many failed. losses: how many of those replies
+    lack a model, by the sentence that says so.
     """
 
     def __init__(
-        self, batch: Batch, journal: CallJournal, output: Written, there: Iterable[str]
+        self, batch: Batch, todo: Todo, journal: IndexedJournal, index: Index, output: Written
     ) -> None:
         self._batch = batch
+        self._todo = todo
         self._journal = journal
+        self._index = index
         self._output = output
-        self._errors: dict[str, Failure | None] = dict.fromkeys(there)
-        self._work = {work.item.id: work for work in batch.work()}
-        self.lost = self.cut = self.failed = 0
+        self.answered = self.lost = self.cut = self.failed = 0
         self.losses: Counter[str] = Counter()
 
     def error(self, name: tuple[str, str]) -> Failure | None:
-        """Why that item failed. Raises KeyError if it has not ended."""
-        return self._errors[name[1]]
+        """Why that item failed. Raises KeyError if it is not answered."""
+        place = self._index.place(name[1])
+        if place is None or not self._index.is_done(place):
+            raise KeyError(name)
+        return None
 
     def add(self, result: Result) -> None:
         """An item has ended, or failed for good. Raises OSError."""
-        work = self._work[result.item]
-        self._output.add(work.order, self._batch.line(work.item, result, self._journal))
-        self._errors[result.item] = result.error
-        if result.error is None:
-            last = result.turns[-1]
-            self.lost += bool(last.lost)
-            self.losses.update(set(last.lost))
-            self.cut += last.reply is not None and bool(cut_text(last.reply.finish_reason))
-        else:
+        work = self._todo.running[result.item]
+        text = self._batch.line(work.item, result, self._journal)
+        good = result.error is None
+        self._output.add(Line(work.order, work.item.id, text, good))
+        if not good:
             self.failed += 1
+            return
+        self._index.set_done(work.order)
+        self.answered += 1
+        last = result.turns[-1]
+        self.lost += bool(last.lost)
+        self.losses.update(set(last.lost))
+        self.cut += last.reply is not None and bool(cut_text(last.reply.finish_reason))
 
     def finish(self, order: Sequence[tuple[str, str]]) -> None:
         """Nothing more will come. Raises OSError, BenchError."""

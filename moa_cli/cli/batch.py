@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
@@ -26,14 +26,18 @@ from moa_cli.core.text_files import STANDARD_INPUT
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
-    from moa_cli.batch.output import Written
-    from moa_cli.batch.prompts import Batch
-    from moa_cli.bench.run.folder import State
+    from moa_cli.batch.output import OutputFile, OutputStream, Written
+    from moa_cli.batch.prompts import Batch, BatchSettings, InputDigest, Todo
+    from moa_cli.batch.sources import Source
+    from moa_cli.batch.state import BatchFolder, MemoryState
+    from moa_cli.bench.run.plan import Work
     from moa_cli.cli.bench.session import SessionOptions
 
 _STREAM = "-"
 # So many different losses are named in the end.
 _LOSSES = 5
+# By so many prompts at most the rest is estimated.
+_SAMPLE = 1000
 
 
 @takes_profile
@@ -103,11 +107,10 @@ def batch(
     from moa_cli.batch.prompts import make_batch
     from moa_cli.cli.bench.session import SessionOptions
 
-    data, name, is_json = _read(source, named_as_lines=lines is not None)
+    opened, is_json = _open(source, named_as_lines=lines is not None)
     made = make_batch(
         profile,
-        data,
-        name,
+        opened,
         lines=typed_or(lines, not is_json),
         limit=limit,
         strict=strict,
@@ -128,21 +131,21 @@ def batch(
     raise Exit(start.run(_path(source, target), keep=saves(save)))
 
 
-def _read(source: str, *, named_as_lines: bool) -> tuple[bytes, str, bool]:
-    """The bytes of IN, what messages call it, and whether it should be JSON.
+def _open(source: str, *, named_as_lines: bool) -> tuple[Source, bool]:
+    """IN, and whether it should be JSON.
 
     named_as_lines: whether it was said what it holds.
     """
     from moa_cli.batch.prompts import check_no_table, is_json_name
-    from moa_cli.bench.data.items import read_file
+    from moa_cli.batch.sources import file_source, piped_source
 
     if source == _STREAM:
-        return standard_input(say).read(), STANDARD_INPUT, True
+        return piped_source(standard_input(say), STANDARD_INPUT), True
     path = paths.expand(source)
     if not named_as_lines:
         remedy = 'write it as lines of {"prompt": …}; --lines takes each line as a prompt'
         check_no_table(str(path), remedy)
-    return read_file(path), str(path), is_json_name(source)
+    return file_source(path), is_json_name(source)
 
 
 def _path(source: str, target: str) -> Path | None:
@@ -177,12 +180,12 @@ class _Start:
         same command goes on.
         """
         from moa_cli.batch.output import OutputFile, OutputStream
-        from moa_cli.batch.prompts import BatchSettings
-        from moa_cli.bench.run.folder import State, StateFolder, opened
+        from moa_cli.batch.state import BatchFolder, MemoryState
+        from moa_cli.bench.run.folder import opened
 
         if path is None:
-            return self._answer(State(), OutputStream(sys.stdout), ())
-        hint = "use the same, or name another OUT"
+            with closing(MemoryState(self.batch)) as kept:
+                return self._answer(kept, OutputStream(sys.stdout, kept.index))
         folder = path.with_name(f"{path.name}.state")
         if not keep and folder.exists():
             raise UsageError(
@@ -190,63 +193,73 @@ class _Start:
                 hint="--save goes on with it",
             )
         with ExitStack() as stack:
-            state: State[BatchSettings] | StateFolder[BatchSettings] = State()
+            state: MemoryState | BatchFolder
             if keep:
-                kept = opened(
-                    folder, lambda path: StateFolder(path, "batch.json", BatchSettings, hint)
+                state = stack.enter_context(
+                    opened(folder, lambda path: BatchFolder(path, self.batch))
                 )
-                state = stack.enter_context(kept)
-                state.check(self.batch.settings())
+            else:
+                state = stack.enter_context(closing(MemoryState(self.batch)))
             if not state.settings and path.exists() and path.stat().st_size:
                 raise BenchError(
                     f"{path}: already exists, without the state of a batch", hint="name another OUT"
                 )
-            orders = {item.id: order for order, item in enumerate(self.batch.items)}
-            output = OutputFile(path, orders, in_order=self.in_order)
+            output = OutputFile(path, state.index, in_order=self.in_order)
             stack.enter_context(closing(output))
-            if state.settings:
-                say(
-                    f"going on in {self.target}: {plural(len(output.there), 'answer')} and"
-                    f" {plural(len(state.journal), 'call')} are there and not asked for again"
-                )
-            code = self._answer(state, output, output.there)
-            if code == 0 and isinstance(state, StateFolder):
+            code = self._answer(state, output)
+            if code == 0 and isinstance(state, BatchFolder):
                 # The answers tell what is done; the settings stay, to be held against the next
                 # start's.
                 state.forget_calls()
             return code
 
-    def _answer(self, state: State[Any], output: Written, there: Collection[str]) -> int:
-        """Answer what is left; the exit code. there: the ids of what is answered."""
-        from moa_cli.batch.output import Answers, InOrder
-        from moa_cli.bench.run.folder import StateFolder
-        from moa_cli.bench.run.runner import still_to_do
-        from moa_cli.cli.bench.session import Job, session
+    def _answer(self, state: MemoryState | BatchFolder, output: OutputStream | OutputFile) -> int:
+        """Answer what is left; the exit code."""
+        from moa_cli.batch.output import Answers, InOrder, release
+        from moa_cli.batch.prompts import Todo
+        from moa_cli.batch.state import BatchFolder
+        from moa_cli.cli.bench.session import Amount, Job, session
 
-        todo = [work for work in self.batch.work() if work.item.id not in there]
-        if not todo:
-            return 0
-        for line in [*wiring.introduction(self.batch.profile), plural(len(todo), "prompt")]:
-            say(line)
+        index, whole = state.index, state.input.lines
+        index.drop_failed()
+        index.load_done(whole)
+        state.calls.catch_up()
+        if state.settings:
+            there = plural(whole - index.done.count(0), "answer")
+            calls = plural(len(state.journal), "call")
+            say(f"going on in {self.target}: {there} and {calls} are there and not asked for again")
+        total = whole if self.batch.limit is None else min(whole, self.batch.limit)
+        todo = Todo(self.batch, index, total)
+        written: Written = output
         if self.in_order:
-            output = InOrder(output, [work.order for work in todo])
-        answers = Answers(self.batch, state.journal, output, there)
-        goes_on = isinstance(state, StateFolder)
+            written = InOrder(output, index, whole)
+        else:
+            release(index, output)
+        left = len(todo)
+        if not left:
+            written.finish()
+            return 0
+        for line in [*wiring.introduction(self.batch.profile), plural(left, "prompt")]:
+            say(line)
+        answers = Answers(self.batch, todo, state.calls, index, written)
+        goes_on = isinstance(state, BatchFolder)
         job = Job(
-            self.batch,
+            _Plan(self.batch, state.input, todo),
             state,
             answers,
             self.options,
             partial=not self.batch.strict,
             goes_on=goes_on,
             called=lambda result: result.item,
+            amount=Amount(total, left, todo.sample(_SAMPLE)),
         )
         code, capped = session(job, todo)
-        answers.finish(())
         if code:
+            index.commit()
             return code
-        spent, total = state.journal.spent, len(list(self.batch.work()))
-        done = total - len(still_to_do(self.batch.work(), answers))
+        answers.finish(())
+        index.commit()
+        spent, done = state.journal.spent, total - left + answers.answered
         into = f" in {self.target}" if self.target != _STREAM else ""
         lost = f", {answers.lost} without some of the proposals" if answers.lost else ""
         cut = f", {answers.cut} cut (see `finish_reason`)" if answers.cut else ""
@@ -265,3 +278,21 @@ class _Start:
             say(f"{answers.failed} failed{more}")
             return FAILED
         return 0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A batch as a session sees it."""
+
+    batch: Batch
+    input: InputDigest
+    todo: Todo
+
+    def work(self) -> Iterable[Work]:
+        return self.todo
+
+    def models(self) -> tuple[str, ...]:
+        return self.batch.models()
+
+    def settings(self) -> BatchSettings:
+        return self.batch.settings(self.input)

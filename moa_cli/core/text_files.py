@@ -117,11 +117,11 @@ def line_feeds(text: str) -> str:
 
 def _decoded(data: bytes, name: str, error: type[MoAError], first_line: int = 1) -> tuple[str, str]:
     """The text, and Python's name of its encoding."""
-    for start, kind, remedy in _KINDS:
+    # Only the beginning of a file tells its kind, or holds a mark.
+    kinds, marks = (_KINDS, _MARKS) if first_line == 1 else ((), ())
+    for start, kind, remedy in kinds:
         if re.match(start, data):
             raise error(f"{name}: is not {_noun(name)}, but {kind}", hint=remedy)
-    # Only the beginning of a file can hold a mark.
-    marks = _MARKS if first_line == 1 else ()
     found = next((pair for pair in marks if data.startswith(pair[0])), None)
     mark, encoding = found or (b"", "utf-8")
     wide = encoding if encoding == "utf-32" else None if found else _wide(data)
@@ -151,7 +151,7 @@ def _decoded(data: bytes, name: str, error: type[MoAError], first_line: int = 1)
     if "\0" in text:
         raise error(_binary(name, text.count("\n", 0, text.index("\0")) + 1))
     # Some programs write the mark twice.
-    return text.lstrip("\ufeff"), encoding
+    return text.lstrip("\ufeff") if first_line == 1 else text, encoding
 
 
 def _binary(name: str, line: int) -> str:

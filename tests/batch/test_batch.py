@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -315,10 +316,54 @@ def test_other_settings_are_refused_by_naming_what_differs(
 
 
 def test_a_changed_input_is_refused(moa: Moa) -> None:
-    assert moa.run("batch", prompts(moa, 2), "out.jsonl").code == 0
-    ran = moa.run("batch", prompts(moa, 3), "out.jsonl")
+    source = moa.folder / prompts(moa, 2)
+    assert moa.run("batch", source.name, "out.jsonl").code == 0
+    prompts(moa, 3)
+    source.write_text(source.read_text("utf-8").replace("thing 1", "other"), "utf-8")
+    ran = moa.run("batch", source.name, "out.jsonl")
     assert ran.code == 1
     assert "`input.lines` was 2, is 3; `input.sha256` was " in ran.err
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["complete", "killed"])
+def test_lines_that_were_added_go_on(moa: Moa, upstream: Upstream, killed: bool) -> None:
+    start = ["batch", prompts(moa, 3), "out.jsonl", "--concurrency", "1"]
+    if killed:
+        upstream.enqueue("agg", ANSWER, SILENT)
+        with moa.start(*start) as process:
+            upstream.wait_for(lambda: len(upstream.chats("agg")) == 2)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    else:
+        assert moa.run(*start).code == 0
+    for count in (5, 6):
+        prompts(moa, count)
+        ran = moa.run(*start)
+        assert ran.code == 0, ran.err
+        assert ids(moa.folder / "out.jsonl") == [f"q{n}" for n in range(1, count + 1)]
+    assert answered_twice(upstream) == []
+    assert len([request for request in upstream.chats() if request.finished]) == 12
+    # Fewer are another input.
+    prompts(moa, 4)
+    assert moa.run(*start).code == 1
+
+
+def test_other_line_ends_and_another_encoding_are_no_other_input(
+    moa: Moa, upstream: Upstream
+) -> None:
+    source = moa.folder / prompts(moa, 3)
+    assert moa.run("batch", source.name, "out.jsonl", "-n", "1").code == 0
+    text = source.read_text("utf-8")
+    for limit, content in (
+        ("2", text.replace("\n", "\r\n").encode("utf-8-sig")),
+        ("3", text.encode("utf-16")),
+        ("4", gzip.compress(text.encode())),
+    ):
+        source.write_bytes(content)
+        ran = moa.run("batch", source.name, "out.jsonl", "-n", limit)
+        assert ran.code == 0, ran.err
+    assert ids(moa.folder / "out.jsonl") == ["q1", "q2", "q3"]
+    assert len(upstream.chats()) == 6
 
 
 def test_a_file_of_somebody_else_s_is_not_touched(moa: Moa, upstream: Upstream) -> None:

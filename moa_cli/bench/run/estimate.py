@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
@@ -47,6 +47,18 @@ class RunEstimate:
     low: Usage = field(default_factory=Usage)
     high: Usage = field(default_factory=Usage)
     assumed: bool = False
+
+    def times(self, whole: int, sample: int) -> RunEstimate:
+        """What `whole` items will take, if this is what a sample of them will."""
+        if whole == sample:
+            return self
+        low, high = (_scaled(usage, whole / sample) for usage in (self.low, self.high))
+        return replace(self, low=low, high=high)
+
+
+def _scaled(usage: Usage, factor: float) -> Usage:
+    counts = {name: round(count * factor) for name, count in asdict(usage).items()}
+    return Usage(**{**counts, "cost": usage.cost * factor})
 
 
 @dataclass(frozen=True)

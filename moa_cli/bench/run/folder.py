@@ -216,12 +216,11 @@ class State(Generic[Settings]):
     def __init__(
         self,
         settings: Settings | None = None,
-        calls: Path | None = None,
+        journal: CallJournal | None = None,
         file: Path | None = None,
     ) -> None:
         self.settings = settings
-        self.journal = CallJournal(calls)
-        self.journal.take_up()
+        self.journal = CallJournal(None) if journal is None else journal
         self._file = file
 
     def facts(self, now: Mapping[str, ModelInfo]) -> dict[str, ModelInfo]:
@@ -266,12 +265,23 @@ class State(Generic[Settings]):
 class StateFolder(State[Settings]):
     """An open folder; nobody else has it open. See `State`.
 
-    file, kind: of its settings. hint: what helps where they differ.
+    file, kind: of its settings. hint: what helps where they differ. journal: of its calls, if
+    they are not all read at once.
     """
 
-    def __init__(self, path: Path, file: str, kind: type[Settings], hint: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file: str,
+        kind: type[Settings],
+        hint: str,
+        journal: CallJournal | None = None,
+    ) -> None:
         found = read_settings(path / file, kind) if (path / file).exists() else None
-        super().__init__(found, path / CALLS, path / file)
+        if journal is None:
+            journal = CallJournal(path / CALLS)
+            journal.take_up()
+        super().__init__(found, journal, path / file)
         self.path = path
         self._hint = hint
 

@@ -154,7 +154,7 @@ class Judgement:
         return self.arm, self.item, self.turn
 
 
-CALLS, _BEGUN = "calls.jsonl", "begun.jsonl"
+CALLS, BEGUN = "calls.jsonl", "begun.jsonl"
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def occurrence_key(key: str, occurrence: int) -> str:
     return f"{key}-{occurrence}" if occurrence else key
 
 
-def _record(line: str) -> CallRecord:
+def read_record(line: str) -> CallRecord:
     """Raises ValueError if it is none, or tells of costs that cannot be: sums and caps would
     mean nothing any more."""
     entry = load_value(CallRecord, json.loads(line))
@@ -231,13 +231,13 @@ class CallJournal:
 
     def __init__(self, path: Path | None) -> None:
         self._lines = None if path is None else Lines(path)
-        self._begun = None if path is None else Lines(path.with_name(_BEGUN))
+        self._begun = None if path is None else Lines(path.with_name(BEGUN))
         self._in_flight: Counter[str] = Counter()
         self._entries: dict[str, CallRecord] = {}
         self.spent = Usage()
         if path is None:
             return
-        for entry in read_lines(path, _record):
+        for entry in read_lines(path, read_record):
             self._take(entry)
 
     def _take(self, entry: CallRecord) -> None:
@@ -260,7 +260,7 @@ class CallJournal:
         if self._begun is None:
             return
         begun: dict[str, list[CallRecord]] = {}
-        for entry in read_lines(self._begun.path, _record):
+        for entry in read_lines(self._begun.path, read_record):
             if entry.error is None:
                 begun.setdefault(entry.key, []).append(entry)
             elif begun.get(entry.key):

@@ -80,31 +80,33 @@ class Runner:
     told: Callable[[Result], None]
     partial: bool
     capped: Failure | None = None
-    _failed: list[Work] = field(default_factory=list)
+    _failed: set[tuple[str, str]] = field(default_factory=set)
     # Items that are neither done nor waiting for room below a cap.
     _running: int = 0
     _ended: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def run(self, whole: Sequence[Work], todo: Sequence[Work]) -> None:
+    async def run(self, whole: Sequence[Work], todo: Iterable[Work]) -> None:
         """Do what is left of the whole; what fails is tried once more at the end. Raises OSError.
+
+        todo: the arms of an item stand together. It is gone through twice, one item after another,
+        so that it need not be in memory.
 
         Cancelled, it leaves no call behind, and what has ended is written down.
         """
         await self._pass(todo, last=False)
-        again, self._failed = sorted(self._failed, key=lambda work: work.order), []
-        await self._pass(again, last=True)
+        if self._failed:
+            failed, self._failed = self._failed, set()
+            await self._pass((work for work in todo if work.name in failed), last=True)
         if all(_has_ended(self.results, work, well=False) for work in whole):
             self.results.finish([work.name for work in whole])
 
-    async def _pass(self, work: Sequence[Work], *, last: bool) -> None:
+    async def _pass(self, work: Iterable[Work], *, last: bool) -> None:
         # The arms of an item go one after another, since they may share calls.
-        groups: dict[int, list[Work]] = {}
-        for task in work:
-            groups.setdefault(task.order, []).append(task)
-        queue = iter(groups.values())
+        groups = groupby(work, key=lambda task: task.order)
+        queue = (list(group) for _, group in groups)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for _ in range(min(self.limits.concurrency, len(groups))):
+                for _ in range(self.limits.concurrency):
                     tasks.create_task(self._work_off(queue, last=last))
         except BaseExceptionGroup as several:
             # Of one bug or full disk, many workers may tell at once.
@@ -119,7 +121,7 @@ class Runner:
                     if result is None:
                         return
                     if result.error is not None and not last:
-                        self._failed.append(work)
+                        self._failed.add(work.name)
                         continue
                     self.results.add(result)
                     self.told(result)

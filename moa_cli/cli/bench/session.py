@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, Protocol
@@ -72,6 +72,16 @@ class Plan(Protocol):
         """All that the results depend on."""
 
 
+@dataclass(frozen=True)
+class Amount:
+    """whole: how many pieces of work there are. left: how many are to be done. sample: some of
+    these, spread over all of them."""
+
+    whole: int
+    left: int
+    sample: Sequence[Work]
+
+
 # What has to be known before the work is done: it is given the runner, the work, and what says
 # a line that stays, and gives the work back as it is then.
 Prepare = Callable[[Runner, list[Work], Callable[[str], None]], Awaitable[list[Work]]]
@@ -83,7 +93,8 @@ class Job:
 
     prepare: see `Prepare`. given: answers that are there already, by model name and item.
     partial: see `Runner`. goes_on: whether the same command does, where this one was stopped.
-    called: what a failed result is called by.
+    called: what a failed result is called by. amount: how much is to be done, and what is left of
+    it by which to estimate the rest, where it is too much to have it all in memory.
     """
 
     plan: Plan
@@ -95,17 +106,21 @@ class Job:
     partial: bool = False
     goes_on: bool = True
     called: Callable[[Result], str] = lambda result: f"{result.arm}, item {result.item}"
+    amount: Amount | None = None
 
 
-def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
+def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     """Do what is left: the exit code if it ends here, and the cap that ended it, if one did.
+
+    todo: a list, or with `amount`, what can be gone through again and again.
 
     Raises BudgetReached where a cap depends on a price that nobody knows.
     """
     plan, folder, options = job.plan, job.folder, job.options
     facts = folder.facts(asyncio.run(_known(plan)))
-    ended = len(list(plan.work())) - len(todo)
-    progress = Progress(total=ended + len(todo), done=ended, before=ended)
+    amount = job.amount or _amount_of(plan, list(todo))
+    ended = amount.whole - amount.left
+    progress = Progress(total=amount.whole, done=ended, before=ended)
     spending = open_books(save=options.save).spending
     budgets = _budgets(job, spending, progress)
     check_prices(budgets, facts.items())
@@ -113,13 +128,16 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
     estimator = RunEstimator(
         folder.journal, facts, job.given, lambda name: providers.parse(name)[1]
     )
-    for task in todo:
+    for task in amount.sample:
         estimator.add(task.arm, task.item)
     left = options.max_cost
     if left is not None:
         left = max(0.0, left - folder.journal.spent.cost)
-    for line in _estimate_lines(estimator.total, facts, left):
+    estimate = estimator.total.times(amount.left, len(amount.sample))
+    for line in _estimate_lines(estimate, facts, left):
         say(line)
+    if len(amount.sample) < amount.left:
+        say(f"(estimated from {len(amount.sample):,} of them)")
     if not options.yes and not typer.confirm("Go on?", default=False, err=True):
         say("nothing was sent")
         return FAILED, None
@@ -137,6 +155,10 @@ def session(job: Job, todo: list[Work]) -> tuple[int, Failure | None]:
         return INTERRUPTED, None
     except asyncio.CancelledError:
         return TERMINATED, None
+
+
+def _amount_of(plan: Plan, todo: list[Work]) -> Amount:
+    return Amount(len(list(plan.work())), len(todo), todo)
 
 
 def _budgets(job: Job, spending: Spending | None, progress: Progress) -> tuple[Budget, ...]:
@@ -214,7 +236,7 @@ async def _known(plan: Plan) -> dict[str, ModelInfo]:
 
 async def _work(
     job: Job,
-    todo: list[Work],
+    todo: Iterable[Work],
     facts: Mapping[str, ModelInfo],
     budgets: tuple[Budget, ...],
     spending: Spending | None,
@@ -258,8 +280,10 @@ async def _work(
     view.start()
     try:
         if job.prepare is not None:
-            todo = await job.prepare(runner, todo, view.say)
-        await runner.run(list(job.plan.work()), todo)
+            todo = await job.prepare(runner, list(todo), view.say)
+        # Of what does not fit in memory, the results know themselves whether all has ended.
+        whole = [] if job.amount else list(job.plan.work())
+        await runner.run(whole, todo)
     finally:
         view.close()
         await pool.aclose()

@@ -1,0 +1,316 @@
+"""The index of a batch: what of it is done, and where its lines and calls stand in their files.
+
+A batch is its output and its journal (docs/decisions/0010); the index only spares reading them
+again. It is a SQLite database beside the journal, or in memory where nothing is kept. Each commit
+holds how far the files were indexed, so that a start after a kill reads on from there. Where the
+index does not fit the files (someone edited them, or it is gone), it is made anew from them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from moa_cli.core.errors import BenchError
+
+INDEX = "index.db"
+_FORMAT = 1
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
+# So many changes, or seconds, are lost at most by a kill, and read again from the files.
+_MOST_CHANGES, _MOST_SECONDS = 2000, 2.0
+# A file is taken for the one that was indexed if so many bytes before the mark are the same.
+_TAIL = 1 << 16
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE ids (id TEXT PRIMARY KEY, place INTEGER) WITHOUT ROWID;
+CREATE TABLE lines (place INTEGER PRIMARY KEY, start INTEGER, good INTEGER);
+CREATE TABLE held (place INTEGER PRIMARY KEY, id TEXT, good INTEGER, line TEXT);
+CREATE TABLE calls (item TEXT, key TEXT, start INTEGER, answered INTEGER, line TEXT);
+CREATE INDEX calls_by_key ON calls (key);
+CREATE INDEX calls_by_item ON calls (item);
+"""
+
+
+class Index:
+    """See the module. Whoever opens it is alone in the folder.
+
+    Places are those of prompts in the input, from 0. path: None keeps it in memory.
+    before_commit: called before each commit, to set marks. done: a byte for each place, 1 where
+    there is an answer. Raises BenchError if the file cannot be made.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.before_commit: list[Callable[[], None]] = []
+        self.done = bytearray()
+        self._changes, self._committed = 0, time.monotonic()
+        try:
+            self._open()
+            if self.meta("format") != _FORMAT:
+                raise sqlite3.DatabaseError("is of another version")
+        except sqlite3.DatabaseError:
+            # Everything in it can be had again.
+            self.remove()
+            try:
+                self._open()
+            except sqlite3.Error as error:
+                raise BenchError(f"{path}: cannot be made: {error}") from None
+
+    def _open(self) -> None:
+        name = ":memory:" if self._path is None else str(self._path)
+        if self._path is not None:
+            self._path.touch(mode=0o600)
+        self._database = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.execute("PRAGMA cache_size = -16000")
+        tables = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not tables:
+            self._database.executescript(_TABLES)
+            self._begin()
+            self.set_meta("format", _FORMAT)
+            self.commit()
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self._database.in_transaction:
+            self._database.execute("BEGIN")
+
+    def commit(self) -> None:
+        """Everything up to now outlives a kill."""
+        for tell in self.before_commit:
+            tell()
+        if self._database.in_transaction:
+            self._database.execute("COMMIT")
+        self._begin()
+        self._changes, self._committed = 0, time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to commit."""
+        self._changes += 1
+        if self._changes % 16:
+            return False
+        late = time.monotonic() - self._committed > _MOST_SECONDS
+        return late or self._changes >= _MOST_CHANGES
+
+    def close(self) -> None:
+        """Nothing more is asked or changed; what was not committed is undone."""
+        self._database.close()
+
+    def remove(self) -> None:
+        """Close it and delete it."""
+        with contextlib.suppress(AttributeError, sqlite3.Error):
+            self._database.close()
+        if self._path is not None:
+            for suffix in _SUFFIXES:
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    def meta(self, name: str) -> Any:
+        """What was set under that name; None if nothing was."""
+        row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Set it. value: of JSON."""
+        self._database.execute("REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
+
+    # What is done.
+
+    def load_done(self, count: int) -> None:
+        """Know what is answered, of so many prompts."""
+        self.done = bytearray(count)
+        for place, _, _ in self.lines(good=True):
+            self.set_done(place)
+        for place in self.held():
+            self.set_done(place)
+
+    def set_done(self, place: int) -> None:
+        """A prompt is answered."""
+        if place < len(self.done):
+            self.done[place] = 1
+
+    def is_done(self, place: int) -> bool:
+        """Whether a prompt is answered."""
+        return place < len(self.done) and bool(self.done[place])
+
+    # The prompts of the input.
+
+    def forget_ids(self) -> None:
+        """The input is read anew."""
+        self._database.execute("DELETE FROM ids")
+
+    def add_id(self, identity: str, place: int) -> bool:
+        """Note a prompt; False if there is another of that id."""
+        found = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?)", (identity, place))
+        return found.rowcount > 0
+
+    def place(self, identity: str) -> int | None:
+        """Where the prompt of that id stands; None if there is none."""
+        row = self._database.execute("SELECT place FROM ids WHERE id = ?", (identity,)).fetchone()
+        return None if row is None else row[0]
+
+    def id_at(self, place: int) -> str:
+        """The id of the prompt there; slow."""
+        row = self._database.execute("SELECT id FROM ids WHERE place = ?", (place,)).fetchone()
+        return str(row[0])
+
+    # The lines of the output.
+
+    def forget_lines(self) -> None:
+        """The output is read anew."""
+        self._database.execute("DELETE FROM lines")
+
+    def add_line(self, place: int, start: int, *, good: bool) -> None:
+        """Note a line of the output that begins at that byte. good: whether it is an answer."""
+        self._database.execute("REPLACE INTO lines VALUES (?, ?, ?)", (place, start, good))
+
+    def lines(self, *, good: bool = False) -> Iterator[tuple[int, int, bool]]:
+        """Place, start and whether it is good of each line, by place. good: only those."""
+        query = "SELECT place, start, good FROM lines WHERE good OR NOT ? ORDER BY place"
+        for place, start, is_good in self._database.cursor().execute(query, (good,)):
+            yield place, start, bool(is_good)
+
+    def count_lines(self, *, good: bool) -> int:
+        """How many there are that are good, or are not."""
+        query = "SELECT count(*) FROM lines WHERE good = ?"
+        return int(self._database.execute(query, (good,)).fetchone()[0])
+
+    def in_order(self) -> bool:
+        """Whether lines stand in the output as their prompts do in the input."""
+        query = "SELECT start FROM lines ORDER BY place"
+        before = -1
+        for (start,) in self._database.cursor().execute(query):
+            if start < before:
+                return False
+            before = start
+        return True
+
+    @contextlib.contextmanager
+    def moving(self, order: str) -> Iterator[MovedLines]:
+        """Note where lines stand that are written anew: all in the order `place`, the good ones
+        alone in the order `start`."""
+        self._database.execute("CREATE TEMP TABLE moved (place INTEGER, start INTEGER, good)")
+        try:
+            yield MovedLines(self._database, order)
+            self._database.execute("DELETE FROM lines")
+            self._database.execute("INSERT INTO lines SELECT place, start, good FROM moved")
+        finally:
+            self._database.execute("DROP TABLE moved")
+
+    # Lines that wait for those before them.
+
+    def hold(self, place: int, identity: str, line: str, *, good: bool) -> None:
+        """Keep a line that has to wait."""
+        self._database.execute(
+            "REPLACE INTO held VALUES (?, ?, ?, ?)", (place, identity, good, line)
+        )
+
+    def take_held(self, place: int) -> tuple[str, str, bool] | None:
+        """Give a line back that has waited, and forget it: id, line, whether it is good."""
+        query = "SELECT id, line, good FROM held WHERE place = ?"
+        row = self._database.execute(query, (place,)).fetchone()
+        if row is None:
+            return None
+        self._database.execute("DELETE FROM held WHERE place = ?", (place,))
+        return row[0], row[1], bool(row[2])
+
+    def held(self) -> Iterator[int]:
+        """The places of lines that wait, in order."""
+        query = "SELECT place FROM held ORDER BY place"
+        return (place for (place,) in self._database.cursor().execute(query))
+
+    def drop_failed(self) -> None:
+        """Forget the lines of failed prompts that wait: they are asked again."""
+        self._database.execute("DELETE FROM held WHERE NOT good")
+
+    # The calls of prompts that have no line yet.
+
+    def forget_calls(self) -> None:
+        """The journal is read anew."""
+        self._database.execute("DELETE FROM calls")
+
+    def add_call(
+        self, item: str, key: str, start: int, *, answered: bool, line: str | None = None
+    ) -> None:
+        """Note a call. start: the byte of the journal that it begins at. line: what it is, where
+        there is no such file."""
+        row = (item, key, start, answered, line)
+        self._database.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?)", row)
+
+    def call(self, key: str) -> tuple[int, str | None] | None:
+        """The latest answered call of that key: its start, or its line."""
+        query = "SELECT start, line FROM calls WHERE key = ? AND answered ORDER BY rowid DESC"
+        row = self._database.execute(query, (key,)).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def calls_of(self, item: str) -> list[tuple[int, str | None]]:
+        """All calls of a prompt, those without an answer included."""
+        query = "SELECT start, line FROM calls WHERE item = ? ORDER BY rowid"
+        return list(self._database.execute(query, (item,)))
+
+    def count_calls(self) -> int:
+        """How many answered calls there are."""
+        query = "SELECT count(*) FROM calls WHERE answered"
+        return int(self._database.execute(query).fetchone()[0])
+
+    def settle(self, item: str) -> None:
+        """A prompt has its line: its calls are not looked for any more."""
+        self._database.execute("DELETE FROM calls WHERE item = ?", (item,))
+
+    # How far files are indexed.
+
+    def mark(self, name: str, path: Path, size: int, lines: int) -> None:
+        """So much of a file is indexed."""
+        self.set_meta(name, [size, lines, _tail(path, size)])
+
+    def marked(self, name: str, path: Path) -> tuple[int, int]:
+        """How many bytes and lines of a file are indexed; 0 if it is not the file that was."""
+        found = self.meta(name)
+        if found is None:
+            return 0, 0
+        size, lines, tail = found
+        return (size, lines) if _tail(path, size) == tail else (0, 0)
+
+
+class MovedLines:
+    """See `Index.moving`."""
+
+    def __init__(self, database: sqlite3.Connection, order: str) -> None:
+        self._database = database
+        by_start = "SELECT place, start, good FROM lines WHERE good ORDER BY start"
+        by_place = "SELECT place, start, good FROM lines ORDER BY place"
+        self._query = by_start if order == "start" else by_place
+
+    def rows(self) -> Iterator[tuple[int, int, bool]]:
+        """Place, old start and whether it is good, of each line."""
+        for place, start, good in self._database.cursor().execute(self._query):
+            yield place, start, bool(good)
+
+    def starts(self) -> Iterator[int]:
+        """Where the lines began."""
+        return (start for _, start, _ in self.rows())
+
+    def add(self, place: int, start: int, *, good: bool) -> None:
+        """The line of that prompt begins there now."""
+        self._database.execute("INSERT INTO moved VALUES (?, ?, ?)", (place, start, good))
+
+
+def _tail(path: Path, size: int) -> str | None:
+    """A hash of the bytes before that place of a file; None if it is shorter."""
+    if not size:
+        return ""
+    try:
+        with path.open("rb") as file:
+            begin = max(0, size - _TAIL)
+            file.seek(begin)
+            data = file.read(size - begin)
+    except OSError:
+        return None
+    return hashlib.sha256(data).hexdigest() if len(data) == size - begin else None

@@ -1,0 +1,126 @@
+"""The journal of a batch's calls, of which only an index is kept, and that not in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+from moa_cli.batch.growing import GrowingFile
+from moa_cli.batch.index import Index
+from moa_cli.bench.data.json_lines import Lines, to_line
+from moa_cli.bench.run.journal import BEGUN, CallJournal, CallRecord, read_record
+from moa_cli.core.conversation import Usage
+
+_CALLS, _SPENT = "calls", "spent"
+# Records that are looked for again soon, when a prompt's line is written.
+_MOST_RECENT = 2000
+# The file of calls in flight is written anew where ended ones have made it so long.
+_MOST_BEGUN = 1 << 22
+
+
+class IndexedJournal(CallJournal):
+    """A journal that finds only the calls of prompts without a line; see `CallJournal`.
+
+    path: of its file; None keeps the calls in the index.
+    """
+
+    def __init__(self, path: Path | None, index: Index) -> None:
+        super().__init__(None)
+        self._index = index
+        self._recent: OrderedDict[str, CallRecord] = OrderedDict()
+        self._file = None if path is None else GrowingFile(path, index, _CALLS)
+        self._flying: defaultdict[str, list[CallRecord]] = defaultdict(list)
+        self._begun_size = 0
+        if path is not None:
+            self._begun = Lines(path.with_name(BEGUN))
+            index.before_commit.append(self._mark)
+
+    def catch_up(self) -> None:
+        """Index what was written since the index was, and count what a killed start had begun.
+
+        The lines of the output are known. Raises BenchError if the file is damaged, OSError.
+        """
+        if self._file is None:
+            return
+        if self._file.fits:
+            self.spent = Usage(**(self._index.meta(_SPENT) or {}))
+        else:
+            self._index.forget_calls()
+        for start, entry in self._file.unread(read_record):
+            self._note(entry, start)
+        self.take_up()
+
+    def _mark(self) -> None:
+        assert self._file is not None
+        self._file.mark()
+        self._index.set_meta(_SPENT, asdict(self.spent))
+
+    def _note(self, entry: CallRecord, start: int, line: str | None = None) -> None:
+        self.spent += entry.usage
+        place = self._index.place(entry.item)
+        if place is None or not self._index.is_done(place):
+            answered = entry.error is None
+            self._index.add_call(entry.item, entry.key, start, answered=answered, line=line)
+
+    def find(self, key: str) -> CallRecord | None:
+        """The call of that key, if it was answered and its prompt has no line yet."""
+        recent = self._recent.get(key)
+        if recent is not None:
+            return recent
+        found = self._index.call(key)
+        return None if found is None else self._read(*found)
+
+    def _read(self, start: int, line: str | None) -> CallRecord:
+        if line is None:
+            assert self._file is not None
+            line = self._file.line_at(start)
+        return read_record(line)
+
+    def __len__(self) -> int:
+        return self._index.count_calls()
+
+    def usage_of(self, item: str) -> Usage:
+        """What all calls of a prompt took: those that failed or were lost, and those of earlier
+        starts, too."""
+        calls = self._index.calls_of(item)
+        return sum((self._read(*call).usage for call in calls), Usage())
+
+    def begin(self, entry: CallRecord) -> None:
+        """See `CallJournal`."""
+        super().begin(entry)
+        self._flying[entry.key].append(entry)
+
+    def ended(self, key: str) -> None:
+        """See `CallJournal`. Of ended calls, the file of calls in flight keeps no more than
+        _MOST_BEGUN bytes."""
+        super().ended(key)
+        flying = self._flying[key]
+        flying.pop()
+        if not flying:
+            del self._flying[key]
+        if self._begun is None:
+            return
+        self._begun_size += 1
+        if self._begun_size >= _MOST_BEGUN // 512:
+            entries = [entry for group in self._flying.values() for entry in group]
+            self._begun.replace(map(to_line, entries))
+            self._begun_size = 0
+
+    def add(self, entry: CallRecord) -> None:
+        """Write down a call that has ended. Raises OSError."""
+        line = to_line(entry)
+        start = 0 if self._file is None else self._file.add(line)
+        self._note(entry, start, line if self._file is None else None)
+        if entry.error is None:
+            self._recent[entry.key] = entry
+            if len(self._recent) > _MOST_RECENT:
+                self._recent.popitem(last=False)
+        if self._index.due:
+            self._index.commit()
+
+    def close(self) -> None:
+        """See `CallJournal`."""
+        super().close()
+        if self._file is not None:
+            self._file.close()
