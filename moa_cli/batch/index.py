@@ -126,10 +126,10 @@ class Index:
     def load_done(self, count: int) -> None:
         """Know what is answered, of so many prompts."""
         self.done = bytearray(count)
-        for place, _, _ in self.lines(good=True):
-            self.set_done(place)
-        for place in self.held():
-            self.set_done(place)
+        query = "SELECT place FROM lines WHERE good UNION ALL SELECT place FROM held WHERE good"
+        for (place,) in self._database.execute(query):
+            if place < count:
+                self.done[place] = 1
 
     def set_done(self, place: int) -> None:
         """A prompt is answered."""
@@ -156,11 +156,6 @@ class Index:
         row = self._database.execute("SELECT place FROM ids WHERE id = ?", (identity,)).fetchone()
         return None if row is None else row[0]
 
-    def id_at(self, place: int) -> str:
-        """The id of the prompt there; slow."""
-        row = self._database.execute("SELECT id FROM ids WHERE place = ?", (place,)).fetchone()
-        return str(row[0])
-
     # The lines of the output.
 
     def forget_lines(self) -> None:
@@ -170,12 +165,6 @@ class Index:
     def add_line(self, place: int, start: int, *, good: bool) -> None:
         """Note a line of the output that begins at that byte. good: whether it is an answer."""
         self._database.execute("REPLACE INTO lines VALUES (?, ?, ?)", (place, start, good))
-
-    def lines(self, *, good: bool = False) -> Iterator[tuple[int, int, bool]]:
-        """Place, start and whether it is good of each line, by place. good: only those."""
-        query = "SELECT place, start, good FROM lines WHERE good OR NOT ? ORDER BY place"
-        for place, start, is_good in self._database.cursor().execute(query, (good,)):
-            yield place, start, bool(is_good)
 
     def count_lines(self, *, good: bool) -> int:
         """How many there are that are good, or are not."""

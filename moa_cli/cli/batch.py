@@ -37,7 +37,7 @@ _STREAM = "-"
 # So many different losses are named in the end.
 _LOSSES = 5
 # By so many prompts at most the rest is estimated.
-_SAMPLE = 1000
+_SAMPLE = 500
 
 
 @takes_profile

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import stat
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -630,3 +632,41 @@ def test_replies_that_were_cut_are_counted(moa: Moa, upstream: Upstream) -> None
     assert ", 1 cut (see `finish_reason`)" in ran.err
     reasons = [line["finish_reason"] for line in lines_of(moa.folder / "out.jsonl")]
     assert sorted(reasons) == ["length", "stop", "stop"]
+
+
+def few_files(most: int) -> None:
+    """As `ulimit -n` does it."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_where_few_files_may_be_open_nothing_is_lost(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(delay=0.2))
+    start = ["batch", prompts(moa, 60), "out.jsonl", "--concurrency", "200"]
+    with moa.start(*start, preexec_fn=partial(few_files, 90)) as process:
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert b"moa: 26 calls at once, not 200: " in err
+    rows = lines_of(moa.folder / "out.jsonl")
+    assert [row["id"] for row in rows] == [f"q{n}" for n in range(1, 61)]
+    assert len(upstream.chats()) == 120
+
+
+def test_a_line_s_usage_holds_its_failed_and_lost_calls(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("two", "a", "b")
+    # One proposer breaks off in the middle of its answer, and the aggregator in both attempts of
+    # the first start.
+    upstream.always("b", Reply(text="some words", drop_after=1))
+    upstream.always("agg", Reply(text="more words", drop_after=1))
+    start = ["batch", prompts(moa, 1), "out.jsonl", "-p", "two"]
+    assert moa.run(*start).code == 1
+    failed = lines_of(moa.folder / "out.jsonl")[0]["usage"]
+    before = len(call_lines(moa.folder / "out.jsonl.state"))
+    assert failed["calls"] == before > 3
+    upstream.always("agg", ANSWER)
+    assert moa.run(*start).code == 0
+    [line] = lines_of(moa.folder / "out.jsonl")
+    assert line["usage"]["calls"] > before
+    assert line["usage"]["estimated_calls"] >= failed["estimated_calls"] > 0

@@ -27,8 +27,10 @@ from moa_cli.cli.output import say
 from moa_cli.cli.saving import open_books
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Failure, Usage
+from moa_cli.core.descriptors import room_for
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import cost_text, usd
+from moa_cli.core.text import plural
 from moa_cli.engine import Budget, Cap
 from moa_cli.engine.budget import check_prices
 from moa_cli.engine.estimate import ASSUMED_TOKENS
@@ -142,13 +144,16 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
         say("nothing was sent")
         return FAILED, None
     folder.begin(plan.settings(), facts)
+    concurrency = _fitting(plan, options.concurrency or wiring.config().concurrency)
     # The question may have stood for long.
     progress.began = time.monotonic()
     live = typed_or(options.live, wiring.config().moves)
     view = progress_view(sys.stderr, progress, live=live)
     try:
         with without_echo(sys.stderr):
-            return 0, run_loop(_work(job, todo, facts, budgets, spending, progress, view))
+            return 0, run_loop(
+                _work(job, todo, concurrency, facts, budgets, spending, progress, view)
+            )
     except KeyboardInterrupt:
         further = "; the same command goes on from there" if job.goes_on else ""
         say(f"interrupted at {progress.text()}{further}")
@@ -159,6 +164,20 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
 
 def _amount_of(plan: Plan, todo: list[Work]) -> Amount:
     return Amount(len(list(plan.work())), len(todo), todo)
+
+
+def _fitting(plan: Plan, concurrency: int) -> int:
+    """As many calls in flight as the process may open connections for; it says where these are
+    fewer. Each provider keeps its connections for the next calls."""
+    providers = wiring.providers()
+    count = len({providers.parse(name)[0].name for name in plan.models()}) or 1
+    room = max(1, room_for(concurrency * count) // count)
+    if room < concurrency:
+        say(
+            f"{plural(room, 'call')} at once, not {concurrency:,}: the system lets this process"
+            " open no more files and connections (`ulimit -n`)"
+        )
+    return min(room, concurrency)
 
 
 def _budgets(job: Job, spending: Spending | None, progress: Progress) -> tuple[Budget, ...]:
@@ -237,6 +256,7 @@ async def _known(plan: Plan) -> dict[str, ModelInfo]:
 async def _work(
     job: Job,
     todo: Iterable[Work],
+    concurrency: int,
     facts: Mapping[str, ModelInfo],
     budgets: tuple[Budget, ...],
     spending: Spending | None,
@@ -246,7 +266,7 @@ async def _work(
     """Do it all; why it ended early, if a cap was reached."""
     cancel_on_termination()
     pool = open_pool()
-    limits = wiring.limits(job.options.concurrency, budgets)
+    limits = wiring.limits(concurrency, budgets)
     # What is measured is sent whole, or not at all.
     limits = replace(limits, longest_wait=_LONGEST_WAIT, trims_history=False)
     limiter = wiring.limiter(limits.concurrency, job.options.provider_concurrency)

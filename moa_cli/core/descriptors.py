@@ -1,0 +1,29 @@
+"""How many files and connections the process may have open at once."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+# What the process needs beside what is asked for: streams, databases, journals, name lookups.
+_RESERVED = 64
+
+
+def room_for(wanted: int) -> int:
+    """How many of `wanted` connections the process can have open at once, one at least.
+
+    It raises its own soft limit as far as the system allows. Windows has no such limit.
+    """
+    try:
+        import resource
+    except ImportError:
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    needed = wanted + _RESERVED
+    if soft != unlimited and soft < needed:
+        raised = needed if hard == unlimited else min(needed, hard)
+        # macOS may take less than the hard limit.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    return wanted if soft == unlimited else max(1, min(wanted, soft - _RESERVED))
