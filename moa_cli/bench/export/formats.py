@@ -23,6 +23,7 @@ from moa_cli.bench.run.folder import JudgeReader, RunReader
 from moa_cli.bench.run.journal import Judgement, Result
 from moa_cli.bench.scoring import flask, mt_bench
 from moa_cli.bench.scoring.alpaca import DRAW
+from moa_cli.bench.scoring.reasoning import verdict_text
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import nearest
 
@@ -327,7 +328,7 @@ def _flask_reviews(choice: ExportChoice) -> Exported:
         if verdict is None:
             continue
         record = told.calls.find(verdict.key)
-        scores = flask.parse_review(verdict.text)
+        scores = flask.parse_review(verdict_text(verdict.text))
         rows.append(
             {
                 **item.fields,

@@ -27,8 +27,13 @@ from moa_cli.bench.run.folder import (
 from moa_cli.bench.run.journal import ANCHOR, REFERENCE, CallRecord, Judgement, Result
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.settings import JudgeSettings
+from moa_cli.bench.scoring.judging import JudgeCall
+from moa_cli.bench.scoring.reasoning import verdict_text
 from moa_cli.core.conversation import Failure
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.outcomes import cut_text
+from moa_cli.core.sanitize import one_line
+from moa_cli.engine.attempt import WORDLESS
 from moa_cli.profile import Aggregator, Profile
 
 
@@ -132,7 +137,7 @@ class JudgePlan:
     """The judgements that are asked for.
 
     model: the judge's name. items: of the run. asked: how preferences are asked for. date: of the
-    first judgement, YYYY-MM-DD.
+    first judgement, YYYY-MM-DD. reasoning_tokens: see `JudgeSettings`.
     """
 
     model: str
@@ -142,6 +147,7 @@ class JudgePlan:
     judged: JudgedTexts
     date: str
     asked: Asked = "logprobs"
+    reasoning_tokens: int | None = None
 
     def questions(self) -> Iterator[Question]:
         """Everything that is to be judged, item by item."""
@@ -166,7 +172,7 @@ class JudgePlan:
         judge = Aggregator(
             model=self.model,
             temperature=call.temperature,
-            max_tokens=call.max_tokens,
+            max_tokens=self._room(call),
             top_p=call.top_p,
             extra=call.extra,
         )
@@ -175,6 +181,13 @@ class JudgePlan:
         name = question.item.id + (f" turn {question.turn + 1}" if question.turn else "")
         item = Item(id=name, turns=(last.content,), before=tuple(before))
         return Work(Arm(question.arm, profile), item, order)
+
+    def _room(self, call: JudgeCall) -> int | None:
+        """Most tokens of the answer. Nobody reasons before a first token that is the verdict."""
+        is_text = not self.kind.compares or self.asked == "text"
+        if call.max_tokens is None or not is_text:
+            return call.max_tokens
+        return call.max_tokens + (self.reasoning_tokens or 0)
 
     def work(self) -> Iterator[Work]:
         """The judgements for which the judge is asked."""
@@ -198,7 +211,14 @@ class JudgePlan:
             reference=self.judged.source,
             against=self.judged.against,
             anchors=self.judged.anchors,
+            reasoning_tokens=self.reasoning_tokens,
         )
+
+
+# So many verdicts in a row that cannot be read are no accident: what follows would be paid for in
+# vain.
+MOST_UNREADABLE = 10
+_SHOWN = 100
 
 
 @dataclass
@@ -207,20 +227,36 @@ class JudgeResults:
 
     folder: JudgeFolder
     plan: JudgePlan
+    _unreadable: int = 0
 
     def error(self, name: tuple[str, str]) -> Failure | None:
         """Why the judge gave no verdict. Raises KeyError if it was not asked yet."""
         return self.folder.judgements[self.plan.question(name).name].error
 
     def add(self, result: Result) -> None:
-        """The judge has answered, or failed for good. Raises OSError."""
+        """The judge has answered, or failed for good. Raises OSError, and BenchError after
+        MOST_UNREADABLE verdicts in a row that cannot be read."""
         question = self.plan.question((result.arm, result.item))
         if result.error is not None:
             self._keep(Judgement(*question.name, error=result.error))
             return
+        verdict = self._verdict(result)
+        assert verdict
+        self._keep(verdict)
+        self._unreadable = self._unreadable + 1 if verdict.unreadable else 0
+        if self._unreadable == MOST_UNREADABLE:
+            raise BenchError(
+                f"{self.plan.model}: no verdict can be read in {MOST_UNREADABLE} answers in a row:"
+                f" {shown(verdict)}",
+                hint="another judge may keep to the form; what was judged so far is kept",
+            )
+
+    def _verdict(self, result: Result) -> Judgement | None:
         record = self._record(result)
-        assert record
-        self._keep(self.plan.prompts.read(question, record, self.plan.asked))
+        if record is None:
+            return None
+        question = self.plan.question((result.arm, result.item))
+        return self.plan.prompts.read(question, record, self.plan.asked)
 
     def _record(self, result: Result) -> CallRecord | None:
         reply = result.turns[0].reply if result.turns else None
@@ -255,9 +291,33 @@ class JudgeResults:
         record = self._record(result)
         return record is not None and record.logprobs is not None
 
-    def ask(self, asked: Asked, work: Sequence[Work]) -> list[Work]:
-        """Ask for preferences that way from now on: the same work, by new requests."""
-        self.plan = replace(self.plan, asked=asked)
+    def is_readable(self, result: Result) -> bool:
+        """Whether a verdict can be read in that answer."""
+        verdict = self._verdict(result)
+        return verdict is not None and not verdict.unreadable
+
+    def reasoned(self, result: Result) -> bool:
+        """Whether the judge reasoned before that answer, or its tokens ran out before a verdict."""
+        if result.error is not None:
+            return any(words in result.error.message for words in WORDLESS)
+        record, verdict = self._record(result), self._verdict(result)
+        if record is None or verdict is None:
+            return False
+        was_cut = verdict.unreadable and cut_text(record.finish_reason) is not None
+        in_text = len(verdict_text(record.text)) < len(record.text)
+        return was_cut or in_text or bool(record.reasoning or record.usage.reasoning_tokens)
+
+    def ask(
+        self, work: Sequence[Work], *, asked: Asked, reasoning_tokens: int | None = None
+    ) -> list[Work]:
+        """Ask that way from now on: the same work, by new requests."""
+        self.plan = replace(self.plan, asked=asked, reasoning_tokens=reasoning_tokens)
         self.folder.note(self.plan.settings())
         renewed = {task.name: task for task in self.plan.work()}
         return [renewed[task.name] for task in work]
+
+
+def shown(verdict: Judgement) -> str:
+    """The end of a judge's words, where its verdict should stand, in a line."""
+    words = one_line(verdict_text(verdict.text).strip() or verdict.text.strip(), 100_000)
+    return f"“…{words[-_SHOWN:]}”" if len(words) > _SHOWN else f"“{words}”"

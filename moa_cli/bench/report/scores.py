@@ -243,6 +243,13 @@ def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
                 f"published figures are by {original}, which is retired or about to be;"
                 f" {told.model} judges on a scale of its own (--anchors shows it)"
             )
+    if judge is not None:
+        unread = sum(verdict.unreadable for verdict in judge.judgements)
+        if unread:
+            yield (
+                f"unreadable verdicts: {unread:,} of {len(judge.judgements):,}, which count in no"
+                " score"
+            )
     if told and told.discrete:
         yield (
             f"discrete: {told.model} told no log-probabilities, so each comparison counts as"

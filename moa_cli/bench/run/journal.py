@@ -153,6 +153,11 @@ class Judgement:
         """What is judged; a run has one verdict of a judge on it."""
         return self.arm, self.item, self.turn
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether the judge answered, and no verdict could be read in its answer."""
+        return bool(self.key) and self.error is None and self.value is None and not self.skills
+
 
 CALLS, BEGUN = "calls.jsonl", "begun.jsonl"
 

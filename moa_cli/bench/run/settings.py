@@ -25,9 +25,12 @@ from moa_cli.core.values import load_value
 FORMAT = 1
 # What later versions have added. Where it says nothing, it is left out, so that files are the same
 # to the byte as those of the versions before.
-_ADDED = ("answer_format", "grader")
+_ADDED = ("answer_format", "grader", "reasoning_tokens")
 # What may differ from start to start of the same work.
-_FREE = ("anchors", "asked", "date", "discrete", "facts", "source", "versions")
+_FREE = (
+    *("anchors", "asked", "date", "discrete", "facts", "reasoning_tokens"),
+    *("source", "versions"),
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ class JudgeSettings(WorkSettings):
     model: the judge. date: of its first judgement, YYYY-MM-DD. asked: how preferences are asked
     for. discrete: whether they are read in a text. files: the SHA-256 of the prompt's files, by
     name. reference, against: what pairs are compared with, released outputs or an arm of the run.
-    anchors: released outputs that are judged too.
+    anchors: released outputs that are judged too. reasoning_tokens: the room for reasoning that the
+    judge has beside that for its verdict; None is none.
     """
 
     model: str
@@ -119,6 +123,7 @@ class JudgeSettings(WorkSettings):
     reference: ReleasedDigest | None = None
     against: str | None = None
     anchors: tuple[ReleasedDigest, ...] = ()
+    reasoning_tokens: int | None = None
 
 
 Settings = TypeVar("Settings", bound=WorkSettings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.judge.kinds import Asked, JudgeKind
     from moa_cli.bench.report.scores import Scores
     from moa_cli.bench.run.folder import RunReader
+    from moa_cli.bench.run.journal import Judgement, Result
     from moa_cli.bench.run.plan import Work
     from moa_cli.bench.run.runner import Runner
     from moa_cli.bench.run.settings import RunSettings
@@ -42,6 +43,9 @@ _REFUSALS = ("AnswerRefused", "BadResponse", "ContentFiltered", "RequestRefused"
 # What will be no better with the next item.
 _HOPELESS = ("AuthenticationFailed", "LocalModelUnavailable", "ModelNotFound", "NoCredit")
 _MOST_TRIED = 5
+# Room for the reasoning of a judge that reasons; the lesser one for those that take no more.
+_ROOM = (32_768, 8_192)
+_MOST_SHOWN = 5
 _LONGEST_NOTE: Final = 2000
 # There are a dozen skills, and figures of layers: a report has room for them.
 _SHORT: Final = (
@@ -78,6 +82,16 @@ def judge(
             metavar="FILE",
             help="Judge these released outputs too, so that the judge's scale can be read;"
             " repeatable.",
+        ),
+    ] = None,
+    reasoning_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--reasoning-tokens",
+            metavar="N",
+            min=0,
+            help=f"Most tokens that the judge may reason, beside those of its verdict; by default"
+            f" {_ROOM[0]:,} for a judge that reasons, none for others.",
         ),
     ] = None,
     concurrency: Concurrency = None,
@@ -122,6 +136,9 @@ def judge(
             judged=judged,
             date=(before and before.date) or datetime.now(UTC).date().isoformat(),
             asked=before.asked if before else "logprobs",
+            reasoning_tokens=(
+                before.reasoning_tokens if before and reasoning_tokens is None else reasoning_tokens
+            ),
         )
         folder.check(plan.settings())
         if not any(plan.judged.replies.values()):
@@ -140,12 +157,16 @@ def judge(
             folder.note(plan.settings())
             verdicts.settle()
             verdicts.finish(())
-        failed = sum(verdict.error is not None for verdict in verdicts.all())
+        told = list(verdicts.all())
     print_lines(_score_lines(scores_of(run, judge, data)))
     if capped is not None:
         raise capped_exit(capped)
+    for line in _unreadable_lines(told):
+        say(line)
+    failed = sum(verdict.error is not None for verdict in told)
     if failed:
         say(f"failed judgements: {failed:,}; the same command tries them again")
+    if failed or all(verdict.unreadable for verdict in told):
         raise typer.Exit(FAILED)
     say(f"`moa bench report {run}` prints the full report")
 
@@ -174,38 +195,96 @@ def _kind(run: RunReader, *, compared: bool) -> JudgeKind:
 async def _begin(
     verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
 ) -> list[Work]:
-    """See `session.Prepare`. How a judge tells preferences is found out by the first judgement
-    that is asked for. Raises BenchError if it cannot be asked at all.
+    """See `session.Prepare`. How a judge tells preferences, and whether it reasons, is found out
+    by the first judgements that are asked for. Raises BenchError if it cannot be asked at all.
     """
     plan, judged = verdicts.plan, verdicts.folder.judgements.values()
     found_out = plan.asked != "logprobs" or any(verdict.key for verdict in judged)
     verdicts.settle()
-    if not plan.kind.compares or found_out:
+    if plan.kind.compares and not found_out:
+        todo = await _with_way(verdicts, runner, todo, tell)
+    if plan.kind.compares and verdicts.plan.asked != "text":
         return todo
+    return await _with_room(verdicts, runner, todo, tell)
+
+
+async def _with_way(
+    verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
+) -> list[Work]:
+    """The work as the judge understands it: by log-probabilities, else by its text."""
+    plan = verdicts.plan
     ways: tuple[Asked, ...] = ("logprobs", "count")
     for way in ways:
-        if way != plan.asked:
-            todo = verdicts.ask(way, todo)
+        if way != verdicts.plan.asked:
+            todo = verdicts.ask(todo, asked=way, reasoning_tokens=plan.reasoning_tokens)
         if await _is_understood(verdicts, runner, todo):
             return todo
     tell(
         f"{plan.model} tells no log-probabilities: it is asked for a text,"
         " and its win rates are discrete"
     )
-    return verdicts.ask("text", todo)
+    return verdicts.ask(todo, asked="text", reasoning_tokens=plan.reasoning_tokens)
 
 
 async def _is_understood(verdicts: JudgeResults, runner: Runner, todo: list[Work]) -> bool:
     """Whether the judge tells log-probabilities; True also where that cannot be found out."""
+    understood = True
     for work in todo[:_MOST_TRIED]:
         result = await runner.result(work)
-        if result is None or verdicts.told_logprobs(result):
+        if result is None or verdicts.is_readable(result):
             return True
+        if verdicts.told_logprobs(result):
+            # They may be of another word, such as the first one of its reasoning.
+            understood = False
+            continue
         if result.error is None or result.error.kind in _REFUSALS:
             return False
-        if result.error.kind in _HOPELESS:
-            raise BenchError(result.error.message, hint=result.error.hint)
-    return True
+        _check_hope(result)
+    return understood
+
+
+async def _with_room(
+    verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
+) -> list[Work]:
+    """The work with room for reasoning, if the judge's first answer shows that it reasons."""
+    plan = verdicts.plan
+    if plan.reasoning_tokens is not None:
+        return todo
+    result = await runner.result(todo[0])
+    if result is None or not verdicts.reasoned(result):
+        if result is not None and result.error is not None:
+            _check_hope(result)
+        return todo
+    context = runner.shared.facts[plan.model].context_length
+    for most in _ROOM:
+        room = most if context is None else min(most, context // 2)
+        todo = verdicts.ask(todo, asked=plan.asked, reasoning_tokens=room)
+        result = await runner.result(todo[0])
+        if result is None or result.error is None or result.error.kind not in _REFUSALS:
+            break
+    tell(f"{plan.model} reasons before its verdict: it has {room:,} tokens more for that")
+    return todo
+
+
+def _check_hope(result: Result) -> None:
+    """Raise BenchError if it failed by what will be no better with the next item."""
+    if result.error is not None and result.error.kind in _HOPELESS:
+        raise BenchError(result.error.message, hint=result.error.hint)
+
+
+def _unreadable_lines(told: Sequence[Judgement]) -> Iterator[str]:
+    """How many verdicts could not be read, and the first of them."""
+    from moa_cli.bench.judge.judging import shown
+
+    found = [verdict for verdict in told if verdict.unreadable]
+    if not found:
+        return
+    yield f"unreadable verdicts: {len(found):,} of {len(told):,}, which count in no score"
+    for verdict in found[:_MOST_SHOWN]:
+        turn = f" turn {verdict.turn + 1}" if verdict.turn else ""
+        yield one_line(f"{verdict.arm}, item {verdict.item}{turn}: {shown(verdict)}")
+    if len(found) > _MOST_SHOWN:
+        yield f"and {len(found) - _MOST_SHOWN:,} more, in judgements.jsonl"
 
 
 def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> Iterator[str]:
